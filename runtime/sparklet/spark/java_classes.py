@@ -17,6 +17,9 @@ FOR_ALL = (
 )
 SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")
 """Each may use those before it. One that differs with Hadoop has another file, ``<name>-<its line>.java``."""
+HUDI_LOCK = "org/apache/hudi/client/transaction/lock/HudiLock.class"
+EXTENDED = "org/apache/hudi/client/transaction/lock/StorageBasedLockProvider.class"
+"""The former is compiled where the latter is on the class path."""
 _ESCAPED = str.maketrans({each: f"\\{each}" for each in "\\ =:#!"})
 _ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 
@@ -52,7 +55,8 @@ def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
     yield mark(), b""
     loader = class_loader(jvm)
     version = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()
-    for name in SOURCES if is_known(version) else FOR_ALL:
+    hudi = () if loader.getResource(EXTENDED) is None else ("HudiLock",)
+    for name in (*(SOURCES if is_known(version) else FOR_ALL), *hudi):
         compiler = compiled(jvm, name, loader)
         loader = compiler.getClassLoader()
         bytecodes = compiler.getBytecodes()

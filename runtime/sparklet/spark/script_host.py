@@ -39,7 +39,7 @@ from sparklet.spark.processes import (
     signal_process,
     wait_until_handled,
 )
-from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, keep_master, place_fds, report
+from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, keep_master, place_fds, report, retry_conflicts
 
 Message = dict[str, Any]
 Afterwards = Callable[[], None]
@@ -282,6 +282,7 @@ def import_pyspark() -> None:
     sys.modules.setdefault(SparkTestingLater.NAME, SparkTestingLater(SparkTestingLater.NAME))
     _spare_create_data_frame()
     keep_master()
+    retry_conflicts()
     jvm_calls().own_callbacks()
     gc.collect()
     gc.freeze()

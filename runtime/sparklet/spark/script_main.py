@@ -6,12 +6,15 @@ Under ``submit`` spark-submit runs ``main``; under ``warm`` the script host uses
 import errno
 import faulthandler
 import fcntl
+import functools
 import importlib
 import json
 import os
+import random
 import signal
 import stat
 import sys
+import time
 import types
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
@@ -23,6 +26,8 @@ STDOUT, STDERR, STATUS = 3, 4, 5
 """The script's own pipes in the JVM of ``submit``; Java closes them for its children."""
 
 AS_IN_LAMBDA = "SPARKLET_AS_IN_LAMBDA"  # set by local stacks: scripts fail here by what Lambda lacks
+
+CONFLICT, MAX_CONFLICTS = "HoodieWriteConflictException", 10
 
 DUMP_SIGNAL = signal.SIGRTMAX - 1
 """Makes a script write its stacks; sent before it is ended at its deadline."""
@@ -118,6 +123,28 @@ def keep_master() -> None:
     SparkConf.set = change_but_master
 
 
+def retry_conflicts() -> None:
+    """Let Hudi repeat a write that would undo another writer's commit; its option for this is not for a default."""
+    from py4j.protocol import Py4JJavaError
+    from pyspark.sql import DataFrameWriter
+
+    save = DataFrameWriter.save
+
+    def save_again(self: DataFrameWriter, *args: Any, **options: Any) -> None:
+        conflicts = 0
+        while True:
+            try:
+                save(self, *args, **options)
+                return
+            except Py4JJavaError as error:
+                conflicts += 1
+                if conflicts > MAX_CONFLICTS or CONFLICT not in error.java_exception.toString():
+                    raise
+            time.sleep(random.uniform(0, 2 * conflicts))
+
+    DataFrameWriter.save = functools.wraps(save)(save_again)
+
+
 def main() -> None:
     """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM. Spark Connect needs no JVM.
 
@@ -139,6 +166,7 @@ def main() -> None:
             context: Any = importlib.import_module("pyspark").SparkContext
             calls = importlib.import_module("sparklet.spark.jvm_calls")
             context._initialize_context = calls.with_inferred_types(context._initialize_context)
+            retry_conflicts()
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
     report(status, "exited", code)

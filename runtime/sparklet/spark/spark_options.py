@@ -24,7 +24,7 @@ from sparklet.errors import SettingsError
 from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.job.spark_lines import version_on
 from sparklet.settings import SparkSettings
-from sparklet.spark.java_classes import mark
+from sparklet.spark.java_classes import HUDI_LOCK, mark
 from sparklet.spark.partitioning import partitioning_conf
 from sparklet.spark.runner import ScriptCall
 
@@ -343,7 +343,7 @@ def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, st
     return {
         "OMP_NUM_THREADS": str(core_count(settings)),
         **({} if "spark.remote" in settings.conf else {"SPARK_VERSION": _version(spark_home(settings))}),  # for PyDeequ
-        **_hudi_env(),
+        **_hudi_env(settings),
         **{key: value for key, value in env.items() if key not in dropped},
         "PYSPARK_PYTHON": sys.executable,
         "PYSPARK_DRIVER_PYTHON": sys.executable,
@@ -359,14 +359,20 @@ def _version(home: Path) -> str:
     return version_on(map(str, home.glob("jars/spark-core_*.jar")))
 
 
-def _hudi_env() -> dict[str, str]:
+def _hudi_env(settings: SparkSettings) -> dict[str, str]:
     """Where Hudi finds our defaults. It parses the path as a URI and opens it undecoded, so a space breaks it."""
     if HUDI_OF_THE_MACHINE.exists():
         return {}
     folder = str(HUDI_DEFAULTS)
     if quote(folder) != folder:
         folder = f"/proc/{os.getpid()}/fd/{_held_open(HUDI_DEFAULTS)}"
-    return {"HUDI_CONF_DIR": folder}
+    return {"HUDI_CONF_DIR": f"{folder}/locked" if _has_hudi_lock(settings) else folder}
+
+
+def _has_hudi_lock(settings: SparkSettings) -> bool:
+    """Whether our Java is on the class path and was compiled with Hudi."""
+    own = (jar for path in settings.jars for jar in _jars_in(path) if jar.stem == mark())
+    return is_local(settings) and any(HUDI_LOCK in zipfile.ZipFile(jar).namelist() for jar in own)
 
 
 @functools.cache

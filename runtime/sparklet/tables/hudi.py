@@ -245,6 +245,10 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
         "hoodie.datasource.write.commitmeta.key.prefix": "sparklet.",
         # Hudi sleeps so long (default: 200 ms) for each time it takes: for concurrent writers on unequal clocks.
         "hoodie.time.generator.max_expected_clock_skew_ms": "20",
+        # The lease is the lock, and pending instants are deleted: not the worker's defaults, for plain writers.
+        "hoodie.write.concurrency.mode": "single_writer",
+        "hoodie.cleaner.policy.failed.writes": "EAGER",
+        "hoodie.write.lock.provider": "org.apache.hudi.client.transaction.lock.InProcessLockProvider",
     }
     if table is not None:
         config = table.getTableConfig()

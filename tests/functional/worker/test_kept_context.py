@@ -355,6 +355,7 @@ def test_a_scripts_hudi_defaults_end_with_it(on_s3: Bench) -> None:
     look = SPARK + HUDI_DEFAULTS
     before = on_s3.run(look.format("")).told()
     assert before["hoodie.embed.timeline.server"] == "false", "the worker's own"
+    assert before["hoodie.write.lock.provider"].endswith(".HudiLock")
 
     added = on_s3.run(look.format("defaults.addToGlobalProps('hoodie.table.name', 'mine')")).told()
     assert added == {**before, "hoodie.table.name": "mine"}

@@ -1,6 +1,8 @@
-"""Scripts that write one table of Iceberg's plainly: no commit replaces another."""
+"""Scripts that write one table of Iceberg's files or of Hudi's plainly: no commit replaces another."""
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +71,44 @@ snapshots = tables.load(f"w0://{BUCKET}/{{folder}}").snapshots()
 made = [snapshot.summary()["writer"] for snapshot in snapshots]
 job.answer({{"acknowledged": acknowledged, "failed": failed, "made": made}})
 """
+HUDI = """
+options = {"hoodie.table.name": "t", "hoodie.datasource.write.recordkey.field": "id"}
+options["hoodie.datasource.write.precombine.field"] = "id"
+
+
+def upsert(n, k):
+    rows = spark.createDataFrame([(10 * n + k, f"{n}-{k}")], "id int, name string")
+    rows.write.format("hudi").options(**options).mode("append").save(table)
+
+
+at_once(upsert)
+made = [row["name"] for row in spark.read.format("hudi").load(table).collect()]
+job.answer({"acknowledged": acknowledged, "failed": failed, "made": made})
+"""
+HUDI_LOCK = """
+hudi, seconds = jvm.org.apache.hudi, jvm.java.util.concurrent.TimeUnit.SECONDS
+properties = hudi.common.config.TypedProperties()
+properties.setProperty("hoodie.base.path", table)
+options, storage = hudi.common.config.LockConfiguration(properties), hudi.hadoop.fs.HadoopFSUtils.getStorageConf(conf)
+inside, made, begun_ms = [], [], []
+
+
+def take_a_turn(n, k):
+    lock = hudi.client.transaction.lock.HudiLock(options, storage)
+    try:
+        assert lock.tryLock(60, seconds)
+        begun_ms.append(jvm.System.currentTimeMillis())
+        inside.append(n)
+        made.append(f"{n}-{k}" if inside == [n] else f"{inside} at once")
+        inside.remove(n)
+        lock.unlock()
+    finally:
+        lock.close()
+
+
+at_once(take_a_turn)
+job.answer({"acknowledged": acknowledged, "failed": failed, "made": made, "begun_ms": min(begun_ms)})
+"""
 
 
 def run(lake: Lake, script: str, *, writers: int, commits: int, **names: str) -> Any:
@@ -91,4 +131,41 @@ def test_iceberg_without_a_catalog_loses_no_commit(lake: Lake) -> None:
     answer = run(lake, ICEBERG, writers=4, commits=2, folder="iceberg")
 
     assert lake.proxy.lost == 4
+    assert sorted(answer["made"]) == sorted(answer["acknowledged"])
+
+
+@pytest.mark.nightly
+@pytest.mark.hudi
+def test_plain_writes_to_hudi_lose_no_row(lake: Lake) -> None:
+    answer = run(lake, HUDI, writers=3, commits=2, table=f"s3://{BUCKET}/plain-hudi")
+
+    assert sorted(answer["made"]) == sorted(answer["acknowledged"])
+
+
+@pytest.mark.hudi
+def test_hudis_writers_take_turns_though_answers_are_lost(lake: Lake) -> None:
+    lake.proxy.lose("PUT", answers=10)
+
+    answer = run(lake, HUDI_LOCK, writers=8, commits=2, table=f"s3://{BUCKET}/hudi")
+
+    assert lake.proxy.lost == 10
+    assert sorted(answer["made"]) == sorted(answer["acknowledged"])
+
+
+@pytest.mark.hudi
+def test_hudis_writers_of_a_folder_take_turns(lake: Lake, tmp_path: Path) -> None:
+    answer = run(lake, HUDI_LOCK, writers=8, commits=2, table=f"file://{tmp_path}/a b")
+
+    assert sorted(answer["made"]) == sorted(answer["acknowledged"])
+
+
+@pytest.mark.hudi
+def test_hudis_lock_of_a_dead_writer_expires(lake: Lake) -> None:
+    until_ms = int(time.time() * 1000) + 3000
+    lock = {"expired": False, "validUntil": until_ms, "owner": "a writer that was killed"}
+    lake.function.store.put(f"s3://{BUCKET}/dead/.hoodie/.locks/table_lock.json", json.dumps(lock).encode())
+
+    answer = run(lake, HUDI_LOCK, writers=2, commits=1, table=f"s3://{BUCKET}/dead")
+
+    assert answer["begun_ms"] > until_ms
     assert sorted(answer["made"]) == sorted(answer["acknowledged"])

@@ -3,15 +3,22 @@
 import re
 import subprocess
 import sys
+import zipfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrameWriter
 
 import sparklet
 from sparklet.job.session import SMALL_TABLES
 from sparklet.settings import spark_settings
 from sparklet.spark import spark_options
+from sparklet.spark.java_classes import HUDI_LOCK, mark
+from sparklet.spark.script_main import CONFLICT, MAX_CONFLICTS, retry_conflicts
 from sparklet.spark.spark_options import process_env, spark_defaults
 
 
@@ -21,12 +28,34 @@ def test_delta_defaults_reach_scripts_without_sparklet() -> None:
     assert conf.items() >= SMALL_TABLES.items()
 
 
+def hudi_defaults(folder: str) -> dict[str, str]:
+    lines = (Path(folder) / "hudi-defaults.conf").read_text().splitlines()
+    return dict(line.split("=") for line in lines if line and not line.startswith("#"))
+
+
 def test_hudis_defaults_are_for_one_machine() -> None:
-    lines = (spark_options.HUDI_DEFAULTS / "hudi-defaults.conf").read_text().splitlines()
-    options = dict(line.split("=") for line in lines if line and not line.startswith("#"))
+    options = hudi_defaults(process_env(spark_settings({}), {})["HUDI_CONF_DIR"])
 
     assert options["hoodie.embed.timeline.server"] == "false"
     assert not [key for key in options if key.startswith("hoodie.table.")]  # what a table says of itself
+
+
+def test_hudi_has_a_lock_where_our_java_was_compiled_with_it(tmp_path: Path) -> None:
+    own, lock = (
+        tmp_path / f"{mark()}.jar",
+        {"hoodie.write.lock.provider": HUDI_LOCK[: -len(".class")].replace("/", ".")},
+    )
+
+    def options(*classes: str, **settings: str) -> dict[str, str]:
+        with zipfile.ZipFile(own, "w") as jar:
+            for name in classes:
+                jar.writestr(name, "")
+        return hudi_defaults(process_env(spark_settings({"SPARKLET_JARS": str(own), **settings}), {})["HUDI_CONF_DIR"])
+
+    without = options("WarmJvm.class")
+    assert not [key for key in without if "lock" in key or "concurrency" in key]
+    assert options(HUDI_LOCK).items() >= {**without, **lock}.items()
+    assert options(HUDI_LOCK, SPARKLET_SPARK_CONF='{"spark.master": "spark://host:7077"}') == without
 
 
 @pytest.mark.parametrize("name", ["a space", "100 %", "a%20space", "#1?", "späte"])
@@ -42,6 +71,7 @@ def test_hudi_defaults_are_given_as_a_uri(tmp_path: Path, monkeypatch: pytest.Mo
 FROM_ELSEWHERE = """
 import os, subprocess
 from sparklet.settings import spark_settings
+from sparklet.spark.script_main import CONFLICT, MAX_CONFLICTS, retry_conflicts
 from sparklet.spark.spark_options import process_env
 
 look = ["/bin/sh", "-c", 'echo "$0"; cat "$0/hudi-defaults.conf"', process_env(spark_settings({}), {})["HUDI_CONF_DIR"]]
@@ -69,3 +99,33 @@ def test_hudi_defaults_of_others_are_not_overruled(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(spark_options, "HUDI_OF_THE_MACHINE", tmp_path)
     assert "HUDI_CONF_DIR" not in process_env(spark_settings({}), {})
+
+
+@pytest.mark.parametrize(
+    ("conflicts", "error", "saves"),
+    [
+        (3, CONFLICT, 4),
+        (MAX_CONFLICTS, CONFLICT, MAX_CONFLICTS + 1),
+        (MAX_CONFLICTS + 1, CONFLICT, None),
+        (1, "", None),
+    ],
+)
+def test_a_hudi_write_that_meets_a_conflict_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, conflicts: int, error: str, saves: int | None
+) -> None:
+    calls: list[tuple[str, str]] = []
+
+    def save(_: DataFrameWriter, path: str, **options: str) -> None:
+        calls.append((path, options["mode"]))
+        if len(calls) <= conflicts:
+            raise Py4JJavaError(
+                "", SimpleNamespace(_target_id="o1", toString=lambda: f"org.apache.hudi.{error}: too late")
+            )
+
+    monkeypatch.setattr(DataFrameWriter, "save", save)
+    monkeypatch.setattr("sparklet.spark.script_main.time.sleep", lambda _: None)
+    retry_conflicts()
+    with nullcontext() if saves else pytest.raises(Py4JJavaError):
+        DataFrameWriter.save(DataFrameWriter.__new__(DataFrameWriter), "s3://lake/t", mode="append")
+
+    assert calls == [("s3://lake/t", "append")] * (saves or (conflicts if error else 1))
