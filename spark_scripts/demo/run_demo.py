@@ -43,7 +43,7 @@ from spark_scripts.demo.manifests_check import differences, keep_manifests, shar
 from spark_scripts.demo.standalone_cluster import standalone_cluster  # noqa: E402
 from sparklet.errors import SparkletError  # noqa: E402
 from sparklet.local.stack import LocalStack, StackOptions, running  # noqa: E402
-from sparklet.local.state import default_state_dir  # noqa: E402
+from sparklet.local.state import user_folder  # noqa: E402
 
 BUILD = ROOT / "build" / "demo"
 OUTPUT = BUILD / "output"
@@ -155,7 +155,7 @@ def demonstrate_one_file(demo: Demo) -> None:
 
 def demonstrate_inventory(demo: Demo) -> None:
     """The day files are in a bucket already and found through an S3 Inventory, which also lists what is left out."""
-    with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
+    with LocalStack.attach(StackOptions(state_dir=user_folder("state"), processing=False)) as stack:
         manifest = put_inventory(stack.deployment().store, stack.info.bucket, f"input/{demo.run_id}", demo.data.days)
     say(f"inventory: {manifest}")
     result = demo.run(SCRIPT, "--list", manifest, "--list-format", "s3-inventory", "--shard-size", INVENTORY_SHARD)
@@ -306,7 +306,7 @@ def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 def vanish(run_id: str, name: str, done: threading.Event) -> None:
     """Delete an input object as soon as the run's plan is sealed."""
-    state = default_state_dir()
+    state = user_folder("state")
     while not done.wait(0.5):
         if running(state) is None:
             continue  # the command line has not started it yet
@@ -348,7 +348,7 @@ def check_untouched(before: Any, after: Any) -> None:
 def compare_modes(demo: Demo) -> None:
     """Keep this run's manifests, and hold them against those of the same demo dispatched in another mode."""
     kept = BUILD / "manifests" / demo.kind
-    with LocalStack.attach(StackOptions(state_dir=default_state_dir(), processing=False)) as stack:
+    with LocalStack.attach(StackOptions(state_dir=user_folder("state"), processing=False)) as stack:
         store = stack.deployment().store
         keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", kept / demo.mode)
     for other in DISPATCH_MODES:
