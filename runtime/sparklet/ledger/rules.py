@@ -20,6 +20,7 @@ CONFLICTS = frozenset(
         *("ConcurrentAppendException", "ConcurrentDeleteDeleteException", "ConcurrentDeleteReadException"),  # Delta
         *("ConcurrentTransactionException", "ConcurrentWriteException"),
         *("MetadataChangedException", "ProtocolChangedException"),  # also where two make one table at once
+        *("CommitFailedException", "HoodieLockException", "HoodieWriteConflictException"),  # Iceberg, Hudi
     }
 )
 """Causes that are conflicts of two writers of one table, which another attempt may not meet: none is used up."""
@@ -101,7 +102,8 @@ def outgrown(cause: Failure) -> bool:
 
 def is_conflict(cause: Failure) -> bool:
     """Whether another writer of a table came first."""
-    return cause.error_class.rpartition(".")[2] in CONFLICTS
+    of_hudi = "Cannot resolve conflicts for overlapping writes" in cause.message  # its innermost class is any list's
+    return of_hudi or cause.error_class.rpartition(".")[2] in CONFLICTS
 
 
 def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:

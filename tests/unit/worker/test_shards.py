@@ -87,9 +87,17 @@ def test_a_conflict_of_two_writers_uses_up_no_attempt(bench: Bench) -> None:
     assert bench.record.state is ShardState.SUCCEEDED
 
 
-def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("cause_class", "cause"),
+    [
+        ("io.delta.exceptions.ProtocolChangedException", "the table was made meanwhile"),
+        ("org.apache.iceberg.exceptions.CommitFailedException", "Version 2 already exists"),
+        ("java.util.ConcurrentModificationException", "Cannot resolve conflicts for overlapping writes"),
+    ],
+)
+def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench, cause_class: str, cause: str) -> None:
     bench.plan(max_attempts=2)
-    bench.runner.behaviour = exits(1, "ProtocolChangedException", "the table was made meanwhile")
+    bench.runner.behaviour = exits(1, cause_class, cause)
     pauses_s = []
     while not bench.record.state.ended:
         began_s = bench.clock.now_s()
@@ -99,7 +107,7 @@ def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench) -> Non
         pauses_s.append(bench.clock.now_s() - began_s)
 
     assert len(bench.runner.calls) == MAX_CONFLICTS + 2
-    assert bench.failure[0] == "ProtocolChangedException"
+    assert bench.failure[0] == cause_class
     assert max(pauses_s[:3]) < 30 < pauses_s[-1] <= MAX_BACK_OFF_S
 
 
