@@ -183,9 +183,7 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
-                reported = self._report(execution, source, own, log, is_alone=not py_files)
-                is_nothing = self.runner.has_view and _wrote_nothing(own, execution, source, py_files)
-                return replace(reported, wrote_nothing=is_nothing)
+                return self._report(execution, source, own, log, py_files)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -198,15 +196,15 @@ class Executor:
         execution.discard()
         return self.execute(replace(planned, is_again=True), attempt)
 
-    def _report(self, execution: Execution, source: str, own: Path, log: Log, *, is_alone: bool) -> ShardResult:
+    def _report(self, execution: Execution, source: str, own: Path, log: Log, py_files: Sequence[Path]) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost.
 
-        ``is_alone``: whether it has no py-files, which may do anything.
+        One with py-files is not judged: these may do anything.
         """
         begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome, names = read_outcome(own / WORK / OUTCOME), left_behind(own / WORK)
-        if self.runner.has_view and outcome == ShardResult() and is_alone:
+        if self.runner.has_view and outcome == ShardResult() and not py_files:
             _refuse_lost_work(names, own / SEEN, execution, source)
         if names:
             log.warning(told(names, "")[0])
@@ -224,7 +222,9 @@ class Executor:
             except MixedInputsError as error:
                 error.direct = _is_direct(own / WORK)
                 raise
-        return replace(outcome, uncommitted=tuple(path.name for path in begun), written=written, objects=uris)
+        is_nothing = self.runner.has_view and _wrote_nothing(own, execution, source, py_files)
+        uncommitted = tuple(path.name for path in begun)
+        return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, wrote_nothing=is_nothing)
 
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
