@@ -5,8 +5,8 @@ have several forms. A run reads them, packed at random, by the readers of ``job`
 inferred, or by Spark's own without one, and writes Parquet. If it SUCCEEDED, each row is in its output once, with the
 values that its file says, and all files there have one schema; else it names a file. Nothing else passes.
 It tries as many folders as ``test_one_job``, by the same variables. A second oracle lets Spark's readers infer types
-and hides them, by casts and text: the rows are those of one shard over all files, or the run names an input; of
-folders whose rows are equal at most one in fifty is refused.
+and hides them, by casts and text: the rows are those of one shard over all files, or the run names an input; few
+folders whose rows are equal are refused (0075 has what is measured).
 """
 
 import csv
