@@ -56,7 +56,9 @@ class TableFolders:
 def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[str], Iterable[str]]) -> None:
     """UnplannableError if an input folder is a table's or lies in one; ``names``: all that begin with an address."""
     tables = TableFolders(folder, exclude, folder)
-    for slash in re.finditer("^/|(?<![:/])/", folder):
+    for slash in [*re.finditer("^/|(?<![:/])/", folder)][
+        1:
+    ]:  # few may list a bucket from its root, and few are a table
         for log in _LOG_BEGINNINGS:
             with suppress(ObjectForbiddenError):  # the right to list may end at the input
                 for uri in islice(names(folder[: slash.end()] + log), 1000):
