@@ -52,7 +52,7 @@ CASES = {  # by kind: the format, a good file, a bad file, and how the shard is 
     "no gzip, csv.gz": ("csv", gzip.compress(CSV), CSV, FAILED),
     "parquet": ("parquet", parquet([1, 2]), b"this is no such file" * 9, RETRIED),
     "damaged parquet": ("parquet", parquet([1, 2]), damaged(parquet([1, 2]), 60), RETRIED),
-    "other type, parquet": ("parquet", parquet([1, 2]), parquet(["x", "y"]), RETRIED),
+    "other type, parquet": ("parquet", parquet([1, 2]), parquet(["x", "y"]), FAILED),
     "orc": ("orc", orc_file(), b"this is no such file" * 9, RETRIED),
     "damaged orc": ("orc", orc_file(), damaged(orc_file(), 10), RETRIED),
     "avro": ("avro", b"", b"this is no such file" * 9, RETRIED),
