@@ -5,8 +5,9 @@ Read as files, they give deleted and replaced rows again; read by the table's re
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 
 from sparklet.errors import ObjectForbiddenError, UnplannableError
 from sparklet.inputs.selection import matches
@@ -16,6 +17,7 @@ _LOG = re.compile(  # others' files in metadata/, such as report.pdf.metadata.js
     r"/(_delta_log/(?=\d{20}\.)|\.hoodie/(?=hoodie\.properties$)"
     r"|metadata/(?=(?:v\d+|\d{5,}-[\da-f-]{36})(?:\.gz)?\.metadata\.json(?:\.gz)?$))"
 )
+MAX_LISTS = 16  # at a time
 _LOG_BEGINNINGS = ("_delta_log/0", ".hoodie/hoodie.properties", "metadata/0", "metadata/v")
 
 
@@ -56,10 +58,14 @@ class TableFolders:
 def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[str], Iterable[str]]) -> None:
     """UnplannableError if an input folder is a table's or lies in one; ``names``: all that begin with an address."""
     tables = TableFolders(folder, exclude, folder)
-    for slash in [*re.finditer("^/|(?<![:/])/", folder)][
-        1:
-    ]:  # few may list a bucket from its root, and few are a table
-        for log in _LOG_BEGINNINGS:
-            with suppress(ObjectForbiddenError):  # the right to list may end at the input
-                for uri in islice(names(folder[: slash.end()] + log), 1000):
-                    tables.sees(uri)
+    slashes = [*re.finditer("^/|(?<![:/])/", folder)][1:]  # few may list a bucket from its root, and few are a table
+    prefixes = [folder[: slash.end()] + log for slash in slashes for log in _LOG_BEGINNINGS]
+
+    def first_names(prefix: str) -> list[str]:
+        with suppress(ObjectForbiddenError):  # the right to list may end at the input
+            return [*islice(names(prefix), 1000)]
+        return []
+
+    with ThreadPoolExecutor(MAX_LISTS) as lists:
+        for uri in chain.from_iterable(lists.map(first_names, prefixes)):
+            tables.sees(uri)
