@@ -78,9 +78,8 @@ class SparkletJob:
             context.stop()
 
     def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
-        from sparklet.job.outcome import EVENT
         from sparklet.model import InputObject, Run, Shard, ShardRecord
-        from sparklet.spark.script_options import takes_event
+        from sparklet.spark.script_options import event_option
         from sparklet.spark.spark_options import AWSGLUE
         from sparklet.worker.executor import read_outcome
         from sparklet.worker.script_event import handed_over, script_arguments, shard_event
@@ -96,8 +95,8 @@ class SparkletJob:
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
         of_event = handed_over(event, home, is_shard=is_shard)
-        argument = of_event[EVENT] if takes_event(script.read_text(encoding="utf-8", errors="replace"), ()) else ""
-        arguments = script_arguments(args, event if is_shard else {}, argument)
+        option = event_option(script.read_text(encoding="utf-8", errors="replace"), ())
+        arguments = script_arguments(args, event if is_shard else {}, option, of_event)
         own = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),
             **of_event,

@@ -182,14 +182,13 @@ def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> N
     missing = uncommitted_text(stack.at, run)
     if summary.rows is not None:
         facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
-    if summary.wrote_nothing:
-        what = "wrote nothing, as far as Sparklet sees: no file, no table, no report and no answer"
-        facts.add_row("warning", Text(f"{count_text(summary.wrote_nothing, 'shard')} {what}", style="yellow"))
+    for warning, shards in summary.warnings.items():
+        facts.add_row("warning", Text(f"{count_text(shards, 'shard')}: {warning}", style="yellow"))
     if summary.drift:
         facts.add_row("drift", Text(summary.drift, style="yellow" if run.options.allow_drift else "red"))
     if run.table:
         facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
-    if summary.counts.succeeded > summary.wrote_nothing or not summary.state.ended:
+    if summary.has_output or not summary.state.ended:
         facts.add_row("output", Text(output, no_wrap=True))
     if opened := how_to_open(stack.at, run, on_disk(stack, output)):
         facts.add_row("to see it", Text(opened, style="cyan", no_wrap=True))

@@ -41,7 +41,7 @@ NEVER_BY_INPUT = CONFLICTS | frozenset(
 """Root causes for which no input is to blame, unless the cause names one."""
 
 ERROR_CLASS_BYTES = 64
-ERROR_MESSAGE_BYTES = 230
+ERROR_MESSAGE_BYTES = WARNING_BYTES = 230
 OUTPUTS_BYTES = 170
 LOG_STREAM_BYTES = 64
 TASK_ANSWER_BYTES = 16 * 1024
@@ -77,7 +77,7 @@ def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
         return {**kept, "answer": result.answer if fits else (), "error_class": "", "error_message": ""}
     ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
     kept["outputs"] = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
-    return {**kept, "memory_mb": result.memory_mb, "schemas": result.schemas, "wrote_nothing": result.wrote_nothing}
+    return {**kept, "memory_mb": result.memory_mb, "schemas": result.schemas, "warning": result.warning}
 
 
 def lease_s(workers: int) -> float:

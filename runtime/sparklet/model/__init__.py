@@ -37,6 +37,7 @@ from sparklet.model.shards import (
     MAX_CONFLICTS,
     MAX_NAMED,
     MISNAMED,
+    NOTHING,
     OF_SPLIT,
     PACKED,
     RUN_ID,

@@ -302,10 +302,18 @@ class ShardResult:
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
     written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger
     objects: Mapping[str, str] = field(default_factory=dict)  # inputs, by bucket and key of where Spark reads them
+    reads_apart: bool = False  # whether the script tells the run's input folders apart; not for the ledger
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then
-    wrote_nothing: bool = False  # no file, row, table or answer, as far as Sparklet sees
+    warning: str = ""  # why its work may be lost, or be done by other shards, too; "": nothing shows that
+
+
+NOTHING = (
+    "nothing was written, as far as Sparklet sees, no file in S3, no table, no report and no answer: write to "
+    "job.output, OUTPUT_PATH or {output}, to a table by job.append, or answer by job.answer"
+)
+"""The warning of a script that has ended well and has nothing to show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,7 +358,7 @@ class ShardRecord(Record):
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
     schemas: Mapping[str, str] = field(default_factory=dict)  # of outputs and readers, each with a file or an input
-    wrote_nothing: bool = False  # see ShardResult
+    warning: str = ""  # see ShardResult
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time

@@ -100,8 +100,8 @@ function head() {
     facts([
       ["rows", status.rows == null ? "" : `${count(status.rows)}${status.uncommitted ? ` of succeeded shards; ${status.uncommitted}` : ""}`],
       ["table", status.uncommitted ? `${status.table}: ${status.uncommitted}` : status.table], ["drift", status.drift],
-      ["warning", status.wrote_nothing ? `${counted(status.wrote_nothing, "shard")} wrote nothing, as far as Sparklet sees: no file, no table, no report and no answer` : ""],
-      ["output", shards.succeeded > status.wrote_nothing || isOpen() ? command(status.output) : ""], ["to see it", status.open ? command(status.open) : ""],
+      ...status.warnings.map((each) => ["warning", `${counted(each.count, "shard")}: ${each.message}`]),
+      ["output", status.has_output || isOpen() ? command(status.output) : ""], ["to see it", status.open ? command(status.open) : ""],
       ["to do first", cause ? [el("p", {}, cause.remedy), cause.redrive ? command(cause.redrive) : ""] : ""],
     ]),
   ];

@@ -208,7 +208,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "InputBytes": summary.input_bytes,
         "OutputBytes": summary.output_bytes,
         "Rows": summary.rows,
-        "WroteNothing": summary.wrote_nothing,
+        "Warnings": [{"Message": message, "Count": count} for message, count in summary.warnings.items()],
         "Attempts": summary.attempts,
         "CameBackUnrun": summary.unrun,
         "DurationSeconds": round(summary.duration_s, 3),

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Any
 
-from sparklet.model import COUNTED, Counts, Run, RunOptions, RunState, ShardRecord, ShardState
+from sparklet.model import COUNTED, NOTHING, Counts, Run, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import is_nothing_new
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.drift import drift_of
 
 TOP_CAUSES = 10
+MAX_WARNINGS = 10
 MAX_CAUSES = 1000  # classes counted one by one; the others are counted together
 MAX_NAMED = 20  # inputs, and lists: SNS and EventBridge take 256 KiB
 OTHER_CAUSES = "(other causes)"
@@ -42,7 +43,7 @@ class Summary:
     rows: int | None = None  # of the succeeded shards that reported any; None: none did
     output_bytes: int | None = None  # likewise
     silent_shards: int = 0  # succeeded shards that reported no rows
-    wrote_nothing: int = 0  # succeeded shards that wrote nothing, as far as Sparklet sees
+    warnings: Counter[str] = field(default_factory=Counter)  # of succeeded shards, at most MAX_WARNINGS
     attempts: int = 0  # in the last generation of each shard
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
     conflicts: int = 0  # attempts, in the last generation of each shard, that met another writer of a table
@@ -76,7 +77,8 @@ class Summary:
             self.rows = plus(self.rows, record.rows)
             self.output_bytes = plus(self.output_bytes, record.output_bytes)
             self.silent_shards += record.rows is None
-            self.wrote_nothing += record.wrote_nothing
+            if record.warning and (record.warning in self.warnings or len(self.warnings) < MAX_WARNINGS):
+                self.warnings[record.warning] += 1
         if record.state is ShardState.FAILED:
             name = record.error_class or "(no cause given)"
             if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
@@ -84,6 +86,11 @@ class Summary:
             self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
             if record.engine and record.generation == self.generation:
                 self.in_engines[record.error_class] += 1
+
+    @property
+    def has_output(self) -> bool:
+        """Whether a shard has written anything, as far as Sparklet sees."""
+        return self.states[ShardState.SUCCEEDED] > self.warnings[NOTHING]
 
     @property
     def counts(self) -> Counts:
@@ -134,7 +141,7 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
         "output_bytes": summary.output_bytes,
         "rows": summary.rows,
         "silent_shards": summary.silent_shards,
-        "wrote_nothing": summary.wrote_nothing,
+        "warnings": [{"message": message, "count": count} for message, count in summary.warnings.items()],
         "attempts": summary.attempts,
         "created_s": summary.created_s,
         "changed_s": summary.changed_s,

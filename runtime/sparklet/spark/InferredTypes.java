@@ -4,10 +4,14 @@ import java.nio.file.Files;
 import java.util.*;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.conf.Configuration;
+import org.apache.hadoop.fs.Path;
+import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Row;
+import org.apache.spark.sql.SaveMode;
 import org.apache.spark.sql.SparkSession;
 import org.apache.spark.sql.SparkSessionExtensions;
+import org.apache.spark.sql.catalyst.catalog.CatalogTable;
 import org.apache.spark.sql.catalyst.expressions.Alias;
 import org.apache.spark.sql.catalyst.expressions.Attribute;
 import org.apache.spark.sql.catalyst.expressions.Cast;
@@ -19,9 +23,11 @@ import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
 import org.apache.spark.sql.catalyst.plans.logical.Project;
 import org.apache.spark.sql.catalyst.rules.Rule;
 import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.execution.command.DropTableCommand;
 import org.apache.spark.sql.execution.datasources.HadoopFsRelation;
 import org.apache.spark.sql.execution.datasources.InsertIntoHadoopFsRelationCommand;
 import org.apache.spark.sql.execution.datasources.LogicalRelation;
+import org.apache.spark.sql.execution.datasources.SaveIntoDataSourceCommand;
 import org.apache.spark.sql.sources.DataSourceRegister;
 import org.apache.spark.sql.types.*;
 
@@ -60,6 +66,11 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
         }
 
         public TreeNode apply(TreeNode plan) {
+            try {
+                tellPlaces((LogicalPlan) plan);
+            } catch (Exception untold) { // the script is judged without
+                System.err.println("sparklet: what a query reads and replaces is not known: " + untold);
+            }
             if (conf.get("sparklet.attempt") != null && LOOKS.get() == null) { // an event's task has none
                 LOOKS.set(this);
                 try {
@@ -71,6 +82,62 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
                 }
             }
             return plan;
+        }
+
+        /**
+         * Tell which local folders are read, which tables elsewhere are replaced without a file that is deleted, and
+         * which of a place elsewhere the session's own catalog gets, or loses.
+         */
+        private void tellPlaces(LogicalPlan plan) throws Exception {
+            if (plan instanceof LogicalRelation && ((LogicalRelation) plan).relation() instanceof HadoopFsRelation) {
+                scala.collection.Iterator roots =
+                        ((HadoopFsRelation) ((LogicalRelation) plan).relation()).location().rootPaths().iterator();
+                while (roots.hasNext()) {
+                    URI root = ((Path) roots.next()).toUri();
+                    if ("file".equals(root.getScheme())) {
+                        TaskS3A.mark(conf, "read", root.getPath());
+                    }
+                }
+            } else if (plan instanceof SaveIntoDataSourceCommand
+                    && ((SaveIntoDataSourceCommand) plan).mode() == SaveMode.Overwrite) {
+                Map options = scala.collection.JavaConverters.mapAsJavaMap(((SaveIntoDataSourceCommand) plan).options());
+                String path = Objects.toString(options.get("path"), "");
+                if (path.matches("s3[an]?://.*") && !options.toString().matches("(?i).*(replacewhere|partitionoverwrite).*")) {
+                    TaskS3A.mark(conf, "deleted", path.replaceFirst("^[^/]*//", "").replaceFirst("/+$", ""));
+                }
+            }
+            String kind = plan.getClass().getSimpleName();
+            if (kind.matches("Create.*Table.*Command")) {
+                CatalogTable table = (CatalogTable) call(plan, "table");
+                tellTable("table", table.identifier().unquotedString(), table.storage().locationUri());
+            } else if (kind.matches("(Create|Replace)Table(AsSelect)?") && isOfSession(call(plan, "name"))) {
+                Object place = call(call(plan, "tableSpec"), "location");
+                tellTable("table", call(call(plan, "name"), "identifier").toString(), (scala.Option) place);
+            } else if (kind.equals("DropTableCommand")) {
+                tellTable("dropped", ((DropTableCommand) plan).tableName().unquotedString(), scala.Option.apply(""));
+            } else if (kind.equals("DropTable") && isOfSession(call(plan, "child"))) {
+                tellTable("dropped", call(call(plan, "child"), "identifier").toString(), scala.Option.apply(""));
+            }
+            for (scala.collection.Iterator each = plan.children().iterator(); each.hasNext();) {
+                tellPlaces((LogicalPlan) each.next());
+            }
+        }
+
+        private void tellTable(String what, String name, scala.Option place) throws Exception {
+            boolean isOwn = session.sessionState().newHadoopConf().get("hive.metastore.uris", "").isEmpty();
+            if (isOwn && place.isDefined() && !place.get().toString().startsWith("file:")) {
+                name = name.replace("`", "").replaceFirst("^spark_catalog\\.", "");
+                TaskS3A.mark(conf, what, (name.indexOf('.') < 0 ? "default." : "") + name + " " + place.get());
+            }
+        }
+
+        private static boolean isOfSession(Object name) throws Exception {
+            return "ResolvedIdentifier".equals(name.getClass().getSimpleName())
+                    && "spark_catalog".equals(call(call(name, "catalog"), "name"));
+        }
+
+        private static Object call(Object object, String method) throws Exception {
+            return object.getClass().getMethod(method, new Class[0]).invoke(object, new Object[0]);
         }
 
         /** ``projects`` and ``filters``: what stands right above and refers to columns; null: to all. */

@@ -68,7 +68,7 @@ public class TaskS3A extends S3AFileSystem {
     private final List roots = new ArrayList(); // bucket/key/ of the run's input folders
     private final Set opened = ConcurrentHashMap.newKeySet(); // of these
     private boolean hasSeen;
-    private String told = "";
+    private final Set told = ConcurrentHashMap.newKeySet(); // marks
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
@@ -81,6 +81,9 @@ public class TaskS3A extends S3AFileSystem {
     private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
+    private static final Pattern BELOW_ADDRESS = // what writers make below the address that a script gives them
+            Pattern.compile("/(_temporary|_delta_log|\\.hoodie|_SUCCESS|metadata|[^/]*=[^/]*)(/.*|$)");
+    private static final int MAX_ADDRESSES = 20;
     private static final Pattern OWN_NAME = Pattern.compile("part-\\d{5,}-[0-9a-f-]{36}.*"); // AttemptCommit's
     private static final Pattern ICEBERG_COMMIT = // without a catalog, by renaming a draft
             Pattern.compile(".*/metadata/v\\d+(\\.gz)?\\.metadata\\.json(\\.gz)?");
@@ -376,30 +379,36 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker once of what the task does to files elsewhere than in its output, and in that: true. */
-    private boolean tell(String what, Path path) throws IOException {
+    /** Tell the worker once of what the task does to files of a folder elsewhere, or that it writes its output: true. */
+    private boolean tell(String what, String key, String folder) throws IOException {
         String output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
-        boolean isOutput = !output.isEmpty() && key(super.makeQualified(path)).startsWith(output);
+        boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
-        if (!told.contains(mark)) {
-            told = told + mark;
-            mark(getConf(), mark);
+        String address = isOutput ? "" : BELOW_ADDRESS.matcher(folder).replaceFirst("");
+        if (told.size() < MAX_ADDRESSES && told.add(mark + address)) {
+            mark(getConf(), mark, address);
         }
         return isOutput;
     }
 
     /** Tell the worker, if it asks, what Spark has seen or done. */
     public static void mark(Configuration conf, String what) throws IOException {
+        mark(conf, what, "");
+    }
+
+    /** The same, with the address of it. */
+    public static void mark(Configuration conf, String what, String address) throws IOException {
         java.io.File seen = new java.io.File(conf.get("sparklet.task", "/proc/none"), "seen");
         if (seen.isDirectory()) {
-            new java.io.File(seen, what).createNewFile();
+            Files.writeString(new java.io.File(seen, what).toPath(), address.isEmpty() ? "" : address + "\n",
+                    StandardOpenOption.CREATE, StandardOpenOption.APPEND);
         }
     }
 
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
             short replication, long blockBytes, Progressable progress) throws IOException {
         String key = key(super.makeQualified(path));
-        boolean isNew = tell("written", path) && OWN_NAME.matcher(path.getName()).matches()
+        boolean isNew = tell("written", key, key.replaceFirst("/[^/]*$", "")) && OWN_NAME.matcher(path.getName()).matches()
                 && sizes.putIfAbsent(key, OPEN) == null;
         if (!isNew) {
             forget(key);
@@ -455,9 +464,10 @@ public class TaskS3A extends S3AFileSystem {
 
     public boolean delete(Path path, boolean recursive) throws IOException {
         boolean deleted = super.delete(path, recursive);
-        forget(key(super.makeQualified(path)));
-        if (deleted && !path.toString().contains("/_")) {
-            tell("deleted", path);
+        String key = key(super.makeQualified(path));
+        forget(key);
+        if (deleted && !path.toString().contains("/_") && !isWritten(key + "/")) { // what it made itself may go
+            tell("deleted", key, key);
         }
         return deleted;
     }

@@ -39,7 +39,16 @@ from sparklet.spark.processes import (
     signal_process,
     wait_until_handled,
 )
-from sparklet.spark.script_main import DUMP_SIGNAL, enter, execute, keep_master, place_fds, report, retry_conflicts
+from sparklet.spark.script_main import (
+    DUMP_SIGNAL,
+    enter,
+    execute,
+    keep_master,
+    place_fds,
+    pool_threads,
+    report,
+    retry_conflicts,
+)
 
 Message = dict[str, Any]
 Afterwards = Callable[[], None]
@@ -283,6 +292,7 @@ def import_pyspark() -> None:
     _spare_create_data_frame()
     keep_master()
     retry_conflicts()
+    pool_threads()
     jvm_calls().own_callbacks()
     gc.collect()
     gc.freeze()

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sparklet.spark import script_acts
+
 STDOUT, STDERR, STATUS = 3, 4, 5
 """The script's own pipes in the JVM of ``submit``; Java closes them for its children."""
 
@@ -79,7 +81,7 @@ def execute(script: str, args: Sequence[str]) -> None:
         refuse_semaphores()
     path = Path(script).absolute()
     sys.path.insert(0, str((path.resolve() if path.is_symlink() else path).parent))
-    sys.argv = [script, *args]
+    script_acts.watch(script, [*args])
     module = types.ModuleType("__main__")
     module.__dict__.update(
         __file__=script, __cached__=None, __loader__=SourceFileLoader("__main__", script), __annotations__={}
@@ -94,6 +96,8 @@ def execute(script: str, args: Sequence[str]) -> None:
         error.with_traceback(_without_ours(error.__traceback__))
         sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
+    finally:
+        script_acts.end()
     sys.exit(0)
 
 
@@ -121,6 +125,37 @@ def keep_master() -> None:
         return change(self, key, value)
 
     SparkConf.set = change_but_master
+
+
+def pool_threads() -> None:
+    """Let pools of threads work where no lock between processes can be made: they need none.
+
+    ``Pool`` makes a queue between processes in any case; in pools of threads it wakes one thread of this process.
+    """
+    from multiprocessing import get_context, pool
+
+    class Notifier:
+        def __init__(self) -> None:
+            self._reader, self._writer = get_context().Pipe(duplex=False)
+            self.get, self.put = self._reader.recv, self._writer.send
+
+        def empty(self) -> bool:
+            return not self._reader.poll()
+
+        def close(self) -> None:
+            self._reader.close()
+            self._writer.close()
+
+    class Context:
+        SimpleQueue = Notifier
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(get_context(), name)
+
+    def start(self: Any, processes: int | None = None, initializer: Any = None, initargs: Sequence[Any] = ()) -> None:
+        pool.Pool.__init__(self, processes, initializer, initargs, context=Context())
+
+    pool.ThreadPool.__init__ = start  # type: ignore[assignment, method-assign]
 
 
 def retry_conflicts() -> None:
@@ -167,6 +202,7 @@ def main() -> None:
             calls = importlib.import_module("sparklet.spark.jvm_calls")
             context._initialize_context = calls.with_inferred_types(context._initialize_context)
             retry_conflicts()
+        pool_threads()
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])
     report(status, "exited", code)

@@ -9,7 +9,7 @@ They are comments, anywhere, at the start of a line::
     # sparklet: event=no
     # sparklet: unpack=no
 
-``event`` decides whether the event is the script's last argument, ``--event``, ``unpack`` whether it is shown the files
+``event`` decides whether the event is the script's last argument, ``--event``; ``unpack`` whether it is shown the files
 in packed inputs. ``spark=4`` or ``spark=4.1`` refuses any other Spark. A script needs its own JVM if a comment, or a
 literal in its code such as ``.config("spark.jars.packages", "group:artifact:1.0")``, has an option that only a new JVM
 can take. It then gets one with those options. Both runners use the other options in comments, and with ``runner=warm``
@@ -23,6 +23,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from sparklet.errors import ScriptError
@@ -40,6 +41,7 @@ JVM_OPTIONS = frozenset(
 
 IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
 YES_NO = ("yes", "no")
+EVENT_OPTION, EVENT_FILE_OPTION = "--event", "--event-file"
 SETTERS = frozenset({"config", "set", "setIfMissing"})
 JARS, PACKAGES = "spark.jars", "spark.jars.packages"
 RENAMED = {"delta-core": "delta-spark", "aws-java-sdk-bundle": "aws-java-sdk-core"}  # the image has its modules
@@ -50,7 +52,7 @@ _VARIANT = re.compile(
     r"_\d+\.\d+|-\d.*|(?<=spark)[\d.]+"
 )  # a line of Scala or Spark, the version, Spark's line in a name
 _LINE = re.compile(r"\d+(\.\d+)?")
-_EVENT = re.compile(r"--event=?|event=")  # argparse and click, sys.argv; getopt
+_EVENT = re.compile(r"--(event(?:-file)?)=?|(event(?:-file)?)=")  # argparse and click, sys.argv; getopt
 _READS_ARGUMENTS = re.compile(r"\b(argv|argparse|click|docopt|fire|getopt|getResolvedOptions|optparse|typer)\b")
 _COMMENT = re.compile(r"^#[ \t]*sparklet:(.*)$", re.MULTILINE)
 
@@ -105,42 +107,50 @@ def unpacks(source: str) -> bool:
     return commented(source).get("unpack") != YES_NO[1]
 
 
-def takes_event(source: str, py_files: Sequence[Path]) -> bool:
-    """Whether a script is given ``--event``: unless it reads arguments, here or in its py-files, and does not name it.
+def event_option(source: str, py_files: Sequence[Path]) -> str:
+    """The option by which a script is given its event: ``--event``, ``--event-file`` (a path), or "".
 
-    A script that reads positions, or refuses what it does not know, would fail or write to a place of that name.
+    It is given none if it reads arguments, here or in its py-files, and names neither: a script that reads positions,
+    or refuses what it does not know, would fail or write to a place of that name.
     """
     if chosen := commented(source).get("event"):
-        return chosen == YES_NO[0]
-    found = [_of_arguments(source), *map(_of_py_file, py_files)]
-    return any(names for names, _ in found) or not any(reads for _, reads in found)
+        return EVENT_OPTION if chosen == YES_NO[0] else ""
+    options = [_of_arguments(text) for text in (source, *chain.from_iterable(map(_modules, py_files)))]
+    if named := {option for option in options if option}:
+        return EVENT_OPTION if EVENT_OPTION in named else EVENT_FILE_OPTION
+    return "" if "" in options else EVENT_OPTION
 
 
-def _of_arguments(source: str) -> tuple[bool, bool]:
-    """Whether code names ``--event``, of all its texts, but not in a comment; and whether it reads arguments."""
-    reads = bool(_READS_ARGUMENTS.search(source))
-    if "event" not in source or not reads:
-        return False, reads
+def _of_arguments(source: str) -> str | None:
+    """The option that code names, of all its texts, but not in a comment; None: it reads no arguments."""
+    if not _READS_ARGUMENTS.search(source):
+        return None
+    if "event" not in source:
+        return ""
     try:
         texts = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
     except (SyntaxError, ValueError):  # running it fails with a better message
-        return False, reads
-    in_usage = "docopt" in source and "--event" in source
-    return in_usage or any(isinstance(text, str) and _EVENT.fullmatch(text) for text in texts), reads
+        return ""
+    matches = [_EVENT.fullmatch(text) for text in texts if isinstance(text, str)]
+    named = {f"--{match[1] or match[2]}" for match in matches if match}
+    if "docopt" in source:
+        named |= {match[0] for match in re.finditer(r"--event(-file)?\b", source)}
+    return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named), "")
 
 
 @cache  # its path has the digest
-def _of_py_file(path: Path) -> tuple[bool, bool]:
-    """Both of the modules of a py-file together; those of Sparklet's own library do not count."""
-    texts = []
+def _modules(path: Path) -> tuple[str, ...]:
+    """The sources in a py-file, without those of Sparklet's own library."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".py") and not name.startswith("sparklet/")]
-            texts = [archive.read(name).decode(errors="replace") for name in names]
-    elif path.suffix == ".py":
-        texts = [path.read_text(encoding="utf-8", errors="replace")]
-    found = list(map(_of_arguments, texts))
-    return any(names for names, _ in found), any(reads for _, reads in found)
+            return tuple(archive.read(name).decode(errors="replace") for name in names)
+    return (path.read_text(encoding="utf-8", errors="replace"),) if path.suffix == ".py" else ()
+
+
+def whole_source(source: str, py_files: Sequence[Path]) -> str:
+    """A script's text with those of all modules that come with it."""
+    return "\n".join([source, *chain.from_iterable(map(_modules, py_files))])
 
 
 def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:

@@ -42,7 +42,7 @@ SHELL = "pyspark-shell"
 TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "org.apache.hadoop.fs.s3a.TaskS3A", "StagedS3A", "AttemptCommit"
 """Our Java classes; the first is in the package of what it overrides."""
 S3_SCHEMES = ("s3", "s3n", "s3a")
-INPUTS, SEEN, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "seen", "uncommitted", "schemas", "misnamed"
+INPUTS, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "uncommitted", "schemas", "misnamed"  # beside SEEN
 ORIGINS, OPENED, WRITER, COMMITTED = "origins", "opened", "writer", "committed"
 """In a task's folder, known to our Java."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``

@@ -24,13 +24,13 @@ from sparklet.errors import (
     SparkRuntimeError,
 )
 from sparklet.events import Event, Source, Task
-from sparklet.job.outcome import CLAIMED, DIRECT, EVENT, OUTCOME_FILE
-from sparklet.log import Log
+from sparklet.job.outcome import CLAIMED, DIRECT, OUTCOME_FILE
 from sparklet.model import (
     CONF_FILE,
     INPUT,
     MIB,
     MISNAMED,
+    NOTHING,
     OUTPUT,
     PY_FILE_SUFFIXES,
     SCHEME,
@@ -46,7 +46,8 @@ from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_options import takes_event, unpacks
+from sparklet.spark.script_acts import ARGUMENTS, SEEN
+from sparklet.spark.script_options import event_option, unpacks, whole_source
 from sparklet.spark.spark_options import (
     COMMITTED,
     INPUTS,
@@ -54,13 +55,20 @@ from sparklet.spark.spark_options import (
     OPENED,
     ORIGINS,
     SCHEMAS,
-    SEEN,
     UNCOMMITTED,
     WRITER,
 )
 from sparklet.spark.task_limits import task_folder
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.left_behind import NOTHING, left_behind, may_write_unseen, same_in_each_shard, told
+from sparklet.worker.left_behind import (
+    Acts,
+    changed_addresses,
+    left_behind,
+    may_write_unseen,
+    repeats,
+    told,
+    unregistered,
+)
 from sparklet.worker.origins import told_origins
 from sparklet.worker.script_event import (
     event_variables,
@@ -77,6 +85,7 @@ OTHER_ROWS = re.compile(r"(?ai)multiLine|wholetext|lineSep|record\.delimiter|utf
 FILTER = re.compile(r"(?ai)pathGlobFilter")  # of readers, by files' names
 # Of readers, who then see partitions also of files that a pattern finds; py-files may set it: nobody looks into them.
 BASE_PATH = re.compile(r"(?ai)basePath")
+FOLDERS = "input_folders"  # of an event, where a script has them
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -91,6 +100,15 @@ PERMANENT_CAUSES = frozenset(
     }
 )
 """Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
+FORGETTING = frozenset(
+    {Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SNS, Source.MSK, Source.KAFKA, Source.EVENTBRIDGE}
+)
+"""Sources that delete an event, or go on behind it, once a script has ended well."""
+NO_EVENT = (
+    "the script reads arguments and was given no event, since it names no --event, and it has not asked for it "
+    "otherwise: it would be lost. Give the script an option --event (JSON) or --event-file (a path), read "
+    "SPARKLET_EVENT or sparklet.job, or write '# sparklet: event=yes' into it"
+)
 MADE_MEANWHILE = "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION]"  # maybe another shard makes the same table right now
 
 
@@ -116,7 +134,9 @@ class Execution:
     inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
     partitions: Mapping[str, str] = field(default_factory=dict)  # of inputs and folders of others: where theirs begin
     staging: Staging | None = None  # fetches some of the event's inputs first
+    deletes: bool = False  # whether its source forgets the event once the script has ended well
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
+    claim: Callable[[Mapping[str, bool]], None] | None = None  # a shard's: its script's own addresses
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
     committers: tuple[str, ...] = ()  # a shard's: what begins the ids of its attempts' commits, see ``DeltaCommit``
     since_s: float = 0.0  # when the first of them may have been made
@@ -152,7 +172,7 @@ class Executor:
                 _refuse_without_view(execution, source, reads_folder=reads_folder)
             execution, uris, copies = self._inputs(execution, own, attempt, ending, source)
             of_event = handed_over(execution.event, own, is_shard=execution.is_shard)
-            argument = of_event[EVENT] if takes_event(source, py_files) else ""
+            option = event_option(source, py_files)
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
             sets_base_path = execution.partitions and (py_files or BASE_PATH.search(_words(execution, source)))
             _tell_java(own, execution, copies, source)
@@ -162,7 +182,7 @@ class Executor:
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
                 script=script,
-                args=script_arguments(execution.args, execution.event if execution.is_shard else {}, argument),
+                args=script_arguments(execution.args, execution.event if execution.is_shard else {}, option, of_event),
                 work_dir=folder,
                 deadline=deadline,
                 env={**of_event, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
@@ -183,7 +203,7 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, source, own, log, py_files)
+                return self._report(execution, source, own, py_files)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -196,18 +216,13 @@ class Executor:
         execution.discard()
         return self.execute(replace(planned, is_again=True), attempt)
 
-    def _report(self, execution: Execution, source: str, own: Path, log: Log, py_files: Sequence[Path]) -> ShardResult:
-        """What a script that has ended well reports, and what else it left; PlanError if its work is lost.
-
-        One with py-files is not judged: these may do anything.
-        """
+    def _report(self, execution: Execution, source: str, own: Path, py_files: Sequence[Path]) -> ShardResult:
+        """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
         begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
-        outcome, names = read_outcome(own / WORK / OUTCOME), left_behind(own / WORK)
-        if self.runner.has_view and outcome == ShardResult() and not py_files:
-            _refuse_lost_work(names, own / SEEN, execution, source)
-        if names:
-            log.warning(told(names, "")[0])
+        outcome = read_outcome(own / WORK / OUTCOME)
+        acts = Acts(own / SEEN, whole_source(source, py_files))
+        warning = self._judge(own, acts, outcome, execution, py_files) if self.runner.has_view else ""
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -222,9 +237,40 @@ class Executor:
             except MixedInputsError as error:
                 error.direct = _is_direct(own / WORK)
                 raise
-        is_nothing = self.runner.has_view and _wrote_nothing(own, execution, source, py_files)
-        uncommitted = tuple(path.name for path in begun)
-        return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, wrote_nothing=is_nothing)
+        uncommitted, apart = tuple(path.name for path in begun), FOLDERS in acts.text
+        return replace(
+            outcome, uncommitted=uncommitted, written=written, objects=uris, reads_apart=apart, warning=warning
+        )
+
+    def _judge(
+        self, own: Path, acts: Acts, outcome: ShardResult, execution: Execution, py_files: Sequence[Path]
+    ) -> str:
+        """What to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
+        names, warnings = left_behind(own / WORK), list[str]()
+        if names:
+            what, is_lost = told(names, acts, own / WORK)
+            if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
+                raise PlanError(what)
+            warnings.append(what)
+        has_words = any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
+        warnings += filter(None, [unregistered(acts)])
+        option = event_option(acts.text, ())
+        asked = acts.asked(of_arguments=has_words or bool(option))
+        if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
+            raise PlanError(NO_EVENT)
+        what, was_seen = repeats(acts, asked=asked) if outcome == ShardResult() else ("", False)
+        changed = changed_addresses(acts)
+        if execution.claim and (what or changed) and not execution.is_alone():
+            if was_seen:
+                raise PlanError(what)
+            warnings += filter(None, [what])
+            execution.claim(changed)
+        done = (own / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
+        event = execution.event["params"] if execution.is_shard else execution.event
+        words = json.dumps([event, execution.args, dict(execution.env)])
+        if not (done or warnings or may_write_unseen(acts, words, [path.stem for path in py_files])):
+            warnings.append(NOTHING)
+        return "; ".join(warnings)
 
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
@@ -275,9 +321,9 @@ class Executor:
         script, args = self._choose_script(task)
         event = request_event(task.event, task.request.task_id) if task.request else task.event
         env = {**event_variables(event, self.settings.event_variables), **self._environment(task.chosen or {})}
-        result = self.execute(Execution(script, event, args, env), attempt)
-        if result.wrote_nothing:
-            attempt.log.warning(NOTHING)
+        result = self.execute(Execution(script, event, args, env, deletes=task.source in FORGETTING), attempt)
+        if result.warning:
+            attempt.log.warning(result.warning)
         if result.writes:
             raise EventError(
                 f"{script.source_uri} staged a write to a table, and only a run commits such: pass commit='direct', or "
@@ -349,7 +395,7 @@ def _failed(
 
 def _reads_folder(execution: Execution, source: str) -> bool:
     """Whether a script is given the folder of its inputs, or asks for it."""
-    return any(INPUT in each for each in execution.args) or "input_folders" in source
+    return any(INPUT in each for each in execution.args) or FOLDERS in source
 
 
 def _refuse_without_view(execution: Execution, source: str, *, reads_folder: bool) -> None:
@@ -376,31 +422,6 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
             f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
             " give the reader that folder as basePath, or run the script in functions"
         )
-
-
-def _refuse_lost_work(names: list[str], seen: Path, execution: Execution, source: str) -> None:
-    """PlanError if a script that has reported nothing has nothing to show, or the same as other shards.
-
-    ``names``: what it left behind; ``seen``: what Spark has done.
-    """
-    if names and not any((seen / name).exists() for name in ("output", "written")):
-        what, is_lost = told(names, source)
-        if is_lost:
-            raise PlanError(what)
-    is_own = not any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
-    if execution.is_shard and is_own and (why := same_in_each_shard(seen, source)) and not execution.is_alone():
-        raise PlanError(why)
-
-
-def _wrote_nothing(own: Path, execution: Execution, source: str, py_files: Sequence[Path]) -> bool:
-    """Whether a script that has ended well has nothing to show, unless another than Spark wrote to its output."""
-    done = (own / WORK / OUTCOME, *(own / SEEN / name for name in ("output", "written", "deleted")))
-    if any(path.exists() for path in done) or any(path.suffix != ".py" for path in py_files):  # which may do anything
-        return False
-    text = "\n".join([source, *(path.read_text(encoding="utf-8", errors="replace") for path in py_files)])
-    event = execution.event["params"] if execution.is_shard else execution.event
-    words = json.dumps([event, execution.args, dict(execution.env)])
-    return not may_write_unseen(text, words, [path.stem for path in py_files])
 
 
 def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:

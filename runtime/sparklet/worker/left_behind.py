@@ -3,35 +3,77 @@
 Tables and folders of relative paths lie in the task's own folder, and end with it. On EMR, Glue or a laptop both would
 stay, so a script that wrote there and nowhere else has lost its work. A script with addresses of its own does all of
 them in each shard.
+
+A script is judged by its acts, which Spark's side (``TaskS3A``, ``InferredTypes``) and its process (``script_acts``)
+have left in the task's folder ``seen``. What nobody sees, such as a database, is looked for in its text, so that no
+script is refused for what it may have done there.
 """
 
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+
+from sparklet.spark.script_acts import ARGUMENTS, ASKED, ELSEWHERE, READ
 
 WAREHOUSE = "spark-warehouse"
 MAX_DEPTH = 4
-NOTHING = (
-    "nothing was written, as far as Sparklet sees, no file in S3, no table, no report and no answer: write to "
-    "job.output, OUTPUT_PATH or {output}, to a table by job.append, or answer by job.answer"
+SAME_IN_EACH = (
+    "the script asks for nothing of its shard, none of the shard's inputs was read, so each shard does the same"
+)
+OF_THE_RUN = (
+    "let the run's arguments name {input} and {output}, read INPUT_PATH and write to OUTPUT_PATH, or run it once by "
+    "sparklet invoke"
 )
 
 _OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
 _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
-_ASKS = re.compile(
-    r"(?im)[\"'](input_path|output_path|--event|SPARKLET_EVENT)|getResolvedOptions|^\s*(from|import)\s+sparklet\b"
-)
-_ELSEWHERE = re.compile(r"boto3|jdbc|kafka|awswrangler|psycopg|pymysql|snowflake|mongo|elasticsearch|\.foreach")
-_UNSEEN = re.compile(  # other writers: the standard library, sources and catalogs of Spark, pandas where an address is
-    r"(?i)\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request|_jvm)\b"
-    r"|os\.(system|popen|exec|spawn|posix)|writeTo\(|insertInto|saveAsTable|write_dynamic_frame"
-    r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
+_UNSEEN = re.compile(  # what Spark's JVM or Python workers write to, or pandas, which does so in C
+    r"(?i)jdbc|kafka|snowflake|mongo|elasticsearch|\.foreach|\b_jvm\b|S3FileIO|io-impl"
     r"|\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
     r"|\b(?!(s3[an]?|file|https?):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
 )
+_TABLES = re.compile(  # of catalogs, which may be elsewhere
+    r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame"
+    r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
+)
+_BY_PYTHON = re.compile(  # in Spark's workers
+    r"\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request)\b"
+    r"|os\.(system|popen|exec|spawn|posix)"
+)
+_READS_UNSEEN = re.compile(r"textFile|hadoopFile|hadoopDataset|HadoopRDD|binaryFiles|sequenceFile|pandas|pyarrow")
 _KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "numpy", "pandas", "pyarrow"}
+
+
+@dataclass(frozen=True)
+class Acts:
+    """What a script and Spark have done in a task.
+
+    ``seen``: the folder of their marks; ``text``: the script's, with its py-files'.
+    """
+
+    seen: Path
+    text: str
+
+    def has(self, *marks: str) -> bool:
+        """Whether one of these was seen."""
+        return any((self.seen / mark).exists() for mark in marks)
+
+    def places(self, mark: str) -> list[str]:
+        """The addresses, or local paths, of an act."""
+        path = self.seen / mark
+        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the script may have written to, or read from, what nobody sees."""
+        return self.has(ELSEWHERE) or _UNSEEN.search(self.text) is not None
+
+    def asked(self, *, of_arguments: bool) -> bool:
+        """Whether the script has asked for its event; ``of_arguments``: its arguments have something of it."""
+        return self.has(ASKED) or (of_arguments and self.has(ARGUMENTS))
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -54,49 +96,73 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
             yield from _folders(path, depth - 1)
 
 
-def told(names: list[str], source: str) -> tuple[str, bool]:
-    """What to say of names that were left behind, and whether the script's work is lost if it wrote nothing else.
+def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
+    """What to say of names that were left behind in ``work``, and whether the script's work is lost if it did no other.
 
-    It is not if the script names each of them again, to read it, or writes to what Sparklet does not see.
+    It is not if each was read again, or if the script may have written to what nobody sees.
     """
     last = {name: name.rpartition("/")[2] for name in names}  # of a path; a table's database may be named elsewhere
-    places = {name: _places(source, word) or _places(source, word.rpartition(".")[2]) for name, word in last.items()}
-    shown = ", ".join(f"{name}{f' (line {lines[0]})' if lines else ''}" for name, lines in places.items())
-    lost = not _ELSEWHERE.search(source) and any(len(lines) < 2 for lines in places.values())
+    lines = {name: _lines(acts.text, word) or _lines(acts.text, word.rpartition(".")[2]) for name, word in last.items()}
+    shown = ", ".join(f"{name}{f' (line {at[0]})' if at else ''}" for name, at in lines.items())
+    read = [f"{path}/" for path in acts.places(READ)]
+
+    def is_read(name: str) -> bool:
+        database, _, table = name.rpartition(".")
+        of_tables = [f"{WAREHOUSE}/{name}/", f"{WAREHOUSE}/{database}.db/{table}/"]
+        folders = [f"{work / folder}/" for folder in (name, *of_tables)]
+        maybe = len(lines[name]) > 1 and _READS_UNSEEN.search(acts.text)
+        return bool(maybe) or any(path.startswith(folder) for path in read for folder in folders)
+
     return (
         f"the script wrote {shown} into the task's own folder, which ends with the task: write to job.output, "
         "OUTPUT_PATH or {output}, to a table by job.append, or to an address such as s3://…",
-        lost,
+        not acts.elsewhere and not all(map(is_read, names)),
     )
 
 
-def same_in_each_shard(seen: Path, source: str) -> str:
-    """Why each shard of a run repeats or undoes the work of others; "" if nothing shows that.
+def repeats(acts: Acts, *, asked: bool) -> tuple[str, bool]:
+    """Why each shard of a run does the same, or "", and whether that was seen.
 
-    ``seen``: what Spark has done. The script asks neither for its inputs nor for its output, so its addresses are the
-    same in each shard.
+    ``asked``: whether the script has asked for something of its shard.
     """
-    is_done = {name: (seen / name).exists() for name in ("input", "copy", "output", "written", "deleted")}
-    if _ASKS.search(source) or is_done["output"] or not is_done["written"]:
+    if asked or acts.has("input", "copy", "output"):
+        return "", False
+    if acts.has("written") and not acts.elsewhere:
+        return f"the script has addresses of its own, and {SAME_IN_EACH}: {OF_THE_RUN}", True
+    return (f"{SAME_IN_EACH}: {OF_THE_RUN}", False) if acts.has("written", ELSEWHERE) else ("", False)
+
+
+def changed_addresses(acts: Acts) -> Mapping[str, bool]:
+    """The addresses of its own that a task has written to, and whether it has replaced what was there."""
+    replaced = acts.places("deleted")
+    return {address: address in replaced for address in dict.fromkeys([*acts.places("written"), *replaced])}
+
+
+def unregistered(acts: Acts) -> str:
+    """What to say of tables elsewhere that only the task's own catalog knows; "" without one."""
+    dropped = {line.rstrip() for line in acts.places("dropped")}
+    tables = dict(line.split(" ", 1) for line in acts.places("table"))
+    names = [f"{name} ({place})" for name, place in tables.items() if name not in dropped]
+    if not names:
         return ""
-    if is_done["input"] or is_done["copy"]:
-        what = "each shard overwrites what the others have written" if is_done["deleted"] else ""
-    else:
-        what = "none of the shard's inputs was read, so each shard does the same"
-    return what and (
-        f"the script has addresses of its own, and {what}: let the run's arguments name {{input}} and {{output}}, read "
-        "INPUT_PATH and write to OUTPUT_PATH, or run it once by sparklet invoke"
+    return (
+        f"the table {', '.join(names)} is in the task's own catalog, which ends with the task: no other job finds it "
+        "by its name. Write by job.append, name a catalog (docs/guide/tables.md), or read it by its address"
     )
 
 
-def may_write_unseen(source: str, words: str, own_modules: Iterable[str]) -> bool:
-    """Whether a script may have written to what Sparklet does not see; ``words``: its arguments and the like."""
+def may_write_unseen(acts: Acts, words: str, own_modules: Iterable[str]) -> bool:
+    """Whether a script may have written to what nobody sees; ``words``: its arguments and the like.
+
+    Also in Python's workers, whose acts nobody hears.
+    """
     known = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
     foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({known})\b)\w"
-    return any(re.search(each, f"{source}\n{words}") for each in (foreign, _ELSEWHERE, _UNSEEN))
+    text = f"{acts.text}\n{words}"
+    return acts.has(ELSEWHERE) or any(re.search(each, text) for each in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
 
 
-def _places(source: str, name: str) -> list[int]:
+def _lines(source: str, name: str) -> list[int]:
     """The lines of a script's texts with this name in them."""
     try:
         nodes = list(ast.walk(ast.parse(source)))

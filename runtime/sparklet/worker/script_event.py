@@ -13,6 +13,7 @@ from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import INPUT, OUTPUT, Run, Shard, ShardRecord, ShardState
 from sparklet.model.shards import OF_SPLIT
+from sparklet.spark.script_options import EVENT_FILE_OPTION, EVENT_OPTION
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -98,9 +99,15 @@ def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
     return {**paths, **{name.upper(): each for name, each in paths.items()}, EVENT: argument, EVENT_FILE: str(path)}
 
 
-def script_arguments(args: Sequence[str], event: Mapping[str, Any], argument: str) -> tuple[str, ...]:
-    """A script's arguments, in a shard with its addresses for ``{input}`` and ``{output}``; the event comes last."""
+def script_arguments(
+    args: Sequence[str], event: Mapping[str, Any], option: str, handed: Mapping[str, str]
+) -> tuple[str, ...]:
+    """A script's arguments, in a shard with its addresses for ``{input}`` and ``{output}``.
+
+    The event comes last, by the ``option`` that the script takes it by; ``handed``: see ``handed_over``.
+    """
     if event:
         [address, *_] = event.get("input_folders") or [event["input_path"] or INPUT]
         args = [each.replace(INPUT, address).replace(OUTPUT, event["output_path"]) for each in args]
-    return (*args, "--event", argument) if argument else tuple(args)
+    of_event = {"": (), EVENT_OPTION: (option, handed[EVENT]), EVENT_FILE_OPTION: (option, handed[EVENT_FILE])}
+    return (*args, *of_event[option])

@@ -8,6 +8,7 @@ copied to the run's output; any attempt may repeat that. The staged files are de
 """
 
 import gzip
+import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,12 +35,13 @@ from sparklet.errors import (
 from sparklet.events import Outcome, Task
 from sparklet.inputs.partitions import seen_partitions
 from sparklet.job.fields import CHANGES
-from sparklet.ledger.rules import LEASE_S, is_conclusive, is_conflict, lease_s, next_engine, splits
+from sparklet.ledger.rules import LEASE_S, WARNING_BYTES, cut, is_conclusive, is_conflict, lease_s, next_engine, splits
 from sparklet.model import (
     APART,
     EVENTS,
     HALVES,
     MAX_NAMED,
+    NOTHING,
     OF_SPLIT,
     WITH_MEMBERS,
     Claim,
@@ -60,10 +62,10 @@ from sparklet.model.options import FAIL
 from sparklet.model.schemas import output_schemas, reader_schemas
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Deployment, put_once
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
-from sparklet.worker.left_behind import NOTHING
+from sparklet.worker.left_behind import OF_THE_RUN
 from sparklet.worker.origins import EMPTY, by_input
 from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
@@ -197,13 +199,31 @@ class ClaimedShard:
         return result
 
     def _judged(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> ShardResult:
-        """The result with whether it is nowhere; PlanError if it is, and the run is strict."""
-        is_nothing = result.wrote_nothing and not staged and not own_task(self.run.run_id)  # checks write nothing
-        if is_nothing and self.run.options.strict:
-            raise PlanError(f"{NOTHING} (--strict refuses that)")
-        if is_nothing:
-            self.attempt.log.warning(NOTHING)
-        return replace(result, wrote_nothing=is_nothing)
+        """The result with what there is to warn of; PlanError if there is, and the run is strict."""
+        is_well = result.warning == NOTHING and (staged or own_task(self.run.run_id))  # checks write nothing
+        warning = "" if is_well else cut(result.warning, WARNING_BYTES)
+        if warning and self.run.options.strict:
+            raise PlanError(f"{result.warning} (--strict refuses that)")
+        if warning:
+            self.attempt.log.warning(result.warning)
+        return replace(result, warning=warning)
+
+    def _claim(self, addresses: Mapping[str, bool]) -> None:
+        """Note which addresses of its script's own this shard has written, and whether it has replaced what was there.
+
+        PlanError if another shard has written one, and either has replaced what was there: rows are lost.
+        """
+        at, number = self.claims.at, self.record.number
+        for address, replaced in addresses.items():
+            digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+            uri = self._run_file(f"addresses/{digest}.json")
+            put_once(at.store, (uri, _json({"address": address, "shard": number, "replaced": replaced})))
+            first = json.loads(at.store.get(uri))
+            if first["shard"] != number and (replaced or first["replaced"]):
+                raise PlanError(
+                    f"shards {first['shard']} and {number} both wrote s3://{address}, an address of the script's own, "
+                    f"and one has replaced what the other wrote: {OF_THE_RUN}"
+                )
 
     def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """Keep under this attempt's name which file is of which input, and what each became; what to publish."""
@@ -249,7 +269,7 @@ class ClaimedShard:
     def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
         """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
         found = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
-        read = reader_schemas(result.written.values(), result.objects, self.run.inputs)
+        read = reader_schemas(result.written.values(), result.objects, self.run.inputs, apart=result.reads_apart)
         for schema, _ in (*found, *read):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.at.store.put(uri, json.dumps(schema).encode())
@@ -305,6 +325,7 @@ class ClaimedShard:
             per_input=bool(run.options.output_per),
             verify=self._refuse_changed if run.options.incremental else None,
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
+            claim=self._claim,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )

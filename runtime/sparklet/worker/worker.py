@@ -142,6 +142,8 @@ class Worker:
         log.info("task succeeded", rows=result.rows)
         answer: dict[str, Any] = {"state": "SUCCEEDED", "attempt": attempt.attempt_id, "rows": result.rows}
         answer |= {"output_bytes": result.output_bytes, "outputs": list(result.outputs)}
+        if result.warning:
+            answer["warning"] = result.warning
         if result.answer:
             answer["answer"] = result.answer[0]
         if not failed:

@@ -32,6 +32,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
+from sparklet.spark.script_main import AS_IN_LAMBDA
 from tests.functional.worker.conftest import MARK, marked
 from tests.functional.worker.worker_process import WorkerProcess, stand_in, worker_process
 from tests.stand_ins.ledger_table import create_table
@@ -180,7 +181,7 @@ def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
         for bucket in (BUCKET, split_uri(DATA)[0]):
             clients.s3.create_bucket(Bucket=bucket)
         create_table(clients.dynamodb, TABLE)
-        with worker_process(folder, endpoint, scratch, **{**own, **env}) as worker:
+        with worker_process(folder, endpoint, scratch, **{AS_IN_LAMBDA: "1", **own, **env}) as worker:
             yield Function(worker, clients, _another_account(endpoint), scratch, mark)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sparklet.model import ShardState
+from sparklet.model import NOTHING, ShardState
 from sparklet.spark.task_limits import IN_LAMBDA
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import OTHERS, Function, deployed
@@ -91,6 +91,9 @@ TO_OUTPUT = b"import os\nrows.write.parquet(os.environ['OUTPUT_PATH'])\n"
         (b"rows.write.parquet('out')\n", "the script wrote out (line 4) into the task's own folder"),
         (b"rows.write.saveAsTable('people')\n", "the script wrote people (line 4) into the task's own folder"),
         (b"rows.write.saveAsTable('people')\nspark.table('people').show()\n", ""),
+        (b"rows.write.parquet('out')\nprint('out')\n", "the script wrote out (line 4) into the task's own folder"),
+        (b"rows.write.parquet('out')\nspark.read.parquet('out').show()\n", ""),
+        (b"rows.write.csv('out')\nimport glob\nprint(*map(open, glob.glob('out/*')))\n", ""),
         (b"rows.write.parquet('between')\n" + TO_OUTPUT, ""),
         (b"rows.show()\n", ""),
     ],
@@ -112,6 +115,8 @@ def test_work_that_ends_with_its_task_is_an_error(function: Function, script: by
     ("script", "is_nothing"),
     [
         (b"rows.show()\n", True),
+        (b"import subprocess  # to be used\nrows.show()\n", False),
+        (b"names = ['sub' + 'process']\n__import__(*names).run(['true'])\nrows.show()\n", False),
         (b"rows.write.mode('overwrite')\n", True),
         (b"rows.write.format('noop').mode('append').save()\n", True),
         (b"open('report.txt', 'w').write('3')\n", True),
@@ -132,6 +137,6 @@ def test_a_shard_that_wrote_nothing_says_so(function: Function, script: bytes, i
         function.deliver(ref)
 
     lax, strict = map(function.shard, refs)
-    assert lax.state is ShardState.SUCCEEDED and lax.wrote_nothing is is_nothing, lax.error_message
+    assert lax.state is ShardState.SUCCEEDED and (lax.warning == NOTHING) is is_nothing, lax.error_message
     assert strict.state is (ShardState.FAILED if is_nothing else ShardState.SUCCEEDED), strict.error_message
     assert ("nothing was written" in strict.error_message) is is_nothing is (b"nothing was written" in function.said())

@@ -265,7 +265,7 @@ for number, folder in enumerate(folders):
     rows, output = reader.load(inputs), f"{job.output}/{number}"
     v = F.col("s.v" if job.params["nested"] else "v")
     if write == "rdd":
-        rows.rdd.map(lambda row: ",".join(map(str, row))).saveAsTextFile(output)
+        rows.rdd.saveAsTextFile(output)  # as Row(id=1, v=2)
     elif write == "parquet":
         rows.select("id", v.cast("string").alias("v")).write.parquet(output)
     elif write == "text":

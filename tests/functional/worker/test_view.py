@@ -73,12 +73,14 @@ def run(
     args: tuple[str, ...] = ("{input}",),
     fails: bool = False,
     params: Mapping[str, Any] = {},
+    py_files: tuple[str, ...] = (),
     **options: Any,
 ) -> list[ShardRecord]:
     """Do all shards of a run, one after the other in one warm JVM; their records. Unless it ``fails`` all succeed."""
     function.store.put(SCRIPT, script)
     output, limits = f"s3://{BUCKET}/out/{run_id}/", RunOptions(**options)
-    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, args=args, params=params, options=limits)
+    own: dict[str, Any] = {"args": args, "params": params, "py_files": py_files}
+    request = RunRequest(SCRIPT, inputs, output, run_id=run_id, options=limits, **own)
     refs = function.planned(request)
     function.said()
     for ref in refs:
@@ -446,48 +448,75 @@ def test_a_stream_reads_the_folder_with_its_checkpoint_in_s3(function: Function)
 
 OWN_PLACES = b"""
 # sparklet run own_places.py: a comment asks for nothing
+import os
 from pyspark.sql import SparkSession
+%s
 
-spark = SparkSession.builder.getOrCreate()
+delta = {"extensions": "io.delta.sql.DeltaSparkSessionExtension"}
+delta["catalog.spark_catalog"] = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+spark = SparkSession.builder.config(map={f"spark.sql.{key}": value for key, value in delta.items()}).getOrCreate()
 rows = %s
 output_path = "s3://other-data/%s"
-rows.write.mode("%s").parquet(output_path)
+rows.write.mode("%s").format("%s").save(output_path)
 """
 READ = b'spark.read.text("s3://other-data/fixed/")'
+TEMPORARY = (
+    READ
+    + b"""
+there = "s3://other-data/tmp/" + rows.first()[0][3]
+rows.write.parquet(there)
+path = spark._jvm.org.apache.hadoop.fs.Path(there)
+path.getFileSystem(spark._jsc.hadoopConfiguration()).delete(path, True)
+"""
+)
+BOTH = "both wrote s3://other-data/{name}, an address of the script's own, and one has replaced what the other wrote"
+NONE_READ = "none of the shard's inputs was read, so each shard does the same"
 
 
 @pytest.mark.parametrize(
-    ("name", "rows", "mode", "shards", "cause"),
+    ("name", "rows", "mode", "cause"),
     [
-        (
-            "nothing",
-            b"spark.range(3)",
-            b"append",
-            2,
-            "none of the shard's inputs was read, so each shard does the same",
-        ),
-        ("overwrites", READ, b"overwrite", 2, "each shard overwrites what the others have written"),
-        ("appends", READ, b"append", 2, ""),
-        ("alone", b"spark.range(3)", b"overwrite", 1, ""),
+        ("nothing", b"spark.range(3)", b"append", NONE_READ),
+        ("with a helper", b"spark.range(doubled(3))", b"append", NONE_READ),
+        ("overwrites", READ, b"overwrite", BOTH),
+        ("asks and overwrites", READ + b"\nprint(os.environ['INPUT_PATH'])", b"overwrite", BOTH),
+        ("deltas", READ, b"overwrite delta", BOTH),
+        ("appends", READ, b"append", ""),
+        ("apart", READ + b".withColumn('day', F.substring('value', 4, 1))", b"overwrite", ""),
+        ("temporary", TEMPORARY, b"append", ""),
+        ("alone", b"spark.range(3)", b"overwrite", ""),
     ],
 )
 def test_a_script_with_addresses_of_its_own_repeats_no_work(
-    function: Function, name: str, rows: bytes, mode: bytes, shards: int, cause: str
+    function: Function, name: str, rows: bytes, mode: bytes, cause: str
 ) -> None:
     """As the scripts of EMR and Glue are: one that names the run's input as its own sees its shard's part."""
     for file in ("a.txt", "b.txt"):
         function.store.put(f"{DATA}/fixed/{file}", f"of {file}\n".encode())
-    script = OWN_PLACES % (rows, name.encode(), mode)
+    function.store.put(helper := f"s3://{BUCKET}/scripts/helper.py", b"def doubled(n):\n    return 2 * n\n")
+    own, shards = name.replace(" ", "-").encode(), 1 if name == "alone" else 2
+    address = own + b'/" + rows.first()[0][3] + "' if name == "apart" else own
+    mode, _, form = mode.partition(b" ")
+    imports = b"from helper import doubled" if "helper" in name else b"from pyspark.sql import functions as F"
+    script = OWN_PLACES % (imports, rows, address, mode, form or b"parquet")
+    cause = cause.format(name=own.decode())
 
     records = run(
-        function, f"fixed-{name}", script, f"{DATA}/fixed/", args=(), fails=bool(cause), max_objects=3 - shards
+        function,
+        f"fixed-{own.decode()}",
+        script,
+        f"{DATA}/fixed/",
+        args=(),
+        py_files=(helper,) if "helper" in name else (),
+        fails=bool(cause),
+        max_objects=3 - shards,
     )
 
     assert len(records) == shards
     assert {record.error_class for record in records if record.state is ShardState.FAILED} == (
         {"PlanError"} if cause else set()
     )
-    assert all(cause in record.error_message for record in records if record.error_class)
+    assert all(cause[:150] in record.error_message for record in records if record.error_class)
     if name == "appends":
         files = [info.uri for info in function.store.list(f"{DATA}/{name}/") if info.uri.endswith(".parquet")]
         tables = [pq.read_table(io.BytesIO(function.store.get(uri))) for uri in files]

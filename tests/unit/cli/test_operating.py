@@ -16,7 +16,7 @@ from sparklet.app.status import RunView
 from sparklet.app.watch import poll_s
 from sparklet.cli import console
 from sparklet.cli.render import Facts
-from sparklet.model import Counts, Failure, Run, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.model import NOTHING, Counts, Failure, Run, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.runs.checker import check
 from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended, figure
 from tests.unit.runs.test_results import work
@@ -434,21 +434,25 @@ def test_other_tasks_of_a_run_are_explained_too(terminal: Terminal, what: str, f
 
 def test_shards_that_wrote_nothing_are_told_everywhere(terminal: Terminal) -> None:
     terminal.world.put(3)
-    terminal.do = lambda n: ShardResult(wrote_nothing=n < 2)
+    terminal.do = lambda n: ShardResult(warning=NOTHING if n < 2 else "")
 
     told = terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
     shown = terminal.types("status", RUN)
     document = terminal.types("status", RUN, "--shards", "--json").document
 
     for out in (told.out, shown.out):
-        assert "2 shards wrote nothing, as far as Sparklet sees" in out and "s3://data/out/" in out
-    assert document["wrote_nothing"] == terminal.world.json("manifest.json")["WroteNothing"] == 2
-    assert [each["wrote_nothing"] for each in document["shard_list"]] == [True, True, None]
-    assert terminal.types("report", RUN, "--json").document["status"]["wrote_nothing"] == 2
+        assert (
+            "2 shards: nothing was written, as far as Sparklet sees" in " ".join(out.split())
+            and "s3://data/out/" in out
+        )
+    assert document["warnings"] == [{"message": NOTHING, "count": 2}]
+    assert terminal.world.json("manifest.json")["Warnings"] == [{"Message": NOTHING, "Count": 2}]
+    assert [each["warning"] for each in document["shard_list"]] == [NOTHING, NOTHING, None]
+    assert terminal.types("report", RUN, "--json").document["status"]["warnings"] == document["warnings"]
 
 
 def test_no_output_is_shown_that_nobody_wrote(terminal: Terminal) -> None:
     terminal.world.put(1)
-    terminal.do = lambda _: ShardResult(wrote_nothing=True)
+    terminal.do = lambda _: ShardResult(warning=NOTHING)
 
     assert "s3://data/out/" not in terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).out

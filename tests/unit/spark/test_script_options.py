@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScriptError
-from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, script_options, takes_event
+from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, event_option, script_options
 
 JARS = (
     *("/spark/jars/core-1.1.2.jar", "/spark/jars/guava-14.0.1.jar", "/spark/jars/spark-sql_2.12-3.5.9.jar"),
@@ -179,29 +179,33 @@ def test_a_comment_refuses_another_spark() -> None:
 
 
 TAKES = {
-    "print('hello')": True,
-    "from sparklet.job import Job\njob = Job.from_args()": True,
-    "import sys\nspark.read.csv(sys.argv[1])": False,
-    "from sys import argv": False,
-    "import argparse\nparser.parse_args()": False,
-    "args = getResolvedOptions(sys.argv, ['JOB_NAME'])": False,
-    "import click\n@click.option('--day')": False,
-    "import argparse\nparser.add_argument('--event')": True,
-    "import argparse  # sparklet invoke job.py --event event.json": False,
-    '"""job.py --event X"""\nimport argparse': False,
-    "import getopt\ngetopt.getopt(sys.argv[1:], '', ['event='])": True,
-    '"""Usage: job.py [--event=<json>]"""\nimport docopt': True,
-    "import argparse\ndef (": False,
-    "parser.add_argument('--event', type=str)  # argparse": True,
-    "import argparse\nparser.add_argument('--event-date')": False,
-    "import argparse\n# sparklet: event=yes": True,
-    "# sparklet: event=no\nprint('hello')": False,
+    "print('hello')": "--event",
+    "from sparklet.job import Job\njob = Job.from_args()": "--event",
+    "import sys\nspark.read.csv(sys.argv[1])": "",
+    "from sys import argv": "",
+    "import argparse\nparser.parse_args()": "",
+    "args = getResolvedOptions(sys.argv, ['JOB_NAME'])": "",
+    "import click\n@click.option('--day')": "",
+    "import argparse\nparser.add_argument('--event')": "--event",
+    "import argparse  # sparklet invoke job.py --event event.json": "",
+    '"""job.py --event X"""\nimport argparse': "",
+    "import getopt\ngetopt.getopt(sys.argv[1:], '', ['event='])": "--event",
+    '"""Usage: job.py [--event=<json>]"""\nimport docopt': "--event",
+    "import argparse\ndef (": "",
+    "parser.add_argument('--event', type=str)  # argparse": "--event",
+    "import argparse\nparser.add_argument('--event-date')": "",
+    "import argparse\n# sparklet: event=yes": "--event",
+    "# sparklet: event=no\nprint('hello')": "",
+    "import argparse\nparser.add_argument('--event-file')": "--event-file",
+    "import sys, getopt\ngetopt.getopt(sys.argv[1:], '', ['event-file='])": "--event-file",
+    "import argparse\nparser.add_argument('--event')\nparser.add_argument('--event-file')": "--event",
+    '"""Usage: job.py [--event-file=<path>]"""\nimport docopt': "--event-file",
 }
 
 
 @pytest.mark.parametrize("source", TAKES)
 def test_a_script_that_reads_other_arguments_is_given_no_event(source: str) -> None:
-    assert takes_event(source, ()) is TAKES[source]
+    assert event_option(source, ()) == TAKES[source]
     assert not script_options(source).conf
 
 
@@ -216,8 +220,8 @@ def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
     reads, named = library("a.zip", "import argparse"), library("b.whl", "import click\nclick.option('--event')")
     own = library("job.zip", "import argparse", "sparklet/job/arguments.py")
 
-    assert [takes_event(script.read_text(), files) for files in ((), (own,), (reads,), (plain,), (plain, named))] == [
-        *(True, True, False, False, True)
+    assert [event_option(script.read_text(), files) for files in ((), (own,), (reads,), (plain,), (plain, named))] == [
+        *("--event", "--event", "", "", "--event")
     ]
     script.write_text("import sys\nprint(sys.argv)\n")
-    assert [takes_event(script.read_text(), files) for files in ((), (named,))] == [False, True]
+    assert [event_option(script.read_text(), files) for files in ((), (named,))] == ["", "--event"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.worker.left_behind import left_behind, may_write_unseen, told
+from sparklet.worker.left_behind import Acts, changed_addresses, left_behind, may_write_unseen, repeats, told
 
 SAVED = "spark.range(3).write.parquet('out/days')\n"
 
@@ -37,19 +37,35 @@ def test_a_folder_that_the_script_has_deleted_holds_nothing(tmp_path: Path) -> N
     assert left_behind(tmp_path) == left_behind(tmp_path / "gone") == []
 
 
+def acts_of(folder: Path, text: str, *marks: str, **places: str) -> Acts:
+    """Acts of a task in ``folder``: marks without and with places."""
+    (folder / "seen").mkdir(exist_ok=True)
+    for mark in (*marks, *places):
+        (folder / "seen" / mark).write_text("".join(f"{each}\n" for each in places.get(mark, "").split()))
+    return Acts(folder / "seen", text)
+
+
 @pytest.mark.parametrize(
-    ("more", "lost"),
+    ("more", "read", "marks", "lost"),
     [
-        ("", True),
-        ("print('days are saved')\n", False),  # perhaps it reads them
-        ("spark.read.parquet('out/days').show()\n", False),
-        ("print('holidays')\n", True),
-        ("import boto3\n", False),
-        ("frame.write.jdbc(url, 'sales')\n", False),
+        ("", "", "", True),
+        ("print('wrote out/days')\n", "", "", True),
+        ("", "out/days", "", False),  # by Spark
+        ("", "out/days/part-0.parquet", "", False),  # by Python
+        ("", "out/days2 out/day", "", True),
+        ("sc.textFile('out/days').collect()\n", "", "", False),  # nobody sees that
+        ("pandas.read_parquet('out/days')\n", "", "", False),
+        ("", "", "elsewhere", False),
+        ("frame.write.jdbc(url, 'sales')\n", "", "", False),
     ],
 )
-def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(more: str, lost: bool) -> None:
-    what, is_lost = told(["out/days"], f"import os\n{SAVED}{more}")
+def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
+    tmp_path: Path, more: str, read: str, marks: str, lost: bool
+) -> None:
+    places = {"read": " ".join(f"{tmp_path}/{each}" for each in read.split())} if read else {}
+    acts = acts_of(tmp_path, f"import os\n{SAVED}{more}", *marks.split(), **places)
+
+    what, is_lost = told(["out/days"], acts, tmp_path)
 
     assert is_lost is lost
     assert "wrote out/days (line 2) into the task's own folder" in what and "{output}" in what
@@ -64,11 +80,52 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(more: str, lost
         ("shop.people", "def (\n", "shop.people into"),
     ],
 )
-def test_a_name_has_its_line_where_the_script_says_it(name: str, source: str, said: str) -> None:
+def test_a_name_has_its_line_where_the_script_says_it(tmp_path: Path, name: str, source: str, said: str) -> None:
     """A folder's suffix is not taken for its format."""
-    what, is_lost = told([name], source)
+    what, is_lost = told([name], acts_of(tmp_path, source), tmp_path)
 
     assert is_lost and what.startswith(f"the script wrote {said}")
+
+
+@pytest.mark.parametrize("name", ["people", "shop.people"])
+def test_a_table_is_read_where_the_catalog_has_it(tmp_path: Path, name: str) -> None:
+    place = {"people": "people", "shop.people": "shop.db/people"}[name]
+    acts = acts_of(tmp_path, "", read=f"{tmp_path}/spark-warehouse/{place}")
+
+    assert not told([name], acts, tmp_path)[1]
+
+
+@pytest.mark.parametrize(
+    ("marks", "text", "asked", "what"),
+    [
+        ("written", "", False, "refused"),
+        ("written deleted", "", False, "refused"),
+        ("written", "", True, ""),
+        ("written input", "", False, ""),
+        ("written copy", "", False, ""),
+        ("written output", "", False, ""),
+        ("written elsewhere", "", False, "warned"),  # it may have read its inputs by boto3
+        ("elsewhere", "", False, "warned"),  # a post, or a database, as often as there are shards
+        ("written", "rows.foreach(send)", False, "warned"),
+        ("", "", False, ""),
+    ],
+)
+def test_a_script_repeats_work_if_that_was_seen(tmp_path: Path, marks: str, text: str, asked: bool, what: str) -> None:
+    why, was_seen = repeats(acts_of(tmp_path, text, *marks.split()), asked=asked)
+
+    assert ("refused" if was_seen else "warned" if why else "") == what
+
+
+def test_arguments_count_if_they_have_something_of_the_shard(tmp_path: Path) -> None:
+    acts = acts_of(tmp_path, "", "arguments")
+
+    assert [acts.asked(of_arguments=each) for each in (True, False)] == [True, False]
+
+
+def test_addresses_of_its_own_are_written_or_replaced(tmp_path: Path) -> None:
+    acts = acts_of(tmp_path, "", written="b/one b/two", deleted="b/two b/three")
+
+    assert changed_addresses(acts) == {"b/one": False, "b/two": True, "b/three": True}
 
 
 READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getOrCreate().read.csv('x')\n"
@@ -89,8 +146,8 @@ READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getO
         "print('created tables from {}'.format(frame))",
     ],
 )
-def test_what_only_reads_and_computes_writes_nothing(more: str) -> None:
-    assert not may_write_unseen(f"{READS}{more}\n", '{"day": "1"}', ["helper"])
+def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
+    assert not may_write_unseen(acts_of(tmp_path, f"{READS}{more}\n"), '{"day": "1"}', ["helper"])
 
 
 @pytest.mark.parametrize(
@@ -117,5 +174,6 @@ def test_what_only_reads_and_computes_writes_nothing(more: str) -> None:
         ("spark._jvm.com.me.Send.all()", ""),
     ],
 )
-def test_who_may_have_written_unseen_is_not_accused(more: str, words: str) -> None:
-    assert may_write_unseen(f"{READS}{more}\n", words, ["helper"])
+def test_who_may_have_written_unseen_is_not_accused(tmp_path: Path, more: str, words: str) -> None:
+    assert may_write_unseen(acts_of(tmp_path, f"{READS}{more}\n"), words, ["helper"])
+    assert may_write_unseen(acts_of(tmp_path, READS, "elsewhere"), "", [])

@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import ClaimStatus, ShardResult, ShardState
+from sparklet.model import NOTHING, ClaimStatus, ShardResult, ShardState
 from sparklet.model.schemas import Schema
 from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -240,7 +240,7 @@ def test_no_output_is_told_unless_a_run_is_a_check(
     bench.deliver()
 
     record = bench.ledger.shards.get(run_id, 0)
-    assert (record.state, record.wrote_nothing) == (ShardState.SUCCEEDED, is_nothing)
+    assert (record.state, record.warning == NOTHING) == (ShardState.SUCCEEDED, is_nothing)
     assert (b"nothing was written" in bench.lines.getvalue()) is is_nothing
 
 

@@ -24,6 +24,7 @@ RUN = Run(
     "run-1", ("s3://in/",), "s3://out/x", (ScriptRef("s3://b/j.py", "0", "s3://m/j.py"),), (), {"k": 1}, created_s=1.7e9
 )
 RECORD = ShardRecord("run-1", 7, "part", 0, 9, 1, 10, generation=2, attempt_id="a1")
+HANDED = {EVENT: '{"a":1}', EVENT_FILE: "/t/event.json"}
 OUTPUT = "s3://b/staged/run-1/000007-a1"
 
 
@@ -97,8 +98,9 @@ def test_the_event_is_a_variable_and_a_file(tmp_path: Path) -> None:
 
 
 def test_the_event_is_a_scripts_last_argument() -> None:
-    assert script_arguments(["in", "out"], {}, '{"a":1}') == ("in", "out", "--event", '{"a":1}')
-    assert script_arguments(["in", "{input}"], {}, "") == ("in", "{input}")  # not in a shard
+    assert script_arguments(["in", "out"], {}, "--event", HANDED) == ("in", "out", "--event", '{"a":1}')
+    assert script_arguments(["in"], {}, "--event-file", HANDED) == ("in", "--event-file", "/t/event.json")
+    assert script_arguments(["in", "{input}"], {}, "", HANDED) == ("in", "{input}")  # not in a shard
 
 
 def test_a_runs_arguments_name_its_input_and_the_shards_output() -> None:
@@ -106,8 +108,8 @@ def test_a_runs_arguments_name_its_input_and_the_shards_output() -> None:
     del one["input_folders"]
 
     assert folder["input_folders"] == ["s3://in/"]
-    assert script_arguments(["{input}", "{output}/x"], folder, "") == ("s3://in/", f"{OUTPUT}/x")
-    assert script_arguments(["--from={input}"], one, "") == ("--from=s3://in/a",)
+    assert script_arguments(["{input}", "{output}/x"], folder, "", HANDED) == ("s3://in/", f"{OUTPUT}/x")
+    assert script_arguments(["--from={input}"], one, "", HANDED) == ("--from=s3://in/a",)
 
 
 def test_a_shards_paths_have_the_names_of_either_case(tmp_path: Path) -> None:

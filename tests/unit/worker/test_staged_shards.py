@@ -13,7 +13,8 @@ from sparklet.inputs.selection import Found
 from sparklet.inputs.slicing import slice_objects
 from sparklet.model import MIB, Access, InputObject, Position, RunOptions, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.spark.spark_options import MISNAMED_RULE, OPENED, SEEN
+from sparklet.spark.script_acts import SEEN
+from sparklet.spark.spark_options import MISNAMED_RULE, OPENED
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.worker.conftest import Bench
 

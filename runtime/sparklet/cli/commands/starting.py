@@ -147,6 +147,8 @@ def invoke(
                 invocation=invocation,
                 waiting=lambda: screen.say("all workers are busy; waiting"),
             )
+        for warning in dict.fromkeys(task["warning"] for task in answer.get("tasks", [answer]) if "warning" in task):
+            screen.warn(warning)
         screen.document(answer)
 
 

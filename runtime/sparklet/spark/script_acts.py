@@ -1,0 +1,129 @@
+"""What a script's own process does, for the worker to judge the script by (``worker.left_behind``).
+
+An audit hook (PEP 578) hears of files, connections and processes, whatever library asks for them; what extension
+modules do in C, it does not hear. Each act is an empty file, or one with a line for each path, in the task's folder
+``seen``, where Spark's side leaves its own. A process that the script forks leaves them there, too.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, SupportsIndex, overload
+
+from sparklet.job.outcome import EVENT, EVENT_FILE, OUTCOME_FILE
+
+ARGUMENTS, ASKED, ELSEWHERE, READ = "arguments", "asked", "elsewhere", "read"
+"""It has read its arguments; its event; connected to others, or started a process; read files of its folder."""
+SEEN = "seen"
+OF_EVENT = frozenset({EVENT, EVENT_FILE, "input_path", "output_path", "INPUT_PATH", "OUTPUT_PATH"})
+OF_SPARK = ("pyspark", "py4j")  # whose connections are to the JVM
+HARMLESS = (*OF_SPARK, "platform", "uuid")  # they ask the system by small processes
+PROCESSES = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "pty.spawn")
+PURE = frozenset({*sys.stdlib_module_names, *OF_SPARK, "sparklet", "numpy", "pandas", "pyarrow", "scipy", "sklearn"})
+"""Packages whose compiled modules connect to nobody, unless an address says so."""
+
+
+class Acts:
+    """The acts of this process, each told once."""
+
+    def __init__(self, outcome_file: str) -> None:
+        task = Path(outcome_file).parents[1]
+        self._seen, self._event_file = task / SEEN, os.environ.get(EVENT_FILE, "")
+        self._work = f"{Path(outcome_file).parent}/"
+        self._told: set[str] = set()
+        self._ours = frozenset(sys.modules)
+
+    def tell(self, what: str, path: str = "") -> None:
+        """Leave a mark; the script may have deleted its folder, or have no room."""
+        if f"{what} {path}" in self._told:
+            return
+        self._told.add(f"{what} {path}")
+        try:
+            mark = os.open(self._seen / what, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.write(mark, f"{path}\n".encode() if path else b"")
+            os.close(mark)
+        except OSError:
+            return
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """An audit hook: it must never raise, or the script's own call would fail."""
+        if event == "open":
+            self._opened(*arguments[:2])
+        elif (event == "socket.connect" and not _is_by(OF_SPARK)) or (event in PROCESSES and not _is_by(HARMLESS)):
+            self.tell(ELSEWHERE)
+
+    def _opened(self, path: Any, mode: Any) -> None:
+        if not isinstance(path, str):
+            return
+        if path == self._event_file:
+            self.tell(ASKED)
+        elif mode in ("r", "rb") and (whole := str(Path(path).absolute())).startswith(self._work):
+            self.tell(READ, whole)
+
+    def end(self) -> None:
+        """Tell of compiled modules that nobody hears."""
+        for name in sys.modules.keys() - self._ours:
+            file = getattr(sys.modules[name], "__file__", None)
+            if isinstance(file, str) and file.endswith(".so") and name.partition(".")[0] not in PURE:
+                self.tell(ELSEWHERE)
+
+
+def _is_by(packages: tuple[str, ...]) -> bool:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in packages:
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Environment(os._Environ[str]):
+    """``os.environ`` once the script has it: the variables of the event are told."""
+
+    def __getitem__(self, name: str) -> str:
+        if name in OF_EVENT and acts:
+            acts.tell(ASKED)
+        return super().__getitem__(name)
+
+
+class _Arguments(list[str]):
+    """``sys.argv``: who reads more than the script's name is told."""
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: Any) -> Any:
+        if place != 0 and acts:
+            acts.tell(ARGUMENTS)
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Iterator[str]:
+        if acts:
+            acts.tell(ARGUMENTS)
+        return super().__iter__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+acts: Acts | None = None
+
+
+def watch(script: str, arguments: list[str]) -> None:
+    """Let this process tell what the script does from now on, if a worker has asked for it; it sets ``sys.argv``."""
+    global acts
+    sys.argv = [script, *arguments]
+    if OUTCOME_FILE in os.environ:
+        acts = Acts(os.environ[OUTCOME_FILE])
+        sys.argv = _Arguments(sys.argv)
+        os.environ.__class__ = _Environment
+        sys.addaudithook(acts.hear)
+
+
+def end() -> None:
+    """The script has ended."""
+    if acts:
+        acts.end()
