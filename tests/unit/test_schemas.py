@@ -128,7 +128,8 @@ def read(*columns: str, format_: str = "json", options: str = "{}0", key: str = 
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        ([read("V", "int", "w", "decimal(20,0)")], [{"v": "bigint", "w": "bigint"}]),
+        ([read("V", "int", "w", "decimal(20,0)=")], [{"v": "bigint", "w": "bigint="}]),
+        ([read("v", "decimal(20,0)", "w", "decimal(9,2)")], [{"v": "decimal(0)", "w": "decimal(2)"}]),
         ([read("v", "int", "w", "string"), read("v", "double")], [{"w": "string"}]),  # a loop over files
         ([read("v", "int="), read("v", "int")], [{"v": "bigint"}]),  # its text, and itself
         ([read("v", "int=")], [{"v": "bigint="}]),

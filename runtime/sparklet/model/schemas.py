@@ -18,8 +18,8 @@ from sparklet.model.shards import SCHEMAS, s3_address
 MAX_OUTPUTS, MAX_READERS = 8, 16  # of a shard
 BY_NAME, BY_PLACE = ("parquet", "orc", "avro"), ("csv",)
 """Formats whose readers find columns by name, and know their types; and those without types."""
-INTEGER, DECIMAL = (r"^((tiny|small|)int|decimal\(\d+,0\))(?==?$)", "bigint"), (r"^decimal\(\d+,", "decimal(")
-"""Patterns of types whose values, and their text, are the same by another type."""
+INTEGER, DECIMAL = (r"^((tiny|small|)int(?==?$)|decimal\(\d+,0\)(?==$))", "bigint"), (r"^decimal\(\d+,", "decimal(")
+"""Patterns of types whose values are the same by another type; to Python a decimal is another object than an int."""
 NUMBER, TIME = (r"^(bigint|float|double|decimal).*", "number"), (r"^(date|timestamp).*", "time")
 TEXT = "="  # behind a type of which a shard needs nothing but the text, which is the file's own
 READ = "read\0"  # how what is told of a reader begins
