@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import os
 import re
+import resource
 import shlex
 import shutil
 import site
@@ -32,6 +33,7 @@ MB_PER_CORE = 1769  # of a function's memory; less has a share of one vCPU (AWS 
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
 MIN_REST_MB = 512  # the JVM outside its heap (metaspace, code, threads, buffers), Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
+SPARKS_BYPASS, OTHER_FILES = 200, 450  # jars of the class path, streams and sockets
 FREEZE_S = 365 * 24 * 3600  # a timeout longer than any freeze; a snapshot may be restored after months
 
 HUDI_DEFAULTS = Path(__file__).with_name("hudi")  # the folder of a hudi-defaults.conf
@@ -220,6 +222,7 @@ def _alone(cores: int) -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.authenticate": "true",  # its ports are open to all users of the machine; in local mode it makes a secret
         "spark.sql.shuffle.partitions": str(max(2, cores)),
+        "spark.shuffle.sort.bypassMergeThreshold": str(bypass_threshold(cores)),
         # These compare wall clocks: a frozen and thawed environment must not be taken for a dead executor.
         "spark.network.timeout": f"{FREEZE_S}s",
         "spark.executor.heartbeatInterval": f"{FREEZE_S // 24}s",
@@ -227,6 +230,15 @@ def _alone(cores: int) -> dict[str, str]:
         "spark.rpc.askTimeout": f"{FREEZE_S}s",
         "spark.sql.broadcastTimeout": f"{FREEZE_S}",
     }
+
+
+def bypass_threshold(cores: int) -> int:
+    """The number of shuffle partitions up to which each task holds a file open for each of them.
+
+    Spark's own is 200; Lambda has 1,024 open files, and six tasks at once would need 1,200.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # Java raises its own to this
+    return SPARKS_BYPASS if limit < 0 else min(SPARKS_BYPASS, max(1, (limit - OTHER_FILES) // cores))
 
 
 def _on_cluster(settings: SparkSettings) -> dict[str, str]:
