@@ -39,7 +39,7 @@ from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.engine_choice import differing_sparks, plain_writes
-from sparklet.planning.new_run import files_beside, new_run, run_id_of, script_body
+from sparklet.planning.new_run import files_beside, modules_of, new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
 from sparklet.planning.request import RunRequest, places, read_request
@@ -308,10 +308,13 @@ def invoke_script(
     waiting
         Called once if all workers are busy.
     """
-    uri = script if "://" in script else _stored(stack, script, script_body(script))
+    body = b"" if "://" in script else script_body(script)
+    uri = _stored(stack, script, body) if body else script
     task: dict[str, Any] = {"script": uri, "args": list(arguments), "event": event, "invocation": invocation}
     task["batch_handling"] = batch_handling
-    copies = {given: _stored(stack, given, body) for given, body in files_beside(py_files, files, conf)}
+    beside = files_beside(py_files, files, conf)
+    modules = modules_of(script, body, py_files) if body else []
+    copies = {given: _stored(stack, given, body) for given, body in (*beside, *modules)}
     task["py_files"] = [*(each for each in (*py_files, *files) if "://" in each), *copies.values()]
     if variables:
         task["env"] = _stored(stack, "env.json", json.dumps(dict(variables)).encode())

@@ -19,6 +19,7 @@ from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import (
     CONF_FILE,
     INPUT,
+    MODULES,
     PY_FILE_SUFFIXES,
     RUN_ID,
     SCHEME,
@@ -34,6 +35,7 @@ from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import PackedInput, too_large
 from sparklet.planning.request import RUN_ID_IN_OUTPUT, RunRequest, output_folder
+from sparklet.planning.script_modules import modules_beside
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment, put_once
 
@@ -285,7 +287,8 @@ class ScriptFiles:
 
 def read_script(at: Deployment, run_id: str, source: str, beside: Sequence[tuple[str, bytes]] = ()) -> ScriptFiles:
     """Read a script from ``s3://`` or local disk, to be copied with the files beside it; PlanError if not usable."""
-    bodies = [(source, script_body(source, at.store)), *beside]
+    body = script_body(source, at.store)
+    bodies = [(source, body), *beside, *modules_of(source, body, [name for name, _ in beside])]
     files: list[tuple[str, bytes]] = []
     for given, body in bodies:
         name = given.rstrip("/").rpartition("/")[2]
@@ -294,6 +297,13 @@ def read_script(at: Deployment, run_id: str, source: str, beside: Sequence[tuple
     address = source if source.startswith(SCHEME) else str(Path(source).resolve())
     ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(each for each, _ in others))
     return ScriptFiles(ref, tuple(files))
+
+
+def modules_of(source: str, body: bytes, beside: Iterable[str]) -> list[tuple[str, bytes]]:
+    """The archive with what a local script imports from its folder, if it does; ``beside``: names of what it has."""
+    brought = [Path(name).stem for name in beside if name.endswith(".py")]
+    modules = None if source.startswith(SCHEME) else modules_beside(Path(source), body, brought)
+    return [(MODULES, modules)] if modules else []
 
 
 def files_beside(
@@ -350,7 +360,8 @@ def _refuse_bad_syntax(source: str, body: bytes) -> None:
 
 
 def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
-    """Copy a repaired script for the next generation of a run; the files beside it are those of the last one."""
+    """Copy a repaired script for the next generation of a run; with what was brought with the last one."""
     script = read_script(at, run.run_id, source)
     put_once(at.store, *script.files)
-    return replace(script.ref, py_files=run.scripts[-1].py_files)
+    brought = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
+    return replace(script.ref, py_files=(*brought, *script.ref.py_files))

@@ -24,6 +24,7 @@ import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.job.spark_lines import version_on
+from sparklet.model import MODULES
 from sparklet.settings import SparkSettings
 from sparklet.spark.java_classes import HUDI_LOCK, mark
 from sparklet.spark.partitioning import partitioning_conf
@@ -415,11 +416,12 @@ def _is_installed_pyspark(home: Path) -> bool:
 def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
     """The entries of Python's path for ``--py-files``; Spark itself does not know wheels.
 
-    Wheels are unpacked, and modules copied, into folders of their own below ``folder``: only they are importable there.
+    Wheels and the modules beside a script are unpacked, since they may open files by their own path, and single modules
+    copied, into folders of their own below ``folder``: only they are importable there.
     """
     path = []
     for number, file in enumerate(py_files):
-        if file.suffix not in (".py", ".whl"):
+        if file.suffix not in (".py", ".whl") and file.name != MODULES:
             path.append(str(file))
             continue
         place = folder / str(number)

@@ -118,6 +118,7 @@ print("BEST", len(tuned.setNumFolds(2).setParallelism(2).setSeed(1).fit(rows).av
 )
 
 
+@pytest.mark.smoke
 def test_a_model_is_tuned(function: Function) -> None:
     function.said()
 

@@ -1,6 +1,8 @@
 """A run enters the ledger once its input and script proved good, and only once."""
 
 import hashlib
+import io
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError, RunExistsError, RunNotFoundError, SettingsError
-from sparklet.model import RUN_ID, Dispatch, RunOptions, RunState
+from sparklet.model import MODULES, RUN_ID, Dispatch, RunOptions, RunState, ScriptRef
 from sparklet.planning.new_run import new_run, repaired_script, run_id_of
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
@@ -223,6 +225,23 @@ def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
     assert world.store.get(repaired.uri) == b"print('repaired')\n"
     assert world.store.get(run.scripts[0].uri) == b"print('daily')\n"
     assert [world.store.get(uri) for uri in repaired.py_files] == [b"PK", b"{}", b'{"spark.a": "1", "spark.b": "true"}']
+
+
+def test_what_a_script_imports_from_its_folder_comes_along(world: World, tmp_path: Path) -> None:
+    def modules(ref: ScriptRef) -> list[str]:
+        found = [uri for uri in ref.py_files if uri.endswith(f"/{MODULES}")]
+        return [zipfile.ZipFile(io.BytesIO(world.store.get(uri))).read("helpers.py").decode() for uri in found]
+
+    (script := tmp_path / "job.py").write_text("import helpers\n")
+    (tmp_path / "helpers.py").write_text("x = 1\n")
+    run = new_run(world.at, world.request(script=str(script)))
+    (tmp_path / "helpers.py").write_text("x = 2\n")
+
+    repaired = repaired_script(world.at, run, str(script))
+
+    assert (modules(run.scripts[0]), modules(repaired)) == (["x = 1\n"], ["x = 2\n"])
+    with pytest.raises(RunExistsError, match="with other script"):  # the modules are part of it
+        new_run(world.at, world.request(script=str(script)))
 
 
 # --- Iceberg's catalog ---

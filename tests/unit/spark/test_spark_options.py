@@ -12,6 +12,7 @@ import pytest
 import sparklet
 from sparklet.engines.one_shard import shares_disk
 from sparklet.errors import SettingsError
+from sparklet.model import MODULES
 from sparklet.settings import OF_SCRIPTS, SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
@@ -348,7 +349,7 @@ def test_the_installed_pyspark_is_not_imported_from_its_zip() -> None:
 
 
 def test_py_files_become_entries_of_pythons_path(tmp_path: Path) -> None:
-    files = [tmp_path / name for name in ("m.py", "a.zip", "b.egg", "c-1.0-py3-none-any.whl")]
+    files = [tmp_path / name for name in ("m.py", "a.zip", "b.egg", "c-1.0-py3-none-any.whl", MODULES)]
     files[0].write_text("x = 1")
     (tmp_path / "secret.py").write_text("not to be importable")
     for file in files[1:]:
@@ -359,7 +360,7 @@ def test_py_files_become_entries_of_pythons_path(tmp_path: Path) -> None:
 
     assert path[1:3] == [str(files[1]), str(files[2])]
     assert [entry.name for entry in Path(path[0]).iterdir()] == ["m.py"]
-    assert (Path(path[3]) / "package" / "data.txt").read_text() == "data"
+    assert [(Path(each) / "package" / "data.txt").read_text() for each in path[3:]] == ["data", "data"]
 
 
 def test_the_settings_choose_the_runner(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""The modules beside a local script that it imports, packed to come along as Python finds them there.
+
+``python job.py`` and spark-submit have the script's folder on the path, so ``import helpers`` means the file or the
+package of this name beside the script, before any other.
+"""
+
+import ast
+import io
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from sparklet.errors import PlanError
+from sparklet.model import MIB
+
+SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue"})  # by the worker, whatever lies beside the script
+MAX_FILES, MAX_MIB = 2000, 50
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of each file, so that the same modules have the same digest
+
+
+def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -> bytes | None:
+    """A zip archive of the modules that a script imports from its folder, also by each other; None without any.
+
+    Parameters
+    ----------
+    brought
+        Names of modules that come along anyhow, by ``--py-files``.
+
+    Raises
+    ------
+    PlanError
+        If the modules have more than MAX_FILES files, or MAX_MIB.
+    """
+    folder, files, names = script.parent, dict[str, Path](), [*_imported(source)]
+    known = {*SERVED, *brought}
+    while names:
+        if (name := names.pop()) in known:
+            continue
+        known.add(name)
+        for path in _files_of(folder, name):
+            files[path.relative_to(folder).as_posix()] = path
+            if path.suffix == ".py":
+                names += _imported(path.read_bytes())
+            if len(files) > MAX_FILES:
+                raise _too_large(script, name, f"more than {MAX_FILES} files")
+    if sum(path.stat().st_size for path in files.values()) > MAX_MIB * MIB:
+        largest = max(files, key=lambda name: files[name].stat().st_size)
+        raise _too_large(script, largest, f"more than {MAX_MIB} MiB")
+    return _packed(files) if files else None
+
+
+def _imported(source: bytes) -> Iterator[str]:
+    """The first names of the modules that a source imports, anywhere in it."""
+    try:
+        nodes = ast.walk(ast.parse(source))
+    except (SyntaxError, ValueError):  # Python itself tells who imports it
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.args[0].value.partition(".")[0]
+
+
+def _files_of(folder: Path, name: str) -> Iterator[Path]:
+    """The files of a module, or of a package with all that is in it."""
+    if (package := folder / name).is_dir():
+        inside = [path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+        if any(path.suffix == ".py" for path in inside):
+            yield from inside
+            return
+    if (module := folder / f"{name}.py").is_file():
+        yield module
+
+
+def _packed(files: dict[str, Path]) -> bytes:
+    with zipfile.ZipFile(body := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return body.getvalue()
+
+
+def _too_large(script: Path, name: str, what: str) -> PlanError:
+    return PlanError(
+        f"what {script} imports from its folder has {what}, {name} among it: keep data apart from modules, or bring "
+        "the modules by --py-files"
+    )
