@@ -59,6 +59,8 @@ class _Rule(Advice):
         return error_class in self.classes.split() or bool(by_message)
 
 
+_WRAPPERS = ("ScriptFailedError", "RemoteFailureError", "Py4JJavaError", "SparkException")
+
 _RULES = (
     # what Sparklet itself ended
     _Rule(
@@ -190,6 +192,13 @@ _RULES = (
         message=r"\[PATH_NOT_FOUND\][^:]*: s3a?://[^ ]*[*?{]",
     ),
     _Rule(
+        "the script reads a file by a relative path, and the folder in which it runs here has nothing in it",
+        "read job.inputs, INPUT_PATH or {input}, or an address such as s3://…; bring a small file along by --files; "
+        + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"Path does not exist: file:/\S*/work/|No such file or directory: '(?!/|s3)",
+    ),
+    _Rule(
         "an input (or the bucket) is gone, or was replaced after the run was planned",
         "put it back and sparklet redrive RUN, or start a new run without it",
         DATA,
@@ -233,7 +242,42 @@ _RULES = (
     ),
     # the script
     _Rule("the script does not compile", _FIX_AND_REDRIVE, SCRIPT, "SyntaxError IndentationError TabError"),
+    _Rule(
+        "the script is an exported notebook: there the session is defined by others",
+        "begin it with: from pyspark.sql import SparkSession; spark = SparkSession.builder.getOrCreate(); "
+        "sc = spark.sparkContext; and without dbutils and display; " + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"name '(spark|sc|sqlContext|glueContext|dbutils|display)' is not defined",
+    ),
     _Rule("the script uses an undefined name", _FIX_AND_REDRIVE, SCRIPT, classes="NameError UnboundLocalError"),
+    _Rule(
+        "the script names a catalog that Spark here does not know",
+        "name it for the run, with its type and warehouse: --conf spark.sql.catalog.NAME=org.apache.iceberg.spark."
+        "SparkCatalog …; Glue and S3 Tables by --param warehouse=… (docs/guide/tables.md); then sparklet redrive RUN",
+        SCRIPT,
+        message=r"\[CATALOG_NOT_FOUND\]|[Cc]atalog '?\S+'? plugin class not found|_LEGACY_ERROR_TEMP_1055"
+        r"|REQUIRES_SINGLE_PART_NAMESPACE",
+    ),
+    _Rule(
+        "the script writes to a table that is in the task's own catalog or in none, and each task has its own",
+        "write by job.append or job.upsert to iceberg:DATABASE.TABLE, delta:s3://… or hudi:s3://… "
+        "(docs/guide/tables.md); " + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"TABLE_OR_VIEW_NOT_FOUND[\s\S]*(InsertInto|MergeInto|UpdateTable|DeleteFrom|AlterTable)",
+    ),
+    _Rule(
+        "the script reads a table that is not in the task's own catalog, which begins empty",
+        "read it by its address, or one of Glue's catalog by job.table('DATABASE.TABLE'); " + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"(TABLE_OR_VIEW|SCHEMA)_NOT_FOUND|Database '\S+' not found",
+    ),
+    _Rule(
+        "a jar that the script asks for by its coordinates could not be fetched",
+        "put it into the image (docker/extra-jars, EXTRA_COORDINATES: docs/guide/image.md), or allow the functions to "
+        "reach its repository; then sparklet redrive RUN",
+        SCRIPT,
+        message=r"unresolved dependenc|UNRESOLVED DEPENDENCIES|download failed: ",
+    ),
     _Rule(
         "the script uses a table, column or type that is not there",
         "compare it with the input's schema and repair one of them, then sparklet redrive RUN (--script REPAIRED.py); "
@@ -248,7 +292,7 @@ _RULES = (
     ),
     _Rule(
         "the script makes a pool, queue or lock of multiprocessing, and Lambda has no /dev/shm for it",
-        "threads (ThreadPoolExecutor, multiprocessing.dummy), Spark itself, or Process with Pipe; " + _FIX_AND_REDRIVE,
+        "threads (ThreadPoolExecutor, ThreadPool), Spark itself, or Process with Pipe; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"\[Errno 38\] Function not implemented",
     ),
@@ -300,6 +344,15 @@ def advice(error_class: str, message: str, task: str = "") -> Advice:
     found = next(fitting, None) or _OF_TASKS.get(task) or _script_error(name)
     place = _PLACE.search(message)
     return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy, found.at_fault)
+
+
+def advice_outside_of_runs(message: str) -> str:
+    """Reason and remedy of a script's failure on an event, by its message; "" where no rule fits it."""
+    named = [name for name in re.findall(r"\b\w+(?:Error|Exception)\b", message) if name not in _WRAPPERS]
+    advised = advice(next(iter(named), ""), message)
+    remedy = re.split(r"[;,]? *(?:(?:then|or|and) )?(?:sparklet (?:redrive|logs)|see what it wrote)", advised.remedy)[0]
+    is_known = any(rule.remedy == advised.remedy for rule in _RULES)
+    return f"{advised.reason}: {remedy}" if is_known and remedy else ""
 
 
 def _script_error(name: str) -> Advice:

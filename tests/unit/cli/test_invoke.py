@@ -97,10 +97,24 @@ def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -
     assert done.err.count("all workers are busy; waiting") == 1
 
 
-def test_a_missing_module_has_its_remedy(terminal: Terminal, job: tuple[str, ...]) -> None:
-    works(terminal, RemoteFailureError("worker failed: ModuleNotFoundError: No module named 'x'"))
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [
+        ("ModuleNotFoundError: No module named 'x'", "--py-files"),
+        ("NameError: name 'spark' is not defined", "spark = SparkSession.builder.getOrCreate()"),
+        ("AnalysisException: Path does not exist: file:/tmp/t/work/in/x.csv", "an address such as s3://"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'lookup.json'", "--files"),
+        ("AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] The table `a` cannot be found", "job.table('DATABASE.TABLE')"),
+        ("AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] … 'InsertIntoStatement 'Unres", "job.append"),
+        ("AnalysisException: [_LEGACY_ERROR_TEMP_1055] The database name is not valid", "spark.sql.catalog.NAME"),
+        ("RuntimeException: [unresolved dependency: org.x#y;1.0: not found]", "EXTRA_COORDINATES"),
+        ("KeyError: 'day'", ""),
+    ],
+)
+def test_a_failure_has_its_remedy(terminal: Terminal, job: tuple[str, ...], cause: str, remedy: str) -> None:
+    works(terminal, RemoteFailureError(f"worker failed: ScriptFailedError: job.py exited with 1: {cause}"))
 
     done = terminal.types(*job)
 
-    assert done.code == 2
-    assert "No module named 'x'" in done.err and "--py-files FILE" in done.err
+    assert done.code == 2 and "redrive" not in done.err
+    assert cause[:30] in done.err and remedy in " ".join(done.err.split())

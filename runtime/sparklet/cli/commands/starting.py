@@ -14,6 +14,7 @@ import typer
 from sparklet.app.costs import Prices, load_prices
 from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
+from sparklet.app.explain import advice_outside_of_runs
 from sparklet.app.logs import INVOCATION, shown_logs
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
@@ -131,7 +132,7 @@ def invoke(
     if "://" not in script:
         script_body(script)
     invocation = f"{INVOCATION}{uuid.uuid4().hex[:12]}"
-    with open_stack(replace(selection, workers=1), screen) as stack:
+    with open_stack(replace(selection, workers=selection.workers or 1), screen) as stack:
         screen.say(f"invocation {invocation}: its log is shown again by `sparklet logs {invocation}`")
         with remedied(), shown_logs(stack, invocation, sys.stderr if selection.as_json else sys.stdout, screen):
             answer = invoke_script(
@@ -154,15 +155,13 @@ def invoke(
 
 @contextmanager
 def remedied() -> Iterator[None]:
-    """Name the remedy where a script misses a module."""
+    """Tell reason and remedy of a script's failure, where ``explain`` would."""
     try:
         yield
     except RemoteFailureError as error:
-        if "ModuleNotFoundError" not in str(error):
+        if not (advised := advice_outside_of_runs(str(error))):
             raise
-        raise RemoteFailureError(
-            f"{error}\nBring it along with --py-files FILE, or put it into the image: docs/guide/image.md", error.reason
-        ) from error
+        raise RemoteFailureError(f"{error}\n{advised}", error.reason) from error
 
 
 def _show_estimate(found: PlanEstimate, screen: Screen) -> None:
