@@ -196,7 +196,7 @@ _RULES = (
         "read job.inputs, INPUT_PATH or {input}, or an address such as s3://…; bring a small file along by --files; "
         + _FIX_AND_REDRIVE,
         SCRIPT,
-        message=r"Path does not exist: file:/\S*/work/|No such file or directory: '(?!/|s3)",
+        message=r"path does not exist: file:/.*/work/|No such file or directory: '(?!/|s3)",
     ),
     _Rule(
         "an input (or the bucket) is gone, or was replaced after the run was planned",

@@ -115,7 +115,8 @@ def event_option(source: str, py_files: Sequence[Path]) -> str:
     """
     if chosen := commented(source).get("event"):
         return EVENT_OPTION if chosen == YES_NO[0] else ""
-    options = [_of_arguments(text) for text in (source, *chain.from_iterable(map(_modules, py_files)))]
+    modules = chain.from_iterable(_modules(path).values() for path in py_files)
+    options = [_of_arguments(text) for text in (source, *modules)]
     if named := {option for option in options if option}:
         return EVENT_OPTION if EVENT_OPTION in named else EVENT_FILE_OPTION
     return "" if "" in options else EVENT_OPTION
@@ -139,18 +140,23 @@ def _of_arguments(source: str) -> str | None:
 
 
 @cache  # its path has the digest
-def _modules(path: Path) -> tuple[str, ...]:
-    """The sources in a py-file, without those of Sparklet's own library."""
+def _modules(path: Path) -> Mapping[str, str]:
+    """The sources in a py-file, by their names, without those of Sparklet's own library."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".py") and not name.startswith("sparklet/")]
-            return tuple(archive.read(name).decode(errors="replace") for name in names)
-    return (path.read_text(encoding="utf-8", errors="replace"),) if path.suffix == ".py" else ()
+            return {name: archive.read(name).decode(errors="replace") for name in names}
+    return {path.name: path.read_text(encoding="utf-8", errors="replace")} if path.suffix == ".py" else {}
 
 
 def whole_source(source: str, py_files: Sequence[Path]) -> str:
     """A script's text with those of all modules that come with it."""
-    return "\n".join([source, *chain.from_iterable(map(_modules, py_files))])
+    return "\n".join([source, *chain.from_iterable(_modules(path).values() for path in py_files)])
+
+
+def module_names(py_files: Sequence[Path]) -> set[str]:
+    """The names by which the modules and packages of py-files are imported."""
+    return {name.split("/")[0].removesuffix(".py") for path in py_files for name in _modules(path)}
 
 
 def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:

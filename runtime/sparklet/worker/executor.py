@@ -47,7 +47,7 @@ from sparklet.shown import hidden, redacted
 from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_acts import ARGUMENTS, SEEN
-from sparklet.spark.script_options import event_option, unpacks, whole_source
+from sparklet.spark.script_options import event_option, module_names, unpacks, whole_source
 from sparklet.spark.spark_options import (
     COMMITTED,
     INPUTS,
@@ -268,7 +268,7 @@ class Executor:
         done = (own / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
         event = execution.event["params"] if execution.is_shard else execution.event
         words = json.dumps([event, execution.args, dict(execution.env)])
-        if not (done or warnings or may_write_unseen(acts, words, [path.stem for path in py_files])):
+        if not (done or warnings or may_write_unseen(acts, words, module_names(py_files))):
             warnings.append(NOTHING)
         return "; ".join(warnings)
 

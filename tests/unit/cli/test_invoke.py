@@ -103,6 +103,7 @@ def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -
         ("ModuleNotFoundError: No module named 'x'", "--py-files"),
         ("NameError: name 'spark' is not defined", "spark = SparkSession.builder.getOrCreate()"),
         ("AnalysisException: Path does not exist: file:/tmp/t/work/in/x.csv", "an address such as s3://"),
+        ("IOException: Input path does not exist: file:/a b/task-1/work/in/x.csv", "an address such as s3://"),
         ("FileNotFoundError: [Errno 2] No such file or directory: 'lookup.json'", "--files"),
         ("AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] The table `a` cannot be found", "job.table('DATABASE.TABLE')"),
         ("AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] … 'InsertIntoStatement 'Unres", "job.append"),

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "cancel": (RUN,),
     "clean": ("--keep", "0", "--yes"),
     "stop": (),
+    "env": (),
 }
 OUTSIDE = {"package", "certify"}  # they have no state folder of the user's
 

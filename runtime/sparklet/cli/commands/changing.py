@@ -1,5 +1,8 @@
-"""Commands that change what there is: redrive, cancel, clean, stop."""
+"""Commands that change what there is: redrive, cancel, clean, stop, env."""
 
+import os
+import shlex
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -128,6 +131,24 @@ def stop(selection: opt.StackOptions) -> None:
         raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
     stopped = stop_stack(selection.state)
     screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
+
+
+def env(selection: opt.WorkerOptions) -> None:
+    """Print how other tools reach the local stack's S3, Glue and queues, as lines for a shell; it stays until `stop`.
+
+    After `eval "$(sparklet env)"` the aws command, boto3 and scripts of one's own use the local stack, not AWS.
+    """
+    from sparklet.local.environment import of_client
+
+    screen = Screen(as_json=True)  # progress goes to standard error
+    if selection.stack:
+        raise PlanError(f"the stack {selection.stack} is deployed; `env` is for the local one")
+    with open_stack(replace(selection, keep=True), screen) as stack:
+        found = {name: os.environ[name] for name in of_client("", "")} | {"SPARKLET_BUCKET": stack.at.bucket}
+    if selection.as_json:
+        screen.document(found)
+    else:
+        typer.echo("\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items()))
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
