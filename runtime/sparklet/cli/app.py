@@ -118,6 +118,25 @@ _add(
 _add("This machine", looking.doctor, "sparklet doctor")
 
 
+_NO_CLUSTER = "A shard is one Spark in local mode, which has all of its function's memory and cores: --memory MB"
+_BY_CONF = "Write --conf spark.{}=… (docs/guide/image.md has what needs an image)"
+OF_SPARK_SUBMIT = {
+    **dict.fromkeys(("--driver-memory", "--executor-memory", "--executor-cores", "--driver-cores"), _NO_CLUSTER),
+    **dict.fromkeys(("--num-executors", "--total-executor-cores", "--master", "--deploy-mode"), _NO_CLUSTER),
+    "--packages": _BY_CONF.format("jars.packages"),
+    "--exclude-packages": _BY_CONF.format("jars.excludes"),
+    "--repositories": _BY_CONF.format("jars.repositories"),
+    "--jars": _BY_CONF.format("jars"),
+    "--driver-class-path": _BY_CONF.format("driver.extraClassPath"),
+    "--driver-java-options": _BY_CONF.format("driver.extraJavaOptions"),
+    "--driver-library-path": _BY_CONF.format("driver.extraLibraryPath"),
+    "--properties-file": "Write its lines as --conf KEY=VALUE",
+    "--archives": "Bring files by --files, modules by --py-files",
+    "--class": "Scripts are Python's; jars that they call: --conf spark.jars=…",
+}
+"""Options of spark-submit that ``run`` and ``invoke`` have not, and what to write instead."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
     if argv is None and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
@@ -146,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _usage_message(error: Any) -> str:
     """The mistake in a command line, with the option to use instead and the command for help."""
     message = error.format_message()
-    if near := getattr(error, "possibilities", None):  # typer names the nearest option first
+    if instead := OF_SPARK_SUBMIT.get(getattr(error, "option_name", "")):
+        message = f"{error.message}. {instead}."
+    elif near := getattr(error, "possibilities", None):  # typer names the nearest option first
         message = f"{error.message}. Did you mean {near[0]}?"
     path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
     return f"{message} Try: {path} --help" if message else ""
