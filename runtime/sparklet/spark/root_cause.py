@@ -14,6 +14,7 @@ _ERROR = re.compile(f"^{_NAME}", re.MULTILINE)  # frames are indented, the error
 _SYNTAX_ERROR = re.compile(r"^(?:SyntaxError|IndentationError|TabError): ", re.MULTILINE)
 _SYNTAX_PLACE = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+)$", re.MULTILINE)
 _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULTILINE)
+_THRIFT = re.compile(r"^(Caused by: [\w.$]+)\(message:(.*)\)$", re.MULTILINE)  # as Hive's metastore tells errors
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
 _OF_S3A = re.compile(
@@ -133,7 +134,7 @@ def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
 
 def _cleaned(stderr: str) -> str:
     """Without the edges of groups, and without failures that the first one caused while the interpreter ended."""
-    text = _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n"))
+    text = _THRIFT.sub(r"\1: \2", _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
     aftermath = _AFTERMATH.search(text)
     return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
 

@@ -143,6 +143,12 @@ SAID = {
         " java.io.IOException: full\n\tat x.y(Z.java:1)\n\nDriver stacktrace:\n\tat x.y(Z.java:1)\n",
         ("IOException", "full"),
     ),
+    "Thrift's own form": (
+        f"{TRACE}{JAVAS}java.lang.RuntimeException: failed\n\tat x.y(Z.java:1)\nCaused by: "
+        "java.lang.reflect.InvocationTargetException\n\t... 9 more\nCaused by: MetaException(message:no such database)\n"
+        "\tat org.apache.hadoop.hive.x(Y.java:1)\n",
+        ("MetaException", "no such database"),
+    ),
     "spark-submit's own": (
         ":: problems summary ::\n"
         'Exception in thread "main" java.lang.RuntimeException: [unresolved dependency: a#b;1: not found]\n'
