@@ -145,9 +145,9 @@ SAID = {
     ),
     "Thrift's own form": (
         f"{TRACE}{JAVAS}java.lang.RuntimeException: failed\n\tat x.y(Z.java:1)\nCaused by: "
-        "java.lang.reflect.InvocationTargetException\n\t... 9 more\nCaused by: MetaException(message:no such database)\n"
+        "java.lang.reflect.InvocationTargetException\n\t... 9 more\nCaused by: MetaException(message:no database)\n"
         "\tat org.apache.hadoop.hive.x(Y.java:1)\n",
-        ("MetaException", "no such database"),
+        ("MetaException", "no database"),
     ),
     "spark-submit's own": (
         ":: problems summary ::\n"
