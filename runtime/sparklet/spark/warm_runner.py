@@ -47,6 +47,8 @@ UNUSED = "only %s classes came from the class-data archive, so the JVM started s
 UNKNOWN = "each script makes a SparkContext of its own: Spark %s is unknown here, contexts of %s can be kept"
 BOOT_POLL_S = 0.005
 PYTHON_DAEMON = "sparklet.spark.python_daemon"
+TRACE, TRACE_PROPERTY = "_X_AMZN_TRACE_ID", "com.amazonaws.xray.traceHeader"
+"""An invocation's own, which Java's SDKs send along: by it Lambda finds loops. They read the property, too."""
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 
 _COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
@@ -295,6 +297,7 @@ class WarmRunner:
     def _boot(self) -> Jvm:
         """Start a JVM; the first thing that a new host does."""
         env, jars = process_env(self._spark, os.environ), class_path(self._spark)
+        env.pop(TRACE, None)  # of the invocation that happens to start the JVM
         java_path(self._spark)  # raises SettingsError before any process starts
         is_new = self._host is None
         if self._host is None:
@@ -338,6 +341,7 @@ class WarmRunner:
             **conf,
             "user.dir": folder,
             "derby.system.home": folder,
+            TRACE_PROPERTY: os.environ.get(TRACE, ""),
         }
         return {**process_env(self._spark, os.environ), **self._script_env(), **env}, encoded(properties)
 

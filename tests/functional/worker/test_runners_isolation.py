@@ -476,3 +476,24 @@ print(json.dumps([found(names[0]), *in_a_worker]))
     assert bench.run(leave).code == 0
 
     assert bench.run(find).told() == [False, False, True]
+
+
+def test_each_task_sends_the_trace_of_its_own_invocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lambda tells loops by it; the JVM may have been started by another invocation, or before the first."""
+    script = (
+        SPARK
+        + """
+system = spark._jvm.java.lang.System
+print(json.dumps([system.getenv("_X_AMZN_TRACE_ID"), system.getProperty("com.amazonaws.xray.traceHeader")]))
+"""
+    )
+    runner = make("warm", tmp_path)
+    bench, seen = Bench(runner, tmp_path), []
+    try:
+        for trace in ("Root=1-one", "Root=1-two", ""):
+            monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
+            seen.append(bench.run(f"import json\n{script}").told())
+    finally:
+        runner.close()
+
+    assert seen == [[None, "Root=1-one"], [None, "Root=1-two"], [None, ""]]
