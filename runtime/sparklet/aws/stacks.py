@@ -111,6 +111,11 @@ def _queue(clients: AwsClients, url: str) -> QueueSettings:
     )
 
 
+def _all(paginator: Any, key: str, **request: str) -> list[Any]:
+    """The answers to a list call, of all its pages."""
+    return [item for page in paginator.paginate(**request) for item in page[key]]
+
+
 def _function(clients: AwsClients, name: str) -> Mapping[str, Any]:
     with _reading(f"the settings of {name}"):
         return clients.functions.get_function_configuration(FunctionName=name)
@@ -118,8 +123,9 @@ def _function(clients: AwsClients, name: str) -> Mapping[str, Any]:
 
 def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSettings | None:
     with _reading(f"the mappings of {function}"):
-        found: Any = clients.functions.list_event_source_mappings(EventSourceArn=queue_arn, FunctionName=function)
-    for mapping in found["EventSourceMappings"]:
+        names = {"EventSourceArn": queue_arn, "FunctionName": function}
+        mappings = _all(clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **names)
+    for mapping in mappings:
         maximum = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
         return MappingSettings(
             enabled=mapping.get("State", "Enabled") in ("Enabled", "Enabling", "Updating", "Creating"),
@@ -131,7 +137,7 @@ def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSetti
 
 def _scheduled(clients: AwsClients, function: str) -> bool:
     with _reading(f"the rules that call {function}"):
-        names = clients.events.list_rule_names_by_target(TargetArn=function)["RuleNames"]
+        names = _all(clients.events.get_paginator("list_rule_names_by_target"), "RuleNames", TargetArn=function)
         return any(clients.events.describe_rule(Name=name)["State"] == "ENABLED" for name in names)
 
 
@@ -143,9 +149,12 @@ def _reserved(clients: AwsClients, name: str) -> int | None:
 def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str, QueueSettings]:
     """Other queues of this account that the worker reads, such as the asynchronous API's."""
     with _reading("the mappings of the worker"):
-        found: Any = clients.functions.list_event_source_mappings(FunctionName=outputs["WorkerAliasArn"])
+        of_worker = {"FunctionName": outputs["WorkerAliasArn"]}
+        mappings = _all(
+            clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **of_worker
+        )
     account, _, own = outputs["QueueArn"].rpartition(":")
-    arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in found["EventSourceMappings"]]
+    arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in mappings]
     address = outputs["QueueUrl"].rpartition("/")[0]
     return {name: _queue(clients, f"{address}/{name}") for of, _, name in arns if of == account and name != own}
 
@@ -161,9 +170,8 @@ def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping
     """Versions of the worker with a snapshot that no alias names, and their memory in MB: likely they are billed."""
     name = outputs["WorkerFunctionName"]
     with _reading(f"the versions of {name}"):
-        pages = clients.functions.get_paginator("list_versions_by_function").paginate(FunctionName=name)
-        found: Any = [each for page in pages for each in page["Versions"]]
-        aliases: Any = clients.functions.list_aliases(FunctionName=name)["Aliases"]
+        found = _all(clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name)
+        aliases = _all(clients.functions.get_paginator("list_aliases"), "Aliases", FunctionName=name)
     routed = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
     named = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*routed)}
     with_snapshot = [each for each in found if each.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions"]
