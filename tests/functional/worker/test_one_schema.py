@@ -25,7 +25,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, seed
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
@@ -379,7 +379,7 @@ FALSE: Counter[bool] = Counter()  # of folders whose rows are as one job's, thos
 
 @pytest.mark.timeout(3600 + 60 * FOLDERS)
 @seed(SEED)
-@TRIALS
+@settings(TRIALS, max_examples=max(1, FOLDERS * 3 // 5))  # each is a run of several shards, and one of a shard
 @given(folder=guesses())
 def test_what_shards_guess_is_what_one_job_does(function: Function, folder: Guesses) -> None:
     function.store.put(GUESSES_PY, GUESSES)
