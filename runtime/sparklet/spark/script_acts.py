@@ -8,6 +8,7 @@ modules do in C, it does not hear. Each act is an empty file, or one with a line
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, SupportsIndex, overload
@@ -59,8 +60,10 @@ class Acts:
             return
         if path == self._event_file:
             self.tell(ASKED)
-        elif mode in ("r", "rb") and (whole := str(Path(path).absolute())).startswith(self._work):
-            self.tell(READ, whole)
+        elif mode in ("r", "rb"):
+            with suppress(OSError):  # the current folder is gone; the script's own call will say so
+                if (whole := str(Path(path).absolute())).startswith(self._work):
+                    self.tell(READ, whole)
 
     def end(self) -> None:
         """Tell of compiled modules that nobody hears."""

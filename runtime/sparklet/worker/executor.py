@@ -222,7 +222,12 @@ class Executor:
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome = read_outcome(own / WORK / OUTCOME)
         acts = Acts(own / SEEN, whole_source(source, py_files))
-        warning = self._judge(own, acts, outcome, execution, py_files) if self.runner.has_view else ""
+        given = any(name in each for name in (INPUT, OUTPUT) for each in execution.args) or event_option(
+            source, py_files
+        )
+        asked = acts.asked(of_arguments=bool(given))
+        own_modules = module_names(py_files)
+        warning = _judge(own, acts, outcome, execution, own_modules, asked=asked) if self.runner.has_view else ""
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -241,36 +246,6 @@ class Executor:
         return replace(
             outcome, uncommitted=uncommitted, written=written, objects=uris, reads_apart=apart, warning=warning
         )
-
-    def _judge(
-        self, own: Path, acts: Acts, outcome: ShardResult, execution: Execution, py_files: Sequence[Path]
-    ) -> str:
-        """What to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
-        names, warnings = left_behind(own / WORK), list[str]()
-        if names:
-            what, is_lost = told(names, acts, own / WORK)
-            if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
-                raise PlanError(what)
-            warnings.append(what)
-        has_words = any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
-        warnings += filter(None, [unregistered(acts)])
-        option = event_option(acts.text, ())
-        asked = acts.asked(of_arguments=has_words or bool(option))
-        if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
-            raise PlanError(NO_EVENT)
-        what, was_seen = repeats(acts, asked=asked) if outcome == ShardResult() else ("", False)
-        changed = changed_addresses(acts)
-        if execution.claim and (what or changed) and not execution.is_alone():
-            if was_seen:
-                raise PlanError(what)
-            warnings += filter(None, [what])
-            execution.claim(changed)
-        done = (own / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
-        event = execution.event["params"] if execution.is_shard else execution.event
-        words = json.dumps([event, execution.args, dict(execution.env)])
-        if not (done or warnings or may_write_unseen(acts, words, module_names(py_files))):
-            warnings.append(NOTHING)
-        return "; ".join(warnings)
 
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
@@ -422,6 +397,34 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
             f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
             " give the reader that folder as basePath, or run the script in functions"
         )
+
+
+def _judge(
+    own: Path, acts: Acts, outcome: ShardResult, execution: Execution, own_modules: Collection[str], *, asked: bool
+) -> str:
+    """What to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
+    names, warnings = left_behind(own / WORK), list[str]()
+    if names:
+        what, is_lost = told(names, acts, own / WORK)
+        if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
+            raise PlanError(what)
+        warnings.append(what)
+    warnings += filter(None, [unregistered(acts)])
+    if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
+        raise PlanError(NO_EVENT)
+    what, was_seen = repeats(acts, asked=asked) if outcome == ShardResult() else ("", False)
+    changed = {} if outcome.writes else changed_addresses(acts)  # staged files of a table are the commit's
+    if execution.claim and (what or changed) and not execution.is_alone():
+        if was_seen:
+            raise PlanError(what)
+        warnings += filter(None, [what])
+        execution.claim(changed)
+    done = (own / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
+    event = execution.event["params"] if execution.is_shard else execution.event
+    words = json.dumps([event, execution.args, dict(execution.env)])
+    if not (done or warnings or may_write_unseen(acts, words, own_modules)):
+        warnings.append(NOTHING)
+    return "; ".join(warnings)
 
 
 def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
