@@ -139,20 +139,19 @@ def read(*columns: str, format_: str = "json", options: str = "{}0", key: str = 
     ],
 )
 def test_readers_have_the_types_they_agree_on(told: list[str], expected: list[dict[str, str]]) -> None:
-    found = reader_schemas(told, {"b/in/1": "s3://b/in/1"}, ["s3://b/in/"], apart=False)
+    found = reader_schemas(told, {"b/in/1": "s3://b/in/1"}, ["s3://b/in/"])
 
     assert sorted((schema.columns for schema, _ in found), key=str) == expected
     assert all(uri == "s3://b/in/1" and schema.is_inferred for schema, uri in found)
 
 
-@pytest.mark.parametrize(("apart", "subjects"), [(True, 2), (False, 3)])
-def test_two_inputs_that_are_read_apart_are_compared_apart(apart: bool, subjects: int) -> None:
+def test_two_inputs_that_are_read_apart_are_compared_apart() -> None:
     objects = {f"b/{name}/1": f"s3://b/{name}/1" for name in "xy"}
     told = [read("v", "int", key="b/x/1"), read("v", "string", key="b/y/1")]
 
-    found = [reader_schemas([each], objects, ["s3://b/x/", "s3://b/y/"], apart=apart) for each in told]
+    found = [reader_schemas([each], objects, ["s3://b/x/", "s3://b/y/"]) for each in told]
 
-    assert len({schema.subject for of_shard in found for schema, _ in of_shard}) == subjects
+    assert len({schema.subject for of_shard in found for schema, _ in of_shard}) == 3  # both, and each
     types = {(uri, schema.columns["v"]) for of_shard in found for schema, uri in of_shard}
     assert types == {("s3://b/x/1", "bigint"), ("s3://b/y/1", "string")}
 

@@ -85,14 +85,11 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
     return [(schema, file) for schema, file in found.values() if schema[:2] in outputs]
 
 
-def reader_schemas(
-    told: Iterable[str], objects: Mapping[str, str], folders: Sequence[str], *, apart: bool
-) -> list[tuple[Schema, str]]:
+def reader_schemas(told: Iterable[str], objects: Mapping[str, str], folders: Sequence[str]) -> list[tuple[Schema, str]]:
     """What a shard's readers have inferred, each with one of its inputs.
 
     ``told``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ShardResult``; ``folders``:
-    the run's inputs. Where there are several, readers are also compared by theirs, since a script may read them apart;
-    ``apart``: it does, so they are compared by theirs alone.
+    the run's inputs. Where there are several, readers are also compared by theirs, since a script may read them apart.
     A column that a reader sees with several types, as in a loop over files, is not compared: so it would be in one job.
     """
     readers = dict[tuple[str, str, bool], tuple[str, defaultdict[str, set[str]]]]()
@@ -100,7 +97,7 @@ def reader_schemas(
         if uri := objects.get(key):  # else it is not an input, and the same for all shards
             folder = [next(filter(uri.startswith, folders), "")] if len(folders) > 1 else []
             is_whole = format_ in BY_NAME and "mergeschema=true" not in options.lower()
-            for subject in {_digest([options, *(folder if apart else [])]), _digest([options, *folder])}:
+            for subject in {_digest([options]), _digest([options, *folder])}:
                 _, types = readers.setdefault((subject[:12], format_, is_whole), (uri, defaultdict(set)))
                 for path, type_ in zip(map(str.lower, words[::2]), words[1::2], strict=True):
                     types[path].add(re.sub(*DECIMAL, re.sub(*INTEGER, type_)))

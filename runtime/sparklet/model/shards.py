@@ -302,7 +302,6 @@ class ShardResult:
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
     written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger
     objects: Mapping[str, str] = field(default_factory=dict)  # inputs, by bucket and key of where Spark reads them
-    reads_apart: bool = False  # whether the script tells the run's input folders apart; not for the ledger
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then

@@ -85,7 +85,6 @@ OTHER_ROWS = re.compile(r"(?ai)multiLine|wholetext|lineSep|record\.delimiter|utf
 FILTER = re.compile(r"(?ai)pathGlobFilter")  # of readers, by files' names
 # Of readers, who then see partitions also of files that a pattern finds; py-files may set it: nobody looks into them.
 BASE_PATH = re.compile(r"(?ai)basePath")
-FOLDERS = "input_folders"  # of an event, where a script has them
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -242,10 +241,8 @@ class Executor:
             except MixedInputsError as error:
                 error.direct = _is_direct(own / WORK)
                 raise
-        uncommitted, apart = tuple(path.name for path in begun), FOLDERS in acts.text
-        return replace(
-            outcome, uncommitted=uncommitted, written=written, objects=uris, reads_apart=apart, warning=warning
-        )
+        uncommitted = tuple(path.name for path in begun)
+        return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, warning=warning)
 
     def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
@@ -370,7 +367,7 @@ def _failed(
 
 def _reads_folder(execution: Execution, source: str) -> bool:
     """Whether a script is given the folder of its inputs, or asks for it."""
-    return any(INPUT in each for each in execution.args) or FOLDERS in source
+    return any(INPUT in each for each in execution.args) or "input_folders" in source
 
 
 def _refuse_without_view(execution: Execution, source: str, *, reads_folder: bool) -> None:

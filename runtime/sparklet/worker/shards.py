@@ -269,7 +269,7 @@ class ClaimedShard:
     def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
         """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
         found = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
-        read = reader_schemas(result.written.values(), result.objects, self.run.inputs, apart=result.reads_apart)
+        read = reader_schemas(result.written.values(), result.objects, self.run.inputs)
         for schema, _ in (*found, *read):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.at.store.put(uri, json.dumps(schema).encode())
