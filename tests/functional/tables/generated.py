@@ -1,0 +1,191 @@
+"""Generated writes to a table: what shards have, how the table is partitioned and what it is made of.
+
+Values are Spark SQL's literals, so the shards of a run and one plain Spark job have the same rows to the last bit. A
+format passes its own types, names and transforms of partitions. ``id`` is unique unless rows are to be replaced.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+SCALARS: Mapping[str, Sequence[str]] = {
+    "BOOLEAN": ["true", "false"],
+    "TINYINT": ["-128", "0", "127"],
+    "SMALLINT": ["-32768", "1", "32767"],
+    "INT": ["-2147483648", "-1", "0", "2147483647"],
+    "BIGINT": ["-9223372036854775808", "-1", "0", "7", "9223372036854775807"],
+    "FLOAT": ["'NaN'", "'-0.0'", "'0.0'", "'Infinity'", "'-Infinity'", "'0.1'", "'3.4028235E38'", "'1.4E-45'"],
+    "DOUBLE": [
+        "'NaN'",
+        "'-0.0'",
+        "'0.0'",
+        "'Infinity'",
+        "'-Infinity'",
+        "'0.1'",
+        "'1.7976931348623157E308'",
+        "'4.9E-324'",
+    ],
+    "DECIMAL(9,2)": ["-1234567.89", "0.00", "1.50"],
+    "DECIMAL(24,4)": ["12345678901234567890.1234", "-12345678901234567890.1235", "0", "1.5"],
+    "DECIMAL(38,0)": ["99999999999999999999999999999999999999", "-1", "0"],
+    "STRING": [
+        *("''", "'a'", "' a '", "'a b/c:%25'", "'it''s'", "'x=y'", "'null'", "'Größe'", "'\U0001f600'", "'2026-01-15'"),
+        *("'__HIVE_DEFAULT_PARTITION__'", "'\\\\'", "'\\n'", f"'{'z' * 70}'", "'..'", "'NaN'"),
+    ],
+    "BINARY": ["X''", "X'00'", "X'FF00'", "X'C3BC'", "X'61'"],
+    "DATE": ["'2026-01-15'", "'0001-01-01'", "'9999-12-31'", "'1582-10-15'", "'+10000-01-01'", "'-0044-03-15'"],
+    "TIMESTAMP": [
+        *("'2026-01-15 10:00:00Z'", "'2026-03-29 02:30:00.123456Z'", "'1969-12-31 23:59:59.999999Z'"),
+        *("'0001-01-01 00:00:00Z'", "'1582-10-04 00:00:00Z'", "'9999-12-31 23:59:59.999999Z'"),
+    ],
+    "TIMESTAMP_NTZ": ["'2026-01-15 10:00:00'", "'2026-10-25 02:30:00.000001'", "'0001-01-01 00:00:00'"],
+}
+NESTED: Mapping[str, Sequence[str]] = {
+    "ARRAY<INT>": ["array()", "array(1, null)", "array(3)"],
+    "MAP<STRING, DOUBLE>": ["map()", "map('a', 1.5, '', null)", "map('ü', double('NaN'))"],
+    "STRUCT<a: INT, `b c`: STRING>": ["named_struct('a', 1, 'b c', '')", "named_struct('a', null, 'b c', null)"],
+    "ARRAY<STRUCT<x: DATE, y: DECIMAL(24, 4)>>": [
+        "array(named_struct('x', date'0001-01-01', 'y', 12345678901234567890.1234))",
+        "array(null, named_struct('x', null, 'y', 0))",
+    ],
+    "STRUCT<s: STRUCT<t: TIMESTAMP, l: ARRAY<STRING>>>": [
+        "named_struct('s', named_struct('t', timestamp'2026-01-15 10:00:00Z', 'l', array('', null)))",
+        "named_struct('s', null)",
+    ],
+}
+BEYOND = {  # what Python's datetime cannot hold, and some readers cannot either
+    "DATE": ["'+10000-01-01'", "'-0044-03-15'"],
+    "TIMESTAMP": ["'+10000-01-01 00:00:00Z'", "'-0044-03-15 00:00:00Z'"],
+}
+TYPES: Mapping[str, Sequence[str]] = {**SCALARS, **NESTED}
+NAMES = ("a", "Größe", "select", "_under", "a-b", "100%", "päth/x", "x.y", "Upper", "new\N{WARNING SIGN}", "`tick`")
+ID = "id"
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "12"), int(os.environ.get("SPARKLET_SEED") or "10")
+MAX_COLUMNS, MAX_SHARDS, MAX_ROWS = 6, 3, 4
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; ``type`` as Spark's DDL has it."""
+
+    name: str
+    type: str
+
+    @property
+    def ddl(self) -> str:
+        """As in CREATE TABLE."""
+        return f"{quoted(self.name)} {self.type}"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of one shard: a literal a column."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def sql(self) -> str:
+        """A query that gives the rows, with exactly these types."""
+        rows = self.rows or [("null",) * len(self.columns)]
+        selects = (
+            ", ".join(f"CAST({v} AS {c.type}) AS {quoted(c.name)}" for c, v in zip(self.columns, row, strict=True))
+            for row in rows
+        )
+        union = " UNION ALL ".join(f"SELECT {select}" for select in selects)
+        return union if self.rows else f"SELECT * FROM ({union}) WHERE false"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A table, and what the shards of one run write to it.
+
+    ``first``: the rows that the table has before; None if the run makes it. ``by``: its partitioning, as in
+    ``PARTITIONED BY``. Of an upsert each pair of ``key`` and ``order_by`` comes once; without ``order_by`` each key.
+    """
+
+    by: tuple[str, ...]
+    first: Shard | None
+    shards: tuple[Shard, ...]
+    mode: str
+    key: str = ID
+    order_by: str | None = None
+    merge_schema: bool = False
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The table's once the run has written to it, in no order that a format must keep."""
+        shards = (*([self.first] if self.first else []), *self.shards)
+        return tuple({column.name: column for shard in shards for column in shard.columns}.values())
+
+
+def quoted(name: str) -> str:
+    """A column's name in SQL."""
+    return "`{}`".format(name.replace("`", "``"))
+
+
+@st.composite
+def cases(
+    draw: st.DrawFn,
+    types: Mapping[str, Sequence[str]],
+    names: Sequence[str],
+    partitions: Callable[[Column], Sequence[str]],
+    modes: Sequence[str] = ("append", "upsert", "overwrite_partitions"),
+) -> Case:
+    """A case; ``partitions``: the ways in which a table can be partitioned by a column, in SQL."""
+    mode = draw(st.sampled_from(modes))
+    chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=MAX_COLUMNS, unique_by=str.lower))
+    columns = [Column(ID, "BIGINT")] + [Column(name, draw(st.sampled_from(list(types)))) for name in chosen]
+    able = [column for column in columns[1:] if partitions(column)]
+    wanted = 1 if mode == "overwrite_partitions" and able else 0
+    parts = draw(st.lists(st.sampled_from(able), min_size=wanted, max_size=2, unique=True)) if able else []
+    by = tuple(draw(st.sampled_from(list(partitions(column)))) for column in parts)
+    if mode == "overwrite_partitions" and not by:
+        mode = "append"
+    key, order_by = ID, None
+    if mode == "upsert":
+        key = draw(st.sampled_from([ID, *(c.name for c in columns if c.type in SCALARS)]))
+        order_by = draw(st.sampled_from([None, *(c.name for c in columns if c.type in SCALARS and c.name != key)]))
+    grows = draw(st.booleans()) and len(columns) > 2 and mode == "append"
+    ids = iter(range(1, 1000))
+    seen: set[tuple[str, ...]] = set()
+
+    def shard(of: Sequence[Column], count: int, is_first: bool = False) -> Shard:
+        rows = []
+        for _ in range(count):
+            row = tuple(str(next(ids)) if c.name == ID else _value(draw, types, c, key) for c in of)
+            at = {column.name: value for column, value in zip(of, row, strict=True)}
+            pair = (_same(at[key]), *([_same(at[order_by])] if order_by and not is_first else []))
+            if mode != "upsert" or pair not in seen:
+                seen.add(pair)
+                rows.append(row)
+        return Shard(tuple(of), tuple(rows))
+
+    last = columns[-1].name not in set(_names_in(by)) and grows
+    narrow = columns[:-1] if last else columns
+    first = shard(narrow, draw(st.integers(0, MAX_ROWS)), is_first=True) if draw(st.booleans()) else None
+    if mode == "upsert":
+        seen.clear()  # the table's own rows may be replaced
+        ids = iter(range(1, 1000))
+    count = draw(st.integers(1, MAX_SHARDS))
+    of_shards = [draw(st.sampled_from([narrow, columns])) for _ in range(count)]
+    shards = tuple(shard(of, draw(st.integers(0, MAX_ROWS))) for of in of_shards)
+    return Case(by, first, shards, mode, key, order_by, merge_schema=last)
+
+
+def _value(draw: st.DrawFn, types: Mapping[str, Sequence[str]], column: Column, key: str) -> str:
+    values = list(types[column.type])
+    return draw(st.sampled_from(values if column.name == key else [*values, "null"]))
+
+
+def _same(value: str) -> str:
+    """One text for literals that Spark has for equal."""
+    return "'0.0'" if value == "'-0.0'" else value
+
+
+def _names_in(by: Sequence[str]) -> Sequence[str]:
+    return [text[text.index("`") + 1 : text.rindex("`")].replace("``", "`") for text in by]
