@@ -11,9 +11,9 @@ a reader that is not Spark (Hudi: by Spark).
 ``--source sqs`` delivers messages of queues instead, in any order; in a tenth of the batches the script fails one, and
 it comes again with those behind it, which the table has. Above 60 workers are killed by ``--batches 400 --killed 0.1``.
 
-Workers of Hudi, and with ``--spark`` all, call ``job.append`` in a session of Spark; the others write the staged files
-with pyarrow, which is ten times as fast: all that follows, what is committed and how, is the same. The tables and the
-state are in ``--folder``: a campaign that was cut off goes on there.
+Workers of Delta and Hudi, and with ``--spark`` all, call ``job.append`` in a session of Spark; those of Iceberg write
+the staged files with pyarrow, which is ten times as fast: all that follows, what is committed and how, is the same. The
+tables and the state are in ``--folder``: a campaign that was cut off goes on there.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=10_000, help="of Delta and Iceberg")
     parser.add_argument("--hudi-batches", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--spark", action="store_true", help="Delta and Iceberg through Spark, too")
+    parser.add_argument("--spark", action="store_true", help="Iceberg through Spark, too")
     parser.add_argument("--killed", type=float, default=KILLED, help="share of the deliveries")
     parser.add_argument("--minutes", type=float, default=24 * 60.0, help="no delivery begins later")
     parser.add_argument("--seed", type=int, default=0)
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--worker", metavar="FORMAT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        _work(options.worker, options.folder, options.spark or options.worker == "hudi")
+        _work(options.worker, options.folder, options.spark or options.worker != "iceberg")
         return
     until_s = time.monotonic() + 60 * options.minutes
     results = [_soaked(format_, options, until_s) for format_ in options.formats]
@@ -164,7 +164,7 @@ def _soaked(format_: str, options: argparse.Namespace, until_s: float) -> dict[s
     found = Counter(map(tuple, rows))
     lost = len(campaign.records - found.keys())
     duplicated = sum(count - 1 for count in found.values())
-    result = {"format": format_, "spark": options.spark or format_ == "hudi", "records": len(campaign.records)}
+    result = {"format": format_, "spark": options.spark or format_ != "iceberg", "records": len(campaign.records)}
     result |= {name: getattr(campaign, name) for name in ("batches", "kills", "stops")}
     print(" ".join(f"{name}={value}" for name, value in result.items()), f"{lost=} {duplicated=}", flush=True)
     return {**result, "lost": lost, "duplicated": duplicated}

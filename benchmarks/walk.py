@@ -27,8 +27,6 @@ from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 import sparklet
@@ -39,7 +37,11 @@ from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import main as sparklet_command
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
-from sparklet.job.fields import DATA, Table
+from sparklet.job import Job
+from sparklet.job.fields import Table
+from sparklet.job.session import JARS
+from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache, stack_file
 from sparklet.local.state import StateDir
 from sparklet.model import Failure, ShardState
 from sparklet.ports.deployment import Deployment
@@ -196,19 +198,19 @@ def walk_run(walk: Walk, folder: Path) -> None:
 
 def walk_commit(walk: Walk, folder: Path) -> None:
     """The script of a commit run, until a Delta table has the rows of one shard."""
-    place = folder / "table" / DATA / "run"
-    place.mkdir(parents=True)
-    pq.write_table(pa.table({"id": [1, 2]}), place / "part-0.parquet")
-    files = (("part-0.parquet", (place / "part-0.parquet").stat().st_size),)
+    jars = ensure_jars(stack_file(), jar_cache(), ["delta"], progress=print)
+    os.environ.setdefault(JARS, os.pathsep.join(map(str, jars)))
+    spark = Job().spark("walk", {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"})
     table = Table.parse(f"delta:{folder}/table")
-    write = Declaration(table, "append", "1", f"file://{place}", files, rows=2).to_document()
+    write = delta.stage(spark.range(2), Declaration(table, "append", "1", "", ())).to_document()
     lines = [{"identity": "run", "commit": 0}, {"shard": 0, "writes": [write]}]
     (folder / "commit").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     event = {"inputs": [f"file://{folder}/commit"], "sparklet": {"run": "run-commit", "shard": 0}}
     with patch.object(sys, "argv", ["commit.py", "--event", json.dumps(event)]), suppress(KeyboardInterrupt):
-        _after(delta, "create_table_with_add_actions", _stop(walk))
+        _after(delta.DeltaLakeTable, "write", _stop(walk))
         with walk.recorded():
             commit_main()
+    spark.stop()
     assert DeltaTable(str(folder / "table")).to_pyarrow_table().num_rows == 2
 
 

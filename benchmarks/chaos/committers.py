@@ -1,7 +1,8 @@
 """How do concurrent committers get along? 1 to 8 processes commit to one table at once, each several times.
 
 They use the committer's own code, as scripts do with ``commit="direct"``, on small Parquet files that lie there
-already. A try that another committer overtook is a conflict: it looks the id up, and tries again.
+already; Delta's are processes with a JVM, whose start counts. A try that another committer overtook is a conflict: it
+looks the id up, and tries again.
 
     python -m benchmarks.chaos.committers [--committers 1 2 4 8] [--commits 5] [--rounds 5] [--out …]
 """
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,15 @@ from benchmarks.comparison import options as rounds_option
 from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError
 from sparklet.job.fields import Table
+from sparklet.job.session import JARS
+from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache, stack_file
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Declaration
+from sparklet.tables.delta import stage
 from tests.stand_ins.ministack import ministack
 
 TRIED = {"delta": "PUT Delta log", "iceberg": "PUT Iceberg metadata"}  # what each try of a commit writes
@@ -50,6 +57,8 @@ def main() -> None:
         _commit(options.child[0], int(options.child[1]), int(options.child[2]))
         return
     free_of_aws()
+    jars = ensure_jars(stack_file(), jar_cache(), ["s3a", "delta"], progress=print)
+    os.environ.setdefault(JARS, os.pathsep.join(map(str, jars)))
     figures = []
     with ExitStack() as closing:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory()))
@@ -124,20 +133,19 @@ def _commit(table: str, number: int, commits: int) -> None:
     """Commit the files of one committer, one after the other; print how long each took."""
     parsed = Table.parse(table)
     name = parsed.place.rpartition("/")[2].rpartition(".")[2]
-    store, seconds = S3ObjectStore(AwsClients()), []
+    store, seconds = S3ObjectStore(AwsClients()), list[float]()
+    spark: Any = Job().spark("committer") if parsed.format == "delta" else None
     for place in range(commits):
         folder, file = f"s3://{DATA}/{name}/files", f"{number}-{place}.parquet"
         files = ((file, store.head(f"{folder}/{file}").size_bytes),)
-        write = Declaration(parsed, "append", "1", folder, files, shard=number)
+        write = Declaration(parsed, "append", "1", folder, files, rows=ROWS, shard=number)
+        if spark:  # Delta describes files that it has written itself
+            write = stage(spark.read.parquet(f"{folder}/{file}"), replace(write, files=()))
         started_s = time.perf_counter()
         with suppress(CommitConflictError):  # others were faster for two minutes
-            commit(Commit(f"{number}/{place}", parsed, "append", (write,)), _no_spark)
+            commit(Commit(f"{number}/{place}", parsed, "append", (write,)), lambda: spark)
             seconds.append(time.perf_counter() - started_s)
     print(json.dumps(seconds))
-
-
-def _no_spark() -> Any:
-    raise AssertionError("appends to these formats need no Spark")
 
 
 if __name__ == "__main__":

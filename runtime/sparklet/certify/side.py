@@ -41,7 +41,7 @@ with Stack(quiet=True, **json.loads(sys.argv[1])):
 """
 IDLE = {"CheckerFunction": "sparklet.certify.idle"}
 POLL_S, SERVER_POLLS = 0.3, 200
-OF_WRITE = ("table", "mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")
+OF_WRITE = ("table", "mode", "keys", "order_by", "merge_schema", "partition_by")
 
 
 @contextmanager

@@ -15,21 +15,22 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
-from sparklet.tables.declaration import Commit, Committed, Declaration
-from sparklet.tables.staged_files import Staged, StagedFile, read_footers, read_text
+from sparklet.tables.declaration import Commit, Committed, Declaration, refuse_delta
+from sparklet.tables.staged_files import Staged, delta_place, read_footers, read_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MAX_CONFLICTS_S = 120.0  # then another attempt may go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
-SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "partition_types")  # in all writes to a table
+SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by")  # in all writes to a table
 
 
 class OpenTable(Protocol):
@@ -51,8 +52,10 @@ class OpenTable(Protocol):
         CommitStateUnknownError if the table does not show it.
         """
 
-    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
         """Commit on top of this state, set the names to these numbers with it, and return the new version.
+
+        ``read`` reads the footers of the staged files, once.
 
         CommitConflictError if others have written since, or if the answer was lost: load the table and look again.
         """
@@ -71,28 +74,27 @@ def commit(
     """
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
-    staged: list[StagedFile] | None = None
-    files = sum(len(write.files) for write in commit.writes)
+    read = cache(lambda: read_footers(commit.writes))
+    rows, files = sum(write.rows for write in commit.writes), sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
         table, opened = opened or open_table(commit.table, spark, commit.warehouse), None
         if made := _made(commit, table):
-            _register(commit)
-            return Committed(made[0], _rows_left(commit), files, already=made[1].isdisjoint(tried))
+            _register(commit, spark)
+            return Committed(made[0], rows, files, already=made[1].isdisjoint(tried))
         table.check(commit.mode)
-        staged = read_footers(commit.writes) if staged is None else staged
-        if not any(file.rows for file in staged):
+        if not rows:
             return Committed("", 0, files, already=False)
         names = _names(commit, table, maker)
         tried.update(names.values())
         try:
-            version = table.write(commit, staged, names)
+            version = table.write(commit, read, names)
         except CommitConflictError:
             if only_on_opened or time.monotonic() > end_s:
                 raise
         else:
-            _register(commit)
-            return Committed(version, sum(file.rows for file in staged), files, already=False)
+            _register(commit, spark)
+            return Committed(version, rows, files, already=False)
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
@@ -167,12 +169,28 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
 
 
 def refusal(table: str, warehouse: str) -> str:
-    """Why no commit can write to a table; "" if one can."""
+    """Why no commit can write to a table; "" if one can. Nothing is asked of a JVM."""
+    parsed = Table.parse(table)
     try:
-        open_table(Table.parse(table), lambda: cast(Any, None), warehouse or None).check("")
+        if parsed.format == "delta":
+            refuse_delta(parsed, _delta_features(parsed.place))
+        else:
+            open_table(parsed, lambda: cast(Any, None), warehouse or None).check("")
     except TableError as error:
         return str(error)
     return ""
+
+
+def _delta_features(uri: str) -> Sequence[str]:
+    from deltalake import DeltaTable, exceptions
+
+    place, options = delta_place(uri)
+    try:
+        return DeltaTable(place, storage_options=options).protocol().writer_features or ()
+    except exceptions.TableNotFoundError:
+        return ()
+    except exceptions.DeltaError as error:
+        return ["catalogManaged"] if "catalog-managed table" in str(error) else ()  # or Delta itself reads it
 
 
 def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:
@@ -184,7 +202,7 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
     if table.format == "delta":
         from sparklet.tables.delta import DeltaLakeTable
 
-        return DeltaLakeTable(table.place)
+        return DeltaLakeTable(table.place, spark())
     if table.format == "hudi":
         from sparklet.tables.hudi import HudiTable
 
@@ -192,17 +210,9 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
     raise TableError(f"{table} cannot be committed to")
 
 
-def _register(commit: Commit) -> None:
+def _register(commit: Commit, spark: Callable[[], SparkSession]) -> None:
     """Enter a Delta table into Glue's catalog, if that is the catalog; Iceberg's tables are in theirs."""
     if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
         from sparklet.tables.delta import register
 
-        register(commit.table.place, commit.warehouse)
-
-
-def _rows_left(commit: Commit) -> int:
-    """The rows of a commit that was made before; 0 if its files are gone, for example compacted."""
-    try:
-        return sum(file.rows for file in read_footers(commit.writes))
-    except TableError:
-        return 0
+        register(commit.table.place, commit.warehouse, spark())

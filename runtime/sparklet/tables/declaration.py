@@ -13,12 +13,27 @@ from sparklet.job.fields import Table
 MODES = ("append", "upsert", "overwrite_partitions")
 IdsOf = tuple[str, int]
 ColumnPath = tuple[str, ...]  # ("address", "zip"), ("tags", "element"), ("prices", "key")
-DEMANDING = ("delta.invariants", "delta.generationExpression", "delta.identity.start")  # of columns
-WRITABLE = (
-    *("appendOnly", "changeDataFeed", "checkConstraints", "columnMapping", "deletionVectors", "generatedColumns"),
-    *("invariants", "timestampNtz", "v2Checkpoint"),
-)
-"""Features of Delta that delta-rs 1.6 writes, of those that Spark 3.5 reads."""
+WRITABLE = {
+    *("allowColumnDefaults", "appendOnly", "changeDataFeed", "checkConstraints", "checkpointProtection"),
+    *(
+        "clustering",
+        "columnMapping",
+        "deletionVectors",
+        "domainMetadata",
+        "generatedColumns",
+        "icebergCompatV1",
+        "icebergCompatV2",
+    ),
+    *("identityColumns", "inCommitTimestamp", "invariants", "rowTracking", "timestampNtz", "typeWidening"),
+    *("typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"),
+}
+"""Features of Delta that Delta 3.3 and 4.4 write. A shard's own Delta refuses what it does not know."""
+PARQUET = {
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
+    "spark.sql.parquet.writeLegacyFormat": "false",
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+}
+"""Options of the session for files of tables."""
 ICEBERG_VERSION = 2  # the newest that pyiceberg writes
 NAME_MAPPING = "schema.name-mapping.default"  # the property that gives ids to files without
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
@@ -29,10 +44,11 @@ class Declaration:
     """One write of one attempt: the files that it has staged, and how they become part of a table.
 
     ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
-    ``partition_types``: the types of ``partition_by`` in Spark's JSON, since Delta's files lack these columns.
     ``rows``: as counted while they were written, or -1. ``ids_of``: the UUID and the last column id of the Iceberg
     table whose field ids the files have; greater ids belong to new columns, as do all ids if there was no table.
     ``shard``: whose write it is, as the run knows it; -1 outside of runs.
+    ``described``: the files as the format's own library describes them; the commit takes these texts as they are.
+    ``seen``: the state of the table that the shard wrote for, in the format's own text.
     """
 
     table: Table
@@ -44,10 +60,11 @@ class Declaration:
     order_by: str | None = None
     merge_schema: bool = False
     partition_by: tuple[str, ...] = ()
-    partition_types: tuple[str, ...] = ()
     rows: int = -1
     ids_of: IdsOf = ("", 0)
     shard: int = -1
+    described: tuple[str, ...] = ()
+    seen: str = ""
 
     def to_document(self) -> dict[str, Any]:
         """This declaration as JSON, without the shard."""
@@ -67,10 +84,11 @@ class Declaration:
             keys, by = (tuple(map(str, document[name])) for name in ("keys", "partition_by"))
             order_by = None if document["order_by"] is None else str(document["order_by"])
             merge_schema, rows = bool(document["merge_schema"]), int(document.get("rows", -1))
-            types = tuple(map(str, document.get("partition_types") or ()))
             uuid, last = document.get("ids_of", ("", 0))
             ids_of = (str(uuid), int(last))
-            return cls(table, mode, label, folder, files, keys, order_by, merge_schema, by, types, rows, ids_of, shard)
+            described, seen = tuple(map(str, document.get("described", ()))), str(document.get("seen", ""))
+            how = (keys, order_by, merge_schema, by, rows, ids_of, shard, described, seen)
+            return cls(table, mode, label, folder, files, *how)
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
 
@@ -93,7 +111,6 @@ class Commit:
     order_by: str | None = None
     merge_schema: bool = False
     partition_by: tuple[str, ...] = ()
-    partition_types: tuple[str, ...] = ()
     fixed_at_s: float | None = None
     warehouse: str | None = None
     records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -111,21 +128,10 @@ class Committed:
     already: bool  # whether an earlier attempt had made it
 
 
-def refuse_delta(
-    table: Table, mode: str, features: Iterable[str], settings: Mapping[str, Any], columns: Iterable[Mapping[str, Any]]
-) -> None:
-    """TableError if a write of this mode cannot respect a Delta table; ``columns``: the metadata of its columns.
-
-    delta-rs checks constraints on the rows that it writes itself, and an append only adds files.
-    """
+def refuse_delta(table: Table, features: Iterable[str]) -> None:
+    """TableError if a Delta table has a feature that Delta itself does not write without a catalog, or is unknown."""
     for name in sorted(set(features).difference(WRITABLE)):
         _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
-    demands = [name for name in settings if name.startswith("delta.constraints.")]
-    if settings.get("delta.columnMapping.mode", "none") != "none":
-        demands.append("delta.columnMapping.mode")
-    demands += [name for metadata in columns for name in DEMANDING if name in metadata]
-    if demands and mode == "append":
-        raise TableError(f"{table} has {demands[0]}, which Sparklet's append does not support: use upsert")
 
 
 def refuse_iceberg(table: Table, version: int) -> None:
@@ -152,3 +158,8 @@ def _mapped(fields: list[Any]) -> Iterator[int]:
 
 def _refuse(table: Table, name: str, remedy: str) -> None:
     raise TableError(f"{table} has {name}, which Sparklet cannot write: {remedy}, or write to another table")
+
+
+def shard_name(number: int) -> str:
+    """The name of a shard in messages."""
+    return f"shard {number}" if number >= 0 else "the script"

@@ -1,4 +1,13 @@
-"""Commits to Delta tables, with delta-rs; a commit's id is the transaction of an application in the table's log."""
+"""Writes to Delta tables by Delta's own library, in the JVM: ``stage`` in a shard, ``DeltaLakeTable`` at the commit.
+
+A shard writes its rows into a transaction that it never commits; Delta describes the files and the state that they
+were written for. The commit adds them as they are if the table's state still has the same columns; else Delta reads
+them by that state and writes their rows anew. It calls the parts of Delta's MERGE one by one, because a statement could
+set one name only, and not refuse a table that has changed since it was looked at.
+
+A commit's id, or the heads of chains, are transactions of applications in the table's log. Delta refuses the commit if
+another one has set one of them since the table was loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,85 +15,305 @@ import json
 import math
 import os
 import re
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime
-from decimal import Decimal
-from itertools import chain
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import reduce
 from typing import Any
+from urllib.parse import unquote
 
-import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, exceptions, write_deltalake
-from deltalake.transaction import AddAction, create_table_with_add_actions
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructField, StructType
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.fields import Table
-from sparklet.job.session import backquoted
-from sparklet.tables.declaration import Commit, refuse_delta
-from sparklet.tables.staged_files import (
-    MAX_READERS,
-    Staged,
-    StagedFile,
-    agreed_schema,
-    batches,
-    delta_place,
-    hive_type,
-    read_changes,
-    read_footers,
-    read_rows,
-    read_text,
-    shard_name,
-    within,
-)
+from sparklet.job.session import backquoted, hadoop_path, session_options, stored_text
+from sparklet.tables.changes import last_rows
+from sparklet.tables.columns import aligned, fits
+from sparklet.tables.declaration import PARQUET, Commit, Declaration, shard_name
 
-MAX_BOUND_CHARACTERS = 64  # of a text's minimum and maximum in the log
-AFTER_ALL = "\U0010ffff"
 RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MAX_SKEW_S = 3600.0  # of other writers' clocks
-CATALOG_MANAGED = "catalog-managed table"  # in what delta-rs says as it opens one
-APPEND_ONLY = "table is append-only"  # delta-rs says so as of a conflict
-NEW_TABLE = {"delta.checkpointInterval": "10"}  # Spark's default; delta-rs would have readers fetch up to 100 versions
+MAX_READERS = 16  # files of the log, or names of files, at a time
+PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
+FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT")  # Delta itself has the values
+DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
+OF_DELTA = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # which have the number of rows
+AUTO_MERGE = "spark.databricks.delta.schema.autoMerge.enabled"
+CONFLICTS = {  # the first is what Delta's own are
+    "java.util.ConcurrentModificationException",
+    "java.nio.file.FileAlreadyExistsException",
+    "org.apache.hadoop.fs.FileAlreadyExistsException",
+}
+ANALYSIS = "org.apache.spark.sql.AnalysisException"
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # what people see of a version in the history
+_PACKAGE = "org.apache.spark.sql.delta"
 _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 
 
-class DeltaLakeTable:
-    """A table at a URI, as it was when this was made."""
+# --- in a shard ---
 
-    def __init__(self, uri: str) -> None:
-        self._uri = self.root = uri
-        self._place, self._options = delta_place(uri)
+
+def wanted(schema: StructType, frame: DataFrame) -> StructType:
+    """The table's columns that the frame must have; of those that Delta itself can fill the frame's own."""
+    there = {name.lower() for name in frame.columns}
+    return StructType([f for f in schema.fields if f.name.lower() in there or not any(m in f.metadata for m in FILLED)])
+
+
+def is_described(schema: StructType | None, frame: DataFrame) -> bool:
+    """Whether a shard itself may make the table's files: it must draw no number and no name that others draw, too."""
+    fields = schema.fields if schema else []
+    numbered, mapped = (any(key in f.metadata for f in fields) for key in ("delta.identity.start", PHYSICAL_NAME))
+    new = {name.lower() for name in frame.columns}.difference(field.name.lower() for field in fields)
+    return not numbered and not (mapped and new)
+
+
+def stage(frame: DataFrame, draft: Declaration) -> Declaration:
+    """Append rows in a transaction of the table that nobody commits: the files, and the state that they fit."""
+    delta = _Delta(frame.sparkSession)
+    log, path = delta.log(draft.table.place), draft.table.place.rstrip("/")
+    transaction = log.startTransaction()
+    with session_options(frame.sparkSession, OF_DELTA):
+        options = {"mergeSchema": str(draft.merge_schema).lower()}
+        actions = delta.write(log, transaction, frame, "Append", options, draft.partition_by)
+    described = [text for action in actions if (text := str(action.json())).startswith('{"add"')]
+    added = [json.loads(text)["add"] for text in described]
+    return replace(
+        draft,
+        folder=path,
+        files=tuple((unquote(each["path"]), int(each["size"])) for each in added),
+        rows=sum(json.loads(each["stats"])["numRecords"] for each in added),
+        described=tuple(described),
+        seen=f"{transaction.protocol().json()}\n{transaction.metadata().json()}",
+    )
+
+
+class _Delta:
+    """Delta's classes in a session's JVM, of Delta 3 and 4."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.spark, self.session = spark, spark._jsparkSession
+        self.jvm: Any = spark._jvm
+        self.none = self.jvm.scala.Option.empty()
+
+    def log(self, uri: str) -> Any:
+        return self.jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.session, uri)
+
+    def action(self, kind: str, document: Mapping[str, Any]) -> Any:
+        return self.parsed(json.dumps({kind: document}))
+
+    def parsed(self, text: str) -> Any:
+        return self.jvm.org.apache.spark.sql.delta.actions.Action.fromJson(text)
+
+    def set_name(self, name: str, number: int) -> Any:
+        """With its date: a checkpoint drops what is older than RETENTION, or has none."""
+        return self.action("txn", {"appId": name, "version": number, "lastUpdated": int(time.time() * 1000)})
+
+    def seq(self, values: Iterable[Any]) -> Any:
+        return self.jvm.PythonUtils.toSeq(list(values))
+
+    def module(self, name: str) -> Any:
+        """A Scala object; its class has no static methods where it has a companion, or is nested."""
+        package, _, last = name.rpartition(".")
+        at = reduce(getattr, package.split("."), self.jvm)
+        return getattr(getattr(at, f"{last}$"), "MODULE$")
+
+    def parameters(self, name: str) -> int:
+        """The number of parameters of a class's constructor: Delta 4 has more, with defaults."""
+        loader = self.jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        return len(self.jvm.java.lang.Class.forName(name, False, loader).getConstructors()[0].getParameterTypes())
+
+    def write(
+        self, log: Any, transaction: Any, frame: DataFrame, mode: str, options: Mapping[str, str], by: Sequence[str]
+    ) -> list[Any]:
+        """The actions of a write as ``DataFrameWriter.save`` does it, in a transaction that stays open."""
+        commands, java_map = self.jvm.org.apache.spark.sql.delta.commands, self.jvm.PythonUtils.toScalaMap
+        how = self.jvm.org.apache.spark.sql.delta.DeltaOptions(java_map(options), self.session.sessionState().conf())
+        more = [False] * (self.parameters(f"{_PACKAGE}.commands.WriteIntoDelta") - 8)
+        save_mode = getattr(self.jvm.org.apache.spark.sql.SaveMode, mode)
+        given = (log, save_mode, how, self.seq(by), java_map({}), frame._jdf, self.none, self.none)
+        done = commands.WriteIntoDelta(*given, *more).writeAndReturnCommitData(
+            transaction, self.session, self.none, False
+        )
+        return list(_items(done.actions()))
+
+    def rows(self, log: Any, seen: str, described: Iterable[str]) -> DataFrame:
+        """The rows of described files, which may be in no version of the table, by the state they were written for."""
+        protocol, metadata = map(self.parsed, seen.splitlines())
+        more = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)
+        some = self.jvm.scala.Option.apply(protocol)
+        state = self.jvm.org.apache.spark.sql.delta.DummySnapshot(log.logPath(), log, metadata, *more, some)
+        frame = log.createDataFrame(state, self.seq(map(self.parsed, described)), False, self.none)
+        return DataFrame(frame, self.spark)
+
+
+def _items(scala: Any) -> Iterator[Any]:
+    items = scala.iterator()
+    while items.hasNext():
+        yield items.next()
+
+
+# --- what files fit ---
+
+
+def _metadata(seen: str) -> Any:
+    """The table's metadata that a shard has seen, as Delta's log has it."""
+    return json.loads(seen.splitlines()[1])["metaData"]
+
+
+def _columns(write: Declaration) -> StructType:
+    """A write's columns: of rows that the commit writes, ``seen`` has Spark's schema."""
+    text = _metadata(write.seen)["schemaString"] if write.described else write.seen
+    return StructType.fromJson(json.loads(text))
+
+
+def _fits(metadata: Any, now: Any) -> bool:
+    """Whether files that were written for one state of a table are right in another as they are.
+
+    Columns are compared by their names in files: with column mapping they may have been renamed, or dropped.
+    """
+    old, new = (_demands(each) for each in (metadata, now))
+    if old[1:] != new[1:]:
+        return False
+    mapped = now["configuration"].get("delta.columnMapping.mode", "none") != "none"
+    for name in old[0].keys() | new[0].keys():
+        before, after = old[0].get(name), new[0].get(name)
+        if after is None:
+            if not mapped:
+                return False
+        elif before is None:  # null in the files
+            if not after["nullable"] or any(key in after["metadata"] for key in FILLED):
+                return False
+        else:
+            takes_nulls = after["nullable"] or not before["nullable"]
+            same = {key: before[key] for key in ("nullable", *(["name"] if mapped else []))}
+            if not takes_nulls or before != {**after, **same}:
+                return False
+    return True
+
+
+def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """A table's columns by their names in files, and what else a file must fit."""
+    fields = json.loads(metadata["schemaString"])["fields"]
+    names = {field["name"]: field["metadata"].get(PHYSICAL_NAME, field["name"]) for field in fields}
+    demands = {key: value for key, value in metadata["configuration"].items() if key.startswith(DEMANDS)}
+    return {names[f["name"]]: f for f in fields}, [names[each] for each in metadata["partitionColumns"]], demands
+
+
+def agreed(commit: Commit, writes: Sequence[Declaration], table: StructType | None) -> StructType:
+    """The columns of the table with these writes in it; ``table``: its own, if it exists.
+
+    TableError if types of a column differ, or if only some writes have a column and ``merge_schema`` is off.
+    """
+    fields = {field.name.lower(): field for field in (table.fields if table else ())}
+    origin = dict.fromkeys(fields, f"the table {commit.table}")
+    for number, write in enumerate(writes):
+        shard, columns = shard_name(write.shard), _columns(write)
+        for field in columns.fields:
+            key = field.name.lower()
+            if key not in fields:
+                if (table or number) and not commit.merge_schema:
+                    first = f"the table {commit.table}" if table else shard_name(writes[0].shard)
+                    raise TableError(
+                        f"{shard} has the column {field.name!r} ({field.dataType.simpleString()}), which {first} has "
+                        "not: select the table's columns, or write with merge_schema=True"
+                    )
+                fields[key], origin[key] = StructField(field.name, field.dataType), shard
+            elif not fits(field.dataType, fields[key].dataType):
+                have, want = (each.dataType.simpleString() for each in (field, fields[key]))
+                differ = f"as {have}, {origin[key]} as {want}: cast it in the script"
+                raise TableError(f"{shard} has the column {field.name!r} {differ}")
+        held, is_exact = {field.name.lower() for field in columns.fields}, not table and not commit.merge_schema
+        for key, field in fields.items():
+            is_needed = is_exact or not (field.nullable or any(each in field.metadata for each in FILLED))
+            if is_needed and key not in held:
+                raise TableError(f"{shard} lacks the column {field.name!r}")
+    return StructType(list(fields.values()))
+
+
+@contextmanager
+def refusals(place: str) -> Iterator[None]:
+    """What Delta refuses as TableError, and what another writer was faster with as CommitConflictError."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        causes = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
+        for _, message, names in causes:
+            if not CONFLICTS.isdisjoint(names):
+                raise CommitConflictError(f"{place}: {message}") from error
+        for name, message, names in reversed(causes):
+            if name.startswith(("org.apache.spark.sql.delta.", "io.delta.")) or ANALYSIS in names:
+                raise TableError(f"{place}: {message}") from error
+        raise
+
+
+def _causes(java: Any) -> Iterator[tuple[str, str, set[str]]]:
+    """An exception and its causes: the class, the message, and the names of the class and those above it."""
+    while java is not None:
+        names, class_ = list[str](), java.getClass()
+        while class_ is not None:
+            names.append(str(class_.getName()))
+            class_ = class_.getSuperclass()
+        yield names[0], str(java.getMessage()), set(names)
+        java = java.getCause()
+
+
+def check_files(spark: SparkSession, writes: Sequence[Declaration]) -> None:
+    """TableError if a staged file is missing, or is not the one that was staged."""
+
+    def check(write: Declaration, name: str, size_bytes: int) -> None:
+        path, files = hadoop_path(spark, f"{write.folder}/{name}")
         try:
-            self._table: Any = DeltaTable(self._place, storage_options=self._options)
-        except exceptions.TableNotFoundError:
-            self._table = None
-        except exceptions.DeltaError as error:
-            if CATALOG_MANAGED not in str(error):
+            there_bytes = int(files.getFileStatus(path).getLen())
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
                 raise
-            refuse_delta(Table("delta", uri), "", ["catalogManaged"], {}, ())
+            shard = shard_name(write.shard)
+            raise TableError(f"{shard} staged {write.folder}/{name}, which is not there any more") from error
+        if there_bytes != size_bytes:
+            differ = f"with {size_bytes} bytes; now it has {there_bytes}"
+            raise TableError(f"{shard_name(write.shard)} staged {write.folder}/{name} {differ}")
+
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        list(readers.map(lambda each: check(*each), ((write, *file) for write in writes for file in write.files)))
+
+
+# --- at the commit ---
+
+
+class DeltaLakeTable:
+    """A table at a URI, as it was when this was made, and a transaction that begins there."""
+
+    def __init__(self, uri: str, spark: SparkSession) -> None:
+        self._uri = self.root = uri
+        self._spark, self._delta = spark, _Delta(spark)
+        with refusals(f"delta:{uri}"):
+            self._log = self._delta.log(uri)
+            self._transaction = self._log.startTransaction()
+        self._version = int(self._transaction.readVersion())  # -1: there is no table
+        self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
 
     def check(self, mode: str) -> None:
-        """See ``OpenTable``."""
-        if self._table is not None:
-            columns = [field.metadata for field in self._table.schema().fields]
-            features, settings = self._table.protocol().writer_features or (), self._table.metadata().configuration
-            refuse_delta(Table("delta", self._uri), mode, features, settings, columns)
+        """Delta itself has refused a table that it cannot write."""
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The table's version if it holds a name, and the name's number."""
-        number = None if self._table is None else self._table.transaction_version(name)
-        return None if number is None else (str(self._table.version()), number)
+        number = self._transaction.snapshot().transactions().get(name) if self._now else self._delta.none
+        return (str(self._version), int(number.get())) if number.isDefined() else None
 
     def holds(self, name: str, number: int) -> bool:
         """Follow the log back over each RESTORE, which leaves transactions as they are; see ``OpenTable``.
 
         A RESTORE that is no longer in the log is ignored.
         """
-        state, restored = int(self._table.version()), None  # the newest version before which nothing was taken out
-        for version, names, info in self._log():
+        state, restored = self._version, None  # the newest version before which nothing was taken out
+        for version, names, info in self._versions():
             if (name, number) in names:
                 return version <= state
             if version == state:
@@ -104,7 +333,7 @@ class DeltaLakeTable:
 
     def _check_forgotten(self, commit: Commit, names: Mapping[str, int]) -> None:
         """CommitStateUnknownError if the table may hold the commit, and has forgotten its name; see RETENTION."""
-        if self._table is None or not (kept := self._table.metadata().configuration.get(RETENTION)):
+        if self._now is None or not (kept := self._now["configuration"].get(RETENTION)):
             return
         kept_s = sum(
             int(number) * UNITS_S[unit]
@@ -114,7 +343,7 @@ class DeltaLakeTable:
         if commit.commit_id.startswith("once/"):
             return  # such an id is used once
         is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
-        for _, known, info in () if is_old else self._log():
+        for _, known, info in () if is_old else self._versions():
             if is_old := not gone.isdisjoint(name for name, _ in known):
                 break
             if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
@@ -125,10 +354,10 @@ class DeltaLakeTable:
                 "it lacks these rows, unset the property and try again"
             )
 
-    def _log(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
+    def _versions(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
         """The versions, newest first, as far back as the log goes: the names that each has set, and its commitInfo."""
         with ThreadPoolExecutor(MAX_READERS) as readers:
-            for newest in range(self._table.version(), -1, -MAX_READERS):
+            for newest in range(self._version, -1, -MAX_READERS):
                 versions = range(newest, max(newest - MAX_READERS, -1), -1)
                 for version, actions in zip(versions, readers.map(self._actions, versions)):  # noqa: B905 - Python 3.9
                     if not actions:
@@ -138,190 +367,188 @@ class DeltaLakeTable:
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         try:
-            lines = read_text(f"{self._uri}/_delta_log/{version:020d}.json").splitlines()
-        except FileNotFoundError:
+            lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").splitlines()
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
+                raise
             return []  # a checkpoint has it
         return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
 
-    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
-        """Commit the files in one version; see ``OpenTable``."""
+    def write(self, commit: Commit, read: Any, names: Mapping[str, int]) -> str:
+        """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""
         self._check_forgotten(commit, names)
-        schema, partition_by = self._columns(commit, staged)
+        writes = [write for write in commit.writes if write.files]
+        check_files(self._spark, writes)
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
-        try:
-            change(commit, staged, schema, partition_by, _properties(commit, names))
-        except exceptions.CommitFailedError as error:
-            if APPEND_ONLY in str(error):
-                raise TableError(f"{commit.table}: {error}: unset delta.appendOnly, or append") from error
-            raise CommitConflictError(f"{commit.table}: {error}") from error
-        except (exceptions.DeltaProtocolError, exceptions.SchemaMismatchError) as error:
-            raise TableError(f"{commit.table}: {error}") from error
-        except exceptions.DeltaError as error:
-            if self._table is None and type(self)(self._uri)._table is not None:
-                raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
-            raise
-        if self._table is None:
-            self._table = type(self)(self._uri)._table
-        else:
-            self._table.update_incremental()
-        return str(self._table.version())
+        options = {**OF_DELTA, USER_METADATA: commit.commit_id}
+        with refusals(str(commit.table)), session_options(self._spark, options):
+            for name in names:
+                self._transaction.txnVersion(name)  # now another commit that sets it is a conflict
+            if self._now is None:
+                self._log.createLogDirectoriesIfNotExists()
+            actions = [*change(commit, writes), *(self._delta.set_name(*each) for each in names.items())]
+            operation = self._delta.module(f"{_PACKAGE}.DeltaOperations$ManualUpdate")
+            tracking, no_tags = (
+                self._delta.module(f"{_PACKAGE}.RowTracking"),
+                self._delta.jvm.PythonUtils.toScalaMap({}),
+            )
+            tags = tracking.addPreservedRowTrackingTagIfNotSet(self._transaction.snapshot(), no_tags)
+            return str(self._transaction.commit(self._delta.seq(actions), operation, tags))
 
-    def _columns(self, commit: Commit, staged: Staged) -> tuple[Any, list[str]]:
-        """The table's columns with the files in it, and those it is partitioned by."""
-        if self._table is not None:
-            partition_by = self._table.metadata().partition_columns
-            return agreed_schema(commit, staged, pa.schema(self._table.schema())), partition_by
-        schema, partition_by = agreed_schema(commit, staged, None), list(commit.partition_by)
-        fields = [
-            {"name": partition_by[number], "type": type_, "nullable": True, "metadata": {}}
-            for number, type_ in enumerate(commit.partition_types)
-            if partition_by[number] not in schema.names
+    def _table_columns(self) -> StructType | None:
+        return StructType.fromJson(json.loads(self._now["schemaString"])) if self._now else None
+
+    def _append(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
+        """Add the files that fit the table; write the rows of others by Delta's writer, into the same commit."""
+        late = [
+            each for each in writes if not each.described or not self._now or not _fits(_metadata(each.seen), self._now)
         ]
-        schema = pa.schema([*schema, *pa.schema(Schema.from_json(json.dumps({"type": "struct", "fields": fields})))])
-        if unknown := [name for name in partition_by if name not in schema.names]:
-            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}, whose type is unknown")
-        return schema, partition_by
+        columns = self._grow(commit, late) if late else None
+        now = json.loads(self._transaction.metadata().json())["metaData"]
+        others = [each for each in late if not each.described or not _fits(_metadata(each.seen), now)]
+        fitting = (text for write in writes if write not in others for text in write.described)
+        actions = [self._delta.parsed(text) for text in fitting]
+        if others and columns:
+            rows = self._read(others, columns)
+            try:
+                actions += _items(self._transaction.writeFiles(rows._jdf))
+            except (Py4JJavaError, PySparkException) as error:
+                shards = " and ".join(shard_name(write.shard) for write in others)
+                with refusals(f"{commit.table}, rows of {shards} that were staged for another state of the table"):
+                    raise error
+        return actions
 
-    def _append(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
-        """Add the staged files themselves."""
-        place, now_ms, actions = f"{commit.table.place}/", int(time.time() * 1000), list[AddAction]()
-        for file in staged:
-            if not file.uri.startswith(place):
-                raise TableError(f"{shard_name(file.shard)} staged {file.uri}, which is not below {commit.table}")
-            if missing := set(by) - set(file.partition_values):
-                raise TableError(
-                    f"{shard_name(file.shard)} staged {file.uri}, which has no {missing.pop()!r} in its path"
-                )
-            if file.rows:
-                path, values = file.uri[len(place) :], {name: file.partition_values[name] for name in by}
-                stats = json.dumps(_statistics(file, by))
-                actions.append(AddAction(path, file.size_bytes, values, now_ms, data_change=True, stats=stats))
-        how = {"partition_by": by, "commit_properties": properties}
-        if self._table is None:
-            new = {"mode": "error", "configuration": NEW_TABLE, "storage_options": self._options}
-            create_table_with_add_actions(self._place, Schema.from_arrow(schema), actions, **new, **how)
-            return
-        self._add_columns(schema)
-        self._table.create_write_transaction(actions, "append", self._table.schema(), **how)
+    def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
+        """Make the table in this transaction, or add the columns that it lacks; its columns then."""
+        there, columns = self._table_columns(), agreed(commit, writes, self._table_columns())
+        first = next((_metadata(each.seen) for each in writes if each.described), None)
+        if there is None:
+            by = list(commit.partition_by)
+            if unknown := [name for name in by if name not in columns.names]:
+                raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}, a column that no shard has")
+            new: dict[str, Any] = {"id": str(uuid.uuid4()), "createdTime": int(time.time() * 1000), "configuration": {}}
+            new |= {"format": {"provider": "parquet", "options": {}}, "partitionColumns": by}
+            self._set_columns({**new, **(first or {})}, columns, first)
+        elif len(columns) > len(there):
+            self._set_columns(self._now, columns, None)
+        return columns
 
-    def _upsert(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
+    def _set_columns(self, metadata: Any, columns: StructType, first: Any) -> None:
+        """``first``: a shard's state whose columns have names in files already."""
+        known = {f["name"]: f for f in json.loads(first["schemaString"])["fields"]} if first else {}
+        fields = [known.get(field.name) or field.jsonValue() for field in columns.fields]
+        text = json.dumps({"type": "struct", "fields": fields})
+        self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)
+
+    def _read(self, writes: Sequence[Declaration], columns: StructType) -> DataFrame:
+        """The staged rows, in these columns: null where a write lacks one, or what Delta fills in if all lack it."""
+        frames: dict[tuple[str, bool], list[Declaration]] = {}
+        for write in writes:
+            frames.setdefault((write.seen, bool(write.described)), []).append(write)
+        read = []
+        for (seen, is_described), alike in frames.items():
+            if is_described:
+                read.append(self._delta.rows(self._log, seen, (text for each in alike for text in each.described)))
+            else:
+                files = [f"{each.folder.rstrip('/')}/{path}" for each in alike for path, _ in each.files]
+                reader = self._spark.read.option("__globPaths__", "false").schema(_columns(alike[0]))
+                read.append(reader.parquet(*files))
+                if (counted := read[-1].count()) != (staged := sum(each.rows for each in alike)):
+                    shards = " and ".join(shard_name(each.shard) for each in alike)
+                    raise TableError(
+                        f"{shards} staged {staged} rows at {alike[0].folder}; now its files have {counted}: a lost "
+                        "task has written there since; start a new run"
+                    )
+        there = {name.lower() for frame in read for name in frame.columns}
+        filled = [
+            field
+            for field in columns.fields
+            if field.name.lower() in there or not any(key in field.metadata for key in FILLED)
+        ]
+        return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), False) for frame in read))
+
+    def _upsert(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
         """Merge the staged rows, one for each key."""
-        changes = read_changes(commit, staged, schema)
-        if self._table is None:
-            self._write(changes, "error", by, properties)
-            return
-        same = " AND ".join(f"target.{key} = source.{key}" for key in map(backquoted, commit.keys))
-        how = {"merge_schema": commit.merge_schema, "commit_properties": properties}
-        merge = self._table.merge(changes, same, source_alias="source", target_alias="target", **how)
-        order, newer = backquoted(commit.order_by or ""), None
-        if commit.order_by in [field.name for field in self._table.schema().fields]:  # else it is null in all rows
-            newer = f"target.{order} IS NULL OR source.{order} >= target.{order}"
-        merge.when_matched_update_all(newer).when_not_matched_insert_all().execute()
+        columns = agreed(commit, writes, self._table_columns())
+        looks_back = commit.earlier and commit.order_by is None
+        whole_run = self._read([*commit.earlier, *writes], columns) if looks_back else None
+        changes = last_rows(commit, self._read(writes, columns), whole_run)
+        if self._now is None:
+            self._grow(commit, writes)
+            return list(_items(self._transaction.writeFiles(changes._jdf)))
+        view = f"_sparklet_{uuid.uuid4().hex}"
+        changes.createOrReplaceTempView(view)
+        try:
+            return self._merge(commit, view, changes.columns)
+        finally:
+            self._spark.catalog.dropTempView(view)
 
-    def _overwrite(self, commit: Commit, staged: Staged, schema: Any, by: list[str], properties: Any) -> None:
+    def _merge(self, commit: Commit, view: str, columns: Sequence[str]) -> list[Any]:
+        """What ``MERGE INTO`` does between the start of its transaction and its commit."""
+        there = self._table_columns()
+        same, names = (list(map(backquoted, each)) for each in (commit.keys, columns))
+        newer, order = "", backquoted(commit.order_by or "")
+        if commit.order_by and there and commit.order_by.lower() in (name.lower() for name in there.names):
+            newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
+        text = (
+            f"MERGE INTO delta.{backquoted(self._uri)} t USING {view} s "  # noqa: S608 - names, in quotes
+            f"ON {' AND '.join(f't.{key} = s.{key}' for key in same)} "
+            f"WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
+            f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f's.{name}' for name in names)})"
+        )
+        state, modes = (
+            self._delta.session.sessionState(),
+            self._delta.module("org.apache.spark.sql.execution.CommandExecutionMode"),
+        )
+        with session_options(self._spark, {AUTO_MERGE: str(commit.merge_schema).lower()}):
+            merge = state.executePlan(state.sqlParser().parsePlan(text), modes.SKIP()).analyzed()
+        session, transaction, metadata = self._delta.session, self._transaction, self._transaction.metadata()
+        if merge.targetFileIndex().metadata().schemaString() != metadata.schemaString():
+            raise CommitConflictError(f"{commit.table}: another writer has changed its columns meanwhile")
+        if merge.canMergeSchema() and merge.migratedSchema().isDefined():
+            by, settings = metadata.partitionColumns(), metadata.configuration()
+            merge.updateMetadata(session, transaction, merge.migratedSchema().get(), by, settings, False, False)
+        merge.checkIdentityColumnHighWaterMarks(transaction)
+        transaction.setTrackHighWaterMarks(merge.trackHighWaterMarks())
+        clauses = merge.matchedClauses(), merge.notMatchedClauses()
+        merge.prepareMergeSource(session, merge.source(), merge.condition(), *clauses, False)
+        touched = merge.findTouchedFiles(session, transaction)
+        if touched._1().isEmpty():
+            return list(_items(merge.writeOnlyInserts(session, transaction, False, "numSourceRowsInSecondScan")))
+        has_vectors = merge.shouldWritePersistentDeletionVectors(session, transaction)
+        written = merge.writeAllChanges(session, transaction, touched._1(), touched._2(), not has_vectors)
+        if has_vectors:
+            return [*_items(written), *_items(merge.writeDVs(session, transaction, touched._1()))]
+        return [*_items(written), *(each.remove() for each in _items(touched._1()))]
+
+    def _overwrite(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
         """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
+        by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
         if not by:
             raise TableError(f"{commit.table} has no partitions that could be overwritten")
-        touched = read_rows(staged, schema, by).group_by(by).aggregate([])
-        fresh = (read_rows(group, schema) for group in batches(staged))
-        before = (within(read_rows(group, schema), touched) for group in batches(read_footers(commit.earlier)))
-        read = (batch for part in chain(fresh, before) for batch in part.to_batches())
-        rows = pa.RecordBatchReader.from_batches(schema, read)
-        if self._table is None:
-            self._write(rows, "error", by, properties)
-            return
-        values = touched.to_pylist()
-        each = (" AND ".join(f"`{name}` {_equals(value)}" for name, value in row.items()) for row in values)
-        predicate = " OR ".join(f"({one})" for one in each)
-        grown = {"schema_mode": "merge"} if commit.merge_schema else {}
-        self._write(rows, "overwrite", by, properties, predicate=predicate, **grown)
-
-    def _write(self, rows: Any, mode: str, partition_by: list[str], properties: Any, **options: Any) -> None:
-        target = self._place if self._table is None else self._table
-        storage = {"storage_options": self._options, "configuration": NEW_TABLE} if self._table is None else {}
-        given = {"partition_by": partition_by or None, "commit_properties": properties, **storage, **options}
-        write_deltalake(target, rows, mode=mode, **given)
-
-    def _add_columns(self, schema: Any) -> None:
-        """Add new columns, in a version of their own: delta-rs cannot change the schema while it adds files."""
-        names = {field.name for field in self._table.schema().fields}
-        if new := [field for field in Schema.from_arrow(schema).fields if field.name not in names]:
-            self._table.alter.add_columns(new)
-            raise CommitConflictError(f"{self._uri} has new columns, in a version that is not searched for the commit")
-
-
-def _properties(commit: Commit, names: Mapping[str, int]) -> Any:
-    now_ms = int(time.time() * 1000)  # a checkpoint drops what is older than RETENTION, or has no date
-    set_names = [Transaction(*each, now_ms) for each in names.items()]  # Spark's streams count with the number
-    return CommitProperties(app_transactions=set_names, custom_metadata={"sparklet.commit-id": commit.commit_id})
-
-
-def _equals(value: Any) -> str:
-    """A comparison with a partition's value, in SQL."""
-    if value is None:
-        return "IS NULL"
-    if isinstance(value, (bool, int, float, Decimal)):
-        return f"= {value}".lower()
-    if isinstance(value, (str, date)):  # a datetime is a date, too
-        return "= '{}'".format(str(value).replace("'", "''"))
-    raise TableError(f"a partition's value is {value!r}, which cannot be overwritten")
-
-
-def _statistics(file: StagedFile, partition_by: Sequence[str]) -> dict[str, Any]:
-    """The statistics of a file in the log, by which readers skip it.
-
-    If one column has no bounds, there are none: delta-rs 1.6 would skip the file for any condition on that column.
-    """
-    statistics: dict[str, Any] = {"numRecords": file.rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
-    for number in range(file.footer.num_columns):
-        column = file.footer.schema.column(number)
-        if column.path not in file.schema.names or column.path in partition_by:
-            continue  # a nested column, or one that readers take from the path
-        if pa.types.is_binary(file.schema.field(column.path).type):
-            continue  # without an order
-        groups = [file.footer.row_group(group).column(number).statistics for group in range(file.footer.num_row_groups)]
-        if not all(group is not None and group.has_null_count for group in groups):
-            return {"numRecords": file.rows}
-        statistics["nullCount"][column.path] = nulls = sum(group.null_count for group in groups)
-        if nulls == file.rows:
-            continue
-        valued = [group for group in groups if group.num_values]  # others hold nulls alone
-        try:
-            statistics["minValues"][column.path] = _bound(min(group.min for group in valued), "")
-            statistics["maxValues"][column.path] = _bound(max(group.max for group in valued), AFTER_ALL)
-        except (TypeError, ValueError):  # without bounds, or with one that JSON cannot hold exactly
-            return {"numRecords": file.rows}
-    return statistics
-
-
-def _bound(value: Any, end: str) -> Any:
-    """A minimum or maximum as JSON; ``end`` follows where a long text is cut."""
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, str):
-        return value if len(value) <= MAX_BOUND_CHARACTERS else value[:MAX_BOUND_CHARACTERS] + end
-    if isinstance(value, Decimal) and len(value.as_tuple().digits) <= sys.float_info.dig:
-        return float(value)
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(value)
-    return value
+        columns = agreed(commit, [*writes, *commit.earlier], self._table_columns())
+        rows = self._read(writes, columns)
+        if commit.earlier:
+            touched, before = rows.select(*map(backquoted, by)).distinct(), self._read(commit.earlier, columns)
+            same = [before[backquoted(name)].eqNullSafe(touched[backquoted(name)]) for name in by]
+            rows = rows.unionByName(before.join(touched, same, "left_semi"))
+        options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
+        return self._delta.write(self._log, self._transaction, rows, "Overwrite", options, by)
 
 
 # --- Glue's Data Catalog, where Athena finds tables by name ---
 
 
-def register(place: str, warehouse: str | None) -> None:
+def register(place: str, warehouse: str | None, spark: SparkSession) -> None:
     """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
 
     Nothing happens if the table lies elsewhere. TableError if another table has the name.
     """
     root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
-    found = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", place)
-    if found is None:
+    named = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", place)
+    if named is None:
         return
-    database, name = found.groups()
+    database, name = named.groups()
     from sparklet.tables.iceberg import load  # which needs pyiceberg
 
     catalog: Any = load(warehouse)
@@ -329,29 +556,30 @@ def register(place: str, warehouse: str | None) -> None:
         old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
     except catalog.glue.exceptions.EntityNotFoundException:
         old = None
-    new = _entry(name, place)  # read after the entry, so that an old schema replaces no newer one
+    new = _entry(name, place, spark)  # read after the entry, so that an old schema replaces no newer one
     if old is None:
         if not catalog.namespace_exists(database):  # many who may make tables may make no database
             catalog.create_namespace_if_not_exists(database)
         catalog.glue.create_table(DatabaseName=database, TableInput=new)
     elif (there := old["StorageDescriptor"].get("Location", "").rstrip("/")) != place:
         raise TableError(f"{place} is written, but Glue's catalog has {database}.{name} at {there}")
-    elif _columns(old) != _columns(new):
+    elif _columns_in(old) != _columns_in(new):
         new["Parameters"] = {**old["Parameters"], **new["Parameters"]}
         catalog.glue.update_table(DatabaseName=database, TableInput=new, VersionId=old["VersionId"])
 
 
-def _entry(name: str, place: str) -> dict[str, Any]:
+def _entry(name: str, place: str, spark: SparkSession) -> dict[str, Any]:
     """A Delta table's entry, as Glue's own crawlers write it."""
-    uri, options = delta_place(place)
-    table = DeltaTable(uri, storage_options=options)
-    columns = {each.name: {"Name": each.name, "Type": hive_type(each.type)} for each in pa.schema(table.schema())}
+    metadata = json.loads(_Delta(spark).log(place).startTransaction().metadata().json())["metaData"]
+    fields = StructType.fromJson(json.loads(metadata["schemaString"])).fields
+    types = {field.name: field.dataType.simpleString().replace("timestamp_ntz", "timestamp") for field in fields}
+    columns = {each: {"Name": each, "Type": type_} for each, type_ in types.items()}
     serde = {"serialization.format": "1", "path": place}
     return {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
         "Parameters": {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"},
-        "PartitionKeys": [columns.pop(key) for key in table.metadata().partition_columns],
+        "PartitionKeys": [columns.pop(key) for key in metadata["partitionColumns"]],
         "StorageDescriptor": {
             "Columns": list(columns.values()),
             "Location": place,
@@ -362,5 +590,5 @@ def _entry(name: str, place: str) -> dict[str, Any]:
     }
 
 
-def _columns(entry: dict[str, Any]) -> list[Any]:
+def _columns_in(entry: dict[str, Any]) -> list[Any]:
     return [entry["StorageDescriptor"]["Columns"], entry["PartitionKeys"]]

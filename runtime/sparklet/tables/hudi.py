@@ -85,7 +85,7 @@ class HudiTable:
                     return instant, metadata
         return None
 
-    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
             table, columns, frame, by = self._metadata(), None, None, list(commit.partition_by)
@@ -107,6 +107,7 @@ class HudiTable:
                 frame = frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
                 columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
+            staged = read()
             schema = agreed_schema(commit, staged, columns)
             rows = self.new_rows(commit, staged, schema, frame, by)
             self.load_early()

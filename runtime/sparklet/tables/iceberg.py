@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
@@ -28,7 +28,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import CHANGES
 from sparklet.job.fields import Table as Named
 from sparklet.job.session import s3_environment
-from sparklet.tables.declaration import NAME_MAPPING, ColumnPath, Commit, check_name_mapping, refuse_iceberg
+from sparklet.tables.declaration import NAME_MAPPING, ColumnPath, Commit, check_name_mapping, refuse_iceberg, shard_name
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.tables.staged_files import (
     Staged,
@@ -39,7 +39,6 @@ from sparklet.tables.staged_files import (
     read_changes,
     read_footers,
     read_rows,
-    shard_name,
     without,
 )
 
@@ -81,11 +80,11 @@ class IcebergTable:
         """See ``OpenTable``."""
         return self._history is not None and self._history.holds(number)
 
-    def write(self, commit: Commit, staged: Staged, names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
         """Add the files in one snapshot; see ``OpenTable``."""
         if self._history:
             self._history.check_age(commit)
-        staged = [as_read(file, self._table.metadata) for file in staged] if self._table else staged
+        staged = [as_read(file, self._table.metadata) for file in read()] if self._table else read()
         if commit.mode != "append":
             check_names(commit, staged)
         schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)

@@ -22,11 +22,13 @@ from sparklet.tables.columns import column_ids
 from sparklet.tables.declaration import (
     NAME_MAPPING,
     ColumnPath,
+    Declaration,
     IdsOf,
     check_name_mapping,
     refuse_delta,
     refuse_iceberg,
 )
+from sparklet.tables.delta import is_described, refusals, wanted
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
@@ -47,28 +49,30 @@ class Partition(NamedTuple):
 class Layout:
     """``root``: where the table's data files lie; "": no files may be staged there. ``schema``: None without a table.
 
+    ``is_described``: whether a shard's append makes Delta's own files; else the commit writes its rows.
     ``ids``: those of Iceberg's columns; ``ids_of``: see ``Declaration``.
     """
 
     root: str
     schema: StructType | None
     partitions: tuple[Partition, ...] = ()
+    is_described: bool = True
     ids: Mapping[ColumnPath, int] = field(default_factory=dict)
     ids_of: IdsOf = ("", 0)
 
 
-def layout_of(frame: DataFrame, table: Table, mode: str, partition_by: tuple[str, ...]) -> Layout:
+def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     """The layout of the table, or of the table that a commit will make for this frame.
 
     TableError if the format's jars are missing, if no commit can write to the table, or if ``partition_by`` is wrong.
     """
-    spark = frame.sparkSession
+    spark, table, partition_by = frame.sparkSession, write.table, write.partition_by
     if table.format == "hudi":  # the commit writes its rows, and reads its schema
         return Layout(table.place, None)
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
         raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
-    found = _delta(spark, table, mode) if table.format == "delta" else _iceberg(spark, table, frame)
+    found = _delta(spark, table, frame) if table.format == "delta" else _iceberg(spark, table, frame)
     if found.schema is None:
         return replace(found, partitions=tuple(map(Partition, partition_by)))
     if partition_by and found.partitions != tuple(map(Partition, partition_by)):
@@ -77,18 +81,16 @@ def layout_of(frame: DataFrame, table: Table, mode: str, partition_by: tuple[str
     return found
 
 
-def _delta(spark: SparkSession, table: Table, mode: str) -> Layout:
-    log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, table.place)
-    snapshot = log._2()
-    if snapshot.version() < 0:
-        return Layout(table.place, None)
-    protocol, metadata = (json.loads(each.json()) for each in (snapshot.protocol(), snapshot.metadata()))
-    schema = _python_schema(snapshot.schema())
-    features, settings = protocol["protocol"].get("writerFeatures") or (), metadata["metaData"].get("configuration", {})
-    refuse_delta(table, mode, features, settings, [field.metadata for field in schema.fields])
-    columns = snapshot.metadata().partitionColumns()
+def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
+    with refusals(str(table)):
+        log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, table.place)
+        snapshot = log._2()
+        if snapshot.version() < 0:
+            return Layout(table.place, None)
+        refuse_delta(table, json.loads(snapshot.protocol().json())["protocol"].get("writerFeatures") or ())
+        schema, columns = _python_schema(snapshot.schema()), snapshot.metadata().partitionColumns()
     names = [columns.apply(index) for index in range(columns.length())]
-    return Layout(table.place, schema, tuple(map(Partition, names)))
+    return Layout(table.place, wanted(schema, frame), tuple(map(Partition, names)), is_described(schema, frame))
 
 
 def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:
@@ -127,7 +129,7 @@ def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:
         if part.transform().toString() != "void"
     ]
     root, columns = "" if in_bucket else _root(table), _python_schema(iceberg.spark.SparkSchemaUtil.convert(schema))
-    return Layout(root, columns, tuple(partitions), ids, (str(state.uuid()), int(state.lastColumnId())))
+    return Layout(root, columns, tuple(partitions), ids=ids, ids_of=(str(state.uuid()), int(state.lastColumnId())))
 
 
 def _ids(iceberg: Any, table: Any) -> dict[ColumnPath, int]:

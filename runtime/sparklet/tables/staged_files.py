@@ -15,7 +15,7 @@ from pyarrow import compute, fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment, write_encryption
-from sparklet.tables.declaration import Commit, Declaration, IdsOf
+from sparklet.tables.declaration import Commit, Declaration, IdsOf, shard_name
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
@@ -221,11 +221,6 @@ def _column(rows: Any, field: Any, file: StagedFile) -> Any:
         return rows[field.name].cast(field.type)
     value = file.partition_values.get(field.name)
     return pa.chunked_array([pa.array([value] * file.rows, pa.string()).cast(field.type)])
-
-
-def shard_name(number: int) -> str:
-    """The name of a shard in messages."""
-    return f"shard {number}" if number >= 0 else "the script"
 
 
 # --- the changes of an upsert: the rows of all shards, one for each key ---

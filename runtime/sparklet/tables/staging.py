@@ -1,8 +1,8 @@
 """A write to a table in the script: its rows go into Parquet files, which a commit then adds.
 
-An append to Iceberg or Delta writes where the table keeps its data, into a folder of this attempt: the commit names the
-files and copies nothing. Rows that the commit must read (``upsert``, ``overwrite_partitions``, all of Hudi) go below
-``_changes`` in the output, which is never published.
+An append to Delta lets Delta make and describe the files (``delta.stage``). One to Iceberg writes where the table keeps
+its data, into a folder of this attempt: the commit names the files and copies nothing. Rows that the commit must read
+(``upsert``, ``overwrite_partitions``, all of Hudi) go below ``_changes`` in the output, which is never published.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import importlib.util
 import re
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,10 @@ from pyspark.sql import DataFrame, Observation, SparkSession, functions
 from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
-from sparklet.job.session import hadoop_path, is_remote
+from sparklet.job.session import hadoop_path, is_remote, session_options
 from sparklet.tables.columns import aligned, identified, identify, is_nested, widened, with_new
-from sparklet.tables.declaration import ColumnPath, Commit, Declaration
+from sparklet.tables.declaration import PARQUET, ColumnPath, Commit, Declaration
+from sparklet.tables.delta import stage
 from sparklet.tables.layout import Layout, layout_of, separated
 
 if TYPE_CHECKING:
@@ -33,14 +33,8 @@ if TYPE_CHECKING:
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
     "iceberg": ("pyiceberg", "pyarrow"),
-    "delta": ("deltalake", "pyarrow"),
+    "delta": ("pyarrow",),
     "hudi": ("deltalake", "pyarrow"),  # the lease of its writers is a table of Delta
-}
-ADDS_FILES = ("iceberg", "delta")  # an append's files become the table's own
-PARQUET = {
-    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
-    "spark.sql.parquet.writeLegacyFormat": "false",
-    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
 }
 FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # off: rows read from another table would keep its ids
 OPTIONS = {
@@ -82,25 +76,30 @@ def write(
     batch = batch_for(job, draft.table, label, frame.sparkSession) if direct else None
     if batch:
         frame = batch.new_rows(frame, job, draft.table)
-    layout = layout_of(frame, draft.table, mode, draft.partition_by)
+    layout = layout_of(frame, draft)
     if layout.schema is not None:
         frame = aligned(frame, layout.schema, merge_schema)
     elif draft.table.format == "iceberg":
         frame = widened(frame)
     if missing := [each for each in (*draft.partition_by, *draft.keys, order_by) if each and each not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
-    types = tuple(str(frame.schema[name].dataType.jsonValue()) for name in draft.partition_by)
     with job.outcome.labelled(label) as named:
-        folder = _folder(job, draft, layout, named)
-        ids = with_new(layout.ids, frame.columns, layout.ids_of)
-        rows, files = _store(*_placed(identified(frame, ids), draft, layout), folder, ids=ids)
-        draft = replace(draft, label=named, folder=folder, files=files, partition_types=types)
-        draft = replace(draft, rows=rows, ids_of=layout.ids_of)
+        draft = _staged(job, frame, replace(draft, label=named), layout)
         if direct:
             commit_now(job, draft, frame.sparkSession, batch, layout.root)
         else:
             job.outcome.declare(draft.to_document())
-    return rows
+    return draft.rows
+
+
+def _staged(job: JobFields, frame: DataFrame, draft: Declaration, layout: Layout) -> Declaration:
+    """The write, once its files are there."""
+    if draft.mode == "append" and draft.table.format == "delta" and layout.is_described:
+        with _writing:
+            return stage(frame, draft)
+    folder, ids = _folder(job, draft, layout, draft.label), with_new(layout.ids, frame.columns, layout.ids_of)
+    rows, files = _store(*_placed(identified(frame, ids), draft, layout), folder, ids=ids)
+    return replace(draft, folder=folder, files=files, rows=rows, ids_of=layout.ids_of, seen=frame.schema.json())
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -165,16 +164,12 @@ def _folder(job: JobFields, draft: Declaration, layout: Layout, label: str) -> s
 
 def _adds_files(draft: Declaration, layout: Layout) -> bool:
     """Whether the files become the table's own."""
-    return draft.mode == "append" and draft.table.format in ADDS_FILES and layout.root != ""
+    return draft.mode == "append" and draft.table.format == "iceberg" and layout.root != ""
 
 
 def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataFrame, list[str]]:
     """The frame, and the columns by which its files are put into folders."""
-    if not _adds_files(draft, layout):
-        return frame, []
-    if draft.table.format == "iceberg":
-        return separated(frame, layout.partitions)
-    return frame, [each.column for each in layout.partitions]
+    return separated(frame, layout.partitions) if _adds_files(draft, layout) else (frame, [])
 
 
 def _store(
@@ -186,7 +181,7 @@ def _store(
     options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
     path, files = hadoop_path(spark, folder)
     is_new = mode != "append" or not files.exists(path)  # an earlier write's rows are not this one's to delete
-    with _writing, _options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
+    with _writing, session_options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
         counted.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observed.get["rows"])
     if not rows:
@@ -209,19 +204,6 @@ def _data_files(files: Any, folder: Any) -> list[Any]:
     return [status for status in found if not status.getPath().getName().startswith(("_", "."))]
 
 
-@contextmanager
-def _options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
-    """Set options of the session for a block."""
-    before = {key: spark.conf.get(key, None) for key in options}
-    for key, value in options.items():
-        spark.conf.set(key, value)
-    try:
-        yield
-    finally:
-        for key, old in before.items():
-            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
-
-
 def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, root: str) -> None:
     """Commit one write under its own id, or by its batch's records; delete its files unless the table needs them."""
     from sparklet.tables.commit import commit
@@ -229,7 +211,7 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     if not draft.files:
         return
     identity = batch.name if batch else _once(commit_id(job, draft.label))
-    how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.partition_types)
+    how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by)
     planned = Commit(identity, draft.table, draft.mode, (draft,), *how, warehouse=job.params.get("warehouse"))
     if batch:
         since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains
@@ -241,7 +223,13 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
         done = commit(replace(planned, fixed_at_s=named_at_s(job)), lambda: spark)
         made_here.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
-        path, files = hadoop_path(spark, draft.folder)
+        sweep(spark, draft)
+
+
+def sweep(spark: SparkSession, write: Declaration) -> None:
+    """Delete the files that a write has staged: those that it describes lie among the table's own."""
+    for name in (f"/{name}" for name, _ in write.files) if write.described else [""]:
+        path, files = hadoop_path(spark, f"{write.folder}{name}")
         files.delete(path, True)
 
 

@@ -7,7 +7,10 @@ import boto3
 import pytest
 from py4j.java_gateway import JavaGateway
 from pyiceberg.utils.config import Config
+from pyspark.sql import SparkSession
 
+from tests.functional.job.conftest import SESSION_HERE, session_here
+from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.lakes import Lake
 from tests.stand_ins.iceberg_rest import iceberg_rest, iceberg_rest_jvm
 from tests.stand_ins.ministack import ministack
@@ -23,6 +26,17 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
         yield endpoint
+
+
+@pytest.fixture(scope="module")
+def spark(jvm_here: WarmJvm, aws: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A session in this process that knows all formats, a catalog, which pyiceberg knows, too, and S3."""
+    folder = tmp_path_factory.mktemp("lake")
+    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
+    with pytest.MonkeyPatch.context() as patch:
+        configure_catalog(f"file://{folder}", patch, **sqlite(folder))
+        with session_here("tables", conf, {}, jvm_here) as session:
+            yield session
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +61,8 @@ def ice(local: Lake) -> Lake:
 
 
 @pytest.fixture
-def delta(local: Lake) -> Lake:
+def delta(local: Lake, spark: SparkSession) -> Lake:
+    """With a session, in which Delta commits; a test that asks for it has the marks of SESSION_HERE."""
     local.format = "delta"
     return local
 
@@ -70,17 +85,19 @@ def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     return Lake("", f"s3://{bucket}", options)
 
 
-@pytest.fixture(params=["ice", "rest", "delta"], ids=["iceberg", "iceberg-rest", "delta"])
+@pytest.fixture(params=["ice", "rest", pytest.param("delta", marks=SESSION_HERE)])
 def lake(request: pytest.FixtureRequest) -> Lake:
     """A table that does not exist yet, in a folder."""
     found: Lake = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.fixture(params=["iceberg", "iceberg-glue", "delta"])
+@pytest.fixture(params=["iceberg", "iceberg-glue", pytest.param("delta", marks=SESSION_HERE)])
 def lake_in_s3(request: pytest.FixtureRequest, in_s3: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
     """A table that does not exist yet, in S3."""
     in_s3.format, _, catalog = request.param.partition("-")
+    if in_s3.format == "delta":
+        request.getfixturevalue("spark")
     if catalog:
         monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)  # the only one that boto3 reads
         configure_catalog(in_s3.place, monkeypatch, TYPE=catalog, URI="")

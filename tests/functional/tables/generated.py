@@ -47,7 +47,7 @@ SCALARS: Mapping[str, Sequence[str]] = {
 NESTED: Mapping[str, Sequence[str]] = {
     "ARRAY<INT>": ["array()", "array(1, null)", "array(3)"],
     "MAP<STRING, DOUBLE>": ["map()", "map('a', 1.5, '', null)", "map('ü', double('NaN'))"],
-    "STRUCT<a: INT, `b c`: STRING>": ["named_struct('a', 1, 'b c', '')", "named_struct('a', null, 'b c', null)"],
+    "STRUCT<a: INT, B: STRING>": ["named_struct('a', 1, 'B', '')", "named_struct('a', null, 'B', null)"],
     "ARRAY<STRUCT<x: DATE, y: DECIMAL(24, 4)>>": [
         "array(named_struct('x', date'0001-01-01', 'y', 12345678901234567890.1234))",
         "array(null, named_struct('x', null, 'y', 0))",
@@ -64,7 +64,7 @@ BEYOND = {  # what Python's datetime cannot hold, and some readers cannot either
 TYPES: Mapping[str, Sequence[str]] = {**SCALARS, **NESTED}
 NAMES = ("a", "Größe", "select", "_under", "a-b", "100%", "päth/x", "x.y", "Upper", "new\N{WARNING SIGN}", "`tick`")
 ID = "id"
-FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "12"), int(os.environ.get("SPARKLET_SEED") or "10")
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "8"), int(os.environ.get("SPARKLET_SEED") or "10")
 MAX_COLUMNS, MAX_SHARDS, MAX_ROWS = 6, 3, 4
 
 

@@ -1,6 +1,7 @@
 """Tables for the committer's tests: what shards stage, what other writers do, and what a reader finds."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -8,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from pyarrow import parquet
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.exceptions import NoSuchTableError
@@ -51,19 +52,31 @@ class Lake:
     def stage(
         self, shard: int, rows: pa.Table, by: Sequence[str] = (), files: int = 1, mode: str = "append"
     ) -> Declaration:
-        """What an attempt at a shard leaves: ``files`` files for each partition; Iceberg's have the table's ids."""
+        """What an attempt at a shard leaves: ``files`` files for each partition.
+
+        Iceberg's have the table's ids. Delta's are described as Delta itself would, if they become the table's own.
+        """
         inside, ids_of = mode == "append" and self.format == "delta", ("", 0)
         if self.format == "iceberg":
             with suppress(ValueError):  # only a commit's parameter names the catalog
                 rows, ids_of = self._identified(rows)
         folder = f"{self.place}/{'t/sparklet' if inside else 'staged'}/run/{shard:06d}-{next(_numbers)}/1"
-        named = []
-        for path, part in _parts(rows, by, drop=self.format == "delta"):
+        named, described = list[tuple[str, int]](), list[str]()
+        for path, values, part in _parts(rows, by, drop=inside):
             for number in range(files):
                 share = part.take(list(range(number, part.num_rows, files)))
-                named.append((f"{path}part-{number}.parquet", _write(share, f"{folder}/{path}part-{number}.parquet")))
+                name = f"{path}part-{number}.parquet"
+                named.append((name, _write(share, f"{folder}/{name}")))
+                below = quote(f"{folder}/{name}".removeprefix(f"{self.table.place}/"))
+                described.append(_added(below, named[-1][1], dict(zip(by, values, strict=True)), share.num_rows))
+        schema = json.loads(Schema.from_arrow(rows.schema).to_json()) if self.format == "delta" else ""
+        seen = _seen(schema, by) if inside else json.dumps(schema)
         counted = {"rows": rows.num_rows, "ids_of": ids_of}
-        return Declaration(self.table, mode, folder, folder, tuple(named), **counted, shard=shard)
+        described = described if inside and rows.num_rows else []
+        files_of = tuple(named) if rows.num_rows else ()
+        return Declaration(
+            self.table, mode, folder, folder, files_of, **counted, shard=shard, described=tuple(described), seen=seen
+        )
 
     def _identified(self, rows: pa.Table) -> tuple[pa.Table, tuple[str, int]]:
         """The rows with ids, and whose these are; nested columns must have the table's own types."""
@@ -144,13 +157,38 @@ class Lake:
         return self.catalog().load_table("db.t")
 
 
-def _parts(rows: pa.Table, by: Sequence[str], drop: bool) -> Iterator[tuple[str, pa.Table]]:
+def _added(path: str, size_bytes: int, values: Mapping[str, str | None], rows: int) -> str:
+    """A file in Delta's log."""
+    added: dict[str, Any] = {
+        "path": path,
+        "partitionValues": values,
+        "size": size_bytes,
+        "modificationTime": 0,
+        "dataChange": True,
+    }
+    return json.dumps({"add": {**added, "stats": json.dumps({"numRecords": rows})}})
+
+
+def _seen(schema: Any, by: Sequence[str]) -> str:
+    """A state of a Delta table, as its log has it."""
+    metadata: dict[str, Any] = {
+        "id": "1",
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": json.dumps(schema),
+    }
+    metadata |= {"partitionColumns": list(by), "configuration": {}, "createdTime": 0}
+    return f'{{"protocol":{{"minReaderVersion":1,"minWriterVersion":2}}}}\n{json.dumps({"metaData": metadata})}'
+
+
+def _parts(rows: pa.Table, by: Sequence[str], drop: bool) -> Iterator[tuple[str, Sequence[Any], pa.Table]]:
+    """By partition: its folder, its values as texts, and its rows, ``drop``: without them."""
     keys = list(zip(*(rows[name].to_pylist() for name in by), strict=True)) if by else [()] * rows.num_rows
     for key in dict.fromkeys(keys):
         part = rows.take([number for number, found in enumerate(keys) if found == key])
         values = ["__HIVE_DEFAULT_PARTITION__" if value is None else quote(str(value), safe=" ") for value in key]
         path = "".join(f"{name}={value}/" for name, value in zip(by, values, strict=True))
-        yield path, part.drop_columns(list(by)) if drop and by else part
+        texts = [value if value is None else str(value) for value in key]
+        yield path, texts, part.drop_columns(list(by)) if drop and by else part
 
 
 def _write(rows: pa.Table, uri: str) -> int:

@@ -8,19 +8,22 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
+from pyspark.sql import SparkSession
 
 from sparklet.tables import commit as committer
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Committed
 from tests.waiting import deadline_s
+from tests.world import KilledError
 
 
-def no_spark() -> Any:
-    raise AssertionError("this needs no Spark")
+def session() -> SparkSession:
+    """That of the test, which the fixture of its format has started."""
+    return SparkSession.active()
 
 
 def make(planned: Commit) -> Committed:
-    return commit(planned, no_spark)
+    return commit(planned, session)
 
 
 @contextmanager
@@ -40,11 +43,27 @@ def once_loaded(action: Callable[[], object]) -> Iterator[None]:
 
 
 def kill_committer(moment: str, planned: Commit) -> None:
-    """A committer, in a process of its own, is killed ``before`` its commit, or ``after`` it, before anybody hears."""
+    """A committer, in a process of its own, is killed ``before`` its commit, or ``after`` it, before anybody hears.
+
+    Delta's ends here: the JVM knows nothing of commits but for the call that makes one.
+    """
+    if planned.table.format == "delta":
+        with pytest.raises(KilledError), once_loaded(_be_ended if moment == "before" else lambda: None):
+            _make_and_end(planned)
+        return
     process = get_context("spawn").Process(target=_be_killed, args=(moment, planned))
     process.start()
     process.join(deadline_s())
     assert process.exitcode == -signal.SIGKILL
+
+
+def _make_and_end(planned: Commit) -> None:
+    make(planned)
+    _be_ended()
+
+
+def _be_ended() -> None:
+    raise KilledError
 
 
 def _be_killed(moment: str, planned: Commit) -> None:

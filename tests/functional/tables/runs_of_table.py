@@ -1,7 +1,7 @@
 """Runs, messages and batches of a stream that write to one table: the real worker, checker and committer.
 
 The ports are in memory. A script's files are written by pyarrow, in the form in which ``tables.staging`` writes
-them, so that no JVM is needed. A committer is watched: the model is told what it has made, and compared.
+them, so that only commits need a JVM. A committer is watched: the model is told what it has made, and compared.
 """
 
 import json
@@ -11,11 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from pyspark.sql import SparkSession
 
 from sparklet.errors import PlanError
 from sparklet.job import Job
@@ -32,7 +34,7 @@ from sparklet.tables import chains, staging, stream_batch
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.tables.expected import ID, VERSION, Row, Write
-from tests.functional.tables.making import no_spark
+from tests.functional.tables.making import session
 from tests.unit.events import samples
 from tests.unit.runs.one_table import ROUND_S, ROUNDS, Trial
 from tests.world import KilledError
@@ -40,7 +42,6 @@ from tests.world import KilledError
 WROTE = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
 FIRST = 10**20  # record's number
 STARTED_MS = int(time.time() * 1000)
-NO_SESSION: Any = None  # a commit to Iceberg or Delta needs none
 
 
 @dataclass
@@ -162,10 +163,9 @@ class Runs(Trial):
         write = shared.lake.stage(shard, shared.arrow(rows, shared.state.columns), by, mode=mode)
         files = write.files if rows else ()
         self.staged[write.folder] = rows, shared.state.columns
-        how = {"keys": (ID,), "order_by": VERSION if ordered else None} if mode == "upsert" else {}
-        partitions = {"partition_by": tuple(shared.by), "partition_types": ("string",) if shared.by else ()}
-        written = {"rows": len(rows), "ids_of": write.ids_of}
-        return Declaration(shared.lake.table, mode, "1", write.folder, files, **how, **partitions, **written)  # type: ignore[arg-type]
+        keyed = {"keys": (ID,), "order_by": VERSION if ordered else None} if mode == "upsert" else {}
+        how: dict[str, Any] = {"partition_by": tuple(shared.by), **keyed}
+        return replace(write, label="1", files=files, rows=len(rows), shard=-1, **how)
 
     def _commit_run(self, call: ScriptCall) -> ScriptResult:
         """The real script of a commit run, in this process."""
@@ -222,7 +222,7 @@ class Runs(Trial):
             numbers, source = {n: int(ids[0]) for n, ids in messages_of({"Records": records}).items()}, "queued"
         job = Job(event={"Records": records})
         try:
-            batch: Any = staging.batch_for(job, self.table.lake.table, "1", NO_SESSION)
+            batch: Any = staging.batch_for(job, self.table.lake.table, "1", here())
         except CommitStateUnknownError:
             assert self.table.rolled_back
             return
@@ -238,7 +238,7 @@ class Runs(Trial):
         staging.made_here.clear()  # a process of its own
         self._direct = writes
         with suppress(SparkletError, KilledError):
-            staging.commit_now(job, declared, NO_SESSION, batch, f"{batch.opened.root if batch else ''}")
+            staging.commit_now(job, declared, here(), batch, f"{batch.opened.root if batch else ''}")
 
     # --- committers ---
 
@@ -268,7 +268,7 @@ class Runs(Trial):
         """A committer that was asleep does what it had planned."""
         if self.commits:
             with suppress(SparkletError, KilledError):
-                self._watched(*self.commits[which % len(self.commits)], no_spark)
+                self._watched(*self.commits[which % len(self.commits)], session)
 
     def _opened(self, *args: Any) -> Any:
         """A table as a committer loads it, and what then happens to it."""
@@ -292,6 +292,11 @@ class Runs(Trial):
 
         setattr(opened, "write", ending)  # noqa: B010 - as a test's monkeypatch does
         return opened
+
+
+def here() -> Any:
+    """The session of the test, or none, which a commit to Iceberg does not need."""
+    return SparkSession.getActiveSession()
 
 
 def _numbers(uris: Sequence[str]) -> list[int]:

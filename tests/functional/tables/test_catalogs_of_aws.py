@@ -7,12 +7,14 @@ from typing import Any, cast
 import boto3
 import pytest
 from pyiceberg.utils.config import Config
+from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.tables.declaration import Commit
 from sparklet.tables.stream_batch import batch_of
+from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
@@ -20,7 +22,7 @@ from tests.functional.tables.test_commit_run import CommitRun, commit_run
 from tests.unit.events import samples
 
 __all__ = ["commit_run"]
-pytestmark = pytest.mark.stack
+pytestmark = [*SESSION_HERE, pytest.mark.stack]
 ONE, TWO = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["b"])
 
 
@@ -83,7 +85,7 @@ def glue(in_s3: Lake) -> Iterator[Any]:
 
 
 @pytest.fixture
-def lake(in_s3: Lake) -> Lake:
+def lake(in_s3: Lake, spark: SparkSession) -> Lake:
     """A table of Delta, where the warehouse in Glue has its name."""
     return replace(in_s3, format="delta", place=f"{in_s3.place}/lake/db.db")
 
@@ -103,7 +105,7 @@ def columns(glue: Any) -> dict[str, str]:
 
 
 def test_delta_gets_its_entry_in_glue(lake: Lake, glue: Any) -> None:
-    planned = in_glue(lake, ONE, partition_by=("day",), partition_types=("string",))
+    planned = in_glue(lake, ONE, partition_by=("day",))
 
     make(replace(planned, writes=(lake.stage(0, ONE, ["day"]),)))
 

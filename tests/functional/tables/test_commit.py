@@ -134,10 +134,12 @@ STAGED_OTHERWISE: list[tuple[Callable[[Declaration], Any], str]] = [
 @pytest.mark.parametrize(("change", "why"), STAGED_OTHERWISE, ids=["gone", "another size", "replaced"])
 def test_files_that_are_not_as_staged_stop_the_commit(lake: Lake, change: Callable[..., Any], why: str) -> None:
     lake.create(THREE)
-    write = lake.stage(7, THREE)
+    by_name = lake.format == "delta" and "now its files" in why  # no two tasks write a file of Delta's own
+    how: dict[str, Any] = {"mode": "upsert", "keys": ("id",)} if by_name else {"mode": "append"}
+    write = lake.stage(7, THREE, mode=how["mode"])
 
     with pytest.raises(TableError, match=why):
-        make(lake.commit("run/commit-0", replace(write, **change(write))))
+        make(lake.commit("run/commit-0", replace(write, **change(write)), **how))
 
     assert lake.rows() == THREE_ROWS
 
@@ -148,7 +150,9 @@ def test_another_type_in_one_shard_is_refused(lake: Lake, exists: bool) -> None:
         lake.create(THREE)
     planned = lake.commit("run/commit-0", lake.stage(0, THREE), lake.stage(5, rows_of(id=["4"], day=["c"])))
 
-    with pytest.raises(TableError, match=r"shard 5 has the column 'id' as string, .* as int64: cast it in the script"):
+    with pytest.raises(
+        TableError, match=r"shard 5 has the column 'id' as string, .* as (int64|bigint): cast it in the script"
+    ):
         make(planned)
 
     if exists:

@@ -75,6 +75,8 @@ def test_two_writes_of_a_shard_are_one_commit(lake: Lake, commit_run: CommitRun)
     assert lake.rows() == [(0,), (1,)]
 
 
+@pytest.mark.spark
+@pytest.mark.slow
 def test_each_table_gets_a_commit(delta: Lake, commit_run: CommitRun) -> None:
     other = replace(delta, place=f"{delta.place}/other")
     commit_run.fix(delta.planned(rows_of(id=[1])), other.planned(rows_of(id=[1])))

@@ -1,138 +1,336 @@
-"""What is Delta's own: a log with values of partitions and bounds of columns, and tables with demands."""
+"""Delta's tables of every kind, written by shards and their commit as by Spark itself; and what is refused."""
 
 import json
 import sys
 import time
-from datetime import UTC, date, datetime
-from decimal import Decimal
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.job import Job
 from sparklet.job.errors import CommitStateUnknownError, TableError
+from sparklet.job.session import session_options
 from sparklet.tables.commit import refusal
 from sparklet.tables.declaration import WRITABLE
 from sparklet.tables.delta import RETENTION, DeltaLakeTable
+from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
-from tests.functional.tables.making import make
+from tests.functional.tables.making import make, once_loaded
+from tests.functional.tables.shards import Shards
+
+pytestmark = [*SESSION_HERE, pytest.mark.stack]
+REBASED = {"spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED"}
 
 
-def statistics(lake: Lake) -> dict[str, Any]:
-    """What the log says of the one file of the first version."""
-    log = Path(lake.delta, "_delta_log", f"{0:020d}.json").read_text()
-    (added,) = [action["add"] for action in map(json.loads, log.splitlines()) if "add" in action]
-    return dict(json.loads(added["stats"]))
+class Tables:
+    """A table that shards write, and its twin, which Spark writes."""
+
+    def __init__(self, spark: SparkSession, folder: Path) -> None:
+        self.spark, self.folder, self.run = spark, folder, Shards(folder)
+        self.ours, self.twin = f"{folder}/ours", f"{folder}/twin"
+
+    @property
+    def name(self) -> str:
+        return f"delta:file://{self.ours}"
+
+    def sql(self, *statements: str) -> None:
+        """Statements for both, in which TABLE is the table."""
+        for statement in statements:
+            for place in (self.ours, self.twin):
+                self.spark.sql(statement.replace("TABLE_", f"delta.`{place}`"))
+
+    def append(self, *queries: str, **how: Any) -> None:
+        """A shard for each query; Spark appends them one after the other."""
+        frames = [self.spark.sql(query) for query in queries]
+        self.run.stage(lambda job, frame: job.append(frame, self.name, **how), *frames)
+        for frame in frames:
+            writer = frame.write.format("delta").mode("append").option("mergeSchema", how.get("merge_schema", False))
+            with session_options(self.spark, REBASED):
+                writer.partitionBy(*filter(None, [how.get("partition_by")])).save(self.twin)
+
+    def upsert(self, query: str, key: str, columns: str) -> None:
+        frame = self.spark.sql(query)
+        self.run.stage(lambda job, each: job.upsert(each, self.name, keys=key), frame)
+        frame.createOrReplaceTempView("changes")
+        sets = ", ".join(f"{each} = s.{each}" for each in columns.split(", "))
+        values = ", ".join(f"s.{each}" for each in columns.split(", "))
+        self.spark.sql(
+            f"MERGE INTO delta.`{self.twin}` t USING changes s ON t.{key} = s.{key} "
+            f"WHEN MATCHED THEN UPDATE SET {sets} WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"
+        )
+
+    def rows(self, place: str = "", zone: str = "UTC") -> list[str]:
+        with session_options(self.spark, {"spark.sql.session.timeZone": zone}):
+            frame = self.spark.read.format("delta").load(place or self.ours)
+            return sorted(row[0] for row in frame.selectExpr("to_json(struct(*))").collect())
+
+    def compare(self) -> list[str]:
+        """Our rows, which are the twin's in two time zones, as are schema, partitions and properties."""
+        for zone in ("UTC", "America/New_York"):
+            assert self.rows(self.ours, zone) == self.rows(self.twin, zone)
+        ours, twin = (
+            self.spark.sql(f"DESCRIBE DETAIL delta.`{place}`")
+            .select("partitionColumns", "clusteringColumns", "tableFeatures")
+            .first()
+            for place in (self.ours, self.twin)
+        )
+        assert ours == twin
+        return self.rows()
 
 
-def test_a_new_table_is_partitioned(delta: Lake) -> None:
-    rows = rows_of(id=[1, 2, 3], day=[date(2013, 1, 1), None, date(2013, 1, 1)])
-    planned = delta.commit(
-        "run/commit-0", delta.stage(0, rows, ["day"]), partition_by=("day",), partition_types=("date",)
+@pytest.fixture
+def tables(spark: SparkSession, tmp_path: Path) -> Tables:
+    return Tables(spark, tmp_path)
+
+
+# --- values that own code once got wrong ---
+
+
+def test_times_that_partition_a_table_have_a_zone(tables: Tables) -> None:
+    tables.append("SELECT id, timestamp'2026-01-15 10:00:00' ts FROM range(3)", partition_by="ts")
+    tables.run.commit()
+
+    assert len(tables.compare()) == 3
+
+
+def test_dates_beyond_what_python_holds(tables: Tables) -> None:
+    ages = "SELECT 1 AS id, CAST('+10000-01-01 00:00:00Z' AS TIMESTAMP) AS x, CAST('-0044-03-15' AS DATE) AS d"
+    tables.append("SELECT 0 AS id, current_timestamp() - INTERVAL 1 DAY AS x, date'2026-01-15' AS d LIMIT 0", ages)
+    tables.run.commit()
+
+    assert len(tables.compare()) == 1
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_two_names_that_differ_in_case_are_one_column(tables: Tables, exists: bool) -> None:
+    if exists:
+        tables.append("SELECT 0L AS id")
+        tables.run.commit()
+
+    tables.append("SELECT 1L AS id, 'n' AS Note", "SELECT 2L AS id, 'm' AS note", merge_schema=True)
+    tables.run.commit()
+
+    tables.compare()
+    found = DeltaTable(tables.ours).to_pyarrow_table(columns=["id", "Note"]).sort_by("id").to_pylist()
+    assert found[-2:] == [{"id": 1, "Note": "n"}, {"id": 2, "Note": "m"}]
+
+
+@pytest.mark.parametrize("of", ["DOUBLE", "FLOAT"])
+def test_keys_that_spark_has_for_equal_are_one(tables: Tables, of: str) -> None:
+    tables.append(f"SELECT CAST(k AS {of}) AS k, v FROM VALUES ('0.0', 'zero'), ('NaN', 'nan'), ('1', 'one') t(k, v)")
+    tables.run.commit()
+
+    tables.upsert(f"SELECT CAST(k AS {of}) AS k, v FROM VALUES ('-0.0', 'ZERO'), ('NaN', 'NAN') t(k, v)", "k", "k, v")
+    tables.run.commit()
+
+    assert len(tables.compare()) == 3
+
+
+def test_the_greatest_is_what_spark_has_for_greatest(tables: Tables) -> None:
+    """NaN; a row of the table with it is not replaced by a lesser one."""
+    rows = "SELECT CAST(id AS BIGINT) AS id, CAST(o AS DOUBLE) AS o, v FROM VALUES {} t(id, o, v)"
+    upsert: Callable[[Job, DataFrame], int] = lambda job, frame: job.upsert(  # noqa: E731
+        frame, tables.name, keys="id", order_by="o"
+    )
+    for values in (
+        "(1, 'NaN', 'a'), (1, '9', 'b'), (2, null, 'a'), (2, '-Infinity', 'b')",
+        "(1, '5', 'c'), (2, '0', 'c')",
+    ):
+        tables.run.stage(upsert, tables.spark.sql(rows.format(values)))
+        tables.run.commit()
+
+    assert tables.rows() == ['{"id":1,"o":"NaN","v":"a"}', '{"id":2,"o":0.0,"v":"c"}']
+
+
+@pytest.mark.parametrize(
+    ("of", "old", "new"),
+    [("DOUBLE", "NaN", "NaN"), ("DECIMAL(24, 4)", "12345678901234567890.1234", "12345678901234567890.1234")],
+)
+def test_partitions_are_overwritten_whatever_their_values(tables: Tables, of: str, old: str, new: str) -> None:
+    tables.append(f"SELECT id, CAST('{old}' AS {of}) AS p FROM range(2)", partition_by="p")
+    tables.run.commit()
+
+    frame = tables.spark.sql(f"SELECT 9L AS id, CAST('{new}' AS {of}) AS p")
+    tables.run.stage(lambda job, each: job.overwrite_partitions(each, tables.name), frame)
+    tables.run.commit()
+
+    assert [json.loads(row)["id"] for row in tables.rows()] == [9]
+
+
+# --- kinds of tables ---
+
+KINDS: Mapping[str, str] = {
+    "with times of commits": "TBLPROPERTIES ('delta.enableInCommitTimestamps' = 'true')",
+    "mapped columns": "TBLPROPERTIES ('delta.columnMapping.mode' = 'name', 'delta.enableDeletionVectors' = 'true')",
+    "all that can be together": (
+        "CLUSTER BY (id) TBLPROPERTIES ('delta.columnMapping.mode' = 'id', 'delta.enableRowTracking' = 'true', "
+        "'delta.enableDeletionVectors' = 'true', 'delta.enableChangeDataFeed' = 'true', 'delta.feature.v2Checkpoint' = "
+        "'supported', 'delta.enableTypeWidening' = 'true')"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_table_is_written_as_by_spark(tables: Tables, kind: str) -> None:
+    tables.sql(f"CREATE TABLE TABLE_ (id BIGINT, v STRING) USING delta {KINDS[kind]}")
+
+    tables.append("SELECT 1L AS id, 'a' AS v", "SELECT 2L AS id, 'b' AS v")
+    tables.run.commit()
+    tables.upsert("SELECT * FROM VALUES (2L, 'B'), (3L, 'c') t(id, v)", "id", "id, v")
+    tables.run.commit()
+    tables.append(
+        "SELECT 4L AS id, 'd' AS v, 1.5D AS more", "SELECT 5L AS id, 'e' AS v, 2.5D AS more", merge_schema=True
+    )
+    tables.run.commit()
+
+    assert len(tables.compare()) == 5
+
+
+def computed(tables: Tables) -> None:
+    """A table of columns that Delta itself fills, which SQL cannot make by its place."""
+    builder: Any = tables.spark._jvm.io.delta.tables.DeltaTable
+    session = tables.spark._jsparkSession
+    for place in (tables.ours, tables.twin):
+        column = lambda name, type_: builder.columnBuilder(session, name).dataType(type_)  # noqa: E731
+        made = builder.create(session).location(place).addColumn(column("id", "BIGINT").build())
+        made = made.addColumn(column("twice", "BIGINT").generatedAlwaysAs("id * 2").build())
+        made.addColumn(column("n", "BIGINT").generatedAlwaysAsIdentity().build()).execute()
+
+
+def test_columns_that_delta_fills(tables: Tables) -> None:
+    """An identity column's numbers are drawn by the commit, for the rows of all shards."""
+    computed(tables)
+
+    tables.append("SELECT 1L AS id", "SELECT 2L AS id")
+    tables.run.commit()
+    tables.upsert("SELECT * FROM VALUES (2L), (3L) t(id)", "id", "id")
+    tables.run.commit()
+
+    found = sorted((json.loads(row) for row in tables.rows()), key=lambda row: int(row["id"]))
+    assert [(row["id"], row["twice"]) for row in found] == [(1, 2), (2, 4), (3, 6)]
+    assert len({row["n"] for row in found}) == 3
+
+
+def test_a_default_is_written_for_a_column_that_no_shard_has(tables: Tables) -> None:
+    tables.sql(
+        "CREATE TABLE TABLE_ (id BIGINT) USING delta TBLPROPERTIES ('delta.feature.allowColumnDefaults' = 'supported')",
+        "ALTER TABLE TABLE_ ADD COLUMN v STRING",
+        "ALTER TABLE TABLE_ ALTER COLUMN v SET DEFAULT 'none'",
     )
 
-    make(planned)
+    tables.append("SELECT 1L AS id", "SELECT 2L AS id, 'given' AS v")
+    tables.run.commit()
 
-    assert make(planned).already
-    assert delta.read().schema.field("day").type == pa.date32()
-    assert delta.rows("id", "day") == [(1, date(2013, 1, 1)), (2, None), (3, date(2013, 1, 1))]
-
-
-def test_a_reader_needs_the_last_ten_versions_at_most(delta: Lake) -> None:
-    commits = [delta.planned(rows_of(id=[n]), number=n) for n in range(12)]
-
-    versions = [make(each).version for each in commits]
-
-    log = Path(delta.delta, "_delta_log")
-    for older in range(10):  # as Spark's clean-up deletes what a checkpoint holds
-        (log / f"{older:020d}.json").unlink()
-    assert versions == [str(n) for n in range(12)]
-    assert all(make(each).already for each in commits)
-    assert delta.rows("id") == [(n,) for n in range(12)]
+    assert len(tables.compare()) == 2
 
 
-def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sparklet.tables.iceberg", raising=False)
-    monkeypatch.setitem(sys.modules, "pyiceberg", None)
-
-    make(delta.planned(rows_of(id=[1])))
-
-    assert delta.rows("id") == [(1,)]
+# --- what a table demands ---
 
 
-def test_nobody_guesses_the_type_of_a_partition(delta: Lake) -> None:
-    write = delta.stage(0, rows_of(id=[1], day=["007"]), ["day"])
+def test_a_row_that_the_table_refuses_fails_its_shard(tables: Tables) -> None:
+    tables.sql(
+        "CREATE TABLE TABLE_ (id BIGINT NOT NULL) USING delta", "ALTER TABLE TABLE_ ADD CONSTRAINT up CHECK (id > 0)"
+    )
+    append: Callable[[Job, DataFrame], int] = lambda job, frame: job.append(frame, tables.name)  # noqa: E731
+    tables.run.stage(append, tables.spark.range(1, 3))
 
-    with pytest.raises(TableError, match="cannot be partitioned by 'day', whose type is unknown"):
-        make(delta.commit("run/commit-0", write, partition_by=("day",)))
+    with pytest.raises((PySparkException, Py4JJavaError), match=r"CHECK constraint up"):
+        tables.run.stage(append, tables.spark.range(-1, 0))
+    tables.run.commit()
+
+    assert len(tables.rows()) == 2
 
 
-def test_the_log_has_bounds_of_columns(delta: Lake) -> None:
-    time = datetime(2013, 1, 1, 5, 0, 0, 123456, UTC)
-    rows = pa.table(
-        {
-            "id": [3, 1, None],
-            "name": ["b", "a" * 65, "z" * 65],
-            "at": pa.array([time, None, time], pa.timestamp("us", "UTC")),
-            "price": [Decimal("-1.20"), Decimal("2.50"), None],
-            "late": [True, None, False],
-            "nothing": pa.array([None, None, None], pa.string()),
-            "raw": [b"x", None, b"y"],
-            "inner": [{"x": 1}, None, None],
-        }
+def test_a_demand_that_is_made_meanwhile_holds_for_staged_rows(tables: Tables) -> None:
+    tables.sql("CREATE TABLE TABLE_ (id BIGINT) USING delta")
+    append: Callable[[Job, DataFrame], int] = lambda job, frame: job.append(frame, tables.name)  # noqa: E731
+    tables.run.stage(append, tables.spark.range(1, 3), tables.spark.range(-1, 0))
+    staged = list(tables.run.declared)
+    tables.sql("ALTER TABLE TABLE_ ADD CONSTRAINT up CHECK (id > 0)")
+
+    with pytest.raises(TableError, match=r"rows of shard 0 and shard 1 that were staged for another state .*CHECK"):
+        tables.run.commit()
+    tables.run.declared = staged[:1]
+    tables.run.commit()
+
+    assert len(tables.rows()) == 2
+
+
+def test_columns_that_others_rename_drop_and_add_meanwhile(tables: Tables) -> None:
+    tables.sql(
+        "CREATE TABLE TABLE_ (id BIGINT, a STRING, b STRING) USING delta "
+        "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
+    )
+    append: Callable[[Job, DataFrame], int] = lambda job, frame: job.append(frame, tables.name)  # noqa: E731
+    tables.run.stage(append, tables.spark.sql("SELECT 1L AS id, 'a' AS a, 'b' AS b"))
+    tables.sql(
+        "ALTER TABLE TABLE_ RENAME COLUMN a TO c",
+        "ALTER TABLE TABLE_ DROP COLUMN b",
+        "ALTER TABLE TABLE_ ADD COLUMN a STRING",
     )
 
-    make(delta.planned(rows))
+    tables.run.commit()
 
-    known = statistics(delta)
-    stamp = "2013-01-01T05:00:00.123456Z"
-    assert known["minValues"] == {"id": 1, "name": "a" * 64, "at": stamp, "price": -1.2, "late": False}
-    assert known["maxValues"] == {"id": 3, "name": "z" * 64 + "\U0010ffff", "at": stamp, "price": 2.5, "late": True}
-    assert known["nullCount"] == {"id": 1, "name": 0, "at": 1, "price": 1, "late": 1, "nothing": 3}
+    assert tables.rows() == ['{"id":1,"c":"a"}']
 
 
-@pytest.mark.parametrize("name", ["share", "price"])
-def test_a_column_without_bounds_skips_no_file(delta: Lake, name: str) -> None:
-    prices = pa.array([Decimal("12345678901234567.89"), Decimal("1.00"), None], pa.decimal128(20, 2))
-    rows = {"share": pa.array([0.5, float("inf"), None]), "price": prices}
+def test_a_column_that_has_become_wider_meanwhile(tables: Tables) -> None:
+    tables.sql("CREATE TABLE TABLE_ (id SMALLINT) USING delta TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
+    tables.run.stage(lambda job, frame: job.append(frame, tables.name), tables.spark.sql("SELECT 1S AS id"))
+    tables.sql("ALTER TABLE TABLE_ ALTER COLUMN id TYPE INT")
 
-    make(delta.planned(pa.table({"id": [1, 2, 3], name: rows[name]})))
+    tables.run.commit()
 
-    found = DeltaTable(delta.delta).to_pyarrow_table(filters=[(name, ">=", rows[name][1].as_py())])
-    assert found.num_rows >= 1
-    assert statistics(delta) == {"numRecords": 3}
+    assert tables.rows() == ['{"id":1}']
 
 
-OF_READERS = {"catalogManaged", "columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint"}
-FEATURES = [
-    *("catalogManaged", "clustering", "domainMetadata", "identityColumns"),
-    *("inCommitTimestamp", "rowTracking", "typeWidening", "new"),
-]
-
-
-@pytest.mark.parametrize("mode", ["append", "upsert"])
-@pytest.mark.parametrize("feature", [*FEATURES, *WRITABLE])
-def test_a_feature_that_cannot_be_written_is_named(delta: Lake, feature: str, mode: str) -> None:
-    """At once, not as a conflict that is tried again for two minutes; what is not refused can be written."""
+def test_columns_that_others_add_while_a_commit_is_made(delta: Lake) -> None:
     delta.create(rows_of(id=[0]))
-    readers = {"readerFeatures": [feature]} if feature in OF_READERS else {}
+    planned = delta.planned(rows_of(id=[1], a=["a"]), merge_schema=True)
+
+    with once_loaded(lambda: make(delta.planned(rows_of(id=[2], b=["b"]), merge_schema=True, number=1))):
+        make(planned)
+
+    assert delta.rows("id", "a", "b") == [(0, None, None), (1, "a", None), (2, None, "b")]
+
+
+# --- what is refused ---
+
+
+def test_an_append_only_table_keeps_its_rows(delta: Lake) -> None:
+    write_deltalake(delta.delta, rows_of(id=[1]), configuration={"delta.appendOnly": "true"})
+
+    with pytest.raises(TableError, match=r"delta\.appendOnly"):
+        make(delta.planned(rows_of(id=[1]), mode="upsert", keys=("id",)))
+
+
+@pytest.mark.parametrize("feature", ["catalogManaged", "newer"])
+def test_a_feature_that_delta_does_not_write_is_refused(delta: Lake, feature: str) -> None:
+    delta.create(rows_of(id=[0]))
+    planned = delta.planned(rows_of(id=[1]))
+    readers = {"readerFeatures": [feature]} if feature == "catalogManaged" else {}
     protocol = {"minReaderVersion": 3 if readers else 1, "minWriterVersion": 7, "writerFeatures": [feature], **readers}
     actions = {"commitInfo": {"timestamp": 1763840000000, "operation": "ALTER"}}, {"protocol": protocol}
-    log = Path(delta.delta, "_delta_log", f"{1:020d}.json")
-    log.write_text("\n".join(map(json.dumps, actions)))
-    planned = delta.planned(rows_of(id=[1]), mode=mode, keys=("id",) if mode == "upsert" else ())
+    Path(delta.delta, "_delta_log", f"{1:020d}.json").write_text("\n".join(map(json.dumps, actions)))
 
-    told = refusal(str(delta.table), "")
-
-    if feature in FEATURES:
-        assert f"has {feature}, which Sparklet cannot write" in told and f"DROP FEATURE {feature}" in told
-        with pytest.raises(TableError, match=f"has {feature}"):
-            make(planned)
-    else:
-        assert not told
+    assert f"has {feature}, which Sparklet cannot write" in refusal(str(delta.table), "")
+    with pytest.raises(TableError, match="feature"):
         make(planned)
+
+
+def test_the_plan_refuses_nothing_that_delta_writes(delta: Lake) -> None:
+    delta.create(rows_of(id=[0]))
+    protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": sorted(WRITABLE)}
+    actions = {"commitInfo": {"timestamp": 1763840000000, "operation": "ALTER"}}, {"protocol": protocol}
+    Path(delta.delta, "_delta_log", f"{1:020d}.json").write_text("\n".join(map(json.dumps, actions)))
+
+    assert refusal(str(delta.table), "") == ""
 
 
 @pytest.mark.parametrize("the_log_has_it", [True, False])
@@ -154,25 +352,13 @@ def test_what_the_table_may_have_forgotten_is_refused(
     assert delta.rows() == [(0,), (2,)]
 
 
-@pytest.mark.parametrize(
-    ("setting", "mode", "why"),
-    [
-        ({"delta.appendOnly": "true"}, "upsert", r"unset delta\.appendOnly"),
-        ({}, "append", r"has delta\.constraints\.positive, which Sparklet's append"),
-        ({"delta.columnMapping.mode": "name"}, "append", r"has delta\.columnMapping\.mode, which Sparklet's append"),
-    ],
-)
-def test_a_write_that_a_table_forbids_is_refused(delta: Lake, setting: dict[str, str], mode: str, why: str) -> None:
-    write_deltalake(delta.delta, rows_of(id=[1]), configuration=setting)
-    if not setting:
-        DeltaTable(delta.delta).alter.add_constraint({"positive": "id > 0"})
+def test_a_commit_needs_no_library_of_iceberg_and_no_delta_rs(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = delta.planned(rows_of(id=[1]))
+    monkeypatch.delitem(sys.modules, "sparklet.tables.iceberg", raising=False)
+    for name in ("pyiceberg", "deltalake"):
+        monkeypatch.setitem(sys.modules, name, None)
 
-    with pytest.raises(TableError, match=why):
-        make(delta.planned(rows_of(id=[1]), mode=mode, keys=("id",) if mode == "upsert" else ()))
+    make(planned)
 
-
-def test_files_lie_below_the_table(delta: Lake) -> None:
-    outside = delta.stage(2, rows_of(id=[1]), mode="upsert")
-
-    with pytest.raises(TableError, match=r"shard 2 staged .*, which is not below delta:"):
-        make(delta.commit("run/commit-0", outside))
+    monkeypatch.undo()
+    assert delta.rows("id") == [(1,)]

@@ -5,7 +5,6 @@ hear no answer, sleep and wake late. After each step the table holds, row by row
 refusal is right only where the model says so, and leaves the table as it was.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from pyspark.sql import SparkSession
 
-from tests.functional.job.conftest import session_here
 from tests.functional.tables.conftest import configure_catalog, sqlite
 from tests.functional.tables.lakes import Lake
 from tests.functional.tables.runs_of_table import Asked, Runs
@@ -176,17 +175,15 @@ FULL = pytest.param(2_000, 30, marks=[pytest.mark.campaign, pytest.mark.timeout(
 
 
 @pytest.mark.parametrize(("examples", "steps"), [pytest.param(10, 12, id="small"), FULL])
-@pytest.mark.parametrize("machine", [IcebergTables, Tables], ids=["iceberg", "delta"])
-def test_a_table_holds_what_the_model_says(machine: type[Tables], examples: int, steps: int) -> None:
+def test_an_iceberg_table_holds_what_the_model_says(examples: int, steps: int) -> None:
     """``make pytest ARGS='-n 0 -m campaign tests/functional/tables/test_model.py'``: full size, an hour and more."""
-    run(machine, examples, steps)
+    run(IcebergTables, examples, steps)
 
 
-@pytest.mark.campaign
 @pytest.mark.spark
-@pytest.mark.timeout(3600)
-def test_a_table_whose_checkpoints_spark_writes(jars: list[Path]) -> None:
-    extension = {"spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension"}
-    with session_here("tables", extension, {"SPARKLET_JARS": os.pathsep.join(map(str, jars))}) as session:
-        BesideSpark.spark = session
-        run(BesideSpark, 200, 15)
+@pytest.mark.slow
+@pytest.mark.parametrize(("examples", "steps"), [pytest.param(6, 10, id="small"), FULL])
+def test_a_delta_table_holds_what_the_model_says(spark: SparkSession, examples: int, steps: int) -> None:
+    """Spark writes the log's checkpoints, and forgets transactions that are too old, or have no date."""
+    BesideSpark.spark = spark
+    run(BesideSpark, examples, steps)

@@ -8,9 +8,12 @@ import pytest
 from deltalake import DeltaTable
 
 from sparklet.job.errors import CommitStateUnknownError
+from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
 from tests.functional.tables.test_chains import deliver, ids_of
+
+pytestmark = SESSION_HERE
 
 
 @pytest.fixture

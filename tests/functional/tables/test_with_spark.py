@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -12,12 +11,10 @@ import boto3
 import duckdb
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
-from sparklet.tables.delta import RETENTION
 from tests.functional.job.conftest import STACK
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 from tests.functional.tables.conftest import REGION
@@ -49,16 +46,13 @@ def at(microsecond: int) -> datetime:
     return datetime(2013, 1, 1, 5, 0, 0, microsecond, UTC)
 
 
-@pytest.mark.parametrize("lake", ["ice", "delta"], indirect=True)
-def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
-    lake.create(flights((0, "mon", at(0), "a")), by=["day"])
+def test_spark_reads_the_same_rows(jvm: WarmJvm, ice: Lake) -> None:
+    ice.create(flights((0, "mon", at(0), "a")), by=["day"])
     shards = flights((1, "mon", at(999_999), "b" * 70), (2, None, None, None)), flights((3, "a b/c:%", at(1), "c"))
-    make(lake.commit("run/commit-0", *(lake.stage(number, rows, ["day"]) for number, rows in enumerate(shards))))
+    make(ice.commit("run/commit-0", *(ice.stage(number, rows, ["day"]) for number, rows in enumerate(shards))))
     changes = flights((1, "tue", at(5), "d"), (4, None, at(5), "e"))
-    make(lake.planned(changes, number=1, mode="upsert", keys=("id",)))
-    place = lake.table.place
-    if lake.format == "iceberg":
-        place = lake.iceberg().metadata_location
+    make(ice.planned(changes, number=1, mode="upsert", keys=("id",)))
+    place = ice.iceberg().metadata_location
     conditions = {
         "true": [0, 1, 2, 3, 4],
         "day is null": [2, 4],
@@ -68,21 +62,9 @@ def test_spark_reads_the_same_rows(jvm: WarmJvm, lake: Lake) -> None:
         "at is null": [2],
     }
 
-    found = answers(jvm, *(("read", lake.format, place, condition, "id") for condition in conditions))
+    found = answers(jvm, *(("read", "iceberg", place, condition, "id") for condition in conditions))
 
     assert dict(zip(conditions, [sorted(id_ for (id_,) in rows) for rows in found], strict=True)) == conditions
-
-
-def test_sparks_checkpoint_of_delta_keeps_the_names(jvm: WarmJvm, delta: Lake) -> None:
-    """With a retention Spark drops names that are older, and those without a date."""
-    write_deltalake(delta.delta, flights((0, "mon", at(0), "a")), configuration={RETENTION: "interval 30 days"})
-    planned = delta.planned(flights((1, "tue", at(1), "b")), fixed_at_s=time.time())
-    make(planned)
-
-    answers(jvm, ("checkpoint", delta.table.place))
-
-    assert list(Path(delta.delta, "_delta_log").glob("*.checkpoint.parquet"))
-    assert make(planned).already
 
 
 READ = "read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"

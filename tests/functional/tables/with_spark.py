@@ -1,8 +1,8 @@
 """Does steps at tables with Spark, in a process of its own.
 
 As a script it has the steps, pickled, in its argument, and prints the answers as JSON. The steps:
-``("commit", commit)``, ``("append", table, folder)`` as a script outside of runs does, ``("checkpoint", place)`` as
-Spark makes Delta's, ``("read", format, place, condition, column, …)``.
+``("commit", commit)``, ``("append", table, folder)`` as a script outside of runs does,
+``("read", format, place, condition, column, …)``.
 """
 
 import json
@@ -37,9 +37,6 @@ def main() -> None:
         elif kind == "append":
             table, folder = arguments
             told.append(job.append(spark.read.parquet(folder), table))
-        elif kind == "checkpoint":
-            log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTable(spark._jsparkSession, *arguments)
-            told.append(log.checkpoint())
         else:
             format_, place, condition, *columns = arguments
             told.append(spark.read.format(format_).load(place).where(condition).select(*columns).collect())

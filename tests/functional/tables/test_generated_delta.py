@@ -1,0 +1,145 @@
+"""A run's table and one that a plain Spark job writes: the same for Spark, and for delta-rs, in two time zones.
+
+``make pytest`` tries a dozen tables, always the same; ``SPARKLET_FOLDERS=500`` more, each ``SPARKLET_SEED`` others.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, Phase, event, given, seed, settings
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession, functions
+
+from sparklet.job import Job
+from sparklet.job.errors import SparkletError
+from sparklet.job.session import session_options
+from sparklet.tables.declaration import PARQUET
+from tests.functional.job.conftest import SESSION_HERE
+from tests.functional.tables.generated import FOLDERS, NAMES, SCALARS, SEED, TYPES, Case, Column, cases, quoted
+from tests.functional.tables.shards import Shards
+
+pytestmark = [*SESSION_HERE, pytest.mark.stack]
+ZONES = ("UTC", "America/New_York")
+TRIALS = settings(
+    max_examples=FOLDERS,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+
+
+def partitions(column: Column) -> Sequence[str]:
+    return [quoted(column.name)] if column.type in SCALARS else []
+
+
+def by_spark(spark: SparkSession, table: str, case: Case) -> None:
+    """What a user writes who has one job."""
+    frames = [spark.sql(shard.sql) for shard in case.shards]
+    rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
+    writer = rows.write.format("delta").option("mergeSchema", str(case.merge_schema).lower())
+    exists = DeltaTable.is_deltatable(table)
+    if case.mode == "upsert":
+        greatest = "" if case.order_by is None else f" ORDER BY {quoted(case.order_by)} DESC NULLS LAST"
+        rows.createOrReplaceTempView("staged")
+        number = f"row_number() OVER (PARTITION BY {quoted(case.key)}{greatest or ' ORDER BY 1'}) AS rank_here"
+        rows = spark.sql(f"SELECT *, {number} FROM staged").where("rank_here = 1").drop("rank_here")
+        if exists:
+            rows.createOrReplaceTempView("changes")
+            key, order = quoted(case.key), quoted(case.order_by or "")
+            newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})" if case.order_by else ""
+            spark.sql(
+                f"MERGE INTO delta.`{table}` t USING changes s ON t.{key} = s.{key} "
+                f"WHEN MATCHED {newer} THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            )
+            return
+        writer = rows.write.format("delta")
+    if not exists:
+        writer = writer.partitionBy(*(text[1:-1].replace("``", "`") for text in case.by))
+    if case.mode == "overwrite_partitions":
+        writer = writer.mode("overwrite").option("partitionOverwriteMode", "dynamic")
+    else:
+        writer = writer.mode("append")
+    if rows.count():
+        writer.save(table)
+
+
+def by_shards(spark: SparkSession, table: str, case: Case, folder: Path) -> None:
+    by = [text[1:-1].replace("``", "`") for text in case.by]
+
+    def script(job: Job, frame: DataFrame) -> int:
+        how: dict[str, Any] = {"merge_schema": case.merge_schema, "partition_by": by}
+        if case.mode == "upsert":
+            return job.upsert(frame, f"delta:file://{table}", keys=case.key, order_by=case.order_by, **how)
+        return (job.append if case.mode == "append" else job.overwrite_partitions)(
+            frame, f"delta:file://{table}", **how
+        )
+
+    run = Shards(folder)
+    run.stage(script, *(spark.sql(shard.sql) for shard in case.shards))
+    run.commit()
+
+
+def seen_by_spark(spark: SparkSession, table: str) -> Any:
+    frame = spark.read.format("delta").load(table)
+    columns = [functions.col(quoted(name)) for name in sorted(frame.columns)]
+    rows = sorted(row[0] for row in frame.select(functions.to_json(functions.struct(*columns))).collect())
+    details = spark.sql(f"DESCRIBE DETAIL delta.`{table}`").select("partitionColumns", "properties", "tableFeatures")
+    return rows, sorted(frame.schema.jsonValue()["fields"], key=str), details.first()
+
+
+def seen_by_delta_rs(table: str) -> Any:
+    """Dates as their days, and times as their microseconds, since Python lacks those beyond the year 9999.
+
+    Of partitions it reads no such date, and no negative decimal of more than 18 digits: then its error.
+    """
+    plain = {pa.date32(): pa.int32(), pa.timestamp("us"): pa.int64(), pa.timestamp("us", "UTC"): pa.int64()}
+    try:
+        found = DeltaTable(table).to_pyarrow_table()
+    except ValueError as error:
+        return str(error)
+    columns = {name: found[name].combine_chunks() for name in sorted(found.column_names)}
+    lists = [
+        (column.cast(plain[t]) if (t := column.type) in plain else column).to_pylist() for column in columns.values()
+    ]
+    return found.schema.names and sorted(map(repr, zip(*lists, strict=True)))
+
+
+@seed(SEED)
+@TRIALS
+@given(case=cases(TYPES, [name for name in NAMES if "`" not in name], partitions))  # Delta's MERGE refuses it
+def test_shards_write_what_one_job_writes(
+    spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, case: Case
+) -> None:
+    folder = tmp_path_factory.mktemp("generated")
+    plain, ours = f"{folder}/plain", f"{folder}/ours"
+    by = [text[1:-1].replace("``", "`") for text in case.by]
+    event(f"{case.mode} {'exists' if case.first else 'is new'}")
+    try:
+        with session_options(spark, PARQUET):  # which differ from Spark's own for files only
+            for table in (plain, ours):
+                if case.first:
+                    spark.sql(case.first.sql).write.format("delta").partitionBy(*by).save(table)
+            by_spark(spark, plain, case)
+    except (PySparkException, Py4JJavaError) as error:
+        with pytest.raises((SparkletError, PySparkException, Py4JJavaError)):
+            by_shards(spark, ours, case, folder)
+        event(f"refused: {str(error)[:60]}")
+        return
+    by_shards(spark, ours, case, folder)
+    if not DeltaTable.is_deltatable(plain):
+        assert not DeltaTable.is_deltatable(ours)
+        return
+    for zone in ZONES:
+        spark.conf.set("spark.sql.session.timeZone", zone)
+        try:
+            assert seen_by_spark(spark, ours) == seen_by_spark(spark, plain), case
+        finally:
+            spark.conf.set("spark.sql.session.timeZone", "UTC")
+    assert seen_by_delta_rs(ours) == seen_by_delta_rs(plain), case
