@@ -34,6 +34,7 @@ PARQUET = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
 }
 """Options of the session for files of tables."""
+HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties
 ICEBERG_VERSION = 2  # the newest that pyiceberg writes
 NAME_MAPPING = "schema.name-mapping.default"  # the property that gives ids to files without
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
@@ -138,6 +139,22 @@ def refuse_iceberg(table: Table, version: int) -> None:
     """TableError if a table of Iceberg has a format version that pyiceberg cannot write."""
     if version > ICEBERG_VERSION:
         _refuse(table, f"format version {version}", f"make it anew with 'format-version'='{ICEBERG_VERSION}'")
+
+
+def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[str, str]) -> None:
+    """TableError if Hudi would not do what an upsert asks for, by the table's hoodie.properties."""
+    if write.mode != "upsert":
+        return
+    named = (properties.get(f"hoodie.table.{name}") for name in ("ordering.fields", "precombine.field"))
+    order = next(filter(None, named), "")
+    if order and order != write.order_by and properties.get("hoodie.record.merge.mode") != "COMMIT_TIME_ORDERING":
+        raise TableError(
+            f"{table} has the precombine field {order}, by which Hudi may drop the new row of a key: pass "
+            f"order_by={order!r}, or make a table with the merge mode COMMIT_TIME_ORDERING"
+        )
+    keys, by = (set(filter(None, properties.get(f"hoodie.table.{name}.fields", "").split(","))) for name in HUDI_FIELDS)
+    if keys and keys - by != set(write.keys) - by:
+        raise TableError(f"{table} has the record key {', '.join(sorted(keys))}: pass keys={sorted(keys)!r}")
 
 
 def check_name_mapping(table: str, mapping: str | None, ids: Collection[int]) -> None:

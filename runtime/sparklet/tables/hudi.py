@@ -28,18 +28,20 @@ from deltalake.schema import PrimitiveType
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
-from pyspark.sql import SparkSession, Window, functions
+from pyspark.sql import SparkSession, functions
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import hadoop_path
 from sparklet.tables.chains import CHAIN
-from sparklet.tables.declaration import Commit
-from sparklet.tables.staged_files import Staged, agreed_schema, delta_place, read_changes, read_footers
+from sparklet.tables.changes import last_rows
+from sparklet.tables.declaration import Commit, refuse_hudi
+from sparklet.tables.staged_files import Staged, agreed_schema, delta_place, read_footers
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 LEASE, LEASE_S, MAX_WAIT_S = "lease", 30.0, 300.0
 OPERATION = "hoodie.datasource.write.operation"
+GLOBAL = {"hoodie.index.type": "GLOBAL_SIMPLE", "hoodie.simple.index.update.partition.path": "true"}
 OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
 
 
@@ -107,6 +109,8 @@ class HudiTable:
                 frame = frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
                 columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
+                properties = table.getTableConfig().getProps()
+                refuse_hudi(commit.table, commit, {str(key): str(properties[key]) for key in properties})
             staged = read()
             schema = agreed_schema(commit, staged, columns)
             rows = self.new_rows(commit, staged, schema, frame, by)
@@ -171,18 +175,28 @@ class HudiTable:
         """The rows to write, as a DataFrame; ``there``: the table's rows."""
         rows = self._read(staged, schema)
         if commit.mode == "upsert":
-            named = [name for name in (*commit.keys, commit.order_by) if name]
-            read_changes(commit, staged, schema.empty_table().select(named).schema)  # an error if a key is there twice
+            whole_run = self._read([*staged, *read_footers(commit.earlier)], schema) if commit.earlier else None
+            return self._changes(commit, last_rows(commit, rows, whole_run), there)
         if commit.mode == "overwrite_partitions" and (earlier := read_footers(commit.earlier)):
             touched, before = rows.select(*by).distinct(), self._read(earlier, schema)
             same = [before[name].eqNullSafe(touched[name]) for name in by]
             return rows.union(before.join(touched, same, "left_semi") if by else before)
-        if commit.order_by is None:
-            return rows
-        window = Window.partitionBy(*commit.keys).orderBy(functions.desc_nulls_last(commit.order_by))
-        number = functions.row_number().over(window)
-        newest = rows.withColumn("_sparklet_row", number).where("_sparklet_row = 1").drop("_sparklet_row")
-        if there is None or commit.order_by not in there.columns:
+        return rows
+
+    def _changes(self, commit: Commit, newest: Any, there: Any | None) -> Any:
+        """The rows without those that are older than the table's; with its own keys where Spark has them for equal.
+
+        Hudi compares keys as texts: -0.0 is another than 0.0.
+        """
+        floats = [name for name, type_ in newest.dtypes if name in commit.keys and type_ in ("float", "double")]
+        if floats and there is not None:
+            groups = [functions.col(name).alias(f"_sparklet_{name}") for name in commit.keys]
+            known = there.groupBy(*groups).agg(*(functions.first(name).alias(f"_own_{name}") for name in floats))
+            same = [newest[name] == known[f"_sparklet_{name}"] for name in commit.keys]
+            own = {name: functions.coalesce(f"_own_{name}", newest[name]) for name in floats}
+            columns = [own.get(name, newest[name]).alias(name) for name in newest.columns]
+            newest = newest.join(known, same, "left").select(*columns)
+        if commit.order_by is None or there is None or commit.order_by not in there.columns:
             return newest
         old, new = there[commit.order_by], newest[commit.order_by]
         is_older = functions.coalesce(old > new, old.isNotNull())
@@ -253,6 +267,7 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
     }
     if table is not None:
         config = table.getTableConfig()
+        by = [str(name) for name in config.getPartitionFields().orElse(None) or ()]
         has_metadata = not config.getMetadataPartitions().isEmpty()
         return {
             **options,
@@ -260,6 +275,8 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
             "hoodie.metadata.enable": str(has_metadata).lower(),
             "hoodie.datasource.write.reconcile.schema": "true",
             "hoodie.compact.inline": str(config.getTableType().name() == "MERGE_ON_READ").lower(),
+            # Else a key that comes with another partition's value would be there twice.
+            **({} if set(by).issubset(commit.keys) else GLOBAL),
         }
     return {
         **options,

@@ -17,7 +17,7 @@ from pyspark.sql.types import StructType
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import DELTA, ICEBERG, backquoted, has_class
+from sparklet.job.session import DELTA, ICEBERG, backquoted, hadoop_path, has_class, stored_text
 from sparklet.tables.columns import column_ids
 from sparklet.tables.declaration import (
     NAME_MAPPING,
@@ -26,6 +26,7 @@ from sparklet.tables.declaration import (
     IdsOf,
     check_name_mapping,
     refuse_delta,
+    refuse_hudi,
     refuse_iceberg,
 )
 from sparklet.tables.delta import is_described, refusals, wanted
@@ -68,6 +69,7 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     """
     spark, table, partition_by = frame.sparkSession, write.table, write.partition_by
     if table.format == "hudi":  # the commit writes its rows, and reads its schema
+        refuse_hudi(table, write, _hudi_properties(spark, table.place))
         return Layout(table.place, None)
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
@@ -91,6 +93,13 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
         schema, columns = _python_schema(snapshot.schema()), snapshot.metadata().partitionColumns()
     names = [columns.apply(index) for index in range(columns.length())]
     return Layout(table.place, wanted(schema, frame), tuple(map(Partition, names)), is_described(schema, frame))
+
+
+def _hudi_properties(spark: SparkSession, place: str) -> dict[str, str]:
+    """A Hudi table's own properties; none without a table."""
+    path, files = hadoop_path(spark, uri := f"{place}/.hoodie/hoodie.properties")
+    lines = stored_text(spark, uri).splitlines() if files.exists(path) else []
+    return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
 
 
 def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:

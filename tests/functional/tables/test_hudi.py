@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
+from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.tables import hudi as committer
 from sparklet.tables.commit import commit
@@ -251,6 +252,55 @@ def test_upserts_and_overwritten_partitions(hudi: HudiLake) -> None:
     hudi.make(replace(hudi.planned(dated((10, "b", 10)), **by_day), commit_id="another/commit-0"))
     hudi.make(hudi.planned(dated((8, "a", 8)), number=5, earlier=overwrite.writes, **by_day))
     assert hudi.rows(*columns) == [(8, "a", 8), (10, "b", 10)], "the redrive has left b alone"
+
+
+def test_a_key_in_another_partition_is_moved(hudi: HudiLake) -> None:
+    """Unless the partition is a part of the key."""
+    keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "partition_by": ("day",)}
+    hudi.make(hudi.planned(dated((1, "a", 1), (2, "a", 1)), **keyed))
+
+    hudi.make(hudi.planned(dated((1, "b", 2), (3, "b", 2)), number=1, **keyed))
+    assert hudi.rows("id", "day", "version") == [(1, "b", 2), (2, "a", 1), (3, "b", 2)]
+
+    hudi.make(hudi.planned(dated((2, "b", 3)), number=2, **{**keyed, "keys": ("id", "day")}))
+    assert hudi.rows("id", "day", "version") == [(1, "b", 2), (2, "a", 1), (2, "b", 3), (3, "b", 2)]
+
+
+def test_an_order_of_the_table_s_own_is_not_ignored(hudi: HudiLake) -> None:
+    """Hudi would drop the new row if its field were less, without a word."""
+    options = {"hoodie.table.name": "t", "hoodie.datasource.write.recordkey.field": "id"}
+    options |= {"hoodie.datasource.write.precombine.field": "version", "hoodie.metadata.enable": "false"}
+    rows = hudi.spark.sql("SELECT 1L AS id, 'a' AS day, 5L AS version")
+    rows.write.format("hudi").options(**options).save(hudi.table.place)
+    older = dated((1, "new", 4))
+    keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
+
+    ways: list[dict[str, Any]] = [{}, {"order_by": "day"}]
+    for refused in ways:
+        with pytest.raises(TableError, match=r"has the precombine field version, .* pass order_by='version'"):
+            hudi.make(hudi.planned(older, **keyed, **refused))
+        with pytest.raises(TableError, match="has the precombine field version"):
+            Job().upsert(hudi.spark.sql("SELECT 1L AS id, 'a' AS day"), str(hudi.table), keys="id", **refused)
+    hudi.make(hudi.planned(older, **keyed, order_by="version"))
+    assert hudi.rows("id", "day", "version") == [(1, "a", 5)]
+    hudi.make(hudi.planned(dated((1, "new", 6)), number=1, **keyed, order_by="version"))
+    assert hudi.rows("id", "day", "version") == [(1, "new", 6)]
+    with pytest.raises(TableError, match="has the record key id: pass keys="):
+        hudi.make(hudi.planned(older, number=2, mode="upsert", keys=("day",), order_by="version"))
+
+
+@pytest.mark.parametrize(("old", "new"), [(0.0, -0.0), (-0.0, 0.0)])
+def test_keys_that_spark_has_for_equal_are_one(hudi: HudiLake, old: float, new: float) -> None:
+    hudi.make(hudi.planned(rows_of(k=[old, float("nan"), 1.0], v=["a", "a", "a"]), mode="upsert", keys=("k",)))
+
+    changes = rows_of(k=[new, float("nan"), 2.0], v=["b", "b", "b"])
+    hudi.make(hudi.planned(changes, number=1, mode="upsert", keys=("k",)))
+
+    assert sorted(map(repr, hudi.rows("k", "v"))) == sorted(
+        map(repr, [(old, "b"), (float("nan"), "b"), (1.0, "a"), (2.0, "b")])
+    )
+    with pytest.raises(TableError, match=r"the key k=.* is twice"):
+        hudi.make(hudi.planned(rows_of(k=[0.0, -0.0], v=["c", "c"]), number=2, mode="upsert", keys=("k",)))
 
 
 def test_two_workers_write_at_once(hudi: HudiLake, jvm: WarmJvm) -> None:
