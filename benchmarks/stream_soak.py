@@ -391,7 +391,7 @@ def _expire(table: str) -> None:
     """Forget snapshots of more than a minute ago, beside other writers; whoever streams into Iceberg has to."""
     from pyiceberg.exceptions import CommitFailedException
 
-    from sparklet.tables.iceberg import load
+    from sparklet.tables.pyiceberg_catalog import load
 
     with suppress(CommitFailedException):  # another has committed meanwhile
         old = datetime.now(UTC) - timedelta(minutes=1)

@@ -1,7 +1,7 @@
 """How do concurrent committers get along? 1 to 8 processes commit to one table at once, each several times.
 
 They use the committer's own code, as scripts do with ``commit="direct"``, on small Parquet files that lie there
-already; Delta's are processes with a JVM, whose start counts. A try that another committer overtook is a conflict: it
+already; they are processes with a JVM, whose start counts. A try that another committer overtook is a conflict: it
 looks the id up, and tries again.
 
     python -m benchmarks.chaos.committers [--committers 1 2 4 8] [--commits 5] [--rounds 5] [--out …]
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -38,6 +39,7 @@ from sparklet.local.spark_installation import jar_cache, stack_file
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Declaration
 from sparklet.tables.delta import stage
+from sparklet.tables.layout import layout_of
 from tests.stand_ins.ministack import ministack
 
 TRIED = {"delta": "PUT Delta log", "iceberg": "PUT Iceberg metadata"}  # what each try of a commit writes
@@ -57,7 +59,7 @@ def main() -> None:
         _commit(options.child[0], int(options.child[1]), int(options.child[2]))
         return
     free_of_aws()
-    jars = ensure_jars(stack_file(), jar_cache(), ["s3a", "delta"], progress=print)
+    jars = ensure_jars(stack_file(), jar_cache(), ["s3a", "delta", "iceberg", "sqlite"], progress=print)
     os.environ.setdefault(JARS, os.pathsep.join(map(str, jars)))
     figures = []
     with ExitStack() as closing:
@@ -134,18 +136,26 @@ def _commit(table: str, number: int, commits: int) -> None:
     parsed = Table.parse(table)
     name = parsed.place.rpartition("/")[2].rpartition(".")[2]
     store, seconds = S3ObjectStore(AwsClients()), list[float]()
-    spark: Any = Job().spark("committer") if parsed.format == "delta" else None
+    spark: Any = Job().spark("committer")
     for place in range(commits):
         folder, file = f"s3://{DATA}/{name}/files", f"{number}-{place}.parquet"
         files = ((file, store.head(f"{folder}/{file}").size_bytes),)
         write = Declaration(parsed, "append", "1", folder, files, rows=ROWS, shard=number)
-        if spark:  # Delta describes files that it has written itself
-            write = stage(spark.read.parquet(f"{folder}/{file}"), replace(write, files=()))
+        rows = spark.read.parquet(f"{folder}/{file}")  # each format describes files that it has written itself
+        write = stage(rows, replace(write, files=())) if parsed.format == "delta" else _staged(rows, write)
         started_s = time.perf_counter()
         with suppress(CommitConflictError):  # others were faster for two minutes
             commit(Commit(f"{number}/{place}", parsed, "append", (write,)), lambda: spark)
             seconds.append(time.perf_counter() - started_s)
     print(json.dumps(seconds))
+
+
+def _staged(frame: Any, write: Declaration) -> Declaration:
+    layout = layout_of(frame, write)
+    assert layout.draft
+    folder = f"{layout.root}/sparklet/direct/{uuid.uuid4().hex}"
+    rows, files, described = layout.draft.stage(frame, folder)
+    return replace(write, folder=folder, files=files, rows=rows, described=described, seen=layout.seen)
 
 
 if __name__ == "__main__":

@@ -125,8 +125,8 @@ def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
         return
     if functions.get("SPARKLET_WRITE_ENCRYPTION"):
         raise PlanError(
-            f"{request.table} cannot be committed with the stack's WriteEncryption: pyiceberg writes by pyarrow, which "
-            "asks S3 for no encryption; take delta, hudi or parquet, or a bucket that encrypts by default"
+            f"{request.table} cannot be committed with the stack's WriteEncryption, of which Iceberg's client of S3 is "
+            "not told; take delta, hudi or parquet, or a bucket that encrypts by default"
         )
     named = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
     if not named.keys() & {"type", "uri"}:

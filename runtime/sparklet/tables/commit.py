@@ -23,7 +23,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
 from sparklet.tables.declaration import Commit, Committed, Declaration, refuse_delta
-from sparklet.tables.staged_files import Staged, delta_place, read_footers, read_text
+from sparklet.tables.staged_files import Staged, check_stored, delta_place, read_footers, read_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -74,7 +74,7 @@ def commit(
     """
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
-    read = cache(lambda: read_footers(commit.writes))
+    read = cache(lambda: _staged(commit))
     rows, files = sum(write.rows for write in commit.writes), sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
@@ -97,6 +97,14 @@ def commit(
             return Committed(version, rows, files, already=False)
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
+
+
+def _staged(commit: Commit) -> Staged:
+    """The staged files; none of Iceberg's, which are described, and only looked at."""
+    if commit.table.format != "iceberg":
+        return read_footers(commit.writes)
+    check_stored([*commit.writes, *commit.earlier])
+    return []
 
 
 def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
@@ -174,6 +182,10 @@ def refusal(table: str, warehouse: str) -> str:
     try:
         if parsed.format == "delta":
             refuse_delta(parsed, _delta_features(parsed.place))
+        elif parsed.format == "iceberg":
+            from sparklet.tables.pyiceberg_catalog import check
+
+            check(parsed, warehouse or None)
         else:
             open_table(parsed, lambda: cast(Any, None), warehouse or None).check("")
     except TableError as error:
@@ -198,7 +210,7 @@ def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str |
     if table.format == "iceberg":
         from sparklet.tables.iceberg import IcebergTable
 
-        return IcebergTable(table.place, warehouse)
+        return IcebergTable(table.place, spark())
     if table.format == "delta":
         from sparklet.tables.delta import DeltaLakeTable
 

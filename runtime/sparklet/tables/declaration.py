@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import Table
 
 MODES = ("append", "upsert", "overwrite_partitions")
-IdsOf = tuple[str, int]
-ColumnPath = tuple[str, ...]  # ("address", "zip"), ("tags", "element"), ("prices", "key")
 WRITABLE = {
-    *("allowColumnDefaults", "appendOnly", "changeDataFeed", "checkConstraints", "checkpointProtection"),
-    *(
-        "clustering",
-        "columnMapping",
-        "deletionVectors",
-        "domainMetadata",
-        "generatedColumns",
-        "icebergCompatV1",
-        "icebergCompatV2",
-    ),
+    *("allowColumnDefaults", "appendOnly", "changeDataFeed", "checkConstraints", "checkpointProtection", "clustering"),
+    *("columnMapping", "deletionVectors", "domainMetadata", "generatedColumns", "icebergCompatV1", "icebergCompatV2"),
     *("identityColumns", "inCommitTimestamp", "invariants", "rowTracking", "timestampNtz", "typeWidening"),
     *("typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"),
 }
@@ -32,12 +21,20 @@ PARQUET = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.fieldId.write.enabled": "false",  # rows read from another table would keep its ids
 }
 """Options of the session for files of tables."""
 HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties
-ICEBERG_VERSION = 2  # the newest that pyiceberg writes
-NAME_MAPPING = "schema.name-mapping.default"  # the property that gives ids to files without
+ICEBERG_VERSION = 3  # the newest that Iceberg 1.12 writes
+ENCRYPTED = "encryption.key-id"  # a property of Iceberg's tables whose files are encrypted
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
+
+
+class Partition(NamedTuple):
+    """A part of a table's partitioning: ``identity``, ``day``, ``bucket[4]``, … of a column."""
+
+    column: str
+    transform: str = "identity"
 
 
 @dataclass(frozen=True)
@@ -45,11 +42,9 @@ class Declaration:
     """One write of one attempt: the files that it has staged, and how they become part of a table.
 
     ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
-    ``rows``: as counted while they were written, or -1. ``ids_of``: the UUID and the last column id of the Iceberg
-    table whose field ids the files have; greater ids belong to new columns, as do all ids if there was no table.
-    ``shard``: whose write it is, as the run knows it; -1 outside of runs.
-    ``described``: the files as the format's own library describes them; the commit takes these texts as they are.
-    ``seen``: the state of the table that the shard wrote for, in the format's own text.
+    ``rows``: as counted while they were written, or -1. ``shard``: whose write it is, as the run knows it; -1 outside
+    of runs. ``described``: the files as the format's own library describes them; the commit takes these texts as they
+    are. ``seen``: the state of the table that the shard wrote for, in the format's own text.
     """
 
     table: Table
@@ -62,7 +57,6 @@ class Declaration:
     merge_schema: bool = False
     partition_by: tuple[str, ...] = ()
     rows: int = -1
-    ids_of: IdsOf = ("", 0)
     shard: int = -1
     described: tuple[str, ...] = ()
     seen: str = ""
@@ -85,10 +79,8 @@ class Declaration:
             keys, by = (tuple(map(str, document[name])) for name in ("keys", "partition_by"))
             order_by = None if document["order_by"] is None else str(document["order_by"])
             merge_schema, rows = bool(document["merge_schema"]), int(document.get("rows", -1))
-            uuid, last = document.get("ids_of", ("", 0))
-            ids_of = (str(uuid), int(last))
             described, seen = tuple(map(str, document.get("described", ()))), str(document.get("seen", ""))
-            how = (keys, order_by, merge_schema, by, rows, ids_of, shard, described, seen)
+            how = (keys, order_by, merge_schema, by, rows, shard, described, seen)
             return cls(table, mode, label, folder, files, *how)
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
@@ -135,10 +127,12 @@ def refuse_delta(table: Table, features: Iterable[str]) -> None:
         _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
 
 
-def refuse_iceberg(table: Table, version: int) -> None:
-    """TableError if a table of Iceberg has a format version that pyiceberg cannot write."""
+def refuse_iceberg(table: Table, version: int, properties: Mapping[str, str]) -> None:
+    """TableError if a table of Iceberg has a feature that no commit of ours writes."""
     if version > ICEBERG_VERSION:
         _refuse(table, f"format version {version}", f"make it anew with 'format-version'='{ICEBERG_VERSION}'")
+    if properties.get(ENCRYPTED):
+        _refuse(table, ENCRYPTED, "make it anew without")
 
 
 def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[str, str]) -> None:
@@ -155,22 +149,6 @@ def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[s
     keys, by = (set(filter(None, properties.get(f"hoodie.table.{name}.fields", "").split(","))) for name in HUDI_FIELDS)
     if keys and keys - by != set(write.keys) - by:
         raise TableError(f"{table} has the record key {', '.join(sorted(keys))}: pass keys={sorted(keys)!r}")
-
-
-def check_name_mapping(table: str, mapping: str | None, ids: Collection[int]) -> None:
-    """TableError if a table's NAME_MAPPING lacks columns: readers would not find them in files without ids."""
-    if mapping is not None and (missing := set(ids).difference(_mapped(json.loads(mapping)))):
-        raise TableError(
-            f"the property {NAME_MAPPING} of {table} lacks the columns with the ids {sorted(missing)}: add them with "
-            f"ALTER TABLE {table} SET TBLPROPERTIES, or unset the property if all files of the table have ids"
-        )
-
-
-def _mapped(fields: list[Any]) -> Iterator[int]:
-    for each in fields:
-        if "field-id" in each:
-            yield each["field-id"]
-        yield from _mapped(each.get("fields", []))
 
 
 def _refuse(table: Table, name: str, remedy: str) -> None:

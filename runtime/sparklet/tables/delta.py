@@ -125,9 +125,10 @@ class _Delta:
         return getattr(getattr(at, f"{last}$"), "MODULE$")
 
     def parameters(self, name: str) -> int:
-        """The number of parameters of a class's constructor: Delta 4 has more, with defaults."""
+        """The number of parameters of a class's widest constructor: Delta 4 has more, with defaults."""
         loader = self.jvm.java.lang.Thread.currentThread().getContextClassLoader()
-        return len(self.jvm.java.lang.Class.forName(name, False, loader).getConstructors()[0].getParameterTypes())
+        constructors = self.jvm.java.lang.Class.forName(name, False, loader).getConstructors()
+        return max(len(each.getParameterTypes()) for each in constructors)
 
     def write(
         self, log: Any, transaction: Any, frame: DataFrame, mode: str, options: Mapping[str, str], by: Sequence[str]
@@ -549,7 +550,7 @@ def register(place: str, warehouse: str | None, spark: SparkSession) -> None:
     if named is None:
         return
     database, name = named.groups()
-    from sparklet.tables.iceberg import load  # which needs pyiceberg
+    from sparklet.tables.pyiceberg_catalog import load  # which needs pyiceberg
 
     catalog: Any = load(warehouse)
     try:

@@ -1,76 +1,69 @@
-"""Commits to Iceberg tables, with pyiceberg; ``iceberg_history`` knows which of them a table has."""
+"""Commits to Iceberg tables, by Iceberg in the JVM; ``iceberg_history`` knows which of them a table has.
+
+All that a commit changes, columns, files and properties, is changed in a draft. Then one call replaces the state in
+which the table was loaded by the draft, or fails because the table has another state by now. Iceberg's own ``commit()``
+would look for the new state and try again, on top of snapshots that were not searched for the commit's id.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import Any, cast
+from functools import reduce
+from typing import Any
+from urllib.parse import unquote
+from uuid import uuid4
 
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import types
-from pyiceberg import exceptions
-from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThanOrEqual
-from pyiceberg.io import pyarrow as io
-from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.partitioning import PartitionField, PartitionSpec
-from pyiceberg.schema import assign_fresh_schema_ids
-from pyiceberg.table import Table, Transaction
-from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.transforms import IdentityTransform
-from requests import RequestException
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import DataFrame, SparkSession, functions
 
-from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
+from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.fields import CHANGES
-from sparklet.job.fields import Table as Named
-from sparklet.job.session import s3_environment
-from sparklet.tables.declaration import NAME_MAPPING, ColumnPath, Commit, check_name_mapping, refuse_iceberg, shard_name
+from sparklet.job.session import backquoted
+from sparklet.tables.columns import aligned
+from sparklet.tables.declaration import Commit, Declaration, shard_name
+from sparklet.tables.iceberg_draft import (
+    Draft,
+    Seen,
+    catalog_of,
+    fields_of,
+    is_in_bucket,
+    java_class,
+    load_table,
+    partition_spec,
+    root_of,
+    spark_columns,
+    type_text,
+)
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
-from sparklet.tables.staged_files import (
-    Staged,
-    StagedFile,
-    agreed_schema,
-    batches,
-    not_older,
-    read_changes,
-    read_footers,
-    read_rows,
-    without,
-)
+from sparklet.tables.staged_files import Staged
 
-FIELD_ID = b"PARQUET:field_id"
-Replaced = tuple[list[DataFile], list[DataFile]]  # the new files, and those that are no longer in the table
-LOOK_AGAIN = (
-    RequestException,  # of a REST catalog whose answer was lost
-    exceptions.CommitFailedException,
-    exceptions.CommitStateUnknownException,
-    exceptions.ServiceUnavailableError,
+NOT_MADE = ("CommitFailedException", "AlreadyExistsException")  # another writer was faster
+UNKNOWN = (  # the answer was lost, or the catalog is busy
+    *("CommitStateUnknownException", "ServiceUnavailableException", "ServiceFailureException", "RESTException"),
+    *("UncheckedSQLException", "UncheckedInterruptedException", "RuntimeIOException", "UncheckedIOException"),
 )
+FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
+BOUNDED = ("tinyint", "smallint", "int", "bigint", "date", "string")  # types of keys whose bounds a scan is given
+FILE, ROW = "_sparklet_file", "_sparklet_row"  # columns: where a staged row was
 
 
 class IcebergTable:
     """A table of the catalog ``iceberg``, as it was when this was made."""
 
-    def __init__(self, name: str, warehouse: str | None = None) -> None:
-        self._name = name
-        self._catalog = load(warehouse)
-        self._table: Table | None = None
-        self._history: History | None = None
-        self.root: str | None = None  # where the table's data files are
-        with suppress(exceptions.NoSuchTableError):
-            self._table = table = self._catalog.load_table(name)
-            self._history = History(table)
-            self.root = table.properties.get("write.data.path") or f"{table.location().rstrip('/')}/data"
+    def __init__(self, name: str, spark: SparkSession) -> None:
+        self._name, self._spark = name, spark
+        self._iceberg: Any = spark._jvm.org.apache.iceberg
+        self._catalog = catalog_of(spark, name)
+        self._table = load_table(spark, self._catalog, name)
+        self._state = self._table.operations().current() if self._table else None
+        self._history = self._history_of(self._state) if self._table else None
+        self.root = root_of(self._table) if self._table else None
 
     def check(self, mode: str) -> None:
-        """See ``OpenTable``."""
-        if self._table is not None:
-            refuse_iceberg(Named("iceberg", self._name), self._table.metadata.format_version)
-            check_name_mapping(self._name, self._table.properties.get(NAME_MAPPING), self._table.schema().field_ids)
+        """See ``OpenTable``; a table that cannot be written to is not opened."""
 
     def made(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
@@ -81,274 +74,353 @@ class IcebergTable:
         return self._history is not None and self._history.holds(number)
 
     def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
-        """Add the files in one snapshot; see ``OpenTable``."""
+        """Make all of it one snapshot; see ``OpenTable``."""
         if self._history:
             self._history.check_age(commit)
-        staged = [as_read(file, self._table.metadata) for file in read()] if self._table else read()
-        if commit.mode != "append":
-            check_names(commit, staged)
-        schema = agreed_schema(commit, staged, self._table.schema().as_arrow() if self._table else None)
-        table = self._table or self._create(commit, schema)
-        _check_partitioning(commit, table)
-        # Without this pyiceberg retries a refused append on top of snapshots that were not searched for the id. Only
-        # this copy of the metadata has the property: a commit sends changes alone.
-        properties = {**table.metadata.properties, "commit.retry.num-retries": "0"}
-        table.metadata = table.metadata.model_copy(update={"properties": properties})
+        writes, earlier = (tuple(each for each in some if each.files) for some in (commit.writes, commit.earlier))
+        commit = replace(commit, writes=writes, earlier=earlier)  # a shard without rows has no say in the columns
+        draft = self._draft(commit)
+        merge_columns(draft, commit)
+        before = draft.metadata
+        with ExitStack() as stack:
+            {"append": append, "upsert": upsert, "overwrite_partitions": overwrite}[commit.mode](draft, commit, stack)
+        if draft.metadata.currentSnapshot() == before.currentSnapshot():
+            draft.table.newAppend().commit()  # the table is to keep the id of a commit that changed no row
+        snapshot, number = draft.table.currentSnapshot(), next(iter(names.values()))  # all links of a batch have one
+        document = json.loads(self._iceberg.SnapshotParser.toJson(snapshot))
+        document["summary"] |= {COMMIT_ID: commit.commit_id, MAKER: str(number)}
+        heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
+        history = self._history or self._history_of(before)
+        properties = {**heads, **history.properties(commit, number, snapshot.snapshotId())}
+        builder = self._iceberg.TableMetadata.buildFrom(before)
+        named = self._iceberg.SnapshotParser.fromJson(json.dumps(document))
+        after = builder.setBranchSnapshot(named, "main").setProperties(properties).build()
         try:
-            with _Changes(table) as transaction:
-                if not set(schema.names) <= set(table.schema().column_names):
-                    with transaction.update_schema() as update:
-                        update.union_by_name(schema)
-                number = next(iter(names.values()))  # all links of a batch have one number
-                made = add_snapshot(transaction, commit, staged, {COMMIT_ID: commit.commit_id, MAKER: str(number)})
-                heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
-                history = self._history or History(table)
-                transaction.set_properties({**heads, **history.properties(commit, number, made)})
-        except LOOK_AGAIN as error:
-            raise CommitConflictError(f"{commit.table}: {error}") from error
-        snapshot = table.current_snapshot()
-        return str(snapshot.snapshot_id) if snapshot else ""
+            draft.operations.commit(draft.start, after)
+        except Py4JJavaError as error:
+            if (name := java_class(error)) not in (*NOT_MADE, *UNKNOWN):
+                raise
+            now = draft.operations.refresh() if name in NOT_MADE else None  # a catalog may have heard a try twice
+            if now is not None and now.snapshot(snapshot.snapshotId()) is None:
+                sweep(draft, snapshot, commit.writes)
+            raise CommitConflictError(f"{commit.table}: {error.java_exception.getMessage()}") from error
+        return str(snapshot.snapshotId())
 
-    def _create(self, commit: Commit, schema: Any) -> Table:
-        """Make the table, without rows; or load the one that another writer has made meanwhile."""
-        columns = assign_fresh_schema_ids(self._catalog._convert_schema_if_needed(schema))
-        if unknown := [name for name in commit.partition_by if name not in schema.names]:
-            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: the files have no such column")
-        fields = [
-            PartitionField(columns.find_field(name).field_id, 1000 + number, IdentityTransform(), name)
-            for number, name in enumerate(commit.partition_by)
-        ]
-        try:
+    def _history_of(self, metadata: Any) -> History:
+        parser, table = self._iceberg.TableMetadataParser, self._table
+
+        def earlier(file: str) -> Any:
+            assert table is not None, "a new table has no earlier states"
             try:
-                return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
-            except exceptions.NoSuchNamespaceError:
-                self._create_namespace(self._name.rpartition(".")[0])
-                return self._catalog.create_table(self._name, columns, partition_spec=PartitionSpec(*fields))
-        except exceptions.TableAlreadyExistsError as error:
+                return json.loads(parser.toJson(parser.read(table.io(), file)))
+            except Py4JJavaError as error:
+                if java_class(error) != "NotFoundException":
+                    raise
+                return None
+
+        return History(self._name, json.loads(parser.toJson(metadata)), earlier)
+
+    def _draft(self, commit: Commit) -> Draft:
+        """What the commit is to change: the table, or the one that its first shard has seen, which is to be made."""
+        if self._table is not None:
+            return Draft.of_state(self._spark, self._name, self._table.operations(), self._state)
+        schema = self._iceberg.SchemaParser.fromJson(json.dumps(Seen.parse(commit.writes[0].seen).schema))
+        by = commit.partition_by
+        if unknown := [name for name in by if schema.findField(name) is None]:
+            raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}: the files have no such column")
+        identifier = self._iceberg.catalog.TableIdentifier.parse(self._name)
+        self._make_namespace(identifier.namespace())
+        try:
+            if is_in_bucket(self._spark):  # its tables are made before they get rows
+                table = self._catalog.createTable(identifier, schema, partition_spec(self._iceberg, schema, by))
+                return Draft.of_state(self._spark, self._name, table.operations(), table.operations().current())
+            return Draft.of_new_table(self._spark, self._catalog, self._name, schema, by)
+        except Py4JJavaError as error:
+            if java_class(error) not in NOT_MADE:
+                raise
             raise CommitConflictError(f"{commit.table} was made by another writer meanwhile") from error
 
-    def _create_namespace(self, name: str) -> None:
+    def _make_namespace(self, namespace: Any) -> None:
+        if self._catalog.namespaceExists(namespace):
+            return
         try:
-            self._catalog.create_namespace_if_not_exists(name)
-        except Exception:
-            if not self._catalog.namespace_exists(name):  # else another writer was faster; catalogs' errors differ
+            self._catalog.createNamespace(namespace)
+        except Py4JJavaError:
+            if not self._catalog.namespaceExists(namespace):  # else another writer was faster; catalogs' errors differ
                 raise
 
 
-def load(warehouse: str | None = None) -> Catalog:
-    """The catalog that the environment names, or else the warehouse.
+def sweep(draft: Draft, snapshot: Any, writes: Iterable[Declaration]) -> None:
+    """Delete the files of a snapshot that was not committed, without those that shards have staged."""
+    io, staged = draft.table.io(), {json.loads(text)["file-path"] for write in writes for text in write.described}
+    with suppress(Py4JJavaError):
+        for file in (*snapshot.addedDataFiles(io), *snapshot.addedDeleteFiles(io)):
+            if file.location() not in staged:
+                io.deleteFile(file.location())
+        for manifest in snapshot.allManifests(io):
+            if manifest.snapshotId() == snapshot.snapshotId():
+                io.deleteFile(manifest.path())
+        io.deleteFile(snapshot.manifestListLocation())
 
-    The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
+
+# --- columns ---
+
+
+def merge_columns(draft: Draft, commit: Commit) -> None:
+    """Add the columns that the shards have beyond the table's, once; TableError if they do not agree on them.
+
+    A column that the table had when a shard looked is known by its id, whatever its name is now.
     """
-    endpoint, region = s3_environment(os.environ)
-    found = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
-    return load_catalog(ICEBERG_CATALOG, **{**found, **catalog_properties(os.environ, warehouse)})
+    first = f"the table {commit.table}" if draft.start else shard_name(commit.writes[0].shard)
+    table = json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema()))["fields"]
+    there = {field["name"].lower(): (type_text(field["type"]), first) for field in table}
+    is_exact = draft.start is None and not commit.merge_schema
+    firsts: dict[str, Declaration] = {}
+    for write in (*commit.writes, *commit.earlier):
+        firsts.setdefault(write.seen, write)
+    for text, write in firsts.items():
+        seen, shard, new = Seen.parse(text), shard_name(write.shard), list[str]()
+        last = seen.last if _is_of(draft, seen) else 0
+        names = {field["name"].lower() for field in seen.schema["fields"]}
+        for field in seen.schema["fields"]:
+            name, type_ = field["name"], type_text(field["type"])
+            known, whose = there.get(name.lower(), ("", ""))
+            if field["id"] <= last or known == type_:
+                continue
+            if known:
+                differ = f"as {type_}, {whose} as {known}: cast it in the script"
+                raise TableError(f"{shard} has the column {name!r} {differ}")
+            if not commit.merge_schema:
+                raise TableError(
+                    f"{shard} has the column {name!r} ({type_}), which {first} has not: select the table's columns, or "
+                    "write with merge_schema=True"
+                )
+            there[name.lower()] = type_, shard
+            new.append(name)
+        for field in table:
+            is_needed = field["id"] > last and (is_exact or field["required"])
+            if is_needed and field["name"].lower() not in names:
+                raise TableError(f"{shard} lacks the column {field['name']!r}")
+        draft.add_columns(draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)), new)
 
 
-class _Changes(Transaction):
-    """A transaction that keeps its metadata until the next change; pyiceberg's copies all snapshots at each look."""
-
-    _cached: tuple[Any, Any, Any] = (None, None, None)
-
-    @property
-    def table_metadata(self) -> TableMetadata:
-        """The table's, with the changes so far."""
-        found, updates, metadata = self._cached
-        if found is not self._table.metadata or updates is not self._updates:
-            metadata = super().table_metadata
-            self._cached = self._table.metadata, self._updates, metadata
-        return cast(TableMetadata, metadata)
+def _is_of(draft: Draft, seen: Seen) -> bool:
+    """Whether a shard has seen the very table that the commit changes."""
+    return draft.start is not None and seen.uuid == str(draft.start.uuid())
 
 
-def add_snapshot(transaction: Transaction, commit: Commit, staged: Staged, summary: dict[str, str]) -> int:
-    """Add one snapshot to the transaction; its id."""
-    update = transaction.update_snapshot(snapshot_properties=summary)
-    change = {"append": _appended, "upsert": _upserted, "overwrite_partitions": _overwritten}[commit.mode]
-    added, removed = change(transaction, commit, staged)
-    with update.overwrite() if removed else update.fast_append() as snapshot:
-        for file in removed:
-            snapshot.delete_data_file(file)
-        for file in added:
-            snapshot.append_data_file(file)
-    return snapshot.snapshot_id
+def fits(draft: Draft, seen: Seen) -> bool:
+    """Whether files that were made for a table are files of the draft: by the ids and partitions that they have."""
+    last = seen.last if _is_of(draft, seen) else 0
+    spec = draft.table.specs().get(seen.spec["spec-id"])
+    if spec is None or json.loads(draft.iceberg.PartitionSpecParser.toJson(spec)) != seen.spec:
+        return False
+    table = fields_of(json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema())))
+    for id_, field in fields_of(seen.schema).items():
+        if id_ <= last:
+            continue
+        there = table.get(id_)
+        if there is None or there.type != field.type or _lower(there.path) != _lower(field.path):
+            return False
+    return True
 
 
-def _appended(transaction: Transaction, commit: Commit, staged: Staged) -> Replaced:
-    """The staged files as the table's own, as ``add_files`` does it, by footers that are read already.
-
-    Rows are written anew if their files were staged elsewhere, for S3 Tables, or have other column ids than the table.
-    """
-    metadata = transaction.table_metadata
-    ids = paths_of(io.schema_to_pyarrow(metadata.schema())).items()
-    added, foreign = [], list[StagedFile]()
-    for file in (file for file in staged if file.rows):
-        if paths_of(file.schema).items() <= ids and f"/{CHANGES}/" not in file.uri:
-            added.append(_data_file(metadata, file))
-        else:
-            foreign.append(file)
-    check_names(commit, foreign)
-    return added + [file for group in batches(foreign) for file in _new_files(transaction, _rows(metadata, group))], []
+def _lower(path: Iterable[str]) -> list[str]:
+    return [name.lower() for name in path]
 
 
-def _upserted(transaction: Transaction, commit: Commit, staged: Staged) -> Replaced:
-    """Files with the changes and with the other rows of the files that they replace; and these files."""
-    table, metadata = transaction._table, transaction.table_metadata
-    changes = read_changes(commit, staged, _arrow_schema(metadata))
-    at_least, at_most, near = cast(Any, GreaterThanOrEqual), cast(Any, LessThanOrEqual), cast(Any, AlwaysTrue())
-    for name in commit.keys:
-        least, greatest = pc.min_max(changes[name]).as_py().values()
-        near = And(near, at_least(name, least), at_most(name, greatest))
-    tasks = list(table.scan(row_filter=near).plan_files())
-    for task in tasks if commit.order_by else ():
-        columns = metadata.schema().select(*commit.keys, str(commit.order_by))
-        changes = not_older(changes, commit, _read_task(metadata, table, task, columns))
-    added, removed = _new_files(transaction, changes), []
-    for task in tasks if added else ():
-        rows = _read_task(metadata, table, task, metadata.schema())
-        kept = without(rows, commit.keys, changes)
-        if len(kept) < len(rows):
-            removed.append(task.file)
-            added += _new_files(transaction, kept)
-    return added, removed
-
-
-def _read_task(metadata: Any, table: Table, task: Any, columns: Any) -> Any:
-    return io.ArrowScan(metadata, table.io, columns, AlwaysTrue()).to_table([task])
-
-
-def _overwritten(transaction: Transaction, commit: Commit, staged: Staged) -> Replaced:
-    """Files with the staged rows, and with the run's earlier rows in their partitions; and the replaced files."""
-    metadata = transaction.table_metadata
-    if metadata.spec().is_unpartitioned():
-        raise TableError(f"{commit.table} has no partitions that could be overwritten")
-    added = [file for group in batches(staged) for file in _new_files(transaction, _rows(metadata, group))]
-    partitions, removed = {file.partition for file in added}, []
-    earlier = [as_read(file, metadata) for file in read_footers(commit.earlier)]
-    check_names(commit, earlier)
-    for group in batches(earlier):
-        for part in io._determine_partitions(metadata.spec(), metadata.schema(), _rows(metadata, group)):
-            if part.partition_key.partition in partitions:
-                added += _new_files(transaction, part.arrow_table_partition)
-    for task in transaction._table.scan().plan_files():
-        if task.file.spec_id != metadata.default_spec_id:
-            raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
-        if task.file.partition in partitions:
-            removed.append(task.file)
-    return added, removed
-
-
-def _new_files(transaction: Transaction, rows: Any) -> list[DataFile]:
-    """Write rows as files of the table."""
-    metadata = transaction.table_metadata
-    try:
-        return list(io._dataframe_to_data_files(metadata, rows, transaction._table.io)) if rows else []
-    except exceptions.NotInstalledError as error:  # a library that transforms need
-        raise TableError(f"the table is partitioned by {metadata.spec()}: {error}") from error
-
-
-def _rows(metadata: Any, staged: Staged) -> Any:
-    return read_rows(staged, _arrow_schema(metadata))
-
-
-def _arrow_schema(metadata: Any) -> Any:
-    return io.schema_to_pyarrow(metadata.schema(), include_field_ids=False)
-
-
-def _check_partitioning(commit: Commit, table: Table) -> None:
-    for field in table.spec().fields:
-        if not field.transform.preserves_order:
-            raise TableError(
-                f"{commit.table} is partitioned by {field.transform} ({field.name}), which Sparklet cannot commit to: "
-                "partition by columns, or by year, month, day or hour"
-            )
-
-
-def _data_file(metadata: Any, file: StagedFile) -> DataFile:
-    schema, spec = metadata.schema(), metadata.spec()
-    try:
-        own = io.pyarrow_to_schema(file.footer.schema.to_arrow_schema())  # with columns that were dropped since
-        columns, ids = io.compute_statistics_plan(own, metadata.properties), io.parquet_path_to_id_mapping(own)
-        statistics = io.data_file_statistics_from_parquet_metadata(file.footer, columns, ids)
-        for field in spec.fields:
-            absent = field.source_id not in statistics.column_sizes  # so all of it is null
-            nulls = file.rows if absent else statistics.null_value_counts.get(field.source_id)
-            values = statistics.column_aggregates.get(field.source_id)
-            if nulls != (0 if values and values.current_min is not None else file.rows):
-                raise ValueError(f"null and other values are mixed in {field.name}, or its statistics are missing")
-        partition = statistics.partition(spec, schema)
-    except (KeyError, ValueError) as error:  # of the pyiceberg functions, too
-        raise TableError(f"shard {file.shard} staged {file.uri}, which Iceberg cannot add: {error}") from error
-    return DataFile.from_args(
-        content=DataFileContent.DATA,
-        file_path=file.uri,
-        file_format=FileFormat.PARQUET,
-        partition=partition,
-        file_size_in_bytes=file.size_bytes,
-        spec_id=metadata.default_spec_id,
-        **statistics.to_serialized_dict(),
-    )
-
-
-# --- the columns of staged files in a table that has changed its columns since, by field ids as readers do it ---
-
-
-def as_read(file: StagedFile, metadata: TableMetadata) -> StagedFile:
-    """The file with the columns that readers find: by ids of this table under their present names, others by name."""
-    uuid, last = file.ids_of
-    if uuid != str(metadata.table_uuid):
-        return file
-    return replace(file, schema=pa.schema(_fields(file.schema, io.schema_to_pyarrow(metadata.schema()), last)))
-
-
-def _fields(fields: Iterable[Any], table: Iterable[Any], last: int, is_inner: bool = False) -> list[Any]:
-    """The fields of one level; fields that a struct lacks are null."""
-    known = {_id(field): field for field in fields if (_id(field) or last + 1) <= last}
-    found = [
-        now.with_type(_type(known[_id(now)].type, now.type, last)) if _id(now) in known else now
-        for now in table
-        if is_inner or _id(now) in known
-    ]
-    return found + [field for field in fields if (_id(field) or last + 1) > last]
-
-
-def _type(type_: Any, table: Any, last: int) -> Any:
-    inner = _fields(_inside(type_), _inside(table), last, is_inner=True)
-    if types.is_struct(type_):
-        return pa.struct(inner)
-    if types.is_map(type_):
-        return pa.map_(*inner)
-    return pa.list_(*inner) if inner else type_
-
-
-def _inside(type_: Any) -> list[Any]:
-    """The fields of a struct, the element of a list, key and value of a map."""
-    if types.is_map(type_):
-        return [type_.key_field.with_name("key"), type_.item_field.with_name("value")]
-    if types.is_list(type_) or types.is_large_list(type_):
-        return [type_.value_field.with_name("element")]
-    return list(type_) if types.is_struct(type_) else []
-
-
-def _id(field: Any) -> int | None:
-    found = (field.metadata or {}).get(FIELD_ID)
-    return None if found is None else int(found)
-
-
-def paths_of(fields: Iterable[Any], at: ColumnPath = ()) -> dict[ColumnPath, int | None]:
-    """All columns of a pyarrow.Schema with their ids."""
-    found = dict[ColumnPath, "int | None"]()
-    for field in fields:
-        path = (*at, field.name)
-        found |= {path: _id(field), **paths_of(_inside(field.type), path)}
-    return found
-
-
-def check_names(commit: Commit, staged: Iterable[StagedFile]) -> None:
+def check_names(draft: Draft, commit: Commit, write: Declaration, seen: Seen) -> None:
     """TableError if rows that a commit must write anew have columns that were renamed or dropped since."""
-    for file in staged:
-        written = paths_of(file.footer.schema.to_arrow_schema())
-        if changed := paths_of(file.schema).keys() ^ written.keys():
+    if not _is_of(draft, seen):
+        return
+    now = fields_of(json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema())))
+    for id_, field in fields_of(seen.schema).items():
+        if id_ <= seen.last and (id_ not in now or now[id_].path != field.path):
             raise TableError(
-                f"{commit.table}: the column {'.'.join(min(changed))!r} was changed after {shard_name(file.shard)} "
-                f"had staged its rows, which the commit must write anew: start a new run ({file.uri})"
+                f"{commit.table}: the column {'.'.join(field.path)!r} was changed after {shard_name(write.shard)} had "
+                f"staged its rows, which the commit must write anew: start a new run ({write.folder})"
             )
+
+
+# --- rows that shards have staged ---
+
+
+def rows_of(draft: Draft, commit: Commit, writes: Sequence[Declaration], stack: ExitStack) -> Iterator[DataFrame]:
+    """The staged rows with the draft's columns; a frame for all shards that have seen the same table."""
+    groups: dict[tuple[str, bool], list[Declaration]] = {}
+    for write in writes:
+        groups.setdefault((write.seen, bool(write.described)), []).append(write)
+    for (text, is_described), group in groups.items():
+        seen = Seen.parse(text)
+        check_names(draft, commit, group[0], seen)
+        yield _described_rows(draft, seen, group, stack) if is_described else _parquet_rows(draft, seen, group)
+
+
+def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], stack: ExitStack) -> DataFrame:
+    """Rows of files of Iceberg's, as a table of their own, which lives in memory."""
+    last_part = max([999, *(field["field-id"] for field in seen.spec["fields"])])
+    document = {"format-version": max(2, seen.version), "table-uuid": str(uuid4()), "location": draft.table.location()}
+    document |= {"last-sequence-number": 0, "last-updated-ms": 0, "next-row-id": 0, "properties": {}}
+    document |= {"schemas": [seen.schema], "current-schema-id": seen.schema["schema-id"]}
+    document |= {"last-column-id": max(fields_of(seen.schema)), "last-partition-id": last_part}
+    document |= {"partition-specs": [seen.spec], "default-spec-id": seen.spec["spec-id"]}
+    document |= {"sort-orders": [{"order-id": 0, "fields": []}], "default-sort-order-id": 0}
+    start = draft.iceberg.TableMetadataParser.fromJson(json.dumps(document))
+    of_files = Draft.of_state(draft.spark, "staged", draft.operations, start)
+    append_files(of_files, of_files.table.newFastAppend(), writes).commit()
+    stack.callback(sweep, of_files, of_files.table.currentSnapshot(), writes)
+    return aligned(of_files.rows(), draft.columns, merge_schema=False)
+
+
+def _parquet_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
+    """Rows of Spark's Parquet files, and where each was."""
+    schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
+    files = [f"{write.folder}/{path}" for write in writes for path, _ in write.files]
+    frame = draft.spark.read.schema(schema).parquet(*files)
+    place = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
+    if frame.count() != sum(write.rows for write in writes):
+        counted = {unquote(file): rows for file, rows in frame.groupBy(place[0]).count().collect()}
+        for write in writes:
+            if (rows := sum(rows for file, rows in counted.items() if _tail(write) in file)) != write.rows:
+                raise TableError(
+                    f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: "
+                    "a lost task has written there since; start a new run"
+                )
+    return aligned(frame.select("*", *place), draft.columns, merge_schema=True)  # the places are behind
+
+
+def _tail(write: Declaration) -> str:
+    """What the paths of a write's files have, and no other's; Hadoop writes the beginning in several ways."""
+    return f"/{'/'.join(write.folder.rstrip('/').split('/')[-2:])}/"
+
+
+# --- the changes of each mode ---
+
+
+def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> Any:
+    """Have an update of Iceberg's add the files as they were described."""
+    features: Any = getattr(draft.iceberg.shaded.com.fasterxml.jackson.core, "JsonParser$Feature")
+    mapper = draft.iceberg.util.JsonUtil.mapper().copy().configure(features.ALLOW_NON_NUMERIC_NUMBERS, True)
+    parser, specs = draft.iceberg.ContentFileParser, draft.table.specs()
+    for write in writes:
+        for text in write.described:
+            update = update.appendFile(parser.fromJson(mapper.readTree(text), specs))
+    return update
+
+
+def append(draft: Draft, commit: Commit, stack: ExitStack) -> None:
+    """Add the staged files themselves; write their rows anew if they are not files of the table as it is now."""
+    fit = {text: fits(draft, Seen.parse(text)) for text in {write.seen for write in commit.writes if write.described}}
+    own = [write for write in commit.writes if write.described and fit[write.seen]]
+    update = append_files(draft, draft.table.newAppend(), own)
+    others = [write for write in commit.writes if not (write.described and fit[write.seen])]
+    for frame in rows_of(draft, commit, others, stack):
+        for file in draft.data_files(frame.drop(FILE, ROW)):
+            update = update.appendFile(file)
+    update.commit()
+
+
+def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
+    """Merge the staged rows, one for each key."""
+    rows = last_of_each_key(draft, commit, stack)
+    if draft.start is None:
+        update = draft.table.newAppend()
+        for file in draft.data_files(rows):
+            update = update.appendFile(file)
+        update.commit()
+        return
+    same = " AND ".join(f"t.{key} = s.{key}" for key in map(backquoted, commit.keys))
+    newer = ""
+    if commit.order_by:
+        order = backquoted(commit.order_by)
+        newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"
+    near = "".join(f" AND {bound}" for bound in _bounds(rows, commit.keys))
+    view = f"sparklet_{uuid4().hex}"
+    rows.createOrReplaceTempView(view)
+    try:
+        draft.merge(
+            f"USING {view} s ON {same}{near} WHEN MATCHED {newer} THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        )
+    finally:
+        draft.spark.catalog.dropTempView(view)
+
+
+def last_of_each_key(draft: Draft, commit: Commit, stack: ExitStack) -> DataFrame:
+    """The staged rows; of several with one key the one with the greatest ``order_by`` as Spark sorts, null the least.
+
+    TableError if a part of a key is null, or if without ``order_by`` a key comes twice in the whole run.
+    """
+    columns, keys = draft.columns.names, list(map(backquoted, commit.keys))
+    if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in columns]:
+        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, a column that no shard has")
+    rows = _union(rows_of(draft, commit, commit.writes, stack))
+    nulls = rows.agg(*(functions.count_if(functions.col(key).isNull()).alias(f"n{n}") for n, key in enumerate(keys)))
+    for name, count in zip(commit.keys, nulls.first() or ()):  # noqa: B905 - Python 3.9
+        if count:
+            raise TableError(f"{commit.table}: the key {name!r} is null in {count} rows: leave them out, or fill it")
+    if commit.order_by:
+        last = (
+            f"row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {backquoted(commit.order_by)} DESC NULLS LAST"
+        )
+        numbered = rows.selectExpr("*", f"{last}, {FILE} DESC, {ROW} DESC) AS _sparklet_place")
+        return numbered.where("_sparklet_place = 1").select(*map(backquoted, columns))
+    whole_run = [*commit.writes, *commit.earlier]
+    of_run = _union(rows_of(draft, commit, whole_run, stack)) if commit.earlier else rows
+    places = functions.collect_set(FILE).alias("files"), functions.count(functions.lit(1)).alias("count")
+    twice = of_run.groupBy(*keys).agg(*places).where("count > 1").limit(1).collect()
+    for row in twice:
+        key = ", ".join(f"{name}={row[name]!r}" for name in commit.keys)
+        files = [unquote(file) for file in row["files"]]
+        shards = sorted({write.shard for write in whole_run if any(_tail(write) in file for file in files)})
+        where = " and ".join(map(shard_name, shards))
+        raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
+    return rows.select(*map(backquoted, columns))
+
+
+def _bounds(rows: DataFrame, keys: Sequence[str]) -> Iterator[str]:
+    """Conditions on the table's keys, by which a scan leaves out files: those between the least and the greatest."""
+    types = {field.name: field.dataType.simpleString() for field in rows.schema.fields}
+    able = [key for key in keys if types[key] in BOUNDED]
+    if not able:
+        return
+    ends = [f"CAST({end}({backquoted(key)}) AS STRING)" for key in able for end in ("min", "max")]
+    found = iter(rows.selectExpr(*ends).first() or ())
+    for key in able:
+        least, greatest = (_literal(next(found), types[key]) for _ in range(2))
+        yield f"t.{backquoted(key)} BETWEEN {least} AND {greatest}"
+
+
+def _literal(text: str, type_: str) -> str:
+    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"CAST('{quoted}' AS {type_})"
+
+
+def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:
+    """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
+    if not draft.partitions:
+        raise TableError(f"{commit.table} has no partitions that could be overwritten")
+    snapshot, spec_id = draft.table.currentSnapshot(), draft.table.spec().specId()
+    for manifest in snapshot.dataManifests(draft.table.io()) if snapshot else ():
+        if manifest.partitionSpecId() != spec_id and (manifest.hasAddedFiles() or manifest.hasExistingFiles()):
+            raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
+    rows = _union(rows_of(draft, commit, commit.writes, stack))
+    if commit.earlier:
+        before = _union(rows_of(draft, commit, commit.earlier, stack))
+        values = [functions.expr(_value(*each)) for each in draft.partitions]
+        touched = rows.select(*(value.alias(f"p{n}") for n, value in enumerate(values))).distinct()
+        same = reduce(lambda one, two: one & two, (v.eqNullSafe(touched[f"p{n}"]) for n, v in enumerate(values)))
+        rows = rows.unionByName(before.join(functions.broadcast(touched), same, "left_semi"))
+    draft.overwrite_partitions(rows.drop(FILE, ROW))
+
+
+def _value(column: str, transform: str) -> str:
+    """A partition's value in Spark's SQL."""
+    name, _, width = transform.rstrip("]").partition("[")
+    of = ".".join(map(backquoted, column.split(".")))
+    if name == "identity":
+        return of
+    return f"{ICEBERG_CATALOG}.system.{FUNCTIONS.get(name, name)}({width}{', ' if width else ''}{of})"
+
+
+def _union(frames: Iterable[DataFrame]) -> DataFrame:
+    return reduce(DataFrame.unionByName, frames)

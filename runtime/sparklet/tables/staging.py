@@ -1,7 +1,7 @@
 """A write to a table in the script: its rows go into Parquet files, which a commit then adds.
 
-An append to Delta lets Delta make and describe the files (``delta.stage``). One to Iceberg writes where the table keeps
-its data, into a folder of this attempt: the commit names the files and copies nothing. Rows that the commit must read
+An append to Delta or Iceberg lets the format's own writer make and describe the files, where the table keeps its data
+(``delta.stage``, ``iceberg_draft``): the commit names them and copies nothing. Rows that the commit must read
 (``upsert``, ``overwrite_partitions``, all of Hudi) go below ``_changes`` in the output, which is never published.
 """
 
@@ -11,7 +11,7 @@ import importlib.util
 import re
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,22 +21,21 @@ from pyspark.sql import DataFrame, Observation, SparkSession, functions
 from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
-from sparklet.job.session import hadoop_path, is_remote, session_options
-from sparklet.tables.columns import aligned, identified, identify, is_nested, widened, with_new
-from sparklet.tables.declaration import PARQUET, ColumnPath, Commit, Declaration
+from sparklet.job.session import backquoted, hadoop_path, is_remote, session_options
+from sparklet.tables.columns import aligned, required
+from sparklet.tables.declaration import PARQUET, Commit, Declaration
 from sparklet.tables.delta import stage
-from sparklet.tables.layout import Layout, layout_of, separated
+from sparklet.tables.layout import Layout, iceberg_schema, layout_of
 
 if TYPE_CHECKING:
     from sparklet.tables.stream_batch import Batch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
-    "iceberg": ("pyiceberg", "pyarrow"),
+    "iceberg": ("pyarrow",),
     "delta": ("pyarrow",),
     "hudi": ("deltalake", "pyarrow"),  # the lease of its writers is a table of Delta
 }
-FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # off: rows read from another table would keep its ids
 OPTIONS = {
     "timeZone": "UTC",  # of timestamps in the names of folders
     "partitionOverwriteMode": "static",
@@ -64,8 +63,8 @@ def write(
     """Make one write, see ``TableWrites``; returns the number of its rows."""
     if not (name := table or job.table):
         raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
-    how = (_names(keys), order_by, merge_schema, _names(partition_by))
-    draft = Declaration(Table.parse(name), mode, "", "", (), *how, shard=-1 if job.shard is None else job.shard)
+    named_by = (_names(keys), order_by, merge_schema, _names(partition_by))
+    draft = Declaration(Table.parse(name), mode, "", "", (), *named_by, shard=-1 if job.shard is None else job.shard)
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
     direct = _is_direct(job, commit)
@@ -77,10 +76,7 @@ def write(
     if batch:
         frame = batch.new_rows(frame, job, draft.table)
     layout = layout_of(frame, draft)
-    if layout.schema is not None:
-        frame = aligned(frame, layout.schema, merge_schema)
-    elif draft.table.format == "iceberg":
-        frame = widened(frame)
+    frame = _fitted(frame, layout, draft)
     if missing := [each for each in (*draft.partition_by, *draft.keys, order_by) if each and each not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
     with job.outcome.labelled(label) as named:
@@ -97,9 +93,24 @@ def _staged(job: JobFields, frame: DataFrame, draft: Declaration, layout: Layout
     if draft.mode == "append" and draft.table.format == "delta" and layout.is_described:
         with _writing:
             return stage(frame, draft)
-    folder, ids = _folder(job, draft, layout, draft.label), with_new(layout.ids, frame.columns, layout.ids_of)
-    rows, files = _store(*_placed(identified(frame, ids), draft, layout), folder, ids=ids)
-    return replace(draft, folder=folder, files=files, rows=rows, ids_of=layout.ids_of, seen=frame.schema.json())
+    draft = replace(draft, folder=_folder(job, draft, layout), seen=layout.seen or frame.schema.json())
+    if layout.draft and _adds_files(draft, layout):
+        rows, files, described = layout.draft.stage(frame, draft.folder)
+        return replace(draft, rows=rows, files=files, described=described)
+    rows, files = _store(frame, [], draft.folder, "error")
+    return replace(draft, rows=rows, files=files)
+
+
+def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
+    """The frame with the table's columns, which get the frame's new ones in Iceberg's draft."""
+    if layout.schema is None:
+        return frame
+    frame = aligned(frame, layout.schema, write.merge_schema)
+    if layout.draft is None:
+        return required(frame, layout.schema)
+    new = frame.columns[len(layout.schema) :]
+    layout.draft.add_columns(iceberg_schema(frame.select(*map(backquoted, new))), new)
+    return frame  # Iceberg's writer looks for nulls by itself
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -148,9 +159,9 @@ def _once(identity: str) -> str:
     return identity
 
 
-def _folder(job: JobFields, draft: Declaration, layout: Layout, label: str) -> str:
+def _folder(job: JobFields, draft: Declaration, layout: Layout) -> str:
     """A new folder for the write's files: tasks of an earlier write that failed may still write to theirs."""
-    label, owner = f"{label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
+    label, owner = f"{draft.label}-{uuid.uuid4().hex[:8]}", f"direct/{uuid.uuid4().hex}"
     if job.shard is not None and job.attempt:
         owner = f"{job.run_id}/{job.shard:06d}-{job.attempt}"
     if _adds_files(draft, layout):
@@ -167,21 +178,14 @@ def _adds_files(draft: Declaration, layout: Layout) -> bool:
     return draft.mode == "append" and draft.table.format == "iceberg" and layout.root != ""
 
 
-def _placed(frame: DataFrame, draft: Declaration, layout: Layout) -> tuple[DataFrame, list[str]]:
-    """The frame, and the columns by which its files are put into folders."""
-    return separated(frame, layout.partitions) if _adds_files(draft, layout) else (frame, [])
-
-
-def _store(
-    frame: DataFrame, by: list[str], folder: str, mode: str = "error", ids: Mapping[ColumnPath, int] | None = None
-) -> tuple[int, tuple[tuple[str, int], ...]]:
+def _store(frame: DataFrame, by: list[str], folder: str, mode: str) -> tuple[int, tuple[tuple[str, int], ...]]:
     """Write the files; returns the number of rows, and the files with their sizes. Without rows there are no files."""
     spark, observed = frame.sparkSession, Observation()
     counted = frame.observe(observed, functions.count(functions.lit(1)).alias("rows"))
     options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
     path, files = hadoop_path(spark, folder)
     is_new = mode != "append" or not files.exists(path)  # an earlier write's rows are not this one's to delete
-    with _writing, session_options(spark, {**PARQUET, FIELD_IDS: str(bool(ids)).lower()}):
+    with _writing, session_options(spark, PARQUET):
         counted.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observed.get["rows"])
     if not rows:
@@ -190,9 +194,6 @@ def _store(
         return 0, ()
     start = len(path.toUri().getPath().rstrip("/")) + 1
     stored = _data_files(files, path)
-    if ids and is_nested(frame) and f"/{CHANGES}/" not in folder:  # a commit writes the rows of changes anew
-        identify(spark, files, [status.getPath() for status in stored], ids)
-        stored = _data_files(files, path)
     return rows, tuple(sorted((each.getPath().toUri().getPath()[start:], int(each.getLen())) for each in stored))
 
 

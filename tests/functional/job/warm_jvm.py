@@ -31,14 +31,14 @@ def run_script(script: Path, args: Sequence[object], env: Mapping[str, str]) -> 
 class WarmJvm:
     """A JVM that scripts' processes connect to one after the other, as in the warm runner."""
 
-    def __init__(self, conf: Mapping[str, str]) -> None:
+    def __init__(self, conf: Mapping[str, str], env: Mapping[str, str] = CREDENTIALS) -> None:
         options = SparkConf(loadDefaults=False)
         quick = {"spark.driver.extraJavaOptions": QUICK_JAVA, "spark.ui.enabled": "false"}
         for key, value in {**quick, "spark.master": "local[2]", **conf}.items():
             options.set(key, value)
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("AWS_ENDPOINT_URL", raising=False)  # of a test; the JVM is there for others, too
-            for name, value in CREDENTIALS.items():
+            for name, value in env.items():
                 patch.setenv(name, value)
             self.gateway = launch_gateway(options, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
 
@@ -66,9 +66,9 @@ class WarmJvm:
 
 
 @contextmanager
-def warm_jvm(**conf: str) -> Iterator[WarmJvm]:
-    """A JVM with these Spark options (``_`` for ``.``) until the end of the block."""
-    jvm = WarmJvm({key.replace("_", "."): value for key, value in conf.items()})
+def warm_jvm(env: Mapping[str, str] = CREDENTIALS, **conf: str) -> Iterator[WarmJvm]:
+    """A JVM with these variables and Spark options (``_`` for ``.``) until the end of the block."""
+    jvm = WarmJvm({key.replace("_", "."): value for key, value in conf.items()}, env)
     try:
         yield jvm
     finally:

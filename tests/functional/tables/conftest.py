@@ -32,7 +32,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def spark(jvm_here: WarmJvm, aws: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session in this process that knows all formats, a catalog, which pyiceberg knows, too, and S3."""
     folder = tmp_path_factory.mktemp("lake")
-    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
+    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1", "spark.default.parallelism": "1"}
     with pytest.MonkeyPatch.context() as patch:
         configure_catalog(f"file://{folder}", patch, **sqlite(folder))
         with session_here("tables", conf, {}, jvm_here) as session:
@@ -55,7 +55,8 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 
 @pytest.fixture
-def ice(local: Lake) -> Lake:
+def ice(local: Lake, spark: SparkSession) -> Lake:
+    """With a session, as ``delta``."""
     local.format = "iceberg"
     return local
 
@@ -85,26 +86,21 @@ def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     return Lake("", f"s3://{bucket}", options)
 
 
-@pytest.fixture(params=["ice", "rest", pytest.param("delta", marks=SESSION_HERE)])
+@pytest.fixture(
+    params=[pytest.param(name, marks=SESSION_HERE) for name in ("ice", "rest", "delta")],
+    ids=["iceberg", "iceberg-rest", "delta"],
+)
 def lake(request: pytest.FixtureRequest) -> Lake:
     """A table that does not exist yet, in a folder."""
     found: Lake = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.fixture(params=["iceberg", "iceberg-glue", pytest.param("delta", marks=SESSION_HERE)])
-def lake_in_s3(request: pytest.FixtureRequest, in_s3: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
+@pytest.fixture(params=[pytest.param(name, marks=SESSION_HERE) for name in ("iceberg", "delta")])
+def lake_in_s3(request: pytest.FixtureRequest, in_s3: Lake, spark: SparkSession) -> Lake:
     """A table that does not exist yet, in S3."""
-    in_s3.format, _, catalog = request.param.partition("-")
-    if in_s3.format == "delta":
-        request.getfixturevalue("spark")
-    if catalog:
-        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)  # the only one that boto3 reads
-        configure_catalog(in_s3.place, monkeypatch, TYPE=catalog, URI="")
-        in_s3.options["client.region"] = REGION
-    yield in_s3
-    if catalog:  # of the whole account
-        in_s3.catalog().drop_table("db.t")
+    in_s3.format = request.param
+    return in_s3
 
 
 def sqlite(folder: Path) -> dict[str, str]:

@@ -64,7 +64,7 @@ BEYOND = {  # what Python's datetime cannot hold, and some readers cannot either
 TYPES: Mapping[str, Sequence[str]] = {**SCALARS, **NESTED}
 NAMES = ("a", "Größe", "select", "_under", "a-b", "100%", "päth/x", "x.y", "Upper", "new\N{WARNING SIGN}", "`tick`")
 ID = "id"
-FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "8"), int(os.environ.get("SPARKLET_SEED") or "10")
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "6"), int(os.environ.get("SPARKLET_SEED") or "10")
 MAX_COLUMNS, MAX_SHARDS, MAX_ROWS = 6, 3, 4
 
 

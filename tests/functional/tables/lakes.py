@@ -12,14 +12,14 @@ import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
 from pyarrow import parquet
 from pyiceberg.catalog import Catalog, load_catalog
-from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.io.pyarrow import schema_to_pyarrow
-from pyiceberg.schema import assign_fresh_schema_ids
 from pyiceberg.table import Table as IcebergTable
 
 from sparklet.job.fields import Table
+from sparklet.tables import staging
 from sparklet.tables.declaration import Commit, Declaration
+from sparklet.tables.layout import layout_of
 from sparklet.tables.staged_files import delta_place, file_system
+from tests.functional.tables.sessions import frame_of
 
 _numbers = count()
 
@@ -54,12 +54,11 @@ class Lake:
     ) -> Declaration:
         """What an attempt at a shard leaves: ``files`` files for each partition.
 
-        Iceberg's have the table's ids. Delta's are described as Delta itself would, if they become the table's own.
+        Delta's are described as Delta itself would, if they become the table's own.
         """
-        inside, ids_of = mode == "append" and self.format == "delta", ("", 0)
         if self.format == "iceberg":
-            with suppress(ValueError):  # only a commit's parameter names the catalog
-                rows, ids_of = self._identified(rows)
+            return self._stage_iceberg(shard, rows, by, files, mode)
+        inside = mode == "append" and self.format == "delta"
         folder = f"{self.place}/{'t/sparklet' if inside else 'staged'}/run/{shard:06d}-{next(_numbers)}/1"
         named, described = list[tuple[str, int]](), list[str]()
         for path, values, part in _parts(rows, by, drop=inside):
@@ -71,27 +70,34 @@ class Lake:
                 described.append(_added(below, named[-1][1], dict(zip(by, values, strict=True)), share.num_rows))
         schema = json.loads(Schema.from_arrow(rows.schema).to_json()) if self.format == "delta" else ""
         seen = _seen(schema, by) if inside else json.dumps(schema)
-        counted = {"rows": rows.num_rows, "ids_of": ids_of}
         described = described if inside and rows.num_rows else []
-        files_of = tuple(named) if rows.num_rows else ()
+        files_of, counted = tuple(named) if rows.num_rows else (), {"rows": rows.num_rows}
         return Declaration(
             self.table, mode, folder, folder, files_of, **counted, shard=shard, described=tuple(described), seen=seen
         )
 
-    def _identified(self, rows: pa.Table) -> tuple[pa.Table, tuple[str, int]]:
-        """The rows with ids, and whose these are; nested columns must have the table's own types."""
-        catalog, ids_of = self.catalog(), ("", 0)
-        try:
-            metadata = catalog.load_table("db.t").metadata
-            schema, ids_of = metadata.schema(), (str(metadata.table_uuid), metadata.last_column_id)
-        except NoSuchTableError:
-            schema = assign_fresh_schema_ids(catalog._convert_schema_if_needed(rows.schema))
-        known = {field.name: field for field in schema_to_pyarrow(schema)}
-        fields, new = [], count(schema.highest_field_id + 1)
-        for field in rows.schema:
-            own = known.get(field.name) or field.with_metadata({"PARQUET:field_id": str(next(new))})
-            fields.append(own if pa.types.is_nested(own.type) else field.with_metadata(own.metadata))
-        return rows.cast(pa.schema(fields)), ids_of
+    def _stage_iceberg(self, shard: int, rows: pa.Table, by: Sequence[str], files: int, mode: str) -> Declaration:
+        """As ``staging`` does it: by Spark, and Iceberg's own writer where the files are to be the table's."""
+        frame = frame_of(rows, files)
+        partition_by = () if self._exists() else tuple(by)
+        draft = Declaration(self.table, mode, "", "", (), merge_schema=True, partition_by=partition_by)
+        layout = layout_of(frame, draft)
+        frame = staging._fitted(frame, layout, draft)
+        inside = mode == "append" and layout.root != ""
+        owner = f"run/{shard:06d}-{next(_numbers)}/1"
+        folder = f"{layout.root}/sparklet/{owner}" if inside else f"{self.place}/staged/{owner}"
+        described: tuple[str, ...] = ()
+        if inside and layout.draft:
+            counted, named, described = layout.draft.stage(frame, folder)
+        else:
+            counted, named = staging._store(frame, [], folder, "error")
+        how = {"rows": counted, "shard": shard, "described": described, "seen": layout.seen}
+        return Declaration(self.table, mode, folder, folder, named, **how)  # type: ignore[arg-type]
+
+    def _exists(self) -> bool:
+        with suppress(ValueError):  # only a commit's parameter names the catalog
+            return self.catalog().table_exists("db.t")
+        return False
 
     def commit(self, commit_id: str, *writes: Declaration, **options: Any) -> Commit:
         return replace(Commit(commit_id, self.table, "append", writes), **options)

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from sparklet.job.fields import Table
 from sparklet.tables import commit as committer
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Committed
+from tests.functional.tables.sessions import spark_here
 from tests.waiting import deadline_s
 from tests.world import KilledError
 
@@ -23,7 +25,12 @@ def session() -> SparkSession:
 
 
 def make(planned: Commit) -> Committed:
-    return commit(planned, session)
+    return commit(planned, session_for(planned.table))
+
+
+def session_for(table: Table) -> Callable[[], Any]:
+    """The committer's Spark."""
+    return spark_here if table.format == "iceberg" else session
 
 
 @contextmanager
@@ -45,9 +52,9 @@ def once_loaded(action: Callable[[], object]) -> Iterator[None]:
 def kill_committer(moment: str, planned: Commit) -> None:
     """A committer, in a process of its own, is killed ``before`` its commit, or ``after`` it, before anybody hears.
 
-    Delta's ends here: the JVM knows nothing of commits but for the call that makes one.
+    That ends here: the JVM knows nothing of commits but for the call that makes one.
     """
-    if planned.table.format == "delta":
+    if planned.table.format in ("delta", "iceberg"):
         with pytest.raises(KilledError), once_loaded(_be_ended if moment == "before" else lambda: None):
             _make_and_end(planned)
         return

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from sparklet.errors import PlanError
 from sparklet.job import Job
 from sparklet.job.commit_ids import messages_of
@@ -34,7 +32,7 @@ from sparklet.tables import chains, staging, stream_batch
 from sparklet.tables import commit as committer
 from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.tables.expected import ID, VERSION, Row, Write
-from tests.functional.tables.making import session
+from tests.functional.tables.making import session_for
 from tests.unit.events import samples
 from tests.unit.runs.one_table import ROUND_S, ROUNDS, Trial
 from tests.world import KilledError
@@ -82,8 +80,11 @@ class Runs(Trial):
         patch.setattr(committer, "commit", self.commit)
         patch.setattr(committer, "open_table", self._opened)
         patch.setattr(stream_batch, "open_table", self._opened)
-        patch.setattr(staging, "hadoop_path", lambda spark, folder: (folder, SimpleNamespace(delete=lambda *_: None)))
+        if self.table.is_delta:
+            nothing = SimpleNamespace(delete=lambda *_: None)
+            patch.setattr(staging, "hadoop_path", lambda spark, folder: (folder, nothing))
         patch.setattr(sys, "argv", ["commit.py"])
+        patch.setattr(Job, "spark", lambda job: self._session())
 
     # --- runs ---
 
@@ -161,11 +162,10 @@ class Runs(Trial):
         shared = self.table
         by = shared.by if mode == "append" else []
         write = shared.lake.stage(shard, shared.arrow(rows, shared.state.columns), by, mode=mode)
-        files = write.files if rows else ()
         self.staged[write.folder] = rows, shared.state.columns
         keyed = {"keys": (ID,), "order_by": VERSION if ordered else None} if mode == "upsert" else {}
         how: dict[str, Any] = {"partition_by": tuple(shared.by), **keyed}
-        return replace(write, label="1", files=files, rows=len(rows), shard=-1, **how)
+        return replace(write, label="1", files=write.files if rows else (), shard=-1, **how)
 
     def _commit_run(self, call: ScriptCall) -> ScriptResult:
         """The real script of a commit run, in this process."""
@@ -222,7 +222,7 @@ class Runs(Trial):
             numbers, source = {n: int(ids[0]) for n, ids in messages_of({"Records": records}).items()}, "queued"
         job = Job(event={"Records": records})
         try:
-            batch: Any = staging.batch_for(job, self.table.lake.table, "1", here())
+            batch: Any = staging.batch_for(job, self.table.lake.table, "1", self._session())
         except CommitStateUnknownError:
             assert self.table.rolled_back
             return
@@ -238,7 +238,7 @@ class Runs(Trial):
         staging.made_here.clear()  # a process of its own
         self._direct = writes
         with suppress(SparkletError, KilledError):
-            staging.commit_now(job, declared, here(), batch, f"{batch.opened.root if batch else ''}")
+            staging.commit_now(job, declared, self._session(), batch, f"{batch.opened.root if batch else ''}")
 
     # --- committers ---
 
@@ -268,7 +268,11 @@ class Runs(Trial):
         """A committer that was asleep does what it had planned."""
         if self.commits:
             with suppress(SparkletError, KilledError):
-                self._watched(*self.commits[which % len(self.commits)], session)
+                self._watched(*self.commits[which % len(self.commits)], self._session)
+
+    def _session(self) -> Any:
+        """The committers' Spark."""
+        return session_for(self.table.lake.table)()
 
     def _opened(self, *args: Any) -> Any:
         """A table as a committer loads it, and what then happens to it."""
@@ -292,11 +296,6 @@ class Runs(Trial):
 
         setattr(opened, "write", ending)  # noqa: B010 - as a test's monkeypatch does
         return opened
-
-
-def here() -> Any:
-    """The session of the test, or none, which a commit to Iceberg does not need."""
-    return SparkSession.getActiveSession()
 
 
 def _numbers(uris: Sequence[str]) -> list[int]:

@@ -1,7 +1,9 @@
 """Tables in Glue's Data Catalog and in S3 Tables, by the warehouse alone."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import boto3
@@ -12,18 +14,33 @@ from pyspark.sql import SparkSession
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
+from sparklet.local.jars import ensure_jars
+from sparklet.local.spark_installation import jar_cache
 from sparklet.tables.declaration import Commit
+from sparklet.tables.pyiceberg_catalog import load
 from sparklet.tables.stream_batch import batch_of
-from tests.functional.job.conftest import SESSION_HERE
-from tests.functional.tables.conftest import REGION
+from tests.functional.job.conftest import SESSION_HERE, STACK, session_here
+from tests.functional.job.warm_jvm import warm_jvm
+from tests.functional.tables.conftest import CREDENTIALS, REGION
 from tests.functional.tables.lakes import Lake, rows_of
-from tests.functional.tables.making import make
+from tests.functional.tables.making import make, once_loaded
 from tests.functional.tables.test_commit_run import CommitRun, commit_run
 from tests.unit.events import samples
 
 __all__ = ["commit_run"]
-pytestmark = [*SESSION_HERE, pytest.mark.stack]
+pytestmark = [pytest.mark.stack, *SESSION_HERE]
 ONE, TWO = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["b"])
+
+
+@pytest.fixture(scope="module")
+def spark(jars: list[Path], aws: str) -> Iterator[SparkSession]:
+    """Spark with Iceberg's clients of AWS, which find the stand-in in the JVM's environment alone."""
+    bundle = ensure_jars(STACK, jar_cache(), ["iceberg-aws-bundle"], progress=print)
+    conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
+    class_path = os.pathsep.join(map(str, [*jars, *bundle]))
+    env = {**CREDENTIALS, "AWS_ENDPOINT_URL": aws}
+    with warm_jvm(env, spark_driver_extraClassPath=class_path) as jvm, session_here("aws", conf, {}, jvm) as session:
+        yield session
 
 
 @pytest.fixture(autouse=True)
@@ -45,23 +62,59 @@ def table_bucket(in_s3: Lake) -> str:
 
 
 def read(arn: str) -> Any:
-    from sparklet.tables.iceberg import load
-
     return load(arn).load_table("db.t")
 
 
+@pytest.fixture
+def into(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Names the warehouse for what is staged and committed from here on."""
+    return lambda warehouse: monkeypatch.setenv("PYICEBERG_CATALOG__ICEBERG__WAREHOUSE", warehouse)
+
+
 @pytest.mark.parametrize("by", [(), ("day",)])
-def test_rows_in_s3_tables_are_there_once(in_s3: Lake, table_bucket: str, by: tuple[str, ...]) -> None:
+def test_rows_in_s3_tables_are_there_once(
+    in_s3: Lake, table_bucket: str, by: tuple[str, ...], into: Callable[[str], None]
+) -> None:
+    """In a table that is there: the stand-in takes the null, with which Iceberg asks for a place, for a place."""
+    into(table_bucket)
+    catalog = load()
+    catalog.create_namespace("db")
+    with catalog.create_table("db.t", ONE.schema).update_spec() as spec:
+        for column in by:
+            spec.add_identity(column)
     lake = replace(in_s3, format="iceberg", place=f"{in_s3.place}/out/_changes")  # nothing may be staged in the table
-    first = lake.planned(ONE, TWO, partition_by=by, warehouse=table_bucket)
-    more = lake.planned(TWO, number=1, warehouse=table_bucket)
+    first = lake.planned(ONE, TWO)
+    more = lake.planned(TWO, number=1)
 
     assert [make(each).already for each in (first, first, more, first)] == [False, True, False, True]
+    keyed = lake.planned(rows_of(id=[3], day=["c"]), number=2, mode="upsert", keys=("id",))
+    assert [make(each).already for each in (keyed, keyed)] == [False, True]
 
     table = read(table_bucket)
     assert sorted(table.scan().to_arrow()["id"].to_pylist()) == [1, 2, 3, 3]
+    assert table.scan(row_filter="id = 3").to_arrow()["day"].to_pylist() == ["c", "c"]
     assert [field.name for field in table.spec().fields] == list(by)
     assert all("/_changes/" not in path for path in table.inspect.files()["file_path"].to_pylist())
+
+
+def test_rows_in_glues_catalog_are_there_once(in_s3: Lake, into: Callable[[str], None]) -> None:
+    into(f"glue:{in_s3.place}/warehouse")
+    lake = replace(in_s3, format="iceberg")
+    boto3.client("glue", region_name=REGION).create_database(DatabaseInput={"Name": "db"})
+    planned = lake.planned(ONE, TWO)
+    try:
+        another = lake.planned(rows_of(id=[4], day=["d"]), number=1)
+        with once_loaded(lambda: make(planned)):
+            assert make(planned).already
+        make(another)
+        make(lake.planned(rows_of(id=[4], day=["D"]), number=2, mode="upsert", keys=("id",)))
+
+        table = load().load_table("db.t")
+        assert sorted(table.scan().to_arrow()["id"].to_pylist()) == [1, 2, 3, 4]
+        assert table.scan(row_filter="id = 4").to_arrow()["day"].to_pylist() == ["D"]
+    finally:
+        load().drop_table("db.t")
+        boto3.client("glue", region_name=REGION).delete_database(Name="db")
 
 
 def test_streams_into_s3_tables_are_refused(table_bucket: str) -> None:
@@ -117,10 +170,15 @@ def test_delta_gets_its_entry_in_glue(lake: Lake, glue: Any) -> None:
     assert found["PartitionKeys"] == [{"Name": "day", "Type": "string"}]
 
 
-def test_a_runs_parameter_names_the_catalog(lake: Lake, glue: Any, table_bucket: str, commit_run: CommitRun) -> None:
+def test_a_runs_parameter_names_the_catalog(
+    lake: Lake, glue: Any, table_bucket: str, commit_run: CommitRun, into: Callable[[str], None]
+) -> None:
     planned = in_glue(lake, ONE)
     commit_run.fix(planned)
     commit_run.run(warehouse=str(planned.warehouse))
+    into(table_bucket)
+    load().create_namespace("db")
+    load().create_table("db.t", TWO.schema)
     commit_run.fix(replace(lake, format="iceberg").planned(TWO))
 
     commit_run.run(made=[0], warehouse=table_bucket)

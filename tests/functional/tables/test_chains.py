@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
-from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.commit_ids import KEPT_DAYS
@@ -23,7 +22,7 @@ from sparklet.tables.staged_files import file_system
 from sparklet.tables.stream_batch import Batch, batch_of
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
-from tests.functional.tables.making import session
+from tests.functional.tables.making import session_for
 from tests.unit.events import samples
 
 SENT_MS = 1_700_000_000_000
@@ -31,7 +30,7 @@ SHARD, OTHER = "shardId-000000000006", "shardId-000000000007"
 FIRST = 49590338271490256608559692538361571095921575989136588898  # more than any integer type of a table holds
 
 
-@pytest.fixture(params=["ice", pytest.param("delta", marks=SESSION_HERE)])
+@pytest.fixture(params=[pytest.param(name, marks=SESSION_HERE) for name in ("ice", "delta")])
 def lake(request: pytest.FixtureRequest, local: Lake) -> Lake:
     """A table with one row, -1."""
     found: Lake = request.getfixturevalue(request.param)
@@ -57,8 +56,7 @@ def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False, of:
 
 
 def opened_by(job: Job, lake: Lake, label: str | None = None, *, is_read: bool = False) -> Batch:
-    here: Any = SparkSession.getActiveSession()  # None for Iceberg, which needs none
-    batch = batch_of(job, lake.table, label, here, is_read)
+    batch = batch_of(job, lake.table, label, session_for(lake.table)(), is_read)
     assert batch
     return batch
 
@@ -72,7 +70,7 @@ def committed(lake: Lake, batch: Batch, mode: str = "append", **how: Any) -> Com
     folder = f"{batch.opened.root}/{batch.folder}"
     keys = ("id",) if mode == "upsert" else ()
     planned = lake.commit(batch.name, staged, mode=mode, keys=keys, records=batch.new, chains_folder=folder)
-    return committer.commit(planned, session, batch.opened, **how)
+    return committer.commit(planned, session_for(planned.table), batch.opened, **how)
 
 
 def deliver(lake: Lake, *ids: int, shard: str = SHARD) -> Committed:
@@ -255,7 +253,7 @@ def test_new_columns_and_a_lane_in_between(lake: Lake) -> None:
     folder = f"{batch.opened.root}/{CHAINS}"
     how = {"merge_schema": True, "records": batch.new, "chains_folder": folder}
 
-    committer.commit(lake.commit(batch.name, staged, **how), session, batch.opened)
+    committer.commit(lake.commit(batch.name, staged, **how), session_for(lake.table), batch.opened)
 
     assert not opened(lake, 1, 2).new
     assert ids_of(lake) == [1, 2]

@@ -28,14 +28,14 @@ def test_all_shards_appear_in_one_version_and_once(lake: Lake, exists: bool) -> 
     if exists:
         lake.create(THREE)
     before = lake.versions() if exists else 0
-    planned = lake.commit("run/commit-0", *(lake.stage(shard, THREE, files=2) for shard in range(20)))
+    planned = lake.commit("run/commit-0", *(lake.stage(shard, THREE, files=2) for shard in range(6)))
 
     first, second = make(planned), make(planned)
 
-    assert (first.rows, first.files, first.already) == (60, 40, False)
-    assert (second.rows, second.files, second.already) == (60, 40, True)
+    assert (first.rows, first.files, first.already) == (18, 12, False)
+    assert (second.rows, second.files, second.already) == (18, 12, True)
     assert lake.versions() == before + 1
-    assert lake.rows("id", "day") == sorted(THREE_ROWS * (20 + exists))
+    assert lake.rows("id", "day") == sorted(THREE_ROWS * (6 + exists))
 
 
 def test_without_rows_nothing_is_committed(lake: Lake) -> None:
@@ -134,12 +134,11 @@ STAGED_OTHERWISE: list[tuple[Callable[[Declaration], Any], str]] = [
 @pytest.mark.parametrize(("change", "why"), STAGED_OTHERWISE, ids=["gone", "another size", "replaced"])
 def test_files_that_are_not_as_staged_stop_the_commit(lake: Lake, change: Callable[..., Any], why: str) -> None:
     lake.create(THREE)
-    by_name = lake.format == "delta" and "now its files" in why  # no two tasks write a file of Delta's own
-    how: dict[str, Any] = {"mode": "upsert", "keys": ("id",)} if by_name else {"mode": "append"}
-    write = lake.stage(7, THREE, mode=how["mode"])
+    mode = "append" if "now its files" not in why else "upsert"  # no two tasks write a file of the format's own
+    write = lake.stage(7, THREE, mode=mode)
 
     with pytest.raises(TableError, match=why):
-        make(lake.commit("run/commit-0", replace(write, **change(write)), **how))
+        make(lake.commit("run/commit-0", replace(write, **change(write)), mode=mode, keys=("id",)))
 
     assert lake.rows() == THREE_ROWS
 
@@ -148,12 +147,12 @@ def test_files_that_are_not_as_staged_stop_the_commit(lake: Lake, change: Callab
 def test_another_type_in_one_shard_is_refused(lake: Lake, exists: bool) -> None:
     if exists:
         lake.create(THREE)
-    planned = lake.commit("run/commit-0", lake.stage(0, THREE), lake.stage(5, rows_of(id=["4"], day=["c"])))
+    why = "shard 5 has the column 'id' as string, .* as (int64|long|bigint): cast it in the script"
+    if exists and lake.format == "iceberg":  # the shard itself fails
+        why = "the column 'id' is string in the frame and bigint in the table: cast it in the script"
 
-    with pytest.raises(
-        TableError, match=r"shard 5 has the column 'id' as string, .* as (int64|bigint): cast it in the script"
-    ):
-        make(planned)
+    with pytest.raises(TableError, match=why):
+        make(lake.commit("run/commit-0", lake.stage(0, THREE), lake.stage(5, rows_of(id=["4"], day=["c"]))))
 
     if exists:
         assert lake.rows() == THREE_ROWS

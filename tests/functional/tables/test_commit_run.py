@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.tables.commit import main, plan
 from sparklet.tables.declaration import Commit, Declaration
 from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.sessions import spark_here
 
 
 def declaration(table: Table, shard: int, mode: str = "append", **options: Any) -> Declaration:
@@ -51,6 +53,7 @@ class CommitRun:
 
 @pytest.fixture
 def commit_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommitRun:
+    monkeypatch.setattr(Job, "spark", lambda job: spark_here(job.params.get("warehouse")))
     return CommitRun(tmp_path, monkeypatch)
 
 

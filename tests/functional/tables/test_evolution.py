@@ -1,18 +1,19 @@
 """Iceberg's columns change, before and after rows of a run are committed: each value stays in its own column."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyiceberg.table.update.schema import UpdateSchema
-from pyiceberg.types import DoubleType, IntegerType, StringType
+from pyiceberg.types import DoubleType, StringType
 
 from sparklet.job.errors import TableError
-from sparklet.tables.declaration import NAME_MAPPING, check_name_mapping
+from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
+
+pytestmark = SESSION_HERE
 
 Evolution = Callable[[UpdateSchema], object]
 
@@ -135,20 +136,3 @@ def test_what_readers_skip(ice: Lake) -> None:
     table = ice.iceberg()
     assert table.scan(row_filter="a == 'other'").to_arrow()["id"].to_pylist() == [1]
     assert len(list(table.scan(row_filter="a > 'p'").plan_files())) == 0
-
-
-def test_an_incomplete_name_mapping_is_refused(ice: Lake) -> None:
-    """Another tool has set it once, and added a column without it: what reads files without ids then fails."""
-    ice.create(rows_of(id=[1]))
-    evolve(ice, add("late", type_=IntegerType()))
-
-    def check(mapping: list[tuple[str, int]]) -> None:
-        table = ice.iceberg()
-        with table.transaction() as change:
-            fields = [{"names": [name], "field-id": id_} for name, id_ in mapping]
-            change.set_properties({NAME_MAPPING: json.dumps(fields)})
-        check_name_mapping("db.t", table.properties.get(NAME_MAPPING), table.schema().field_ids)
-
-    with pytest.raises(TableError, match=r"schema.name-mapping.default of db.t lacks .* \[2\]"):
-        check([("id", 1)])
-    check([("id", 1), ("late", 2)])

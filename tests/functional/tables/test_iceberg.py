@@ -1,166 +1,314 @@
-"""What is Iceberg's own: partitions by transforms, the table's properties, files that Iceberg cannot add."""
+"""What is Iceberg's own: transforms, versions, orders, and values that only some of its parts take well."""
 
 import json
-import sqlite3
-import sys
-from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
-import requests
-from pyarrow import parquet
-from pyiceberg.exceptions import CommitStateUnknownException
-from pyiceberg.table import Table
-from pyiceberg.transforms import BucketTransform, DayTransform, Transform
+from py4j.protocol import Py4JJavaError
+from pyspark import SparkContext
+from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job.errors import TableError
-from sparklet.tables.commit import refusal
-from tests.functional.tables.lakes import Lake, rows_of, table_of
-from tests.functional.tables.making import make
+from sparklet.tables import staging
+from sparklet.tables.commit import open_table, refusal
+from sparklet.tables.declaration import Declaration
+from sparklet.tables.iceberg import IcebergTable
+from sparklet.tables.iceberg_draft import Draft
+from sparklet.tables.layout import layout_of
+from tests.functional.job.conftest import SESSION_HERE
+from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.making import make, once_loaded
+from tests.functional.tables.sessions import spark_here
 
-SCHEMA = pa.schema([("id", pa.int64()), ("at", pa.timestamp("us", "UTC"))])
-readings = partial(table_of, SCHEMA)
-
-
-def at(day: int, hour: int) -> datetime:
-    return datetime(2013, 1, day, hour, tzinfo=UTC)
-
-
-@pytest.fixture(params=["ice", "rest"])
-def iceberg(request: pytest.FixtureRequest) -> Lake:
-    found: Lake = request.getfixturevalue(request.param)
-    return found
+pytestmark = SESSION_HERE
+KEYED: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
+OVERWRITE: dict[str, Any] = {"mode": "overwrite_partitions"}
 
 
-def partitioned(lake: Lake, column: str, transform: Transform, **properties: str) -> Table:
-    catalog = lake.catalog()
-    catalog.create_namespace("db")
-    creation = catalog.create_table_transaction("db.t", SCHEMA, properties=properties)
-    with creation, creation.update_spec() as spec:
-        spec.add_field(column, transform)
-    return catalog.load_table("db.t")
+@pytest.fixture
+def session(ice: Lake) -> SparkSession:
+    """A session with the catalog of the table."""
+    session = spark_here()
+    session.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
+    return session
 
 
-def test_partitions_by_day(iceberg: Lake) -> None:
-    table = partitioned(iceberg, "at", DayTransform())
-    shards = readings((1, at(1, 0)), (2, at(1, 23))), readings((3, at(2, 0))), readings((4, None))
+def create(session: SparkSession, columns: str, more: str = "", **properties: str) -> None:
+    named = ", ".join(f"'{name}' = '{value}'" for name, value in {"format-version": "2", **properties}.items())
+    session.sql(f"CREATE TABLE iceberg.db.t ({columns}) USING iceberg {more} TBLPROPERTIES ({named})")
 
-    make(iceberg.planned(*shards))
 
-    files = table.refresh().inspect.files().to_pylist()
-    days = {str(one["partition"]["at_day"]): one["record_count"] for one in files}
-    assert days == {"2013-01-01": 2, "2013-01-02": 1, "None": 1}
-    found = table.scan(row_filter="at >= '2013-01-02T00:00:00+00:00'").to_arrow()
-    assert found["id"].to_pylist() == [3]
+def stage(lake: Lake, frame: DataFrame, shard: int = 0, mode: str = "append") -> Declaration:
+    """As ``Lake.stage``, of rows that Spark itself has made."""
+    draft = Declaration(lake.table, mode, "", "", (), merge_schema=True)
+    layout = layout_of(frame, draft)
+    frame = staging._fitted(frame, layout, draft)
+    folder = f"{layout.root}/sparklet/run/{shard:06d}-{id(frame)}/1"
+    described: tuple[str, ...] = ()
+    if mode == "append" and layout.draft:
+        rows, files, described = layout.draft.stage(frame, folder)
+    else:
+        rows, files = staging._store(frame, [], folder, "error")
+    how: dict[str, Any] = {"rows": rows, "described": described, "seen": layout.seen, "shard": shard}
+    return Declaration(lake.table, mode, folder, folder, files, **how)
+
+
+def found(session: SparkSession, *columns: str, where: str = "true") -> list[tuple[Any, ...]]:
+    rows = session.table("iceberg.db.t").where(where).selectExpr(*columns or ("*",)).collect()
+    return sorted(map(tuple, rows), key=repr)
 
 
 @pytest.mark.parametrize(
-    ("column", "transform", "second", "why"),
+    ("version", "by"),
     [
-        ("at", DayTransform(), at(2, 0), r"shard 4 staged .*, which Iceberg cannot add: .*at_day"),
-        ("at", DayTransform(), None, r"shard 4 staged .*, which Iceberg cannot add: .*at_day"),
-        ("id", BucketTransform(4), at(1, 0), r"db.t is partitioned by bucket\[4\]"),
+        ("1", "bucket(4, id)"),
+        ("2", "days(at), truncate(2, name)"),
+        ("3", "bucket(2, name), amount"),
+        ("1", "amount"),
+        ("2", "at"),
+        ("3", "hours(at), name"),
     ],
 )
-def test_a_file_of_no_single_partition_is_refused(
-    iceberg: Lake, column: str, transform: Transform, second: datetime | None, why: str
-) -> None:
-    partitioned(iceberg, column, transform)
-    write = iceberg.stage(4, readings((1, at(1, 0)), (2, second)))
+def test_partitions_of_every_kind(ice: Lake, session: SparkSession, version: str, by: str) -> None:
+    columns = "id BIGINT, name STRING, at TIMESTAMP, amount DOUBLE"
+    create(session, columns, f"PARTITIONED BY ({by})", **{"format-version": version})
+    session.sql("ALTER TABLE iceberg.db.t WRITE ORDERED BY name")
+    rows = [
+        session.sql(
+            "SELECT CAST(id AS BIGINT) AS id, IF(id = 2, NULL, CONCAT('n', id)) AS name, "
+            "timestamp'2026-01-15 23:30:00' + make_dt_interval(0, CAST(id AS INT)) AS at, "
+            "IF(id = 1, 0.1D, DOUBLE('NaN')) AS amount "
+            f"FROM range({n}, {n + 3})"
+        )
+        for n in (0, 3)
+    ]
 
-    with pytest.raises(TableError, match=why):
-        make(iceberg.commit("run/commit-0", write))
+    make(ice.commit("run/commit-0", *(stage(ice, frame, shard) for shard, frame in enumerate(rows))))
+    session.sql(
+        f"CREATE TABLE iceberg.db.plain USING iceberg PARTITIONED BY ({by}) AS SELECT * FROM iceberg.db.t WHERE false"
+    )
+    for frame in rows:
+        frame.writeTo("iceberg.db.plain").append()
 
-    assert iceberg.rows() == []
+    assert [id_ for (id_,) in found(session, "id")] == list(range(6))
+    partitions = ("SELECT partition, record_count FROM iceberg.db.{}.partitions ORDER BY 1").format
+    assert str(session.sql(partitions("t")).collect()) == str(session.sql(partitions("plain")).collect())
+    assert found(session, "id", where="amount = 0.1D") == [(1,)]
+    assert {order for (order,) in session.sql("SELECT sort_order_id FROM iceberg.db.t.files").collect()} == {1}
+    if version != "3":
+        assert len(ice.rows("id")) == 6
 
 
-def test_overwritten_days(iceberg: Lake) -> None:
-    pytest.importorskip("pyiceberg_core", reason="pyiceberg needs it to write into partitions by transforms")
-    partitioned(iceberg, "at", DayTransform()).append(readings((1, at(1, 0)), (2, at(2, 0)), (3, None)))
-    overwrite = partial(iceberg.planned, mode="overwrite_partitions")
-    first = overwrite(readings((11, at(1, 5)), (12, at(1, 7)), (13, None)))
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_rows_replace_others_in_every_version(ice: Lake, session: SparkSession, version: str) -> None:
+    """Of a table whose rows others have deleted by positions."""
+    merge = {"write.merge.mode": "merge-on-read", "write.delete.mode": "merge-on-read", "format-version": version}
+    create(session, "id BIGINT, v STRING", "PARTITIONED BY (bucket(2, id))", **merge)
+    session.sql("INSERT INTO iceberg.db.t SELECT id, 'old' FROM range(6)")
+    session.sql("DELETE FROM iceberg.db.t WHERE id = 3")
 
+    make(ice.planned(rows_of(id=[2, 3, 9], v=["new", "new", "new"]), **KEYED))
+    make(ice.planned(rows_of(id=[10], v=["added"]), number=1))
+
+    new = [(2, "new"), (3, "new"), (9, "new"), (10, "added")]
+    assert found(session) == sorted([*((n, "old") for n in (0, 1, 4, 5)), *new], key=repr)
+
+
+def test_a_partition_of_a_double_is_overwritten(ice: Lake, session: SparkSession) -> None:
+    create(session, "id BIGINT, amount DOUBLE", "PARTITIONED BY (amount)")
+    make(ice.planned(rows_of(id=[1, 2, 3], amount=[0.1, 0.2, float("nan")])))
+
+    first = ice.planned(rows_of(id=[10, 11], amount=[0.1, float("nan")]), number=1, **OVERWRITE)
     make(first)
+    make(ice.planned(rows_of(id=[12], amount=[0.1]), number=2, earlier=first.writes, **OVERWRITE))
 
-    assert iceberg.rows("id") == [(2,), (11,), (12,), (13,)]
-    make(overwrite(readings((21, at(1, 9))), number=1, earlier=first.writes))
-    assert iceberg.rows("id") == [(2,), (11,), (12,), (13,), (21,)]
-
-
-def test_overwritten_days_need_another_library(iceberg: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    partitioned(iceberg, "at", DayTransform())
-    monkeypatch.setitem(sys.modules, "pyiceberg_core", None)
-
-    with pytest.raises(TableError, match="pyiceberg_core needs to be installed"):
-        make(iceberg.planned(readings((1, at(1, 0))), mode="overwrite_partitions"))
+    assert found(session, "id") == [(10,), (11,), (12,), (2,)]
 
 
-def test_format_version_3_is_refused_before_the_commit(ice: Lake) -> None:
+@pytest.mark.parametrize("by", ["days(at)", "bucket(3, id), truncate(1, name)"])
+def test_partitions_by_transforms_are_overwritten(ice: Lake, session: SparkSession, by: str) -> None:
+    create(session, "id BIGINT, name STRING, at TIMESTAMP", f"PARTITIONED BY ({by})")
+    rows = "SELECT {} AS id, '{}' AS name, timestamp'2026-01-{} 23:30:00' AS at".format
+    make(ice.commit("run/commit-0", stage(ice, session.sql(f"{rows('1L', 'ab', 15)} UNION ALL {rows('2L', 'b', 16)}"))))
+    overwrites = [stage(ice, session.sql(rows("1L", name, 15)), mode="overwrite_partitions") for name in ("ac", "ad")]
+
+    make(ice.commit("run/commit-1", overwrites[0], **OVERWRITE))
+    make(ice.commit("run/commit-2", overwrites[1], earlier=(overwrites[0],), **OVERWRITE))
+
+    assert found(session, "name") == [("ac",), ("ad",), ("b",)]
+
+
+def test_zeros_and_what_is_no_number_are_one_key_each(ice: Lake) -> None:
+    nan = float("nan")
+    ice.create(rows_of(id=[0.0, nan, 1.0], v=["zero", "nan", "one"]))
+
+    make(ice.planned(rows_of(id=[-0.0, nan], v=["minus zero", "NaN"]), **KEYED))
+    with pytest.raises(TableError, match="the key id=nan is twice in shard 0 and shard 1"):
+        make(ice.planned(rows_of(id=[nan], v=["a"]), rows_of(id=[nan], v=["b"]), number=1, **KEYED))
+
+    assert [v for (v,) in ice.rows("v")] == ["NaN", "minus zero", "one"]
+
+
+def test_what_is_no_number_is_greatest(ice: Lake) -> None:
+    ice.create(rows_of(id=[1, 2], o=[float("nan"), 5.0], v=["nan", "five"]))
+    rows = rows_of(id=[1, 2, 3, 3], o=[9.0, float("nan"), 1.0, float("nan")], v=["less", "more", "less", "more"])
+
+    make(ice.planned(rows, order_by="o", **KEYED))
+
+    assert ice.rows("id", "v") == [(1, "nan"), (2, "more"), (3, "more")]
+
+
+def test_one_column_whatever_its_capitals(ice: Lake) -> None:
+    ice.create(rows_of(id=[0]))
+    shards = [rows_of(id=[n], **{"Note" if n % 2 else "note": [f"n{n}"]}) for n in range(4)]
+
+    make(ice.planned(*shards, merge_schema=True))
+
+    (name,) = [name for name in ice.read().column_names if name != "id"]
+    assert ice.rows("id", name) == [(0, None), (0, "n0"), (1, "n1"), (2, "n2"), (3, "n3")]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_shards_that_add_other_columns(ice: Lake, exists: bool) -> None:
+    """Each has given the next id to its own; the rows of the second are written anew, from its staged files."""
+    if exists:
+        ice.create(rows_of(id=[0]))
+    nested = rows_of(id=[3], c=[{"x": [1, None]}])
+
+    make(ice.planned(rows_of(id=[1], a=["a"]), rows_of(id=[2], b=[2.5]), nested, merge_schema=True))
+
+    rows = [(1, "a", None, None), (2, None, 2.5, None), (3, None, None, {"x": [1, None]})]
+    assert ice.rows("id", "a", "b", "c")[-3:] == rows
+
+
+def test_years_that_python_does_not_have(ice: Lake, session: SparkSession) -> None:
+    create(session, "id BIGINT, at TIMESTAMP, day DATE", "PARTITIONED BY (day)")
+    late = "SELECT 1L AS id, timestamp'+10000-01-01 00:00:00' AS at, date'+12000-02-03' AS day"
+
+    make(ice.commit("run/commit-0", stage(ice, session.sql(late))))
+
+    text = "CAST(at AS STRING)", "CAST(day AS STRING)"
+    assert found(session, *text, where="at > timestamp'9999-12-31 23:59:59'") == [
+        ("+10000-01-01 00:00:00", "+12000-02-03")
+    ]
+
+
+def test_a_null_fails_its_shard(ice: Lake, session: SparkSession) -> None:
+    create(session, "id BIGINT, name STRING NOT NULL")
+
+    with pytest.raises(Exception, match=r"(?i)null value.*(name|non-nullable)"):
+        stage(ice, session.sql("SELECT 1L AS id, IF(id = 0, NULL, 'x') AS name FROM range(1)"))
+
+    make(ice.planned(rows_of(id=[1], name=["a"])))
+    assert found(session) == [(1, "a")]
+
+
+def test_a_type_that_iceberg_has_not_fails_its_shard(ice: Lake, session: SparkSession) -> None:
+    with pytest.raises(TableError, match=r"Iceberg cannot have a column of the frame: .*interval"):
+        stage(ice, session.sql("SELECT 1L AS id, make_interval(1) AS year"))
+    with pytest.raises(TableError, match=r"db\.t cannot be made of the frame: .*\n.*nothing"):
+        stage(ice, session.sql("SELECT 1L AS id, NULL AS nothing"))
+
+
+def test_a_branch_of_the_session_is_refused(ice: Lake, session: SparkSession) -> None:
+    create(session, "id BIGINT", **{"write.wap.enabled": "true"})
+    make(ice.planned(rows_of(id=[1])))
+    session.conf.set("spark.wap.branch", "audit")
+    try:
+        with pytest.raises(TableError, match=r"db\.t has write\.wap\.enabled, and the session spark\.wap\.branch"):
+            ice.planned(rows_of(id=[2]))
+    finally:
+        session.conf.unset("spark.wap.branch")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"format-version": 4}, "has format version 4"),
+        ({"properties": {"encryption.key-id": "k"}}, "has encryption.key-id"),
+    ],
+)
+def test_what_no_commit_writes_is_refused_by_the_plan(ice: Lake, change: dict[str, Any], why: str) -> None:
     ice.create(rows_of(id=[1]))
+    assert refusal(str(ice.table), "") == ""
     file = Path(ice.iceberg().metadata_location.removeprefix("file://"))
-    metadata = json.loads(file.read_text()) | {"format-version": 3, "next-row-id": 1}
-    file.write_text(json.dumps(metadata))
-
-    assert "db.t has format version 3" in refusal(str(ice.table), "")
-    with pytest.raises(TableError, match=r"has format version 3, which .*'format-version'='2'"):
-        make(ice.planned(rows_of(id=[2])))
-
-
-@pytest.mark.parametrize("given", [{}, {"commit.retry.num-retries": "7"}])
-def test_the_tables_retries_stay_as_they_are(iceberg: Lake, given: dict[str, str]) -> None:
-    table = partitioned(iceberg, "at", DayTransform(), **given)
-
-    make(iceberg.planned(readings((1, at(1, 0)))))
-
-    kept = {name: value for name, value in table.refresh().properties.items() if name.startswith("commit.")}
-    assert kept == given
+    if "format-version" not in change:  # pyiceberg itself reads no version 4
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+        assert why in refusal(str(ice.table), "")
+        with pytest.raises(TableError, match=why):
+            ice.planned(rows_of(id=[2]))
 
 
-def test_timestamps_as_int96_are_refused(iceberg: Lake) -> None:
-    write = iceberg.stage(3, readings((1, at(1, 0))))
-    file = Path(write.folder.removeprefix("file://"), "part-0.parquet")
-    parquet.write_table(readings((1, at(1, 0))), file, use_deprecated_int96_timestamps=True)
-    staged = replace(write, files=((file.name, file.stat().st_size),))
-
-    with pytest.raises(TableError, match="shard 3 has the column 'at' with nanoseconds, as Spark's INT96: set"):
-        make(iceberg.commit("run/commit-0", staged))
-
-
-@pytest.mark.parametrize("error", [CommitStateUnknownException("502"), requests.ConnectionError("reset")])
+@pytest.mark.parametrize("exception", ["CommitStateUnknownException", "RESTException"])
 @pytest.mark.parametrize("landed", [True, False])
 def test_a_commit_of_unknown_state_is_looked_up(
-    iceberg: Lake, monkeypatch: pytest.MonkeyPatch, landed: bool, error: Exception
+    ice: Lake, monkeypatch: pytest.MonkeyPatch, landed: bool, exception: str
 ) -> None:
-    iceberg.create(readings((1, at(1, 0))))
-    catalog = type(iceberg.catalog())
-    commit_table, answers = catalog.commit_table, [error]
+    ice.create(rows_of(id=[1]))
+    java = spark_here()._jvm
+    of_iceberg = getattr(java.org.apache.iceberg.exceptions, exception)
+    nothing = SparkContext._gateway.new_array(java.java.lang.Object, 0)
+    lost = (java.java.lang.RuntimeException("reset"),) if "Unknown" in exception else ("502", nothing)
+    begin, answers = Draft.of_state, [of_iceberg(*lost)]
 
-    def lossy(*arguments: Any) -> Any:
-        answer = commit_table(*arguments) if landed or not answers else None
-        if answers:
-            raise answers.pop()
-        return answer
+    class Lossy:
+        def __init__(self, operations: Any) -> None:
+            self._operations = operations
 
-    monkeypatch.setattr(catalog, "commit_table", lossy)
-    done = make(iceberg.planned(readings((2, at(1, 0)))))
+        def commit(self, *states: Any) -> None:
+            if landed or not answers:
+                self._operations.commit(*states)
+            if answers:
+                raise Py4JJavaError("lost", answers.pop())
+
+    def of_state(*args: Any) -> Draft:
+        draft = begin(*args)
+        draft.operations = Lossy(draft.operations)
+        return draft
+
+    planned = ice.planned(rows_of(id=[2]))
+    monkeypatch.setattr(Draft, "of_state", of_state)
+    done = make(planned)
 
     assert (done.rows, done.already) == (1, False)
-    assert iceberg.rows("id") == [(1,), (2,)]
+    assert ice.rows("id") == [(1,), (2,)]
 
 
-def test_a_namespace_that_another_writer_makes_meanwhile(iceberg: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    catalog = type(iceberg.catalog())
-    create = catalog.create_namespace
+def test_a_namespace_that_another_writer_makes_meanwhile(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Overtaken:
+        def __init__(self, catalog: Any) -> None:
+            self._catalog = catalog
 
-    def overtaken(self: Any, name: str) -> None:
-        create(self, name)
-        raise sqlite3.IntegrityError("UNIQUE constraint failed")
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._catalog, name)
 
-    monkeypatch.setattr(catalog, "create_namespace_if_not_exists", overtaken)
-    make(iceberg.planned(readings((2, at(1, 0)))))
+        def createNamespace(self, namespace: Any) -> None:
+            self._catalog.createNamespace(namespace)
+            self._catalog.createNamespace(namespace)
 
-    assert iceberg.rows("id") == [(2,)]
+    table = open_table(ice.table, spark_here, None)
+    assert isinstance(table, IcebergTable)
+    table._catalog = Overtaken(table._catalog)
+    planned = ice.planned(rows_of(id=[2]))
+    table.write(planned, list, {planned.commit_id: 1})
+
+    assert ice.rows("id") == [(2,)]
+
+
+def test_what_a_lost_commit_has_written_is_deleted(ice: Lake) -> None:
+    """Its snapshot's manifests, and the files that it made itself; a shard's own are committed by the next try."""
+    ice.create(rows_of(id=[1, 2], v=["a", "b"]))
+    planned = ice.planned(rows_of(id=[2], v=["B"]), **KEYED)
+
+    with once_loaded(lambda: ice.append(rows_of(id=[3], v=["c"]))):
+        make(planned)
+
+    assert ice.rows() == [(1, "a"), (2, "B"), (3, "c")]
+    folder = Path(f"{ice.place}/warehouse/db/t".removeprefix("file://"))
+    table = ice.iceberg()
+    known = {each["file_path"].rpartition("/")[2] for each in table.inspect.all_files().to_pylist()}
+    assert {file.name for file in (folder / "data").rglob("*.parquet")} == known
+    manifests = {path.rpartition("/")[2] for path in table.inspect.all_manifests()["path"].to_pylist()}
+    lists = {each.manifest_list.rpartition("/")[2] for each in table.snapshots()}
+    assert {file.name for file in (folder / "metadata").glob("*.avro")} == manifests | lists

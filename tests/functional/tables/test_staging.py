@@ -17,7 +17,7 @@ import pytest
 from py4j.protocol import Py4JJavaError
 from pyarrow import fs
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
@@ -127,6 +127,7 @@ def test_rows_get_the_tables_columns_below_its_root(place: Place, rows: DataFram
     assert place.job.append(given, table) == 10
 
     (declared,) = place.declared()
+    assert sum(json.loads(text)["record-count"] for text in declared.described) == 10
     assert path_of(declared.folder).startswith(f"{path_of(place.root)}/t")
     assert re.search(r"/sparklet/r/000003-a1/1-[0-9a-f]{8}$", declared.folder)
     assert sorted(place.stored(declared.folder)) == sorted(
@@ -135,37 +136,6 @@ def test_rows_get_the_tables_columns_below_its_root(place: Place, rows: DataFram
     stored = place.rows(declared)
     assert stored.dtypes == [("ID", "bigint"), ("name", "string"), ("ts", "timestamp"), ("more", "double")]
     assert sorted(stored.selectExpr("id", "ts", "name").collect(), key=str) == sorted(rows.collect(), key=str)
-
-
-@pytest.mark.parametrize(
-    ("partitioned_by", "parts"),
-    [
-        ("name", ["name"]),
-        ("years(ts), name", ["year(ts)", "name"]),
-        ("months(ts)", ["year(ts)", "month(ts)"]),
-        ("days(ts), truncate(2, name)", ["date(ts)", "left(name, 2)"]),
-        ("hours(ts)", ["date(ts)", "hour(ts)"]),
-        ("ts, truncate(3, id)", ["ts", "floor(id / 3)"]),
-    ],
-)
-def test_each_file_lies_in_one_partition_of_iceberg(
-    spark: SparkSession, local: Place, rows: DataFrame, partitioned_by: str, parts: list[str]
-) -> None:
-    """Null and "" are two partitions, and time is UTC's whatever the session's zone."""
-    table = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", partitioned_by)
-    spark.conf.set("spark.sql.session.timeZone", "Asia/Kolkata")
-    try:
-        local.job.append(rows, table)
-    finally:
-        spark.conf.set("spark.sql.session.timeZone", "UTC")
-
-    (declared,) = local.declared()
-    stored = local.rows(declared).select("*", functions.input_file_name().alias("file"))
-    by_file = stored.selectExpr("file", f"to_json(struct({', '.join(f'{p} AS p{n}' for n, p in enumerate(parts))})) p")
-    assert by_file.groupBy("file").agg(functions.countDistinct("p").alias("n")).where("n > 1").count() == 0
-    assert stored.count() == 10
-    assert {"id", "ts", "name"} <= set(stored.columns)
-    assert all({"id", "ts", "name"} == set(file.schema_arrow.names) for file in local.open(declared))
 
 
 def test_timestamps_are_microseconds_and_nothing_else_changes(spark: SparkSession, local: Place) -> None:
@@ -202,7 +172,9 @@ def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, forma
     table = local.make_table(format_, "id INT, name STRING NOT NULL")
     with pytest.raises(TableError, match="'id' is bigint in the frame and int in the table: cast it"):
         local.job.append(rows, table)
-    null = "field 'name' of input row cannot be null|EXPRESSION_ENCODING_FAILED"  # of Spark 3.5; of 4.1
+    null = (
+        "field 'name' of input row cannot be null|EXPRESSION_ENCODING_FAILED|(Null|NULL) value appeared in non-nullable"
+    )
     with pytest.raises((Py4JJavaError, PySparkException), match=null):
         local.job.append(rows.selectExpr("cast(id AS INT) AS id", "name"), table)
     assert local.declared() == []
@@ -211,19 +183,21 @@ def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, forma
 
     (declared,) = local.declared()
     assert declared.label == "1"
-    assert format_ == "delta" or [field.nullable for field in local.open(declared)[0].schema_arrow] == [True, False]
+    assert format_ == "delta" or not local.open(declared)[0].schema_arrow.field("name").nullable
 
 
 def test_a_feature_that_no_commit_writes_is_refused(spark: SparkSession, local: Place, rows: DataFrame) -> None:
     """Before anything is staged, and not by the commit of all shards."""
     table = local.make_table("iceberg", "id BIGINT")
-    spark.sql(f"ALTER TABLE {table.replace(':', '.')} SET TBLPROPERTIES ('format-version' = '3')")
+    spark.sql(f"ALTER TABLE {table.replace(':', '.')} SET TBLPROPERTIES ('write.wap.enabled' = 'true')")
+    spark.conf.set("spark.wap.id", "audit")
 
-    for write in (local.job.append, functools.partial(local.job.upsert, keys="id")):
-        with pytest.raises(
-            TableError, match=r"has format version 3, which Sparklet cannot write: .*, or write to another"
-        ):
-            write(rows.select("id"), table)
+    try:
+        for write in (local.job.append, functools.partial(local.job.upsert, keys="id")):
+            with pytest.raises(TableError, match=r"has write.wap.enabled, and the session spark.wap.id"):
+                write(rows.select("id"), table)
+    finally:
+        spark.conf.unset("spark.wap.id")
     assert local.declared() == []
 
 
@@ -250,12 +224,9 @@ def test_a_table_that_is_not_there_yet_gets_its_place(local: Place, rows: DataFr
     assert kinds == ["int16", "int32"]  # Iceberg has no smaller integers
 
 
-def test_partitions_that_cannot_be_served_are_refused(local: Place, rows: DataFrame) -> None:
-    bucketed = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "bucket(4, id)")
+def test_other_partitions_than_the_tables_are_refused(local: Place, rows: DataFrame) -> None:
     by_day = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "days(ts)")
 
-    with pytest.raises(TableError, match=r"partitioned by bucket\[4\]\(id\)"):
-        local.job.append(rows, bucketed)
     with pytest.raises(TableError, match=r"partitioned by day\(ts\), not by name: leave partition_by away"):
         local.job.append(rows, by_day, partition_by="name")
     with pytest.raises(TableError, match="no column day, which partition_by"):
@@ -309,16 +280,6 @@ def test_columns_of_iceberg_keep_their_own_values(spark: SparkSession, is_made: 
 
     found = spark.sql(f"SELECT name, s.a, s.b, l[0].a AS e, prices FROM iceberg.{name} ORDER BY name").collect()
     assert [tuple(row) for row in found] == [(None, None, 1, None, {"old": 1}), ("old", "old", 1, "old", {"old": 1})]
-
-
-def test_a_name_mapping_without_a_column_is_refused(spark: SparkSession, rows: DataFrame) -> None:
-    name = f"db.t{uuid.uuid4().hex}"
-    spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
-    mapping = json.dumps([{"field-id": 1, "names": ["id"]}])
-    rows.limit(0).writeTo(f"iceberg.{name}").tableProperty("schema.name-mapping.default", mapping).create()
-
-    with pytest.raises(TableError, match=rf"name-mapping.default of {name} lacks the columns with the ids \[2, 3\]"):
-        Job(event={}).append(rows, f"iceberg:{name}")
 
 
 @pytest.fixture

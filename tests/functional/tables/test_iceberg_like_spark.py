@@ -1,0 +1,253 @@
+"""Generated writes to Iceberg's tables: by shards and a commit, and by one plain Spark job.
+
+Both tables have the same rows for Spark and for pyiceberg, in two time zones and behind filters, the same columns, the
+same partitioning and the same properties. ``SPARKLET_FOLDERS=500 SPARKLET_SEED=1``: so many tables, and other ones.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from pyspark.sql import DataFrame, SparkSession
+
+from sparklet.job import Job
+from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
+from sparklet.tables.commit import commit, plan
+from sparklet.tables.declaration import Declaration
+from tests.functional.job.conftest import SESSION_HERE
+from tests.functional.tables.generated import NAMES, SEED, TYPES, Case, Column, cases, quoted
+from tests.functional.tables.lakes import Lake
+
+pytestmark = SESSION_HERE
+OWN = "sparklet."  # properties of a commit
+TRANSFORMS = {
+    "DATE": ["years", "months", "days"],
+    "TIMESTAMP": ["years", "months", "days", "hours"],
+    "TIMESTAMP_NTZ": ["years", "months", "days", "hours"],
+    **{name: ["bucket", "truncate"] for name in ("BIGINT", "INT", "STRING", "BINARY", "DECIMAL(9,2)", "DECIMAL(24,4)")},
+}
+FOLDERS = int(os.environ.get("SPARKLET_FOLDERS") or "6")  # each is two tables, and a minute has room for so many
+ZONES = "UTC", "America/New_York"
+QUIET: Any = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+
+
+def partitions(column: Column) -> Sequence[str]:
+    """By the column itself, and by what Iceberg computes of it."""
+    if "<" in column.type:
+        return ()
+    name = quoted(column.name)
+    width = {"bucket": "4, ", "truncate": "3, "}
+    return [name, *(f"{each}({width.get(each, '')}{name})" for each in TRANSFORMS.get(column.type, ()))]
+
+
+@dataclass(frozen=True)
+class Properties:
+    """How a table is made."""
+
+    version: int
+    merges_on_read: bool
+    is_sorted: bool
+
+    def sql(self) -> str:
+        way = "merge-on-read" if self.merges_on_read and self.version > 1 else "copy-on-write"
+        modes = ", ".join(f"'write.{each}.mode' = '{way}'" for each in ("merge", "update", "delete"))
+        return f"'format-version' = '{self.version}', {modes}"
+
+
+class Plain:
+    """What one plain Spark job does with all rows of a case."""
+
+    def __init__(self, spark: SparkSession, name: str, case: Case) -> None:
+        self._spark, self._name, self._case = spark, name, case
+
+    def make(self, properties: Properties) -> None:
+        case = self._case
+        first = case.first.columns if case.first else self._columns()
+        columns = ", ".join(column.ddl for column in first)
+        by = f"PARTITIONED BY ({', '.join(case.by)})" if case.by else ""
+        self._spark.sql(f"CREATE TABLE {self._name} ({columns}) USING iceberg {by} TBLPROPERTIES ({properties.sql()})")
+        if properties.is_sorted:
+            self._spark.sql(f"ALTER TABLE {self._name} WRITE ORDERED BY id")
+        if case.first and case.first.rows:
+            self._spark.sql(case.first.sql).writeTo(self._name).append()
+
+    def _columns(self) -> Sequence[Column]:
+        """Of a new table, as the first of the shards with the most have them."""
+        return max((shard.columns for shard in self._case.shards), key=len)
+
+    def write(self) -> None:
+        case, spark = self._case, self._spark
+        there = set(spark.table(self._name).columns)
+        for column in case.columns:
+            if column.name not in there:
+                spark.sql(f"ALTER TABLE {self._name} ADD COLUMN {column.ddl}")
+        wanted = spark.table(self._name).columns
+        frames = [spark.sql(shard.sql) for shard in case.shards if shard.rows]
+        if not frames:
+            return
+        rows = reduce(lambda one, two: one.unionByName(two, allowMissingColumns=True), frames)
+        for column in case.columns:
+            if column.name not in rows.columns:
+                rows = rows.selectExpr("*", f"CAST(NULL AS {column.type}) AS {quoted(column.name)}")
+        rows = rows.select(*map(quoted, wanted))
+        if case.mode == "append":
+            rows.writeTo(self._name).append()
+        elif case.mode == "overwrite_partitions":
+            rows.writeTo(self._name).overwritePartitions()
+        else:
+            self._merge(rows)
+
+    def _merge(self, rows: DataFrame) -> None:
+        key, order = quoted(self._case.key), quoted(self._case.order_by or self._case.key)
+        rows.createOrReplaceTempView("plain_rows")
+        last = f"row_number() OVER (PARTITION BY {key} ORDER BY {order} DESC NULLS LAST)"
+        newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})" if self._case.order_by else ""
+        columns = ", ".join(map(quoted, rows.columns))
+        self._spark.sql(
+            f"MERGE INTO {self._name} t USING (SELECT {columns} FROM (SELECT *, {last} AS place_ FROM plain_rows) "
+            f"WHERE place_ = 1) s ON t.{key} = s.{key} WHEN MATCHED {newer} THEN UPDATE SET * "
+            "WHEN NOT MATCHED THEN INSERT *"
+        )
+
+
+def run_of(folder: Path, spark: SparkSession, name: str, case: Case) -> None:
+    """The same by shards, which stage, and a commit run."""
+    declared = []
+    by = [] if case.first else [text[1:-1].replace("``", "`") for text in case.by if text.startswith("`")]
+    for number, shard in enumerate(case.shards):
+        outcome = folder / f"{uuid.uuid4().hex}.json"
+        names = {"run": "r", "identity": "r_1", "shard": number, "attempt": "a", "generation": 0}
+        event = {"sparklet": names, "inputs": [], "params": {}, "output_path": f"file://{folder}/staged/{number:06d}-a"}
+        job = Job.from_args(["--event", json.dumps(event)], {OUTCOME_FILE: str(outcome), CLAIMED: "1"})
+        how: dict[str, Any] = {
+            "merge_schema": case.merge_schema,
+            "partition_by": by if not _exists(spark, name) else (),
+        }
+        if case.mode == "upsert":
+            how |= {"keys": case.key, "order_by": case.order_by}
+        assert getattr(job, case.mode)(spark.sql(shard.sql), f"iceberg:{name}", **how) == len(shard.rows)
+        told = json.loads(outcome.read_text())["writes"]
+        declared += [Declaration.from_document(each, number) for each in told]
+    for planned in plan({"identity": f"r_{uuid.uuid4().hex}", "commit": 0}, [declared]):
+        assert not commit(planned, lambda: spark).already
+        assert commit(planned, lambda: spark).already or not any(shard.rows for shard in case.shards)
+
+
+def _exists(spark: SparkSession, name: str) -> bool:
+    return bool(spark.catalog.tableExists(f"iceberg.{name}"))
+
+
+@contextmanager
+def zone(spark: SparkSession, name: str) -> Iterator[None]:
+    spark.conf.set("spark.sql.session.timeZone", name)
+    try:
+        yield
+    finally:
+        spark.conf.set("spark.sql.session.timeZone", "UTC")
+
+
+def rows_by_spark(spark: SparkSession, name: str, wanted: Sequence[str]) -> list[tuple[int, str]]:
+    """The rows behind each of the conditions, in one query."""
+    text = f"SELECT {{}} AS n, to_json(struct(*)) AS row FROM iceberg.{name} WHERE {{}}".format
+    union = " UNION ALL ".join(text(number, condition) for number, condition in enumerate(wanted))
+    return sorted(map(tuple, spark.sql(union).collect()))
+
+
+def rows_by_pyiceberg(lake: Lake, name: str) -> list[str]:
+    found = lake.catalog().load_table(name).scan().to_arrow()
+    columns = [_exact(found[each]) for each in sorted(found.column_names)]
+    return sorted(repr(row) for row in zip(*columns, strict=True))
+
+
+def _exact(column: pa.ChunkedArray) -> list[Any]:
+    """Values that Python can show, whatever their year."""
+    if pa.types.is_date32(column.type):
+        return list(column.cast(pa.int32()).to_pylist())
+    if pa.types.is_timestamp(column.type):
+        return list(column.cast(pa.int64()).to_pylist())
+    return list(column.to_pylist())
+
+
+def described(spark: SparkSession, lake: Lake, name: str) -> dict[str, Any]:
+    """What a table is, but for its rows."""
+    table = lake.catalog().load_table(name)
+    properties = {key: value for key, value in table.properties.items() if not key.startswith(OWN)}
+    spec = [(str(each.transform), each.name) for each in table.spec().fields]
+    columns = [(field.name, str(field.field_type), field.required) for field in table.schema().fields]
+    of_file = ["sort_order_id", "spec_id", *(["to_json(partition)"] if spec else [])]
+    files = spark.table(f"iceberg.{name}.files").where("content = 0").selectExpr(*of_file).collect()
+    parts = sorted({str(row) for row in files})
+    return {"properties": properties, "spec": spec, "columns": columns, "partitions": parts}
+
+
+PROPERTIES = st.builds(
+    Properties, version=st.sampled_from([1, 2, 2, 3]), merges_on_read=st.booleans(), is_sorted=st.booleans()
+)
+
+
+def test_tables_are_what_spark_writes(ice: Lake, tmp_path: Path) -> None:
+    from tests.functional.tables.sessions import spark_here
+
+    spark = spark_here()
+    spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
+
+    compared: list[Case] = []
+
+    @seed(SEED)
+    @settings(max_examples=FOLDERS, phases=[Phase.generate], **QUIET)
+    @given(case=cases(TYPES, NAMES, partitions), properties=PROPERTIES)
+    def compare(case: Case, properties: Properties) -> None:
+        compared.append(case)
+        ours, plain = (f"db.{kind}{uuid.uuid4().hex}" for kind in ("ours", "plain"))
+        is_made = case.first is None and all(each.startswith("`") for each in case.by) and not case.merge_schema
+        for name in (plain, ours):
+            if not is_made:
+                Plain(spark, f"iceberg.{name}", case).make(properties)
+        if is_made:
+            simple = Properties(2, merges_on_read=False, is_sorted=False)
+            Plain(spark, f"iceberg.{plain}", case).make(simple)
+            spark.sql(f"ALTER TABLE iceberg.{plain} UNSET TBLPROPERTIES ('write.merge.mode')")
+        Plain(spark, f"iceberg.{plain}", case).write()
+        run_of(tmp_path, spark, ours, case)
+        if not _exists(spark, ours):
+            assert not any(shard.rows for shard in case.shards)
+            return
+        wanted = ["true", *conditions(case)]
+        for each in ZONES:
+            with zone(spark, each):
+                assert rows_by_spark(spark, ours, wanted) == rows_by_spark(spark, plain, wanted), (each, wanted)
+        assert outcome(rows_by_pyiceberg, lake=ice, name=ours) == outcome(rows_by_pyiceberg, lake=ice, name=plain)
+        one, other = (described(spark, ice, name) for name in (ours, plain))
+        if is_made:
+            del one["properties"], other["properties"]
+            one["columns"], other["columns"] = sorted(one["columns"]), sorted(other["columns"])
+        assert one == other
+
+    compare()
+    print(f"{len(compared)} tables")
+
+
+def conditions(case: Case) -> Iterator[str]:
+    """Filters by which readers skip files: one for each column of the first row."""
+    for shard in case.shards:
+        for row in shard.rows[:1]:
+            for column, value in zip(shard.columns, row, strict=True):
+                if "<" not in column.type:
+                    yield f"{quoted(column.name)} <=> CAST({value} AS {column.type})"
+
+
+def outcome(read: Any, **how: Any) -> Any:
+    """What is read, or how reading fails."""
+    try:
+        return read(**how)
+    except Exception as error:  # noqa: BLE001 - of pyiceberg, which cannot read all that Spark writes
+        return type(error).__name__
