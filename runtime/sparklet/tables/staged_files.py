@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -11,18 +11,16 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pyarrow import compute, fs, parquet, types
+from pyarrow import fs, parquet, types
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import s3_environment, write_encryption
 from sparklet.tables.declaration import Commit, Declaration, shard_name
 
 MAX_READERS = 16  # footers read at a time: each waits for the store, not for the processor
-MAX_BATCH_BYTES = 256 * 1024 * 1024  # of staged files that are in memory at a time, where not all need to be
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 HIVE_TYPES = {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "bool": "boolean"}
 HIVE_TYPES |= {"date32[day]": "date", **{name: name for name in ("float", "double", "string", "binary")}}
-SHARD, POSITION = "_sparklet_shard", "_sparklet_position"  # columns of our own, in memory only
 
 
 @dataclass(frozen=True)
@@ -198,105 +196,3 @@ def _hive_name(type_: Any) -> str:
     if name is None:
         raise TableError(f"Athena has no type for {type_}: cast the column in the script")
     return name
-
-
-def batches(staged: Iterable[StagedFile]) -> Iterator[list[StagedFile]]:
-    """The files in groups that fit into memory."""
-    group: list[StagedFile] = []
-    size_bytes = 0
-    for file in staged:
-        footer = file.footer
-        uncompressed = sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
-        if group and size_bytes + uncompressed > MAX_BATCH_BYTES:
-            yield group
-            group, size_bytes = [], 0
-        group.append(file)
-        size_bytes += uncompressed
-    if group:
-        yield group
-
-
-def read_rows(staged: Staged, schema: Any, columns: Sequence[str] | None = None) -> Any:
-    """The files' rows as a pyarrow.Table with this schema; a column that a file lacks is null."""
-    wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-
-    def read(file: StagedFile) -> Any:
-        system, path = file_system(file.uri)
-        names = [name for name in wanted.names if name in file.schema.names]
-        with system.open_input_file(path) as source:
-            rows = parquet.ParquetFile(source).read(columns=names)
-        arrays = [_column(rows, field, file) for field in wanted]
-        return pa.Table.from_arrays(arrays, schema=wanted)
-
-    with ThreadPoolExecutor(MAX_READERS) as readers:
-        tables = list(readers.map(read, staged))
-    return pa.concat_tables(tables) if tables else wanted.empty_table()
-
-
-def _column(rows: Any, field: Any, file: StagedFile) -> Any:
-    if field.name in rows.column_names:
-        return rows[field.name].cast(field.type)
-    value = file.partition_values.get(field.name)
-    return pa.chunked_array([pa.array([value] * file.rows, pa.string()).cast(field.type)])
-
-
-# --- the changes of an upsert: the rows of all shards, one for each key ---
-
-
-def read_changes(commit: Commit, staged: Staged, schema: Any) -> Any:
-    """The staged rows as a pyarrow.Table; of several with one key the one with the greatest ``order_by``.
-
-    TableError if a part of a key is null, or if without ``order_by`` a key comes twice in the whole run.
-    """
-    if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in schema.names]:
-        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, a column that no shard has")
-    rows = read_rows(staged, schema)
-    for name in commit.keys:
-        if nulls := rows[name].null_count:
-            raise TableError(f"{commit.table}: the key {name!r} is null in {nulls} rows: leave them out, or fill it")
-    keys = list(commit.keys)
-    if commit.order_by is None:
-        whole_run = [*staged, *read_footers(commit.earlier)]
-        shards = pa.array([file.shard for file in whole_run for _ in range(file.rows)], pa.int32())
-        found = read_rows(whole_run, schema, keys).append_column(SHARD, shards)
-        counted = found.group_by(keys).aggregate([(SHARD, "count"), (SHARD, "distinct")])
-        twice = counted.filter(compute.greater(counted[f"{SHARD}_count"], 1)).slice(0, 1).to_pylist()
-        if twice:
-            key = ", ".join(f"{name}={twice[0][name]!r}" for name in keys)
-            where = " and ".join(map(shard_name, sorted(twice[0][f"{SHARD}_distinct"])))
-            raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
-        return rows
-    found = rows.select(keys).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
-    order = pa.table({"given": rows[commit.order_by].is_valid(), "order": rows[commit.order_by], "at": found[POSITION]})
-    by = [(name, "ascending") for name in order.column_names]  # so a null is the least
-    found = found.take(compute.sort_indices(order, sort_keys=by))
-    last = found.group_by(keys, use_threads=False).aggregate([(POSITION, "last")])
-    return rows.take(last[f"{POSITION}_last"])
-
-
-def without(rows: Any, keys: Sequence[str], changes: Any) -> Any:
-    """The rows whose key is in no change."""
-    names = list(keys)
-    targets = pa.schema([rows.schema.field(name) for name in names])
-    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
-    kept = found.join(changes.select(names).cast(targets), keys=names, join_type="left anti")
-    return rows if len(kept) == len(rows) else rows.take(kept[POSITION].sort())
-
-
-def not_older(changes: Any, commit: Commit, rows: Any) -> Any:
-    """The changes, without those for whose key ``rows`` of the table have a greater ``order_by``; null is the least."""
-    there = pa.table({**{name: rows[name] for name in commit.keys}, POSITION: rows[commit.order_by]})
-    found = changes.select([*commit.keys, commit.order_by]).join(there, keys=list(commit.keys), join_type="inner")
-    is_greater = compute.fill_null(compute.greater(found[POSITION], found[commit.order_by]), True)
-    older = found.filter(compute.and_(compute.is_valid(found[POSITION]), is_greater))
-    return without(changes, commit.keys, older)
-
-
-def within(rows: Any, values: Any) -> Any:
-    """The rows whose values in the columns of ``values`` are one of its rows; null equals null."""
-    names = values.column_names
-    wanted = values.append_column(POSITION, pa.array([-1] * len(values), pa.int64()))
-    found = rows.select(names).append_column(POSITION, pa.array(range(len(rows)), pa.int64()))
-    groups = pa.concat_tables([wanted, found]).group_by(names).aggregate([(POSITION, "min"), (POSITION, "list")])
-    positions = compute.list_flatten(groups.filter(compute.less(groups[f"{POSITION}_min"], 0))[f"{POSITION}_list"])
-    return rows.take(positions.filter(compute.greater_equal(positions, 0)).sort())
