@@ -108,7 +108,7 @@ _add(
     "sparklet clean --run RUN --yes",
 )
 _add("Change", changing.stop, "sparklet stop")
-_add("Change", changing.env, 'eval "$(sparklet env)"; aws s3 ls "s3://$SPARKLET_BUCKET/"')
+_add("Change", changing.env, "sparklet env", "sparklet env --json")
 _add(
     "Functions",
     packaging.package,

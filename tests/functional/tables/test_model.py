@@ -174,10 +174,9 @@ def run(machine: type[Tables], examples: int, steps: int) -> None:
 FULL = pytest.param(2_000, 30, marks=[pytest.mark.campaign, pytest.mark.timeout(7200)], id="full")
 
 
-@pytest.mark.parametrize(("examples", "steps"), [pytest.param(10, 12, id="small"), FULL])
 @pytest.mark.spark
 @pytest.mark.slow
-@pytest.mark.parametrize(("examples", "steps"), [pytest.param(10, 12, id="small"), FULL])
+@pytest.mark.parametrize(("examples", "steps"), [pytest.param(6, 10, id="small"), FULL])
 def test_an_iceberg_table_holds_what_the_model_says(spark: SparkSession, examples: int, steps: int) -> None:
     """``make pytest ARGS='-n 0 -m campaign tests/functional/tables/test_model.py'``: full size, an hour and more."""
     run(IcebergTables, examples, steps)

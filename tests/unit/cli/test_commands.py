@@ -481,7 +481,7 @@ def test_a_catalog_of_the_users_own_is_kept(
 
 def test_an_unwritable_table_is_refused_before_the_plan(terminal: Terminal, tmp_path: Path) -> None:
     terminal.world.put(1)
-    protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["inCommitTimestamp"]}
+    protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["laterFeature"]}
     schema = {"type": "struct", "fields": [{"name": "id", "type": "long", "nullable": True, "metadata": {}}]}
     metadata = {"id": "t", "schemaString": json.dumps(schema), "partitionColumns": [], "createdTime": 1}
     metadata |= {"format": {"provider": "parquet", "options": {}}, "configuration": {}}
@@ -492,7 +492,7 @@ def test_an_unwritable_table_is_refused_before_the_plan(terminal: Terminal, tmp_
 
     told = terminal.types("plan", SCRIPT, "-i", SOURCE, "--table", f"delta:{tmp_path}/t", "--run-id", RUN)
 
-    assert told.code == 1 and "has inCommitTimestamp" in told.err and "DROP FEATURE" in told.err
+    assert told.code == 1 and "has laterFeature" in told.err and "DROP FEATURE" in told.err
     with pytest.raises(RunNotFoundError):
         terminal.world.ledger.runs.get(RUN)
 

@@ -22,6 +22,7 @@ from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
 from sparklet.runs.redrive import redrivable
+from sparklet.shown import printable
 
 
 def redrive(
@@ -148,7 +149,8 @@ def env(selection: opt.WorkerOptions) -> None:
     if selection.as_json:
         screen.document(found)
     else:
-        typer.echo("\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items()))
+        for name, value in found.items():
+            typer.echo(printable(f"export {name}={shlex.quote(value)}"))
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
