@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 import threading
 import uuid
 from collections.abc import Sequence
@@ -43,6 +44,11 @@ OPTIONS = {
 }
 # Safe, since the folder is read only once it is declared; not on a cluster, whose late executors could still write.
 LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
+OUR_S3A = ("TaskS3A", "StagedS3A")
+NOT_CONDITIONAL = (
+    "this commit to Delta is not conditional on S3: of two at the same moment one may be lost. Write in a run, or set "
+    "spark.delta.logStore.s3.impl to io.delta.storage.S3DynamoDBLogStore (docs/guide/tables.md)"
+)
 _writing = threading.Lock()  # the session's options are for one write at a time
 made_here: set[str] = set()  # ids of the commits that this process has made
 
@@ -211,6 +217,8 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
 
     if not draft.files:
         return
+    if draft.table.format == "delta" and _replaces_commits(spark, draft.table.place):
+        sys.stderr.write(f"sparklet: {NOT_CONDITIONAL}\n")
     identity = batch.name if batch else _once(commit_id(job, draft.label))
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by)
     planned = Commit(identity, draft.table, draft.mode, (draft,), *how, warehouse=job.params.get("warehouse"))
@@ -225,6 +233,16 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
         made_here.add(identity)
     if done.already or f"/{CHANGES}/" in draft.folder:
         sweep(spark, draft)
+
+
+def _replaces_commits(spark: SparkSession, place: str) -> bool:
+    """Whether Spark may replace another's commit in S3: where our S3A is not, and the script chose no log store."""
+    scheme, separator, _ = place.partition("://")
+    chosen: Any = spark.sparkContext.getConf().getAll()
+    if not separator or scheme == "file" or any("delta.logstore" in key.lower() for key, _ in chosen):
+        return False
+    used = spark.sparkContext._jsc.hadoopConfiguration().get(f"fs.{scheme}.impl")
+    return not str(used).endswith(OUR_S3A)
 
 
 def sweep(spark: SparkSession, write: Declaration) -> None:
