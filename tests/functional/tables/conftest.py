@@ -87,8 +87,11 @@ def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 
 @pytest.fixture(
-    params=[pytest.param(name, marks=SESSION_HERE) for name in ("ice", "rest", "delta")],
-    ids=["iceberg", "iceberg-rest", "delta"],
+    params=[
+        *(pytest.param(name, marks=SESSION_HERE) for name in ("ice", "delta")),
+        pytest.param("rest", marks=[*SESSION_HERE, pytest.mark.nightly]),
+    ],
+    ids=["iceberg", "delta", "iceberg-rest"],
 )
 def lake(request: pytest.FixtureRequest) -> Lake:
     """A table that does not exist yet, in a folder."""

@@ -4,7 +4,7 @@ One job reads the whole folder; Sparklet reads it in shards, packed and cut at r
 archives or in UTF-16, which not all names say, with the same reader over ``job.input_list()`` or over the folder's
 address. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else passes. Every
 other run writes its rows, an output for each input: there they are once, each with its own file's.
-``make test-all`` tries some twenty folders, always the same; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries
+``make test-all`` tries some folders, always the same; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries
 more, and others with each ``SPARKLET_SEED``.
 """
 
@@ -39,7 +39,7 @@ from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "20"), int(os.environ.get("SPARKLET_SEED") or "10")
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "14"), int(os.environ.get("SPARKLET_SEED") or "10")
 TRIALS = settings(
     max_examples=FOLDERS,
     deadline=None,
