@@ -39,7 +39,7 @@ from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "14"), int(os.environ.get("SPARKLET_SEED") or "10")
+FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "20"), int(os.environ.get("SPARKLET_SEED") or "10")
 TRIALS = settings(
     max_examples=FOLDERS,
     deadline=None,
