@@ -55,7 +55,7 @@ class OpenTable(Protocol):
     def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
         """Commit on top of this state, set the names to these numbers with it, and return the new version.
 
-        ``read`` reads the footers of the staged files, once.
+        ``read`` reads the footers of the staged files, or looks whether they are there, once.
 
         CommitConflictError if others have written since, or if the answer was lost: load the table and look again.
         """

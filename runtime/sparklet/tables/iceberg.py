@@ -77,6 +77,7 @@ class IcebergTable:
         """Make all of it one snapshot; see ``OpenTable``."""
         if self._history:
             self._history.check_age(commit)
+        read()  # which looks whether the files are still there
         writes, earlier = (tuple(each for each in some if each.files) for some in (commit.writes, commit.earlier))
         commit = replace(commit, writes=writes, earlier=earlier)  # a shard without rows has no say in the columns
         draft = self._draft(commit)
