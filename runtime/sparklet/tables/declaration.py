@@ -21,7 +21,6 @@ PARQUET = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
-    "spark.sql.parquet.fieldId.write.enabled": "false",  # rows read from another table would keep its ids
 }
 """Options of the session for files of tables."""
 HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties

@@ -37,6 +37,7 @@ LIBRARIES = {
     "delta": ("pyarrow",),
     "hudi": ("deltalake", "pyarrow"),  # the lease of its writers is a table of Delta
 }
+FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # off: rows read from another table would keep its ids
 OPTIONS = {
     "timeZone": "UTC",  # of timestamps in the names of folders
     "partitionOverwriteMode": "static",
@@ -191,7 +192,7 @@ def _store(frame: DataFrame, by: list[str], folder: str, mode: str) -> tuple[int
     options = {**OPTIONS, **(LOCAL_OPTIONS if spark.sparkContext.master.startswith("local") else {})}
     path, files = hadoop_path(spark, folder)
     is_new = mode != "append" or not files.exists(path)  # an earlier write's rows are not this one's to delete
-    with _writing, session_options(spark, PARQUET):
+    with _writing, session_options(spark, {**PARQUET, FIELD_IDS: "false"}):
         counted.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observed.get["rows"])
     if not rows:
