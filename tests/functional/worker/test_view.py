@@ -127,8 +127,9 @@ try:
     found["folder"] = spark.read.text(folder + "dim/").count()
 except Exception as error:
     found["folder"] = "nothing in it is an input of this shard" in str(error)
-spark.range(5).write.mode("overwrite").parquet(folder + "written/by/me")
-found["written"] = spark.read.parquet(folder + "written/by/me").count()
+own = folder + "written/by/" + __import__("uuid").uuid4().hex  # two shards that replace one address fail
+spark.range(5).write.mode("overwrite").parquet(own)
+found["written"] = spark.read.parquet(own).count()
 found["inputs again"] = spark.read.text(folder).count()
 print("BESIDE " + json.dumps(found))
 """
