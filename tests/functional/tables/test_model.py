@@ -184,7 +184,7 @@ def test_an_iceberg_table_holds_what_the_model_says(spark: SparkSession, example
 
 @pytest.mark.spark
 @pytest.mark.slow
-@pytest.mark.parametrize(("examples", "steps"), [pytest.param(6, 10, id="small"), FULL])
+@pytest.mark.parametrize(("examples", "steps"), [pytest.param(3, 10, id="small"), FULL])
 def test_a_delta_table_holds_what_the_model_says(spark: SparkSession, examples: int, steps: int) -> None:
     """Spark writes the log's checkpoints, and forgets transactions that are too old, or have no date."""
     BesideSpark.spark = spark
