@@ -12,11 +12,13 @@ from sparklet.job.errors import TableError
 from sparklet.job.session import backquoted
 from sparklet.tables.declaration import Commit, shard_name
 
-FILE, FILES, COUNT, RANK = (f"_sparklet_{name}" for name in ("file", "files", "count", "rank"))
+FILE, ROW, FILES, COUNT, RANK = (f"_sparklet_{name}" for name in ("file", "row", "files", "count", "rank"))
 
 
 def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = None) -> DataFrame:
     """Of the rows with one key the one with the greatest ``order_by``; ``rows`` are read from the staged files.
+
+    Of equal ones the later wins, where columns FILE and ROW say where each was.
 
     TableError if a part of a key is null, or if without ``order_by`` a key comes twice, ``whole_run``: in the run.
     """
@@ -29,12 +31,15 @@ def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = Non
         if count:
             raise TableError(f"{commit.table}: the key {name!r} is null in {count} rows: leave them out, or fill it")
     if commit.order_by is None:
-        read = (rows if whole_run is None else whole_run).select(*keys, functions.input_file_name().alias(FILE))
+        file = functions.col(FILE) if FILE in rows.columns else functions.input_file_name().alias(FILE)
+        read = (rows if whole_run is None else whole_run).select(*keys, file)
         groups = read.groupBy(*keys).agg(functions.count("*").alias(COUNT), functions.collect_set(FILE).alias(FILES))
         if twice := groups.where(f"{COUNT} > 1").first():
             raise TableError(_twice(commit, twice))
         return rows
-    latest = Window.partitionBy(*keys).orderBy(functions.desc_nulls_last(backquoted(commit.order_by)))
+    order = [functions.desc_nulls_last(backquoted(commit.order_by))]
+    order += [functions.desc(name) for name in (FILE, ROW) if name in rows.columns]
+    latest = Window.partitionBy(*keys).orderBy(*order)
     return rows.withColumn(RANK, functions.row_number().over(latest)).where(f"{RANK} = 1").drop(RANK)
 
 

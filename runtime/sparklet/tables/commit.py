@@ -100,8 +100,8 @@ def commit(
 
 
 def _staged(commit: Commit) -> Staged:
-    """The staged files; none of Iceberg's, which are described, and only looked at."""
-    if commit.table.format != "iceberg":
+    """The staged files of Hudi; those of other formats, which describe theirs, are only looked at."""
+    if commit.table.format == "hudi":
         return read_footers(commit.writes)
     check_stored([*commit.writes, *commit.earlier])
     return []

@@ -17,7 +17,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,7 +32,7 @@ from pyspark.sql.types import StructField, StructType
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.session import backquoted, hadoop_path, session_options, stored_text
+from sparklet.job.session import backquoted, session_options, stored_text
 from sparklet.tables.changes import last_rows
 from sparklet.tables.columns import aligned, fits
 from sparklet.tables.declaration import PARQUET, Commit, Declaration, shard_name
@@ -40,7 +40,7 @@ from sparklet.tables.declaration import PARQUET, Commit, Declaration, shard_name
 RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MAX_SKEW_S = 3600.0  # of other writers' clocks
-MAX_READERS = 16  # files of the log, or names of files, at a time
+MAX_READERS = 16  # files of the log at a time
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
 FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT")  # Delta itself has the values
 DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
@@ -265,26 +265,6 @@ def _causes(java: Any) -> Iterator[tuple[str, str, set[str]]]:
         java = java.getCause()
 
 
-def check_files(spark: SparkSession, writes: Sequence[Declaration]) -> None:
-    """TableError if a staged file is missing, or is not the one that was staged."""
-
-    def check(write: Declaration, name: str, size_bytes: int) -> None:
-        path, files = hadoop_path(spark, f"{write.folder}/{name}")
-        try:
-            there_bytes = int(files.getFileStatus(path).getLen())
-        except Py4JJavaError as error:
-            if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
-                raise
-            shard = shard_name(write.shard)
-            raise TableError(f"{shard} staged {write.folder}/{name}, which is not there any more") from error
-        if there_bytes != size_bytes:
-            differ = f"with {size_bytes} bytes; now it has {there_bytes}"
-            raise TableError(f"{shard_name(write.shard)} staged {write.folder}/{name} {differ}")
-
-    with ThreadPoolExecutor(MAX_READERS) as readers:
-        list(readers.map(lambda each: check(*each), ((write, *file) for write in writes for file in write.files)))
-
-
 # --- at the commit ---
 
 
@@ -375,11 +355,11 @@ class DeltaLakeTable:
             return []  # a checkpoint has it
         return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
 
-    def write(self, commit: Commit, read: Any, names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, read: Callable[[], object], names: Mapping[str, int]) -> str:
         """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""
         self._check_forgotten(commit, names)
+        read()  # which looks whether the files are still there
         writes = [write for write in commit.writes if write.files]
-        check_files(self._spark, writes)
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         options = {**OF_DELTA, USER_METADATA: commit.commit_id}
         with refusals(str(commit.table)), session_options(self._spark, options):

@@ -22,6 +22,7 @@ from pyspark.sql import DataFrame, SparkSession, functions
 from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import backquoted
+from sparklet.tables.changes import FILE, ROW, last_rows
 from sparklet.tables.columns import aligned
 from sparklet.tables.declaration import Commit, Declaration, shard_name
 from sparklet.tables.iceberg_draft import (
@@ -47,7 +48,6 @@ UNKNOWN = (  # the answer was lost, or the catalog is busy
 )
 FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
 BOUNDED = ("tinyint", "smallint", "int", "bigint", "date", "string")  # types of keys whose bounds a scan is given
-FILE, ROW = "_sparklet_file", "_sparklet_row"  # columns: where a staged row was
 
 
 class IcebergTable:
@@ -323,7 +323,9 @@ def append(draft: Draft, commit: Commit, stack: ExitStack) -> None:
 
 def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     """Merge the staged rows, one for each key."""
-    rows = last_of_each_key(draft, commit, stack)
+    staged = _union(rows_of(draft, commit, commit.writes, stack))
+    whole_run = staged.unionByName(_union(rows_of(draft, commit, commit.earlier, stack))) if commit.earlier else None
+    rows = last_rows(commit, staged, whole_run).drop(FILE, ROW)
     if draft.start is None:
         update = draft.table.newAppend()
         for file in draft.data_files(rows):
@@ -346,48 +348,16 @@ def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
         draft.spark.catalog.dropTempView(view)
 
 
-def last_of_each_key(draft: Draft, commit: Commit, stack: ExitStack) -> DataFrame:
-    """The staged rows; of several with one key the one with the greatest ``order_by`` as Spark sorts, null the least.
-
-    TableError if a part of a key is null, or if without ``order_by`` a key comes twice in the whole run.
-    """
-    columns, keys = draft.columns.names, list(map(backquoted, commit.keys))
-    if missing := [name for name in (*commit.keys, commit.order_by) if name and name not in columns]:
-        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, a column that no shard has")
-    rows = _union(rows_of(draft, commit, commit.writes, stack))
-    nulls = rows.agg(*(functions.count_if(functions.col(key).isNull()).alias(f"n{n}") for n, key in enumerate(keys)))
-    for name, count in zip(commit.keys, nulls.first() or ()):  # noqa: B905 - Python 3.9
-        if count:
-            raise TableError(f"{commit.table}: the key {name!r} is null in {count} rows: leave them out, or fill it")
-    if commit.order_by:
-        last = (
-            f"row_number() OVER (PARTITION BY {', '.join(keys)} ORDER BY {backquoted(commit.order_by)} DESC NULLS LAST"
-        )
-        numbered = rows.selectExpr("*", f"{last}, {FILE} DESC, {ROW} DESC) AS _sparklet_place")
-        return numbered.where("_sparklet_place = 1").select(*map(backquoted, columns))
-    whole_run = [*commit.writes, *commit.earlier]
-    of_run = _union(rows_of(draft, commit, whole_run, stack)) if commit.earlier else rows
-    places = functions.collect_set(FILE).alias("files"), functions.count(functions.lit(1)).alias("count")
-    twice = of_run.groupBy(*keys).agg(*places).where("count > 1").limit(1).collect()
-    for row in twice:
-        key = ", ".join(f"{name}={row[name]!r}" for name in commit.keys)
-        files = [unquote(file) for file in row["files"]]
-        shards = sorted({write.shard for write in whole_run if any(_tail(write) in file for file in files)})
-        where = " and ".join(map(shard_name, shards))
-        raise TableError(f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins")
-    return rows.select(*map(backquoted, columns))
-
-
 def _bounds(rows: DataFrame, keys: Sequence[str]) -> Iterator[str]:
     """Conditions on the table's keys, by which a scan leaves out files: those between the least and the greatest."""
-    types = {field.name: field.dataType.simpleString() for field in rows.schema.fields}
-    able = [key for key in keys if types[key] in BOUNDED]
+    types = {field.name.lower(): field.dataType.simpleString() for field in rows.schema.fields}
+    able = [key for key in keys if types[key.lower()] in BOUNDED]
     if not able:
         return
     ends = [f"CAST({end}({backquoted(key)}) AS STRING)" for key in able for end in ("min", "max")]
     found = iter(rows.selectExpr(*ends).first() or ())
     for key in able:
-        least, greatest = (_literal(next(found), types[key]) for _ in range(2))
+        least, greatest = (_literal(next(found), types[key.lower()]) for _ in range(2))
         yield f"t.{backquoted(key)} BETWEEN {least} AND {greatest}"
 
 
