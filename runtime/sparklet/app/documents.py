@@ -55,7 +55,7 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "input_bytes": summary.input_bytes,
         "rows": summary.rows,
         "output_bytes": summary.output_bytes,
-        "warnings": [{"message": message, "count": count} for message, count in summary.warnings.items()],
+        "warnings": summary.warnings_document,
         "has_output": summary.has_output,
         "inputs": list(run.inputs),
         "lists": [each.uri for each in run.lists],

@@ -88,6 +88,11 @@ class Summary:
                 self.in_engines[record.error_class] += 1
 
     @property
+    def warnings_document(self) -> list[dict[str, Any]]:
+        """The warnings as JSON, each with the number of its shards."""
+        return [{"message": message, "count": count} for message, count in self.warnings.items()]
+
+    @property
     def has_output(self) -> bool:
         """Whether a shard has written anything, as far as Sparklet sees."""
         return self.states[ShardState.SUCCEEDED] > self.warnings[NOTHING]
@@ -141,7 +146,7 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
         "output_bytes": summary.output_bytes,
         "rows": summary.rows,
         "silent_shards": summary.silent_shards,
-        "warnings": [{"message": message, "count": count} for message, count in summary.warnings.items()],
+        "warnings": summary.warnings_document,
         "attempts": summary.attempts,
         "created_s": summary.created_s,
         "changed_s": summary.changed_s,
