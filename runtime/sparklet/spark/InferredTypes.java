@@ -100,9 +100,11 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
                 }
             } else if (plan instanceof SaveIntoDataSourceCommand
                     && ((SaveIntoDataSourceCommand) plan).mode() == SaveMode.Overwrite) {
-                Map options = scala.collection.JavaConverters.mapAsJavaMap(((SaveIntoDataSourceCommand) plan).options());
+                Map options = scala.collection.JavaConverters.mapAsJavaMap(
+                        ((SaveIntoDataSourceCommand) plan).options());
                 String path = Objects.toString(options.get("path"), "");
-                if (path.matches("s3[an]?://.*") && !options.toString().matches("(?i).*(replacewhere|partitionoverwrite).*")) {
+                boolean isWhole = !options.toString().matches("(?i).*(replacewhere|partitionoverwrite).*");
+                if (isWhole && path.matches("s3[an]?://.*")) {
                     TaskS3A.mark(conf, "deleted", path.replaceFirst("^[^/]*//", "").replaceFirst("/+$", ""));
                 }
             }

@@ -379,13 +379,13 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker once of what the task does to files of a folder elsewhere, or that it writes its output: true. */
+    /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output: true. */
     private boolean tell(String what, String key, String folder) throws IOException {
         String output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
         boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
         String address = isOutput ? "" : BELOW_ADDRESS.matcher(folder).replaceFirst("");
-        if (told.size() < MAX_ADDRESSES && told.add(mark + address)) {
+        if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
             mark(getConf(), mark, address);
         }
         return isOutput;
@@ -408,7 +408,8 @@ public class TaskS3A extends S3AFileSystem {
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
             short replication, long blockBytes, Progressable progress) throws IOException {
         String key = key(super.makeQualified(path));
-        boolean isNew = tell("written", key, key.replaceFirst("/[^/]*$", "")) && OWN_NAME.matcher(path.getName()).matches()
+        boolean isOutput = tell("written", key, key.replaceFirst("/[^/]*$", ""));
+        boolean isNew = isOutput && OWN_NAME.matcher(path.getName()).matches()
                 && sizes.putIfAbsent(key, OPEN) == null;
         if (!isNew) {
             forget(key);
