@@ -200,7 +200,8 @@ def walk_commit(walk: Walk, folder: Path) -> None:
     """The script of a commit run, until a Delta table has the rows of one shard."""
     jars = ensure_jars(stack_file(), jar_cache(), ["delta"], progress=print)
     os.environ.setdefault(JARS, os.pathsep.join(map(str, jars)))
-    spark = Job().spark("walk", {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"})
+    with _silent_processes():
+        spark = Job().spark("walk", {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"})
     table = Table.parse(f"delta:{folder}/table")
     write = delta.stage(spark.range(2), Declaration(table, "append", "1", "", ())).to_document()
     lines = [{"identity": "run", "commit": 0}, {"shard": 0, "writes": [write]}]
@@ -212,6 +213,19 @@ def walk_commit(walk: Walk, folder: Path) -> None:
             commit_main()
     spark.stop()
     assert DeltaTable(str(folder / "table")).to_pyarrow_table().num_rows == 2
+
+
+@contextmanager
+def _silent_processes() -> Iterator[None]:
+    """What a JVM that is started in the block logs is no news."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _stop(walk: Walk) -> Callable[[], None]:

@@ -202,7 +202,7 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, source, own, py_files)
+                return self._report(execution, source, own, py_files, option)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -215,18 +215,19 @@ class Executor:
         execution.discard()
         return self.execute(replace(planned, is_again=True), attempt)
 
-    def _report(self, execution: Execution, source: str, own: Path, py_files: Sequence[Path]) -> ShardResult:
+    def _report(
+        self, execution: Execution, source: str, own: Path, py_files: Sequence[Path], option: str
+    ) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
         begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome = read_outcome(own / WORK / OUTCOME)
-        acts = Acts(own / SEEN, whole_source(source, py_files))
-        given = any(name in each for name in (INPUT, OUTPUT) for each in execution.args) or event_option(
-            source, py_files
-        )
-        asked = acts.asked(of_arguments=bool(given))
-        own_modules = module_names(py_files)
-        warning = _judge(own, acts, outcome, execution, own_modules, asked=asked) if self.runner.has_view else ""
+        warning = ""
+        if self.runner.has_view:
+            acts = Acts(own / SEEN, whole_source(source, py_files))
+            has_words = any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
+            asked = acts.asked(of_arguments=has_words or option != "")
+            warning = _judge(own, acts, outcome, execution, module_names(py_files), asked=asked)
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
