@@ -67,14 +67,14 @@ def _imported(source: bytes) -> Iterator[str]:
 
 
 def _files_of(folder: Path, name: str) -> Iterator[Path]:
-    """The files of a module, or of a package with all that is in it."""
-    if (package := folder / name).is_dir():
-        inside = [path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
-        if any(path.suffix == ".py" for path in inside):
-            yield from inside
-            return
-    if (module := folder / f"{name}.py").is_file():
+    """The files of a module, or of a package with all that is in it; one without ``__init__.py`` is Python's last."""
+    package, module = folder / name, folder / f"{name}.py"
+    if module.is_file() and not (package / "__init__.py").is_file():
         yield module
+        return
+    inside = [path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    if any(path.suffix == ".py" for path in inside):
+        yield from inside
 
 
 def _packed(files: dict[str, Path]) -> bytes:

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
@@ -85,6 +85,7 @@ SOURCES = st.lists(
 
 
 @settings(max_examples=25, deadline=None)
+@example(files={"c.py": "import a", "c/x.py": ""}, job="import c")
 @given(
     files=st.dictionaries(st.sampled_from([*(f"{n}.py" for n in NAMES), "b/__init__.py", "c/x.py"]), SOURCES),
     job=SOURCES,
