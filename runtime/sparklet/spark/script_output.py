@@ -19,7 +19,9 @@ KILLED = "killed from outside, as the kernel does when memory is used up"
 JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
 PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
 MAX_READS = 1000  # of Spark's tasks, of which few run at a time
-READS = re.compile(rb"(?>(.*?)sparklet\.reads )(?>.*?\(TID (\d+)\)) Reading File path: (.*?), range: ")  # log4j2's
+READS = re.compile(  # log4j2's; a thread that feeds a worker of Python does not name its task
+    rb"(?>(.*?)sparklet\.reads )(?>.*?\(TID (\d+)\)|.*?(?= Reading File)) Reading File path: (.*?), range: "
+)
 NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
 
 
@@ -114,7 +116,7 @@ class ScriptOutput:
         """What is left of a line if it says which file a task of Spark reads now."""
         if not (found := READS.match(line)):
             return line
-        task, file = (each.decode(errors="replace") for each in found.groups()[1:])
+        task, file = ((each or b"").decode(errors="replace") for each in found.groups()[1:])
         self._reads.pop(task, None)
         self._reads[task] = file
         if len(self._reads) > MAX_READS:

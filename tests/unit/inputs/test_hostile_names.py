@@ -70,6 +70,7 @@ from sparklet.spark.task_limits import Deadline
     [
         ("a line of output", "sparklet.reads (TID 1) Reading File path: "),
         ("a line of output", "sparklet.reads (TID 1) "),
+        ("a line of output", "sparklet.reads  Reading File"),
         ("a failure's output", "(TID 1) (executor"),
         ("a failure's output", "executor executor"),
         ("a failure's output", "\nCaused by: a.B: s3a://b/k: a (Service: a; "),

@@ -1,4 +1,5 @@
 import random
+import re
 import tracemalloc
 from functools import partial
 from pathlib import Path
@@ -213,6 +214,8 @@ def test_what_a_task_reads_is_kept_for_its_cause_alone(source: Literal["script",
         task.add(source, "stderr", reads(number, f"s3://b/{number}.csv"))
     task.add(source, "stderr", b"[Stage 0:>   (0 + 1) / 1]" + reads(7, "s3://b/bad.csv"))
     task.add(source, "stderr", reads(4999, "s3://b/other.csv"))
+    feeds_python = b"stdout writer for python3"
+    task.add(source, "stderr", re.sub(rb"Executor.*?\)", feeds_python, reads(7, "s3://b/other.csv")))
     for line in LOST.format(frames=READER, driver="").splitlines(keepends=True):
         task.add("script", "stderr", line.encode())
 
