@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from sparklet.client import Stack
+from sparklet.data_catalog.frames import LINE
 from sparklet.errors import RunFailedError
 from tests.stand_ins.glue import partition_input, table_input
 
@@ -99,7 +100,8 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
     script.write_text(COPY)
     cut, size = ("lines", "3000") if form == "json" else (form, "1500")  # JSON has rows of twice the length
 
-    result = stack.run(script, "glue:sales.visits", tmp_path / "out", split=cut, shard_size=size).result()
+    run = stack.run(script, "glue:sales.visits", tmp_path / "out", split=cut, shard_size=size)
+    result, logs = run.result(), stack.opened.logs
     glue.delete_table(DatabaseName="sales", Name="visits")
 
     assert result["state"] == "SUCCEEDED" and result["shards"]["total"] > 4
@@ -108,6 +110,8 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
         f"FROM read_parquet('{tmp_path}/out/*/*.parquet', hive_partitioning = false) ORDER BY id"
     )
     assert found.fetchall() == wanted
+    said = [line for stream in logs.streams(run.run_id, None, 0.0) for line in logs.read(stream, "", 0.0)[0]]
+    assert said and not any(LINE in line for line in said)  # Spark would warn of each header
 
 
 OF_VISITS = "id int;text string;late double"
