@@ -36,6 +36,7 @@ from sparklet.errors import (
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
+from sparklet.local.state import StateDir
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.planning.engine_choice import differing_sparks, plain_writes
@@ -257,6 +258,11 @@ def resumable(stack: OpenStack, reporter: Reporter, command: Callable[[], Sequen
     except (KeyboardInterrupt, SparkletError) as error:
         if (isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable) and (words := command()):
             reporter.warn(f"interrupted, and nothing is lost; this continues the run:\n  {shlex.join(words)}")
+            is_kept = stack.state is None or StateDir(stack.state).keep_file.exists()
+            if isinstance(error, KeyboardInterrupt) and words[1] == "resume" and is_kept:
+                where = ["--state-dir", str(stack.state)] if stack.state else ["--stack", stack.name]
+                stop = ["sparklet", "cancel", words[2], *where]
+                reporter.warn(f"what has been sent goes on in the stack meanwhile; `{shlex.join(stop)}` ends it")
         raise
 
 

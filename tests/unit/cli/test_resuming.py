@@ -9,6 +9,7 @@ import pytest
 
 from sparklet.app import watch
 from sparklet.errors import LedgerError, LocalStackError
+from sparklet.local.state import StateDir
 from sparklet.model import Counts, RunState
 from sparklet.shown import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
@@ -51,6 +52,20 @@ def words(terminal: Terminal, tmp_path: Path) -> list[str]:
         (tmp_path / "my in" / f"{number}.csv").write_text("a\n")
     where = ["-i", str(tmp_path / "my in"), "-o", str(tmp_path / "out"), "--max-objects", "1"]
     return ["run", SCRIPT, *where, "--workers", "2", "--timeout", "60", "--", "--day", "2013-01-01"]
+
+
+def test_a_kept_stack_goes_on_and_the_message_says_what_ends_it(
+    terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks_off(terminal, monkeypatch, "watching", KeyboardInterrupt())
+    StateDir(terminal.state).keep_file.touch()
+
+    said = terminal.types(*words).err
+    _, _, stop = said.partition("`")
+
+    assert terminal.types(*shlex.split(stop.partition("`")[0])[1:]).code == 0
+    (run,) = terminal.world.ledger.runs.list()
+    assert run.cancelled_s is not None
 
 
 @pytest.mark.parametrize(
