@@ -38,6 +38,16 @@ job.report(rows=spark.range(10).count())
 """
 
 
+WIDE = """
+from sparklet.job import Job
+job = Job.from_args()
+spark = job.spark()
+parts = spark.sparkContext.defaultParallelism
+job.answer([parts, spark.range(0, 40_000 * parts, 1, parts).repartition(200).count()])
+job.report(rows=1)
+"""
+
+
 @pytest.fixture(scope="module")
 def neighbour(cell: Cell) -> Iterator[int]:
     """A port of this machine that somebody listens on."""
@@ -90,6 +100,15 @@ def test_the_workers_java_is_compiled_and_in_the_class_archive(
     assert (found["ahead"], found["jar"]) == (True, True)
     assert set(SOURCES) <= {name.rpartition(".")[2] for name in found["sources"]}
     assert set(found["sources"].values()) == {"shared objects file"}, found["sources"]
+
+
+def test_six_cores_shuffle_within_lambdas_open_files(
+    image: BuiltImage, cell: Cell, account: Account, conditions: Conditions
+) -> None:
+    """A function of 10,240 MB has six cores, and no more files than others."""
+    env = {**account.env, **conditions.env, "SPARKLET_CORES": "6"}
+    with running(image, cell, replace(conditions, env=env)) as function:
+        assert function.succeeds(account.asking(WIDE))["answer"] == [6, 240_000]
 
 
 def test_a_user_missing_from_passwd_can_run_the_image(

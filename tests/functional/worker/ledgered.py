@@ -167,8 +167,8 @@ def enter(store: S3ObjectStore, ledger: DynamoLedger, run: Run, items: tuple[Inp
 
 
 @contextmanager
-def deployed(folder: Path, scratch: Path, *, prefix: Sequence[str] = (), **env: str) -> Iterator[Function]:
-    """A function on a stand-in of its own; its command begins with ``prefix``."""
+def deployed(folder: Path, scratch: Path, **env: str) -> Iterator[Function]:
+    """A function on a stand-in of its own."""
     mark = uuid.uuid4().hex
     own = {
         "SPARKLET_LEDGER_TABLE": TABLE,
@@ -182,7 +182,7 @@ def deployed(folder: Path, scratch: Path, *, prefix: Sequence[str] = (), **env: 
             clients.s3.create_bucket(Bucket=bucket)
         create_table(clients.dynamodb, TABLE)
         env = {AS_IN_LAMBDA: "1", **own, **env}
-        with worker_process(folder, endpoint, scratch, prefix=prefix, **env) as worker:
+        with worker_process(folder, endpoint, scratch, **env) as worker:
             yield Function(worker, clients, _another_account(endpoint), scratch, mark)
 
 

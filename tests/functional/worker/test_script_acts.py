@@ -1,12 +1,11 @@
 """What a script does outside of a run, with Spark and by itself, and what is said of it: see ``worker.left_behind``."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.functional.worker.ledgered import BUCKET, Function, deployed
+from tests.functional.worker.ledgered import BUCKET, Function
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack]
 
@@ -125,21 +124,3 @@ def test_a_model_is_tuned(function: Function) -> None:
     assert invoked(function, TUNING, SCHEDULE)["state"] == "SUCCEEDED"
 
     assert function.told("BEST") == [2]
-
-
-WIDE = (
-    SPARK
-    + """
-parts = spark.sparkContext.defaultParallelism
-print("ROWS", parts, spark.range(0, 40_000 * parts, 1, parts).repartition(200).count())
-"""
-)
-
-
-def test_a_large_function_shuffles_within_lambdas_open_files(tmp_path: Path) -> None:
-    """Lambda has 1,024; a function of 10,240 MB has six cores."""
-    six_cores, prefix = {"SPARKLET_CORES": "6"}, ("prlimit", "--nofile=1024:1024")
-    (scratch := tmp_path / "scratch").mkdir()
-    with deployed(tmp_path, scratch, prefix=prefix, **six_cores) as function:
-        assert invoked(function, WIDE, SCHEDULE).get("state") == "SUCCEEDED", function.said().decode()[-3000:]
-        assert b"ROWS 6 240000" in function.said()

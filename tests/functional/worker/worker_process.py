@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +45,15 @@ def stand_in(folder: Path) -> Iterator[tuple[str, AwsClients]]:
 
 
 @contextmanager
-def worker_process(
-    folder: Path, endpoint: str, scratch: Path, *, prefix: Sequence[str] = (), **env: str
-) -> Iterator[WorkerProcess]:
-    """Start the handler, behind the words of ``prefix``; nothing of the developer's own AWS settings reaches it."""
+def worker_process(folder: Path, endpoint: str, scratch: Path, **env: str) -> Iterator[WorkerProcess]:
+    """Start the handler; nothing of the developer's own AWS settings reaches it."""
     foreign = ("AWS_", "SPARKLET_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {"AWS_ENDPOINT_URL": endpoint, "AWS_LAMBDA_FUNCTION_NAME": "worker", "SPARKLET_SCRATCH": str(scratch)}
     log = folder / "log"
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [*prefix, sys.executable, str(PROCESS)],
+            [sys.executable, str(PROCESS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
