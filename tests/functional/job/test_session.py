@@ -58,3 +58,14 @@ def test_a_bundle_and_spark_submit_are_enough(tmp_path: Path) -> None:
     assert told["conf"]["spark.master"] == "local[1]"
     assert told["runtime"] == {"spark.sql.session.timeZone": "Europe/Berlin", "spark.sql.shuffle.partitions": "3"}
     assert told["args"] == ["--JOB_NAME", "nightly"]
+
+
+def test_the_java_that_starts_a_session_is_for_it_alone(tmp_path: Path) -> None:
+    (probe := tmp_path / "probe.py").write_text(
+        "import os\nfrom sparklet.job import Job\nprint(Job().spark().range(3).count(), 'JAVA_HOME' in os.environ)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
+
+    done = subprocess.run([sys.executable, str(probe)], env=env, capture_output=True, text=True, timeout=deadline_s(60))
+
+    assert done.stdout.splitlines()[-1:] == ["3 False"], done.stderr
