@@ -38,7 +38,7 @@ class GlueJobRuns(SparkPlatform):
         run = self._call(self.clients.glue.get_job_run, JobName=self.job, RunId=task_id)["JobRun"]
         state, logs = run["JobRunState"], run.get("LogGroupName", "/aws-glue/jobs")
         started = None if state == "WAITING" else run.get("StartedOn")
-        return PlatformJob(state, run.get("ErrorMessage", ""), started, logs)
+        return PlatformJob(state, run.get("ErrorMessage", ""), started, logs.rstrip("/"))
 
     def _log(self, task_id: str, logs: str) -> list[str]:
         """The last lines in the groups of CloudWatch."""

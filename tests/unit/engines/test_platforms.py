@@ -238,11 +238,16 @@ def test_a_failed_step_says_why_with_the_end_of_its_log(aws: Recorded, engine: C
 
 
 def test_a_failed_run_says_why_with_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
-    run = {"Id": "jr_1", "JobRunState": "FAILED", "ErrorMessage": "SystemExit: 75", "LogGroupName": "/aws-glue/jobs"}
+    run = {
+        "Id": "jr_1",
+        "JobRunState": "FAILED",
+        "ErrorMessage": "SystemExit: 75",
+        "LogGroupName": "/aws-glue/jobs-role-safe/",
+    }
     aws.glue.add_response("get_job_run", {"JobRun": run}, {"JobName": "shards", "RunId": "jr_1"})
     aws.logs.add_client_error("get_log_events", "ResourceNotFoundException", "The log stream does not exist")
     events = [{"timestamp": 1, "message": line} for line in filter(None, TRACE.splitlines())]
-    place = {"logGroupName": "/aws-glue/jobs/error", "logStreamName": "jr_1", "limit": ANY}
+    place = {"logGroupName": "/aws-glue/jobs-role-safe/error", "logStreamName": "jr_1", "limit": ANY}
     aws.logs.add_response("get_log_events", {"events": events}, place)
 
     cause = engine("glue").stopped(["jr_1"])["jr_1"]
