@@ -274,6 +274,7 @@ class Right:
     actions: tuple[str, ...]
     on: tuple[str, ...]
     condition: str  # under which the stack has it
+    is_denied: bool = False
 
 
 def rights_of(template: Mapping[str, Any]) -> Iterator[Right]:
@@ -288,12 +289,15 @@ def rights_of(template: Mapping[str, Any]) -> Iterator[Right]:
             yield from _statements(roles, properties["PolicyDocument"], condition)
 
 
+KEYS = ("Action", "Resource")
+
+
 def _statements(roles: list[str], document: Mapping[str, Any], condition: str) -> Iterator[Right]:
     for when, statement in _chosen(document["Statement"], condition):
         for role in roles:
-            actions, on = (statement[key] for key in ("Action", "Resource"))
-            on = on if isinstance(on, list) else [on]
-            yield Right(role, tuple([actions] if isinstance(actions, str) else actions), tuple(map(shown, on)), when)
+            actions, on = (each if isinstance(each, list) else [each] for each in map(statement.get, KEYS))
+            places, is_denied = tuple(map(shown, on)), statement["Effect"] == "Deny"
+            yield Right(role, tuple(map(shown, actions)), places, when, is_denied)
 
 
 def _chosen(nodes: Any, condition: str) -> Iterator[tuple[str, Any]]:
@@ -330,7 +334,8 @@ def shown(node: Any) -> str:
 def row(right: Right) -> str:
     """A statement's row."""
     on = "; ".join(f"`{each}`" for each in right.on)
-    return f"| {right.role} | {', '.join(right.actions)} | {on} | {right.condition} |"
+    never = "never, in a call of a function's own code: " if right.is_denied else ""
+    return f"| {right.role} | {never}{', '.join(right.actions)} | {on} | {right.condition} |"
 
 
 def page() -> str:

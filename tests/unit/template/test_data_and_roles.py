@@ -11,7 +11,7 @@ from sparklet.aws.dynamodb import OPEN_INDEX
 from sparklet.engines.spark_platform import LOGS
 from sparklet.ledger.items import RUNS_PARTITION, part_key, run_key, shard_key, task_key, tombstone_key
 from sparklet.model import RunOptions
-from tests.unit.template.reading import MAIN, ROLES, as_list, of_type, properties, statements
+from tests.unit.template.reading import MAIN, ROLES, as_list, of_type, properties, resolved, statements
 
 # --- what lasts ---
 
@@ -62,6 +62,18 @@ def test_data_under_other_keys_are_read_and_written() -> None:
     }
 
 
+def test_whoever_puts_objects_may_use_the_key_that_they_ask_for() -> None:
+    for role in ROLES:
+        key = [s["Action"] for s in statements(MAIN, role) if s["Resource"] == {"Ref": "WriteEncryption"}]
+        puts = any("s3:PutObject" in as_list(s["Action"]) for s in statements(MAIN, role))
+
+        assert key == puts * [["kms:Decrypt", "kms:GenerateDataKey"]], role
+    assert properties(MAIN, "WriteKeyPolicy") and MAIN["Resources"]["WriteKeyPolicy"]["Condition"] == "WritesByKey"
+    for given in ("", "AES256", key_arn := "arn:aws:kms:us-east-1:1:key/1"):
+        has_key = resolved({"Condition": "WritesByKey"}, MAIN, {"WriteEncryption": given})
+        assert has_key == (given == key_arn)
+
+
 def test_whoever_tells_an_encrypted_topic_may_use_its_key() -> None:
     for role in ROLES:
         allowed = [s for s in statements(MAIN, role) if s["Resource"] == {"Ref": "NoticeTopicKeyArn"}]
@@ -108,18 +120,22 @@ WIDER = {  # statements whose patterns are no folder's: what those look like, an
     "SeeWhatWasAskedFor": (r":execution:\$\{(Loop|Map)Machine\.Name\}:\*", 1),  # executions of the two machines
     # Tasks have names once they are there: those of one cluster.
     "TagThem": (r"task/\$\{FargateCluster\}/\*", 1),
+    "ReadGluesLogs": (r"log-group:/aws-glue/jobs\*:log-stream:\*", 2),
     "WatchAndStopThem": (r"task/\$\{FargateCluster\}/\*", 1),
 }
 # A pattern may end a folder of a bucket of ours, or the same folder of each run, and nothing else.
 FOLDER = r'\["\$\{Arn\}/(runs/\*/)?[a-z-]+/\*", '
-OF_JOBS = r"Id\}/jobruns/\*|log-group:/aws-glue/jobs/.*log-stream:"  # of one application, of Glue's logs
+OF_JOBS = r"Id\}/jobruns/\*"  # of one application
+OF_OWN_CODE = {"Null": {"lambda:SourceFunctionArn": "false"}}  # Lambda gives it to no call that it makes by itself
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(role: str) -> None:
     for statement in statements(MAIN, role):
         actions = as_list(statement["Action"])
-        assert statement["Effect"] == "Allow"
+        if statement["Effect"] == "Deny":
+            assert statement["Condition"] == OF_OWN_CODE
+            continue
         assert not any("*" in action for action in actions), statement
         if statement["Sid"] == "JoinTheNetwork":  # no data, and nothing to name before it is there
             assert all(action.startswith("ec2:") for action in actions)

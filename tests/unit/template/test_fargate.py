@@ -139,7 +139,8 @@ def test_a_task_may_do_what_the_worker_may_with_data() -> None:
 
     of_worker, of_task = allowed("WorkerRole", MAIN), allowed("TaskRole", FARGATE)
 
-    assert {each for each in of_worker if each[1] != "NoticeTopicKeyArn"} <= of_task  # the check that ends a run tells
+    of_others = ("NoticeTopicKeyArn", "WriteEncryption")  # the check that ends a run tells; it is one of the other keys
+    assert {each for each in of_worker if each[1] not in of_others} <= of_task
     assert ("sts:AssumeRole", "InputRoleArns") in of_task
     assert ("s3:GetObjectVersion", "ReadObjectArns") in of_task
 
@@ -155,7 +156,7 @@ def test_a_jobs_role_gets_what_the_worker_has_but_the_queue() -> None:
     assert own == ["MarkFolders", "FetchTheWorker", "WriteLogs"]
     assert "sqs:" not in str(document)
     conditional = [each["Fn::If"][1]["Sid"] for each in document["Statement"] if "Fn::If" in each]
-    assert conditional == ["AssumeRolesForInputs", "UseKey"]
+    assert conditional == ["AssumeRolesForInputs", "UseKey", "WriteByKey"]
 
 
 EVERY_ENGINE = {

@@ -75,3 +75,33 @@ def test_each_topic_has_a_consumer_group_of_its_own() -> None:
 
     assert KAFKA["AmazonManagedKafkaEventSourceConfig"] == {"ConsumerGroupId": {"Ref": "AWS::StackName"}}
     assert '["${Arn}/${AWS::StackName}", {"Arn": {"Fn::Join": [":group/"' in policy
+
+
+def test_a_stream_under_a_key_of_its_own_can_be_read() -> None:
+    policy = properties(STREAMS, "StreamPolicy")["PolicyDocument"]["Statement"]
+    [decrypts] = [each["Fn::If"] for each in policy if "Fn::If" in each]
+
+    assert decrypts[0] == "HasStreamKey"
+    assert (decrypts[1]["Action"], decrypts[1]["Resource"]) == ("kms:Decrypt", {"Ref": "StreamKeyArn"})
+
+
+def test_records_that_wait_or_that_nobody_reads_raise_an_alarm() -> None:
+    """A mapping without a right asks for no record: there is no data then."""
+    alarms = of_type(STREAMS, "AWS::CloudWatch::Alarm")
+
+    assert {(each["Namespace"], each["MetricName"]) for each in alarms.values()} == {
+        ("AWS/Kinesis", "GetRecords.IteratorAgeMilliseconds"),
+        ("AWS/Kafka", "EstimatedMaxTimeLag"),
+    }
+    assert [STREAMS["Resources"][name]["Condition"] for name in alarms] == ["HasStream", "HasKafka"]
+    assert {each["TreatMissingData"] for each in alarms.values()} == {"breaching"}
+    group = {"Name": "Consumer Group", "Value": KAFKA["AmazonManagedKafkaEventSourceConfig"]["ConsumerGroupId"]}
+    assert group in alarms["KafkaLagsAlarm"]["Dimensions"]
+
+
+def test_no_script_uses_the_right_to_join_the_network() -> None:
+    policy = properties(STREAMS, "KafkaPolicy")["PolicyDocument"]["Statement"]
+    joins, denied = ([each for each in policy if each.get("Effect") == effect] for effect in ("Allow", "Deny"))
+
+    assert denied[0]["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}
+    assert denied[0]["Action"] in [each["Action"] for each in joins]
