@@ -86,7 +86,11 @@ def lanes_of(records: Sequence[int], lanes: int) -> list[list[int]]:
     return [[record for record in records if random.Random(record).randrange(lanes) == lane] for lane in range(lanes)]
 
 
-@pytest.mark.parametrize(("of", "seed"), [*((event, seed) for seed in range(4)), *((queued, seed) for seed in (4, 5))])
+CUTS = [(event, 0), (event, 1), (queued, 4)]
+MORE_CUTS = [pytest.param(*cut, marks=pytest.mark.nightly) for cut in ((event, 2), (event, 3), (queued, 5))]
+
+
+@pytest.mark.parametrize(("of", "seed"), [*CUTS, *MORE_CUTS])
 def test_each_record_once_however_the_stream_is_cut(
     lake: Lake, of: Any, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
