@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparklet.functions.remote import Invocation, gather, progress, remote
     from sparklet.job import EventError, ExpectationError, Job, SparkletError, expect, stored_bytes
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "EventError",
