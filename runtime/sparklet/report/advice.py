@@ -214,6 +214,9 @@ def retries(of: Measured) -> Advised:
         return Advised("Retries", "fine", text)
     text += f", and {duration_text(of.view.found.summary.repeated_s)} were in vain"
     remedy = f"see why: sparklet explain {of.run.run_id}, and the causes of retried shards in the table below"
+    if conflicts := of.view.found.summary.conflicts:
+        text += f"; {conflicts} met another writer of a table that shards write by themselves"
+        remedy = f"job.append writes the rows of all shards by one commit (docs/guide/tables.md); {remedy}"
     return Advised("Retries", "act", text, remedy)
 
 

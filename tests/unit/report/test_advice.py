@@ -140,9 +140,10 @@ def test_a_shard_near_its_timeout_is_named(terminal: Terminal) -> None:
 def test_repeated_attempts_are_counted_with_their_time(terminal: Terminal) -> None:
     def change(record: ShardRecord) -> ShardRecord:
         again = record.number < 10
-        return replace(record, attempts=1 + again, worked_s=9.0 * again, error_class=LEASE_EXPIRED)
+        return replace(record, attempts=1 + again, worked_s=9.0 * again, error_class=LEASE_EXPIRED, conflicts=+again)
 
     found = said(terminal, 40, change)["Retries"]
 
+    assert "10 met another writer of a table" in found["finding"] and found["remedy"].startswith("job.append")
     assert found["verdict"] == "act" and "10 of 50" in found["finding"]
     assert "and 1 min 30 s were in vain" in found["finding"] and found["saves_usd"] is None
