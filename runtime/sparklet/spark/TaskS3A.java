@@ -18,6 +18,7 @@ import java.util.TreeMap;
 import java.util.WeakHashMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.zip.GZIPInputStream;
 import org.apache.hadoop.conf.Configuration;
@@ -69,6 +70,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Set opened = ConcurrentHashMap.newKeySet(); // of these
     private boolean hasSeen;
     private final Set told = ConcurrentHashMap.newKeySet(); // marks
+    private final Set dynamic = ConcurrentHashMap.newKeySet(); // addresses whose partitions are replaced one by one
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
@@ -83,6 +85,8 @@ public class TaskS3A extends S3AFileSystem {
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
     private static final Pattern BELOW_ADDRESS = // what writers make below the address that a script gives them
             Pattern.compile("/(_temporary|_delta_log|\\.hoodie|_SUCCESS|metadata|[^/]*=[^/]*)(/.*|$)");
+    private static final Pattern OF_PARTITIONS = // where Spark keeps partitions until they replace those of their names
+            Pattern.compile("(.*?)/\\.spark-staging-[^/]*(.*)");
     private static final int MAX_ADDRESSES = 20;
     private static final Pattern OWN_NAME = Pattern.compile("part-\\d{5,}-[0-9a-f-]{36}.*"); // AttemptCommit's
     private static final Pattern ICEBERG_COMMIT = // without a catalog, by renaming a draft
@@ -384,11 +388,22 @@ public class TaskS3A extends S3AFileSystem {
         String output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
         boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
-        String address = isOutput ? "" : BELOW_ADDRESS.matcher(folder).replaceFirst("");
+        String address = isOutput ? "" : address(folder);
         if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
             mark(getConf(), mark, address);
         }
         return isOutput;
+    }
+
+    /** The address that a script has given for a folder; of partitions that replace others one by one, each one's. */
+    private String address(String folder) {
+        Matcher partitions = OF_PARTITIONS.matcher(folder);
+        if (partitions.matches()) {
+            dynamic.add(partitions.group(1));
+            folder = partitions.group(1) + partitions.group(2).replaceAll("/(?![^/=]+=)[^/]*", "");
+        }
+        String address = BELOW_ADDRESS.matcher(folder).replaceFirst("");
+        return dynamic.contains(address) ? folder : address;
     }
 
     /** Tell the worker, if it asks, what Spark has seen or done. */

@@ -471,7 +471,20 @@ path.getFileSystem(spark._jsc.hadoopConfiguration()).delete(path, True)
 """
 )
 BOTH = "both wrote s3://other-data/{name}, an address of the script's own, and one has replaced what the other wrote"
+DYNAMIC = b'overwrite parquet").partitionBy("day").option("partitionOverwriteMode", "dynamic'
 NONE_READ = "none of the shard's inputs was read, so each shard does the same"
+
+
+def test_shards_that_ask_for_their_output_alone_do_the_same(function: Function) -> None:
+    put_all = b"import os\nfrom pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\n%s"
+    write = b"spark.range(3).write.parquet(os.environ['OUTPUT_PATH'])"
+    for file in ("a.txt", "b.txt"):
+        function.store.put(f"{DATA}/alike/{file}", b"x\n")
+
+    for run_id, reads in (("alike", b""), ("apart", b"print(os.environ['INPUT_PATH'])\n")):
+        records = run(function, run_id, put_all % (reads + write), f"{DATA}/alike/", args=(), max_objects=1)
+
+        assert [NONE_READ in record.warning for record in records] == [not reads] * 2
 
 
 @pytest.mark.parametrize(
@@ -482,6 +495,8 @@ NONE_READ = "none of the shard's inputs was read, so each shard does the same"
         ("overwrites", READ, b"overwrite", BOTH),
         ("asks and overwrites", READ + b"\nprint(os.environ['INPUT_PATH'])", b"overwrite", BOTH),
         ("deltas", READ, b"overwrite delta", BOTH),
+        ("one day", READ + b".withColumn('day', F.lit(1))", DYNAMIC, BOTH.replace("{name}", "{name}/day=1")),
+        ("a day each", READ + b".withColumn('day', F.substring('value', 4, 1))", DYNAMIC, ""),
         ("appends", READ, b"append", ""),
         ("apart", READ + b".withColumn('day', F.substring('value', 4, 1))", b"overwrite", ""),
         ("temporary", TEMPORARY, b"append", ""),
@@ -495,6 +510,9 @@ def test_a_script_with_addresses_of_its_own_repeats_no_work(
     for file in ("a.txt", "b.txt"):
         function.store.put(f"{DATA}/fixed/{file}", f"of {file}\n".encode())
     function.store.put(helper := f"s3://{BUCKET}/scripts/helper.py", b"def doubled(n):\n    return 2 * n\n")
+    if name == "a day each":  # replaced, each by its shard
+        for day in ("a", "b"):
+            function.store.put(f"{DATA}/a-day-each/day={day}/old", b"")
     own, shards = name.replace(" ", "-").encode(), 1 if name == "alone" else 2
     address = own + b'/" + rows.first()[0][3] + "' if name == "apart" else own
     mode, _, form = mode.partition(b" ")
@@ -518,6 +536,8 @@ def test_a_script_with_addresses_of_its_own_repeats_no_work(
         {"PlanError"} if cause else set()
     )
     assert all(cause[:150] in record.error_message for record in records if record.error_class)
+    if name == "a day each":
+        assert not [info.uri for info in function.store.list(f"{DATA}/a-day-each/") if info.uri.endswith("/old")]
     if name == "appends":
         files = [info.uri for info in function.store.list(f"{DATA}/{name}/") if info.uri.endswith(".parquet")]
         tables = [pq.read_table(io.BytesIO(function.store.get(uri))) for uri in files]
