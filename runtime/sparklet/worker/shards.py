@@ -76,7 +76,9 @@ MIXED = MixedInputsError.__name__
 COMMITTED_BEFORE = "CommittedBeforeException"  # of ``DeltaCommit``
 CLOCKS_DIFFER_S = 60.0  # the ledger's and S3's, at most
 MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
+SINK_LOG = "_spark_metadata"  # a stream's list of its files, by their staged addresses: readers would find none
 FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
+OF_ICEBERG = re.compile(r".*/metadata/(v\d+|\d{5}-[\da-f-]{36})(\.gz)?\.metadata\.json(\.gz)?")
 WHOLE = "not split, since its script commits at once and not by a staged write: "
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
@@ -199,7 +201,13 @@ class ClaimedShard:
         return result
 
     def _judged(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> ShardResult:
-        """The result with what there is to warn of; PlanError if there is, and the run is strict."""
+        """The result with what there is to warn of; PlanError if there is, and the run is strict, or for Iceberg."""
+        if table := next((info.uri for info in staged if OF_ICEBERG.fullmatch(info.uri)), ""):
+            raise PlanError(
+                f"the script has made an Iceberg table below its output ({table[len(self.output.staged) + 1 :]}): its "
+                "metadata names files by the attempt's addresses, which end with it. Run with --table iceberg:NAME, "
+                "write by job.append, or let the catalog have a warehouse elsewhere (docs/guide/tables.md)"
+            )
         is_well = result.warning == NOTHING and (staged or own_task(self.run.run_id))  # checks write nothing
         warning = "" if is_well else cut(result.warning, WARNING_BYTES)
         if warning and self.run.options.strict:
@@ -448,7 +456,7 @@ class StagedOutput:
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
 
-        Files of ``uncommitted`` write jobs, and Hadoop's marks of complete ones, are deleted: they are never published.
+        Deleted, and never published: files of ``uncommitted`` write jobs, marks of complete ones, logs of streams.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         found: list[ObjectInfo] = []
@@ -457,7 +465,8 @@ class StagedOutput:
             if info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri or info.uri.startswith(left_out):
                 continue
             name = info.uri.rpartition("/")[2]
-            counts = name != MARKER and not any(job in name for job in uncommitted)
+            is_mark = name == MARKER or f"/{SINK_LOG}/" in info.uri
+            counts = not is_mark and not any(job in name for job in uncommitted)
             (found if counts else dropped).append(info)
         if dropped:
             self.store.delete_all((info.uri for info in dropped), self.staged)

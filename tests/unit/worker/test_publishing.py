@@ -31,7 +31,9 @@ def staged(bench: Bench) -> list[str]:
 
 def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     markers = "year=2026_$folder$", "year=2026/"  # of EMRFS, and of S3A
-    script = bench.writes("year=2026/part-0.parquet", "_SUCCESS", "_temporary/0/part-1.parquet", *markers)
+    script = bench.writes(
+        "year=2026/part-0.parquet", "_SUCCESS", "_spark_metadata/0", "_temporary/0/part-1.parquet", *markers
+    )
 
     assert bench.attempt(script).error is None
 
@@ -266,3 +268,17 @@ def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> Non
     assert [record.schemas for record in bench.ledger.shards.list("run-1")] == [kept, kept]
     file = f"s3://bucket/runs/run-1/{schema.file}"
     assert stored.count(file) == 1 and json.loads(bench.store.get(file)) == [*schema]
+
+
+@pytest.mark.parametrize("name", ["00000-6ae7b4a4-8a0b-4c5e-9d3a-1f2e3d4c5b6a", "v1"])
+def test_an_iceberg_table_below_the_output_is_refused(bench: Bench, name: str) -> None:
+    """Its metadata names the attempt's addresses."""
+    outcome = bench.attempt(bench.writes("lake/t/data/part-0.parquet", f"lake/t/metadata/{name}.metadata.json"))
+
+    assert outcome.error is not None and "--table iceberg:NAME" in str(outcome.error)
+    assert bench.record.state is ShardState.FAILED and published(bench) == {}
+
+
+def test_another_services_metadata_is_published(bench: Bench) -> None:
+    assert bench.attempt(bench.writes("metadata/days.metadata.json")).error is None
+    assert [*published(bench)] == ["metadata/days.metadata.json"]
