@@ -17,8 +17,10 @@ from sparklet.job.outcome import EVENT, EVENT_FILE, OUTCOME_FILE
 
 ARGUMENTS, ASKED, ELSEWHERE, READ = "arguments", "asked", "elsewhere", "read"
 """It has read its arguments; its event; connected to others, or started a process; read files of its folder."""
+ASKED_OUTPUT = "asked-output"  # where it is to write, and nothing else
 SEEN = "seen"
-OF_EVENT = frozenset({EVENT, EVENT_FILE, "input_path", "output_path", "INPUT_PATH", "OUTPUT_PATH"})
+OF_EVENT = dict.fromkeys((EVENT, EVENT_FILE, "input_path", "INPUT_PATH"), ASKED)
+OF_EVENT |= dict.fromkeys(("output_path", "OUTPUT_PATH"), ASKED_OUTPUT)
 OF_SPARK = ("pyspark", "py4j")  # whose connections are to the JVM
 HARMLESS = (*OF_SPARK, "platform", "uuid")  # they ask the system by small processes
 PROCESSES = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "pty.spawn")
@@ -87,7 +89,7 @@ class _Environment(os._Environ[str]):
 
     def __getitem__(self, name: str) -> str:
         if name in OF_EVENT and acts:
-            acts.tell(ASKED)
+            acts.tell(OF_EVENT[name])
         return super().__getitem__(name)
 
 

@@ -225,9 +225,11 @@ class Executor:
         warning = ""
         if self.runner.has_view:
             acts = Acts(own / SEEN, whole_source(source, py_files))
-            has_words = any(name in each for name in (INPUT, OUTPUT) for each in execution.args)
-            asked = acts.asked(of_arguments=has_words or option != "")
-            warning = _judge(own, acts, outcome, execution, module_names(py_files), asked=asked)
+            has_input, has_output = (any(name in each for each in execution.args) for name in (INPUT, OUTPUT))
+            asked = acts.asked(of_arguments=has_input or has_output or option != "")
+            asked_more = acts.asked_more(of_arguments=has_input or option != "")
+            own_modules = module_names(py_files)
+            warning = _judge(own, acts, outcome, execution, own_modules, asked=asked, asked_more=asked_more)
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -398,7 +400,14 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
 
 
 def _judge(
-    own: Path, acts: Acts, outcome: ShardResult, execution: Execution, own_modules: Collection[str], *, asked: bool
+    own: Path,
+    acts: Acts,
+    outcome: ShardResult,
+    execution: Execution,
+    own_modules: Collection[str],
+    *,
+    asked: bool,
+    asked_more: bool,
 ) -> str:
     """What to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
     names, warnings = left_behind(own / WORK), list[str]()
@@ -410,7 +419,7 @@ def _judge(
     warnings += filter(None, [unregistered(acts)])
     if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
         raise PlanError(NO_EVENT)
-    what, was_seen = repeats(acts, asked=asked) if outcome == ShardResult() else ("", False)
+    what, was_seen = repeats(acts, asked=asked_more) if outcome == ShardResult() else ("", False)
     changed = {} if outcome.writes else changed_addresses(acts)  # staged files of a table are the commit's
     if execution.claim and (what or changed) and not execution.is_alone():
         if was_seen:

@@ -10,19 +10,20 @@ script is refused for what it may have done there.
 """
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from sparklet.spark.script_acts import ARGUMENTS, ASKED, ELSEWHERE, READ
+from sparklet.spark.script_acts import ARGUMENTS, ASKED, ASKED_OUTPUT, ELSEWHERE, READ
 
 WAREHOUSE = "spark-warehouse"
 MAX_DEPTH = 4
-SAME_IN_EACH = (
-    "the script asks for nothing of its shard, none of the shard's inputs was read, so each shard does the same"
-)
+SAME_IN_EACH = "none of the shard's inputs was read, so each shard does the same"
 OF_THE_RUN = (
     "let the run's arguments name {input} and {output}, read INPUT_PATH and write to OUTPUT_PATH, or run it once by "
     "sparklet invoke"
@@ -31,9 +32,9 @@ OF_THE_RUN = (
 _OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
 _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
 _UNSEEN = re.compile(  # what Spark's JVM or Python workers write to, or pandas, which does so in C
-    r"(?i)jdbc|kafka|snowflake|mongo|elasticsearch|\.foreach|\b_jvm\b|S3FileIO|io-impl"
-    r"|\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
-    r"|\b(?!(s3[an]?|file|https?):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
+    r"(?i)jdbc|kafka|snowflake|mongo|elasticsearch|\.foreach|\b_jvm\b(?!\.org\.apache\.log4j)|S3FileIO|io-impl"
+    r"|(?<![\"'])\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
+    r"|\b(?!(s3[an]?|file|https?|spark|k8s):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
 )
 _TABLES = re.compile(  # of catalogs, which may be elsewhere
     r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame"
@@ -66,13 +67,33 @@ class Acts:
         path = self.seen / mark
         return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
 
+    @cached_property
+    def code(self) -> str:
+        """The text without its comments."""
+        lines = self.text.split("\n")
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
+                if token.type == tokenize.COMMENT:
+                    row, column = token.start
+                    lines[row - 1] = lines[row - 1][:column]
+        except (SyntaxError, tokenize.TokenError, IndexError):  # of several texts, whose indents need not fit
+            return self.text
+        return "\n".join(lines)
+
     @property
     def elsewhere(self) -> bool:
         """Whether the script may have written to, or read from, what nobody sees."""
-        return self.has(ELSEWHERE) or _UNSEEN.search(self.text) is not None
+        return self.has(ELSEWHERE) or _UNSEEN.search(self.code) is not None
 
     def asked(self, *, of_arguments: bool) -> bool:
-        """Whether the script has asked for its event; ``of_arguments``: its arguments have something of it."""
+        """Whether the script has asked for its event, or its output.
+
+        ``of_arguments``: whether its arguments have something of these.
+        """
+        return self.has(ASKED, ASKED_OUTPUT) or (of_arguments and self.has(ARGUMENTS))
+
+    def asked_more(self, *, of_arguments: bool) -> bool:
+        """The same without the output, which alone tells no shard from another one."""
         return self.has(ASKED) or (of_arguments and self.has(ARGUMENTS))
 
 
@@ -123,13 +144,16 @@ def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
 def repeats(acts: Acts, *, asked: bool) -> tuple[str, bool]:
     """Why each shard of a run does the same, or "", and whether that was seen.
 
-    ``asked``: whether the script has asked for something of its shard.
+    ``asked``: whether the script has asked for something of its shard, other than the output.
     """
-    if asked or acts.has("input", "copy", "output"):
+    if asked or acts.has("input", "copy"):
         return "", False
+    if acts.has("output"):
+        return f"the script asks for nothing of its shard but the output; {SAME_IN_EACH}: {OF_THE_RUN}", False
+    what = f"the script asks for nothing of its shard, {SAME_IN_EACH}: {OF_THE_RUN}"
     if acts.has("written") and not acts.elsewhere:
-        return f"the script has addresses of its own, and {SAME_IN_EACH}: {OF_THE_RUN}", True
-    return (f"{SAME_IN_EACH}: {OF_THE_RUN}", False) if acts.has("written", ELSEWHERE) else ("", False)
+        return f"the script has addresses of its own, and {what}", True
+    return (what, False) if acts.has("written", ELSEWHERE) else ("", False)
 
 
 def changed_addresses(acts: Acts) -> Mapping[str, bool]:
@@ -158,7 +182,7 @@ def may_write_unseen(acts: Acts, words: str, own_modules: Iterable[str]) -> bool
     """
     known = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
     foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({known})\b)\w"
-    text = f"{acts.text}\n{words}"
+    text = f"{acts.code}\n{words}"
     return acts.has(ELSEWHERE) or any(re.search(each, text) for each in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
 
 

@@ -103,7 +103,11 @@ def test_a_table_is_read_where_the_catalog_has_it(tmp_path: Path, name: str) -> 
         ("written", "", True, ""),
         ("written input", "", False, ""),
         ("written copy", "", False, ""),
-        ("written output", "", False, ""),
+        ("written output", "", False, "warned"),  # as many times as there are shards
+        ("output", "", False, "warned"),
+        ("output input", "", False, ""),
+        ("output", "", True, ""),
+        ("written", "# by jdbc, mongo://x", False, "refused"),
         ("written elsewhere", "", False, "warned"),  # it may have read its inputs by boto3
         ("elsewhere", "", False, "warned"),  # a post, or a database, as often as there are shards
         ("written", "rows.foreach(send)", False, "warned"),
@@ -120,6 +124,8 @@ def test_arguments_count_if_they_have_something_of_the_shard(tmp_path: Path) -> 
     acts = acts_of(tmp_path, "", "arguments")
 
     assert [acts.asked(of_arguments=each) for each in (True, False)] == [True, False]
+    acts = acts_of(tmp_path, "", "asked-output")
+    assert acts.asked(of_arguments=False) and not acts.asked_more(of_arguments=False)
 
 
 def test_addresses_of_its_own_are_written_or_replaced(tmp_path: Path) -> None:
@@ -144,6 +150,10 @@ READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getO
         "from helper import total\nprint(total(frame))",
         '"""Import the days, and see https://spark.apache.org."""',
         "print('created tables from {}'.format(frame))",
+        "print('{}'.format('x'))",
+        "SparkSession.builder.master('spark://master:7077').getOrCreate()",
+        "spark._jvm.org.apache.log4j.LogManager.getLogger('x').info('y')",
+        "frame.count()  # not by jdbc, nor to kafka",
     ],
 )
 def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
