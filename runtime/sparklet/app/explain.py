@@ -19,6 +19,7 @@ MAX_RANGES = 12  # of shard numbers, as many as a person reads or types
 OTHER = "(other causes)"
 
 _NAMES = (
+    (re.compile(r"(?<=Request ID: )[^;,)\s…]+"), "<id>"),
     (re.compile(r"\b(?:s3[an]?|file|hdfs|https?)://[^\s'\",;)\]]+"), "<address>"),
     (re.compile(r"(?<![\w.])/(?:[\w.@%+=~-]+/)+[\w.@%+=~-]*"), "<path>"),
     (
@@ -33,6 +34,7 @@ _SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\
 _PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
 _PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
 DATA, SCRIPT, EITHER = "data", "script", "data or script"
+_GONE = "an input (or the bucket) is gone"
 _SEE_LOGS = "see what it wrote: sparklet logs RUN SHARD"
 _FIX_DATA = "repair that input, then sparklet redrive RUN; or start a new run without it (--exclude)"
 _FIX_AND_REDRIVE = "repair it, then sparklet redrive RUN --script REPAIRED.py; no succeeded shard is repeated"
@@ -59,6 +61,15 @@ class _Rule(Advice):
         return error_class in self.classes.split() or bool(by_message)
 
 
+_OWN_ADDRESS = Advice(
+    "the script reads or writes an address of its own, which is not there",
+    "create it, or read INPUT_PATH, {input} or job.inputs; " + _FIX_AND_REDRIVE,
+    SCRIPT,
+)
+_GONE_OUTSIDE = (
+    "what the script reads, or its bucket, is not there: create it, or let the script read what its event names "
+    "(job.inputs, INPUT_PATH)"
+)
 _WRAPPERS = ("ScriptFailedError", "RemoteFailureError", "Py4JJavaError", "SparkException")
 
 _RULES = (
@@ -119,7 +130,7 @@ _RULES = (
     _Rule(
         "the script needs longer than the function may run",
         "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it), or "
-        "--too-large engine",
+        "--too-large engine; a stream ends by itself only with trigger(availableNow=True)",
         classes="DeadlineExceededError",
     ),
     _Rule(
@@ -192,14 +203,20 @@ _RULES = (
         message=r"\[PATH_NOT_FOUND\][^:]*: s3a?://[^ ]*[*?{]",
     ),
     _Rule(
-        "the script reads a file by a relative path, and the folder in which it runs here has nothing in it",
-        "read job.inputs, INPUT_PATH or {input}, or an address such as s3://…; bring a small file along by --files; "
-        + _FIX_AND_REDRIVE,
+        "the script reads an address of S3 by Python's own functions, which do not know any",
+        "read it by Spark, boto3 or pandas; " + _FIX_AND_REDRIVE,
         SCRIPT,
-        message=r"path does not exist: file:/.*/work/|No such file or directory: '(?!/|s3)",
+        message=r"No such file or directory: '(s3[an]?|hdfs)://",
     ),
     _Rule(
-        "an input (or the bucket) is gone, or was replaced after the run was planned",
+        "the script reads a local file, and the folder in which it runs has none but those of --files",
+        "read job.inputs, INPUT_PATH or {input}, or an address such as s3://…; a small file that --files brings along "
+        "is there by its name, without its folders; " + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"path does not exist: file:/|No such file or directory: '",
+    ),
+    _Rule(
+        _GONE + ", or was replaced after the run was planned",
         "put it back and sparklet redrive RUN, or start a new run without it",
         DATA,
         classes="ObjectNotFoundError ObjectChangedError FileNotFoundException SparkFileNotFoundException "
@@ -297,10 +314,18 @@ _RULES = (
         message=r"\[Errno 38\] Function not implemented",
     ),
     _Rule(
+        "the script needs a class of Java's, such as a data source, and no jar has it",
+        "--conf spark.jars.packages=GROUP:NAME:VERSION, or put the jar into the image (docs/guide/image.md); or "
+        + _FIX_AND_REDRIVE,
+        SCRIPT,
+        classes="ClassNotFoundException NoClassDefFoundError",
+        message=r"DATA_SOURCE_NOT_FOUND|failed to find (the )?data source",
+    ),
+    _Rule(
         "the script imports a module that is not there",
         "start a new run with it (--py-files), or put it into the image; or " + _FIX_AND_REDRIVE,
         SCRIPT,
-        classes="ModuleNotFoundError ImportError ClassNotFoundException NoClassDefFoundError",
+        classes="ModuleNotFoundError ImportError",
     ),
     _Rule(
         "the script could not be fetched",
@@ -351,6 +376,8 @@ def advice_outside_of_runs(message: str) -> str:
     named = [name for name in re.findall(r"\b\w+(?:Error|Exception)\b", message) if name not in _WRAPPERS]
     advised = advice(next(iter(named), ""), message)
     remedy = re.split(r"[;,]? *(?:(?:then|or|and) )?(?:sparklet (?:redrive|logs)|see what it wrote)", advised.remedy)[0]
+    if advised.reason.startswith(_GONE):
+        return _GONE_OUTSIDE
     is_known = any(rule.remedy == advised.remedy for rule in _RULES)
     return f"{advised.reason}: {remedy}" if is_known and remedy else ""
 
@@ -441,12 +468,21 @@ def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeede
     for group in found:
         group.task, group.redriven = task, run.parent if task else run.run_id
         advised = advice(group.example.error_class, group.example.error_message, task)
+        if advised.reason.startswith(_GONE) and not _may_be_an_input(run, group.example.error_message):
+            advised = _OWN_ADDRESS
         advised = _judged(advised, group.count, succeeded)
         names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
         group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
         group.example_object = "" if task in ("check", "commit") else first_object(at, group.example)
         group.redrive = ("--cause", group.error_class) if task == "commit" else _options(group, found)
     return tuple(found)
+
+
+def _may_be_an_input(run: Run, message: str) -> bool:
+    """Whether an address in a message, if it has any, may be one of a run's inputs, which lists may name."""
+    found = [each.replace("s3a://", "s3://") for each in re.findall(r"s3a?://[^\s'\",;)\]]+", message)]
+    is_near = (each.startswith(uri) or uri.startswith(each) for each in found for uri in run.inputs)
+    return not found or bool(run.lists) or any(is_near) or any(uri.startswith("glue:") for uri in run.inputs)
 
 
 def pattern_of(message: str) -> str:

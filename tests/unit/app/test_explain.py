@@ -37,6 +37,7 @@ def broken(error_class: str, message: str) -> Failure:
         ("bad row at line 7: 'x1' in -3.5", "bad row at line <n>: 'x1' in <n>"),
         ("no such column: größe", "no such column: größe"),
         ("'x' is 3, line 7 of job_2.py (exit code 1)", "'x' is <n>, line 7 of job_2.py (exit code <n>)"),
+        ("no (Request ID: 4F-x; Extended Request ID: a/b+Z9=)", "no (Request ID: <id>; Extended Request ID: <id>)"),
         ("invalid syntax (job.py, line 12)", "invalid syntax (job.py, line 12)"),
     ],
 )
@@ -75,6 +76,8 @@ def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> No
         ([("SyntaxError", "invalid syntax")], True, SCRIPT),
         ([("NameError", "name 'spork' is not defined")] * 27, True, SCRIPT),
         ([("FileNotFoundException", "it is gone")] * 2, False, DATA),
+        ([("FileNotFoundException", f"it is gone: {SOURCE}0.csv")] * 2, False, DATA),
+        ([("UnknownStoreException", "`s3a://mine/x': Bucket does not exist")] * 2, False, SCRIPT),
         ([("OutOfMemoryError", "Java heap space")] * 2, False, ""),
         ([("ThrottlingException", "slow down")], True, ""),
     ],
