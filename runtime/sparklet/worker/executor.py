@@ -65,6 +65,7 @@ from sparklet.worker.left_behind import (
     changed_addresses,
     left_behind,
     may_write_unseen,
+    outliving_checkpoint,
     repeats,
     told,
     unregistered,
@@ -416,7 +417,7 @@ def _judge(
         if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
             raise PlanError(what)
         warnings.append(what)
-    warnings += filter(None, [unregistered(acts)])
+    warnings += filter(None, [unregistered(acts), outliving_checkpoint(acts) if execution.is_shard else ""])
     if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
         raise PlanError(NO_EVENT)
     what, was_seen = repeats(acts, asked=asked_more) if outcome == ShardResult() else ("", False)

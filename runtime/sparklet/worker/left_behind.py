@@ -175,6 +175,17 @@ def unregistered(acts: Acts) -> str:
     )
 
 
+def outliving_checkpoint(acts: Acts) -> str:
+    """What to say of a stream into the shard's output whose checkpoint is elsewhere; "" without one."""
+    places = {place.rpartition("/")[0] for place in acts.places("written") if place.endswith(("/commits", "/offsets"))}
+    if not (places and acts.has("output")):
+        return ""
+    return (
+        f"the checkpoint of a stream, s3://{min(places)}, outlives an attempt that fails, and the next one passes over "
+        "what that had read: keep it in a folder of a relative path, or below the output"
+    )
+
+
 def may_write_unseen(acts: Acts, words: str, own_modules: Iterable[str]) -> bool:
     """Whether a script may have written to what nobody sees; ``words``: its arguments and the like.
 

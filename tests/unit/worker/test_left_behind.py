@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.worker.left_behind import Acts, changed_addresses, left_behind, may_write_unseen, repeats, told
+from sparklet.worker.left_behind import (
+    Acts,
+    changed_addresses,
+    left_behind,
+    may_write_unseen,
+    outliving_checkpoint,
+    repeats,
+    told,
+)
 
 SAVED = "spark.range(3).write.parquet('out/days')\n"
 
@@ -132,6 +140,14 @@ def test_addresses_of_its_own_are_written_or_replaced(tmp_path: Path) -> None:
     acts = acts_of(tmp_path, "", written="b/one b/two", deleted="b/two b/three")
 
     assert changed_addresses(acts) == {"b/one": False, "b/two": True, "b/three": True}
+
+
+def test_a_streams_checkpoint_elsewhere_is_told(tmp_path: Path) -> None:
+    """A failed attempt has moved it on, and its output is gone."""
+    places = "b/points/offsets b/points/commits b/points"
+
+    assert outliving_checkpoint(acts_of(tmp_path, "", written=places)) == ""  # of another sink
+    assert "s3://b/points," in outliving_checkpoint(acts_of(tmp_path, "", "output", written=places))
 
 
 READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getOrCreate().read.csv('x')\n"
