@@ -36,8 +36,8 @@ def how_to_open(at: Deployment, run: Run, folder: str) -> str:
         return ""
     if run.table and not run.table.startswith("parquet:"):
         return _table(run) if run.state is not RunState.FAILED else ""
-    names = (info.uri.rpartition("/")[2] for _, info in published_files(at.store, run) if info.size_bytes)
-    name = next((name for name in names if not name.startswith(("_", "."))), "")
+    found = (info.uri.split("/") for _, info in published_files(at.store, run) if info.size_bytes)
+    name = next((path[-1] for path in found if not any(part.startswith(("_", ".")) for part in path)), "")
     opened, kind = "", next((kind for kind in FORMATS if f".{kind}" in name), "")
     if kind in IN_DUCKDB and "://" not in folder:
         opened = _duckdb(f"'{folder}/**/*{name[name.rindex(f'.{kind}') :]}'")
