@@ -6,8 +6,8 @@ Hudi lets two writers complete the same inserts, and its jars for Spark have no 
 turns by a lease in the table, and look for the id again once they hold it. Other programs must not write then.
 
 A writer may be stopped for longer than its lease and then go on. So each writer looks, after its last file and before
-it completes its instant, for instants that it did not see under its lease. Its own instant was on the timeline before:
-of two writers, one finds the other's instant and refuses. A writer that starts deletes the files of all pending
+it completes its instant, for instants that it did not see under its lease, or saw pending that are completed by now. Its
+own instant was on the timeline before: of two writers, one finds the other's instant and refuses. A writer that starts deletes the files of all pending
 instants, so an instant that is completed later has no rows. Hudi takes files that are older than a timeline's first
 instant for committed ones, so a new table first gets an empty instant.
 """
@@ -52,7 +52,7 @@ class HudiTable:
         self._uri = self.root = uri
         self._spark = spark
         self._chains: dict[str, int] | None = None  # as they were at the first look
-        self._known: set[str] = set()  # the instants that this writer expects
+        self._known: dict[str, bool] = {}  # the instants that this writer expects: whether each is completed
 
     def check(self, mode: str) -> None:
         """Hudi's own jars write all that they read."""
@@ -91,7 +91,7 @@ class HudiTable:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
             table, columns, frame, by = self._metadata(), None, None, list(commit.partition_by)
-            self._known = set(_instants(table))
+            self._known = _instants(table)
             names_set = {COMMIT_ID: commit.commit_id}
             if commit.records:
                 chains, before = self._chains_now(), self._chains or {}
@@ -169,7 +169,8 @@ class HudiTable:
         return "" if list(new.values()) == [False] and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new(self) -> dict[str, bool]:
-        return {time: state for time, state in _instants(self._metadata()).items() if time not in self._known}
+        there = _instants(self._metadata())
+        return {time: state for time, state in there.items() if self._known.get(time) != state}
 
     def new_rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
         """The rows to write, as a DataFrame; ``there``: the table's rows."""

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ from tests.functional.tables import called_from_java
 from tests.functional.tables.lakes import Lake, rows_of, table_of
 from tests.functional.tables.making import once_loaded
 from tests.functional.tables.with_spark import answers
-from tests.waiting import eventually
+from tests.waiting import deadline_s, eventually
 
 pytestmark = [*SESSION_HERE, pytest.mark.hudi]
 dated = partial(table_of, pa.schema([("id", pa.int64()), ("day", pa.string()), ("version", pa.int64())]))
@@ -189,6 +189,33 @@ def test_a_stopped_committer_adds_nothing(
     assert (found := hudi.rows("id")) == [*there, (2,), (3,), (4,)]
     stored = sum(pq.read_metadata(file).num_rows for file in hudi.folder.glob("*.parquet"))
     assert stored == len(found), "files of no instant were left"
+
+
+def test_an_instant_that_is_completed_after_the_look_counts(hudi: HudiLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN one committer that has looked for others; its instant is pending when the second one looks."""
+    hudi.make(hudi.planned(rows_of(id=[1])))
+    ours, looked, completed = hudi.planned(rows_of(id=[2, 3]), number=1), Event(), Event()
+
+    def look() -> None:
+        looked.set()
+        assert completed.wait(deadline_s(60))
+
+    def overtake() -> None:
+        monkeypatch.setattr(committer, "lease", lambda _uri: nullcontext())
+        stop_at("load_early", monkeypatch, look)
+        second.start()
+        assert looked.wait(deadline_s(60))
+
+    stop_at("other_writer!", monkeypatch, overtake)
+    made = list[bool]()
+    second = Thread(target=lambda: made.append(hudi.make(ours).already))
+
+    hudi.make(ours)
+    completed.set()
+    second.join()
+
+    assert made == [True]
+    assert hudi.rows("id") == [(1,), (2,), (3,)]
 
 
 @pytest.mark.nightly
