@@ -166,6 +166,9 @@ def test_a_stopped_committer_adds_nothing(
 
     Meanwhile another one, since the lease has expired, makes the same commit.
     """
+    of_write = committer._options  # with Hudi's default no lock is taken; here both are in one process
+    no_lock = {"hoodie.write.lock.provider": "org.apache.hudi.client.transaction.lock.ZookeeperBasedLockProvider"}
+    monkeypatch.setattr(committer, "_options", lambda *given: {**of_write(*given), **no_lock})
     if exists:
         hudi.make(hudi.planned(rows_of(id=[1])))
     ours = hudi.planned(rows_of(id=[2, 3]), number=1)
