@@ -96,7 +96,7 @@ def test_records_that_wait_or_that_nobody_reads_raise_an_alarm() -> None:
     assert [STREAMS["Resources"][name]["Condition"] for name in alarms] == ["HasStream", "HasKafka"]
     assert {each["TreatMissingData"] for each in alarms.values()} == {"breaching"}
     group = {"Name": "Consumer Group", "Value": KAFKA["AmazonManagedKafkaEventSourceConfig"]["ConsumerGroupId"]}
-    assert group in alarms["KafkaLagsAlarm"]["Dimensions"]
+    assert group in alarms["KafkaLateOrSilentAlarm"]["Dimensions"]
 
 
 def test_no_script_uses_the_right_to_join_the_network() -> None:
