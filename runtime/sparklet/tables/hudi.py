@@ -6,10 +6,10 @@ Hudi lets two writers complete the same inserts, and its jars for Spark have no 
 turns by a lease in the table, and look for the id again once they hold it. Other programs must not write then.
 
 A writer may be stopped for longer than its lease and then go on. So each writer looks, after its last file and before
-it completes its instant, for instants that it did not see under its lease, or saw pending that are completed by now. Its
-own instant was on the timeline before: of two writers, one finds the other's instant and refuses. A writer that starts deletes the files of all pending
-instants, so an instant that is completed later has no rows. Hudi takes files that are older than a timeline's first
-instant for committed ones, so a new table first gets an empty instant.
+it completes its instant, for instants that it did not see under its lease, or saw pending that are completed by now.
+Its own instant was on the timeline before: of two writers, one finds the other's instant and refuses. A writer that
+starts deletes the files of all pending instants, so an instant that is completed later has no rows. Hudi takes files
+that are older than a timeline's first instant for committed ones, so a new table first gets an empty instant.
 """
 
 from __future__ import annotations
