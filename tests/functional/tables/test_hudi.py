@@ -166,9 +166,13 @@ def test_a_stopped_committer_adds_nothing(
 
     Meanwhile another one, since the lease has expired, makes the same commit.
     """
-    of_write = committer._options  # with Hudi's default no lock is taken; here both are in one process
-    no_lock = {"hoodie.write.lock.provider": "org.apache.hudi.client.transaction.lock.ZookeeperBasedLockProvider"}
-    monkeypatch.setattr(committer, "_options", lambda *given: {**of_write(*given), **no_lock})
+    of_write, lock = committer._options, "hoodie.write.lock.provider"
+
+    def without_lock(*given: Any) -> dict[str, str]:
+        """Both are in one process here, where the one would wait for the other's lock."""
+        return {key: value for key, value in of_write(*given).items() if key != lock}
+
+    monkeypatch.setattr(committer, "_options", without_lock)
     if exists:
         hudi.make(hudi.planned(rows_of(id=[1])))
     ours = hudi.planned(rows_of(id=[2, 3]), number=1)
