@@ -53,6 +53,7 @@ class HudiTable:
         self._spark = spark
         self._chains: dict[str, int] | None = None  # as they were at the first look
         self._known: dict[str, bool] = {}  # the instants that this writer expects: whether each is completed
+        self._refusal = ""  # why ``accept`` has refused an instant
 
     def check(self, mode: str) -> None:
         """Hudi's own jars write all that they read."""
@@ -138,7 +139,7 @@ class HudiTable:
         try:
             answer = writer.write(context, mode, scala_options, rows._jdf, some(hooks), nothing, nothing)
         except (Py4JJavaError, PySparkException) as error:
-            if other := self.other_writer():
+            if other := self._refusal or self.other_writer():
                 raise CommitConflictError(other) from error
             raise
         finally:
@@ -148,10 +149,14 @@ class HudiTable:
 
     def accept(self, client: Any, metadata: Any) -> None:
         """Delete the instant's files and refuse it by an error, if there was another writer."""
-        if other := self.other_writer():
+        files = [str(path) for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values()]
+        own = {name.rpartition("_")[2].partition(".")[0] for name in files if name.endswith(".parquet")}
+        gone = f"{self._uri}: another writer has rolled this one's instant back" if own - self._new().keys() else ""
+        if other := self.other_writer() or gone:
             storage = self._spark._jvm.org.apache.hudi.storage
-            for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values():
+            for path in files:
                 client.getStorage().deleteFile(storage.StoragePath(path))
+            self._refusal = other
             raise CommitConflictError(other)
 
     class Java:
@@ -169,8 +174,11 @@ class HudiTable:
         return "" if list(new.values()) == [False] and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new(self) -> dict[str, bool]:
-        there = _instants(self._metadata())
-        return {time: state for time, state in there.items() if self._known.get(time) != state}
+        """The instants that were not there at the look, or are completed since; what was rolled back has no rows."""
+        there = _instants(table := self._metadata())
+        found = {time: state for time, state in there.items() if self._known.get(time) != state}
+        undone = _rolled_back(table) if self._known.keys() & found else ()
+        return {time: state for time, state in found.items() if time not in undone}
 
     def new_rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
         """The rows to write, as a DataFrame; ``there``: the table's rows."""
@@ -251,6 +259,13 @@ def _instants(table: Any | None) -> dict[str, bool]:
         return {}
     timeline = table.getActiveTimeline().getCommitsTimeline()
     return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
+
+
+def _rolled_back(table: Any) -> set[str]:
+    """The instants that rollbacks on a timeline have undone."""
+    timeline = table.getActiveTimeline().getRollbackTimeline().filterCompletedInstants()
+    found = (timeline.readRollbackMetadata(instant).getCommitsRollback() for instant in timeline.getInstants())
+    return {str(time) for times in found for time in times}
 
 
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import fcntl
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
 from sparklet.job import Job
@@ -149,6 +150,14 @@ def stop_in_spark(folder: Path, patch: pytest.MonkeyPatch, action: Callable[[], 
     patch.setattr(HudiTable, "new_rows", read_slowly)
 
 
+def without_lock(patch: pytest.MonkeyPatch) -> None:
+    """Committers of one process would wait for each other's lock."""
+    of_write, lock = committer._options, "hoodie.write.lock.provider"
+    patch.setattr(
+        committer, "_options", lambda *given: {key: each for key, each in of_write(*given).items() if key != lock}
+    )
+
+
 @pytest.mark.parametrize(
     ("method", "exists"),
     [
@@ -166,13 +175,7 @@ def test_a_stopped_committer_adds_nothing(
 
     Meanwhile another one, since the lease has expired, makes the same commit.
     """
-    of_write, lock = committer._options, "hoodie.write.lock.provider"
-
-    def without_lock(*given: Any) -> dict[str, str]:
-        """Both are in one process here, where the one would wait for the other's lock."""
-        return {key: value for key, value in of_write(*given).items() if key != lock}
-
-    monkeypatch.setattr(committer, "_options", without_lock)
+    without_lock(monkeypatch)
     if exists:
         hudi.make(hudi.planned(rows_of(id=[1])))
     ours = hudi.planned(rows_of(id=[2, 3]), number=1)
@@ -222,6 +225,36 @@ def test_an_instant_that_is_completed_after_the_look_counts(hudi: HudiLake, monk
     second.join()
 
     assert made == [True]
+    assert hudi.rows("id") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize("method", ["accept", "other_writer!"])
+def test_who_was_rolled_back_adds_and_refuses_nothing(
+    hudi: HudiLake, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """GIVEN one stopped before or after its look, and another that has rolled it back, and looks when it has ended."""
+    hudi.make(hudi.planned(rows_of(id=[1])))
+    ours, begun, ended = hudi.planned(rows_of(id=[2, 3]), number=1), Event(), Event()
+
+    def wait() -> None:
+        begun.set()
+        assert ended.wait(deadline_s(60))
+
+    def overtake() -> None:
+        monkeypatch.setattr(committer, "lease", lambda _uri: nullcontext())
+        stop_at("accept", monkeypatch, wait)
+        second.start()
+        assert begun.wait(deadline_s(60))
+
+    without_lock(monkeypatch)
+    stop_at(method, monkeypatch, overtake)
+    second = Thread(target=lambda: hudi.make(ours))
+
+    with suppress(IllegalArgumentException):  # Hudi itself completes no instant that was rolled back
+        hudi.make(ours)
+    ended.set()
+    second.join()
+
     assert hudi.rows("id") == [(1,), (2,), (3,)]
 
 
