@@ -18,7 +18,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -151,8 +151,7 @@ class HudiTable:
         """Delete the instant's files and refuse it by an error, if there was another writer."""
         files = [str(path) for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values()]
         own = {name.rpartition("_")[2].partition(".")[0] for name in files if name.endswith(".parquet")}
-        gone = f"{self._uri}: another writer has rolled this one's instant back" if own - self._new().keys() else ""
-        if other := self.other_writer() or gone:
+        if other := self.other_writer(own):
             storage = self._spark._jvm.org.apache.hudi.storage
             for path in files:
                 client.getStorage().deleteFile(storage.StoragePath(path))
@@ -164,21 +163,23 @@ class HudiTable:
 
         implements = ("java.util.function.BiConsumer",)
 
-    def other_writer(self) -> str:
+    def other_writer(self, own: Collection[str] = ()) -> str:
         """The new instants if there was another writer; "" if one instant is new and pending: this writer's own.
 
+        ``own``: the instant, where the files tell it; it is not there if another writer has rolled it back.
         Chains are read from the newest instant, so the instant of a batch must be the newest by every writer's clock.
         """
         new = self._new()
         is_newest = self._chains is None or min(new, default="") > max(self._known, default="")
-        return "" if list(new.values()) == [False] and is_newest else f"{self._uri}: another writer was there: {new}"
+        is_own = list(new.values()) == [False] and new.keys() >= set(own)
+        return "" if is_own and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new(self) -> dict[str, bool]:
         """The instants that were not there at the look, or are completed since; what was rolled back has no rows."""
         there = _instants(table := self._metadata())
-        found = {time: state for time, state in there.items() if self._known.get(time) != state}
-        undone = _rolled_back(table) if self._known.keys() & found else ()
-        return {time: state for time, state in found.items() if time not in undone}
+        new = {time: state for time, state in there.items() if self._known.get(time) != state}
+        undone = _rolled_back(table) if self._known.keys() & new else ()
+        return {time: state for time, state in new.items() if time not in undone}
 
     def new_rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
         """The rows to write, as a DataFrame; ``there``: the table's rows."""
@@ -264,8 +265,8 @@ def _instants(table: Any | None) -> dict[str, bool]:
 def _rolled_back(table: Any) -> set[str]:
     """The instants that rollbacks on a timeline have undone."""
     timeline = table.getActiveTimeline().getRollbackTimeline().filterCompletedInstants()
-    found = (timeline.readRollbackMetadata(instant).getCommitsRollback() for instant in timeline.getInstants())
-    return {str(time) for times in found for time in times}
+    undone = (timeline.readRollbackMetadata(instant).getCommitsRollback() for instant in timeline.getInstants())
+    return {str(time) for times in undone for time in times}
 
 
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:

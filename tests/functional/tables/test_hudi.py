@@ -201,30 +201,38 @@ def test_a_stopped_committer_adds_nothing(
     assert stored == len(found), "files of no instant were left"
 
 
-def test_an_instant_that_is_completed_after_the_look_counts(hudi: HudiLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIVEN one committer that has looked for others; its instant is pending when the second one looks."""
-    hudi.make(hudi.planned(rows_of(id=[1])))
-    ours, looked, completed = hudi.planned(rows_of(id=[2, 3]), number=1), Event(), Event()
+def both_make(hudi: HudiLake, patch: pytest.MonkeyPatch, first_stops: str, second_stops: str) -> list[bool]:
+    """Two committers make one commit: the second begins where the first stops, and stops until that one has ended.
 
-    def look() -> None:
-        looked.set()
-        assert completed.wait(deadline_s(60))
+    Whether the second has found it made.
+    """
+    hudi.make(hudi.planned(rows_of(id=[1])))
+    ours, stopped, ended = hudi.planned(rows_of(id=[2, 3]), number=1), Event(), Event()
+
+    def wait() -> None:
+        stopped.set()
+        assert ended.wait(deadline_s(60))
 
     def overtake() -> None:
-        monkeypatch.setattr(committer, "lease", lambda _uri: nullcontext())
-        stop_at("load_early", monkeypatch, look)
+        patch.setattr(committer, "lease", lambda _uri: nullcontext())
+        stop_at(second_stops, patch, wait)
         second.start()
-        assert looked.wait(deadline_s(60))
+        assert stopped.wait(deadline_s(60))
 
-    stop_at("other_writer!", monkeypatch, overtake)
+    stop_at(first_stops, patch, overtake)
     made = list[bool]()
     second = Thread(target=lambda: made.append(hudi.make(ours).already))
+    try:
+        hudi.make(ours)
+    finally:
+        ended.set()
+        second.join()
+    return made
 
-    hudi.make(ours)
-    completed.set()
-    second.join()
 
-    assert made == [True]
+def test_an_instant_that_is_completed_after_the_look_counts(hudi: HudiLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN one committer that has looked for others; its instant is pending when the second one looks."""
+    assert both_make(hudi, monkeypatch, "other_writer!", "load_early") == [True]
     assert hudi.rows("id") == [(1,), (2,), (3,)]
 
 
@@ -233,27 +241,10 @@ def test_who_was_rolled_back_adds_and_refuses_nothing(
     hudi: HudiLake, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """GIVEN one stopped before or after its look, and another that has rolled it back, and looks when it has ended."""
-    hudi.make(hudi.planned(rows_of(id=[1])))
-    ours, begun, ended = hudi.planned(rows_of(id=[2, 3]), number=1), Event(), Event()
-
-    def wait() -> None:
-        begun.set()
-        assert ended.wait(deadline_s(60))
-
-    def overtake() -> None:
-        monkeypatch.setattr(committer, "lease", lambda _uri: nullcontext())
-        stop_at("accept", monkeypatch, wait)
-        second.start()
-        assert begun.wait(deadline_s(60))
-
     without_lock(monkeypatch)
-    stop_at(method, monkeypatch, overtake)
-    second = Thread(target=lambda: hudi.make(ours))
 
     with suppress(IllegalArgumentException):  # Hudi itself completes no instant that was rolled back
-        hudi.make(ours)
-    ended.set()
-    second.join()
+        both_make(hudi, monkeypatch, method, "accept")
 
     assert hudi.rows("id") == [(1,), (2,), (3,)]
 
