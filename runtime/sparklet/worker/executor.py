@@ -226,11 +226,7 @@ class Executor:
         warning = ""
         if self.runner.has_view:
             acts = Acts(own / SEEN, whole_source(source, py_files))
-            has_input, has_output = (any(name in each for each in execution.args) for name in (INPUT, OUTPUT))
-            asked = acts.asked(of_arguments=has_input or has_output or option != "")
-            asked_more = acts.asked_more(of_arguments=has_input or option != "")
-            own_modules = module_names(py_files)
-            warning = _judge(own, acts, outcome, execution, own_modules, asked=asked, asked_more=asked_more)
+            warning = _judge(own, acts, outcome, execution, module_names(py_files), option)
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -401,14 +397,7 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
 
 
 def _judge(
-    own: Path,
-    acts: Acts,
-    outcome: ShardResult,
-    execution: Execution,
-    own_modules: Collection[str],
-    *,
-    asked: bool,
-    asked_more: bool,
+    own: Path, acts: Acts, outcome: ShardResult, execution: Execution, own_modules: Collection[str], option: str
 ) -> str:
     """What to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
     names, warnings = left_behind(own / WORK), list[str]()
@@ -418,8 +407,12 @@ def _judge(
             raise PlanError(what)
         warnings.append(what)
     warnings += filter(None, [unregistered(acts), outliving_checkpoint(acts) if execution.is_shard else ""])
+    has_input, has_output = (any(name in each for each in execution.args) for name in (INPUT, OUTPUT))
+    has_input |= option != ""
+    asked = acts.asked(of_arguments=has_input or has_output)
     if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
         raise PlanError(NO_EVENT)
+    asked_more = acts.asked_more(of_arguments=has_input)
     what, was_seen = repeats(acts, asked=asked_more) if outcome == ShardResult() else ("", False)
     changed = {} if outcome.writes else changed_addresses(acts)  # staged files of a table are the commit's
     if execution.claim and (what or changed) and not execution.is_alone():
