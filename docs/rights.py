@@ -289,15 +289,12 @@ def rights_of(template: Mapping[str, Any]) -> Iterator[Right]:
             yield from _statements(roles, properties["PolicyDocument"], condition)
 
 
-KEYS = ("Action", "Resource")
-
-
 def _statements(roles: list[str], document: Mapping[str, Any], condition: str) -> Iterator[Right]:
     for when, statement in _chosen(document["Statement"], condition):
         for role in roles:
-            actions, on = (each if isinstance(each, list) else [each] for each in map(statement.get, KEYS))
-            places, is_denied = tuple(map(shown, on)), statement["Effect"] == "Deny"
-            yield Right(role, tuple(map(shown, actions)), places, when, is_denied)
+            given = statement["Action"], statement["Resource"]
+            actions, on = (each if isinstance(each, list) else [each] for each in given)
+            yield Right(role, tuple(actions), tuple(map(shown, on)), when, statement["Effect"] == "Deny")
 
 
 def _chosen(nodes: Any, condition: str) -> Iterator[tuple[str, Any]]:

@@ -480,9 +480,10 @@ def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeede
 
 def _may_be_an_input(run: Run, message: str) -> bool:
     """Whether an address in a message, if it has any, may be one of a run's inputs, which lists may name."""
-    found = [each.replace("s3a://", "s3://") for each in re.findall(r"s3a?://[^\s'\",;)\]]+", message)]
-    is_near = (each.startswith(uri) or uri.startswith(each) for each in found for uri in run.inputs)
-    return not found or bool(run.lists) or any(is_near) or any(uri.startswith("glue:") for uri in run.inputs)
+    addresses = [uri.replace("s3a://", "s3://") for uri in re.findall(r"s3a?://[^\s'\",;)\]]+", message)]
+    is_near = (uri.startswith(given) or given.startswith(uri) for uri in addresses for given in run.inputs)
+    is_named = not run.lists and not any(given.startswith("glue:") for given in run.inputs)
+    return not (addresses and is_named) or any(is_near)
 
 
 def pattern_of(message: str) -> str:

@@ -140,7 +140,9 @@ def test_a_shard_near_its_timeout_is_named(terminal: Terminal) -> None:
 def test_repeated_attempts_are_counted_with_their_time(terminal: Terminal) -> None:
     def change(record: ShardRecord) -> ShardRecord:
         again = record.number < 10
-        return replace(record, attempts=1 + again, worked_s=9.0 * again, error_class=LEASE_EXPIRED, conflicts=+again)
+        return replace(
+            record, attempts=1 + again, worked_s=9.0 * again, error_class=LEASE_EXPIRED, conflicts=int(again)
+        )
 
     found = said(terminal, 40, change)["Retries"]
 
