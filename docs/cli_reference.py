@@ -16,7 +16,7 @@ import typer
 
 from sparklet import __version__
 from sparklet.cli.app import app
-from sparklet.cli.console import EXIT_MEANINGS
+from sparklet.cli.exit_codes import EXIT_MEANINGS
 from sparklet.planning.request import KINDS, places
 
 SCHEMA = Path(__file__).parent / "reference" / "run-request.schema.json"

@@ -1,27 +1,76 @@
-"""The command line's commands, each with its examples."""
+"""The command line's commands, each with its examples; a command is imported when it is called."""
 
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.text import Text
+from typer.core import CompletionItem, TyperGroup  # type: ignore[attr-defined]  # has no public place
 
 from sparklet import __version__
-from sparklet.cli.commands import certifying, changing, looking, packaging, reporting, starting
-from sparklet.cli.console import EXIT_MEANINGS, FAILURES, INTERRUPTED, USAGE, Screen
-from sparklet.cli.options import grouped
+from sparklet.cli.exit_codes import EXIT_CODES, FAILURES, INTERRUPTED, USAGE
 from sparklet.errors import RemoteFailureError, SparkletError
-from sparklet.local.spark_installation import missing
 
-EXIT_CODES = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_MEANINGS.items()) + "."
+_PLACES: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+"""Panel, function and examples of each command, by its name, in the order that help shows."""
+
+
+class Commands(Mapping[str, Any]):
+    """The commands by name, each imported and made when somebody asks for it."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._made:
+            from sparklet.cli.options import grouped
+
+            panel, place, examples = _PLACES[name]
+            module, _, function = place.partition(".")
+            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
+            command = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
+            single.command(rich_help_panel=panel, epilog=epilog)(grouped(command))
+            self._made[name] = typer.main.get_command(single)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+class Group(TyperGroup):
+    """The command ``sparklet``; to complete a command's name, no command is imported."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given | {"commands": Commands()})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of help."""
+        return list(self.commands)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Commands, or options, that begin so."""
+        names = [CompletionItem(name) for name in self.commands if name.startswith(incomplete)]
+        return names + super(TyperGroup, self).shell_complete(ctx, incomplete)
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options; those for completion are flags that are not set, but for None typer imports pydantic."""
+        params = super().get_params(ctx)
+        for each in params:
+            each.default = each.default or False
+        return params
+
 
 app = typer.Typer(
+    cls=Group,
     invoke_without_command=True,  # for --version
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -38,15 +87,14 @@ def sparklet(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-def _add(panel: str, command: Callable[..., None], *examples: str) -> None:
-    """Register a command; in the epilog only blank lines separate lines."""
-    lines = ("Examples:", *examples, EXIT_CODES)
-    app.command(rich_help_panel=panel, epilog="\n\n".join(lines))(grouped(command))
+def _add(panel: str, place: str, *examples: str) -> None:
+    """Name a command: its function as MODULE.NAME, in ``sparklet.cli.commands``."""
+    _PLACES[place.partition(".")[2]] = panel, place, examples
 
 
 _add(
     "Start",
-    starting.run,
+    "starting.run",
     "sparklet run job.py --input ./in --output ./out",
     "sparklet run job.py -i s3://bucket/raw/2024/ -o s3://bucket/clean/ --stack sparklet --tolerate 2.5%",
     "sparklet run job.py -i big.csv -o ./out --split csv --shard-size 64MiB",
@@ -56,66 +104,66 @@ _add(
 )
 _add(
     "Start",
-    starting.plan,
+    "starting.plan",
     "sparklet plan job.py -i s3://bucket/raw/ --stack sparklet --dry-run",
     "sparklet plan job.py -i s3://bucket/raw/ -o s3://bucket/clean/ --stack sparklet --max-concurrency 50",
 )
-_add("Start", starting.resume, "sparklet resume flights-20261120t113000-3f9a1c")
+_add("Start", "starting.resume", "sparklet resume flights-20261120t113000-3f9a1c")
 _add(
     "Start",
-    starting.invoke,
+    "starting.invoke",
     "sparklet invoke job.py --event event.json --env output_path=s3://bucket/out/ -- --day 2013-01-01",
 )
 _add(
     "Start",
-    certifying.certify,
+    "certifying.certify",
     "sparklet certify job.py -i ./sample --against spark-4.1",
     "sparklet certify job.py -i ./sample --against native --float-tolerance 1e-12 --json | jq .verdict",
 )
 _add(
     "Look",
-    looking.status,
+    "looking.status",
     "sparklet status flights-20261120t113000-3f9a1c --shards",
     "sparklet status RUN --object s3://bucket/raw/2013-01-01.csv",
 )
-_add("Look", looking.watch, "sparklet watch flights-20261120t113000-3f9a1c")
-_add("Look", reporting.report, "sparklet report RUN", "sparklet report RUN --stack sparklet --output /tmp/run.html")
-_add("Look", reporting.ui, "sparklet ui", "sparklet ui RUN --stack sparklet")
-_add("Look", reporting.history, "sparklet run job.py -i in -o out --event-log --run-id RUN", "sparklet history RUN")
-_add("Look", looking.runs, "sparklet runs", "sparklet runs --json | jq -r '.[0].run_id'")
-_add("Look", looking.results, "sparklet results RUN", "sparklet results RUN --json | jq .answer")
-_add("Look", looking.ddl, "sparklet ddl RUN", "sparklet ddl RUN --name lake.flights")
-_add("Look", looking.explain, "sparklet explain RUN", "sparklet explain RUN --json | jq -r '.[].redrive'")
+_add("Look", "looking.watch", "sparklet watch flights-20261120t113000-3f9a1c")
+_add("Look", "reporting.report", "sparklet report RUN", "sparklet report RUN --stack sparklet --output /tmp/run.html")
+_add("Look", "reporting.ui", "sparklet ui", "sparklet ui RUN --stack sparklet")
+_add("Look", "reporting.history", "sparklet run job.py -i in -o out --event-log --run-id RUN", "sparklet history RUN")
+_add("Look", "looking.runs", "sparklet runs", "sparklet runs --json | jq -r '.[0].run_id'")
+_add("Look", "looking.results", "sparklet results RUN", "sparklet results RUN --json | jq .answer")
+_add("Look", "looking.ddl", "sparklet ddl RUN", "sparklet ddl RUN --name lake.flights")
+_add("Look", "looking.explain", "sparklet explain RUN", "sparklet explain RUN --json | jq -r '.[].redrive'")
 _add(
     "Look",
-    looking.logs,
+    "looking.logs",
     "sparklet logs RUN 17",
     "sparklet logs RUN --follow",
     "sparklet logs RUN 17 --attempt 3f9a --json | jq -r .line",
 )
 _add(
     "Change",
-    changing.redrive,
+    "changing.redrive",
     "sparklet redrive RUN",
     "sparklet redrive RUN --shards 3,17,20-25 --script repaired.py",
     "sparklet redrive RUN --cause OutOfMemoryError --memory 6016",
 )
-_add("Change", changing.cancel, "sparklet cancel RUN", "sparklet cancel RUN --dry-run")
+_add("Change", "changing.cancel", "sparklet cancel RUN", "sparklet cancel RUN --dry-run")
 _add(
     "Change",
-    changing.clean,
+    "changing.clean",
     "sparklet clean --older-than 30d --keep 10 --dry-run",
     "sparklet clean --run RUN --yes",
 )
-_add("Change", changing.stop, "sparklet stop")
-_add("Change", changing.env, "sparklet env", "sparklet env --json")
+_add("Change", "changing.stop", "sparklet stop")
+_add("Change", "changing.env", "sparklet env", "sparklet env --json")
 _add(
     "Functions",
-    packaging.package,
+    "packaging.package",
     "sparklet package src/ -r requirements.txt",
     "sparklet package shop/ -r requirements.txt --as layer --architecture arm64 --json | jq -r .next",
 )
-_add("This machine", looking.doctor, "sparklet doctor")
+_add("This machine", "looking.doctor", "sparklet doctor")
 
 
 _NO_CLUSTER = "A shard is one Spark in local mode, which has all of its function's memory and cores: --memory MB"
@@ -143,9 +191,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         utf8 = {**os.environ, "PYTHONUTF8": "1"}  # else names and arguments would be other keys in S3
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], utf8)  # noqa: S606 - this same command again
     arguments = list(sys.argv[1:] if argv is None else argv)
-    screen = Screen()
     if argv is None:  # the process is this command's: its bugs are shown like all else
-        sys.excepthook = lambda *bug: screen.err.print(Text("".join(traceback.format_exception(*bug))))
+        sys.excepthook = lambda *bug: _screen().show_bug(*bug)
     try:
         with _interruptible():
             return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)
@@ -153,13 +200,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except typer.TyperException as error:
         if message := _usage_message(error):
-            screen.fail(message)
+            _screen().fail(message)
         return USAGE
     except (SparkletError, ModuleNotFoundError) as error:
+        from sparklet.local.spark_installation import missing
+
         if "--debug" in arguments:
-            screen.err.print_exception()
-        screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
+            _screen().err.print_exception()
+        _screen().fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
         return FAILURES if isinstance(error, RemoteFailureError) else USAGE
+
+
+def _screen() -> Any:
+    """Where errors go; imported when there is one."""
+    from sparklet.cli.console import Screen
+
+    return Screen()
 
 
 def _usage_message(error: Any) -> str:

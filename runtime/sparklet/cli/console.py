@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
 from sparklet.app.status import follow_up_documents, view_run
 from sparklet.app.watch import Lines, watch
+from sparklet.cli.exit_codes import ALL_WELL, FAILURES, INCOMPLETE, USAGE
 from sparklet.cli.render import Facts, follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError, SparkletError
 from sparklet.model import Counts, Run, RunState
@@ -33,21 +35,8 @@ from sparklet.report.document import report_document
 from sparklet.report.page import page
 from sparklet.shown import printable
 
-ALL_WELL = 0
-USAGE = 1
-FAILURES = 2
-INCOMPLETE = 3
-INTERRUPTED = 130
 PIPE_WIDTH = 100_000  # it has none: nothing is wrapped or cut for it
 DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
-
-EXIT_MEANINGS = {
-    ALL_WELL: "all succeeded, or failed within what is tolerated",
-    USAGE: "usage or set-up",
-    FAILURES: "failures beyond tolerance",
-    INCOMPLETE: "incomplete: still open, or cancelled",
-    INTERRUPTED: "interrupted",
-}
 
 
 def exit_code(state: RunState) -> int:
@@ -106,6 +95,10 @@ class Screen:
     def fail(self, text: str) -> None:
         """Why a command failed."""
         self.err.print(Facts(Text.assemble(("error:", "red"), f" {text}")))
+
+    def show_bug(self, *bug: Any) -> None:
+        """The traceback of an exception that nobody expected."""
+        self.err.print(Text("".join(traceback.format_exception(*bug))))
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""

@@ -11,6 +11,7 @@ from docs.cli_reference import SCHEMA, reference, schema
 from sparklet.cli import main
 from sparklet.cli.app import app
 from sparklet.local.state import StateDir
+from tests.unit.test_public_names import loaded
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "commands.md"
 GROUP: Any = typer.main.get_command(app)
@@ -56,6 +57,29 @@ def test_help_is_shown_without_starting_anything(
         assert main([name, "--help"] if name else ["--help"]) == 0
         assert "Exit codes" in capsys.readouterr().out
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("typed", ["--version", "", "st", "--ver"])
+def test_a_command_is_imported_when_it_is_called(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version, and a command's name that a shell completes, need none of them, nor what they are built on."""
+    if typed != "--version":
+        monkeypatch.setenv("_SPARKLET_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", f"sparklet {typed}")
+        monkeypatch.setenv("COMP_CWORD", "1")
+    program = (
+        f"import contextlib; from sparklet.cli import main\nwith contextlib.suppress(SystemExit): main([{typed!r}])\n"
+    )
+
+    names = loaded(f"{program}print()")
+
+    assert "sparklet.cli.app" in names
+    assert not {"rich", "pydantic", "boto3", "sparklet.model", "sparklet.cli.console"} & {*names}
+    assert not [name for name in names if name.startswith(("sparklet.cli.commands.", "sparklet.app"))]
+
+
+def test_a_misspelt_command_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stats"]) == 1
+    assert "status" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import typer
 from sparklet.certify import certificate
 from sparklet.certify.compare import Difference
 from sparklet.cli import options as opt
-from sparklet.cli.console import ALL_WELL, FAILURES, INCOMPLETE, Screen
+from sparklet.cli.console import Screen
+from sparklet.cli.exit_codes import ALL_WELL, FAILURES, INCOMPLETE
 from sparklet.errors import PlanError
 
 EXIT_CODES = {"equal": ALL_WELL, "different": FAILURES, "not comparable": INCOMPLETE}

@@ -20,7 +20,8 @@ from sparklet.app.object_status import ObjectStatus, object_status
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.status import explain_run, view_run
 from sparklet.cli import options as opt
-from sparklet.cli.console import ALL_WELL, USAGE, Screen, confirm, exit_code, finish
+from sparklet.cli.console import Screen, confirm, exit_code, finish
+from sparklet.cli.exit_codes import ALL_WELL, USAGE
 from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
 from sparklet.errors import PlanError
 from sparklet.runs.drift import drift_of
