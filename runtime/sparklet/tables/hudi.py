@@ -8,7 +8,8 @@ turns by a lease in the table, and look for the id again once they hold it. Othe
 A writer may be stopped for longer than its lease and then go on. So each writer looks, after its last file and before
 it completes its instant, for instants that it did not see under its lease, or saw pending that are completed by now.
 Its own instant was on the timeline before: of two writers, one finds the other's instant and refuses. A writer that
-starts deletes the files of all pending instants, so an instant that is completed later has no rows. Hudi takes files
+starts rolls all pending instants back, so an instant that is completed later has no rows: it counts for nobody, from
+when the rollback is planned. Hudi takes files
 that are older than a timeline's first instant for committed ones, so a new table first gets an empty instant.
 """
 
@@ -78,12 +79,15 @@ class HudiTable:
         """The newest completed instant with wanted metadata, archived or not, and its metadata."""
         if (table := self._metadata()) is None:
             return None
+        undone = _rolled_back(table)
         for archived in (False, True):
             timeline = table.getArchivedTimeline() if archived else table.getActiveTimeline()
             if archived:
                 timeline.loadCompletedInstantDetailsInMemory()
             commits = timeline.getCommitsTimeline().filterCompletedInstants()
             for instant in reversed(list(commits.getInstants())):
+                if str(instant.requestedTime()) in undone:  # its writer completed it all the same
+                    continue
                 if wanted(metadata := commits.readCommitMetadata(instant)):
                     return instant, metadata
         return None
@@ -116,6 +120,7 @@ class HudiTable:
             schema = agreed_schema(commit, staged, columns)
             rows = self.new_rows(commit, staged, schema, frame, by)
             self.load_early()
+            self._let_roll_back(table)
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
@@ -124,7 +129,9 @@ class HudiTable:
                 self._known.update(own)
             self._save(rows, {**_options(commit, table), **names_set})
             made = self.made(commit.commit_id)
-        return made[0] if made else ""
+        if made is None:
+            raise CommitConflictError(f"{self._uri}: another writer has rolled this one's instant back")
+        return made[0]
 
     def _save(self, rows: Any, options: dict[str, str]) -> None:
         """Write an instant, as ``rows.write`` does, and complete it if it is accepted."""
@@ -162,6 +169,20 @@ class HudiTable:
         """The interfaces that py4j implements by this object."""
 
         implements = ("java.util.function.BiConsumer",)
+
+    def _let_roll_back(self, table: Any | None) -> None:
+        """Give pending instants the heartbeats by which Hudi rolls them back though later ones are completed.
+
+        A writer that was stopped before it made its instant makes an old one; without these no commit would follow.
+        """
+        if table is None:
+            return
+        hudi = self._spark._jvm.org.apache.hudi.common.table.HoodieTableMetaClient
+        beats = hudi.getHeartbeatFolderPath(self._uri)
+        pending = {name for name, is_completed in _instants(table).items() if not is_completed}
+        for instant in pending | _rolled_back(table):
+            path, files = hadoop_path(self._spark, f"{beats}/{instant}")
+            files.create(path, True).close()
 
     def other_writer(self, own: Collection[str] = ()) -> str:
         """The new instants if there was another writer; "" if one instant is new and pending: this writer's own.
@@ -263,10 +284,10 @@ def _instants(table: Any | None) -> dict[str, bool]:
 
 
 def _rolled_back(table: Any) -> set[str]:
-    """The instants that rollbacks on a timeline have undone."""
-    timeline = table.getActiveTimeline().getRollbackTimeline().filterCompletedInstants()
-    undone = (timeline.readRollbackMetadata(instant).getCommitsRollback() for instant in timeline.getInstants())
-    return {str(time) for times in undone for time in times}
+    """The instants that rollbacks on a timeline undo: by their plans, since these come before any file goes."""
+    timeline, instants = table.getActiveTimeline().getRollbackTimeline(), table.getInstantGenerator()
+    requests = map(instants.getRollbackRequestedInstant, timeline.getInstants())
+    return {str(timeline.readRollbackPlan(each).getInstantToRollback().getCommitTime()) for each in requests}
 
 
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:

@@ -249,6 +249,42 @@ def test_who_was_rolled_back_adds_and_refuses_nothing(
     assert hudi.rows("id") == [(1,), (2,), (3,)]
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_was_rolled_back_is_not_made(hudi: HudiLake, ended: bool) -> None:
+    """GIVEN a writer that completed its instant after another one had begun to roll it back."""
+    timeline = hudi.folder / ".hoodie" / "timeline"
+    ours, theirs = (hudi.planned(rows_of(id=[number]), number=number) for number in (1, 2))
+    hudi.make(hudi.planned(rows_of(id=[0])))
+    files = set(timeline.iterdir())
+    instant = hudi.make(ours).version
+    kept = {path: path.read_bytes() for path in {*timeline.iterdir()} - files if path.is_file()}
+    next(path for path in kept if path.suffix == ".commit").unlink()
+    hudi.make(theirs)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    for path in hudi.folder.glob(f"*_{instant}.parquet"):  # which a rollback finds by marks that are gone by now
+        path.unlink()
+    if not ended:
+        next(timeline.glob("*.rollback")).unlink()
+
+    again = hudi.make(ours)
+
+    assert not again.already
+    assert hudi.rows("id") == [(0,), (1,), (2,)]
+
+
+def test_an_old_instant_stops_no_later_commit(hudi: HudiLake) -> None:
+    """GIVEN a pending instant from before a completed one, which Hudi would not roll back by itself."""
+    commits = [hudi.planned(rows_of(id=[number]), number=number) for number in range(3)]
+    old = hudi.make(commits[0]).version
+    hudi.make(commits[1])
+    next((hudi.folder / ".hoodie" / "timeline").glob(f"{old}_*.commit")).unlink()
+
+    hudi.make(commits[2])
+
+    assert hudi.rows("id") == [(1,), (2,)]
+
+
 @pytest.mark.nightly
 def test_an_archived_commit_is_found(hudi: HudiLake) -> None:
     ours = hudi.planned(rows_of(id=[1], day=["a"]))
