@@ -8,9 +8,9 @@ turns by a lease in the table, and look for the id again once they hold it. Othe
 A writer may be stopped for longer than its lease and then go on. So each writer looks, after its last file and before
 it completes its instant, for instants that it did not see under its lease, or saw pending that are completed by now.
 Its own instant was on the timeline before: of two writers, one finds the other's instant and refuses. A writer that
-starts rolls all pending instants back, so an instant that is completed later has no rows: it counts for nobody, from
-when the rollback is planned. Hudi takes files
-that are older than a timeline's first instant for committed ones, so a new table first gets an empty instant.
+starts rolls all pending instants back, which deletes their files; one that is completed all the same does not count,
+from when its rollback is planned. Hudi takes files that are older than a timeline's first instant for committed ones,
+so a new table first gets an empty instant.
 """
 
 from __future__ import annotations
@@ -79,16 +79,14 @@ class HudiTable:
         """The newest completed instant with wanted metadata, archived or not, and its metadata."""
         if (table := self._metadata()) is None:
             return None
-        undone = _rolled_back(table)
         for archived in (False, True):
             timeline = table.getArchivedTimeline() if archived else table.getActiveTimeline()
             if archived:
                 timeline.loadCompletedInstantDetailsInMemory()
             commits = timeline.getCommitsTimeline().filterCompletedInstants()
             for instant in reversed(list(commits.getInstants())):
-                if str(instant.requestedTime()) in undone:  # its writer completed it all the same
-                    continue
-                if wanted(metadata := commits.readCommitMetadata(instant)):
+                is_wanted = wanted(metadata := commits.readCommitMetadata(instant))
+                if is_wanted and str(instant.requestedTime()) not in _rolled_back(table):
                     return instant, metadata
         return None
 
@@ -116,11 +114,11 @@ class HudiTable:
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
                 properties = table.getTableConfig().getProps()
                 refuse_hudi(commit.table, commit, {str(key): str(properties[key]) for key in properties})
+                self._let_roll_back(table)
             staged = read()
             schema = agreed_schema(commit, staged, columns)
             rows = self.new_rows(commit, staged, schema, frame, by)
             self.load_early()
-            self._let_roll_back(table)
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
@@ -130,7 +128,7 @@ class HudiTable:
             self._save(rows, {**_options(commit, table), **names_set})
             made = self.made(commit.commit_id)
         if made is None:
-            raise CommitConflictError(f"{self._uri}: another writer has rolled this one's instant back")
+            raise CommitConflictError(f"{self._uri}: another writer has rolled this commit back")
         return made[0]
 
     def _save(self, rows: Any, options: dict[str, str]) -> None:
@@ -169,20 +167,6 @@ class HudiTable:
         """The interfaces that py4j implements by this object."""
 
         implements = ("java.util.function.BiConsumer",)
-
-    def _let_roll_back(self, table: Any | None) -> None:
-        """Give pending instants the heartbeats by which Hudi rolls them back though later ones are completed.
-
-        A writer that was stopped before it made its instant makes an old one; without these no commit would follow.
-        """
-        if table is None:
-            return
-        hudi = self._spark._jvm.org.apache.hudi.common.table.HoodieTableMetaClient
-        beats = hudi.getHeartbeatFolderPath(self._uri)
-        pending = {name for name, is_completed in _instants(table).items() if not is_completed}
-        for instant in pending | _rolled_back(table):
-            path, files = hadoop_path(self._spark, f"{beats}/{instant}")
-            files.create(path, True).close()
 
     def other_writer(self, own: Collection[str] = ()) -> str:
         """The new instants if there was another writer; "" if one instant is new and pending: this writer's own.
@@ -259,6 +243,18 @@ class HudiTable:
             return False
         return bool(files.delete(path, True)) if delete else True
 
+    def _let_roll_back(self, table: Any) -> None:
+        """Give heartbeats to the instants that Hudi is to roll back: then it does so though later ones are completed.
+
+        A writer that was stopped before it made its instant makes one that is older than what others have completed.
+        Hudi would refuse to roll that back, and with it every later commit.
+        """
+        folder = self._spark._jvm.org.apache.hudi.common.table.HoodieTableMetaClient.getHeartbeatFolderPath(self._uri)
+        pending = (instant for instant, is_completed in _instants(table).items() if not is_completed)
+        for instant in {*pending, *_rolled_back(table, is_pending=True)}:
+            path, files = hadoop_path(self._spark, f"{folder}/{instant}")
+            files.create(path, True).close()
+
     def load_early(self) -> None:
         """Load a class that Hudi 1.2.0 may load too late: every tenth commit in a fresh JVM fails without it."""
         jvm: Any = self._spark._jvm
@@ -283,11 +279,15 @@ def _instants(table: Any | None) -> dict[str, bool]:
     return {str(instant.requestedTime()): bool(instant.isCompleted()) for instant in timeline.getInstants()}
 
 
-def _rolled_back(table: Any) -> set[str]:
-    """The instants that rollbacks on a timeline undo: by their plans, since these come before any file goes."""
+def _rolled_back(table: Any, *, is_pending: bool = False) -> set[str]:
+    """The instants that a timeline's rollbacks undo, by their plans, which are there before a file is deleted.
+
+    ``is_pending``: of those rollbacks alone that have not ended.
+    """
     timeline, instants = table.getActiveTimeline().getRollbackTimeline(), table.getInstantGenerator()
-    requests = map(instants.getRollbackRequestedInstant, timeline.getInstants())
-    return {str(timeline.readRollbackPlan(each).getInstantToRollback().getCommitTime()) for each in requests}
+    timeline = timeline.filterInflightsAndRequested() if is_pending else timeline
+    plans = map(timeline.readRollbackPlan, map(instants.getRollbackRequestedInstant, timeline.getInstants()))
+    return {str(plan.getInstantToRollback().getCommitTime()) for plan in plans}
 
 
 def _options(commit: Commit, table: Any | None) -> dict[str, str]:
