@@ -16,12 +16,12 @@ from sparklet import __version__
 from sparklet.cli.exit_codes import EXIT_CODES, FAILURES, INTERRUPTED, USAGE
 from sparklet.errors import RemoteFailureError, SparkletError
 
-_PLACES: dict[str, tuple[str, str, tuple[str, ...]]] = {}
-"""Panel, function and examples of each command, by its name, in the order that help shows."""
+_ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+"""Panel, function and examples of every command, by its name, in the order that help shows."""
 
 
 class Commands(Mapping[str, Any]):
-    """The commands by name, each imported and made when somebody asks for it."""
+    """The commands by name; one is imported and made when somebody asks for it."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -30,8 +30,8 @@ class Commands(Mapping[str, Any]):
         if name not in self._made:
             from sparklet.cli.options import grouped
 
-            panel, place, examples = _PLACES[name]
-            module, _, function = place.partition(".")
+            panel, path, examples = _ADDED[name]
+            module, _, function = path.partition(".")
             single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
             epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
             command = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
@@ -40,17 +40,17 @@ class Commands(Mapping[str, Any]):
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_PLACES)
+        return iter(_ADDED)
 
     def __len__(self) -> int:
-        return len(_PLACES)
+        return len(_ADDED)
 
 
 class Group(TyperGroup):
     """The command ``sparklet``; to complete a command's name, no command is imported."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given | {"commands": Commands()})
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings | {"commands": Commands()})
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names, in the order of help."""
@@ -62,10 +62,10 @@ class Group(TyperGroup):
         return names + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The options; those for completion are flags that are not set, but for None typer imports pydantic."""
+        """The options; those for completion are flags without a default, for which typer would import pydantic."""
         params = super().get_params(ctx)
-        for each in params:
-            each.default = each.default or False
+        for param in params:
+            param.default = False if param.default is None else param.default
         return params
 
 
@@ -87,9 +87,9 @@ def sparklet(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-def _add(panel: str, place: str, *examples: str) -> None:
-    """Name a command: its function as MODULE.NAME, in ``sparklet.cli.commands``."""
-    _PLACES[place.partition(".")[2]] = panel, place, examples
+def _add(panel: str, path: str, *examples: str) -> None:
+    """Add a command by its function's path below ``sparklet.cli.commands``."""
+    _ADDED[path.partition(".")[2]] = panel, path, examples
 
 
 _add(
@@ -205,9 +205,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SparkletError, ModuleNotFoundError) as error:
         from sparklet.local.spark_installation import missing
 
+        screen = _screen()
         if "--debug" in arguments:
-            _screen().err.print_exception()
-        _screen().fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
+            screen.err.print_exception()
+        screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
         return FAILURES if isinstance(error, RemoteFailureError) else USAGE
 
 
