@@ -132,8 +132,8 @@ def wait_until_handled(pid: int, number: int, limit_s: float) -> None:
 def _is_awaited(pid: int, number: int) -> bool:
     """Whether a signal is pending, or blocked by any of the threads."""
     masks = ("ShdPnd:", "SigPnd:", "SigBlk:")
-    with contextlib.suppress(OSError):  # it has ended
-        for status in Path(f"/proc/{pid}/task").glob("*/status"):
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        with contextlib.suppress(OSError):  # this thread has ended, others may not have
             values = [line.split()[1] for line in status.read_text().splitlines() if line.startswith(masks)]
             if any(int(value, 16) >> (number - 1) & 1 for value in values):
                 return True

@@ -4,10 +4,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 import pytest
 
-from sparklet.spark.processes import descendants, kill_tree
+from sparklet.spark.processes import descendants, kill_tree, wait_until_handled
 from tests.waiting import deadline_s, eventually, has_ended
 
 Start = Callable[[str], "subprocess.Popen[bytes]"]
@@ -16,6 +17,12 @@ import subprocess, sys, time
 child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
 subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 subprocess.Popen([sys.executable, "-c", child])
+print("ready", flush=True)
+time.sleep(3600)
+"""
+BLOCKS = """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # as a thread does that handles it
 print("ready", flush=True)
 time.sleep(3600)
 """
@@ -103,3 +110,24 @@ def test_orphans_are_ended_and_the_spared_child_lives_on() -> None:
     done = subprocess.run([sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=deadline_s())
 
     assert done.stdout == "True None\n", done.stderr
+
+
+def test_a_thread_that_ends_hides_no_other_one_s_signal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its status is listed, and gone when it is read."""
+    process = start(BLOCKS)
+    threads = Path(f"/proc/{process.pid}/task")
+    with_ended = [threads / "0" / "status", *threads.glob("*/status")]
+    monkeypatch.setattr(Path, "glob", lambda *_: with_ended)
+    looks = list[float]()
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            process.kill()
+            process.wait()
+
+    monkeypatch.setattr("sparklet.spark.processes.time.sleep", wait)
+
+    wait_until_handled(process.pid, signal.SIGUSR1, deadline_s(60))
+
+    assert len(looks) == 3
