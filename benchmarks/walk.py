@@ -30,11 +30,11 @@ from unittest.mock import patch
 from deltalake import DeltaTable
 
 import sparklet
-import sparklet.cli.app  # so that nothing is imported on the way
 import sparklet.spark.jvm_calls
 from sparklet.app.costs import WorkerSize
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import main as sparklet_command
+from sparklet.cli.app import command
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
 from sparklet.job import Job
@@ -179,6 +179,7 @@ def walk_run(walk: Walk, folder: Path) -> None:
     world.put(3)
     state = folder / "state"
     StateDir(state).create()
+    command("run")  # so that nothing is imported on the way
 
     @contextmanager
     def open_memory(*_: Any, **__: Any) -> Iterator[OpenStack]:

@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
@@ -20,24 +21,25 @@ _ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {}
 """Panel, function and examples of every command, by its name, in the order that help shows."""
 
 
+@cache
+def command(name: str) -> Any:
+    """The command of this name, imported and made once."""
+    from sparklet.cli.options import grouped
+
+    panel, path, examples = _ADDED[name]
+    module, _, function = path.partition(".")
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
+    called = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
+    single.command(rich_help_panel=panel, epilog=epilog)(grouped(called))
+    return typer.main.get_command(single)
+
+
 class Commands(Mapping[str, Any]):
     """The commands by name; one is imported and made when somebody asks for it."""
 
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
     def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            from sparklet.cli.options import grouped
-
-            panel, path, examples = _ADDED[name]
-            module, _, function = path.partition(".")
-            single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-            epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
-            command = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
-            single.command(rich_help_panel=panel, epilog=epilog)(grouped(command))
-            self._made[name] = typer.main.get_command(single)
-        return self._made[name]
+        return command(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(_ADDED)
