@@ -32,6 +32,7 @@ from pyspark.sql.types import StructField, StructType
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.event_objects import escaped
 from sparklet.job.session import backquoted, session_options, stored_text
 from sparklet.tables.changes import last_rows
 from sparklet.tables.columns import aligned, fits
@@ -431,9 +432,8 @@ class DeltaLakeTable:
             if is_described:
                 read.append(self._delta.rows(self._log, seen, (text for each in alike for text in each.described)))
             else:
-                files = [f"{each.folder.rstrip('/')}/{path}" for each in alike for path, _ in each.files]
-                reader = self._spark.read.option("__globPaths__", "false").schema(_columns(alike[0]))
-                read.append(reader.parquet(*files))
+                files = [escaped(f"{each.folder.rstrip('/')}/{path}") for each in alike for path, _ in each.files]
+                read.append(self._spark.read.schema(_columns(alike[0])).parquet(*files))
                 if (counted := read[-1].count()) != (staged := sum(each.rows for each in alike)):
                     shards = " and ".join(shard_name(each.shard) for each in alike)
                     raise TableError(

@@ -33,6 +33,7 @@ from pyspark.sql import SparkSession, functions
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.event_objects import escaped
 from sparklet.job.session import hadoop_path
 from sparklet.tables.chains import CHAIN
 from sparklet.tables.changes import last_rows
@@ -219,7 +220,7 @@ class HudiTable:
         return newest.join(there, [*same, is_older], "left_anti")
 
     def _read(self, staged: Staged, schema: Any) -> Any:
-        files = [file.uri for file in staged if file.rows]
+        files = [escaped(file.uri) for file in staged if file.rows]
         return self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
 
     def _metadata(self) -> Any | None:

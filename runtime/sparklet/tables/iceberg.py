@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession, functions
 
 from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.event_objects import escaped
 from sparklet.job.session import backquoted
 from sparklet.tables.changes import FILE, ROW, last_rows
 from sparklet.tables.columns import aligned
@@ -276,7 +277,7 @@ def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], sta
 def _parquet_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
     """Rows of Spark's Parquet files, and where each was."""
     schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
-    files = [f"{write.folder}/{path}" for write in writes for path, _ in write.files]
+    files = [escaped(f"{write.folder}/{path}") for write in writes for path, _ in write.files]
     frame = draft.spark.read.schema(schema).parquet(*files)
     place = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
     if frame.count() != sum(write.rows for write in writes):

@@ -21,6 +21,7 @@ from sparklet.tables.layout import layout_of
 from sparklet.tables.staged_files import delta_place, file_system
 from tests.functional.tables.sessions import frame_of
 
+STAGED = "staged[1]"  # which Hadoop takes for a pattern
 _numbers = count()
 
 
@@ -59,7 +60,7 @@ class Lake:
         if self.format == "iceberg":
             return self._stage_iceberg(shard, rows, by, files, mode)
         inside = mode == "append" and self.format == "delta"
-        folder = f"{self.place}/{'t/sparklet' if inside else 'staged'}/run/{shard:06d}-{next(_numbers)}/1"
+        folder = f"{self.place}/{'t/sparklet' if inside else STAGED}/run/{shard:06d}-{next(_numbers)}/1"
         named, described = list[tuple[str, int]](), list[str]()
         for path, values, part in _parts(rows, by, drop=inside):
             for number in range(files):
@@ -85,7 +86,7 @@ class Lake:
         frame = staging._fitted(frame, layout, draft)
         inside = mode == "append" and layout.root != ""
         owner = f"run/{shard:06d}-{next(_numbers)}/1"
-        folder = f"{layout.root}/sparklet/{owner}" if inside else f"{self.place}/staged/{owner}"
+        folder = f"{layout.root}/sparklet/{owner}" if inside else f"{self.place}/{STAGED}/{owner}"
         described: tuple[str, ...] = ()
         if inside and layout.draft:
             counted, named, described = layout.draft.stage(frame, folder)
