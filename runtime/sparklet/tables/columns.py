@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -77,11 +76,15 @@ def _places(of: Any) -> tuple[int, int]:
 
 
 def required(frame: DataFrame, wanted: StructType) -> DataFrame:
-    """The aligned frame with the table's nullabilities: Spark then fails at a null where the table allows none."""
-    fields = [*wanted.fields, *(StructField(new.name, new.dataType) for new in frame.schema.fields[len(wanted) :])]
-    schema = StructType([StructField(field.name, field.dataType, field.nullable) for field in fields])
-    if not re.search('(nullable|ontainsNull)":false', schema.json()):
-        return frame
-    spark = frame.sparkSession
-    declared = spark._jsparkSession.parseDataType(schema.json())
-    return DataFrame(spark._jsparkSession.createDataFrame(frame._jdf.toJavaRDD(), declared), spark)
+    """The aligned frame; a row fails whose value the table requires and that has none."""
+    needed = {field.name: field.dataType for field in wanted.fields if not field.nullable}
+    columns = []
+    for name in frame.columns:
+        column = functions.col(backquoted(name))
+        if name in needed:
+            lack = functions.raise_error(
+                functions.lit(f"the column {name!r} is null in a row, and the table requires it")
+            )
+            column = functions.coalesce(column, lack.cast(needed[name])).alias(name)
+        columns.append(column)
+    return frame.select(*columns) if needed else frame

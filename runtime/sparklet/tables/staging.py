@@ -112,12 +112,12 @@ def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     """The frame with the table's columns, which get the frame's new ones in Iceberg's draft."""
     if layout.schema is None:
         return frame
-    frame = aligned(frame, layout.schema, write.merge_schema)
+    frame = required(aligned(frame, layout.schema, write.merge_schema), layout.schema)
     if layout.draft is None:
-        return required(frame, layout.schema)
+        return frame
     new = frame.columns[len(layout.schema) :]
     layout.draft.add_columns(iceberg_schema(frame.select(*map(backquoted, new))), new)
-    return frame  # Iceberg's writer looks for nulls by itself
+    return frame
 
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -107,6 +107,15 @@ def test_dates_beyond_what_python_holds(tables: Tables) -> None:
     assert len(tables.compare()) == 1
 
 
+def test_days_that_java_s_dates_lack(tables: Tables) -> None:
+    """Of a table that requires a column; the day is none of the Julian calendar, and not yet one of the other."""
+    tables.sql("CREATE TABLE TABLE_ (id BIGINT NOT NULL, d DATE) USING delta")
+    tables.append("SELECT 1L AS id, date'1582-10-10' AS d")
+    tables.run.commit()
+
+    assert tables.compare() == ['{"id":1,"d":"1582-10-10"}']
+
+
 @pytest.mark.parametrize("exists", [True, False])
 def test_two_names_that_differ_in_case_are_one_column(tables: Tables, exists: bool) -> None:
     if exists:
