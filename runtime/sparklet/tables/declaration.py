@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -132,6 +132,13 @@ def refuse_iceberg(table: Table, version: int, properties: Mapping[str, str]) ->
         _refuse(table, f"format version {version}", f"make it anew with 'format-version'='{ICEBERG_VERSION}'")
     if properties.get(ENCRYPTED):
         _refuse(table, ENCRYPTED, "make it anew without")
+
+
+def refuse_part(name: str, is_table: Callable[[str], bool]) -> None:
+    """TableError if a name that is no table's is of a branch or tag: ``db.t.branch_audit``."""
+    of, _, part = name.rpartition(".")
+    if "." in of and is_table(of):
+        raise TableError(f"{part} is a part of the table {of}, and a commit changes main: name the table")
 
 
 def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[str, str]) -> None:

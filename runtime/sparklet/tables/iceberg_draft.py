@@ -22,7 +22,7 @@ from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.job.session import has_class
-from sparklet.tables.declaration import Partition, refuse_iceberg
+from sparklet.tables.declaration import Partition, refuse_iceberg, refuse_part
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
@@ -287,12 +287,13 @@ def is_in_bucket(spark: SparkSession) -> bool:
 
 def load_table(spark: SparkSession, catalog: Any, name: str) -> Any | None:
     """The table as it is now; None if it does not exist. TableError if no commit can write to it."""
-    iceberg: Any = spark._jvm.org.apache.iceberg
+    identifier: Any = spark._jvm.org.apache.iceberg.catalog.TableIdentifier
     try:
-        table = catalog.loadTable(iceberg.catalog.TableIdentifier.parse(name))
+        table = catalog.loadTable(identifier.parse(name))
     except Py4JJavaError as error:
         if java_class(error) != "NoSuchTableException":
             raise
+        refuse_part(name, lambda of: catalog.tableExists(identifier.parse(of)))
         return None
     refuse_iceberg(Table("iceberg", name), int(table.operations().current().formatVersion()), table.properties())
     return table

@@ -12,7 +12,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.fields import Table
 from sparklet.job.session import s3_environment
-from sparklet.tables.declaration import refuse_iceberg
+from sparklet.tables.declaration import refuse_iceberg, refuse_part
 
 
 def load(warehouse: str | None = None) -> Catalog:
@@ -27,6 +27,11 @@ def load(warehouse: str | None = None) -> Catalog:
 
 def check(table: Table, warehouse: str | None) -> None:
     """TableError if the table has a feature that no commit can respect; a table of another kind is the JVM's matter."""
-    with suppress(NoSuchTableError, ValidationError):
-        metadata = load(warehouse).load_table(table.place).metadata
-        refuse_iceberg(table, metadata.format_version, metadata.properties)
+    catalog = load(warehouse)
+    with suppress(ValidationError):
+        try:
+            metadata = catalog.load_table(table.place).metadata
+        except NoSuchTableError:
+            refuse_part(table.place, catalog.table_exists)
+        else:
+            refuse_iceberg(table, metadata.format_version, metadata.properties)

@@ -201,6 +201,15 @@ def test_a_feature_that_no_commit_writes_is_refused(spark: SparkSession, local: 
     assert local.declared() == []
 
 
+def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+    table = local.make_table("iceberg", "id BIGINT")
+    spark.sql(f"ALTER TABLE {table.replace(':', '.')} CREATE BRANCH audit")
+
+    with pytest.raises(TableError, match=r"branch_audit is a part of the table db\..*: name the table"):
+        local.job.append(rows.select("id"), f"{table}.branch_audit")
+    assert "branch_audit is a part of the table" in committer.refusal(f"{table}.branch_audit", "")
+
+
 def test_a_new_column_comes_with_merge_schema(local: Place, rows: DataFrame) -> None:
     table = local.make_table("iceberg", "id BIGINT")
 
