@@ -221,7 +221,7 @@ class HudiTable:
 
     def _read(self, staged: Staged, schema: Any) -> Any:
         files = [escaped(file.uri) for file in staged if file.rows]
-        return self._spark.read.schema(from_arrow_schema(schema)).parquet(*files)
+        return self._spark.read.schema(from_arrow_schema(schema, prefer_timestamp_ntz=True)).parquet(*files)
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""

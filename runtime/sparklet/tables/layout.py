@@ -63,6 +63,8 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     spark, table, partition_by = frame.sparkSession, write.table, write.partition_by
     if table.format == "hudi":  # the commit writes its rows, and reads its schema
         refuse_hudi(table, write, _hudi_properties(spark, table.place))
+        if odd := [name for name, type_ in frame.dtypes if "interval " in type_]:  # a number, in Parquet
+            raise TableError(f"Hudi cannot have the column {odd[0]!r} of the frame, an interval: cast it in the script")
         return Layout(table.place, None)
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):

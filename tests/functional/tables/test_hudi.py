@@ -383,6 +383,21 @@ def test_an_order_of_the_table_s_own_is_not_ignored(hudi: HudiLake) -> None:
         hudi.make(hudi.planned(older, number=2, mode="upsert", keys=("day",), order_by="version"))
 
 
+def test_times_keep_their_types_and_intervals_are_refused(hudi: HudiLake) -> None:
+    written = hudi.spark.sql(
+        "SELECT 1L AS id, timestamp_ntz'2026-03-08 02:30:00' AS local, timestamp'2026-01-15' AS at"
+    )
+
+    for label in ("made", "there"):
+        Job().append(written, str(hudi.table), label=label)
+
+    found = hudi.spark.read.format("hudi").load(hudi.table.place).select("id", "local", "at")
+    assert found.dtypes == written.dtypes
+    assert found.collect() == 2 * written.collect()
+    with pytest.raises(TableError, match="cannot have the column 'span' of the frame, an interval"):
+        Job().append(hudi.spark.sql("SELECT 1L AS id, INTERVAL '1' YEAR AS span"), str(hudi.table))
+
+
 @pytest.mark.parametrize(("old", "new"), [(0.0, -0.0), (-0.0, 0.0)])
 def test_keys_that_spark_has_for_equal_are_one(hudi: HudiLake, old: float, new: float) -> None:
     hudi.make(hudi.planned(rows_of(k=[old, float("nan"), 1.0], v=["a", "a", "a"]), mode="upsert", keys=("k",)))
