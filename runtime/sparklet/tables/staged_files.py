@@ -139,7 +139,7 @@ def agreed_schema(commit: Commit, staged: Staged, table: Any | None) -> Any:
     """
     if commit.mode == "overwrite_partitions":  # which writes the earlier files' rows again
         staged = [*staged, *read_footers(commit.earlier)]
-    fields = {} if table is None else {field.name: field for field in table}
+    fields = {} if table is None else {field.name.lower(): field for field in table}
     origin = dict.fromkeys(fields, f"the table {commit.table}")
     grows = table is None or commit.merge_schema
     for number, file in enumerate(staged):
@@ -149,16 +149,17 @@ def agreed_schema(commit: Commit, staged: Staged, table: Any | None) -> Any:
                     f"{shard_name(file.shard)} has the column {field.name!r} with nanoseconds, as Spark's INT96: set "
                     f"spark.sql.parquet.outputTimestampType=TIMESTAMP_MICROS ({file.uri})"
                 )
-            if field.name not in fields:
+            if (key := field.name.lower()) not in fields:
                 if not grows or (number and not commit.merge_schema):
                     raise TableError(_additional(commit, file, field, staged[0] if table is None else None))
-                fields[field.name], origin[field.name] = field.with_nullable(True), shard_name(file.shard)
-            elif (have := type_name(field.type)) != (want := type_name(fields[field.name].type)):
-                differ = f"as {have}, {origin[field.name]} as {want}: cast it in the script ({file.uri})"
+                fields[key], origin[key] = field.with_nullable(True), shard_name(file.shard)
+            elif (have := type_name(field.type)) != (want := type_name(fields[key].type)):
+                differ = f"as {have}, {origin[key]} as {want}: cast it in the script ({file.uri})"
                 raise TableError(f"{shard_name(file.shard)} has the column {field.name!r} {differ}")
-        held, is_exact = {*file.schema.names, *file.partition_values}, table is None and not commit.merge_schema
-        needed = (name for name, field in fields.items() if is_exact or not field.nullable)
-        if missing := [name for name in needed if name not in held]:
+        held = {name.lower() for name in (*file.schema.names, *file.partition_values)}
+        is_exact = table is None and not commit.merge_schema
+        needed = (field.name for field in fields.values() if is_exact or not field.nullable)
+        if missing := [name for name in needed if name.lower() not in held]:
             raise TableError(f"{shard_name(file.shard)} lacks the column {missing[0]!r} ({file.uri})")
     return pa.schema(list(fields.values()))
 

@@ -111,7 +111,8 @@ def _staged(job: JobFields, frame: DataFrame, draft: Declaration, layout: Layout
 def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     """The frame with the table's columns, which get the frame's new ones in Iceberg's draft."""
     if layout.schema is None:
-        return frame
+        own = (name for name in frame.columns if name.startswith("_hoodie_") and write.table.format == "hudi")
+        return frame.drop(*own)  # Hudi sets its own anew
     frame = required(aligned(frame, layout.schema, write.merge_schema), layout.schema)
     if layout.draft is None:
         return frame

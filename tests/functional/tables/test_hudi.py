@@ -383,6 +383,16 @@ def test_an_order_of_the_table_s_own_is_not_ignored(hudi: HudiLake) -> None:
         hudi.make(hudi.planned(older, number=2, mode="upsert", keys=("day",), order_by="version"))
 
 
+def test_rows_of_another_table_and_names_in_another_case(hudi: HudiLake) -> None:
+    """Hudi's own columns are the table's; ``ID`` is ``id``, and ``note`` the column ``Note``."""
+    Job().append(hudi.spark.sql("SELECT 1L AS id, 'a' AS Note"), str(hudi.table), label="first")
+    Job().append(hudi.spark.read.format("hudi").load(hudi.table.place), str(hudi.table), label="again")
+
+    hudi.make(hudi.planned(rows_of(ID=[2], note=["b"]), rows_of(id=[3], more=["c"]), merge_schema=True))
+
+    assert hudi.rows("id", "Note", "more") == [(1, "a", None), (1, "a", None), (2, "b", None), (3, None, "c")]
+
+
 def test_times_keep_their_types_and_intervals_are_refused(hudi: HudiLake) -> None:
     written = hudi.spark.sql(
         "SELECT 1L AS id, timestamp_ntz'2026-03-08 02:30:00' AS local, timestamp'2026-01-15' AS at"
