@@ -72,7 +72,8 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     found = _delta(spark, table, frame) if table.format == "delta" else _iceberg(frame, table, partition_by)
     if found.schema is None:
         return replace(found, partitions=tuple(map(Partition, partition_by)))
-    if partition_by and found.partitions != tuple(map(Partition, partition_by)):
+    own = [(each.column.lower(), each.transform) for each in found.partitions]
+    if partition_by and own != [(name.lower(), "identity") for name in partition_by]:
         by = ", ".join(f"{each.transform}({each.column})" for each in found.partitions) or "nothing"
         raise TableError(f"{table} is partitioned by {by}, not by {', '.join(partition_by)}: leave partition_by away")
     return found

@@ -82,12 +82,15 @@ def write(
     batch = batch_for(job, draft.table, label, frame.sparkSession) if direct else None
     if batch:
         frame = batch.new_rows(frame, job, draft.table)
+    draft = _by_columns(draft, frame)
     layout = layout_of(frame, draft)
     frame = _fitted(frame, layout, draft)
-    if missing := [each for each in (*draft.partition_by, *draft.keys, order_by) if each and each not in frame.columns]:
+    draft = _by_columns(draft, frame)
+    named = (*draft.partition_by, *draft.keys, draft.order_by)
+    if missing := [each for each in named if each and each not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
-    with job.outcome.labelled(label) as named:
-        draft = _staged(job, frame, replace(draft, label=named), layout)
+    with job.outcome.labelled(label) as free:
+        draft = _staged(job, frame, replace(draft, label=free), layout)
         if direct:
             commit_now(job, draft, frame.sparkSession, batch, layout.root)
         else:
@@ -123,6 +126,15 @@ def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
 
 def _names(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _by_columns(draft: Declaration, frame: DataFrame) -> Declaration:
+    """The draft with the frame's own names of columns, which may differ in case unless Spark says that it matters."""
+    exact = frame.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
+    there = {} if exact else {name.lower(): name for name in frame.columns}
+    order = draft.order_by and there.get(draft.order_by.lower(), draft.order_by)
+    keys, by = (tuple(there.get(name.lower(), name) for name in names) for names in (draft.keys, draft.partition_by))
+    return replace(draft, keys=keys, order_by=order, partition_by=by)
 
 
 def _is_direct(job: JobFields, commit: str | None) -> bool:

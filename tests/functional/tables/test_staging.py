@@ -201,6 +201,19 @@ def test_a_feature_that_no_commit_writes_is_refused(spark: SparkSession, local: 
     assert local.declared() == []
 
 
+@pytest.mark.parametrize("format_", ["iceberg", "delta"])
+def test_names_may_differ_from_the_columns_in_case(local: Place, rows: DataFrame, format_: str) -> None:
+    table = local.make_table(format_, "id BIGINT, Name STRING", "Name")
+
+    given = rows.selectExpr("id AS ID", "name")
+    local.job.upsert(given, table, keys="ID", order_by="NAME", partition_by="name")
+    local.job.append(given, f"{table}_new", partition_by="NAME")
+
+    there, new = local.declared()
+    assert (there.keys, there.order_by, there.partition_by) == (("id",), "Name", ("Name",))
+    assert new.partition_by == ("name",)
+
+
 def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows: DataFrame) -> None:
     table = local.make_table("iceberg", "id BIGINT")
     spark.sql(f"ALTER TABLE {table.replace(':', '.')} CREATE BRANCH audit")
