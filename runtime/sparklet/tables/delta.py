@@ -28,7 +28,7 @@ from urllib.parse import unquote
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import StructField, StructType
+from pyspark.sql.types import NullType, StructField, StructType
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
@@ -227,6 +227,8 @@ def agreed(commit: Commit, writes: Sequence[Declaration], table: StructType | No
                         "not: select the table's columns, or write with merge_schema=True"
                     )
                 fields[key], origin[key] = StructField(field.name, field.dataType), shard
+            elif not table and isinstance(fields[key].dataType, NullType):  # another shard has a type
+                fields[key] = StructField(fields[key].name, field.dataType)
             elif not fits(field.dataType, fields[key].dataType):
                 have, want = (each.dataType.simpleString() for each in (field, fields[key]))
                 differ = f"as {have}, {origin[key]} as {want}: cast it in the script"
@@ -417,7 +419,8 @@ class DeltaLakeTable:
 
     def _set_columns(self, metadata: Any, columns: StructType, first: Any) -> None:
         """``first``: a shard's state whose columns have names in files already."""
-        known = {f["name"]: f for f in json.loads(first["schemaString"])["fields"]} if first else {}
+        fields = json.loads(first["schemaString"])["fields"] if first else []
+        known = {field["name"]: field for field in fields if field["type"] != "void"}
         fields = [known.get(field.name) or field.jsonValue() for field in columns.fields]
         text = json.dumps({"type": "struct", "fields": fields})
         self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)

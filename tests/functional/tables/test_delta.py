@@ -107,6 +107,13 @@ def test_dates_beyond_what_python_holds(tables: Tables) -> None:
     assert len(tables.compare()) == 1
 
 
+def test_a_column_of_nulls_gets_the_type_of_another_shard(tables: Tables) -> None:
+    tables.append("SELECT 1L AS id, NULL AS x", "SELECT 2L AS id, 'a' AS x", merge_schema=True)
+    tables.run.commit()
+
+    assert tables.rows() == ['{"id":1}', '{"id":2,"x":"a"}']
+
+
 def test_days_that_java_s_dates_lack(tables: Tables) -> None:
     """Of a table that requires a column; the day is none of the Julian calendar, and not yet one of the other."""
     tables.sql("CREATE TABLE TABLE_ (id BIGINT NOT NULL, d DATE) USING delta")
