@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools as ft
+import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pyspark.sql import Column, DataFrame, functions
-from pyspark.sql.types import DataType, StructField, StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import backquoted
@@ -20,12 +22,22 @@ def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFra
     exact = frame.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
     pairs = matched(frame.schema, wanted, merge_schema, exact)
     columns: list[Column] = []
+    nested = list[StructField]()
     for given, field in pairs:
         column = functions.lit(None) if given is None else functions.col(backquoted(given.name))
         if given is None or given.dataType.simpleString() != field.dataType.simpleString():
-            column = column.cast(field.dataType)
+            if given is not None and _shape(given.dataType) == _shape(field.dataType):
+                nested.append(field)  # a cast would go by the places of a struct's fields
+            else:
+                column = column.cast(field.dataType)
         columns.append(column.alias(field.name, metadata={}))
-    return frame.select(*columns)
+    frame = frame.select(*columns)
+    if not nested:
+        return frame
+    by_name = {field.name: field.dataType for field in nested}
+    fields = [StructField(each.name, by_name.get(each.name, each.dataType)) for each in frame.schema.fields]
+    free = StructType(fields).json().replace('ullable":false', 'ullable":true').replace('Null":false', 'Null":true')
+    return frame.to(StructType.fromJson(json.loads(free)))  # ``required`` looks for nulls
 
 
 def matched(
@@ -55,9 +67,12 @@ def matched(
 
 
 def fits(given: DataType, wanted: DataType) -> bool:
-    """Whether every value of one type is one of the other. Structs, lists and maps must have the same types inside."""
+    """Whether every value of one type is one of the other. Structs, lists and maps must have the same types inside.
+
+    A struct's fields are known by their names, in any order.
+    """
     one, other = given.simpleString(), wanted.simpleString()
-    if one in (other, "void"):
+    if one in (other, "void") or _shape(given) == _shape(wanted):
         return True
     if other.startswith("decimal"):
         whole, scale = _places(given)
@@ -68,6 +83,17 @@ def fits(given: DataType, wanted: DataType) -> bool:
     return one in _EXACT_IN.get(other, ())
 
 
+def _shape(of: Any) -> Any:
+    """A type, the same for structs whose fields differ in order alone."""
+    if isinstance(of, StructType):
+        return sorted((field.name, repr(_shape(field.dataType))) for field in of.fields)
+    if isinstance(of, ArrayType):
+        return ["array", _shape(of.elementType)]
+    if isinstance(of, MapType):
+        return ["map", _shape(of.keyType), _shape(of.valueType)]
+    return of.simpleString()
+
+
 def _places(of: Any) -> tuple[int, int]:
     """The digits before and after the point; 0 and 0 for a type that is no exact number."""
     if of.simpleString().startswith("decimal"):
@@ -76,15 +102,34 @@ def _places(of: Any) -> tuple[int, int]:
 
 
 def required(frame: DataFrame, wanted: StructType) -> DataFrame:
-    """The aligned frame; a row fails whose value the table requires and that has none."""
-    needed = {field.name: field.dataType for field in wanted.fields if not field.nullable}
+    """The aligned frame; a row fails that lacks a value which the table requires, inside of others, too."""
+    types = {field.name: field for field in wanted.fields}
     columns = []
     for name in frame.columns:
         column = functions.col(backquoted(name))
-        if name in needed:
-            lack = functions.raise_error(
-                functions.lit(f"the column {name!r} is null in a row, and the table requires it")
-            )
-            column = functions.coalesce(column, lack.cast(needed[name])).alias(name)
+        lacks = _lacks(column, types[name].dataType, types[name].nullable) if name in types else None
+        if lacks is not None:
+            text = f"the column {name!r} is null in a row, or holds a null, and the table requires a value"
+            error = functions.raise_error(functions.lit(text)).cast(types[name].dataType)
+            column = functions.when(lacks, error).otherwise(column).alias(name)
         columns.append(column)
-    return frame.select(*columns) if needed else frame
+    return frame.select(*columns)
+
+
+def _lacks(value: Column, of: DataType, nullable: bool) -> Column | None:
+    """Whether a value is null, or holds a null, where its type allows none; None if it allows all."""
+    parts = [] if nullable else [value.isNull()]
+    if isinstance(of, StructType):
+        fields = (_lacks(value.getField(field.name), field.dataType, field.nullable) for field in of.fields)
+        parts += [value.isNotNull() & field for field in fields if field is not None]
+    elif isinstance(of, ArrayType):
+        parts += _any_lacks(value, of.elementType, of.containsNull)
+    elif isinstance(of, MapType):
+        parts += _any_lacks(functions.map_values(value), of.valueType, of.valueContainsNull)
+        parts += _any_lacks(functions.map_keys(value), of.keyType, nullable=True)
+    return ft.reduce(Column.__or__, parts) if parts else None
+
+
+def _any_lacks(values: Column, of: DataType, nullable: bool) -> list[Column]:
+    one = _lacks(functions.col("each"), of, nullable)
+    return [] if one is None else [functions.exists(values, lambda each: cast("Column", _lacks(each, of, nullable)))]

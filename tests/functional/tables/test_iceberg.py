@@ -194,6 +194,24 @@ def test_years_that_python_does_not_have(ice: Lake, session: SparkSession) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        ("STRUCT<a: INT NOT NULL>", "named_struct('a', IF(id = 0, NULL, 1))"),
+        ("ARRAY<STRUCT<a: INT NOT NULL>>", "array(named_struct('a', 1), named_struct('a', IF(id = 0, NULL, 1)))"),
+        ("MAP<STRING, STRUCT<a: INT NOT NULL>>", "map('k', named_struct('a', IF(id = 0, NULL, 1)))"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_a_null_inside_fails_its_shard(ice: Lake, session: SparkSession, type_: str, value: str, mode: Any) -> None:
+    create(session, f"id BIGINT, s {type_}")
+
+    with pytest.raises(Exception, match="the column 's' is null in a row, or holds a null"):
+        stage(ice, session.sql(f"SELECT id, {value} AS s FROM range(2)"), mode=mode)
+
+    stage(ice, session.sql(f"SELECT id, IF(id = 2, NULL, {value}) AS s FROM range(1, 3)"), mode=mode)
+
+
 def test_a_null_fails_its_shard(ice: Lake, session: SparkSession) -> None:
     create(session, "id BIGINT, name STRING NOT NULL")
 

@@ -173,9 +173,7 @@ def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, forma
     with pytest.raises(TableError, match="'id' is bigint in the frame and int in the table: cast it"):
         local.job.append(rows, table)
     for write in (local.job.append, functools.partial(local.job.upsert, keys="id")):
-        with pytest.raises(
-            (Py4JJavaError, PySparkException), match="the column 'name' is null in a row, and the table"
-        ):
+        with pytest.raises((Py4JJavaError, PySparkException), match="the column 'name' is null in a row, or holds"):
             write(rows.selectExpr("cast(id AS INT) AS id", "name"), table)
     assert local.declared() == []
 
@@ -212,6 +210,19 @@ def test_names_may_differ_from_the_columns_in_case(local: Place, rows: DataFrame
     there, new = local.declared()
     assert (there.keys, there.order_by, there.partition_by) == (("id",), "Name", ("Name",))
     assert new.partition_by == ("name",)
+
+
+@pytest.mark.parametrize("format_", ["iceberg", "delta"])
+def test_fields_of_a_struct_are_matched_by_name(local: Place, spark: SparkSession, format_: str) -> None:
+    table = local.make_table(format_, "id BIGINT, s ARRAY<STRUCT<a: INT, b: INT>>")
+
+    local.job.append(spark.sql("SELECT 1L AS id, array(named_struct('b', 2, 'a', 1), NULL) AS s"), table)
+
+    (declared,) = local.declared()
+    files = [path_of(f"{declared.folder}/{path}") for path, _ in declared.files]
+    assert [row for file in files for row in pq.ParquetFile(file).read().to_pylist()] == [
+        {"id": 1, "s": [{"a": 1, "b": 2}, None]}
+    ]
 
 
 def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows: DataFrame) -> None:

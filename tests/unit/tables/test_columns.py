@@ -80,9 +80,11 @@ def test_a_type_that_could_lose_something_does_not_fit(given: str, wanted: str) 
     assert not fits(struct(a=given)["a"].dataType, struct(a=wanted)["a"].dataType)
 
 
-def test_what_is_nested_must_be_the_same() -> None:
-    ab, ba = (StructType([StructField("s", struct(**dict.fromkeys(names, "long")))]) for names in ("ab", "ba"))
+def test_what_is_nested_must_be_the_same_but_for_the_order() -> None:
+    ab, ba, abc = (
+        StructType([StructField("s", struct(**dict.fromkeys(names, "long")))]) for names in ("ab", "ba", "abc")
+    )
 
-    assert names(ab, ab) == [("s", "s")]
-    with pytest.raises(TableError, match=r"'s' is struct<b:bigint,a:bigint> in the frame"):  # Spark casts by place
-        names(ba, ab)
+    assert names(ab, ab) == names(ba, ab) == [("s", "s")]
+    with pytest.raises(TableError, match=r"'s' is struct<a:bigint,b:bigint,c:bigint> in the frame"):
+        names(abc, ab)
