@@ -2,15 +2,14 @@
 
 ``python -m docs.rights docs/guide/deploy.md`` writes both.
 
-What is called of AWS stands in the code; here stand what a caller needs a call for and on what it is authorized, and
-with which roles calls are made. ``unknown`` names each call that stands in neither, or is gone; ``missing`` and
-``idle`` compare a role's policies.
+What is called of AWS stands in the code; here stands what a caller needs a call for and on what it is authorized, in
+``docs.calls`` what is called with each role. ``unknown`` names each call that stands in neither, or is gone.
 """
 
 import ast
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import botocore.session
 from botocore import xform_name
 
+from docs.calls import ROLES, actions_of
 from sparklet.aws.clients import SERVICES
 from sparklet.local.local_template import parse_template
 
@@ -34,26 +34,6 @@ name under "if" is there if that condition of the template holds. A caller's rig
 """
 BEGIN, END = "<!-- rights: written by docs.rights -->", "<!-- rights: end -->"
 LEDGER, BUCKET = "`LedgerTable`", "the bucket `BucketName`"
-
-
-PREFIXES = {  # of IAM, where they are not called like the clients
-    "emr": "elasticmapreduce",
-    "emr_serverless": "emr-serverless",
-    "functions": "lambda",
-    "secrets": "secretsmanager",
-}
-AUTHORIZED_AS = {
-    "dynamodb.transact_write_items": ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"),
-    "functions.invoke": ("lambda:InvokeFunction",),
-    "s3.copy": ("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
-    "s3.copy_object": ("s3:GetObject", "s3:PutObject"),
-    "s3.delete_objects": ("s3:DeleteObject",),
-    "s3.head_bucket": ("s3:ListBucket",),
-    "s3.head_object": ("s3:GetObject",),
-    "s3.list_objects_v2": ("s3:ListBucket",),
-    "s3.upload_file": ("s3:PutObject", "s3:AbortMultipartUpload"),
-    "sqs.send_message_batch": ("sqs:SendMessage",),
-}
 
 
 @dataclass(frozen=True)
@@ -130,63 +110,14 @@ NEEDS = (
     Need("`doctor --delete-snapshots`", ("functions.delete_function",), "`WorkerFunctionName`"),
     Need("`doctor --image`", ("ecr.describe_images",), "the image's repository"),
 )
-LEDGER_OF_RUNS = (
-    *("dynamodb.batch_get_item", "dynamodb.get_item", "dynamodb.put_item", "dynamodb.query"),
-    *("dynamodb.transact_write_items", "dynamodb.update_item"),
-)
-FOLDERS = ("s3.delete_objects", "s3.get_object", "s3.head_object", "s3.list_objects_v2", "s3.put_object")
-NOTICES = ("events.put_events", "sns.publish")
-VERSIONS = ("emr.describe_cluster", "emr_serverless.get_application", "glue.get_job")
-INPUTS = ("s3.head_bucket", "sts.assume_role")
-SHARDS = ("dynamodb.get_item", "dynamodb.update_item", *FOLDERS, "s3.copy", "s3.copy_object", "s3.upload_file")
-JOBS = (
+NOT_OF_CALLERS = {  # calls of functions and jobs alone
     *("ecs.describe_tasks", "ecs.run_task", "ecs.stop_task", "emr.add_job_flow_steps", "emr.cancel_steps"),
     *("emr.describe_step", "emr.list_steps", "emr_serverless.cancel_job_run", "emr_serverless.get_job_run"),
-    *("emr_serverless.start_job_run", "functions.invoke", "glue.batch_stop_job_run", "glue.get_job_run"),
-    *("glue.get_job_runs", "glue.start_job_run", "logs.get_log_events"),
-)
-CALLS = ("dynamodb.get_item", "dynamodb.update_item", "s3.get_object", "s3.put_object", "secrets.get_secret_value")
-ROLES = {  # template, role (or managed policy): the calls of the code that runs with it
-    ("template.yaml", "WorkerRole"): (
-        *(*SHARDS, *NOTICES, "sqs.change_message_visibility", "sts.assume_role"),
-        *("glue.create_table", "glue.get_partitions", "glue.get_table", "glue.update_table"),
-    ),
-    ("template.yaml", "PlannerRole"): (
-        *(*LEDGER_OF_RUNS, *FOLDERS, *INPUTS, *VERSIONS, "functions.get_function_configuration"),
-        *("glue.get_partitions", "glue.get_table", "sqs.send_message_batch"),
-    ),
-    ("template.yaml", "DlqConsumerRole"): (
-        *("dynamodb.get_item", "dynamodb.update_item", "s3.put_object", "sqs.send_message_batch", *NOTICES),
-    ),
-    ("template.yaml", "CheckerRole"): (
-        *(*LEDGER_OF_RUNS, *FOLDERS, *INPUTS, *VERSIONS, *NOTICES, *JOBS),
-        *("functions.get_function_configuration", "sqs.send_message_batch"),
-    ),
-    ("template.yaml", "StepRole"): (
-        *(*LEDGER_OF_RUNS, *FOLDERS, *VERSIONS, *NOTICES, "functions.get_function_configuration"),
-        *("sqs.send_message_batch", "states.describe_execution"),
-    ),
-    ("template.yaml", "EngineWorkerPolicy"): (*SHARDS, "sts.assume_role"),
-    ("fargate.yaml", "TaskRole"): (*SHARDS, "sts.assume_role"),
-    ("functions.yaml", "WorkerRole"): CALLS,
-    ("functions.yaml", "FailuresRole"): ("dynamodb.get_item", "dynamodb.update_item"),
-    ("functions.yaml", "CallerPolicy"): (
-        *("cloudformation.describe_stacks", "dynamodb.batch_get_item", "functions.invoke", "s3.get_object"),
-        *("s3.put_object", "secrets.get_secret_value"),
-    ),
+    *("emr_serverless.start_job_run", "events.put_events", "glue.batch_stop_job_run", "glue.create_table"),
+    *("glue.get_job_run", "glue.get_job_runs", "glue.start_job_run", "glue.update_table", "s3.copy", "s3.copy_object"),
+    *("secrets.get_secret_value", "sns.publish", "sqs.change_message_visibility", "sqs.get_queue_url"),
 }
-NOT_OF_CALLERS = {  # calls of functions and jobs alone
-    *set(JOBS) - {"functions.invoke", "logs.get_log_events"},
-    *(*NOTICES, "glue.create_table", "glue.update_table", "s3.copy", "s3.copy_object", "secrets.get_secret_value"),
-    *("sqs.change_message_visibility", "sqs.get_queue_url"),
-}
-BY_AWS = re.compile(  # what AWS does with these roles, or authorizes beside a call
-    "(ec2|kms):.*|logs:(CreateLogStream|PutLogEvents)|sqs:(DeleteMessage|GetQueueAttributes|ReceiveMessage)"
-    "|ecs:TagResource|glue:GetDatabase|iam:PassRole|s3:(AbortMultipartUpload|GetObjectVersion)"
-)
-OF_AWS = {  # roles that no code of ours has: state machines, API Gateway, ECS, CodeBuild, schedules
-    *("ApiRole", "BuildRole", "LoopMachineRole", "MapMachineRole", "ObjectRole", "ScheduleRole", "StartRole"),
-}
+OF_ROLES = frozenset(call for uses in ROLES.values() for each in uses for call in each.calls if "." in call)
 
 
 OF_THE_EMULATOR = RUNTIME / "local"  # it has an account of its own
@@ -236,34 +167,11 @@ def actions(need: Need) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*(action for call in need.calls for action in actions_of(call)), *need.further)))
 
 
-@cache
-def actions_of(call: str) -> tuple[str, ...]:
-    """The actions of IAM that a call is authorized by."""
-    if call in AUTHORIZED_AS:
-        return AUTHORIZED_AS[call]
-    name, method = call.split(".")
-    operations = botocore.session.get_session().get_service_model(SERVICES.get(name, name)).operation_names
-    operation = next(each for each in operations if xform_name(each) == method)
-    return (f"{PREFIXES.get(name, name)}:{operation}",)
-
-
 def unknown() -> set[str]:
     """Calls that stand here and not in the code, or in the code and not here, or with callers and with others."""
     of_callers = {call for need in NEEDS for call in need.calls}
-    of_roles = {call for calls in ROLES.values() for call in calls}
-    return (of_callers | NOT_OF_CALLERS) ^ called() | (of_callers & NOT_OF_CALLERS) | (of_roles - called())
-
-
-def missing(place: tuple[str, str], allowed: Iterable[str]) -> set[str]:
-    """The actions that a role's calls need and it is not allowed."""
-    return {action for call in ROLES[place] for action in actions_of(call)} - {*allowed} - {"s3:AbortMultipartUpload"}
-
-
-def idle(place: tuple[str, str], allowed: Iterable[str]) -> set[str]:
-    """The actions that a role is allowed, and no call of its code needs."""
-    needed = {action for call in ROLES[place] for action in actions_of(call)}
-    needed |= {"sqs:SendMessage"} if ROLES[place] is CALLS else set()  # by which Lambda reports lost calls
-    return {action for action in allowed if not BY_AWS.fullmatch(action)} - needed
+    of_nobody = NOT_OF_CALLERS - OF_ROLES
+    return (of_callers | NOT_OF_CALLERS) ^ called() | (of_callers & NOT_OF_CALLERS) | (OF_ROLES - called()) | of_nobody
 
 
 @dataclass(frozen=True)
@@ -294,7 +202,7 @@ def _statements(roles: list[str], document: Mapping[str, Any], condition: str) -
         for role in roles:
             given = statement["Action"], statement["Resource"]
             actions, on = (each if isinstance(each, list) else [each] for each in given)
-            yield Right(role, tuple(actions), tuple(map(shown, on)), when, statement["Effect"] == "Deny")
+            yield Right(role, tuple(map(shown, actions)), tuple(map(shown, on)), when, statement["Effect"] == "Deny")
 
 
 def _chosen(nodes: Any, condition: str) -> Iterator[tuple[str, Any]]:

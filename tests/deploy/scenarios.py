@@ -38,10 +38,14 @@ RUNS = {
     "versions": "CANCELLED",
     "theirs": "SUCCEEDED",
     "cut-off": "SUCCEEDED",  # once it was redriven
+    "read-again": "CANCELLED",
 }  # whose planners died, and how they end
 FOLLOWING = {"ends-check-1": "SUCCEEDED", "ends-next-1": "CANCELLED"}
 # Runs that the planner function enters or goes on with.
-ASKED = ("asked", "asked-versions", "asked-theirs", "asked-table", "asked-again", "half-planned")
+ASKED = (
+    *("asked", "asked-versions", "asked-theirs", "asked-table", "asked-again", "asked-written", "asked-whole"),
+    "half-planned",
+)
 VERSIONS = f"s3://{OUTSIDE}/in/versions.jsonl"  # a list that names them
 CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
 
@@ -70,7 +74,11 @@ def place_inputs(stack: RecordedStack) -> None:
         f"s3://{THEIRS}/data/rows.csv",
     ):
         store.put(uri, b"1,row\n")
-    for uri in (f"s3://{OUTSIDE}/in/data/large.csv", *[f"s3://{OUTSIDE}/in/versions/work.csv"] * 2):
+    for uri in (
+        f"s3://{OUTSIDE}/in/data/large.csv",
+        f"s3://{OUTSIDE}/out/earlier/rows.csv",
+        *[f"s3://{OUTSIDE}/in/versions/work.csv"] * 2,
+    ):
         store.put(uri, CSV)
     found = AwsClients().s3.list_object_versions(Bucket=OUTSIDE, Prefix="in/versions/")["Versions"]
     rows = [{"bucket": OUTSIDE, "key": each["Key"], "version_id": each["VersionId"]} for each in found]
@@ -125,6 +133,7 @@ def enter_runs(stack: RecordedStack) -> None:
         ("versions", (), f"s3://{OUTSIDE}", CUT, Access()),
         ("theirs", (f"s3://{THEIRS}/data/",), own, CUT, Access(role_arn=ROLE)),
         ("cut-off", (f"{own}/input/failed/",), own, CUT, Access()),
+        ("read-again", (f"s3://{OUTSIDE}/out/earlier/",), own, CUT, Access()),  # what another run has written
     ):
         written, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
         request = RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access)
@@ -168,7 +177,9 @@ def ask_for_runs(stack: RecordedStack) -> None:
         ("asked-versions", f"{out}/in/jobs/job.py", [], {**cut, **versions}),
         ("asked-theirs", f"{own}/scripts/job.py", [f"s3://{THEIRS}/data/"], {"role": ROLE}),
         ("asked-table", f"{own}/scripts/job.py", ["glue:sales.visits"], {"where": "day = 'a'"}),
-        ("asked-again", f"{own}/scripts/job.py", [f"{own}/input/"], {"incremental": True, "name": "daily"}),
+        ("asked-again", f"{own}/scripts/job.py", [f"{own}/input"], {"incremental": True, "name": "daily"}),
+        ("asked-written", f"{own}/scripts/job.py", [f"{out}/out/earlier/"], cut),
+        ("asked-whole", f"{own}/scripts/job.py", [f"{own}/output"], {"output": f"{out}/output/asked-whole/"}),
     ):
         asked = {"run_id": run_id, "script": script, "inputs": inputs, "output": f"{own}/output/{run_id}/", **more}
         if "overwrite" in more:
@@ -266,7 +277,7 @@ def end_runs(stack: RecordedStack) -> None:
     assert (step["state"], step["next_run_id"]) == ("SUCCEEDED", "ends-next-1"), step
     redrive(at, "cut-off")
     stack.invoke("WorkerFunction", {"Records": [received(stack)["cut-off", 0]]})
-    for run_id in ("work", "versions", "ends-next-1", *ASKED):
+    for run_id in ("work", "versions", "read-again", "ends-next-1", *ASKED):
         at.ledger.runs.cancel(run_id)
     stack.invoke("StepFunction", {"step": "check", "run_id": "work"})
     failed = {"machine": "loop", "where": "Plan", "error": "PlanError", "cause": "no input"}

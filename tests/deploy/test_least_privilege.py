@@ -7,12 +7,17 @@ function that comes into the template without a scenario fails: nothing that its
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from sparklet.local.environment import REGION
+from sparklet.local.state import ACCOUNT
 from tests.deploy.policies import Call, Grant, grants
-from tests.deploy.recorded_stack import RecordedStack, recorded_stack
+from tests.deploy.recorded_stack import PARAMETERS, RecordedStack, recorded_stack
 from tests.deploy.scenarios import lead_through
+from tests.deploy.simulation import MAIN as MAIN_STACK
+from tests.deploy.simulation import named_at
 from tests.unit.template.reading import MAIN, functions
 
 pytestmark = pytest.mark.stack
@@ -76,6 +81,33 @@ def test_each_function_is_allowed_every_call_it_makes(stack: RecordedStack, func
     assert not refused, f"the stand-in refused {function}: {refused}"
     missing = {(c.action, c.resource) for c in calls if not any(grant.covers(c) for grant in allows)}
     assert not missing, f"no statement of {ROLES[function]} allows {missing}"
+
+
+@pytest.mark.parametrize("role", sorted(set(ROLES.values())))
+def test_each_call_is_one_that_the_simulation_has(stack: RecordedStack, role: str) -> None:
+    """``docs.calls`` forgets none: the actions, what they are on, and the prefixes of listings."""
+    named = list(named_at((MAIN_STACK, role), names_of(stack)))
+    calls = [replace(call, role=role) for call in stack.calls() if call.role == stack.names[role]]
+
+    calls = [call for call in calls if not asks_for_a_region(call)]
+    missing = {(c.action, c.resource, c.keys.get("s3:prefix")) for c in calls if not any(g.covers(c) for g in named)}
+    assert not missing, f"docs.calls has no such call of {role}: {missing}"
+
+
+def names_of(stack: RecordedStack) -> dict[str, str]:
+    """What names in braces stand for in the recorded stack."""
+    arn = f"arn:aws:{{}}:{REGION}:{ACCOUNT}:{{}}{{}}"
+    loop, mapped = (stack.outputs[f"{each}MachineArn"] for each in ("Loop", "Map"))
+    return {
+        **PARAMETERS,
+        "Ledger": arn.format("dynamodb", "table/", stack.outputs["LedgerTable"]),
+        "Queue": stack.outputs["QueueArn"],
+        "LargeWorkerFunctionAliaslive": arn.format("lambda", "function:", stack.names["LargeWorkerFunction"]),
+        "bucket": f"arn:aws:s3:::{stack.bucket}",
+        "catalog": arn.format("glue", "", "catalog"),
+        "loop_executions": loop.replace(":stateMachine:", ":execution:"),
+        "map_executions": mapped.replace(":stateMachine:", ":execution:"),
+    }
 
 
 @pytest.mark.parametrize("function", ROLES)

@@ -72,13 +72,16 @@ FUNCTIONS: dict[str, Callable[[Any, Of], Any]] = {
     "Fn::And": lambda parts, of: all(map(of, parts)),
     "Fn::Or": lambda parts, of: any(map(of, parts)),
     "Fn::Split": lambda parts, of: of(parts[1]).split(parts[0]),
-    "Fn::Join": lambda parts, of: parts[0].join(map(str, as_list(of(parts[1])))),
-    "Fn::ImportValue": lambda name, of: {"Fn::ImportValue": of(name)},
+    "Fn::Join": lambda parts, of: parts[0].join(str(of(each)) for each in as_list(of(parts[1]))),
+    "Fn::Select": lambda parts, of: of(parts[1])[int(parts[0])],
 }
 
 
 def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """A text, a list or a condition with these parameters, the others as by default; what else there is stays."""
+    """A text, a list or a condition with these parameters, the others as by default; what else there is stays.
+
+    ``given`` may also have what resources, their attributes (``Queue.Arn``) and imports are called.
+    """
     if not isinstance(node, dict) or len(node) != 1:
         return node
     ((kind, body),) = node.items()
@@ -89,6 +92,10 @@ def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -
 
     if kind == "Ref":
         return known.get(body, node)
+    if kind == "Fn::GetAtt":
+        return known.get(".".join(body), node)
+    if kind == "Fn::ImportValue":
+        return known.get(of(body), {kind: of(body)})
     if kind == "Condition":
         return of(template["Conditions"][body])
     if kind == "Fn::FindInMap":
@@ -97,7 +104,7 @@ def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -
     if kind == "Fn::Sub":
         text, more = body if isinstance(body, list) else (body, {})
         own = known | {name: of(part) for name, part in more.items()}
-        return re.sub(r"\$\{([A-Za-z:]+)\}", lambda found: str(own.get(found[1], found[0])), text)
+        return re.sub(r"\$\{([A-Za-z0-9:.]+)\}", lambda found: str(own.get(found[1], found[0])), text)
     return FUNCTIONS[kind](body, of) if kind in FUNCTIONS else node
 
 

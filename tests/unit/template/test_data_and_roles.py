@@ -67,8 +67,9 @@ def test_whoever_puts_objects_may_use_the_key_that_they_ask_for() -> None:
         key = [s["Action"] for s in statements(MAIN, role) if s["Resource"] == {"Ref": "WriteEncryption"}]
         puts = any("s3:PutObject" in as_list(s["Action"]) for s in statements(MAIN, role))
 
-        assert key == puts * [["kms:Decrypt", "kms:GenerateDataKey"]], role
-    assert properties(MAIN, "WriteKeyPolicy") and MAIN["Resources"]["WriteKeyPolicy"]["Condition"] == "WritesByKey"
+        reads = role != "DlqConsumerRole"
+        assert key == puts * (["kms:GenerateDataKey"] + reads * ["kms:Decrypt"]), role
+    assert {MAIN["Resources"][f"{kind}KeyPolicy"]["Condition"] for kind in ("Write", "Written")} == {"WritesByKey"}
     for given in ("", "AES256", key_arn := "arn:aws:kms:us-east-1:1:key/1"):
         has_key = resolved({"Condition": "WritesByKey"}, MAIN, {"WriteEncryption": given})
         assert has_key == (given == key_arn)

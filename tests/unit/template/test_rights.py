@@ -1,4 +1,7 @@
-"""Who may do what: compared with the calls in the code and with each template; what is taken out is named."""
+"""Who may do what, as the pages tell it: compared with the code's calls and the templates; what is taken out is named.
+
+Whether a role may do what its code calls: ``tests/deploy/test_simulated_rights.py``.
+"""
 
 import copy
 from dataclasses import replace
@@ -15,25 +18,6 @@ GUIDE = ROOT / "docs" / "guide" / "deploy.md"
 def test_every_call_of_aws_is_a_callers_or_a_roles() -> None:
     assert rights.unknown() == set()
     assert len(rights.called()) > 50
-
-
-def test_every_role_is_known() -> None:
-    there = {(name, right.role) for name, template in TEMPLATES.items() for right in rights.rights_of(template)}
-    ours = {(name, role) for name, role in there if role not in rights.OF_AWS and "MainStack" not in role}
-
-    assert ours == rights.ROLES.keys()
-
-
-@pytest.mark.parametrize("place", rights.ROLES)
-def test_a_role_may_do_what_its_code_calls_and_no_more(place: tuple[str, str]) -> None:
-    template, role = place
-    every = rights.rights_of(TEMPLATES[template])
-    actions = [action for right in every if right.role == role and not right.is_denied for action in right.actions]
-
-    assert rights.missing(place, actions) == rights.idle(place, actions) == set()
-    for action in {*actions}:  # whichever is taken out of the role's policies is named
-        if not rights.BY_AWS.fullmatch(action) and not (action == "sqs:SendMessage" and "Worker" in role):
-            assert rights.missing(place, [each for each in actions if each != action]) == {action}
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
