@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import re
+import uuid
 from typing import Any
 from urllib.parse import parse_qs, quote_plus
 
@@ -15,18 +16,20 @@ import jsonschema
 import pytest
 
 from sparklet.aws.dynamodb import key_attributes
+from sparklet.aws.orchestrator import MAX_INPUT_BYTES
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.ledger.items import task_key
 from tests.unit.template.reading import ROOT, TEMPLATES, of_type, properties
 
 API, MAIN = TEMPLATES["api.yaml"], TEMPLATES["template.yaml"]
 METHODS = ("PostTask", "PutTask", "GetTask", "PostInvocation", "PostRun", "GetRun")
-COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator")
+COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator", "GatewayResponse")
 REFERENCES = {
     "body": "$util.urlEncode($input.body)",
     "encoded_id": "$util.urlEncode($input.params('id'))",
     "ledger": "${Ledger}",
 }
+TOO_LONG = r"#if\(\$input\.json\('\$'\)\.length\(\) > (\d+)\)\n\{\}\n#elseif"
 BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
 
 
@@ -95,6 +98,32 @@ def test_an_invocation_is_asynchronous_to_the_published_worker() -> None:
     for when in ("OnSuccess", "OnFailure"):
         arn = {"Destination": {"Ref": f"{when}Arn"}}
         assert config["DestinationConfig"][when] == {"Fn::If": [f"Has{when}", arn, {"Ref": "AWS::NoValue"}]}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ("Request must be smaller than 1048576 bytes for the InvokeFunction operation", "413"),
+        ("Rate Exceeded.", "429"),
+        ("TooManyRequestsException: Concurrent Invocation Rate Exceeded", "429"),
+    ],
+)
+def test_lambdas_refusal_of_an_event_is_named(error: str, status: str) -> None:
+    answers = properties(API, "PostInvocation")["Integration"]["IntegrationResponses"]
+
+    assert [each["StatusCode"] for each in answers if re.fullmatch(each.get("SelectionPattern", " "), error)] == [status]
+    assert status in [each["StatusCode"] for each in properties(API, "PostInvocation")["MethodResponses"]]
+    assert properties(API, "UnansweredInvocation")["StatusCode"] == "503"
+
+
+def test_a_run_that_leaves_no_room_names_no_machine() -> None:
+    """With what the machine adds, its first state would be above 256 KiB and fail unrecorded."""
+    text, added = text_of("PostRun"), json.dumps({"dispatch": "queue", "idempotency_key": f"loop-{uuid.uuid4()}"})
+    most = re.search(TOO_LONG, text)
+    answers = properties(API, "PostRun")["Integration"]["IntegrationResponses"]
+
+    assert most and int(most[1]) == MAX_INPUT_BYTES < 256 * 1024 - len(added)
+    assert {each.get("SelectionPattern"): each["StatusCode"] for each in answers}["400"] == "400"
 
 
 def test_every_literal_answer_is_json() -> None:
@@ -180,7 +209,8 @@ RUN = {"script": "s3://b/scripts/x.py", "inputs": ["s3://b/raw/"], "output": "s3
 def velocity(text: str, chosen: bool, references: dict[str, str]) -> Any:
     """A mapping template of variables and one choice, as API Gateway fills it in."""
     variables = dict(re.findall(r"#set\((\$\w+) = (.*)\)\n", text))
-    choice = re.fullmatch(r"#if\(.*\)\n(.*)\n#else\n(.*)\n#end", re.sub(r"#set\(.*\)\n", "", text))
+    text = re.sub(TOO_LONG, "#if", re.sub(r"#set\(.*\)\n", "", text))
+    choice = re.fullmatch(r"#if\(.*\)\n(.*)\n#else\n(.*)\n#end", text)
     assert choice
     filled = choice[1] if chosen else choice[2]
     for name, value in [*variables.items(), *references.items()]:
@@ -202,7 +232,7 @@ def test_a_posted_run_starts_its_machine_with_the_request(by_map: bool) -> None:
     request = velocity(text, by_map, given)
 
     machine = "map" if by_map else "loop"
-    assert """#if($input.path('$.dispatch') == "map")""" in text
+    assert """if($input.path('$.dispatch') == "map")""" in text
     assert (request["stateMachineArn"], request["name"]) == (f"arn-of-{machine}", f"{machine}-req-1")
     assert json.loads(request["input"]) == json.loads(body)
 
