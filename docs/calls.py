@@ -238,7 +238,7 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
         use("s3:GetObject", f"{OWN}/engines/*"),
         use("s3:PutObject", f"{OWN}/engine-logs/*", when="EmrServerlessApplicationId"),
     ),
-    ("fargate.yaml", "TaskRole"): (*SHARD, *ELSEWHERE),
+    ("fargate.yaml", "TaskRole"): (*SHARD, *ELSEWHERE, SETTINGS_OF_WORKERS),
     ("fargate.yaml", "StartRole"): (
         *(log("TaskLogs"), use("ecr:GetAuthorizationToken", "*")),
         use("ecr:BatchGetImage ecr:GetDownloadUrlForLayer", "{RepositoryArn}"),

@@ -28,7 +28,8 @@ SPARED = (
 )
 WORLDS: dict[str, World] = {}
 OF_OWN_CODE = {"lambda:sourcefunctionarn": f"arn:aws:lambda:{OF_REGION}:function:WorkerFunction"}
-NEVER: tuple[tuple[str, str, str, dict[str, str]], ...] = (  # what a script, which has its worker's role, must be refused: setting, action, resource, keys
+# What a script, which has its worker's role, must be refused: setting, action, resource, keys.
+NEVER: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("a network", "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE),
     ("Kafka by IAM", "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE),
     (

@@ -44,8 +44,9 @@ class FargateTasks(Engine):
         """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` without capacity."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        env = [{"name": name, "value": value} for name, value in self.script_settings().items()]
-        container = {"name": CONTAINER, "command": list(command), **({"environment": env} if env else {})}
+        given = {"SPARKLET_WORKER_FUNCTION": "", **self.script_settings()}  # it need not ask a function for them
+        env = [{"name": name, "value": value} for name, value in given.items()]
+        container = {"name": CONTAINER, "command": list(command), "environment": env}
         task: Any = {
             "cluster": self.cluster,
             "taskDefinition": self.task_definition,

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sparklet.aws.clients import AwsClients
+from sparklet.aws.stacks import settings_of
 from sparklet.errors import EventError, LedgerError, SettingsError, SparkletError
 from sparklet.events import Outcome, Source, Task
 from sparklet.log import Log
@@ -149,11 +151,21 @@ def runner_here(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runn
     return AttachedRunner(spark, settings.scratch), False
 
 
+def settings_of_the_functions(clients: AwsClients, env: Mapping[str, str]) -> Mapping[str, str]:
+    """What a container that a user started lacks: the shard's siblings had these, and they decide its rows.
+
+    An engine's worker was given them, and names no function.
+    """
+    function = env.get("SPARKLET_WORKER_FUNCTION", "")
+    return settings_of(clients, function) if function else {}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the container; the exit code."""
     log = Log()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
+        os.environ |= {**settings_of_the_functions(AwsClients(), os.environ), **os.environ}
         settings = worker_settings()
         os.environ.update(settings.script_env)
         runner, sees_files = runner_here(settings, command.conf)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from sparklet.aws.clients import AwsClients
+from sparklet.engines import one_shard
 from sparklet.engines.one_shard import (
     DONE,
     FAILED,
@@ -19,6 +21,7 @@ from sparklet.engines.one_shard import (
     main,
     parse,
     run_one,
+    settings_of_the_functions,
 )
 from sparklet.errors import DeadlineExceededError, EventError, LedgerError
 from sparklet.model import Failure, ShardState
@@ -242,6 +245,29 @@ def test_the_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> No
 
     assert container_memory_mb([limit, none]) == 256
     assert container_memory_mb([none, tmp_path / "not there"]) > 256
+
+
+def test_a_task_by_hand_has_the_settings_of_its_siblings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {"SPARKLET_SCRIPT_ENV": '{"DAY": "7"}', "PYICEBERG_CATALOG__ICEBERG__TYPE": "glue"}
+    asked = []
+
+    def settings_of(clients: object, function: str) -> dict[str, str]:
+        asked.append(function)
+        return theirs
+
+    monkeypatch.setattr(one_shard, "settings_of", settings_of)
+    here = {"SPARKLET_LEDGER_TABLE": "l", "SPARKLET_BUCKET": "b", "JAVA_HOME": str(tmp_path), "AWS_REGION": "us-east-1"}
+    for name, value in {**theirs, **here, "DAY": "", "SPARKLET_WORKER_FUNCTION": "arn"}.items():
+        monkeypatch.setenv(name, value)
+    for name in (*theirs, "DAY"):  # so that they are taken away afterwards
+        monkeypatch.delenv(name)
+
+    main(["--run", "run-1", "--shard", "7"])
+
+    assert asked == ["arn"]
+    assert {name: os.environ[name] for name in theirs} == theirs
+    assert os.environ["DAY"] == "7"
+    assert settings_of_the_functions(AwsClients(), {"SPARKLET_WORKER_FUNCTION": ""}) == {}  # as an engine starts it
 
 
 def test_a_container_without_java_cannot_do_any_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,9 @@ def test_an_invocation_is_asynchronous_to_the_published_worker() -> None:
 def test_lambdas_refusal_of_an_event_is_named(error: str, status: str) -> None:
     answers = properties(API, "PostInvocation")["Integration"]["IntegrationResponses"]
 
-    assert [each["StatusCode"] for each in answers if re.fullmatch(each.get("SelectionPattern", " "), error)] == [status]
+    assert [each["StatusCode"] for each in answers if re.fullmatch(each.get("SelectionPattern", " "), error)] == [
+        status
+    ]
     assert status in [each["StatusCode"] for each in properties(API, "PostInvocation")["MethodResponses"]]
     assert properties(API, "UnansweredInvocation")["StatusCode"] == "503"
 
