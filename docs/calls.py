@@ -23,8 +23,10 @@ PREFIXES = {  # of IAM, where they are not called like the clients
 AUTHORIZED_AS = {
     "dynamodb.transact_write_items": ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:ConditionCheckItem"),
     "functions.invoke": ("lambda:InvokeFunction",),
-    "s3.copy": ("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"),
-    "s3.copy_object": ("s3:GetObject", "s3:PutObject"),
+    "s3.copy": (
+        *("s3:GetObject", "s3:GetObjectTagging", "s3:PutObject", "s3:PutObjectTagging", "s3:AbortMultipartUpload"),
+    ),
+    "s3.copy_object": ("s3:GetObject", "s3:GetObjectTagging", "s3:PutObject", "s3:PutObjectTagging"),
     "s3.delete_objects": ("s3:DeleteObject",),
     "s3.head_bucket": ("s3:ListBucket",),
     "s3.head_object": ("s3:GetObject",),
@@ -105,7 +107,11 @@ SHARD = (  # what a worker does, wherever it runs
 )
 ELSEWHERE = (
     use("s3.get_object s3:GetObjectVersion", "{ReadObjectArns}"),
-    use("s3.get_object s3.put_object s3.delete_objects s3.upload_file", "{WriteObjectArns}"),
+    use(
+        "s3.get_object s3.put_object s3.delete_objects s3.upload_file s3.copy s3.copy_object",
+        "{WriteObjectArns}",
+    ),
+    Use(("s3:PutObjectAcl",), ("{WriteObjectArns}",), {"s3:x-amz-acl": "bucket-owner-full-control"}),
     use("s3.list_objects_v2", "{ListBucketArns}"),
     use("sts.assume_role", "{InputRoleArns}"),
 )

@@ -35,7 +35,8 @@ OF_FUNCTIONS = frozenset(
         *("SPARKLET_ENGINE", "SPARKLET_QUEUE_URL", "SPARKLET_RUNNER", "SPARKLET_SCRATCH", "SPARKLET_SCRIPT_ENV"),
         *("SPARKLET_SCRIPT_PREFIXES", "SPARKLET_SPARK_CONF", "SPARKLET_SPARK_LINE", "SPARKLET_TASKS_PER_JVM"),
         *("SPARKLET_WORKER_FUNCTION", "SPARKLET_WORKER_MEMORY_MB", "SPARKLET_WORKER_SCRATCH_MB"),
-        *("SPARKLET_BATCH_HANDLING", "SPARKLET_WORKER_SETTINGS", "SPARKLET_WRITE_ENCRYPTION"),
+        *("SPARKLET_BATCH_HANDLING", "SPARKLET_EXTERNAL_ID", "SPARKLET_WORKER_SETTINGS"),
+        "SPARKLET_WRITE_ENCRYPTION",
     }
 )
 """The variables that the template sets on functions, some within SPARKLET_WORKER_SETTINGS."""
@@ -54,7 +55,9 @@ NAMES = OF_FUNCTIONS | frozenset(
 )
 """Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
 
-OF_SCRIPTS = re.compile("SPARKLET_(JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE|WRITE_ENCRYPTION)$|PYICEBERG_")
+OF_SCRIPTS = re.compile(
+    "SPARKLET_(EXTERNAL_ID|JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE|WRITE_ENCRYPTION)$|PYICEBERG_"
+)
 # of auto: lambda-large, then by the price of an hour (app/prices.toml)
 IN_ORDER = ("lambda-large", "emr", "fargate", "standalone", "connect", "emr-serverless", "glue")
 MAX_SHOWN = 60  # characters of a wrong value

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparklet.errors import SettingsError, SparkletError
 from sparklet.forks import renew_after_fork
 from sparklet.job.session import write_encryption
+from sparklet.settings import strings
 
 if TYPE_CHECKING:
     import boto3
@@ -103,7 +105,9 @@ class AwsClients:
         self._region = region
         self._attempts = attempts
         self._role_arn = role_arn
+        self.external_id = os.environ.get("SPARKLET_EXTERNAL_ID", "")
         self.write_encryption = write_encryption()
+        self._conf = strings(os.environ, "SPARKLET_SPARK_CONF")
         self.after_fork()
         renew_after_fork(self)
 
@@ -121,7 +125,9 @@ class AwsClients:
     def with_role(self, role_arn: str) -> "AwsClients":
         """Clients of the same services that use another role's credentials."""
         where = {"endpoint_url": self._endpoint_url, "region": self._region}
-        return AwsClients(self.threads, **where, attempts=self._attempts, role_arn=role_arn)
+        theirs = AwsClients(self.threads, **where, attempts=self._attempts, role_arn=role_arn)
+        theirs.external_id = self.external_id
+        return theirs
 
     def __getattr__(self, name: str) -> Any:
         """The client of a service, made at its first use."""
@@ -149,14 +155,17 @@ class AwsClients:
             ) from error
         client._make_api_call = _readable(client._make_api_call)
         for operation in WRITES if service == "s3" else ():
-            client.meta.events.register(f"before-parameter-build.s3.{operation}", self._encrypted)
+            client.meta.events.register(f"before-parameter-build.s3.{operation}", self._as_by_spark)
         return client
 
-    def _encrypted(self, params: dict[str, Any], **_: Any) -> None:
-        """Have a write ask for its encryption, which a bucket's policy may demand."""
+    def _as_by_spark(self, params: dict[str, Any], **_: Any) -> None:
+        """Have a write ask for its encryption and ACL, which a bucket's policy may demand, as S3A does."""
         algorithm, key = self.write_encryption
         params |= {"ServerSideEncryption": algorithm} if algorithm else {}
         params |= {"SSEKMSKeyId": key, "BucketKeyEnabled": True} if key else {}
+        of_all = self._conf.get("spark.hadoop.fs.s3a.acl.default", "")
+        if acl := self._conf.get(f"spark.hadoop.fs.s3a.bucket.{params['Bucket']}.acl.default", of_all):
+            params["ACL"] = re.sub("(?<!^)(?=[A-Z])", "-", acl).lower()  # BucketOwnerFullControl in S3's words
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._made:
@@ -170,6 +179,7 @@ class AwsClients:
 
         sts = plain.client("sts", **self._options())
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
+        role |= {"ExternalId": self.external_id} if self.external_id else {}
         credentials = DeferredRefreshableCredentials(create_assume_role_refresher(sts, role), "assume-role")
         provider = SimpleNamespace(load_credentials=lambda: credentials)
         return _new_session(plain.region_name, credential_provider=provider)

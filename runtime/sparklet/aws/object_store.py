@@ -162,6 +162,7 @@ class S3ObjectStore:
                     return
                 from boto3.s3.transfer import TransferConfig
 
+                kept["TaggingDirective"] = "COPY"  # as one request does; type and metadata are copied, too
                 parts = TransferConfig(multipart_threshold=MAX_ONE_COPY_BYTES, multipart_chunksize=COPIED_PART_BYTES)
                 self._clients.s3.copy(origin, *split_uri(target), ExtraArgs=kept, Config=parts)
         except ObjectNotFoundError as error:

@@ -27,7 +27,7 @@ def described_stack(
     """The outputs and the parameters of a stack.
 
     NotDeployedError if there is none, SettingsError if it lacks an output or may not be described. From now on the
-    clients' writes ask for the encryption that the stack demands.
+    clients' writes ask for the encryption that the stack demands, and roles are assumed with its external id.
     """
 
     def ours(error: Exception) -> SettingsError:
@@ -41,6 +41,7 @@ def described_stack(
     parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
     if demanded := parameters.get("WriteEncryption"):
         clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
+    clients.external_id = parameters.get("InputRoleExternalId") or clients.external_id
     if missing := [key for key in needed if key not in outputs]:
         raise SettingsError(
             f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/{template}?"

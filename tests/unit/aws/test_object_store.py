@@ -1,6 +1,7 @@
 """What the S3 adapter promises where no stand-in misbehaves enough: refusals, conflicts, broken bodies."""
 
 import io
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -203,13 +204,19 @@ def test_only_what_is_large_is_copied_in_parts(clients: AwsClients, monkeypatch:
     monkeypatch.setattr(object_store, "COPIED_PART_BYTES", 5 * 2**20)
     small, large = (ObjectInfo(URI, size, "e", 0.0) for size in (6 * 2**20, 6 * 2**20 + 1))
     store = S3ObjectStore(clients)
+    described = {"ContentType": "text/csv", "Metadata": {"made-by": "us"}}
+    of_large = {"ContentLength": large.size_bytes, "ETag": '"e"', **described}
+    to_large = {"Bucket": "bucket", "Key": "large"}
+    tags = {"TagSet": [{"Key": "team", "Value": "data lake"}]}
     with Stubber(clients.s3) as s3:
         s3.add_response("copy_object", {})
-        s3.add_response("head_object", {"ContentLength": large.size_bytes, "ETag": '"e"'})
-        s3.add_response("create_multipart_upload", {"UploadId": "u"})
+        s3.add_response("head_object", of_large)
+        s3.add_response("create_multipart_upload", {"UploadId": "u"}, {**to_large, **described})
         for _ in range(2):
             s3.add_response("upload_part_copy", {"CopyPartResult": {"ETag": '"p"'}})
         s3.add_response("complete_multipart_upload", {})
+        s3.add_response("get_object_tagging", tags)
+        s3.add_response("put_object_tagging", {}, {**to_large, "Tagging": tags})
 
         store.copy_all([(small, "s3://bucket/small")])
         store.copy_all([(large, "s3://bucket/large")])
@@ -269,6 +276,34 @@ def test_every_write_asks_for_its_encryption(
     assert sent.pop("CreateMultipartUpload") == headers
 
 
+@pytest.mark.parametrize(
+    ("conf", "acl"),
+    [
+        ({}, ""),
+        ({"spark.hadoop.fs.s3a.bucket.bucket.acl.default": "BucketOwnerFullControl"}, "bucket-owner-full-control"),
+        ({"spark.hadoop.fs.s3a.bucket.other.acl.default": "BucketOwnerFullControl"}, ""),
+        ({"spark.hadoop.fs.s3a.acl.default": "BucketOwnerRead"}, "bucket-owner-read"),
+    ],
+)
+def test_a_write_asks_for_the_acl_that_spark_asks_for(
+    monkeypatch: pytest.MonkeyPatch, conf: dict[str, str], acl: str
+) -> None:
+    """What another account writes into a bucket with ACLs is not its owner's else."""
+    monkeypatch.setenv("SPARKLET_SPARK_CONF", json.dumps(conf))
+    clients, sent = AwsClients(attempts=1), list[str]()
+
+    def answer(params: Any, **_: Any) -> Any:
+        sent.append(params["headers"].get("x-amz-acl", ""))
+        return SimpleNamespace(status_code=200), {"ETag": '"e"', "ResponseMetadata": {"HTTPHeaders": {}}}
+
+    clients.s3.meta.events.register_first("before-call.s3", answer)
+
+    S3ObjectStore(clients).put(URI, b"x")
+    S3ObjectStore(clients).copy_all([(ObjectInfo(URI, 1, "e", 0.0), "s3://bucket/copy")])
+
+    assert sent == [acl, acl]
+
+
 def test_whatever_can_ask_for_encryption_does(clients: AwsClients) -> None:
     model = clients.s3.meta.service_model
     takes = {
@@ -295,10 +330,12 @@ def test_a_copy_keeps_the_storage_class(clients: AwsClients) -> None:
 
 def test_a_callers_writes_are_those_of_its_stack(clients: AwsClients) -> None:
     stack = {"StackName": "s", "CreationTime": datetime.now(UTC), "StackStatus": "CREATE_COMPLETE"}
-    parameter = {"ParameterKey": "WriteEncryption", "ParameterValue": KEY}
+    given = {"WriteEncryption": KEY, "InputRoleExternalId": "ours"}
+    parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]
     with Stubber(clients.cloudformation) as cloudformation:
-        cloudformation.add_response("describe_stacks", {"Stacks": [{**stack, "Parameters": [parameter]}]})
+        cloudformation.add_response("describe_stacks", {"Stacks": [{**stack, "Parameters": parameters}]})
 
         described_stack(clients, "s", ())
 
     assert clients.write_encryption == ("aws:kms", KEY)
+    assert clients.with_role("arn").external_id == "ours"

@@ -99,6 +99,15 @@ def test_a_role_is_assumed_once_and_reads_with_its_credentials(aws: Aws) -> None
     assert aws.reads == [("ROLE1", "requester")] * 3
 
 
+@pytest.mark.parametrize("given", ["", "ours-7"])
+def test_a_role_is_assumed_with_the_external_id(aws: Aws, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("SPARKLET_EXTERNAL_ID", given)
+
+    store(aws).get("s3://bucket/a")
+
+    assert aws.assumed[0][1].get("ExternalId", [""]) == [given]
+
+
 def test_credentials_that_are_about_to_expire_are_fetched_again(aws: Aws) -> None:
     aws.valid_s = 300  # less than what botocore keeps in hand
     theirs = store(aws)
