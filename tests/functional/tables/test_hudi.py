@@ -18,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from sparklet.job import Job
 from sparklet.job.errors import TableError
+from sparklet.job.event_objects import escaped
 from sparklet.tables import hudi as committer
 from sparklet.tables.commit import commit
 from sparklet.tables.declaration import Commit, Committed
@@ -288,7 +289,7 @@ def test_an_old_instant_stops_no_later_commit(hudi: HudiLake) -> None:
 @pytest.mark.nightly
 def test_an_archived_commit_is_found(hudi: HudiLake) -> None:
     ours = hudi.planned(rows_of(id=[1], day=["a"]))
-    theirs = hudi.spark.read.parquet(hudi.stage(0, rows_of(id=[2], day=["b"])).folder)
+    theirs = hudi.spark.read.parquet(escaped(hudi.stage(0, rows_of(id=[2], day=["b"])).folder))
     archiving = {
         "hoodie.table.name": "t",
         "hoodie.datasource.write.operation": "bulk_insert",

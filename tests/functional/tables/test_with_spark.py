@@ -125,7 +125,8 @@ def test_a_fresh_process_compacts_the_metadata_table_and_commits(
     (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={MADE_BY}\n")
 
     env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "HUDI_CONF_DIR": str(tmp_path)}
-    done = run_script(SCRIPTS / "csv_upsert.py", ["--input", later, "--table", f"hudi:{table}"], env)
+    upsert = ["--input", later, "--table", f"hudi:{table}", "--param", "order_by=id"]  # by which Hudi orders them
+    done = run_script(SCRIPTS / "csv_upsert.py", upsert, env)
 
     assert done.returncode == 0, done.stderr
     assert compactions(table) == 1
