@@ -15,9 +15,9 @@ from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
 from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, shape_of
 from sparklet.job.event_objects import group_of, read_json, text_at, with_those_behind
-from sparklet.model import TASK_ID, ShardRef
+from sparklet.model import MAX_SENT_BYTES, TASK_ID, ShardRef
 
-MAX_SHARD_BODY = 4096  # characters; a shard message has a few hundred, so nothing longer is decoded
+MAX_SHARD_BODY = 300 + 2 * MAX_SENT_BYTES  # characters: a reference, and a line in quotes; nothing longer is decoded
 TASK_ATTRIBUTE = "sparklet-task"
 OWN_ID = "*"
 MAX_KEYS = 100  # of the event beside its records: they are in every task's event

@@ -37,6 +37,7 @@ from sparklet.model.shards import (
     HALVES,
     MAX_CONFLICTS,
     MAX_NAMED,
+    MAX_SENT_BYTES,
     MISNAMED,
     NOTHING,
     OF_SPLIT,

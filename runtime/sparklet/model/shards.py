@@ -20,6 +20,7 @@ MAX_NAMED = 90  # inputs that one split sets apart: a transaction of DynamoDB ha
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
 FIRST_BYTES = 512  # of a file, which tell what it is
+MAX_SENT_BYTES = 16 * 1024  # of a line in a message: a batch of ten stays below 256 KiB
 MAX_CONFLICTS = 20  # of one shard that use up no attempt: with their pauses more than an hour
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
@@ -206,9 +207,10 @@ def _stored_object(
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """Names a shard and where its objects are listed: the body of a message, a few hundred bytes.
+    """Names a shard and where its objects are listed: the body of a message.
 
-    ``part`` is the plan part's file name; ``offset`` and ``length`` (bytes) are its line within it.
+    ``part`` is the plan part's file name; ``offset`` and ``length`` (bytes) are its line within it. A first message
+    brings a line of up to MAX_SENT_BYTES along, so that its worker need not fetch it.
     """
 
     run_id: str
@@ -217,10 +219,15 @@ class ShardRef:
     part: str
     offset: int
     length: int
+    line: str = ""
+
+    def to_document(self) -> dict[str, Any]:
+        """This reference as it is sent."""
+        return {name: value for name, value in asdict(self).items() if name != "line" or value}
 
     def to_body(self) -> str:
-        """This reference as a message body."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        """This reference as a message body: a few hundred bytes, and the line."""
+        return json.dumps(self.to_document(), separators=(",", ":"))
 
     @classmethod
     def from_document(cls, document: object) -> Self | None:
@@ -231,7 +238,7 @@ class ShardRef:
         if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
             return None
         try:
-            found = {each.name: document[each.name] for each in fields(cls)}
+            found = {each.name: document[each.name] for each in fields(cls) if each.name != "line"}
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
         # Errors name fields and types, never contents: the sender is not known.
@@ -242,7 +249,9 @@ class ShardRef:
         for name in ("shard", "generation", "offset", "length"):
             if type(number := found[name]) is not int or number < 0:
                 raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
-        return cls(**found)
+        if not isinstance(line := document.get("line", ""), str):
+            raise EventError(f"a shard message has a wrong line, a {type(line).__name__}")
+        return cls(**found, line=line)
 
 
 @dataclass(frozen=True, slots=True)

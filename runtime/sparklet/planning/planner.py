@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
-from sparklet.model import Dispatch, PartRecord, Position, Run, RunState, ShardRecord
+from sparklet.model import MAX_SENT_BYTES, Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.packing import PackedInput
@@ -185,13 +185,24 @@ class _Planning:
 # --- a sealed part: its shards are entered before their messages are sent, so no message names an unknown shard ---
 
 
-def send_messages(at: Deployment, run: Run, records: Iterable[ShardRecord], *, by_check: bool = False) -> int:
+def send_messages(
+    at: Deployment,
+    run: Run,
+    records: Iterable[ShardRecord],
+    *,
+    by_check: bool = False,
+    lines: Mapping[int, bytes] | None = None,
+) -> int:
     """Send the messages of those shards that are for functions; how many: none if a Map state dispatches them.
+
+    ``lines``: of the plan, by the shards' numbers; short ones are sent along.
 
     Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``; those of a
     cancelled run not at all. All records are drawn in any case, since the iterator may do work.
     """
-    bodies = (record.ref.to_body() for record in records if record.is_for_functions)
+    sent = {number: line.decode() for number, line in (lines or {}).items() if len(line) <= MAX_SENT_BYTES}
+    refs = (record.ref for record in records if record.is_for_functions)
+    bodies = (replace(ref, line=sent.get(ref.shard, "")).to_body() for ref in refs)
     has_messages = run.dispatch is Dispatch.QUEUE and run.cancelled_s is None
     if has_messages and (by_check or not run.options.max_concurrency):
         return at.queue.send(bodies)
@@ -216,7 +227,7 @@ def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Sequence[Li
         engines = (options.planned_engine(line.estimated_bytes) for line in lines)
         records = [replace(each, engine=engine) for each, engine in zip(records, engines, strict=True)]
     at.ledger.shards.add(records)
-    send_messages(at, run, records)
+    send_messages(at, run, records, lines={line.number: line.body for line in lines})
     at.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 

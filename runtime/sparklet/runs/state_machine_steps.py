@@ -98,7 +98,7 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Re
         "count": batch.count,
         "bucket": at.bucket,
         "key": batch.key,
-        "items": [asdict(ref) for ref in batch.items] if how == "inline" else [],
+        "items": [ref.to_document() for ref in batch.items] if how == "inline" else [],
         "batch": number + 1,
         "max_concurrency": min(map_concurrency, run.options.max_concurrency or map_concurrency),
         "tolerated_failures": batch.count if tolerated is None else max(0, tolerated - counts.failed),

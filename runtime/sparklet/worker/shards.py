@@ -307,7 +307,7 @@ class ClaimedShard:
     def _execution(self) -> Execution:
         run, record = self.run, self.record
         part_uri = f"s3://{self.claims.at.bucket}/runs/{run.run_id}/plan/{record.part}"
-        shard = record.planned(self.claims.at.store.get(part_uri, record.offset, record.length), part_uri)
+        shard = record.planned(self._line(part_uri), part_uri)
         staging, self._objects, inputs = None, shard.objects, shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
             # the next incremental run would take it again, and a part is one of the object that was cut
@@ -337,6 +337,14 @@ class ClaimedShard:
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )
+
+    def _line(self, part_uri: str) -> bytes:
+        """The shard's line of its plan part: the message's, if that is of the claimed shard as it is now."""
+        ref, record = self.attempt.task.shard, self.record
+        line = ref.line.encode() if ref else b""
+        if ref and len(line) == record.length and replace(ref, line="", generation=record.generation) == record.ref:
+            return line
+        return self.claims.at.store.get(part_uri, record.offset, record.length)
 
     def _refuse_changed(self, read: Collection[str]) -> None:
         """ObjectChangedError if an input, but for those that were ``read`` by their ETags, has another one by now.

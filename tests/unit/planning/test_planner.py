@@ -1,10 +1,11 @@
 """Planning: every object in one shard, every shard in the ledger and in the queue, the plan sealed last."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
-from sparklet.model import Position, RunOptions, RunState, ShardState
+from sparklet.model import MAX_SENT_BYTES, Position, RunOptions, RunState, Shard, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import PlanProgress, plan
 from tests.world import SOURCE, World, ref_of
@@ -19,8 +20,16 @@ def test_every_object_is_in_one_pending_shard_in_order(world: World) -> None:
     assert [shard.number for shard in world.planned()] == [0, 1, 2, 3]
     assert (run.state, run.shard_count, run.object_count, run.size_bytes) == (RunState.RUNNING, 4, 7, 70)
     assert {r.state for r in world.shards()} == {ShardState.PENDING}
-    assert world.bodies() == [r.ref for r in world.shards()]
+    assert [replace(ref, line="") for ref in world.bodies()] == [r.ref for r in world.shards()]
+    assert [Shard.from_line(ref.line.encode()) for ref in world.bodies()] == list(world.planned())
     assert [(r.object_count, r.size_bytes) for r in world.shards()] == [(2, 20)] * 3 + [(1, 10)]
+
+
+def test_a_long_line_is_fetched_and_not_sent(world: World) -> None:
+    world.put(MAX_SENT_BYTES // 20)
+    world.plan(options=RunOptions())
+
+    assert [ref.line for ref in world.bodies()] == [""]
 
 
 @pytest.mark.parametrize(("part_shards", "part_bytes", "parts"), [(4, 10_000, [4, 4, 2]), (100, 260, [3, 3, 3, 1])])
@@ -70,7 +79,8 @@ def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monk
         bodies = list(bodies)
         known = {record.ref for record in world.shards()}
         parts = {part.part for part in world.ledger.runs.parts("run-1")}
-        assert all(ref_of(body) in known and ref_of(body).part in parts for body in bodies)
+        refs = [replace(ref_of(body), line="") for body in bodies]
+        assert all(ref in known and ref.part in parts for ref in refs)
         return send(bodies, delay_s)
 
     monkeypatch.setattr(world.queue, "send", checked)

@@ -38,6 +38,29 @@ def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> N
     assert bench.runner.calls[0].args[:-1] == ("--level", "3", "--event")
 
 
+def test_a_line_in_the_message_is_not_fetched(bench: Bench) -> None:
+    (ref,) = bench.plan()
+    part = f"s3://bucket/runs/run-1/plan/{ref.part}"
+    line = bench.store.get(part)
+    bench.store.delete(part)
+
+    bench.ask(replace(ref, line=line.decode()))
+
+    assert bench.record.state is ShardState.SUCCEEDED
+    assert bench.runner.event()["inputs"] == ["s3://in/0.csv"]
+
+
+@pytest.mark.parametrize("of_other", [{"part": "part-00001-x.jsonl"}, {"offset": 1}, {"length": 5}, {"line": "{}"}])
+def test_a_line_of_another_shard_is_not_used(bench: Bench, of_other: dict[str, Any]) -> None:
+    """As of one that has been split since the message was sent."""
+    (ref,) = bench.plan()
+    other = bench.store.get(f"s3://bucket/runs/run-1/plan/{ref.part}").replace(b"0.csv", b"1.csv").decode()
+
+    bench.ask(replace(ref, **{"line": other, **of_other}))
+
+    assert bench.runner.event()["inputs"] == ["s3://in/0.csv"]
+
+
 def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:
     """If its worker is lost the checker sends another one."""
     (ref,) = bench.plan()
