@@ -80,6 +80,7 @@ public class TaskS3A extends S3AFileSystem {
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
     private final Map parts = new HashMap(); // bucket/key -> ParquetPart
     private final Map fetched = new HashMap(); // bucket/key -> what the list has of the worker's copy
+    private SmallInputs small; // from when the task opens an input
     private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
@@ -577,12 +578,54 @@ public class TaskS3A extends S3AFileSystem {
         if (found != null) {
             parameters.withStatus(part == null ? found : part.whole());
         }
-        CompletableFuture opened = super.openFileWithOptions(path, parameters);
+        FSInputStream body = inputs.containsKey(key) && !parts.containsKey(key) ? small().stream(key) : null;
+        CompletableFuture opened = body == null ? super.openFileWithOptions(path, parameters)
+                : CompletableFuture.completedFuture(new FSDataInputStream(body));
         if (part == null && !isReadAsText()) {
             return opened;
         }
         FSDataInputStream stream = (FSDataInputStream) FutureIOSupport.awaitFuture(opened);
         return CompletableFuture.completedFuture(part == null ? checked(path, stream) : part.open(stream));
+    }
+
+    private synchronized SmallInputs small() {
+        if (small == null) {
+            small = new OfThisStore();
+            for (Object key : inputs.keySet()) {
+                if (known.get(key) instanceof S3AFileStatus && !parts.containsKey(key) && !fetched.containsKey(key)) {
+                    small.read((String) key, (S3AFileStatus) known.get(key));
+                }
+            }
+            small.noMore();
+        }
+        return small;
+    }
+
+    private class OfThisStore extends SmallInputs {
+        public FSDataInputStream opened(S3AFileStatus status) throws IOException {
+            OpenFileParameters parameters = new OpenFileParameters().withStatus(status).withBufferSize(4096)
+                    .withMandatoryKeys(Collections.EMPTY_SET).withOptions(new Configuration(false));
+            return (FSDataInputStream) FutureIOSupport.awaitFuture(asStored(status.getPath(), parameters));
+        }
+
+        public void count(int bytes) {
+            countRead(bytes);
+        }
+    }
+
+    private void countRead(int bytes) { // an inner class may not use what is a file system's own
+        statistics.incrementBytesRead(bytes);
+    }
+
+    private CompletableFuture asStored(Path path, OpenFileParameters parameters) throws IOException {
+        return super.openFileWithOptions(path, parameters);
+    }
+
+    public void close() throws IOException {
+        if (small != null) {
+            small.close();
+        }
+        super.close();
     }
 
     /** Note, also for a worker that asks, that the task of this thread reads an input: by its ETag, or from a copy. */

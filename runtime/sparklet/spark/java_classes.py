@@ -12,7 +12,7 @@ from typing import Any
 from sparklet.job.spark_lines import is_known
 
 FOR_ALL = (
-    *("JvmState", "WarmJvm", "ParquetPart", "PutOnce", "DeltaCommit", "TaskS3A", "StagedS3A"),
+    *("JvmState", "WarmJvm", "ParquetPart", "SmallInputs", "PutOnce", "DeltaCommit", "TaskS3A", "StagedS3A"),
     *("AttemptCommit", "InferredTypes"),
 )
 SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")

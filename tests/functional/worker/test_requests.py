@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 import pytest
@@ -21,7 +22,14 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 CSV_TO_PARQUET = (Path(__file__).parents[3] / "spark_scripts" / "csv_to_parquet.py").read_bytes()
 OWN_JVM = b"# sparklet: runner=submit\n"
 ASKS = not pyspark.__version__.startswith("3.")  # Hadoop's S3A since 3.4 must not be told another ETag
-MAX_REQUESTS = 9 + ASKS  # docs/decisions/0035-requests-to-s3.md says for what
+MAX_REQUESTS = 6  # beside one for each input; docs/decisions/0035-requests-to-s3.md says for what
+PARQUET_TO_PARQUET = b"""
+from sparklet.job import Job
+
+job = Job.from_args()
+job.spark().read.parquet(*job.input_list()).coalesce(1).write.parquet(job.output)
+"""
+SMALL_ROWS, LARGE_ROWS = 10, 800_000  # up to 8 MiB, and above
 HEAD = b"""
 import threading, time
 from pyspark.sql import functions as F
@@ -58,14 +66,19 @@ class Counted:
     def run(self, script: bytes, *inputs: str) -> list[str]:
         """One shard; what was asked meanwhile."""
         ref = self.function.plan(script, inputs)
+        part = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
+        ref = replace(ref, line=self.function.store.get(part, ref.offset, ref.length).decode())
         self.function.said()
         del self.proxy.asked[:]
         assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
         return list(self.proxy.asked)
 
     def put(self, name: str, rows: int) -> str:
-        uri = f"s3://{BUCKET}/in/{name}"
-        self.function.store.put(uri, b"id,name\n" + b"".join(b"%d,n%d\n" % (n, n) for n in range(rows)))
+        uri, body = f"s3://{BUCKET}/in/{name}", b"id,name\n" + b"".join(b"%d,n%d\n" % (n, n) for n in range(rows))
+        if name.endswith(".parquet"):
+            pq.write_table(pa.table({"id": range(rows)}), sink := io.BytesIO())
+            body = sink.getvalue()
+        self.function.store.put(uri, body)
         return uri
 
     def published(self, script: bytes) -> dict[str, bytes]:
@@ -97,17 +110,26 @@ def rows(files: dict[str, bytes], folder: str) -> int:
     return sum(pq.read_table(io.BytesIO(body)).num_rows for name, body in files.items() if name.startswith(folder))
 
 
-@pytest.mark.parametrize("options", [b"", OWN_JVM])
-def test_a_csv_shard_makes_few_requests(counted: Counted, options: bytes) -> None:
-    asked = counted.run(options + CSV_TO_PARQUET, counted.put("a.csv", 1000))
+@pytest.mark.parametrize(
+    ("script", "names"),
+    [
+        (CSV_TO_PARQUET, ["a.csv"]),
+        (OWN_JVM + CSV_TO_PARQUET, ["a.csv"]),
+        (PARQUET_TO_PARQUET, ["a.parquet"]),
+        (PARQUET_TO_PARQUET, [f"{number}.parquet" for number in range(20)]),
+    ],
+    ids=["csv", "csv, a JVM of its own", "parquet", "several"],
+)
+def test_a_shard_makes_few_requests(counted: Counted, script: bytes, names: list[str]) -> None:
+    asked = counted.run(script, *[counted.put(name, 1000) for name in names])
     once = ("/script/", "/schemas/")  # which a worker fetches, or stores, once a run
     asked = [each for each in asked if not any(part in each for part in once)]
+    of_inputs = [each for each in asked if "/in/" in each]
 
-    assert len(asked) <= MAX_REQUESTS, json.dumps(asked, indent=1)
+    assert len(asked) - len(of_inputs) <= MAX_REQUESTS, json.dumps(asked, indent=1)
     assert sum(each.startswith("PUT") for each in asked) == 2  # the file, its copy
-    assert (
-        sum("/in/a.csv" in each and each.startswith("HEAD") for each in asked) == ASKS
-    )  # the plan knows size and time
+    assert sum(each.startswith("GET") for each in of_inputs) == len(names)
+    assert len(of_inputs) == len(names) * (1 + ASKS)  # the plan knows size and time
 
 
 def test_sparks_own_writes_are_published_as_spark_means_them(counted: Counted) -> None:
@@ -184,22 +206,32 @@ def test_an_events_task_keeps_sparks_own_protocol(counted: Counted) -> None:
     assert not [name for name in found if name.startswith("/slow/part-")]  # nobody committed that write
 
 
-def test_an_input_replaced_while_it_is_read_is_an_error(counted: Counted) -> None:
-    uri = counted.put("changing.csv", 10)
+@pytest.mark.parametrize(
+    ("rows", "then", "said"),
+    [
+        (LARGE_ROWS, b"fails(frame.collect)", b"THEN Py4JJavaError"),
+        (SMALL_ROWS, b"{row.name[0] for row in frame.collect()}", b"THEN {'n'}"),  # it was read whole
+    ],
+)
+def test_of_an_input_replaced_while_it_is_read_nothing_is_mixed(
+    counted: Counted, rows: int, then: bytes, said: bytes
+) -> None:
+    uri = counted.put("changing.csv", rows)
     found = counted.function.plan(
         HEAD
         + b"""
 import boto3
 frame = spark.read.csv(job.input_list(), header=True)
-assert frame.count() == 10
+assert frame.count() == %d
 boto3.client("s3").put_object(Bucket="sparklet-runs", Key="in/changing.csv", Body=b"id,name\\n1,other\\n2,more\\n")
-print("FAILED WITH", fails(frame.collect))
-""",
+print("THEN", %b)
+"""
+        % (rows, then),
         [uri],
     )
     counted.function.said()
     counted.function.deliver(found)
-    assert b"FAILED WITH Py4JJavaError" in counted.function.said()
+    assert said in counted.function.said()
 
 
 @pytest.mark.parametrize(("incremental", "listed"), [(False, True), (False, False), (True, False)])

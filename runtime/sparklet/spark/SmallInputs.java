@@ -1,0 +1,134 @@
+package org.apache.hadoop.fs.s3a;
+
+import java.io.EOFException;
+import java.io.IOException;
+import java.io.InterruptedIOException;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.apache.hadoop.fs.FSDataInputStream;
+import org.apache.hadoop.fs.FSInputStream;
+
+/**
+ * A task's small inputs, each read whole and once, several at a time: Spark opens a file for its header or footer and
+ * again for its rows, and one file after the other.
+ *
+ * One that cannot be read so is read as any other file, which tells the cause.
+ */
+public abstract class SmallInputs {
+    private static final long MAX_BYTES = 8388608;
+    private static final long MAX_BYTES_TOGETHER = 33554432;
+    private static final int READERS = 8;
+    private final Map bodies = new ConcurrentHashMap(); // bucket/key -> Future of its bytes
+    private final ExecutorService readers = Executors.newFixedThreadPool(READERS);
+    private long bytes;
+
+    /** A file in S3, by the ETag of its status. */
+    public abstract FSDataInputStream opened(S3AFileStatus status) throws IOException;
+
+    /** Tell Spark that the task of this thread has read so many bytes. */
+    public abstract void count(int bytes);
+
+    /** Read an input, if it is small, and there is room for it. */
+    public void read(String key, S3AFileStatus status) {
+        long length = status.getLen();
+        if (length > 0 && length <= MAX_BYTES && bytes + length <= MAX_BYTES_TOGETHER) {
+            bytes += length;
+            bodies.put(key, readers.submit(new Whole(status)));
+        }
+    }
+
+    /** No more are to be read. */
+    public void noMore() {
+        readers.shutdown();
+    }
+
+    /** An input's bytes; null if it is to be read from S3. */
+    public FSInputStream stream(String key) throws IOException {
+        Future body = (Future) bodies.get(key);
+        try {
+            return body == null ? null : new InMemory((byte[]) body.get());
+        } catch (ExecutionException failed) {
+            bodies.remove(key);
+            return null;
+        } catch (InterruptedException killed) {
+            Thread.currentThread().interrupt();
+            throw new InterruptedIOException("the task was killed");
+        }
+    }
+
+    public void close() {
+        readers.shutdownNow();
+        bodies.clear();
+    }
+
+    private class Whole implements Callable {
+        private final S3AFileStatus status;
+
+        Whole(S3AFileStatus status) {
+            this.status = status;
+        }
+
+        public Object call() throws IOException {
+            byte[] body = new byte[(int) status.getLen()];
+            FSDataInputStream stream = opened(status);
+            try {
+                stream.readFully(body);
+            } finally {
+                stream.close();
+            }
+            return body;
+        }
+    }
+
+    private class InMemory extends FSInputStream {
+        private final byte[] body;
+        private int at;
+
+        InMemory(byte[] body) {
+            this.body = body;
+        }
+
+        public void seek(long to) throws IOException {
+            if (to < 0 || to > body.length) {
+                throw new EOFException("seek to " + to + " of " + body.length + " bytes");
+            }
+            at = (int) to;
+        }
+
+        public long getPos() {
+            return at;
+        }
+
+        public boolean seekToNewSource(long to) {
+            return false;
+        }
+
+        public int available() {
+            return body.length - at;
+        }
+
+        public int read() {
+            if (at == body.length) {
+                return -1;
+            }
+            count(1);
+            return body[at++] & 255;
+        }
+
+        public int read(byte[] into, int offset, int length) {
+            int taken = Math.min(length, body.length - at);
+            if (taken == 0) {
+                return length == 0 ? 0 : -1;
+            }
+            System.arraycopy(body, at, into, offset, taken);
+            at += taken;
+            count(taken);
+            return taken;
+        }
+    }
+}
