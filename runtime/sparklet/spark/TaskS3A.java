@@ -40,6 +40,7 @@ import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.impl.FutureIOSupport;
 import org.apache.hadoop.fs.impl.OpenFileParameters;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.fs.s3a.impl.StatusProbeEnum;
 import org.apache.hadoop.mapred.InvalidFileTypeException;
 import org.apache.hadoop.util.Progressable;
 import org.apache.hadoop.util.VersionInfo;
@@ -386,14 +387,18 @@ public class TaskS3A extends S3AFileSystem {
 
     /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output: true. */
     private boolean tell(String what, String key, String folder) throws IOException {
-        String output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
-        boolean isOutput = !output.isEmpty() && key.startsWith(output);
+        boolean isOutput = !output().isEmpty() && key.startsWith(output());
         String mark = isOutput ? "output" : what;
         String address = isOutput ? "" : address(folder);
         if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
             mark(getConf(), mark, address);
         }
         return isOutput;
+    }
+
+    /** The attempt's own folder, as bucket/key; "" if it has none. */
+    private String output() {
+        return getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
     }
 
     /** The address that a script has given for a folder; of partitions that replace others one by one, each one's. */
@@ -454,9 +459,13 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** S3A's own question, which its package alone may answer. */
+    /** S3A's own question, which its package alone may answer. A file in the place of the output ends the shard. */
     S3AFileStatus innerGetFileStatus(Path path, boolean needsToBeEmpty, Set probes) throws IOException {
-        Long bytes = sizes == null ? null : (Long) sizes.get(key(super.makeQualified(path)));
+        String key = key(super.makeQualified(path));
+        Long bytes = sizes == null ? null : (Long) sizes.get(key);
+        if (key.equals(output()) && probes.containsAll(StatusProbeEnum.LIST_ONLY)) {
+            probes = StatusProbeEnum.LIST_ONLY;
+        }
         if (OPEN.equals(bytes)) {
             throw new FileNotFoundException(path + " is being written");
         }

@@ -15,6 +15,8 @@ with provisioned concurrency, init has more time and primes the worker (``primin
 
 import functools
 import os
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from sparklet.clock import SystemClock
@@ -60,7 +62,15 @@ def _runner() -> Runner:
 def _worker() -> tuple[Worker, Measuring]:
     """The worker of this environment, made while the JVM boots, and what measures it."""
     meter = Meter(metrics_namespace(), Emitter.WORKER, Log().line)
-    return worker_over_aws(_settings(), _runner(), meter), Measuring(meter)
+    worker = worker_over_aws(_settings(), _runner(), meter)
+    if worker.shards:
+        worker.shards.beside = _in_background
+    return worker, Measuring(meter)
+
+
+def _in_background(work: Callable[[], None]) -> None:
+    """Begin it before the answer; the environment may freeze meanwhile, and goes on with it at the next event."""
+    threading.Thread(target=work, daemon=True).start()
 
 
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:

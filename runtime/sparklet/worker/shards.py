@@ -94,6 +94,7 @@ class ShardClaims:
     map_concurrency: int = 0  # shards of a map's run that may be in work at once
     engine: str = ""  # whose worker this is; "": a function
     peak_mb: Callable[[], float] | None = None  # the memory of its processes
+    beside: Callable[[Callable[[], None]], object] = lambda work: work()  # does what the answer need not wait for
     _runs: dict[str, Run] = field(default_factory=dict)
     stored: set[str] = field(default_factory=set)  # files of schemas
 
@@ -181,6 +182,11 @@ class ClaimedShard:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
                 staged = self.output.files(result.uncommitted)
+                if any(info.uri == self.output.staged for info in staged):
+                    raise PlanError(
+                        "the script has written a file in the place of its output, which is a folder, without Spark: "
+                        "write to job.output + '/' and a name"
+                    )
                 staged = self._tell_apart(result, staged) if self.run.options.output_per else staged
                 if result.written:
                     result = replace(result, schemas=self._keep_schemas(result, staged))
@@ -434,7 +440,7 @@ class ClaimedShard:
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
-        self.output.discard(self._files)
+        self.claims.beside(lambda: self.output.discard(self._files))
         measure = self.claims.at.measure
         measure(metrics.SHARDS_SUCCEEDED)
         measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
@@ -464,13 +470,17 @@ class StagedOutput:
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
 
+        Also a file in the place of the folder, if there is one.
+
         Deleted, and never published: files of ``uncommitted`` write jobs, marks of complete ones, logs of streams.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         found: list[ObjectInfo] = []
         dropped: list[ObjectInfo] = []
-        for info in self.store.list(f"{self.staged}/"):
-            if info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri or info.uri.startswith(left_out):
+        for info in self.store.list(self.staged):
+            is_other = not f"{info.uri}/".startswith(f"{self.staged}/")
+            is_left_out = info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri
+            if is_other or is_left_out or info.uri.startswith(left_out):
                 continue
             name = info.uri.rpartition("/")[2]
             is_mark = name == MARKER or f"/{SINK_LOG}/" in info.uri

@@ -1,7 +1,7 @@
 """What readers find below the output: exactly what the winning attempt wrote, whoever is killed, late or doubled."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 import pytest
@@ -41,6 +41,19 @@ def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith(("/", "$"))] == []
 
 
+def test_the_answer_does_not_wait_until_staged_files_are_deleted(bench: Bench) -> None:
+    later: list[Callable[[], None]] = []
+    bench.claims.beside = later.append
+
+    bench.attempt(bench.writes("part-0"))
+
+    assert bench.record.state is ShardState.SUCCEEDED
+    assert len(staged(bench)) == 1
+    [delete] = later
+    delete()
+    assert staged(bench) == []
+
+
 def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         outcome = {"rows": 3, "outputs": [bench.runner.event()["output_path"], "s3://else/table"]}
@@ -62,6 +75,21 @@ def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
 
     assert published(bench) == {"part-0-77.parquet": b"rows"}
     assert staged(bench) == []
+
+
+def test_a_file_in_the_place_of_the_output_ends_its_shard(bench: Bench) -> None:
+    """A folder's files alone are published; of a file nobody would know that it is gone."""
+
+    def work(call: ScriptCall, output: Output) -> ScriptResult:
+        for end in ("", "-other"):
+            bench.store.put(bench.runner.event()["output_path"] + end, b"rows")
+        return bench.writes("part-0")(call, output)
+
+    bench.attempt(work)
+
+    assert (bench.record.state, bench.record.error_class) == (ShardState.FAILED, "PlanError")
+    assert "a file in the place of its output" in bench.record.error_message
+    assert published(bench) == {} and [uri.rpartition("-")[2] for uri in staged(bench)] == ["other"]
 
 
 def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
