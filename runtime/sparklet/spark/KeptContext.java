@@ -170,9 +170,12 @@ public class KeptContext implements WarmJvm.Keeper {
         context.executorEnvs().clear();
     }
 
-    private Configuration hadoopOf(SparkConf conf) {
+    private Configuration hadoopOf(SparkConf conf) throws Exception {
         if (hadoop == null) {
             hadoop = SparkHadoopUtil.get().newConfiguration(new SparkConf(false));
+            hadoop.size(); // its files are read once, not in each copy
+            // Each broadcast would pack the name of the file that each of 1,300 values is from.
+            JvmState.field(Configuration.class, "updatingResource").set(hadoop, null);
         }
         Configuration own = new Configuration(hadoop);
         SparkHadoopUtil.get().appendS3AndSparkHadoopHiveConfigurations(conf, own);

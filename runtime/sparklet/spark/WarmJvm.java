@@ -3,6 +3,7 @@ import java.lang.reflect.Field;
 import java.util.*;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
+import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.security.UserGroupInformation;
 import org.apache.logging.log4j.LogManager;
 import org.apache.logging.log4j.core.LoggerContext;
@@ -45,6 +46,7 @@ public class WarmJvm {
     private final String user; // "" = the one that Hadoop finds by itself
     private final String loggers;
     private Keeper keeper; // null: a context ends with its task
+    private Configuration plain; // Hadoop's, as its files have it
 
     public WarmJvm(py4j.GatewayServer server, String user) throws Exception {
         this.server = server;
@@ -95,6 +97,15 @@ public class WarmJvm {
     /** The context that a script asks for. */
     public JavaSparkContext context(SparkConf conf) throws Exception {
         return keeper == null ? new JavaSparkContext(conf) : keeper.acquire(conf);
+    }
+
+    /** All of a configuration in one answer: key, zero, value, zero, and so on. */
+    public String entries(SparkConf conf) {
+        StringBuilder all = new StringBuilder();
+        for (scala.Tuple2 each : conf.getAll()) {
+            all.append(each._1()).append((char) 0).append(each._2()).append((char) 0);
+        }
+        return all.toString();
     }
 
     /** Why the last context was not kept; "" if it was. */
@@ -186,6 +197,11 @@ public class WarmJvm {
         org.apache.hadoop.fs.FileSystem.closeAll(); // a kept one would be had whatever the next task sets: see 0023
         org.apache.hadoop.fs.FileSystem.clearStatistics();
         UserGroupInformation.reset();
+        if (plain == null) {
+            plain = new Configuration();
+            plain.size();
+        }
+        UserGroupInformation.setConfiguration(plain); // which it would read from files again
         if (!user.isEmpty()) {
             UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
         }

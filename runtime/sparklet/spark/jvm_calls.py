@@ -97,9 +97,9 @@ def keep_contexts() -> None:
     Python's SparkContext is new for each script, Java's need not be: ``WarmJvm.java`` replaces PySpark's calls that
     make and stop it. PySpark itself renews everything else, such as the environment of Python's workers.
     """
-    from pyspark import SparkContext, accumulators
+    from pyspark import SparkConf, SparkContext, accumulators
 
-    stop = SparkContext.stop
+    stop, one_by_one = SparkContext.stop, SparkConf.getAll
 
     def acquire(self: SparkContext, jconf: Any) -> Any:
         assert self._gateway is not None
@@ -112,6 +112,13 @@ def keep_contexts() -> None:
             self._jsc = None
         stop(self)  # now without effect in the JVM
 
+    def get_all(self: SparkConf) -> list[tuple[str, str]]:
+        """All in one call, where PySpark makes four a key, twice for each session."""
+        if self._jconf is None or SparkContext._gateway is None:
+            return list(one_by_one(self))
+        words = SparkContext._gateway.entry_point.entries(self._jconf).split("\0")
+        return list(zip(words[:-1:2], words[1::2], strict=True))
+
     def shutdown(self: Any) -> None:
         """Do not wait for a thread that checks only every half second, or every second while it reads."""
         self.server_shutdown = True
@@ -120,6 +127,7 @@ def keep_contexts() -> None:
 
     SparkContext._initialize_context = with_inferred_types(acquire)
     SparkContext.stop = release
+    SparkConf.getAll = get_all
     for server in accumulator_servers(accumulators):
         server.shutdown = shutdown  # type: ignore[attr-defined]
 

@@ -249,6 +249,25 @@ print(json.dumps([spark.sparkContext.appName, spark.conf.get("spark.sql.shuffle.
     assert context(kept) == [first, ""]
 
 
+def test_a_task_gets_the_configurations_as_they_are(kept: Bench) -> None:
+    """Spark's in one call, and Hadoop's from a copy that has read its files and forgotten which."""
+    code = """
+import json
+from pyspark import SparkConf
+conf = spark.sparkContext._conf
+java = spark.sparkContext._jsc.sc().conf().getAll()
+assert sorted(conf.getAll()) == sorted((each._1(), each._2()) for each in java), conf.getAll()
+assert SparkConf(loadDefaults=False).set("only.mine", "a\\nb").getAll() == [("only.mine", "a\\nb")]
+hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+there = dict(spark._jvm.org.apache.hadoop.conf.Configuration().getValByRegex('.'))
+print(json.dumps([len(there), [key for key in there if hadoop.get(key) is None]]))
+"""
+    first, second = (kept.run(SPARK + code).told() for _ in range(2))
+
+    assert first == second
+    assert first[0] > 900 and first[1] == []
+
+
 def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) -> None:
     spark_jars = spark_home(spark_settings({})) / "jars"
     jars = [spark_jars, *ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)]
