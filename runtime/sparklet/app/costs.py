@@ -17,10 +17,12 @@ from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Dispatch, Run, ShardState
 from sparklet.model.options import LARGE, MIB
 from sparklet.ports import Ledger
+from sparklet.runs.state_machine_steps import checks_until
 
 FREE_SCRATCH_BYTES = 512 * MIB
 MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
 MAX_SHARDS_AVERAGED = 200
+PLANNER_GB = 1769 / 1024  # and of the function of the steps: sam/template.yaml
 COST_INCLUDES = "the seconds of all attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 COST_EXCLUDES = (
     "cold starts, planner, checker and state machine, starts of engines' workers, clusters, requests of attempts "
@@ -216,6 +218,24 @@ def work_costs(
         "ledger": ledger_writes * prices["prices.ledger_write"] + ledger_reads * prices["prices.ledger_read"],
         "s3": s3_puts * prices["prices.s3_put"] + s3_gets * prices["prices.s3_get"],
     }
+
+
+def run_cost(shards: int, end_s: float, architecture: str, prices: Prices) -> float:
+    """US dollars for a run itself that a queue dispatches: its state machine, planner and checks until its end."""
+    checks = checks_until(end_s, shards)
+    states = prices["assumptions.states_a_run"] + checks * prices["assumptions.states_a_check"] - 1  # no last wait
+    planner_s = prices["assumptions.planner_s"] + shards / prices["assumptions.planned_a_s"]
+    gb_s = (planner_s + checks * prices["assumptions.check_s"]) * PLANNER_GB
+    ledger_reads = checks * prices["assumptions.ledger_reads_a_check"]
+    return (
+        states * prices["prices.transition"]
+        + gb_s * prices[f"prices.lambda_gb_s_{architecture}"]
+        + (1 + checks) * prices["prices.lambda_request"]
+        + prices["assumptions.s3_puts_a_run"] * prices["prices.s3_put"]
+        + prices["assumptions.s3_gets_a_run"] * prices["prices.s3_get"]
+        + prices["assumptions.ledger_writes_a_run"] * prices["prices.ledger_write"]
+        + ledger_reads * prices["prices.ledger_read"]
+    )
 
 
 def shard_time(ledger: Ledger | None, name: str, load: Load, prices: Prices, before_s: float = math.inf) -> ShardTime:

@@ -15,6 +15,7 @@ from sparklet.app.costs import (
     added,
     estimate,
     estimate_engine,
+    run_cost,
     scaled_shard_s,
     shard_time,
 )
@@ -59,6 +60,7 @@ class PlanEstimate:
     routes: tuple[Route, ...] = ()  # if an engine does shards
     smaller: Estimate | None = None  # with one vCPU, if that is cheaper
     bad_input: str = ""  # what one costs at most, with --isolate
+    alone: str = ""  # a line if the run itself costs more than its work
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -74,6 +76,7 @@ class PlanEstimate:
             "shard_s_origin": self.time.origin,
             "measured_in": self.time.run_id or None,
             "bad_input": self.bad_input or None,
+            "run_itself": self.alone or None,
             "routes": [each._asdict() for each in self.routes],
             "with_one_vcpu": self.smaller
             and {
@@ -160,7 +163,23 @@ def estimate_plan(
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(each.end_s for each in routes), costs, workers)
     reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
-    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, smaller, bad_input)
+    own_usd = run_cost(shards, found.end_s, size.architecture, prices)
+    alone = _alone(own_usd, found.cost) if shards else ""
+    found, smaller = _with_run(found, own_usd), smaller and _with_run(smaller, own_usd)
+    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, smaller, bad_input, alone)
+
+
+def _with_run(found: Estimate, own_usd: float) -> Estimate:
+    return replace(found, costs={**found.costs, "run": own_usd})
+
+
+def _alone(own_usd: float, work_usd: float) -> str:
+    if own_usd < work_usd:
+        return ""
+    return (
+        f"its state machine, planner and checks cost {usd_text(own_usd)}, its work {usd_text(work_usd)}: many objects "
+        "cost less in one run, by a schedule with incremental, than in a run for each"
+    )
 
 
 def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:

@@ -22,7 +22,7 @@ from sparklet.runs.summary import Summary
 from sparklet.spark.spark_options import MB_PER_CORE
 from sparklet.tables.opening import how_to_open, table_text, uncommitted_text
 
-EXCLUDED = "Not included: failed attempts, planner, checker, state machine, storage, transfer, logs, idle resources."
+EXCLUDED = "run: its machine, planner, checks. Not included: failed attempts, storage, transfer, logs, idle resources."
 MIN_WIDTH = 20  # of prose
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
 STYLES: Mapping[str, str] = {
@@ -317,6 +317,8 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         about = f"{usd_text(less.cost)}, ends after {duration_text(less.end_s)}: small shards use one vCPU"
         facts.add_row(f"with {MB_PER_CORE:,} MB", about)
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
+    if found.alone:
+        facts.add_row("the run itself", found.alone)
     if found.bad_input:
         facts.add_row("a bad input", found.bad_input)
     corrected = f"; your own: {', '.join(found.prices.corrected)}" if found.prices.corrected else ""

@@ -20,7 +20,7 @@ from typing import Any
 
 from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanError
 from sparklet.log import Log
-from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunState, ShardState
+from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.follow_ups import next_run
@@ -47,8 +47,20 @@ def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None)
     run_age_s = max(0.0, now_s - run.created_s)
     ended = counts.total - counts.open
     rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0  # by the throughput so far
+    return _wait_s(_min_s(run, counts), _age_s(run, now_s, since_s), run_age_s, rest_s)
+
+
+def checks_until(end_s: float, shards: int) -> int:
+    """How often an execution looks at a run whose shards end evenly until ``end_s``."""
+    now_s, count, least_s = 0.0, 1, MIN_OF_SMALL_S if shards <= SMALL_RUN_SHARDS else MIN_S
+    while now_s < min(end_s, RunOptions().time_limit_s):
+        now_s, count = now_s + _wait_s(least_s, now_s, now_s, end_s - now_s), count + 1
+    return count
+
+
+def _wait_s(least_s: float, age_s: float, run_age_s: float, rest_s: float) -> int:
     far_s = min(rest_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
-    return math.ceil(min(MAX_S, max(_min_s(run, counts), _age_s(run, now_s, since_s) / CHECKS_PER_AGE, far_s)))
+    return math.ceil(min(MAX_S, max(least_s, age_s / CHECKS_PER_AGE, far_s)))
 
 
 def between_batches_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> float:

@@ -1,6 +1,7 @@
 """What a run costs and when it ends: figures computed by hand, and what holds for any plan."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,16 @@ from sparklet.app.costs import (
     estimate,
     estimate_engine,
     load_prices,
+    run_cost,
     scaled_shard_s,
     shard_time,
 )
 from sparklet.app.stack import deployed_size
-from sparklet.model import Dispatch
+from sparklet.model import Dispatch, RunOptions
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from tests.stand_ins.memory import MemoryObjectStore
+from tests.world import World, ledger_of
 
 PRICES = load_prices()
 TWO_GB = WorkerSize(memory_mb=2048, scratch_bytes=512 * 2**20, concurrency=50, map_concurrency=50)
@@ -38,6 +44,18 @@ SIZES = st.builds(
 def of_100(dispatch: Dispatch, size: WorkerSize = TWO_GB, **more: float) -> Estimate:
     """100 shards of 20 s each, 50 at once."""
     return estimate(dispatch, Load(100), 20.0, size, PRICES, **more)
+
+
+class Counting:
+    """A port whose calls are counted."""
+
+    def __init__(self, port: object, made: Counter[str]) -> None:
+        self._port, self._made = port, made
+
+    def __getattr__(self, name: str) -> object:
+        is_get_of_store = name == "get" and isinstance(self._port, MemoryObjectStore)
+        self._made["get_object" if is_get_of_store else name] += 1
+        return getattr(self._port, name)
 
 
 # --- by hand ---
@@ -63,7 +81,7 @@ def test_a_map_by_hand() -> None:
 
     # a cold start, 100 shards planned at 250 a second, then 2,000 s of work with 50 at once:
     assert found.end_s == pytest.approx(10 + 0.4 + 40)
-    assert found.costs["dispatch"] == pytest.approx(100 * 0.000025)  # a state for each child
+    assert found.costs["dispatch"] == pytest.approx(100 * 2 * 0.000025)  # each child, and its state
     assert found.costs["lambda"] == of_100(Dispatch.QUEUE).costs["lambda"]
 
 
@@ -129,7 +147,64 @@ def test_a_child_of_the_map_enters_the_priced_states() -> None:
         states, name, entered = state["ItemProcessor"]["States"], state["ItemProcessor"]["StartAt"], 1
         while not states[name].get("End"):
             name, entered = states[name]["Next"], entered + 1
-        assert entered == PRICES["assumptions.states_a_map_shard"]
+        assert 1 + entered == PRICES["assumptions.states_a_map_shard"]  # AWS bills a distributed child's start, too
+
+
+def test_a_run_enters_the_priced_states() -> None:
+    """A request by schedule.yaml for an object: it has neither a run's id nor a dispatch mode."""
+    path = Path(__file__).parents[3] / "sam" / "statemachines" / "loop.asl.json"
+    states, found = json.loads(path.read_text())["States"], ["Accept"]
+    taken = {"Planned": iter(["Check"]), "Ended": iter(["Wait", "Follow"]), "Verdict": iter(["Succeeded"])}
+    while (state := states[found[-1]])["Type"] != "Succeed":
+        found.append(next(taken[found[-1]]) if found[-1] in taken else state.get("Next") or state["Default"])
+
+    of_checks = [each for each in found if each in ("Check", "Ended", "Wait")]
+    assert len(found) - len(of_checks) == PRICES["assumptions.states_a_run"]
+    assert len(of_checks) == 2 * PRICES["assumptions.states_a_check"] - 1
+
+
+def test_a_run_of_one_shard_makes_the_priced_requests() -> None:
+    world, made = World(), Counter[str]()
+    world.put(1)
+    ledger = ledger_of(world.ledger, lambda port: Counting(port, made))
+    at = replace(world.at, store=Counting(world.store, made), ledger=ledger)  # type: ignore[arg-type]
+
+    run = plan(at, new_run(at, world.request(options=RunOptions(max_objects=1))).run_id)
+    planned = made.copy()
+    assert not world.step("check", at)["ended"]
+    check = made - planned
+    world.work()
+    assert world.step("check", at)["ended"] and run.shard_count == 1
+
+    def count(*names: str) -> int:
+        return sum(made[name] for name in names)
+
+    assert check.total() == PRICES["assumptions.ledger_reads_a_check"], check
+    assert count("put", "list") == PRICES["assumptions.s3_puts_a_run"], made
+    assert count("get_object", "get_all", "head", "foreign_region") == PRICES["assumptions.s3_gets_a_run"], made
+    writes = count("create", "add_part", "mark_dispatched", "seal_plan", "finish")
+    assert writes == PRICES["assumptions.ledger_writes_a_run"], made
+
+
+def test_a_run_itself_by_hand() -> None:
+    """Its shard takes 2 s in a warm worker: checks after 0, 1 and 2 s, and one that comes too late to see more."""
+    found = run_cost(1, 2.5, "x86_64", PRICES)
+
+    states, function_s = 9 + 4 * 3 - 1, 1 + 1 / 250 + 4 * 0.3
+    of_functions = function_s * 1769 / 1024 * 0.0000166667 + 5 * 0.0000002
+    requests = 27 * 0.000005 + 8 * 0.0000004 + 5 * 0.000000625 + 4 * 6 * 0.000000125
+    assert found == pytest.approx(states * 0.000025 + of_functions + requests)
+
+
+def test_a_run_for_each_object_costs_what_the_guide_says() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "guide" / "costs.md").read_text()
+    load = Load(100_000, 100_000, 10**9)
+    shard_s = shard_time(None, "daily", load, PRICES).seconds
+
+    work = estimate(Dispatch.QUEUE, load, shard_s, WorkerSize(), PRICES).cost
+    apart = work + 100_000 * run_cost(1, shard_s, "x86_64", PRICES)
+
+    assert f"a run for each of them costs {apart:.0f} USD, {apart / work:.1f} times the work" in " ".join(guide.split())
 
 
 # --- whatever the plan ---

@@ -3,7 +3,7 @@
 import pytest
 
 from sparklet.app.costs import WorkerSize, load_prices
-from sparklet.app.estimates import Route, estimate_plan
+from sparklet.app.estimates import PlanEstimate, Route, estimate_plan
 from sparklet.model import RunOptions
 
 
@@ -63,8 +63,9 @@ def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
 
     functions, large, there = every.routes
     assert (functions.shards, functions.size_bytes, large.shards, there.shards) == (10, 10 * 10**8, 3, 2)
-    assert (functions.cost_usd, functions.end_s) == (here.estimate.cost, here.estimate.end_s)
-    assert every.estimate.cost == pytest.approx(sum(route.cost_usd for route in every.routes))
+    work, all_work = (each.estimate.cost - each.estimate.costs["run"] for each in (here, every))
+    assert functions.cost_usd == pytest.approx(work) and functions.end_s == here.estimate.end_s
+    assert all_work == pytest.approx(sum(route.cost_usd for route in every.routes))
     assert every.estimate.end_s == there.end_s > large.end_s > functions.end_s
     assert [route["engine"] for route in every.document()["routes"]] == ["", "lambda-large", "fargate"]
     assert here.routes == ()
@@ -75,3 +76,15 @@ def test_an_hour_of_the_large_function_is_lambdas_price() -> None:
     for architecture in ("x86_64", "arm64"):
         second = 10 * prices[f"prices.lambda_gb_s_{architecture}"] + 9.5 * prices["prices.scratch_gb_s"]
         assert prices.hour_of("lambda-large", architecture) == pytest.approx(3600 * second, rel=1e-5)
+
+
+def test_a_run_that_costs_more_than_its_work_is_named() -> None:
+    def of(objects: int) -> PlanEstimate:
+        size = 10_000 * objects
+        return estimate_plan(WorkerSize(), "daily", RunOptions(), objects, objects, size, load_prices())
+
+    one, many = of(1), of(1000)
+
+    assert one.estimate.costs["run"] > one.estimate.cost / 2 and "in one run" in one.alone
+    assert one.document()["run_itself"] == one.alone and one.document()["costs_usd"]["run"] > 0
+    assert 0 < many.estimate.costs["run"] < 0.02 * many.estimate.cost and many.alone == ""
