@@ -149,6 +149,7 @@ ENGINES = (
     use("iam:PassRole", "{EmrServerlessRoleArn}", iam_PassedToService="emr-serverless.amazonaws.com"),
     use("emr.add_job_flow_steps emr.cancel_steps emr.describe_step emr.list_steps", "{EmrClusterId}"),
     use("emr_serverless.start_job_run", "{EmrServerlessApplicationId}"),
+    use("emr-serverless:TagResource", "{EmrServerlessApplicationId}/jobruns/*"),
     use(
         "emr_serverless.get_job_run emr_serverless.cancel_job_run",
         "{EmrServerlessApplicationId}/jobruns/*",

@@ -100,7 +100,11 @@ def test_each_condition_of_a_right_holds_in_some_setting(name: str) -> None:
     """And does not in another: a parameter that changes rights, and that no setting has, is named."""
     policies = [body for body in TEMPLATES[name]["Resources"].values() if body["Type"].startswith("AWS::IAM::")]
     conditions = {body["Condition"] for body in policies if "Condition" in body}
-    conditions |= set(re.findall(r"'Fn::If': \['(\w+)'", str(policies))) - {"HasBoundary", "HasWorkerPolicies"}
+    conditions |= set(re.findall(r"'Fn::If': \['(\w+)'", str(policies))) - {
+        "HasBoundary",
+        "HasRoleNamePrefix",
+        "HasWorkerPolicies",
+    }
     stacks = [there.stacks[name] for there in map(world, SETTINGS) if name in there.stacks]
     for condition in conditions:
         held = {bool(resolved({"Condition": condition}, TEMPLATES[name], stack.names)) for stack in stacks}

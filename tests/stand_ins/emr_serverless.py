@@ -26,6 +26,10 @@ class EmrServerless:
         self._asked: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
 
+    def get_application(self, **asked: Any) -> Any:
+        self._check("GetApplication", asked)
+        return {"application": {**asked, "releaseLabel": "emr-7.13.0", "tags": {"team": "data"}}}
+
     def start_job_run(self, **asked: Any) -> Any:
         self._check("StartJobRun", asked)
         if self._asked.setdefault(asked["clientToken"], asked) != asked:

@@ -28,7 +28,7 @@ def deploy(name: str, body: str, parameters: Mapping[str, str], *, update: bool 
         StackName=name,
         TemplateURL=_template_url(body),
         Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        Capabilities=["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        Capabilities=["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     )
 
     def ended() -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sparklet.aws.clients import client_token
 from sparklet.engines.spark_platform import LOGS, PYTHON, PlatformJob, SparkPlatform, job_name
@@ -29,6 +30,7 @@ class EmrServerlessJobs(SparkPlatform):
             "applicationId": self.application,
             "executionRoleArn": self.role,
             "name": job_name(command),
+            "tags": self._application().get("tags", {}),  # as a task of Fargate has its definition's
             "jobDriver": {"sparkSubmit": submit},
             "configurationOverrides": {
                 "applicationConfiguration": [{"classification": "spark-defaults", "properties": conf}],
@@ -51,5 +53,8 @@ class EmrServerlessJobs(SparkPlatform):
         return PlatformJob(job["state"], job["stateDetails"], job.get("startedAt"), logs)
 
     def _release(self) -> tuple[str, str, str]:
-        answer = self._call(self.clients.emr_serverless.get_application, applicationId=self.application)
-        return answer["application"]["releaseLabel"], "spark.jars", self.conf.get("spark.jars", "")
+        return self._application()["releaseLabel"], "spark.jars", self.conf.get("spark.jars", "")
+
+    def _application(self) -> dict[str, Any]:
+        get = self.clients.emr_serverless.get_application
+        return dict(self._call(get, applicationId=self.application)["application"])

@@ -62,7 +62,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
         "StackName": STACK_NAME,
         "TemplateURL": f"{clients.s3.meta.endpoint_url}/{TEMPLATE_BUCKET}/{TEMPLATE}",
         "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        "Capabilities": ["CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
     }
     try:
         with failing_as(LocalStackError, CANNOT):

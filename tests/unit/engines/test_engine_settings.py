@@ -47,6 +47,20 @@ ANSWERS: Mapping[str, tuple[str, str, Any]] = {
 LISTED: Mapping[str, tuple[str, Any]] = {
     "glue": ("get_job_runs", {"JobRuns": []}),
     "emr": ("list_steps", {"Steps": []}),
+    "emr-serverless": (
+        "get_application",
+        {
+            "application": {
+                "applicationId": "00f1",
+                "arn": "arn:" + "1" * 60,
+                "releaseLabel": "emr-7.13.0",
+                "type": "Spark",
+                "state": "STARTED",
+                "createdAt": 0,
+                "updatedAt": 0,
+            }
+        },
+    ),
 }
 
 

@@ -89,9 +89,17 @@ def test_an_unknown_engine_is_refused(clients: AwsClients) -> None:
 # --- start ---
 
 
+def application(release: str, **more: Any) -> Any:
+    place = {"applicationId": "00f1", "arn": ARN.partition("/jobruns")[0], "releaseLabel": release, "type": "Spark"}
+    return {"application": {**place, "state": "STARTED", "createdAt": STARTED, "updatedAt": STARTED, **more}}
+
+
 def test_a_job_of_emr_serverless_is_asked_for(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+    """It has its application's tags: a job run takes none of a stack."""
     aws.stored_worker()
     asked: dict[str, Any] = {}
+    tags = {"team": "data"}
+    aws.emr_serverless.add_response("get_application", application("emr-7.13.0", tags=tags), {"applicationId": "00f1"})
     aws.emr_serverless.add_response("start_job_run", {"applicationId": "00f1", "jobRunId": "00job", "arn": ARN})
     aws.emr_serverless.client.meta.events.register_first(
         "before-parameter-build.emr-serverless.StartJobRun", lambda params, **_: asked.update(params)
@@ -99,7 +107,7 @@ def test_a_job_of_emr_serverless_is_asked_for(aws: Recorded, engine: Callable[[s
 
     assert engine("emr-serverless").start("token-1", COMMAND) == "00job"
 
-    assert (asked["applicationId"], asked["executionRoleArn"]) == ("00f1", ROLE)
+    assert (asked["applicationId"], asked["executionRoleArn"], asked["tags"]) == ("00f1", ROLE, tags)
     submit = asked["jobDriver"]["sparkSubmit"]
     assert submit["entryPoint"].startswith("s3://runs/engines/")
     assert submit["sparkSubmitParameters"].endswith("/sparklet-worker.zip")
@@ -179,7 +187,11 @@ def test_only_want_of_room_is_worth_another_try(
     aws: Recorded, engine: Callable[[str], Engine], name: str, code: str, message: str, reason: str
 ) -> None:
     aws.stored_worker()
-    listed: dict[str, Any] = {"glue": ("get_job_runs", {"JobRuns": []}), "emr": ("list_steps", {"Steps": []})}
+    listed: dict[str, Any] = {
+        "glue": ("get_job_runs", {"JobRuns": []}),
+        "emr": ("list_steps", {"Steps": []}),
+        "emr-serverless": ("get_application", application("emr-7.13.0")),
+    }
     service = getattr(aws, name.replace("-", "_"))
     if name in listed:
         service.add_response(*listed[name])
@@ -306,16 +318,7 @@ def test_a_worker_is_stopped_with_time_to_give_back(aws: Recorded, engine: Calla
 def test_an_application_lacks_python_or_jars(
     clients: AwsClients, aws: Recorded, release: str, jars: str, table: str, why: str
 ) -> None:
-    application = {
-        "applicationId": "00f1",
-        "arn": ARN.partition("/jobruns")[0],
-        "releaseLabel": release,
-        "type": "Spark",
-        "state": "STARTED",
-        "createdAt": STARTED,
-        "updatedAt": STARTED,
-    }
-    aws.emr_serverless.add_response("get_application", {"application": application}, {"applicationId": "00f1"})
+    aws.emr_serverless.add_response("get_application", application(release), {"applicationId": "00f1"})
     named = {"emr-serverless": {**NAMED["emr-serverless"], "conf": {"spark.jars": jars}}}
 
     said = engines_of(clients, named, ENV)["emr-serverless"].unfit(table)

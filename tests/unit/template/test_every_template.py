@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.template.reading import TEMPLATES, as_list, every_statement, of_type, refused
+from tests.unit.template.reading import ROOT, TEMPLATES, as_list, every_statement, of_type, refused
 
 MAIN = TEMPLATES["template.yaml"]
 CLUSTER = {"KafkaClusterArn": "arn:aws:kafka:eu-west-1:1:cluster/a/b"}
@@ -129,7 +129,7 @@ def test_no_arn_is_made_of_a_name_that_is_shortened(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_role_takes_the_organizations_boundary(name: str) -> None:
+def test_every_role_takes_the_organizations_boundary_and_name(name: str) -> None:
     template = TEMPLATES[name]
     roles = of_type(template, "AWS::IAM::Role")
     kinds = ("AWS::Serverless::Function", "AWS::Serverless::StateMachine")
@@ -139,6 +139,11 @@ def test_every_role_takes_the_organizations_boundary(name: str) -> None:
     for key, role in roles.items():
         boundary = ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]
         assert role["PermissionsBoundary"] == {"Fn::If": boundary}, key
+        own = {"Fn::Sub": f"${{RoleNamePrefix}}{key.removesuffix('Role')}"}
+        assert role["RoleName"] == {"Fn::If": ["HasRoleNamePrefix", own, {"Ref": "AWS::NoValue"}]}, key
+        assert len(key) <= 24, key  # IAM takes 64 characters, a prefix has up to 40
+    for key, body in (roles | of_type(template, "AWS::IAM::ManagedPolicy")).items():
+        assert body["Path"] == {"Ref": "RolePath"}, key
     assert bool(roles) == ("PermissionsBoundaryArn" in template["Parameters"]) == (name != "streams.yaml")
 
 
@@ -155,3 +160,35 @@ def test_buckets_and_queues_refuse_requests_without_tls(name: str) -> None:
             closed |= {place["Ref"] for place in policy.get("Queues", [policy.get("Bucket")])}
 
     assert places == closed
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_queue_has_dead_letters_or_says_that_it_holds_them(name: str) -> None:
+    """As Control Tower's CT.SQS.PR.1 wants it."""
+    for key, queue in of_type(TEMPLATES[name], "AWS::SQS::Queue").items():
+        allows = queue.get("RedriveAllowPolicy", {}).get("redrivePermission")
+        assert (allows == "allowAll") == ("DeadLetter" in key) == ("RedrivePolicy" not in queue), key
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_logs_take_the_stacks_key(name: str) -> None:
+    for key, group in of_type(TEMPLATES[name], "AWS::Logs::LogGroup").items():
+        assert group["KmsKeyId"] == {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}, key
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_tables_can_be_restored_and_uploads_end(name: str) -> None:
+    for key, table in of_type(TEMPLATES[name], "AWS::DynamoDB::Table").items():
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}, key
+    for key, bucket in of_type(TEMPLATES[name], "AWS::S3::Bucket").items():
+        rules = bucket["LifecycleConfiguration"]["Rules"]
+        assert any("AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule for rule in rules), key
+
+
+def test_commands_acknowledge_named_roles() -> None:
+    """Which CloudFormation asks of a template that can name its roles, by ``RoleNamePrefix``."""
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("sam/*.toml"), *ROOT.glob("runtime/sparklet/app/*.py")]
+    found = [line for page in pages for line in page.read_text().splitlines() if "CAPABILITY_" in line]
+
+    roles = [line for line in found if "streams.yaml" not in line]
+    assert len(roles) > 5 and all("CAPABILITY_NAMED_IAM" in line for line in roles)
