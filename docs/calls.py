@@ -188,13 +188,22 @@ SENT = (  # by the service that a destination is of
     *(("sqs", "sqs:SendMessage"), ("sns", "sns:Publish"), ("lambda", "lambda:InvokeFunction")),
     ("events", "events:PutEvents"),
 )
+BUILD_NETWORK = (
+    use(
+        "ec2:CreateNetworkInterface ec2:DeleteNetworkInterface ec2:DescribeDhcpOptions ec2:DescribeNetworkInterfaces "
+        "ec2:DescribeSecurityGroups ec2:DescribeSubnets ec2:DescribeVpcs",
+        "*",
+        when="VpcId",
+    ),
+    use("ec2:CreateNetworkInterfacePermission", "{lent_interfaces}", ec2_AuthorizedService="codebuild.amazonaws.com"),
+)
 ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or managed policy)
     ("template.yaml", "WorkerRole"): (
         *(log("WorkerLogs"), use(POLLED, "{Queue}"), use("sqs.change_message_visibility", "{Queue}")),
         *(*SHARD, *ELSEWHERE, *NOTICES, READ_GLUE, *OWN_GLUE, NETWORK),
     ),
     ("template.yaml", "PlannerRole"): (
-        *(log("PlannerLogs"), *WHOLE_LEDGER, *PLANNED, READ_GLUE, *VERSIONS, SETTINGS_OF_WORKERS),
+        *(log("PlannerLogs"), *WHOLE_LEDGER, *PLANNED, READ_GLUE, *VERSIONS, SETTINGS_OF_WORKERS, NETWORK),
         use("sqs.send_message_batch", "{Queue}"),
         use("s3.get_object s3.put_object", f"{OWN}/runs/*"),
         use("s3.delete_objects", f"{OWN}/output/*"),
@@ -205,10 +214,10 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
     ("template.yaml", "DlqConsumerRole"): (
         *(log("DlqConsumerLogs"), use(POLLED, "{DeadLetterQueue}"), use("sqs.send_message_batch", "{Queue}")),
         use("dynamodb.get_item dynamodb.update_item", "{Ledger}"),
-        *(use("s3.put_object", f"{OWN}/dead-letters/*"), *NOTICES),
+        *(use("s3.put_object", f"{OWN}/dead-letters/*"), *NOTICES, NETWORK),
     ),
     ("template.yaml", "CheckerRole"): (
-        *(log("CheckerLogs"), *WHOLE_LEDGER, *PLANNED, *VERSIONS, *NOTICES, *ENGINES),
+        *(log("CheckerLogs"), *WHOLE_LEDGER, *PLANNED, *VERSIONS, *NOTICES, *ENGINES, NETWORK),
         use("sqs.send_message_batch", "{Queue}"),
         use("s3.get_object s3.put_object s3.delete_objects", f"{OWN}/runs/*"),
         use("s3.delete_objects", f"{OWN}/output/*"),
@@ -217,6 +226,7 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
     ),
     ("template.yaml", "StepRole"): (
         *(log("StepLogs"), *WHOLE_LEDGER, *VERSIONS, *NOTICES, replace(SETTINGS_OF_WORKERS, when="engines")),
+        NETWORK,
         use("sqs.send_message_batch", "{Queue}"),
         use("s3.get_object s3.put_object s3.delete_objects", f"{OWN}/runs/*"),
         use("s3.put_object", f"{OWN}/executions/*"),
@@ -254,9 +264,11 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
     ),
     ("functions.yaml", "WorkerRole"): (
         *(log("WorkerLogs"), use("sqs:SendMessage", "{DeadLetters}"), use("secrets.get_secret_value", "{Secret}")),
-        *(CALLS_OF_FUNCTIONS, use("s3.get_object s3.put_object", "{contents}/functions/*")),
+        *(CALLS_OF_FUNCTIONS, use("s3.get_object s3.put_object", "{contents}/functions/*"), NETWORK),
     ),
-    ("functions.yaml", "FailuresRole"): (log("FailuresLogs"), use(POLLED, "{DeadLetters}"), CALLS_OF_FUNCTIONS),
+    ("functions.yaml", "FailuresRole"): (
+        *(log("FailuresLogs"), use(POLLED, "{DeadLetters}"), CALLS_OF_FUNCTIONS, NETWORK),
+    ),
     ("functions.yaml", "CallerPolicy"): (
         use("cloudformation.describe_stacks", "{functions_stack}"),
         use("functions.invoke", *(f"{{{each}WorkerFunctionAliaslive}}" for each in ("Small", "Medium", "Large"))),
@@ -313,6 +325,7 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
         use("ecr:BatchGetImage ecr:GetDownloadUrlForLayer", "{registry}base", when="BaseImage"),
         use("s3:GetObject s3:GetObjectVersion", "{source}"),
         use("s3:GetBucketLocation", "{SourceBucket}"),
+        *BUILD_NETWORK,
     ),
     ("image-builder.yaml", "StartRole"): (use("codebuild:StartBuild", "{Build}"),),
 }

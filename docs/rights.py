@@ -1,6 +1,7 @@
 """Who may do what: a caller's rights in ``docs/guide/deploy.md``, all roles' in ``docs/reference/rights.md``.
 
-``python -m docs.rights docs/guide/deploy.md`` writes both.
+Also in the guide: the endpoints that functions need in a VPC. ``python -m docs.rights docs/guide/deploy.md`` writes
+all of it.
 
 What is called of AWS stands in the code; here stands what a caller needs a call for and on what it is authorized, in
 ``docs.calls`` what is called with each role. ``unknown`` names each call that stands in neither, or is gone.
@@ -18,7 +19,7 @@ from typing import Any
 import botocore.session
 from botocore import xform_name
 
-from docs.calls import ROLES, actions_of
+from docs.calls import PREFIXES, ROLES, Use, actions_of
 from sparklet.aws.clients import SERVICES
 from sparklet.local.local_template import parse_template
 
@@ -32,6 +33,15 @@ HEAD = """# What each role may do
 Every role of every template, statement by statement. Names are those of parameters and resources; a statement with a
 name under "if" is there if that condition of the template holds. A caller's rights: [deploy](../guide/deploy.md).
 """
+ENDPOINTS, ENDPOINTS_END = "<!-- endpoints: written by docs.rights -->", "<!-- endpoints: end -->"
+BUILD = ("image-builder.yaml", "BuildRole")  # CodeBuild's; what it does with its role is done in the VPC
+OF_SERVICES = {"ecr": ("ecr.api", "ecr.dkr")}  # endpoints, where they are not called as in IAM
+GIVEN_BY = {  # where docs.calls does not name the parameter itself
+    "LargeWorkerFunctionAliaslive": "LargeFunction",
+    "engines": "an engine",
+    "fargate_task": "FargateTaskDefinition",
+    "platforms": "an engine",
+}
 BEGIN, END = "<!-- rights: written by docs.rights -->", "<!-- rights: end -->"
 LEDGER, BUCKET = "`LedgerTable`", "the bucket `BucketName`"
 
@@ -260,12 +270,70 @@ def table() -> str:
     return f"{BEGIN}\n\n| for | actions | on |\n|---|---|---|\n{rows}\n\n{END}"
 
 
+def functions_of() -> dict[tuple[str, str], list[str]]:
+    """By template and role, the functions that run with it, and the image's build."""
+    found: dict[tuple[str, str], list[str]] = {BUILD: ["CodeBuild, for the image"]}
+    for path in sorted(SAM.glob("*.yaml"), reverse=True):
+        for name, body in parse_template(path.read_text(encoding="utf-8"))["Resources"].items():
+            if body["Type"] == "AWS::Serverless::Function":
+                found.setdefault((path.name, body["Properties"]["Role"]["Fn::GetAtt"][0]), []).append(name)
+    return found
+
+
+def endpoints(place: tuple[str, str]) -> dict[str, list[str]]:
+    """The endpoints that a role's own calls need, and with which parameters; none: always.
+
+    What AWS does with the role (reads the queue, writes the log) needs none.
+    """
+    found: dict[str, list[str]] = {}
+    for each in ROLES[place]:
+        calls = [call.replace(":", ".") for call in each.calls if "." in call or place == BUILD]
+        services = dict.fromkeys(PREFIXES.get(name, name) for name in (call.partition(".")[0] for call in calls))
+        for service in services:
+            for name in OF_SERVICES.get(service, (service,)):
+                found.setdefault(name, []).extend(_given_by(each))
+    found.pop("ec2", None)  # CodeBuild's own, before there is an interface
+    return {name: [] if "" in given else list(dict.fromkeys(given)) for name, given in sorted(found.items())}
+
+
+def _given_by(of: Use) -> Iterator[str]:
+    """The parameters without which calls are not made; empty for calls that are made anyway."""
+    for pattern in of.on:
+        names = [of.when.partition("=")[0]] if of.when else re.findall(r"\{(\w+)\}", pattern)
+        yield next((GIVEN_BY.get(name, name) for name in names if name in GIVEN_BY or name in _optional()), "")
+
+
+@cache
+def _optional() -> frozenset[str]:
+    """The parameters of all templates that are empty unless they are given."""
+    templates = [parse_template(path.read_text(encoding="utf-8")) for path in SAM.glob("*.yaml")]
+    return frozenset(name for each in templates for name, of in each["Parameters"].items() if of.get("Default") == "")
+
+
+def endpoint_table() -> str:
+    """The table of endpoints, between its marks."""
+    rows = []
+    for place, names in functions_of().items():
+        found = endpoints(place)
+        always = ", ".join(f"`{name}`" for name, given in found.items() if not given)
+        further = "; ".join(
+            f"`{name}`: {', '.join(each if ' ' in each else f'`{each}`' for each in given)}"
+            for name, given in found.items()
+            if given
+        )
+        rows.append(f"| {', '.join(names)} ({place[0]}) | {always} | {further} |")
+    head = "| function | endpoints | with these parameters |\n|---|---|---|\n"
+    return f"{ENDPOINTS}\n\n{head}" + "\n".join(rows) + f"\n\n{ENDPOINTS_END}"
+
+
 def main(path: Path) -> None:
-    """Write the table into the page, and the reference."""
+    """Write the tables into the page, and the reference."""
     text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
     PAGE.write_text(page(), encoding="utf-8")
-    path.write_text(before + table() + rest.partition(END)[2], encoding="utf-8")
+    for begin, made, end in ((BEGIN, table(), END), (ENDPOINTS, endpoint_table(), ENDPOINTS_END)):
+        before, _, rest = text.partition(begin)
+        text = before + made + rest.partition(end)[2]
+    path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ DESTINATIONS = {  # each service once for either
 JOB = {"Script": "s3://bucket/scripts/job.py", "Output": "s3://bucket/output/{run_id}/"}
 SCHEDULED = {**JOB, "ScheduleExpression": "rate(1 day)", "Inputs": "s3://bucket/input/"}
 OF_OBJECTS = {**JOB, "SourceBucket": "arrivals", "SourcePrefix": "in/"}
+NETWORK = {"SubnetIds": "subnet-1", "SecurityGroupIds": "sg-1"}
 IMAGE = {"ImageUri": TASKS["ImageUri"]}
 
 
@@ -66,7 +67,7 @@ SETTINGS: dict[str, Setting] = {
     "inputs by a role": _main(InputRoleArns=ROLE),
     "notices": _main(**NOTICES),
     "notices under a key": _main(**NOTICES, NoticeTopicKeyArn=TOPIC_KEY),
-    "a network": _main(SubnetIds="subnet-1", SecurityGroupIds="sg-1"),
+    "a network": _main(**NETWORK),
     "Iceberg's tables in Glue": _main(**DATA, **LAKE, IcebergCatalogType="glue", IcebergWarehouse="s3://clean/out"),
     "tables of Glue": _main(**DATA, ReadGlueDatabaseArns=f"arn:aws:glue:{OF_REGION}:database/sales"),
     "the large function": _main(LargeFunction="yes"),
@@ -93,6 +94,7 @@ SETTINGS: dict[str, Setting] = {
     "Kafka by IAM": _main(FunctionTimeoutS="840") | {"streams.yaml": CLUSTER},
     "Kafka by a secret, with pollers": _main() | {"streams.yaml": {**CLUSTER, **SECRET, "KafkaPollers": "2"}},
     "functions": _main() | {"functions.yaml": IMAGE},
+    "functions in a network": _main() | {"functions.yaml": {**IMAGE, **NETWORK}},
     "functions with a key": _main(KmsKeyArn=STACK_KEY)
     | {"functions.yaml": {**IMAGE, "KmsKeyArn": STACK_KEY, "WriteEncryption": STACK_KEY}},
     "functions in what there is": _main(KmsKeyArn=STACK_KEY)
@@ -108,6 +110,8 @@ SETTINGS: dict[str, Setting] = {
     "a run for each object": _main() | {"schedule.yaml": OF_OBJECTS},
     "both, by maps": _main() | {"schedule.yaml": {**SCHEDULED, **OF_OBJECTS, "Machine": "map"}},
     "an image from GitHub": _main() | {"image-builder.yaml": {"GitHubUrl": "https://github.com/a/b.git"}},
+    "an image built in a network": _main()
+    | {"image-builder.yaml": {"GitHubUrl": "https://github.com/a/b.git", "VpcId": "vpc-1", **NETWORK}},
     "an image from a plain bucket": _main()
     | {"image-builder.yaml": {"SourceBucket": "sources", "BuildWhenDeployed": "false"}},
     "an image from a bucket": _main()

@@ -276,6 +276,7 @@ def _beside(stack: Stack) -> dict[str, Any]:
         "kafka_topic": by_iam and f"{by_iam.replace(':cluster/', ':topic/')}/{own('KafkaTopic')}",
         "kafka_group": by_iam and f"{by_iam.replace(':cluster/', ':group/')}/sparklet-streams",
         "gives_up": "yes" if gives_up else "",
+        "lent_interfaces": own("VpcId") and _arn("ec2", "network-interface/*"),
     }
 
 

@@ -30,7 +30,6 @@ WORLDS: dict[str, World] = {}
 OF_OWN_CODE = {"lambda:sourcefunctionarn": f"arn:aws:lambda:{OF_REGION}:function:WorkerFunction"}
 # What a script, which has its worker's role, must be refused: setting, action, resource, keys.
 NEVER: tuple[tuple[str, str, str, dict[str, str]], ...] = (
-    ("a network", "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE),
     ("Kafka by IAM", "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE),
     (
         "the defaults",
@@ -75,6 +74,32 @@ def test_a_setting_grants_nothing_that_is_not_called(setting: str) -> None:
 @pytest.mark.parametrize(("setting", "action", "resource", "keys"), NEVER)
 def test_a_script_is_refused(setting: str, action: str, resource: str, keys: dict[str, str]) -> None:
     assert not allowed(Call("WorkerRole", action, resource, keys), world(setting).statements[MAIN, "WorkerRole"])
+
+
+IN_NETWORKS = {"a network": MAIN, "functions in a network": "functions.yaml"}
+
+
+@pytest.mark.parametrize(("setting", "template"), IN_NETWORKS.items())
+def test_functions_join_the_network_and_their_code_does_not(setting: str, template: str) -> None:
+    there = world(setting)
+    of_functions = {
+        each["Role"].rpartition("/")[2]: each.get("VpcConfig")
+        for each in there.stacks[template].resources.values()
+        if each["Type"] == "AWS::Lambda::Function"
+    }
+
+    assert len(of_functions) == (5 if template == MAIN else 2)
+    for role, network in of_functions.items():
+        assert network == {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}, role
+        statements = there.statements[template, role]
+        assert allowed(Call(role, "ec2:DeleteNetworkInterface", "*"), statements)
+        assert not allowed(Call(role, "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE), statements)
+
+
+def test_builds_are_in_their_network() -> None:
+    project = world("an image built in a network").stacks["image-builder.yaml"].resources["Build"]
+
+    assert project["VpcConfig"] == {"VpcId": "vpc-1", "Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 
 
 def test_every_role_has_calls_and_every_call_is_made() -> None:

@@ -1,7 +1,12 @@
 """What docker/Dockerfile promises whoever builds it, read without building."""
 
 import re
+from itertools import pairwise
 from pathlib import Path
+
+import pytest
+
+from docker import build
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
@@ -34,3 +39,25 @@ def test_no_file_of_the_image_has_the_modes_of_a_checkout() -> None:
     assert len(taken) == 4
     assert all(path.startswith(tuple(own[made_readable].split()[4:])) for path in taken)
     assert not any(line.startswith("COPY ") for line in own[made_readable:])
+
+
+def test_a_build_gets_this_machines_proxies_and_mirrors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mirrors = {"SPARKLET_MAVEN_MIRROR": "https://maven.example/", "PIP_INDEX_URL": "https://pypi.example/simple"}
+    given = {**mirrors, "https_proxy": "http://proxy.example:3128", "NO_PROXY": ".corp.example"}
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (given | {"SPARKLET_CACHE_DIR": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    asked, commands = build.parse([]), list[tuple[object, ...]]()
+    asked.frameworks = "delta"
+    monkeypatch.setattr(build.Engine, "stream", lambda self, what, log, show, *command: commands.append(command))
+
+    build.build(build.Engine(tmp_path), build.Clock(), asked, "base@sha256:ab", "")
+
+    [command] = commands
+    words = dict(str(value).split("=", 1) for option, value in pairwise(command) if option == "--build-arg")
+    assert words.items() >= mirrors.items() and words["BASE_IMAGE"] == "base@sha256:ab"
+    assert words["HTTPS_PROXY"] == words["https_proxy"] == given["https_proxy"]
+    assert words["NO_PROXY"] == words["no_proxy"] == ".corp.example" and "HTTP_PROXY" not in words
+    declared = set(re.findall(r"^ARG (\w+)=", DOCKERFILE.read_text(), re.MULTILINE))
+    assert mirrors.keys() <= declared  # proxies need no line

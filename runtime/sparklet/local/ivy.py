@@ -148,6 +148,9 @@ def proxy_options(proxies: dict[str, str]) -> list[str]:
         proxy = urlsplit(proxies.get(scheme, ""))
         if proxy.hostname:
             options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port or 80}"]
+    around = [host.strip() for host in proxies.get("no", "").split(",") if host.strip()]
+    if options and around:
+        options += [f"-Dhttp.nonProxyHosts={'|'.join(f'*{host}' if host[0] == '.' else host for host in around)}"]
     return options
 
 

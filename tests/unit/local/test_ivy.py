@@ -85,4 +85,12 @@ def test_the_true_cause_is_reported(log: str, cause: str) -> None:
 def test_proxies_are_passed_in_javas_form() -> None:
     options = proxy_options({"https": "http://proxy.example:3128", "no": "localhost"})
 
-    assert options == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
+    assert options[:2] == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
+    assert options[2:] == ["-Dhttp.nonProxyHosts=localhost"]  # which Java takes for both schemes
+
+
+def test_hosts_without_a_proxy_are_passed_in_javas_form() -> None:
+    options = proxy_options({"https": "http://proxy.example:3128", "no": "localhost, .corp.example,10.0.0.7"})
+
+    assert options[-1] == "-Dhttp.nonProxyHosts=localhost|*.corp.example|10.0.0.7"
+    assert proxy_options({"no": "localhost"}) == []

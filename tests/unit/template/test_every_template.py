@@ -187,7 +187,7 @@ def test_tables_can_be_restored_and_uploads_end(name: str) -> None:
 
 def test_commands_acknowledge_named_roles() -> None:
     """Which CloudFormation asks of a template that can name its roles, by ``RoleNamePrefix``."""
-    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("sam/*.toml"), *ROOT.glob("runtime/sparklet/app/*.py")]
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("sam/*.toml"), *ROOT.glob("runtime/**/*.py")]
     found = [line for page in pages for line in page.read_text().splitlines() if "CAPABILITY_" in line]
 
     roles = [line for line in found if "streams.yaml" not in line]

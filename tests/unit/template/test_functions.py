@@ -123,7 +123,7 @@ def test_a_parameter_that_changes_settings_publishes_a_version(file: str) -> Non
     for name, properties in functions(template).items():
         settings = {key: properties[key] for key in properties.keys() & {"MemorySize", "Timeout", "EphemeralStorage"}}
         settings["Environment"] = properties.get("Environment", {})
-        settings["Globals"] = template["Globals"]["Function"]["Environment"]
+        settings["Globals"] = [template["Globals"]["Function"][key] for key in ("Environment", "VpcConfig")]
         followed = _parameters(template, settings)
         described = _parameters(template, properties["VersionDescription"])
 

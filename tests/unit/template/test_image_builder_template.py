@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "ARCHITECTURE": "arm64",
     "PLATFORM": "linux/arm64",
     "IMMUTABLE": "true",
+    **dict.fromkeys(("HTTPS_PROXY", "NO_PROXY", "SPARKLET_MAVEN_MIRROR", "PIP_INDEX_URL"), ""),
     "CODEBUILD_BUILD_NUMBER": "7",
     "CODEBUILD_BUILD_SUCCEEDING": "1",
 }
@@ -95,7 +96,9 @@ def test_one_image_without_attestations_is_pushed_and_announced(bench: Bench) ->
 
 
 def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
-    chosen = {"EXTRAS": "avro,kafka", "BASE_IMAGE": "mine/base:1", "EXTRA_COORDINATES": "a:b:1,c:d:2"}
+    chosen = {"EXTRAS": "avro,kafka", "BASE_IMAGE": "mine/base@sha256:ab", "EXTRA_COORDINATES": "a:b:1,c:d:2"}
+    chosen |= {"SPARKLET_MAVEN_MIRROR": "https://maven.example/", "PIP_INDEX_URL": "https://pypi.example/simple"}
+    assert VARIABLES.keys() == ENVIRONMENT.keys() - {"CODEBUILD_BUILD_NUMBER", "CODEBUILD_BUILD_SUCCEEDING"}
 
     code, calls, said = bench.run("build", **chosen)
 
@@ -103,6 +106,17 @@ def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
     assert build_args(calls) == {"STACK": "spark-3.5", "FRAMEWORKS": "delta,iceberg", **chosen}
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert [name for name in build_args(calls) if f"ARG {name}=" not in dockerfile] == []
+
+
+def test_a_proxy_reaches_whatever_the_build_runs(bench: Bench) -> None:
+    """Docker knows these arguments without a line in the Dockerfile, and keeps them out of the image."""
+    proxy, around = "http://proxy.example:3128", ".amazonaws.com"
+
+    _, calls, _ = bench.run("build", HTTPS_PROXY=proxy, NO_PROXY=around)
+
+    given = build_args(calls)
+    assert [given[name] for name in ("HTTPS_PROXY", "https_proxy", "http_proxy")] == [proxy] * 3
+    assert given["NO_PROXY"] == given["no_proxy"] == around
 
 
 def test_without_a_base_parameter_the_default_is_used(bench: Bench) -> None:
@@ -171,7 +185,8 @@ def test_images_are_scanned_expire_and_outlive_the_stack() -> None:
 
 
 def test_the_builder_may_push_to_its_own_repository_only() -> None:
-    (policy,) = properties(TEMPLATE, "BuildRole")["Policies"]
+    policy, network = properties(TEMPLATE, "BuildRole")["Policies"]
+    assert network["Fn::If"][0] == "HasVpc"
     statements = policy["PolicyDocument"]["Statement"]
     [pushes_to] = [s["Resource"]["Fn::If"] for s in statements if "ecr:PutImage" in s.get("Action", ())]
 

@@ -16,7 +16,7 @@ def test_it_is_the_worker_with_all_that_lambda_has() -> None:
     worker, large = (functions(MAIN)[name] for name in ("WorkerFunction", LARGE))
     own = variables(LARGE)
 
-    for same in ("ImageUri", "ImageConfig", "Role", "VpcConfig", "LoggingConfig"):
+    for same in ("ImageUri", "ImageConfig", "Role", "LoggingConfig"):
         assert large[same] == worker[same]
     assert MAIN["Resources"][LARGE]["Metadata"] == MAIN["Resources"]["WorkerFunction"]["Metadata"]
     assert (large["MemorySize"], large["EphemeralStorage"]["Size"], large["Timeout"]) == (LARGE_MB, 10_240, 900)

@@ -53,3 +53,28 @@ def test_a_call_that_is_taken_out_is_named(place: int, monkeypatch: pytest.Monke
 def test_the_guide_has_the_table_as_it_is_made() -> None:
     """Else: python -m docs.rights docs/guide/deploy.md."""
     assert rights.table() in GUIDE.read_text(encoding="utf-8")
+
+
+def test_the_guide_has_the_endpoints_as_they_are_made() -> None:
+    """Else: python -m docs.rights docs/guide/deploy.md."""
+    assert rights.endpoint_table() in GUIDE.read_text(encoding="utf-8")
+
+
+def test_endpoints_are_those_of_what_a_function_calls() -> None:
+    every = {
+        (name, body["Properties"]["Role"]["Fn::GetAtt"][0])
+        for name, template in TEMPLATES.items()
+        for body in template["Resources"].values()
+        if body["Type"] == "AWS::Serverless::Function"
+    }
+    assert rights.functions_of().keys() == every | {rights.BUILD}
+    assert rights.endpoints(("template.yaml", "DlqConsumerRole")) == {
+        "dynamodb": [],
+        "events": ["NoticeBusArn"],
+        "s3": [],
+        "sns": ["NoticeTopicArn"],
+        "sqs": [],
+    }
+    of_checker = rights.endpoints(("template.yaml", "CheckerRole"))
+    assert of_checker["lambda"] == ["an engine", "LargeFunction"] and of_checker["ecs"] == ["FargateTaskDefinition"]
+    assert rights.endpoints(rights.BUILD).keys() == {"ecr.api", "ecr.dkr", "logs", "s3"}
