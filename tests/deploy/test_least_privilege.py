@@ -37,6 +37,7 @@ UNSEEN = (
     (r"kms:.*", r"UseTheKey", "S3, SQS and DynamoDB use a key in the caller's name; the stand-in's do not"),
     (r"lambda:.*", r"ReadTheWorkersSettings", "the planner asks where a run names a table of Iceberg, or an engine"),
     (r"s3:(Get|Put)ObjectTagging", r"WriteOutputs", "S3 asks for these where what is copied has tags"),
+    (r"s3:PutObjectAcl", r"GiveToTheirOwner", "asked for where SparkConf names an ACL for another account's bucket"),
     (r"glue:.*", r"(Use|Read)Tables", "Glue authorizes on the table, too; the stand-in does not see which"),
 )
 
