@@ -113,8 +113,8 @@ def examine_image(uri: str) -> Finding:
         return Finding(f"image {uri}", True, "one manifest for one platform")
     return _wrong(
         f"image {uri}",
-        f"{kind} is a list of images, as Docker makes with an attestation, and Lambda refuses it",
-        "build it with docker build --provenance=false, and push it under another tag",
+        f"{kind} is a list of images, as BuildKit makes with an attestation, and Lambda refuses it",
+        "build it with docker build --provenance=false, or sam build without --use-buildkit; push it under another tag",
     )
 
 
