@@ -252,6 +252,7 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, to
     for name in ("apt", "jars", "wheels"):
         (cache / name).mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers", "--timestamp", "0"]
+    # buildah itself passes this machine's HTTPS_PROXY and NO_PROXY, and keeps them out of the image
     command += ["--format", "docker"]  # as Docker's API builds: layers are shared within one format only
     command += ["--security-opt", "seccomp=unconfined"]  # the archive's dump turns random addresses off
     command += ["--pull-never"] if base.startswith("localhost/") else []
@@ -268,7 +269,6 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, to
         ("VERSION", tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]),
         ("SPARKLET_MAVEN_MIRROR", os.environ.get("SPARKLET_MAVEN_MIRROR", "")),
         ("PIP_INDEX_URL", os.environ.get("PIP_INDEX_URL", "")),
-        *proxies(),
     ):
         if value or name in ("FRAMEWORKS", "EXTRAS"):  # the very arguments that SAM passes: it finds these layers then
             command += ["--build-arg", f"{name}={value}"]
@@ -278,13 +278,6 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, to
     command += ["-f", PROJECT / "docker" / "Dockerfile", "-t", asked.tag, PROJECT]
     with clock.step("build", f"build {asked.tag} on {base}"):
         engine.stream("the build", BUILD / "build.log", " STEP ", *command)
-
-
-def proxies() -> Iterator[tuple[str, str]]:
-    """This machine's proxies as builders know them without a line in the Dockerfile, in capital and small letters."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-        value = os.environ.get(name.lower()) or os.environ.get(name, "")
-        yield from ((name, value), (name.lower(), value))
 
 
 def train(engine: Engine, clock: Clock, asked: argparse.Namespace) -> None:

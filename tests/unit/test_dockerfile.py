@@ -41,12 +41,10 @@ def test_no_file_of_the_image_has_the_modes_of_a_checkout() -> None:
     assert not any(line.startswith("COPY ") for line in own[made_readable:])
 
 
-def test_a_build_gets_this_machines_proxies_and_mirrors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_build_gets_this_machines_mirrors_and_no_proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     mirrors = {"SPARKLET_MAVEN_MIRROR": "https://maven.example/", "PIP_INDEX_URL": "https://pypi.example/simple"}
-    given = {**mirrors, "https_proxy": "http://proxy.example:3128", "NO_PROXY": ".corp.example"}
-    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (given | {"SPARKLET_CACHE_DIR": str(tmp_path)}).items():
+    given = {**mirrors, "HTTPS_PROXY": "http://proxy.example:3128", "SPARKLET_CACHE_DIR": str(tmp_path)}
+    for name, value in given.items():
         monkeypatch.setenv(name, value)
     asked, commands = build.parse([]), list[tuple[object, ...]]()
     asked.frameworks = "delta"
@@ -57,7 +55,8 @@ def test_a_build_gets_this_machines_proxies_and_mirrors(monkeypatch: pytest.Monk
     [command] = commands
     words = dict(str(value).split("=", 1) for option, value in pairwise(command) if option == "--build-arg")
     assert words.items() >= mirrors.items() and words["BASE_IMAGE"] == "base@sha256:ab"
-    assert words["HTTPS_PROXY"] == words["https_proxy"] == given["https_proxy"]
-    assert words["NO_PROXY"] == words["no_proxy"] == ".corp.example" and "HTTP_PROXY" not in words
+    assert not any(
+        "proxy" in word.lower() for word in words
+    )  # buildah passes it; an argument's name stays in the image
     declared = set(re.findall(r"^ARG (\w+)=", DOCKERFILE.read_text(), re.MULTILINE))
-    assert mirrors.keys() <= declared  # proxies need no line
+    assert mirrors.keys() <= declared
