@@ -53,7 +53,8 @@ def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None)
 def checks_until(end_s: float, shards: int) -> int:
     """How often an execution looks at a run whose shards end evenly until ``end_s``."""
     now_s, count, least_s = 0.0, 1, MIN_OF_SMALL_S if shards <= SMALL_RUN_SHARDS else MIN_S
-    while now_s < min(end_s, RunOptions().time_limit_s):
+    end_s = min(end_s, RunOptions().time_limit_s)
+    while now_s < end_s:
         now_s, count = now_s + _wait_s(least_s, now_s, now_s, end_s - now_s), count + 1
     return count
 
