@@ -33,10 +33,13 @@ Start = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _options() -> list[str]:
-    """The lock-down of a Lambda function without its environment: 0.5 GB of /tmp, read-only, no capability."""
+    """The lock-down of a Lambda function without its environment: read-only, no capability.
+
+    ``/tmp`` is the image's own volume, as in a task of Fargate: its owner and mode are the image's.
+    """
     words = Conditions().options()
-    lambda_env = {n for n, word in enumerate(words) if word.startswith("AWS_LAMBDA_")}
-    return [word for n, word in enumerate(words) if n not in lambda_env and n + 1 not in lambda_env]
+    left_out = {n for n, word in enumerate(words) if word.startswith(("AWS_LAMBDA_", "/tmp:"))}
+    return [word for n, word in enumerate(words) if n not in left_out and n + 1 not in left_out]
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def start(image: BuiltImage, cell: Cell) -> Iterator[Start]:
 
     yield run
     for name in names:
-        podman(image, "rm", "--force", "--time", "0", name)
+        podman(image, "rm", "--force", "--volumes", "--time", "0", name)
 
 
 def _run_of(account: Account, script: Path, text: str) -> Run:

@@ -1,6 +1,7 @@
 """Shards beyond functions: what the checker may start, and that the two templates fit together."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from sparklet.settings import NAMES, engines
 from tests.unit.template.reading import (
     LARGE,
     MAIN,
+    ROOT,
     TEMPLATES,
     as_list,
     functions,
@@ -103,6 +105,17 @@ def test_only_the_checker_and_only_that_definition() -> None:
     assert hand["Resource"] == {"Fn::Split": [",", {"Ref": "FargateRoleArns"}]}
     for role in ("WorkerRole", "PlannerRole", "StepRole", "DlqConsumerRole"):
         assert not any(str(each["Action"]).startswith("ecs:") for each in statements(MAIN, role))
+
+
+def test_a_tasks_root_is_read_only_but_for_the_images_volume() -> None:
+    """ECS gives a volume the owner and mode that the image has where its Dockerfile says VOLUME, else root's."""
+    [container] = TASK["ContainerDefinitions"]
+    [volume] = re.findall(r"^VOLUME (\S+)$", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
+
+    assert container["ReadonlyRootFilesystem"] is True
+    [mount] = container["MountPoints"]
+    assert (mount["ContainerPath"], mount["ReadOnly"]) == (volume, False)
+    assert TASK["Volumes"] == [{"Name": mount["SourceVolume"]}]
 
 
 def test_tasks_of_two_stacks_have_two_names() -> None:
