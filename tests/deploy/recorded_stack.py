@@ -47,6 +47,8 @@ PARAMETERS = {
     "KmsKeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/11111111-2222-3333-4444-555555555555",
     "SubnetIds": "subnet-1",
     "SecurityGroupIds": "sg-1",
+    "RolePath": "/data/",
+    "RoleNamePrefix": "data-sparklet-",
     "IcebergCatalogType": "glue",
     "IcebergWarehouse": f"s3://{OUTSIDE}/out/lake",
     "GlueDatabaseArns": f"arn:aws:glue:{REGION}:{ACCOUNT}:database/lake",
