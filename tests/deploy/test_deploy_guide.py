@@ -12,7 +12,7 @@ GUIDE = ROOT / "docs" / "guide" / "deploy.md"
 FOREIGN = {
     *("AccessDeniedException", "BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem"),
     *("DeletionPolicy", "UpdateReplacePolicy", "RetainExceptOnCreate"),
-    *("StackResources", "ResourceType", "PhysicalResourceId"),
+    *("StackResources", "ResourceType", "PhysicalResourceId", "BucketOwnerFullControl"),
 }
 
 

@@ -18,7 +18,7 @@ INTERFACE = "AWS::CloudFormation::Interface"
 WITHOUT_RESOURCE = {
     *("ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"),
     *("ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"),
-    *(f"ec2:Describe{what}" for what in ("NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")),
+    *(f"ec2:Describe{what}" for what in ("DhcpOptions", "NetworkInterfaces", "SecurityGroups", "Subnets", "Vpcs")),
     "ecr:GetAuthorizationToken",
     *(f"logs:{what}LogDelivery" for what in ("Create", "Delete", "Get", "Update")),
     *("logs:ListLogDeliveries", "logs:DescribeLogGroups", "logs:DescribeResourcePolicies", "logs:PutResourcePolicy"),
