@@ -18,6 +18,7 @@ from botocore.awsrequest import AWSRequest
 from sparklet.local.local_template import load_template, localise, parse_template, to_json
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
+from tests.unit.template.reading import resolved
 
 ROOT = Path(__file__).resolve().parents[3]
 PROBES = Path(__file__).with_name("probes")
@@ -116,14 +117,17 @@ def _deploy(endpoint: str, folder: Path) -> Deployed:
     main = deploy("sparklet", to_json(template), parameters).outputs
     job = f"s3://{main['BucketName']}/scripts/job.py"
     client("s3").put_object(Bucket=main["BucketName"], Key="scripts/job.py", Body=JOB.encode())
-    api = deploy("sparklet-api", api_body(), API).outputs
+    api = deploy("sparklet-api", api_body(API), API).outputs
     key = client("apigateway").get_api_key(apiKey=api["ApiKeyId"], includeValue=True)["value"]
     return Deployed(endpoint, {**main, "job": job}, api, topic, heard, folder, key)
 
 
-def api_body() -> str:
-    """The API's template; the stand-in would compare text with numbers."""
+def api_body(parameters: Mapping[str, str]) -> str:
+    """The API's template; the stand-in would compare text with numbers, and splits no ARN in a condition."""
     template = parse_template((ROOT / "sam" / "api.yaml").read_text())
+    for name, body in template["Conditions"].items():
+        if "Fn::Split" in str(body):
+            template["Conditions"][name] = {"Fn::Equals": [resolved(body, template, parameters), True]}
     template["Resources"]["TaskMapping"]["Properties"]["ScalingConfig"]["MaximumConcurrency"] = 2
     return to_json(template)
 

@@ -140,7 +140,8 @@ def test_invocations_get_limits_and_destinations_when_set(deployed: Deployed) ->
         "OnFailureArn": heard,
     }
 
-    deploy("sparklet-api", api_body(), {**API, **wanted}, update=True)
+    given = {**API, **wanted}
+    deploy("sparklet-api", api_body(given), given, update=True)
 
     worker, alias = deployed.main["WorkerFunctionName"], deployed.main["WorkerAliasName"]
     config = client("lambda").get_function_event_invoke_config(FunctionName=worker, Qualifier=alias)
@@ -152,7 +153,8 @@ def test_invocations_get_limits_and_destinations_when_set(deployed: Deployed) ->
 
 
 def test_with_iam_only_signed_requests_pass(gateway: Any, deployed: Deployed) -> None:
-    deploy("sparklet-api", api_body(), {**API, "Access": "IAM"}, update=True)
+    given = {**API, "Access": "IAM"}
+    deploy("sparklet-api", api_body(given), given, update=True)
 
     assert deployed.request("PUT", "/tasks/signed", asking(deployed)).status == 403
     assert deployed.request("PUT", "/tasks/signed", asking(deployed), key=deployed.key).status == 403
