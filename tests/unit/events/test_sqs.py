@@ -7,6 +7,7 @@ import pytest
 
 from sparklet.errors import EventError
 from sparklet.events import Source, parse_event
+from sparklet.model import MAX_SENT_BYTES, InputObject, Shard, ShardRef
 from tests.unit.events.samples import eventbridge, s3, s3_test_event, sns_envelope, sqs
 
 DEEP = "[" * 10_000 + "]" * 10_000
@@ -72,3 +73,16 @@ def test_strange_attributes_count_as_none(name: str, odd: Any) -> None:
 def test_an_unreportable_message_stops_the_batch() -> None:
     with pytest.raises(EventError, match="has no messageId, so its failure could not be reported"):
         parse_event({"Records": [sqs("a", "1"), sqs("", "2")]})
+
+
+@pytest.mark.parametrize("name", ["a", '"', "\\", "é", "漢", "\n"])
+def test_the_longest_line_that_is_sent_is_a_shards(name: str) -> None:
+    """A line is ASCII, so within a message it is at most twice as long."""
+    objects = [InputObject(f"s3://bucket/{name * 20}/{number}.csv", 10, "e") for number in range(500)]
+    lines = (Shard(0, tuple(objects[:count])).to_line() for count in range(1, 500))
+    line = max((each for each in lines if len(each) <= MAX_SENT_BYTES), key=len)
+    ref = ShardRef("r" * 60, 10**8, 10**6, "part-00000-0123456789ab.jsonl", 10**12, len(line), line.decode())
+
+    (task,) = parse_event({"Records": [sqs("a", ref.to_body())]})
+
+    assert task.shard == ref
