@@ -300,6 +300,9 @@ def test_a_worker_is_stopped_with_time_to_give_back(aws: Recorded, engine: Calla
     for name, task_id in (("emr-serverless", "00job"), ("emr", "s-1"), ("glue", "jr_1")):
         engine(name).stop(task_id)
 
+    for service in (aws.emr_serverless, aws.emr, aws.glue):
+        service.assert_no_pending_responses()
+
 
 # --- what they lack ---
 
