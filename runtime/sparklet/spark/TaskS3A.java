@@ -82,6 +82,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Map parts = new HashMap(); // bucket/key -> ParquetPart
     private final Map fetched = new HashMap(); // bucket/key -> what the list has of the worker's copy
     private SmallInputs small; // from when the task opens an input
+    private String output = ""; // bucket/key of the attempt's own folder; "": it has none
     private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
@@ -100,6 +101,7 @@ public class TaskS3A extends S3AFileSystem {
 
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
+        output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
         java.io.File rule = new java.io.File(conf.get("sparklet.task", "/proc/none"), "misnamed");
         misnamed = rule.exists() ? Pattern.compile(Files.readString(rule.toPath()), Pattern.DOTALL) : null;
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
@@ -387,18 +389,13 @@ public class TaskS3A extends S3AFileSystem {
 
     /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output: true. */
     private boolean tell(String what, String key, String folder) throws IOException {
-        boolean isOutput = !output().isEmpty() && key.startsWith(output());
+        boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
         String address = isOutput ? "" : address(folder);
         if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
             mark(getConf(), mark, address);
         }
         return isOutput;
-    }
-
-    /** The attempt's own folder, as bucket/key; "" if it has none. */
-    private String output() {
-        return getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
     }
 
     /** The address that a script has given for a folder; of partitions that replace others one by one, each one's. */
@@ -463,7 +460,7 @@ public class TaskS3A extends S3AFileSystem {
     S3AFileStatus innerGetFileStatus(Path path, boolean needsToBeEmpty, Set probes) throws IOException {
         String key = key(super.makeQualified(path));
         Long bytes = sizes == null ? null : (Long) sizes.get(key);
-        if (key.equals(output()) && probes.containsAll(StatusProbeEnum.LIST_ONLY)) {
+        if (key.equals(output) && probes.containsAll(StatusProbeEnum.LIST_ONLY)) {
             probes = StatusProbeEnum.LIST_ONLY;
         }
         if (OPEN.equals(bytes)) {
