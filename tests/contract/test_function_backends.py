@@ -2,6 +2,7 @@
 
 import os
 import queue
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -148,6 +149,16 @@ def test_a_close_ends_what_is_under_way(tmp_path: Path) -> None:
     end = hanging.end()
     assert isinstance(end, RemoteTaskError) and end.reason == "killed"
     assert "SIGKILL" in str(end)
+
+
+def test_a_close_leaves_no_thread_of_a_pool() -> None:
+    backend, before = Processes(2), {*threading.enumerate()}
+    assert begin(backend, called.double, 1).value() == 2
+    (thread,) = [each for each in {*threading.enumerate()} - before if "ExecutorManager" in type(each).__name__]
+
+    backend.close()
+
+    assert not thread.is_alive()
 
 
 def test_nothing_starts_after_a_close(backend: Backend) -> None:

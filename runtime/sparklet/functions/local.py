@@ -96,9 +96,13 @@ class Processes(Threads):
     def close(self) -> None:
         """Kill all processes."""
         self.closed = True
-        for process in list(self._processes):
+        processes = list(self._processes)
+        for process in processes:
             process.end()
         super().close()
+        for process in processes:  # else the interpreter's end wakes its pool's thread while that closes its pipe
+            with contextlib.suppress(RuntimeError):  # an executor is collected in that very thread
+                process.join()
 
     def _perform(self, call: Call) -> Any:
         process = self._process()
@@ -128,6 +132,7 @@ class _Process:
     def __init__(self, performer: Performer) -> None:
         self._pool = ProcessPoolExecutor(1, SPAWN, _begin, (performer,))
         self._process: BaseProcess | None = None
+        self._joining = threading.RLock()  # a pool cannot be shut down by two threads at a time
         self.ended = False
 
     def perform(self, call: Call, key: bytes) -> Any:
@@ -142,8 +147,8 @@ class _Process:
             reason, cause = "killed", str(error)
         self.end()
         facts = {}
+        self.join()
         if self._process:
-            self._pool.shutdown()  # waits for its thread, which waits for the process: then the exit code is known
             facts, code = {"pid": self._process.pid}, self._process.exitcode
             if reason == "killed" and code:
                 cause = (
@@ -168,6 +173,12 @@ class _Process:
             self._process.kill()  # which its pool notices
         else:
             self._pool.shutdown(wait=False)
+
+    def join(self) -> None:
+        """Wait for its pool's thread, which waits for the killed process: then the exit code is known."""
+        with self._joining:
+            if self._process:
+                self._pool.shutdown()
 
 
 _performer: Performer  # of a worker process
