@@ -73,7 +73,7 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "manifest": manifest,
         "manifest_file": on_disk(stack, manifest) if stack.state else None,
         "failures": [asdict(cause) for cause in summary.causes],
-        "drift": summary.drift or None,
+        "drift": summary.drift.text or None,
     }
 
 

@@ -21,7 +21,7 @@ from sparklet.errors import OrchestrationError
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import ExecutionStatus, Run, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import follow_up_id, own_task
-from sparklet.runs.drift import drift_of
+from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, follow_ups
 from sparklet.runs.summary import Summary
 
@@ -182,7 +182,7 @@ def view_run(
 ) -> RunView:
     """Read a run's view: one pass over its shards, of which ``each`` is told, and a few more reads."""
     found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s(), each)
-    found.summary.drift = drift_of(stack.at, run) if run.state.ended else ""
+    found.summary.drift = drift_of(stack.at, run) if run.state.ended else Drift()
     try:
         driver = driver_of(stack, run)
     except OrchestrationError:  # show the rest

@@ -184,8 +184,8 @@ def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> N
         facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
     for warning, shards in summary.warnings.items():
         facts.add_row("warning", Text(f"{count_text(shards, 'shard')}: {warning}", style="yellow"))
-    if summary.drift:
-        facts.add_row("drift", Text(summary.drift, style="yellow" if run.options.allow_drift else "red"))
+    if summary.drift.text:
+        facts.add_row("drift", Text(summary.drift.text, style="red" if summary.drift.fails else "yellow"))
     if run.table:
         facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
     if summary.has_output or not summary.state.ended:

@@ -31,7 +31,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
 from sparklet.runs.concurrency_cap import send_up_to_cap
-from sparklet.runs.drift import drift_of
+from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
 from sparklet.runs.manifest import RESULTS, has_manifest, write_manifests, write_results
@@ -256,7 +256,7 @@ def _driven(at: Deployment, follower: Run) -> Run:
 
 
 def _end(
-    at: Deployment, report: CheckReport, state: RunState, counted: Counts | None = None, drift: str | None = None
+    at: Deployment, report: CheckReport, state: RunState, counted: Counts | None = None, drift: Drift | None = None
 ) -> CheckReport:
     """Write the manifests, then end the run: after a crash in between, the next check writes them again.
 

@@ -5,9 +5,11 @@ shows whether any has two. Only then shards are read: a file may be that of an a
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import islice
+from typing import NamedTuple
 
 from sparklet.ledger.rules import cut
 from sparklet.model import SCHEMAS, Run, RunState, ShardState
@@ -19,8 +21,15 @@ MAX_SHOWN_BYTES = 1000  # of the difference
 MAX_COMPARED = 1000  # schemas of one reader; there are many where keys of JSON are missing here and there
 
 
-def drift_of(at: Deployment, run: Run) -> str:
-    """Two inputs or files of SUCCEEDED shards that should have the same columns and types, and the difference; or "".
+class Drift(NamedTuple):
+    """Two inputs or files of SUCCEEDED shards whose columns or types differ where one job has one schema; or ""."""
+
+    text: str = ""
+    fails: bool = False  # whether the run has FAILED by it
+
+
+def drift_of(at: Deployment, run: Run) -> Drift:
+    """The drift of a run, which fails it unless it allows drift, or its script reads two input folders apart.
 
     What one shard alone has with several schemas is not compared: so would one job. An incremental run is compared with
     the last one of its name, too.
@@ -34,8 +43,9 @@ def drift_of(at: Deployment, run: Run) -> str:
     for subject, found in _examples(at, before, several).items() if before and several else ():
         if examples.get(subject) and len(found) == 1:  # what differed in the earlier run itself was told there
             examples[subject] |= found
-    drifts = [_drift(at, found, {**files, **earlier}) for found in examples.values() if len(found) > 1]
-    return min((each for each in drifts if each[1]), default=(True, ""))[1]
+    drifts = [_drift(at, run, found, {**files, **earlier}) for found in examples.values() if len(found) > 1]
+    is_apart, _, text = min((each for each in drifts if each[2]), default=(True, False, ""))
+    return Drift(text, not (is_apart or run.options.allow_drift))
 
 
 def _files(at: Deployment, run: Run) -> dict[str, str]:
@@ -70,8 +80,8 @@ def _examples(at: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict
     return found
 
 
-def _drift(at: Deployment, examples: Mapping[str, str], files: Mapping[str, str]) -> tuple[bool, str]:
-    """Whether it is of files that were written, which inputs explain better, and the first difference, in words."""
+def _drift(at: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]) -> tuple[bool, bool, str]:
+    """Whether the script reads apart what differs, whether that was written, not read, and the difference in words."""
     known = defaultdict[str, dict[str, tuple[str, Schema]]](dict)  # by what must not differ, and how it is, the first
     for name, example in islice(examples.items(), MAX_COMPARED):
         schema = Schema(*json.loads(at.store.get(files[name])))
@@ -80,10 +90,23 @@ def _drift(at: Deployment, examples: Mapping[str, str], files: Mapping[str, str]
     for values in known.values():
         if differing := clash(values):
             (first, one), (second, other) = (values[each] for each in values if each in differing)
-            difference = cut(one.difference(other), MAX_SHOWN_BYTES)
-            what, job = "shards wrote different columns to one output", "writes one schema: give the run's"
-            if one.is_inferred:
-                what, job = "shards inferred different types from their inputs", "infers one: give a schema"
-            told = f"{what}: {first} and {second} ({difference}). One Spark job {job} (--schema), or --allow-drift"
-            return not one.is_inferred, told
-    return False, ""
+            told = f": {first} and {second} ({cut(one.difference(other), MAX_SHOWN_BYTES)}). One Spark job "
+            if not one.is_inferred:
+                told += "writes one schema: give the run's (--schema), or --allow-drift"
+                return False, True, f"shards wrote different columns to one output{told}"
+            if _reads_apart(at, run, first, second):
+                told += "that reads them together infers one (--schema); the script names them, so it need not"
+                return True, False, f"shards inferred different types from two input folders{told}"
+            told += "infers one: give a schema (--schema), or --allow-drift"
+            return False, False, f"shards inferred different types from their inputs{told}"
+    return False, False, ""
+
+
+def _reads_apart(at: Deployment, run: Run, first: str, second: str) -> bool:
+    """Whether inputs lie in two of the run's folders, and its script asks for these, or names both."""
+    folders = {next(filter(uri.startswith, run.inputs), "") for uri in (first, second)}
+    if len(folders) < 2 or "" in folders:
+        return False
+    source = at.store.get(run.scripts[-1].uri).decode(errors="replace")
+    names = (re.escape(folder.rstrip("/").rpartition("/")[2]) for folder in folders)
+    return "input_folders" in source or all(re.search(f"[\"'/]{name}[\"'/]", source) for name in names)

@@ -19,7 +19,7 @@ from sparklet.log import Log
 from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.planning.commit_files import kept_files
 from sparklet.ports.deployment import Deployment, scratch
-from sparklet.runs.drift import drift_of
+from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.follow_ups import NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, follow_ups
 from sparklet.runs.shard_table import VERSION, ShardTable
 from sparklet.runs.summary import Summary, statistics
@@ -85,7 +85,7 @@ def _answers(at: Deployment, run: Run) -> Iterator[bytes]:
         yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
 
 
-def write_manifests(at: Deployment, run: Run, state: RunState, drift: str | None = None) -> Summary:
+def write_manifests(at: Deployment, run: Run, state: RunState, drift: Drift | None = None) -> Summary:
     """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end.
 
     ``drift``: see ``drift_of``; None if that was not asked yet.
@@ -217,7 +217,7 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
             dict(zip(("Error", "Count", "ExampleShard", "ExampleCause"), astuple(cause), strict=True))
             for cause in summary.causes
         ],
-        **({"Drift": summary.drift} if summary.drift else {}),
+        **({"Drift": summary.drift.text} if summary.drift.text else {}),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sparklet.model import COUNTED, NOTHING, Counts, Run, RunOptions, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import is_nothing_new
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.drift import drift_of
+from sparklet.runs.drift import Drift, drift_of
 
 TOP_CAUSES = 10
 MAX_WARNINGS = 10
@@ -50,7 +50,7 @@ class Summary:
     task_s: float = 0.0  # time of all attempts that have ended, added up
     repeated_s: float = 0.0  # of these, the ones after which another one came
     all_causes: dict[str, Cause] = field(default_factory=dict)
-    drift: str = ""  # how shards that succeeded wrote different columns to one output; see runs.drift
+    drift: Drift = field(default_factory=Drift)  # how shards that succeeded differ, where one job has one schema
     in_engines: Counter[str] = field(default_factory=Counter)  # classes of failures there, in this generation
 
     @classmethod
@@ -152,7 +152,7 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
         "changed_s": summary.changed_s,
         "duration_s": round(summary.duration_s, 3),
         "task_s": round(summary.task_s, 3),
-        "drift": summary.drift or None,
+        "drift": summary.drift.text or None,
         "causes": [
             {"class": c.error_class, "count": c.count, "example_shard": c.example_shard, "message": c.example_message}
             for c in summary.causes
@@ -160,18 +160,18 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
     }
 
 
-def final_state(run: Run, counts: Counts, drift: str) -> RunState:
+def final_state(run: Run, counts: Counts, drift: Drift) -> RunState:
     """The final state of a run whose shards have all ended; CANCELLED if that was requested.
 
     As in Step Functions, every limit that is set must be kept; without a limit no failure is tolerated. A run without
     a shard has FAILED, since its input was gone when it was planned, unless earlier runs have done all of it. So has
-    one whose shards wrote different columns to one output, unless it allows that.
+    one whose shards drifted, unless it allows that.
     """
     if run.cancelled_s is not None:
         return RunState.CANCELLED
     if not counts.total:
         return RunState.SUCCEEDED if is_nothing_new(run.skipped) else RunState.FAILED
-    if drift and not run.options.allow_drift:
+    if drift.fails:
         return RunState.FAILED
     if not counts.failed:
         return RunState.SUCCEEDED

@@ -353,8 +353,8 @@ def guesses(draw: st.DrawFn) -> Guesses:
     return Guesses(kind, write, nested, apart, files, draw(st.sampled_from([1, 1, 2])))
 
 
-def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) -> tuple[str, Counter[str]]:
-    """In which words a run is loud, or "", and the rows that it writes."""
+def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) -> tuple[str, Counter[str], bool]:
+    """In which words a run is loud, or "", the rows that it writes, and whether it FAILED."""
     half = f"{ROOT}/{run_id.partition('-')[0]}"
     params = {"kind": folder.kind, "write": folder.write, "nested": folder.nested, "apart": folder.apart}
     output = f"s3://{BUCKET}/out/{run_id}/"
@@ -368,7 +368,7 @@ def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) 
     )
     function.deliver(*function.planned(request))
     if failed := next(function.ledger.shards.list(run_id, ShardState.FAILED), None):
-        return f"failed: {failed.error_message}", Counter()
+        return f"failed: {failed.error_message}", Counter(), True
     rows = Counter[str]()
     for info in function.store.list(output):
         body = function.store.get(info.uri)
@@ -376,7 +376,8 @@ def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) 
             rows.update(map(str, pq.read_table(io.BytesIO(body), partitioning=None).to_pylist()))
         else:
             rows.update(body.decode().splitlines())
-    return ended(function, run_id)[1], rows
+    state, drift = ended(function, run_id)
+    return drift, rows, state is RunState.FAILED
 
 
 FALSE: Counter[bool] = Counter()  # of folders whose rows are as one job's, those that are refused
@@ -401,15 +402,15 @@ def test_what_shards_guess_is_what_one_job_does(function: Function, folder: Gues
     run_id = f"g{uuid.uuid4().hex[:12]}"
     for number, body in enumerate(folder.bodies()):
         function.store.put(f"{ROOT}/{run_id}/{'ab'[number % 2]}/{number}.{folder.kind}", body)
-    loud, rows = guessed(function, folder, f"{run_id}-shards", folder.max_objects)
-    why, of_job = guessed(function, folder, f"{run_id}-job", 100)
+    loud, rows, is_refused = guessed(function, folder, f"{run_id}-shards", folder.max_objects)
+    why, of_job, _ = guessed(function, folder, f"{run_id}-job", 100)
     if why:
         return  # one job fails, too
     assert loud or rows == of_job, f"wrong: {rows} of {of_job}"
     assert not loud or run_id in loud, f"no file is named: {loud}"
     if rows == of_job:
-        FALSE[bool(loud)] += 1
-        if loud:
+        FALSE[is_refused] += 1
+        if is_refused:
             print("FALSE ALARM", folder, loud)
     else:
         COUNTS["drift"] += 1

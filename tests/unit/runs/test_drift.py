@@ -11,7 +11,7 @@ from sparklet.model import RunOptions, RunState, ShardResult, ShardState
 from sparklet.model.schemas import Schema
 from sparklet.runs.checker import check
 from sparklet.runs.manifest import write_manifests
-from tests.world import BROKEN, SOURCE, Do, World
+from tests.world import BROKEN, SCRIPT, SOURCE, Do, World
 
 INT, TEXT = Schema("", "parquet", {"v": "int"}), Schema("", "parquet", {"v": "string"})
 REJECTED = Schema("rejected", "parquet", {"why": "string"})
@@ -27,7 +27,7 @@ def wrote(world: World, *shards: tuple[Schema, ...], run_id: str = "run-1") -> D
         world.store.put(world.at.run_uri(run_id, schema.file), json.dumps(schema).encode())
 
     def file(schema: Schema, number: int) -> str:
-        return f"s3://in/{number}" if schema.is_inferred else f"{schema.subject}/part-0.parquet".lstrip("/")
+        return f"s3://in/{number}/x.json" if schema.is_inferred else f"{schema.subject}/part-0.parquet".lstrip("/")
 
     return lambda number: ShardResult(rows=1, schemas={each.name: file(each, number) for each in shards[number]})
 
@@ -52,7 +52,7 @@ def test_two_schemas_of_one_output_fail_the_run(world: World) -> None:
 
 def test_inputs_are_named_rather_than_files_written(world: World) -> None:
     assert end(world, (A_LONG, INT), (B_LONG, INT), (A_TEXT, TEXT)) is RunState.FAILED
-    assert "s3://in/0 and s3://in/2 (a is bigint and string)" in drift(world)
+    assert "s3://in/0/x.json and s3://in/2/x.json (a is bigint and string)" in drift(world)
 
 
 def test_an_incremental_run_is_compared_with_the_last(world: World) -> None:
@@ -75,6 +75,29 @@ def test_an_incremental_run_is_compared_with_the_last(world: World) -> None:
 def test_a_run_that_allows_drift_says_so_and_succeeds(world: World) -> None:
     assert end(world, (INT,), (TEXT,), allow_drift=True) is RunState.SUCCEEDED
     assert "v is int and string" in drift(world)
+
+
+@pytest.mark.parametrize(
+    ("script", "wrote_too", "state"),
+    [
+        (b"for folder in job.event['input_folders']: ...", INT, RunState.SUCCEEDED),
+        (b"[uri for uri in uris if '/0/' in uri]; read('s3://in/1/')", INT, RunState.SUCCEEDED),
+        (b"read(job.input_list()); print('/0/')", INT, RunState.FAILED),
+        (b"job.event['input_folders']", TEXT, RunState.FAILED),  # to one output
+    ],
+)
+def test_folders_that_are_read_apart_may_differ(
+    world: World, script: bytes, wrote_too: Schema, state: RunState
+) -> None:
+    world.store.put(SCRIPT, script)
+    for folder in "01":
+        world.store.put(f"s3://in/{folder}/x.json", b"{}")
+    world.plan(inputs=("s3://in/0/", "s3://in/1/"), options=RunOptions(max_objects=1))
+
+    report = world.work_and_check(wrote(world, (A_LONG, INT), (A_TEXT, wrote_too)))
+
+    assert report.run.state is state
+    assert "(v is int" in drift(world) if wrote_too is TEXT else "(a is bigint and string)" in drift(world)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +127,7 @@ def test_failed_shards_are_not_compared_until_redriven(world: World) -> None:
     report = world.work_and_check(lambda number: results(number) if number else BROKEN)
 
     assert report.run.state is RunState.SUCCEEDED_WITH_FAILURES
-    assert not write_manifests(world.at, report.run, report.run.state).drift
+    assert not write_manifests(world.at, report.run, report.run.state).drift.text
 
 
 def test_runs_without_drift_read_no_shard_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,7 +153,7 @@ def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
             screen.out.print(group_table(stack, group))
         for number, since in found.lost:
             screen.say(lost_text(number, since))
-        if drift := drift_of(stack.at, run) if run.state.ended else "":
+        if drift := drift_of(stack.at, run).text if run.state.ended else "":
             screen.say(drift)
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
