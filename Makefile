@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test test-all beyond-test nightly pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv certify clean
+.PHONY: help venv demo test test-all beyond-test nightly pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv checkov-venv certify clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -66,7 +66,7 @@ test-image: deploy-venv ## The built image under Lambda's conditions (make image
 
 # Two at a time, in the order of their names: one file builds with SAM, meanwhile the other leads every function through
 # its calls.
-validate: deploy-venv ## The templates: rules, sam validate, policies, sam build, cdk synth (REQUIRE_IMAGE=1: skip nothing)
+validate: deploy-venv checkov-venv ## The templates: rules, sam validate, checkov, policies, sam build, cdk synth (REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m validate tests/deploy $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates, what tests wait for: the same as CI
@@ -142,6 +142,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/docs.lock requirements/docs.in pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/reader.lock requirements/reader.in
 	@$(LOCK) $(LOCK_ARGS) -o requirements/native.lock requirements/native.in
+	@$(LOCK) $(LOCK_ARGS) -o requirements/checkov.lock requirements/checkov.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
 
 lock-stacks: venv ## Fetch what docker/stacks names and note its hashes there (ARGS=docker/stacks/x.toml: one of them)
@@ -185,6 +186,10 @@ reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg a
 native-venv: venv ## Build .venv-native: Sail, whose Spark Connect server `certify --against native` tries
 	@[ -x .venv-native/bin/python ] || "$(PYTHON)" -m venv .venv-native
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-native/bin/python --require-hashes requirements/native.lock
+
+checkov-venv: venv ## Build .venv-checkov: what AWS's and others' baselines ask of templates
+	@[ -x .venv-checkov/bin/python ] || "$(PYTHON)" -m venv .venv-checkov
+	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-checkov/bin/python --require-hashes requirements/checkov.lock
 
 certify: venv ## The example scripts on Spark 3.5 and 4.1, compared (after make venv STACK=spark-4.1)
 	@$(RUN) -m benchmarks.certify $(ARGS)
