@@ -38,7 +38,7 @@ FILES = 20  # of a shard, where each has its own fate; with --isolate up to MOST
 MOST_BAD, MALFORMED = 2, "x,not a number\n"
 CHECK_S, POLL_S = 2.0, 1.0
 QUIET_S = 2.5  # after the last write
-PATIENCE_S, PLAIN_S, SHARD_S = 1200.0, 300.0, 5.0  # for a run's end, the baseline's, and for each of its shards
+PATIENCE_S, SHARD_S = 1200.0, 5.0  # for a run's end, and for each of its shards
 MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
 MAX_LATER_S = 6.0  # until a message is delivered again
 ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
@@ -95,8 +95,7 @@ class Trial:
         self._enter(self.plan.name)
         poller = threading.Thread(target=self._poll, daemon=True)
         poller.start()
-        patience_s = PATIENCE_S if self.plan.way != "plain" else PLAIN_S
-        state = self._watch(started_s + patience_s + SHARD_S * self.plan.shards)
+        state = self._watch(started_s + PATIENCE_S + SHARD_S * self.plan.shards)
         self._ended.set()
         poller.join()
         self._settle()

@@ -115,7 +115,7 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
             read += (path for path, _ in wanted_files(Path(given), request.options) if replaces)
     for name, given in request.files.items():
         if not Path(given).is_file():
-            raise PlanError(f"--file {name}={given}: there is no such file (you are in {Path.cwd()})")
+            raise PlanError(f"--param-file {name}={given}: there is no such file (you are in {Path.cwd()})")
     if replaces:
         refuse_replaced_input(read, request)
     if request.output_uri and "://" not in request.output_uri:
@@ -175,6 +175,9 @@ def begin(
         if by_machine:
             mode = chosen_mode(stack, request, dispatch_mode, packed, reporter)
             request = replace(request, dispatch=mode.dispatch)
+        named = (*request.inputs, *(each.source for each in request.lists), request.output_uri, request.script)
+        if stack.state and (there := next((each for each in named if each.startswith("s3")), "")):
+            reporter.say(f"{there} is in the local stack's own S3; for AWS name a deployed stack: --stack NAME")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
             known = stack.at.known_run(request.run_id)

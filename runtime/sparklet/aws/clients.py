@@ -79,8 +79,8 @@ class AwsClients:
     """The clients of one process: each made at its first use, then shared by all threads.
 
     ``threads`` call at one time, and each client keeps as many connections. ``attempts``: how often a call is tried in
-    all, with botocore's ``standard`` back-off. ``role_arn``: a role whose credentials all clients but STS use; assumed
-    at the first call, and again before they expire.
+    all, with botocore's ``standard`` back-off, and waits ``least_wait_s`` at least for an answer. ``role_arn``: a role
+    whose credentials all clients but STS use; assumed at the first call, and again before they expire.
     """
 
     s3: "S3Client"
@@ -99,11 +99,13 @@ class AwsClients:
         region: str | None = None,
         attempts: int = 4,
         role_arn: str = "",
+        least_wait_s: float = 0.0,
     ) -> None:
         self.threads = threads
         self._endpoint_url = endpoint_url
         self._region = region
         self._attempts = attempts
+        self._least_wait_s = least_wait_s
         self._role_arn = role_arn
         self.external_id = os.environ.get("SPARKLET_EXTERNAL_ID", "")
         self.write_encryption = write_encryption()
@@ -124,7 +126,7 @@ class AwsClients:
 
     def with_role(self, role_arn: str) -> "AwsClients":
         """Clients of the same services that use another role's credentials."""
-        where = {"endpoint_url": self._endpoint_url, "region": self._region}
+        where: Any = {"endpoint_url": self._endpoint_url, "region": self._region, "least_wait_s": self._least_wait_s}
         theirs = AwsClients(self.threads, **where, attempts=self._attempts, role_arn=role_arn)
         theirs.external_id = self.external_id
         return theirs
@@ -190,6 +192,7 @@ class AwsClients:
         retries: Any = {"mode": "standard", "total_max_attempts": min(max_attempts, self._attempts)}
         timeouts = {"connect_timeout": CONNECT_TIMEOUT_S, "read_timeout": READ_TIMEOUT_S}
         options = {**timeouts, "max_pool_connections": self.threads, **config}
+        options["read_timeout"] = max(options["read_timeout"], self._least_wait_s)
         return {"endpoint_url": self._endpoint_url, "config": Config(retries=retries, **options)}
 
 

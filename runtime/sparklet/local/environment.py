@@ -18,6 +18,7 @@ from sparklet.local.state import ACCOUNT, StateDir
 from sparklet.local.worker_process import LOG_DIR_VARIABLE
 
 REGION = "us-east-1"
+LEAST_WAIT_S = 120.0  # for an answer of the stand-in, which has the machine to share with the workers
 TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - its name
 HEALTH_PATH = "/_ministack/health"  # its port is open from the start: a first request waits for the answer
 SAVE_PATH = "/_sparklet/save"  # write the whole state to disk, now

@@ -23,7 +23,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
-from sparklet.local.environment import HEALTH_PATH, PROCESSING_PATH, REGION, SAVE_PATH, ask
+from sparklet.local.environment import HEALTH_PATH, LEAST_WAIT_S, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.lock import POLL_S, Lock
 from sparklet.local.process_engine import ProcessRunner
@@ -70,7 +70,7 @@ class Host:
         """Start, deploy, publish, wait for the end; LocalStackError if that fails, or the emulator ends by itself."""
         try:
             endpoint_url, token = self._start(request["worker_env"])
-            clients = AwsClients(endpoint_url=endpoint_url, region=REGION, attempts=1)
+            clients = AwsClients(endpoint_url=endpoint_url, region=REGION, attempts=1, least_wait_s=LEAST_WAIT_S)
             deployed = self._deploy(clients, request)
             ask(endpoint_url, token, SAVE_PATH, SAVED_WITHIN_S)
             if request["processing"]:

@@ -37,7 +37,7 @@ from sparklet.local.attach import (
     why_it_ended,
 )
 from sparklet.local.deploy import Deployed
-from sparklet.local.environment import PROCESSING_PATH, REGION, ask
+from sparklet.local.environment import LEAST_WAIT_S, PROCESSING_PATH, REGION, ask
 from sparklet.local.lock import POLL_S, Lock
 from sparklet.local.process_engine import PROCESS, LocalProcesses
 from sparklet.local.spark_installation import stack_file
@@ -107,7 +107,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
         self._state = state
         self._holding = holding
-        self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION).load()
+        self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION, least_wait_s=LEAST_WAIT_S).load()
         self.info = info
 
     @cached_property

@@ -188,7 +188,7 @@ class RunRequest:
             RUN,
             "A local file that every shard needs; the parameter of that key is its address.",
             kind="object",
-            options=("--file",),
+            options=("--param-file",),
             metavar="KEY=PATH",
             document=False,
         ),
@@ -394,11 +394,14 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
         raise PlanError(f"{named['script']} is missing: name the script to run")
+    of_script = f"; {', '.join(map(repr, request.args))} went to the script as its arguments" if request.args else ""
     if needs_output and not (request.output_uri or request.table):
-        raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']})")
+        raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']}){of_script}")
     if not request.inputs and not request.lists:
         folders, lists, items = named["inputs"], named["lists"], named["items"]
-        raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items})")
+        raise PlanError(
+            f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items}){of_script}"
+        )
     if request.params.get(SCHEMA) == INFER and any(each.items for each in request.lists):
         raise PlanError(f"{named['schema']} infer needs files of CSV; {named['items']} are no files")
     if request.run_id and request.idempotency_key:

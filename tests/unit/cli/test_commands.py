@@ -167,6 +167,7 @@ def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path
     )
 
     assert told.code == 0, told.err
+    assert "s3://data/out/ is in the local stack's own S3; for AWS name a deployed stack: --stack NAME" in told.out
     assert [item.uri for shard in terminal.world.planned() for item in shard.objects] == uris[1:3]
 
 
@@ -207,6 +208,11 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run x.py -i a -o b --dispatch-mode bus", "'queue', 'loop', 'map', 'inline', 'auto'"),
         ("run s3://b/x.py -i s3://b/in/ -o b --prices /no/such", "the prices /no/such cannot be read: No such file"),
         ("run x.py -i a", "--output is missing"),
+        (
+            "run x.py in out",
+            "--output is missing: name where the run writes (or --table); 'in', 'out' went to the script",
+        ),
+        ("run x.py in -o out", "no input was given: name folders"),
         ("clean", "--older-than"),
         ("clean --older-than month", "no duration"),
         ("run jobb.py -i in -o out", "jobb.py is not there"),
@@ -223,7 +229,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run job.py -i in -o out --check chek.py", "chek.py is not there"),
         ("run job.py -i in -o out --next nxt.py", "nxt.py is not there"),
         ("run job.py -i in -o out --py-files lib.py", "py-file lib.py is not there"),
-        ("run job.py -i in -o out --file table=t.csv", "there is no such file"),
+        ("run job.py -i in -o out --param-file table=t.csv", "there is no such file"),
         ("run job.py -i in -o out --table icebrg:db.t", "names no table"),
         ("run job.py -i in -o out --table iceberg:flights", "names no Iceberg table"),
         ("run job.py -i in -o out --next-shards 1", "--next"),
