@@ -202,9 +202,9 @@ class Year:
     def cli_run(self, inputs: str, workers: int, *options: str, script: str = "shard.py") -> Any:
         """The result of a run of a folder's files."""
         self.turns += 1
-        tables = ["--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}"]
+        tables = ["--param-file", f"airlines={self.data.airlines}", "--param-file", f"planes={self.data.planes}"]
         where = ["--input", str(self.folder / inputs), "--output", str(self.output)]
-        how = [*options, "--workers", str(workers), "--memory", str(MEMORY_MB), "--keep", "--json"]
+        how = [*options, "--workers", str(workers), "--memory", str(MEMORY_MB), "--keep-stack", "--json"]
         return json.loads(self._cli("run", str(self.folder / script), *where, *tables, *how))
 
     def _cli(self, *words: str) -> bytes:

@@ -53,7 +53,7 @@ def _wait_s(folder: Path, number: int) -> float:
     (source / "a.csv").write_text("1\n")
     run_id = f"kill-{number}"
     where = ["-i", str(source), "-o", str(folder / run_id), "--run-id", run_id, "--param", f"began={began}"]
-    command = [sys.executable, "-m", "sparklet.cli", "run", str(script), *where, "--workers", "1", "--keep"]
+    command = [sys.executable, "-m", "sparklet.cli", "run", str(script), *where, "--workers", "1", "--keep-stack"]
     env = {**os.environ, "SPARKLET_STATE_DIR": str(state)}
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         give_up_s = time.monotonic() + PATIENCE_S

@@ -110,7 +110,7 @@ class Demo:
             where += ["--table", self.table.name]
             for name, value in self.table.catalog.items() if self.table.format == "iceberg" else ():
                 where += ["--env", f"PYICEBERG_CATALOG__ICEBERG__{name.upper()}={value}"]
-        tables = ("--file", f"airlines={self.data.airlines}", "--file", f"planes={self.data.planes}")
+        tables = ("--param-file", f"airlines={self.data.airlines}", "--param-file", f"planes={self.data.planes}")
         return self.sparklet("run", str(script), *where, *tables, "--dispatch-mode", self.mode, *options, expect=expect)
 
     def check(self, result: Any, rows: int, shard_count: int) -> None:

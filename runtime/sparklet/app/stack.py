@@ -45,7 +45,7 @@ class StackSelection:
         given = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
         given |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
         named = (str(word) for option, value in given.items() if value for word in (option, value))
-        return (*named, *(["--keep"] if self.keep else []))
+        return (*named, *(["--keep-stack"] if self.keep else []))
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from typer.core import CompletionItem, TyperGroup  # type: ignore[attr-defined]  # has no public place
+from typer.core import CompletionItem, TyperCommand, TyperGroup  # type: ignore[attr-defined]  # has no public place
 
 from sparklet import __version__
 from sparklet.cli.exit_codes import EXIT_CODES, FAILURES, INTERRUPTED, USAGE
@@ -31,8 +32,26 @@ def command(name: str) -> Any:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
     called = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
-    single.command(rich_help_panel=panel, epilog=epilog)(grouped(called))
+    paragraphs = (" ".join(each.split()) for each in called.__doc__.split("\n\n"))  # typer keeps the ends of lines
+    single.command(cls=Command, rich_help_panel=panel, epilog=epilog, help="\n\n".join(paragraphs))(grouped(called))
     return typer.main.get_command(single)
+
+
+class Command(TyperCommand):
+    """A command; if it has the options of a request, its help shows the usual ones, and ``--help-all`` all."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        from sparklet.cli.options import SHOWS_ALL, USUAL
+
+        by_name: dict[str | None, Any] = {each.name: copy(each) for each in self.params}
+        if SHOWS_ALL in ctx.meta or "help_all" not in by_name:
+            return super().format_help(ctx, formatter)
+        short, usual = copy(self), [by_name[name] for name in (*USUAL, "help_all") if name in by_name]
+        for each in usual:
+            each.rich_help_panel = None
+        short.params = [each for each in self.params if each.param_type_name == "argument"] + usual
+        return TyperCommand.format_help(short, ctx, formatter)
 
 
 class Commands(Mapping[str, Any]):

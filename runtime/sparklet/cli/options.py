@@ -73,10 +73,30 @@ Prices = Annotated[
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")]
 Report = Annotated[
-    bool, typer.Option("--report/--no-report", help="Write the report beside a local run's manifest at its end.")
+    bool,
+    typer.Option(
+        "--report/--no-report",
+        rich_help_panel="Where and how",
+        help="Write the report beside a local run's manifest at its end.",
+    ),
 ]
 _memory = partial(typer.Option, "--memory", min=512, max=LARGE_MB, metavar="MB")
 _timeout = partial(typer.Option, "--timeout", min=1, metavar="SECONDS")
+
+
+def _show_all(context: typer.Context, wanted: bool) -> bool:
+    if wanted and not context.resilient_parsing:
+        context.meta[SHOWS_ALL] = True
+        context.get_help()  # which prints it
+        raise typer.Exit
+    return wanted
+
+
+SHOWS_ALL = "sparklet.help_all"
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show all options, by subject, and exit."),
+]
 
 
 def parse_shards(text: str) -> tuple[int, ...]:
@@ -130,7 +150,9 @@ class WorkerOptions(StackOptions):
         Literal["warm", "submit"] | None,
         typer.Option("--runner", help="warm: one JVM that is kept (default); submit: one spark-submit for each shard."),
     ] = None
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the local stack running until `sparklet stop`.")] = False
+    keep: Annotated[bool, typer.Option("--keep-stack", help="Leave the local stack running until `sparklet stop`.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -162,6 +184,8 @@ ListPath = Annotated[
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
+USUAL = ("inputs", "output", "table", "schema", "params", "py_files", "overwrite", "isolate", "stack", "dry_run")
+"""The parameters of a request's options that ``--help`` shows."""
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
     ("texts", "object", "lists", "items"), list[str] | None
 )
@@ -177,7 +201,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     for name, parameter in inspect.signature(command).parameters.items():
         hint = hints[name]
         if hint is RequestOptions:
-            groups[name] = RequestOptions, _request_parameters()
+            groups[name] = RequestOptions, [*_request_parameters(), _parameter("help_all", HelpAll, False)]
         elif inspect.isclass(hint) and is_dataclass(hint):
             groups[name] = hint, _fields(hint)
         else:

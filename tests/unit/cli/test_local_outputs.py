@@ -146,7 +146,7 @@ def test_an_input_in_an_output_that_goes_is_refused(
     for name in ("linked", "in"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "day.csv").symlink_to(old / "part-0.csv")
-    words = ("-i", SOURCE, "--file", "f=in/day.csv") if given == "file" else ("-i", given)
+    words = ("-i", SOURCE, "--param-file", "f=in/day.csv") if given == "file" else ("-i", given)
 
     told = terminal.types("run", SCRIPT, *words, "-o", "out", "--run-id", "run-1", "--overwrite")
 

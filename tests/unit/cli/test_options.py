@@ -105,7 +105,14 @@ def test_every_option_reaches_the_run() -> None:
     limits |= {"limit": "9", "max-concurrency": "4"}
     input_ = {"input": "s3://b/in/", "include": "*.csv", "exclude": "_*", "since": "2026-11-20T08:30"}
     role = "arn:aws:iam::123456789012:role/readers/raw"
-    run = {"output": "s3://b/out/", "name": "daily", "param": "a=1", "env": "b=2", "file": "c=3", "py-files": "x.py"}
+    run = {
+        "output": "s3://b/out/",
+        "name": "daily",
+        "param": "a=1",
+        "env": "b=2",
+        "param-file": "c=3",
+        "py-files": "x.py",
+    }
     run |= {"files": "x.json", "conf": "spark.a=1", "idempotency-key": "k"}
     after = {"check": "check.py", "next": "next.py", "next-output": "s3://b/next/", "next-shards": "1"}
     named = {**shards, **limits, **input_, **run, **after, "archived": "skip", "role": role}
@@ -152,7 +159,7 @@ def test_every_option_reaches_the_run() -> None:
         ),
     )
     document: dict[str, Any] = {
-        name.replace("-", "_"): value for name, value in named.items() if name not in ("env", "file", "conf")
+        name.replace("-", "_"): value for name, value in named.items() if name not in ("env", "param-file", "conf")
     }
     document |= {name.strip("-").replace("-", "_"): True for name in flags}
     document |= {"script": "job.py", "inputs": [document.pop("input")], "args": ["--day", "1"], "params": {"a": "1"}}

@@ -10,6 +10,7 @@ import typer
 from docs.cli_reference import SCHEMA, reference, schema
 from sparklet.cli import main
 from sparklet.cli.app import app
+from sparklet.cli.options import USUAL
 from sparklet.local.state import StateDir
 from tests.unit.test_public_names import loaded
 
@@ -57,6 +58,29 @@ def test_help_is_shown_without_starting_anything(
         assert main([name, "--help"] if name else ["--help"]) == 0
         assert "Exit codes" in capsys.readouterr().out
     assert not (tmp_path / "state").exists()
+
+
+def test_help_shows_the_usual_options_and_help_all_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = {}
+    for option in ("--help", "--help-all"):
+        assert main(["run", option]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        shown[option] = [line.split()[1] for line in lines if line.startswith("│ --")]
+
+    assert len(shown["--help"]) == len(USUAL) + 2 and shown["--help"][0] == "--input"
+    options = {each.opts[0] for each in GROUP.commands["run"].params if each.param_type_name == "option"}
+    assert {*shown["--help-all"]} == options | {"--help"}
+
+
+def test_the_ends_of_lines_in_the_code_are_none_in_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["run", "--help"]) == 0
+    assert "filled at the end. With a --dispatch-mode other than queue a" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("typed", ["--version", "", "st", "--ver"])
