@@ -6,7 +6,8 @@ or its JVM's. So each log line belongs to the attempt that was named last.
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
@@ -21,6 +22,7 @@ from sparklet.shown import printable
 
 INVOCATION = "invoke-"
 """Begins the names of single invocations, which stand in the log in the place of a run."""
+MAX_PRINTED, MAX_PRINTED_BYTES = 200, 4096  # shards whose print is kept, and of how much its end
 POLL_S = 0.2
 LAG_S = 5.0  # CloudWatch has a line a few seconds after it was written
 _OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
@@ -107,15 +109,14 @@ class LogReader:
 
 
 @contextmanager
-def shown_logs(stack: OpenStack, invocation: str, to: TextIO, reporter: Reporter) -> Iterator[None]:
-    """Write what an invocation's scripts and JVM write, as it comes, and after the block what is still missing."""
-    reader, ended = LogReader(stack.logs, invocation, since_s=stack.at.clock.now_s()), threading.Event()
+def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], reporter: Reporter) -> Iterator[None]:
+    """Show what a run's, or an invocation's, scripts and JVMs write, as it comes; after the block what is missing."""
+    reader, ended = LogReader(stack.logs, run_id, since_s=stack.at.clock.now_s()), threading.Event()
 
     def pass_on() -> None:
         for line in reader.lines():
             if line.own is None:
-                to.write(f"{line.readable()}\n")
-        to.flush()
+                show(line)
 
     def follow() -> None:
         with suppress(LogsError):  # the last look tells it
@@ -139,6 +140,27 @@ def shown_logs(stack: OpenStack, invocation: str, to: TextIO, reporter: Reporter
                 pass_on()
             except LogsError as error:
                 reporter.warn(str(error))
+
+
+def written(to: TextIO) -> Callable[[LogLine], None]:
+    """Shows lines as they come, in a file."""
+
+    def show(line: LogLine) -> None:
+        to.write(f"{line.readable()}\n")
+        to.flush()
+
+    return show
+
+
+def printed(stack: OpenStack, run_id: str, since_s: float) -> dict[int, str]:
+    """The end of what the last attempt of each of a run's shards has printed, of the first shards that printed."""
+    found, last = defaultdict[int, str](str), dict[int, str]()
+    for line in LogReader(stack.logs, run_id, since_s=since_s).lines():
+        if line.own is None and (line.shard in found or len(found) < MAX_PRINTED):
+            before = found[line.shard] if last.get(line.shard) == line.attempt else ""
+            last[line.shard] = line.attempt
+            found[line.shard] = f"{before}{line.readable()}\n"[-MAX_PRINTED_BYTES:]
+    return found
 
 
 def _own_fields(text: str) -> Mapping[str, Any] | None:

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +23,7 @@ from rich.text import Text
 from sparklet.app.costs import Prices
 from sparklet.app.documents import result_document
 from sparklet.app.local_files import local_folder
+from sparklet.app.logs import LogLine, shown_logs
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
 from sparklet.app.status import follow_up_documents, view_run
@@ -35,6 +37,7 @@ from sparklet.report.document import report_document
 from sparklet.report.page import page
 from sparklet.shown import printable
 
+MAX_PRINTED_LINES = 200  # of scripts, while a command waits
 PIPE_WIDTH = 100_000  # it has none: nothing is wrapped or cut for it
 DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
 
@@ -127,7 +130,10 @@ def confirm(screen: Screen, question: str, *, yes: bool) -> None:
 
 def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, report: bool = True) -> None:
     """Watch a run until it ends, show its result, its follow-ups and where its report is, and exit with its code."""
-    with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]):
+    with ExitStack() as showing:
+        showing.enter_context(resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]))
+        if stack.state:  # elsewhere each look at the logs is a request that is billed
+            showing.enter_context(shown_logs(stack, run_id, Printed(screen), screen))
         display = RunDisplay(screen, run_id, stack.at.clock, lambda run: run_details(view_run(stack, run, prices)))
         summary = watch(stack, run_id, display, screen)
     run = stack.at.ledger.runs.get(run_id)
@@ -141,6 +147,22 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
     if place:
         screen.link("report", Path(place))
     raise typer.Exit(exit_code(summary.state))
+
+
+@dataclass
+class Printed:
+    """Shows what scripts print, each line with its shard, up to a bound."""
+
+    screen: Screen
+    shown: int = 0
+
+    def __call__(self, line: LogLine) -> None:
+        """Show a line."""
+        self.shown += 1
+        if self.shown <= MAX_PRINTED_LINES:
+            self.screen.say(f"shard {line.shard}: {line.readable()}")
+        elif self.shown == MAX_PRINTED_LINES + 1:
+            self.screen.say(f"scripts print more: sparklet logs {line.run} --follow")
 
 
 def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:

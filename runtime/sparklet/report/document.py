@@ -18,6 +18,7 @@ from sparklet.app.costs import Load, Prices, estimate, shard_time
 from sparklet.app.documents import group_document
 from sparklet.app.explain import DATA, FailureGroup, explain
 from sparklet.app.local_files import local_inputs, local_part
+from sparklet.app.logs import printed
 from sparklet.app.reporter import size_text, time_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView, task_failures, view_run
@@ -67,6 +68,7 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
         "advice": advise(run, view, shards, stack, prices),
         "shard_table": shards,
         "inputs": _inputs(stack, run, [records[number] for number in shards["columns"]["shard"] if is_named]),
+        "printed": _printed(stack, run, shards["columns"]["shard"]),
         "spark": _spark_figures(stack, run, view, groups) if run.options.event_log else [],
     }
 
@@ -75,6 +77,12 @@ def _spark_figures(stack: OpenStack, run: Run, view: RunView, groups: Sequence[F
     """What the event logs of the slowest shards, and of each cause's example, say."""
     records = (*view.found.slowest, *(group.example for group in groups[:GROUPS_WITH_FILES]))
     return figures(stack, logs_of(stack, run.run_id), {each.number: each.attempt_id for each in records})
+
+
+def _printed(stack: OpenStack, run: Run, numbers: Sequence[int]) -> list[str]:
+    """What the shards of the table printed, where logs lie on this machine."""
+    found = printed(stack, run.run_id, run.created_s) if stack.state else {}
+    return [found.get(number, "") for number in numbers] if found else []
 
 
 def _versions(stack: OpenStack) -> dict[str, str]:

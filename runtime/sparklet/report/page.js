@@ -53,6 +53,8 @@ function readRows() {
     row.cause = row.cause == null ? "" : table.causes[row.cause].filter(Boolean).join(": ");
     row.files = (report.inputs.names[place] || "").split("\n");
     row.input = row.files[0];
+    row.lines = (report.printed[place] || "").trimEnd().split("\n");
+    row.printed = row.lines[0];
     row.began = row.started_s;
     row.ended = row.took_s != null ? row.began + row.took_s : row.state === "RUNNING" ? now : null;
     row.searched = `${row.shard} ${row.worker || ""} ${row.engine} ${row.cause} ${report.inputs.names[place] || ""}`.toLowerCase();
@@ -167,14 +169,16 @@ function costs() {
 }
 
 function advised() {
-  const act = report.advice.filter((each) => each.verdict === "act"), said = { unknown: "cannot tell: ", fine: "fine: " };
+  const of = (verdict) => report.advice.filter((each) => each.verdict === verdict), act = of("act"), unknown = of("unknown").length;
+  const said = { unknown: "cannot tell: ", fine: "fine: " }, rest = report.advice.filter((each) => said[each.verdict]);
   return [
-    act.length || !report.advice.some((each) => each.verdict === "fine") ? null
-      : el("p", {}, "Nothing to change, as far as the rules can tell."),
+    act.length ? null : el("p", {}, unknown ? `${unknown} of ${counted(report.advice.length, "rule")} cannot tell from this run; the others find nothing to change.`
+      : "Nothing to change, as far as the rules can tell."),
     act.map((each) => el("div", { class: "panel act" }, el("h3", {}, each.rule), el("p", {}, each.finding),
       el("p", {}, el("strong", {}, "Try: "), each.remedy, each.saves_usd ? `, saves up to ${usd(each.saves_usd)}` : "",
         each.saves_s ? `, ends up to ${duration(each.saves_s)} earlier` : ""))),
-    facts(report.advice.filter((each) => said[each.verdict]).map((each) => [each.rule, said[each.verdict] + each.finding])),
+    rest.length ? el("details", {}, el("summary", {}, "What each rule looked at"),
+      facts(rest.map((each) => [each.rule, said[each.verdict] + each.finding]))) : null,
   ];
 }
 
@@ -278,10 +282,10 @@ function timeline() {
 }
 
 // --- the table of shards ---
-const COLUMNS = [["shard", "shard", count], ["cause", "last failure", String], ["input", "input", String], ["state", "state", String], ["attempts", "attempts", count], ["took_s", "last attempt", duration],
+const COLUMNS = [["shard", "shard", count], ["cause", "last failure", String], ["input", "input", String], ["state", "state", String], ["printed", "printed", String], ["attempts", "attempts", count], ["took_s", "last attempt", duration],
   ["memory_mb", "memory, MB", count], ["objects", "objects", count], ["input_bytes", "size", size], ["output_bytes", "output", size],
   ["rows", "rows", count], ["engine", "engine", String], ["worker", "worker", String]];
-const isNumber = (name) => !["cause", "input", "state", "engine", "worker"].includes(name);
+const isNumber = (name) => !["cause", "input", "printed", "state", "engine", "worker"].includes(name);
 
 function chosenRows() {
   const words = view.text.toLowerCase().split(/\s+/).filter(Boolean), sign = view.down ? -1 : 1;
@@ -294,9 +298,9 @@ function chosenRows() {
   });
 }
 function cell(row, [name, , form], place) {
-  const text = row[name] == null ? "" : form(row[name]), more = name === "input" ? row.files.slice(1) : [];
-  const whole = more.length || (["cause", "input"].includes(name) && text.length > FITS) // a line, and the rest on demand
-    ? el("details", { open: view.all }, el("summary", {}, text), more.length ? el("div", {}, more.join("\n")) : null) : text;
+  const text = row[name] == null ? "" : form(row[name]), more = name === "input" ? row.files.slice(1) : name === "printed" ? row.lines.slice(1) : [];
+  const whole = more.length || (["cause", "input", "printed"].includes(name) && text.length > FITS) // a line, and the rest on demand
+    ? el("details", { open: view.all }, el("summary", {}, text), more.length ? el("div", { class: name }, more.join("\n")) : null) : text;
   return el(place ? "td" : "th", { scope: place ? null : "row", class: `${isNumber(name) ? "number" : ""} ${name === "state" ? row.state : ""}` },
     whole, more.length && !view.all ? el("span", { class: "dim" }, `and ${count(more.length)} more`) : null);
 }

@@ -262,15 +262,19 @@ def test_paper_loses_nothing(show: Show, document: dict[str, Any]) -> None:
 
 def test_a_row_is_one_line_and_has_the_rest_on_demand(show: Show, document: dict[str, Any]) -> None:
     document["shard_table"]["causes"] = [["AnalysisException", "a column cannot be resolved " * 9 + "(line 2)"]]
+    document["printed"] = [f"{HOSTILE}\nrows 7\n"] * len(document["shard_table"]["columns"]["shard"])
     page, _ = show()
 
     titles = page.locator("#shards thead th").all_inner_texts()
     heights = "[...new Set([...document.querySelectorAll('#rows tr')].map((row) => row.offsetHeight))].length"
 
-    assert titles[:4] == ["shard", "last failure", "input", "state"] and "engine" not in titles  # it is empty
+    assert (
+        titles[:5] == ["shard", "last failure", "input", "state", "printed"] and "engine" not in titles
+    )  # it is empty
     assert page.evaluate(heights) == 1
     page.click("#rows summary >> nth=0")
     assert page.evaluate(heights) == 2
+    assert page.text_content("#rows .printed >> nth=0") == "rows 7"
 
 
 def test_a_running_run_speaks_in_the_present(show: Show, document: dict[str, Any]) -> None:

@@ -14,9 +14,10 @@ from unittest.mock import Mock
 
 import pytest
 
+from sparklet.app.logs import MAX_PRINTED_BYTES
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli.commands import reporting
-from sparklet.cli.console import Screen, report_path
+from sparklet.cli.console import MAX_PRINTED_LINES, Screen, report_path
 from sparklet.cli.console import Terminal as Terminal_
 from sparklet.inputs.selection import is_hidden
 from sparklet.model import Failure, ShardResult
@@ -81,6 +82,28 @@ def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
     assert found["worker"]["memory_mb"] == 3008
     assert found["estimate"]["costs_usd"].keys() == status["costs_usd"].keys()
     assert found["estimate"]["origin"].startswith("assumed")  # of earlier runs, and there is none
+
+
+def prints(terminal: Terminal, shard: int, attempt: str, *lines: str) -> None:
+    own = {"time": "2026-11-20T08:30:00.000Z", "level": "INFO", "message": "script started", "run": RUN}
+    terminal.logs.lines += [json.dumps({**own, "shard": shard, "attempt": attempt}), *lines]
+
+
+def test_what_scripts_print_is_shown_and_stands_in_the_report(terminal: Terminal) -> None:
+    prints(terminal, 1, "a1", "of another attempt")
+    prints(terminal, 1, "a2", "rows 7", "\x1b[31mred")
+    prints(terminal, 0, "b1", *["x" * 100] * 300)
+
+    told = run(terminal, 2)
+
+    lines = told.out.splitlines()
+    assert "shard 1: rows 7" in lines and "\x1b" not in told.out
+    assert len([line for line in lines if line.startswith("shard ")]) == MAX_PRINTED_LINES
+    assert f"scripts print more: sparklet logs {RUN} --follow" in lines
+    found = report(terminal)
+    by_shard = dict(zip(found["shard_table"]["columns"]["shard"], found["printed"], strict=True))
+    assert by_shard[1].startswith("rows 7\n") and "another attempt" not in by_shard[1]
+    assert len(by_shard[0]) == MAX_PRINTED_BYTES
 
 
 def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:

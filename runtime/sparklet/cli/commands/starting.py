@@ -15,7 +15,7 @@ from sparklet.app.costs import Prices, load_prices
 from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
 from sparklet.app.explain import advice_outside_of_runs
-from sparklet.app.logs import INVOCATION, shown_logs
+from sparklet.app.logs import INVOCATION, shown_logs, written
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
@@ -134,7 +134,8 @@ def invoke(
     invocation = f"{INVOCATION}{uuid.uuid4().hex[:12]}"
     with open_stack(replace(selection, workers=selection.workers or 1), screen) as stack:
         screen.say(f"invocation {invocation}: its log is shown again by `sparklet logs {invocation}`")
-        with remedied(), shown_logs(stack, invocation, sys.stderr if selection.as_json else sys.stdout, screen):
+        to = sys.stderr if selection.as_json else sys.stdout
+        with remedied(), shown_logs(stack, invocation, written(to), screen):
             answer = invoke_script(
                 stack,
                 script,
