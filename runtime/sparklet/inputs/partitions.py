@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from itertools import accumulate
 from urllib.parse import unquote
 
@@ -34,8 +35,13 @@ def partition_root(uri: str, inputs: Sequence[str]) -> str:
 
     A folder of the output of a run, ``shard=RUN_TIME_NNNNNN``, is no column.
     """
-    root = _root(uri, inputs)
-    return root if root and "=" in uri[len(root) :] and _columns(uri[len(root) :])[1] else ""
+    return _root_of_folder(uri[: uri.rfind("/") + 1], tuple(inputs))
+
+
+@lru_cache(maxsize=128)  # a listing goes through one folder after the other
+def _root_of_folder(folder: str, inputs: Sequence[str]) -> str:
+    root = _root(folder, inputs)
+    return root if root and _columns(folder[len(root) :])[1] else ""
 
 
 def _root(uri: str, inputs: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Which objects are input: the patterns that select them, and the reasons for which others are left out."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,6 +10,7 @@ from sparklet.model import InputObject, Position
 from sparklet.ports import ObjectInfo
 
 SUMMARIES = ("_metadata", "_common_metadata")  # Parquet's, which have no rows; Spark takes longer names for data
+MAY_BE_HIDDEN = re.compile(r"(^|/)[_.]|_COPYING_")  # few names: one look for most
 
 
 class Reason(StrEnum):
@@ -79,7 +81,7 @@ class Filter:
 
 def is_hidden(name: str) -> bool:
     """Whether Spark skips an object when it reads the folder, by its key below that, as its ``HadoopFSUtils`` does."""
-    return any(
+    return MAY_BE_HIDDEN.search(name) is not None and any(
         (each.startswith("_") and "=" not in each) or each.startswith(".") or each.endswith("._COPYING_")
         for each in name.split("/")
         if not each.startswith(SUMMARIES) or each in SUMMARIES
