@@ -489,10 +489,20 @@ public class TaskS3A extends S3AFileSystem {
         boolean deleted = super.delete(path, recursive);
         String key = key(super.makeQualified(path));
         forget(key);
-        if (deleted && !path.toString().contains("/_") && !isWritten(key + "/")) { // what it made itself may go
+        boolean isOwn = isWritten(key + "/") || isTidiedByHudi(key); // what it made itself may go
+        if (deleted && !path.toString().contains("/_") && !isOwn) {
             tell("deleted", key, key);
         }
         return deleted;
+    }
+
+    /** Whether this is in a table into which the task writes by Hudi, which deletes what lost writers have left. */
+    private boolean isTidiedByHudi(String key) {
+        int end = key.lastIndexOf('/');
+        while (end > 0 && !isWritten(key.substring(0, end) + "/.hoodie/")) {
+            end = key.lastIndexOf('/', end - 1);
+        }
+        return end > 0 || key.contains("/.hoodie/");
     }
 
     public boolean rename(Path from, Path to) throws IOException {

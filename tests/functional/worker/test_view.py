@@ -460,6 +460,15 @@ rows = %s
 output_path = "s3://other-data/%s"
 rows.write.mode("%s").format("%s").save(output_path)
 """
+TIDIES = """
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.getOrCreate()
+name = spark.read.text("s3://other-data/tidied/").first()[0]
+Path, table = spark._jvm.org.apache.hadoop.fs.Path, "%s"
+s3 = Path(table).getFileSystem(spark._jsc.hadoopConfiguration())
+s3.create(Path(f"{table}/%s/{name}")).close()
+s3.delete(Path(f"{table}/day=1/{name}.parquet"), False)
+"""
 READ = b'spark.read.text("s3://other-data/fixed/")'
 TEMPORARY = (
     READ
@@ -485,6 +494,28 @@ def test_shards_that_ask_for_their_output_alone_do_the_same(function: Function) 
         records = run(function, run_id, put_all % (reads + write), f"{DATA}/alike/", args=(), max_objects=1)
 
         assert [NONE_READ in record.warning for record in records] == [not reads] * 2
+
+
+@pytest.mark.parametrize(("log", "fails"), [("_delta_log", True), (".hoodie", False)])
+def test_hudi_may_delete_what_lost_writers_have_left(function: Function, log: str, fails: bool) -> None:
+    """By its rollbacks, in whichever shard; elsewhere who deletes others' files may have deleted a shard's."""
+    table = f"s3://other-data/lake{log}"
+    for name in ("a", "b"):
+        function.store.put(f"{DATA}/tidied/{name}.txt", name.encode())
+        function.store.put(f"{table}/day=1/{name}.parquet", b"of an attempt that was killed")
+
+    records = run(
+        function,
+        f"tidied-{len(log)}",
+        (TIDIES % (table, log)).encode(),
+        f"{DATA}/tidied/",
+        args=(),
+        fails=fails,
+        max_objects=1,
+    )
+
+    assert any(BOTH.format(name=f"lake{log}") in record.error_message for record in records) is fails
+    assert not [info.uri for info in function.store.list(table) if info.uri.endswith(".parquet")]
 
 
 @pytest.mark.parametrize(
