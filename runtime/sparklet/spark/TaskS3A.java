@@ -489,20 +489,21 @@ public class TaskS3A extends S3AFileSystem {
         boolean deleted = super.delete(path, recursive);
         String key = key(super.makeQualified(path));
         forget(key);
-        boolean isOwn = isWritten(key + "/") || isTidiedByHudi(key); // what it made itself may go
+        boolean isOwn = isWritten(key + "/") || isTidied(key); // what it made itself may go
         if (deleted && !path.toString().contains("/_") && !isOwn) {
             tell("deleted", key, key);
         }
         return deleted;
     }
 
-    /** Whether this is in a table into which the task writes by Hudi, which deletes what lost writers have left. */
-    private boolean isTidiedByHudi(String key) {
-        int end = key.lastIndexOf('/');
-        while (end > 0 && !isWritten(key.substring(0, end) + "/.hoodie/")) {
-            end = key.lastIndexOf('/', end - 1);
+    /** Whether this is in a table into whose log the task writes: Hudi's rollbacks and cleans, Delta's VACUUM. */
+    private boolean isTidied(String key) {
+        boolean is = key.contains("/.hoodie/");
+        for (int end = key.lastIndexOf('/'); end > 0 && !is; end = key.lastIndexOf('/', end - 1)) {
+            String table = key.substring(0, end);
+            is = isWritten(table + "/.hoodie/") || isWritten(table + "/_delta_log/");
         }
-        return end > 0 || key.contains("/.hoodie/");
+        return is;
     }
 
     public boolean rename(Path from, Path to) throws IOException {
