@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test test-all beyond-test nightly pytest image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv checkov-venv certify clean
+.PHONY: help venv demo test test-all beyond-test nightly pytest wheel-matrix image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv checkov-venv certify clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,10 @@ MUTATED := sparklet.ledger sparklet.worker sparklet.planning sparklet.runs
 # stand-in. In the order of their names: the long ones of contract and functional come first, the short ones of unit last.
 pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
 	@$(RUN) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# From nothing each, so that nothing but the wheel and what it declares is there; Spark's wheel is built once, and kept.
+wheel-matrix: venv ## The wheel with the lowest and the newest versions that pyproject declares, on each Python it declares
+	@REQUIRE_PYTHONS=1 $(RUN) -m pytest -n 0 -m nightly -k each_declared_version tests/end_to_end/test_installed.py $(ARGS)
 
 image: venv ## Build the container image, without a Docker daemon (ARGS=--help: what can be chosen; ARCH=arm64: by qemu)
 	@$(RUN) docker/build.py --stack $(STACK) $(if $(ARCH),--arch $(ARCH)) $(ARGS)

@@ -1,6 +1,7 @@
 """Sparklet as pip installs it: its wheel in an environment of its own, away from any checkout, no Java that runs."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,9 @@ def test_two_rows(sparklet_job):
     assert job.rows == 2
 """
 
+RUN = "sparklet run job.py --input in --output out --max-objects 1 --workers 1 --json"
+DECLARED = re.findall(r"Python :: (3\.\d+)", (CHECKOUT / "pyproject.toml").read_text())
+
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 
@@ -43,12 +47,22 @@ class Environment:
     venv: Path
     home: Path
 
-    def installs(self, what: str) -> None:
-        """As pip would, in the versions of the lock file; from uv's cache, by hard links, where all is in it."""
-        lock = str(CHECKOUT / "requirements" / "local.lock")
-        command = ["pip", "install", "--python", str(self.venv / "bin" / "python"), "--constraint", lock, what]
+    def installs(self, what: str, versions: Path = CHECKOUT / "requirements" / "local.lock") -> None:
+        """As pip would, in the versions of a file; from uv's cache, by hard links, where all is in it."""
+        command = ["pip", "install", "--python", str(self.python), "--constraint", str(versions), what]
         if _tried(*command, "--offline").returncode != 0:
             _uv(*command)
+
+    def resolves(self, resolution: str) -> Path:
+        """A file with the versions that what is declared allows; uv calls `direct` what pyproject names itself."""
+        versions = self.home / "versions.txt"
+        command = ["pip", "compile", "--python", str(self.python), "--resolution", resolution, "--extra", "local"]
+        _uv(*command, "--output-file", str(versions), str(CHECKOUT / "pyproject.toml"))
+        return versions
+
+    @property
+    def python(self) -> Path:
+        return self.venv / "bin" / "python"
 
     def types(self, command: str) -> subprocess.CompletedProcess[str]:
         """Type a command where there is neither a checkout nor a Java that runs."""
@@ -68,7 +82,8 @@ class Environment:
 
 def _tried(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "uv", *arguments, "--quiet", "--system-certs"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    # not in the checkout: users have none of uv's settings that stand there
+    return subprocess.run(command, cwd=CHECKOUT.anchor, capture_output=True, text=True, check=False)
 
 
 def _uv(*arguments: str) -> None:
@@ -85,11 +100,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bare(wheel: Path, tmp_path: Path) -> Iterator[Environment]:
-    """An environment with the wheel alone, and two CSVs."""
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Environment]:
+    """An environment with nothing in it, of the Python that the test names, and two CSVs."""
     environment = Environment(tmp_path / "venv", tmp_path)
-    _uv("venv", "--python", sys.executable, str(environment.venv))
-    environment.installs(str(wheel))
+    python = getattr(request, "param", sys.executable)
+    made = _tried("venv", "--no-python-downloads", "--python", python, str(environment.venv))
+    if made.returncode and not os.environ.get("REQUIRE_PYTHONS"):
+        pytest.skip(f"Sparklet is NOT tried on Python {python}: {made.stderr}")
+    assert made.returncode == 0, made.stderr
     (tmp_path / "no-java").mkdir()
     (tmp_path / "no-java" / "java").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "no-java" / "java").chmod(0o755)
@@ -98,7 +116,15 @@ def bare(wheel: Path, tmp_path: Path) -> Iterator[Environment]:
         (tmp_path / "in" / f"{number}.csv").write_text(f"file,row\n{number},1\n{number},2\n")
     (tmp_path / "job.py").write_text(SCRIPT)
     yield environment
-    environment.types("sparklet stop")
+    if (environment.venv / "bin" / "sparklet").exists():
+        environment.types("sparklet stop")
+
+
+@pytest.fixture
+def bare(wheel: Path, empty: Environment) -> Environment:
+    """An environment with the wheel alone."""
+    empty.installs(str(wheel))
+    return empty
 
 
 def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
@@ -115,12 +141,10 @@ def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
 
 @pytest.mark.nightly  # it installs Spark
 def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) -> None:
-    run = "sparklet run job.py --input in --output out --max-objects 1 --workers 1 --json"
-
-    refused = bare.types(run)
+    refused = bare.types(RUN)
     remedy = shlex.split(refused.stderr.rpartition(": ")[2])
     bare.installs(remedy[-1])
-    done = bare.types(run)
+    done = bare.types(RUN)
 
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1, refused.stderr
@@ -138,3 +162,19 @@ def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) ->
     for command in tests:
         tested = bare.types(command)
         assert tested.returncode == 0 and "1 passed" in tested.stdout, tested.stdout + tested.stderr
+
+
+@pytest.mark.nightly  # it installs Spark
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+@pytest.mark.parametrize("empty", DECLARED, indirect=True)
+def test_each_declared_version_runs_the_first_run(empty: Environment, wheel: Path, resolution: str) -> None:
+    empty.installs(f"{wheel}[local]", empty.resolves(resolution))
+
+    done = empty.types(RUN)
+    misspelt = empty.types(RUN.replace("--input", "--inptu"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"rows": 4' in done.stdout
+    assert misspelt.returncode == 1
+    assert misspelt.stderr.startswith("error: ") and "--input" in misspelt.stderr
+    assert "Traceback" not in misspelt.stderr
