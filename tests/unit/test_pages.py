@@ -75,3 +75,11 @@ def test_actions_of_workflows_are_pinned_by_commit() -> None:
     used = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
 
     assert used and all(re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used), used
+
+
+def test_the_wheel_that_pages_install_is_this_version() -> None:
+    pages = [ROOT / "README.md", ROOT / "examples" / "github-actions.yml"]
+
+    assert {version for page in pages for version in re.findall(r"sparklet-([\d.]+)-py3", page.read_text())} == {
+        sparklet.__version__
+    }
