@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import sparklet
+from requirements.readme import described
 from sparklet import job
 from sparklet.job import errors
 from sparklet.worker.executor import PERMANENT_CAUSES
@@ -83,3 +84,17 @@ def test_the_wheel_that_pages_install_is_this_version() -> None:
     assert {version for page in pages for version in re.findall(r"sparklet-([\d.]+)-py3", page.read_text())} == {
         sparklet.__version__
     }
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("", "A B [C](https://c) [D](#d)\n"),
+        (
+            "https://h/o/r",
+            "A [B](https://h/o/r/blob/v1/b.md#b) [C](https://c) [D](#d)\n![E](https://h/o/r/raw/v1/e.png)",
+        ),
+    ],
+)
+def test_a_package_page_has_no_relative_links(repository: str, expected: str) -> None:
+    assert described("A [B](b.md#b) [C](https://c) [D](#d)\n![E](e.png)", repository, "v1") == expected
