@@ -1,7 +1,8 @@
-"""The image's software bill of materials as CycloneDX JSON: ``python sbom.py --stack STACK_FILE [--root /]``.
+"""A software bill of materials as CycloneDX JSON: ``python sbom.py --stack STACK_FILE [--root /]`` writes the image's,
+``python sbom.py --python FOLDER`` that of Sparklet's wheel and all that was installed with it into a folder.
 
-Run in the image's build against the assembled file system, with cyclonedx-python-lib on the path, which the image does
-not hold. The same content gives the same bytes: no time, no random number.
+The first runs in the image's build against the assembled file system, with cyclonedx-python-lib on the path, which the
+image does not hold. The same content gives the same bytes: no time, no random number.
 """
 
 import argparse
@@ -14,13 +15,15 @@ import sys
 import tomllib
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from email.message import Message
 from pathlib import Path
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense, LicenseExpression
 from cyclonedx.output import make_outputter
 from cyclonedx.schema import OutputFormat, SchemaVersion
 from packageurl import PackageURL
@@ -77,12 +80,22 @@ def _maven_properties(jar: Path) -> Iterator[dict[str, str]]:
         sys.exit(f"sbom.py: {jar} is no jar: {error}")
 
 
-def python_distributions(root: Path) -> Iterator[Component]:
-    """What is installed for the image's Python beside its own library."""
-    for found in importlib.metadata.distributions(path=[str(root / PYTHON)]):
+def python_distributions(folder: Path) -> Iterator[Component]:
+    """What is installed in a folder, with its licences."""
+    for found in importlib.metadata.distributions(path=[str(folder)]):
         name = re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower()
         url = PackageURL("pypi", None, name, found.version)
-        yield Component(name=name, version=found.version, purl=url, bom_ref=str(url))
+        told = licences(found.metadata)  # type: ignore[arg-type]  # a Message it is
+        yield Component(name=name, version=found.version, purl=url, bom_ref=str(url), licenses=told)
+
+
+def licences(metadata: Message) -> list[LicenseExpression | DisjunctiveLicense]:
+    """As a distribution tells them, by its age: an SPDX expression, classifiers, or a text's first line."""
+    if expression := metadata.get("License-Expression"):
+        return [LicenseExpression(expression)]
+    classifiers = [each.rpartition(" :: ")[2] for each in metadata.get_all("Classifier", []) if "License ::" in each]
+    names = [name for name in classifiers if name != "OSI Approved"] or metadata.get("License", "").splitlines()[:1]
+    return [DisjunctiveLicense(name=name) for name in names if name]
 
 
 def java(root: Path) -> Iterator[Component]:
@@ -141,29 +154,42 @@ def _settings(file: Path) -> dict[str, str]:
 
 
 def bill(stack_file: Path, root: Path) -> str:
-    """The whole bill as JSON."""
+    """The image's whole bill as JSON."""
     stack = tomllib.loads(stack_file.read_text())
     named = [jar["coordinate"] for jar in stack["jar"]]
     coordinates = {f"{name}-{version}.jar": whole for whole in named for _, name, version in [whole.split(":")]}
-    components = [*jars(root, coordinates), *python_distributions(root), *java(root), *system(root)]
+    components = [*jars(root, coordinates), *python_distributions(root / PYTHON), *java(root), *system(root)]
     image = Component(name="sparklet", version=stack["name"], type=ComponentType.CONTAINER, bom_ref="image")
+    return _written(image, components)
+
+
+def wheel_bill(folder: Path) -> str:
+    """The wheel's, of what was installed with it."""
+    installed = sorted(python_distributions(folder), key=lambda each: each.name)
+    (sparklet,) = [each for each in installed if each.name == "sparklet"]
+    return _written(sparklet, [each for each in installed if each is not sparklet])
+
+
+def _written(subject: Component, components: Sequence[Component]) -> str:
     content = "\n".join(sorted(f"{c.bom_ref} {c.version} {[h.content for h in c.hashes]}" for c in components))
     bom = Bom(
         components=components,
         serial_number=uuid.uuid5(uuid.NAMESPACE_OID, content),
-        metadata=BomMetaData(component=image, timestamp=datetime.fromtimestamp(0, UTC)),
+        metadata=BomMetaData(component=subject, timestamp=datetime.fromtimestamp(0, UTC)),
     )
-    bom.register_dependency(image, components)
+    bom.register_dependency(subject, components)
     return make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=1) + "\n"
 
 
 def main() -> None:
     """Write the bill to standard output."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--stack", type=Path, required=True)
+    of = arguments.add_mutually_exclusive_group(required=True)
+    of.add_argument("--stack", type=Path)
+    of.add_argument("--python", type=Path)
     arguments.add_argument("--root", type=Path, default=Path("/"))
     asked = arguments.parse_args()
-    sys.stdout.write(bill(asked.stack, asked.root))
+    sys.stdout.write(wheel_bill(asked.python) if asked.python else bill(asked.stack, asked.root))
 
 
 if __name__ == "__main__":

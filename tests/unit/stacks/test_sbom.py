@@ -1,5 +1,6 @@
 """The bill of materials of a small file system that is laid out like the image's."""
 
+import email
 import hashlib
 import json
 import shutil
@@ -7,10 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.model.license import LicenseExpression
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from docker.sbom import bill, identity
+from docker.sbom import bill, identity, licences
 
 pytestmark = pytest.mark.skipif(not shutil.which("dpkg-query"), reason="no dpkg-query here: the bill is not tested")
 STATUS = """\
@@ -43,7 +45,7 @@ def root(tmp_path: Path) -> Path:
     _jar(root / "opt/sparklet/jars/delta-3.3.jar")
     installed = root / "opt/sparklet/python/Some_Thing-1.0.dist-info"
     installed.mkdir(parents=True)
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: Some_Thing\nVersion: 1.0\n")
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: Some_Thing\nVersion: 1.0\nLicense: MIT\n")
     for name, text in {
         "etc/os-release": 'ID=debian\nVERSION_ID="12"\n',
         "var/lib/dpkg/status": STATUS,
@@ -74,6 +76,7 @@ def test_everything_in_the_image_is_in_the_bill(root: Path, stack_file: Path) ->
         "libc6": "pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64&distro=debian-12",
     }
     jar = (root / "opt/sparklet/jars/delta-3.3.jar").read_bytes()
+    assert found["some-thing"]["licenses"][0]["license"]["name"] == "MIT"
     assert found["delta"]["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(jar).hexdigest()}]
 
 
@@ -89,6 +92,21 @@ def test_the_bill_depends_on_the_image_alone(root: Path, stack_file: Path) -> No
 
     assert first == second
     assert json.loads(bill(stack_file, root))["serialNumber"] != json.loads(first)["serialNumber"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("License-Expression: MIT AND PSF-2.0\nLicense: x", ["MIT AND PSF-2.0"]),
+        ("Classifier: License :: OSI Approved\nClassifier: License :: OSI Approved :: BSD License", ["BSD License"]),
+        ("License: Apache 2\n        and its whole text", ["Apache 2"]),
+        ("Name: x", []),
+    ],
+)
+def test_a_licence_is_told_however_old_the_metadata_are(lines: str, expected: list[str]) -> None:
+    told = licences(email.message_from_string(lines))
+
+    assert [each.value if isinstance(each, LicenseExpression) else each.name for each in told] == expected
 
 
 @pytest.mark.parametrize(
