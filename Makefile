@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test test-all beyond-test nightly pytest wheel-matrix image test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv checkov-venv certify clean
+.PHONY: help venv demo test test-all beyond-test nightly pytest wheel-matrix dist publish image image-login test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv checkov-venv certify clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -59,8 +59,25 @@ pytest: venv ## The tests alone, ARGS as above (ARGS='-n 0' one after the other)
 wheel-matrix: venv ## The wheel with the lowest and the newest versions that pyproject declares, on each Python it declares
 	@REQUIRE_PYTHONS=1 $(RUN) -m pytest -n 0 -m nightly -k each_declared_version tests/end_to_end/test_installed.py $(ARGS)
 
+# The bill lists what the wheel brings with the extra `local`, in the versions of its lock file.
+dist: venv ## What a release has, in dist/: wheel, sdist, SAM application, bill of materials (TAG=v0.2.0: only of that version)
+	@version=$$($(RUN) -c 'import sparklet; print(sparklet.__version__)') && \
+	if [ -n "$(TAG)" ] && [ "$(TAG)" != "v$$version" ]; then echo "the tag $(TAG) is not version $$version"; exit 1; fi && \
+	rm -rf dist build/billed && $(RUN) -m uv build --quiet --no-build-isolation --out-dir dist . && \
+	git archive --output "dist/sparklet-sam-$$version.zip" HEAD sam runtime LICENSE && \
+	$(RUN) -m uv pip install --quiet --system-certs --target build/billed -c requirements/local.lock "$$(echo dist/*.whl)[local]" && \
+	$(RUN) docker/sbom.py --python build/billed >"dist/sparklet-$$version.cdx.json" && rm -rf build/billed && ls -l dist
+
+publish: ## Upload wheel and sdist of dist/ to PyPI, as GitHub's trusted publisher
+	@"$(PYTHON)" -m venv .venv-publish
+	@.venv-publish/bin/python -m pip install --quiet --require-hashes -r requirements/bootstrap.lock
+	@.venv-publish/bin/python -m uv publish --trusted-publishing always $(ARGS) dist/*.whl dist/*.tar.gz
+
 image: venv ## Build the container image, without a Docker daemon (ARGS=--help: what can be chosen; ARCH=arm64: by qemu)
 	@$(RUN) docker/build.py --stack $(STACK) $(if $(ARCH),--arch $(ARCH)) $(ARGS)
+
+image-login: ## Log in where `make image ARGS='--push NAME'` pushes: REGISTRY, REGISTRY_USER, REGISTRY_TOKEN
+	@printenv REGISTRY_TOKEN | skopeo login --username "$(REGISTRY_USER)" --password-stdin "$(REGISTRY)"
 
 # One container at a time: the image's functions have two cores each. ARGS='-m campaign' builds the image again, for its digest.
 # ARCH=arm64: what qemu-user can do: what the image holds, its archive, spark-submit. It lacks what the worker's guards need.

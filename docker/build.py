@@ -141,7 +141,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     option("--no-cache", action="store_true", help="build every layer anew; downloads and base are kept")
     option("--fresh-base", action="store_true", help="make the base anew, with the packages of today")
     option("--compressed", action="store_true", help="measure the layers compressed as well (half a minute)")
-    option("--push", metavar="NAME", help="push there afterwards, as one manifest; log in first: skopeo login")
+    option(
+        "--push",
+        metavar="NAME",
+        help="push there afterwards, as one manifest, whose digest build/image/pushed has; log in first: skopeo login",
+    )
     option(
         "--output",
         type=Path,
@@ -191,7 +195,8 @@ def main(arguments: Sequence[str]) -> None:
         train(engine, clock, asked)
     if asked.push:
         with clock.step("push", f"push to {asked.push}"):
-            engine.run("skopeo", "copy", "--quiet", f"containers-storage:{asked.tag}", f"docker://{asked.push}")
+            stored, pushed = f"containers-storage:{asked.tag}", f"docker://{asked.push}"
+            engine.run("skopeo", "copy", "--quiet", "--digestfile", BUILD / "pushed", stored, pushed)
     if asked.json:
         print(json.dumps(report, indent=1))
 
