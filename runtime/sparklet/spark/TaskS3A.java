@@ -91,7 +91,8 @@ public class TaskS3A extends S3AFileSystem {
     private static final Pattern OF_PARTITIONS = // where Spark keeps partitions until they replace those of their names
             Pattern.compile("(.*?)/\\.spark-staging-[^/]*(.*)");
     private static final int MAX_ADDRESSES = 20;
-    private static final Pattern OWN_NAME = Pattern.compile("part-\\d{5,}-[0-9a-f-]{36}.*"); // AttemptCommit's
+    private static final Pattern OWN_NAME = // AttemptCommit's, Delta's, Iceberg's: a UUID that was drawn for this file
+            Pattern.compile("(part-\\d{5,}|\\d{5,}-\\d+)-[0-9a-f]{8}-[0-9a-f-]{27}.*");
     private static final Pattern ICEBERG_COMMIT = // without a catalog, by renaming a draft
             Pattern.compile(".*/metadata/v\\d+(\\.gz)?\\.metadata\\.json(\\.gz)?");
     private static final Long OPEN = Long.valueOf(-1);
@@ -387,15 +388,14 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output: true. */
-    private boolean tell(String what, String key, String folder) throws IOException {
+    /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output. */
+    private void tell(String what, String key, String folder) throws IOException {
         boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
         String address = isOutput ? "" : address(folder);
         if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
             mark(getConf(), mark, address);
         }
-        return isOutput;
     }
 
     /** The address that a script has given for a folder; of partitions that replace others one by one, each one's. */
@@ -426,8 +426,8 @@ public class TaskS3A extends S3AFileSystem {
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
             short replication, long blockBytes, Progressable progress) throws IOException {
         String key = key(super.makeQualified(path));
-        boolean isOutput = tell("written", key, key.replaceFirst("/[^/]*$", ""));
-        boolean isNew = isOutput && OWN_NAME.matcher(path.getName()).matches()
+        tell("written", key, key.replaceFirst("/[^/]*$", ""));
+        boolean isNew = !key.contains("/_temporary/") && OWN_NAME.matcher(path.getName()).matches()
                 && sizes.putIfAbsent(key, OPEN) == null;
         if (!isNew) {
             forget(key);

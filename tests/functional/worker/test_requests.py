@@ -137,6 +137,23 @@ def test_a_shard_makes_few_requests(counted: Counted, script: bytes, names: list
     assert len(of_inputs) == len(names) * (1 + ASKS)  # the plan knows size and time
 
 
+def test_nobody_asks_for_a_file_that_a_table_gets(counted: Counted) -> None:
+    append = b"""
+from sparklet.job import Job
+
+job = Job.from_args()
+rows = job.spark().read.csv(job.input_list(), header=True)
+job.append(rows, "delta:s3://%s/tables/asked")
+"""
+    counted.run(append % BUCKET.encode(), counted.put("a.csv", 10))  # which makes it
+
+    asked = counted.run(append % BUCKET.encode(), counted.put("b.csv", 10))
+
+    assert [each.split("/")[0] for each in asked if "/tables/asked/part-" in each] == ["PUT "], json.dumps(
+        asked, indent=1
+    )
+
+
 def test_sparks_own_writes_are_published_as_spark_means_them(counted: Counted) -> None:
     """Alone, whatever the format; by each save mode; and nothing of a write that failed or had no rows."""
     formats = ("parquet", "orc", "json", "csv", "text")
