@@ -22,7 +22,7 @@ from sparklet.app.logs import printed
 from sparklet.app.reporter import size_text, time_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView, task_failures, view_run
-from sparklet.errors import ObjectStoreError, PlanError, ShardNotFoundError
+from sparklet.errors import LogsError, ObjectStoreError, PlanError, ShardNotFoundError
 from sparklet.model import Run, ScriptRef, ShardRecord
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.request import places
@@ -81,7 +81,9 @@ def _spark_figures(stack: OpenStack, run: Run, view: RunView, groups: Sequence[F
 
 def _printed(stack: OpenStack, run: Run, numbers: Sequence[int]) -> list[str]:
     """What the shards of the table printed, where logs lie on this machine."""
-    found = printed(stack, run.run_id, run.created_s) if stack.state else {}
+    found: dict[int, str] = {}
+    with suppress(LogsError):  # a file that went while it was read
+        found = printed(stack, run.run_id, run.created_s) if stack.state else found
     return [found.get(number, "") for number in numbers] if found else []
 
 

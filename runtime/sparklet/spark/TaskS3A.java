@@ -74,6 +74,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Set dynamic = ConcurrentHashMap.newKeySet(); // addresses whose partitions are replaced one by one
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
+    private final Set tables = ConcurrentHashMap.newKeySet(); // bucket/key/ of those at whose logs the task has looked
     private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
     private final Set matched = ConcurrentHashMap.newKeySet(); // of these, what a pattern of the script's found last
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
@@ -93,6 +94,7 @@ public class TaskS3A extends S3AFileSystem {
     private static final int MAX_ADDRESSES = 20;
     private static final Pattern OWN_NAME = // AttemptCommit's, Delta's, Iceberg's: a UUID that was drawn for this file
             Pattern.compile("(part-\\d{5,}|\\d{5,}-\\d+)-[0-9a-f]{8}-[0-9a-f-]{27}.*");
+    private static final Pattern OF_LOG = Pattern.compile("(.*?/)(_delta_log|metadata)(/.*|$)");
     private static final Pattern ICEBERG_COMMIT = // without a catalog, by renaming a draft
             Pattern.compile(".*/metadata/v\\d+(\\.gz)?\\.metadata\\.json(\\.gz)?");
     private static final Long OPEN = Long.valueOf(-1);
@@ -388,14 +390,15 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output. */
-    private void tell(String what, String key, String folder) throws IOException {
+    /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output: true. */
+    private boolean tell(String what, String key, String folder) throws IOException {
         boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
         String address = isOutput ? "" : address(folder);
         if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
             mark(getConf(), mark, address);
         }
+        return isOutput;
     }
 
     /** The address that a script has given for a folder; of partitions that replace others one by one, each one's. */
@@ -426,8 +429,8 @@ public class TaskS3A extends S3AFileSystem {
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
             short replication, long blockBytes, Progressable progress) throws IOException {
         String key = key(super.makeQualified(path));
-        tell("written", key, key.replaceFirst("/[^/]*$", ""));
-        boolean isNew = !key.contains("/_temporary/") && OWN_NAME.matcher(path.getName()).matches()
+        boolean isOutput = tell("written", key, key.replaceFirst("/[^/]*$", ""));
+        boolean isNew = (isOutput || isOfTable(key)) && OWN_NAME.matcher(path.getName()).matches()
                 && sizes.putIfAbsent(key, OPEN) == null;
         if (!isNew) {
             forget(key);
@@ -439,6 +442,14 @@ public class TaskS3A extends S3AFileSystem {
         FSDataOutputStream file =
                 super.create(path, permission, overwrite, bufferBytes, replication, blockBytes, progress);
         return isNew ? new Sized(file, key) : file;
+    }
+
+    private boolean isOfTable(String key) {
+        boolean is = false;
+        for (Iterator each = tables.iterator(); each.hasNext() && !is;) {
+            is = key.startsWith((String) each.next()) && !key.contains("/_temporary/");
+        }
+        return is;
     }
 
     /** Tells what a new file has once it is closed: Spark looks before and after, which are three requests. */
@@ -460,6 +471,10 @@ public class TaskS3A extends S3AFileSystem {
     S3AFileStatus innerGetFileStatus(Path path, boolean needsToBeEmpty, Set probes) throws IOException {
         String key = key(super.makeQualified(path));
         Long bytes = sizes == null ? null : (Long) sizes.get(key);
+        Matcher log = OF_LOG.matcher(key);
+        if (tables != null && log.matches()) { // not yet while S3A begins
+            tables.add(log.group(1));
+        }
         if (key.equals(output) && probes.containsAll(StatusProbeEnum.LIST_ONLY)) {
             probes = StatusProbeEnum.LIST_ONLY;
         }
