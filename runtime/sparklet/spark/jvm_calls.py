@@ -19,6 +19,11 @@ from sparklet.spark.java_classes import are_ahead, class_loader, compiled
 from sparklet.spark.processes import has_name
 
 CANCEL_POLL_S = 0.1
+PACKAGES = {  # that PySpark and scripts name most
+    *("java", "java.io", "java.lang", "java.net", "java.util", "org", "org.apache", "py4j", "py4j.reflection", "scala"),
+    *(f"org.apache.{name}" for name in ("hadoop", "hadoop.conf", "hadoop.fs", "hadoop.util", "spark", "spark.api")),
+    *(f"org.apache.spark.{name}" for name in ("api.python", "sql", "sql.types", "util")),
+}
 NAMELESS = "sparklet"  # Hadoop's name for a user without a line in passwd: it does not start without one
 
 
@@ -89,6 +94,29 @@ class _OwnProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
 def own_callbacks() -> None:
     """Let Java never take a script's callbacks for those of an earlier one."""
     java_gateway.PythonProxyPool = _OwnProxies
+
+
+def remember_names() -> None:
+    """Ask Java once for a class, and never whether one has a usual package's name: it would look into 250 jars.
+
+    Py4J asks for each part of a class's name, at each use: a small script's 123 questions are 14.
+    """
+    Package, View = java_gateway.JavaPackage, java_gateway.JVMView  # noqa: N806 - classes
+    in_view, in_package, classes = View.__getattr__, Package.__getattr__, dict[tuple[Any, str], Any]()
+
+    def of_view(self: Any, name: str) -> Any:
+        return Package(name, self._gateway_client, self._id) if name in PACKAGES else in_view(self, name)
+
+    def of_package(self: Any, name: str) -> Any:
+        whole = f"{self._fqn}.{name}"
+        if whole in PACKAGES:
+            return Package(whole, self._gateway_client, self._jvm_id)
+        found = classes.get((self._gateway_client, whole)) or in_package(self, name)
+        if isinstance(found, java_gateway.JavaClass):
+            classes[self._gateway_client, whole] = found
+        return found
+
+    View.__getattr__, Package.__getattr__ = of_view, of_package
 
 
 def keep_contexts() -> None:

@@ -294,6 +294,7 @@ def import_pyspark() -> None:
     retry_conflicts()
     pool_threads()
     jvm_calls().own_callbacks()
+    jvm_calls().remember_names()
     gc.collect()
     gc.freeze()
 
