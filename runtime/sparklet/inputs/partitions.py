@@ -30,16 +30,12 @@ _DOUBLE = re.compile(rf"[\0- ]*[+-]?(NaN|Infinity|({_NUMBER}|{_HEX})[fFdD]?)[\0-
 _TIME = re.compile(r"(\d{4}|-\d{4}|[+-]\d{5,})(-\d\d-\d\d)( \d\d:\d\d:\d\d(\.\d)?)?", re.ASCII)
 
 
-def partition_root(uri: str, inputs: Sequence[str]) -> str:
-    """The input folder of an object that lies below folders like ``day=1`` in it; "" for any other object.
+@lru_cache(maxsize=128)  # a listing goes through one folder after the other
+def partition_root(folder: str, inputs: tuple[str, ...]) -> str:
+    """The input folder of objects in a folder, which ends in /, that lies below ones like ``day=1`` in it; else "".
 
     A folder of the output of a run, ``shard=RUN_TIME_NNNNNN``, is no column.
     """
-    return _root_of_folder(uri[: uri.rfind("/") + 1], tuple(inputs))
-
-
-@lru_cache(maxsize=128)  # a listing goes through one folder after the other
-def _root_of_folder(folder: str, inputs: Sequence[str]) -> str:
     root = _root(folder, inputs)
     return root if root and _columns(folder[len(root) :])[1] else ""
 
@@ -70,9 +66,9 @@ def _columns(path: str) -> tuple[str, list[tuple[str, str]]]:
     return "/".join(folders), found
 
 
-def seen_partitions(uris: Sequence[str], inputs: Sequence[str], examples: Sequence[str]) -> dict[str, str]:
+def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequence[str]) -> dict[str, str]:
     """Of each object in a partition the root; and those of the ``examples`` with kinds of values that they lack."""
-    roots = {uri: root for uri in uris if (root := partition_root(uri, inputs))}
+    roots = {uri: root for uri in uris if (root := partition_root(uri[: uri.rfind("/") + 1], inputs))}
     seen = {kind for uri, root in roots.items() for kind in _kinds(uri, root)}
     for folder in examples if roots else ():
         root = partition_root(folder, inputs)

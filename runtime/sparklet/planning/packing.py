@@ -3,7 +3,7 @@
 import gzip
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -44,7 +44,7 @@ _place = attrgetter("source", "after", "slices", "etag")  # faster than pickling
 
 
 def pack_shards(
-    found: Iterable[Found], options: RunOptions, first_number: int = 0, inputs: Sequence[str] = ()
+    found: Iterable[Found], options: RunOptions, first_number: int = 0, inputs: tuple[str, ...] = ()
 ) -> Iterator[tuple[Shard, Line]]:
     """Pack objects into shards, each with its line, in the order of the listing.
 
@@ -63,7 +63,7 @@ def pack_shards(
 
     for each in found:
         uri, size_bytes = each.item.uri, each.item.estimated_bytes
-        group = group_of(uri) if group_of else "", partition_root(uri, inputs)
+        group = group_of(uri) if group_of else "", partition_root(uri[: uri.rfind("/") + 1], inputs)
         is_cut = each.item.item and options.target_bytes < NO_LIMIT_BYTES
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
@@ -228,7 +228,8 @@ class PackedInput:
 
     def _leave(self, uri: str, version_id: str, reason: str) -> None:
         self.left_out.add(uri, version_id, reason)
-        if reason == Reason.EMPTY and partition_root(uri, self.inputs):  # Spark lists it, and takes its values
+        folder = uri[: uri.rfind("/") + 1]
+        if reason == Reason.EMPTY and partition_root(folder, self.inputs):  # Spark lists it, and takes its values
             self.partitions.add(uri)
 
     def _pack(

@@ -253,7 +253,9 @@ field = jvm.java.lang.Class.forName("org.apache.spark.util.SignalUtils$").getDec
 field.setAccessible(True)
 handlers = field.get(getattr(getattr(jvm.org.apache.spark.util, "SignalUtils$"), "MODULE$"))
 handlers.put("mine", kept)
-for _ in range(int(jvm.java.lang.Runtime.getRuntime().maxMemory() * 0.85) // 2**20):
+jvm.java.lang.System.gc()
+heap = jvm.java.lang.Runtime.getRuntime()  # of which others' tests have left something
+for _ in range(int(heap.maxMemory() * 0.85 - heap.totalMemory() + heap.freeMemory()) // 2**20):
     kept.add(jvm.java.nio.ByteBuffer.allocate(2**20))
 """
 )

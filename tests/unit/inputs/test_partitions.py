@@ -26,7 +26,7 @@ IN = "s3://b/year=2026/in/"
     ],
 )
 def test_partitions_begin_below_the_input(uri: str, root: str) -> None:
-    assert partition_root(uri, ["s3://b/file.csv", "s3://b/no/", IN]) == root
+    assert partition_root(uri[: uri.rfind("/") + 1], ("s3://b/file.csv", "s3://b/no/", IN)) == root
 
 
 def test_an_example_of_each_kind_of_value_is_kept() -> None:
@@ -45,7 +45,10 @@ def test_an_example_of_each_kind_of_value_is_kept() -> None:
 
 def test_a_shard_sees_the_kinds_that_it_lacks() -> None:
     examples = [f"{IN}k=1/", f"{IN}k=a/", f"{IN}k={NULL}/", "s3://b/else/k=1.5/"]
-    inputs = [IN, "s3://b/else/"]
+    inputs = (
+        IN,
+        "s3://b/else/",
+    )
 
     seen = seen_partitions([f"{IN}k=7/a.csv", f"{IN}b.csv"], inputs, examples)
 
