@@ -18,6 +18,7 @@ from sparklet.job.fields import INFER, SCHEMA, Table
 from sparklet.model import Access, Dispatch, Key, RunOptions, s3_address
 from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RUN
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
+from sparklet.shown import redacted
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 PARQUET = "parquet:"  # a table of this format is the run's output
@@ -394,7 +395,9 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
         raise PlanError(f"{named['script']} is missing: name the script to run")
-    of_script = f"; {', '.join(map(repr, request.args))} went to the script as its arguments" if request.args else ""
+    of_script = (
+        f"; {', '.join(map(repr, redacted(request.args)))} went to the script as its arguments" if request.args else ""
+    )
     if needs_output and not (request.output_uri or request.table):
         raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']}){of_script}")
     if not request.inputs and not request.lists:

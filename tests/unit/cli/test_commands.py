@@ -11,6 +11,7 @@ import pytest
 from sparklet.errors import RunNotFoundError
 from sparklet.model import APART, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
 from sparklet.runs.redrive import redrive
+from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended
 from tests.world import BUCKET, LEASE_S, SCRIPT, SOURCE, World
@@ -213,6 +214,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
             "--output is missing: name where the run writes (or --table); 'in', 'out' went to the script",
         ),
         ("run x.py in -o out", "no input was given: name folders"),
+        ("run x.py -o out -- --password hunter2", f"'--password', '{HIDDEN}' went to the script"),
         ("clean", "--older-than"),
         ("clean --older-than month", "no duration"),
         ("run jobb.py -i in -o out", "jobb.py is not there"),
