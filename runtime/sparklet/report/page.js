@@ -172,7 +172,7 @@ function advised() {
   const of = (verdict) => report.advice.filter((each) => each.verdict === verdict), act = of("act"), unknown = of("unknown").length;
   const said = { unknown: "cannot tell: ", fine: "fine: " }, rest = report.advice.filter((each) => said[each.verdict]);
   return [
-    act.length ? null : el("p", {}, unknown ? `${unknown} of ${counted(report.advice.length, "rule")} cannot tell from this run; the others find nothing to change.`
+    act.length || !of("fine").length ? null : el("p", {}, unknown ? `${unknown} of ${counted(report.advice.length, "rule")} cannot tell from this run; the others find nothing to change.`
       : "Nothing to change, as far as the rules can tell."),
     act.map((each) => el("div", { class: "panel act" }, el("h3", {}, each.rule), el("p", {}, each.finding),
       el("p", {}, el("strong", {}, "Try: "), each.remedy, each.saves_usd ? `, saves up to ${usd(each.saves_usd)}` : "",
