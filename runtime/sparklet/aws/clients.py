@@ -79,8 +79,8 @@ class AwsClients:
     """The clients of one process: each made at its first use, then shared by all threads.
 
     ``threads`` call at one time, and each client keeps as many connections. ``attempts``: how often a call is tried in
-    all, with botocore's ``standard`` back-off, and waits ``least_wait_s`` at least for an answer. ``role_arn``: a role
-    whose credentials all clients but STS use; assumed at the first call, and again before they expire.
+    all, with botocore's ``standard`` back-off; each try waits ``least_wait_s`` at least for its answer. ``role_arn``: a
+    role whose credentials all clients but STS use; assumed at the first call, and again before they expire.
     """
 
     s3: "S3Client"

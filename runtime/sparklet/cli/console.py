@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -130,10 +130,9 @@ def confirm(screen: Screen, question: str, *, yes: bool) -> None:
 
 def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, report: bool = True) -> None:
     """Watch a run until it ends, show its result, its follow-ups and where its report is, and exit with its code."""
-    with ExitStack() as showing:
-        showing.enter_context(resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]))
-        if stack.state:  # elsewhere each look at the logs is a request that is billed
-            showing.enter_context(shown_logs(stack, run_id, Printed(screen), screen))
+    is_local = stack.state is not None  # elsewhere each look at the logs is a request that is billed
+    prints = shown_logs(stack, run_id, Printed(screen), screen) if is_local else nullcontext()
+    with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), prints:
         display = RunDisplay(screen, run_id, stack.at.clock, lambda run: run_details(view_run(stack, run, prices)))
         summary = watch(stack, run_id, display, screen)
     run = stack.at.ledger.runs.get(run_id)

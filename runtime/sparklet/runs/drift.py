@@ -95,7 +95,7 @@ def _drift(at: Deployment, run: Run, examples: Mapping[str, str], files: Mapping
                 told += "writes one schema: give the run's (--schema), or --allow-drift"
                 return False, True, f"shards wrote different columns to one output{told}"
             if _reads_apart(at, run, first, second):
-                told += "that reads them together infers one (--schema); the script names them, so it need not"
+                told += "that reads both infers one (--schema); the script names its folders, so it may read them apart"
                 return True, False, f"shards inferred different types from two input folders{told}"
             told += "infers one: give a schema (--schema), or --allow-drift"
             return False, False, f"shards inferred different types from their inputs{told}"
