@@ -72,6 +72,7 @@ class Plan:
     way: str
     kind: str
     shards: int = SHARDS
+    commits: int = 1  # plain: of each shard, each with some of its rows
     strikes: int = STRIKES  # at each shard, the commit run, the checker
     at: tuple[str, int] | None = None  # strike at this step and at which of its occurrences
 

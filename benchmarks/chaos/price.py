@@ -1,7 +1,7 @@
 """What does one table for all shards cost? Time and requests of staged, direct and plain writes.
 
-The same trials as the campaign's, in peace: a run of so many shards of a few rows, two worker processes, every request
-counted by the proxy. Retries are the product's (direct) or the queue's (plain); conflicts show as attempts.
+The same trials as the campaign's, in peace: a run of so many shards of a few rows, a few worker processes, every
+request counted by the proxy. Retries are the product's (direct) or the queue's (plain); conflicts show as attempts.
 
     python -m benchmarks.chaos.price [--shards 1 10 30] [--rounds 5] [--out …]
 """
@@ -18,7 +18,6 @@ from benchmarks.chaos.world import free_of_aws, say
 from benchmarks.comparison import options as rounds_option
 from benchmarks.facts import ROOT, facts
 
-WORKERS = 2
 SEED = 20_000_000
 SIZES = [1, 10, 30]
 
@@ -27,6 +26,8 @@ def main() -> None:
     """Measure, print, write."""
     parser = rounds_option(__doc__)
     parser.add_argument("--shards", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--workers", type=int, default=2, help="processes, each does a shard at a time")
+    parser.add_argument("--commits", type=int, default=1, help="of each shard that writes plainly")
     parser.add_argument("--formats", type=names(FORMATS), default=FORMATS)
     parser.add_argument("--ways", type=names(WAYS), default=WAYS)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "price.json")
@@ -36,12 +37,13 @@ def main() -> None:
     figures: list[dict[str, Any]] = []
     turns = [(each, format_) for each in range(options.rounds) for format_ in options.formats]
     for number, (_, format_) in enumerate(turns):
-        with stage(WORKERS) as at:
-            warm = replace(plan(0), seed=SEED - 1, format=format_, way=options.ways[0], kind="none", shards=2 * WORKERS)
-            at.trial(warm).run()
+        with stage(options.workers) as at:
+            warm = replace(plan(0), seed=SEED - 1, format=format_, way=options.ways[0], kind="none")
+            at.trial(replace(warm, shards=2 * options.workers)).run()
             for place, (way, shards) in enumerate((way, n) for way in options.ways for n in options.shards):
                 seed = SEED + 100 * number + place
-                trial = at.trial(replace(plan(0), seed=seed, format=format_, way=way, kind="none", shards=shards))
+                mine = replace(plan(0), seed=seed, format=format_, way=way, kind="none", shards=shards)
+                trial = at.trial(replace(mine, commits=options.commits))
                 figures.append(_figures(trial.run(), trial.strikes.taken, shards))
                 say(json.dumps(figures[-1]))
                 options.out.write_text(

@@ -108,7 +108,7 @@ class Trial:
         at, dice = self.world.at, random.Random(f"{run_id.removeprefix('chaos-')}/rows")
         first, rows = 1000 * self.plan.shards * len(self.rows), dict[int, Counter[Row]]()
         for shard in range(self.plan.shards):
-            count = dice.randint(*ROWS)
+            count = dice.randint(*ROWS) * self.plan.commits
             found = [(first + 1000 * shard + number, f"row {number} of {shard}") for number in range(count)]
             rows[shard] = Counter(found)
             if self.plan.kind in OF_FILES:
@@ -126,6 +126,7 @@ class Trial:
                 "way": self.plan.way,
                 **({} if self.plan.kind == PER_INPUT else {"table": f"{self.plan.format}:{self.place}"}),
                 "kind": self.plan.kind,
+                "commits": self.plan.commits,
                 "named": self.plan.dice("named").random() < 0.5,
                 "mixed": self.plan.dice("mixed").random() < 0.5,
             },
@@ -329,9 +330,14 @@ class Trial:
     def _whole(self, found: Counter[Row]) -> bool:
         """Whether only whole commits are seen: of each shard all rows, or none; staged: of all shards of a run."""
         of_runs = [shards.values() for shards in list(self.rows.values())]
-        of_shards = [rows for shards in of_runs for rows in shards]
+        of_shards = [rows for shards in of_runs for shard in shards for rows in self._committed(shard)]
         commits = [sum(each, Counter()) for each in of_runs] if self.plan.way == "staged" else of_shards
         return all(rows <= found or not rows & found for rows in commits)
+
+    def _committed(self, rows: Counter[Row]) -> list[Counter[Row]]:
+        """A shard's rows by the commit that adds them."""
+        numbers = range(self.plan.commits)
+        return [Counter({row: n for row, n in rows.items() if row[0] % len(numbers) == number}) for number in numbers]
 
     def _judged(self, state: str) -> dict[str, Any]:
         """Compare table or outputs and ledger with the truth."""

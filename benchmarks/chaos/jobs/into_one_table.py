@@ -30,7 +30,8 @@ def main() -> None:
     elif job.params["kind"] == "isolate":
         append_good(job, rows, table)
     elif way == "plain":
-        append(spark, rows, table)
+        for number in range(job.params["commits"]):
+            append(spark, rows.where(rows["id"] % job.params["commits"] == number), table)
     elif way == "direct":
         job.append(rows, table, commit="direct")
     else:
