@@ -278,6 +278,8 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
         **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in S3_SCHEMES},
         "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
         **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if own else {}),
+        # As Hadoop 3.4 has it, for 96: Hudi leaves streams of its metadata open, half a dozen for each commit.
+        "spark.hadoop.fs.s3a.connection.maximum": "500",
         # Hadoop 3.4 keeps all markers; 3.3 asks S3 after each write to delete those above, which our folder never has.
         **({"spark.hadoop.fs.s3a.directory.marker.retention": "authoritative"} if hadoop_version < "3.4" else {}),
     }
