@@ -27,6 +27,7 @@ KINDS = {
     "late committer": 3,  # stopped until the other run has committed and old snapshots are expired
     "recovered committer": 3,  # killed after a step has had its effect; the other run commits before the next attempt
     "two committers": 3,  # stopped until another attempt has claimed, so that both commit at once with the other run
+    "foreign writer": 3,  # delta-rs or PyIceberg appends to the table meanwhile, and nobody is struck
     "kill an engine's worker": 3,  # at a step; every shard is an engine's
     "zombie in an engine": 2,
     "escalation": 3,  # functions run out of memory; the shards move to an engine, whose workers are killed at a step
@@ -40,7 +41,7 @@ KINDS = {
 NETWORK = ("reset", "drop", "delay", "error")
 RIVALLED = ("late committer", "recovered committer", "two committers")
 STOPPED = ("zombie", "zombie committer", "late committer", "two committers", "zombie in an engine")
-ESCALATED, ISOLATED, PER_INPUT = "escalation", "isolate", "an output each"
+ESCALATED, ISOLATED, PER_INPUT, FOREIGN = "escalation", "isolate", "an output each", "foreign writer"
 OF_FILES = (ISOLATED, PER_INPUT)  # shards of many files, each with a fate of its own
 KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED, *OF_FILES)
 ENGINES = ("kill an engine's worker", "zombie in an engine", ESCALATED)
@@ -113,6 +114,8 @@ def _block(formats: tuple[str, ...], ways: tuple[str, ...]) -> Iterator[tuple[st
     for format_ in formats:
         for way in ways:
             for kind, times in KINDS.items():
+                if kind == FOREIGN and format_ == "hudi":
+                    continue  # which no other library writes
                 of_baseline = kind not in NETWORK or ways == ("plain",)  # alone it is what is tried
                 if way == "staged" or (kind not in STAGED and (way == "direct" or of_baseline)):
                     yield from [(format_, way, kind)] * (times if way != "plain" else 1)

@@ -11,12 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet as parquet
-from pyiceberg.catalog import load_catalog
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from pyiceberg.catalog import Catalog, load_catalog
+from pyiceberg.exceptions import CommitFailedException
 
 from benchmarks.chaos.engine import NAME as ENGINE
 from benchmarks.chaos.plans import ENGINES as IN_ENGINES
-from benchmarks.chaos.plans import ESCALATED, ISOLATED, OF_FILES, PER_INPUT, RIVALLED, STRUCK, Plan
+from benchmarks.chaos.plans import ESCALATED, FOREIGN, ISOLATED, OF_FILES, PER_INPUT, RIVALLED, STRUCK, Plan
 from benchmarks.chaos.reader import S3
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
@@ -43,6 +47,7 @@ MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
 MAX_LATER_S = 6.0  # until a message is delivered again
 ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
 EMPTY = (-1, "has an output without rows")
+COLUMNS = pyarrow.schema({"id": pyarrow.int32(), "name": pyarrow.string()})
 REFUSED = "CommittedBeforeException"  # plain: an earlier attempt has added the shard's rows
 GOOD = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
 
@@ -68,6 +73,7 @@ class Trial:
     again: Callable[["Trial", Received], None]  # delivers a message once more
     rows: dict[str, dict[int, Counter[Row]]] = field(default_factory=dict)  # the truth, by run and shard
     files: dict[str, bool] = field(default_factory=dict)  # of shards with many: whether each is good
+    beside: Counter[Row] = field(default_factory=Counter)  # the truth, of a foreign writer
     outputs: Counter[tuple[str, Row]] = field(default_factory=Counter)  # the truth, where each file has one
     problems: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
@@ -231,9 +237,27 @@ class Trial:
 
     def _expire_snapshots(self) -> None:
         """Forget all snapshots but the current one, as whoever looks after the table may."""
+        self._iceberg().load_table(self.place).maintenance.expire_snapshots().older_than(datetime.now(UTC)).commit()
+
+    def _iceberg(self) -> Catalog:
         s3 = {f"s3.{name}": self.world.info.env[variable] for name, variable in S3.items()}
-        catalog = load_catalog("iceberg", type="sql", uri=self.catalog, **s3)
-        catalog.load_table(self.place).maintenance.expire_snapshots().older_than(datetime.now(UTC)).commit()
+        return load_catalog("iceberg", type="sql", uri=self.catalog, **s3)
+
+    def _append_beside(self) -> None:
+        """A row by a library that is not Spark's; one whose commit another has overtaken is no row."""
+        row = (-1 - len(self.beside), "of a foreign writer")
+        rows = pyarrow.Table.from_pylist([dict(zip(COLUMNS.names, row, strict=True))], COLUMNS)
+        options = {name.lower(): value for name, value in self.world.info.env.items() if name.startswith("AWS_")}
+        try:
+            if self.catalog:
+                self._iceberg().load_table(self.place).append(rows)
+            else:
+                table = DeltaTable(self.place, storage_options={**options, "aws_allow_http": "true"})
+                write_deltalake(table, rows, mode="append")
+        except (CommitFailedError, CommitFailedException) as error:
+            self.causes.append(f"beside: {error}"[:500])
+            return
+        self.beside[row] += 1
 
     # --- its messages ---
 
@@ -320,12 +344,14 @@ class Trial:
                 self.problems.append(f"while it ran: {error}"[:500])
                 continue
             self.polls += 1
+            if found and self.plan.kind == FOREIGN:
+                self._append_beside()
             if found and not self._whole(found):
                 self.partial += 1
                 self.problems.append(f"a reader saw {found.total()} rows of {self._truth().total()}")
 
     def _truth(self) -> Counter[Row]:
-        return sum((rows for shards in list(self.rows.values()) for rows in shards.values()), Counter())
+        return sum((rows for shards in list(self.rows.values()) for rows in shards.values()), Counter(self.beside))
 
     def _whole(self, found: Counter[Row]) -> bool:
         """Whether only whole commits are seen: of each shard all rows, or none; staged: of all shards of a run."""
@@ -354,6 +380,7 @@ class Trial:
             "unaccounted": sum(self._unaccounted(run_id) for run_id in self.rows),
             "state": state,
             "redrives": self.redrives,
+            "beside": self.beside.total(),
             "invocations": self.invocations,
             "polls": self.polls,
             "problems": self.problems,
