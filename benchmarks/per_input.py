@@ -63,7 +63,7 @@ def compared(year: Year, rival: SparkSubmit, workers: int, rounds: int) -> Case:
 def _by_input(year: Year, workers: int) -> Run:
     """Run it packed, two shards a worker."""
     run, _ = year.run(workers, "--output-per", "input", "--max-objects", str(-(-year.days // (2 * workers))))
-    outputs = [path for path in year.output.iterdir() if any(path.glob("*.parquet"))]
+    outputs = list(year.output.glob("*.parquet"))
     if len(outputs) != year.days:
         raise SystemExit(f"{year.days} files have {len(outputs)} outputs")
     return run

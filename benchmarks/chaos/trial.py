@@ -46,7 +46,6 @@ PATIENCE_S, SHARD_S = 1200.0, 5.0  # for a run's end, and for each of its shards
 MAX_ATTEMPTS, MAX_REDRIVES = 12, 4
 MAX_LATER_S = 6.0  # until a message is delivered again
 ZOMBIE_S = 60.0  # for the answer of a worker that is awake again
-EMPTY = (-1, "has an output without rows")
 COLUMNS = pyarrow.schema({"id": pyarrow.int32(), "name": pyarrow.string()})
 REFUSED = "CommittedBeforeException"  # plain: an earlier attempt has added the shard's rows
 GOOD = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
@@ -151,7 +150,7 @@ class Trial:
             uri = f"{prefix}-{number:02d}.csv"
             self.world.at.store.put(uri, "".join(["id,name\n", *lines]).encode())
             self.files[uri] = number in good
-            self.outputs.update((uri.rpartition("/")[2], row) for row in mine or [EMPTY])
+            self.outputs.update((uri.rpartition("/")[2], row) for row in mine)
 
     def _options(self) -> RunOptions:
         if self.plan.kind == ISOLATED:
@@ -412,14 +411,14 @@ class Trial:
 
     def _outputs(self) -> Counter[tuple[str, Row]]:
         """Each row that is published, with the file below whose name it stands."""
-        rows, folder = dict[str, list[Row]](), f"s3://{DATA}/{self.plan.name}/out/"
+        rows, folder = Counter[tuple[str, Row]](), f"s3://{DATA}/{self.plan.name}/out/"
         for info in self.world.at.store.list(folder):
-            name, _, file = info.uri.removeprefix(folder).partition("/")
-            mine = rows.setdefault(f"{name}.csv", [])
-            if file.endswith(".parquet"):
+            name = info.uri.removeprefix(folder)
+            if name.endswith(".parquet"):
                 table = parquet.read_table(io.BytesIO(self.world.at.store.get(info.uri)))
-                mine += [(row["id"], row["name"]) for row in table.to_pylist()]
-        return Counter((name, row) for name, mine in rows.items() for row in mine or [EMPTY])
+                found = ((row["id"], row["name"]) for row in table.to_pylist())
+                rows.update((name.replace(".parquet", ".csv"), row) for row in found)
+        return rows
 
     def _wrong_files(self, records: list[ShardRecord]) -> list[str]:
         """Files that are not in exactly one shard, good ones not SUCCEEDED, and bad ones not FAILED alone."""

@@ -82,16 +82,16 @@ class Comparison:
 def compare(output: Path, data: FlightsData, console: Console | None = None, *, by_day: bool = False) -> Comparison:
     """Compare the Parquet files below ``output`` with the original, and print what came of it.
 
-    ``by_day``: each day's rows must lie in the folder of its name, and each folder have rows.
+    ``by_day``: each day's rows must lie in the file of its name, 2013-01-01.parquet, and each file have rows.
     """
     files = [str(path) for path in sorted(output.rglob("*.parquet")) if not _is_hidden(path.relative_to(output))]
     return compare_files(files, data, console, [_days(files, data)] if by_day and files else ())
 
 
 def _days(files: Sequence[str], data: FlightsData) -> Check:
-    """How many folders are there, and how many rows of other days in them?"""
-    folder = "regexp_extract(filename, '([^/]*)/[^/]*$', 1)"
-    counts = f"count(DISTINCT {folder}), count(*) FILTER ({folder} <> make_date(year, month, day)::VARCHAR)"
+    """How many files are there, and how many rows of other days in them?"""
+    name = "regexp_extract(filename, '([^/]*)[.]parquet$', 1)"
+    counts = f"count(DISTINCT filename), count(*) FILTER ({name} <> make_date(year, month, day)::VARCHAR)"
     with duckdb.connect() as db:
         read = f"SELECT {counts} FROM read_parquet(?, filename = true, hive_partitioning = false)"
         outputs, misplaced = db.execute(read, [files]).fetchall()[0]

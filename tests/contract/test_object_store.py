@@ -232,6 +232,45 @@ def test_copying_what_is_gone_names_it(store: ObjectStore, bucket: str) -> None:
         store.copy_all([(_staged(bucket, "gone"), f"s3://{bucket}/to/gone")])
 
 
+def test_a_copy_with_an_owner_replaces_only_what_it_may(store: ObjectStore, bucket: str) -> None:
+    def copied(name: str, target: str, owner: str, *older: str) -> None:
+        store.put(uri := f"s3://{bucket}/from/{name}", name.encode())
+        store.copy_all([(store.head(uri), f"s3://{bucket}/to/{target}")], owner, lambda whose: whose in older)
+
+    copied("first", "a.csv.gz", "one")
+    copied("first", "a.csv.gz", "one")  # again, as after a lost answer
+    store.put(f"s3://{bucket}/to/b", b"theirs")
+    for target in ("a.csv.gz", "b"):
+        with pytest.raises(ObjectChangedError, match=f"to/{target} is there already"):
+            copied("second", target, "two")
+    assert (store.get(f"s3://{bucket}/to/a.csv.gz"), store.get(f"s3://{bucket}/to/b")) == (b"first", b"theirs")
+
+    copied("second", "a.csv.gz", "two", "one")
+
+    info = store.head(f"s3://{bucket}/to/a.csv.gz")
+    assert (store.get(info.uri), info.owner) == (b"second", "two")
+    assert not any(listed.owner for listed in store.list(f"s3://{bucket}/to/"))
+    with pytest.raises(ObjectNotFoundError, match="from/gone"):
+        store.copy_all([(_staged(bucket, "gone"), f"s3://{bucket}/to/gone")], "one")
+
+
+def test_one_of_eight_copies_onto_a_name(store: ObjectStore, bucket: str) -> None:
+    for number in range(8):
+        store.put(f"s3://{bucket}/from/{number}", str(number).encode())
+
+    def copied(number: int) -> bool:
+        try:
+            store.copy_all([(_staged(bucket, str(number)), f"s3://{bucket}/to/x")], f"owner-{number}")
+        except ObjectChangedError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        winners = [number for number, won in enumerate(pool.map(copied, range(8))) if won]
+
+    assert [str(number).encode() for number in winners] == [store.get(f"s3://{bucket}/to/x")]
+
+
 def test_a_large_object_is_copied_in_parts(store: ObjectStore, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_store, "MAX_ONE_COPY_BYTES", 6 * 2**20)
     monkeypatch.setattr(object_store, "COPIED_PART_BYTES", 5 * 2**20)

@@ -4,7 +4,7 @@ import hashlib
 import threading
 import uuid
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -65,7 +65,7 @@ class MemoryObjectStore:
         with self._lock:
             start = max(bisect_left(self._uris, prefix), bisect_right(self._uris, last))
             uris = self._uris[start : start + PAGE_KEYS]
-            return [self.objects[uri].info for uri in uris if uri.startswith(prefix)]
+            return [replace(self.objects[uri].info, owner="") for uri in uris if uri.startswith(prefix)]
 
     def versions(self, uri: str) -> Sequence[str]:
         """The ids of a key's versions and delete markers, newest first."""
@@ -153,10 +153,19 @@ class MemoryObjectStore:
             if bucket in self._versioned:
                 self._keep(uri, b"", ObjectInfo(uri, 0, "", self._clock.now_s()), deleted=True)
 
-    def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
+    def copy_all(
+        self, pairs: Iterable[tuple[ObjectInfo, str]], owner: str = "", replaces: Callable[[str], bool] | None = None
+    ) -> None:
         """Copy objects, one after the other."""
         for source, target in pairs:
-            self.put(target, self.get(source.uri))
+            body = self.get(source.uri)
+            with self._lock:
+                there = self.objects.get(target)
+                if owner and there and there.info.owner != owner and not (replaces and replaces(there.info.owner)):
+                    raise ObjectChangedError(f"{target} is there already, of {there.info.owner or 'nobody known'}")
+                self.put(target, body)
+                copied = self.objects[target]
+                self.objects[target] = replace(copied, info=replace(copied.info, owner=owner))
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
         """Delete objects below a prefix."""

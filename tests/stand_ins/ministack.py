@@ -12,6 +12,13 @@ from pathlib import Path
 
 from tests.waiting import deadline_s, eventually
 
+CONDITIONED = """
+from ministack.app import main
+from sparklet.local.ministack_patches import condition_copies
+condition_copies()
+main()
+"""
+
 
 @contextmanager
 def ministack(folder: Path) -> Iterator[str]:
@@ -22,7 +29,7 @@ def ministack(folder: Path) -> Iterator[str]:
     environment.pop("AWS_ENDPOINT_URL", None)
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"], env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-c", CONDITIONED], env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         _wait_for(endpoint, process, folder / "ministack.log")

@@ -11,7 +11,6 @@ from functools import cache
 from itertools import chain, islice
 from math import inf
 from pathlib import Path
-from re import Match
 from tempfile import TemporaryFile
 from typing import TypeVar
 
@@ -23,10 +22,10 @@ from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.lock import Lock
 from sparklet.local.state import LOCAL_PATHS, StateDir, read_json, write_json
-from sparklet.model import Run, RunOptions, ShardState, published_by
+from sparklet.model import Run, RunOptions, ShardState
 from sparklet.planning.new_run import refuse_own_output, run_id_of
 from sparklet.planning.output_claims import replaced_by
-from sparklet.planning.outputs import published_files
+from sparklet.planning.outputs import By, local_outputs, may_replace, published_files
 from sparklet.planning.packing import within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -165,16 +164,14 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
 
 def check_output(folder: Path, existing: str) -> None:
     """SettingsError if ``existing`` (see ``RunOptions``) forbids what a local output holds."""
-    held = folder.is_dir() and any(folder.iterdir())
-    if held and existing == "refuse":
+    if existing == "refuse" and folder.is_dir() and any(folder.iterdir()):
         raise SettingsError(
             f"--output {folder} is not empty: append to it (--append), replace what is there (--overwrite), "
             "or name another folder"
         )
-    found = (path for path in sorted(folder.rglob("*")) if not path.is_dir() or not any(path.iterdir()))
-    names = (path.relative_to(folder).as_posix() for path in found)
-    if existing == "overwrite" and (name := next((name for name in names if not published_by(name)), "")):
-        raise SettingsError(f"--output {folder} holds {name}, which no Sparklet run wrote; name another folder")
+    files = local_outputs(folder) if existing == "overwrite" else ()
+    if other := next((file.path for file in files if not file.by), ""):
+        raise SettingsError(f"--output {folder} holds {other}, which no Sparklet run wrote; name another folder")
 
 
 def _refuse_unwritable(folder: Path) -> None:
@@ -204,7 +201,7 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
             return
         _refuse_others(stack.at, run)
         try:
-            fill(stack.at.store, run, _succeeded(stack, run), reporter.say)
+            fill(stack.at.store, run, _succeeded(stack.at, run), reporter.say)
         except OSError as error:
             raise ObjectStoreError(f"{local_folder(run)} cannot be filled from {run.output_uri}: {error}") from error
 
@@ -219,13 +216,22 @@ def _refuse_others(at: Deployment, run: Run) -> None:
 
     That is a run entered later that does not append; and beside a run that wanted the folder empty, any other run.
     """
-    wanted_empty = run.options.existing == "refuse"
+    wanted_empty, folder = run.options.existing == "refuse", local_folder(run)
     for path, run_id, is_later in _others(run):
         known = at.known_run(run_id)  # None: of another stack
         joins = known.options.existing == "append" if known else not wanted_empty
         if not (joins if is_later else not wanted_empty):
             raise PlanError(
                 f"{path.parent} holds {path.name} of another run by now: what {run.run_id} wrote stays in "
+                f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
+            )
+    owned = {file.path: file.by for file in local_outputs(folder) if file.by} if run.options.output_per else {}
+    for name in output_files(at.store, run, _succeeded(at, run)) if run.options.output_per else ():
+        by = owned.get(name)
+        is_own = by is not None and by["identity"] == run.identity
+        if (folder / name).exists() and not (is_own or may_replace(at, run, by)):
+            raise PlanError(
+                f"{folder / name} is there already, and {run.run_id} has a file of this name, which stays in "
                 f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
             )
 
@@ -237,22 +243,20 @@ def _others(run: Run) -> list[tuple[Path, str, bool]]:
     return [(path, run_id, then > mine) for path, run_id, then in found if (run_id, then) != (run.run_id, mine)]
 
 
-def _published(folder: Path) -> Iterator[tuple[Path, Match[str]]]:
+def _published(folder: Path) -> Iterator[tuple[Path, By]]:
     """The files in a folder that runs published, and which ones did."""
-    for path in sorted(folder.rglob("*")):
-        if not path.is_dir() and (found := published_by(path.relative_to(folder).as_posix())):
-            yield path, found
+    return ((Path(file.uri), file.by) for file in local_outputs(folder) if file.by and not Path(file.uri).is_dir())
 
 
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    files = output_files(stack.at.store, run, _succeeded(stack, run))
+    files = output_files(stack.at.store, run, _succeeded(stack.at, run))
     found = ((folder / name, info.size_bytes) for name, info in files.items())
     return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in found)
 
 
-def _succeeded(stack: OpenStack, run: Run) -> set[int]:
-    return {record.number for record in stack.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
+def _succeeded(at: Deployment, run: Run) -> set[int]:
+    return {record.number for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
 
 
 def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> None:

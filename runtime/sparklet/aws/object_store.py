@@ -5,7 +5,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +26,18 @@ CREATE_TRIES = 4
 MAX_ONE_COPY_BYTES = 256 * 1024 * 1024
 COPIED_PART_BYTES = 128 * 1024 * 1024
 MAX_KEYS_A_DELETE = 1000
+OWNER, BYTES = "sparklet-owner", "application/octet-stream"
+CONTENT_TYPES = {
+    ".parquet": "application/vnd.apache.parquet",
+    ".csv": "text/csv",
+    ".json": "application/x-ndjson",  # Spark writes an object a line
+    ".jsonl": "application/x-ndjson",
+    ".txt": "text/plain",
+    ".xml": "application/xml",
+    ".html": "text/html",
+    ".gz": "application/gzip",
+    ".zst": "application/zstd",
+}
 NO_VERSION = ("400", "404", "405", "InvalidArgument", "MethodNotAllowed", "NoSuchKey", "NoSuchVersion")
 
 
@@ -146,9 +158,51 @@ class S3ObjectStore:
         except OSError as error:
             raise ObjectStoreError(f"{path} could not be read for {uri}: {error}") from error
 
-    def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
+    def copy_all(
+        self, pairs: Iterable[tuple[ObjectInfo, str]], owner: str = "", replaces: Callable[[str], bool] | None = None
+    ) -> None:
         """Copy objects within S3, as many at a time as the client has connections."""
-        deque(in_parallel(self._copy, pairs, self._clients.threads), maxlen=0)
+        copy = partial(self._copy_owned, owner, replaces or (lambda _: False)) if owner else self._copy
+        deque(in_parallel(copy, pairs, self._clients.threads), maxlen=0)
+
+    def _copy_owned(self, owner: str, replaces: Callable[[str], bool], pair: tuple[ObjectInfo, str]) -> None:
+        """One request for any size: if its answer is not waited for, the next try sees whose the object is.
+
+        A conflict (409) means that another writer is at work just now.
+        """
+        source, target = pair
+        name = target.rpartition("/")[2].lower()
+        kind = next((kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix)), BYTES)
+        own: Any = {
+            "CopySource": _place(source.uri),
+            **_place(target),
+            "MetadataDirective": "REPLACE",
+            "Metadata": {OWNER: owner},
+            "ContentType": kind,
+        }
+        own |= {"StorageClass": source.storage_class} if source.storage_class else {}
+        condition: Any = {"IfNoneMatch": "*"}
+        for _ in range(CREATE_TRIES):
+            try:
+                with _faults(target):
+                    self._clients.s3.copy_object(**own, **condition)
+                    return
+            except ObjectNotFoundError as error:
+                if "IfMatch" not in condition or not self._head_or_none((source.uri, "")):
+                    raise ObjectNotFoundError(
+                        f"{source.uri} could not be copied to {target}: it is not there"
+                    ) from error
+                condition = {"IfNoneMatch": "*"}  # what was to be replaced is deleted
+            except ObjectChangedError:
+                if (found := self._head_or_none((target, ""))) is None:
+                    continue
+                if found.owner == owner:
+                    return
+                if not replaces(found.owner):
+                    whose = f"written by {found.owner}" if found.owner else "not written by Sparklet"
+                    raise ObjectChangedError(f"{target} is there already, {whose}, and is not replaced") from None
+                condition = {"IfMatch": f'"{found.etag}"'}
+        raise ObjectChangedError(f"{target} is being written by others; {CREATE_TRIES} tries failed")
 
     def _copy(self, pair: tuple[ObjectInfo, str]) -> None:
         """One request for most; S3 answers one for gigabytes, in parallel parts here, later than is waited for."""
@@ -217,6 +271,7 @@ def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:
         found["LastModified"].timestamp(),
         version_id,
         archived=cold and 'ongoing-request="false"' not in found.get("Restore", ""),
+        owner=found.get("Metadata", {}).get(OWNER, ""),
     )
 
 
@@ -266,6 +321,6 @@ def _named(uri: str, error: "ClientError", version_id: str) -> ObjectStoreError:
         return ObjectForbiddenError(f"{uri} may not be accessed: {explained(error)}")
     if code == "InvalidObjectState":
         return ObjectForbiddenError(f"{uri} is archived: restore it, then try again")
-    if code in ("412", "PreconditionFailed"):
+    if code in ("412", "PreconditionFailed", "ConditionalRequestConflict"):
         return ObjectChangedError(f"{uri} was replaced, or is there already: its ETag is not the expected one")
     return ObjectStoreError(f"{uri}: S3 answered {code}: {explained(error)}")

@@ -16,6 +16,8 @@ A newer ministack may not need a patch. Remove it and run the test named here: i
     After each call ministack waits 50 ms for a first line of log, and again 50 ms if there was none.
 ``choose_partitions`` (test_catalog_tables)
     Glue filters partitions by a condition, and answers in pages; ministack does neither.
+``condition_copies`` (test_object_store)
+    S3 copies onto a name only if the request's condition holds; ministack conditions other writes alone.
 ``refuse_writes`` (test_disk)
     ministack only logs that an object does not fit on the disk.
 ``write_state`` (test_stack_life)
@@ -53,6 +55,7 @@ class Processing:
         _name_errors()
         _read_map_limits()
         choose_partitions()
+        condition_copies()
         _do_not_await_logs()
         lambda_svc._ESM_IDLE_WAKE_GAP_SECONDS = 0.01
         lambda_svc._emit_lambda_logs = lambda *arguments, **keywords: None
@@ -143,6 +146,17 @@ def choose_partitions() -> None:
         return glue.json_response({"Partitions": [found[number] for number in kept[start:end]], **more})
 
     glue._get_partitions = chosen
+
+
+def condition_copies() -> None:
+    """Let S3 copy only if the target is, or is not, there, as the request's headers want."""
+    copy_object = s3._copy_object
+
+    def copied(bucket: str, key: str, headers: Any) -> Any:
+        there = s3._buckets[bucket]["objects"].get(key) if bucket in s3._buckets else None
+        return s3._check_put_preconditions(headers, there) or copy_object(bucket, key, headers)
+
+    s3._copy_object = copied
 
 
 def refuse_writes(refusal: Callable[[int], str]) -> None:

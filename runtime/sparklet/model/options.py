@@ -4,6 +4,7 @@ A field that users set has a ``Key``: its name in a document (the planner functi
 line, its unit, its bounds and its help. ``planning.request`` reads documents and command lines by these alone.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +17,7 @@ AUTO = "auto"  # of engine
 LARGE, LARGE_MB = "lambda-large", 10_240  # the worker's function once more, with all memory and /tmp of Lambda
 LARGE_BYTES = LARGE_MB * MIB // 3  # the largest shard it takes, by the rule of RunRequest.fitted
 NO_LIMIT_BYTES = 1 << 62
+INPUTS_NAME, NAME_FIELDS = "{folder}/{stem}{suffix}", frozenset({"folder", "stem", "name", "run", "suffix"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +110,20 @@ class RunOptions:
         Key(
             "output_per",
             SHARDS,
-            "input: an output for each input, in a folder of its name, though a shard is one job of many inputs.",
+            "input: a file for each input, under its name, though a shard is one job of many inputs.",
             choices=("input",),
         ),
     ] = ""
+    output_name: Annotated[
+        str,
+        Key(
+            "output_name",
+            SHARDS,
+            "How --output-per input names files: {stem} is sales of north/sales.csv, {name} sales.csv, {folder} north, "
+            "{suffix} that of the format written, {run} the run's id.",
+            metavar="PATTERN",
+        ),
+    ] = INPUTS_NAME
     strict: Annotated[
         bool,
         Key(
@@ -220,6 +232,14 @@ class RunOptions:
             object.__setattr__(self, "existing", "append")
         if self.output_per and self.group_by:
             raise SettingsError("an output for each input and groups (--group-by) exclude each other; give one of them")
+        fields = set(re.findall(r"\{(.*?)\}", self.output_name))
+        if fields - NAME_FIELDS or not fields & {"stem", "name"}:
+            raise SettingsError(
+                f"the output's name {self.output_name} must have {{stem}} or {{name}}, so that inputs have names of "
+                "their own, and may have {folder}, {suffix} and {run}"
+            )
+        if self.output_name != INPUTS_NAME and not self.output_per:
+            raise SettingsError("a pattern of names (--output-name) is for a file for each input (--output-per input)")
         if self.too_large == ENGINE and not self.engine:
             object.__setattr__(self, "engine", AUTO)
 

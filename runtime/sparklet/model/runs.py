@@ -13,13 +13,19 @@ from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, SCHEMAS, WRITES
 _SHARD = rf"(?P<identity>(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+))_(?P<shard>\d{{6,}})"
 PUBLISHED = re.compile(f"shard={_SHARD}")
 """The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
-PUBLISHED_FILE = re.compile(f"(?:part|_empty)-{_SHARD}(?:-.*)?", re.DOTALL)
-"""The name of a file of an input's output, likewise; see ``worker.origins``."""
+NAMES = ".sparklet/"
+NAMES_FILE = re.compile(rf"\.sparklet/{_SHARD}\.json")
+"""A shard's list of the files that it published under names of their own; see ``planning.outputs.Owners``."""
+OWNER = re.compile(rf"{_SHARD}-.+")
+"""What such a file keeps of who published it: the shard, and the attempt that won."""
 
 
 def published_by(path: str) -> re.Match[str] | None:
-    """By its path below an output, which run and shard published a file: run_id, created_ms, identity, shard."""
-    return PUBLISHED.fullmatch(path.partition("/")[0]) or PUBLISHED_FILE.fullmatch(path.rpartition("/")[2])
+    """By its path below an output, which run and shard published a file: run_id, created_ms, identity, shard.
+
+    None also of a file that was given its input's name: see ``planning.outputs.Owners``.
+    """
+    return PUBLISHED.fullmatch(path.partition("/")[0]) or NAMES_FILE.fullmatch(path)
 
 
 INPUT, OUTPUT = "{input}", "{output}"
@@ -178,9 +184,12 @@ class Run:
     def shard_output(self, number: int) -> str:
         """Where readers find what shard ``number`` has written, once it has a winner; by inputs: the run's output."""
         output = self.output_uri.rstrip("/")
-        return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
+        return output if self.options.output_per else f"{output}/shard={self.owner(number)}"
+
+    def owner(self, number: int) -> str:
+        """What names a shard of this run as the one that published a file."""
+        return f"{self.identity}_{number:06d}"
 
     def patterns(self, number: int | None = None) -> str:
-        """A pattern of the files that this run, or one shard of it, published: see ``inputs.selection.Filter``."""
-        shard = "*" if number is None else f"{number:06d}"
-        return f"**/part-{self.identity}_{shard}-*" if self.options.output_per else f"{self.shard_prefix}{shard}/**"
+        """A pattern of the folders of this run, or of one shard's: see ``inputs.selection.Filter``."""
+        return f"{self.shard_prefix}{'*' if number is None else f'{number:06d}'}/**"

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 
 from sparklet.errors import CheckpointConflictError, ObjectForbiddenError, ObjectNotFoundError, PlanError
-from sparklet.model import Run, RunState, ShardRecord, ShardState, published_by
+from sparklet.model import Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
 from sparklet.planning.incremental import others_of_name
-from sparklet.planning.outputs import published_files
+from sparklet.planning.outputs import files_in, published_files
 from sparklet.planning.plan_files import planned_objects
-from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment, put_once
 
 CLAIMS = "_outputs/"  # no run id begins with an underscore
@@ -39,9 +38,8 @@ def refuse_outputs(at: Deployment, run: Run) -> None:
     _refuse_claimed(at, run, _claims(at))
     _refuse_held(at, run)
     for folder in _folders(run) if run.options.existing == "overwrite" else ():
-        for uri in (info.uri for info in at.store.list(folder)):
-            if uri != folder and not published_by(uri[len(folder) :]):
-                raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
+        if uri := next((file.uri for file in files_in(at.store, folder) if not file.by), ""):
+            raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
 
 
 def _refuse_held(at: Deployment, run: Run) -> None:
@@ -161,12 +159,14 @@ def earlier_next_runs(at: Deployment, parent: str, generation: int) -> list[Run]
 def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     """Delete what a run replaces, before its first shard is dispatched; a repeated or late call does no harm.
 
-    It deletes only what Sparklet published before ``since_s``, when the run claimed the folder. A next run also
-    replaces the output of next runs of earlier generations; CheckpointConflictError if one of them has not ended. An
-    incremental run plans again what shards of its name's earlier runs have not done, so their published files go.
+    It deletes only what Sparklet published before ``since_s``, when the run claimed the folder; first what those runs
+    have staged, so that nothing is published later. A next run also replaces the output of next runs of earlier
+    generations; CheckpointConflictError if one of them has not ended. An incremental run plans again what shards of
+    its name's earlier runs have not done, so their published files go.
     PlanError if this run, or another open one, reads what would be deleted.
     """
     for other in others_of_name(at, run.name, run.run_id) if run.options.incremental else ():
+        _delete_staged(at, other)
         if other.state is not RunState.SUCCEEDED:
             delete_half_published(at, other, run)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
@@ -179,16 +179,27 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # then the claim may be later than its output
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
 
-    def is_replaced(info: ObjectInfo) -> bool:
-        found = published_by(info.uri[len(run.output_uri) :])
-        whose = found["identity"] if found and info.modified_s <= since_s else run.identity
-        return whose in replaced or (replaces_all and whose != run.identity)
-
     def replaced_uris() -> Iterator[str]:
-        return (info.uri for info in at.store.list(run.output_uri) if is_replaced(info))
+        for file in files_in(at.store, run.output_uri):
+            whose = file.by["identity"] if file.by and file.modified_s <= since_s else run.identity
+            if whose in replaced or (replaces_all and whose != run.identity):
+                yield file.uri
 
     refuse_read(at, run.output_uri, replaced_uris(), run)
+    for other in earlier or _others_of_output(at, run):
+        _delete_staged(at, other)
     at.store.delete_all(replaced_uris(), run.output_uri)
+
+
+def _others_of_output(at: Deployment, run: Run) -> Iterator[Run]:
+    """The ended runs that have written to a run's output, or may have."""
+    return (other for other in at.ledger.runs.list() if other.state.ended and _overlap(run.output_uri, _folders(other)))
+
+
+def _delete_staged(at: Deployment, run: Run) -> None:
+    """Delete what an ended run has staged: an attempt that sleeps before it publishes copies nothing any more."""
+    staged = f"s3://{at.bucket}/staged/{run.run_id}/"
+    at.store.delete_all((info.uri for info in at.store.list(staged)), staged)
 
 
 def delete_half_published(at: Deployment, run: Run, reader: Run | None = None) -> None:

@@ -1,24 +1,107 @@
-"""Where a run publishes: in a folder for each shard, or for each input (docs/decisions/0083)."""
+"""Where a run publishes: in a folder for each shard, or in a file for each input (docs/decisions/0083)."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, product
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
 
 from sparklet.errors import PlanError
 from sparklet.inputs.digests import Digests
-from sparklet.model import Run, published_by, split_uri
+from sparklet.inputs.selection import is_hidden
+from sparklet.model import NAMES, NAMES_FILE, OWNER, InputObject, Run, RunOptions, published_by, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
+from sparklet.ports.deployment import Deployment
 
-MAX_NAME_BYTES, MAX_PLACE_BYTES = 200, 500  # 255 and, with the output's and the files' names, 1,024 are possible
+MAX_NAME_BYTES, MAX_PATH_BYTES = 200, 500  # 255 and, with the output's, 1,024 are possible
+MAX_SHOWN = 3
+TELL_APART = "tell them apart (--output-name '{folder}/{name}{suffix}'), or choose some (--include)"
 _FORMAT = re.compile(
     r"(?i)(\.[a-z][a-z0-9]{0,9})?(\.(gz|gzip|bz2?|xz|lzma|zstd?|lz4|snappy|deflate|zip|tar|tgz|tbz2?|txz|tzst))*$"
 )
+By = re.Match[str]  # of ``published_by``: run_id, created_ms, identity, shard
 
 
-def refuse_replaced(uris: Iterable[str], folders: Iterable[str]) -> None:
+# --- who published a file ---
+
+
+class Owners:
+    """Who published each file of an output: its folder's name says so, or a shard's list of names.
+
+    A list is written before its files. So one whose shard was stopped may name what another has published: ``owner_of``
+    tells, by a file's path, what the file itself keeps. Without it the run that was entered last has the file.
+    """
+
+    def __init__(self, lists: Iterable[tuple[str, bytes]], owner_of: Callable[[str], str] | None = None) -> None:
+        self._names = dict[str, list[tuple[By, int]]]()
+        self._owner_of = owner_of
+        named = ((by, body) for path, body in lists if (by := NAMES_FILE.fullmatch(path)))
+        for by, body in sorted(named, key=lambda each: int(each[0]["created_ms"], 16)):
+            for path, size_bytes in json.loads(body).items():
+                self._names.setdefault(path, []).append((by, size_bytes))
+
+    def of(self, path: str, size_bytes: int | None = None) -> By | None:
+        """Which run and shard published a file of this size, by its path below the output; None: none, or somebody."""
+        if by := published_by(path):
+            return by
+        claims = [by for by, its_bytes in self._names.get(path, ()) if size_bytes in (None, its_bytes)]
+        if len(claims) > 1 and self._owner_of:
+            return OWNER.fullmatch(self._owner_of(path))
+        return claims[-1] if claims else None
+
+
+def owners(store: ObjectStore, folder: str) -> Owners:
+    """Who published the files of an output, a folder with a slash at its end."""
+    uris = [info.uri for info in store.list(folder + NAMES)]
+    lists = zip((uri[len(folder) :] for uri in uris), store.get_all(uris), strict=True)
+    return Owners(lists, lambda path: store.head(folder + path).owner)
+
+
+class PublishedFile(NamedTuple):
+    """A file in an output."""
+
+    path: str  # below it
+    size_bytes: int
+    by: By | None  # who published it; None: nobody that is known
+    uri: str  # or its local path
+    modified_s: float
+
+
+def files_in(store: ObjectStore, folder: str) -> Iterator[PublishedFile]:
+    """All files in an output, a folder with a slash at its end."""
+    published = owners(store, folder)
+    for info in store.list(folder):
+        path = info.uri[len(folder) :]
+        if path and not path.endswith("/"):
+            yield PublishedFile(path, info.size_bytes, published.of(path, info.size_bytes), info.uri, info.modified_s)
+
+
+def local_outputs(folder: Path) -> Iterator[PublishedFile]:
+    """All files in a local output, and folders that are empty, in the order of their names."""
+    lists = ((path.relative_to(folder).as_posix(), path.read_bytes()) for path in sorted((folder / NAMES).glob("*")))
+    published = Owners(lists)
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() or not any(path.iterdir()):
+            name, status = path.relative_to(folder).as_posix(), path.lstat()
+            by = published.of(name, status.st_size)
+            yield PublishedFile(name, status.st_size, by, str(path), status.st_mtime)
+
+
+def may_replace(at: Deployment, run: Run, by: By | None) -> bool:
+    """Whether a run may write in the place of a file of another attempt, which ``by`` published."""
+    if by is None or by["identity"] == run.identity or int(by["created_ms"], 16) > int(run.created_s * 1000):
+        return False
+    if run.options.existing == "overwrite":
+        return True
+    known = at.known_run(by["run_id"]) if run.options.incremental else None
+    return known is not None and (known.identity, known.name) == (by["identity"], run.name)
+
+
+def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Owners]) -> None:
     """PlanError if an object of a run's input is one that the run would delete; so does Spark refuse it."""
-    for folder, uri in product(folders, uris):
-        if uri.startswith(folder) and published_by(uri[len(folder) :]):
+    for (folder, published), uri in product(outputs.items(), uris):
+        if uri.startswith(folder) and published.of(uri[len(folder) :]):
             raise PlanError(
                 f"the input {uri} lies in the output {folder}, and this run would delete it, since it replaces what "
                 "earlier runs wrote there: name another output, or append to this one (--append)"
@@ -28,44 +111,80 @@ def refuse_replaced(uris: Iterable[str], folders: Iterable[str]) -> None:
 def published_files(store: ObjectStore, run: Run) -> Iterator[tuple[int, ObjectInfo]]:
     """Each file that a run has published, with the number of its shard."""
     base = f"{run.output_uri.rstrip('/')}/"
+    by_name = owners(store, base) if run.options.output_per else Owners(())
     for info in store.list(base if run.options.output_per else base + run.shard_prefix):
-        found = published_by(info.uri[len(base) :])
-        if found and found["identity"] == run.identity and not info.uri.endswith("/"):
-            yield int(found["shard"]), info
+        by = by_name.of(info.uri[len(base) :], info.size_bytes)
+        if by and by["identity"] == run.identity and not info.uri.endswith("/"):
+            yield int(by["shard"]), info
 
 
-def input_place(uri: str, inputs: Sequence[str]) -> str:
-    """The folder of an input's output, below the run's: its own folders, and its name without that of its format."""
+# --- the names of inputs' files ---
+
+
+def suffix_of(name: str) -> str:
+    """What tells the format of a file: .csv, .json.gz, .parquet."""
+    match = _FORMAT.search(name)
+    return match[0] if match and match.start() else ""
+
+
+def output_name(
+    run_id: str, options: RunOptions, inputs: Sequence[str], item: InputObject, label: str = "", suffix: str = ""
+) -> str:
+    """The name of an input's file below the output; ``label`` stands behind its stem, ``suffix`` is of its format."""
+    uri = item.object_uri
     root = next((given for given in inputs if given.endswith("/") and uri.startswith(given)), "")
     path = uri[len(root) :] if root else uri.rpartition("/")[2] if uri in inputs else split_uri(uri)[1]
-    folder, slash, name = path.rpartition("/")
-    found = _FORMAT.search(name)
-    return f"{folder}{slash}{name[: found.start()] if found and found.start() else name}"
+    if item.member:
+        path = f"{path.removesuffix(suffix_of(path.rpartition('/')[2]))}/{item.member}"
+    folder, _, name = path.rpartition("/")
+    own = suffix_of(name)
+    stem = name.removesuffix(own) + label
+    values = {"folder": folder, "stem": stem, "name": stem + own, "run": run_id, "suffix": suffix}
+    pattern = options.output_name if folder else options.output_name.replace("{folder}/", "")
+    name = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], pattern)
+    parts = name.split("/")
+    is_long = len(name.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > MAX_NAME_BYTES
+    if is_long or not {"", ".", ".."}.isdisjoint(parts) or "\0" in name:
+        raise PlanError(f"the output of {item.uri} would be {name}, which can be no name: leave it out (--exclude)")
+    return name
 
 
-class InputPlaces:
-    """The outputs of a run's inputs: no two are one, and none lies in another, whatever the capitals."""
+def is_named(path: str, name: str) -> bool:
+    """Whether a file has an input's ``name``, with any suffix and number, or lies in a folder of that name."""
+    rest = path.removeprefix(name)
+    return rest != path and re.fullmatch(r"/.*|(-[^/]*)?(\.[^/]*)?", rest, re.DOTALL) is not None
 
-    def __init__(self, inputs: Sequence[str]) -> None:
-        self._inputs, self._met, self._last = inputs, Digests(), ("", "")  # of the last: object, folder
+
+class OutputNames:
+    """The names of a run's inputs' files: no two are one, whatever the capitals, and none is ``there`` already."""
+
+    def __init__(self, run_id: str, options: RunOptions, inputs: Sequence[str], there: Iterable[str] = ()) -> None:
+        self._of = run_id, options, inputs
+        self._met, self._last = Digests(), ""
         self.close = self._met.close
+        self._taken = list[str]()
+        for path in there:
+            if not is_hidden(path):
+                self._met.add("there", path.casefold().removesuffix(suffix_of(path.rpartition("/")[2]).casefold()))
 
-    def add(self, uri: str) -> None:
+    def add(self, item: InputObject) -> None:
         """Take one input; PlanError if its output would not be its own. Slices of one object follow each other."""
-        if uri == self._last[0]:
+        if item.uri == self._last:
             return
-        place, met = input_place(uri, self._inputs), self._met
-        names = place.casefold().split("/")
-        is_long = len(place.encode()) > MAX_PLACE_BYTES or max(len(name.encode()) for name in names) > MAX_NAME_BYTES
-        if is_long or not {"", ".", ".."}.isdisjoint(names) or "\0" in place:
-            raise PlanError(f"the output of {uri} would be {place}, which can be no folder: leave it out (--exclude)")
-        *folders, whole = accumulate(names, "{}/{}".format)
-        new = folders if folders[-1:] != [self._last[1]] else []
-        if met.has("folder", whole) or any(met.has("output", each) for each in new) or not met.add("output", whole):
+        self._last, name = item.uri, output_name(*self._of, item)
+        if not self._met.add("output", name.casefold()):
             raise PlanError(
-                f"the output of {uri} would be {place}, and that of another input is there, in it, or around it, "
-                "whatever the capitals: give them to runs with other outputs, or choose some (--include)"
+                f"the output of {item.uri} would be {name}, and that of another input, too, whatever the capitals: "
+                f"{TELL_APART}"
             )
-        for each in new:
-            met.add("folder", each)
-        self._last = uri, folders[-1] if folders else ""
+        if self._met.has("there", name.casefold()):
+            self._taken.append(name)
+
+    def refuse_taken(self) -> None:
+        """PlanError if there is an output of one of these inputs."""
+        if self._taken:
+            more = f" and {len(self._taken) - MAX_SHOWN} more" if len(self._taken) > MAX_SHOWN else ""
+            raise PlanError(
+                f"the output holds {', '.join(self._taken[:MAX_SHOWN])}{more} already: replace what is there "
+                "(--overwrite), give other names (--output-name '{folder}/{stem}-{run}{suffix}'), or another output"
+            )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import TypeVar, cast
 
@@ -24,9 +25,17 @@ from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inventory import Inventory, resolve_inputs
-from sparklet.planning.outputs import InputPlaces, refuse_replaced
+from sparklet.planning.outputs import (
+    OutputNames,
+    Owners,
+    PublishedFile,
+    files_in,
+    local_outputs,
+    owners,
+    refuse_replaced,
+)
 from sparklet.planning.plan_files import LeftOut, Line, planned_objects
-from sparklet.planning.request import RunRequest
+from sparklet.planning.request import RunRequest, output_folder
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment, scratch
 
@@ -148,8 +157,8 @@ class PackedInput:
         self.left_out = LeftOut()
         self.partitions = Partitions(())
         self._is_open = self._is_read = False
-        self._replaced: tuple[str, ...] = ()  # folders
-        self._places: InputPlaces | None = None
+        self._replaced: dict[str, Owners] = {}  # by the outputs in which something is
+        self._names: OutputNames | None = None
         self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
 
@@ -157,8 +166,8 @@ class PackedInput:
         """Delete the files."""
         self._file.close()
         self.left_out.close()
-        if self._places:
-            self._places.close()
+        if self._names:
+            self._names.close()
 
     def open(self, at: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
         """Find the inputs and lists of a request; PlanError if one is not there, or is local and must not be."""
@@ -186,7 +195,7 @@ class PackedInput:
         if self._is_read:
             return self.found
         store, options = self.open(at, request, local=local), request.options
-        self._replaced = request.replaced_folders if options.existing != "refuse" else ()
+        self._look_at_outputs(at, request)
         if at and options.incremental:
             self._earlier = earlier_runs(at, request.run_name, request.run_id)
         name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
@@ -210,6 +219,15 @@ class PackedInput:
         if not self.found.shards:
             raise _nothing_to_plan(name, inventory.skipped)
         return self.found
+
+    def _look_at_outputs(self, at: Deployment | None, request: RunRequest) -> None:
+        """What the run would replace, and which names are taken, if it names files after inputs."""
+        options = request.options
+        if at and options.existing != "refuse":
+            self._replaced = {folder: owners(at.store, folder) for folder in request.replaced_folders}
+        if options.output_per:
+            there = _there(at, request) if options.existing == "append" and not options.incremental else ()
+            self._names = OutputNames(request.run_id, options, self.inputs, there)
 
     def rest(self, at: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
         """The shards of a run after a position, while its input is read."""
@@ -244,18 +262,19 @@ class PackedInput:
     ) -> Iterator[Line]:
         if options.split:
             found = slice_objects(store, found, options, position, lambda why: self.whole.update([why]), access)
-        self._places = InputPlaces(self.inputs) if options.output_per else None
         for shard, line in pack_shards(found, options, first_number, self.inputs):
             self.found.add(shard, line, options)
             if options.is_above_limit(line.estimated_bytes) and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(shard, line.estimated_bytes))
             if self._replaced:
-                refuse_replaced((item.uri for item in shard.objects), self._replaced)
+                refuse_replaced([item.uri for item in shard.objects], self._replaced)
             for item in shard.objects:
                 self.partitions.add(item.uri)
-                if self._places:
-                    self._places.add(item.uri)
+                if self._names:
+                    self._names.add(item)
             yield line
+        if self._names:
+            self._names.refuse_taken()
         self.found.skipped = inventory.skipped
 
     def lines(self, at: Deployment, run: Run) -> Iterator[Line] | None:
@@ -267,6 +286,15 @@ class PackedInput:
         kept = gzip.GzipFile(fileobj=self._file, mode="rb")
         rows = (pickle.load(kept) for _ in range(self.found.shards))  # noqa: S301 - this process wrote them
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
+
+
+def _there(at: Deployment | None, request: RunRequest) -> Iterator[str]:
+    """The files that other runs, and others, have in a request's output, by their paths there."""
+    if "://" not in request.output_uri:
+        files: Iterable[PublishedFile] = local_outputs(Path(request.output_uri))
+    else:
+        files = files_in(at.store, output_folder(request.output_uri, request.run_id)) if at else ()
+    return (file.path for file in files if not (file.by and file.by["run_id"] == request.run_id))
 
 
 def _opened(at: Deployment | None, store: ObjectStore, given: ListRequest, options: RunOptions) -> ListReader:

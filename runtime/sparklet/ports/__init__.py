@@ -3,7 +3,7 @@
 Adapters raise the errors of ``sparklet.errors`` only: no botocore exception passes a port.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ class ObjectInfo:
     version_id: str = ""  # the requested one; "": the current one
     archived: bool = False  # must be restored before it can be read
     storage_class: str = ""  # by a listing, where it is not S3's standard
+    owner: str = ""  # by a HEAD, what ``copy_all`` was told
 
 
 class ObjectStore(Protocol):
@@ -60,8 +61,14 @@ class ObjectStore(Protocol):
     def upload(self, path: Path, uri: str) -> None:
         """Write a file to an object, in parts if it is large."""
 
-    def copy_all(self, pairs: Iterable[tuple[ObjectInfo, str]]) -> None:
-        """Copy each pair's object to its URI, several at a time; pairs are drawn as copies are begun."""
+    def copy_all(
+        self, pairs: Iterable[tuple[ObjectInfo, str]], owner: str = "", replaces: Callable[[str], bool] | None = None
+    ) -> None:
+        """Copy each pair's object to its URI, several at a time; pairs are drawn as copies are begun.
+
+        With an ``owner``, which the copies keep beside the type that their names tell, they replace nothing but what
+        this owner, or another that ``replaces`` allows, has copied there: else ObjectChangedError.
+        """
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
         """Delete objects below the prefix ``within``, 1,000 a request; nothing happens for one that is not there.

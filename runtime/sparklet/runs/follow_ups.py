@@ -13,13 +13,14 @@ file without a permission to list ``runs/``.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from sparklet.errors import PlanError
+from sparklet.inputs.selection import is_hidden
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
@@ -28,6 +29,7 @@ from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.follow_up_ids import Kind, follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import earlier_next_runs, half_published, take_outputs
+from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.summary import statistics, summarize
 from sparklet.shown import redacted
@@ -106,22 +108,25 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
     if run.next.items and not items_uri:
         return None
     records = half_published(at, run) if counts.failed else iter(())
-    left_out = tuple(run.patterns(each.number) for each in islice(records, MAX_LEFT_OUT + 1))
+    left_out = {each.number for each in islice(records, MAX_LEFT_OUT + 1)}
     if len(left_out) > MAX_LEFT_OUT:
         return None
     earlier = earlier_next_runs(at, run.run_id, run.generation)
     for each in earlier:
         at.ledger.runs.cancel(each.run_id)
     options = RunOptions(
-        include=() if items_uri else (run.patterns(),),
-        exclude=() if items_uri else left_out,
+        include=() if items_uri or run.options.output_per else (run.patterns(),),
+        exclude=() if items_uri or run.options.output_per else tuple(map(run.patterns, sorted(left_out))),
         existing="append" if earlier else run.options.existing,
         **{name: getattr(run.options, name) for name in INHERITED},
     )
     if run.next.shards:
         options = _in_one_shard(at, options)
-    etag = at.store.head(items_uri).etag if items_uri else ""
-    lists = (ListSource(items_uri, "jsonl", etag=etag, items=True),) if items_uri else ()
+    list_uri = items_uri
+    if not items_uri and run.options.output_per and (left_out or run.options.existing == "append"):
+        list_uri = _listed_outputs(at, run, left_out)  # names do not tell whose the folder's files are
+    etag = at.store.head(list_uri).etag if list_uri else ""
+    lists = (ListSource(list_uri, "jsonl", etag=etag, items=bool(items_uri)),) if list_uri else ()
     run_id, output_uri = follow_up_id(run.run_id, "next", run.generation), run.next.output_uri
     inputs = () if lists else (run.output_uri,)
     follower = Run(run_id, inputs, output_uri, (run.next.script,), options=options, lists=lists)
@@ -130,6 +135,18 @@ def enter_next(at: Deployment, run: Run, counts: Counts, items_uri: str = "") ->
         with suppress(PlanError):  # it has FAILED then
             take_outputs(at, made)  # while they are still its parent's
     return made
+
+
+def _listed_outputs(at: Deployment, run: Run, left_out: Collection[int]) -> str:
+    """The address of a list of the files that a run has published for its inputs, but for some shards'."""
+    base, uri = f"{run.output_uri.rstrip('/')}/", at.run_uri(run.run_id, f"outputs-{run.generation}.jsonl")
+    lines = [
+        json.dumps({"uri": info.uri, "size": info.size_bytes, "etag": info.etag})
+        for number, info in published_files(at.store, run)
+        if number not in left_out and not is_hidden(info.uri[len(base) :])
+    ]
+    at.store.put(uri, "\n".join(lines).encode())
+    return uri
 
 
 def _in_one_shard(at: Deployment, options: RunOptions) -> RunOptions:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sparklet.errors import ObjectNotFoundError
+from sparklet.inputs.selection import is_hidden
 from sparklet.model import SCHEME, Counts, Run, ShardRecord, ShardState
 from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
@@ -58,7 +59,7 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         return
     has_data = bytearray(run.numbers)
     for number, info in published_files(at.store, run):
-        if not info.uri.rpartition("/")[2].startswith(("_", ".")) and number < run.numbers:
+        if not is_hidden(info.uri[len(run.output_uri) :]) and number < run.numbers:
             has_data[number] = 1
     lacking, examples = 0, list[str]()
     for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):

@@ -1,17 +1,18 @@
 """Which input each file of an attempt is of, and what became of each input (docs/decisions/0083)."""
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparklet.errors import MixedInputsError
+from sparklet.errors import MixedInputsError, PlanError
 from sparklet.model import InputObject, Run
-from sparklet.planning.outputs import input_place
+from sparklet.planning.outputs import TELL_APART, output_name, suffix_of
 from sparklet.ports import ObjectInfo
 
 Origin = tuple[str, int]  # the input's address, "" if nobody can tell; the rows of the task
-EMPTY = "/_empty"  # a staged file of no bytes, published for each input without rows
 REMEDY = "each output needs tasks of Spark that read one input and no shuffle, or one input a shard (--max-objects 1)"
 _TASK = re.compile(r"part-(\d+)-[0-9a-f-]{36}")
 _MIXING = re.compile(  # not the join of a text or of paths
@@ -40,30 +41,61 @@ def told_origins(folder: Path, objects: Mapping[str, str], source: str) -> dict[
 
 def by_input(
     run: Run, shard: int, files: Mapping[str, ObjectInfo], inputs: Iterable[InputObject], told: Mapping[str, Origin]
-) -> tuple[dict[str, list[str]], list[dict[str, Any]]]:
-    """Where staged ``files`` are published below the run's output, by their paths from ``/`` on; what inputs became.
+) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The names below the run's output of staged ``files``, by their paths from ``/`` on; what inputs became.
 
-    MixedInputsError if nobody can tell of which input a file is.
+    MixedInputsError if nobody can tell of which input a file is; PlanError if two files would have one name, or if an
+    input of a strict run has several.
     """
-    outputs = {item.uri: input_place(item.object_uri, run.inputs) for item in inputs}
-    only, base = next(iter(outputs)) if len(outputs) == 1 else "", f"{run.output_uri.rstrip('/')}/"
-    become: dict[str, dict[str, Any]] = {
-        uri: {"shard": shard, "input": uri, "output": base + place, "rows": 0, "bytes": 0, "files": 0}
-        for uri, place in outputs.items()
-    }
-    own = f"{run.identity}_{shard:06d}"
-    places, counted = dict[str, list[str]](), set[str]()
-    for path, info in files.items():
-        folder, _, name = path.rpartition("/")
-        task = found[0] if (found := _TASK.match(name)) else ""
-        uri, rows = told.get(task, ("", 0))
-        if (uri := only or uri) not in become:
+    items = {item.uri: item for item in inputs}
+    only = next(iter(items)) if len(items) == 1 else ""
+    of, rows, counted = {uri: list[str]() for uri in items}, Counter[str](), set[str]()
+    for path in files:
+        match = _TASK.match(path.rpartition("/")[2])
+        task = match[0] if match else ""
+        uri, its_rows = told.get(task, ("", 0))
+        if (uri := only or uri) not in items:
             raise MixedInputsError(f"nobody can tell of which input {path[1:]} is: {REMEDY}")
-        places[path] = [f"/{outputs[uri]}{folder}/part-{own}-{name.removeprefix('part-')}"]
-        for what, more in (("bytes", info.size_bytes), ("files", 1), ("rows", 0 if task in counted else rows)):
-            become[uri][what] += more
+        of[uri].append(path)
+        rows[uri] += 0 if task in counted else its_rows
         counted.add(task)
-    filled = {outputs[uri] for uri, counts in become.items() if counts["files"]}
-    if without := [place for place in dict.fromkeys(outputs.values()) if place not in filled]:
-        places[EMPTY] = [f"/{place}{EMPTY}-{own}" for place in without]
-    return places, list(become.values())
+    names, met = dict[str, str](), dict[str, str]()
+    for uri, paths in of.items():
+        names |= _names(run, shard, items[uri], paths)
+        for path in paths:
+            if (other := met.setdefault(names[path].casefold(), uri)) != uri:
+                raise PlanError(f"the outputs of {other} and {uri} would both be {names[path]}: {TELL_APART}")
+    become = [
+        {
+            "shard": shard,
+            "input": uri,
+            "outputs": [f"{run.output_uri.rstrip('/')}/{names[path]}" for path in paths],
+            "rows": rows[uri],
+            "bytes": sum(files[path].size_bytes for path in paths),
+        }
+        for uri, paths in of.items()
+    ]
+    return names, become
+
+
+def _names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[str, str]:
+    """The names of one input's files: what lies in folders of the script's keeps them, below the input's name.
+
+    Of several files with one suffix each has its number behind the name, or its own name, if it is not Spark's.
+    """
+    part = f"-{shard:06d}" if item.slice else ""  # others have the rest of the object
+    named = partial(output_name, run.run_id, run.options, run.inputs, item)
+    names, by_suffix = dict[str, str](), defaultdict[str, list[str]](list)
+    for path in sorted(paths):
+        folder, _, name = path.rpartition("/")
+        if folder:
+            names[path] = f"{named()}{path}"
+        else:
+            by_suffix[suffix_of(name)].append(path)
+    for suffix, several in by_suffix.items():
+        if len(several) > 1 and run.options.strict:
+            raise PlanError(f"{item.uri} has {len(several)} outputs, {', '.join(several[:3])} (--strict refuses that)")
+        for number, path in enumerate(several, 1):
+            own = f"-{number:05d}" if _TASK.match(path[1:]) else f"-{path[1:].removesuffix(suffix)}"
+            names[path] = named(part + own if len(several) > 1 else part, suffix)
+    return names

@@ -11,11 +11,10 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +40,10 @@ from sparklet.model import (
     EVENTS,
     HALVES,
     MAX_NAMED,
+    NAMES,
     NOTHING,
     OF_SPLIT,
+    OWNER,
     WITH_MEMBERS,
     Claim,
     ClaimStatus,
@@ -55,18 +56,18 @@ from sparklet.model import (
     ShardRef,
     ShardResult,
     ShardState,
-    published_by,
     s3_address,
 )
 from sparklet.model.options import FAIL
 from sparklet.model.schemas import output_schemas, reader_schemas
 from sparklet.planning.follow_up_ids import own_task
+from sparklet.planning.outputs import is_named, may_replace, output_name
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
 from sparklet.worker.left_behind import OF_THE_RUN
-from sparklet.worker.origins import EMPTY, by_input
+from sparklet.worker.origins import by_input
 from sparklet.worker.script_event import shard_event
 from sparklet.worker.staging import Staging, described
 
@@ -119,6 +120,9 @@ class ShardClaims:
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
         output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
+        if run.options.output_per:
+            owner = f"{run.owner(ref.shard)}-{record.winner or attempt.attempt_id}"
+            output = replace(output, owner=owner, replaces=lambda by: may_replace(self.at, run, OWNER.fullmatch(by)))
         return ClaimedShard(self, attempt, run, record, lease, output)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
@@ -187,7 +191,7 @@ class ClaimedShard:
                         "the script has written a file in the place of its output, which is a folder, without Spark: "
                         "write to job.output + '/' and a name"
                     )
-                staged = self._tell_apart(result, staged) if self.run.options.output_per else staged
+                self._tell_apart(result, staged)
                 if result.written:
                     result = replace(result, schemas=self._keep_schemas(result, staged))
                 result = self._judged(result, staged)
@@ -203,7 +207,7 @@ class ClaimedShard:
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         if self.run.options.output_per and self.run.options.incremental:
-            self._replace_earlier()
+            self._replace_earlier(self._planned().objects)
         return result
 
     def _judged(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> ShardResult:
@@ -239,31 +243,36 @@ class ClaimedShard:
                     f"and one has replaced what the other wrote: {OF_THE_RUN}"
                 )
 
-    def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
-        """Keep under this attempt's name which file is of which input, and what each became; what to publish."""
+    def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> None:
+        """Keep under this attempt's name which file is of which input, and what each became, if inputs have outputs."""
+        if not self.run.options.output_per:
+            return
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
-        places, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
-        store = self.claims.at.store
-        if EMPTY in places:
-            store.put(empty := self.output.staged + EMPTY, b"")
-            staged = [*staged, store.head(empty)]
-        store.put(self._run_file(self.record.inputs_file), b"\n".join(map(_json, (places, *inputs))))
-        self.output = replace(self.output, places=places)
-        return staged
+        names, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
+        self.claims.at.store.put(self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs))))
+        self.output = replace(self.output, names=names)
 
-    def _replace_earlier(self) -> None:
-        """Delete what earlier runs of the name have published for the inputs of this shard."""
-        at = self.claims.at
-        for folder in {f"{each['output']}/" for each in self._kept_inputs()[1:]}:
-            found = {info.uri: published_by(info.uri[len(folder) :]) for info in at.store.list(folder)}
-            runs = filter(None, map(at.known_run, {by["run_id"] for by in found.values() if by}))
-            mine = [
-                each.identity for each in runs if each.name == self.run.name and each.created_s < self.run.created_s
-            ]
-            at.store.delete_all((uri for uri, by in found.items() if by and by["identity"] in mine), folder)
+    def _replace_earlier(self, inputs: Sequence[InputObject]) -> None:
+        """Delete what earlier runs of the name have published for this shard's inputs under names not used again."""
+        store, base = self.claims.at.store, f"{self.output.published}/"
+        used = {base + name for name in self.output.names.values()}
+        for item in inputs:
+            name = base + output_name(self.run.run_id, self.run.options, self.run.inputs, item)
+            others = (info.uri for info in store.list(name) if info.uri not in used and is_named(info.uri, name))
+            store.delete_all((uri for uri in others if self._was_of(item, uri)), base)
 
-    def _kept_inputs(self) -> list[Any]:
-        return list(map(json.loads, self.claims.at.store.get(self._run_file(self.record.inputs_file)).splitlines()))
+    def _was_of(self, item: InputObject, uri: str) -> bool:
+        """Whether an earlier run of the name has published a file for an input; no, if that run is cleaned up."""
+        at, owner = self.claims.at, self.claims.at.store.head(uri).owner
+        by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
+        if by and (record := at.known_shard(by["run_id"], int(by["shard"]))):
+            with suppress(ObjectNotFoundError, ObjectForbiddenError):
+                lines = at.store.get(at.run_uri(record.run_id, record.inputs_file)).splitlines()[1:]
+                return any(
+                    uri in line["outputs"] and item.uri in (line["input"], line["input"].partition("#")[0])
+                    for line in map(json.loads, lines)
+                )
+        return False
 
     def _store(self, result: ShardResult) -> None:
         """Store answer and declared writes under this attempt's name; they count if the attempt wins."""
@@ -288,8 +297,8 @@ class ClaimedShard:
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.at.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
-        places = {schema.name: self.output.places.get(f"/{file}", (f"/{file}",))[0][1:] for schema, file in found}
-        return places | {schema.name: uri for schema, uri in read}
+        files = {schema.name: self.output.names.get(f"/{file}", file) for schema, file in found}
+        return files | {schema.name: uri for schema, uri in read}
 
     def _run_file(self, name: str) -> str:
         return self.claims.at.run_uri(self.record.run_id, name)
@@ -300,7 +309,8 @@ class ClaimedShard:
         if not (files := self.output.files()) and not self._has_declared():
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
         if self.run.options.output_per:
-            self.output = replace(self.output, places=self._kept_inputs()[0])
+            kept = self.claims.at.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
+            self.output = replace(self.output, names=json.loads(kept))
         known = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
         return replace(known, memory_mb=record.memory_mb), files
 
@@ -311,9 +321,7 @@ class ClaimedShard:
         return False
 
     def _execution(self) -> Execution:
-        run, record = self.run, self.record
-        part_uri = f"s3://{self.claims.at.bucket}/runs/{run.run_id}/plan/{record.part}"
-        shard = record.planned(self._line(part_uri), part_uri)
+        run, record, shard = self.run, self.record, self._planned()
         staging, self._objects, inputs = None, shard.objects, shard.objects
         if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
             # the next incremental run would take it again, and a part is one of the object that was cut
@@ -343,6 +351,10 @@ class ClaimedShard:
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )
+
+    def _planned(self) -> Shard:
+        part_uri = f"s3://{self.claims.at.bucket}/runs/{self.run.run_id}/plan/{self.record.part}"
+        return self.record.planned(self._line(part_uri), part_uri)
 
     def _line(self, part_uri: str) -> bytes:
         """The shard's line of its plan part: the message's, if that is of the claimed shard as it is now."""
@@ -465,7 +477,9 @@ class StagedOutput:
     store: ObjectStore
     staged: str
     published: str
-    places: Mapping[str, Sequence[str]] = field(default_factory=dict)  # see ``by_input``
+    names: Mapping[str, str] = field(default_factory=dict)  # of an output for each input: see ``by_input``
+    owner: str = ""  # then, of the files; see ``ObjectStore.copy_all``
+    replaces: Callable[[str], bool] = lambda _: False
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
@@ -491,18 +505,26 @@ class StagedOutput:
         return found
 
     def publish(self, files: Sequence[ObjectInfo], check: Callable[[], None]) -> None:
-        """Copy staged files, after ``check`` for each; raises PlanError if one is gone: no attempt can restore it."""
+        """Copy staged files, after ``check`` for each; names of inputs' own are listed before.
 
-        def checked(file: ObjectInfo) -> Iterator[tuple[ObjectInfo, str]]:
+        PlanError, for no attempt can help, if a file is gone, or if another owner has its name.
+        """
+
+        def checked(file: ObjectInfo) -> tuple[ObjectInfo, str]:
+            check()
             path = file.uri[len(self.staged) :]
-            for place in self.places.get(path, (path,)):
-                check()
-                yield file, self.published + place
+            return file, f"{self.published}/{self.names[path]}" if self.owner else self.published + path
 
+        of_owner: dict[str, Any] = {"owner": self.owner, "replaces": self.replaces} if self.owner else {}
+        if files and self.owner:
+            sizes = {self.names[file.uri[len(self.staged) :]]: file.size_bytes for file in files}
+            self.store.put(f"{self.published}/{NAMES}{self.owner.rpartition('-')[0]}.json", _json(sizes))
         try:
-            self.store.copy_all(chain.from_iterable(map(checked, files)))
+            self.store.copy_all(map(checked, files), **of_owner)
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
+        except ObjectChangedError as error:
+            raise PlanError(f"{error}: move it away, then redrive the run, or name outputs otherwise") from error
 
     def discard(self, files: Sequence[ObjectInfo] | None = None) -> None:
         """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""

@@ -2,13 +2,14 @@
 
 import io
 import json
+import re
 import uuid
 from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.model import RunOptions, ShardState
+from sparklet.model import NAMES, RunOptions, ShardState, split_uri
 from sparklet.planning.request import RunRequest
 from tests.archives import zipped
 from tests.functional.worker.ledgered import BUCKET, Function
@@ -84,18 +85,26 @@ def test_rows_are_published_under_their_own_input(function: Function, folder: st
     record = function.ledger.shards.get(run_id, 0)
     assert record.state is ShardState.SUCCEEDED, record.error_message
 
-    found = {f"day={n % 2}/f{n}": Counter[str]() for n in range(FILES)}
-    for info in function.store.list(output):
-        day, name, *_, file = info.uri.removeprefix(output).split("/")
-        if file.startswith("_empty-"):
-            assert info.size_bytes == 0 and not found[f"{day}/{name}"]
-        else:
-            found[f"{day}/{name}"] += sources(file, function.store.get(info.uri))
-    wanted = {f"day={n % 2}/f{n}": Counter({str(n): NATIVE[body](n)} if NATIVE[body](n) else {}) for n in range(FILES)}
-    assert found == wanted
     lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
-    told = {each["input"].removeprefix(folder).removesuffix(".csv"): each["rows"] for each in map(json.loads, lines)}
-    assert told == {place: counts.total() for place, counts in wanted.items()}
+    told = {each["input"].removeprefix(folder).removesuffix(".csv"): each for each in map(json.loads, lines)}
+    wanted = {f"day={n % 2}/f{n}": Counter({str(n): NATIVE[body](n)} if NATIVE[body](n) else {}) for n in range(FILES)}
+    assert {name: each["rows"] for name, each in told.items()} == {name: rows.total() for name, rows in wanted.items()}
+    for name, rows in wanted.items():
+        files = told[name]["outputs"]
+        assert sum((sources(file, function.store.get(file)) for file in files), Counter[str]()) == rows
+        assert all(
+            re.fullmatch(rf"{name}(-\d{{5}})?\.(parquet|json)|{name}/(k=|more/).*", f[len(output) :]) for f in files
+        )
+    published = {file for each in told.values() for file in each["outputs"]}
+    assert {i.uri for i in function.store.list(output) if not i.uri.startswith(output + NAMES)} == published
+
+
+def test_an_output_has_the_type_of_its_format(function: Function, folder: str) -> None:
+    for body, kind in (("out(rows)", "vnd.apache.parquet"), ("rows.write.json(job.output)", "x-ndjson")):
+        _, output = run(function, f"{folder}day=1/f3.csv", body)
+        [info] = (each for each in function.store.list(output) if not each.uri.startswith(output + NAMES))
+        head = function.clients.s3.head_object(Bucket=BUCKET, Key=split_uri(info.uri)[1])
+        assert (info.uri.rpartition("/")[2].partition(".")[0], head["ContentType"]) == ("f3", f"application/{kind}")
 
 
 def test_each_file_of_an_archive_has_a_result(function: Function) -> None:
@@ -109,10 +118,10 @@ def test_each_file_of_an_archive_has_a_result(function: Function) -> None:
     record = function.ledger.shards.get(run_id, 0)
     assert record.state is ShardState.SUCCEEDED, record.error_message
     lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
-    assert {each["input"].removeprefix(place): (each["output"], each["rows"]) for each in map(json.loads, lines)} == {
-        "a.zip#2.csv": (f"{output}a", 2),
-        "a.zip#3.csv": (f"{output}a", 3),
-        "f.csv": (f"{output}f", 2),
+    assert {each["input"].removeprefix(place): (each["outputs"], each["rows"]) for each in map(json.loads, lines)} == {
+        "a.zip#2.csv": ([f"{output}a/2.parquet"], 2),
+        "a.zip#3.csv": ([f"{output}a/3.parquet"], 3),
+        "f.csv": ([f"{output}f.parquet"], 2),
     }
 
 
@@ -131,5 +140,4 @@ def test_one_input_a_shard_may_be_mixed(function: Function, folder: str) -> None
 
     record = function.ledger.shards.get(run_id, 0)
     assert record.state is ShardState.SUCCEEDED, record.error_message
-    [info] = function.store.list(output)
-    assert info.uri.startswith(f"{output}f3/part-{run_id}_")
+    assert f"{output}f3.parquet" in [info.uri for info in function.store.list(output)]

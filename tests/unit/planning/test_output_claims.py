@@ -196,7 +196,8 @@ def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> Non
         delete_replaced(world.at, second, world.clock.now_s())
 
 
-PUBLISHED = ["shard=old_0_000000/part-0.parquet", "shard=old_0_000001/a/b.parquet", "x/part-old_0_000000-q.parquet"]
+PUBLISHED = ["shard=old_0_000000/part-0.parquet", "shard=old_0_000001/a/b.parquet", "x/q.parquet"]
+LISTED = f"{OUT}.sparklet/old_0_000002.json"
 WAYS = [dict[str, Any](existing="append"), {"incremental": True}, {"existing": "overwrite"}]
 
 
@@ -207,6 +208,7 @@ def test_no_run_deletes_what_it_or_an_open_run_reads(data: st.DataObject) -> Non
     world, earlier = World(), [f"{OUT}{name}" for name in PUBLISHED]
     for uri in earlier:
         world.store.put(uri, b"old")
+    world.store.put(LISTED, b'{"x/q.parquet": 3}')
     world.put(2)
     world.clock.advance(60)
 

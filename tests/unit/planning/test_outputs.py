@@ -1,15 +1,17 @@
 """Each input's output: its place, what the plan refuses, and who owns the files there."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sparklet.errors import PlanError, SettingsError
-from sparklet.model import Failure, RunOptions, ShardResult, ShardState
+from sparklet.model import NAMES, Failure, InputObject, Run, RunOptions, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_half_published
-from sparklet.planning.outputs import InputPlaces, input_place
+from sparklet.planning.outputs import OutputNames, output_name, owners
 from sparklet.planning.request import read_request
 from sparklet.runs.checker import check
 from tests.stand_ins.memory import MemoryEngine
@@ -20,50 +22,78 @@ BY_INPUT = RunOptions(output_per="input")
 
 
 @pytest.mark.parametrize(
-    ("uri", "place"),
+    ("uri", "name"),
     [
-        ("s3://in/2013/01/day.csv", "2013/01/day"),
-        ("s3://in/day.csv.gz", "day"),
-        ("s3://in/week.tar.gz", "week"),
-        ("s3://in/v1.2/report.v3.parquet", "v1.2/report.v3"),
-        ("s3://in/2013.01", "2013.01"),
-        ("s3://in/.csv", ".csv"),
-        ("s3://one/a/b.json", "b"),  # an input that is an object
-        ("s3://listed/a/b.json", "a/b"),
+        ("s3://in/2013/01/day.csv", "2013/01/day.parquet"),
+        ("s3://in/day.csv.gz", "day.parquet"),
+        ("s3://in/week.tar.gz", "week.parquet"),
+        ("s3://in/v1.2/report.v3.parquet", "v1.2/report.v3.parquet"),
+        ("s3://in/2013.01", "2013.01.parquet"),
+        ("s3://in/.csv", ".csv.parquet"),
+        ("s3://one/a/b.json", "b.parquet"),  # an input that is an object
+        ("s3://listed/a/b.json", "a/b.parquet"),
     ],
 )
-def test_an_output_has_its_inputs_folders_and_name(uri: str, place: str) -> None:
-    assert input_place(uri, ("s3://in/", "s3://one/a/b.json")) == place
+def test_an_output_has_its_inputs_folders_and_name(uri: str, name: str) -> None:
+    item = InputObject(uri, 1)
+    assert output_name("r", BY_INPUT, ("s3://in/", "s3://one/a/b.json"), item, suffix=".parquet") == name
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("pattern", "deep", "flat"),
     [
-        ("a.csv", "a.json"),
-        ("x/A.csv", "x/a.csv"),
-        ("a.csv", "a/k=1/b.csv"),
-        ("a/k=1/b.csv", "a.csv"),
-        ("x/a/1.csv", "y.csv", "x/a.csv"),
-        ("a//b.csv",),
-        ("../b.csv",),
-        ("n" * 300,),
+        ("{folder}/{name}{suffix}", "2013/day.csv.json", "day.csv.json"),
+        ("{run}/{folder}/{stem}-{run}.jsonl", "r/2013/day-r.jsonl", "r/day-r.jsonl"),
+        ("{name}", "day.csv", "day.csv"),
     ],
 )
+def test_a_pattern_names_outputs(pattern: str, deep: str, flat: str) -> None:
+    options = replace(BY_INPUT, output_name=pattern)
+    items = [InputObject(f"s3://in/{key}", 1) for key in ("2013/day.csv", "day.csv")]
+    assert [output_name("r", options, ("s3://in/",), item, suffix=".json") for item in items] == [deep, flat]
+
+
+def test_a_file_of_an_archive_lies_in_the_archives_folder() -> None:
+    item = InputObject("s3://in/x/week.zip#day/mon.csv", 1, member="day/mon.csv")
+    assert output_name("r", BY_INPUT, ("s3://in/",), item, suffix=".json") == "x/week/day/mon.json"
+
+
+@pytest.mark.parametrize("pattern", ["{folder}{suffix}", "{stem}{day}", "all"])
+def test_patterns_that_do_not_tell_inputs_apart_are_refused(pattern: str) -> None:
+    with pytest.raises(SettingsError, match="so that inputs have names of their own"):
+        replace(BY_INPUT, output_name=pattern)
+    with pytest.raises(SettingsError, match="--output-per input"):
+        RunOptions(output_name="{stem}")
+
+
+def names_of(*names: str, there: Sequence[str] = (), options: RunOptions = BY_INPUT) -> OutputNames:
+    outputs = OutputNames("r", options, ("s3://in/",), there)
+    for name in names:
+        outputs.add(InputObject(f"s3://in/{name}", 1))
+    return outputs
+
+
+@pytest.mark.parametrize(
+    "names", [("a.csv", "a.json"), ("x/A.csv", "x/a.csv"), ("a//b.csv",), ("../b.csv",), ("n" * 300,)]
+)
 def test_inputs_without_an_output_of_their_own_are_refused(names: tuple[str, ...]) -> None:
-    places = InputPlaces(("s3://in/",))
-    for name in names[:-1]:
-        places.add(f"s3://in/{name}")
     with pytest.raises(PlanError, match="the output of s3://in/"):
-        places.add(f"s3://in/{names[-1]}")
+        names_of(*names)
+
+
+def test_a_pattern_tells_inputs_apart() -> None:
+    names_of("a.csv", "a.json", options=replace(BY_INPUT, output_name="{folder}/{name}{suffix}"))
 
 
 def test_slices_of_one_object_share_its_output() -> None:
-    places = InputPlaces(("s3://in/",))
-    for name in ("a.csv", "a.csv", "b.csv", "x/a.csv", "x/b.csv", "y/a.csv"):
-        places.add(f"s3://in/{name}")
-
     with pytest.raises(PlanError, match=r"the output of s3://in/a\.json would be a"):  # of another object it is not
-        places.add("s3://in/a.json")
+        names_of("a.csv", "a.csv", "b.csv", "x/a.csv", "x/b.csv", "y/a.csv", "a.json")
+
+
+def test_names_that_are_taken_are_told_at_once() -> None:
+    outputs = names_of("a.csv", "x/b.csv", "c.csv", "d.csv", there=["A.json", "x/b.csv.gz", "c-00001.parquet"])
+    with pytest.raises(PlanError, match=r"the output holds a, x/b already"):
+        outputs.refuse_taken()
 
 
 def test_a_run_with_two_inputs_of_one_output_is_refused(world: World) -> None:
@@ -91,17 +121,25 @@ def test_engines_that_tell_nothing_are_refused() -> None:
         assert new_run(world.at, world.request(run_id=engine, options=options)).options.engine == engine
 
 
-def an_earlier_run(world: World) -> str:
-    """A run with an output for each of two inputs; its identity."""
+def publish(world: World, run: Run, *names: str, shard: int = 0) -> None:
+    """What a shard lists and copies."""
+    owner, sizes = run.owner(shard), dict.fromkeys(names, 1)
+    world.store.put(f"{OUTPUT}{NAMES}{owner}.json", json.dumps(sizes).encode())
+    for name in names:
+        world.store.put(staged := f"s3://{world.at.bucket}/staged/{run.run_id}/{name}", b"x")
+        world.store.copy_all([(world.store.head(staged), OUTPUT + name)], f"{owner}-a")
+
+
+def an_earlier_run(world: World) -> Run:
+    """A run with an output for each of two inputs."""
     world.put(2)
     run = world.plan(run_id="earlier", output_uri=OUTPUT, options=BY_INPUT)
-    for name in ("00000", "00001"):
-        world.store.put(f"{OUTPUT}{name}/part-{run.identity}_000000-00000-x.parquet", b"x")
+    publish(world, run, "00000.parquet", "00001.parquet")
     world.work()
     world.clock.advance(60)
     assert world.ledger.shards.get("earlier", 0).state is ShardState.SUCCEEDED
     check(world.at, "earlier")
-    return run.identity
+    return run
 
 
 @pytest.mark.parametrize("output_per", ["", "input"])
@@ -111,27 +149,49 @@ def test_an_overwriting_run_replaces_outputs_of_inputs(world: World, output_per:
     world.plan(options=RunOptions(output_per=output_per, existing="overwrite"))
 
     assert world.keys(OUTPUT) == []
+    assert world.keys(f"s3://{world.at.bucket}/staged/earlier/") == []  # an attempt that sleeps publishes nothing
 
 
-def test_a_file_of_nobodys_is_not_overwritten(world: World) -> None:
+def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None:
     an_earlier_run(world)
-    world.store.put(f"{OUTPUT}00000/part-00000-mine.parquet", b"x")
+    with pytest.raises(PlanError, match="the output holds 00000, 00001 already"):
+        world.plan(options=replace(BY_INPUT, existing="append"))
+    named = replace(BY_INPUT, existing="append", output_name="{folder}/{stem}-{run}{suffix}")
+    assert world.plan(options=named).sealed
+
+
+@pytest.mark.parametrize("mine", ["00000.json", "00001.parquet"])  # beside them; in the place of one that was theirs
+def test_a_file_of_nobodys_is_not_overwritten(world: World, mine: str) -> None:
+    an_earlier_run(world)
+    world.store.put(f"{OUTPUT}{mine}", b"my own")
     with pytest.raises(PlanError, match="which no Sparklet run wrote"):
         new_run(world.at, world.request(options=replace(BY_INPUT, existing="overwrite")))
-    assert len(world.keys(OUTPUT)) == 3
+    assert world.store.get(f"{OUTPUT}{mine}") == b"my own"
+
+
+def test_a_name_that_two_shards_list_is_whose_file_it_is(world: World) -> None:
+    """The second shard was stopped when it found the file of the first."""
+    run = an_earlier_run(world)
+    publish(world, run, "b.parquet", shard=2)
+    world.store.put(f"{OUTPUT}{NAMES}{run.owner(1)}.json", b'{"00000.parquet": 1, "b.parquet": 1}')
+
+    published = owners(world.store, OUTPUT)
+
+    whose = [published.of(name, 1) for name in ("00000.parquet", "b.parquet")]
+    assert [by and by["shard"] for by in whose] == ["000000", "000002"]
 
 
 def test_half_published_outputs_are_deleted_alone(world: World) -> None:
-    identity = an_earlier_run(world)
-    run = world.plan(options=replace(BY_INPUT, existing="append"))
+    an_earlier_run(world)
+    before = world.keys(OUTPUT)
+    run = world.plan(options=replace(BY_INPUT, existing="append", output_name="{run}/{stem}"))
     message = world.receive()
     assert message
     attempt_id, _ = world.claim(message)
     world.ledger.attempts.renew("run-1", 0, attempt_id, 60.0, ShardResult())  # it wins
-    world.store.put(f"{OUTPUT}00000/part-{run.identity}_000000-00000-y.parquet", b"half")
+    publish(world, run, "run-1/00000")
     world.ledger.attempts.fail("run-1", 0, attempt_id, Failure("X", "x", retryable=False))
 
     delete_half_published(world.at, run)
 
-    kept = world.keys(OUTPUT)
-    assert len(kept) == 2 and all(identity in uri for uri in kept)
+    assert world.keys(OUTPUT) == before

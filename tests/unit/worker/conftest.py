@@ -137,6 +137,7 @@ class Bench:
     args: tuple[str, ...] = ("--level", "3")  # of the next run
     params: Mapping[str, Any] = field(default_factory=lambda: {"k": 1})
     env: Mapping[str, str] = field(default_factory=dict)
+    when_entered: Callable[[Run], object] = lambda run: None
 
     @property
     def claims(self) -> ShardClaims:
@@ -192,7 +193,8 @@ class Bench:
         script, options = ScriptRef(uri, digest, "s3://mine/job.py"), RunOptions(**{"max_attempts": 3, **changed})
         given = self.args, self.params, options, name
         run = Run(run_id, ("s3://in/",), "s3://out/x", (script,), *given, access=access, env=self.env)
-        self.ledger.runs.create(replace(run, created_s=self.clock.now_s()))
+        self.ledger.runs.create(run := replace(run, created_s=self.clock.now_s()))
+        self.when_entered(run)
         if not inputs:
             names = [[f"{n}-{place}" if place else f"{n}" for place in range(objects)] for n in range(shards)]
             inputs = [[InputObject(f"s3://in/{name}.csv", 10, "e") for name in each] for each in names]

@@ -5,18 +5,24 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from sparklet.errors import ObjectStoreError
 from sparklet.events import Outcome
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.model import APART, RunState, ShardState
+from sparklet.model import APART, NAMES, RunState, ShardState
+from sparklet.planning.output_claims import delete_replaced
+from sparklet.planning.outputs import owners
 from sparklet.runs.checker import check
 from sparklet.runs.manifest import RESULTS, results, write_manifests
-from sparklet.settings import WorkerSettings
+from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import ORIGINS
 from tests.unit.worker.conftest import Behaviour, Bench, make_bench, reports
@@ -26,14 +32,16 @@ OUTPUT = "s3://out/x/"
 JOB = "5ba1f2aa-0000-4000-8000-{:012d}"
 
 
-def spark_writes(bench: Bench, tasks: dict[int, tuple[str, int]], *more: str) -> Callable[..., ScriptResult]:
+def spark_writes(
+    bench: Bench, tasks: dict[int, tuple[str, int]], *more: str, below: str = ""
+) -> Callable[..., ScriptResult]:
     """A job of Spark: each task with its origin and its rows writes a file, and so does something else."""
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         assert call.per_input
         folder, job = bench.runner.event()["output_path"], JOB.format(len(bench.runner.calls))
         for task in tasks:
-            bench.store.put(f"{folder}/k=1/part-{task:05d}-{job}.c000.parquet", b"rows")
+            bench.store.put(f"{folder}/{below}part-{task:05d}-{job}.c000.snappy.parquet", b"rows")
         for name in more:
             bench.store.put(f"{folder}/{name}", b"more")
         words = [word for task, (key, count) in tasks.items() for word in (str(task), key, str(count))]
@@ -44,12 +52,15 @@ def spark_writes(bench: Bench, tasks: dict[int, tuple[str, int]], *more: str) ->
     return work
 
 
-def published(bench: Bench) -> list[tuple[str, bytes]]:
-    """What lies in the output, by names without identity and job."""
-    identity = bench.ledger.runs.get("run-1").identity
-    found = [(info.uri.removeprefix(OUTPUT), bench.store.get(info.uri)) for info in bench.store.list(OUTPUT)]
-    job = JOB.format(0)[:-12] + r"\d{12}"
-    return [(re.sub(job, "JOB", name.replace(identity, "RUN")), body) for name, body in sorted(found)]
+def published(bench: Bench) -> dict[str, bytes]:
+    """What readers find in the output; it is what lists of names say, and who published it stands beside."""
+    files = {info.uri.removeprefix(OUTPUT): bench.store.get(info.uri) for info in bench.store.list(OUTPUT)}
+    shown = {name: body for name, body in files.items() if not name.startswith(NAMES)}
+    listed = {
+        name: size for path, body in files.items() if path not in shown for name, size in json.loads(body).items()
+    }
+    assert {name: len(body) for name, body in shown.items()} == listed
+    return shown
 
 
 def attempt(bench: Bench, script: Behaviour, objects: int = 3, **options: Any) -> Outcome:
@@ -57,24 +68,51 @@ def attempt(bench: Bench, script: Behaviour, objects: int = 3, **options: Any) -
 
 
 def failure(bench: Bench) -> str:
-    assert published(bench) == []
+    assert published(bench) == {}
     return ": ".join(bench.failure)
 
 
 THREE = {0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7), 2: ("in/0.csv", 2)}
-PUBLISHED = [
-    ("0-1/k=1/part-RUN_000000-00001-JOB.c000.parquet", b"rows"),
-    ("0-2/_empty-RUN_000000", b""),
-    ("0/k=1/part-RUN_000000-00000-JOB.c000.parquet", b"rows"),
-    ("0/k=1/part-RUN_000000-00002-JOB.c000.parquet", b"rows"),
-]
+PUBLISHED = {"0-00001.parquet": b"rows", "0-00002.parquet": b"rows", "0-1.parquet": b"rows"}
 
 
-def test_files_are_published_in_the_folder_of_their_input(bench: Bench) -> None:
+def test_files_have_the_names_of_their_inputs(bench: Bench) -> None:
     assert attempt(bench, spark_writes(bench, THREE)).error is None
 
     assert published(bench) == PUBLISHED
     assert list(bench.store.list("s3://bucket/staged/")) == []
+    assert bench.store.head(f"{OUTPUT}0-1.parquet").owner.startswith(bench.ledger.runs.get("run-1").owner(0))
+
+
+def test_what_a_script_writes_into_folders_keeps_its_names(bench: Bench) -> None:
+    assert attempt(bench, spark_writes(bench, {0: ("in/0.csv", 5)}, below="k=1/"), objects=1).error is None
+
+    assert list(published(bench)) == [f"0/k=1/part-00000-{JOB.format(1)}.c000.snappy.parquet"]
+
+
+def test_one_file_for_an_input_may_be_required(bench: Bench) -> None:
+    attempt(bench, spark_writes(bench, THREE), strict=True)
+
+    assert "s3://in/0.csv has 2 outputs" in failure(bench)
+
+
+@pytest.mark.parametrize("owner", ["", "run-1_{}_000007-b"])  # nobody's, and another shard's, whose name is the same
+def test_a_name_that_is_taken_since_the_plan_is_not_replaced(bench: Bench, owner: str) -> None:
+    script = spark_writes(bench, {0: ("in/0.csv", 5)})
+
+    def taken(call: ScriptCall, output: Output) -> ScriptResult:
+        created_ms = int(bench.ledger.runs.get("run-1").created_s * 1000)
+        bench.store.put("s3://x/theirs", b"theirs")
+        bench.store.copy_all(
+            [(bench.store.head("s3://x/theirs"), f"{OUTPUT}0.parquet")], owner.format(f"{created_ms:x}")
+        )
+        return script(call, output)
+
+    attempt(bench, taken, objects=1, max_attempts=1)
+
+    assert bench.record.state is ShardState.FAILED
+    assert "0.parquet is there already" in bench.record.error_message
+    assert bench.store.get(f"{OUTPUT}0.parquet") == b"theirs"
 
 
 def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> None:
@@ -83,11 +121,11 @@ def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> No
 
     write_manifests(at, run, run.state)
 
-    def of(name: str, rows: int, files: int) -> dict[str, Any]:
-        counts = {"rows": rows, "bytes": 4 * files, "files": files}
-        return {"shard": 0, "input": f"s3://in/{name}.csv", "output": f"s3://out/x/{name}", **counts}
+    def of(name: str, rows: int, *outputs: str) -> dict[str, Any]:
+        files = [f"{OUTPUT}{output}.parquet" for output in outputs]
+        return {"shard": 0, "input": f"s3://in/{name}.csv", "outputs": files, "rows": rows, "bytes": 4 * len(files)}
 
-    told = [of("0", 7, 2), of("0-1", 7, 1), of("0-2", 0, 0)]
+    told = [of("0", 7, "0-00001", "0-00002"), of("0-1", 7, "0-1"), of("0-2", 0)]
     assert [json.loads(line) for line in results(at, run)] == told
     assert [json.loads(line) for line in bench.store.get(f"s3://bucket/runs/run-1/{RESULTS}").splitlines()] == told
     manifest = json.loads(bench.store.get("s3://bucket/runs/run-1/manifest.json"))
@@ -130,9 +168,8 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
 
     assert check(at, "run-1").run.state is RunState.SUCCEEDED
     assert len(bench.runner.calls) == 1 + objects  # what is left after a step is not tried
-    assert {name.partition("/")[0] for name, _ in published(bench)} == {
-        f"0-{place}" if place else "0" for place in range(objects)
-    }
+    named = {re.sub(r"(-\d{5}|-report)?\..*", "", name) for name in published(bench)}
+    assert named == {f"0-{place}" if place else "0" for place in range(objects)}
 
 
 def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
@@ -144,18 +181,15 @@ def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
 def test_all_that_a_shard_of_one_input_writes_is_of_that(bench: Bench) -> None:
     assert attempt(bench, spark_writes(bench, {0: ("", 7)}, "report.html"), objects=1).error is None
 
-    assert published(bench) == [
-        ("0/k=1/part-RUN_000000-00000-JOB.c000.parquet", b"rows"),
-        ("0/part-RUN_000000-report.html", b"more"),
-    ]
+    assert published(bench) == {"0.html": b"more", "0.parquet": b"rows"}
 
 
-def one_by_one(copy_all: Callable[[Any], None], fault: Fault) -> Callable[[Any], None]:
+def one_by_one(copy_all: Callable[..., None], fault: Fault) -> Callable[..., None]:
     """Copies after each of which the worker may be killed."""
 
-    def copy(pairs: Any) -> None:
+    def copy(pairs: Any, **owner: Any) -> None:
         for pair in pairs:
-            copy_all([pair])
+            copy_all([pair], **owner)
             if fault.step():
                 raise KilledError("copy")
 
@@ -173,7 +207,7 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
         bench.runner.behaviour = spark_writes(bench, THREE)
         [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.claims
         whole, shards.at = shards.at, fault.deployment(shards.at)
-        bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign,assignment]
+        bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
         with suppress(KilledError):
             bench.deliver(message)
         if fault.calls < at_call:
@@ -187,10 +221,72 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
 
 
 def test_an_incremental_run_replaces_what_its_name_wrote(bench: Bench) -> None:
-    for number, name in enumerate(("daily", "other", "daily")):
+    """One file less than before, and beside it the file of an input whose name begins likewise."""
+    several = {0: ("in/0.csv", 5), 1: ("in/0.csv", 5), 2: ("in/0-1.csv", 7)}
+    for number, tasks in enumerate((several, {0: ("in/0.csv", 5)})):
         bench.clock.advance(60)
-        script = spark_writes(bench, {0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7)})
-        assert attempt(bench, script, 2, run_id=f"run-{number}", incremental=True, name=name).error is None
+        names = {"run_id": f"run-{number + 1}", "incremental": True, "name": "daily"}
+        assert attempt(bench, spark_writes(bench, tasks), 2 - number, **names).error is None
 
-    owners = {info.uri.rpartition("/")[2].split("_")[0] for info in bench.store.list(OUTPUT)}
-    assert owners == {"part-run-1", "part-run-2"}
+    files = [info.uri.removeprefix(OUTPUT) for info in bench.store.list(OUTPUT)]
+    assert [name for name in files if not name.startswith(NAMES)] == ["0-1.parquet", "0.parquet"]
+    assert bench.store.head(f"{OUTPUT}0.parquet").owner.startswith("run-2_")
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_path_factory: Any) -> None:
+    """Runs replace each other; an attempt of each may stop before any copy, and go on at any later time."""
+    env = {"SPARKLET_BUCKET": "bucket", "SPARKLET_LEDGER_TABLE": "t"}
+    bench = make_bench(worker_settings({**env, "SPARKLET_SCRATCH": str(tmp_path_factory.mktemp("bench") / "scratch")}))
+    sleepers, copy_all, put_whole = list[Callable[[], object]](), bench.store.copy_all, bench.store.put
+
+    def put(uri: str, body: bytes, *more: Any) -> str:
+        if NAMES in uri and data.draw(st.integers(0, 3)) == 0:
+            sleepers.append(lambda: put_whole(uri, body))
+            raise KilledError("put")
+        return put_whole(uri, body, *more)
+
+    def copy(pairs: Any, **owner: Any) -> None:
+        for number, pair in enumerate(iterator := iter(pairs)):
+            if data.draw(st.integers(0, 3)) == 0:
+                rest = [pair, *iterator]
+                sleepers.append(partial(copy_all, rest, **owner))
+                raise KilledError("copy")
+            copy_all([pair], **owner)
+            assert number < 9
+
+    bench.store.copy_all, bench.store.put = copy, put  # type: ignore[method-assign,assignment]
+    bench.when_entered = lambda run: delete_replaced(
+        bench.claims.at, replace(run, output_uri=OUTPUT), bench.clock.now_s()
+    )
+    kind = data.draw(st.sampled_from(["overwrite", "incremental"]))
+    for number in range(1, data.draw(st.integers(2, 4)) + 1):
+        bench.clock.advance(60)
+        run_id, tasks = f"run-{number}", dict(list(THREE.items())[: data.draw(st.integers(1, 3))])
+        options = {"incremental": True} if kind == "incremental" else {"existing": "overwrite"}
+        bench.runner.behaviour = spark_writes(bench, tasks)
+        bench.plan(run_id=run_id, objects=3, output_per="input", max_attempts=4, name="daily", **options)
+        [message] = bench.queue.receive(1)
+        while not (state := bench.ledger.shards.get(run_id, 0).state).ended:
+            with suppress(KilledError):
+                bench.deliver(message)
+            bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
+            wake(sleepers, data)
+        check(bench.claims.at, run_id)
+        if state is ShardState.SUCCEEDED:
+            expected = [{"0.parquet"}, {"0.parquet", "0-1.parquet"}, set(PUBLISHED)][len(tasks) - 1]
+            wake(sleepers, data)
+            files = {i.uri.removeprefix(OUTPUT): bench.store.head(i.uri).owner for i in bench.store.list(OUTPUT)}
+            shown = {name: owner.partition("_")[0] for name, owner in files.items() if not name.startswith(NAMES)}
+            assert shown == dict.fromkeys(expected, run_id)
+            published = owners(bench.store, OUTPUT)
+            assert {by["run_id"] for name in shown if (by := published.of(name, 4))} == {run_id}
+
+
+def wake(sleepers: list[Callable[[], object]], data: st.DataObject) -> None:
+    """Some go on now, and are told that they are too late, or copy what is copied already."""
+    for sleeper in [each for each in sleepers if data.draw(st.booleans())]:
+        sleepers.remove(sleeper)
+        with suppress(ObjectStoreError):
+            sleeper()

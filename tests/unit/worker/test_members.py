@@ -190,11 +190,12 @@ def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
 
     assert bench.attempt(script, inputs=[[item]], output_per="input").error is None
 
-    written = {name.partition("-JOB")[0] for name, _ in published(bench)}
-    assert written == {"a/k=1/part-RUN_000000-00000", "a/k=1/part-RUN_000000-00001"}
+    assert set(published(bench)) == {"a/1.parquet", "a/2.parquet"}
     told = [json.loads(line) for line in results(bench.claims.at, bench.ledger.runs.get("run-1"))]
-    assert [(each["input"], each["output"], each["rows"]) for each in told] == [
-        (f"{A}#{number}.csv", "s3://out/x/a", rows) for number, rows in enumerate((5, 7, 0), 1)
+    assert [(each["input"], each["outputs"], each["rows"]) for each in told] == [
+        (f"{A}#1.csv", ["s3://out/x/a/1.parquet"], 5),
+        (f"{A}#2.csv", ["s3://out/x/a/2.parquet"], 7),
+        (f"{A}#3.csv", [], 0),
     ]
 
 
