@@ -31,6 +31,7 @@ def run_document(run: Run) -> dict[str, Any]:
     """A run in a list."""
     return {
         "run_id": run.run_id,
+        "name": run.name,
         "state": str(run.state),
         "generation": run.generation,
         "shards": run.shard_count,

@@ -23,7 +23,7 @@ from sparklet.model import ExecutionStatus, Run, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import follow_up_id, own_task
 from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.follow_ups import FollowUp, as_follow_up, follow_ups
-from sparklet.runs.summary import Summary
+from sparklet.runs.summary import Summary, Work
 
 SLOWEST = 5
 PACE_S = 60.0  # the current pace is that of the last minute, or of the time of three shards
@@ -42,15 +42,6 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Work:
-    """What one kind of worker has done in this generation."""
-
-    known_s: float = 0.0  # of all attempts, also those that run
-    attempts: int = 0
-    files: int = 0  # that these were given
-
-
-@dataclass(slots=True)
 class Observation:
     """A run as an operator sees it; shards are added one by one."""
 
@@ -58,7 +49,6 @@ class Observation:
     now_s: float
     failures: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)  # by class and pattern
     lost: list[tuple[int, str]] = field(default_factory=list)  # open shards of lost workers: number, and since when
-    work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "": the functions
     finished: int = 0  # shards that ended after an attempt; cancelled ones had none
     _slowest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap
     _longest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # another
@@ -71,16 +61,11 @@ class Observation:
             count_failure(self.failures, record)
         if len(self.lost) < SLOWEST and (since := lost_worker(record, self.now_s)):
             self.lost.append((record.number, since))
-        work = self.work.setdefault(record.engine, Work())
-        work.attempts += record.attempts
-        work.files += record.attempts * record.object_count
-        earlier = work if record.attempts > 1 else self.work[""]  # it came from a function
-        earlier.known_s += record.worked_s
         took_s = seconds_of(record, self.now_s)
-        work.known_s += took_s
         if record.state in (ShardState.PENDING, ShardState.SPLIT) or not record.attempts:
             return
         if record.state is ShardState.RUNNING:
+            self.summary.work[record.engine].known_s += took_s
             _keep(self._longest, took_s, record)
             return
         self.finished += 1
@@ -190,7 +175,7 @@ def view_run(
     return RunView(
         run=run,
         found=found,
-        costs=costs_so_far(found, run, stack.size, prices),
+        costs=costs_so_far(found.summary.work, run, stack.size, prices),
         local=stack.state is not None,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),
@@ -227,10 +212,10 @@ def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
     return {**shard_document(record), "seconds": round(seconds_of(record, now_s), 3)}
 
 
-def costs_so_far(found: Observation, run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by item."""
+def costs_so_far(work: Mapping[str, Work], run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
+    """US dollars that a run's attempts have cost so far, by item; ``work``: what each engine has done."""
     costs = []
-    for engine, w in found.work.items():
+    for engine, w in work.items():
         load = Load(w.attempts, w.files, outputs=w.files if run.options.output_per else 0)
         costs.append(work_costs(run.dispatch, w.known_s, load, size, prices, engine))
     return added(costs)

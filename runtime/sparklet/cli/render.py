@@ -1,6 +1,7 @@
 """Runs, shards, inputs, causes and plans as tables for people."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Column, Table
@@ -24,6 +25,8 @@ from sparklet.tables.opening import how_to_open, table_text, uncommitted_text
 
 EXCLUDED = "run: its machine, planner, checks. Not included: failed attempts, storage, transfer, logs, idle resources."
 MIN_WIDTH = 20  # of prose
+WIDE = 120  # of a screen that has all columns
+DASH = "–"  # nobody knows
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
 STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",
@@ -78,17 +81,25 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     return facts
 
 
-def runs_table(runs: list[Run]) -> RenderableType:
-    """Runs, newest first, for people."""
-    table = Table(show_edge=False)
-    table.add_column("run", no_wrap=True, min_width=max(len(run.run_id) for run in runs))  # whole, to be copied
-    for column in ("state", "shards", "script", "created (UTC)"):
-        table.add_column(column, overflow="fold")
+def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
+    """Runs as ``run_history`` tells them, for people; a narrow screen has a run's state and trend below its id."""
+    is_wide, numbers = width >= WIDE, ("took", "inputs", "rows", "USD")
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("run", no_wrap=True, min_width=max(len(run["run_id"]) for run in runs))  # whole, to be copied
+    for column in ("state", *numbers, "created (UTC)") if is_wide else numbers:
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "state")
     for run in runs:
-        state = Text(str(run.state), style=STYLES.get(run.state, "cyan"))
-        shards = "?" if run.shard_count is None else str(run.shard_count)
-        script = run.scripts[-1].source_uri.rpartition("/")[2]  # the whole URI is in --json
-        table.add_row(Text(run.run_id), state, shards, Text(script), time_text(run.created_s))
+        failed = f"{run['failed']:,} of " if run["failed"] else ""
+        shards = "" if run["shards"] is None else f", {failed}{count_text(run['shards'], 'shard')}"
+        state = Text(run["state"].replace("_", " ") + shards, style=STYLES.get(run["state"], "cyan"))
+        state.append(Text("\n" + ", ".join(run["marks"]), style="yellow") if run["marks"] else "")
+        took = DASH if run["duration_s"] is None else duration_text(run["duration_s"])
+        cost = DASH if run["cost_usd"] is None else usd_text(run["cost_usd"]).removesuffix(" USD")
+        shown = took, f"{run['objects']:,}", DASH if run["rows"] is None else f"{run['rows']:,}", cost
+        if is_wide:
+            table.add_row(Text(run["run_id"]), state, *shown, run["created"][:16])
+        else:
+            table.add_row(Text.assemble(run["run_id"], "\n", state), *shown)
     return table
 
 

@@ -207,7 +207,7 @@ def engine(of: Measured) -> Advised:
 
 def retries(of: Measured) -> Advised:
     """Retries: attempts that were made again."""
-    attempts, ended = sum(each.attempts for each in of.view.found.work.values()), of.ended
+    attempts, ended = sum(each.attempts for each in of.view.found.summary.work.values()), of.ended
     again = attempts - ended - of.view.found.summary.counts.running
     text = f"{again} of {attempts} attempts were repeated ones"
     if again <= REPEATED * ended:

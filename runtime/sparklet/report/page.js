@@ -365,14 +365,15 @@ function drawPlots() { return Promise.all([...document.querySelectorAll(".plot")
 
 function listRuns(runs) {
   const color = (state) => (["SUCCEEDED", "FAILED"].includes(state) ? state : "RUNNING");
+  const known = (value, form) => (value == null ? "–" : form(value));
   const line = ({ counts, ...run }) => [el("a", { href: `?run=${encodeURIComponent(run.run_id)}` }, run.run_id),
     el("span", { class: color(run.state) }, run.state.replaceAll("_", " ")), run.shards == null ? "being planned" : count(run.shards),
-    count(counts.succeeded), count(counts.failed), counts.total ? count(counts.pending + counts.running) : "", count(run.objects),
-    size(run.input_bytes), run.ended ? duration(run.took_s) : `${duration(run.took_s)} so far`, run.created];
-  const titles = ["run", "state", "shards", "succeeded", "failed", "open", "files", "size", "took", "created"];
+    count(counts.failed), counts.total ? count(counts.pending + counts.running) : "", run.ended ? duration(run.duration_s) || "–" : `${duration(run.took_s)} so far`,
+    count(run.objects), size(run.input_bytes), known(run.rows, count), known(run.cost_usd, usd), run.marks.join(", "), run.created];
+  const titles = ["run", "state", "shards", "failed", "open", "took", "inputs", "size", "rows", "cost", "trend", "created"];
   document.title = "Runs";
   byId("head").replaceChildren(el("h1", {}, "Runs"));
-  byId("main").replaceChildren(runs.length ? grid("Runs", titles, runs.map(line), (n) => n < 2 || n > 8) : el("p", {}, "No runs yet."));
+  byId("main").replaceChildren(runs.length ? grid("Runs", titles, runs.map(line), (n) => n < 2 || n > 9) : el("p", {}, "No runs yet."));
 }
 async function follow() {
   let next_s = 10;

@@ -10,7 +10,7 @@ Each look at an open run is a pass over its shards. Between two, whichever page 
 0.6 KB a pass reads 1,500 units of DynamoDB at 0.125 USD a million (0.00019 USD), and for causes at most 200 examples,
 100 further shards and their lines of the plan (0.00013 USD): 150 passes cost less than 5 cents. Their list is read
 every two seconds: 1,000 runs of 1 KB are at most 250 units, 6 cents for an hour in which a page is open, and the states
-of an open run of 10,000 shards, by the index, some 125 more; those of ended runs are read once.
+of an open run of 10,000 shards, by the index, some 125 more; those of ended runs, and their manifests, are read once.
 """
 
 import hmac

@@ -34,7 +34,7 @@ from sparklet.runs.concurrency_cap import send_up_to_cap
 from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
-from sparklet.runs.manifest import RESULTS, has_manifest, write_manifests, write_results
+from sparklet.runs.manifest import RESULTS, own_manifest, write_manifests, write_results
 from sparklet.runs.notices import needs_notice, notify
 from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.redrive import reopened
@@ -96,7 +96,7 @@ def _ended(at: Deployment, run: Run) -> CheckReport:
     counts = at.ledger.shards.count(run.run_id) if run.generation else None
     if counts and counts.open:  # its end was a crash after shards were redriven
         return CheckReport(reopened(at, run, stays_cancelled=run.state is RunState.CANCELLED), Counts())
-    summary = None if has_manifest(at, run) else write_manifests(at, run, run.state)
+    summary = None if own_manifest(at, run) else write_manifests(at, run, run.state)
     unnotified = notify(at, run, summary) if needs_notice(at, run) else ""
     counts = counts or (summary.counts if summary else at.ledger.shards.count(run.run_id))
     return CheckReport(run, counts, summary=summary, unnotified=unnotified)

@@ -114,13 +114,13 @@ def write_manifests(at: Deployment, run: Run, state: RunState, drift: Drift | No
     return summary
 
 
-def has_manifest(at: Deployment, run: Run) -> bool:
-    """Whether a run has a manifest of its own; another ledger may have had a run of this id."""
+def own_manifest(at: Deployment, run: Run) -> Mapping[str, Any] | None:
+    """A run's manifest; None if it has none of its own: another ledger may have had a run of this id."""
     try:
-        document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
+        document: Mapping[str, Any] = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
     except ObjectNotFoundError:
-        return False
-    return bool(document["StartDate"] == _date(run.created_s))
+        return None
+    return document if document["StartDate"] == _date(run.created_s) else None
 
 
 def item_counts(counts: Counts) -> dict[str, int]:
@@ -213,6 +213,11 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
         "CameBackUnrun": summary.unrun,
         "DurationSeconds": round(summary.duration_s, 3),
         "TaskSeconds": round(summary.task_s, 3),
+        "ShardsWithOutput": summary.output_shards,
+        "Work": [
+            {"Engine": engine, "Seconds": round(work.known_s, 3), "Attempts": work.attempts, "Objects": work.files}
+            for engine, work in summary.work.items()
+        ],
         "FailureCauses": [
             dict(zip(("Error", "Count", "ExampleShard", "ExampleCause"), astuple(cause), strict=True))
             for cause in summary.causes

@@ -28,6 +28,15 @@ class Cause:
 
 
 @dataclass(slots=True)
+class Work:
+    """What one kind of worker has done in this generation."""
+
+    known_s: float = 0.0  # of all attempts; those that run are for ``app.status`` to add
+    attempts: int = 0
+    files: int = 0  # that these were given
+
+
+@dataclass(slots=True)
 class Summary:
     """A run's statistics; shards are added one by one, and its size does not grow with their number."""
 
@@ -42,6 +51,7 @@ class Summary:
     input_bytes: int = 0  # stored bytes of all shards
     rows: int | None = None  # of the succeeded shards that reported any; None: none did
     output_bytes: int | None = None  # likewise
+    output_shards: int = 0  # succeeded shards that have written: so many files there are at least
     silent_shards: int = 0  # succeeded shards that reported no rows
     warnings: Counter[str] = field(default_factory=Counter)  # of succeeded shards, at most MAX_WARNINGS
     attempts: int = 0  # in the last generation of each shard
@@ -49,6 +59,7 @@ class Summary:
     conflicts: int = 0  # attempts, in the last generation of each shard, that met another writer of a table
     task_s: float = 0.0  # time of all attempts that have ended, added up
     repeated_s: float = 0.0  # of these, the ones after which another one came
+    work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "": the functions
     all_causes: dict[str, Cause] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)  # how shards that succeeded differ, where one job has one schema
     in_engines: Counter[str] = field(default_factory=Counter)  # classes of failures there, in this generation
@@ -72,10 +83,18 @@ class Summary:
         self.changed_s = max(self.changed_s, record.changed_s)
         self.first_s = min(self.first_s, record.started_s - record.worked_s if record.started_s else inf)
         self.repeated_s += record.worked_s
-        self.task_s += record.worked_s + (record.took_s if record.state is not ShardState.RUNNING else 0.0)
+        took_s = record.took_s if record.state is not ShardState.RUNNING else 0.0
+        self.task_s += record.worked_s + took_s
+        work = self.work.setdefault(record.engine, Work())
+        work.attempts += record.attempts
+        work.files += record.attempts * record.object_count
+        work.known_s += took_s
+        earlier = work if record.attempts > 1 else self.work[""]  # it came from a function
+        earlier.known_s += record.worked_s
         if record.state is ShardState.SUCCEEDED:
             self.rows = plus(self.rows, record.rows)
             self.output_bytes = plus(self.output_bytes, record.output_bytes)
+            self.output_shards += bool(record.output_bytes)
             self.silent_shards += record.rows is None
             if record.warning and (record.warning in self.warnings or len(self.warnings) < MAX_WARNINGS):
                 self.warnings[record.warning] += 1

@@ -290,15 +290,19 @@ def test_a_running_run_speaks_in_the_present(show: Show, document: dict[str, Any
 def test_the_list_of_runs_has_counts_and_durations(browser: Browser, document: dict[str, Any]) -> None:
     counts = {"total": 9, "pending": 3, "running": 1, "succeeded": 4, "failed": 1}
     ended = {"run_id": "old", "state": "SUCCEEDED", "shards": 73, "objects": 365, "input_bytes": 2**20, "ended": "then"}
-    going = {**ended, "run_id": RUN, "state": "RUNNING", "shards": 9, "ended": None, "counts": counts, "took_s": 65.0}
-    runs = [going | {"created": "now"}, ended | {"counts": {}, "took_s": 9.0, "created": "before"}]
+    ended |= {"duration_s": 8.0, "rows": 1200, "cost_usd": 0.5, "marks": ["time ×2", "small files"]}
+    ended |= {"created": "before"}
+    unknown: dict[str, Any] = {"duration_s": None, "rows": None, "cost_usd": None, "marks": []}
+    going = ended | unknown | {"run_id": RUN, "state": "RUNNING", "shards": 9, "ended": None, "created": "now"}
+    runs = [going | {"counts": counts, "took_s": 65.0}, ended | {"counts": {"failed": 0}, "took_s": 9.0}]
     looks = Looks(lambda run_id: {"report": document} if run_id else {"runs": runs}, FakeClock())
     with serving(page_of(None, "Sparklet"), looks) as server:
         page = browser.new_page()
         page.goto(server.address())
         page.wait_for_selector("main tbody tr")
-        cells = page.locator("main tbody tr").first.locator("th, td").all_inner_texts()
-        assert cells == [RUN, "RUNNING", "9", "4", "1", "4", "365", "1.0 MiB", "1 min 5 s so far", "now"]
+        first, second = (row.locator("th, td").all_inner_texts() for row in page.locator("main tbody tr").all())
+        assert first == [RUN, "RUNNING", "9", "1", "4", "1 min 5 s so far", "365", "1.0 MiB", "–", "–", "", "now"]
+        assert second[3:] == ["0", "", "8.0 s", "365", "1.0 MiB", "1,200", "$0.5000", "time ×2, small files", "before"]
         assert Axe().run(page).response["violations"] == []
 
         page.click(f"text={RUN}")

@@ -76,7 +76,7 @@ def test_all_attempts_count() -> None:
         replace(shard(4, ShardState.SUCCEEDED, 9_000, 100), engine="fargate", worked_s=900.0),
     )
 
-    assert {engine: work.known_s for engine, work in found.work.items()} == pytest.approx(
+    assert {engine: work.known_s for engine, work in found.summary.work.items()} == pytest.approx(
         {"": 29 + 5 + 20 + 900, "fargate": 100}
     )
     assert (found.summary.task_s, found.summary.repeated_s) == pytest.approx((29 + 5 + 1000, 928.1))
@@ -86,10 +86,10 @@ def test_what_functions_and_engines_did_is_counted_apart() -> None:
     there = replace(shard(1, ShardState.SUCCEEDED, 9_000, 1800, attempts=2), engine="fargate")
     found = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), there)
 
-    assert {engine: work.known_s for engine, work in found.work.items()} == {"": 10, "fargate": 1800}
-    costs = costs_so_far(found, RUN, WorkerSize(), PRICES)
+    assert {engine: work.known_s for engine, work in found.summary.work.items()} == {"": 10, "fargate": 1800}
+    costs = costs_so_far(found.summary.work, RUN, WorkerSize(), PRICES)
     assert costs["fargate"] == pytest.approx((4 * 0.04048 + 16 * 0.004445) / 2)
-    only_here = costs_so_far(seen(shard(0, ShardState.SUCCEEDED, 9_000, 10)), RUN, WorkerSize(), PRICES)
+    only_here = costs_so_far(seen(shard(0, ShardState.SUCCEEDED, 9_000, 10)).summary.work, RUN, WorkerSize(), PRICES)
     assert {name: costs[name] for name in ("lambda", "dispatch")} == pytest.approx(
         {name: only_here[name] for name in ("lambda", "dispatch")}
     )
@@ -98,7 +98,7 @@ def test_what_functions_and_engines_did_is_counted_apart() -> None:
 
 def test_an_empty_run_has_nothing_to_show() -> None:
     found = seen()
-    assert (found.work[""].known_s, found.slowest, found.pace.remaining_s) == (0.0, [], None)
+    assert (found.summary.work[""].known_s, found.slowest, found.pace.remaining_s) == (0.0, [], None)
 
 
 # --- what a shard takes ---

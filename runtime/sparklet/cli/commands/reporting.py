@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sparklet.app.costs import load_prices
-from sparklet.app.documents import run_document
+from sparklet.app.history import Known, run_history
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, Terminal, report_path
@@ -71,21 +71,27 @@ def ui(
 
     reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))  # attached, it says so once
     ended: dict[tuple[str, int], dict[str, int]] = {}  # counts of shards, which stay
+    known: Known = {}
 
-    def listed(stack: OpenStack, run: Run, place: int) -> dict[str, object]:
-        """A run in the list; one of the newest has its shards' states."""
+    def counted(stack: OpenStack, run: Run, place: int) -> dict[str, object]:
+        """How long a run has taken; of one of the newest also its shards' states."""
         counts = ended.get(key := (run.run_id, run.generation), {})
         if not counts and place < COUNTED:
             counts = stack.at.ledger.shards.glance(run.run_id).to_document()
             ended.update({key: counts} if run.state.ended else {})
         took_s = (run.ended_s or stack.at.clock.now_s()) - run.created_s
-        return run_document(run) | {"counts": counts, "took_s": took_s}
+        return {"counts": counts, "took_s": took_s}
+
+    def listed(stack: OpenStack) -> list[dict[str, object]]:
+        runs = list(stack.at.ledger.runs.list())
+        documents = enumerate(run_history(stack, runs, figures, known))
+        return [document | counted(stack, runs[place], place) for place, document in documents]
 
     def look(run_id: str) -> dict[str, object]:
         """Open the stack anew: a local one may begin or end at any time, and must not live for its page alone."""
         with open_stack(selection, next(reporters), looking=True) as stack:
             if not run_id:
-                return {"runs": [listed(stack, run, place) for place, run in enumerate(stack.at.ledger.runs.list())]}
+                return {"runs": listed(stack)}
             return {"report": report_document(stack, stack.at.ledger.runs.get(run_id), figures)}
 
     looks = Looks(look, SystemClock())

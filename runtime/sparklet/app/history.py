@@ -1,0 +1,92 @@
+"""What runs took, read, wrote and cost, and how each compares with the last ones of its name.
+
+All of it comes from the ledger's runs and from the manifests of those that have ended, one read each: no shard is read.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+from typing import Any
+
+from sparklet.app.costs import Prices
+from sparklet.app.documents import run_document
+from sparklet.app.local_files import THREADS
+from sparklet.app.stack import OpenStack
+from sparklet.app.status import costs_so_far
+from sparklet.errors import ObjectForbiddenError
+from sparklet.model import Run
+from sparklet.model.options import MIB
+from sparklet.runs.manifest import own_manifest
+from sparklet.runs.summary import Work
+
+MAX_READ = 100  # runs whose manifests are read, the newest
+LAST = 5  # runs of its name that a run is compared with
+CHANGED = 1.5  # times as much, or as little, is told
+MANY_FILES, SMALL_BYTES = 100, 4 * MIB  # which opening one costs Spark: spark.sql.files.openCostInBytes
+COMPARED = {"duration_s": "time", "rows": "rows", "cost_usd": "cost"}
+UNKNOWN: dict[str, Any] = dict.fromkeys(("duration_s", "rows", "output_bytes", "failed", "cost_usd", "small_files"))
+Known = dict[tuple[str, int], dict[str, Any]]  # what an ended run's manifest tells, by run and generation
+
+
+def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, known: Known) -> list[dict[str, Any]]:
+    """Documents of runs, in their order, newest first; what is read of ended ones is kept in ``known``.
+
+    ``trend`` holds the ratios to the medians of the last runs, and ``marks`` what of them is worth a look, for people.
+    All figures are None for a run without a manifest: it is open, or its files are deleted.
+    """
+    new = [run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in known]
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = pool.map(lambda run: _figures(stack, run, prices), new)
+        known.update({(run.run_id, run.generation): figures for run, figures in zip(new, found, strict=True)})
+    documents = [run_document(run) | known.get((run.run_id, run.generation), UNKNOWN) for run in runs]
+    last: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=LAST))
+    for document in reversed(documents):
+        of_name = last[document["name"]]
+        document["trend"] = trend = _trend(document, of_name)
+        document["marks"] = [
+            *(f"{name} ×{_ratio_text(trend[field])}" for field, name in COMPARED.items() if _is_other(trend[field])),
+            *(["small files"] if document["small_files"] else []),
+        ]
+        if document["duration_s"] is not None:
+            of_name.append(document)
+    return documents
+
+
+def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
+    try:
+        manifest = own_manifest(stack.at, run)
+    except ObjectForbiddenError:  # as S3 says of what is gone to those who may not list
+        manifest = None
+    if not manifest or "Work" not in manifest:  # of another ledger's run, or of an earlier Sparklet's
+        return UNKNOWN
+    failed, written = manifest["ItemCounts"]["Failed"], manifest["OutputBytes"]
+    has_each = run.options.output_per and not failed
+    files = manifest["Objects"] if has_each else manifest["ShardsWithOutput"]  # at least
+    work = {each["Engine"]: Work(each["Seconds"], each["Attempts"], each["Objects"]) for each in manifest["Work"]}
+    return {
+        "duration_s": manifest["DurationSeconds"],
+        "rows": manifest["Rows"],
+        "output_bytes": written,
+        "failed": failed,
+        "cost_usd": round(sum(costs_so_far(work, run, stack.size, prices).values()), 6),
+        "small_files": bool(written) and files >= MANY_FILES and written < files * SMALL_BYTES,
+    }
+
+
+def _trend(document: Mapping[str, Any], last: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many runs a run is compared with, and the ratio of each figure to their median; None: one is 0 or unknown."""
+    trend: dict[str, Any] = {"runs": len(list(last))}
+    for name in COMPARED:
+        before = [each[name] for each in last if each[name] is not None]
+        usual = median(before) if before else 0
+        trend[name] = round(document[name] / usual, 3) if usual and document[name] is not None else None
+    return trend
+
+
+def _is_other(ratio: float | None) -> bool:
+    return ratio is not None and not 1 / CHANGED < ratio < CHANGED
+
+
+def _ratio_text(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
