@@ -71,7 +71,9 @@ class RunOptions:
         Key(
             "since",
             INPUT,
-            "Only objects written since: 2026-11-20, 2026-11-20T08:30 (UTC); on the command line also 36h, 7d ago.",
+            "Only objects written since: 2026-11-20, 2026-11-20T08:30 (UTC); on the command line also 36h, 7d ago. By "
+            "S3's times, in seconds: from run to run an object may be taken twice or never; --incremental takes each "
+            "once.",
             kind="time",
         ),
     ] = 0.0

@@ -40,6 +40,12 @@ def test_every_command_and_option_is_explained() -> None:
             assert parameter.help, f"{command.name} {parameter.name}"
 
 
+def test_since_names_what_loses_nothing_by_time() -> None:
+    option = next(each for each in GROUP.commands["run"].params if each.name == "since")
+
+    assert "taken twice or never; --incremental takes each once" in option.help
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_can_be_typed(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
