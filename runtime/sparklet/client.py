@@ -5,7 +5,7 @@ It does what the command line does, on the same stacks: the local one, or one th
 
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any, Self
 from sparklet import model
 from sparklet.app.costs import load_prices
 from sparklet.app.documents import group_document, result_document
+from sparklet.app.input_pages import input_pages
 from sparklet.app.redrive import redrive_run, selected
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.app.start import begin, invoke_script, run_request
@@ -174,6 +175,24 @@ class Run:
         """Its failed shards by cause, each with reason and remedy, as ``sparklet explain RUN``."""
         groups, _ = explain_run(self.stack.opened, self._found())
         return [group_document(self.stack.opened, group) for group in groups]
+
+    def inputs(self, page_size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+        """What each input became, in pages, in the order of the shards; while the run is open, what it is now.
+
+        Parameters
+        ----------
+        page_size
+            The most inputs of a page.
+
+        Yields
+        ------
+        list of dict
+            ``input``: address, local file or item; ``shard``, ``state``, ``rows``, ``outputs``; ``error_class`` and
+            ``error_message`` of a FAILED one. With ``output_per="input"`` rows and outputs are the input's own; else
+            outputs are its shard's, and ``rows`` is None unless the shard has no other input. An input that was cut
+            comes once for each ``slice`` of it: kind, start and end.
+        """
+        yield from input_pages(self.stack.opened, self._found(), page_size)  # holds the stack, if nobody else does
 
     def redrive(
         self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "", *, isolate: bool = False

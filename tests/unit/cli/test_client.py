@@ -126,7 +126,9 @@ def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.M
     assert len(closed) == 1 and held.stack not in closed
 
 
-def test_a_stack_is_held_as_long_as_its_run(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def held(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Not empty as long as a stack is held."""
     held: list[bool] = []
 
     @contextmanager
@@ -139,11 +141,26 @@ def test_a_stack_is_held_as_long_as_its_run(person: Terminal, monkeypatch: pytes
                 held.clear()
 
     monkeypatch.setattr(client, "open_stack", watched)
+    return held
+
+
+def test_a_stack_is_held_as_long_as_its_run(held: list[bool]) -> None:
     run = sparklet.run(SCRIPT, SOURCE, "s3://out/")
     gc.collect()
     assert held and run.status()["state"] == "RUNNING"
 
     del run
+    gc.collect()
+    assert not held
+
+
+def test_a_stack_is_held_as_long_as_pages_of_inputs_are_read(held: list[bool]) -> None:
+    pages = sparklet.run(SCRIPT, SOURCE, "s3://out/").inputs(2)
+    gc.collect()
+
+    assert held and [len(page) for page in pages] == [2, 1]
+
+    del pages
     gc.collect()
     assert not held
 

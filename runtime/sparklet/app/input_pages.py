@@ -1,0 +1,76 @@
+"""What each input of a run became, page by page, in bounded memory: its shard, state, rows, outputs, and why it failed.
+
+Inputs are read from the plan, a part at a time, and states from the ledger. Of a run with an output for each input the
+workers have told what each became, in a file a shard; else an input has what its shard has.
+"""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from sparklet.app.documents import places_of
+from sparklet.app.local_files import local_inputs, local_part
+from sparklet.app.stack import OpenStack
+from sparklet.model import Run, ShardRecord, ShardState
+
+SHARDS_AT_ONCE = 100  # whose files are read at the same time
+
+
+def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str, Any]]]:
+    """All inputs that are in the ledger so far, in the order of their shards, at most ``size`` a page.
+
+    Copies of local files are named as these, and outputs by their place in a local folder. PlanError if the plan is
+    damaged, ObjectNotFoundError if a file of the run is gone.
+    """
+    if size < 1:
+        raise ValueError(f"a page of {size} inputs is none")
+    copied, output = local_inputs(stack, run.run_id), run.output_uri.rstrip("/")
+    shown, inputs = places_of(stack, run)[0].rstrip("/"), _inputs(stack, run)
+    while page := list(islice(inputs, size)):
+        for each in page:
+            if isinstance(each["input"], str):
+                each["input"] = str(local_part(each["input"], copied) or each["input"])
+            each["outputs"] = [uri.replace(output, shown, 1) for uri in each["outputs"]]
+        yield page
+
+
+def _inputs(stack: OpenStack, run: Run) -> Iterator[dict[str, Any]]:
+    at = stack.at
+    part = lru_cache(maxsize=1)(at.store.get)  # shards that follow each other are in one
+    records = (each for each in at.ledger.shards.list(run.run_id) if each.state is not ShardState.SPLIT)
+    while some := list(islice(records, SHARDS_AT_ONCE)):
+        told = [each for each in some if run.options.output_per and each.state is ShardState.SUCCEEDED]
+        files = at.store.get_all(at.run_uri(run.run_id, each.inputs_file) for each in told)
+        became = {each.number: body.splitlines()[1:] for each, body in zip(told, files, strict=True)}
+        for record in some:
+            if record.number in became:
+                yield from (_document(record, **json.loads(line)) for line in became[record.number])
+                continue
+            uri = at.part_uri(run.run_id, record.part)
+            objects = record.planned(part(uri)[record.offset : record.offset + record.length], uri).objects
+            outputs = record.outputs or ([run.shard_output(record.number)] if record.output_bytes else [])
+            is_done, is_all = record.state is ShardState.SUCCEEDED, len(objects) == 1
+            for item in objects:
+                yield _document(
+                    record,
+                    input=item.uri or json.loads(item.item),
+                    slice=item.slice and [str(item.slice.kind), item.slice.start, item.slice.end],
+                    rows=record.rows if is_done and is_all else None,
+                    outputs=outputs if is_done else (),
+                )
+
+
+def _document(record: ShardRecord, **became: Any) -> dict[str, Any]:
+    has_failed = record.state is ShardState.FAILED
+    return {
+        "input": became["input"],
+        "slice": became.get("slice"),
+        "shard": record.number,
+        "state": str(record.state),
+        "rows": became["rows"],
+        "outputs": list(became["outputs"] if "outputs" in became else [became["output"]]),
+        "error_class": record.error_class if has_failed else None,
+        "error_message": record.error_message if has_failed else None,
+    }

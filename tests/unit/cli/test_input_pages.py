@@ -1,0 +1,114 @@
+"""What each input of a run became, as ``sparklet.client`` hands it over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparklet import Stack
+from sparklet.model import Failure, RunOptions, ShardRecord, ShardResult, ShardState
+from sparklet.model.shards import APART
+from tests.unit.cli.conftest import BROKEN, RUN, Terminal
+from tests.world import SCRIPT
+
+
+def pages(size: int = 1000) -> list[list[dict[str, Any]]]:
+    with Stack(quiet=True) as stack:
+        return list(stack.find(RUN).inputs(size))
+
+
+def test_each_input_has_what_its_shard_has(terminal: Terminal) -> None:
+    uris = terminal.world.put(5)
+    terminal.world.plan()  # two a shard
+
+    def do(number: int) -> ShardResult | Failure:
+        return BROKEN if number == 1 else ShardResult(rows=7, output_bytes=10)
+
+    waiting = pages()[0]
+    terminal.world.work(do)
+    (page,) = pages()
+
+    assert [each["state"] for each in waiting] == ["PENDING"] * 5 and not any(each["outputs"] for each in waiting)
+    assert [each["input"] for each in page] == uris
+    assert [each["state"] for each in page] == ["SUCCEEDED"] * 2 + ["FAILED"] * 2 + ["SUCCEEDED"]
+    assert [each["rows"] for each in page] == [None] * 4 + [7]  # nobody counted those of two inputs apart
+    assert [each["error_message"] for each in page] == [None] * 2 + ["column 3 is bad"] * 2 + [None]
+    own = terminal.world.ledger.runs.get(RUN).shard_output
+    assert [each["outputs"] for each in page] == [[own(0)]] * 2 + [[]] * 2 + [[own(2)]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
+def test_pages_have_all_inputs_once_in_order(terminal: Terminal, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparklet.app.input_pages.SHARDS_AT_ONCE", 2)
+    uris = terminal.world.put(5)
+    terminal.world.plan(options=RunOptions(max_objects=1), part_shards=2)
+
+    found = pages(size)
+
+    assert [each["input"] for page in found for each in page] == uris
+    assert {len(page) for page in found[:-1]} <= {size} and 0 < len(found[-1]) <= size
+
+
+def test_a_page_has_an_input_at_least(terminal: Terminal) -> None:
+    terminal.world.run(1)
+
+    with pytest.raises(ValueError, match="a page of 0"):
+        pages(0)
+
+
+@pytest.mark.parametrize("many", [True, False], ids=["outputs", "output"])
+def test_of_outputs_by_input_each_has_its_own(terminal: Terminal, many: bool) -> None:
+    world, base = terminal.world, "s3://data/out/"
+    uris = world.put(4)
+    run = world.plan(options=RunOptions(max_objects=2, output_per="input"))
+
+    def told(record: ShardRecord, number: int) -> str:
+        output = {"outputs": [f"{base}{number}.parquet"]} if many else {"output": f"{base}{number}"}
+        return json.dumps({"shard": record.number, "input": uris[number], **output, "rows": number, "files": 1})
+
+    world.work(lambda number: BROKEN if number else ShardResult(rows=1, output_bytes=10))
+    done = next(each for each in world.shards() if each.state is ShardState.SUCCEEDED)
+    body = "\n".join(["{}", told(done, 0), told(done, 1)]).encode()
+    world.store.put(world.at.run_uri(run.run_id, done.inputs_file), body)
+
+    (page,) = pages()
+
+    end = ".parquet" if many else ""
+    assert [each["outputs"] for each in page] == [[f"{base}0{end}"], [f"{base}1{end}"], [], []]
+    assert [(each["input"], each["rows"]) for each in page] == list(zip(uris, [0, 1, None, None], strict=True))
+    assert [each["error_class"] for each in page] == [None, None, "ValueError", "ValueError"]
+
+
+def test_local_files_and_items_are_named_as_they_were_given(terminal: Terminal, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("1\n")
+    (tmp_path / "job.py").write_text("print('job')\n")
+    terminal.do = lambda _: ShardResult(rows=1, output_bytes=3)
+    with Stack(quiet=True) as stack:
+        local = stack.run(tmp_path / "job.py", tmp_path / "in", tmp_path / "out", run_id=RUN)
+        local.result()
+        items = stack.run(SCRIPT, output="s3://out/items/", items=[{"city": "Rome"}, 7], run_id="items")
+
+        ((file,),) = local.inputs()
+        (values,) = items.inputs()
+
+    assert file["input"] == str(tmp_path / "in" / "a.csv")
+    assert file["outputs"] == [
+        terminal.world.ledger.runs.get(RUN)
+        .shard_output(0)
+        .replace(f"s3://sparklet/output/{RUN}", str(tmp_path / "out"))
+    ]
+    assert [each["input"] for each in values] == [{"city": "Rome"}, 7]
+
+
+def test_a_split_shard_is_told_by_those_that_have_its_inputs(terminal: Terminal) -> None:
+    uris = terminal.world.put(2)
+    terminal.world.plan(options=RunOptions(max_objects=2, isolate=True))
+    attempt_id, record = terminal.world.take()
+    terminal.world.ledger.attempts.release(RUN, record.number, attempt_id, BROKEN, "", APART)
+    terminal.world.check()
+
+    (page,) = pages()
+
+    assert sorted((each["input"], each["shard"]) for each in page) == list(zip(uris, (1, 2), strict=True))
