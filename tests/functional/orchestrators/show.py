@@ -1,0 +1,103 @@
+"""Runs an example in its orchestrator, over a deployment in memory; prints what that then has of the inputs, as JSON.
+
+show.py airflow|dagster|prefect, in the environment of ``make orchestrators-venv``.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sparklet import client
+from sparklet.app.costs import WorkerSize
+from sparklet.app.stack import OpenStack
+from sparklet.model import Failure, ShardResult
+from sparklet.model.shards import APART
+from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
+from tests.world import World
+
+DAY = "2026-11-20"
+BAD = Failure("ValueError", "column 3 is bad", retryable=False)
+
+world = World()
+world.store.put("s3://jobs/clean.py", b"print('clean')\n")
+bad = world.put(4, folder=f"s3://raw/{DAY}/")[2]
+
+
+def work(duration_s: float) -> None:
+    """What workers do while a command waits: they set the shard's inputs apart, and one of these fails."""
+    world.clock.advance(duration_s)
+    attempts = world.ledger.attempts
+    while message := world.receive():
+        attempt_id, claim = world.claim(message)
+        record = claim.record
+        mine = record.run_id, record.number, attempt_id
+        uri = next(shard.objects[0].uri for shard in world.planned(record.run_id) if shard.number == record.number)
+        if record.object_count > 1:
+            attempts.release(*mine, BAD, "", APART)
+        elif uri == bad:
+            attempts.fail(*mine, BAD)
+        else:
+            became = {"shard": record.number, "input": uri, "outputs": [f"{uri}.parquet"], "rows": 7}
+            file = world.at.run_uri(record.run_id, record.inputs_file)
+            world.store.put(file, b"{}\n" + json.dumps(became).encode())
+            attempts.succeed(*mine, ShardResult(rows=7, output_bytes=10))
+        world.queue.delete(message.receipt)
+
+
+@contextmanager
+def opened(*_: Any, **__: Any) -> Iterator[OpenStack]:
+    machines: dict[str, Machine | None] = {}
+    orchestrator = MemoryOrchestrator(machines, world.clock)
+    yield OpenStack(world.at, MemoryCompute({}), "worker", None, WorkerSize(), orchestrator, "sparklet")  # type: ignore[arg-type]
+
+
+def airflow() -> dict[str, Any]:
+    """The mapped tasks: by the input that names each, its state, and what it returned."""
+    import pendulum
+
+    from examples.airflow_inputs import daily_sales
+
+    run = daily_sales().test(logical_date=pendulum.parse(DAY))
+    tasks = [each for each in run.get_task_instances() if each.task_id == "file"]
+    return {each.rendered_map_index: [each.state, each.xcom_pull("file", map_indexes=each.map_index)] for each in tasks}
+
+
+def dagster() -> dict[str, Any]:
+    """The partitions of the files' asset: the event of each, and its metadata."""
+    import dagster as dg
+
+    from examples.dagster_inputs import defs
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize([defs.get_assets_def("sales")], instance=instance)
+        assert instance.get_dynamic_partitions("sales_files")
+        key = dg.AssetKey("sales_file")
+        events = [event for event in done.all_events if event.asset_key == key]
+        found = {}
+        for event in events:
+            data = event.event_specific_data
+            of = getattr(data, "materialization", None) or data.asset_observation
+            found[event.partition] = [event.event_type_value, {n: v.value for n, v in of.metadata.items()}]
+        assert set(instance.get_materialized_partitions(key)) == {file for file in found if file != bad}
+        return found
+
+
+def prefect() -> dict[str, Any]:
+    """The rows of the table that is the newest artifact."""
+    from prefect.artifacts import Artifact
+    from prefect.testing.utilities import prefect_test_harness
+
+    from examples.prefect_inputs import daily_sales
+
+    with prefect_test_harness():
+        assert daily_sales(DAY) == 21
+        artifact = Artifact.get(f"sales-{DAY}-0")
+        return {each["input"]: each for each in json.loads(artifact.data)}
+
+
+world.clock.sleep = work  # type: ignore[method-assign]
+client.open_stack = opened  # type: ignore[attr-defined]
+shown = {"airflow": airflow, "dagster": dagster, "prefect": prefect}[sys.argv[1]]()
+print(f"\n{json.dumps(shown)}")
