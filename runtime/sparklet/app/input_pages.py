@@ -70,7 +70,7 @@ def _document(record: ShardRecord, **became: Any) -> dict[str, Any]:
         "shard": record.number,
         "state": str(record.state),
         "rows": became["rows"],
-        "outputs": list(became["outputs"] if "outputs" in became else [became["output"]]),
+        "outputs": list(became["outputs"]),
         "error_class": record.error_class if has_failed else None,
         "error_message": record.error_message if has_failed else None,
     }

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
@@ -22,11 +22,11 @@ from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.lock import Lock
 from sparklet.local.state import LOCAL_PATHS, StateDir, read_json, write_json
-from sparklet.model import Run, RunOptions, ShardState
+from sparklet.model import InputObject, Run, RunOptions, ShardState
 from sparklet.planning.new_run import refuse_own_output, run_id_of
 from sparklet.planning.output_claims import replaced_by
-from sparklet.planning.outputs import By, local_outputs, may_replace, published_files
-from sparklet.planning.packing import within_limit
+from sparklet.planning.outputs import By, OutputNames, local_outputs, may_replace, published_files
+from sparklet.planning.packing import names_there, within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
@@ -100,6 +100,19 @@ def refuse_replaced_input(files: Iterable[Path], request: RunRequest) -> None:
             f"the input {read} lies in the output {output}, and this run would delete it, since it replaces what is "
             "there: name another output, or append to this one (--append)"
         )
+
+
+def refuse_taken_names(request: RunRequest) -> None:
+    """PlanError if a local output holds files under the names that a run will give those of its local inputs."""
+    if not (request.options.output_per and request.options.existing == "append"):
+        return
+    there, folders = names_there(None, request), [given for given in request.inputs if "://" not in given]
+    named = tuple(f"{given.rstrip('/')}/" if Path(given).is_dir() else given for given in folders)
+    with closing(OutputNames(request.run_id, request.options, named, there)) as names:
+        for given in named:
+            for _, key in wanted_files(Path(given), request.options):
+                names.add(InputObject(given + key if given.endswith("/") else given, 0))
+        names.refuse_taken()
 
 
 def checked_output(request: RunRequest, state: Path | None) -> RunRequest:

@@ -19,6 +19,7 @@ from sparklet.app.local_files import (
     checked_output,
     refuse_own_input,
     refuse_replaced_input,
+    refuse_taken_names,
     wanted_files,
     with_local_files,
 )
@@ -120,6 +121,7 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
         refuse_replaced_input(read, request)
     if request.output_uri and "://" not in request.output_uri:
         request = checked_output(request, stack.state)
+        refuse_taken_names(request)
     if request.table:
         _refuse_table(request, in_s3=bool(stack.stack))
     return request

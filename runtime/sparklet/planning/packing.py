@@ -226,7 +226,7 @@ class PackedInput:
         if at and options.existing != "refuse":
             self._replaced = {folder: owners(at.store, folder) for folder in request.replaced_folders}
         if options.output_per:
-            there = _there(at, request) if options.existing == "append" and not options.incremental else ()
+            there = names_there(at, request) if options.existing == "append" and not options.incremental else ()
             self._names = OutputNames(request.run_id, options, self.inputs, there)
 
     def rest(self, at: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
@@ -288,7 +288,7 @@ class PackedInput:
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
 
 
-def _there(at: Deployment | None, request: RunRequest) -> Iterator[str]:
+def names_there(at: Deployment | None, request: RunRequest) -> Iterator[str]:
     """The files that other runs, and others, have in a request's output, by their paths there."""
     if "://" not in request.output_uri:
         files: Iterable[PublishedFile] = local_outputs(Path(request.output_uri))

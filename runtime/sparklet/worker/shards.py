@@ -353,7 +353,7 @@ class ClaimedShard:
         )
 
     def _planned(self) -> Shard:
-        part_uri = f"s3://{self.claims.at.bucket}/runs/{self.run.run_id}/plan/{self.record.part}"
+        part_uri = self.claims.at.part_uri(self.run.run_id, self.record.part)
         return self.record.planned(self._line(part_uri), part_uri)
 
     def _line(self, part_uri: str) -> bytes:

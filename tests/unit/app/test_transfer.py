@@ -1,5 +1,6 @@
 """Local folders to and from the bucket: exactly the output of succeeded shards, and nobody else's files."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from sparklet.app.local_files import (
     fill,
     local_part,
     refuse_remote_only,
+    refuse_taken_names,
     stored_uri,
     upload,
 )
 from sparklet.errors import PlanError, SettingsError
-from sparklet.model import Run, RunOptions
+from sparklet.model import NAMES, Run, RunOptions
+from sparklet.planning.request import RunRequest
 from tests.stand_ins.memory import MemoryObjectStore
 
 OUT = "s3://bucket/output/run/"
@@ -91,6 +94,36 @@ def test_a_used_folder_is_refused_appended_to_or_replaced(tmp_path: Path) -> Non
     (tmp_path / "shard=mine").mkdir()
     with pytest.raises(SettingsError, match="shard=mine, which no Sparklet run wrote"):
         check_output(tmp_path, "overwrite")
+
+
+def test_files_named_after_inputs_are_known_by_their_lists(store: MemoryObjectStore, tmp_path: Path) -> None:
+    """The later run replaces a.json, and the rest of the earlier one goes; other content under a name is the user's."""
+    for created_s, names in ((1.0, ("a.json", "b.json")), (2.0, ("a.json",))):
+        options = RunOptions(output_per="input", existing="overwrite")
+        run = replace(RUN, created_s=created_s, output_uri=f"{OUT}{created_s}/", options=options)
+        store.put(f"{run.output_uri}{NAMES}{run.owner(0)}.json", json.dumps(dict.fromkeys(names, 3)).encode())
+        for name in names:
+            store.put(run.output_uri + name, str(created_s).encode())
+        fill(store, replace(run, local_output=f"file://{tmp_path}/"), [0], quiet)
+    assert files(tmp_path) == [f"{NAMES}{run.owner(0)}.json", "a.json"]
+    assert (tmp_path / "a.json").read_text() == "2.0"
+
+    (tmp_path / "a.json").write_text("my own")
+    with pytest.raises(SettingsError, match=r"holds a\.json, which no Sparklet run wrote"):
+        check_output(tmp_path, "overwrite")
+
+
+def test_names_that_a_local_output_has_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in" / "may").mkdir(parents=True)
+    (tmp_path / "out" / "may").mkdir(parents=True)
+    for path in (tmp_path / "in/may/mon.csv", tmp_path / "in/fri.csv", tmp_path / "out/may/mon.parquet"):
+        path.write_text("x")
+    options = RunOptions(output_per="input", existing="append")
+    request = RunRequest("job.py", (str(tmp_path / "in"),), str(tmp_path / "out"), options=options)
+
+    with pytest.raises(PlanError, match="the output holds may/mon already"):
+        refuse_taken_names(request)
+    refuse_taken_names(replace(request, options=replace(options, output_name="{folder}/{stem}-2{suffix}")))
 
 
 def test_every_file_is_put_also_beyond_one_batch(tmp_path: Path) -> None:
