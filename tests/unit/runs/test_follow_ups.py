@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.app.clean import clean, ended_runs, folders_of, named_run
 from sparklet.errors import PlanError, RunExistsError
-from sparklet.model import Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
+from sparklet.model import NAMES, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
 from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
 from sparklet.runs import follow_ups
@@ -164,6 +164,27 @@ def test_half_published_output_is_no_input_of_the_next_run(world: World) -> None
     plan(world.at, "run-1-next-0")
 
     assert world.taken("run-1-next-0") == [first, last]
+
+
+@pytest.mark.parametrize("existing", ["append", "refuse"])
+@pytest.mark.parametrize("has_failed", [True, False])
+def test_a_next_run_reads_the_files_of_inputs(world: World, existing: str, has_failed: bool) -> None:
+    options = {"output_per": "input", "existing": existing, "tolerated_failure_count": 1}
+    run = start(world, check="", options=options)
+    for number in range(3):
+        names_file = f"{run.output_uri}{NAMES}{run.owner(number)}.json"
+        world.store.put(names_file, json.dumps({f"{number}.parquet": 1}).encode())
+        world.store.put(f"{run.output_uri}{number}.parquet", b"x")
+    if existing == "append":
+        world.store.put(f"{run.output_uri}theirs.parquet", b"x")
+    if has_failed:
+        fail_while_published(world, 1)
+    world.work_and_check()
+
+    plan(world.at, "run-1-next-0")
+
+    numbers = (0, 2) if has_failed else (0, 1, 2)
+    assert world.taken("run-1-next-0") == [f"{run.output_uri}{number}.parquet" for number in numbers]
 
 
 def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

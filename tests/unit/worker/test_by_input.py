@@ -17,14 +17,16 @@ from hypothesis import strategies as st
 from sparklet.errors import ObjectStoreError
 from sparklet.events import Outcome
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S
-from sparklet.model import APART, NAMES, RunState, ShardState
+from sparklet.model import APART, NAMES, InputObject, Run, RunOptions, RunState, ShardState, Slice, SliceKind
 from sparklet.planning.output_claims import delete_replaced
 from sparklet.planning.outputs import owners
+from sparklet.ports import ObjectInfo
 from sparklet.runs.checker import check
 from sparklet.runs.manifest import RESULTS, results, write_manifests
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import ORIGINS
+from sparklet.worker.origins import by_input
 from tests.unit.worker.conftest import Behaviour, Bench, make_bench, reports
 from tests.world import Fault, KilledError
 
@@ -88,6 +90,16 @@ def test_what_a_script_writes_into_folders_keeps_its_names(bench: Bench) -> None
     assert attempt(bench, spark_writes(bench, {0: ("in/0.csv", 5)}, below="k=1/"), objects=1).error is None
 
     assert list(published(bench)) == [f"0/k=1/part-00000-{JOB.format(1)}.c000.snappy.parquet"]
+
+
+def test_an_output_of_a_slice_has_its_shards_number() -> None:
+    item = InputObject("s3://in/0.csv", 5, slice=Slice(SliceKind.LINES, 0, 5))
+    run = Run("run-1", ("s3://in/",), OUTPUT, (), options=RunOptions(output_per="input"))
+    names = [f"/part-{n:05d}-{JOB.format(1)}.c000.csv" for n in range(2)]
+    files = {name: ObjectInfo(name, 1, "", 0.0) for name in names}
+
+    assert list(by_input(run, 7, dict(list(files.items())[:1]), [item], {})[0].values()) == ["0-000007.csv"]
+    assert list(by_input(run, 7, files, [item], {})[0].values()) == ["0-000007-00001.csv", "0-000007-00002.csv"]
 
 
 def test_one_file_for_an_input_may_be_required(bench: Bench) -> None:

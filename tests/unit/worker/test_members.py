@@ -199,6 +199,16 @@ def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
     ]
 
 
+def test_a_file_of_an_archive_has_a_name_of_its_own(bench: Bench) -> None:
+    items = [bench.put(A, zipped({"1.csv": b"x", "2.csv": b"x"})), bench.put("s3://in/a/2.csv", b"y")]
+    script = spark_writes(bench, {0: ("in/a.zip#2.csv", 5), 1: ("in/a/2.csv", 7)})
+
+    bench.attempt(script, inputs=[items], output_per="input")
+
+    error_class, message = bench.failure
+    assert error_class == "PlanError" and "would both be a/2.parquet" in message
+
+
 def test_a_job_that_mixes_an_archives_files_is_done_one_by_one(bench: Bench) -> None:
     bench.plan(inputs=[[bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y"}))]], output_per="input")
     bench.runner.behaviour = spark_writes(bench, {0: ("", 5)})
