@@ -184,7 +184,7 @@ class Run:
     def shard_output(self, number: int) -> str:
         """Where readers find what shard ``number`` has written, once it has a winner; by inputs: the run's output."""
         output = self.output_uri.rstrip("/")
-        return output if self.options.output_per else f"{output}/shard={self.owner(number)}"
+        return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
 
     def owner(self, number: int) -> str:
         """What names a shard of this run as the one that published a file."""

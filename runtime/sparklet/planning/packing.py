@@ -195,9 +195,9 @@ class PackedInput:
         if self._is_read:
             return self.found
         store, options = self.open(at, request, local=local), request.options
-        self._look_at_outputs(at, request)
-        if at and options.incremental:
-            self._earlier = earlier_runs(at, request.run_name, request.run_id)
+        if options.output_per or options.existing != "refuse":
+            self._look_at_outputs(at, request)
+        self._earlier = earlier_runs(at, request.run_name, request.run_id) if at and options.incremental else []
         name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
         inventory = self._inventory(at, store, options, request.run_name, request.run_id)
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
@@ -223,7 +223,7 @@ class PackedInput:
     def _look_at_outputs(self, at: Deployment | None, request: RunRequest) -> None:
         """What the run would replace, and which names are taken, if it names files after inputs."""
         options = request.options
-        if at and options.existing != "refuse":
+        if at:
             self._replaced = {folder: owners(at.store, folder) for folder in request.replaced_folders}
         if options.output_per:
             there = names_there(at, request) if options.existing == "append" and not options.incremental else ()

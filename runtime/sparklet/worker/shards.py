@@ -191,7 +191,8 @@ class ClaimedShard:
                         "the script has written a file in the place of its output, which is a folder, without Spark: "
                         "write to job.output + '/' and a name"
                     )
-                self._tell_apart(result, staged)
+                if self.run.options.output_per:
+                    self._tell_apart(result, staged)
                 if result.written:
                     result = replace(result, schemas=self._keep_schemas(result, staged))
                 result = self._judged(result, staged)
@@ -199,8 +200,6 @@ class ClaimedShard:
                 self.output.discard()
                 raise
             self._files = staged
-            if staged and result.output_bytes is None:
-                result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
             if staged or result.writes:
                 persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
                 self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
@@ -211,7 +210,7 @@ class ClaimedShard:
         return result
 
     def _judged(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> ShardResult:
-        """The result with what there is to warn of; PlanError if there is, and the run is strict, or for Iceberg."""
+        """The result with its bytes and warning; PlanError if there is one, and the run is strict, or for Iceberg."""
         if table := next((info.uri for info in staged if OF_ICEBERG.fullmatch(info.uri)), ""):
             raise PlanError(
                 f"the script has made an Iceberg table below its output ({table[len(self.output.staged) + 1 :]}): its "
@@ -224,6 +223,8 @@ class ClaimedShard:
             raise PlanError(f"{result.warning} (--strict refuses that)")
         if warning:
             self.attempt.log.warning(result.warning)
+        if staged and result.output_bytes is None:
+            result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
         return replace(result, warning=warning)
 
     def _claim(self, addresses: Mapping[str, bool]) -> None:
@@ -244,9 +245,7 @@ class ClaimedShard:
                 )
 
     def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> None:
-        """Keep under this attempt's name which file is of which input, and what each became, if inputs have outputs."""
-        if not self.run.options.output_per:
-            return
+        """Keep under this attempt's name which file is of which input, and what each became."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
         names, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
         self.claims.at.store.put(self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs))))
@@ -353,16 +352,13 @@ class ClaimedShard:
         )
 
     def _planned(self) -> Shard:
-        part_uri = self.claims.at.part_uri(self.run.run_id, self.record.part)
-        return self.record.planned(self._line(part_uri), part_uri)
-
-    def _line(self, part_uri: str) -> bytes:
-        """The shard's line of its plan part: the message's, if that is of the claimed shard as it is now."""
+        """The shard of its plan's line: the message's, if that is of the claimed shard as it is now."""
         ref, record = self.attempt.task.shard, self.record
+        part_uri = f"s3://{self.claims.at.bucket}/runs/{record.run_id}/plan/{record.part}"
         line = ref.line.encode() if ref else b""
-        if ref and len(line) == record.length and replace(ref, line="", generation=record.generation) == record.ref:
-            return line
-        return self.claims.at.store.get(part_uri, record.offset, record.length)
+        if not ref or len(line) != record.length or replace(ref, line="", generation=record.generation) != record.ref:
+            line = self.claims.at.store.get(part_uri, record.offset, record.length)
+        return record.planned(line, part_uri)
 
     def _refuse_changed(self, read: Collection[str]) -> None:
         """ObjectChangedError if an input, but for those that were ``read`` by their ETags, has another one by now.

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError, SettingsError
-from sparklet.model import NAMES, Failure, InputObject, Run, RunOptions, ShardResult, ShardState
+from sparklet.model import NAMES, OWNER, Failure, InputObject, Run, RunOptions, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_half_published
-from sparklet.planning.outputs import OutputNames, output_name, owners
+from sparklet.planning.outputs import OutputNames, may_replace, output_name, owners
+from sparklet.planning.packing import names_there
 from sparklet.planning.request import read_request
 from sparklet.runs.checker import check
 from tests.stand_ins.memory import MemoryEngine
@@ -160,6 +161,13 @@ def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None
     assert world.plan(options=named).sealed
 
 
+def test_a_request_that_is_made_again_meets_no_file_of_its_own(world: World) -> None:
+    an_earlier_run(world)
+    asked = {run_id: world.request(run_id=run_id, output_uri=OUTPUT) for run_id in ("earlier", "later")}
+    there = {run_id: list(names_there(world.at, request)) for run_id, request in asked.items()}
+    assert there["earlier"] == [] and there["later"][1:] == ["00000.parquet", "00001.parquet"]
+
+
 @pytest.mark.parametrize("mine", ["00000.json", "00001.parquet"])  # beside them; in the place of one that was theirs
 def test_a_file_of_nobodys_is_not_overwritten(world: World, mine: str) -> None:
     an_earlier_run(world)
@@ -179,6 +187,27 @@ def test_a_name_that_two_shards_list_is_whose_file_it_is(world: World) -> None:
 
     whose = [published.of(name, 1) for name in ("00000.parquet", "b.parquet")]
     assert [by and by["shard"] for by in whose] == ["000000", "000002"]
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "age_s", "may"),
+    [
+        ({"existing": "overwrite"}, "another", 60, True),
+        ({"existing": "overwrite"}, "another", -60, False),  # it was entered later
+        ({"existing": "overwrite"}, "daily", 0, False),  # the run's own other shard
+        ({"existing": "append"}, "daily", 60, False),
+        ({"incremental": True}, "daily", 60, True),
+        ({"incremental": True}, "another", 60, False),
+    ],
+)
+def test_what_a_run_may_write_over(world: World, options: dict[str, Any], name: str, age_s: int, may: bool) -> None:
+    now_s = world.clock.now_s()
+    run = Run("run-1", (SOURCE,), OUTPUT, (), name="daily", created_s=now_s, options=RunOptions(**options))
+    other = replace(run, run_id="run-0" if age_s else "run-1", name=name, created_s=now_s - age_s)
+    world.ledger.runs.create(other)
+
+    assert may_replace(world.at, run, OWNER.fullmatch(f"{other.owner(1)}-a")) is may
+    assert not may_replace(world.at, run, OWNER.fullmatch("")), "what nobody has published is somebody's"
 
 
 def test_half_published_outputs_are_deleted_alone(world: World) -> None:
