@@ -3,24 +3,31 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from sparklet.app.costs import WorkerSize
 from sparklet.app.local_files import (
     Say,
     changed,
     check_output,
     fill,
+    fill_output,
     local_part,
     refuse_remote_only,
     refuse_taken_names,
     stored_uri,
     upload,
 )
+from sparklet.app.stack import OpenStack
 from sparklet.errors import PlanError, SettingsError
+from sparklet.local.state import StateDir
 from sparklet.model import NAMES, Run, RunOptions
 from sparklet.planning.request import RunRequest
+from sparklet.runs.checker import check
 from tests.stand_ins.memory import MemoryObjectStore
+from tests.world import World
 
 OUT = "s3://bucket/output/run/"
 RUN = Run("run", ("s3://bucket/in/",), OUT, (), created_s=1.0, shard_count=3)
@@ -111,6 +118,29 @@ def test_files_named_after_inputs_are_known_by_their_lists(store: MemoryObjectSt
     (tmp_path / "a.json").write_text("my own")
     with pytest.raises(SettingsError, match=r"holds a\.json, which no Sparklet run wrote"):
         check_output(tmp_path, "overwrite")
+
+
+def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path) -> None:
+    world, folder = World(), tmp_path / "out"
+    world.put(1)
+    run = world.plan(options=RunOptions(output_per="input"), output_uri=OUT, local_output=f"file://{folder}/")
+    world.store.put(f"{OUT}{NAMES}{run.owner(0)}.json", b'{"00000.json": 1}')
+    world.store.put(f"{OUT}00000.json", b"x")
+    world.work()
+    run = check(world.at, run.run_id).run
+    StateDir(state := tmp_path / "state").create()
+    stack = OpenStack(world.at, Mock(), "worker", Mock(), WorkerSize(), Mock(), state=state)
+    folder.mkdir()
+    (folder / "00000.json").write_text("mine")
+
+    with pytest.raises(PlanError, match="is there already"):
+        fill_output(stack, run, Mock())
+    assert files(folder) == ["00000.json"] and (folder / "00000.json").read_text() == "mine"
+
+    (folder / "00000.json").unlink()
+    for _ in range(2):  # the second time they are its own
+        fill_output(stack, run, Mock())
+    assert (folder / "00000.json").read_text() == "x"
 
 
 def test_names_that_a_local_output_has_are_refused(tmp_path: Path) -> None:
