@@ -57,15 +57,14 @@ def test_a_page_has_an_input_at_least(terminal: Terminal) -> None:
         pages(0)
 
 
-@pytest.mark.parametrize("many", [True, False], ids=["outputs", "output"])
-def test_of_outputs_by_input_each_has_its_own(terminal: Terminal, many: bool) -> None:
+def test_of_outputs_by_input_each_has_its_own(terminal: Terminal) -> None:
     world, base = terminal.world, "s3://data/out/"
     uris = world.put(4)
     run = world.plan(options=RunOptions(max_objects=2, output_per="input"))
 
     def told(record: ShardRecord, number: int) -> str:
-        output = {"outputs": [f"{base}{number}.parquet"]} if many else {"output": f"{base}{number}"}
-        return json.dumps({"shard": record.number, "input": uris[number], **output, "rows": number, "files": 1})
+        outputs = [f"{base}{number}.parquet"]
+        return json.dumps({"shard": record.number, "input": uris[number], "outputs": outputs, "rows": number})
 
     world.work(lambda number: BROKEN if number else ShardResult(rows=1, output_bytes=10))
     done = next(each for each in world.shards() if each.state is ShardState.SUCCEEDED)
@@ -74,8 +73,7 @@ def test_of_outputs_by_input_each_has_its_own(terminal: Terminal, many: bool) ->
 
     (page,) = pages()
 
-    end = ".parquet" if many else ""
-    assert [each["outputs"] for each in page] == [[f"{base}0{end}"], [f"{base}1{end}"], [], []]
+    assert [each["outputs"] for each in page] == [[f"{base}0.parquet"], [f"{base}1.parquet"], [], []]
     assert [(each["input"], each["rows"]) for each in page] == list(zip(uris, [0, 1, None, None], strict=True))
     assert [each["error_class"] for each in page] == [None, None, "ValueError", "ValueError"]
 
