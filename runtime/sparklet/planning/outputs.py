@@ -98,10 +98,13 @@ def may_replace(at: Deployment, run: Run, by: By | None) -> bool:
     return known is not None and (known.identity, known.name) == (by["identity"], run.name)
 
 
-def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Owners]) -> None:
-    """PlanError if an object of a run's input is one that the run would delete; so does Spark refuse it."""
+def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owners]]) -> None:
+    """PlanError if an object of a run's input is one that the run would delete; so does Spark refuse it.
+
+    Who published what is asked only of ``outputs`` in which an object lies.
+    """
     for (folder, published), uri in product(outputs.items(), uris):
-        if uri.startswith(folder) and published.of(uri[len(folder) :]):
+        if uri.startswith(folder) and published().of(uri[len(folder) :]):
             raise PlanError(
                 f"the input {uri} lies in the output {folder}, and this run would delete it, since it replaces what "
                 "earlier runs wrote there: name another output, or append to this one (--append)"

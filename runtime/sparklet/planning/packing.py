@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -157,7 +157,7 @@ class PackedInput:
         self.left_out = LeftOut()
         self.partitions = Partitions(())
         self._is_open = self._is_read = False
-        self._replaced: dict[str, Owners] = {}  # by the outputs in which something is
+        self._replaced: dict[str, Callable[[], Owners]] = {}  # by the outputs in which something is
         self._names: OutputNames | None = None
         self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
@@ -224,7 +224,7 @@ class PackedInput:
         """What the run would replace, and which names are taken, if it names files after inputs."""
         options = request.options
         if at:
-            self._replaced = {folder: owners(at.store, folder) for folder in request.replaced_folders}
+            self._replaced = {folder: cache(partial(owners, at.store, folder)) for folder in request.replaced_folders}
         if options.output_per:
             there = names_there(at, request) if options.existing == "append" and not options.incremental else ()
             self._names = OutputNames(request.run_id, options, self.inputs, there)
