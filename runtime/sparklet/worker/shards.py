@@ -118,10 +118,11 @@ class ShardClaims:
         record = claim.record
         renew = partial(self.at.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
-        staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{record.winner or attempt.attempt_id}"
+        winner = record.winner or attempt.attempt_id
+        staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
         output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
         if run.options.output_per:
-            owner = f"{run.owner(ref.shard)}-{record.winner or attempt.attempt_id}"
+            owner = f"{run.owner(ref.shard)}-{winner}"
             output = replace(output, owner=owner, replaces=lambda by: may_replace(self.at, run, OWNER.fullmatch(by)))
         return ClaimedShard(self, attempt, run, record, lease, output)
 
