@@ -58,7 +58,7 @@ def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
         manifest = own_manifest(stack.at, run)
     except ObjectForbiddenError:  # as S3 says of what is gone to those who may not list
         manifest = None
-    if not manifest or "Work" not in manifest:  # of another ledger's run, or of an earlier Sparklet's
+    if not manifest:
         return UNKNOWN
     failed, written = manifest["ItemCounts"]["Failed"], manifest["OutputBytes"]
     has_each = run.options.output_per and not failed
