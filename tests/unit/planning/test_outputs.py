@@ -83,7 +83,10 @@ def test_inputs_without_an_output_of_their_own_are_refused(names: tuple[str, ...
 
 
 def test_a_pattern_tells_inputs_apart() -> None:
-    names_of("a.csv", "a.json", options=replace(BY_INPUT, output_name="{folder}/{name}{suffix}"))
+    options = replace(BY_INPUT, output_name="{folder}/{name}{suffix}")
+    outputs = names_of("a.csv", "a.json", there=["a.json.parquet"], options=options)
+    with pytest.raises(PlanError, match=r"the output holds a\.json already"):
+        outputs.refuse_taken()
 
 
 def test_slices_of_one_object_share_its_output() -> None:
