@@ -141,7 +141,10 @@ class Attempts(Swaps[ShardRecord]):
     def redrive(
         self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
     ) -> ShardRecord | None:
-        """FAILED → PENDING in ``generation``, for ``engine`` ("": the same); None if not FAILED in an older one."""
+        """FAILED or SUCCEEDED → PENDING in ``generation``, for ``engine`` ("": the same).
+
+        None if it has not ended, or not in an older generation.
+        """
         return self._swap(self._read(run_id, number), transitions.redrive, generation, engine, isolate)
 
     def _swap(self, was: ShardRecord, said: Callable[..., ShardRecord | None], *what: object) -> ShardRecord | None:

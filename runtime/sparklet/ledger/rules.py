@@ -110,7 +110,7 @@ def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
     """Whether a shard of at ``least`` so many inputs is split, instead of it being FAILED by this cause."""
     by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
     wanted = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
-    return wanted and record.object_count >= least and not (record.winner or failure.direct)
+    return wanted and record.object_count >= least and not (record.winner or record.redone or failure.direct)
 
 
 def is_conclusive(record: ShardRecord, failure: Failure) -> bool:

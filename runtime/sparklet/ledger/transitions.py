@@ -2,14 +2,14 @@
 
 A shard from left to right, one lease below the other::
 
-    planned ─▶ PENDING ─ claim ─▶ RUNNING ─ renew, every 8 s ┬ win, publish, succeed ─▶ SUCCEEDED
-                ▲ │                 │                        └ fail ─▶ FAILED ─┐
-                │ ├ abandon: FAILED │                                          │
+    planned ─▶ PENDING ─ claim ─▶ RUNNING ─ renew, every 8 s ┬ win, publish, succeed ─▶ SUCCEEDED ─┐
+                ▲ │                 │                        └ fail ─▶ FAILED ─────────────────────┤
+                │ ├ abandon: FAILED │                                                              │
                 │ └ by a check: split ─▶ SPLIT, and others PENDING in its place ─ join ─▶ SPLIT, and it is FAILED
-                ├─ release, escalate: its attempt gives it back, perhaps to be split
-                ├─ expire: its lease is over; FAILED without an attempt left   │
-                ├─ count_requeue: it was given out again                       │
-                └─ redrive: the next generation ◀──────────────────────────────┘
+                ├─ release, escalate: its attempt gives it back, perhaps to be split               │
+                ├─ expire: its lease is over; FAILED without an attempt left                       │
+                ├─ count_requeue: it was given out again                                           │
+                └─ redrive: the next generation, of what SUCCEEDED only on demand ◀────────────────┘
 
 A task of the API or a call of ``functions``: ``claim_task``, then the same ``succeed``, ``fail`` and ``release``; what
 nobody delivers any more is ended by ``give_up``. Its lease is not renewed.
@@ -191,10 +191,12 @@ def give_up(record: TaskRecord, now_s: float, failure: Failure | None, is_lost: 
 
 
 def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, isolate: int) -> ShardRecord | None:
-    """FAILED → PENDING in a later generation."""
-    if record.state is not FAILED or record.generation >= generation:
+    """FAILED, or SUCCEEDED, whose output stays until another is published, → PENDING in a later generation."""
+    if record.state not in (FAILED, SUCCEEDED) or record.generation >= generation:
         return None
     fresh = _timed(_anew(record, engine or record.engine))
+    if record.state is SUCCEEDED:
+        fresh = replace(fresh, winner="", redone=generation, error_class="", error_message="")
     return replace(fresh, state=PENDING, generation=generation, isolate=isolate, changed_s=now_s)
 
 

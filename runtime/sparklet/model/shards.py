@@ -362,7 +362,7 @@ class ShardRecord(Record):
     unrun: int = 0  # of these, the ones for dead-letter messages that were redelivered without an attempt
     conflicts: int = 0  # attempts in this generation that ended by a conflict with another writer of a table
     taken_from: str = ""  # the state in which the last attempt found it: RUNNING if the one before that was lost
-    winner: str = ""  # the attempt whose staged output is published; named once, for good
+    winner: str = ""  # the attempt whose staged output is published; named once, for good, unless it is done again
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
     schemas: Mapping[str, str] = field(default_factory=dict)  # of outputs and readers, each with a file or an input
@@ -371,11 +371,17 @@ class ShardRecord(Record):
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
     split: str = ""  # PENDING until a check splits it: HALVES, APART, or places of named inputs: "3 17"; WITH_MEMBERS
+    redone: int = 0  # the generation since which it is done again, though it had SUCCEEDED
 
     @property
     def took_s(self) -> float:
         """What the last attempt took, once it has ended."""
         return max(0.0, self.changed_s - self.started_s) if self.started_s else 0.0
+
+    @property
+    def has_output(self) -> bool:
+        """Whether what it has published counts: it has SUCCEEDED, or is done again, and its earlier output stays."""
+        return self.state is ShardState.SUCCEEDED or bool(self.redone and not self.winner)
 
     @property
     def used_attempts(self) -> int:

@@ -213,10 +213,11 @@ class Bench:
         self.queue.send(r.ref.to_body() for r in records)
         return [r.ref for r in records]
 
-    def redrive(self) -> ShardRef:
-        """Reopen the first shard, which has failed, and send its message."""
-        self.ledger.runs.start_generation("run-1", 1, self.ledger.runs.get("run-1").scripts[0])
-        again = self.ledger.attempts.redrive("run-1", 0, 1)
+    def redrive(self, run_id: str = "run-1") -> ShardRef:
+        """Reopen the first shard, which has ended, and send its message."""
+        run = self.ledger.runs.get(run_id)
+        self.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[0])
+        again = self.ledger.attempts.redrive(run_id, 0, run.generation + 1)
         assert again
         self.queue.send([again.ref.to_body()])
         return again.ref

@@ -43,6 +43,18 @@ def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], 
     assert list(bench.store.list(f"s3://{BUCKET}/staged/")) == []
 
 
+def test_a_shard_that_is_done_again_is_kept_whole(bench: Bench) -> None:
+    """The pieces would publish beside its earlier output."""
+    bench.attempt(bench.writes("part-0"), objects=OBJECTS, isolate=True, max_attempts=1)
+    bench.redrive()
+    bench.runner.behaviour = fails(bench, "s3://in/0-3.csv")
+
+    bench.deliver()
+
+    assert bench.failure == ("BadRecordException", "malformed (exit code 1)")
+    assert [info.uri.rpartition("/")[2] for info in bench.store.list("s3://out/")] == ["part-0"]
+
+
 def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> None:
     bench.attempt(fails(bench, "s3://in/0-3.csv", direct=True), objects=OBJECTS, isolate=True, max_attempts=1)
 
