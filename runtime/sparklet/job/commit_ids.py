@@ -25,14 +25,17 @@ from sparklet.job.fields import JobFields
 
 
 def commit_id(job: JobFields, label: str) -> str:
-    """The commit id of a direct write of a ``Job``, of which the worker is told; TableError in a shard split off.
+    """The commit id of a direct write of a ``Job``, of which the worker is told; TableError where rows may be there.
 
-    Its rows may be there already, under the id of the shard that was split. What a run stages is committed once.
+    So it is in a shard that was split off, under the id of the one that was split, and in one that is done again. What
+    a run stages is committed once.
     """
     if job.shard is not None:
         names = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
         if names and names.get("split_off"):
             raise TableError("a write that commits at once is not made by a part of a shard (--isolate): stage it")
+        if names and names.get("redone"):
+            raise TableError("a write that commits at once is not made by a shard that is done again: stage it")
         job.outcome.give("direct", True)
         return f"{(names or {}).get('identity') or job.run_id}/{job.shard}/{label}"
     named = named_work(job.event)

@@ -14,10 +14,10 @@ _SHARD = rf"(?P<identity>(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+))
 PUBLISHED = re.compile(f"shard={_SHARD}")
 """The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
 NAMES = ".sparklet/"
-NAMES_FILE = re.compile(rf"\.sparklet/{_SHARD}\.json")
-"""A shard's list of the files that it published under names of their own; see ``planning.outputs.Owners``."""
 OWNER = re.compile(rf"{_SHARD}-.+")
-"""What such a file keeps of who published it: the shard, and the attempt that won."""
+"""What a file that has its input's name keeps of who published it: the shard, and the attempt that won."""
+NAMES_FILE = re.compile(rf"\.sparklet/{OWNER.pattern}\.json")
+"""The list of such files of one owner; see ``planning.outputs.Owners``."""
 
 
 def published_by(path: str) -> re.Match[str] | None:

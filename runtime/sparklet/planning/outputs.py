@@ -27,10 +27,11 @@ By = re.Match[str]  # of ``published_by``: run_id, created_ms, identity, shard
 
 
 class Owners:
-    """Who published each file of an output: its folder's name says so, or a shard's list of names.
+    """Who published each file of an output: its folder's name says so, or a list of the names that an attempt gave.
 
     A list is written before its files. So one whose shard was stopped may name what another has published: ``owner_of``
     tells, by a file's path, what the file itself keeps. Without it the run that was entered last has the file.
+    A shard that is done again has two lists until all its files are replaced.
     """
 
     def __init__(self, lists: Iterable[tuple[str, bytes]], owner_of: Callable[[str], str] | None = None) -> None:
@@ -46,7 +47,7 @@ class Owners:
         if by := published_by(path):
             return by
         claims = [by for by, its_bytes in self._names.get(path, ()) if size_bytes in (None, its_bytes)]
-        if len(claims) > 1 and self._owner_of:
+        if len({(by["identity"], by["shard"]) for by in claims}) > 1 and self._owner_of:
             return OWNER.fullmatch(self._owner_of(path))
         return claims[-1] if claims else None
 

@@ -35,6 +35,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
             "attempt": record.attempt_id,
             "generation": record.generation,
             **({"split_off": True} if record.part.startswith(OF_SPLIT) else {}),
+            **({"redone": True} if record.redone else {}),
             **({"allow_drift": True} if run.options.allow_drift else {}),
             **(_previous_attempt(record) if record.attempts > 1 or record.error_class else {}),
         },

@@ -81,6 +81,7 @@ SINK_LOG = "_spark_metadata"  # a stream's list of its files, by their staged ad
 FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
 OF_ICEBERG = re.compile(r".*/metadata/(v\d+|\d{5}-[\da-f-]{36})(\.gz)?\.metadata\.json(\.gz)?")
 WHOLE = "not split, since its script commits at once and not by a staged write: "
+OF_SEVERAL = re.compile(r"-\d{5}(?!\d)[^/]*$")  # the name of one of an input's files, see ``origins``
 UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
 
 
@@ -120,7 +121,7 @@ class ShardClaims:
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         winner = record.winner or attempt.attempt_id
         staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
-        output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard))
+        output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard), redone=bool(record.redone))
         if run.options.output_per:
             owner = f"{run.owner(ref.shard)}-{winner}"
             output = replace(output, owner=owner, replaces=lambda by: may_replace(self.at, run, OWNER.fullmatch(by)))
@@ -201,7 +202,7 @@ class ClaimedShard:
                 self.output.discard()
                 raise
             self._files = staged
-            if staged or result.writes:
+            if staged or result.writes or self.record.redone:  # this deletes what is there: only the winner may
                 persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
                 self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
         self.lease.check()
@@ -224,7 +225,7 @@ class ClaimedShard:
             raise PlanError(f"{result.warning} (--strict refuses that)")
         if warning:
             self.attempt.log.warning(result.warning)
-        if staged and result.output_bytes is None:
+        if (staged or self.record.redone) and result.output_bytes is None:
             result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
         return replace(result, warning=warning)
 
@@ -306,7 +307,8 @@ class ClaimedShard:
     def _won_before(self) -> tuple[ShardResult, Sequence[ObjectInfo]]:
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
-        if not (files := self.output.files()) and not self._has_declared():
+        wrote_nothing = bool(record.redone) and record.output_bytes == 0
+        if not (files := self.output.files()) and not (wrote_nothing or self._has_declared()):
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
         if self.run.options.output_per:
             kept = self.claims.at.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
@@ -343,7 +345,7 @@ class ClaimedShard:
             staging=staging,
             committers=tuple(f"{run.identity}/{number}/" for number in numbers),
             since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
-            is_again=record.attempts > 1 or bool(record.error_class),
+            is_again=record.attempts > 1 or bool(record.error_class or record.redone),
             per_input=bool(run.options.output_per),
             verify=self._refuse_changed if run.options.incremental else None,
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
@@ -411,7 +413,7 @@ class ClaimedShard:
         mine = (record.run_id, record.number, self.attempt.attempt_id)
         if engine := next_engine(record, failure, self.run.engine_after(self.claims.engine)):
             attempts.escalate(*mine, failure, engine)
-        elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct):
+        elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
             why = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
             failure = replace(failure, message=f"{why}; {one_by_one} (--strict refuses that)")
@@ -477,6 +479,7 @@ class StagedOutput:
     names: Mapping[str, str] = field(default_factory=dict)  # of an output for each input: see ``by_input``
     owner: str = ""  # then, of the files; see ``ObjectStore.copy_all``
     replaces: Callable[[str], bool] = lambda _: False
+    redone: bool = False  # it replaces what earlier attempts of its shard have published
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
         """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
@@ -507,21 +510,66 @@ class StagedOutput:
         PlanError, for no attempt can help, if a file is gone, or if another owner has its name.
         """
 
+        def name(file: ObjectInfo) -> str:
+            path = file.uri[len(self.staged) :]
+            return self.names[path] if self.owner else path[1:]
+
         def checked(file: ObjectInfo) -> tuple[ObjectInfo, str]:
             check()
-            path = file.uri[len(self.staged) :]
-            return file, f"{self.published}/{self.names[path]}" if self.owner else self.published + path
+            return file, f"{self.published}/{name(file)}"
 
-        of_owner: dict[str, Any] = {"owner": self.owner, "replaces": self.replaces} if self.owner else {}
+        of_owner: dict[str, Any] = {"owner": self.owner, "replaces": self._may_replace} if self.owner else {}
         if files and self.owner:
-            sizes = {self.names[file.uri[len(self.staged) :]]: file.size_bytes for file in files}
-            self.store.put(f"{self.published}/{NAMES}{self.owner.rpartition('-')[0]}.json", _json(sizes))
+            self.store.put(self._list, _json({name(file): file.size_bytes for file in files}))
+        if self.redone:
+            self._delete_staged(check)
+            names = [name(file) for file in files if len(files) == 1 or self.owner]
+            self._delete_earlier({f"{self.published}/{each}" for each in names if not OF_SEVERAL.search(each)}, check)
         try:
             self.store.copy_all(map(checked, files), **of_owner)
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
         except ObjectChangedError as error:
             raise PlanError(f"{error}: move it away, then redrive the run, or name outputs otherwise") from error
+
+        if self.redone and self.owner:
+            self.store.delete_all(self._earlier_lists(), f"{self.published}/{NAMES}")
+
+    @property
+    def _list(self) -> str:
+        return f"{self.published}/{NAMES}{self.owner}.json"
+
+    @property
+    def _own(self) -> str:
+        """The beginning of the owners' names of this shard's attempts."""
+        return f"{self.owner.rpartition('-')[0]}-"
+
+    def _may_replace(self, owner: str) -> bool:
+        return self.replaces(owner) or (self.redone and owner.startswith(self._own))
+
+    def _delete_staged(self, check: Callable[[], None]) -> None:
+        """Delete what this shard's earlier attempts have staged: one that sleeps publishes nothing any more."""
+        folder, _, name = self.staged.rpartition("/")
+        others = self.store.list(f"{folder}/{name.partition('-')[0]}-")
+        found = [info.uri for info in others if not info.uri.startswith(f"{self.staged}/")]
+        check()
+        self.store.delete_all(found, folder)
+
+    def _delete_earlier(self, kept: Collection[str], check: Callable[[], None]) -> None:
+        """Delete what they have published: all but what one file replaces at once, so that no row is there twice."""
+        if self.owner:
+            names = (name for body in self.store.get_all(self._earlier_lists()) for name in json.loads(body))
+            uris = {f"{self.published}/{name}" for name in names}.difference(kept)
+            heads = self.store.head_all([(uri, "") for uri in sorted(uris)])
+            found = [info.uri for info in heads if info and info.owner.startswith(self._own)]
+        else:
+            found = [info.uri for info in self.store.list(f"{self.published}/") if info.uri not in kept]
+        check()
+        self.store.delete_all(found, self.published)
+
+    def _earlier_lists(self) -> list[str]:
+        lists = self.store.list(f"{self.published}/{NAMES}{self._own}")
+        return [info.uri for info in lists if info.uri != self._list]
 
     def discard(self, files: Sequence[ObjectInfo] | None = None) -> None:
         """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""

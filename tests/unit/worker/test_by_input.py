@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -35,19 +36,18 @@ JOB = "5ba1f2aa-0000-4000-8000-{:012d}"
 
 
 def spark_writes(
-    bench: Bench, tasks: dict[int, tuple[str, int]], *more: str, below: str = ""
+    bench: Bench, tasks: dict[int, tuple[str, int]], *more: str, below: str = "", body: bytes = b"rows"
 ) -> Callable[..., ScriptResult]:
     """A job of Spark: each task with its origin and its rows writes a file, and so does something else."""
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        assert call.per_input
         folder, job = bench.runner.event()["output_path"], JOB.format(len(bench.runner.calls))
         for task in tasks:
-            bench.store.put(f"{folder}/{below}part-{task:05d}-{job}.c000.snappy.parquet", b"rows")
+            bench.store.put(f"{folder}/{below}part-{task:05d}-{job}.c000.snappy.parquet", body)
         for name in more:
             bench.store.put(f"{folder}/{name}", b"more")
         words = [word for task, (key, count) in tasks.items() for word in (str(task), key, str(count))]
-        if words:
+        if words and call.per_input:
             (call.work_dir.parent / ORIGINS / job).write_text("\0".join(words))
         return ScriptResult(0)
 
@@ -245,10 +245,52 @@ def test_an_incremental_run_replaces_what_its_name_wrote(bench: Bench) -> None:
     assert bench.store.head(f"{OUTPUT}0.parquet").owner.startswith("run-2_")
 
 
+@pytest.mark.parametrize("after_effect", [False, True])
+@pytest.mark.parametrize("output_per", ["", "input"])
+def test_a_redo_killed_anywhere_shows_no_row_twice(
+    settings: WorkerSettings, tmp_path: Path, output_per: str, after_effect: bool
+) -> None:
+    """Until the new output is there whole, each input has what it had, or nothing for a moment."""
+    for at_call in count(1):
+        bench = make_bench(replace(settings, scratch=tmp_path / str(at_call)))
+        bench.attempt(spark_writes(bench, THREE, body=b"old"), objects=3, output_per=output_per)
+        before = shown(bench)
+        bench.redrive()
+        bench.runner.behaviour = spark_writes(bench, {0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7)}, body=b"new one")
+        [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.claims
+        whole, shards.at = shards.at, fault.deployment(shards.at)
+        bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
+        with suppress(KilledError):
+            bench.deliver(message)
+        met, of_inputs = shown(bench), defaultdict[str, set[bytes]](set)
+        for name, body in met.items():
+            of_inputs[re.sub(r"(-0000\d)?\..*", "", name)].add(body)
+        assert all(len(bodies) == 1 for bodies in of_inputs.values()), met
+        assert met == before or output_per or len(set(met.values())) < 2
+        if fault.calls < at_call:
+            break
+        shards.at = whole
+        while not bench.record.state.ended:
+            bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
+            bench.deliver(message)
+        assert set(shown(bench).values()) == {b"new one"} and len(shown(bench)) == 2
+        assert not output_per or published(bench) == {"0.parquet": b"new one", "0-1.parquet": b"new one"}
+        assert bench.record.state is ShardState.SUCCEEDED
+    assert at_call > 12
+
+
+def shown(bench: Bench) -> dict[str, bytes]:
+    return {
+        name: bench.store.get(info.uri)
+        for info in bench.store.list(OUTPUT)
+        if not (name := info.uri.removeprefix(OUTPUT)).startswith(NAMES)
+    }
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_path_factory: Any) -> None:
-    """Runs replace each other; an attempt of each may stop before any copy, and go on at any later time."""
+    """Runs replace each other, shards are done again; attempts stop before any copy, and go on at any later time."""
     env = {"SPARKLET_BUCKET": "bucket", "SPARKLET_LEDGER_TABLE": "t"}
     bench = make_bench(worker_settings({**env, "SPARKLET_SCRATCH": str(tmp_path_factory.mktemp("bench") / "scratch")}))
     sleepers, copy_all, put_whole = list[Callable[[], object]](), bench.store.copy_all, bench.store.put
@@ -275,10 +317,22 @@ def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_
     kind = data.draw(st.sampled_from(["overwrite", "incremental"]))
     for number in range(1, data.draw(st.integers(2, 4)) + 1):
         bench.clock.advance(60)
-        run_id, tasks = f"run-{number}", dict(list(THREE.items())[: data.draw(st.integers(1, 3))])
+        run_id = f"run-{number}"
         options = {"incremental": True} if kind == "incremental" else {"existing": "overwrite"}
-        bench.runner.behaviour = spark_writes(bench, tasks)
         bench.plan(run_id=run_id, objects=3, output_per="input", max_attempts=4, name="daily", **options)
+        is_done_again_and_again(bench, run_id, sleepers, data)
+
+
+def is_done_again_and_again(
+    bench: Bench, run_id: str, sleepers: list[Callable[[], object]], data: st.DataObject
+) -> None:
+    """The shard of a run; after each time its output is that of the last script."""
+    for generation in range(data.draw(st.integers(1, 3))):
+        tasks = dict(list(THREE.items())[: data.draw(st.integers(1, 3))])
+        body = b"rows" * (generation + 1)
+        bench.runner.behaviour = spark_writes(bench, tasks, body=body)
+        if generation:
+            bench.redrive(run_id)
         [message] = bench.queue.receive(1)
         while not (state := bench.ledger.shards.get(run_id, 0).state).ended:
             with suppress(KilledError):
@@ -286,14 +340,14 @@ def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_
             bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
             wake(sleepers, data)
         check(bench.claims.at, run_id)
-        if state is ShardState.SUCCEEDED:
-            expected = [{"0.parquet"}, {"0.parquet", "0-1.parquet"}, set(PUBLISHED)][len(tasks) - 1]
-            wake(sleepers, data)
-            files = {i.uri.removeprefix(OUTPUT): bench.store.head(i.uri).owner for i in bench.store.list(OUTPUT)}
-            shown = {name: owner.partition("_")[0] for name, owner in files.items() if not name.startswith(NAMES)}
-            assert shown == dict.fromkeys(expected, run_id)
-            published = owners(bench.store, OUTPUT)
-            assert {by["run_id"] for name in shown if (by := published.of(name, 4))} == {run_id}
+        if state is not ShardState.SUCCEEDED:
+            break  # a redrive of it goes on with what has won
+        names = [{"0.parquet"}, {"0.parquet", "0-1.parquet"}, set(PUBLISHED)][len(tasks) - 1]
+        wake(sleepers, data)
+        assert shown(bench) == dict.fromkeys(names, body)
+        published = owners(bench.store, OUTPUT)
+        assert {by["run_id"] for name in names if (by := published.of(name, len(body)))} == {run_id}
+        assert {bench.store.head(OUTPUT + name).owner.partition("_")[0] for name in names} == {run_id}
 
 
 def wake(sleepers: list[Callable[[], object]], data: st.DataObject) -> None:
