@@ -1,8 +1,9 @@
 """Commit files: which shards' writes to tables each commit of a run makes.
 
 ``runs/<run_id>/_commit-<identity>-<number>.jsonl`` is created once and never changes, so that a commit can be repeated.
-Its first line describes it, each other one is what a shard's winner declared. No shard is in two of a run's files. A
-run of this id in another ledger has another identity. ``runs.commit_runs`` writes the files; see ``docs/tables.md``.
+Its first line describes it, each other one is what a shard's winner declared. A shard is in two of a run's files only
+if it was done again, by another winner. A run of this id in another ledger has another identity.
+``runs.commit_runs`` writes the files; see ``docs/tables.md``.
 """
 
 import json
@@ -71,9 +72,14 @@ def declarations(store: ObjectStore, files: Sequence[CommitFile]) -> Iterator[Ma
         yield from map(json.loads, body.splitlines()[1:])
 
 
-def shards_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[int]:
-    """The numbers of the shards whose writes these commits make."""
-    return {declaration["shard"] for declaration in declarations(store, files)}
+def winners_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[tuple[int, str]]:
+    """The shards whose writes these commits make, each with the attempt that won: one that is redone has two."""
+    return {(declaration["shard"], declaration["attempt"]) for declaration in declarations(store, files)}
+
+
+def winner_of(record: ShardRecord) -> tuple[int, str]:
+    """A SUCCEEDED shard and the attempt whose writes count."""
+    return record.number, record.winner or record.attempt_id
 
 
 def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
@@ -91,14 +97,22 @@ def commits_made(at: Deployment, run_id: str, count: int) -> int:
 
 
 def uncommitted(at: Deployment, run: Run) -> frozenset[int]:
-    """Shards of an ended run whose writes no table has; PlanError if a commit began and its end is unknown."""
+    """Shards of an ended run whose writes no table has; PlanError if a commit began and its end is unknown.
+
+    Of one that is done again, and has FAILED, it is what it declared before.
+    """
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
-    shards = frozenset(record.number for record, _ in kept_files(at, run.run_id, WRITES, attrgetter("writes_file")))
-    files = commit_files(at, run) if shards else ()
+    shards = {winner_of(record) for record, _ in kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))}
+    files = commit_files(at, run) if shards or run.generation else ()
     if len(files) > commits_made(at, run.run_id, len(files)):
         raise PlanError(
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "
             f"what it has done is unknown until it is redriven (sparklet redrive {run.run_id})"
         )
-    return shards - shards_in(at.store, files)
+    committed = winners_in(at.store, files)
+    failed = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.has_output)
+    again = set(failed).difference(number for number, _ in committed) if run.generation else set()
+    prefix = at.run_uri(run.run_id, WRITES)
+    declared = {int(info.uri[len(prefix) :].partition("-")[0]) for info in at.store.list(prefix)} if again else set()
+    return frozenset({number for number, _ in shards - committed} | (again & declared))

@@ -20,7 +20,8 @@ from sparklet.planning.commit_files import (
     commit_uri,
     commits_made,
     kept_files,
-    shards_in,
+    winner_of,
+    winners_in,
 )
 from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
@@ -86,9 +87,9 @@ def _fix(
     at: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
 ) -> bool:
     """Write the next commit file, of winners in none of ``files``; False if empty. A faster checker's file counts."""
-    known = shards_in(at.store, files)
+    known = winners_in(at.store, files)
     winners = kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))
-    fresh = [uri for record, uri in winners if record.number not in known]
+    fresh = [uri for record, uri in winners if winner_of(record) not in known]
     if not fresh and not even_empty:
         return False
     number = len(files)

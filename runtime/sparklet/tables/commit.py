@@ -13,9 +13,10 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sparklet.job.catalogs import catalog_properties
@@ -155,7 +156,7 @@ def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declaration]]:
 def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) -> list[Commit]:
     """The commits, one a table, of the last of a run's commit files; ``commits``: the declarations in each file.
 
-    TableError if the declarations of shards for a table differ.
+    TableError if the declarations of shards for a table differ, or if a shard that was done again appends once more.
     """
     declared: dict[Table, list[Declaration]] = {}
     for write in commits[-1]:
@@ -164,7 +165,10 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
     for table, writes in declared.items():
         model = writes[0]
         looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
-        before = [write for commit in commits[:-1] for write in commit if looks_back and write.table == table]
+        earlier = [[write for write in commit if write.table == table] for commit in commits[:-1]]
+        if model.mode == "append" and (again := _shards(writes) & _shards(chain(*earlier))):
+            raise TableError(f"{table} has the rows of the shards {sorted(again)}, and would have them twice")
+        before = _standing([*earlier, writes]) if looks_back else []
         for write in before + writes:
             for name in SHARED:
                 if (got := getattr(write, name)) != (want := getattr(model, name)):
@@ -174,6 +178,16 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
         how |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": tuple(before)}
         planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=tuple(writes), **how))
     return planned
+
+
+def _standing(commits: Sequence[Sequence[Declaration]]) -> list[Declaration]:
+    """The writes of all commits but the last, without those of shards that were done again since."""
+    latest = {write.shard: place for place, commit in enumerate(commits) for write in commit}
+    return [write for place, commit in enumerate(commits[:-1]) for write in commit if latest[write.shard] == place]
+
+
+def _shards(writes: Iterable[Declaration]) -> set[int]:
+    return {write.shard for write in writes}
 
 
 def refusal(table: str, warehouse: str) -> str:

@@ -116,3 +116,25 @@ def test_a_later_commit_knows_what_the_run_wrote_before() -> None:
         (table, (overwrites[2],), (overwrites[0],)),
         (other, (appends[2],), ()),
     ]
+
+
+@pytest.mark.parametrize("mode", ["overwrite_partitions", "upsert"])
+def test_what_a_shard_wrote_before_it_was_done_again_counts_no_more(mode: str) -> None:
+    table = Table("iceberg", "db.t")
+    keys = ("id",) if mode == "upsert" else ()
+    old, other, new, last = (replace(declaration(table, n, mode, keys=keys), folder=f"{n}") for n in (0, 1, 0, 1))
+
+    [again] = plan({"identity": "i", "commit": 1}, [[old, other], [new]])
+    [later] = plan({"identity": "i", "commit": 2}, [[old, other], [new], [last]])
+
+    assert (again.writes, again.earlier) == ((new,), (other,))
+    assert (later.writes, later.earlier) == ((last,), (new,))
+
+
+def test_a_shard_that_is_done_again_appends_to_no_table_twice() -> None:
+    table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
+    appends = [declaration(table, shard) for shard in (0, 1)]
+
+    with pytest.raises(TableError, match=r"has the rows of the shards \[0\]"):
+        plan({"identity": "i", "commit": 1}, [appends, appends[:1]])
+    assert plan({"identity": "i", "commit": 1}, [appends, [declaration(other, 0)]])
