@@ -22,7 +22,7 @@ from sparklet.inputs.selection import Filter
 from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.lock import Lock
 from sparklet.local.state import LOCAL_PATHS, StateDir, read_json, write_json
-from sparklet.model import InputObject, Run, RunOptions, ShardState
+from sparklet.model import InputObject, Run, RunOptions
 from sparklet.planning.new_run import refuse_own_output, run_id_of
 from sparklet.planning.output_claims import replaced_by
 from sparklet.planning.outputs import By, OutputNames, local_outputs, may_replace, published_files
@@ -214,7 +214,7 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
             return
         _refuse_others(stack.at, run)
         try:
-            fill(stack.at.store, run, _succeeded(stack.at, run), reporter.say)
+            fill(stack.at.store, run, _with_output(stack.at, run), reporter.say)
         except OSError as error:
             raise ObjectStoreError(f"{local_folder(run)} cannot be filled from {run.output_uri}: {error}") from error
 
@@ -239,7 +239,7 @@ def _refuse_others(at: Deployment, run: Run) -> None:
                 f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
             )
     owned = {file.path: file.by for file in local_outputs(folder) if file.by} if run.options.output_per else {}
-    for name in output_files(at.store, run, _succeeded(at, run)) if run.options.output_per else ():
+    for name in output_files(at.store, run, _with_output(at, run)) if run.options.output_per else ():
         by = owned.get(name)
         is_own = by is not None and by["identity"] == run.identity
         if (folder / name).exists() and not (is_own or may_replace(at, run, by)):
@@ -263,13 +263,13 @@ def _published(folder: Path) -> Iterator[tuple[Path, By]]:
 
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    files = output_files(stack.at.store, run, _succeeded(stack.at, run))
+    files = output_files(stack.at.store, run, _with_output(stack.at, run))
     found = ((folder / name, info.size_bytes) for name, info in files.items())
     return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in found)
 
 
-def _succeeded(at: Deployment, run: Run) -> set[int]:
-    return {record.number for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)}
+def _with_output(at: Deployment, run: Run) -> set[int]:
+    return {record.number for record in at.ledger.shards.list(run.run_id) if record.has_output}
 
 
 def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> None:

@@ -47,17 +47,17 @@ def _add(at: Deployment, run: Run, done: Digests) -> None:
 
 
 def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], bool]]:
-    """Every object and slice of a run's plan, and whether its shard SUCCEEDED and its writes are committed."""
+    """Every object and slice of a run's plan, and whether its shard has an output and its writes are committed."""
     left_out = uncommitted(at, run)
-    records = at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)
+    records = (record for record in at.ledger.shards.list(run.run_id) if record.has_output)
     succeeded = (record.number for record in records if record.number not in left_out)
     number, parts = next(succeeded, None), list(at.ledger.runs.parts(run.run_id))
     apart = dict[tuple[str, str, str, Slice | None], bool]()
     for part in parts:  # split off from shards whose lines follow each other as the slices of an object do
         for shard in shards_of(at, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
-            state = at.ledger.shards.get(run.run_id, shard.number).state
-            if state is not ShardState.SPLIT:
-                is_done = shard.number not in left_out and state is ShardState.SUCCEEDED
+            record = at.ledger.shards.get(run.run_id, shard.number)
+            if record.state is not ShardState.SPLIT:
+                is_done = shard.number not in left_out and record.has_output
                 for item in shard.objects:  # an archive is done if all files of it are
                     apart[_of_object(item)] = apart.get(_of_object(item), True) and is_done
     for part in parts:

@@ -237,12 +237,12 @@ def half_published(at: Deployment, run: Run) -> Iterator[ShardRecord]:
     return (record for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
 
 
-def refuse_overtaken(at: Deployment, run: Run) -> None:
-    """PlanError if a later run has replaced this one's output, or plans what it has not done: no redrive then."""
+def refuse_overtaken(at: Deployment, run: Run, *, lacks: bool = True) -> None:
+    """PlanError if a later run has replaced this one's output, or plans what it ``lacks``: no redrive then."""
     overtaken = f"the run {run.run_id} cannot be redriven any more"
     if later := replaced_by(at, run):
         raise PlanError(f"{overtaken}: the run {later} has replaced what it wrote")
-    for other in _later(at, run):
+    for other in _later(at, run) if lacks else ():
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
         if both_incremental and (not other.state.ended or next(at.ledger.runs.parts(other.run_id), None)):
             again = f"the later run {other.run_id} plans again what it has not done; redrive that one"

@@ -1,5 +1,7 @@
 """A further generation of a run: FAILED shards are PENDING again, with the same script or a repaired one.
 
+So are SUCCEEDED ones if they are named; their output stays until the new one is published, see ``worker.shards``.
+
 The steps are: open the generation → move the shards → send their messages. After a crash a second redrive moves the
 shards that are still FAILED and sends missing messages, as the checker's stall rule does.
 """
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import LedgerError, PlanError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
+from sparklet.planning.commit_files import commit_files, declarations, uncommitted, winner_of
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.follow_up_ids import follow_up_id, own_task
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
@@ -26,7 +29,7 @@ class Redriven:
     """What a redrive did."""
 
     run: Run
-    shards: int  # FAILED before, PENDING now
+    shards: int  # FAILED or SUCCEEDED before, PENDING now
     messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where a Map, or checks, do that
     unplanned: bool = False  # the plan was cut short by cancelling: objects that were never planned stay so
 
@@ -40,22 +43,21 @@ def redrive(
     *,
     isolate: bool = False,
 ) -> Redriven:
-    """Repeat FAILED shards (None: all) in a new generation; if only the check or commit run has FAILED, repeat the end.
+    """Repeat shards (None: all FAILED) in a new generation; if only the check or commit run has FAILED, repeat the end.
 
     ``script`` is the new generation's (see ``new_run.repaired_script``); None: the last one's. ``engine`` does the
     shards; "": each stays where it was done. ``isolate``: they are split where they fail, also for lack of memory or
-    time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` has not
-    FAILED, or there is nothing to repeat.
+    time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` cannot be
+    done again (see ``redrivable``), or there is nothing to repeat.
     """
-    run = redrivable(at, run_id)
+    run = redrivable(at, run_id, shards)
     engine = engine and chosen_engine(at, engine, run.table).partition(",")[0]
-    _refuse_unfit(at, run_id, shards)
     moved = 0
     again = next(_failed(at, run_id, shards), None) is not None
     unfinished = run.state is RunState.CANCELLED and has_declared(at, run)  # its tables may lack what it declared
     ends_again = not again and shards is None and (unfinished or failed_end(at, run) is not None)
     if again or ends_again:
-        run = _opened(at, run, script or run.scripts[-1])
+        run = _opened(at, run, script or run.scripts[-1], lacks=_lacks(at, run, shards))
         level = 2 if isolate else int(run.options.isolate)
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
@@ -68,12 +70,12 @@ def redrive(
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
 
-def _opened(at: Deployment, run: Run, script: ScriptRef, *, stays_cancelled: bool = False) -> Run:
+def _opened(at: Deployment, run: Run, script: ScriptRef, *, stays_cancelled: bool = False, lacks: bool = True) -> Run:
     """The run in its next generation, its outputs claimed; PlanError, and it ends as before, if others have them."""
     opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script, stays_cancelled=stays_cancelled)
     try:
         claim_outputs(at, opened)
-        refuse_overtaken(at, opened)
+        refuse_overtaken(at, opened, lacks=lacks)
     except PlanError:
         as_before = RunState.FAILED if run.state is RunState.CANCELLED and not stays_cancelled else run.state
         at.ledger.runs.finish(run.run_id, opened.generation, as_before)
@@ -100,8 +102,11 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
     return tuple(chosen)
 
 
-def redrivable(at: Deployment, run_id: str) -> Run:
-    """The run; PlanError if it cannot be redriven now."""
+def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None) -> Run:
+    """The run; PlanError if it, or one of ``shards``, cannot be redriven now.
+
+    SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice.
+    """
     run = at.ledger.runs.get(run_id)
     if run.parent and (task := own_task(run_id)):
         raise PlanError(f"{run_id} is the {task} run of {run.parent}, which repeats it: sparklet redrive {run.parent}")
@@ -109,21 +114,45 @@ def redrivable(at: Deployment, run_id: str) -> Run:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
         raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
-    refuse_overtaken(at, run)
+    chosen = [(number, at.known_shard(run_id, number)) for number in shards or ()]
+    states = (ShardState.FAILED, ShardState.SUCCEEDED) if run.state.ended else (ShardState.FAILED,)
+    unfit = [
+        f"{n} ({record.state if record else 'unknown'})"
+        for n, record in chosen
+        if not record or record.state not in states
+    ]
+    if unfit:
+        only = "FAILED and SUCCEEDED shards" if run.state.ended else "FAILED shards, before the run's end,"
+        raise PlanError(f"only {only} of {run_id} can be redriven, not {_named(unfit)}")
+    refuse_overtaken(at, run, lacks=_lacks(at, run, shards))
+    _refuse_committed(at, run, [record for _, record in chosen if record and record.state is ShardState.SUCCEEDED])
     return run
 
 
-def _refuse_unfit(at: Deployment, run_id: str, shards: Sequence[int] | None) -> None:
-    """PlanError that names the chosen shards that have not FAILED."""
-    unfit = []
+def _named(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:MAX_NAMED]) + (f" and {len(texts) - MAX_NAMED} more" if texts[MAX_NAMED:] else "")
+
+
+def _lacks(at: Deployment, run: Run, shards: Sequence[int] | None) -> bool:
+    """Whether shards that are redriven have no output, or writes that no table has; else theirs stays until then."""
     for number in shards or ():
-        record = at.known_shard(run_id, number)
-        state = record.state if record else "unknown"
-        if state != ShardState.FAILED:
-            unfit.append(f"{number} ({state})")
-    if unfit:
-        named = ", ".join(unfit[:MAX_NAMED]) + (f" and {len(unfit) - MAX_NAMED} more" if unfit[MAX_NAMED:] else "")
-        raise PlanError(f"only FAILED shards of {run_id} can be redriven, not {named}")
+        record = at.known_shard(run.run_id, number)
+        if not (record and record.has_output):
+            return True
+    return shards is None or not uncommitted(at, run).isdisjoint(shards)
+
+
+def _refuse_committed(at: Deployment, run: Run, again: Sequence[ShardRecord]) -> None:
+    """PlanError if a table has rows that SUCCEEDED shards have appended."""
+    files = commit_files(at, run) if again else ()
+    winners = set(map(winner_of, again))
+    for each in declarations(at.store, files):
+        appended = [write["table"] for write in each["writes"] if write["mode"] == "append"]
+        if appended and (each["shard"], each["attempt"]) in winners:
+            raise PlanError(
+                f"shard {each['shard']} has appended to {appended[0]}, which would have its rows twice: only what is "
+                "upserted, or overwrites partitions, is done again (or delete its rows, and do it in another run)"
+            )
 
 
 def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
@@ -167,8 +196,9 @@ def reopened(at: Deployment, run: Run, *, stays_cancelled: bool) -> Run:
 
     If it ``stays_cancelled``, the next check fails its PENDING shards.
     """
+    lacks = not all(record.has_output for record in at.ledger.shards.list(run.run_id, ShardState.PENDING))
     try:
-        return _opened(at, run, run.scripts[-1], stays_cancelled=stays_cancelled)
+        return _opened(at, run, run.scripts[-1], stays_cancelled=stays_cancelled, lacks=lacks)
     except LedgerError:
         run = at.ledger.runs.get(run.run_id)
         if run.state.ended:

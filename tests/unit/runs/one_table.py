@@ -43,6 +43,7 @@ class MemoryTable:
     """Rows by commit ids; each commit is one atomic step from the version that its writer has read."""
 
     commits: dict[str, frozenset[Row]] = field(default_factory=dict)
+    upserts: bool = False  # a shard's row takes the place of the one that it wrote before
 
     def load(self) -> frozenset[str]:
         """The current version: the ids of its commits."""
@@ -52,14 +53,15 @@ class MemoryTable:
         """Commit if nobody has committed since ``read``; whether it was done."""
         if read != self.load():
             return False
-        if {shard for shard, _ in rows} & {shard for shard, _ in self.rows}:
+        if not self.upserts and {shard for shard, _ in rows} & {shard for shard, _ in self.rows}:
             raise NeverTwiceError(f"{commit_id} adds {sorted(rows)} to {sorted(self.rows)}")
         self.commits[commit_id] = rows
         return True
 
     @property
     def rows(self) -> frozenset[Row]:
-        return frozenset(row for rows in self.commits.values() for row in rows)
+        rows = [row for rows in self.commits.values() for row in rows]
+        return frozenset(dict(rows).items() if self.upserts else rows)
 
 
 @dataclass
@@ -141,7 +143,9 @@ class Trial(Runner):
         shard, attempt = event["sparklet"]["shard"], event["sparklet"]["attempt"]
         folder = f"{PLACE}/sparklet/{shard}-{attempt}"
         self.at.store.put(f"{folder}/a.parquet", b"rows")
-        outcome = {"rows": 1, "writes": [{"table": f"delta:{PLACE}", "folder": folder, "files": [["a.parquet", 4]]}]}
+        mode = "upsert" if self.table.upserts else "append"
+        write = {"table": f"delta:{PLACE}", "folder": folder, "files": [["a.parquet", 4]], "mode": mode}
+        outcome = {"rows": 1, "writes": [write]}
         if failed := self.fails(shard):
             return failed
         Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps(outcome))

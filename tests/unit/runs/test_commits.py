@@ -146,6 +146,30 @@ def test_only_declared_shards_are_in_a_commit(trial: Trial) -> None:
     assert trial.world.ledger.shards.get(RUN, 0).state is ShardState.SUCCEEDED
 
 
+# --- what is done again ---
+
+
+def test_what_has_appended_is_not_done_again(trial: Trial) -> None:
+    trial.enter(2)
+    trial.go_on()
+    with pytest.raises(PlanError, match=r"shard 1 has appended to delta:s3://lake/t, which would have its rows twice"):
+        redrive(trial.at, RUN, [1])
+    assert trial.run_now.generation == 0
+
+
+def test_what_is_not_committed_yet_is_that_of_the_new_winner(trial: Trial) -> None:
+    trial.fails = failing(1)
+    trial.enter(2)
+    trial.go_on()
+    [(_, before)] = trial.winners()
+    trial.fails = failing()
+
+    assert redrive(trial.at, RUN, [0, 1]).shards == 2
+    assert trial.go_on().state is RunState.SUCCEEDED
+
+    assert trial.table.rows == trial.winners() and before not in {attempt for _, attempt in trial.table.rows}
+
+
 # --- what a next incremental run takes ---
 
 
@@ -163,6 +187,24 @@ def test_what_was_not_committed_is_planned_again(trial: Trial) -> None:
     assert trial.go_on().state is RunState.FAILED  # two shards have SUCCEEDED, and are in no table
 
     assert nightly(trial, "run-2") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_what_is_done_again_in_vain_counts_if_it_is_committed(trial: Trial, is_committed: bool) -> None:
+    trial.table.upserts = True
+    trial.fails = failing() if is_committed else failing(1)
+    trial.world.put(2)
+    nightly(trial, RUN)
+    trial.go_on()
+    trial.fails = failing(0, 1)
+    redrive(trial.at, RUN, [0, 1] if is_committed else [0])
+    assert trial.go_on().state is RunState.FAILED
+
+    if is_committed:
+        with pytest.raises(NothingNewError):
+            nightly(trial, "run-2")
+    else:
+        assert nightly(trial, "run-2") == [0, 1]
 
 
 def test_what_was_committed_is_not_planned_again(trial: Trial) -> None:

@@ -22,7 +22,7 @@ from sparklet.model import RunState
 from sparklet.runs.cancel import cancel
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import ScriptResult
-from tests.unit.runs.one_table import RUN, Seam, Trial
+from tests.unit.runs.one_table import RUN, Row, Seam, Trial
 from tests.world import KilledError
 
 BROKEN = ScriptResult(1, cause_class="SyntaxError", cause="bad")
@@ -40,6 +40,7 @@ class Scenario:
     options: tuple[tuple[str, Any], ...] = ()
     twice: bool = False
     at_once: int = 10  # messages that workers take between two checks
+    again: tuple[int, ...] = ()  # shards that are done again once the run has ended well
 
 
 SCENARIOS = {
@@ -49,6 +50,7 @@ SCENARIOS = {
     "failed": Scenario(2, 1),
     "commit fails": Scenario(2, -1),
     "early": Scenario(3, None, (("commit_every", "1"),), at_once=1),
+    "done again": Scenario(3, again=(0, 2)),
 }
 
 
@@ -56,8 +58,9 @@ class Played:
     """One trial from the run's start to its good end, with redrives; the table is compared after each of its ends."""
 
     def __init__(self, scratch: Path, scenario: Scenario, faults: tuple[tuple[int, str], ...] = ()) -> None:
-        self.scenario, self.redriven = scenario, False
+        self.scenario, self.redriven, self.before = scenario, False, frozenset[Row]()
         self.trial = Trial(scratch, Seam(), fails=self._fails, twice=scenario.twice, at_once=scenario.at_once)
+        self.trial.table.upserts = bool(scenario.again)
         for call, kind in faults:
             self.trial.seam.faults[call] = self._act_of(kind)
 
@@ -65,10 +68,13 @@ class Played:
         self.trial.enter(self.scenario.shards, **dict(self.scenario.options))
         for _ in range(MAX_ENDS):
             self.go_on()
-            if self.trial.run_now.state is RunState.SUCCEEDED:
+            is_well, again = self.trial.run_now.state is RunState.SUCCEEDED, None
+            if is_well and (self.before or not self.scenario.again):
                 return self
+            if is_well:
+                self.before, again = self.trial.winners(), self.scenario.again
             self.redriven = True
-            self.trial.repeat(lambda at: redrive(at, RUN))
+            self.trial.repeat(lambda at, again=again: redrive(at, RUN, again))  # type: ignore[misc]
         raise AssertionError(f"{self.trial.run_now.state} after {MAX_ENDS} ends")
 
     def go_on(self) -> None:
@@ -80,7 +86,7 @@ class Played:
         table, run = self.trial.table, self.trial.run_now
         whole = self.trial.commit_sets()
         assert all(rows in whole for rows in table.commits.values()), "a part of a commit is visible"
-        assert table.rows <= self.trial.winners(), "a row of an attempt that does not count"
+        assert table.rows <= self.trial.winners() | self.before, "a row of an attempt that does not count"
         if run.state in ENDED_WELL:
             assert table.rows == self.trial.winners(), "a row is missing"
         if self.scenario.failing is not None and not self.scenario.options and not self.redriven:

@@ -4,14 +4,15 @@ from threading import Event, Thread
 
 import pytest
 
-from sparklet.errors import PlanError
-from sparklet.model import RunState, ShardState
+from sparklet.errors import NothingNewError, PlanError
+from sparklet.model import RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.runs import checker
+from sparklet.runs.checker import check
 from sparklet.runs.redrive import Redriven, redrive
 from tests.unit.runs.conftest import once
 from tests.waiting import deadline_s
-from tests.world import SCRIPT, World, all_but
+from tests.world import SCRIPT, SOURCE, World, all_but
 
 
 def ended_with(world: World, *failed: int) -> None:
@@ -52,6 +53,22 @@ def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
     assert redrive(world.at, "run-1").run.scripts == (run.scripts[0], script, script)
 
 
+def test_what_has_succeeded_is_done_again_if_it_is_named(world: World) -> None:
+    """And its run ends as it did before if that fails: the earlier output stays, and counts."""
+    ended_with(world, 1)
+
+    done = redrive(world.at, "run-1", [0, 2])
+
+    assert (done.shards, done.messages, done.run.state) == (2, 2, RunState.RUNNING)
+    assert [r.redone for r in world.shards()] == [1, 0, 1, 0]
+    assert world.work_and_check(all_but(2)).run.state is RunState.FAILED
+    assert [str(r.state) for r in world.shards()] == ["SUCCEEDED", "FAILED", "FAILED", "SUCCEEDED"]
+    assert [r.has_output for r in world.shards()] == [True, False, True, True]
+    assert redrive(world.at, "run-1").shards == 2
+    assert world.work_and_check().run.state is RunState.SUCCEEDED
+    assert [r.redone for r in world.shards()] == [1, 0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("shards", "message"),
     [
@@ -61,10 +78,44 @@ def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
     ],
 )
 def test_shards_that_cannot_be_redriven_are_named_and_kept(world: World, shards: list[int], message: str) -> None:
-    ended_with(world, 1)
+    """Before a run's end only those that have FAILED are."""
+    world.run(4)
+    world.work(all_but(1))
     with pytest.raises(PlanError, match=message):
         redrive(world.at, "run-1", shards)
     assert world.ledger.runs.get("run-1").generation == 0
+    assert redrive(world.at, "run-1", [1]).shards == 1
+
+
+def test_an_unknown_shard_is_named_after_the_end(world: World) -> None:
+    ended_with(world, 1)
+    with pytest.raises(PlanError, match=r"only FAILED and SUCCEEDED shards of run-1 .* not 9 \(unknown\)"):
+        redrive(world.at, "run-1", [9, 0])
+
+
+@pytest.mark.parametrize("is_redone", [True, False])
+def test_a_later_incremental_run_has_planned_what_failed_alone(world: World, is_redone: bool) -> None:
+    """So what it left out may be done again, and what it plans again may not be redriven."""
+    world.put(2)
+    options = RunOptions(max_objects=1, incremental=True)
+    world.plan(name="daily", options=options)
+    world.work_and_check(all_but(1))
+    world.clock.advance(60)
+    world.plan(name="daily", run_id="run-2", output_uri="s3://data/out/", options=options)
+    world.work()
+    check(world.at, "run-2")
+    assert world.taken("run-2") == [f"{SOURCE}00001.csv"]
+
+    if is_redone:
+        redrive(world.at, "run-1", [0])
+        world.work_and_check(all_but(0))
+        world.clock.advance(60)
+        with pytest.raises(NothingNewError):  # its earlier output stays
+            world.plan(name="daily", run_id="run-3", output_uri="s3://data/out/", options=options)
+        assert redrive(world.at, "run-1", [0]).shards == 1  # no run has planned it
+    else:
+        with pytest.raises(PlanError, match="the later run run-2 plans again what it has not done"):
+            redrive(world.at, "run-1", [0, 1])
 
 
 def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
