@@ -17,7 +17,7 @@ from sparklet import model
 from sparklet.app.costs import load_prices
 from sparklet.app.documents import group_document, result_document
 from sparklet.app.input_pages import input_pages
-from sparklet.app.redrive import redrive_run, selected
+from sparklet.app.redrive import Selection, redrive_run, selected
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.app.start import begin, invoke_script, run_request
 from sparklet.app.state_machines import WantedMode, end_waiting
@@ -195,10 +195,24 @@ class Run:
         yield from input_pages(self.stack.opened, self._found(), page_size)  # holds the stack, if nobody else does
 
     def redrive(
-        self, shards: Iterable[int] = (), cause: str = "", script: StrPath = "", *, isolate: bool = False
+        self,
+        shards: Iterable[int] = (),
+        cause: str = "",
+        script: StrPath = "",
+        *,
+        isolate: bool = False,
+        objects: Iterable[str] = (),
+        first: str = "",
+        last: str = "",
+        everything: bool = False,
     ) -> Self:
-        """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself."""
-        numbers = selected(self.stack.opened.at, self.run_id, tuple(shards), cause)
+        """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself.
+
+        Shards that are named by number, by their inputs' ``objects``, by a range of partitions or times from ``first``
+        to ``last``, or by ``everything``, are also done again if they have succeeded: their output is replaced.
+        """
+        which = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
+        numbers = selected(self.stack.opened, self.run_id, which)
         redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, isolate=isolate)
         return self
 

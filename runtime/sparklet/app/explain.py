@@ -436,6 +436,7 @@ class FailureGroup:
     example: ShardRecord
     count: int = 0
     unrun: int = 0  # dead-letter messages of these shards without an attempt
+    with_output: int = 0  # of them: they had succeeded before they were done again
     shards: ShardRanges = field(default_factory=ShardRanges)
     example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
     advice: Advice = field(default_factory=lambda: Advice("", ""))
@@ -458,11 +459,17 @@ def count_failure(groups: dict[tuple[str, str], FailureGroup], record: ShardReco
     group = groups.setdefault(key, FailureGroup(*key, record))
     group.count += 1
     group.unrun += record.unrun
+    group.with_output += record.has_output
     group.shards.add(record.number)
 
 
-def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: int) -> tuple[FailureGroup, ...]:
-    """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: so many shards."""
+def explain(
+    at: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: Mapping[int, int]
+) -> tuple[FailureGroup, ...]:
+    """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: shards by generation.
+
+    Those that succeeded with another script than a failed one's tell nothing of its data.
+    """
     found = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
     task = own_task(run.run_id) if run.parent else ""
     for group in found:
@@ -470,7 +477,9 @@ def explain(at: Deployment, run: Run, failures: Iterable[FailureGroup], succeede
         advised = advice(group.example.error_class, group.example.error_message, task)
         if advised.reason.startswith(_GONE) and not _may_be_an_input(run, group.example.error_message):
             advised = _OWN_ADDRESS
-        advised = _judged(advised, group.count, succeeded)
+        script = run.scripts[group.example.generation]
+        alike = sum(count for generation, count in succeeded.items() if run.scripts[generation] == script)
+        advised = _judged(advised, group.count, alike)
         names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
         group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
         group.example_object = "" if task in ("check", "commit") else first_object(at, group.example)

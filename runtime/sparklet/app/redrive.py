@@ -1,29 +1,155 @@
-"""The redrive of failed shards, if need be on workers of another size."""
+"""The redrive of failed shards, and of others by their inputs, if need be on workers of another size."""
 
 import os
+import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from sparklet.app.local_files import changed, local_inputs, local_part, upload
+from sparklet.app.costs import Load, Prices, work_costs
+from sparklet.app.local_files import changed, local_inputs, local_part, stored_uri, upload
 from sparklet.app.reporter import Reporter, count_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
 from sparklet.errors import PlanError
-from sparklet.model import Run, ShardState
+from sparklet.model import SCHEME, InputObject, Run, ShardRecord, ShardState
 from sparklet.model.options import LARGE, LARGE_MB
+from sparklet.model.quantities import parse_time_s
 from sparklet.planning.new_run import repaired_script
-from sparklet.planning.plan_files import planned_shard
+from sparklet.planning.plan_files import planned_shard, shards_of
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.redrive import failed_end, failed_with, refuse_same_commit
+from sparklet.runs.redrive import failed_end, failed_with, redrivable, refuse_same_commit
 from sparklet.runs.redrive import redrive as redrive_shards
 
+DAY_S = 24 * 3600.0
 TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a visibility for
 
 
-def selected(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
-    """The shards that --shards and --cause select; empty: all failed ones, or the check or commit that failed."""
+@dataclass(frozen=True)
+class Selection:
+    """What of a run is redriven: by default all that has failed."""
+
+    shards: tuple[int, ...] = ()
+    cause: str = ""
+    objects: tuple[str, ...] = ()  # addresses or local files; a folder ends in /
+    first: str = ""  # partition or time, see ``_range``
+    last: str = ""
+    everything: bool = False  # also what has succeeded
+
+
+def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]:
+    """The shards that are selected; empty: all failed ones, or the check or commit that failed.
+
+    PlanError if there are none, SettingsError if the range is none.
+    """
+    by_inputs = which.objects or which.first or which.last
+    if which.everything and (which.shards or which.cause or by_inputs):
+        raise PlanError("--all is all shards; leave it away, or what selects some of them")
+    if not (by_inputs or which.everything):
+        return _by_cause(stack.at, run_id, which.shards, which.cause)
+    if which.cause:
+        raise PlanError("--cause selects failed shards; --object, --from and --to select shards by their inputs")
+    if which.everything:
+        found = {
+            record.number for record in stack.at.ledger.shards.list(run_id) if record.state is not ShardState.SPLIT
+        }
+    else:
+        found = _by_inputs(stack, run_id, which)
+    if not (numbers := found.intersection(which.shards) if which.shards else found):
+        raise PlanError(f"no shard of {run_id} has such an input; sparklet status {run_id} --object URI finds one")
+    return tuple(sorted(numbers))
+
+
+def _by_inputs(stack: OpenStack, run_id: str, which: Selection) -> set[int]:
+    """The shards that hold a selected input."""
+    at, copied = stack.at, local_inputs(stack, run_id)
+    uris = tuple(each if each.startswith(SCHEME) else _stored(each, copied) for each in which.objects)
+    fits = _range(which.first, which.last)
+    found = {
+        shard.number
+        for part in at.ledger.runs.parts(run_id)
+        for shard in shards_of(at, run_id, part)
+        if any((not uris or _is_named(item, uris)) and fits(item) for item in shard.objects)
+    }
+    return {number for number in found if at.ledger.shards.get(run_id, number).state is not ShardState.SPLIT}
+
+
+def _stored(path: str, copied: Mapping[str, str]) -> str:
+    """Where a local input was copied to; PlanError if it is none of the run's."""
+    uri = stored_uri(Path(path), copied)
+    if not uri:
+        raise PlanError(f"{path} is no input of this run, whose inputs are {', '.join(copied.values()) or 'in S3'}")
+    return f"{uri}/" if path.endswith("/") and not uri.endswith("/") else uri
+
+
+def _is_named(item: InputObject, uris: Sequence[str]) -> bool:
+    return any(uri in (item.uri, item.object_uri) or (uri.endswith("/") and item.uri.startswith(uri)) for uri in uris)
+
+
+def _range(first: str, last: str) -> Callable[[InputObject], bool]:
+    """Whether an input lies between two partitions, such as ``year=2026/month=1``, or two times, both included.
+
+    A day as the last time is the whole day.
+    """
+    if not (first or last):
+        return lambda _: True
+    if "=" in (first or last):
+        names, low = _partition(first)
+        others, high = _partition(last)
+        if first and last and names != others:
+            raise PlanError(f"--from {first} and --to {last} name different partitions")
+        names = names or others
+
+        def lies_between(item: InputObject) -> bool:
+            columns = dict(each.split("=", 1) for each in item.uri.split("/")[:-1] if "=" in each)
+            at = [_in_order(columns[name]) for name in names if name in columns]
+            return len(at) == len(names) and (not first or at >= low) and (not last or at <= high)
+
+        return lies_between
+    low_s = parse_time_s(first) if first else 0.0
+    high_s = parse_time_s(last) + (DAY_S if re.fullmatch(r"[\d-]+", last) else 0.0) if last else float("inf")
+    return lambda item: bool(item.modified_s) and low_s <= item.modified_s < high_s
+
+
+def _partition(text: str) -> tuple[list[str], list[tuple[float, str]]]:
+    """The columns of a partition, and their values in their order."""
+    pairs = [each.partition("=") for each in text.strip("/").split("/") if each]
+    return [name for name, _, _ in pairs], [_in_order(value) for _, _, value in pairs]
+
+
+def _in_order(value: str) -> tuple[float, str]:
+    """A value of a partition: numbers by their size, before texts."""
+    return (float(value), "") if re.fullmatch(r"-?\d+(\.\d+)?", value) else (float("inf"), value)
+
+
+def preview(stack: OpenStack, run_id: str, shards: tuple[int, ...], prices: Prices) -> dict[str, Any]:
+    """What would be redriven, with its files, bytes and cost, by the time that these shards have taken before."""
+    at, run = stack.at, redrivable(stack.at, run_id, shards or None)
+    records = list(_records(at, run_id, shards))
+    files, size_bytes = (sum(getattr(each, name) for each in records) for name in ("object_count", "size_bytes"))
+    load = Load(len(records), files, size_bytes, files if run.options.output_per else 0)
+    took_s = sum(record.took_s for record in records)
+    return {
+        "dry_run": True,
+        "run_id": run_id,
+        "redriven": [record.number for record in records],
+        "succeeded": sum(record.state is ShardState.SUCCEEDED for record in records),
+        "files": files,
+        "bytes": size_bytes,
+        "cost_usd": round(sum(work_costs(run.dispatch, took_s, load, stack.size, prices).values()), 6),
+    }
+
+
+def _records(at: Deployment, run_id: str, shards: Sequence[int]) -> Iterator[ShardRecord]:
+    """These shards, or all failed ones."""
+    if shards:
+        return (at.ledger.shards.get(run_id, number) for number in shards)
+    return at.ledger.shards.list(run_id, ShardState.FAILED)
+
+
+def _by_cause(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
     run, failed = at.ledger.runs.get(run_id), next(at.ledger.shards.list(run_id, ShardState.FAILED), None)
     end = None if numbers or failed else failed_end(at, run)
     if end and not cause:
@@ -99,7 +225,7 @@ def redrive_run(
     *,
     isolate: bool = False,
 ) -> None:
-    """Copy repaired local inputs and dispatch failed shards again, through the state machine if one drove the run."""
+    """Copy repaired local inputs and dispatch shards again, through the state machine if one drove the run."""
     run = stack.at.ledger.runs.get(run_id)
     driven = was_driven(stack, run)
     if driven and not shards and _only_its_machine_is_gone(stack, run):
@@ -107,7 +233,7 @@ def redrive_run(
         return
     if driven:
         machine_of(stack, run.dispatch)
-    _upload_repaired(stack, run, reporter)
+    _upload_repaired(stack, run, shards, reporter)
     ref = repaired_script(stack.at, run, script) if script else None
     redriven = redrive_shards(stack.at, run_id, shards or None, ref, engine, isolate=isolate)
     sent = f"{count_text(max(redriven.messages, redriven.shards), 'shard')} sent again"
@@ -133,19 +259,21 @@ def _only_its_machine_is_gone(stack: OpenStack, run: Run) -> bool:
     return False
 
 
-def _upload_repaired(stack: OpenStack, run: Run, reporter: Reporter) -> None:
+def _upload_repaired(stack: OpenStack, run: Run, shards: Sequence[int], reporter: Reporter) -> None:
     inputs = local_inputs(stack, run.run_id)
     if not inputs:
         return
-    repaired = changed(stack.at.store, _failed_inputs(stack, run, inputs))
+    repaired = changed(stack.at.store, _local_inputs(stack.at, _records(stack.at, run.run_id, shards), inputs))
     if repaired:
         reporter.say(f"copying {count_text(len(repaired), 'repaired file')} to the bucket")
         upload(stack.at.store, repaired, reporter.say)
 
 
-def _failed_inputs(stack: OpenStack, run: Run, inputs: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    for record in stack.at.ledger.shards.list(run.run_id, ShardState.FAILED):
-        for each in planned_shard(stack.at, record).objects:
+def _local_inputs(
+    at: Deployment, records: Iterator[ShardRecord], inputs: Mapping[str, str]
+) -> Iterator[tuple[Path, str]]:
+    for record in records:
+        for each in planned_shard(at, record).objects:
             path = local_part(each.object_uri, inputs)
             if path is not None and path.is_file() and os.access(path, os.R_OK):
                 yield path, each.object_uri

@@ -49,6 +49,7 @@ class Observation:
     now_s: float
     failures: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)  # by class and pattern
     lost: list[tuple[int, str]] = field(default_factory=list)  # open shards of lost workers: number, and since when
+    succeeded: Counter[int] = field(default_factory=Counter)  # shards by their generation
     finished: int = 0  # shards that ended after an attempt; cancelled ones had none
     _slowest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap
     _longest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # another
@@ -59,6 +60,7 @@ class Observation:
         self.summary.add(record)
         if record.state is ShardState.FAILED:
             count_failure(self.failures, record)
+        self.succeeded[record.generation] += record.state is ShardState.SUCCEEDED
         if len(self.lost) < SLOWEST and (since := lost_worker(record, self.now_s)):
             self.lost.append((record.number, since))
         took_s = seconds_of(record, self.now_s)
@@ -186,7 +188,7 @@ def view_run(
 def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
     """The causes of a run's failures, those of its own tasks behind, and all that was found on the way."""
     found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s())
-    groups = explain(stack.at, run, found.failures.values(), found.summary.counts.succeeded)
+    groups = explain(stack.at, run, found.failures.values(), found.succeeded)
     return (*groups, *task_failures(stack, run)), found
 
 
@@ -195,7 +197,7 @@ def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
     for entered in follow_ups(stack.at, run).values():
         if entered and own_task(entered.run_id) and not (run.cancelled_s and entered.cancelled_s):
             failed = stack.at.ledger.shards.list(entered.run_id, ShardState.FAILED)
-            yield from explain(stack.at, entered, observe(entered, failed, 0.0).failures.values(), 0)
+            yield from explain(stack.at, entered, observe(entered, failed, 0.0).failures.values(), {})
 
 
 def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:

@@ -305,6 +305,8 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     facts.add_row("  says", Text(localized(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
+    if group.with_output:
+        facts.add_row("  earlier output", f"{count_text(group.with_output, 'shard')} had succeeded, and it stays")
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
     if command := redrive_command(stack, group):

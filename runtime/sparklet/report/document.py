@@ -50,7 +50,7 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
 
     view = view_run(stack, run, prices, add)
     shards = table.document()
-    groups = explain(stack.at, run, view.found.failures.values(), view.found.summary.counts.succeeded)
+    groups = explain(stack.at, run, view.found.failures.values(), view.found.succeeded)
     groups = tuple(sorted(groups, key=lambda group: group.advice.at_fault != DATA))  # what the user can repair first
     return {
         "version": VERSION,

@@ -167,7 +167,7 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         "RedriveCount": record.generation,
         "RedriveStatus": "REDRIVABLE" if record.state is ShardState.FAILED else "NOT_REDRIVABLE",
     }
-    if record.state is ShardState.SUCCEEDED:
+    if record.has_output:
         output = {"rows": record.rows, "output_bytes": record.output_bytes, "outputs": record.outputs}
         entry |= {"Output": json.dumps(output, separators=(",", ":")), "OutputDetails": {"Included": True}}
     if record.state is ShardState.FAILED:
@@ -188,6 +188,7 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         "DurationSeconds": round(record.took_s, 3) if ended else None,
         "LogStream": record.log_stream,
         "Engine": record.engine,
+        **({"RedoneSince": record.redone} if record.redone else {}),
     }
 
 

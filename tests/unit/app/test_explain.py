@@ -6,13 +6,15 @@ from sparklet.app.explain import DATA, EITHER, SCRIPT, FailureGroup, ShardRanges
 from sparklet.app.status import observe
 from sparklet.errors import PlanError
 from sparklet.model import Failure, Run, ShardResult
-from sparklet.runs.redrive import failed_with, matches_cause
+from sparklet.planning.new_run import repaired_script
+from sparklet.runs.redrive import failed_with, matches_cause, redrive
+from tests.world import SCRIPT as JOB
 from tests.world import SOURCE, World
 
 
 def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
     found = observe(run, world.ledger.shards.list(run.run_id), world.clock.now_s())
-    return explain(world.at, run, found.failures.values(), found.summary.counts.succeeded)
+    return explain(world.at, run, found.failures.values(), found.succeeded)
 
 
 def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
@@ -52,6 +54,20 @@ def test_one_cause_in_many_files_is_one_group_with_one_example(world: World) -> 
     assert (group.count, group.shards.text(), group.error_class) == (7, "0-6", "ValueError")
     assert (group.example.number, group.example_object, group.line) == (0, f"{SOURCE}00000.csv", 31)
     assert group.redrive == ()
+
+
+@pytest.mark.parametrize(("is_repaired", "at_fault"), [(False, DATA), (True, EITHER)])
+def test_shards_of_another_script_tell_nothing_of_the_data(world: World, is_repaired: bool, at_fault: str) -> None:
+    failed(world, broken("ValueError", "bad"))
+    run = world.ledger.runs.get("run-1")
+    if is_repaired:
+        world.store.put(JOB, b"print('repaired')\n")
+    run = redrive(world.at, "run-1", script=repaired_script(world.at, run, JOB)).run
+    world.work(lambda _: broken("ValueError", "bad"))
+
+    [group] = explained(world, run)
+
+    assert group.advice.at_fault == at_fault
 
 
 def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> None:

@@ -3,25 +3,23 @@
 import os
 import shlex
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
 from sparklet.app.explain import ShardRanges
-from sparklet.app.redrive import engine_of_size, redrive_run, resized, selected
-from sparklet.app.reporter import count_text, size_text
+from sparklet.app.redrive import Selection, engine_of_size, preview, redrive_run, resized, selected
+from sparklet.app.reporter import count_text, size_text, usd_text
 from sparklet.app.stack import open_stack
 from sparklet.app.state_machines import end_waiting
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm, finish
 from sparklet.errors import PlanError
-from sparklet.model import ShardState
 from sparklet.model.quantities import parse_duration_s
 from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
-from sparklet.runs.redrive import redrivable
 from sparklet.shown import printable
 
 
@@ -30,6 +28,20 @@ def redrive(
     selection: opt.RedriveOptions,
     shards: opt.Shards = "",
     cause: opt.Cause = "",
+    objects: Annotated[
+        list[str] | None,
+        typer.Option("--object", metavar="URI", help="Shards of this input, or of a folder/; may be repeated."),
+    ] = None,
+    first: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="PLACE", help="Shards of inputs from this partition (day=2026-01-31) or time on."
+        ),
+    ] = "",
+    last: Annotated[
+        str, typer.Option("--to", metavar="PLACE", help="Up to this partition or time; a day's end for a day.")
+    ] = "",
+    everything: Annotated[bool, typer.Option("--all", help="All shards, also those that have succeeded.")] = False,
     script: Annotated[str, typer.Option("--script", metavar="FILE", help="A repaired script for these shards.")] = "",
     engine: Annotated[
         str, typer.Option("--engine", metavar="NAME", help="The engine: fargate, emr, glue, … (locally: process).")
@@ -41,26 +53,20 @@ def redrive(
     dry_run: opt.DryRun = False,
     prices: opt.Prices = None,
 ) -> None:
-    """Redrive failed shards of a run, all or chosen ones, and no other.
+    """Redrive failed shards of a run; those that are named also if they have succeeded.
 
-    Repaired local inputs are copied to the bucket first. A cancelled run is reopened. A run that a state machine drove
-    is driven by it again; so is an open one whose execution failed.
+    What has succeeded keeps its output until the new one replaces it. Repaired local inputs are copied to the bucket
+    first. A cancelled run is reopened. A run that a state machine drove is driven by it again; so is an open one whose
+    execution failed.
     """
     screen, figures = Screen(selection.as_json), load_prices(prices)
-    wanted = opt.parse_shards(shards)
+    which = Selection(opt.parse_shards(shards), cause, tuple(objects or ()), first, last, everything)
     with open_stack(selection if dry_run else resized(selection), screen, reading=dry_run) as stack:
         if not (dry_run and stack.state):  # a dry run changes no local stack
             engine = engine_of_size(stack, selection.memory_mb, selection.timeout_s, engine)
-        numbers = selected(stack.at, run_id, wanted, cause)
+        numbers = selected(stack, run_id, which)
         if dry_run:
-            redrivable(stack.at, run_id)
-            would = [record.number for record in stack.at.ledger.shards.list(run_id, ShardState.FAILED)]
-            shown = list(numbers) or would
-            document, ranges = {"dry_run": True, "run_id": run_id, "redriven": shown}, ShardRanges()
-            for number in sorted(shown):
-                ranges.add(number)
-            named = ranges.text() + ("" if ranges.whole else ", …")
-            screen.result(document, f"{count_text(len(shown), 'shard')} of {run_id} would be redriven: {named}")
+            _show_redriven(screen, preview(stack, run_id, numbers, figures))
             return
         redrive_run(stack, run_id, numbers, script, screen, engine, isolate=isolate)
         finish(stack, run_id, screen, figures)
@@ -151,6 +157,18 @@ def env(selection: opt.WorkerOptions) -> None:
     else:
         for name, value in found.items():
             typer.echo(printable(f"export {name}={shlex.quote(value)}"))
+
+
+def _show_redriven(screen: Screen, found: dict[str, Any]) -> None:
+    """Shards, what they read, what that costs, and what is replaced."""
+    ranges = ShardRanges()
+    for number in sorted(found["redriven"]):
+        ranges.add(number)
+    named = ranges.text() + ("" if ranges.whole else ", …")
+    of = f"{count_text(len(found['redriven']), 'shard')} of {found['run_id']} would be redriven: {named}"
+    work = f"{count_text(found['files'], 'file')}, {size_text(found['bytes'])}, about {usd_text(found['cost_usd'])}"
+    again = f"{count_text(found['succeeded'], 'shard')} had succeeded: the output stays until the new one replaces it"
+    screen.result(found, of, work, *([again] if found["succeeded"] else []))
 
 
 def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
