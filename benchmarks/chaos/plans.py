@@ -33,6 +33,7 @@ KINDS = {
     "escalation": 3,  # functions run out of memory; the shards move to an engine, whose workers are killed at a step
     "isolate": 3,  # shards of many files with bad ones; workers and checkers are killed while shards are split
     "an output each": 3,  # for each of many files; half of the scripts mix them, so that their shards are split
+    "replaced": 3,  # the same; then shards are done again, then a run overwrites them, or takes what has changed
     "reset": 1,
     "drop": 1,
     "delay": 1,
@@ -41,8 +42,10 @@ KINDS = {
 NETWORK = ("reset", "drop", "delay", "error")
 RIVALLED = ("late committer", "recovered committer", "two committers")
 STOPPED = ("zombie", "zombie committer", "late committer", "two committers", "zombie in an engine")
-ESCALATED, ISOLATED, PER_INPUT, FOREIGN = "escalation", "isolate", "an output each", "foreign writer"
-OF_FILES = (ISOLATED, PER_INPUT)  # shards of many files, each with a fate of its own
+ESCALATED, ISOLATED, FOREIGN = "escalation", "isolate", "foreign writer"
+PER_INPUT, REPLACED = "an output each", "replaced"
+OF_OUTPUTS = (PER_INPUT, REPLACED)
+OF_FILES = (ISOLATED, *OF_OUTPUTS)  # shards of many files, each with a fate of its own
 KILLS = (*(kind for kind in KINDS if kind.startswith("kill")), "recovered committer", ESCALATED, *OF_FILES)
 ENGINES = ("kill an engine's worker", "zombie in an engine", ESCALATED)
 COMMITTERS = ("kill the committer", "kill the checker", "zombie committer", *RIVALLED)  # none without a commit run
@@ -59,7 +62,8 @@ STRUCK: Mapping[str, tuple[str, ...]] = {
     "zombie committer": ("commit",),
     **dict.fromkeys(RIVALLED, ("commit",)),
     **dict.fromkeys(ENGINES, ("shard",)),
-    **dict.fromkeys(OF_FILES, ("shard", "checker")),
+    **dict.fromkeys((ISOLATED, PER_INPUT), ("shard", "checker")),
+    REPLACED: ("shard",),
 }
 STRIKES = 3
 

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from benchmarks.chaos.plans import ISOLATED, PER_INPUT
+from benchmarks.chaos.plans import ISOLATED, PER_INPUT, REPLACED
 from benchmarks.chaos.proxy import Request
 
 FILE = Path(__file__).with_name("steps.json")
@@ -34,6 +34,11 @@ OF_FILES = {  # where workers and checkers of such trials are struck, and how of
     (PER_INPUT, "shard"): {
         **dict.fromkeys(("claim", "ask", "GET plan part", "win", "succeed"), 1),
         "PUT staged file": 9,
+        "COPY data file": 9,
+    },
+    (REPLACED, "shard"): {
+        **dict.fromkeys(("claim", "win", "succeed", "PUT other", "DELETE data file", "DELETE other"), 1),
+        "LIST staged file": 2,
         "COPY data file": 9,
     },
     (ISOLATED, "checker"): SPLITTING,

@@ -58,6 +58,11 @@ class Strikes:
     _dice: dict[str, random.Random] = field(default_factory=dict)  # the network's, by victim
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def anew(self) -> None:
+        """As many strikes again."""
+        with self._lock:
+            self._met.clear()
+
     def of(self, role: str) -> Callable[[Worker, Request], Fault]:
         """Decides for a worker that begins with a message, or a checker."""
         with self._lock:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,18 @@ from pyiceberg.exceptions import CommitFailedException
 
 from benchmarks.chaos.engine import NAME as ENGINE
 from benchmarks.chaos.plans import ENGINES as IN_ENGINES
-from benchmarks.chaos.plans import ESCALATED, FOREIGN, ISOLATED, OF_FILES, PER_INPUT, RIVALLED, STRUCK, Plan
+from benchmarks.chaos.plans import (
+    ESCALATED,
+    FOREIGN,
+    ISOLATED,
+    OF_FILES,
+    OF_OUTPUTS,
+    PER_INPUT,
+    REPLACED,
+    RIVALLED,
+    STRUCK,
+    Plan,
+)
 from benchmarks.chaos.reader import S3
 from benchmarks.chaos.readers import ENGINES, CannotReadError, Readers, Row
 from benchmarks.chaos.strikes import Strikes
@@ -73,7 +84,8 @@ class Trial:
     rows: dict[str, dict[int, Counter[Row]]] = field(default_factory=dict)  # the truth, by run and shard
     files: dict[str, bool] = field(default_factory=dict)  # of shards with many: whether each is good
     beside: Counter[Row] = field(default_factory=Counter)  # the truth, of a foreign writer
-    outputs: Counter[tuple[str, Row]] = field(default_factory=Counter)  # the truth, where each file has one
+    outputs: dict[str, list[Row]] = field(default_factory=dict)  # the truth, by files that have an output each
+    replaced: int = 0  # how often these were
     problems: list[str] = field(default_factory=list)
     causes: list[str] = field(default_factory=list)  # why attempts failed, as the ledger has it
     partial: int = 0
@@ -122,21 +134,26 @@ class Trial:
             lines = "".join(f"{id_},{name}\n" for id_, name in found)
             at.store.put(f"s3://{DATA}/{run_id}/in/{shard:03d}.csv", f"id,name\n{lines}".encode())
         self.rows[run_id] = rows
+        self._plan(run_id, self._options())
+
+    def _plan(self, run_id: str, options: RunOptions) -> None:
+        at, of = self.world.at, self.plan.name if self.files else run_id
         request = RunRequest(
             script=str(SCRIPT),
-            inputs=(f"s3://{DATA}/{run_id}/in/",),
-            output_uri=f"s3://{DATA}/{run_id}/out/",
+            inputs=(f"s3://{DATA}/{of}/in/",),
+            output_uri=f"s3://{DATA}/{of}/out/",
             run_id=run_id,
+            name=of,
             params={
                 "way": self.plan.way,
-                **({} if self.plan.kind == PER_INPUT else {"table": f"{self.plan.format}:{self.place}"}),
+                **({} if self.plan.kind in OF_OUTPUTS else {"table": f"{self.plan.format}:{self.place}"}),
                 "kind": self.plan.kind,
                 "commits": self.plan.commits,
                 "named": self.plan.dice("named").random() < 0.5,
-                "mixed": self.plan.dice("mixed").random() < 0.5,
+                "mixed": self.plan.kind == PER_INPUT and self.plan.dice("mixed").random() < 0.5,
             },
             env=self._catalog_env(),
-            options=self._options(),
+            options=options,
         )
         plan_run(at, new_run(at, request).run_id)
 
@@ -147,18 +164,20 @@ class Trial:
         for number in range(FILES):
             mine = [row for place, row in enumerate(rows) if good[place % len(good)] == number]
             lines = [f"{id_},{name}\n" for id_, name in mine] if number in good else ["-1,of a bad file\n", MALFORMED]
-            uri = f"{prefix}-{number:02d}.csv"
-            self.world.at.store.put(uri, "".join(["id,name\n", *lines]).encode())
-            self.files[uri] = number in good
-            self.outputs.update((uri.rpartition("/")[2], row) for row in mine)
+            self._put_file(f"{prefix}-{number:02d}.csv", mine, lines, is_good=number in good)
+
+    def _put_file(self, uri: str, rows: list[Row], lines: list[str], *, is_good: bool = True) -> None:
+        self.world.at.store.put(uri, "".join(["id,name\n", *lines]).encode())
+        self.files[uri], self.outputs[uri] = is_good, rows
 
     def _options(self) -> RunOptions:
         if self.plan.kind == ISOLATED:
             bad = list(self.files.values()).count(False)
             more = {"isolate": True, "tolerated_failure_count": bad}
             return RunOptions(max_objects=FILES, max_attempts=self.plan.strikes + 1, **more)  # type: ignore[arg-type]
-        if self.plan.kind == PER_INPUT:
-            return RunOptions(max_objects=FILES, max_attempts=MAX_ATTEMPTS, output_per="input")
+        if self.plan.kind in OF_OUTPUTS:
+            options = RunOptions(max_objects=FILES, max_attempts=MAX_ATTEMPTS, output_per="input")
+            return replace(options, incremental=True) if self._is_incremental else options
         if self.plan.kind not in IN_ENGINES:
             return RunOptions(max_objects=1, max_attempts=MAX_ATTEMPTS)
         too_large = "engine" if self.plan.kind == ESCALATED else "refuse"
@@ -179,7 +198,11 @@ class Trial:
             self._enter_rival()
             states = [self._checked(run_id) for run_id in list(self.rows)]
             if all(state in GOOD for state in states):
-                return str(states[0])
+                if self.plan.kind != REPLACED or self.replaced == len(REPLACED_BY):
+                    return str(states[0])
+                REPLACED_BY[self.replaced](self)
+                self.replaced += 1
+                self.strikes.anew()
             if self.redrives > MAX_REDRIVES:
                 break
             time.sleep(CHECK_S)
@@ -214,6 +237,38 @@ class Trial:
         """Whether a shard has FAILED with all its files, since its last attempt was killed before it could be split."""
         failed = self.world.at.ledger.shards.list(run_id, ShardState.FAILED) if self.files else ()
         return any(record.object_count > 1 for record in failed)
+
+    # --- what replaces outputs ---
+
+    @property
+    def _is_incremental(self) -> bool:
+        return self.plan.kind == REPLACED and self.plan.dice("incremental").random() < 0.5
+
+    def do_shards_again(self) -> None:
+        """Some, after their files have changed, which an incremental run would refuse."""
+        dice, at = self.plan.dice("again"), self.world.at
+        records = [each for each in at.ledger.shards.list(self.plan.name) if each.state is not ShardState.SPLIT]
+        chosen = dice.sample(records, dice.randint(1, len(records)))
+        for record in () if self._is_incremental else chosen:
+            self._change([each.uri for each in planned_shard(at, record).objects], dice)
+        self.rows[self.plan.name] = {0: Counter(row for rows in self.outputs.values() for row in rows)}
+        redrive(at, self.plan.name, [record.number for record in chosen])
+
+    def run_once_more(self) -> None:
+        """Over the same files, some of which have changed: all of them, or those."""
+        changed = self._change(list(self.files), self.plan.dice("once more"))
+        taken = changed if self._is_incremental else self.files
+        self.rows[self.plan.rival] = {0: Counter(row for uri in taken for row in self.outputs[uri])}
+        options = self._options()
+        self._plan(self.plan.rival, options if self._is_incremental else replace(options, existing="overwrite"))
+
+    def _change(self, uris: list[str], dice: random.Random) -> list[str]:
+        """Let some files have other rows, at least one; which."""
+        changed = dice.sample(uris, dice.randint(1, len(uris)))
+        for uri in changed:
+            rows = [(dice.randint(10**8, 10**9), f"changed {number}") for number in range(dice.randint(1, 3))]
+            self._put_file(uri, rows, [f"{id_},{name}\n" for id_, name in rows])
+        return changed
 
     def _check_elsewhere(self, until_s: float) -> None:
         """Have processes of their own check the run, one after the other, until it has ended or enough were killed."""
@@ -334,7 +389,7 @@ class Trial:
     def _poll(self) -> None:
         """Read the table whenever something was written: half a commit must never be seen."""
         engine = ENGINES[self.plan.format][0]
-        while self.plan.kind != PER_INPUT and not self._ended.wait(POLL_S):
+        while self.plan.kind not in OF_OUTPUTS and not self._ended.wait(POLL_S):
             if time.monotonic() > self.strikes.written_s + QUIET_S:
                 continue
             try:
@@ -366,7 +421,7 @@ class Trial:
 
     def _judged(self, state: str) -> dict[str, Any]:
         """Compare table or outputs and ledger with the truth."""
-        if self.plan.kind == PER_INPUT:
+        if self.plan.kind in OF_OUTPUTS:
             lost, duplicated = self._judge_outputs()
         else:
             lost, duplicated = self._judge_table()
@@ -403,8 +458,9 @@ class Trial:
 
     def _judge_outputs(self) -> tuple[int, int]:
         """The same of rows in the outputs of their files; a row below another name is missing and too often."""
+        truth = Counter((uri.rpartition("/")[2], row) for uri, rows in self.outputs.items() for row in rows)
         found = self._outputs()
-        missing, extra = self.outputs - found, found - self.outputs
+        missing, extra = truth - found, found - truth
         if missing or extra:
             self.problems.append(f"outputs lack {dict(missing)}, and have {dict(extra)} besides"[:500])
         return missing.total(), extra.total()
@@ -441,7 +497,8 @@ class Trial:
         committed = ledger.shards.list(commit.run_id) if commit else ()
         causes = {f"{each.error_class}: {each.error_message}"[:500] for each in (*records, *committed)}
         self.causes += sorted(causes - {": "})
-        if self.files and (wrong := self._wrong_files(records)):
+        is_part = run_id == self.plan.rival and self._is_incremental
+        if self.files and not is_part and (wrong := self._wrong_files(records)):
             self.problems.append(f"{len(wrong)} files are not accounted for: {', '.join(wrong[:3])}")
             return len(wrong)
         refused = [record for record in records if record.error_class == REFUSED]
@@ -454,3 +511,7 @@ class Trial:
                 self.problems.append(f"the ledger says {told} rows of {run_id}, and there are {rows}")
                 return 1
         return wanted - len(ended)
+
+
+REPLACED_BY = (Trial.do_shards_again, Trial.run_once_more)
+"""What follows, one after the other, each once all runs have ended well."""
