@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks.chaos.plans import NETWORK, OF_FILES, STOPPED, STRUCK, Plan
+from benchmarks.chaos.plans import ISOLATED, NETWORK, OF_FILES, PER_INPUT, REPLACED, STOPPED, STRUCK, Plan
 from benchmarks.chaos.proxy import FINE, Fault, Mishap, Request, Strike
 from benchmarks.chaos.steps import WRITES, label, to_strike, to_strike_files
 from benchmarks.chaos.workers import Worker
@@ -55,13 +55,15 @@ class Strikes:
     struck: list[str] = field(default_factory=list)  # role, step, and where of it
     written_s: float = 0.0  # when a worker last wrote to S3
     _met: Counter[str] = field(default_factory=Counter)  # faults by victim
+    _begun: bool = False
     _dice: dict[str, random.Random] = field(default_factory=dict)  # the network's, by victim
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def anew(self) -> None:
-        """As many strikes again."""
+        """As many strikes again; where outputs are replaced the first ones."""
         with self._lock:
             self._met.clear()
+            self._begun = True
 
     def of(self, role: str) -> Callable[[Worker, Request], Fault]:
         """Decides for a worker that begins with a message, or a checker."""
@@ -90,7 +92,9 @@ class Strikes:
     def _left(self, role: str) -> bool:
         """Whether this role's worker is to be struck still."""
         struck = role.partition(" ")[0] in STRUCK.get(self.plan.kind, ())
-        return struck and self._met[self._victim(role)] < self.plan.strikes
+        return (
+            struck and (self._begun or self.plan.kind != REPLACED) and self._met[self._victim(role)] < self.plan.strikes
+        )
 
     def _aim(self, role: str) -> _Aim | None:
         """Where the role's next victim is struck."""
@@ -146,4 +150,5 @@ class Strikes:
 
     def _victim(self, role: str) -> str:
         """Who counts as one: a shard; all shards that are split; all shards of commit runs; the checker."""
-        return role if role.startswith("shard") and self.plan.kind not in OF_FILES else role.partition(" ")[0]
+        is_one = role.startswith("shard") and self.plan.kind not in (ISOLATED, PER_INPUT)
+        return role if is_one else role.partition(" ")[0]
