@@ -126,6 +126,16 @@ class RunOptions:
             metavar="PATTERN",
         ),
     ] = INPUTS_NAME
+    empty_outputs: Annotated[
+        str,
+        Key(
+            "empty_outputs",
+            SHARDS,
+            "What --output-per input writes for an input without rows: a file of the format, as Spark does (with a "
+            "header, if there is one), or none.",
+            choices=("file", "none"),
+        ),
+    ] = "file"
     strict: Annotated[
         bool,
         Key(
@@ -240,8 +250,8 @@ class RunOptions:
                 f"the output's name {self.output_name} must have {{stem}} or {{name}}, so that inputs have names of "
                 "their own, and may have {folder}, {suffix} and {run}"
             )
-        if self.output_name != INPUTS_NAME and not self.output_per:
-            raise SettingsError("a pattern of names (--output-name) is for a file for each input (--output-per input)")
+        if (self.output_name != INPUTS_NAME or self.empty_outputs != "file") and not self.output_per:
+            raise SettingsError("--output-name and --empty-outputs are for a file for each input (--output-per input)")
         if self.too_large == ENGINE and not self.engine:
             object.__setattr__(self, "engine", AUTO)
 

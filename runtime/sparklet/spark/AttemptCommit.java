@@ -3,9 +3,12 @@ import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.FileStatus;
@@ -13,16 +16,22 @@ import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.s3a.TaskS3A;
+import org.apache.hadoop.mapreduce.Job;
 import org.apache.hadoop.mapreduce.JobContext;
 import org.apache.hadoop.mapreduce.JobStatus;
 import org.apache.hadoop.mapreduce.OutputCommitter;
 import org.apache.hadoop.mapreduce.TaskAttemptContext;
+import org.apache.hadoop.mapreduce.TaskAttemptID;
+import org.apache.hadoop.mapreduce.task.TaskAttemptContextImpl;
 import org.apache.spark.SparkContext;
 import org.apache.spark.SparkEnv;
 import org.apache.spark.TaskContext;
 import org.apache.spark.internal.io.FileNameSpec;
+import org.apache.spark.sql.catalyst.util.CaseInsensitiveMap$;
+import org.apache.spark.sql.execution.QueryExecution;
 import org.apache.spark.sql.execution.SQLExecution;
 import org.apache.spark.sql.execution.datasources.InsertIntoHadoopFsRelationCommand;
+import org.apache.spark.sql.execution.datasources.OutputWriterFactory;
 import org.apache.spark.sql.execution.datasources.SQLHadoopMapReduceCommitProtocol;
 import org.apache.spark.sql.sources.DataSourceRegister;
 import org.apache.spark.util.TaskCompletionListener;
@@ -39,6 +48,8 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     private static final String USUAL = "org.apache.parquet.hadoop.ParquetOutputCommitter";
     private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet(); // jobs of this JVM
     private static final Map ORIGINS = new ConcurrentHashMap(); // by job that has files, of whose rows they are
+    private static final Map ROWLESS = new ConcurrentHashMap(); // by job, the inputs of tasks without a file
+    private static final int ROWLESS_TASK = 100000; // the first number of a file for such an input
     private static final Set ELSEWHERE = ConcurrentHashMap.newKeySet(); // jobs that write to a partition's own location
     private final String job, folder;
     private final boolean dynamic;
@@ -105,10 +116,9 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     /** Write format, columns and folder, a line each: this thread executes the write's command. */
     private void tellSchema(File file) {
         try {
-            String id = SparkContext.getOrCreate().getLocalProperty(SQLExecution.EXECUTION_ID_KEY());
-            Object plan = id == null ? null : SQLExecution.getQueryExecution(Long.parseLong(id)).analyzed();
-            if (plan instanceof InsertIntoHadoopFsRelationCommand) {
-                InsertIntoHadoopFsRelationCommand write = (InsertIntoHadoopFsRelationCommand) plan;
+            QueryExecution execution = execution();
+            if (execution != null) {
+                InsertIntoHadoopFsRelationCommand write = (InsertIntoHadoopFsRelationCommand) execution.analyzed();
                 Object format = write.fileFormat();
                 String name = format instanceof DataSourceRegister ? ((DataSourceRegister) format).shortName() : "";
                 file.getParentFile().mkdirs();
@@ -116,6 +126,35 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
             }
         } catch (Exception untold) { // it is not compared; no write fails for that
             System.err.println("sparklet: the schema of " + folder + " is not known: " + untold);
+        }
+    }
+
+    /** The command that this thread executes, if it writes files, or null. */
+    private static QueryExecution execution() {
+        String id = SparkContext.getOrCreate().getLocalProperty(SQLExecution.EXECUTION_ID_KEY());
+        QueryExecution found = id == null ? null : SQLExecution.getQueryExecution(Long.parseLong(id));
+        return found != null && found.analyzed() instanceof InsertIntoHadoopFsRelationCommand ? found : null;
+    }
+
+    /** A file of the format without a row for each input of which the job has none: Spark writes it for its first task. */
+    private void writeRowless(JobContext context, Set origins, Set inputs) throws Exception {
+        QueryExecution execution = execution();
+        if (execution == null || inputs.isEmpty()) {
+            return;
+        }
+        InsertIntoHadoopFsRelationCommand write = (InsertIntoHadoopFsRelationCommand) execution.analyzed();
+        if (!write.partitionColumns().isEmpty()) { // no folder is that of no row
+            return;
+        }
+        Job copy = Job.getInstance(context.getConfiguration());
+        OutputWriterFactory factory = write.fileFormat().prepareWrite(execution.sparkSession(), copy,
+                CaseInsensitiveMap$.MODULE$.apply(write.options()), write.query().schema());
+        TaskAttemptContext task = new TaskAttemptContextImpl(copy.getConfiguration(), new TaskAttemptID());
+        int number = ROWLESS_TASK;
+        for (Object input : inputs) {
+            String name = String.format("part-%05d-%s-c000%s", number, job, factory.getFileExtension(task));
+            factory.newInstance(folder + "/" + name, write.query().schema(), task).close();
+            origins.add(number++ + "\0" + input + "\0" + 0);
         }
     }
 
@@ -135,7 +174,22 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
                 tellSchema(inTask(context, "schemas"));
             }
             File told = inTask(context, "origins"); // where it is asked for
+            Set rowless = (Set) ROWLESS.remove(job);
             if (origins != null && told.getParentFile().isDirectory()) {
+                File empty = new File(told.getParentFile(), "../empty"); // of inputs without a byte; where it is asked for
+                if (empty.exists()) {
+                    Set inputs = new TreeSet(Arrays.asList(Files.readString(empty.toPath()).split("\0")));
+                    inputs.addAll(rowless == null ? Collections.EMPTY_SET : rowless);
+                    inputs.remove("");
+                    for (Object origin : origins) { // another task of the input has a file
+                        inputs.remove(((String) origin).split("\0")[1]);
+                    }
+                    try {
+                        writeRowless(context, origins, inputs);
+                    } catch (Exception error) {
+                        throw new IOException("inputs without rows have no file: " + error, error);
+                    }
+                }
                 Files.writeString(told.toPath(), String.join("\0", origins));
             }
             uncommitted(context).delete();
@@ -156,7 +210,14 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
         public void setupTask(TaskAttemptContext context) { }
 
+        /** Spark asks each task, also one without a row, which but for the first has no file. */
         public boolean needsTaskCommit(TaskAttemptContext context) {
+            Set opened = files.isEmpty() && TaskContext.get() != null ? TaskS3A.opened(TaskContext.get())
+                    : Collections.EMPTY_SET;
+            if (opened.size() == 1) {
+                ROWLESS.putIfAbsent(job, ConcurrentHashMap.newKeySet());
+                ((Set) ROWLESS.get(job)).addAll(opened);
+            }
             return false;
         }
 

@@ -46,7 +46,7 @@ TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "org.apache.hadoop.fs.s3a.TaskS3A", "Stag
 """Our Java classes; the first is in the package of what it overrides."""
 S3_SCHEMES = ("s3", "s3n", "s3a")
 INPUTS, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "uncommitted", "schemas", "misnamed"  # beside SEEN
-ORIGINS, OPENED, WRITER, COMMITTED = "origins", "opened", "writer", "committed"
+ORIGINS, EMPTY, OPENED, WRITER, COMMITTED = "origins", "empty", "opened", "writer", "committed"
 """In a task's folder, known to our Java."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
 

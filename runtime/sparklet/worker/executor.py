@@ -50,6 +50,7 @@ from sparklet.spark.script_acts import ARGUMENTS, SEEN
 from sparklet.spark.script_options import event_option, module_names, unpacks, whole_source
 from sparklet.spark.spark_options import (
     COMMITTED,
+    EMPTY,
     INPUTS,
     MISNAMED_RULE,
     OPENED,
@@ -141,6 +142,7 @@ class Execution:
     committers: tuple[str, ...] = ()  # a shard's: what begins the ids of its attempts' commits, see ``DeltaCommit``
     since_s: float = 0.0  # when the first of them may have been made
     is_again: bool = False  # whether one may have been made
+    empty_outputs: bool = False  # whether an input without rows has a file, too
     per_input: bool = False  # whether what is written must be told apart by inputs
     verify: Callable[[Collection[str]], None] | None = None  # inputs but those that Spark has read as they are planned
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
@@ -430,7 +432,8 @@ def _judge(
 
 def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
     """Write what is planned, whose commits these are, and what to tell, for our Java."""
-    (own / INPUTS).write_text("\0".join(_words_for_java(execution, copies, source)), encoding="utf-8")
+    words = _words_for_java(execution, copies, source)
+    (own / INPUTS).write_text("\0".join(words), encoding="utf-8")
     if execution.committers:
         mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
         earlier = execution.committers if execution.is_again else ()
@@ -439,6 +442,9 @@ def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], sour
     (own / SEEN).mkdir()
     if execution.per_input:
         (own / ORIGINS).mkdir()
+    if execution.empty_outputs:  # no task of Spark reads an input without a byte
+        without = (key for key, item in zip(words[::8], execution.inputs, strict=False) if not item.size_bytes)
+        (own / EMPTY).write_text("\0".join(without), encoding="utf-8")
     if execution.verify:
         (own / OPENED).touch()
 

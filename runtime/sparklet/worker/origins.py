@@ -44,8 +44,8 @@ def by_input(
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """The names below the run's output of staged ``files``, by their paths from ``/`` on; what inputs became.
 
-    MixedInputsError if nobody can tell of which input a file is; PlanError if two files would have one name, or if an
-    input of a strict run has several.
+    A file without rows has no name if the run wants no such files. MixedInputsError if nobody can tell of which input a
+    file is; PlanError if two files would have one name, or if an input of a strict run has several.
     """
     items = {item.uri: item for item in inputs}
     only = next(iter(items)) if len(items) == 1 else ""
@@ -54,6 +54,8 @@ def by_input(
         match = _TASK.match(path.rpartition("/")[2])
         task = match[0] if match else ""
         uri, its_rows = told.get(task, ("", 0))
+        if task in told and not its_rows and run.options.empty_outputs == "none":
+            continue
         if (uri := only or uri) not in items:
             raise MixedInputsError(f"nobody can tell of which input {path[1:]} is: {REMEDY}")
         of[uri].append(path)

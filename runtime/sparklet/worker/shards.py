@@ -194,7 +194,7 @@ class ClaimedShard:
                         "write to job.output + '/' and a name"
                     )
                 if self.run.options.output_per:
-                    self._tell_apart(result, staged)
+                    staged = self._tell_apart(result, staged)
                 if result.written:
                     result = replace(result, schemas=self._keep_schemas(result, staged))
                 result = self._judged(result, staged)
@@ -246,12 +246,14 @@ class ClaimedShard:
                     f"and one has replaced what the other wrote: {OF_THE_RUN}"
                 )
 
-    def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> None:
-        """Keep under this attempt's name which file is of which input, and what each became."""
+    def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        """Keep under this attempt's name which file is of which input, and what each became; the files that count."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
         names, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
         self.claims.at.store.put(self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs))))
         self.output = replace(self.output, names=names)
+        self.output.discard([info for path, info in files.items() if path not in names])
+        return [info for path, info in files.items() if path in names]
 
     def _replace_earlier(self, inputs: Sequence[InputObject]) -> None:
         """Delete what earlier runs of the name have published for this shard's inputs under names not used again."""
@@ -313,6 +315,7 @@ class ClaimedShard:
         if self.run.options.output_per:
             kept = self.claims.at.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
             self.output = replace(self.output, names=json.loads(kept))
+            files = [info for info in files if info.uri[len(self.output.staged) :] in self.output.names]
         known = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
         return replace(known, memory_mb=record.memory_mb), files
 
@@ -347,6 +350,7 @@ class ClaimedShard:
             since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
             is_again=record.attempts > 1 or bool(record.error_class or record.redone),
             per_input=bool(run.options.output_per),
+            empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
             claim=self._claim,

@@ -99,6 +99,55 @@ def test_rows_are_published_under_their_own_input(function: Function, folder: st
     assert {i.uri for i in function.store.list(output) if not i.uri.startswith(output + NAMES)} == published
 
 
+WRITERS = {  # to what an input without rows has, and its name
+    "rows.write.csv(job.output, header=True)": ("csv", b"src,k,v,day\n"),
+    "rows.write.csv(job.output)": ("csv", b""),
+    "rows.write.json(job.output, compression='gzip')": ("json.gz", None),
+    "rows.write.orc(job.output)": ("orc", None),
+    "rows.write.parquet(job.output)": ("parquet", None),
+    "rows.select('src').write.text(job.output)": ("txt", b""),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("wanted", ["file", "none"])
+def test_an_input_without_rows_has_an_empty_file_or_none(
+    function: Function, folder: str, writer: str, wanted: str
+) -> None:
+    """Whether it is the first of Spark's tasks, which always has a file, or another, which never has."""
+    suffix, body = WRITERS[writer]
+    job = "rows = rows.where('src in (1, 2)')\n" + writer
+
+    run_id, output = run(function, folder, job, empty_outputs=wanted)
+
+    record = function.ledger.shards.get(run_id, 0)
+    assert record.state is ShardState.SUCCEEDED, record.error_message
+    names = {info.uri.removeprefix(output): info.uri for info in function.store.list(output)}
+    shown = {name: uri for name, uri in names.items() if not name.startswith(NAMES)}
+    numbers = (1, 2) if wanted == "none" else range(FILES)
+    assert set(shown) == {f"day={n % 2}/f{n}.{suffix}" for n in numbers}
+    if wanted == "file":
+        empty = function.store.get(shown[f"day=0/f0.{suffix}"]), function.store.get(shown[f"day=1/f3.{suffix}"])
+        assert body is None or empty == (body, body)
+        if suffix == "parquet":
+            columns = [pq.read_table(io.BytesIO(each)).schema.names for each in empty]
+            assert columns == [["src", "k", "v", "day"]] * 2
+
+
+def test_an_input_without_a_byte_has_an_empty_file(function: Function, folder: str) -> None:
+    place = f"s3://{BUCKET}/in/{uuid.uuid4().hex[:8]}/"
+    function.store.put(f"{place}a.csv", b"")
+    function.store.put(f"{place}b.csv", b"src,k,v\nb,1,2\n")
+
+    _, output = run(function, place, "rows.write.csv(job.output, header=True)", keep_empty=True)
+
+    bodies = {info.uri.removeprefix(output): function.store.get(info.uri) for info in function.store.list(output)}
+    assert {name: body for name, body in bodies.items() if not name.startswith(NAMES)} == {
+        "a.csv": b"src,k,v\n",
+        "b.csv": b"src,k,v\nb,1,2\n",
+    }
+
+
 def test_an_output_has_the_type_of_its_format(function: Function, folder: str) -> None:
     for body, kind in (("out(rows)", "vnd.apache.parquet"), ("rows.write.json(job.output)", "x-ndjson")):
         _, output = run(function, f"{folder}day=1/f3.csv", body)
