@@ -198,6 +198,27 @@ def test_an_unwritable_output_fails_and_a_redrive_publishes_it(bench: Bench, mon
     assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
 
 
+def test_a_redo_whose_output_is_half_there_counts_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it has won, the earlier one counts; a redrive publishes the rest."""
+    bench.attempt(bench.writes("part-0", body=b"old"), max_attempts=1)
+    bench.redrive()
+    bench.runner.behaviour = exits(1)
+    bench.deliver()
+    assert (bench.record.state, bench.record.has_output) == (ShardState.FAILED, True)
+    assert published(bench) == {"part-0": b"old"}
+    bench.redrive()
+    bench.runner.behaviour = bench.writes("part-1", body=b"new")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.store, "copy_all", raises(ObjectForbiddenError("s3://out/x may not be accessed")))
+        bench.deliver()
+
+    assert (bench.record.state, bench.record.has_output) == (ShardState.FAILED, False)
+    bench.redrive()
+    assert bench.deliver().error is None
+    assert published(bench) == {"part-1": b"new"} and len(bench.runner.calls) == 3
+
+
 def test_lost_staged_output_fails_the_shard_with_that_reason(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.receive(1)
