@@ -35,9 +35,10 @@ def test_in_a_run_it_is_run_shard_and_label_alone() -> None:
     assert in_run(shard=8) != in_run() != in_run(identity="r_18bcfe56801")
 
 
-def test_a_shard_that_was_split_off_makes_no_direct_commit() -> None:
+@pytest.mark.parametrize("name", ["split_off", "redone"])
+def test_a_shard_whose_rows_may_be_there_makes_no_direct_commit(name: str) -> None:
     with pytest.raises(TableError, match="stage it"):
-        in_run(split_off=True)
+        in_run(**{name: True})
 
 
 def with_(event: dict[str, Any], *place: str | int, **values: Any) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class Bench:
         """Reopen the first shard, which has ended, and send its message."""
         run = self.ledger.runs.get(run_id)
         self.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[0])
-        again = self.ledger.attempts.redrive(run_id, 0, run.generation + 1)
+        again = self.ledger.attempts.redrive(run_id, 0, run.generation + 1, isolate=int(run.options.isolate))
         assert again
         self.queue.send([again.ref.to_body()])
         return again.ref

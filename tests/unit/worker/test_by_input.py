@@ -184,6 +184,17 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
     assert named == {f"0-{place}" if place else "0" for place in range(objects)}
 
 
+def test_what_mixes_inputs_when_it_is_done_again_is_kept_whole(bench: Bench) -> None:
+    attempt(bench, spark_writes(bench, THREE), max_attempts=1)
+    bench.redrive()
+    bench.runner.behaviour = spark_writes(bench, MIXED[0][0])
+
+    bench.deliver()
+
+    assert (bench.record.error_class, bench.record.split) == ("MixedInputsError", "")
+    assert published(bench) == PUBLISHED
+
+
 def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
     attempt(bench, reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0])), source=MIXING)
 

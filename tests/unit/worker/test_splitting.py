@@ -75,10 +75,31 @@ def test_a_script_that_committed_a_table_keeps_its_shard_whole(bench: Bench) -> 
 
 def test_a_split_shard_knows_the_commits_of_its_origin(bench: Bench) -> None:
     bench.plan(objects=OBJECTS)
-    name, record, told = "split-000007-000003-1.jsonl", bench.record, list[str]()
+    name, record = "split-000007-000003-1.jsonl", bench.record
     line = bench.store.get(f"s3://{BUCKET}/runs/run-1/plan/{record.part}")
     bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/{name}", line)
     bench.ledger.put(replace(record, part=name, error_class="LeaseExpired"))
+
+    told = told_writers(bench)
+
+    identity = bench.ledger.runs.get("run-1").identity
+    assert told[0].startswith(f"{identity}/0/{bench.record.attempt_id}/")
+    assert told[2:] == [f"{identity}/0/", f"{identity}/7/"]
+
+
+def test_a_shard_that_is_done_again_knows_its_commits(bench: Bench) -> None:
+    """A plain append to Delta fails by name then, as after a lost attempt; and the script is told."""
+    bench.plan()
+    assert len(told_writers(bench)) == 2
+    bench.redrive()
+
+    assert told_writers(bench)[2:] == [f"{bench.ledger.runs.get('run-1').identity}/0/"]
+    assert bench.runner.event()["sparklet"]["redone"] is True
+
+
+def told_writers(bench: Bench) -> list[str]:
+    """What ``DeltaCommit`` is told: the attempt's own id, since when, and whose commits may be there."""
+    told = list[str]()
 
     def reads(call: ScriptCall, output: Output) -> ScriptResult:
         told.extend((call.work_dir.parent / "writer").read_text().split("\n"))
@@ -86,10 +107,7 @@ def test_a_split_shard_knows_the_commits_of_its_origin(bench: Bench) -> None:
 
     bench.runner.behaviour = reads
     bench.deliver()
-
-    identity = bench.ledger.runs.get("run-1").identity
-    assert told[0].startswith(f"{identity}/0/{bench.record.attempt_id}/")
-    assert told[2:] == [f"{identity}/0/", f"{identity}/7/"]
+    return told
 
 
 def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
