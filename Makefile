@@ -14,7 +14,7 @@ VENV := .venv-$(STACK)
 endif
 RUN := $(VENV)/bin/python
 
-.PHONY: help venv demo test test-all beyond-test nightly pytest wheel-matrix dist publish image image-login test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv native-venv orchestrators-venv checkov-venv certify clean
+.PHONY: help venv demo test test-all beyond-test nightly pytest wheel-matrix dist publish image image-login test-image validate check format docs bench bench-quick scale scale-quick simulate chaos chaos-quick fuzz lock lock-stacks outdated audit deploy-venv bench-venv docs-venv reader-venv orchestrators-venv checkov-venv clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -41,7 +41,7 @@ beyond-test: venv ## What test-all has beyond test
 	@$(MAKE) --no-print-directory pytest ARGS='-m "(slow or spark or stack) and not smoke and not nightly and not campaign and not container and not validate" $(ARGS)'
 
 # Each of them whatever became of the others; hours.
-NIGHTLY := certify simulate scale chaos
+NIGHTLY := simulate scale chaos
 nightly: venv reader-venv orchestrators-venv ## Campaigns at full size, the tests of their tools, and those that are marked nightly; hours
 	@failed=; \
 	$(MAKE) --no-print-directory pytest ARGS='-m "(nightly or campaign) and not container and not validate" --timeout 7200' || failed+=" pytest"; \
@@ -162,7 +162,6 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/bench.lock requirements/bench.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/docs.lock requirements/docs.in pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/reader.lock requirements/reader.in
-	@$(LOCK) $(LOCK_ARGS) -o requirements/native.lock requirements/native.in
 	@$(LOCK) $(LOCK_ARGS) -o requirements/orchestrators.lock requirements/orchestrators.in pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) -o requirements/checkov.lock requirements/checkov.in
 	@! grep -nE '://|index' requirements/*.lock || { echo "a lock file names a registry"; exit 1; }
@@ -205,10 +204,6 @@ reader-venv: venv ## Build .venv-reader: DuckDB with its extensions, PyIceberg a
 	@[ -x .venv-reader/bin/python ] || "$(PYTHON)" -m venv .venv-reader
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-reader/bin/python --require-hashes requirements/reader.lock
 
-native-venv: venv ## Build .venv-native: Sail, whose Spark Connect server `certify --against native` tries
-	@[ -x .venv-native/bin/python ] || "$(PYTHON)" -m venv .venv-native
-	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-native/bin/python --require-hashes requirements/native.lock
-
 orchestrators-venv: venv ## Build .venv-orchestrators: Airflow, Dagster and Prefect, in which their examples are tested
 	@[ -x .venv-orchestrators/bin/python ] || "$(PYTHON)" -m venv .venv-orchestrators
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-orchestrators/bin/python --require-hashes requirements/orchestrators.lock
@@ -216,9 +211,6 @@ orchestrators-venv: venv ## Build .venv-orchestrators: Airflow, Dagster and Pref
 checkov-venv: venv ## Build .venv-checkov: what AWS's and others' baselines ask of templates, and zizmor's of workflows
 	@[ -x .venv-checkov/bin/python ] || "$(PYTHON)" -m venv .venv-checkov
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-checkov/bin/python --require-hashes requirements/checkov.lock
-
-certify: venv ## The example scripts on Spark 3.5 and 4.1, compared (after make venv STACK=spark-4.1)
-	@$(RUN) -m benchmarks.certify $(ARGS)
 
 clean: ## Delete what was built here (not the cache of jars)
 	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

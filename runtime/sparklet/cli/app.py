@@ -136,12 +136,6 @@ _add(
     "sparklet invoke job.py --event event.json --env output_path=s3://bucket/out/ -- --day 2013-01-01",
 )
 _add(
-    "Start",
-    "certifying.certify",
-    "sparklet certify job.py -i ./sample --against spark-4.1",
-    "sparklet certify job.py -i ./sample --against native --float-tolerance 1e-12 --json | jq .verdict",
-)
-_add(
     "Look",
     "looking.status",
     "sparklet status flights-20261120t113000-3f9a1c --shards",
