@@ -219,6 +219,17 @@ def test_a_redo_whose_output_is_half_there_counts_no_more(bench: Bench, monkeypa
     assert published(bench) == {"part-1": b"new"} and len(bench.runner.calls) == 3
 
 
+def test_a_redo_that_writes_nothing_wins_before_it_deletes(bench: Bench) -> None:
+    """Who sleeps before it deletes would delete what another attempt has published since."""
+    bench.attempt(bench.writes("part-0"))
+    bench.redrive()
+    bench.runner.behaviour = bench.writes()
+
+    assert bench.deliver().error is None
+
+    assert published(bench) == {} and bench.record.winner == bench.record.attempt_id
+
+
 def test_lost_staged_output_fails_the_shard_with_that_reason(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.receive(1)
