@@ -292,6 +292,30 @@ def test_a_redo_killed_anywhere_shows_no_row_twice(
     assert at_call > 12
 
 
+@pytest.mark.parametrize("output_per", ["", "input"])
+def test_a_copy_that_wakes_after_a_redo_finds_nothing(bench: Bench, output_per: str) -> None:
+    """GIVEN an attempt that stopped before a copy, and whose staged files nobody has deleted since."""
+    late, copy_all = list[Callable[[], None]](), bench.store.copy_all
+
+    def copy(pairs: Any, **owner: Any) -> None:
+        copies = list(pairs)
+        late.append(lambda: copy_all(copies, **owner))
+        copy_all(copies, **owner)
+
+    bench.store.copy_all = copy  # type: ignore[method-assign]
+    bench.claims.beside = lambda discard: None
+    bench.attempt(spark_writes(bench, THREE, body=b"old"), objects=3, output_per=output_per)
+    bench.redrive()
+    bench.runner.behaviour = spark_writes(bench, {0: ("in/0.csv", 5)}, body=b"new one")
+    assert bench.deliver().error is None
+    assert [*shown(bench).values()] == [b"new one"]
+
+    with pytest.raises(ObjectStoreError):
+        late[0]()
+
+    assert [*shown(bench).values()] == [b"new one"]
+
+
 def shown(bench: Bench) -> dict[str, bytes]:
     return {
         name: bench.store.get(info.uri)
@@ -303,7 +327,10 @@ def shown(bench: Bench) -> dict[str, bytes]:
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_path_factory: Any) -> None:
-    """Runs replace each other, shards are done again; attempts stop before any copy, and go on at any later time."""
+    """Runs replace each other, shards are done again; attempts stop before any copy, and go on at any later time.
+
+    What they have staged may be left.
+    """
     env = {"SPARKLET_BUCKET": "bucket", "SPARKLET_LEDGER_TABLE": "t"}
     bench = make_bench(worker_settings({**env, "SPARKLET_SCRATCH": str(tmp_path_factory.mktemp("bench") / "scratch")}))
     sleepers, copy_all, put_whole = list[Callable[[], object]](), bench.store.copy_all, bench.store.put
@@ -323,7 +350,15 @@ def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_
             copy_all([pair], **owner)
             assert number < 9
 
+    delete_all = bench.store.delete_all
+
+    def delete(uris: Any, within: str) -> None:
+        is_discard = re.fullmatch("s3://bucket/staged/run-[0-9]/[^/]+", within)
+        if not (is_discard and data.draw(st.booleans())):  # its worker was killed after it had told the ledger
+            delete_all(uris, within)
+
     bench.store.copy_all, bench.store.put = copy, put  # type: ignore[method-assign,assignment]
+    bench.store.delete_all = delete  # type: ignore[method-assign]
     bench.when_entered = lambda run: delete_replaced(
         bench.claims.at, replace(run, output_uri=OUTPUT), bench.clock.now_s()
     )
