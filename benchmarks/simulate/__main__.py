@@ -53,7 +53,7 @@ def main() -> None:
         _sensitivity()
     elif options.shards or options.from_run:
         try:
-            _answers(options, load_prices(options.prices))
+            _answers(options, load_prices())
         except SparkletError as error:
             sys.exit(str(error))
     else:
@@ -81,7 +81,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--loss-rate", dest="lost", type=float, default=0.0, help="of the attempts: the worker is lost")
     parser.add_argument("--sweep", type=_swept, metavar="concurrency=10..1000", help="the cheapest that ends in time")
     parser.add_argument("--within", type=float, metavar="MINUTES", help="with --sweep")
-    parser.add_argument("--prices", type=Path, help="a file of your own, as for sparklet plan")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--html", type=Path, help="write plots there; needs vl-convert-python")

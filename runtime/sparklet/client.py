@@ -153,7 +153,7 @@ class Run:
 
     def status(self) -> dict[str, Any]:
         """How it stands, as ``sparklet status RUN``."""
-        return view_run(self.stack.opened, self._found(), load_prices(None)).document(self.stack.opened)
+        return view_run(self.stack.opened, self._found(), load_prices()).document(self.stack.opened)
 
     def result(self) -> dict[str, Any]:
         """Its figures once it has ended; a local output folder is filled then.

@@ -1,27 +1,16 @@
-"""What a run costs and when it ends, from the figures in ``prices.toml``, corrected by a user's file (SPARKLET_PRICES).
+"""What a run costs and when it ends, from the figures in ``prices.toml``."""
 
-A user's file has the same form and only the figures that differ. A misspelt figure is refused: it must not silently
-keep its value.
-"""
-
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from sparklet.errors import SettingsError
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import Dispatch, Run, ShardState
+from sparklet.model import Dispatch
 from sparklet.model.options import LARGE, MIB
-from sparklet.ports import Ledger
 from sparklet.runs.state_machine_steps import checks_until
 
 FREE_SCRATCH_BYTES = 512 * MIB
-MAX_RUNS_SEARCHED = 300  # for one of the same name, newest first
-MAX_SHARDS_AVERAGED = 200
 PLANNER_GB = 1769 / 1024  # and of the function of the steps: sam/template.yaml
 COST_INCLUDES = "the seconds of all attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 COST_EXCLUDES = (
@@ -29,7 +18,6 @@ COST_EXCLUDES = (
     "before a move to an engine and in earlier generations, storage, transfer, logs"
 )
 _SHIPPED = Path(__file__).with_name("prices.toml")
-_DIVISORS = ("assumptions.planned_a_s", "assumptions.task_bytes_a_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +34,6 @@ class Prices:
     """All figures, by name."""
 
     figures: Mapping[str, Figure]
-    corrected: tuple[str, ...] = ()  # the names of the user's figures
 
     def __getitem__(self, name: str) -> float:
         """The value of a figure such as ``prices.transition``."""
@@ -67,44 +54,18 @@ class Prices:
         return dates[0], dates[-1]
 
 
-def load_prices(own: Path | None = None) -> Prices:
-    """The figures, with those of the file ``own`` in place of Sparklet's; SettingsError if that has a mistake."""
-    shipped = _figures(_SHIPPED)
-    if own is None:
-        return Prices(shipped)
-    corrected = _figures(own)
-    for name in corrected.keys() - shipped.keys():
-        near = difflib.get_close_matches(name, shipped, 1)
-        remedy = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped)}"
-        raise SettingsError(f"the prices {own} have an unknown figure {name}; {remedy}")
-    return Prices({**shipped, **corrected}, tuple(corrected))
-
-
-def _figures(path: Path) -> dict[str, Figure]:
+def load_prices() -> Prices:
+    """The figures."""
     import tomllib  # only an estimate needs it
 
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"the prices {path} cannot be read: {error.strerror}; see --prices") from error
-    except ValueError as error:  # no TOML, or no UTF-8
-        raise SettingsError(f"the prices {path} are no TOML: {error}") from error
-    found: dict[str, Figure] = {}
-    for table, entries in document.items():
-        for name, entry in entries.items() if isinstance(entries, dict) else [("", entries)]:
-            found[f"{table}.{name}"] = _figure(path, f"{table}.{name}", entry)
-    return found
-
-
-def _figure(path: Path, name: str, entry: Any) -> Figure:
-    if not isinstance(entry, dict) or entry.keys() != {"value", "date", "source"}:
-        raise SettingsError(f"{name} in the prices {path} must have exactly a value, a date and a source")
-    value = entry["value"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise SettingsError(f"{name} in the prices {path} has the value {value!r}; it must be a number from 0 on")
-    if value == 0 and name in _DIVISORS:
-        raise SettingsError(f"{name} in the prices {path} is 0; it must be above")
-    return Figure(float(value), str(entry["date"]), str(entry["source"]))
+    document = tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
+    return Prices(
+        {
+            f"{table}.{name}": Figure(float(each["value"]), each["date"], each["source"])
+            for table, figures in document.items()
+            for name, each in figures.items()
+        }
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +87,6 @@ class ShardTime:
 
     seconds: float
     origin: str  # for people
-    run_id: str = ""  # the run in which it was measured; empty: assumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,40 +198,10 @@ def run_cost(shards: int, end_s: float, architecture: str, prices: Prices) -> fl
     )
 
 
-def shard_time(ledger: Ledger | None, name: str, load: Load, prices: Prices, before_s: float = math.inf) -> ShardTime:
-    """A shard's time in the newest run of the name that has succeeded shards; else, or without a ledger, assumed.
-
-    Runs created at ``before_s`` or later are left out.
-    """
-    for run in islice(ledger.runs.list(), MAX_RUNS_SEARCHED) if ledger else ():
-        is_alike = run.name == name and run.sealed and run.created_s < before_s
-        if ledger and is_alike and (found := _measured(ledger, run, load, prices)):
-            return found
+def shard_time(load: Load, prices: Prices) -> ShardTime:
+    """What one of a load's shards is assumed to take."""
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
     files_s, files, size_bytes = load.files_s(prices), *(n / max(1, load.shards) for n in (load.files, load.size_bytes))
     of_files = f", {files_s:,.1f} s for {files:,.0f} files" if files_s else ""
     origin = f"assumed: {fixed_s:g} s{of_files}, and {size_bytes / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
     return ShardTime(fixed_s + files_s + size_bytes / bytes_a_s, origin)
-
-
-def scaled_shard_s(measured_s: float, measured: Load, load: Load, prices: Prices) -> float:
-    """The time of a shard of another load than was measured; the part that every task has stays the same."""
-    fixed_s = min(measured_s, prices["assumptions.task_fixed_s"])
-    read_s = max(0.0, measured_s - fixed_s - measured.files_s(prices))
-    if measured.size_bytes and load.shards:
-        read_s *= load.size_bytes / load.shards * measured.shards / measured.size_bytes
-    return fixed_s + load.files_s(prices) + read_s
-
-
-def _measured(ledger: Ledger, run: Run, load: Load, prices: Prices) -> ShardTime | None:
-    records = list(islice(ledger.shards.list(run.run_id, ShardState.SUCCEEDED), MAX_SHARDS_AVERAGED))
-    if not records:
-        return None
-    mean_s = sum(record.took_s for record in records) / len(records)
-    files, size_bytes = (sum(getattr(each, name) for each in records) for name in ("object_count", "size_bytes"))
-    measured = Load(len(records), files, size_bytes, files if run.options.output_per else 0)
-    seconds = scaled_shard_s(mean_s, measured, load, prices)
-    of, to = (each.size_bytes / max(1, each.shards) / MIB for each in (measured, load))
-    scaled = f", from {of:,.1f} to {to:,.1f} MiB a shard" if round(seconds, 6) != round(mean_s, 6) else ""
-    origin = f"measured: {mean_s:,.1f} s a shard, mean of {len(records)} of {run.run_id}{scaled}"
-    return ShardTime(seconds, origin, run.run_id)

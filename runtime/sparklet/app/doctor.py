@@ -121,7 +121,7 @@ def examine_image(uri: str) -> Finding:
 def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
     """Versions that nothing calls and whose snapshots cost something."""
     if unused:
-        a_second = sum(unused.values()) / 1024 * load_prices(None)["prices.snapstart_cached_gb_s"]
+        a_second = sum(unused.values()) / 1024 * load_prices()["prices.snapstart_cached_gb_s"]
         found = f"{', '.join(unused)}: no alias names them, and they likely cost {usd_text(a_second * MONTH_S)} a month"
         remedy = "sparklet doctor --stack NAME --delete-snapshots, once no shard runs in them"
         yield Finding("versions of the worker with snapshots", False, found, remedy, "dear")

@@ -16,7 +16,6 @@ from sparklet.app.costs import (
     estimate,
     estimate_engine,
     run_cost,
-    scaled_shard_s,
     shard_time,
 )
 from sparklet.app.reporter import duration_text, usd_text
@@ -28,7 +27,6 @@ from sparklet.model.services import automatic_mode
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import RunRequest
-from sparklet.ports import Ledger
 from sparklet.settings import engines
 from sparklet.spark.spark_options import MB_PER_CORE
 
@@ -74,7 +72,6 @@ class PlanEstimate:
             "costs_usd": {what: round(cost, 6) for what, cost in self.estimate.costs.items()},
             "shard_s": round(self.time.seconds, 3),
             "shard_s_origin": self.time.origin,
-            "measured_in": self.time.run_id or None,
             "bad_input": self.bad_input or None,
             "run_itself": self.alone or None,
             "routes": [each._asdict() for each in self.routes],
@@ -84,7 +81,7 @@ class PlanEstimate:
                 "cost_usd": round(self.smaller.cost, 6),
                 "end_s": round(self.smaller.end_s, 1),
             },
-            "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1], "corrected": self.prices.corrected},
+            "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1]},
         }
 
 
@@ -105,29 +102,26 @@ def preview_request(
         return found, None
     counts = found.shards, found.objects, found.size_bytes
     routed = [Route(engine, *each) for engine, each in found.of_engines.items()]
-    ledger = stack.at.ledger if stack else None
-    return found, estimate_plan(size, request.run_name, options, *counts, prices, ledger, routed=routed)
+    return found, estimate_plan(size, options, *counts, prices, routed)
 
 
-def estimate_run(stack: OpenStack, run: Run, prices: Prices, ledger: Ledger | None = None) -> PlanEstimate:
-    """Estimate a planned run that was sent to the queue; without a ledger no earlier run is looked up."""
+def estimate_run(stack: OpenStack, run: Run, prices: Prices) -> PlanEstimate:
+    """Estimate a planned run that was sent to the queue."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
     sizes: dict[str, list[int]] = {}
     for each in stack.at.ledger.shards.list(run.run_id) if run.options.engine else ():
         sizes.setdefault(each.engine, []).append(each.size_bytes)
     routed = [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
-    return estimate_plan(stack.size, run.name, run.options, *counts, prices, ledger, routed)
+    return estimate_plan(stack.size, run.options, *counts, prices, routed)
 
 
 def estimate_plan(
     size: WorkerSize,
-    name: str,
     options: RunOptions,
     shards: int,
     objects: int,
     size_bytes: int,
     prices: Prices,
-    ledger: Ledger | None = None,
     routed: Sequence[Route] = (),
 ) -> PlanEstimate:
     """Estimate a plan whose shards the queue dispatches, as it does by default; ``routed`` are engines' parts."""
@@ -137,7 +131,7 @@ def estimate_plan(
     files = max(0, objects - apart)
     load = Load(shards - apart, files, size_bytes - apart_bytes, files if options.output_per else 0)
     auto, why = automatic_mode(load.shards)
-    time = shard_time(ledger, name, load, prices)
+    time = shard_time(load, prices)
     found = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
     too_slow = ""
     if time.seconds >= size.timeout_s:
@@ -146,18 +140,18 @@ def estimate_plan(
             f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
     packed = replace(load, shards=fewest(load.size_bytes, load.files))
-    packed_s = scaled_shard_s(time.seconds, load, packed, prices)
+    packed_s = shard_time(packed, prices).seconds
     saved_s = load.shards * time.seconds - packed.shards * packed_s
     costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
     dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
     smaller = _smaller(load, time.seconds, found.cost, size, prices)
-    bad_input = _bad_input(load, time.seconds, size, prices) if options.isolate else ""
+    bad_input = _bad_input(load, size, prices) if options.isolate else ""
     routes: tuple[Route, ...] = ()
     if routed:
         routes = (Route("", load.shards, load.size_bytes, found.cost, found.end_s if load.shards else 0.0),)
     for part in routed:
         of_part = Load(part.shards, size_bytes=part.size_bytes)
-        there_s = shard_time(ledger, name, of_part, prices).seconds
+        there_s = shard_time(of_part, prices).seconds
         there = estimate_engine(part.engine, of_part, there_s, size, prices)
         routes += (part._replace(cost_usd=there.cost, end_s=there.end_s),)
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
@@ -199,14 +193,14 @@ def fewest(size_bytes: int, files: int) -> int:
     return max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(files / PACKED.max_objects))
 
 
-def _bad_input(load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> str:
+def _bad_input(load: Load, size: WorkerSize, prices: Prices) -> str:
     """The price of one bad input of a shard, which is split until it is alone; "" if it is (docs/decisions/0055)."""
     files = load.files / max(1, load.shards)
     if files <= 1:
         return ""
     attempts = 2 * math.ceil(math.log2(files)) + 2
     tries = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
-    cost_usd = estimate(Dispatch.QUEUE, tries, scaled_shard_s(shard_s, load, tries, prices), size, prices).cost
+    cost_usd = estimate(Dispatch.QUEUE, tries, shard_time(tries, prices).seconds, size, prices).cost
     return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 

@@ -59,18 +59,6 @@ DispatchModeOption = Annotated[
         "loop for more.",
     ),
 ]
-Prices = Annotated[
-    Path | None,
-    typer.Option(
-        "--prices",
-        envvar="SPARKLET_PRICES",
-        metavar="FILE",
-        rich_help_panel=ORCHESTRATION,
-        help="Prices and limits of your own (TOML) that correct Sparklet's; see docs/guide/costs.md.",
-    ),
-]
-
-
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")]
 Report = Annotated[
     bool,

@@ -334,9 +334,8 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         facts.add_row("the run itself", found.alone)
     if found.bad_input:
         facts.add_row("a bad input", found.bad_input)
-    corrected = f"; your own: {', '.join(found.prices.corrected)}" if found.prices.corrected else ""
     dates = " to ".join(dict.fromkeys(found.prices.dates))
-    facts.add_row("prices", Text(f"us-east-1, of {dates}{corrected}. {EXCLUDED}", style="dim"))
+    facts.add_row("prices", Text(f"us-east-1, of {dates}. {EXCLUDED}", style="dim"))
     return facts
 
 

@@ -194,11 +194,11 @@ def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
 
 
 def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict[str, Any] | None:
-    """What the run was estimated to cost before it began, by earlier runs of its name; None until it is planned."""
+    """What the run was estimated to cost before it began; None until it is planned."""
     if not run.shard_count:
         return None
     load = Load(run.shard_count, run.object_count, run.size_bytes, run.object_count if run.options.output_per else 0)
-    time = shard_time(stack.at.ledger, run.name, load, prices, before_s=run.created_s)
+    time = shard_time(load, prices)
     found = estimate(run.dispatch, load, time.seconds, stack.size, prices)
     return {
         "end_s": round(found.end_s, 1),

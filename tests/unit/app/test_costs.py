@@ -17,7 +17,6 @@ from sparklet.app.costs import (
     estimate_engine,
     load_prices,
     run_cost,
-    scaled_shard_s,
     shard_time,
 )
 from sparklet.app.stack import deployed_size
@@ -117,20 +116,16 @@ def test_an_engines_shards_by_hand(engine: str, architecture: str, an_hour: floa
 
 
 def test_a_shards_time_by_hand() -> None:
-    one, three = Load(1, 1, 1000), Load(1, 1, 3000)
-    assert shard_time(None, "daily", Load(2, 2, 200_000_000), PRICES).seconds == pytest.approx(2 + 20)
-    assert scaled_shard_s(12.0, one, three, PRICES) == pytest.approx(2 + 10 * 3)
-    assert scaled_shard_s(1.5, one, three, PRICES) == 1.5  # all of it is the part that every task has
-    assert scaled_shard_s(12.0, Load(1), three, PRICES) == 12.0
+    found = shard_time(Load(2, 2, 10_000_000), PRICES)
+
+    assert found.seconds == pytest.approx(2 + 1) and found.origin == "assumed: 2 s, and 4.8 MiB at 5 MB/s"
 
 
 def test_a_shards_files_take_time_and_requests() -> None:
     """100 shards, 1,000 files in each, and as many outputs."""
     load = Load(100, 100_000, 10**9, 100_000)
 
-    assert shard_time(None, "daily", load, PRICES).seconds == pytest.approx(2 + 999 * (0.04 + 0.04) + 2)
-    assert scaled_shard_s(3.0, Load(1, 1, 0), load, PRICES) == pytest.approx(3 + 999 * 0.08)
-    assert scaled_shard_s(3 + 9 * 0.04, Load(1, 10, 0), Load(1, 1, 0), PRICES) == pytest.approx(3)
+    assert shard_time(load, PRICES).seconds == pytest.approx(2 + 999 * (0.04 + 0.04) + 2)
     puts, gets = 100 * 2 + 100_000 * 2, 100_000
     found = estimate(Dispatch.QUEUE, load, 20.0, TWO_GB, PRICES)
     assert found.costs["s3"] == pytest.approx(puts * 0.000005 + gets * 0.0000004)
@@ -199,7 +194,7 @@ def test_a_run_itself_by_hand() -> None:
 def test_a_run_for_each_object_costs_what_the_guide_says() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "guide" / "costs.md").read_text()
     load = Load(100_000, 100_000, 10**9)
-    shard_s = shard_time(None, "daily", load, PRICES).seconds
+    shard_s = shard_time(load, PRICES).seconds
 
     work = estimate(Dispatch.QUEUE, load, shard_s, WorkerSize(), PRICES).cost
     apart = work + 100_000 * run_cost(1, shard_s, "x86_64", PRICES)

@@ -10,7 +10,7 @@ from sparklet.model import RunOptions
 def dear(shards: int, objects: int, object_bytes: int, **options: object) -> str:
     chosen = RunOptions(**options)  # type: ignore[arg-type]
     prices = load_prices()
-    return estimate_plan(WorkerSize(), "daily", chosen, shards, objects, objects * object_bytes, prices).dear
+    return estimate_plan(WorkerSize(), chosen, shards, objects, objects * object_bytes, prices).dear
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_small_saving_by_packing_is_not_shown(
 def test_a_cap_on_the_runs_shards_delays_its_end() -> None:
     def end_s(cap: int) -> float:
         options = RunOptions(max_concurrency=cap)
-        return estimate_plan(WorkerSize(), "daily", options, 1000, 1000, 10**9, load_prices()).estimate.end_s
+        return estimate_plan(WorkerSize(), options, 1000, 1000, 10**9, load_prices()).estimate.end_s
 
     assert end_s(1) > 5 * end_s(10) > 5 * end_s(0)
 
@@ -58,8 +58,8 @@ def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
     prices, options = load_prices(), RunOptions(too_large="engine")
     routed = [Route("lambda-large", 3, 3 * 10**9), Route("fargate", 2, 2 * 10**10)]
 
-    every = estimate_plan(WorkerSize(), "daily", options, 15, 15, 23 * 10**9 + 10 * 10**8, prices, routed=routed)
-    here = estimate_plan(WorkerSize(), "daily", options, 10, 10, 10 * 10**8, prices)
+    every = estimate_plan(WorkerSize(), options, 15, 15, 23 * 10**9 + 10 * 10**8, prices, routed=routed)
+    here = estimate_plan(WorkerSize(), options, 10, 10, 10 * 10**8, prices)
 
     functions, large, there = every.routes
     assert (functions.shards, functions.size_bytes, large.shards, there.shards) == (10, 10 * 10**8, 3, 2)
@@ -81,7 +81,7 @@ def test_an_hour_of_the_large_function_is_lambdas_price() -> None:
 def test_a_run_that_costs_more_than_its_work_is_named() -> None:
     def of(objects: int) -> PlanEstimate:
         size = 10_000 * objects
-        return estimate_plan(WorkerSize(), "daily", RunOptions(), objects, objects, size, load_prices())
+        return estimate_plan(WorkerSize(), RunOptions(), objects, objects, size, load_prices())
 
     one, many = of(1), of(1000)
 

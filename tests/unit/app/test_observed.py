@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from sparklet.app.costs import Load, WorkerSize, load_prices, shard_time
+from sparklet.app.costs import WorkerSize, load_prices
 from sparklet.app.status import Observation, costs_so_far, observe
-from sparklet.model import Failure, Run, ScriptRef, ShardRecord, ShardResult, ShardState
-from tests.world import World
+from sparklet.model import Run, ScriptRef, ShardRecord, ShardState
 
 PRICES = load_prices()
 NOW_S = 10_000.0
@@ -102,31 +101,3 @@ def test_an_empty_run_has_nothing_to_show() -> None:
 
 
 # --- what a shard takes ---
-
-
-def test_a_shards_time_is_that_of_the_newest_run_of_the_name() -> None:
-    world = World()
-    world.run(4)
-
-    def takes_12_s(number: int) -> ShardResult | Failure:
-        world.clock.advance(12.0)
-        return Failure("ValueError", "bad", retryable=False) if number == 3 else ShardResult()
-
-    world.work(takes_12_s)  # of which a failure's time says nothing
-
-    found = shard_time(world.ledger, "daily", Load(1, 1, 10), PRICES)
-    larger = shard_time(world.ledger, "daily", Load(1, 1, 20), PRICES)
-
-    assert found.seconds == pytest.approx(12) and found.run_id == "run-1"
-    assert found.origin == "measured: 12.0 s a shard, mean of 3 of run-1"
-    assert larger.seconds == pytest.approx(2 + 10 * 2) and "MiB a shard" in larger.origin
-
-
-def test_without_such_a_run_the_time_is_marked_as_assumed() -> None:
-    world = World()
-    world.run(1)  # of the name, but nothing has succeeded
-
-    for name in ("daily", "hourly"):
-        found = shard_time(world.ledger, name, Load(1, 1, 5_000_000), PRICES)
-        assert found == shard_time(None, name, Load(1, 1, 5_000_000), PRICES) and found.run_id == ""
-        assert found.seconds == pytest.approx(3) and found.origin == "assumed: 2 s, and 4.8 MiB at 5 MB/s"

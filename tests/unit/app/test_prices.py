@@ -1,24 +1,12 @@
-"""The figures of estimates: each with its date and source, and only what is right may replace them."""
+"""The figures of estimates: each is used, and has its date and source."""
 
 import json
 import re
 from pathlib import Path
 
-import pytest
-
 from sparklet.app import costs as module
 from sparklet.app.costs import load_prices
-from sparklet.errors import SettingsError
 from sparklet.settings import IN_ORDER, engines
-from tests.unit.cli.conftest import figure
-
-OWN = figure("prices.transition", 0.00003)
-
-
-def own(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "prices.toml"
-    path.write_text(text)
-    return path
 
 
 def test_every_figure_has_a_date_and_a_source() -> None:
@@ -47,33 +35,3 @@ def test_every_figure_is_used_and_every_one_used_is_there() -> None:
     used -= {"prices.toml"}
 
     assert used == set(load_prices().figures)
-
-
-def test_a_custom_price_file_changes_only_what_it_names(tmp_path: Path) -> None:
-    usual, corrected = load_prices(), load_prices(own(tmp_path, OWN))
-
-    assert corrected["prices.transition"] == 0.00003 and corrected.corrected == ("prices.transition",)
-    assert corrected.figures["prices.transition"].source == "our contract"
-    transition = {"prices.transition": corrected.figures["prices.transition"]}
-    assert corrected.figures == {**usual.figures, **transition}
-    assert usual.corrected == () and corrected.dates == ("2026-11", "2027-01")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[prices", "are no TOML"),
-        (figure("prices.transitions", 1), "figure prices.transitions; did you mean prices.transition"),
-        (figure("price.transition", 1), "figure price.transition; did you mean prices.transition"),
-        (OWN.replace('date = "2027-01"\n', ""), "prices.transition .* must have exactly a value, a date and a source"),
-        (figure("prices.transition", '"cheap"'), "has the value 'cheap'; it must be a number from 0 on"),
-        (figure("prices.transition", -1), "the value -1"),
-        (figure("prices.transition", "nan"), "the value nan"),
-        (figure("prices.transition", "true"), "the value True"),
-        ("prices = 3", "must have exactly a value"),
-        (figure("assumptions.planned_a_s", 0), "is 0; it must be above"),
-    ],
-)
-def test_a_wrong_price_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
-        load_prices(own(tmp_path, text))

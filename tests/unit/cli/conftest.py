@@ -127,11 +127,6 @@ def ended(terminal: Terminal, *failures: Failure, succeeded: int = 1) -> None:
     terminal.world.check()
 
 
-def figure(name: str, value: object) -> str:
-    """A file of prices with one figure of the user's own."""
-    return f'[{name}]\nvalue = {value}\ndate = "2027-01"\nsource = "our contract"\n'
-
-
 @pytest.fixture
 def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setenv("COLUMNS", "200")

@@ -197,7 +197,7 @@ def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> Non
 
 
 PUBLISHED = ["shard=old_0_000000/part-0.parquet", "shard=old_0_000001/a/b.parquet", "x/q.parquet"]
-LISTED = f"{OUT}.sparklet/old_0_000002.json"
+LISTED = f"{OUT}.sparklet/old_0_000002-a.json"
 WAYS = [dict[str, Any](existing="append"), {"incremental": True}, {"existing": "overwrite"}]
 
 

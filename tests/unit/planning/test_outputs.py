@@ -128,7 +128,7 @@ def test_engines_that_tell_nothing_are_refused() -> None:
 def publish(world: World, run: Run, *names: str, shard: int = 0) -> None:
     """What a shard lists and copies."""
     owner, sizes = run.owner(shard), dict.fromkeys(names, 1)
-    world.store.put(f"{OUTPUT}{NAMES}{owner}.json", json.dumps(sizes).encode())
+    world.store.put(f"{OUTPUT}{NAMES}{owner}-a.json", json.dumps(sizes).encode())
     for name in names:
         world.store.put(staged := f"s3://{world.at.bucket}/staged/{run.run_id}/{name}", b"x")
         world.store.copy_all([(world.store.head(staged), OUTPUT + name)], f"{owner}-a")
@@ -184,7 +184,7 @@ def test_a_name_that_two_shards_list_is_whose_file_it_is(world: World) -> None:
     """The second shard was stopped when it found the file of the first."""
     run = an_earlier_run(world)
     publish(world, run, "b.parquet", shard=2)
-    world.store.put(f"{OUTPUT}{NAMES}{run.owner(1)}.json", b'{"00000.parquet": 1, "b.parquet": 1}')
+    world.store.put(f"{OUTPUT}{NAMES}{run.owner(1)}-a.json", b'{"00000.parquet": 1, "b.parquet": 1}')
 
     published = owners(world.store, OUTPUT)
 

@@ -302,7 +302,7 @@ def test_a_copy_that_wakes_after_a_redo_finds_nothing(bench: Bench, output_per: 
         late.append(lambda: copy_all(copies, **owner))
         copy_all(copies, **owner)
 
-    bench.store.copy_all = copy  # type: ignore[method-assign]
+    bench.store.copy_all = copy  # type: ignore[method-assign,assignment]
     bench.claims.beside = lambda discard: None
     bench.attempt(spark_writes(bench, THREE, body=b"old"), objects=3, output_per=output_per)
     bench.redrive()

@@ -51,7 +51,6 @@ def redrive(
         typer.Option("--isolate", help="As of run, and also for lack of memory or time."),
     ] = False,
     dry_run: opt.DryRun = False,
-    prices: opt.Prices = None,
 ) -> None:
     """Redrive failed shards of a run; those that are named also if they have succeeded.
 
@@ -59,7 +58,7 @@ def redrive(
     first. A cancelled run is reopened. A run that a state machine drove is driven by it again; so is an open one whose
     execution failed.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
     which = Selection(opt.parse_shards(shards), cause, tuple(objects or ()), first, last, everything)
     with open_stack(selection if dry_run else resized(selection), screen, reading=dry_run) as stack:
         if not (dry_run and stack.state):  # a dry run changes no local stack

@@ -49,13 +49,12 @@ def status(
     compare: Annotated[
         bool, typer.Option("--verify", help="Compare ledger, manifest and output in the bucket, which is listed whole.")
     ] = False,
-    prices: opt.Prices = None,
 ) -> None:
     """Show the status of a run, or of one of its input objects.
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
             _show_object(screen, stack, run_id, object_status(stack.at, run_id, _stored(stack, run_id, object_uri)))
@@ -81,23 +80,23 @@ def status(
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
-def watch(run_id: opt.RunId, selection: opt.StackOptions, prices: opt.Prices = None, report: opt.Report = True) -> None:
+def watch(run_id: opt.RunId, selection: opt.StackOptions, report: opt.Report = True) -> None:
     """Watch a run until it ends and download its output; `sparklet resume RUN` plans the rest of it, too.
 
     A terminal shows cost so far and slow shards below the counts; `sparklet status RUN` shows them once.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen) as stack:
         finish(stack, run_id, screen, figures, report=report)
 
 
-def runs(selection: opt.StackOptions, prices: opt.Prices = None) -> None:
+def runs(selection: opt.StackOptions) -> None:
     """List all runs, newest first: what the newest 100 took, read, wrote and cost, and how many shards failed.
 
     Trend: time, rows and cost, where half as much again as in the last five runs of the same name, or a third less; and
     whether a run wrote 100 files or more, on average below 4 MiB. A run that is open has dashes.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
         found = run_history(stack, list(stack.at.ledger.runs.list()), figures, {})
     nothing = "no runs yet; sparklet run SCRIPT --input … --output … starts one"

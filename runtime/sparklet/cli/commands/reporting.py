@@ -31,14 +31,13 @@ def report(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="The file to write; one in _reports/ by default."),
     ] = None,
-    prices: opt.Prices = None,
 ) -> None:
     """Write a run's report: one HTML file that needs no network.
 
     What ran, states and pace, time and memory of shards, workers, causes of failure, cost, and advice for the next run.
     --json: the document that the page shows, on standard output.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
         run = stack.at.ledger.runs.get(run_id)
         found = report_document(stack, run, figures)
@@ -61,13 +60,12 @@ def ui(
     selection: opt.StackOptions,
     run_id: Annotated[str, typer.Argument(metavar="[RUN]", help="The run to show; by default a list of all.")] = "",
     port: opt.Port = 0,
-    prices: opt.Prices = None,
 ) -> None:
     """Show runs in the browser while they go on: the report's page, kept up to date, until Ctrl-C.
 
     It changes nothing, and only who opens the printed address can see it.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
 
     reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))  # attached, it says so once
     ended: dict[tuple[str, int], dict[str, int]] = {}  # counts of shards, which stay

@@ -35,7 +35,6 @@ def run(
     selection: opt.WorkerOptions,
     context: typer.Context,
     dispatch_mode: opt.DispatchModeOption = "queue",
-    prices: opt.Prices = None,
     report: opt.Report = True,
     dry_run: opt.DryRun = False,
 ) -> None:
@@ -46,14 +45,12 @@ def run(
     run is planned here first.
     """
     screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
-    if prices:
-        load_prices(prices)  # report a mistake in them before anything is started
     if dry_run:
         _show_preview(request, selection, screen, None)
         return
     with open_stack(selection, screen) as stack, nothing_new_is_well(screen):
         started = begin(stack, request, dispatch_mode, screen, context.obj)
-        figures = load_prices(prices)
+        figures = load_prices()
         if dear := estimate_run(stack, started, figures).dear:
             screen.warn(dear)
         finish(stack, started.run_id, screen, figures, report=report)
@@ -71,33 +68,30 @@ def plan(
             help="Show which dispatch mode suits the plan, what the run would cost and when it would end.",
         ),
     ] = False,
-    prices: opt.Prices = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only show what the plan would be."""
     screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
-    figures = load_prices(prices)
+    figures = load_prices()
     if dry_run:
         _show_preview(request, selection, screen, figures if explain else None)
         return
     with open_stack(replace(selection, keep=True), screen) as stack, nothing_new_is_well(screen):
         planned = begin(stack, request, "queue", screen, context.obj)
         screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
-        found = estimate_run(stack, planned, figures, stack.at.ledger) if explain and planned.shard_count else None
+        found = estimate_run(stack, planned, figures) if explain and planned.shard_count else None
         if selection.as_json:
             screen.document({**run_document(planned), **({"estimate": found.document()} if found else {})})
         elif found:
             _show_estimate(found, screen)
 
 
-def resume(
-    run_id: opt.RunId, selection: opt.WorkerOptions, prices: opt.Prices = None, report: opt.Report = True
-) -> None:
+def resume(run_id: opt.RunId, selection: opt.WorkerOptions, report: opt.Report = True) -> None:
     """Continue a run whose command was interrupted: plan the rest, watch it until it ends, download its output.
 
     An interrupted command prints this command, with the options that select the same stack.
     """
-    screen, figures = Screen(selection.as_json), load_prices(prices)
+    screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen) as stack:
         run = stack.at.ledger.runs.get(run_id)
         go_on(stack, run, screen, by_machine=was_driven(stack, run))
