@@ -69,7 +69,7 @@ def refuse_semaphores() -> None:
     _multiprocessing: Any = importlib.import_module("_multiprocessing")
 
     class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
-        def __new__(cls, *args: object) -> "SemLock":
+        def __new__(cls, *args: object, **named: object) -> "SemLock":  # as joblib asks, which knows OSErrors
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     _multiprocessing.SemLock = SemLock
