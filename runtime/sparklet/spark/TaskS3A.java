@@ -603,6 +603,8 @@ public class TaskS3A extends S3AFileSystem {
         }
         if (inputs.containsKey(key)) {
             opens(key);
+        } else if (isView(path) && told.size() < MAX_ADDRESSES && told.add("named" + key)) {
+            mark(getConf(), "named", key);
         }
         FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
         ParquetPart part = given instanceof EtagSource ? null : (ParquetPart) parts.get(key);

@@ -67,6 +67,7 @@ from sparklet.worker.left_behind import (
     left_behind,
     may_write_unseen,
     outliving_checkpoint,
+    read_by_name,
     repeats,
     told,
     unregistered,
@@ -137,6 +138,7 @@ class Execution:
     staging: Staging | None = None  # fetches some of the event's inputs first
     deletes: bool = False  # whether its source forgets the event once the script has ended well
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
+    is_planned: Callable[[str], bool] = lambda _: True  # whether an address below its input is input of a shard
     claim: Callable[[Mapping[str, bool]], None] | None = None  # a shard's: its script's own addresses
     discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
     committers: tuple[str, ...] = ()  # a shard's: what begins the ids of its attempts' commits, see ``DeltaCommit``
@@ -417,10 +419,11 @@ def _judge(
     asked_more = acts.asked_more(of_arguments=has_input)
     what, was_seen = repeats(acts, asked=asked_more) if outcome == ShardResult() else ("", False)
     changed = {} if outcome.writes else changed_addresses(acts)  # staged files of a table are the commit's
-    if execution.claim and (what or changed) and not execution.is_alone():
+    named = read_by_name(acts, execution.is_planned)
+    if execution.claim and (what or changed or named) and not execution.is_alone():
         if was_seen:
             raise PlanError(what)
-        warnings += filter(None, [what])
+        warnings += filter(None, [what, named])
         execution.claim(changed)
     done = (own / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
     event = execution.event["params"] if execution.is_shard else execution.event

@@ -14,7 +14,7 @@ import io
 import re
 import sys
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -160,6 +160,20 @@ def changed_addresses(acts: Acts) -> Mapping[str, bool]:
     """The addresses of its own that a task has written to, and whether it has replaced what was there."""
     replaced = acts.places("deleted")
     return {address: address in replaced for address in dict.fromkeys([*acts.places("written"), *replaced])}
+
+
+def read_by_name(acts: Acts, is_planned: Callable[[str], bool]) -> str:
+    """What to say of a file of the run's input that the script named, and that is no input of its shard; "" without.
+
+    ``is_planned``: whether the run plans an address as input, so that another shard has it.
+    """
+    if not (others := [address for place in acts.places("named") if is_planned(address := f"s3://{place}")]):
+        return ""
+    return (
+        f"the script read {others[0]} by its name, an input of another shard: its rows come from each shard that reads "
+        "it. Read the input's folder itself, let one shard have all inputs (--max-objects, --shard-size), or keep what "
+        "each shard needs out of the run's input"
+    )
 
 
 def unregistered(acts: Acts) -> str:

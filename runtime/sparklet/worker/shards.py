@@ -33,6 +33,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.inputs.partitions import seen_partitions
+from sparklet.inputs.selection import Filter
 from sparklet.job.fields import CHANGES
 from sparklet.ledger.rules import LEASE_S, WARNING_BYTES, cut, is_conclusive, is_conflict, lease_s, next_engine, splits
 from sparklet.model import (
@@ -353,6 +354,7 @@ class ClaimedShard:
             empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
             is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
+            is_planned=self._is_planned,
             claim=self._claim,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
@@ -366,6 +368,12 @@ class ClaimedShard:
         if not ref or len(line) != record.length or replace(ref, line="", generation=record.generation) != record.ref:
             line = self.claims.at.store.get(part_uri, record.offset, record.length)
         return record.planned(line, part_uri)
+
+    def _is_planned(self, uri: str) -> bool:
+        """Whether an object below the run's input is of it, by its name."""
+        options = self.run.options
+        wanted = Filter(options.include, options.exclude)
+        return any(wanted.keeps(uri.removeprefix(each)) for each in self.run.inputs if uri.startswith(each))
 
     def _refuse_changed(self, read: Collection[str]) -> None:
         """ObjectChangedError if an input, but for those that were ``read`` by their ETags, has another one by now.

@@ -144,7 +144,7 @@ def test_only_listing_shows_the_shard_alone(function: Function, place: str) -> N
         function.store.put(place + name, b"one\ntwo\n")
 
     name = "beside" if place.startswith(DATA) else "bucket"
-    run(function, name, HEAD + BESIDE, place, max_objects=1, exclude=("dim/**",))
+    records = run(function, name, HEAD + BESIDE, place, max_objects=1, exclude=("dim/**",))
 
     one = {
         "inputs": 2,
@@ -156,6 +156,25 @@ def test_only_listing_shows_the_shard_alone(function: Function, place: str) -> N
         "inputs again": 2,
     }
     assert function.told("BESIDE") == [one, one]
+    assert not any("by its name" in record.warning for record in records)
+
+
+def test_reading_anothers_input_by_its_name_is_warned_of(function: Function) -> None:
+    """What lists a folder's files by itself, or counts them up, reads all of them in each shard."""
+    for number in (1, 2):
+        function.store.put(f"{DATA}/numbered/f{number}.txt", b"one\n")
+    script = b"""
+for number in (1, 2):
+    spark.read.text(f"{sys.argv[1]}/f{number}.txt").write.mode("append").text(sys.argv[2])
+"""
+
+    args = ("{input}", "{output}")
+    several = run(function, "numbered", HEAD + script, f"{DATA}/numbered/", args=args, max_objects=1)
+    one = run(function, "alone", HEAD + script, f"{DATA}/numbered/", args=args)
+
+    for other, record in zip(("f2.txt", "f1.txt"), several, strict=True):
+        assert f"/numbered/{other} by its name, an input of another shard" in record.warning
+    assert [record.warning for record in one] == [""]
 
 
 def test_a_bucket_is_read_and_written_without_a_slash(function: Function) -> None:

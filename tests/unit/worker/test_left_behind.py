@@ -10,6 +10,7 @@ from sparklet.worker.left_behind import (
     left_behind,
     may_write_unseen,
     outliving_checkpoint,
+    read_by_name,
     repeats,
     told,
 )
@@ -148,6 +149,14 @@ def test_a_streams_checkpoint_elsewhere_is_told(tmp_path: Path) -> None:
 
     assert outliving_checkpoint(acts_of(tmp_path, "", written=places)) == ""  # of another sink
     assert "s3://b/points," in outliving_checkpoint(acts_of(tmp_path, "", "output", written=places))
+
+
+def test_an_input_of_another_shard_read_by_its_name_is_told(tmp_path: Path) -> None:
+    """Each shard that reads it writes its rows; what the run leaves out is for all to look things up in."""
+    assert read_by_name(acts_of(tmp_path, ""), lambda _: True) == ""
+    acts = acts_of(tmp_path, "", named="b/in/dim.csv b/in/f2.csv")
+    assert read_by_name(acts, lambda _: False) == ""
+    assert "s3://b/in/f2.csv by its name" in read_by_name(acts, lambda uri: "dim" not in uri)
 
 
 READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getOrCreate().read.csv('x')\n"
