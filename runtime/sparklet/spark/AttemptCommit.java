@@ -66,7 +66,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     public OutputCommitter setupCommitter(TaskAttemptContext context) {
         Configuration conf = context.getConfiguration();
         String own = conf.get("sparklet.attempt", ""); // an event's task has none
-        direct = !own.isEmpty() && (folder + "/").contains(own + "/") && !dynamic
+        direct = !own.isEmpty() && folder.startsWith("s3") && (folder + "/").contains(own + "/") && !dynamic
                 && !SparkEnv.get().conf().get("spark.master", "").contains(",") // tasks are not tried again
                 && USUAL.equals(conf.get("spark.sql.sources.outputCommitterClass", USUAL))
                 && "file".equals(conf.get("fs.s3a.committer.name", "file"))

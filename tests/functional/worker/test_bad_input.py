@@ -93,6 +93,7 @@ TO_OUTPUT = b"import os\nrows.write.parquet(os.environ['OUTPUT_PATH'])\n"
         (b"rows.write.saveAsTable('people')\nspark.table('people').show()\n", ""),
         (b"rows.write.parquet('out')\nprint('out')\n", "the script wrote out (line 4) into the task's own folder"),
         (b"rows.write.parquet('out')\nspark.read.parquet('out').show()\n", ""),
+        (b"import os\nrows.write.parquet(os.path.abspath(os.environ['OUTPUT_PATH']))\n", "the script wrote s3:/"),
         (b"rows.write.csv('out')\nimport glob\nprint(*map(open, glob.glob('out/*')))\n", ""),
         (b"rows.write.parquet('between')\n" + TO_OUTPUT, ""),
         (b"rows.show()\n", ""),
