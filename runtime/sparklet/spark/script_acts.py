@@ -24,7 +24,10 @@ OF_EVENT |= dict.fromkeys(("output_path", "OUTPUT_PATH"), ASKED_OUTPUT)
 OF_SPARK = ("pyspark", "py4j")  # whose connections are to the JVM
 HARMLESS = (*OF_SPARK, "platform", "uuid")  # they ask the system by small processes
 PROCESSES = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "pty.spawn")
-PURE = frozenset({*sys.stdlib_module_names, *OF_SPARK, "sparklet", "numpy", "pandas", "pyarrow", "scipy", "sklearn"})
+OF_PANDAS = ("zstandard", "numexpr", "bottleneck")  # which it imports if they are there
+PURE = frozenset(
+    {*sys.stdlib_module_names, *OF_SPARK, "sparklet", "numpy", "pandas", "pyarrow", "scipy", "sklearn", *OF_PANDAS}
+)
 """Packages whose compiled modules connect to nobody, unless an address says so."""
 
 

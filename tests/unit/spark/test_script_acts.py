@@ -35,6 +35,7 @@ CONNECTS = "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 1))\
         ("import os\nos.system('true')", "elsewhere"),
         ("import platform\nplatform.processor()", ""),
         ("import json, sqlite3, decimal", ""),  # compiled, and Python's own
+        ("import pandas\npandas.DataFrame().to_csv('x.csv')", ""),  # which looks for compressors
         ("open('x.csv', 'w').write('1')", ""),
         ("open('x.csv', 'w').write('1')\nopen('x.csv').read()", "read"),
         ("import os, shutil\nshutil.rmtree(os.getcwd())\ntry:\n    open('x')\nexcept OSError:\n    pass\n", ""),
