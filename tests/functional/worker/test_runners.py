@@ -150,6 +150,20 @@ def test_a_script_may_close_its_streams_and_leave_its_folder(bench: Bench) -> No
     assert bench.run("import os, sys\nos.chdir('/')\nsys.stdout.close()\nsys.stderr.close()").code == 0
 
 
+def test_what_s3a_says_of_its_own_figures_is_not_passed_on(bench: Bench) -> None:
+    ran = bench.run(
+        SPARK
+        + """
+logger = spark._jvm.org.apache.log4j.LogManager.getLogger("org.apache.hadoop.fs.s3a.S3AInstrumentation")
+logger.warn("Closing output stream statistics while data is still marked as pending upload in Output{}")
+logger.warn("another")
+"""
+    )
+
+    assert "pending upload" not in ran.text("stderr")
+    assert "WARN S3AInstrumentation: another\n" in ran.text("stderr")
+
+
 def test_relative_paths_are_in_the_tasks_folder_for_everyone(bench: Bench) -> None:
     told = bench.run(
         SPARK
