@@ -203,10 +203,10 @@ _RULES = (
         message=r"\[PATH_NOT_FOUND\][^:]*: s3a?://[^ ]*[*?{]",
     ),
     _Rule(
-        "the script reads an address of S3 by Python's own functions, which do not know any",
-        "read it by Spark, boto3 or pandas; " + _FIX_AND_REDRIVE,
+        "the script reads an address of S3 by Python's own functions, which know none, or makes a local path of one",
+        "read it by Spark, boto3 or pandas, as it was given, without os.path or pathlib; " + _FIX_AND_REDRIVE,
         SCRIPT,
-        message=r"No such file or directory: '(s3[an]?|hdfs)://",
+        message=r"No such file or directory: '([^']*/)?(s3[an]?|hdfs):/|path does not exist: file:/\S*/s3[an]?:/",
     ),
     _Rule(
         "the script reads a local file, and the folder in which it runs has none but those of --files",
