@@ -22,7 +22,7 @@ SEEN = "seen"
 OF_EVENT = dict.fromkeys((EVENT, EVENT_FILE, "input_path", "INPUT_PATH"), ASKED)
 OF_EVENT |= dict.fromkeys(("output_path", "OUTPUT_PATH"), ASKED_OUTPUT)
 OF_SPARK = ("pyspark", "py4j")  # whose connections are to the JVM
-HARMLESS = (*OF_SPARK, "platform", "uuid")  # they ask the system by small processes
+HARMLESS = (*OF_SPARK, "platform", "uuid", "numpy.testing")  # they ask the system by small processes
 PROCESSES = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "pty.spawn")
 OF_PANDAS = ("zstandard", "numexpr", "bottleneck")  # which it imports if they are there
 PURE = frozenset(
@@ -72,16 +72,20 @@ class Acts:
 
     def end(self) -> None:
         """Tell of compiled modules that nobody hears."""
+        packages = [sys.modules[name] for name in PURE & sys.modules.keys()]
+        folders = tuple(f"{path}/" for package in packages for path in getattr(package, "__path__", ()))
         for name in sys.modules.keys() - self._ours:
             file = getattr(sys.modules[name], "__file__", None)
-            if isinstance(file, str) and file.endswith(".so") and name.partition(".")[0] not in PURE:
+            if not isinstance(file, str) or not file.endswith(".so") or file.startswith(folders):
+                continue  # scipy has modules such as _csparsetools, whose names are without their package
+            if name.partition(".")[0] not in PURE:
                 self.tell(ELSEWHERE)
 
 
 def _is_by(packages: tuple[str, ...]) -> bool:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in packages:
+        if f"{frame.f_globals.get('__name__')}.".startswith(tuple(f"{package}." for package in packages)):
             return True
         frame = frame.f_back
     return False

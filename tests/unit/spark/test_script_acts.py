@@ -36,6 +36,7 @@ CONNECTS = "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 1))\
         ("import platform\nplatform.processor()", ""),
         ("import json, sqlite3, decimal", ""),  # compiled, and Python's own
         ("import pandas\npandas.DataFrame().to_csv('x.csv')", ""),  # which looks for compressors
+        ("import scipy.sparse", ""),  # some of whose compiled modules have names without a package
         ("open('x.csv', 'w').write('1')", ""),
         ("open('x.csv', 'w').write('1')\nopen('x.csv').read()", "read"),
         ("import os, shutil\nshutil.rmtree(os.getcwd())\ntry:\n    open('x')\nexcept OSError:\n    pass\n", ""),
