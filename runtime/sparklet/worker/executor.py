@@ -206,7 +206,7 @@ class Executor:
             looks = planned.staging is not None and not planned.staging.looks and (own / SEEN / MISNAMED_RULE).exists()
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
-                self._refuse_unseen(own / SEEN, uris, parts, reads_folder=reads_folder)
+                self._refuse_unseen(execution, own / SEEN, uris, parts, reads_folder=reads_folder)
                 return self._report(execution, source, own, py_files, option)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
@@ -248,7 +248,9 @@ class Executor:
         uncommitted = tuple(path.name for path in begun)
         return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, warning=warning)
 
-    def _refuse_unseen(self, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool) -> None:
+    def _refuse_unseen(
+        self, execution: Execution, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool
+    ) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
         in_place = [uris[n] for n in parts if self.runner.has_view and uris[n].startswith(SCHEME)]
         if in_place and not (seen / "copy").exists():
@@ -259,8 +261,9 @@ class Executor:
         is_seen = any((seen / name).exists() for name in ("input", "copy"))
         if reads_folder and not is_seen and not any(uri.startswith(LOCAL) for uri in uris):
             raise PlanError(
-                "the script is given the folder of its inputs and did not read it by Spark; other readers see all of "
-                "the run's input: read it by Spark, or read job.inputs"
+                read_by_name(Acts(seen, ""), execution.is_planned)
+                or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
+                "of the run's input: read it by Spark, or read job.inputs"
             )
 
     def _inputs(

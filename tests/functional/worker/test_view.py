@@ -177,6 +177,20 @@ for number in (1, 2):
     assert [record.warning for record in one] == [""]
 
 
+def test_a_shard_that_reads_anothers_input_alone_is_refused(function: Function) -> None:
+    for name in ("links.txt", "titles.txt"):
+        function.store.put(f"{DATA}/graph/{name}", b"one\n")
+    script = b"spark.read.text(sys.argv[1] + '/links.txt').write.mode('append').text(sys.argv[2])\n"
+
+    links, titles = run(
+        function, "graph", HEAD + script, f"{DATA}/graph/", args=("{input}", "{output}"), fails=True, max_objects=1
+    )
+
+    assert (links.state, links.warning) == (ShardState.SUCCEEDED, "")
+    assert titles.state is ShardState.FAILED
+    assert "/graph/links.txt by its name, an input of another shard" in titles.error_message
+
+
 def test_a_bucket_is_read_and_written_without_a_slash(function: Function) -> None:
     for bucket in ("a-whole-bucket", "another-bucket"):
         function.clients.s3.create_bucket(Bucket=bucket)
