@@ -258,7 +258,7 @@ def test_an_incremental_run_replaces_what_its_name_wrote(bench: Bench) -> None:
 
 @pytest.mark.parametrize("after_effect", [False, True])
 @pytest.mark.parametrize("output_per", ["", "input"])
-@pytest.mark.parametrize("tasks", [{0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7)}, {}])
+@pytest.mark.parametrize("tasks", [{0: ("in/0.csv", 5), 1: ("in/0-1.csv", 7)}, {}, THREE])
 def test_a_redo_killed_anywhere_shows_no_row_twice(
     settings: WorkerSettings, tmp_path: Path, output_per: str, tasks: dict[int, tuple[str, int]], after_effect: bool
 ) -> None:
@@ -286,10 +286,21 @@ def test_a_redo_killed_anywhere_shows_no_row_twice(
             bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
             bench.deliver(message)
         assert [*shown(bench).values()] == [b"new one"] * len(tasks)
-        names = ("0.parquet", "0-1.parquet") if tasks else ()
+        names = PUBLISHED if tasks is THREE else ("0.parquet", "0-1.parquet") if tasks else ()
         assert not output_per or published(bench) == dict.fromkeys(names, b"new one")
         assert bench.record.state is ShardState.SUCCEEDED
     assert at_call > 12
+
+
+def test_a_redo_leaves_what_the_user_has_put_there(bench: Bench) -> None:
+    attempt(bench, spark_writes(bench, THREE))
+    bench.store.put(f"{OUTPUT}0-00001.parquet", b"mine")
+    bench.redrive()
+    bench.runner.behaviour = spark_writes(bench, {1: ("in/0-1.csv", 7)})
+
+    assert bench.deliver().error is None
+
+    assert shown(bench) == {"0-00001.parquet": b"mine", "0-1.parquet": b"rows"}
 
 
 @pytest.mark.parametrize("output_per", ["", "input"])
