@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.chaos.plans import ENGINES, FORMATS, KILLS, NETWORK, OF_FILES, RIVALLED, WAYS
+from benchmarks.chaos.plans import ENGINES, FORMATS, ISOLATED, KILLS, NETWORK, PER_INPUT, RIVALLED, WAYS
 from benchmarks.chaos.table import BASELINE, SUMS, line
 from benchmarks.facts import ROOT
 from benchmarks.readme import figure, marked, spread
@@ -22,7 +22,14 @@ from benchmarks.readme import figure, marked, spread
 FOLDER = ROOT / "benchmarks" / "results" / "reliability"
 GROUPS: Sequence[Sequence[str]] = (
     *(("kill at a step", "kill at a request", "kill at a time"), ("kill the committer", "kill the checker")),
-    *(("twice at once", "twice, later"), ("zombie", "zombie committer"), RIVALLED, ENGINES, OF_FILES, NETWORK),
+    *(
+        ("twice at once", "twice, later"),
+        ("zombie", "zombie committer"),
+        RIVALLED,
+        ENGINES,
+        (ISOLATED, PER_INPUT),
+        NETWORK,
+    ),
     *(FORMATS, WAYS[:2]),
 )
 """Of kinds of faults, formats, ways: a row each."""

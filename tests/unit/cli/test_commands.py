@@ -207,7 +207,6 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run x.py -i x --driver-memory 4g", "has all of its function's memory and cores: --memory MB"),
         ("run x.py -i a -o b --archived no", "'refuse', 'skip'"),
         ("run x.py -i a -o b --dispatch-mode bus", "'queue', 'loop', 'map', 'inline', 'auto'"),
-        ("run s3://b/x.py -i s3://b/in/ -o b --prices /no/such", "the prices /no/such cannot be read: No such file"),
         ("run x.py -i a", "--output is missing"),
         (
             "run x.py in out",

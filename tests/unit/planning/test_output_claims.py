@@ -61,8 +61,8 @@ def writers(world: World) -> list[str]:
 def behind(patch: pytest.MonkeyPatch, module: ModuleType, look: Callable[..., None], act: Callable[[], Any]) -> None:
     """Let something else happen behind a look that a function of this module takes."""
 
-    def look_before_the_other(at: Deployment, run: Run) -> None:
-        look(at, run)
+    def look_before_the_other(at: Deployment, run: Run, **how: Any) -> None:
+        look(at, run, **how)
         patch.setattr(module, look.__name__, look)
         act()
 
