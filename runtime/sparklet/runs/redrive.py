@@ -14,7 +14,8 @@ from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.commit_files import commit_files, declarations, uncommitted, winner_of
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.follow_up_ids import follow_up_id, own_task
-from sparklet.planning.output_claims import claim_outputs, refuse_overtaken
+from sparklet.planning.output_claims import claim_outputs, refuse_overtaken, refuse_read
+from sparklet.planning.outputs import published_files
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
@@ -105,7 +106,7 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
 def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None) -> Run:
     """The run; PlanError if it, or one of ``shards``, cannot be redriven now.
 
-    SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice.
+    SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice, or another run reads.
     """
     run = at.ledger.runs.get(run_id)
     if run.parent and (task := own_task(run_id)):
@@ -125,7 +126,10 @@ def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None)
         only = "FAILED and SUCCEEDED shards" if run.state.ended else "FAILED shards, before the run's end,"
         raise PlanError(f"only {only} of {run_id} can be redriven, not {_named(unfit)}")
     refuse_overtaken(at, run, lacks=_lacks(at, run, shards))
-    _refuse_committed(at, run, [record for _, record in chosen if record and record.state is ShardState.SUCCEEDED])
+    again = {number: record for number, record in chosen if record and record.state is ShardState.SUCCEEDED}
+    _refuse_committed(at, run, [*again.values()])
+    if again:
+        refuse_read(at, run.output_uri, (info.uri for n, info in published_files(at.store, run) if n in again))
     return run
 
 

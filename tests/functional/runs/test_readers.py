@@ -3,7 +3,8 @@
 Hypothesis runs, runs incrementally, repeats commands, redrives, cancels, cleans, with check and next runs, in any
 order; planner, checker and commands are killed between two port calls; workers go on call by call, and are killed or
 frozen. After every step each folder is read. It must hold every row of each shard that SUCCEEDED once, of a shard whose
-winner is being published each row at most once, and nothing else.
+winner is being published each row at most once, and nothing else. Of one that is done again the earlier rows stay until
+another attempt has won, and then each row, of both, is there at most once.
 """
 
 import tempfile
@@ -80,6 +81,7 @@ class Readers(RuleBasedStateMachine):
             self.world.store.put(uri, f"print({uri!r})\n".encode())
         self.known: dict[str, Known] = {}
         self.wrote: dict[tuple[str, int, str], list[str]] = {}  # by run, shard and attempt
+        self.published: dict[tuple[str, int], list[str]] = {}  # by run and shard, what it left when it SUCCEEDED last
         self.seen: list[Run] = []  # what slow commands have read, however long ago
         self.objects = 0
         self.fails = ""
@@ -195,6 +197,17 @@ class Readers(RuleBasedStateMachine):
             redrive(at, run.run_id, script=repaired_script(at, run, REPAIRED) if repaired else None)
 
     @precondition(lambda self: self.known)
+    @rule(which=WHICH, first=st.integers(0, 3), repaired=st.booleans(), dies_at=DIES)
+    def somebody_does_again_what_has_succeeded(
+        self, which: int, first: int, repaired: bool, dies_at: int | None
+    ) -> None:
+        run, at = self._one(which).run, self._at(dies_at)
+        with suppress(KilledError, PlanError, LedgerError):
+            done = [record.number for record in self.world.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)]
+            script = repaired_script(at, run, REPAIRED) if repaired else None
+            redrive(at, run.run_id, done[first : first + 2], script=script)
+
+    @precondition(lambda self: self.known)
     @rule(which=WHICH, dies_at=DIES)
     def somebody_cancels(self, which: int, dies_at: int | None) -> None:
         with suppress(KilledError, PlanError, RunNotFoundError):
@@ -261,7 +274,14 @@ class Readers(RuleBasedStateMachine):
         must, may = Counter[str](), Counter[str]()
         for record in self.world.ledger.shards.list(run.run_id):
             rows = self.wrote.get((run.run_id, record.number, record.winner), [])
-            (must if record.state is ShardState.SUCCEEDED else may).update(rows)
+            if record.state is ShardState.SUCCEEDED:
+                self.published[run.run_id, record.number] = rows
+                must.update(rows)
+            elif record.redone:
+                earlier = Counter(self.published[run.run_id, record.number])
+                (may if record.winner else must).update(earlier | Counter(rows))
+            else:
+                may.update(rows)
         return must, may
 
     def _all_runs(self) -> list[tuple[Run, Counter[str], Counter[str]]]:

@@ -93,6 +93,17 @@ def test_an_unknown_shard_is_named_after_the_end(world: World) -> None:
         redrive(world.at, "run-1", [9, 0])
 
 
+def test_what_another_run_reads_is_not_done_again(world: World) -> None:
+    run = world.ran(2).run
+    for number in range(2):
+        world.store.put(f"{run.shard_output(number)}/part-0", b"rows")
+    world.plan(run_id="run-2", inputs=(f"{run.shard_output(1)}/",))
+
+    with pytest.raises(PlanError, match=r"_000001/part-0 would be deleted, and the run run-2 reads it"):
+        redrive(world.at, "run-1", [0, 1])
+    assert redrive(world.at, "run-1", [0]).shards == 1
+
+
 @pytest.mark.parametrize("is_redone", [True, False])
 def test_a_later_incremental_run_has_planned_what_failed_alone(world: World, is_redone: bool) -> None:
     """So what it left out may be done again, and what it plans again may not be redriven."""
