@@ -119,7 +119,7 @@ def test_a_later_commit_knows_what_the_run_wrote_before() -> None:
 
 
 @pytest.mark.parametrize("mode", ["overwrite_partitions", "upsert"])
-def test_what_a_shard_wrote_before_it_was_done_again_counts_no_more(mode: str) -> None:
+def test_what_was_written_before_a_redo_counts_no_more(mode: str) -> None:
     table = Table("iceberg", "db.t")
     keys = ("id",) if mode == "upsert" else ()
     old, other, new, last = (replace(declaration(table, n, mode, keys=keys), folder=f"{n}") for n in (0, 1, 0, 1))
