@@ -36,7 +36,8 @@ class CommitRun:
         for each in commits:
             for write in each.writes:
                 declared = replace(write, table=each.table, mode=each.mode).to_document()
-                lines.append({"shard": write.shard, "attempt": "a", "writes": [declared]})
+                shard = write.shard + 100 * len(self._inputs)  # each commit's are others
+                lines.append({"shard": shard, "attempt": "a", "writes": [declared]})
         file = self._folder / f"_commit-{len(self._inputs)}.jsonl"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self._inputs.append(f"file://{file}")
