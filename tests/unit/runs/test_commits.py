@@ -187,6 +187,8 @@ def test_what_was_not_committed_is_planned_again(trial: Trial) -> None:
     assert trial.go_on().state is RunState.FAILED  # two shards have SUCCEEDED, and are in no table
 
     assert nightly(trial, "run-2") == [0, 1, 2]
+    with pytest.raises(PlanError, match="the later run run-2 plans again what it has not done"):
+        redrive(trial.at, RUN, [0])  # it has SUCCEEDED
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
