@@ -14,6 +14,7 @@ from sparklet.app.reporter import Reporter, count_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
 from sparklet.errors import PlanError
+from sparklet.inputs.partitions import columns_of
 from sparklet.model import SCHEME, InputObject, Run, ShardRecord, ShardState
 from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.model.quantities import parse_time_s
@@ -103,7 +104,7 @@ def _range(first: str, last: str) -> Callable[[InputObject], bool]:
         names = names or others
 
         def lies_between(item: InputObject) -> bool:
-            columns = dict(each.split("=", 1) for each in item.uri.split("/")[:-1] if "=" in each)
+            columns = dict(columns_of(item.uri)[1])
             at = [_in_order(columns[name]) for name in names if name in columns]
             return len(at) == len(names) and (not first or at >= low) and (not last or at <= high)
 
@@ -115,8 +116,8 @@ def _range(first: str, last: str) -> Callable[[InputObject], bool]:
 
 def _partition(text: str) -> tuple[list[str], list[tuple[float, str]]]:
     """The columns of a partition, and their values in their order."""
-    pairs = [each.partition("=") for each in text.strip("/").split("/") if each]
-    return [name for name, _, _ in pairs], [_in_order(value) for _, _, value in pairs]
+    columns = columns_of(f"{text.strip('/')}/")[1]
+    return [name for name, _ in columns], [_in_order(value) for _, value in columns]
 
 
 def _in_order(value: str) -> tuple[float, str]:
@@ -126,7 +127,7 @@ def _in_order(value: str) -> tuple[float, str]:
 
 def preview(stack: OpenStack, run_id: str, shards: tuple[int, ...], prices: Prices) -> dict[str, Any]:
     """What would be redriven, with its files, bytes and cost, by the time that these shards have taken before."""
-    at, run = stack.at, redrivable(stack.at, run_id, shards or None)
+    at, (run, _) = stack.at, redrivable(stack.at, run_id, shards or None)
     records = list(_records(at, run_id, shards))
     files, size_bytes = (sum(getattr(each, name) for each in records) for name in ("object_count", "size_bytes"))
     load = Load(len(records), files, size_bytes, files if run.options.output_per else 0)

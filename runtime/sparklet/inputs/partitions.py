@@ -37,7 +37,7 @@ def partition_root(folder: str, inputs: tuple[str, ...]) -> str:
     A folder of the output of a run, ``shard=RUN_TIME_NNNNNN``, is no column.
     """
     root = _root(folder, inputs)
-    return root if root and _columns(folder[len(root) :])[1] else ""
+    return root if root and columns_of(folder[len(root) :])[1] else ""
 
 
 def _root(uri: str, inputs: Sequence[str]) -> str:
@@ -49,7 +49,7 @@ def _root(uri: str, inputs: Sequence[str]) -> str:
     return root
 
 
-def _columns(path: str) -> tuple[str, list[tuple[str, str]]]:
+def columns_of(path: str) -> tuple[str, list[tuple[str, str]]]:
     """The folder of the partitions, and of an object's columns the names and, as they are written, the values.
 
     Spark reads a path from its end: nothing may lie between columns.
@@ -78,7 +78,7 @@ def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequ
 
 
 def _kinds(uri: str, root: str) -> Iterator[tuple[str, str, str]]:
-    return ((root, name, value_kind(value)) for name, value in _columns(uri[len(root) :])[1])
+    return ((root, name, value_kind(value)) for name, value in columns_of(uri[len(root) :])[1])
 
 
 class Partitions:
@@ -100,7 +100,7 @@ class Partitions:
         folder = uri[: uri.rfind("/") + 1]
         if folder == self._last or not (root := _root(uri, self._inputs)):
             return
-        within, columns = _columns(uri[len(root) :])
+        within, columns = columns_of(uri[len(root) :])
         names = [name for name, _ in columns]
         self._last, first = folder, self._first.setdefault(root, (uri, within, names))
         if bool(names) != bool(first[2]):

@@ -50,8 +50,8 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], 
     """Every object and slice of a run's plan, and whether its shard has an output and its writes are committed."""
     left_out = uncommitted(at, run)
     records = (record for record in at.ledger.shards.list(run.run_id) if record.has_output)
-    succeeded = (record.number for record in records if record.number not in left_out)
-    number, parts = next(succeeded, None), list(at.ledger.runs.parts(run.run_id))
+    done = (record.number for record in records if record.number not in left_out)
+    number, parts = next(done, None), list(at.ledger.runs.parts(run.run_id))
     apart = dict[tuple[str, str, str, Slice | None], bool]()
     for part in parts:  # split off from shards whose lines follow each other as the slices of an object do
         for shard in shards_of(at, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
@@ -63,7 +63,7 @@ def _outcomes(at: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], 
     for part in parts:
         for shard in () if part.part.startswith(OF_SPLIT) else shards_of(at, run.run_id, part):
             while number is not None and number < shard.number:
-                number = next(succeeded, None)
+                number = next(done, None)
             for item in shard.objects:
                 is_done = number == shard.number or apart.get(_of_object(item), False)
                 yield (item.uri, item.version_id, item.etag), is_done

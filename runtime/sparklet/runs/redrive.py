@@ -51,14 +51,14 @@ def redrive(
     time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` cannot be
     done again (see ``redrivable``), or there is nothing to repeat.
     """
-    run = redrivable(at, run_id, shards)
+    run, lacks = redrivable(at, run_id, shards)
     engine = engine and chosen_engine(at, engine, run.table).partition(",")[0]
     moved = 0
     again = next(_failed(at, run_id, shards), None) is not None
     unfinished = run.state is RunState.CANCELLED and has_declared(at, run)  # its tables may lack what it declared
     ends_again = not again and shards is None and (unfinished or failed_end(at, run) is not None)
     if again or ends_again:
-        run = _opened(at, run, script or run.scripts[-1], lacks=_lacks(at, run, shards))
+        run = _opened(at, run, script or run.scripts[-1], lacks=lacks)
         level = 2 if isolate else int(run.options.isolate)
         moved = sum(
             at.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
@@ -103,8 +103,8 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
     return tuple(chosen)
 
 
-def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None) -> Run:
-    """The run; PlanError if it, or one of ``shards``, cannot be redriven now.
+def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None) -> tuple[Run, bool]:
+    """The run, and whether it lacks what is redriven; PlanError if it, or one of ``shards``, cannot be redriven now.
 
     SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice, or another run reads.
     """
@@ -125,25 +125,18 @@ def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None)
     if unfit:
         only = "FAILED and SUCCEEDED shards" if run.state.ended else "FAILED shards, before the run's end,"
         raise PlanError(f"only {only} of {run_id} can be redriven, not {_named(unfit)}")
-    refuse_overtaken(at, run, lacks=_lacks(at, run, shards))
+    has_all = shards is not None and all(record and record.has_output for _, record in chosen)
+    lacks = not (has_all and uncommitted(at, run).isdisjoint(shards or ()))  # what it has stays until then
+    refuse_overtaken(at, run, lacks=lacks)
     again = {number: record for number, record in chosen if record and record.state is ShardState.SUCCEEDED}
     _refuse_committed(at, run, [*again.values()])
     if again:
         refuse_read(at, run.output_uri, (info.uri for n, info in published_files(at.store, run) if n in again))
-    return run
+    return run, lacks
 
 
 def _named(texts: Sequence[str]) -> str:
     return ", ".join(texts[:MAX_NAMED]) + (f" and {len(texts) - MAX_NAMED} more" if texts[MAX_NAMED:] else "")
-
-
-def _lacks(at: Deployment, run: Run, shards: Sequence[int] | None) -> bool:
-    """Whether shards that are redriven have no output, or writes that no table has; else theirs stays until then."""
-    for number in shards or ():
-        record = at.known_shard(run.run_id, number)
-        if not (record and record.has_output):
-            return True
-    return shards is None or not uncommitted(at, run).isdisjoint(shards)
 
 
 def _refuse_committed(at: Deployment, run: Run, again: Sequence[ShardRecord]) -> None:
