@@ -219,6 +219,23 @@ def one_by_one(copy_all: Callable[..., None], fault: Fault) -> Callable[..., Non
     return copy
 
 
+def killed(bench: Bench, fault: Fault) -> tuple[Fault, Callable[[], None]]:
+    """Deliver a message to a worker that meets the fault; and how others go on with it until the shard has ended."""
+    [message], shards = bench.queue.receive(1), bench.claims
+    whole, shards.at = shards.at, fault.deployment(shards.at)
+    bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
+    with suppress(KilledError):
+        bench.deliver(message)
+
+    def others_go_on() -> None:
+        shards.at = whole
+        while not bench.record.state.ended:
+            bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
+            bench.deliver(message)
+
+    return fault, others_go_on
+
+
 @pytest.mark.parametrize("after_effect", [False, True])
 def test_a_worker_killed_anywhere_leaves_each_output_whole(
     settings: WorkerSettings, tmp_path: Path, after_effect: bool
@@ -228,17 +245,10 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
         bench = make_bench(replace(settings, scratch=tmp_path / str(at_call)))
         bench.plan(objects=3, output_per="input")
         bench.runner.behaviour = spark_writes(bench, THREE)
-        [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.claims
-        whole, shards.at = shards.at, fault.deployment(shards.at)
-        bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
-        with suppress(KilledError):
-            bench.deliver(message)
+        fault, others_go_on = killed(bench, Fault(at_call, after_effect))
         if fault.calls < at_call:
             break
-        shards.at = whole
-        while not bench.record.state.ended:
-            bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
-            bench.deliver(message)
+        others_go_on()
         assert published(bench) == PUBLISHED, (at_call, after_effect)
     assert at_call > 12
 
@@ -269,11 +279,7 @@ def test_a_redo_killed_anywhere_shows_no_row_twice(
         before = shown(bench)
         bench.redrive()
         bench.runner.behaviour = spark_writes(bench, tasks, body=b"new one")
-        [message], fault, shards = bench.queue.receive(1), Fault(at_call, after_effect), bench.claims
-        whole, shards.at = shards.at, fault.deployment(shards.at)
-        bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
-        with suppress(KilledError):
-            bench.deliver(message)
+        fault, others_go_on = killed(bench, Fault(at_call, after_effect))
         met, of_inputs = shown(bench), defaultdict[str, set[bytes]](set)
         for name, body in met.items():
             of_inputs[re.sub(r"(-0000\d)?\..*", "", name)].add(body)
@@ -281,10 +287,7 @@ def test_a_redo_killed_anywhere_shows_no_row_twice(
         assert met == before or output_per or len(set(met.values())) < 2
         if fault.calls < at_call:
             break
-        shards.at = whole
-        while not bench.record.state.ended:
-            bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
-            bench.deliver(message)
+        others_go_on()
         assert [*shown(bench).values()] == [b"new one"] * len(tasks)
         names = PUBLISHED if tasks is THREE else ("0.parquet", "0-1.parquet") if tasks else ()
         assert not output_per or published(bench) == dict.fromkeys(names, b"new one")
