@@ -136,7 +136,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return found != null && found.analyzed() instanceof InsertIntoHadoopFsRelationCommand ? found : null;
     }
 
-    /** A file of the format without a row for each input of which the job has none: Spark writes it for its first task. */
+    /** A file of the format without a row for each input without one: Spark has one for its first task only. */
     private void writeRowless(JobContext context, Set origins, Set inputs) throws Exception {
         QueryExecution execution = execution();
         if (execution == null || inputs.isEmpty()) {
@@ -176,7 +176,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
             File told = inTask(context, "origins"); // where it is asked for
             Set rowless = (Set) ROWLESS.remove(job);
             if (origins != null && told.getParentFile().isDirectory()) {
-                File empty = new File(told.getParentFile(), "../empty"); // of inputs without a byte; where it is asked for
+                File empty = new File(told.getParentFile(), "../empty"); // names inputs without a byte, if asked for
                 if (empty.exists()) {
                     Set inputs = new TreeSet(Arrays.asList(Files.readString(empty.toPath()).split("\0")));
                     inputs.addAll(rowless == null ? Collections.EMPTY_SET : rowless);
