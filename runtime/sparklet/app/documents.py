@@ -7,6 +7,7 @@ from typing import Any
 from sparklet.app.explain import SCRIPT, FailureGroup
 from sparklet.app.local_files import local_folder, local_inputs, local_part
 from sparklet.app.object_status import ObjectStatus
+from sparklet.app.opening import how_to_open, uncommitted_text
 from sparklet.app.reporter import time_text
 from sparklet.app.stack import OpenStack
 from sparklet.local.state import StateDir
@@ -14,7 +15,6 @@ from sparklet.model import SCHEME, Run, ShardRecord, ShardState, split_uri
 from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
-from sparklet.tables.opening import how_to_open, uncommitted_text
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)

@@ -13,6 +13,7 @@ from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup, first_object
 from sparklet.app.local_files import localized
 from sparklet.app.object_status import ObjectStatus
+from sparklet.app.opening import how_to_open, table_text, uncommitted_text
 from sparklet.app.reporter import count_text, duration_text, size_text, time_text, usd_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_text
@@ -21,7 +22,6 @@ from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, Sh
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 from sparklet.spark.spark_options import MB_PER_CORE
-from sparklet.tables.opening import how_to_open, table_text, uncommitted_text
 
 EXCLUDED = "run: its machine, planner, checks. Not included: failed attempts, storage, transfer, logs, idle resources."
 MIN_WIDTH = 20  # of prose

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.app.costs import load_prices
+from sparklet.app.ddl import ddl as ddl_of
 from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_image, examine_stack
 from sparklet.app.documents import group_document, object_document, shard_document
 from sparklet.app.history import run_history
@@ -29,7 +30,6 @@ from sparklet.runs.drift import drift_of
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.verification import verify
 from sparklet.shown import printable
-from sparklet.tables.ddl import ddl as ddl_of
 
 FOLLOW_POLL_S = 1.0
 

@@ -23,6 +23,8 @@ NOTES = {
     "iceberg": "Its commits keep its catalog up to date; Athena reads it there, if that is Glue's or S3 Tables'.",
     "hudi": "Athena reads it once Hudi's own tools have synchronized it with Glue's catalog.",
 }
+TYPES = {"int8": "tinyint", "int16": "smallint", "int32": "int", "int64": "bigint", "bool": "boolean"}
+TYPES |= {"date32[day]": "date", **{name: name for name in ("float", "double", "string", "binary", "timestamp")}}
 _HIDDEN = re.compile(r"(.*/)?([_.].*)?")  # from Athena and Spark; and markers of folders
 _DELTA = re.compile(r".*?(?:([^/]+)\.db/)?([^/]+)")
 
@@ -85,13 +87,11 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
         import pyarrow as pa
     except ImportError:
         raise PlanError("the columns of files are read with pyarrow: pip install 'sparklet[lists]'") from None
-    from sparklet.tables.staged_files import hive_type
-
     try:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
     except (pa.ArrowException, OSError) as error:
         raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more do not agree: {error}") from error
-    return {each.name.lower(): hive_type(each.type) for each in schema}
+    return {each.name.lower(): _type_name(each.type) for each in schema}
 
 
 def _schema(store: ObjectStore, info: ObjectInfo) -> Any:
@@ -103,6 +103,26 @@ def _schema(store: ObjectStore, info: ObjectInfo) -> Any:
     if len(tail) < length <= info.size_bytes:
         tail = store.get(info.uri, info.size_bytes - length)
     return parquet.read_schema(BytesIO(tail)).remove_metadata()
+
+
+def _type_name(of: Any) -> str:
+    """What Athena and Glue's catalog call a type of pyarrow's; PlanError if they have none."""
+    from pyarrow import types
+
+    if types.is_dictionary(of):
+        return _type_name(of.value_type)
+    if types.is_struct(of):
+        return f"struct<{','.join(f'{field.name}:{_type_name(field.type)}' for field in of)}>"
+    if types.is_map(of):
+        return f"map<{_type_name(of.key_type)},{_type_name(of.item_type)}>"
+    if types.is_list(of) or types.is_large_list(of) or types.is_list_view(of):
+        return f"array<{_type_name(of.value_type)}>"
+    if types.is_decimal(of):
+        return f"decimal({of.precision},{of.scale})"
+    plain = "timestamp" if types.is_timestamp(of) else str(of).removeprefix("large_").removesuffix("_view")
+    if plain not in TYPES:
+        raise PlanError(f"Athena has no type for {of}: cast the column in the script")
+    return TYPES[plain]
 
 
 def _named(name: str) -> str:

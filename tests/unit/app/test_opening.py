@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from sparklet.app import opening
+from sparklet.app.opening import how_to_open, table_text
 from sparklet.model import Failure, Run, RunState
 from sparklet.runs.summary import summarize
-from sparklet.tables import opening
-from sparklet.tables.opening import how_to_open, table_text
 from tests.world import World
 
 OUT = "/home/u/out"
