@@ -146,6 +146,7 @@ class TableWrites(JobFields):
         *,
         keys: str | Sequence[str],
         order_by: str | None = None,
+        delete: str | None = None,
         merge_schema: bool = False,
         partition_by: str | Sequence[str] = (),
         label: str | None = None,
@@ -159,10 +160,15 @@ class TableWrites(JobFields):
             Columns. A key may come once in all shards together, unless there is an ``order_by``.
         order_by
             A column: the row with its greatest value wins, which may be the table's.
+        delete
+            A condition in SQL, such as ``"op = 'd'"``: a row that meets it deletes the row with its keys, and is not
+            added. Columns that it names and the table lacks are not written. Hudi needs ``_hoodie_is_deleted``, a
+            column that a new table gets, and another with ``merge_schema``.
         table, merge_schema, partition_by, label, commit
             As for ``append``, and so are the result and the errors.
         """
         more = {"merge_schema": merge_schema, "partition_by": partition_by, "keys": keys, "order_by": order_by}
+        more["delete"] = delete
         return self._write(df, table, "upsert", label, commit, **more)
 
     def overwrite_partitions(

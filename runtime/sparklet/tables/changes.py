@@ -1,24 +1,73 @@
-"""The rows of an upsert: one for each key, as Spark compares and sorts values (NaN is the greatest, -0.0 is 0.0)."""
+"""Staged rows that a commit writes anew; of an upsert one for each key.
+
+Spark itself compares and sorts their values: NaN is the greatest, -0.0 is 0.0.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from pyspark.sql import DataFrame, Window, functions
+from pyspark.sql import DataFrame, SparkSession, Window, functions
+from pyspark.sql.types import BooleanType, StructField, StructType
 
 from sparklet.job.errors import TableError
+from sparklet.job.event_objects import escaped
 from sparklet.job.session import backquoted
-from sparklet.tables.declaration import Commit, shard_name
+from sparklet.tables.declaration import DELETED, Commit, Declaration, shard_name
 
 FILE, ROW, FILES, COUNT, RANK = (f"_sparklet_{name}" for name in ("file", "row", "files", "count", "rank"))
 
 
-def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = None) -> DataFrame:
-    """Of the rows with one key the one with the greatest ``order_by``; ``rows`` are read from the staged files.
+def staged_columns(write: Declaration) -> StructType:
+    """The columns of rows that Spark has staged."""
+    return StructType.fromJson(json.loads(write.seen))
 
-    Of equal ones the later wins, where columns FILE and ROW say where each was.
+
+def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: StructType | None = None) -> DataFrame:
+    """The rows of files of Spark's, with ``columns`` or those of the first write, and behind them DELETED, FILE, ROW.
+
+    TableError if there are more or less than the shards have counted.
+    """
+    columns = columns or staged_columns(writes[0])
+    if writes[0].deletes:
+        columns = StructType([*columns.fields, StructField(DELETED, BooleanType())])
+    files = [escaped(f"{write.folder.rstrip('/')}/{path}") for write in writes for path, _ in write.files]
+    frame = spark.read.schema(columns).parquet(*files)
+    place = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
+    if frame.count() != sum(write.rows for write in writes):
+        counted = {unquote(file): rows for file, rows in frame.groupBy(place[0]).count().collect()}
+        for write in writes:
+            if (rows := sum(rows for file, rows in counted.items() if _tail(write) in file)) != write.rows:
+                raise TableError(
+                    f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: "
+                    "a lost task has written there since; start a new run"
+                )
+    return frame.select("*", *place)
+
+
+def _tail(write: Declaration) -> str:
+    """What the paths of a write's files have, and no other's; Hadoop writes the beginning in several ways."""
+    return f"/{'/'.join(write.folder.rstrip('/').split('/')[-2:])}/"
+
+
+def kept_rows(changes: DataFrame) -> DataFrame:
+    """The rows of an upsert that a new table gets."""
+    return changes.where(f"NOT {DELETED}").drop(DELETED) if DELETED in changes.columns else changes
+
+
+def merge_deletes(commit: Commit, newer: str) -> tuple[str, str]:
+    """What makes rows of ``s`` delete those of ``t`` in a MERGE: its first clause, and a condition of INSERT."""
+    if not commit.deletes:
+        return "", ""
+    return f"WHEN MATCHED {newer} AND s.{DELETED} THEN DELETE ", f" AND NOT s.{DELETED}"
+
+
+def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = None) -> DataFrame:
+    """Of the staged rows with one key the one with the greatest ``order_by``, of equal ones the later; no FILE, no ROW.
 
     TableError if a part of a key is null, or if without ``order_by`` a key comes twice, ``whole_run``: in the run.
     """
@@ -31,16 +80,14 @@ def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = Non
         if count:
             raise TableError(f"{commit.table}: the key {name!r} is null in {count} rows: leave them out, or fill it")
     if commit.order_by is None:
-        file = functions.col(FILE) if FILE in rows.columns else functions.input_file_name().alias(FILE)
-        read = (rows if whole_run is None else whole_run).select(*keys, file)
+        read = (rows if whole_run is None else whole_run).select(*keys, FILE)
         groups = read.groupBy(*keys).agg(functions.count("*").alias(COUNT), functions.collect_set(FILE).alias(FILES))
         if twice := groups.where(f"{COUNT} > 1").first():
             raise TableError(_twice(commit, twice))
-        return rows
-    order = [functions.desc_nulls_last(backquoted(commit.order_by))]
-    order += [functions.desc(name) for name in (FILE, ROW) if name in rows.columns]
+        return rows.drop(FILE, ROW)
+    order = [functions.desc_nulls_last(backquoted(commit.order_by)), functions.desc(FILE), functions.desc(ROW)]
     latest = Window.partitionBy(*keys).orderBy(*order)
-    return rows.withColumn(RANK, functions.row_number().over(latest)).where(f"{RANK} = 1").drop(RANK)
+    return rows.withColumn(RANK, functions.row_number().over(latest)).where(f"{RANK} = 1").drop(RANK, FILE, ROW)
 
 
 def _twice(commit: Commit, row: Any) -> str:

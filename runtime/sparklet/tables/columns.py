@@ -1,18 +1,20 @@
-"""Fits a frame's columns to a table's: by name and without loss, or with an error that names the remedy."""
+"""Fits columns to a table's: by name and without loss, or with an error that names the remedy."""
 
 from __future__ import annotations
 
 import functools as ft
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from pyspark.sql import Column, DataFrame, functions
-from pyspark.sql.types import ArrayType, DataType, MapType, StructField, StructType
+from pyspark.sql.types import ArrayType, DataType, MapType, NullType, StructField, StructType
 
 from sparklet.job.errors import TableError
 from sparklet.job.session import backquoted
+from sparklet.tables.declaration import DELETED, Commit, Declaration, shard_name
 
+FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT")  # Delta itself has the values
 _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}  # of the greatest value
 _EXACT_IN = {"float": ("tinyint", "smallint"), "double": ("tinyint", "smallint", "int", "float")}
 
@@ -101,14 +103,61 @@ def _places(of: Any) -> tuple[int, int]:
     return _DIGITS.get(of.simpleString(), 0), 0
 
 
+def agreed(
+    commit: Commit,
+    writes: Sequence[Declaration],
+    table: StructType | None,
+    columns_of: Callable[[Declaration], StructType],
+) -> StructType:
+    """The columns of the table with these writes in it; ``table``: its own, if it exists.
+
+    TableError if types of a column differ, or if only some writes have a column and ``merge_schema`` is off.
+    """
+    fields = {field.name.lower(): field for field in (table.fields if table else ())}
+    origin = dict.fromkeys(fields, f"the table {commit.table}")
+    for number, write in enumerate(writes):
+        shard, columns = shard_name(write.shard), columns_of(write)
+        for field in columns.fields:
+            key = field.name.lower()
+            if key not in fields:
+                if (table or number) and not commit.merge_schema:
+                    first = f"the table {commit.table}" if table else shard_name(writes[0].shard)
+                    raise TableError(
+                        f"{shard} has the column {field.name!r} ({field.dataType.simpleString()}), which {first} has "
+                        "not: select the table's columns, or write with merge_schema=True"
+                    )
+                fields[key], origin[key] = StructField(field.name, field.dataType), shard
+            elif not table and isinstance(fields[key].dataType, NullType):  # another shard has a type
+                fields[key] = StructField(fields[key].name, field.dataType)
+            elif not fits(field.dataType, fields[key].dataType):
+                have, want = (each.dataType.simpleString() for each in (field, fields[key]))
+                differ = f"as {have}, {origin[key]} as {want}: cast it in the script"
+                raise TableError(f"{shard} has the column {field.name!r} {differ}")
+        held, is_exact = {field.name.lower() for field in columns.fields}, not table and not commit.merge_schema
+        for key, field in fields.items():
+            is_needed = is_exact or not (field.nullable or any(each in field.metadata for each in FILLED))
+            if is_needed and key not in held:
+                raise TableError(f"{shard} lacks the column {field.name!r}")
+    return StructType(list(fields.values()))
+
+
+def without_hudi_columns(frame: DataFrame) -> DataFrame:
+    """The frame without the columns that Hudi has set, and will set anew."""
+    return frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
+
+
 def required(frame: DataFrame, wanted: StructType) -> DataFrame:
-    """The aligned frame; a row fails that lacks a value which the table requires, inside of others, too."""
+    """The aligned frame; a row fails that lacks a value which the table requires, inside of others, too.
+
+    A row that only deletes another may lack them.
+    """
     types = {field.name: field for field in wanted.fields}
     columns = []
     for name in frame.columns:
         column = functions.col(backquoted(name))
         lacks = _lacks(column, types[name].dataType, types[name].nullable) if name in types else None
         if lacks is not None:
+            lacks = lacks & ~functions.col(DELETED) if DELETED in frame.columns else lacks
             text = f"the column {name!r} is null in a row, or holds a null, and the table requires a value"
             error = functions.raise_error(functions.lit(text)).cast(types[name].dataType)
             column = functions.when(lacks, error).otherwise(column).alias(name)

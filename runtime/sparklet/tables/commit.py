@@ -17,21 +17,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
 from sparklet.tables.declaration import Commit, Committed, Declaration, refuse_delta
-from sparklet.tables.staged_files import Staged, check_stored, delta_place, read_footers, read_text
+from sparklet.tables.staged_files import check_stored, delta_place, read_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MAX_CONFLICTS_S = 120.0  # then another attempt may go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
-SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by")  # in all writes to a table
+SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "deletes")  # in all writes to a table
 
 
 class OpenTable(Protocol):
@@ -40,9 +40,6 @@ class OpenTable(Protocol):
     @property
     def root(self) -> str | None:
         """Where its files are; None if it does not exist and its catalog will choose the place."""
-
-    def check(self, mode: str) -> None:
-        """TableError if the table has a feature that a write of this mode ("": of any mode) cannot respect."""
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The last version that set a name (a commit's id, or a chain), and its number; None if none has."""
@@ -53,10 +50,11 @@ class OpenTable(Protocol):
         CommitStateUnknownError if the table does not show it.
         """
 
-    def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
-        """Commit on top of this state, set the names to these numbers with it, and return the new version.
+    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """CommitStateUnknownError if the table does not hold the commit's names, but may have forgotten them."""
 
-        ``read`` reads the footers of the staged files, or looks whether they are there, once.
+    def write(self, commit: Commit, names: Mapping[str, int]) -> str:
+        """Commit on top of this state, set the names to these numbers with it, and return the new version.
 
         CommitConflictError if others have written since, or if the answer was lost: load the table and look again.
         """
@@ -75,7 +73,7 @@ def commit(
     """
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
-    read = cache(lambda: _staged(commit))
+    look = cache(lambda: check_stored([*commit.writes, *commit.earlier]))
     rows, files = sum(write.rows for write in commit.writes), sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
@@ -83,13 +81,14 @@ def commit(
         if made := _made(commit, table):
             _register(commit, spark)
             return Committed(made[0], rows, files, already=made[1].isdisjoint(tried))
-        table.check(commit.mode)
         if not rows:
             return Committed("", 0, files, already=False)
         names = _names(commit, table, maker)
         tried.update(names.values())
+        table.check(commit, names)
+        look()
         try:
-            version = table.write(commit, read, names)
+            version = table.write(commit, names)
         except CommitConflictError:
             if only_on_opened or time.monotonic() > end_s:
                 raise
@@ -98,14 +97,6 @@ def commit(
             return Committed(version, rows, files, already=False)
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
-
-
-def _staged(commit: Commit) -> Staged:
-    """The staged files of Hudi; those of other formats, which describe theirs, are only looked at."""
-    if commit.table.format == "hudi":
-        return read_footers(commit.writes)
-    check_stored([*commit.writes, *commit.earlier])
-    return []
 
 
 def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
@@ -200,8 +191,6 @@ def refusal(table: str, warehouse: str) -> str:
             from sparklet.tables.pyiceberg_catalog import check
 
             check(parsed, warehouse or None)
-        else:
-            open_table(parsed, lambda: cast(Any, None), warehouse or None).check("")
     except TableError as error:
         return str(error)
     return ""

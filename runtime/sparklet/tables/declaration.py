@@ -26,6 +26,7 @@ PARQUET = {
 HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties
 ICEBERG_VERSION = 3  # the newest that Iceberg 1.12 writes
 ENCRYPTED = "encryption.key-id"  # a property of Iceberg's tables whose files are encrypted
+DELETED, HUDI_DELETED = "_sparklet_deleted", "_hoodie_is_deleted"  # columns: whether a row deletes that of its key
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
 
 
@@ -43,7 +44,8 @@ class Declaration:
     ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
     ``rows``: as counted while they were written, or -1. ``shard``: whose write it is, as the run knows it; -1 outside
     of runs. ``described``: the files as the format's own library describes them; the commit takes these texts as they
-    are. ``seen``: the state of the table that the shard wrote for, in the format's own text.
+    are. ``seen``: the state of the table that the shard wrote for, in the format's own text; where Spark staged the
+    rows, their schema. ``deletes``: whether they have the column DELETED.
     """
 
     table: Table
@@ -55,6 +57,7 @@ class Declaration:
     order_by: str | None = None
     merge_schema: bool = False
     partition_by: tuple[str, ...] = ()
+    deletes: bool = False
     rows: int = -1
     shard: int = -1
     described: tuple[str, ...] = ()
@@ -79,7 +82,8 @@ class Declaration:
             order_by = None if document["order_by"] is None else str(document["order_by"])
             merge_schema, rows = bool(document["merge_schema"]), int(document.get("rows", -1))
             described, seen = tuple(map(str, document.get("described", ()))), str(document.get("seen", ""))
-            how = (keys, order_by, merge_schema, by, rows, shard, described, seen)
+            deletes = bool(document.get("deletes", False))
+            how = (keys, order_by, merge_schema, by, deletes, rows, shard, described, seen)
             return cls(table, mode, label, folder, files, *how)
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
@@ -103,6 +107,7 @@ class Commit:
     order_by: str | None = None
     merge_schema: bool = False
     partition_by: tuple[str, ...] = ()
+    deletes: bool = False
     fixed_at_s: float | None = None
     warehouse: str | None = None
     records: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

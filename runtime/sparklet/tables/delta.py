@@ -17,7 +17,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,22 +28,20 @@ from urllib.parse import unquote
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import NullType, StructField, StructType
+from pyspark.sql.types import StructType
 
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.event_objects import escaped
 from sparklet.job.session import backquoted, session_options, stored_text
-from sparklet.tables.changes import last_rows
-from sparklet.tables.columns import aligned, fits
-from sparklet.tables.declaration import PARQUET, Commit, Declaration, shard_name
+from sparklet.tables.changes import FILE, ROW, kept_rows, last_rows, merge_deletes, staged_columns, staged_rows
+from sparklet.tables.columns import FILLED, agreed, aligned
+from sparklet.tables.declaration import DELETED, PARQUET, Commit, Declaration, shard_name
 
 RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MAX_SKEW_S = 3600.0  # of other writers' clocks
 MAX_READERS = 16  # files of the log at a time
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
-FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT")  # Delta itself has the values
 DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
 OF_DELTA = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # which have the number of rows
 AUTO_MERGE = "spark.databricks.delta.schema.autoMerge.enabled"
@@ -170,9 +168,9 @@ def _metadata(seen: str) -> Any:
 
 
 def _columns(write: Declaration) -> StructType:
-    """A write's columns: of rows that the commit writes, ``seen`` has Spark's schema."""
-    text = _metadata(write.seen)["schemaString"] if write.described else write.seen
-    return StructType.fromJson(json.loads(text))
+    if not write.described:
+        return staged_columns(write)
+    return StructType.fromJson(json.loads(_metadata(write.seen)["schemaString"]))
 
 
 def _fits(metadata: Any, now: Any) -> bool:
@@ -206,39 +204,6 @@ def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     names = {field["name"]: field["metadata"].get(PHYSICAL_NAME, field["name"]) for field in fields}
     demands = {key: value for key, value in metadata["configuration"].items() if key.startswith(DEMANDS)}
     return {names[f["name"]]: f for f in fields}, [names[each] for each in metadata["partitionColumns"]], demands
-
-
-def agreed(commit: Commit, writes: Sequence[Declaration], table: StructType | None) -> StructType:
-    """The columns of the table with these writes in it; ``table``: its own, if it exists.
-
-    TableError if types of a column differ, or if only some writes have a column and ``merge_schema`` is off.
-    """
-    fields = {field.name.lower(): field for field in (table.fields if table else ())}
-    origin = dict.fromkeys(fields, f"the table {commit.table}")
-    for number, write in enumerate(writes):
-        shard, columns = shard_name(write.shard), _columns(write)
-        for field in columns.fields:
-            key = field.name.lower()
-            if key not in fields:
-                if (table or number) and not commit.merge_schema:
-                    first = f"the table {commit.table}" if table else shard_name(writes[0].shard)
-                    raise TableError(
-                        f"{shard} has the column {field.name!r} ({field.dataType.simpleString()}), which {first} has "
-                        "not: select the table's columns, or write with merge_schema=True"
-                    )
-                fields[key], origin[key] = StructField(field.name, field.dataType), shard
-            elif not table and isinstance(fields[key].dataType, NullType):  # another shard has a type
-                fields[key] = StructField(fields[key].name, field.dataType)
-            elif not fits(field.dataType, fields[key].dataType):
-                have, want = (each.dataType.simpleString() for each in (field, fields[key]))
-                differ = f"as {have}, {origin[key]} as {want}: cast it in the script"
-                raise TableError(f"{shard} has the column {field.name!r} {differ}")
-        held, is_exact = {field.name.lower() for field in columns.fields}, not table and not commit.merge_schema
-        for key, field in fields.items():
-            is_needed = is_exact or not (field.nullable or any(each in field.metadata for each in FILLED))
-            if is_needed and key not in held:
-                raise TableError(f"{shard} lacks the column {field.name!r}")
-    return StructType(list(fields.values()))
 
 
 @contextmanager
@@ -283,9 +248,6 @@ class DeltaLakeTable:
         self._version = int(self._transaction.readVersion())  # -1: there is no table
         self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
 
-    def check(self, mode: str) -> None:
-        """Delta itself has refused a table that it cannot write."""
-
     def made(self, name: str) -> tuple[str, int] | None:
         """The table's version if it holds a name, and the name's number."""
         number = self._transaction.snapshot().transactions().get(name) if self._now else self._delta.none
@@ -315,8 +277,8 @@ class DeltaLakeTable:
             "write them with another label, or those of a run by a new run"
         )
 
-    def _check_forgotten(self, commit: Commit, names: Mapping[str, int]) -> None:
-        """CommitStateUnknownError if the table may hold the commit, and has forgotten its name; see RETENTION."""
+    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """The table has forgotten names that are older than RETENTION; see ``OpenTable``."""
         if self._now is None or not (kept := self._now["configuration"].get(RETENTION)):
             return
         kept_s = sum(
@@ -358,10 +320,8 @@ class DeltaLakeTable:
             return []  # a checkpoint has it
         return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
 
-    def write(self, commit: Commit, read: Callable[[], object], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""
-        self._check_forgotten(commit, names)
-        read()  # which looks whether the files are still there
         writes = [write for write in commit.writes if write.files]
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         options = {**OF_DELTA, USER_METADATA: commit.commit_id}
@@ -382,6 +342,9 @@ class DeltaLakeTable:
     def _table_columns(self) -> StructType | None:
         return StructType.fromJson(json.loads(self._now["schemaString"])) if self._now else None
 
+    def _agreed(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
+        return agreed(commit, writes, self._table_columns(), _columns)
+
     def _append(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
         """Add the files that fit the table; write the rows of others by Delta's writer, into the same commit."""
         late = [
@@ -393,7 +356,7 @@ class DeltaLakeTable:
         fitting = (text for write in writes if write not in others for text in write.described)
         actions = [self._delta.parsed(text) for text in fitting]
         if others and columns:
-            rows = self._read(others, columns)
+            rows = self._read(others, columns).drop(FILE, ROW)
             try:
                 actions += _items(self._transaction.writeFiles(rows._jdf))
             except (Py4JJavaError, PySparkException) as error:
@@ -404,7 +367,7 @@ class DeltaLakeTable:
 
     def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
         """Make the table in this transaction, or add the columns that it lacks; its columns then."""
-        there, columns = self._table_columns(), agreed(commit, writes, self._table_columns())
+        there, columns = self._table_columns(), self._agreed(commit, writes)
         first = next((_metadata(each.seen) for each in writes if each.described), None)
         if there is None:
             by = list(commit.partition_by)
@@ -426,7 +389,10 @@ class DeltaLakeTable:
         self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)
 
     def _read(self, writes: Sequence[Declaration], columns: StructType) -> DataFrame:
-        """The staged rows, in these columns: null where a write lacks one, or what Delta fills in if all lack it."""
+        """The staged rows, in these columns: null where a write lacks one, or what Delta fills in if all lack it.
+
+        Where the commit writes all of them anew, the places of rows, and whether they delete others, are behind.
+        """
         frames: dict[tuple[str, bool], list[Declaration]] = {}
         for write in writes:
             frames.setdefault((write.seen, bool(write.described)), []).append(write)
@@ -435,35 +401,28 @@ class DeltaLakeTable:
             if is_described:
                 read.append(self._delta.rows(self._log, seen, (text for each in alike for text in each.described)))
             else:
-                files = [escaped(f"{each.folder.rstrip('/')}/{path}") for each in alike for path, _ in each.files]
-                read.append(self._spark.read.schema(_columns(alike[0])).parquet(*files))
-                if (counted := read[-1].count()) != (staged := sum(each.rows for each in alike)):
-                    shards = " and ".join(shard_name(each.shard) for each in alike)
-                    raise TableError(
-                        f"{shards} staged {staged} rows at {alike[0].folder}; now its files have {counted}: a lost "
-                        "task has written there since; start a new run"
-                    )
+                read.append(staged_rows(self._spark, alike))
         there = {name.lower() for frame in read for name in frame.columns}
         filled = [
             field
             for field in columns.fields
             if field.name.lower() in there or not any(key in field.metadata for key in FILLED)
         ]
-        return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), False) for frame in read))
+        return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), True) for frame in read))
 
     def _upsert(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
         """Merge the staged rows, one for each key."""
-        columns = agreed(commit, writes, self._table_columns())
+        columns = self._agreed(commit, writes)
         looks_back = commit.earlier and commit.order_by is None
         whole_run = self._read([*commit.earlier, *writes], columns) if looks_back else None
         changes = last_rows(commit, self._read(writes, columns), whole_run)
         if self._now is None:
             self._grow(commit, writes)
-            return list(_items(self._transaction.writeFiles(changes._jdf)))
+            return list(_items(self._transaction.writeFiles(kept_rows(changes)._jdf)))
         view = f"_sparklet_{uuid.uuid4().hex}"
         changes.createOrReplaceTempView(view)
         try:
-            return self._merge(commit, view, changes.columns)
+            return self._merge(commit, view, [name for name in changes.columns if name != DELETED])
         finally:
             self._spark.catalog.dropTempView(view)
 
@@ -474,11 +433,13 @@ class DeltaLakeTable:
         newer, order = "", backquoted(commit.order_by or "")
         if commit.order_by and there and commit.order_by.lower() in (name.lower() for name in there.names):
             newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
+        deleted, new = merge_deletes(commit, newer)
         text = (
             f"MERGE INTO delta.{backquoted(self._uri)} t USING {view} s "  # noqa: S608 - names, in quotes
             f"ON {' AND '.join(f't.{key} = s.{key}' for key in same)} "
-            f"WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
-            f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f's.{name}' for name in names)})"
+            f"{deleted}WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
+            f"WHEN NOT MATCHED{new} THEN INSERT ({', '.join(names)}) "
+            f"VALUES ({', '.join(f's.{name}' for name in names)})"
         )
         state, modes = (
             self._delta.session.sessionState(),
@@ -510,10 +471,13 @@ class DeltaLakeTable:
         by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
         if not by:
             raise TableError(f"{commit.table} has no partitions that could be overwritten")
-        columns = agreed(commit, [*writes, *commit.earlier], self._table_columns())
-        rows = self._read(writes, columns)
+        columns = self._agreed(commit, [*writes, *commit.earlier])
+        rows = self._read(writes, columns).drop(FILE, ROW)
         if commit.earlier:
-            touched, before = rows.select(*map(backquoted, by)).distinct(), self._read(commit.earlier, columns)
+            touched, before = (
+                rows.select(*map(backquoted, by)).distinct(),
+                self._read(commit.earlier, columns).drop(FILE, ROW),
+            )
             same = [before[backquoted(name)].eqNullSafe(touched[backquoted(name)]) for name in by]
             rows = rows.unionByName(before.join(touched, same, "left_semi"))
         options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}

@@ -19,8 +19,9 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
@@ -29,16 +30,16 @@ from deltalake.schema import PrimitiveType
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
-from pyspark.sql import SparkSession, functions
-from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql.types import StructType
 
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.event_objects import escaped
 from sparklet.job.session import hadoop_path
 from sparklet.tables.chains import CHAIN
-from sparklet.tables.changes import last_rows
-from sparklet.tables.declaration import Commit, refuse_hudi
-from sparklet.tables.staged_files import Staged, agreed_schema, delta_place, read_footers
+from sparklet.tables.changes import FILE, ROW, last_rows, staged_columns, staged_rows
+from sparklet.tables.columns import agreed, aligned, without_hudi_columns
+from sparklet.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi
+from sparklet.tables.staged_files import delta_place
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 LEASE, LEASE_S, MAX_WAIT_S = "lease", 30.0, 300.0
@@ -57,8 +58,8 @@ class HudiTable:
         self._known: dict[str, bool] = {}  # the instants that this writer expects: whether each is completed
         self._refusal = ""  # why ``accept`` has refused an instant
 
-    def check(self, mode: str) -> None:
-        """Hudi's own jars write all that they read."""
+    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """Hudi forgets no commit, see ``_newest``."""
 
     def made(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
@@ -91,10 +92,10 @@ class HudiTable:
                     return instant, metadata
         return None
 
-    def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
-            table, columns, frame, by = self._metadata(), None, None, list(commit.partition_by)
+            table, frame, by = self._metadata(), None, list(commit.partition_by)
             self._known = _instants(table)
             names_set = {COMMIT_ID: commit.commit_id}
             if commit.records:
@@ -109,16 +110,12 @@ class HudiTable:
             if table is None:
                 self._half_made(delete=True)
             else:
-                frame = self._spark.read.format("hudi").load(self._uri)
-                frame = frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
-                columns = to_arrow_schema(frame.schema) if frame.columns else None  # made, but its writer was killed
+                frame = without_hudi_columns(self._spark.read.format("hudi").load(self._uri))
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
                 properties = table.getTableConfig().getProps()
                 refuse_hudi(commit.table, commit, {str(key): str(properties[key]) for key in properties})
                 self._let_roll_back(table)
-            staged = read()
-            schema = agreed_schema(commit, staged, columns)
-            rows = self.new_rows(commit, staged, schema, frame, by)
+            rows = self.new_rows(commit, frame if frame and frame.columns else None, by)
             self.load_early()
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
@@ -136,6 +133,7 @@ class HudiTable:
         """Write an instant, as ``rows.write`` does, and complete it if it is accepted."""
         jvm: Any = self._spark._jvm
         let_java_call(self._spark.sparkContext._gateway)
+        self._spark._jsc.hadoopConfiguration().setIfUnset("parquet.avro.write-old-list-structure", "false")  # no nulls
         some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
         hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(self))
         writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
@@ -187,19 +185,25 @@ class HudiTable:
         undone = _rolled_back(table) if self._known.keys() & new else ()
         return {time: state for time, state in new.items() if time not in undone}
 
-    def new_rows(self, commit: Commit, staged: Staged, schema: Any, there: Any | None, by: Sequence[str]) -> Any:
-        """The rows to write, as a DataFrame; ``there``: the table's rows."""
-        rows = self._read(staged, schema)
+    def new_rows(self, commit: Commit, there: DataFrame | None, by: Sequence[str]) -> DataFrame:
+        """The rows to write; ``there``: the table's rows, None if its first writer was killed before it had any."""
+        writes, earlier = ([each for each in some if each.files] for some in (commit.writes, commit.earlier))
+        rewritten = earlier if commit.mode == "overwrite_partitions" else []
+        columns = agreed(commit, [*writes, *rewritten], there.schema if there else None, staged_columns)
+        rows = self._read(writes, columns)
         if commit.mode == "upsert":
-            whole_run = self._read([*staged, *read_footers(commit.earlier)], schema) if commit.earlier else None
-            return self._changes(commit, last_rows(commit, rows, whole_run), there)
-        if commit.mode == "overwrite_partitions" and (earlier := read_footers(commit.earlier)):
-            touched, before = rows.select(*by).distinct(), self._read(earlier, schema)
+            whole_run = self._read([*writes, *earlier], columns) if earlier else None
+            return self._changes(commit, last_rows(commit, rows, whole_run), there).withColumnRenamed(
+                DELETED, HUDI_DELETED
+            )
+        rows = rows.drop(FILE, ROW)
+        if rewritten:
+            touched, before = rows.select(*by).distinct(), self._read(rewritten, columns).drop(FILE, ROW)
             same = [before[name].eqNullSafe(touched[name]) for name in by]
             return rows.union(before.join(touched, same, "left_semi") if by else before)
         return rows
 
-    def _changes(self, commit: Commit, newest: Any, there: Any | None) -> Any:
+    def _changes(self, commit: Commit, newest: DataFrame, there: DataFrame | None) -> DataFrame:
         """The rows without those that are older than the table's; with its own keys where Spark has them for equal.
 
         Hudi compares keys as texts: -0.0 is another than 0.0.
@@ -219,9 +223,12 @@ class HudiTable:
         same = [there[name] == newest[name] for name in commit.keys]
         return newest.join(there, [*same, is_older], "left_anti")
 
-    def _read(self, staged: Staged, schema: Any) -> Any:
-        files = [escaped(file.uri) for file in staged if file.rows]
-        return self._spark.read.schema(from_arrow_schema(schema, prefer_timestamp_ntz=True)).parquet(*files)
+    def _read(self, writes: Iterable[Declaration], columns: StructType) -> DataFrame:
+        alike: dict[str, list[Declaration]] = {}
+        for write in writes:
+            alike.setdefault(write.seen, []).append(write)
+        read = (staged_rows(self._spark, group) for group in alike.values())
+        return reduce(DataFrame.unionByName, (aligned(frame, columns, merge_schema=True) for frame in read))
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""
@@ -312,7 +319,7 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
             **options,
             "hoodie.table.name": str(config.getTableName()),
             "hoodie.metadata.enable": str(has_metadata).lower(),
-            "hoodie.datasource.write.reconcile.schema": "true",
+            "hoodie.write.set.null.for.missing.columns": "true",
             "hoodie.compact.inline": str(config.getTableType().name() == "MERGE_ON_READ").lower(),
             # Else a key that comes with another partition's value would be there twice.
             **({} if set(by).issubset(commit.keys) else GLOBAL),

@@ -8,12 +8,11 @@ would look for the new state and try again, on top of snapshots that were not se
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import reduce
 from typing import Any
-from urllib.parse import unquote
 from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
@@ -21,9 +20,8 @@ from pyspark.sql import DataFrame, SparkSession, functions
 
 from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.event_objects import escaped
 from sparklet.job.session import backquoted
-from sparklet.tables.changes import FILE, ROW, last_rows
+from sparklet.tables.changes import FILE, ROW, kept_rows, last_rows, merge_deletes, staged_rows
 from sparklet.tables.columns import aligned
 from sparklet.tables.declaration import Commit, Declaration, shard_name
 from sparklet.tables.iceberg_draft import (
@@ -40,7 +38,6 @@ from sparklet.tables.iceberg_draft import (
     type_text,
 )
 from sparklet.tables.iceberg_history import COMMIT_ID, MAKER, History
-from sparklet.tables.staged_files import Staged
 
 NOT_MADE = ("CommitFailedException", "AlreadyExistsException")  # another writer was faster
 UNKNOWN = (  # the answer was lost, or the catalog is busy
@@ -63,8 +60,10 @@ class IcebergTable:
         self._history = self._history_of(self._state) if self._table else None
         self.root = root_of(self._table) if self._table else None
 
-    def check(self, mode: str) -> None:
-        """See ``OpenTable``; a table that cannot be written to is not opened."""
+    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """See ``OpenTable``."""
+        if self._history:
+            self._history.check_age(commit)
 
     def made(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
@@ -74,11 +73,8 @@ class IcebergTable:
         """See ``OpenTable``."""
         return self._history is not None and self._history.holds(number)
 
-    def write(self, commit: Commit, read: Callable[[], Staged], names: Mapping[str, int]) -> str:
+    def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Make all of it one snapshot; see ``OpenTable``."""
-        if self._history:
-            self._history.check_age(commit)
-        read()  # which looks whether the files are still there
         writes, earlier = (tuple(each for each in some if each.files) for some in (commit.writes, commit.earlier))
         commit = replace(commit, writes=writes, earlier=earlier)  # a shard without rows has no say in the columns
         draft = self._draft(commit)
@@ -275,25 +271,9 @@ def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], sta
 
 
 def _parquet_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
-    """Rows of Spark's Parquet files, and where each was."""
+    """Rows of Spark's Parquet files; what ``staged_rows`` has beyond the columns is behind them."""
     schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
-    files = [escaped(f"{write.folder}/{path}") for write in writes for path, _ in write.files]
-    frame = draft.spark.read.schema(schema).parquet(*files)
-    place = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
-    if frame.count() != sum(write.rows for write in writes):
-        counted = {unquote(file): rows for file, rows in frame.groupBy(place[0]).count().collect()}
-        for write in writes:
-            if (rows := sum(rows for file, rows in counted.items() if _tail(write) in file)) != write.rows:
-                raise TableError(
-                    f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: "
-                    "a lost task has written there since; start a new run"
-                )
-    return aligned(frame.select("*", *place), draft.columns, merge_schema=True)  # the places are behind
-
-
-def _tail(write: Declaration) -> str:
-    """What the paths of a write's files have, and no other's; Hadoop writes the beginning in several ways."""
-    return f"/{'/'.join(write.folder.rstrip('/').split('/')[-2:])}/"
+    return aligned(staged_rows(draft.spark, writes, schema), draft.columns, merge_schema=True)
 
 
 # --- the changes of each mode ---
@@ -326,10 +306,10 @@ def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     """Merge the staged rows, one for each key."""
     staged = _union(rows_of(draft, commit, commit.writes, stack))
     whole_run = staged.unionByName(_union(rows_of(draft, commit, commit.earlier, stack))) if commit.earlier else None
-    rows = last_rows(commit, staged, whole_run).drop(FILE, ROW)
+    rows = last_rows(commit, staged, whole_run)
     if draft.start is None:
         update = draft.table.newAppend()
-        for file in draft.data_files(rows):
+        for file in draft.data_files(kept_rows(rows)):
             update = update.appendFile(file)
         update.commit()
         return
@@ -338,12 +318,14 @@ def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     if commit.order_by:
         order = backquoted(commit.order_by)
         newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"
+    deleted, new = merge_deletes(commit, newer)
     near = "".join(f" AND {bound}" for bound in _bounds(rows, commit.keys))
     view = f"sparklet_{uuid4().hex}"
     rows.createOrReplaceTempView(view)
     try:
         draft.merge(
-            f"USING {view} s ON {same}{near} WHEN MATCHED {newer} THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+            f"USING {view} s ON {same}{near} {deleted}WHEN MATCHED {newer} THEN UPDATE SET * "
+            f"WHEN NOT MATCHED{new} THEN INSERT *"
         )
     finally:
         draft.spark.catalog.dropTempView(view)

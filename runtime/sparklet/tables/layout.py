@@ -17,7 +17,7 @@ from pyspark.sql.types import StructType
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.job.session import DELTA, ICEBERG, hadoop_path, has_class, stored_text
-from sparklet.tables.declaration import Declaration, Partition, refuse_delta, refuse_hudi
+from sparklet.tables.declaration import HUDI_DELETED, Declaration, Partition, refuse_delta, refuse_hudi
 from sparklet.tables.delta import is_described, refusals, wanted
 from sparklet.tables.iceberg_draft import (
     Draft,
@@ -38,6 +38,7 @@ class Layout:
     """``root``: where the table's data files lie; "": no files may be staged there. ``schema``: None without a table.
 
     ``is_described``: whether a shard's append makes Delta's own files; else the commit writes its rows.
+    ``names``: the columns of a table that exists, in lower case; of Hudi's where an upsert deletes.
     ``draft``: Iceberg's table, or the one that its catalog would make; ``unmade``: what the catalog tells nothing of.
     """
 
@@ -45,6 +46,7 @@ class Layout:
     schema: StructType | None
     partitions: tuple[Partition, ...] = ()
     is_described: bool = True
+    names: frozenset[str] | None = None
     draft: Draft | None = None
     unmade: Seen | None = None
 
@@ -65,7 +67,7 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
         refuse_hudi(table, write, _hudi_properties(spark, table.place))
         if odd := [name for name, type_ in frame.dtypes if "interval " in type_]:  # a number, in Parquet
             raise TableError(f"Hudi cannot have the column {odd[0]!r} of the frame, an interval: cast it in the script")
-        return Layout(table.place, None)
+        return Layout(table.place, None, names=_hudi_names(spark, write) if write.deletes else None)
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
         raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
@@ -88,7 +90,13 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
         refuse_delta(table, json.loads(snapshot.protocol().json())["protocol"].get("writerFeatures") or ())
         schema, columns = _python_schema(snapshot.schema()), snapshot.metadata().partitionColumns()
     names = [columns.apply(index) for index in range(columns.length())]
-    return Layout(table.place, wanted(schema, frame), tuple(map(Partition, names)), is_described(schema, frame))
+    return Layout(
+        table.place,
+        wanted(schema, frame),
+        tuple(map(Partition, names)),
+        is_described(schema, frame),
+        frozenset(map(str.lower, schema.names)),
+    )
 
 
 def _hudi_properties(spark: SparkSession, place: str) -> dict[str, str]:
@@ -96,6 +104,19 @@ def _hudi_properties(spark: SparkSession, place: str) -> dict[str, str]:
     path, files = hadoop_path(spark, uri := f"{place}/.hoodie/hoodie.properties")
     lines = stored_text(spark, uri).splitlines() if files.exists(path) else []
     return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
+
+
+def _hudi_names(spark: SparkSession, write: Declaration) -> frozenset[str] | None:
+    """The columns of a table; TableError if it lacks the one by which Hudi deletes."""
+    if not _hudi_properties(spark, write.table.place):
+        return None
+    names = frozenset(map(str.lower, spark.read.format("hudi").load(write.table.place).columns))
+    if HUDI_DELETED not in names and not write.merge_schema:
+        raise TableError(
+            f"{write.table} lacks the column {HUDI_DELETED}, by which Hudi deletes rows: pass merge_schema=True, which "
+            "adds it"
+        )
+    return names
 
 
 def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> Layout:
@@ -110,7 +131,8 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
                 f"{named} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes main: unset it"
             )
         draft = Draft.of_state(spark, name, table.operations(), table.operations().current())
-        return Layout("" if is_in_bucket(spark) else root_of(table), draft.columns, draft.partitions, draft=draft)
+        root, names = "" if is_in_bucket(spark) else root_of(table), frozenset(map(str.lower, draft.columns.names))
+        return Layout(root, draft.columns, draft.partitions, names=names, draft=draft)
     if missing := [each for each in partition_by if each not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
     schema = iceberg_schema(frame)

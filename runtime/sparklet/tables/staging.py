@@ -17,14 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, Observation, SparkSession, functions
+from pyspark.sql.types import StructType
 
 from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
 from sparklet.job.session import backquoted, hadoop_path, is_remote, session_options
-from sparklet.tables.columns import aligned, required
-from sparklet.tables.declaration import PARQUET, Commit, Declaration
+from sparklet.tables.columns import aligned, required, without_hudi_columns
+from sparklet.tables.declaration import DELETED, PARQUET, Commit, Declaration
 from sparklet.tables.delta import stage
 from sparklet.tables.layout import Layout, iceberg_schema, layout_of
 
@@ -66,11 +68,12 @@ def write(
     order_by: str | None = None,
     merge_schema: bool = False,
     partition_by: str | Sequence[str] = (),
+    delete: str | None = None,
 ) -> int:
     """Make one write, see ``TableWrites``; returns the number of its rows."""
     if not (name := table or job.table):
         raise EventError("no table: name one (iceberg:DATABASE.TABLE, delta:URI, hudi:URI), or pass --table")
-    named_by = (_names(keys), order_by, merge_schema, _names(partition_by))
+    named_by = (_names(keys), order_by, merge_schema, _names(partition_by), delete is not None)
     draft = Declaration(Table.parse(name), mode, "", "", (), *named_by, shard=-1 if job.shard is None else job.shard)
     if label is not None and not LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r} must be up to 64 letters, digits, '-' and '_'")
@@ -84,6 +87,8 @@ def write(
         frame = batch.new_rows(frame, job, draft.table)
     draft = _by_columns(draft, frame)
     layout = layout_of(frame, draft)
+    if delete is not None:
+        frame = _marked(frame, delete, layout)
     frame = _fitted(frame, layout, draft)
     draft = _by_columns(draft, frame)
     named = (*draft.partition_by, *draft.keys, draft.order_by)
@@ -103,7 +108,8 @@ def _staged(job: JobFields, frame: DataFrame, draft: Declaration, layout: Layout
     if draft.mode == "append" and draft.table.format == "delta" and layout.is_described:
         with _writing:
             return stage(frame, draft)
-    draft = replace(draft, folder=_folder(job, draft, layout), seen=layout.seen or frame.schema.json())
+    columns = StructType([field for field in frame.schema.fields if field.name != DELETED])
+    draft = replace(draft, folder=_folder(job, draft, layout), seen=layout.seen or columns.json())
     if layout.draft and _adds_files(draft, layout):
         rows, files, described = layout.draft.stage(frame, draft.folder)
         return replace(draft, rows=rows, files=files, described=described)
@@ -111,15 +117,34 @@ def _staged(job: JobFields, frame: DataFrame, draft: Declaration, layout: Layout
     return replace(draft, rows=rows, files=files)
 
 
+def _marked(frame: DataFrame, delete: str, layout: Layout) -> DataFrame:
+    """The frame with a column that says of each row whether it deletes that of its key.
+
+    Columns that the condition names, and the table lacks, are left out: they are of the change, not of the row.
+    """
+    is_deleted = functions.coalesce(functions.expr(delete), functions.lit(False)).alias(DELETED)
+    try:
+        condition = frame.select(is_deleted)
+    except AnalysisException as error:
+        raise TableError(f"delete={delete!r} is no condition on the frame's columns: {error}") from error
+    marked = frame.select("*", is_deleted)
+    if layout.names is None:
+        return marked
+    references = condition._jdf.queryExecution().analyzed().references().toSeq()
+    named = [str(references.apply(number).name()) for number in range(references.length())]
+    return marked.drop(*(name for name in named if name.lower() not in layout.names))
+
+
 def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     """The frame with the table's columns, which get the frame's new ones in Iceberg's draft."""
     if layout.schema is None:
-        own = (name for name in frame.columns if name.startswith("_hoodie_") and write.table.format == "hudi")
-        return frame.drop(*own)  # Hudi sets its own anew
-    frame = required(aligned(frame, layout.schema, write.merge_schema), layout.schema)
+        return without_hudi_columns(frame) if write.table.format == "hudi" else frame
+    marks = [field for field in frame.schema.fields if field.name == DELETED]
+    schema = StructType([*layout.schema.fields, *marks])
+    frame = required(aligned(frame, schema, write.merge_schema), schema)
     if layout.draft is None:
         return frame
-    new = frame.columns[len(layout.schema) :]
+    new = frame.columns[len(schema) :]
     layout.draft.add_columns(iceberg_schema(frame.select(*map(backquoted, new))), new)
     return frame
 
@@ -234,7 +259,7 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     if draft.table.format == "delta" and _replaces_commits(spark, draft.table.place):
         sys.stderr.write(f"sparklet: {NOT_CONDITIONAL}\n")
     identity = batch.name if batch else _once(commit_id(job, draft.label))
-    how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by)
+    how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.deletes)
     planned = Commit(identity, draft.table, draft.mode, (draft,), *how, warehouse=job.params.get("warehouse"))
     if batch:
         since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains

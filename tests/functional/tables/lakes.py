@@ -69,7 +69,7 @@ class Lake:
                 named.append((name, _write(share, f"{folder}/{name}")))
                 below = quote(f"{folder}/{name}".removeprefix(f"{self.table.place}/"))
                 described.append(_added(below, named[-1][1], dict(zip(by, values, strict=True)), share.num_rows))
-        schema = json.loads(Schema.from_arrow(rows.schema).to_json()) if self.format == "delta" else ""
+        schema = json.loads(Schema.from_arrow(rows.schema).to_json())
         seen = _seen(schema, by) if inside else json.dumps(schema)
         described = described if inside and rows.num_rows else []
         files_of, counted = tuple(named) if rows.num_rows else (), {"rows": rows.num_rows}

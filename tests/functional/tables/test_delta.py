@@ -89,6 +89,36 @@ def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     return Tables(spark, tmp_path)
 
 
+def test_a_row_deletes_that_of_its_key(tables: Tables) -> None:
+    """Of a table that requires values, and has no column that says what a change does."""
+    tables.sql("CREATE TABLE TABLE_ (id BIGINT, name STRING NOT NULL, v BIGINT) USING delta")
+    tables.sql("INSERT INTO TABLE_ VALUES (1, 'a', 5), (2, 'b', 5), (3, 'c', 5), (4, 'd', 5)")
+    changes = "SELECT * FROM VALUES {} AS t(id, name, v, op)".format
+    shards = (
+        changes("(1L, string(NULL), 6L, 'd'), (2L, 'B', 6L, 'u'), (3L, NULL, 4L, 'd')"),
+        changes("(4L, 'D', 6L, 'u'), (4L, NULL, 7L, 'd'), (5L, 'E', 1L, 'u'), (6L, NULL, 1L, 'd')"),
+        changes("(5L, NULL, 0L, 'd'), (2L, 'bb', 7L, NULL)"),
+    )
+    frames = [tables.spark.sql(query) for query in shards]
+    how: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
+
+    tables.run.stage(lambda job, frame: job.upsert(frame, tables.name, **how), *frames)
+    tables.run.commit()
+
+    assert tables.rows() == [
+        '{"id":2,"name":"bb","v":7}',
+        '{"id":3,"name":"c","v":5}',
+        '{"id":5,"name":"E","v":1}',
+    ]
+    with pytest.raises(Py4JJavaError, match="the column 'name' is null in a row"):
+        tables.run.stage(
+            lambda job, frame: job.upsert(frame, tables.name, **how),
+            tables.spark.sql(changes("(7L, string(NULL), 1L, 'u')")),
+        )
+    with pytest.raises(TableError, match=r"delete=\"kind = 'd'\" is no condition on the frame's columns"):
+        Job().upsert(frames[0], tables.name, **{**how, "delete": "kind = 'd'"})
+
+
 # --- values that own code once got wrong ---
 
 

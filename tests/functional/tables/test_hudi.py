@@ -423,6 +423,25 @@ def test_keys_that_spark_has_for_equal_are_one(hudi: HudiLake, old: float, new: 
         hudi.make(hudi.planned(rows_of(k=[0.0, -0.0], v=["c", "c"]), number=2, mode="upsert", keys=("k",)))
 
 
+def test_a_row_deletes_that_of_its_key(hudi: HudiLake) -> None:
+    """By Hudi's own column, which a new table gets, and an older one only if it may get columns."""
+
+    def upsert(label: str, values: str, **how: Any) -> None:
+        frame = hudi.spark.sql(f"SELECT * FROM VALUES {values} AS t(id, v, op)")
+        chosen = {"keys": "id", "order_by": "v", "delete": "op = 'd'", **how}
+        Job().upsert(frame, str(hudi.table), label=label, **chosen)
+
+    upsert("old", "(1L, 1L, 'u'), (2L, 1L, 'u'), (3L, 3L, 'u')", delete=None)
+    with pytest.raises(TableError, match=r"lacks the column _hoodie_is_deleted, .* pass merge_schema=True"):
+        upsert("refused", "(1L, 2L, 'd')")
+    upsert("added", "(1L, 2L, 'd'), (2L, 2L, 'd'), (2L, 3L, 'u'), (3L, 2L, 'd'), (4L, 1L, 'd')", merge_schema=True)
+    assert hudi.rows("id", "v") == [(2, 3), (3, 3)]
+    upsert("again", "(3L, 4L, 'd'), (5L, 1L, 'u')")
+    upsert("plain", "(6L, 1L, 'u')", delete=None)
+
+    assert hudi.rows("id", "v") == [(2, 3), (5, 1), (6, 1)]
+
+
 def test_two_workers_write_at_once(hudi: HudiLake, jvm: WarmJvm) -> None:
     both = hudi.planned(rows_of(id=[1]))
     theirs, ours = (hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3))

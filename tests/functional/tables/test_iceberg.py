@@ -9,6 +9,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.tables import staging
 from sparklet.tables.commit import open_table, refusal
@@ -309,7 +310,7 @@ def test_a_namespace_that_another_writer_makes_meanwhile(ice: Lake, monkeypatch:
     assert isinstance(table, IcebergTable)
     table._catalog = Overtaken(table._catalog)
     planned = ice.planned(rows_of(id=[2]))
-    table.write(planned, list, {planned.commit_id: 1})
+    table.write(planned, {planned.commit_id: 1})
 
     assert ice.rows("id") == [(2,)]
 
@@ -330,3 +331,20 @@ def test_what_a_lost_commit_has_written_is_deleted(ice: Lake) -> None:
     manifests = {path.rpartition("/")[2] for path in table.inspect.all_manifests()["path"].to_pylist()}
     lists = {each.manifest_list.rpartition("/")[2] for each in table.snapshots()}
     assert {file.name for file in (folder / "metadata").glob("*.avro")} == manifests | lists
+
+
+def test_a_row_deletes_that_of_its_key(ice: Lake) -> None:
+    """In a table that requires values, and in one that the rows make."""
+    spark, name = spark_here(), str(ice.table)
+    how: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
+    values = "SELECT * FROM VALUES {} AS t(id, name, v, op)".format
+    spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
+    spark.sql("CREATE TABLE iceberg.db.t (id BIGINT, name STRING NOT NULL, v BIGINT)")
+    spark.sql("INSERT INTO iceberg.db.t VALUES (1, 'a', 5), (2, 'b', 5), (3, 'c', 5)")
+
+    changes = "(1L, NULL, 6L, 'd'), (2L, NULL, 4L, 'd'), (3L, NULL, 6L, 'd'), (3L, 'C', 7L, 'u'), (4L, NULL, 1L, 'd')"
+    Job().upsert(spark.sql(values(changes)), name, label="changes", **how)
+    Job().upsert(spark.sql(values("(5L, 'e', 1L, 'u'), (6L, 'f', 1L, 'd')")), "iceberg:db.made", label="made", **how)
+
+    assert ice.rows() == [(2, "b", 5), (3, "C", 7)]
+    assert list(map(tuple, spark.table("iceberg.db.made").collect())) == [(5, "e", 1, "u")]
