@@ -99,6 +99,12 @@ class Shard:
         union = " UNION ALL ".join(f"SELECT {select}" for select in selects)
         return union if self.rows else f"SELECT * FROM ({union}) WHERE false"
 
+    @property
+    def nullable_sql(self) -> str:
+        """The same, as rows of files: any value may be null."""
+        nulls = ", ".join(f"CAST(null AS {column.type})" for column in self.columns)
+        return f"SELECT * FROM ({self.sql}) UNION ALL SELECT {nulls} WHERE false"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -106,6 +112,7 @@ class Case:
 
     ``first``: the rows that the table has before; None if the run makes it. ``by``: its partitioning, as in
     ``PARTITIONED BY``. Of an upsert each pair of ``key`` and ``order_by`` comes once; without ``order_by`` each key.
+    ``delete``: which of an upsert's rows delete others.
     """
 
     by: tuple[str, ...]
@@ -115,6 +122,7 @@ class Case:
     key: str = ID
     order_by: str | None = None
     merge_schema: bool = False
+    delete: str | None = None
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -150,6 +158,7 @@ def cases(
     if mode == "upsert":
         key = draw(st.sampled_from([ID, *(c.name for c in columns if c.type in SCALARS)]))
         order_by = draw(st.sampled_from([None, *(c.name for c in columns if c.type in SCALARS and c.name != key)]))
+    delete = draw(st.sampled_from([None, f"{ID} % 3 = 0"])) if mode == "upsert" else None
     grows = draw(st.booleans()) and len(columns) > 2 and mode == "append"
     ids = iter(range(1, 1000))
     seen: set[tuple[str, ...]] = set()
@@ -174,7 +183,17 @@ def cases(
     count = draw(st.integers(1, MAX_SHARDS))
     of_shards = [draw(st.sampled_from([narrow, columns])) for _ in range(count)]
     shards = tuple(shard(of, draw(st.integers(0, MAX_ROWS))) for of in of_shards)
-    return Case(by, first, shards, mode, key, order_by, merge_schema=last)
+    return Case(by, first, shards, mode, key, order_by, last, delete)
+
+
+def merge_clauses(case: Case) -> str:
+    """What a user writes behind ``MERGE INTO … t USING … s ON …``."""
+    key, order = quoted(case.key), quoted(case.order_by or "")
+    newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})" if case.order_by else ""
+    gone = f"s.{case.delete}" if case.delete else "false"
+    deleting = f"WHEN MATCHED {newer} AND {gone} THEN DELETE " if case.delete else ""
+    updating = f"WHEN MATCHED {newer} THEN UPDATE SET *"
+    return f"t.{key} = s.{key} {deleting}{updating} WHEN NOT MATCHED AND NOT {gone} THEN INSERT *"
 
 
 def _value(draw: st.DrawFn, types: Mapping[str, Sequence[str]], column: Column, key: str) -> str:

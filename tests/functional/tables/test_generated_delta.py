@@ -21,7 +21,18 @@ from sparklet.job.errors import SparkletError
 from sparklet.job.session import session_options
 from sparklet.tables.declaration import PARQUET
 from tests.functional.job.conftest import SESSION_HERE
-from tests.functional.tables.generated import FOLDERS, NAMES, SCALARS, SEED, TYPES, Case, Column, cases, quoted
+from tests.functional.tables.generated import (
+    FOLDERS,
+    NAMES,
+    SCALARS,
+    SEED,
+    TYPES,
+    Case,
+    Column,
+    cases,
+    merge_clauses,
+    quoted,
+)
 from tests.functional.tables.shards import Shards
 
 pytestmark = [*SESSION_HERE, pytest.mark.stack]
@@ -53,13 +64,9 @@ def by_spark(spark: SparkSession, table: str, case: Case) -> None:
         rows = spark.sql(f"SELECT *, {number} FROM staged").where("rank_here = 1").drop("rank_here")
         if exists:
             rows.createOrReplaceTempView("changes")
-            key, order = quoted(case.key), quoted(case.order_by or "")
-            newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})" if case.order_by else ""
-            spark.sql(
-                f"MERGE INTO delta.`{table}` t USING changes s ON t.{key} = s.{key} "
-                f"WHEN MATCHED {newer} THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
-            )
+            spark.sql(f"MERGE INTO delta.`{table}` t USING changes s ON {merge_clauses(case)}")
             return
+        rows = rows.where(f"NOT ({case.delete})") if case.delete else rows
         writer = rows.write.format("delta")
     if not exists:
         writer = writer.partitionBy(*(text[1:-1].replace("``", "`") for text in case.by))
@@ -77,7 +84,9 @@ def by_shards(spark: SparkSession, table: str, case: Case, folder: Path) -> None
     def script(job: Job, frame: DataFrame) -> int:
         how: dict[str, Any] = {"merge_schema": case.merge_schema, "partition_by": by}
         if case.mode == "upsert":
-            return job.upsert(frame, f"delta:file://{table}", keys=case.key, order_by=case.order_by, **how)
+            return job.upsert(
+                frame, f"delta:file://{table}", keys=case.key, order_by=case.order_by, delete=case.delete, **how
+            )
         return (job.append if case.mode == "append" else job.overwrite_partitions)(
             frame, f"delta:file://{table}", **how
         )
@@ -98,13 +107,14 @@ def seen_by_spark(spark: SparkSession, table: str) -> Any:
 def seen_by_delta_rs(table: str) -> Any:
     """Dates as their days, and times as their microseconds, since Python lacks those beyond the year 9999.
 
-    Of partitions it reads no such date, and no negative decimal of more than 18 digits: then its error.
+    Of partitions it reads no such date, and no negative decimal of more than 18 digits: then its error, which names
+    the first one that it meets.
     """
     plain = {pa.date32(): pa.int32(), pa.timestamp("us"): pa.int64(), pa.timestamp("us", "UTC"): pa.int64()}
     try:
         found = DeltaTable(table).to_pyarrow_table()
     except ValueError as error:
-        return str(error)
+        return type(error)
     columns = {name: found[name].combine_chunks() for name in sorted(found.column_names)}
     lists = [
         (column.cast(plain[t]) if (t := column.type) in plain else column).to_pylist() for column in columns.values()
