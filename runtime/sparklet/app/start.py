@@ -61,8 +61,8 @@ REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal
 def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: bool = False) -> RunRequest:
     """The request that options of a command line make; SettingsError or PlanError with the option and the remedy.
 
-    What this machine can tell is told before ``stack`` is opened. ``list_format`` (by default by their names) and
-    ``list_path`` say how lists are read; the request holds them with each list.
+    What this machine can tell is told before ``stack`` is opened. ``list_format`` (by default by their names) is how
+    lists are read; the request holds it with each list.
     """
     given: dict[str, Any] = dict(options)
     for name in ("params", "env", "files", "conf"):
@@ -76,12 +76,12 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
         given["since"] = _absolute(given["since"])
     named = given.pop("inputs", [])
     given["inputs"] = [each for each in named if each != STANDARD_INPUT]
-    form, path = given.pop("list_format", ""), given.pop("list_path", "")
+    form = given.pop("list_format", "")
     objects = [*given.pop("lists", []), *(each for each in named if each == STANDARD_INPUT)]
     if sources := [*objects, *given.pop("items", [])]:
-        given["lists"] = [_read_list(each, form, path, items=n >= len(objects)) for n, each in enumerate(sources)]
-    elif form or path:
-        raise PlanError("--list-format and --list-path need a list: add --list FILE")
+        given["lists"] = [_read_list(each, form, items=n >= len(objects)) for n, each in enumerate(sources)]
+    elif form:
+        raise PlanError("--list-format needs a list: add --list FILE")
     if sources.count(STANDARD_INPUT) > 1:
         raise PlanError("standard input (-) can be read once only; name it once")
     request = read_request(given, command=True, dry_run=dry_run)
@@ -148,7 +148,7 @@ def _absolute(since: str) -> str:
         return since
 
 
-def _read_list(source: str | ListRequest, form: str, path: str, *, items: bool) -> ListRequest:
+def _read_list(source: str | ListRequest, form: str, *, items: bool) -> ListRequest:
     """A list, with its content if it is local."""
     if isinstance(source, ListRequest):
         return source
@@ -158,7 +158,7 @@ def _read_list(source: str | ListRequest, form: str, path: str, *, items: bool) 
             body = sys.stdin.buffer.read() if source == STANDARD_INPUT else Path(source).read_bytes()
         except OSError as error:
             raise PlanError(f"the list {source} cannot be read: {error.strerror}") from error
-    return ListRequest(source, body, form, path, items)
+    return ListRequest(source, body, form, items)
 
 
 def begin(

@@ -161,14 +161,6 @@ ListFormat = Annotated[
     Literal["lines", "csv", "json", "jsonl", "parquet", "s3-inventory"] | None,
     typer.Option("--list-format", help="Format of the lists (default: by their names)."),
 ]
-ListPath = Annotated[
-    str | None,
-    typer.Option(
-        "--list-path",
-        metavar="PATH",
-        help="Where the addresses are: a column, or a path within JSON such as data.files[*].uri.",
-    ),
-]
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
@@ -251,5 +243,5 @@ def _request_parameters() -> list[inspect.Parameter]:
             of, without = str, inspect.Parameter.empty
         panel = None if key.argument else key.panel
         parameters.append(_parameter(key.name, Annotated[of, key_option(key.name)], without, panel))
-    lists: dict[str, Any] = {"list_format": ListFormat, "list_path": ListPath}
+    lists: dict[str, Any] = {"list_format": ListFormat}
     return parameters + [_parameter(name, hint, None, INPUT) for name, hint in lists.items()]

@@ -9,11 +9,9 @@ from functools import lru_cache
 from sparklet.errors import SparkletError
 from sparklet.model import SCHEME
 
-ADDRESS_NAMES = ("uri", "s3uri", "url", "address", "location")
 KNOWN_NAMES = frozenset(
     {
-        *ADDRESS_NAMES,
-        *("bucket", "key", "versionid", "islatest", "isdeletemarker", "size", "sizebytes", "etag"),
+        *("uri", "bucket", "key", "versionid", "islatest", "isdeletemarker", "size", "sizebytes", "etag"),
         *("lastmodified", "lastmodifieddate", "storageclass", "intelligenttieringaccesstier"),
     }
 )
@@ -46,8 +44,8 @@ class Entry:
     partition: tuple[str, ...] = ()  # of a table of the catalog: the values of its columns
 
 
-def entry_of(value: object, address: str = "") -> Entry:
-    """The object that a row names, by its column ``address`` or the usual ones; RowError if a value is not possible."""
+def entry_of(value: object) -> Entry:
+    """The object that a row names; RowError if a value is not possible."""
     if isinstance(value, str):
         return Entry(address_of(value))
     if not isinstance(value, Mapping):
@@ -55,7 +53,7 @@ def entry_of(value: object, address: str = "") -> Entry:
     row = {plain(str(name)): each for name, each in value.items()}
     tier = _text(row, "intelligenttieringaccesstier")
     return Entry(
-        uri=_address(row, plain(address)),
+        uri=_address(row),
         version_id=_text(row, "versionid"),
         size_bytes=_size(row.get("size", row.get("sizebytes"))),
         etag=_text(row, "etag").strip('"') or None,
@@ -91,18 +89,14 @@ def _joined(bucket: str, key: str, text: object) -> str:
     return f"{SCHEME}{bucket}/{key}"
 
 
-def _address(row: Mapping[str, object], address: str) -> str:
-    if address and address not in row:
-        raise RowError(f"there is no column {address!r}, only {', '.join(row)}; name another with --list-path")
-    for name in (address,) if address else ADDRESS_NAMES:
-        if name in row:
-            return address_of(_text(row, name))
+def _address(row: Mapping[str, object]) -> str:
+    if "uri" in row:
+        return address_of(_text(row, "uri"))
     if "bucket" in row and "key" in row:
         bucket, key = _text(row, "bucket"), _text(row, "key")
         return _joined(bucket, key, f"{bucket}/{key}")
     raise RowError(
-        f"no column is called uri, or bucket and key, only {', '.join(row)[:400] or 'nothing'}; "
-        "name the one that holds the address with --list-path"
+        f"no column is called uri, or bucket and key, only {', '.join(row)[:400] or 'nothing'}; name them so"
     )
 
 

@@ -20,21 +20,18 @@ class ListRequest:
     """A list of objects, or of plain items, that a user gives as input.
 
     ``source`` is its ``s3://`` address; with ``body``, the list itself from a local file or standard input, its name in
-    messages. ``format`` "": chosen by that name. ``path``: where the addresses are, a column's name or number, or a
-    path such as ``data.files[*].uri`` ("": found by name); of ``items``, where their values are ("": whole rows).
-    The objects of a table, ``glue:DATABASE.TABLE``, are a list, too.
+    messages. ``format`` "": chosen by that name. The objects of a table, ``glue:DATABASE.TABLE``, are a list, too.
     """
 
     source: str
     body: bytes | None = None
     format: str = ""
-    path: str = ""
     items: bool = False
 
 
 def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
-    """Lists of a document: ``"s3://…"``, or ``{"source": "s3://…", "format", "path", "items": false}``."""
-    kinds = {"source": str, "format": str, "path": str, "items": bool}
+    """Lists of a document: ``"s3://…"``, or ``{"source": "s3://…", "format", "items": false}``."""
+    kinds = {"source": str, "format": str, "items": bool}
     lists = []
     for each in given:
         if isinstance(each, ListRequest):  # of a command line, which has read local files
@@ -44,7 +41,7 @@ def read_lists(given: Sequence[Any]) -> tuple[ListRequest, ...]:
         fits = isinstance(document, Mapping) and all(type(value) is kinds.get(key) for key, value in document.items())
         if not fits or "source" not in document:
             raise SettingsError(
-                "each must be an s3:// address, or an object of source, format and path (texts) and items (a boolean)"
+                "each must be an s3:// address, or an object of source and format (texts) and items (a boolean)"
             )
         if not document["source"].startswith(SCHEME):
             raise SettingsError(f"{document['source']!r} must be in S3: s3://…")
@@ -93,14 +90,14 @@ def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
             raise PlanError(
                 f"the manifest {given.source} is a local copy without its checksum; give its s3:// address instead"
             )
-        return ListSource(given.source, form, given.path, items=given.items)
+        return ListSource(given.source, form, items=given.items)
     if not (uri := s3_address(given.source)):
         raise PlanError(f"the list {given.source} must be in S3: s3://…")
     try:
         info = store.head(uri)
     except ObjectNotFoundError as error:
         raise PlanError(f"the list {given.source} is not there; check its spelling") from error
-    return ListSource(info.uri, form, given.path, info.etag, given.items)
+    return ListSource(info.uri, form, info.etag, given.items)
 
 
 def stored_source(at: Deployment, run_id: str, index: int, given: ListReader) -> ListSource:

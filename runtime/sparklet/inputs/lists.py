@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
 from sparklet.inputs.list_entries import Entry, RowError, entry_of
-from sparklet.inputs.list_rows import ITEMS, Row, csv_rows, table_rows, text_rows
+from sparklet.inputs.list_rows import Row, csv_rows, table_rows, text_rows
 from sparklet.inputs.selection import Candidate, Reason
 from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
 from sparklet.ports import ObjectInfo, ObjectStore
@@ -58,15 +58,6 @@ def item_of(value: Any) -> InputObject:
             "and list their addresses"
         )
     return item
-
-
-def item_rows(file: Path, form: str, column: str, after_row: int, *, zipped: bool) -> Iterator[Row]:
-    """The rows of a CSV or Parquet list, each a mapping of its columns; or the values of one column."""
-    rows = csv_rows(file, None, zipped) if form == "csv" else table_rows(file, form, None, after_row)
-    for number, row in rows:
-        if column and column not in row:
-            raise RowError(f"there is no column {column!r}, only {', '.join(row)[:400]}; name another with --list-path")
-        yield number, row[column] if column else row
 
 
 def _json_value(value: Any, levels: int) -> Any:
@@ -186,7 +177,7 @@ class ListReader:
             yield place, entry
 
     def _entry(self, value: Any) -> Entry:
-        entry = entry_of(value, self.source.path if self.source.format in ("csv", "parquet") else "")
+        entry = entry_of(value)
         return replace(entry, partition=tuple(value["partition"])) if self.source.table else entry
 
     def items(self, after: Place = (0, 0)) -> Iterator[tuple[Place, InputObject]]:
@@ -227,20 +218,18 @@ class ListReader:
             ) from error
 
     def _rows(self, path: Path, after_row: int) -> Iterator[Row]:
-        form, address, zipped = self.source.format, self.source.path, self.source.uri.endswith(".gz")
-        if self.source.items and form in ("csv", "parquet"):
-            return item_rows(path, form, address, after_row, zipped=zipped)
+        form, zipped = self.source.format, self.source.uri.endswith(".gz")
         if form == "parquet":
-            return table_rows(path, form, address, after_row)
-        return text_rows(path, ITEMS if self.source.items and form == "jsonl" else form, address, zipped=zipped)
+            return table_rows(path, form, after_row, all_columns=self.source.items)
+        return csv_rows(path, None, zipped) if form == "csv" else text_rows(path, form, zipped)
 
     def _parsed(
         self, name: str, number: int, rows: Iterator[Row], after: Place, parse: Callable[[Any], T]
     ) -> Iterator[tuple[Place, T]]:
         row = 0
         try:
-            for index, (row, value) in enumerate(rows):
-                place = (number, index + 1 if self.source.format in ("json", "jsonl") else row)
+            for row, value in rows:
+                place = (number, row)
                 if place <= after:
                     continue
                 yield place, parse(value)

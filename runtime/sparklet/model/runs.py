@@ -89,7 +89,6 @@ class ListSource:
 
     uri: str  # a list from the command line or standard input is copied below runs/<run_id>/lists/ first
     format: str  # lines | csv | json | jsonl | parquet | s3-inventory
-    path: str = ""  # where addresses or items are: a column, or a path within a JSON document; "": see the guide
     etag: str = ""  # of the list when the run was entered: a list that changes is refused
     items: bool = False  # its rows name no objects: each is an item of the input itself
     table: Mapping[str, Any] = field(default_factory=dict)  # the catalog's entry of a table, whose objects these are

@@ -261,7 +261,7 @@ def _same_lists(known: Run, request: RunRequest) -> bool:
     for source, given in zip(known.lists, request.lists, strict=True):
         if source.table and given.source == f"{TABLE}{source.table['name']}":
             continue  # later partitions are not this run's
-        if (source.path, source.items) != (given.path, given.items) or (given.format and given.format != source.format):
+        if source.items != given.items or (given.format and given.format != source.format):
             return False
         if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":
             return False

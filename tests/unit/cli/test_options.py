@@ -224,11 +224,10 @@ def test_a_wrong_option_is_refused_by_its_name(words: str, names: str) -> None:
 def test_local_lists_are_read_and_s3_lists_are_named(tmp_path: Path) -> None:
     path = tmp_path / "keys.csv"
     path.write_bytes(b"bucket,key\n")
-    read = ["--list-format", "csv", "--list-path", "key"]
 
-    assert request("--list", str(path), "--list", "s3://b/m.json", *read).lists == (
-        ListRequest(str(path), b"bucket,key\n", "csv", "key"),
-        ListRequest("s3://b/m.json", None, "csv", "key"),
+    assert request("--list", str(path), "--list", "s3://b/m.json", "--list-format", "csv").lists == (
+        ListRequest(str(path), b"bucket,key\n", "csv"),
+        ListRequest("s3://b/m.json", None, "csv"),
     )
     assert request("--items", str(path)).lists == (ListRequest(str(path), b"bucket,key\n", items=True),)
 
@@ -238,7 +237,7 @@ def test_standard_input_is_a_list_of_addresses(option: str, monkeypatch: pytest.
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"s3://b/a\n")))
     made = request(option, "-")
     assert made.inputs == ()
-    assert made.lists == (ListRequest("-", b"s3://b/a\n", "lines", ""),)
+    assert made.lists == (ListRequest("-", b"s3://b/a\n", "lines"),)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +247,7 @@ def test_standard_input_is_a_list_of_addresses(option: str, monkeypatch: pytest.
         ("--input - --list -", "once only"),
         ("--items - --list -", "once only"),
         ("--list nowhere.csv", "nowhere.csv cannot be read"),
-        ("--input s3://b/ --list-path key", "add --list"),
+        ("--input s3://b/ --list-format csv", "add --list"),
     ],
 )
 def test_wrong_lists_are_reported_with_the_remedy(words: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:

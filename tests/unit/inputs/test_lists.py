@@ -160,7 +160,7 @@ def test_a_run_over_a_list_is_planned_like_any_other(world: World) -> None:
     assert world.taken() == uris[::-1]
     assert (run.object_count, run.skipped) == (7, {Reason.DUPLICATE: 1, Reason.MISSING: 1})
     source = request.lists[0].source
-    assert run.lists == (ListSource(source, "lines", "", world.store.head(source).etag),)
+    assert run.lists == (ListSource(source, "lines", world.store.head(source).etag),)
     seen = preview(world.at, request)
     assert (seen.shards, seen.objects, seen.skipped) == (run.shard_count, 7, run.skipped)
 

@@ -29,11 +29,11 @@ AFTER_9999 = [{"day": pa.scalar(2_932_897, pa.date32())}]
 CSV = 'city,since\nUlm,854\n"Köln, am Rhein",\n\nUlm,854\n'.encode()
 
 
-def items(body: bytes, form: str, path: str = "") -> list[Any]:
+def items(body: bytes, form: str) -> list[Any]:
     """Every item of a list, and the same whichever item reading begins behind."""
     store = MemoryObjectStore()
     store.put(LIST, body)
-    reader = ListReader(ListSource(LIST, form, path, items=True), store)
+    reader = ListReader(ListSource(LIST, form, items=True), store)
     found = list(reader.items())
     for index in {0, len(found) // 2, len(found) - 1} if found else ():
         assert list(reader.items(found[index][0])) == found[index + 1 :]
@@ -57,22 +57,19 @@ def planned(world: World, *lists: ListRequest, **changes: Any) -> list[list[Any]
 
 
 @pytest.mark.parametrize(
-    ("form", "body", "path", "expected"),
+    ("form", "body", "expected"),
     [
-        ("lines", "Ulm\n\nKöln\r\nUlm".encode(), "", ["Ulm", "Köln", "Ulm"]),
-        ("csv", CSV, "", CITIES),
-        ("csv", b"\xef\xbb\xbf" + CSV, "city", ["Ulm", "Köln, am Rhein", "Ulm"]),
-        ("csv", b",city\n7,Ulm\n", "", [{"_c0": "7", "city": "Ulm"}]),  # with the index of pandas
-        ("csv", b"uri,bucket,key\na,b,c\n", "", [{"uri": "a", "bucket": "b", "key": "c"}]),
-        ("json", json.dumps([1, "a", None, {"b": [True]}]).encode(), "", [1, "a", None, {"b": [True]}]),
-        ("json", json.dumps({"days": [{"day": 1}, {"day": 2}]}).encode(), "days[*].day", [1, 2]),
-        ("jsonl", b'{"id": 1.5}\n\n7\n[8, 9]\n', "", [{"id": 1.5}, 7, [8, 9]]),
-        ("jsonl", b"[52.5, 13.4]\n", "[*]", [52.5, 13.4]),
-        ("jsonl", b'{"id": {"n": 1}}\n', "id", [{"n": 1}]),
+        ("lines", "Ulm\n\nKöln\r\nUlm".encode(), ["Ulm", "Köln", "Ulm"]),
+        ("csv", CSV, CITIES),
+        ("csv", b"\xef\xbb\xbf" + CSV, CITIES),
+        ("csv", b",city\n7,Ulm\n", [{"_c0": "7", "city": "Ulm"}]),  # with the index of pandas
+        ("csv", b"uri,bucket,key\na,b,c\n", [{"uri": "a", "bucket": "b", "key": "c"}]),
+        ("json", json.dumps([1, "a", None, {"b": [True]}]).encode(), [1, "a", None, {"b": [True]}]),
+        ("jsonl", b'{"id": 1.5}\n\n7\n[8, 9]\n', [{"id": 1.5}, 7, [8, 9]]),
     ],
 )
-def test_each_row_is_an_item(form: str, body: bytes, path: str, expected: list[Any]) -> None:
-    assert items(body, form, path) == expected
+def test_each_row_is_an_item(form: str, body: bytes, expected: list[Any]) -> None:
+    assert items(body, form) == expected
 
 
 def test_all_columns_of_parquet_are_in_an_item() -> None:
@@ -85,7 +82,6 @@ def test_all_columns_of_parquet_are_in_an_item() -> None:
         "price": "1.10",
         "at": "2026-01-01T00:00:00+00:00",
     }
-    assert items(parquet(rows), "parquet", "day") == ["2026-11-01", "2026-11-02", "2026-11-03"]
 
 
 JSON_VALUES = st.recursive(
@@ -115,7 +111,6 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
         ("csv", b"a,b\n1,2\n1,2,3\n", "row 3: it has 3 columns"),
         ("csv", b"a,a\n1,2\n", "row 1: each column needs a name"),
         ("csv", b",_c0\n1,2\n", "row 1: each column needs a name"),
-        ("csv:town", CSV, "no column 'town', only city, since"),
         ("lines", b"ok\n\xff\n", "not UTF-8"),
         ("jsonl", b"1\nNaN\n", "row 2: the item cannot be written as JSON"),
         ("jsonl", b'1\n"\\ud800"\n', "row 2: the item cannot be written as JSON"),
@@ -128,10 +123,9 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
 )
 def test_a_bad_list_is_refused_before_any_work(world: World, form: str, body: bytes, words: str) -> None:
     world.store.put(LIST, body)
-    form, _, path = form.partition(":")
 
     with pytest.raises(PlanError, match=f"the list {LIST}.*{words}") as refused:
-        new_run(world.at, request(world, ListRequest(LIST, None, form, path, items=True)))
+        new_run(world.at, request(world, ListRequest(LIST, None, form, items=True)))
 
     assert len(str(refused.value)) < 400
     assert not list(world.ledger.runs.list()) and not world.keys("s3://sparklet/")
@@ -234,13 +228,13 @@ def ask(world: World, **keys: Any) -> Any:
 
 def test_a_request_carries_items_or_names_a_list_of_them(world: World) -> None:
     world.store.put(f"{LIST}.csv", CSV)
-    lists = [{"source": f"{LIST}.csv", "path": "city", "items": True}]
+    lists = [{"source": f"{LIST}.csv", "items": True}]
 
     answer = ask(world, lists=lists, items=[{"city": "Bonn"}, 7])
 
     assert (answer["shards"], answer["sealed"]) == (5, True)
     shards = [shard.items for shard in world.planned()]
-    assert shards == [["Ulm"], ["Köln, am Rhein"], ["Ulm"], [{"city": "Bonn"}], [7]]
+    assert shards == [*([city] for city in CITIES), [{"city": "Bonn"}], [7]]
 
 
 @pytest.mark.parametrize("keys", [{"items": "Ulm"}, {"lists": [{"source": LIST, "items": "yes"}]}, {"items": []}])

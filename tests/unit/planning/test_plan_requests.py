@@ -153,11 +153,11 @@ def test_one_key_and_name_are_one_run(world: World) -> None:
 def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
     validator = jsonschema.Draft202012Validator(request_schema())
     validator.check_schema(request_schema())
-    listed = {"source": "s3://b/l", "format": "csv", "path": "key"}
+    listed = {"source": "s3://b/l", "format": "csv"}
     full = request(lists=[listed], items=[1, {"a": 2}], tolerate="2%", params={"a": [1]}, split="csv")
 
     assert validator.is_valid(full)
-    assert run_request(full, "x").lists[0] == ListRequest("s3://b/l", None, "csv", "key")
+    assert run_request(full, "x").lists[0] == ListRequest("s3://b/l", None, "csv")
     for key, value in (("imput", "x"), ("max_objects", 0), ("split", "xml"), ("keep_empty", "yes"), ("env", {})):
         assert not validator.is_valid(request(**{key: value}))
         with pytest.raises((EventError, SettingsError), match=key):
@@ -191,7 +191,7 @@ def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
         (request(max_concurrency=-1), SettingsError, "max_concurrency is -1; it must be at least 0"),
         (request(since="36h"), SettingsError, "since: '36h'"),
         (request(lists=["/etc/passwd"]), SettingsError, "must be in S3"),
-        (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source, format and path"),
+        (request(lists=[{"uri": "s3://x/y"}]), SettingsError, "source and format"),
         (request(inputs=["/var/task/"]), PlanError, "/var/task/"),
         (request(output="/tmp/out"), PlanError, "must look like s3://"),
         (request(run_id="No Such"), PlanError, "run id"),
