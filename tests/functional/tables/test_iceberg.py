@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from py4j.protocol import Py4JJavaError
@@ -114,6 +115,40 @@ def test_rows_replace_others_in_every_version(ice: Lake, session: SparkSession, 
 
     new = [(2, "new"), (3, "new"), (9, "new"), (10, "added")]
     assert found(session) == sorted([*((n, "old") for n in (0, 1, 4, 5)), *new], key=repr)
+
+
+def delete_where_equal(session: SparkSession, **values: str) -> None:
+    """Delete rows as Flink does: by a file of values, whatever the data files hold."""
+    iceberg: Any = session._jvm.org.apache.iceberg
+    table = iceberg.spark.Spark3Util.loadIcebergTable(session._jsparkSession, "iceberg.db.t")
+    schema = table.schema().select(list(values))
+    ids = session.sparkContext._gateway.new_array(session._jvm.int, len(values))
+    for place, name in enumerate(values):
+        ids[place] = schema.findField(name).fieldId()
+    builder: Any = getattr(iceberg.data, "GenericFileWriterFactory$Builder")
+    writers = builder(table).equalityFieldIds(ids).equalityDeleteRowSchema(schema).build()
+    file = table.io().newOutputFile(f"{table.location()}/data/deleted-{uuid4().hex}.parquet")
+    plain = iceberg.encryption.EncryptedFiles.plainAsEncryptedOutput(file)
+    writer = writers.newEqualityDeleteWriter(plain, table.spec(), None)
+    record = iceberg.data.GenericRecord.create(schema)
+    for name, value in values.items():
+        record.setField(name, value)
+    writer.write(record)
+    writer.close()
+    table.newRowDelta().addDeletes(writer.toDeleteFile()).commit()
+
+
+def test_rows_that_others_deleted_by_value_stay_deleted(ice: Lake, session: SparkSession) -> None:
+    create(session, "id BIGINT, v STRING")
+    session.sql("INSERT INTO iceberg.db.t SELECT id, concat('old', id) FROM range(5)")
+    delete_where_equal(session, v="old3")
+    delete_where_equal(session, v="old4")
+
+    make(ice.planned(rows_of(id=[3, 5], v=["added", "added"])))
+    make(ice.planned(rows_of(id=[2, 4], v=["new", "new"]), number=1, **KEYED))
+
+    old = [(0, "old0"), (1, "old1")]
+    assert found(session) == [*old, (2, "new"), (3, "added"), (4, "new"), (5, "added")]
 
 
 def test_a_partition_of_a_double_is_overwritten(ice: Lake, session: SparkSession) -> None:
