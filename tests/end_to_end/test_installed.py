@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sparklet.app.project import WORKFLOW
 from tests.end_to_end.conftest import RUN_S
 from tests.waiting import deadline_s
 
@@ -131,8 +132,10 @@ def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
     helped = bare.types("sparklet --help")
     preview = bare.types("sparklet plan job.py --input in --dry-run --json")
     examined = bare.types("sparklet doctor")
+    begun = bare.types("sparklet init begun")
 
     assert (helped.returncode, preview.returncode) == (0, 0), helped.stderr + preview.stderr
+    assert begun.returncode == 0 and (bare.home / "begun" / WORKFLOW).is_file(), begun.stderr
     assert '"objects": 2' in preview.stdout
     assert examined.returncode == 1
     assert "pyspark" in examined.stdout and "Java 17" in examined.stdout

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -37,12 +38,39 @@ def command(name: str) -> Any:
     return typer.main.get_command(single)
 
 
+JOB = "sparklet.job"  # in a command's context: the options of the job that it runs
+SHOWS_ALL = "sparklet.help_all"  # whether its help shows all options
+
+
 class Command(TyperCommand):
-    """A command; if it has the options of a request, its help shows the usual ones, and ``--help-all`` all."""
+    """A command; if it has the options of a request, its help shows the usual ones, and ``--help-all`` all.
+
+    Then its SCRIPT may be a job of ``sparklet.toml``, whose values count where the command line has none.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line."""
+        if not any(each.name == "help_all" for each in self.params):
+            return super().parse_args(ctx, args)
+        given, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        if given.get("help_all") and not ctx.resilient_parsing:
+            ctx.meta[SHOWS_ALL] = True
+            ctx.get_help()  # which prints it
+            raise typer.Exit
+        if not (name := given.get("script")) or "://" in name or Path(name).exists():
+            return super().parse_args(ctx, args)
+        from sparklet.app.project import job_options
+
+        names = {option.lstrip("-"): each.name or "" for each in self.params for option in each.opts}
+        job = job_options(Path.cwd(), name, names)
+        ctx.default_map = ctx.meta[JOB] = job
+        rest = super().parse_args(ctx, args)
+        ctx.params |= {"script": job["script"]} if job else {}
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
-        from sparklet.cli.options import SHOWS_ALL, USUAL
+        from sparklet.cli.options import USUAL
 
         by_name: dict[str | None, Any] = {each.name: copy(each) for each in self.params}
         if SHOWS_ALL in ctx.meta or "help_all" not in by_name:
@@ -113,6 +141,7 @@ def _add(panel: str, path: str, *examples: str) -> None:
     _ADDED[path.partition(".")[2]] = panel, path, examples
 
 
+_add("Start", "starting.init", "sparklet init sales")
 _add(
     "Start",
     "starting.run",
@@ -121,6 +150,7 @@ _add(
     "sparklet run job.py -i big.csv -o ./out --split csv --shard-size 64MiB",
     "sparklet run job.py --list s3://inv/all/2026-11-19T01-00Z/manifest.json -o s3://bucket/clean/ --stack sparklet",
     "sparklet run job.py --items cities.csv --max-objects 1 -o ./out",
+    "sparklet run sales  # a job of sparklet.toml",
     "aws s3 ls … | awk … | sparklet run job.py --list - -o s3://bucket/clean/ --stack sparklet",
 )
 _add(

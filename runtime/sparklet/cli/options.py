@@ -6,6 +6,7 @@ A command takes options that belong together as one parameter: a dataclass, whos
 
 import copy
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -21,19 +22,35 @@ from sparklet.local.state import StateDir, user_folder
 from sparklet.model.options import FAILURES, INPUT, LARGE_MB, ORCHESTRATION, RUN, SHARDS
 from sparklet.planning.request import places
 
+STATE_DIR = "SPARKLET_STATE_DIR"
+
 
 def known_runs(incomplete: str) -> list[str]:
     """Runs for shell completion: those started from this machine; no stack is read."""
     try:
-        folder = StateDir(user_folder("state")).local_paths
+        folder = StateDir(Path(os.environ.get(STATE_DIR) or user_folder("state"))).local_paths
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except (OSError, SettingsError):
         return []
     return [path.stem for path in files if path.stem.startswith(incomplete)]
 
 
+def last_run() -> str:
+    """The run that was started last from this machine; SettingsError if none was."""
+    if not (found := known_runs("")):
+        raise SettingsError("no run was started from this machine: name one; `sparklet runs` lists them")
+    return found[0]
+
+
 RunId = Annotated[
-    str, typer.Argument(metavar="RUN", help="The run's id; `sparklet runs` lists them.", autocompletion=known_runs)
+    str,
+    typer.Argument(
+        metavar="RUN",
+        default_factory=last_run,
+        show_default="the last one that was started from this machine",
+        help="The run's id; `sparklet runs` lists them.",
+        autocompletion=known_runs,
+    ),
 ]
 Shards = Annotated[str, typer.Option("--shards", metavar="NUMBERS", help="Only these shards, as in 3,17,20-25.")]
 Cause = Annotated[
@@ -43,6 +60,9 @@ Cause = Annotated[
         metavar="CLASS|TEXT",
         help="Only shards that failed with this class, or these words in the message; see `sparklet explain RUN`.",
     ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
@@ -72,19 +92,7 @@ _memory = partial(typer.Option, "--memory", min=512, max=LARGE_MB, metavar="MB")
 _timeout = partial(typer.Option, "--timeout", min=1, metavar="SECONDS")
 
 
-def _show_all(context: typer.Context, wanted: bool) -> bool:
-    if wanted and not context.resilient_parsing:
-        context.meta[SHOWS_ALL] = True
-        context.get_help()  # which prints it
-        raise typer.Exit
-    return wanted
-
-
-SHOWS_ALL = "sparklet.help_all"
-HelpAll = Annotated[
-    bool,
-    typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show all options, by subject, and exit."),
-]
+HelpAll = Annotated[bool, typer.Option("--help-all", help="Show all options, by subject, and exit.")]
 
 
 def parse_shards(text: str) -> tuple[int, ...]:
@@ -112,14 +120,12 @@ class StackOptions(StackSelection):
         Path | None,
         typer.Option(
             "--state-dir",
-            envvar="SPARKLET_STATE_DIR",
+            envvar=STATE_DIR,
             metavar="FOLDER",
             help="Folder of the local stack (default: the user's state folder).",
         ),
     ] = None
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
-    ] = False
+    as_json: AsJson = False
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
 
 
@@ -216,7 +222,8 @@ def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> 
         kind, option = get_args(hint)
         option = copy.copy(option)
         option.rich_help_panel = option.rich_help_panel or panel
-        option.show_default = default not in (None, "", False, inspect.Parameter.empty)
+        if option.default_factory is None:
+            option.show_default = default not in (None, "", False, inspect.Parameter.empty)
         hint = Annotated[kind, option]
     return inspect.Parameter(name, KEYWORD, default=default, annotation=hint)
 

@@ -1,15 +1,19 @@
 """The fixture ``sparklet_job``; the plugin is found by its entry point, as in a user's project."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyspark import SparkContext
 
+from sparklet.app.project import write_starter
 from sparklet.errors import RunFailedError
 from sparklet.pytest_plugin import SparkletJob
 from tests.functional.job.conftest import end_jvm
+from tests.waiting import deadline_s
 
 DOUBLED = """\
 from pyspark.sql.functions import udf
@@ -47,7 +51,8 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 @pytest.fixture(scope="module", autouse=True)
 def no_jvm_afterwards() -> Iterator[None]:
     yield
-    end_jvm()
+    if SparkContext._gateway:
+        end_jvm()
 
 
 @pytest.fixture
@@ -120,3 +125,12 @@ def test_the_tests_own_session_is_kept(
     assert mine.range(3).count() == 3
     sparklet_job(script, env={"CODE": "0"})
     assert mine.sparkContext._jsc is None
+
+
+def test_the_test_of_a_new_project_passes(tmp_path: Path) -> None:
+    assert all(is_new for _, is_new in write_starter(tmp_path))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=deadline_s(100))
+
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr

@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "stop": (),
     "env": (),
 }
-OUTSIDE = {"package"}  # it has no state folder of the user's
+OUTSIDE = {"init", "package"}  # they have no state folder of the user's
 
 
 def picture(folder: Path) -> dict[str, object]:

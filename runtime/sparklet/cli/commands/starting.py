@@ -1,6 +1,7 @@
 """Commands that start work: run, plan, resume, invoke."""
 
 import json
+import shlex
 import sys
 import uuid
 from collections.abc import Iterator
@@ -16,10 +17,12 @@ from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
 from sparklet.app.explain import advice_outside_of_runs
 from sparklet.app.logs import INVOCATION, shown_logs, written
+from sparklet.app.project import write_starter
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
+from sparklet.cli.app import JOB
 from sparklet.cli.console import Screen, finish
 from sparklet.cli.render import estimate_table, preview_table
 from sparklet.errors import NothingNewError, PlanError, RemoteFailureError
@@ -28,6 +31,24 @@ from sparklet.planning.engine_choice import plain_writes
 from sparklet.planning.new_run import script_body
 from sparklet.planning.request import RunRequest
 from sparklet.settings import BatchHandling, script_environment
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The project's folder; it may exist.")] = Path(),
+    as_json: opt.AsJson = False,
+) -> None:
+    """Begin a project: a script, ten lines of data, a test, a job in sparklet.toml and a workflow for GitHub.
+
+    Files that are there stay as they are.
+    """
+    screen, found = Screen(as_json), dict(write_starter(folder))
+    if as_json:
+        screen.document({"folder": str(folder), "written": [name for name, is_new in found.items() if is_new]})
+        return
+    for name, is_new in found.items():
+        screen.say(f"{'wrote' if is_new else 'kept '} {folder / name}")
+    there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    screen.say(f"next: {there}sparklet run sales; and its test: {there}pytest")
 
 
 def run(
@@ -46,6 +67,7 @@ def run(
     """
     screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
     if dry_run:
+        _show_job(context, screen)
         _show_preview(request, selection, screen, None)
         return
     with open_stack(selection, screen) as stack, nothing_new_is_well(screen):
@@ -74,6 +96,7 @@ def plan(
     screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
     figures = load_prices()
     if dry_run:
+        _show_job(context, screen)
         _show_preview(request, selection, screen, figures if explain else None)
         return
     with open_stack(replace(selection, keep=True), screen) as stack, nothing_new_is_well(screen):
@@ -157,6 +180,12 @@ def remedied() -> Iterator[None]:
         if not (advised := advice_outside_of_runs(str(error))):
             raise
         raise RemoteFailureError(f"{error}\n{advised}", error.reason) from error
+
+
+def _show_job(context: typer.Context, screen: Screen) -> None:
+    """Tell the options that a job of ``sparklet.toml`` has, as they are in force."""
+    for name in context.meta.get(JOB, {}):
+        screen.say(f"{name} = {json.dumps(context.params[name])}")
 
 
 def _show_estimate(found: PlanEstimate, screen: Screen) -> None:

@@ -1,0 +1,88 @@
+"""A project's own files: the jobs that ``sparklet.toml`` names, and what ``sparklet init`` writes to begin with."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import SettingsError
+
+PROJECT = "sparklet.toml"
+STARTER = Path(__file__).parent / "starter"
+WORKFLOW = ".github/workflows/tests.yml"
+PLACES = (  # of the workflow: in an installation, and in a checkout
+    STARTER / "tests.yml",
+    Path(__file__).parents[3] / "examples" / "github-actions.yml",
+)
+
+
+def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The jobs of the folder's ``sparklet.toml``, by name; none without the file. SettingsError if it is wrong."""
+    try:
+        document = tomllib.loads((folder / PROJECT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{PROJECT} is no TOML: {error}") from error
+    found = document.get("jobs")
+    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+        raise SettingsError(f"{PROJECT} needs a table for each job, as in [jobs.sales]")
+    if others := sorted(document.keys() - {"jobs"}):
+        raise SettingsError(f"{PROJECT} has {others[0]!r} beside its jobs: write it into [jobs.NAME]")
+    return found
+
+
+def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a job by the parameters of a command; none if there are no jobs, or ``name`` is one of a script.
+
+    ``parameters``: by the options' names without dashes. SettingsError for a key that is no option, a value that no
+    option takes, and a name that is neither a job nor looks like a script.
+    """
+    if not (known := jobs(folder)):
+        return {}
+    if (job := known.get(name)) is None:
+        if Path(name).suffix:
+            return {}
+        raise SettingsError(f"there is no script {name} here, and no job {name} in {PROJECT}, which has {_list(known)}")
+    chosen = dict[str, Any](name=name)
+    for key, value in job.items():
+        if (parameter := parameters.get(key.replace("_", "-"), "script" if key == "script" else "")) == "":
+            near = difflib.get_close_matches(key, parameters, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is no option of this command{hint}")
+        if isinstance(value, dict):  # params, env, conf: pairs
+            value = [f"{each}={text if isinstance(text, str) else _json(text)}" for each, text in value.items()]
+        elif not isinstance(value, str | int | float | list):
+            raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is {value!r}; write it as a text")
+        chosen[parameter] = value
+    if "script" not in chosen:
+        raise SettingsError(f"{PROJECT}, [jobs.{name}]: there is no script")
+    return chosen
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _json(value: Any) -> str:
+    import json
+
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        raise SettingsError(f"{PROJECT}: {value!r} must be a text") from error
+
+
+def write_starter(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Write the files of a new project that are not there yet: each name, and whether it is new."""
+    workflow = next(place for place in PLACES if place.is_file())
+    sources = {str(path.relative_to(STARTER)): path for path in sorted(STARTER.rglob("*.*")) if path.is_file()}
+    sources = {name: path for name, path in sources.items() if path not in PLACES and "__pycache__" not in name}
+    for name, source in {**sources, WORKFLOW: workflow}.items():
+        place = folder / name
+        is_new = not place.exists()
+        if is_new:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(source.read_bytes())
+        yield name, is_new
