@@ -95,7 +95,7 @@ class HudiTable:
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
-            table, frame, by = self._metadata(), None, list(commit.partition_by)
+            table, frame, by, can_delete = self._metadata(), None, list(commit.partition_by), False
             self._known = _instants(table)
             names_set = {COMMIT_ID: commit.commit_id}
             if commit.records:
@@ -110,12 +110,15 @@ class HudiTable:
             if table is None:
                 self._half_made(delete=True)
             else:
-                frame = without_hudi_columns(self._spark.read.format("hudi").load(self._uri))
+                frame = self._spark.read.format("hudi").load(self._uri)
+                can_delete, frame = HUDI_DELETED in frame.columns, without_hudi_columns(frame)
                 by = [str(name) for name in table.getTableConfig().getPartitionFields().orElse(None) or ()]
                 properties = table.getTableConfig().getProps()
                 refuse_hudi(commit.table, commit, {str(key): str(properties[key]) for key in properties})
                 self._let_roll_back(table)
             rows = self.new_rows(commit, frame if frame and frame.columns else None, by)
+            if can_delete and HUDI_DELETED not in rows.columns:
+                rows = rows.withColumn(HUDI_DELETED, functions.lit(None).cast("boolean"))
             self.load_early()
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
@@ -133,7 +136,8 @@ class HudiTable:
         """Write an instant, as ``rows.write`` does, and complete it if it is accepted."""
         jvm: Any = self._spark._jvm
         let_java_call(self._spark.sparkContext._gateway)
-        self._spark._jsc.hadoopConfiguration().setIfUnset("parquet.avro.write-old-list-structure", "false")  # no nulls
+        # Parquet's older lists hold no nulls.
+        self._spark._jsc.hadoopConfiguration().setIfUnset("parquet.avro.write-old-list-structure", "false")
         some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
         hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(self))
         writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
@@ -193,9 +197,8 @@ class HudiTable:
         rows = self._read(writes, columns)
         if commit.mode == "upsert":
             whole_run = self._read([*writes, *earlier], columns) if earlier else None
-            return self._changes(commit, last_rows(commit, rows, whole_run), there).withColumnRenamed(
-                DELETED, HUDI_DELETED
-            )
+            changes = self._changes(commit, last_rows(commit, rows, whole_run), there)
+            return changes.withColumnRenamed(DELETED, HUDI_DELETED)
         rows = rows.drop(FILE, ROW)
         if rewritten:
             touched, before = rows.select(*by).distinct(), self._read(rewritten, columns).drop(FILE, ROW)
@@ -319,7 +322,6 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
             **options,
             "hoodie.table.name": str(config.getTableName()),
             "hoodie.metadata.enable": str(has_metadata).lower(),
-            "hoodie.write.set.null.for.missing.columns": "true",
             "hoodie.compact.inline": str(config.getTableType().name() == "MERGE_ON_READ").lower(),
             # Else a key that comes with another partition's value would be there twice.
             **({} if set(by).issubset(commit.keys) else GLOBAL),

@@ -26,7 +26,7 @@ from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.generated import FOLDERS, SCALARS, SEED, TYPES, Case, Column, cases, quoted
 from tests.functional.tables.shards import Shards
 
-pytestmark = SESSION_HERE
+pytestmark = [*SESSION_HERE, pytest.mark.hudi]
 ZONES = ("UTC", "America/New_York")
 NAMES = ("a", "select", "_under", "Upper", "b2")  # Avro's
 PARTITIONS = {"BOOLEAN", "INT", "BIGINT", "STRING", "DATE"}
@@ -62,7 +62,6 @@ def options(case: Case) -> dict[str, str]:
         "hoodie.datasource.write.hive_style_partitioning": "true",
         "hoodie.metadata.enable": "false",
         "hoodie.table.timeline.timezone": "UTC",
-        "hoodie.write.set.null.for.missing.columns": "true",
     }
     if {"TINYINT", "SMALLINT"}.intersection(column.type for column in case.columns):
         chosen["hoodie.datasource.write.row.writer.enable"] = "false"  # its writer of files lacks them

@@ -442,6 +442,20 @@ def test_a_row_deletes_that_of_its_key(hudi: HudiLake) -> None:
     assert hudi.rows("id", "v") == [(2, 3), (5, 1), (6, 1)]
 
 
+def test_nulls_are_written_as_spark_writes_them(hudi: HudiLake) -> None:
+    """Within a list, and in a column that has had none."""
+    options = {"hoodie.table.name": "t", "hoodie.metadata.enable": "false"}
+    hudi.spark.sql("SELECT 1L AS id, 5 AS v").write.format("hudi").options(**options).save(hudi.table.place)
+
+    Job().append(
+        hudi.spark.sql("SELECT 2L AS id, CAST(NULL AS INT) AS v, array(1, NULL) AS list"),
+        str(hudi.table),
+        merge_schema=True,
+    )
+
+    assert hudi.rows("id", "v", "list") == [(1, 5, None), (2, None, [1, None])]
+
+
 def test_two_workers_write_at_once(hudi: HudiLake, jvm: WarmJvm) -> None:
     both = hudi.planned(rows_of(id=[1]))
     theirs, ours = (hudi.commit(f"direct/{number}", hudi.stage(number, rows_of(id=[number]))) for number in (2, 3))
