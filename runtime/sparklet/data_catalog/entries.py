@@ -19,6 +19,14 @@ FORMATS = {  # by the classes of input format and SerDe
     "TextInputFormat, LazySimpleSerDe": DELIMITED,
     "TextInputFormat, OpenCSVSerde": CSV,
 }
+_HIVE, _TEXT = "org.apache.hadoop.hive.ql.io", "org.apache.hadoop.mapred.TextInputFormat"
+_OF_PARQUET = f"{_HIVE}.parquet.MapredParquet"
+MADE = {  # storage of new tables: input format, output format, SerDe
+    "json": (_TEXT, f"{_HIVE}.HiveIgnoreKeyTextOutputFormat", "org.openx.data.jsonserde.JsonSerDe"),
+    "orc": (f"{_HIVE}.orc.OrcInputFormat", f"{_HIVE}.orc.OrcOutputFormat", f"{_HIVE}.orc.OrcSerde"),
+    "parquet": (f"{_OF_PARQUET}InputFormat", f"{_OF_PARQUET}OutputFormat", f"{_HIVE}.parquet.serde.ParquetHiveSerDe"),
+}
+KEPT = ("Name", "Description", "Owner", "Retention", "StorageDescriptor", "PartitionKeys", "Parameters", "TableType")
 HEADER = "skip.header.line.count"
 OF_READERS = {
     "orc": {"orc.column.index.access"},

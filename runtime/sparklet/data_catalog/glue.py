@@ -6,16 +6,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import repeat
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from sparklet.data_catalog.conditions import matching
-from sparklet.data_catalog.entries import OF_THEIR_OWN, Entry, entry_of
+from sparklet.data_catalog.conditions import NULL, matching
+from sparklet.data_catalog.entries import KEPT, MADE, OF_THEIR_OWN, Entry, entry_of
 from sparklet.job.errors import DatabaseError, TableError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Place = tuple[str, tuple[str, ...]]  # a folder or file, and the values of its partition
 PAGE = 1000  # partitions
+PARTITIONS = 100  # that one call adds
 THREADS = 16
 MAX_ENTRY_BYTES = 200_000  # the ledger's item of a run holds 400 kB
 REFUSED = {
@@ -31,6 +32,8 @@ REFUSED = {
     "EntityNotFoundException": "there is none of that name in this account and region",
     "InvalidInputException": "Glue refuses the condition",
 }
+TRIES = 20  # of a change that other shards make, too
+_IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{[\]^]")  # what Spark and Hive write as %XX
 _HIDDEN = re.compile(r"(^|/)[_.]")  # from Athena and Spark
 
 
@@ -72,6 +75,81 @@ class GlueCatalog:
                 places += [_place(entry, found, each) for each in page["Partitions"]]
         return entry, [places[number] for number in matching(where, entry.keys, [values for _, values in places])]
 
+    def keep_table(
+        self, name: str, place: str, kind: str, columns: Sequence[tuple[str, str]], keys: Sequence[str], *, change: bool
+    ) -> None:
+        """Make a table of a folder, or add columns if ``change``; shards that do it together come to the same.
+
+        TableError if there is a table of another folder, format, keys or types.
+        """
+        if kind not in MADE:
+            raise TableError(f"the table {name} cannot be made of {kind}: write {', '.join(MADE)}")
+        database, _, table = name.lower().partition(".")
+        location, types = f"s3://{place.partition('://')[2].rstrip('/')}/", dict(columns)
+        fields: list[Any] = [{"Name": key, "Type": type_} for key, type_ in columns if key not in keys]
+        stored: dict[str, Any] = {"Location": location, "Columns": fields}
+        stored["InputFormat"], stored["OutputFormat"], serde = MADE[kind]
+        stored["SerdeInfo"] = {"SerializationLibrary": serde}
+        made: dict[str, Any] = {"Name": table, "TableType": "EXTERNAL_TABLE", "Parameters": {"classification": kind}}
+        made |= {"StorageDescriptor": stored, "PartitionKeys": [{"Name": key, "Type": types[key]} for key in keys]}
+        glue = self._clients.glue
+        for _ in range(TRIES):
+            with _asking(name), suppress(glue.exceptions.AlreadyExistsException):
+                try:
+                    found = glue.get_table(DatabaseName=database, Name=table)["Table"]
+                except glue.exceptions.EntityNotFoundException:
+                    glue.create_table(DatabaseName=database, TableInput=made)
+                    return
+                entry = entry_of(name, found)
+                known = {each[0]: each[1] for each in (*entry.columns, *entry.keys)}
+                reasons = {
+                    f"lies in {entry.location}": f"{entry.location.rstrip('/')}/".partition("://")[2] != location[5:],
+                    f"has {entry.format}": entry.format != kind,
+                    f"has the partitions {entry.keys}": [key for key, _ in entry.keys] != list(keys),
+                    "has columns of other types": change
+                    and any(known.get(key, of.lower()) != of.lower() for key, of in columns),
+                }
+                if why := next((reason for reason, holds in reasons.items() if holds), ""):
+                    raise TableError(f"the table {name} {why}: choose another, delete it, or cast the frame's columns")
+                more = [each for each in fields if each["Name"] not in known]
+                if not more or not change:
+                    return
+                found["StorageDescriptor"]["Columns"] += more
+                changed = {key: found[key] for key in KEPT if key in found}
+                version = {key: found[key] for key in ("VersionId",) if key in found}  # else another one's is lost
+                with suppress(glue.exceptions.ConcurrentModificationException):
+                    glue.update_table(DatabaseName=database, TableInput=changed, **version)
+                    return
+        raise DatabaseError(f"the table {name} is changed all the time by others")
+
+    def keep_partitions(self, name: str, keys: Sequence[str], values: Sequence[Sequence[str | None]]) -> None:
+        """Add partitions of a table's folder that are not there."""
+        database, _, table = name.lower().partition(".")
+        with _asking(name):
+            stored = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]["StorageDescriptor"]
+            added = []
+            for each in values:
+                texts = [NULL if value in (None, "") else str(value) for value in each]
+                names = (f"{key}={_IN_FOLDERS.sub(_escaped, text)}/" for key, text in zip(keys, texts))
+                place = f"{stored['Location'].rstrip('/')}/{''.join(names)}"
+                added.append({"Values": texts, "StorageDescriptor": {**stored, "Location": place}})
+            for start in range(0, len(added), PARTITIONS):
+                answer = self._clients.glue.batch_create_partition(
+                    DatabaseName=database, TableName=table, PartitionInputList=added[start : start + PARTITIONS]
+                )
+                failed = [each["ErrorDetail"] for each in answer.get("Errors", ())]
+                if other := [each for each in failed if each["ErrorCode"] != "AlreadyExistsException"]:
+                    raise DatabaseError(f"Glue's catalog has not added all partitions of {name}: {other[0]}")
+
+    def connection(self, name: str) -> tuple[str, str]:
+        """A connection's address of JDBC, and where its password lies; TableError if that is in the connection."""
+        with _asking(name):
+            found = self._clients.glue.get_connection(Name=name, HidePassword=True)["Connection"]
+        told = found["ConnectionProperties"]
+        if "SECRET_ID" not in told:
+            raise TableError(f"the connection {name} names no secret of Secrets Manager: give it one, SECRET_ID")
+        return told.get("JDBC_CONNECTION_URL", ""), f"secretsmanager:{told['SECRET_ID']}"
+
     def objects(self, table: str, options: RunOptions, store: ObjectStore) -> tuple[Mapping[str, Any], bytes]:
         """A table's entry, and the objects of its partitions as a list in JSON Lines, for a run's plan.
 
@@ -94,6 +172,10 @@ class GlueCatalog:
         with ThreadPoolExecutor(THREADS) as pool:
             listed = pool.map(_listed, repeat(store), folders, (values for _, values in places))
             return asdict(entry), b"".join(listed)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
 
 
 def _place(entry: Entry, table: Mapping[str, Any], partition: Mapping[str, Any]) -> Place:

@@ -8,7 +8,7 @@ It holds one JSON object::
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
 ``writes`` (declared writes to tables, see ``sparklet.tables.declaration``) may be there, and ``direct`` once a write
 that commits at once has begun. A script that never reports leaves no file. Of messages of SQS ``failed`` has those that
-come back, ``committed`` those because of which it failed.
+come back, ``committed`` those because of which it failed; ``quality`` has the outcomes of Glue's rules of data quality.
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ class Outcome:
     def answer(self, document: Any) -> None:
         """Set the answer and write it; see ``Job.answer``."""
         self.give("answer", _json_value("an answer", document, MAX_ANSWER_BYTES))
+
+    def judge(self, context: str, rules: Iterable[Mapping[str, Any]]) -> None:
+        """Add outcomes of rules of data quality and write them; see ``sparklet.glue``."""
+        self.give("quality", [*self.totals.get("quality", ()), {"context": context, "rules": list(rules)}])
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
         """Set the window's state and write it; see ``Job.keep_state``."""

@@ -227,10 +227,13 @@ class Executor:
         begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome = read_outcome(own / WORK / OUTCOME)
-        warning = ""
+        checks = read_quality(own / WORK / OUTCOME)
+        warning = failed_rules(checks)
         if self.runner.has_view:
             acts = Acts(own / SEEN, whole_source(source, py_files))
-            warning = _judge(own, acts, outcome, execution, module_names(py_files), option)
+            warning = _judge(own, acts, outcome, execution, module_names(py_files), option, warning)
+        if checks and execution.is_shard and not outcome.answer:
+            outcome = replace(outcome, answer=({"data_quality": checks},))
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -404,10 +407,16 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
 
 
 def _judge(
-    own: Path, acts: Acts, outcome: ShardResult, execution: Execution, own_modules: Collection[str], option: str
+    own: Path,
+    acts: Acts,
+    outcome: ShardResult,
+    execution: Execution,
+    own_modules: Collection[str],
+    option: str,
+    warning: str,
 ) -> str:
-    """What to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
-    names, warnings = left_behind(own / WORK), list[str]()
+    """What else to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
+    names, warnings = left_behind(own / WORK), [warning] if warning else []
     if names:
         what, is_lost = told(names, acts, own / WORK)
         if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
@@ -527,6 +536,17 @@ def read_outcome(path: Path) -> ShardResult:
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error
+
+
+def read_quality(path: Path) -> list[Any]:
+    """The outcomes of a script's rules of data quality, from a file that ``read_outcome`` has read."""
+    return list(json.loads(path.read_bytes()).get("quality", ())) if path.exists() and path.stat().st_size else []
+
+
+def failed_rules(checks: Sequence[Any]) -> str:
+    """What a run's report says of them: the same for all shards with the same failed rules; "" if none has failed."""
+    failed = [rule["Rule"] for check in checks for rule in check["rules"] if rule["Outcome"] != "Passed"]
+    return f"rules of data quality failed, see sparklet results: {', '.join(dict.fromkeys(failed))}" if failed else ""
 
 
 def unpinned(uri: str, py_files: tuple[str, ...] = ()) -> ScriptRef:

@@ -37,7 +37,7 @@ _UNSEEN = re.compile(  # what Spark's JVM or Python workers write to, or pandas,
     r"|\b(?!(s3[an]?|file|https?|spark|k8s):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
 )
 _TABLES = re.compile(  # of catalogs, which may be elsewhere
-    r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame"
+    r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame|writeFrame"
     r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
 )
 _BY_PYTHON = re.compile(  # in Spark's workers
@@ -45,7 +45,7 @@ _BY_PYTHON = re.compile(  # in Spark's workers
     r"|os\.(system|popen|exec|spawn|posix)"
 )
 _READS_UNSEEN = re.compile(r"textFile|hadoopFile|hadoopDataset|HadoopRDD|binaryFiles|sequenceFile|pandas|pyarrow")
-_KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "numpy", "pandas", "pyarrow"}
+_KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "awsgluedq", "numpy", "pandas", "pyarrow"}
 
 
 @dataclass(frozen=True)

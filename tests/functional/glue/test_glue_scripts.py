@@ -193,6 +193,19 @@ METHODS: dict[str, list[dict[str, Any]]] = {
         {"a": 4, ".a": 4, "s": {"b": 5, "c": "y"}, ".d.e": None},
     ],
     "join(['a', 'd.e'], ['a', 'd.e'], frame).select_fields(['d.e'])": [{"d.e": 3}],
+    "select_fields(['a']).union(frame.select_fields('d.e')).coalesce(1)": [
+        {"a": 1, "d.e": None},
+        {"a": 4, "d.e": None},
+        {"a": None, "d.e": 3},
+        {"a": None, "d.e": None},
+    ],
+    "resolveChoice(specs=[('a', 'cast:string'), ('d.e', 'project:double')]).select_fields(['a', 'd.e'])": [
+        {"a": "1", "d.e": 3.0},
+        {"a": "4", "d.e": None},
+    ],
+    "resolveChoice([('a', 'make_cols'), ('`d.e`', 'make_struct')], '').select_fields('a')": [{"a": 1}, {"a": 4}],
+    "resolveChoice(choice='cast:long', transformation_ctx='x').select_fields('a')": [{"a": 1}, {"a": 4}],
+    "unnest()": [{"a": 1, "s.b": 2, "s.c": "x", "d.e": 3}, {"a": 4, "s.b": 5, "s.c": "y", "d.e": None}],
 }
 
 
@@ -219,6 +232,67 @@ told(Map.apply(frame=Filter.apply(right, lambda row: False), f=lambda row: row))
         [{"to": {"name": "x"}}],
         [],
     ]
+
+
+NESTED = """
+from awsglue.transforms import *
+row = '{"id": 7, "at": {"day": "a"}, "tags": ["x", "y"], "sales": [{"n": 1, "of": [5]}, {"n": 2}]}'
+df = spark.read.json(spark.sparkContext.parallelize([row, '{"id": 8}']))
+found = Relationalize.apply(frame=DynamicFrame.fromDF(df, glue), staging_path="s3://tmp/", name="root")
+print(json.dumps(list(found.keys())))
+root = found.select("root").toDF()
+told(DynamicFrame.fromDF(root.selectExpr("id", "`at.day`", "tags IS NULL AS none").orderBy("id"), glue))
+for name, column in (("root_tags", "tags"), ("root_sales", "sales")):
+    joined = Join.apply(found.select("root"), found.select(name), column, "id").toDF()
+    kept = [each for each in joined.columns if each in ("id", "index") or each.startswith(f"{column}.val")]
+    told(DynamicFrame.fromDF(joined.select(*[f"`{each}`" for each in kept]).orderBy("index"), glue))
+told(found["root_sales.val.of"].select_fields("`sales.val.of.val`"))
+"""
+
+
+def test_relationalize_makes_a_frame_of_each_array(warm: Bench) -> None:
+    ran = warm.run(BEGIN + NESTED)
+    assert ran.code == 0, ran.text("stderr")
+    names, root, tags, sales, inner = each_told(ran)
+
+    assert names == ["root", "root_sales", "root_sales.val.of", "root_tags"]
+    assert root == [{"id": 7, "at.day": "a", "none": False}, {"id": 8, "at.day": None, "none": True}]
+    assert tags == [{"id": 7, "index": 0, "tags.val": "x"}, {"id": 7, "index": 1, "tags.val": "y"}]
+    assert [(row["id"], row["sales.val.n"]) for row in sales] == [(7, 1), (7, 2)]
+    assert inner == [{"sales.val.of.val": 5}]
+
+
+STUDIO = """
+import sys
+from awsglue.transforms import *
+from awsglue.gluetypes import *
+from awsglue.job import Job
+from awsgluedq.transforms import EvaluateDataQuality
+read = glue.create_dynamic_frame.from_options(format_options={{"multiLine": "false"}}, connection_type="s3",
+    format="json", connection_options={{"paths": ["{place}/in"], "recurse": True, "jobBookmarksKeysSortOrder": "asc"}})
+assert isinstance(read.schema(), StructType) and read.schema()["id"].dataType == LongType()
+EvaluateDataQuality().process_rows(frame=read, ruleset="Rules = [ ColumnCount > 0 ]")
+if read.count() >= 1:
+    read = read.coalesce(1)
+sink = glue.getSink(path="{place}/out", connection_type="s3", updateBehavior="LOG", partitionKeys=["day"],
+    enableUpdateCatalog=False, transformation_ctx="sink")
+sink.setCatalogInfo(catalogDatabase="db", catalogTableName="t")
+sink.setFormat({format})
+sink.writeFrame(read)
+told(DynamicFrame.fromDF(spark.read.format("{kind}").option("header", True).load("{place}/out").orderBy("id"), glue))
+"""
+
+
+@pytest.mark.parametrize("written", ['"json"', '"glueparquet", compression="snappy"', '"csv"'])
+def test_a_sink_writes_its_format(warm: Bench, tmp_path: Path, written: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.json").write_text('{"id": 1, "day": "a"}\n{"id": 2, "day": "b"}\n')
+    kind = written.split('"')[1].replace("glue", "")
+
+    ran = warm.run(BEGIN + STUDIO.format(place=tmp_path, format=written, kind=kind))
+
+    assert [(int(row["id"]), row["day"]) for row in ran.told()] == [(1, "a"), (2, "b")]
+    assert sorted(each.name for each in (tmp_path / "out").glob("day=*")) == ["day=a", "day=b"]
 
 
 def test_a_function_of_map_that_fails_fails_the_script(warm: Bench) -> None:
@@ -249,9 +323,11 @@ def test_frames_have_these_methods(warm: Bench) -> None:
 
 
 REFUSED = {  # by the name, and its way
-    "frame.resolveChoice(specs=[('a', 'cast:long')])": ("DynamicFrame.resolveChoice", ".cast("),
+    "frame.mergeDynamicFrame(frame, ['a'])": ("DynamicFrame.mergeDynamicFrame", "left_anti"),
+    "frame.resolveChoice(specs=[('a', 'split')])": ("resolveChoice by split", "cast:type"),
     "frame.drop_fields(['s.b'])": ("s.b", "dropFields()"),
-    "glue.getSink(connection_type='s3')": ("GlueContext.getSink", "write_dynamic_frame"),
+    "glue.getSink(connection_type='redshift')": ("redshift", "jdbc"),
+    "glue.getSink(connection_type='s3').setAccumulableSize(1)": ("DataSink.setAccumulableSize", "setFormat"),
     "glue.create_dynamic_frame.from_rdd(None, 'x')": ("from_rdd", "createDataFrame"),
     "glue.create_dynamic_frame.from_options('mysql', {'url': 'x'})": ("mysql", "jdbc"),
     "glue.create_dynamic_frame.from_options('s3', {'paths': ['x']}, 'xml')": ("xml", "spark-xml"),

@@ -23,7 +23,7 @@ def glue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     finders = list(sys.meta_path)
     yield
     sys.meta_path[:] = finders
-    for name in [name for name in sys.modules if name.split(".")[0] == "awsglue"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("awsglue", "awsgluedq")]:
         del sys.modules[name]
 
 
@@ -97,17 +97,14 @@ def test_a_job_begins_and_ends_without_a_bookmark() -> None:
 
 
 UNSUPPORTED = {
-    "from awsglue.transforms import *\nResolveChoice.apply(frame=None, specs=[('id', 'cast:long')])": "cast(type)",
-    "from awsglue.transforms import *\nRelationalize.apply(frame=None, staging_path='s3://x/')": "explode",
     "from awsglue.transforms import *\nSplitRows.apply(None, {'a': {'>': 1}})": "where",
-    "from awsglue.transforms import Union\nUnion.apply(None, None)": "unionByName",
-    "from awsglue.dynamicframe import DynamicFrame\nDynamicFrame(None, None).resolveChoice(choice='x')": "cast(type)",
+    "from awsglue.transforms import FlatMap\nFlatMap.apply(None, None)": "a loop",
+    "from awsglue.dynamicframe import DynamicFrameCollection\nDynamicFrameCollection({}, None).map(len)": "a loop",
     "from awsglue.dynamicframe import DynamicFrame\nDynamicFrame(None, None).errorsAsDynamicFrame()": "--isolate",
-    "from awsglue.dynamicframe import DynamicFrameCollection": "a dict of frames",
-    "from awsglue.transforms import EvaluateDataQuality": "PyDeequ",
-    "import awsglue\nfrom awsgluedq.transforms import EvaluateDataQuality": "PyDeequ",
-    "from awsglue.context import DataSink": "write_dynamic_frame",
-    "import awsglue.gluetypes": "pyspark.sql.types",
+    "from awsglue.transforms import EvaluateDataQuality": "awsgluedq.transforms",
+    "import awsglue\nimport awsgluedq.rules": "toDF",
+    "from awsglue.gluetypes import Field": "pyspark.sql.types",
+    "from awsglue.context import DataSource": "create_dynamic_frame",
     "from awsglue.dynamicframe import Unknown": "toDF",
 }
 

@@ -25,7 +25,7 @@ class _Modules:
 
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:
-        if name == "awsgluedq" or name.startswith(f"{__name__}."):
+        if name.startswith((f"{__name__}.", "awsgluedq.")):
             raise ModuleNotFoundError(str(lacking(name)), name=name)
 
 

@@ -6,34 +6,29 @@ LAKES = "spark.read.format(…).load(path), and job.append to write, see docs/gu
 NEW_PARTITIONS = "sparklet ddl RUN, which prints the statements for a run's partitions and columns"
 
 NAMES = {  # by their ways; in lower case, without underscores
-    'frame.toDF().select("struct.*"), and explode() for arrays': "relationalize unnest unnestddbjson unnestframe "
-    "simplifyddbjson",
+    'frame.toDF().select("struct.*"), and explode() for arrays': "unnestddbjson simplifyddbjson",
     "sparklet run --isolate: what Spark cannot read fails, and frames hold no error records": "errorsasdynamicframe "
     "errorscount stageerrorscount asserterrorthreshold",
-    "a dict of frames: each call returns one": "flatmap maptocollection selectfromcollection dynamicframecollection",
+    "a loop over the keys of a collection": "flatmap map maptocollection",
     "create_dynamic_frame, and frame.toDF().limit(n)": "createsampledynamicframefromcatalog "
     "createsampledynamicframefromoptions",
     "none: governed tables have ended; job.append adds each row once": "starttransaction committransaction "
     "canceltransaction",
     'boto3.client("s3"), or a lifecycle rule of the bucket': "purgetable purges3path transitiontable transitions3path",
-    "the methods of frame.toDF().rdd": "mappartitions mappartitionswithindex getnumpartitions",
+    "the methods of frame.toDF().rdd": "mappartitions mappartitionswithindex",
     "glueContext.write_dynamic_frame.from_options(frame, …)": "write writefromoptions datasink",
     "glueContext.create_dynamic_frame.from_options(…)": "getsource datasource",
-    f"glueContext.write_dynamic_frame.from_options or from_catalog; {NEW_PARTITIONS}": "getsink",
     "glueContext.create_data_frame.from_catalog(database, table).schema": "getcatalogschemaassparkschema",
     "DynamicFrame.fromDF(glueContext.createDataFrame(rdd, schema), glueContext)": "fromrdd withframeschema",
-    "DynamicFrame.fromDF(frame.toDF().repartition(n), glueContext), or coalesce(n)": "coalesce repartition",
-    "frame.toDF().schema, and pyspark.sql.types": "schema gluetypes",
-    "frame.toDF().withColumn(name, col(name).cast(type)): a column has one type already": "resolvechoice",
     "frame.toDF().withColumn(name, from_json(col(name), schema))": "unbox",
     'frame.toDF().withColumn("ingest_year", year(current_timestamp())) and so on': "addingestiontimecolumns",
-    "frame.toDF().unionByName(other.toDF(), allowMissingColumns=True)": "union",
     'frame.toDF().join(stage.toDF(), keys, "left_anti").unionByName(stage.toDF())': "mergedynamicframe",
     "frame.toDF().where(condition), and where(~condition)": "splitrows",
     "frame.toDF().limit(n).write.json(path)": "spigot",
     "frame.select_fields(paths) and frame.drop_fields(paths)": "splitfields",
     "int(time.time() * 1000)": "currenttimemillis",
-    "PyDeequ, or conditions on frame.toDF() that fail the script": "evaluatedataquality awsgluedq",
+    "from awsgluedq.transforms import EvaluateDataQuality": "evaluatedataquality awsgluedq",
+    "StructField and other types of pyspark.sql.types": "field choicetype",
     # options
     'spark.read and its column "_metadata.file_path"': "attachfilename attachtimestamp",
     "sparklet run with --max-objects or --shard-size": "boundedfiles boundedsize",

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import lacking, missing
+from ._ways import DATABASES, NEW_PARTITIONS
+from .data_sink import DataSink
 from .dynamicframe import DynamicFrame
 from .utils import this_job
 
@@ -22,7 +24,7 @@ FORMATS = ("avro", "csv", "json", "orc", "parquet")
 SPARKS = {"separator": "sep", "quoteChar": "quote", "escaper": "escape", "withHeader": "header"}
 SPARKS |= {"writeHeader": "header", "compression": "compression", "multiLine": "multiLine", "multiline": "multiLine"}
 OWN = {"paths", "path", "recurse", "partitionKeys", "push_down_predicate", "catalogPartitionPredicate"}
-HINTS = {"blockSize", "groupFiles", "groupSize", "jobBookmarkKeys", "jobBookmarkKeysSortOrder", "maxBand"}
+HINTS = {"blockSize", "groupFiles", "groupSize", "jobBookmarkKeys", "jobBookmarksKeysSortOrder", "maxBand"}
 HINTS |= {"maxFilesInBand", "optimizePerformance", "pageSize", "redshift_tmp_dir", "strictCheckForQuoting"}
 HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation"}  # without them the rows are the same
 OF_SESSION = ("createDataFrame", "range", "read", "readStream", "sql", "table", "udf")  # Glue's is an SQLContext
@@ -49,7 +51,8 @@ class GlueContext:
         reads = {"from_options": self._read, "from_catalog": self._read_table}
         self.create_data_frame = _Ways(**{name: self._reader(read, False) for name, read in reads.items()})
         self.create_dynamic_frame = _Ways(**{name: self._reader(read, True) for name, read in reads.items()})
-        self.write_data_frame = _Ways(from_options=self._write, from_catalog=self._write_table)
+        writes = {"from_catalog": self._write_table, "from_jdbc_conf": self._write_jdbc}
+        self.write_data_frame = _Ways(from_options=self._write, **writes)
         self.write_dynamic_frame = self.write_data_frame
 
     def __getattr__(self, name: str) -> Any:
@@ -71,6 +74,52 @@ class GlueContext:
             logger.propagate = False  # else a script's own handler repeats it
             vars(logger)["warn"] = logger.warning  # Python 3.13 has no other
         return logger
+
+    def getSink(self, connection_type: str, format: Any = None, transformation_ctx: str = "", **options: Any) -> Any:
+        """A folder of S3 to write to, which can be a table of the catalog."""
+        return DataSink(self, connection_type, format, **options)
+
+    def record_quality(self, context: str, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Let the shard's answer and the run's report have these outcomes."""
+        self._job.outcome.judge(context, rules)
+
+    def catalog_casts(self, database: Any, table_name: Any, columns: Sequence[str]) -> list[tuple[str, str]]:
+        """Specifications that give columns the types of a table."""
+        entry = import_module(CATALOG).GlueCatalog.of_script().partitions(f"{database}.{table_name}", "")[0]
+        return [(name, f"cast:{type_}") for name, type_ in [*entry.columns, *entry.keys] if name in columns]
+
+    def write_cataloged(self, frame: Any, table: str, columns_too: bool, *args: Any, **kwargs: Any) -> None:
+        """Write to a folder that a table shows, which has the frame's columns before and its partitions afterwards."""
+        kind, own, _ = _files(*args, **kwargs)
+        rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
+        place, keys = str(own.get("path") or ""), own.get("partitionKeys", [])
+        if table and self._job.shard is not None and place.startswith(str(self._job.output_path)):
+            raise lacking(f"the update of {table}, which would show one attempt's folder", NEW_PARTITIONS)
+        catalog = import_module(CATALOG).GlueCatalog.of_script() if table else None
+        if catalog:
+            unlike = {"void": "string", "timestamp_ntz": "timestamp"}
+            columns = [(name.lower(), unlike.get(type_, type_)) for name, type_ in rows.dtypes]
+            catalog.keep_table(table, place, kind, columns, [key.lower() for key in keys], change=columns_too)
+        self._write(frame, *args, **kwargs)
+        if catalog and keys:
+            found = rows.selectExpr(*[f"CAST(`{key}` AS string)" for key in keys]).distinct().collect()
+            catalog.keep_partitions(table, keys, [tuple(each) for each in found])
+
+    def _write_jdbc(
+        self,
+        frame: Any,
+        catalog_connection: str,
+        connection_options: Mapping[str, Any],
+        redshift_tmp_dir: str = "",
+        transformation_ctx: str = "",
+    ) -> Any:
+        url, secret = import_module(CATALOG).GlueCatalog.of_script().connection(catalog_connection)
+        if not url.startswith("jdbc:postgresql:"):
+            raise lacking(f"from_jdbc_conf to {url.partition('//')[0] or catalog_connection}", DATABASES)
+        rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
+        url = f"{url.rpartition('/')[0]}/{connection_options['database']}" if "database" in connection_options else url
+        self._job.jdbc_write(rows, connection_options["dbtable"], url=url, credentials=secret)
+        return frame
 
     def _reader(self, read: Callable[..., tuple[DataFrame, str]], dynamic: bool) -> Callable[..., Any]:
         def frame(*args: Any, **named: Any) -> Any:
@@ -120,11 +169,21 @@ class GlueContext:
         return frame, kind
 
     def _write_table(self, frame: Any, *args: Any, **named: Any) -> Any:
-        name, _ = _table(("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **named)
+        options = dict(named.get("additional_options") or {})
+        sink = {key: options.pop(key) for key in ("enableUpdateCatalog", "updateBehavior") if key in options}
+        named = {**named, "additional_options": options} if options or sink else named
+        name, own = _table(
+            ("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **named
+        )
         entry = import_module(CATALOG).GlueCatalog.of_script().partitions(name, "")[0]
-        if entry.format == "parquet":
-            place = {"path": entry.location, "partitionKeys": [key for key, _ in entry.keys]}
-            return self._write(frame, "s3", place, "parquet")
+        if entry.format in ("json", "orc", "parquet"):
+            place = {
+                "path": entry.location,
+                "partitionKeys": own.get("partitionKeys") or [key for key, _ in entry.keys],
+            }
+            sink_of = self.getSink("s3", entry.format, **sink, **place)
+            sink_of.setCatalogInfo(*name.split(".", 1))
+            return sink_of.writeFrame(frame)
         if entry.format not in ("delta", "iceberg"):
             raise lacking(f"writes to {name}, which is {entry.format}", "from_options with the table's folder")
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SHARED = ("count", "printSchema", "show")  # with DataFrame
 WHOLE = ("array", "map", "struct")  # types that a mapping names without their elements
+SAME_HERE = ("make_cols", "make_struct")  # of choices, which a column of one type has not
 AS_STRUCTS = "spark.sql.pyspark.inferNestedDictAsStruct.enabled"
 __getattr__ = missing
 
@@ -35,6 +36,12 @@ class DynamicRecord(dict[str, Any]):
         return self[name]
 
     __setattr__ = dict.__setitem__
+
+
+def try_cast(column: Column, type_: str) -> Column:
+    """Null where the value does not fit: Spark 4's cast fails, Glue's does not."""
+    cast: Column = getattr(type(column), "try_cast", type(column).cast)(column, type_)
+    return cast
 
 
 def _record(value: Any, sparse: bool) -> Any:
@@ -66,6 +73,27 @@ class DynamicFrame:
     def toDF(self, options: None = None) -> DataFrame:
         """The DataFrame."""
         return self._frame
+
+    def schema(self) -> Any:
+        """The columns, as types of ``awsglue.gluetypes``, which are Spark's."""
+        return self._frame.schema
+
+    def getNumPartitions(self) -> int:
+        """Into how many parts the rows are cut."""
+        parts: int = self._frame.rdd.getNumPartitions()
+        return parts
+
+    def coalesce(self, num_partitions: int, shuffle: bool = False, *_: Any, **hints: Any) -> DynamicFrame:
+        """The rows in at most so many parts; so many files are written."""
+        return self.repartition(num_partitions) if shuffle else self._of(self._frame.coalesce(num_partitions))
+
+    def repartition(self, num_partitions: int, *_: Any, **hints: Any) -> DynamicFrame:
+        """The rows in so many parts."""
+        return self._of(self._frame.repartition(num_partitions))
+
+    def union(self, other_frame: DynamicFrame, *_: Any, **hints: Any) -> DynamicFrame:
+        """The rows of both, by the names of their columns; where one has none, it is null."""
+        return self._of(self._frame.unionByName(other_frame._frame, allowMissingColumns=True))
 
     def select_fields(self, paths: str | Sequence[str], *_: Any, **hints: Any) -> DynamicFrame:
         """These columns alone."""
@@ -124,6 +152,44 @@ class DynamicFrame:
             empty = [name for name, number in zip(names, filled, strict=True) if total and not number]
         return self._of(self._frame.drop(*empty))
 
+    def resolveChoice(
+        self,
+        specs: Sequence[tuple[str, str]] | tuple[str, str] | None = None,
+        choice: str = "",
+        database: str | None = None,
+        table_name: str | None = None,
+        *_: Any,
+        **hints: Any,
+    ) -> DynamicFrame:
+        """The columns of ``specs`` cast; else unchanged: a column has one type, and no choice."""
+        if (specs is None) == (not choice):
+            raise ValueError("resolveChoice needs specs or choice, and not both")
+        if choice == "match_catalog":
+            specs = self.glue_ctx.catalog_casts(database, table_name, self._frame.columns)
+        elif choice:
+            specs = [] if choice.partition(":")[0] in (*SAME_HERE, "cast", "project") else [("*", choice)]
+        frame = self._frame
+        for path, action in [specs] if isinstance(specs, tuple) else specs or ():
+            way, _, type_ = action.partition(":")
+            if way in SAME_HERE:
+                continue
+            if way not in ("cast", "project") or not type_:
+                raise lacking(f"resolveChoice by {action}", "cast:type, project:type, make_cols or make_struct")
+            (name,) = self._columns(path)
+            frame = frame.withColumn(name, try_cast(frame[f"`{name}`"], type_))
+        return self._of(frame)
+
+    def unnest(self, *_: Any, **hints: Any) -> DynamicFrame:
+        """Fields of structs as columns with dots in their names."""
+        return self._of(self._frame.select(*_unnested(self._frame.schema)))
+
+    def relationalize(
+        self, root_table_name: str, staging_path: str = "", options: Any = None, *_: Any, **hints: Any
+    ) -> DynamicFrameCollection:
+        """The rows without nested columns, and a frame ``NAME_COLUMN`` for each array, joined by its ``id``."""
+        frames = _relationalized(self._frame, root_table_name, root_table_name)
+        return DynamicFrameCollection({name: self._of(frame) for name, frame in frames.items()}, self.glue_ctx)
+
     def join(
         self, paths1: str | Sequence[str], paths2: str | Sequence[str], frame2: DynamicFrame, *_: Any, **hints: Any
     ) -> DynamicFrame:
@@ -154,10 +220,7 @@ class DynamicFrame:
         from pyspark.sql.functions import col
 
         column = col(f"`{source}`" if source in self._frame.columns else source)
-        if source_type == target_type in WHOLE:
-            return column
-        cast = getattr(type(column), "try_cast", type(column).cast)  # Spark 4's cast fails, Glue's is null
-        return cast(column, target_type)
+        return column if source_type == target_type in WHOLE else try_cast(column, target_type)
 
     def _columns(self, paths: str | Sequence[str]) -> list[str]:
         """Names of columns; only a DataFrame reaches into structs."""
@@ -169,6 +232,61 @@ class DynamicFrame:
 
     def _of(self, frame: DataFrame) -> DynamicFrame:
         return DynamicFrame(frame, self.glue_ctx, self.name, self._sparse)
+
+
+class DynamicFrameCollection:
+    """Frames by their names."""
+
+    def __init__(self, dynamic_frames: Mapping[str, DynamicFrame] | Sequence[DynamicFrame], glue_ctx: Any) -> None:
+        if not isinstance(dynamic_frames, Mapping):
+            dynamic_frames = {frame.name: frame for frame in dynamic_frames}
+        self._frames = dict(dynamic_frames)
+        self._glue_ctx = glue_ctx
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("keys", "values"):
+            return getattr(self._frames, name)
+        raise lacking(f"DynamicFrameCollection.{name}")
+
+    def __getitem__(self, key: str) -> DynamicFrame:
+        return self._frames[key]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def select(self, key: str, *_: Any, **hints: Any) -> DynamicFrame:
+        """A frame; one without rows and columns if there is none, as in Glue."""
+        if key not in self._frames:
+            return DynamicFrame(self._glue_ctx.createDataFrame([], "struct<>"), self._glue_ctx, key)
+        return self._frames[key]
+
+
+def _unnested(type_: Any, column: str = "", name: str = "") -> Iterator[Column]:
+    from pyspark.sql.functions import col
+
+    if type_.typeName() == "struct":
+        for field in type_:
+            at = (f"{column}.`{field.name}`", f"{name}.{field.name}") if column else (f"`{field.name}`", field.name)
+            yield from _unnested(field.dataType, *at)
+    else:
+        yield col(column).alias(name)
+
+
+def _relationalized(frame: DataFrame, root: str, name: str) -> dict[str, DataFrame]:
+    """A frame, and those of its arrays, whose rows have ``id``, ``index`` and a column ``ARRAY.val``."""
+    from pyspark.sql.functions import col, monotonically_increasing_id, posexplode, when
+
+    flat = frame.select(*_unnested(frame.schema))
+    arrays = [column for column, type_ in flat.dtypes if type_.startswith("array")]
+    if not arrays:
+        return {name: flat}
+    flat = flat.withColumn("_id", monotonically_increasing_id()).localCheckpoint(eager=False)  # the ids stay
+    ids = {column: when(col(f"`{column}`").isNotNull(), col("_id")) for column in arrays}
+    found = {name: flat.withColumns(ids).drop("_id")}
+    for column in arrays:
+        rows = flat.select(col("_id").alias("id"), posexplode(f"`{column}`").alias("index", f"{column}.val"))
+        found |= _relationalized(rows, root, f"{root}_{column}")
+    return found
 
 
 def _changed(record: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Glue's rules of data quality, for scripts that import ``awsgluedq.transforms``."""

@@ -1,0 +1,237 @@
+"""What a ruleset of DQDL says; a rule that is not here is refused by its name, before anything is computed."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from awsglue import lacking
+from awsglue.dynamicframe import try_cast
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+TEXT = r'"(?:[^"\\]|\\.)*"'
+TOKEN = re.compile(rf'#[^\n]*|\s+|{TEXT}|[!<>]=|[=<>(),\[\]]|[^\s"#!<>=(),\[\]]+|.')
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
+KEYWORDS = {"NULL": None, "EMPTY": "", "WHITESPACES_ONLY": re.compile(r"^\s+$")}
+COMPARED = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+COMPARED |= {"=": operator.eq, "!=": operator.ne}
+OF_ROWS = ("ColumnLength", "ColumnValues")  # their condition is about each row
+KINDS = {  # how many texts they may have, and whether they have a condition
+    "RowCount ColumnCount": (range(1), True),
+    "ColumnExists IsComplete": (range(1, 2), False),
+    "IsUnique IsPrimaryKey": (range(1, 99), False),
+    "Uniqueness": (range(1, 99), True),
+    "Completeness CustomSql DistinctValuesCount Mean StandardDeviation Sum": (range(1, 2), True),
+    "ColumnLength ColumnValues": (range(1, 2), True),
+}
+RULES = {name: needs for names, needs in KINDS.items() for name in names.split()}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``> 0``, ``between 1 and 5``, ``not in ["a", NULL]``, ``matches "[a-z]+"`` and the like."""
+
+    operator: str
+    values: tuple[Any, ...]
+    negated: bool = False
+
+    @property
+    def orders(self) -> bool:
+        """Whether it asks which of two numbers is greater."""
+        return self.operator in ("between", ">", ">=", "<", "<=") and isinstance(self.values[0], float)
+
+    def holds(self, number: float) -> bool:
+        """Whether a number meets it."""
+        if self.operator == "between":
+            return bool(self.values[0] < number < self.values[1]) != self.negated
+        if self.operator == "in":
+            return (number in self.values) != self.negated
+        return bool(COMPARED[self.operator](number, self.values[0]))
+
+    def column(self, column: Column) -> Column:
+        """Whether a row's value meets it, which is never null."""
+        from pyspark.sql.functions import coalesce, lit
+
+        if self.operator in ("in", "=", "!="):
+            found = reduce(operator.or_, (_is(column, value) for value in self.values))
+            return ~found if self.negated or self.operator == "!=" else found
+        if self.operator == "matches":
+            found = column.cast("string").rlike(f"^(?:{self.values[0]})$")
+            found = ~found if self.negated else found
+        elif self.operator == "between":
+            low, high = self.values
+            found = (column <= low) | (column >= high) if self.negated else (column > low) & (column < high)
+        else:
+            found = COMPARED[self.operator](column, self.values[0])
+        return coalesce(found, lit(False))
+
+
+def _is(column: Column, value: Any) -> Column:
+    from pyspark.sql.functions import coalesce, lit
+
+    if value is None:
+        return column.isNull()
+    if isinstance(value, re.Pattern):
+        return coalesce(column.cast("string").rlike(value.pattern), lit(False))
+    return coalesce(try_cast(column, "double" if isinstance(value, float) else "string") == value, lit(False))
+
+
+ALL = Condition("=", (1.0,))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule; with ``parts`` it is ``and`` or ``or`` of others."""
+
+    text: str
+    kind: str
+    names: tuple[str, ...] = ()
+    of_row: Condition = ALL  # of ``OF_ROWS``
+    limit: Condition = ALL  # of its metrics, which are numbers of all rows
+    where: str = ""
+    parts: tuple[Rule, ...] = ()
+
+    @property
+    def leaves(self) -> list[Rule]:
+        """The rules of which it consists."""
+        return [leaf for part in self.parts for leaf in part.leaves] or [self]
+
+    @property
+    def value(self) -> Column:
+        """A row's value that it is about."""
+        from pyspark.sql.functions import coalesce, col, length, lit
+
+        column = col(f"`{self.names[0]}`")
+        return coalesce(length(column), lit(0)) if self.kind == "ColumnLength" else column
+
+
+def rules_of(ruleset: str) -> list[Rule]:
+    """The rules of ``Rules = […]``; ``Analyzers = […]`` has none. ValueError if it is not DQDL."""
+    reader, found = _Reader(ruleset), list[Rule]()
+    while reader.ahead:
+        section = reader.next("Rules", "Analyzers")
+        reader.next("=")
+        rules = reader.listed(reader.rule if section == "Rules" else reader.analyzer)
+        found += rules if section == "Rules" else []
+        reader.has(",")
+    return found
+
+
+class _Reader:
+    def __init__(self, ruleset: str) -> None:
+        found = [each[0] for each in TOKEN.finditer(ruleset)]
+        self._tokens = [each for each in found if each.strip() and not each.startswith("#")]
+        self._at = 0
+
+    @property
+    def ahead(self) -> str:
+        """The next token; "" at the end."""
+        return "".join(self._tokens[self._at : self._at + 1])
+
+    def next(self, *wanted: str) -> str:
+        """Read the next token, which is one of these; any, if there are none."""
+        if not (token := self.ahead) or (wanted and token not in wanted):
+            self._refuse(" or ".join(wanted) or "more")
+        self._at += 1
+        return token
+
+    def has(self, token: str) -> bool:
+        """Read the next token if it is this one."""
+        self._at += (found := self.ahead == token)
+        return found
+
+    def _refuse(self, wanted: str) -> NoReturn:
+        read = " ".join(self._tokens[max(0, self._at - 8) : self._at])
+        raise ValueError(f"the ruleset has {self.ahead or 'its end'} after {read!r} in place of {wanted}")
+
+    def _told(self, first: int) -> str:
+        """What has been read since then, in Glue's spelling."""
+        text = " ".join(self._tokens[first : self._at])
+        return re.sub(rf"({TEXT})|(?<=[(\[]) | (?=[)\],])", r"\1", text)
+
+    def listed(self, read: Any) -> list[Any]:
+        """What ``read`` reads, separated by commas, in brackets."""
+        self.next("[")
+        found = []
+        while not self.has("]"):
+            found.append(read())
+            if self.ahead != "]":
+                self.next(",")
+        return found
+
+    def analyzer(self) -> None:
+        """Pass over what only measures."""
+        while self.ahead not in (",", "]", ""):
+            self.next()
+
+    def rule(self) -> Rule:
+        """A rule, or several in brackets."""
+        first = self._at
+        if self.ahead != "(":
+            return self._single()
+        rule = self._bracketed()
+        while self.ahead in ("and", "or"):
+            kind, parts = self.next(), (rule, self._bracketed())
+            rule = Rule(self._told(first), kind, parts=parts)
+        return rule
+
+    def _bracketed(self) -> Rule:
+        self.next("(")
+        rule = self.rule()
+        self.next(")")
+        return rule
+
+    def _texts(self) -> Iterator[str]:
+        while self.ahead.startswith('"'):
+            yield self._value("")
+
+    def _single(self) -> Rule:
+        first, kind = self._at, self.next()
+        if kind not in RULES:
+            raise lacking(f"rule {kind}", f"{', '.join(sorted(RULES))}, or conditions on frame.toDF()")
+        counts, compares = RULES[kind]
+        names = tuple(self._texts())
+        if len(names) not in counts:
+            self._refuse(f"{'a column' if counts.stop > 1 else 'the condition'} of {kind}")
+        of_row, limit = ALL, self._condition(kind) if compares else ALL
+        if kind in OF_ROWS:
+            of_row, limit = limit, ALL
+            if self.has("with"):
+                self.next("threshold")
+                limit = self._condition("threshold")
+        where = "".join(self._texts()) if self.has("where") else ""
+        if self.ahead not in (",", "]", ")"):
+            raise lacking(f"rule {self._told(first)} {self.ahead}", "the rule without it")
+        return Rule(self._told(first), kind, names, of_row, limit, where)
+
+    def _condition(self, kind: str) -> Condition:
+        if self.ahead in (",", "]", ")"):
+            raise lacking(f"rule {kind} without a condition", f"{kind} with one, such as > 0")
+        negated = self.has("not")
+        sign = self.next("between", "in", "matches", *([] if negated else COMPARED))
+        if sign == "in":
+            return Condition(sign, tuple(self.listed(lambda: self._value(kind))), negated)
+        values = [self._value(kind)]
+        if sign == "between":
+            self.next("and")
+            values.append(self._value(kind))
+        return Condition(sign, tuple(values), negated)
+
+    def _value(self, kind: str) -> Any:
+        """A text, or a number, or of ``ColumnValues`` a keyword."""
+        token = self.next()
+        if token.startswith('"') and kind in ("", "ColumnValues"):
+            return re.sub(r'\\(["\\])', r"\1", token[1:-1])
+        if token in KEYWORDS and kind == "ColumnValues":
+            return KEYWORDS[token]
+        if not NUMBER.fullmatch(token):
+            raise lacking(
+                f"value {token} of {kind}", "numbers, and for ColumnValues texts, NULL, EMPTY, WHITESPACES_ONLY"
+            )
+        return float(token)
