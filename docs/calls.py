@@ -128,7 +128,8 @@ READ_GLUE = use(  # each call is authorized on the catalog, the database and the
 OWN_GLUE = (
     use("glue:GetDatabase", "{catalog}", "{GlueDatabaseArns}", when="GlueDatabaseArns"),  # by PyIceberg
     use(
-        *("glue.get_table glue.create_table glue.update_table", "{catalog}", "{GlueDatabaseArns}", "{own_tables}"),
+        "glue.get_table glue.create_table glue.update_table glue.batch_create_partition",
+        *("{catalog}", "{GlueDatabaseArns}", "{own_tables}"),
         when="GlueDatabaseArns",
     ),
 )

@@ -1,5 +1,6 @@
 """A script of Glue, which knows nothing of Sparklet, runs over many shards without a change."""
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -48,3 +49,25 @@ def test_a_second_attempt_replaces_what_glues_writers_have_added(user: User) -> 
     for files, times in (("out/*/*/*", 1), ("own/*/*/*", 1), ("own-twice/*/*", 2)):
         place = f"read_parquet('{user.home}/{files}.parquet', hive_partitioning=true)"
         assert duckdb.sql(f"SELECT id, city FROM {place} ORDER BY id").fetchall() == sorted(rows * times), files
+
+
+def test_the_run_tells_which_rules_its_shards_failed(user: User) -> None:
+    (user.home / "in").mkdir()
+    for number, city in enumerate(("Ulm", "Bonn", None)):
+        (user.home / "in" / f"{number}.json").write_text(json.dumps({"id": number, "city": city}) + "\n")
+    where = ["--input", str(user.home / "in"), "--output", str(user.home / "out"), "--max-objects", "1"]
+
+    done = user.types("run", str(SCRIPTS / "glue_studio.py"), *where, "--json")
+
+    assert done.code == 0, done.err + done.out
+    found = duckdb.sql(f"SELECT id FROM read_parquet('{user.home}/out/*/*.parquet', union_by_name=true) ORDER BY id")
+    assert found.fetchall() == [(0,), (1,), (2,)]
+    (warning,) = done.document["warnings"]
+    assert ('IsComplete "city"' in warning["message"], warning["count"]) == (True, 1)
+    results = [json.loads(line) for line in user.types("results", done.document["run_id"]).out.splitlines()]
+    outcomes = [rule["Outcome"] for each in results for rule in each["answer"]["data_quality"][0]["rules"]]
+    assert sorted(outcomes) == ["Failed", *["Passed"] * 5]
+
+    strict = user.types("run", str(SCRIPTS / "glue_studio.py"), *where, "--strict", "--max-attempts", "1", "--json")
+
+    assert (strict.code, strict.document["shards"]["failed"]) == (1, 1), strict.err + strict.out

@@ -115,7 +115,7 @@ class GlueCatalog:
                 if not more or not change:
                     return
                 found["StorageDescriptor"]["Columns"] += more
-                changed = {key: found[key] for key in KEPT if key in found}
+                changed = {key: found[key] for key in KEPT if found.get(key)}
                 version = {key: found[key] for key in ("VersionId",) if key in found}  # else another one's is lost
                 with suppress(glue.exceptions.ConcurrentModificationException):
                     glue.update_table(DatabaseName=database, TableInput=changed, **version)
@@ -140,15 +140,6 @@ class GlueCatalog:
                 failed = [each["ErrorDetail"] for each in answer.get("Errors", ())]
                 if other := [each for each in failed if each["ErrorCode"] != "AlreadyExistsException"]:
                     raise DatabaseError(f"Glue's catalog has not added all partitions of {name}: {other[0]}")
-
-    def connection(self, name: str) -> tuple[str, str]:
-        """A connection's address of JDBC, and where its password lies; TableError if that is in the connection."""
-        with _asking(name):
-            found = self._clients.glue.get_connection(Name=name, HidePassword=True)["Connection"]
-        told = found["ConnectionProperties"]
-        if "SECRET_ID" not in told:
-            raise TableError(f"the connection {name} names no secret of Secrets Manager: give it one, SECRET_ID")
-        return told.get("JDBC_CONNECTION_URL", ""), f"secretsmanager:{told['SECRET_ID']}"
 
     def objects(self, table: str, options: RunOptions, store: ObjectStore) -> tuple[Mapping[str, Any], bytes]:
         """A table's entry, and the objects of its partitions as a list in JSON Lines, for a run's plan.

@@ -105,6 +105,64 @@ def test_a_filter_of_a_table_of_json_drops_what_lacks_the_key(bench: Bench) -> N
     assert bench.run(f"{BEGIN}{code}\ntold(found)").told() == [{"id": 1, "price": 5.0}]
 
 
+SINK = """
+df = spark.createDataFrame({rows}, "{columns}")
+sink = glue.getSink(path="s3://lake/{name}", connection_type="s3", updateBehavior="{behavior}",
+    partitionKeys={keys}, enableUpdateCatalog=True, transformation_ctx="sink")
+sink.setCatalogInfo(catalogDatabase="db", catalogTableName="{name}")
+sink.setFormat("{kind}")
+sink.writeFrame(DynamicFrame.fromDF(df, glue, "frame"))
+"""
+OLD = {"rows": [(1, "a/b", None)], "columns": "id long, Day string, Old double", "keys": ["Day"]}
+NEW = {"rows": [(2, "c", "x"), (3, "c", None)], "columns": "id long, Day string, new string", "keys": ["Day"]}
+UPDATE = "UPDATE_IN_DATABASE"
+
+
+@pytest.mark.parametrize("kind", ["json", "glueparquet"])
+def test_a_sink_makes_its_table_and_adds_to_it(bench: Bench, kind: str) -> None:
+    name = f"made_{kind}"
+    for part in (OLD, NEW, NEW):
+        ran = bench.run(BEGIN + SINK.format(name=name, kind=kind, behavior=UPDATE, **part))
+        assert ran.code == 0, ran.text("stderr")
+
+    found = bench.run(f"{BEGIN}told(glue.create_dynamic_frame.from_catalog('db', '{name}'))").told()
+    assert sorted((row["id"], row["day"], row["old"], row["new"]) for row in found) == [
+        (1, "a/b", None, None),
+        *[(2, "c", None, "x")] * 2,
+        *[(3, "c", None, None)] * 2,
+    ]
+
+
+def test_a_table_of_other_columns_is_kept_as_it_is(bench: Bench) -> None:
+    bench.run(BEGIN + SINK.format(name="kept", kind="json", behavior=UPDATE, **OLD))
+    code = {"name": "kept", "kind": "json", "rows": [("x", "c")], "columns": "id string, day string", "keys": ["day"]}
+
+    refused = bench.run(BEGIN + SINK.format(behavior=UPDATE, **code))
+    logged = bench.run(BEGIN + SINK.format(behavior="LOG", **{**code, "columns": "id string, day string"}))
+    elsewhere = bench.run(BEGIN + SINK.format(behavior=UPDATE, **OLD, name="kept", kind="orc"))
+    texts = bench.run(BEGIN + SINK.format(behavior=UPDATE, **OLD, name="new", kind="csv"))
+
+    assert (refused.code, refused.result.cause_class) == (1, "TableError")
+    assert "db.kept has columns of other types" in refused.result.cause
+    assert (logged.code, "has json" in elsewhere.result.cause, "json, orc" in texts.result.cause) == (0, True, True)
+    found = boto3.client("glue", region_name=REGION).get_table(DatabaseName="db", Name="kept")["Table"]
+    assert [(each["Name"], each["Type"]) for each in found["StorageDescriptor"]["Columns"]] == [
+        ("id", "bigint"),
+        ("old", "double"),
+    ]
+
+
+def test_a_write_by_name_adds_the_partitions(bench: Bench) -> None:
+    create("parts", OF_JSON, "day")
+    options = "additional_options={'enableUpdateCatalog': True, 'updateBehavior': 'LOG', 'partitionKeys': ['day']}"
+    wrote = bench.run(BEGIN + WRITE.format(name="parts").replace('transformation_ctx="x"', options))
+    assert wrote.code == 0, wrote.text("stderr")
+
+    found = bench.run(f"{BEGIN}told(glue.create_dynamic_frame.from_catalog('db', 'parts'))").told()
+
+    assert sorted((row["id"], row["day"]) for row in found) == [(1, "a"), (2, "b"), (3, "b")]
+
+
 ICEBERG = """
 spark.sql("CREATE TABLE glue_catalog.db.ice (id INT) USING iceberg LOCATION 's3://lake/ice'")
 spark.range(1, 3).selectExpr("CAST(id AS INT) AS id").writeTo("glue_catalog.db.ice").append()

@@ -1,8 +1,12 @@
 """The calls to Glue, as its service model describes them, and what becomes of the answers."""
 
+import copy
 import json
+import threading
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,3 +152,50 @@ def test_a_partition_within_another_one_is_refused() -> None:
 
     with pytest.raises(TableError, match="another one"):
         listed(glue, MemoryObjectStore())
+
+
+class ManyWriters:
+    """Glue's calls for one table, which refuse a change of what another has changed meanwhile."""
+
+    def __init__(self) -> None:
+        names = ("AlreadyExistsException", "ConcurrentModificationException", "EntityNotFoundException")
+        self.exceptions = SimpleNamespace(**{name: type(name, (Exception,), {}) for name in names})
+        self.table: dict[str, Any] | None = None
+        self.lock = threading.Lock()
+
+    def get_table(self, **_: Any) -> dict[str, Any]:
+        with self.lock:
+            if self.table is None:
+                raise self.exceptions.EntityNotFoundException
+            return {"Table": copy.deepcopy(self.table)}
+
+    def create_table(self, *, TableInput: dict[str, Any], **_: Any) -> None:
+        with self.lock:
+            if self.table is not None:
+                raise self.exceptions.AlreadyExistsException
+            self.table = {**copy.deepcopy(TableInput), "VersionId": "1"}
+
+    def update_table(self, *, TableInput: dict[str, Any], VersionId: str, **_: Any) -> None:
+        with self.lock:
+            assert self.table is not None
+            if self.table["VersionId"] != VersionId:
+                raise self.exceptions.ConcurrentModificationException
+            self.table = {**TableInput, "VersionId": str(int(VersionId) + 1)}
+
+
+def test_shards_that_add_columns_at_once_lose_none() -> None:
+    glue = ManyWriters()
+    catalog = GlueCatalog(SimpleNamespace(glue=glue))
+    begin = threading.Barrier(6)
+
+    def shard(number: int) -> None:
+        begin.wait()
+        columns = [("id", "int"), (f"of_{number}", "string")]
+        catalog.keep_table("db.t", "s3://lake/t", "json", columns, [], change=True)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(shard, range(6)))
+
+    assert glue.table is not None
+    found = {each["Name"] for each in glue.table["StorageDescriptor"]["Columns"]}
+    assert found == {"id", *(f"of_{number}" for number in range(6))}

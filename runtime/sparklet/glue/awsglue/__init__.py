@@ -21,11 +21,11 @@ def missing(name: str) -> NoReturn:
 
 
 class _Modules:
-    """The last finder: of this package's modules, and Glue's others, what it is asked for is not there."""
+    """The last finder: of this package's modules and Glue Studio's, what it is asked for is not there."""
 
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:
-        if name.startswith((f"{__name__}.", "awsgluedq.")):
+        if name.startswith((f"{__name__}.", "awsgluedq.", "gs_")):
             raise ModuleNotFoundError(str(lacking(name)), name=name)
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from . import lacking, missing
-from ._ways import DATABASES, NEW_PARTITIONS
+from ._ways import NEW_PARTITIONS
 from .data_sink import DataSink
 from .dynamicframe import DynamicFrame
 from .utils import this_job
@@ -51,8 +51,7 @@ class GlueContext:
         reads = {"from_options": self._read, "from_catalog": self._read_table}
         self.create_data_frame = _Ways(**{name: self._reader(read, False) for name, read in reads.items()})
         self.create_dynamic_frame = _Ways(**{name: self._reader(read, True) for name, read in reads.items()})
-        writes = {"from_catalog": self._write_table, "from_jdbc_conf": self._write_jdbc}
-        self.write_data_frame = _Ways(from_options=self._write, **writes)
+        self.write_data_frame = _Ways(from_options=self._write, from_catalog=self._write_table)
         self.write_dynamic_frame = self.write_data_frame
 
     def __getattr__(self, name: str) -> Any:
@@ -105,22 +104,6 @@ class GlueContext:
             found = rows.selectExpr(*[f"CAST(`{key}` AS string)" for key in keys]).distinct().collect()
             catalog.keep_partitions(table, keys, [tuple(each) for each in found])
 
-    def _write_jdbc(
-        self,
-        frame: Any,
-        catalog_connection: str,
-        connection_options: Mapping[str, Any],
-        redshift_tmp_dir: str = "",
-        transformation_ctx: str = "",
-    ) -> Any:
-        url, secret = import_module(CATALOG).GlueCatalog.of_script().connection(catalog_connection)
-        if not url.startswith("jdbc:postgresql:"):
-            raise lacking(f"from_jdbc_conf to {url.partition('//')[0] or catalog_connection}", DATABASES)
-        rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
-        url = f"{url.rpartition('/')[0]}/{connection_options['database']}" if "database" in connection_options else url
-        self._job.jdbc_write(rows, connection_options["dbtable"], url=url, credentials=secret)
-        return frame
-
     def _reader(self, read: Callable[..., tuple[DataFrame, str]], dynamic: bool) -> Callable[..., Any]:
         def frame(*args: Any, **named: Any) -> Any:
             rows, kind = read(*args, **named)
@@ -131,7 +114,7 @@ class GlueContext:
     def _read(self, *args: Any, **kwargs: Any) -> tuple[DataFrame, str]:
         """The rows, and their format."""
         kind, own, options = _files(*args, **kwargs)
-        paths, recursive = own.get("paths"), own.get("recurse", False)
+        paths, recursive = [_root(path) for path in own.get("paths", ())], own.get("recurse", False)
         if kind == "csv":
             options = {"escape": '"', **options}
         elif kind != "json" and recursive:  # in folders such as day=1 Spark reads to the bottom, and the day, too
@@ -149,7 +132,7 @@ class GlueContext:
         if kind == "csv":
             options = {"header": True, **options}
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
-        path, keys, mode = own.get("path") or "", own.get("partitionKeys", []), "append"
+        path, keys, mode = _root(own.get("path") or ""), own.get("partitionKeys", []), "append"
         if self._job.shard is not None and not path.startswith(str(self._job.output_path)):
             from pyspark.sql.functions import lit
 
@@ -189,6 +172,11 @@ class GlueContext:
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         self._job.append(rows, f"{entry.format}:{name if entry.format == 'iceberg' else entry.location}")
         return frame
+
+
+def _root(path: str) -> str:
+    """A folder as Hadoop takes it, which knows no bucket without a slash."""
+    return f"{path}/" if re.fullmatch("s3[an]?://[^/]+", path) else path
 
 
 def _table(order: Sequence[str], *args: Any, **named: Any) -> tuple[str, dict[str, Any]]:
