@@ -64,10 +64,12 @@ def test_the_run_tells_which_rules_its_shards_failed(user: User) -> None:
     assert found.fetchall() == [(0,), (1,), (2,)]
     (warning,) = done.document["warnings"]
     assert ('IsComplete "city"' in warning["message"], warning["count"]) == (True, 1)
-    results = [json.loads(line) for line in user.types("results", done.document["run_id"]).out.splitlines()]
+    results = [json.loads(line) for line in user.types("results", done.document["run_id"], "--json").out.splitlines()]
     outcomes = [rule["Outcome"] for each in results for rule in each["answer"]["data_quality"][0]["rules"]]
     assert sorted(outcomes) == ["Failed", *["Passed"] * 5]
 
-    strict = user.types("run", str(SCRIPTS / "glue_studio.py"), *where, "--strict", "--max-attempts", "1", "--json")
+    where[3] = str(user.home / "strict")
+    strict = user.types("run", str(SCRIPTS / "glue_studio.py"), *where, "--strict", "--json")
 
-    assert (strict.code, strict.document["shards"]["failed"]) == (1, 1), strict.err + strict.out
+    assert (strict.code, strict.document["shards"]["failed"]) == (2, 1), strict.err + strict.out
+    assert 'IsComplete "city"' in strict.document["failures"][0]["example_message"]

@@ -546,7 +546,7 @@ def read_quality(path: Path) -> list[Any]:
 def failed_rules(checks: Sequence[Any]) -> str:
     """What a run's report says of them: the same for all shards with the same failed rules; "" if none has failed."""
     failed = [rule["Rule"] for check in checks for rule in check["rules"] if rule["Outcome"] != "Passed"]
-    return f"rules of data quality failed, see sparklet results: {', '.join(dict.fromkeys(failed))}" if failed else ""
+    return f"rules of data quality failed: {', '.join(dict.fromkeys(failed))}" if failed else ""
 
 
 def unpinned(uri: str, py_files: tuple[str, ...] = ()) -> ScriptRef:
