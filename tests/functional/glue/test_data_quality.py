@@ -62,6 +62,7 @@ FAILED = {
     'ColumnValues "name" not matches "b"': "Value: 0.25",
     'ColumnLength "name" > 0': "Value: 0.75",
     '(IsComplete "name") and (IsUnique "id")': "Value: 0.75",
+    '(IsComplete "none") or (RowCount > 9)': "column none",
 }
 
 
@@ -79,7 +80,7 @@ def test_a_rule_passes_or_says_what_it_has_found(warm: Bench) -> None:
     assert list(failed) == list(FAILED)
     assert {rule: reason for rule, reason in failed.items() if FAILED[rule] not in reason} == {}
     assert told[2]["EvaluatedMetrics"] == {"Dataset.*.RowCount": 4.0}
-    assert told[-4]["EvaluatedMetrics"] == {"Column.name.ColumnValues.Compliance": 0.25}
+    assert told[-5]["EvaluatedMetrics"] == {"Column.name.ColumnValues.Compliance": 0.25}
 
 
 def test_each_row_knows_the_rules_it_has_passed(warm: Bench) -> None:

@@ -36,6 +36,23 @@ def test_an_answer_is_kept_under_its_attempt(bench: Bench, answer: Any) -> None:
     assert kept(bench) == {name: {"shard": 0, "answer": answer}}
 
 
+RULES = [{"Rule": "ColumnCount > 0", "Outcome": "Passed"}, {"Rule": 'IsComplete "city"', "Outcome": "Failed"}]
+QUALITY = [{"context": "node", "rules": RULES}, {"context": "sink", "rules": RULES}]
+
+
+def test_outcomes_of_rules_are_an_answer_and_a_warning(bench: Bench) -> None:
+    bench.attempt(reports({"quality": QUALITY}))
+
+    assert [each["answer"] for each in kept(bench).values()] == [{"data_quality": QUALITY}]
+    assert bench.record.warning == 'rules of data quality failed: IsComplete "city"'
+
+
+def test_a_scripts_own_answer_comes_before_its_rules(bench: Bench) -> None:
+    bench.attempt(reports({"quality": QUALITY, "answer": 7}))
+
+    assert [each["answer"] for each in kept(bench).values()] == [7]
+
+
 def test_a_failed_attempt_keeps_no_answer(bench: Bench) -> None:
     bench.attempt(reports({"answer": "wrong"}, exits(1)))
     assert kept(bench) == {}

@@ -214,7 +214,8 @@ class _Reader:
         if self.ahead in (",", "]", ")"):
             raise lacking(f"rule {kind} without a condition", f"{kind} with one, such as > 0")
         negated = self.has("not")
-        sign = self.next("between", "in", "matches", *([] if negated else COMPARED))
+        texts = ["matches"] if kind == "ColumnValues" else []
+        sign = self.next("between", "in", *texts, *([] if negated else COMPARED))
         if sign == "in":
             return Condition(sign, tuple(self.listed(lambda: self._value(kind))), negated)
         values = [self._value(kind)]

@@ -63,7 +63,9 @@ class EvaluateDataQuality:
         if prefix := options.get("resultsS3Prefix"):
             prefix = prefix if "://" in prefix else f"s3://{prefix}"
             glue.write_dynamic_frame.from_options(found, "s3", {"path": prefix}, "json")
-        columns = {rule.text: None if _problem(rows, rule) else _row(rule) for rule in rules}
+        columns = {
+            rule.text: _row(rule) if not any(_problem(rows, leaf) for leaf in rule.leaves) else None for rule in rules
+        }
         each = DynamicFrame(_by_rows(rows, columns), glue, "rowLevelOutcomes")
         return DynamicFrameCollection({"rowLevelOutcomes": each, "ruleOutcomes": found, "originalData": frame}, glue)
 
