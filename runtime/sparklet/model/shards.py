@@ -314,6 +314,7 @@ class ShardResult:
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then
+    quality: tuple[Any, ...] = ()  # outcomes of rules of data quality; not for the ledger
     warning: str = ""  # why its work may be lost or another shard's, and rules of data that failed; "": none
 
 

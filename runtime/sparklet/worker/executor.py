@@ -227,13 +227,13 @@ class Executor:
         begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
         outcome = read_outcome(own / WORK / OUTCOME)
-        checks = read_quality(own / WORK / OUTCOME)
-        warning = failed_rules(checks)
+        checks, outcome = outcome.quality, replace(outcome, quality=())  # which say nothing of the script's work
+        warning = failed_rules(checks) if checks else ""
         if self.runner.has_view:
             acts = Acts(own / SEEN, whole_source(source, py_files))
             warning = _judge(own, acts, outcome, execution, module_names(py_files), option, warning)
         if checks and execution.is_shard and not outcome.answer:
-            outcome = replace(outcome, answer=({"data_quality": checks},))
+            outcome = replace(outcome, answer=({"data_quality": list(checks)},))
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -533,14 +533,10 @@ def read_outcome(path: Path) -> ShardResult:
             failed=dict(document.get("failed") or {}),
             committed=tuple(map(str, document.get("committed") or ())),
             writes=tuple(dict(each) for each in document.get("writes") or ()),
+            quality=tuple(document.get("quality") or ()),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise EventError(f"the script's outcome file is not what sparklet.job writes: {error}") from error
-
-
-def read_quality(path: Path) -> list[Any]:
-    """The outcomes of a script's rules of data quality, from a file that ``read_outcome`` has read."""
-    return list(json.loads(path.read_bytes()).get("quality", ())) if path.exists() and path.stat().st_size else []
 
 
 def failed_rules(checks: Sequence[Any]) -> str:

@@ -87,15 +87,16 @@ class Plain:
     def write(self) -> None:
         case, spark = self._case, self._spark
         there = set(spark.table(self._name).columns)
-        for column in case.columns:
+        for column in (column for shard in case.shards if shard.rows for column in shard.columns):
             if column.name not in there:
+                there.add(column.name)
                 spark.sql(f"ALTER TABLE {self._name} ADD COLUMN {column.ddl}")
         wanted = spark.table(self._name).columns
         frames = [spark.sql(shard.sql) for shard in case.shards if shard.rows]
         if not frames:
             return
         rows = reduce(lambda one, two: one.unionByName(two, allowMissingColumns=True), frames)
-        for column in case.columns:
+        for column in (Column(field.name, field.dataType.simpleString()) for field in spark.table(self._name).schema):
             if column.name not in rows.columns:
                 rows = rows.selectExpr("*", f"CAST(NULL AS {column.type}) AS {quoted(column.name)}")
         rows = rows.select(*map(quoted, wanted))
