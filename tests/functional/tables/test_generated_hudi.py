@@ -87,7 +87,7 @@ def by_spark(spark: SparkSession, table: str, case: Case) -> None:
         number = f"row_number() OVER (PARTITION BY {key} ORDER BY {order} DESC NULLS LAST) AS rank_here"
         rows = spark.sql(f"SELECT *, {number} FROM staged").where("rank_here = 1").drop("rank_here")
         if case.delete:
-            rows = rows.withColumn(HUDI_DELETED, functions.coalesce(functions.expr(case.delete), functions.lit(False)))
+            rows = rows.withColumn(HUDI_DELETED, functions.expr(f"nullif({case.delete}, false)"))  # a new column: null
         if there is not None and case.order_by:
             rows.createOrReplaceTempView("changes")
             there.createOrReplaceTempView("there")
