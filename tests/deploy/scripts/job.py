@@ -1,6 +1,7 @@
 """What scripts do to S3 and Glue, in one.
 
-Read files and a folder, write, overwrite, upload in parts, give an upload up, make a table and append to it.
+Read files and a folder, write, overwrite, upload in parts, give an upload up, make a table and append to it, keep
+another one with a partition.
 
 They also answer, which the worker keeps for a run's results, and one run's declare a write to a table.
 """
@@ -15,6 +16,7 @@ from py4j.java_gateway import JavaObject
 from pyiceberg.catalog import load_catalog
 from pyspark.sql import SparkSession
 
+from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
 
 PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
@@ -54,6 +56,9 @@ def append(name: str) -> None:
     rows = pyarrow.table({"id": [1]})
     catalog = load_catalog("iceberg", **{"s3.endpoint": os.environ["AWS_ENDPOINT_URL"]})  # Arrow does not look there
     catalog.create_table(name, rows.schema).append(rows)
+    days, glue = f"{name}_days", GlueCatalog.of_script()  # as a sink of Glue's does it
+    glue.keep_table(days, "s3://lake/days/", "parquet", [("id", "bigint"), ("day", "string")], ["day"], change=True)
+    glue.keep_partitions(days, ["day"], [["1"]])
 
 
 def upload(spark: SparkSession, uri: str) -> None:
