@@ -295,6 +295,16 @@ def test_a_sink_writes_its_format(warm: Bench, tmp_path: Path, written: str) -> 
     assert sorted(each.name for each in (tmp_path / "out").glob("day=*")) == ["day=a", "day=b"]
 
 
+def test_one_path_is_read_as_a_list_of_one(warm: Bench, tmp_path: Path) -> None:
+    """With either spelling of a hint that Glue's guide has."""
+    (tmp_path / "a.json").write_text('{"id": 1}\n')
+    options = {"paths": str(tmp_path), "jobBookmarkKeys": ["id"], "jobBookmarkKeysSortOrder": "asc"}
+
+    ran = warm.run(f"{BEGIN}told(glue.create_dynamic_frame.from_options('s3', {options}, 'json'))\n")
+
+    assert [row["id"] for row in ran.told()] == [1]
+
+
 def test_a_function_of_map_that_fails_fails_the_script(warm: Bench) -> None:
     for function, cause in (("row.none", "none"), ("None", "the function of Map returned NoneType, not a record")):
         ran = warm.run(f"{BEGIN}{FRAME}frame.map(lambda row: {function})")

@@ -24,7 +24,8 @@ FORMATS = ("avro", "csv", "json", "orc", "parquet")
 SPARKS = {"separator": "sep", "quoteChar": "quote", "escaper": "escape", "withHeader": "header"}
 SPARKS |= {"writeHeader": "header", "compression": "compression", "multiLine": "multiLine", "multiline": "multiLine"}
 OWN = {"paths", "path", "recurse", "partitionKeys", "push_down_predicate", "catalogPartitionPredicate"}
-HINTS = {"blockSize", "groupFiles", "groupSize", "jobBookmarkKeys", "jobBookmarksKeysSortOrder", "maxBand"}
+HINTS = {"blockSize", "groupFiles", "groupSize", "jobBookmarkKeys", "maxBand"}
+HINTS |= {"jobBookmarkKeysSortOrder", "jobBookmarksKeysSortOrder"}  # Glue's guide has both spellings
 HINTS |= {"maxFilesInBand", "optimizePerformance", "pageSize", "redshift_tmp_dir", "strictCheckForQuoting"}
 HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation"}  # without them the rows are the same
 OF_SESSION = ("createDataFrame", "range", "read", "readStream", "sql", "table", "udf")  # Glue's is an SQLContext
@@ -114,7 +115,8 @@ class GlueContext:
     def _read(self, *args: Any, **kwargs: Any) -> tuple[DataFrame, str]:
         """The rows, and their format."""
         kind, own, options = _files(*args, **kwargs)
-        paths, recursive = [_root(path) for path in own.get("paths", ())], own.get("recurse", False)
+        given, recursive = own.get("paths"), own.get("recurse", False)
+        paths = _root(given) if isinstance(given, str) else [_root(path) for path in given or ()]
         if kind == "csv":
             options = {"escape": '"', **options}
         elif kind != "json" and recursive:  # in folders such as day=1 Spark reads to the bottom, and the day, too
