@@ -10,7 +10,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import pytest
+from hypothesis import HealthCheck, Phase, event, settings
 from hypothesis import strategies as st
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+
+from sparklet.job.errors import SparkletError
 
 SCALARS: Mapping[str, Sequence[str]] = {
     "BOOLEAN": ["true", "false"],
@@ -65,6 +71,14 @@ TYPES: Mapping[str, Sequence[str]] = {**SCALARS, **NESTED}
 NAMES = ("a", "Größe", "select", "_under", "a-b", "100%", "päth/x", "x.y", "Upper", "new\N{WARNING SIGN}", "`tick`")
 ID = "id"
 FOLDERS, SEED = int(os.environ.get("SPARKLET_FOLDERS") or "6"), int(os.environ.get("SPARKLET_SEED") or "10")
+ZONES = ("UTC", "America/New_York")
+TRIALS = settings(
+    max_examples=FOLDERS,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
 MAX_COLUMNS, MAX_SHARDS, MAX_ROWS = 6, 3, 4
 
 
@@ -184,6 +198,19 @@ def cases(
     of_shards = [draw(st.sampled_from([narrow, columns])) for _ in range(count)]
     shards = tuple(shard(of, draw(st.integers(0, MAX_ROWS))) for of in of_shards)
     return Case(by, first, shards, mode, key, order_by, last, delete)
+
+
+def both_write(by_spark: Callable[[], None], by_shards: Callable[[], None]) -> bool:
+    """Let one Spark job write, and a run's shards; what Spark refuses they must refuse, too, and False is returned."""
+    try:
+        by_spark()
+    except (PySparkException, Py4JJavaError) as error:
+        with pytest.raises((SparkletError, PySparkException, Py4JJavaError)):
+            by_shards()
+        event(f"refused: {str(error)[:60]}")
+        return False
+    by_shards()
+    return True
 
 
 def merge_clauses(case: Case) -> str:

@@ -24,7 +24,7 @@ from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
 from sparklet.tables.commit import commit, plan
 from sparklet.tables.declaration import Declaration
 from tests.functional.job.conftest import SESSION_HERE
-from tests.functional.tables.generated import NAMES, SEED, TYPES, Case, Column, cases, merge_clauses, quoted
+from tests.functional.tables.generated import NAMES, SEED, TYPES, ZONES, Case, Column, cases, merge_clauses, quoted
 from tests.functional.tables.lakes import Lake
 
 pytestmark = SESSION_HERE
@@ -36,7 +36,6 @@ TRANSFORMS = {
     **{name: ["bucket", "truncate"] for name in ("BIGINT", "INT", "STRING", "BINARY", "DECIMAL(9,2)", "DECIMAL(24,4)")},
 }
 FOLDERS = int(os.environ.get("SPARKLET_FOLDERS") or "6")  # each is two tables, and a minute has room for so many
-ZONES = "UTC", "America/New_York"
 QUIET: Any = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 
