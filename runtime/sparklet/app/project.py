@@ -1,8 +1,9 @@
 """A project's own files: the jobs that ``sparklet.toml`` names, and what ``sparklet init`` writes to begin with."""
 
 import difflib
+import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,12 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
     if (job := known.get(name)) is None:
         if Path(name).suffix:
             return {}
-        raise SettingsError(f"there is no script {name} here, and no job {name} in {PROJECT}, which has {_list(known)}")
+        raise SettingsError(
+            f"there is no script {name} here, and no job {name} in {PROJECT}, which has {', '.join(sorted(known))}"
+        )
     chosen = dict[str, Any](name=name)
     for key, value in job.items():
-        if (parameter := parameters.get(key.replace("_", "-"), "script" if key == "script" else "")) == "":
+        if not (parameter := parameters.get(key.replace("_", "-"))):
             near = difflib.get_close_matches(key, parameters, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is no option of this command{hint}")
@@ -61,13 +64,7 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
     return chosen
 
 
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
-
-
 def _json(value: Any) -> str:
-    import json
-
     try:
         return json.dumps(value)
     except TypeError as error:

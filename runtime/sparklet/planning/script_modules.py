@@ -13,9 +13,8 @@ from pathlib import Path
 from sparklet.errors import PlanError
 from sparklet.model import MIB
 
-SERVED = frozenset(
-    {"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"}
-)  # by the worker, whatever lies beside the script
+# By the worker, whatever lies beside the script.
+SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
 MAX_FILES, MAX_MIB = 2000, 50
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of each file, so that the same modules have the same digest
 
