@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 from hypothesis import event, given, seed
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession, functions
 
 from sparklet.job import Job
@@ -161,5 +162,12 @@ def test_shards_write_what_one_job_writes(
         return
     for zone in ZONES:
         with session_options(spark, {"spark.sql.session.timeZone": zone}):
-            assert rows_by_spark(spark, ours) == rows_by_spark(spark, plain), case
+            try:
+                expected = rows_by_spark(spark, plain)
+            except Py4JJavaError as error:  # as of a date beside a name with "/": Hudi takes both values for texts
+                event(f"unreadable: {str(error.java_exception)[:60]}")
+                with pytest.raises(Py4JJavaError):
+                    rows_by_spark(spark, ours)
+                return
+            assert rows_by_spark(spark, ours) == expected, case
         assert rows_by_duckdb(spark, ours, zone) == rows_by_duckdb(spark, plain, zone), case
