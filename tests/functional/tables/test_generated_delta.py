@@ -44,7 +44,9 @@ def partitions(column: Column) -> Sequence[str]:
 
 def by_spark(spark: SparkSession, table: str, case: Case) -> None:
     """What a user writes who has one job."""
-    frames = [spark.sql(shard.sql) for shard in case.shards]
+    frames = [spark.sql(shard.sql) for shard in case.shards if shard.rows]  # a shard without rows adds no column
+    if not frames:
+        return
     rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
     writer = rows.write.format("delta").option("mergeSchema", str(case.merge_schema).lower())
     exists = DeltaTable.is_deltatable(table)
@@ -65,7 +67,7 @@ def by_spark(spark: SparkSession, table: str, case: Case) -> None:
         writer = writer.mode("overwrite").option("partitionOverwriteMode", "dynamic")
     else:
         writer = writer.mode("append")
-    if rows.count():
+    if rows.count():  # an upsert may only delete
         writer.save(table)
 
 
