@@ -100,15 +100,15 @@ class _Delta:
         self.spark, self.session = spark, spark._jsparkSession
         self.jvm: Any = spark._jvm
         self.none = self.jvm.scala.Option.empty()
+        self.parsed = (
+            self.jvm.org.apache.spark.sql.delta.actions.Action.fromJson
+        )  # looked up once: a commit parses many
 
     def log(self, uri: str) -> Any:
         return self.jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.session, uri)
 
     def action(self, kind: str, document: Mapping[str, Any]) -> Any:
         return self.parsed(json.dumps({kind: document}))
-
-    def parsed(self, text: str) -> Any:
-        return self.jvm.org.apache.spark.sql.delta.actions.Action.fromJson(text)
 
     def set_name(self, name: str, number: int) -> Any:
         """With its date: a checkpoint drops what is older than RETENTION, or has none."""
