@@ -149,7 +149,7 @@ LOCK := $(RUN) -m uv pip compile --quiet --system-certs --universal --python-ver
 lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@[ -x $(VENV)/bin/uv ] || { echo "make lock needs the environment: make venv first"; exit 1; }
 	@$(LOCK) $(LOCK_ARGS) -o requirements/bootstrap.lock requirements/bootstrap.in
-	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -o requirements/local.lock pyproject.toml
+	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables -c requirements/bootstrap.lock -o requirements/local.lock pyproject.toml
 	@$(LOCK) $(LOCK_ARGS) --extra local --extra tables --extra dev -c requirements/bootstrap.lock \
 		-c requirements/local.lock -o requirements/dev.lock pyproject.toml requirements/bootstrap.in
 	@mkdir -p build && sed -nE 's/ *\\$$//; /^(pyspark|delta-spark|importlib-metadata|numpy|scipy|pyarrow)=/d; /^[a-z].*==/p' requirements/dev.lock >build/but-spark.txt

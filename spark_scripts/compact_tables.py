@@ -1,11 +1,10 @@
 """Maintenance: the small files of tables → few large ones. What the tables hold does not change.
 
-Readers go on meanwhile, and so do appends to Delta and Iceberg; a Hudi table has one writer at a time. ::
+Readers go on meanwhile, and so do appends to Delta and Iceberg; a Hudi table has one writer at a time. In S3 use a run:
+its commits to Delta are safe beside those of other writers. ::
 
     python spark_scripts/compact_tables.py --table delta:s3://bucket/people
     sparklet run spark_scripts/compact_tables.py --items tables.txt …       # a table a line, FORMAT:PLACE
-
-For Delta the package ``deltalake`` does it, without Spark: its commits are safe on S3 beside those of other writers.
 """
 
 from sparklet.job import Job
@@ -20,12 +19,10 @@ def main() -> None:
 def compact(job: Job, table: str) -> int:
     """Compact one table; how many files fewer it has."""
     form, _, place = table.partition(":")
-    if form == "delta":
-        from deltalake import DeltaTable
-
-        done = DeltaTable(place).optimize.compact()
-        return int(done["numFilesRemoved"]) - int(done["numFilesAdded"])
     spark = job.spark()
+    if form == "delta":
+        [done] = spark.sql(f"OPTIMIZE delta.`{place}`").collect()
+        return int(done.metrics.numFilesRemoved) - int(done.metrics.numFilesAdded)
     if form == "iceberg":
         arguments = f"table => '{place}', options => map('min-input-files', '2')"  # not 5, as Iceberg would have it
         [counts] = spark.sql(f"CALL iceberg.system.rewrite_data_files({arguments})").collect()

@@ -4,22 +4,19 @@ Held by one at a time, renewed while it is in use, and free again when its holde
 by the test's clock, and only the renewing thread's pauses, of parts of a second, are real.
 """
 
+import json
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from deltalake import CommitProperties, DeltaTable, Transaction
 
 from sparklet.aws.clients import AwsClients
 from sparklet.job.errors import CommitConflictError
-from sparklet.tables import hudi
-from sparklet.tables.staged_files import delta_place
+from sparklet.tables import lease as leases
 from tests.contract.conftest import ON_STACK
 from tests.stand_ins.memory import FakeClock
 from tests.waiting import POLL_S, deadline_s, eventually
@@ -29,43 +26,37 @@ LENGTH_S = 1.0
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease, on a thing of this test's own."""
+    """A lease's file."""
 
-    hold: Callable[[], AbstractContextManager[Any]]
-    leave: Callable[[float], object]  # what a holder that is gone has stored: the lease, until a time
-    until_s: Callable[[], float]
+    uri: str
 
+    def hold(self) -> AbstractContextManager[None]:
+        return leases.lease(self.uri)
 
-def turn(uri: str) -> Lease:
-    def table() -> DeltaTable:
-        place, options = delta_place(uri)
-        return DeltaTable(place, storage_options=options)
+    def until_s(self) -> float:
+        _, body = leases.file_at(self.uri).read()
+        return float(json.loads(body)["until_ms"]) / 1000
 
-    def leave(until_s: float) -> None:
-        with hudi.lease(uri):
-            pass
-        until = CommitProperties(app_transactions=[Transaction("lease", int(until_s * 1000))])
-        table().create_write_transaction([], "append", table().schema(), commit_properties=until)
-
-    def until_s() -> float:
-        return (table().transaction_version("lease") or 0) / 1000
-
-    return Lease(lambda: hudi.lease(uri), leave, until_s)
+    def leave(self, until_s: float) -> None:
+        """What a holder that is gone has stored, or one that was faster."""
+        file = leases.file_at(self.uri)
+        version, _ = file.read()
+        assert file.replace(version, json.dumps({"holder": "other", "until_ms": until_s * 1000}).encode())
 
 
 @pytest.fixture(params=["folder", pytest.param("s3", marks=ON_STACK)])
 def lease(
     request: pytest.FixtureRequest, tmp_path: Path, run_id: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> Lease:
-    monkeypatch.setattr(hudi, "LEASE_S", LENGTH_S)
+    monkeypatch.setattr(leases, "LEASE_S", LENGTH_S)
     own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=clock.sleep)
-    monkeypatch.setattr(hudi, "time", own)
+    monkeypatch.setattr(leases, "time", own)
     if request.param == "folder":
-        return turn(f"file://{tmp_path}/t/_lease")
+        return Lease(f"file://{tmp_path}/t/a file%20#1")
     clients: AwsClients = request.getfixturevalue("ministack_clients")
     monkeypatch.setenv("AWS_ENDPOINT_URL", clients.s3.meta.endpoint_url)
     clients.s3.create_bucket(Bucket=run_id)
-    return turn(f"s3://{run_id}/t/_lease")
+    return Lease(f"s3://{run_id}/t/a file%20#1")
 
 
 def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +67,7 @@ def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock, monkeypatch: pyt
         threading.Event().wait(POLL_S)
 
     own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=wait_for_it)
-    monkeypatch.setattr(hudi, "time", own)
+    monkeypatch.setattr(leases, "time", own)
 
     def hold(number: int) -> None:
         for _ in range(2):
@@ -101,7 +92,7 @@ def test_it_is_renewed_and_who_waits_too_long_is_told(
         for _ in range(3):
             clock.advance(0.9 * LENGTH_S)
             eventually(lambda: lease.until_s() > clock.now_s() + 0.5 * LENGTH_S)
-        monkeypatch.setattr(hudi, "MAX_WAIT_S", 0.1)
+        monkeypatch.setattr(leases, "MAX_WAIT_S", 0.1)
         with pytest.raises(CommitConflictError, match="held by others"), lease.hold():
             pass
 
@@ -112,3 +103,29 @@ def test_one_that_is_left_is_free_once_it_is_over(lease: Lease, clock: FakeClock
 
     with lease.hold():
         assert clock.now_s() >= over_s
+
+
+def test_who_lost_it_is_told(lease: Lease, clock: FakeClock) -> None:
+    with pytest.raises(CommitConflictError, match="was lost"), lease.hold():
+        lease.leave(clock.now_s() + 30)
+
+
+def test_a_change_whose_answer_is_lost_is_the_holders(lease: Lease, clock: FakeClock) -> None:
+    held = leases._Lease(lease.uri)
+    assert held.take()
+    version, _ = (file := leases.file_at(lease.uri)).read()
+    renewed = {"holder": held._holder, "until_ms": clock.now_s() * 1000 + 5}
+    assert file.replace(version, json.dumps(renewed).encode())
+
+    assert held.extend(60)
+    assert lease.until_s() == pytest.approx(clock.now_s() + 60, abs=1)
+    assert held.extend(0)
+    assert leases._Lease(lease.uri).take()
+
+
+def test_of_two_that_find_none_one_makes_it(lease: Lease) -> None:
+    file = leases.file_at(lease.uri)
+
+    assert file.read() == ("", b"")
+    assert file.replace("", b"1") and not file.replace("", b"2")
+    assert file.read()[1] == b"1"

@@ -35,7 +35,7 @@ MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for e
 GROUPS_WITH_FILES = 5
 LINES_AROUND = 2  # of the script, before and after the line that failed
 MAX_NAMED = 50_000  # objects of a run whose shards are found by their names; of more, `status RUN --object` finds one
-PACKAGES = ("pyspark", "delta-spark", "deltalake", "pyiceberg", "boto3")
+PACKAGES = ("pyspark", "delta-spark", "pyiceberg", "boto3")
 
 
 def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
 from sparklet.tables.declaration import Commit, Committed, Declaration, refuse_delta
-from sparklet.tables.staged_files import check_stored, delta_place, read_text
+from sparklet.tables.staged_files import check_stored, files_in, read_rows, read_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -197,15 +197,18 @@ def refusal(table: str, warehouse: str) -> str:
 
 
 def _delta_features(uri: str) -> Sequence[str]:
-    from deltalake import DeltaTable, exceptions
-
-    place, options = delta_place(uri)
-    try:
-        return DeltaTable(place, storage_options=options).protocol().writer_features or ()
-    except exceptions.TableNotFoundError:
-        return ()
-    except exceptions.DeltaError as error:
-        return ["catalogManaged"] if "catalog-managed table" in str(error) else ()  # or Delta itself reads it
+    """What a Delta table's log demands of writers: in its newest version that sets it, or in its last checkpoint."""
+    for path in sorted(files_in(f"{uri}/_delta_log"), reverse=True):
+        if path.endswith(".json") and "checkpoint" not in path:
+            actions = [json.loads(line) for line in read_text(path).splitlines()]
+        elif path.endswith(".parquet"):
+            actions = read_rows(path, "protocol")
+        else:
+            continue
+        for action in actions:
+            if action.get("protocol"):
+                return action["protocol"].get("writerFeatures") or ()
+    return ()
 
 
 def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:

@@ -16,17 +16,11 @@ so a new table first gets an empty instant.
 from __future__ import annotations
 
 import json
-import random
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
-from deltalake.schema import PrimitiveType
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
@@ -39,10 +33,9 @@ from sparklet.tables.chains import CHAIN
 from sparklet.tables.changes import FILE, ROW, last_rows, staged_columns, staged_rows
 from sparklet.tables.columns import agreed, aligned, without_hudi_columns
 from sparklet.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi
-from sparklet.tables.staged_files import delta_place
+from sparklet.tables.lease import lease
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
-LEASE, LEASE_S, MAX_WAIT_S = "lease", 30.0, 300.0
 OPERATION = "hoodie.datasource.write.operation"
 GLOBAL = {"hoodie.index.type": "GLOBAL_SIMPLE", "hoodie.simple.index.update.partition.path": "true"}
 OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
@@ -335,56 +328,3 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
         "hoodie.datasource.write.partitionpath.field": ",".join(commit.partition_by),
         "hoodie.datasource.write.hive_style_partitioning": "true",
     }
-
-
-@contextmanager
-def lease(uri: str) -> Iterator[None]:
-    """Hold the lease at a URI for the block.
-
-    It is a small Delta table, since delta-rs makes each version by a conditional write, in a folder and in S3. Its one
-    transaction, LEASE, says until when the lease is held, in milliseconds since 1970.
-
-    CommitConflictError if others hold it for five minutes, or if it was lost within the block.
-    """
-    end_s = time.monotonic() + MAX_WAIT_S
-    while not (held_ms := _set(uri, LEASE_S)):
-        if time.monotonic() > end_s:
-            raise CommitConflictError(f"the lease {uri} was held by others for {MAX_WAIT_S:.0f} s")
-        time.sleep(random.uniform(0.1, 0.5))
-    ended = threading.Event()
-
-    def renew() -> None:
-        nonlocal held_ms
-        while not ended.wait(LEASE_S / 3) and (later_ms := _set(uri, LEASE_S, held_ms)):
-            held_ms = later_ms
-
-    renewing = threading.Thread(target=renew, daemon=True)
-    renewing.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        renewing.join()
-        released = _set(uri, -LEASE_S, held_ms)
-    if not released:
-        raise CommitConflictError(f"the lease {uri} was lost")
-
-
-def _set(uri: str, duration_s: float, held_ms: int = 0) -> int:
-    """Take the lease if it is free, or change the one held until ``held_ms``; until when it is held, 0 if refused."""
-    place, options = delta_place(uri)
-    try:
-        try:
-            table = DeltaTable(place, storage_options=options)
-        except TableNotFoundError:
-            columns = Schema([Field("nothing", PrimitiveType("string"))])
-            table = DeltaTable.create(place, columns, mode="ignore", storage_options=options)
-        found_ms = table.transaction_version(LEASE) or 0
-        if found_ms != held_ms if held_ms else found_ms > time.time() * 1000:
-            return 0
-        until_ms = int((time.time() + duration_s) * 1000)
-        properties = CommitProperties(app_transactions=[Transaction(LEASE, until_ms)])
-        table.create_write_transaction([], "append", table.schema(), commit_properties=properties)
-    except CommitFailedError:  # another writer was faster; not for long, if the lease is ours
-        return _set(uri, duration_s, held_ms) if held_ms else 0
-    return until_ms

@@ -11,19 +11,10 @@ from typing import Any
 from pyarrow import fs
 
 from sparklet.job.errors import TableError
-from sparklet.job.session import s3_environment, write_encryption
+from sparklet.job.session import s3_environment
 from sparklet.tables.declaration import Declaration, shard_name
 
 MAX_READERS = 16  # files asked for at a time: each waits for the store, not for the processor
-
-
-def delta_place(uri: str) -> tuple[str, dict[str, str]]:
-    """A table's place for delta-rs, which would decode ``file://``, and options that it does not read by itself."""
-    options = {"aws_allow_http": str(s3_environment(os.environ)[0].startswith("http://")).lower()}
-    algorithm, key = write_encryption()
-    options |= {"aws_server_side_encryption": algorithm} if algorithm else {}
-    options |= {"aws_sse_kms_key_id": key, "aws_sse_bucket_key_enabled": "true"} if key else {}
-    return uri[len("file://") :] if uri.startswith("file://") else uri, options
 
 
 def file_system(uri: str) -> tuple[Any, str]:
@@ -47,6 +38,22 @@ def read_text(uri: str) -> str:
     system, path = file_system(uri)
     with system.open_input_stream(path) as stream:
         return str(stream.read().decode())
+
+
+def read_rows(uri: str, column: str) -> list[dict[str, Any]]:
+    """One column of a Parquet file."""
+    from pyarrow import parquet
+
+    system, path = file_system(uri)
+    rows: list[dict[str, Any]] = parquet.read_table(path, columns=[column], filesystem=system).to_pylist()
+    return rows
+
+
+def files_in(folder: str) -> list[str]:
+    """The addresses of a folder's files; none if there is no folder."""
+    system, path = file_system(folder)
+    infos = system.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return [f"{folder}/{info.base_name}" for info in infos if info.is_file]
 
 
 def check_stored(writes: Iterable[Declaration]) -> None:

@@ -37,7 +37,7 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 LIBRARIES = {
     "iceberg": ("pyarrow",),
     "delta": ("pyarrow",),
-    "hudi": ("deltalake", "pyarrow"),  # the lease of its writers is a table of Delta
+    "hudi": ("boto3", "pyarrow"),
 }
 FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # off: rows read from another table would keep its ids
 OPTIONS = {

@@ -18,7 +18,7 @@ from sparklet.job.fields import Table
 from sparklet.tables import staging
 from sparklet.tables.declaration import Commit, Declaration
 from sparklet.tables.layout import layout_of
-from sparklet.tables.staged_files import delta_place, file_system
+from sparklet.tables.staged_files import file_system
 from tests.functional.tables.sessions import frame_of
 
 STAGED = "staged[1]"  # which Hadoop takes for a pattern
@@ -48,7 +48,7 @@ class Lake:
     @property
     def delta(self) -> str:
         """The table's place, for delta-rs."""
-        return delta_place(self.table.place)[0]
+        return self.table.place.removeprefix("file://")
 
     def stage(
         self, shard: int, rows: pa.Table, by: Sequence[str] = (), files: int = 1, mode: str = "append"

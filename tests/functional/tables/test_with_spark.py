@@ -34,7 +34,7 @@ spark.sql("CREATE TABLE iceberg.db.t (id BIGINT, ts TIMESTAMP) PARTITIONED BY (d
 rows = spark.range(3).selectExpr("id", "current_timestamp() AS ts")
 before = set(sys.modules)  # where pandas is installed, Spark 4 imports it
 print(job.append(rows, "iceberg:db.t") + job.append(rows, sys.argv[-1]))
-print({"pyarrow", "pyiceberg", "deltalake"} & (set(sys.modules) - before))
+print({"pyarrow", "pyiceberg"} & (set(sys.modules) - before))
 """
 flights = partial(
     table_of,

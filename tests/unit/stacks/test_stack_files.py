@@ -65,9 +65,7 @@ def test_pip_gets_the_hashes_of_all_required_packages_only() -> None:
     assert lines == list(requirements(stack, ["avro"]))  # a group of jars alone
 
 
-@pytest.mark.parametrize(
-    ("framework", "library"), [("delta", "deltalake"), ("delta", "delta-spark"), ("iceberg", "pyiceberg")]
-)
+@pytest.mark.parametrize(("framework", "library"), [("delta", "delta-spark"), ("iceberg", "pyiceberg")])
 def test_a_framework_brings_what_commits_to_its_tables(stack: dict[str, Any], framework: str, library: str) -> None:
     assert library in _names(stack, framework) - _names(stack)
 

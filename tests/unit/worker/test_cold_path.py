@@ -6,7 +6,7 @@ import sys
 
 HEAVY = {
     *("boto3", "botocore", "pyspark", "py4j", "pydantic", "typer", "rich", "cloudpickle", "numpy", "pandas"),
-    *("pyarrow", "pyiceberg", "deltalake"),
+    *("pyarrow", "pyiceberg"),
     *("platformdirs", "yaml", "asyncio", "urllib3", "concurrent.futures.thread", "xml", "http.client"),
 }
 
