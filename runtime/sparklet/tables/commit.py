@@ -199,7 +199,7 @@ def refusal(table: str, warehouse: str) -> str:
 def _delta_features(uri: str) -> Sequence[str]:
     """What a Delta table's log demands of writers: in its newest version that sets it, or in its last checkpoint."""
     for path in sorted(files_in(f"{uri}/_delta_log"), reverse=True):
-        if path.endswith(".json") and "checkpoint" not in path:
+        if path.endswith(".json"):
             actions = [json.loads(line) for line in read_text(path).splitlines()]
         elif path.endswith(".parquet"):
             actions = read_rows(path, "protocol")

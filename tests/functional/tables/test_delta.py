@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from py4j.protocol import Py4JJavaError
+from pyarrow import parquet
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -368,6 +370,19 @@ def test_a_feature_that_delta_does_not_write_is_refused(delta: Lake, feature: st
     assert f"has {feature}, which Sparklet cannot write" in refusal(str(delta.table), "")
     with pytest.raises(TableError, match="feature"):
         make(planned)
+
+
+def test_the_plan_reads_features_of_a_checkpoint(delta: Lake) -> None:
+    """Older versions of the log may be deleted; the newest need not name the features."""
+    delta.create(rows_of(id=[0]))
+    log = Path(delta.delta, "_delta_log")
+    protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["newer"]}
+    actions = pa.table({"protocol": [None, protocol], "txn": [{"appId": "a", "version": 1}, None]})
+    parquet.write_table(actions, log / f"{10:020d}.checkpoint.0000000001.0000000001.parquet")
+    (log / f"{0:020d}.json").rename(log / f"{11:020d}.json.crc")
+    (log / f"{11:020d}.json").write_text(json.dumps({"commitInfo": {"operation": "WRITE"}}))
+
+    assert "has newer, which Sparklet cannot write" in refusal(str(delta.table), "")
 
 
 def test_the_plan_refuses_nothing_that_delta_writes(delta: Lake) -> None:
