@@ -104,11 +104,18 @@ def signal_process(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def cpu_time_s(pid: int) -> float:
+    """CPU time of a process; 0 if it has ended."""
+    try:
+        return _cpu_time_s(Path(f"/proc/{pid}/stat").read_bytes())
+    except OSError:
+        return 0.0
+
+
 def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
     """CPU time of a process, and of those of its threads whose names begin so; less if it ends meanwhile."""
-    whole_s, part_s = 0.0, 0.0
+    whole_s, part_s = cpu_time_s(pid), 0.0
     with contextlib.suppress(OSError):
-        whole_s = _cpu_time_s(Path(f"/proc/{pid}/stat").read_bytes())
         for path in Path(f"/proc/{pid}/task").glob("*/stat"):
             with contextlib.suppress(OSError):  # this thread has ended, others count
                 stat = path.read_bytes()

@@ -34,6 +34,7 @@ class ScriptCall:
     sees_options: bool = False  # whether readers' options decide what they see, as of a local copy of an input
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
     per_input: bool = False  # whether each input has an output, so no task may read two
+    is_priming: bool = False  # for its JVM alone
     events: Path | None = None  # where Spark writes its event log
 
     def refuse_if_over(self) -> None:

@@ -34,6 +34,11 @@ MB_PER_CORE = 1769  # of a function's memory; less has a share of one vCPU (AWS 
 MIN_HEAP_MB = 512  # Spark refuses a heap below 450 MB, and the collector keeps a part back
 MIN_REST_MB = 512  # the JVM outside its heap (metaspace, code, threads, buffers), Python's worker and script
 REST_SHARE = 0.35  # what Python and native memory get of a large function
+NO_OPTIMIZING = "-XX:TieredStopAtLevel=1"
+OPTIMIZING = (  # later than Java would: most methods of a start are hot for a moment only
+    *("-XX:TieredStopAtLevel=4", "-XX:Tier4InvocationThreshold=50000", "-XX:Tier4MinInvocationThreshold=6000"),
+    *("-XX:Tier4CompileThreshold=150000", "-XX:Tier4BackEdgeThreshold=400000"),
+)
 SPARKS_BYPASS, OTHER_FILES = 200, 450  # jars of the class path, streams and sockets
 FREEZE_S = 365 * 24 * 3600  # a timeout longer than any freeze; a snapshot may be restored after months
 
@@ -140,19 +145,19 @@ def java_command(
     *,
     options: Iterable[str] = (),
     given: Mapping[str, str] = {},
+    optimizing: bool = False,
 ) -> list[str]:
     """Java with SparkSubmit; the caller appends what to run. ``given`` are the script's own settings.
 
-    The launcher's scripts are not used, since they need ``/dev/fd``.
+    ``optimizing``: with the optimizing compiler even where ``compiles_plainly``. The launcher's scripts are not used,
+    since they need ``/dev/fd``.
     """
     options, cores = [*options, *_java_options(given)], core_count(settings)
     return [
         java_path(settings),
         f"-Xmx{given.get('spark.driver.memory') or f'{heap_mb(settings)}m'}",
         *(["-XX:+UseSerialGC"] if cores < 4 else []),
-        # The optimizing compiler and its profiles nearly double the CPU time of a start (docs/startup.md), and only a
-        # second whole vCPU can run them in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
-        *(["-XX:TieredStopAtLevel=1"] if min(cores, settings.memory_mb / MB_PER_CORE) < 2 else []),
+        *(OPTIMIZING if optimizing else [NO_OPTIMIZING] if compiles_plainly(settings) else []),
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
@@ -171,6 +176,15 @@ def java_command(
         SUBMIT,
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
     ]
+
+
+def compiles_plainly(settings: SparkSettings) -> bool:
+    """Whether Java starts without its optimizing compiler, which with its profiles nearly doubles a start's CPU time.
+
+    Only a second whole vCPU can run it in parallel: 3,008 MB buy 1.7, which Spark's task slots round to two.
+    """
+    chosen = any(option.startswith("-XX:TieredStopAtLevel") for option in settings.java_options)
+    return not chosen and min(core_count(settings), settings.memory_mb / MB_PER_CORE) < 2
 
 
 def _java_options(given: Mapping[str, str]) -> list[str]:

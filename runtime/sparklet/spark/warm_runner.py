@@ -22,6 +22,7 @@ from sparklet.owned import delete_own
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
+from sparklet.spark.processes import cpu_time_s
 from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.script_options import read_options
@@ -29,6 +30,7 @@ from sparklet.spark.script_output import ScriptOutput, Tail
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,
+    compiles_plainly,
     has_own_java,
     is_local,
     java_command,
@@ -42,6 +44,7 @@ from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded
 
 PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
 MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
+LONG_S, LONG_TASKS = 2.0, 2  # of a JVM's CPU time a task; so many in a row pay for a start of one that optimizes
 MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 UNKNOWN = "each script makes a SparkContext of its own: Spark %s is unknown here, contexts of %s can be kept"
@@ -82,6 +85,7 @@ class Jvm:
     secret: str = ""
     line: socket.socket | None = None  # the worker's own, to Py4J
     tasks: int = 0
+    long_tasks: int = 0  # in a row
 
     @property
     def connection_file(self) -> Path:
@@ -167,6 +171,10 @@ class Jvm:
             lost = GatewayLostError(f"the JVM could not be made ready for {call.script.name}: {cause}")
         raise lost if has_begun else _NotStartedError(str(lost))
 
+    def cpu_s(self) -> float:
+        """The CPU time that it has used; 0 if it has ended."""
+        return cpu_time_s(self.host.pids.get(self.name, 0))
+
     def clean(self, guard_s: float, *, may_keep: bool) -> str:
         """Clean it after a task, whose context may be kept; the reason to replace it, or ""."""
         if self.name in self.host.codes:
@@ -205,6 +213,7 @@ class WarmRunner:
         self._task: ScriptOutput | None = None  # it gets the JVM's output
         self.jvm_starts = 0
         self._restored = False  # since the last task
+        self._optimizing = False  # whether JVMs get the optimizing compiler
         self._script_env: Callable[[], Mapping[str, str]] = dict
 
     def renew(self, script_env: Callable[[], Mapping[str, str]]) -> None:
@@ -241,9 +250,12 @@ class WarmRunner:
             _point(jvm.host.home / "cwd", call.work_dir)
             env, properties = self._task_options(call, conf, jvm)
             restored, self._restored = self._restored, False
+            since_s = jvm.cpu_s()
             if jvm.tasks:
                 jvm.prepare(properties, restored=restored)
             code = jvm.run(task, env, properties, keep=self._keep_context, restored=restored)
+            is_long = jvm.tasks > 1 and not call.is_priming and jvm.cpu_s() - since_s > LONG_S
+            jvm.long_tasks = jvm.long_tasks + 1 if is_long else 0
             problem = jvm.clean(call.deadline.guard_s, may_keep=code >= 0 and not call.events)
             ended = jvm.host.codes.get(jvm.name)
             if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
@@ -258,6 +270,9 @@ class WarmRunner:
             problem = problem or "Spark's own code failed in it"
         if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:
             problem = f"it has done {jvm.tasks} tasks"
+        if jvm.long_tasks >= LONG_TASKS and not self._optimizing and compiles_plainly(self._spark):
+            problem = problem or "its tasks are long, and the next one optimizes"
+            self._optimizing = True
         if problem:
             _log.info("the JVM is replaced: %s", problem)
             self._replace()
@@ -310,7 +325,12 @@ class WarmRunner:
         _point(host.home / "cwd", jvm.folder)
         conf = {**spark_defaults(self._spark, self._scratch, jars), "spark.python.daemon.module": PYTHON_DAEMON}
         command = java_command(
-            self._spark, jars, tmp=jvm.folder, properties={"user.dir": str(host.home / "cwd")}, conf=conf
+            self._spark,
+            jars,
+            tmp=jvm.folder,
+            properties={"user.dir": str(host.home / "cwd")},
+            conf=conf,
+            optimizing=self._optimizing,
         )
         jvm.archived = any(word.startswith("-XX:SharedArchiveFile=") for word in command)
         fds = [host.pipe(partial(self._hear_jvm, jvm, stream)) for stream in ("stdout", "stderr")]

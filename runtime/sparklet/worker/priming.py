@@ -66,7 +66,8 @@ def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> No
         folder.mkdir()
         (own / INPUTS).touch()
         env = {"SPARKLET_OUTCOME_FILE": str(folder / "outcome.json")}
-        result = runner.run(ScriptCall(SCRIPT, (part,), folder, deadline, env), lambda stream, line: None)
+        call = ScriptCall(SCRIPT, (part,), folder, deadline, env, is_priming=True)
+        result = runner.run(call, lambda stream, line: None)
     if result.exit_code:
         raise RuntimeError(result.stderr_tail)
 

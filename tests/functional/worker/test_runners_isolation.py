@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.spark import warm_runner
 from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import JVM, MARK, SPARK, Bench, make, small_env, small_settings
 
@@ -318,6 +319,31 @@ def test_a_jvm_is_replaced_after_so_many_tasks_and_ends(tmp_path: Path, monkeypa
     assert pids[0] == pids[1] != pids[2]
     assert bench.survivors() == {}
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("script-")] == []
+
+
+def test_a_jvm_whose_tasks_are_long_is_replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one that optimizes; its first task, which starts all, does not count, and a short one ends the row."""
+    runner = WarmRunner(small_settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="3008", SPARKLET_JAVA_OPTIONS=""), tmp_path)
+    bench = Bench(runner, tmp_path)
+    options = (
+        JVM
+        + """
+import json
+bean = jvm.java.lang.management.ManagementFactory.getRuntimeMXBean()
+print(json.dumps([jvm.java.lang.ProcessHandle.current().pid(), *bean.getInputArguments()]))
+"""
+    )
+    told = []
+    try:
+        for long_s in (-1.0, -1.0, 600.0, -1.0, -1.0, -1.0, -1.0, -1.0):
+            monkeypatch.setattr(warm_runner, "LONG_S", long_s)
+            pid, *words = bench.run(options).told()
+            told.append((pid, [word for word in words if "TieredStop" in word]))
+    finally:
+        runner.close()
+
+    assert told[:5] == [told[0]] * 5 and told[0][1] == ["-XX:TieredStopAtLevel=1"]
+    assert told[5:] == [told[5]] * 3 and told[5][1] == ["-XX:TieredStopAtLevel=4"]
 
 
 def test_options_that_need_a_jvm_of_their_own_take_effect(warm: Bench, tmp_path: Path) -> None:
