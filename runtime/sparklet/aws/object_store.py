@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparklet.aws.clients import FORBIDDEN, WRITES, WRONG_KEYS, AwsClients, error_code, explained, failing_with
+from sparklet.aws.listing import Page, pages
 from sparklet.aws.parallel import in_parallel
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
 from sparklet.model import Access, split_uri
@@ -52,12 +53,15 @@ class S3ObjectStore:
         """All objects below a prefix in key order, 1,000 a request; botocore decodes the URL-encoded keys."""
         bucket, prefix = split_uri(prefix_uri)
         with _faults(prefix_uri):
-            pages = self._clients.s3.get_paginator("list_objects_v2").paginate(
-                Bucket=bucket, Prefix=prefix, StartAfter=start_after, OptionalObjectAttributes=RESTORED, **self._payer
-            )
-            for page in pages:
+            for page in pages(partial(self._page, bucket), prefix, start_after):
                 for found in page.get("Contents", ()):
                     yield _listed(bucket, found)
+
+    def _page(self, bucket: str, prefix: str, start_after: str = "", **more: Any) -> Page:
+        more |= {"StartAfter": start_after} if start_after else {}
+        return self._clients.s3.list_objects_v2(
+            Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=RESTORED, **more, **self._payer
+        )
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         with _faults(uri, version_id):
