@@ -24,7 +24,7 @@ PLAIN = {"SPARKLET_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1"}  # a choice of its 
 def main() -> None:
     """Measure, print."""
     parser = options(__doc__)
-    parser.add_argument("--sizes-mb", type=int, nargs="+", default=[16, 64, 128, 400])
+    parser.add_argument("--sizes-mb", type=int, nargs="*", default=[16, 64, 128, 400])
     parser.add_argument("--appends", nargs="*", default=["hudi_append"], help="jobs of benchmarks.workload, too")
     parser.add_argument("--events", type=int, default=20)
     given = parser.parse_args()
