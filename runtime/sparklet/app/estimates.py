@@ -28,10 +28,9 @@ from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import RunRequest
 from sparklet.settings import engines
-from sparklet.spark.spark_options import MB_PER_CORE
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
-MIN_SAVED_BY_LESS = 0.1  # of the cost: one vCPU is worth a line
+MEMORY_MB = (1769, 3008)  # of a function: what is measured, assumptions.times_at_MB
 PACKED = RunOptions()  # shards as they are packed by default
 
 
@@ -45,6 +44,15 @@ class Route(NamedTuple):
     end_s: float = 0.0
 
 
+class MemorySize(NamedTuple):
+    """The plan by functions of another memory, and so with other vCPUs."""
+
+    memory_mb: int
+    shard_s: float
+    cost_usd: float
+    end_s: float
+
+
 @dataclass(frozen=True)
 class PlanEstimate:
     """A plan's cost and end if the queue dispatches it, and the basis of the estimate."""
@@ -56,7 +64,7 @@ class PlanEstimate:
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
     routes: tuple[Route, ...] = ()  # if an engine does shards
-    smaller: Estimate | None = None  # with one vCPU, if that is cheaper
+    sizes: tuple[MemorySize, ...] = ()  # in which a shard ends in time, the cheapest first
     bad_input: str = ""  # what one costs at most, with --isolate
     alone: str = ""  # a line if the run itself costs more than its work
 
@@ -75,12 +83,15 @@ class PlanEstimate:
             "bad_input": self.bad_input or None,
             "run_itself": self.alone or None,
             "routes": [each._asdict() for each in self.routes],
-            "with_one_vcpu": self.smaller
-            and {
-                "memory_mb": MB_PER_CORE,
-                "cost_usd": round(self.smaller.cost, 6),
-                "end_s": round(self.smaller.end_s, 1),
-            },
+            "memory_sizes": [
+                {
+                    "memory_mb": each.memory_mb,
+                    "shard_s": round(each.shard_s, 3),
+                    "cost_usd": round(each.cost_usd, 6),
+                    "end_s": round(each.end_s, 1),
+                }
+                for each in self.sizes
+            ],
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1]},
         }
 
@@ -144,7 +155,8 @@ def estimate_plan(
     saved_s = load.shards * time.seconds - packed.shards * packed_s
     costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
     dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
-    smaller = _smaller(load, time.seconds, found.cost, size, prices)
+    own_usd = run_cost(shards, found.end_s, size.architecture, prices)
+    sizes = _memory_sizes(load, time.seconds, own_usd, size, prices)
     bad_input = _bad_input(load, size, prices) if options.isolate else ""
     routes: tuple[Route, ...] = ()
     if routed:
@@ -157,14 +169,10 @@ def estimate_plan(
         costs, workers = added((found.costs, there.costs)), found.workers + there.workers
         found = Estimate(max(each.end_s for each in routes), costs, workers)
     reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
-    own_usd = run_cost(shards, found.end_s, size.architecture, prices)
+    own_usd = run_cost(shards, found.end_s, size.architecture, prices)  # also with what engines do
     alone = _alone(own_usd, found.cost) if shards else ""
-    found, smaller = _with_run(found, own_usd), smaller and _with_run(smaller, own_usd)
-    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, smaller, bad_input, alone)
-
-
-def _with_run(found: Estimate, own_usd: float) -> Estimate:
-    return replace(found, costs={**found.costs, "run": own_usd})
+    found = replace(found, costs={**found.costs, "run": own_usd})
+    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, sizes, bad_input, alone)
 
 
 def _alone(own_usd: float, work_usd: float) -> str:
@@ -204,11 +212,19 @@ def _bad_input(load: Load, size: WorkerSize, prices: Prices) -> str:
     return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 
-def _smaller(load: Load, shard_s: float, cost_usd: float, size: WorkerSize, prices: Prices) -> Estimate | None:
-    """The plan with one vCPU, if that is cheaper: what a shard takes whatever it holds hardly needs a second one."""
-    if not load.shards or size.memory_mb <= MB_PER_CORE:
-        return None
-    fixed_s = min(shard_s, prices["assumptions.task_fixed_s"])
-    slow_s = fixed_s * prices["assumptions.one_vcpu_times"] + (shard_s - fixed_s) * size.memory_mb / MB_PER_CORE
-    found = estimate(Dispatch.QUEUE, load, slow_s, replace(size, memory_mb=MB_PER_CORE), prices)
-    return found if found.cost < (1 - MIN_SAVED_BY_LESS) * cost_usd else None
+def _memory_sizes(
+    load: Load, shard_s: float, own_usd: float, size: WorkerSize, prices: Prices
+) -> tuple[MemorySize, ...]:
+    """The plan by each size of functions that are measured; ``shard_s`` is with the template's, the largest.
+
+    What a shard takes whatever it holds hardly uses a second vCPU; reading goes by the vCPUs that memory buys.
+    """
+    fixed_s, found = min(shard_s, prices["assumptions.task_fixed_s"]), []
+    for memory_mb in MEMORY_MB if load.shards else ():
+        there_s = (
+            fixed_s * prices[f"assumptions.times_at_{memory_mb}"] + (shard_s - fixed_s) * MEMORY_MB[-1] / memory_mb
+        )
+        if there_s < size.timeout_s:
+            there = estimate(Dispatch.QUEUE, load, there_s, replace(size, memory_mb=memory_mb), prices)
+            found.append(MemorySize(memory_mb, there_s, there.cost + own_usd, there.end_s))
+    return tuple(sorted(found, key=lambda each: each.cost_usd))

@@ -21,7 +21,6 @@ from sparklet.app.status import RunView, seconds_of
 from sparklet.model import Dispatch, InputObject, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
-from sparklet.spark.spark_options import MB_PER_CORE
 
 EXCLUDED = "run: its machine, planner, checks. Not included: failed attempts, storage, transfer, logs, idle resources."
 MIN_WIDTH = 20  # of prose
@@ -326,9 +325,10 @@ def estimate_table(found: PlanEstimate) -> RenderableType:
         does = f"{count_text(each.shards, 'shard')}, {size_text(each.size_bytes)}"
         about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
         facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
-    if less := found.smaller:
-        about = f"{usd_text(less.cost)}, ends after {duration_text(less.end_s)}: small shards use one vCPU"
-        facts.add_row(f"with {MB_PER_CORE:,} MB", about)
+    for size in found.sizes:
+        about = f"{usd_text(size.cost_usd)}, ends after {duration_text(size.end_s)}"
+        cheapest = "; the cheapest (--memory, FunctionMemoryMB)" if size is found.sizes[0] else ""
+        facts.add_row(f"with {size.memory_mb:,} MB", about + cheapest)
     facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
     if found.alone:
         facts.add_row("the run itself", found.alone)

@@ -88,3 +88,16 @@ def test_a_run_that_costs_more_than_its_work_is_named() -> None:
     assert one.estimate.costs["run"] > one.estimate.cost / 2 and "in one run" in one.alone
     assert one.document()["run_itself"] == one.alone and one.document()["costs_usd"]["run"] > 0
     assert 0 < many.estimate.costs["run"] < 0.02 * many.estimate.cost and many.alone == ""
+
+
+def test_the_memory_that_costs_least_is_named_first() -> None:
+    """A second vCPU hardly helps small shards; where they would not end in time, less memory is not offered."""
+    small = estimate_plan(WorkerSize(), RunOptions(), 1000, 1000, 10**7, load_prices())
+    large = estimate_plan(WorkerSize(timeout_s=300), RunOptions(), 10, 10, 10**10, load_prices())
+
+    costs_usd = [each.cost_usd for each in small.sizes]
+    assert costs_usd == sorted(costs_usd) and small.sizes[0].memory_mb < 3008
+    (default,) = [each for each in small.sizes if each.memory_mb == 3008]
+    assert (default.cost_usd, default.end_s) == (pytest.approx(small.estimate.cost), small.estimate.end_s)
+    assert small.document()["memory_sizes"][0]["memory_mb"] == small.sizes[0].memory_mb
+    assert [each.memory_mb for each in large.sizes] == [3008]
