@@ -97,6 +97,25 @@ def test_it_is_renewed_and_who_waits_too_long_is_told(
             pass
 
 
+def test_a_renewal_that_fails_is_tried_again(lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, failed = leases.file_at(lease.uri), threading.Event()
+    replace = file.replace
+
+    def fail_once(version: str, body: bytes) -> str:
+        if version and not failed.is_set():
+            failed.set()
+            raise OSError("the store does not answer")
+        return replace(version, body)
+
+    monkeypatch.setattr(file, "replace", fail_once)
+    monkeypatch.setattr(leases, "file_at", lambda uri: file)
+
+    with lease.hold():
+        assert failed.wait(deadline_s())
+        clock.advance(0.5 * LENGTH_S)
+        eventually(lambda: lease.until_s() > clock.now_s() + 0.8 * LENGTH_S)
+
+
 def test_one_that_is_left_is_free_once_it_is_over(lease: Lease, clock: FakeClock) -> None:
     over_s = clock.now_s() + 100 * LENGTH_S
     lease.leave(over_s)

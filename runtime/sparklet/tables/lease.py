@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,8 +40,10 @@ def lease(uri: str) -> Iterator[None]:
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(LEASE_S / 3) and held.extend(LEASE_S):
-            pass
+        while not ended.wait(LEASE_S / 3):
+            with suppress(Exception):  # the store may answer the next time; a lease that was lost is told at the end
+                if not held.extend(LEASE_S):
+                    return
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
