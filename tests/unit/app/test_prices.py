@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sparklet.app import costs as module
 from sparklet.app.costs import load_prices
+from sparklet.app.estimates import MEMORY_MB
 from sparklet.settings import IN_ORDER, engines
 
 
@@ -32,6 +33,7 @@ def test_every_figure_is_used_and_every_one_used_is_there() -> None:
     used |= {f"prices.lambda_gb_s_{architecture}" for architecture in ("x86_64", "arm64")}  # named by the worker's
     used |= {f"prices.{engine}_hour" for engine in ("lambda-large", "fargate", "emr-serverless", "emr", "glue")}
     used |= {f"prices.{name}_arm64" for name in ("fargate_hour", "lambda-large_hour")}  # by both
+    used |= {f"assumptions.times_at_{memory_mb}" for memory_mb in MEMORY_MB}
     used -= {"prices.toml"}
 
     assert used == set(load_prices().figures)
