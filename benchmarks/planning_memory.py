@@ -120,10 +120,10 @@ def _plan(objects: int) -> None:
     """From the prefix to the sealed plan."""
     ledger, queue, counted = MemoryLedger(), CountingQueue(), CountingShards()
     ledger.shards.add = counted.add  # type: ignore[method-assign]
-    at = Deployment("sparklet", ListingStore(objects), ledger, queue, SystemClock())
-    at.store.put("s3://data/job.py", b"")
+    deployment = Deployment("sparklet", ListingStore(objects), ledger, queue, SystemClock())
+    deployment.store.put("s3://data/job.py", b"")
     request = RunRequest("s3://data/job.py", (SOURCE,), "s3://data/out/", options=RunOptions(max_objects=1))
-    run = plan(at, new_run(at, request).run_id)
+    run = plan(deployment, new_run(deployment, request).run_id)
     if not run.object_count == objects or not run.shard_count == counted.shard_count == queue.message_count:
         raise SystemExit(f"the plan is wrong: {run}, {counted.shard_count} shards, {queue.message_count} messages")
 

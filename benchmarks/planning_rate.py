@@ -97,7 +97,7 @@ def _turn(side: str, endpoint: str, number: int, objects: int) -> dict[str, floa
 def _plan(clients: AwsClients, number: int, count: int) -> None:
     """Sparklet: from the prefix to the sealed plan."""
     queue = SqsTaskQueue(clients, clients.sqs.get_queue_url(QueueName=QUEUE)["QueueUrl"])
-    at = Deployment(BUCKET, S3ObjectStore(clients), DynamoLedger(clients, TABLE), queue, SystemClock())
+    deployment = Deployment(BUCKET, S3ObjectStore(clients), DynamoLedger(clients, TABLE), queue, SystemClock())
     request = RunRequest(
         script=f"s3://{BUCKET}/job.py",
         inputs=(f"s3://{BUCKET}/in/",),
@@ -105,7 +105,7 @@ def _plan(clients: AwsClients, number: int, count: int) -> None:
         run_id=f"bench-{number}",
         options=RunOptions(max_objects=1),
     )
-    planned = plan(at, new_run(at, request).run_id)
+    planned = plan(deployment, new_run(deployment, request).run_id)
     if planned.shard_count != count:
         raise SystemExit(f"planned {planned.shard_count} shards, not {count}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.comparison import SPARKLET
 
 PLAIN = "plain"
-IMAGE = "2 vCPUs, 3,008 MB"
+IMAGE = "1.7 vCPUs, 3,008 MB"
 EVENTS: Mapping[str, tuple[str, str]] = {
     "first event of a worker: ten numbers summed up": ("starts", "cold, hello"),
     "first event of a worker: CSV → Parquet": ("starts", "cold, csv_to_parquet"),
@@ -50,7 +50,7 @@ def speed(results: Iterable[Mapping[str, Any]]) -> str:
         f"Seconds are medians of at least five runs of each side, with their range, at {commits}: "
         f"{machine['cores']} cores of {machine['cpu']}, {' to '.join(dict.fromkeys((days[0], days[-1])))}. These are "
         "figures of a worker process, not of Lambda; the primed worker's time does not contain AWS's restore. In the "
-        f"real image, with two vCPUs, a further CSV event took {_times_less(cases['image', f'warm, {IMAGE}'])} times "
+        f"real image, with 1.7 vCPUs, a further CSV event took {_times_less(cases['image', f'warm, {IMAGE}'])} times "
         f"less than `spark-submit` and a first one {_times_less(cases['image', f'cold, {IMAGE}'])} times less."
     )
     overhead = (

@@ -185,7 +185,7 @@ def walk_run(walk: Walk, folder: Path) -> None:
     def open_memory(*_: Any, **__: Any) -> Iterator[OpenStack]:
         orchestrator = MemoryOrchestrator({}, world.clock)
         yield OpenStack(
-            world.at, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder / "state"
+            world.deployment, MemoryCompute({}), "worker", Lines(), WorkerSize(), orchestrator, state=folder / "state"
         )
 
     for name, module in list(sys.modules.items()):

@@ -70,7 +70,7 @@ class World:
         self.store.put(SCRIPT, b"print('daily')\n")
 
     @property
-    def at(self) -> Deployment:
+    def deployment(self) -> Deployment:
         ports = self.store, self.ledger, self.queue, self.clock
         return Deployment(BUCKET, *ports, engines=self.engines, catalog=self.catalog)
 
@@ -101,11 +101,11 @@ class World:
 
     def plan(self, *, part_shards: int = PART_SHARDS, **changes: Any) -> Run:
         """Enter a run and plan it."""
-        run = new_run(self.at, self.request(**changes))
-        return plan(self.at, run.run_id, part_shards=part_shards)
+        run = new_run(self.deployment, self.request(**changes))
+        return plan(self.deployment, run.run_id, part_shards=part_shards)
 
     def check(self) -> CheckReport:
-        return check(self.at, "run-1")
+        return check(self.deployment, "run-1")
 
     def work_and_check(self, do: Do = WELL) -> CheckReport:
         self.work(do)
@@ -118,10 +118,10 @@ class World:
 
     # --- a state machine ---
 
-    def step(self, step: str, at: Deployment | None = None, /, **event: Any) -> Any:
+    def step(self, step: str, deployment: Deployment | None = None, /, **event: Any) -> Any:
         """What a step answers, through JSON as a state machine has it."""
         event = {"run_id": "run-1", **event, "step": step}
-        return json.loads(json.dumps(take_step(at or self.at, 7, event)))
+        return json.loads(json.dumps(take_step(deployment or self.deployment, 7, event)))
 
     def handed_out(self, answer: Any) -> list[ShardRef]:
         """The references that a batch's answer stands for, as a Distributed Map reads them."""
@@ -199,7 +199,7 @@ class World:
     def planned(self, run_id: str = "run-1") -> Iterator[Shard]:
         """The shards of all sealed parts, each read as a worker reads it."""
         for record in self.shards(run_id):
-            line = self.store.get(self.at.part_uri(run_id, record.part), record.offset, record.length)
+            line = self.store.get(self.deployment.part_uri(run_id, record.part), record.offset, record.length)
             yield Shard.from_line(line)
 
     def taken(self, run_id: str = "run-1") -> list[str]:
@@ -209,10 +209,10 @@ class World:
     def only_part(self, run_id: str = "run-1") -> str:
         """The address of a plan's only part."""
         (part,) = self.ledger.runs.parts(run_id)
-        return self.at.part_uri(run_id, part.part)
+        return self.deployment.part_uri(run_id, part.part)
 
     def json(self, name: str, run_id: str = "run-1") -> Any:
-        return json.loads(self.store.get(self.at.run_uri(run_id, name)))
+        return json.loads(self.store.get(self.deployment.run_uri(run_id, name)))
 
     def keys(self, prefix: str) -> list[str]:
         return [info.uri for info in self.store.list(prefix)]
@@ -240,11 +240,11 @@ class Fault:
     calls: int = 0
     _counting: Any = field(default_factory=Lock, repr=False)  # the checker lists objects in threads
 
-    def deployment(self, at: Deployment) -> Deployment:
-        names = ("store", "queue", *(["notifier"] if at.notifier else []))
-        ports: dict[str, Any] = {name: _Faulty(getattr(at, name), self) for name in names}
-        ports["ledger"] = ledger_of(at.ledger, lambda port: _Faulty(port, self))
-        return replace(at, **ports)
+    def deployment(self, deployment: Deployment) -> Deployment:
+        names = ("store", "queue", *(["notifier"] if deployment.notifier else []))
+        ports: dict[str, Any] = {name: _Faulty(getattr(deployment, name), self) for name in names}
+        ports["ledger"] = ledger_of(deployment.ledger, lambda port: _Faulty(port, self))
+        return replace(deployment, **ports)
 
     def step(self) -> bool:
         with self._counting:

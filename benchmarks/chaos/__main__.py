@@ -199,7 +199,7 @@ class _Stage:
     def _map(self) -> None:
         """Receive, and have each message delivered: the event source mapping."""
         while not self._ending.is_set():
-            for message in readable(self._world.at.queue).receive(10, 1):
+            for message in readable(self._world.deployment.queue).receive(10, 1):
                 base = json.loads(message.body)["run_id"].partition("-commit-")[0]
                 self._deliver(self._trials[base.removesuffix("-rival")], message)
 
@@ -228,17 +228,17 @@ def stage(workers: int) -> Iterator[_Stage]:
     """A stack with workers and readers, for a while."""
     with ExitStack() as closing:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True)))
-        at = closing.enter_context(world(folder, workers))
-        proxy = Proxy(at.info.endpoint_url)
+        hosted = closing.enter_context(world(folder, workers))
+        proxy = Proxy(hosted.info.endpoint_url)
         closing.callback(proxy.close)
-        pool = Pool(at, proxy, workers)
+        pool = Pool(hosted, proxy, workers)
         closing.callback(pool.close)
         trials = dict[str, Trial]()
         engine = StruckEngine(pool, lambda run_id: trials[run_id].strikes)
-        at = replace(at, at=replace(at.at, engines={ENGINE: engine}))
-        readers = Readers(at)
+        hosted = replace(hosted, deployment=replace(hosted.deployment, engines={ENGINE: engine}))
+        readers = Readers(hosted)
         closing.callback(readers.close)
-        stage = _Stage(at, pool, readers, trials)
+        stage = _Stage(hosted, pool, readers, trials)
         closing.callback(stage.close)
         yield stage
 

@@ -5,7 +5,7 @@ import sys
 import time
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.deployment import deployment
+from sparklet.aws.deployment import compose
 from sparklet.errors import SparkletError
 from sparklet.runs.checker import check
 
@@ -15,10 +15,10 @@ CHECK_S = 0.5
 def main() -> None:
     """Check a run until it has ended."""
     bucket, table, queue_url = (os.environ[f"SPARKLET_{name}"] for name in ("BUCKET", "LEDGER_TABLE", "QUEUE_URL"))
-    at = deployment(AwsClients(), bucket, table, queue_url)
+    deployment = compose(AwsClients(), bucket, table, queue_url)
     while True:
         try:
-            if check(at, sys.argv[1]).run.state.ended:
+            if check(deployment, sys.argv[1]).run.state.ended:
                 return
         except SparkletError as error:
             print(error, file=sys.stderr, flush=True)

@@ -122,7 +122,7 @@ class Trial:
 
     def _enter(self, run_id: str) -> None:
         """Put a run's inputs there, and plan it."""
-        at, dice = self.world.at, random.Random(f"{run_id.removeprefix('chaos-')}/rows")
+        at, dice = self.world.deployment, random.Random(f"{run_id.removeprefix('chaos-')}/rows")
         first, rows = 1000 * self.plan.shards * len(self.rows), dict[int, Counter[Row]]()
         for shard in range(self.plan.shards):
             count = dice.randint(*ROWS) * self.plan.commits
@@ -137,7 +137,7 @@ class Trial:
         self._plan(run_id, self._options())
 
     def _plan(self, run_id: str, options: RunOptions) -> None:
-        at, of = self.world.at, self.plan.name if self.files else run_id
+        at, of = self.world.deployment, self.plan.name if self.files else run_id
         request = RunRequest(
             script=str(SCRIPT),
             inputs=(f"s3://{DATA}/{of}/in/",),
@@ -167,7 +167,7 @@ class Trial:
             self._put_file(f"{prefix}-{number:02d}.csv", mine, lines, is_good=number in good)
 
     def _put_file(self, uri: str, rows: list[Row], lines: list[str], *, is_good: bool = True) -> None:
-        self.world.at.store.put(uri, "".join(["id,name\n", *lines]).encode())
+        self.world.deployment.store.put(uri, "".join(["id,name\n", *lines]).encode())
         self.files[uri], self.outputs[uri] = is_good, rows
 
     def _options(self) -> RunOptions:
@@ -206,7 +206,7 @@ class Trial:
             if self.redrives > MAX_REDRIVES:
                 break
             time.sleep(CHECK_S)
-        state = str(self.world.at.ledger.runs.get(self.plan.name).state)
+        state = str(self.world.deployment.ledger.runs.get(self.plan.name).state)
         self.problems.append(f"the run is {state} after {self.redrives} redrives")
         return state
 
@@ -219,15 +219,15 @@ class Trial:
     def _checked(self, run_id: str) -> RunState | None:
         """Check a run, and redrive it if it has ended badly; its state, None if that is not known any more."""
         try:
-            run = check(self.world.at, run_id).run
+            run = check(self.world.deployment, run_id).run
             if not run.state.ended or (run.state in GOOD and not self._has_unsplit(run_id)):
                 return run.state
-            failed = self.world.at.ledger.shards.list(run_id, ShardState.FAILED)
+            failed = self.world.deployment.ledger.shards.list(run_id, ShardState.FAILED)
             if all(record.error_class == REFUSED for record in failed):
                 return RunState.SUCCEEDED_WITH_FAILURES  # all rows are there; a redrive would add them again
             self.redrives += 1
             if self.redrives <= MAX_REDRIVES:
-                redrive(self.world.at, run_id)
+                redrive(self.world.deployment, run_id)
             return None
         except SparkletError as error:
             self.problems.append(f"check: {error}")
@@ -235,7 +235,7 @@ class Trial:
 
     def _has_unsplit(self, run_id: str) -> bool:
         """Whether a shard has FAILED with all its files, since its last attempt was killed before it could be split."""
-        failed = self.world.at.ledger.shards.list(run_id, ShardState.FAILED) if self.files else ()
+        failed = self.world.deployment.ledger.shards.list(run_id, ShardState.FAILED) if self.files else ()
         return any(record.object_count > 1 for record in failed)
 
     # --- what replaces outputs ---
@@ -246,7 +246,7 @@ class Trial:
 
     def do_shards_again(self) -> None:
         """Some, after their files have changed, which an incremental run would refuse."""
-        dice, at = self.plan.dice("again"), self.world.at
+        dice, at = self.plan.dice("again"), self.world.deployment
         records = [each for each in at.ledger.shards.list(self.plan.name) if each.state is not ShardState.SPLIT]
         chosen = dice.sample(records, dice.randint(1, len(records)))
         for record in () if self._is_incremental else chosen:
@@ -277,7 +277,7 @@ class Trial:
             while checker.alive and time.monotonic() < until_s:
                 time.sleep(CHECK_S)
             self.pool.dispose(checker)
-            if self.world.at.ledger.runs.get(self.plan.name).state.ended:
+            if self.world.deployment.ledger.runs.get(self.plan.name).state.ended:
                 break
 
     def _settle(self) -> None:
@@ -353,7 +353,7 @@ class Trial:
         self.pool.give_back(worker, answer)
         if answer in (ENDED, STOPPED) or "error" in answer or answer["answer"]["batchItemFailures"]:
             return False
-        readable(self.world.at.queue).delete(message.receipt)
+        readable(self.world.deployment.queue).delete(message.receipt)
         return True
 
     # --- zombies ---
@@ -361,14 +361,14 @@ class Trial:
     def _stopped(self, worker: Worker, role: str, wake: str) -> None:
         who, _, number = role.partition(" ")
         shard = (self.plan.name, int(number)) if who == "shard" else (f"{self.plan.name}-commit-{number}", 0)
-        attempt = self.world.at.ledger.shards.get(*shard).attempt_id
+        attempt = self.world.deployment.ledger.shards.get(*shard).attempt_id
         with self._lock:
             self._zombies.append(_Zombie(worker, shard, attempt, wake))
 
     def _wake_zombies(self, *, at_once: bool = False) -> None:
         """Wake each whose time has come: another attempt has its shard, or has ended it, or the run has ended."""
         for zombie in list(self._zombies):
-            record = self.world.at.ledger.shards.get(*zombie.shard)
+            record = self.world.deployment.ledger.shards.get(*zombie.shard)
             another = record.attempt_id != zombie.attempt
             ready = {"claimed": another, "succeeded": another and record.state is ShardState.SUCCEEDED, "ended": False}
             if at_once or ready[zombie.wake]:
@@ -468,10 +468,10 @@ class Trial:
     def _outputs(self) -> Counter[tuple[str, Row]]:
         """Each row that is published, with the file below whose name it stands."""
         rows, folder = Counter[tuple[str, Row]](), f"s3://{DATA}/{self.plan.name}/out/"
-        for info in self.world.at.store.list(folder):
+        for info in self.world.deployment.store.list(folder):
             name = info.uri.removeprefix(folder)
             if name.endswith(".parquet"):
-                table = parquet.read_table(io.BytesIO(self.world.at.store.get(info.uri)))
+                table = parquet.read_table(io.BytesIO(self.world.deployment.store.get(info.uri)))
                 found = ((row["id"], row["name"]) for row in table.to_pylist())
                 rows.update((name.replace(".parquet", ".csv"), row) for row in found)
         return rows
@@ -480,7 +480,9 @@ class Trial:
         """Files that are not in exactly one shard, good ones not SUCCEEDED, and bad ones not FAILED alone."""
         fates: dict[str, list[ShardRecord]] = {uri: [] for uri in self.files}
         for record in records:
-            for each in () if record.state is ShardState.SPLIT else planned_shard(self.world.at, record).objects:
+            for each in (
+                () if record.state is ShardState.SPLIT else planned_shard(self.world.deployment, record).objects
+            ):
                 fates[each.uri].append(record)
 
         def is_right(uri: str, found: list[ShardRecord]) -> bool:
@@ -491,9 +493,9 @@ class Trial:
 
     def _unaccounted(self, run_id: str) -> int:
         """Shards of which the ledger does not say what became of them, or says what is not so."""
-        ledger, rows = self.world.at.ledger, sum(self.rows[run_id].values(), Counter()).total()
+        ledger, rows = self.world.deployment.ledger, sum(self.rows[run_id].values(), Counter()).total()
         records = list(ledger.shards.list(run_id))
-        commit = self.world.at.known_run(f"{run_id}-commit-0")  # none if the run has not come so far
+        commit = self.world.deployment.known_run(f"{run_id}-commit-0")  # none if the run has not come so far
         committed = ledger.shards.list(commit.run_id) if commit else ()
         causes = {f"{each.error_class}: {each.error_message}"[:500] for each in (*records, *committed)}
         self.causes += sorted(causes - {": "})

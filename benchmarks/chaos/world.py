@@ -23,7 +23,7 @@ class World:
     """A running stack."""
 
     folder: Path
-    at: Deployment
+    deployment: Deployment
     info: StackInfo
     worker_env: Mapping[str, str]
 

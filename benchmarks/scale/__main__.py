@@ -150,8 +150,8 @@ def _pass(world: World) -> dict[str, Any]:
         planned = planning.result()
     manifests = _step("manifests", world)
     started_s = time.perf_counter()
-    at = world.deployment(clients)
-    result, faults = _account(world, at, manifests)
+    deployment = world.deployment(clients)
+    result, faults = _account(world, deployment, manifests)
     for problem in result.problems():
         print(f"{world.name}: {problem}", flush=True)
     _tell(f"{world.name}: {result.line}")
@@ -253,20 +253,20 @@ def _drained(world: World, clients: AwsClients) -> tuple[float, int]:
         time.sleep(0.5)
 
 
-def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tuple[Account, dict[str, int]]:
+def _account(world: World, deployment: Deployment, manifests: Mapping[str, Any]) -> tuple[Account, dict[str, int]]:
     done, faults = Executions.of(read_notes(world.notes)), Faults(world.seed, world.faults)
-    records = list(at.ledger.shards.list(world.run_id))
+    records = list(deployment.ledger.shards.list(world.run_id))
     result = account(
         [world.object_name(number) for number in range(world.shards)],
-        _planned(world, at),
+        _planned(world, deployment),
         records,
-        _listed(world, at),
+        _listed(world, deployment),
         done,
         frozenset(number for number in range(world.shards) if faults.poisoned(number)),
     )
     winners = {record.number: record.attempt_id for record in records if record.state is ShardState.SUCCEEDED}
     result.duplicated += unexplained(done, winners)
-    document = json.loads(at.store.get(at.run_uri(world.run_id, "manifest.json")))
+    document = json.loads(deployment.store.get(deployment.run_uri(world.run_id, "manifest.json")))
     if document["Rows"] != result.succeeded or document["ItemCounts"]["Total"] != world.shards:
         result.wrong.append(f"the manifest has {document['Rows']} rows and {document['ItemCounts']}")
     if result.repeated and not world.faults:
@@ -276,18 +276,18 @@ def _account(world: World, at: Deployment, manifests: Mapping[str, Any]) -> tupl
     return result, dict(sorted(done.faults.items()))
 
 
-def _planned(world: World, at: Deployment) -> Iterator[tuple[int, str]]:
-    for part in at.ledger.runs.parts(world.run_id):
-        for shard in shards_of(at, world.run_id, part):
+def _planned(world: World, deployment: Deployment) -> Iterator[tuple[int, str]]:
+    for part in deployment.ledger.runs.parts(world.run_id):
+        for shard in shards_of(deployment, world.run_id, part):
             (item,) = shard.objects
             yield shard.number, item.uri
 
 
-def _listed(world: World, at: Deployment) -> Iterator[tuple[int, str]]:
-    document = json.loads(at.store.get(at.run_uri(world.run_id, "manifest.json")))
+def _listed(world: World, deployment: Deployment) -> Iterator[tuple[int, str]]:
+    document = json.loads(deployment.store.get(deployment.run_uri(world.run_id, "manifest.json")))
     for entries in document["ResultFiles"].values():
         for entry in entries:
-            for line in json.loads(at.store.get(f"s3://{at.bucket}/{entry['Key']}")):
+            for line in json.loads(deployment.store.get(f"s3://{deployment.bucket}/{entry['Key']}")):
                 yield line["Shard"], line["Status"]
 
 

@@ -83,12 +83,12 @@ def main() -> int:
         for bucket in (BUCKET, world.input.split("/")[2]):
             clients.s3.create_bucket(Bucket=bucket)
         world.create(clients)
-        at = world.deployment(clients)
-        at.store.put(SCRIPT, b"print()\n")
+        deployment = world.deployment(clients)
+        deployment.store.put(SCRIPT, b"print()\n")
         for number in range(given.workers):
-            at.store.put(world.object_name(number), b"x")
-        plan(at, new_run(at, world.request()).run_id)
-        return _held(world, list(at.ledger.shards.list(world.run_id)), given.hold_s, Throttle(given.throttled))
+            deployment.store.put(world.object_name(number), b"x")
+        plan(deployment, new_run(deployment, world.request()).run_id)
+        return _held(world, list(deployment.ledger.shards.list(world.run_id)), given.hold_s, Throttle(given.throttled))
 
 
 def _held(world: World, shards: list[ShardRecord], hold_s: float, throttle: Throttle) -> int:

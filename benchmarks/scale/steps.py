@@ -65,7 +65,7 @@ def main() -> None:
     die_with_parent(os.getppid(), signal.SIGTERM)
     step, world = sys.argv[1], World.from_json(sys.argv[2])
     clients = world.clients()
-    at, requests = world.deployment(clients), Requests(clients)
+    deployment, requests = world.deployment(clients), Requests(clients)
     if world.faults:
         notes = Notes(world.notes, step)
         faults = LedgerFaults(Faults(world.seed, world.faults), lambda shard, what: notes.add(LEDGER, shard, what))
@@ -76,7 +76,7 @@ def main() -> None:
         "watch": _watch if world.dispatch == "queue" else _drive,
         "manifests": _manifests,
     }
-    told = steps[step](world, clients, at, requests)
+    told = steps[step](world, clients, deployment, requests)
     _say(
         step=step,
         done=True,
@@ -89,7 +89,7 @@ def main() -> None:
     )
 
 
-def _plan(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+def _plan(world: World, clients: AwsClients, deployment: Deployment, requests: Requests) -> dict[str, Any]:
     """Enter the run and plan it; a planner that a fault ends is started again, as the state machine does."""
     restarts = 0
     started_s = time.perf_counter()
@@ -100,7 +100,7 @@ def _plan(world: World, clients: AwsClients, at: Deployment, requests: Requests)
 
     while True:
         try:
-            run = plan(at, new_run(at, world.request()).run_id, progress)
+            run = plan(deployment, new_run(deployment, world.request()).run_id, progress)
         except SparkletError as error:
             if not error.retryable:
                 raise
@@ -110,7 +110,7 @@ def _plan(world: World, clients: AwsClients, at: Deployment, requests: Requests)
             return {"shards": run.shard_count, "restarts": restarts}
 
 
-def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+def _watch(world: World, clients: AwsClients, deployment: Deployment, requests: Requests) -> dict[str, Any]:
     """Check the run and consume dead letters until it has ended, as the scheduled functions do."""
     letters = ReadSqsQueue(clients, world.queue_url(clients, "-dead"))
     checks, fates, expired, requeued, problems = 0, 0, 0, 0, 0
@@ -118,7 +118,7 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
         requests.reset()
         started_s = time.perf_counter()
         try:
-            report = check(at, world.run_id)
+            report = check(deployment, world.run_id)
         except SparkletError as error:
             problems += 1
             _say(problem=str(error))
@@ -139,18 +139,18 @@ def _watch(world: World, clients: AwsClients, at: Deployment, requests: Requests
         )
         if report.run.state.ended:
             break
-        fates += _consume(at, letters)
+        fates += _consume(deployment, letters)
         time.sleep(max(MIN_WAIT_S, min(WAIT_SHARE * took_s, WAIT_S_A_SHARD * world.shards)))
     return {"checks": checks, "letters": fates, "lapsed": expired, "requeued": requeued, "problems": problems}
 
 
-def _drive(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+def _drive(world: World, clients: AwsClients, deployment: Deployment, requests: Requests) -> dict[str, Any]:
     """Wave after wave until the run has ended: what the map machine does, by the step function's own steps."""
     wave, waves, checks = 0, 0, 0
     while True:
         requests.reset()
         started_s = time.perf_counter()
-        answer = take_step(at, world.pollers, {"step": "batch", "run_id": world.run_id, "batch": wave})
+        answer = take_step(deployment, world.pollers, {"step": "batch", "run_id": world.run_id, "batch": wave})
         checks += 1
         took_s = round(time.perf_counter() - started_s, 3)
         _say(check_s=took_s, **answer["counts"], **requests.said(), how=answer["how"], count=answer["count"])
@@ -172,12 +172,12 @@ def _walk(world: World, wave: int, uri: str) -> None:
         time.sleep(0.1)
 
 
-def _consume(at: Deployment, letters: ReadSqsQueue) -> int:
+def _consume(deployment: Deployment, letters: ReadSqsQueue) -> int:
     """Have the real consumer deal with what is in the dead-letter queue, in its event's form."""
     consumed = 0
     while messages := letters.receive():
         records = [{"messageId": m.message_id, "body": m.body, "receiptHandle": m.receipt} for m in messages]
-        refused = {each["itemIdentifier"] for each in _quietly(at, {"Records": records})["batchItemFailures"]}
+        refused = {each["itemIdentifier"] for each in _quietly(deployment, {"Records": records})["batchItemFailures"]}
         for message in messages:
             if message.message_id not in refused:
                 letters.delete(message.receipt)
@@ -185,21 +185,25 @@ def _consume(at: Deployment, letters: ReadSqsQueue) -> int:
     return consumed
 
 
-def _quietly(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
+def _quietly(deployment: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
     """The consumer's answer; its log lines go to standard error."""
     stdout, sys.stdout = sys.stdout, sys.stderr
     try:
-        return handle_dead_letters(at, event)
+        return handle_dead_letters(deployment, event)
     finally:
         sys.stdout = stdout
 
 
-def _manifests(world: World, clients: AwsClients, at: Deployment, requests: Requests) -> dict[str, Any]:
+def _manifests(world: World, clients: AwsClients, deployment: Deployment, requests: Requests) -> dict[str, Any]:
     """Write the manifests again, alone: what they cost; and the same ledger must give the same bytes."""
-    run = at.ledger.runs.get(world.run_id)
-    before = {info.uri: info.etag for info in at.store.list(at.run_uri(run.run_id)) if _is_manifest(info.uri)}
-    write_manifests(at, run, run.state)
-    after = {info.uri: info.etag for info in at.store.list(at.run_uri(run.run_id)) if _is_manifest(info.uri)}
+    run = deployment.ledger.runs.get(world.run_id)
+    before = {
+        info.uri: info.etag for info in deployment.store.list(deployment.run_uri(run.run_id)) if _is_manifest(info.uri)
+    }
+    write_manifests(deployment, run, run.state)
+    after = {
+        info.uri: info.etag for info in deployment.store.list(deployment.run_uri(run.run_id)) if _is_manifest(info.uri)
+    }
     return {"files": len(after), "same_bytes": before == after}
 
 

@@ -74,7 +74,7 @@ def _run(shards: int, workers: int, failing: float) -> Measured:
         with Stack(state_dir=folder / "state", quiet=True, workers=workers) as stack:
             run = stack.run(script, folder / "inputs", folder / "output", max_objects=1)
             run.result()
-            done = list(stack.opened.at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED))
+            done = list(stack.opened.deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED))
     return Measured.of(Attempt(each.log_stream, each.started_s, each.took_s) for each in done)
 
 

@@ -74,7 +74,7 @@ def measured(run: str, stack: str = "") -> Measured:
         files = sorted(path.glob("SUCCEEDED_*.json")) if path.is_dir() else [path]
         return Measured.of(_attempt(entry) for file in files for entry in json.loads(file.read_text()))
     with open_stack(StackSelection(stack), _Progress(), looking=True) as opened:
-        shards = opened.at.ledger.shards.list(run, ShardState.SUCCEEDED)
+        shards = opened.deployment.ledger.shards.list(run, ShardState.SUCCEEDED)
         return Measured.of(Attempt(each.log_stream, each.started_s, each.took_s) for each in shards)
 
 

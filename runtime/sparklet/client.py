@@ -111,7 +111,7 @@ class Stack(AbstractContextManager["Stack"]):
         RunNotFoundError
             If there is none of that id.
         """
-        return Run(self, self.opened.at.ledger.runs.get(run_id).run_id)
+        return Run(self, self.opened.deployment.ledger.runs.get(run_id).run_id)
 
     def submit_script(
         self, script: StrPath, event: Any, args: Iterable[str] = (), env: Mapping[str, str] | None = None
@@ -164,7 +164,7 @@ class Run:
             If it has failed or was cancelled.
         """
         opened, reporter = self.stack.opened, self.stack.reporter
-        lines = nullcontext(Lines(reporter, self.run_id, opened.at.clock))
+        lines = nullcontext(Lines(reporter, self.run_id, opened.deployment.clock))
         summary = watch(opened, self.run_id, lines, reporter)
         document = result_document(opened, self._found(), summary)
         if summary.state in (RunState.FAILED, RunState.CANCELLED):
@@ -218,10 +218,10 @@ class Run:
 
     def cancel(self) -> None:
         """Give up what has not begun; what runs may end."""
-        end_waiting(self.stack.opened, cancel(self.stack.opened.at, self.run_id).run, self.stack.reporter)
+        end_waiting(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
 
     def _found(self) -> model.Run:
-        return self.stack.opened.at.ledger.runs.get(self.run_id)
+        return self.stack.opened.deployment.ledger.runs.get(self.run_id)
 
 
 def run(

@@ -131,8 +131,10 @@ class SparkletJob:
                 found = stack.submit_script(script, event, **options).result()
                 return Finished(self, home / "output", found.get("rows"), found.get("answer"))
             run = stack.run(script, paths, home / "output", **options)
-            document, at = run.result(), stack.opened.at
-            answers = [json.loads(line)["answer"] for line in results(at, at.ledger.runs.get(run.run_id))]
+            document, deployment = run.result(), stack.opened.deployment
+            answers = [
+                json.loads(line)["answer"] for line in results(deployment, deployment.ledger.runs.get(run.run_id))
+            ]
         shards = list((home / "output").glob("shard=*"))
         return Finished(self, shards[0] if len(shards) == 1 else home / "output", document["rows"], *answers[:1])
 

@@ -34,15 +34,15 @@ class Account:
 
     endpoint: str
     clients: AwsClients
-    at: Deployment
+    deployment: Deployment
     queue_url: str
 
     @property
     def env(self) -> dict[str, str]:
         """The worker function's environment, as the template sets it and the local mode does."""
         own = {
-            "SPARKLET_BUCKET": self.at.bucket,
-            "SPARKLET_LEDGER_TABLE": self.at.bucket,
+            "SPARKLET_BUCKET": self.deployment.bucket,
+            "SPARKLET_LEDGER_TABLE": self.deployment.bucket,
             "SPARKLET_QUEUE_URL": self.queue_url,
             "SCRIPT_LOCATION": self.uri("scripts/default.py"),
         }
@@ -50,12 +50,12 @@ class Account:
 
     def uri(self, key: str) -> str:
         """An object or folder of the bucket."""
-        return f"s3://{self.at.bucket}/{key}"
+        return f"s3://{self.deployment.bucket}/{key}"
 
     def put(self, key: str, body: bytes | str) -> str:
         """Put an object; its address."""
         uri = self.uri(key)
-        self.at.store.put(uri, body.encode() if isinstance(body, str) else body)
+        self.deployment.store.put(uri, body.encode() if isinstance(body, str) else body)
         return uri
 
     def asking(self, script: Path | str, **event: Any) -> dict[str, Any]:
@@ -71,15 +71,15 @@ class Account:
         request = RunRequest(
             str(script), tuple(inputs), self.uri(f"output/{name}/"), run_id=name, params=params, options=given
         )
-        return plan(self.at, new_run(self.at, request).run_id)
+        return plan(self.deployment, new_run(self.deployment, request).run_id)
 
     def check(self, run: Run) -> CheckReport:
         """Look after a run, as the scheduled checker does."""
-        return check(self.at, run.run_id)
+        return check(self.deployment, run.run_id)
 
     def shard(self, run: Run, number: int = 0) -> ShardRecord:
         """What the ledger says."""
-        return self.at.ledger.shards.get(run.run_id, number)
+        return self.deployment.ledger.shards.get(run.run_id, number)
 
     def deliver(self, function: Container) -> Answer:
         """Let a function have the next message, which must be there, as an event source mapping does.
@@ -105,10 +105,10 @@ class Account:
 
     def download(self, uri: str, folder: Path) -> Path:
         """What lies below ``uri``, in a local folder."""
-        for info in self.at.store.list(f"{uri.rstrip('/')}/"):
+        for info in self.deployment.store.list(f"{uri.rstrip('/')}/"):
             path = folder / info.uri.removeprefix(uri).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.at.store.get(info.uri))
+            path.write_bytes(self.deployment.store.get(info.uri))
         return folder
 
 

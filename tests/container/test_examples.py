@@ -77,7 +77,7 @@ def test_flights_daily(account: Account, function: Container, inputs: dict[str, 
     told = ran(account, function, "flights_daily", output_path=account.uri("out/day"), **event)
 
     day = tmp_path / "day.csv"
-    day.write_bytes(account.at.store.get(inputs["day"]))
+    day.write_bytes(account.deployment.store.get(inputs["day"]))
     query = "SELECT year, month, day, dep_time, carrier, flight, tailnum, origin, dest FROM {} ORDER BY ALL"
     given = duckdb.execute(query.format("read_csv(?, nullstr='NA')"), [str(day)]).fetchall()
     output = written(account, tmp_path / "out", "out/day")
@@ -124,7 +124,7 @@ def test_append_to_iceberg(account: Account, tables: dict[str, str]) -> None:
     from pyiceberg.table import StaticTable
 
     table = f"{tables['iceberg']}/lake/rows"
-    version = account.at.store.get(f"{table}/metadata/version-hint.text").decode().strip()
+    version = account.deployment.store.get(f"{table}/metadata/version-hint.text").decode().strip()
     access = {
         "s3.endpoint": account.endpoint,
         "s3.access-key-id": account.env["AWS_ACCESS_KEY_ID"],

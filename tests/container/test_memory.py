@@ -23,6 +23,7 @@ from tests.container.container import Conditions, running
 
 MB = 1_000_000
 MIB = 1024 * 1024
+LEAST = Conditions(memory_mb=1024, cpus=0.58, timeout_s=900)
 SMALL = Conditions(memory_mb=1769, cpus=1, timeout_s=900)
 LARGE = Conditions(memory_mb=3008, cpus=2, timeout_s=900)
 CONDITIONS = SMALL  # of the account
@@ -92,6 +93,7 @@ full = pytest.mark.campaign
 @pytest.mark.parametrize(
     ("work", "size_mb", "limits"),
     [
+        pytest.param(SORT, 32, LEAST),
         pytest.param(SORT, 128, SMALL),
         *(pytest.param(work, 128, SMALL, marks=full) for work in EACH[1:]),
         *(pytest.param(work, 400, LARGE, marks=full) for work in EACH),

@@ -36,7 +36,7 @@ class Place:
     table: str = ""
 
     @property
-    def at(self) -> Deployment:
+    def deployment(self) -> Deployment:
         store = MemoryObjectStore(self.clock, buckets=["b"])
         return Deployment("b", store, self.ledger, MemoryTaskQueue(self.clock), self.clock)
 
@@ -156,11 +156,11 @@ def test_a_poll_does_not_read_more_for_runs_that_have_ended(ministack_clients: A
     for count in (30, 60, 90):
         for number in range(count - 30, count):
             ended(place.ledger, f"r{number}", float(number), settled=False)
-        handle_check(place.at)
+        handle_check(place.deployment)
         for _ in range(2):
-            handle_check(place.at)
+            handle_check(place.deployment)
         assert place.unsettled() == ["open"]
-        polls.append(requests_of(place, lambda: handle_check(place.at)))
+        polls.append(requests_of(place, lambda: handle_check(place.deployment)))
 
     assert len(polls[0]) == len(polls[1]) == len(polls[2])
     assert max(items for _, items in polls[2]) <= 25
@@ -177,7 +177,7 @@ def test_a_poll_does_not_read_more_for_shards_that_are_done(ministack_clients: A
     polls = []
     for number in range(shards - 1):
         if number % 59 == 0:
-            polls.append(requests_of(place, lambda: handle_check(place.at)))
+            polls.append(requests_of(place, lambda: handle_check(place.deployment)))
         place.ledger.attempts.claim(ref(run_id, number), f"a{number}", LEASE_S, MAX_ATTEMPTS)
         place.ledger.attempts.succeed(run_id, number, f"a{number}", ShardResult(rows=1))
 

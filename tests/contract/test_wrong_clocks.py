@@ -31,7 +31,7 @@ LEASE_S = deadline_s()  # which a test does not reach, and wrong clocks are far 
 
 def machine(clients: AwsClients, world: World, wrong_by_s: float = 0.0) -> Deployment:
     ledger = DynamoLedger(clients, TABLE, ServiceClock(lambda: time.time() + wrong_by_s))
-    return replace(world.at, ledger=ledger, clock=ledger.clock)
+    return replace(world.deployment, ledger=ledger, clock=ledger.clock)
 
 
 @pytest.fixture(params=["ministack", "dynamodb_local"])

@@ -81,7 +81,7 @@ class RecordedStack:
     def bucket(self) -> str:
         return self.outputs["BucketName"]
 
-    def at(self, clock: SystemClock | None = None) -> Deployment:
+    def deployment(self, clock: SystemClock | None = None) -> Deployment:
         """The stack's ports with the account's own credentials, which no policy limits."""
         clients = AwsClients()
         ledger = DynamoLedger(clients, self.outputs["LedgerTable"])

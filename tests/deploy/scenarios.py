@@ -66,7 +66,7 @@ def lead_through(stack: RecordedStack) -> None:
 
 
 def place_inputs(stack: RecordedStack) -> None:
-    store, own = stack.at().store, f"s3://{stack.bucket}"
+    store, own = stack.deployment().store, f"s3://{stack.bucket}"
     for uri in (
         *(f"{own}/input/{name}.csv" for name in ("work", "released", "failed/failed")),
         f"s3://{OUTSIDE}/in/data/work.csv",
@@ -124,8 +124,8 @@ def task_record(task_id: str, body: str) -> dict[str, Any]:
 
 def enter_runs(stack: RecordedStack) -> None:
     """Runs whose planners died at once; of one, a part was sealed already, and it is cancelled."""
-    own, at = f"s3://{stack.bucket}", stack.at(Earlier())
-    at.store.put(f"{own}/output/earlier/large.csv", CSV)
+    own, deployment = f"s3://{stack.bucket}", stack.deployment(Earlier())
+    deployment.store.put(f"{own}/output/earlier/large.csv", CSV)
     works = (f"{own}/input/work.csv", f"{own}/input/released.csv", f"{own}/output/earlier/", f"s3://{OUTSIDE}/in/data/")
     for run_id, inputs, output, options, access in (
         ("work", works, own, CUT, Access()),
@@ -146,22 +146,22 @@ def enter_runs(stack: RecordedStack) -> None:
             request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/follows/")
         if run_id == "theirs":
             request = replace(request, options=replace(options, event_log=True))
-        new_run(at, request)
+        new_run(deployment, request)
     seal_first_part(stack, "cut-off")
-    at.ledger.runs.cancel("cut-off")
+    deployment.ledger.runs.cancel("cut-off")
 
 
 def written_before(stack: RecordedStack, output: str) -> None:
     """Something that a run replaces."""
-    stack.at().store.put(f"{output}shard=old_1f_000000/part-0.parquet", b"rows")
+    stack.deployment().store.put(f"{output}shard=old_1f_000000/part-0.parquet", b"rows")
 
 
 def seal_first_part(stack: RecordedStack, run_id: str) -> None:
     """Leave a run as a planner does that dies between a part's seal and its shards."""
-    at = stack.at()
+    deployment = stack.deployment()
     line = Shard(0, (InputObject(f"s3://{stack.bucket}/input/failed/failed.csv", 6),)).to_line()
-    at.store.put(at.part_uri(run_id, "part-00000-x.jsonl"), line)
-    at.ledger.runs.add_part(
+    deployment.store.put(deployment.part_uri(run_id, "part-00000-x.jsonl"), line)
+    deployment.ledger.runs.add_part(
         run_id, PartRecord(0, "part-00000-x.jsonl", 0, 1, 1, 6, Position(0, "input/failed/failed.csv"))
     )
 
@@ -188,7 +188,7 @@ def ask_for_runs(stack: RecordedStack) -> None:
     asked["script"] = f"{own}/scripts/mistyped.py"
     assert "is not there" in stack.failure("PlannerFunction", {**asked, "run_id": "mistyped"})
     request = RunRequest(str(JOB), (f"{own}/input/failed/",), f"{own}/output/half/", "half-planned")
-    new_run(stack.at(), request)
+    new_run(stack.deployment(), request)
     seal_first_part(stack, "half-planned")
     assert stack.invoke("PlannerFunction", {"run_id": "half-planned"})["sealed"]
 
@@ -196,7 +196,7 @@ def ask_for_runs(stack: RecordedStack) -> None:
 def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
     """The queue's messages as records of an event, by run and shard."""
     records = {}
-    while messages := readable(stack.at().queue).receive():
+    while messages := readable(stack.deployment().queue).receive():
         for message in messages:
             ref = ShardRef.from_document(json.loads(message.body))
             assert ref is not None
@@ -207,7 +207,7 @@ def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
 
 def do_shards(stack: RecordedStack, messages: dict[tuple[str, int], dict[str, Any]]) -> None:
     """One that works, one that is released, one that fails, one of each kind that is staged."""
-    ledger = stack.at().ledger
+    ledger = stack.deployment().ledger
     for shard, comes_back, state in (
         (("work", 0), False, ShardState.SUCCEEDED),
         (("work", 1), True, ShardState.PENDING),
@@ -223,7 +223,7 @@ def do_shards(stack: RecordedStack, messages: dict[tuple[str, int], dict[str, An
 
 def settle_letters(stack: RecordedStack) -> None:
     """Dead letters of each fate; a lease that ended is told apart only by reading the shard."""
-    ledger = stack.at().ledger
+    ledger = stack.deployment().ledger
     never, lost = ledger.shards.get("work", 3), ledger.shards.get("work", 4)
     assert ledger.attempts.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
     wait_for_expiry(stack, lost.ref)
@@ -233,7 +233,7 @@ def settle_letters(stack: RecordedStack) -> None:
 
     assert stack.invoke("DlqConsumerFunction", {"Records": letters}) == {"batchItemFailures": []}
 
-    store = stack.at().store
+    store = stack.deployment().store
     assert len(list(store.list(f"s3://{stack.bucket}/dead-letters/"))) == 1
     assert ledger.shards.get("work", never.number).requeues == 1
     assert ledger.shards.get("work", lost.number).attempts == 1
@@ -241,49 +241,53 @@ def settle_letters(stack: RecordedStack) -> None:
 
 def do_large_shard(stack: RecordedStack) -> None:
     """One that a function had no memory for: the checker calls the large function, which does it."""
-    at = stack.at()
-    ref = at.ledger.shards.get("work", 5).ref
-    assert at.ledger.attempts.claim(ref, "small", 60, 3).status is ClaimStatus.GRANTED
-    at.ledger.attempts.escalate(ref.run_id, ref.shard, "small", Failure("OutOfMemoryError", "heap"), "lambda-large")
+    deployment = stack.deployment()
+    ref = deployment.ledger.shards.get("work", 5).ref
+    assert deployment.ledger.attempts.claim(ref, "small", 60, 3).status is ClaimStatus.GRANTED
+    deployment.ledger.attempts.escalate(
+        ref.run_id, ref.shard, "small", Failure("OutOfMemoryError", "heap"), "lambda-large"
+    )
 
     report = stack.invoke("CheckerFunction", {})
 
     assert report["runs"]["work"]["started"] == 1, report
-    eventually(lambda: at.ledger.shards.get(ref.run_id, ref.shard).state.ended, idle_s=60)  # in a JVM of its own
-    record = at.ledger.shards.get(ref.run_id, ref.shard)
+    eventually(
+        lambda: deployment.ledger.shards.get(ref.run_id, ref.shard).state.ended, idle_s=60
+    )  # in a JVM of its own
+    record = deployment.ledger.shards.get(ref.run_id, ref.shard)
     assert (record.state, record.engine) == (ShardState.SUCCEEDED, "lambda-large"), record
 
 
 def wait_for_expiry(stack: RecordedStack, ref: ShardRef) -> None:
     """Until the lease of an attempt is over."""
-    clock = stack.at().clock
-    while (rest_s := stack.at().ledger.shards.get(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
+    clock = stack.deployment().clock
+    while (rest_s := stack.deployment().ledger.shards.get(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
         clock.sleep(rest_s)
 
 
 def end_runs(stack: RecordedStack) -> None:
     """A lost worker, a run that fails, is redriven, judged and followed by another, one that is cancelled."""
-    at = stack.at()
-    lost = at.ledger.shards.get("versions", 1).ref
-    assert at.ledger.attempts.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
+    deployment = stack.deployment()
+    lost = deployment.ledger.shards.get("versions", 1).ref
+    assert deployment.ledger.attempts.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED
     wait_for_expiry(stack, lost)
     report = stack.invoke("CheckerFunction", {})
     assert report["runs"]["versions"]["lapsed"] == 1
-    assert at.ledger.runs.get("ends").state is RunState.FAILED
-    redrive(at, "ends")
+    assert deployment.ledger.runs.get("ends").state is RunState.FAILED
+    redrive(deployment, "ends")
     for run_id in ("ends", "ends-check-1"):
         stack.invoke("WorkerFunction", {"Records": [received(stack)[run_id, 0]]})
         step = stack.invoke("StepFunction", {"step": "check", "run_id": "ends"})  # as a state machine does
     assert (step["state"], step["next_run_id"]) == ("SUCCEEDED", "ends-next-1"), step
-    redrive(at, "cut-off")
+    redrive(deployment, "cut-off")
     stack.invoke("WorkerFunction", {"Records": [received(stack)["cut-off", 0]]})
     for run_id in ("work", "versions", "read-again", "ends-next-1", *ASKED):
-        at.ledger.runs.cancel(run_id)
+        deployment.ledger.runs.cancel(run_id)
     stack.invoke("StepFunction", {"step": "check", "run_id": "work"})
     failed = {"machine": "loop", "where": "Plan", "error": "PlanError", "cause": "no input"}
     failed["execution"] = execution_arn(stack.outputs["LoopMachineArn"], "e-1")
     assert stack.invoke("StepFunction", {"step": "record", **failed})["recorded"]
     stack.invoke("CheckerFunction", {})
-    ended = {run.run_id: str(run.state) for run in at.ledger.runs.list()}
+    ended = {run.run_id: str(run.state) for run in deployment.ledger.runs.list()}
     assert ended == {**RUNS, **FOLLOWING, **dict.fromkeys(ASKED, "CANCELLED")}
-    assert all(run.notified_s is not None for run in at.ledger.runs.list() if not own_task(run.run_id))
+    assert all(run.notified_s is not None for run in deployment.ledger.runs.list() if not own_task(run.run_id))

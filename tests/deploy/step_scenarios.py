@@ -26,61 +26,63 @@ def take_steps(stack: RecordedStack) -> None:
 
 def follow_a_queue(stack: RecordedStack) -> None:
     """A lease that expires, a run that is judged and followed."""
-    at = stack.at()
+    deployment = stack.deployment()
     enter(stack, "stepped", Dispatch.QUEUE, 1, RunOptions(max_objects=1), follow=True)
-    lost = at.ledger.shards.get("stepped", 0)
-    assert at.ledger.attempts.claim(lost.ref, "killed", 1, 3).status is ClaimStatus.GRANTED
-    at.clock.sleep(max(0.0, at.ledger.shards.get("stepped", 0).lease_end_s - at.clock.now_s()) + 0.1)
+    lost = deployment.ledger.shards.get("stepped", 0)
+    assert deployment.ledger.attempts.claim(lost.ref, "killed", 1, 3).status is ClaimStatus.GRANTED
+    deployment.clock.sleep(
+        max(0.0, deployment.ledger.shards.get("stepped", 0).lease_end_s - deployment.clock.now_s()) + 0.1
+    )
     assert check(stack, "stepped") == "RUNNING"
     succeed(stack, "stepped", 0)
-    at.store.put(f"s3://{stack.bucket}/output/stepped/shard=old_1f_000000/part.csv", b"1\n")
+    deployment.store.put(f"s3://{stack.bucket}/output/stepped/shard=old_1f_000000/part.csv", b"1\n")
     assert check(stack, "stepped") == "RUNNING"  # it is to be judged
     succeed(stack, "stepped-check-0", 0)
     assert check(stack, "stepped-check-0") == "SUCCEEDED"
     assert check(stack, "stepped") == "SUCCEEDED"
-    assert at.ledger.runs.get("stepped-next-0").parent == "stepped"
-    assert at.ledger.runs.get("stepped").notified_s is not None
-    at.ledger.runs.cancel("stepped-next-0")
+    assert deployment.ledger.runs.get("stepped-next-0").parent == "stepped"
+    assert deployment.ledger.runs.get("stepped").notified_s is not None
+    deployment.ledger.runs.cancel("stepped-next-0")
     assert check(stack, "stepped-next-0") == "CANCELLED"
 
 
 def dispatch_batches(stack: RecordedStack) -> None:
     """A Map that stops since too much failed, and the same run again once that is mended."""
-    at = stack.at()
+    deployment = stack.deployment()
     enter(stack, "mapped", Dispatch.MAP, 3, RunOptions(max_objects=1, tolerated_failure_count=1))
     batch = stack.invoke("StepFunction", {"step": "batch", "run_id": "mapped", "batch": 0})
     assert (batch["how"], batch["count"]) == ("inline", 3)
     for number in (0, 1):
-        ref = at.ledger.shards.get("mapped", number).ref
-        at.ledger.attempts.claim(ref, f"a{number}", 60, 3)
-        at.ledger.attempts.fail("mapped", number, f"a{number}", Failure("E", "no", retryable=False))
+        ref = deployment.ledger.shards.get("mapped", number).ref
+        deployment.ledger.attempts.claim(ref, f"a{number}", 60, 3)
+        deployment.ledger.attempts.fail("mapped", number, f"a{number}", Failure("E", "no", retryable=False))
     given_up = stack.invoke("StepFunction", {"step": "give_up", "run_id": "mapped", "reason": "its Map stopped"})
     assert (given_up["state"], given_up["counts"]["failed"]) == ("FAILED", 3)
-    redrive(at, "mapped")
+    redrive(deployment, "mapped")
     assert stack.invoke("StepFunction", {"step": "batch", "run_id": "mapped", "batch": 0})["count"] == 3
     for number in range(3):
         succeed(stack, "mapped", number)
     assert check(stack, "mapped") == "SUCCEEDED"  # what FAILED left is deleted
-    assert at.ledger.runs.get("mapped").state is RunState.SUCCEEDED
+    assert deployment.ledger.runs.get("mapped").state is RunState.SUCCEEDED
 
 
 def enter(
     stack: RecordedStack, run_id: str, dispatch: Dispatch, shards: int, options: RunOptions, *, follow: bool = False
 ) -> None:
     """A run that is planned already, as machines have it."""
-    at, own = stack.at(), f"s3://{stack.bucket}"
+    deployment, own = stack.deployment(), f"s3://{stack.bucket}"
     for number in range(shards):
-        at.store.put(f"{own}/input/{run_id}/{number}.csv", b"1\n")
+        deployment.store.put(f"{own}/input/{run_id}/{number}.csv", b"1\n")
     folders, output = (f"{own}/input/{run_id}/",), f"{own}/output/{run_id}/"
     request = RunRequest(str(JOB), folders, output, run_id, options=options, dispatch=dispatch)
     if follow:
         request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/{run_id}-next/")
-    new_run(at, request)
-    plan(at, run_id)
+    new_run(deployment, request)
+    plan(deployment, run_id)
 
 
 def succeed(stack: RecordedStack, run_id: str, number: int) -> None:
-    ledger = stack.at().ledger
+    ledger = stack.deployment().ledger
     claim = ledger.attempts.claim(ledger.shards.get(run_id, number).ref, f"done-{number}", 60, 3)
     assert claim.status is ClaimStatus.GRANTED
     ledger.attempts.succeed(run_id, number, f"done-{number}", ShardResult(rows=1))

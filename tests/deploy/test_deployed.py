@@ -176,10 +176,15 @@ def test_the_command_line_finds_a_stack_its_runs_and_logs(
 ) -> None:
     clients, outputs = AwsClients(), plain.outputs
     ledger, queue = DynamoLedger(clients, outputs["LedgerTable"]), SqsTaskQueue(clients, outputs["QueueUrl"])
-    at = Deployment(outputs["BucketName"], S3ObjectStore(clients), ledger, queue, SystemClock())
+    deployment = Deployment(outputs["BucketName"], S3ObjectStore(clients), ledger, queue, SystemClock())
     (tmp_path / "job.py").write_text("print('hello')\n")
-    at.store.put(f"s3://{at.bucket}/input/1", b"rows")
-    new_run(at, RunRequest(str(tmp_path / "job.py"), (f"s3://{at.bucket}/input/",), f"s3://{at.bucket}/output/", "r"))
+    deployment.store.put(f"s3://{deployment.bucket}/input/1", b"rows")
+    new_run(
+        deployment,
+        RunRequest(
+            str(tmp_path / "job.py"), (f"s3://{deployment.bucket}/input/",), f"s3://{deployment.bucket}/output/", "r"
+        ),
+    )
     logs = client("logs")
     stream = {"logGroupName": outputs["WorkerLogGroup"], "logStreamName": "2026/11/20/[$LATEST]0"}
     own = {"time": "2026-11-20T11:22:33.444Z", "level": "INFO", "message": "claim answered", "attempt": "a1"}

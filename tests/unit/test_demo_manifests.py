@@ -30,7 +30,7 @@ def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5
     else:
         world.work(do)
     world.check()
-    keep_manifests(world.store.get, world.at.run_uri("run-1"), folder)
+    keep_manifests(world.store.get, world.deployment.run_uri("run-1"), folder)
     return folder
 
 

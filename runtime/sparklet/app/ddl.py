@@ -29,7 +29,7 @@ _HIDDEN = re.compile(r"(.*/)?([_.].*)?")  # from Athena and Spark; and markers o
 _DELTA = re.compile(r".*?(?:([^/]+)\.db/)?([^/]+)")
 
 
-def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
+def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
     """For each table of a run that has ended, and for its output: the statements, or a note why there are none.
 
     PlanError if the run is open or has written nothing, or if its files do not make one table.
@@ -37,18 +37,20 @@ def ddl(at: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
     if not run.state.ended:
         raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, for it may still write")
     found = []
-    for table in sorted(tables_in(at.store, commit_files(at, run)), key=str):
+    for table in sorted(tables_in(deployment.store, commit_files(deployment, run)), key=str):
         own = _DELTA.fullmatch(table.place) if table.format == "delta" else None
         wanted = name or ".".join(filter(None, own.groups())) if own else ""
         location = f"LOCATION {_text(f'{table.place}/')}\nTBLPROPERTIES ('table_type'='DELTA')"
         made = [f"CREATE EXTERNAL TABLE IF NOT EXISTS {_named(wanted)}\n{location}"] if own else []
         found.append({"of": str(table), "note": NOTES.get(table.format, ""), "statements": made})
     base = f"{run.output_uri.rstrip('/')}/"
-    if files := [info for _, info in published_files(at.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])]:
+    if files := [
+        info for _, info in published_files(deployment.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])
+    ]:
         if other := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
             raise PlanError(f"the output holds {other}; there are statements for Parquet alone")
         of_inputs = bool(run.options.output_per)  # their own folders are no partitions
-        made = _of_output(at.store, base, files, _named(name or run.name or run.run_id), of_inputs=of_inputs)
+        made = _of_output(deployment.store, base, files, _named(name or run.name or run.run_id), of_inputs=of_inputs)
         note = "The partitions are this run's: print them for each run, and after a redrive." if made[1:] else ""
         found.append({"of": base, "note": note, "statements": made})
     if not found or (name and len(found) > 1):

@@ -69,8 +69,8 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "waited_s": round(summary.waited_s, 3),
         "output": output,
         "table": run.table or None,
-        "uncommitted": uncommitted_text(stack.at, run) or None,
-        "open": how_to_open(stack.at, run, on_disk(stack, output)) or None,
+        "uncommitted": uncommitted_text(stack.deployment, run) or None,
+        "open": how_to_open(stack.deployment, run, on_disk(stack, output)) or None,
         "manifest": manifest,
         "manifest_file": on_disk(stack, manifest) if stack.state else None,
         "failures": [asdict(cause) for cause in summary.causes],
@@ -81,7 +81,7 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
 def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
     """A run's output, the local folder if it has one, and its manifest."""
     output = str(local_folder(run)) if run.local_output else run.output_uri
-    return output, stack.at.run_uri(run.run_id, "manifest.json")
+    return output, stack.deployment.run_uri(run.run_id, "manifest.json")
 
 
 def on_disk(stack: OpenStack, address: str) -> str:
@@ -177,7 +177,7 @@ def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
         return ""
     words = ["sparklet", "redrive", group.redriven, *group.redrive]
     name = group.error_class.rpartition(".")[2]
-    others = [engine for engine in stack.at.engines if engine not in (LARGE, group.example.engine)]
+    others = [engine for engine in stack.deployment.engines if engine not in (LARGE, group.example.engine)]
     if name in OUT_OF_MEMORY and not group.example.engine and stack.size.memory_mb < LARGE_MB:
         words += ["--memory", str(min(LARGE_MB, 2 * stack.size.memory_mb))]
     elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):

@@ -106,9 +106,9 @@ def preview_request(
     request = request.fitted(size.memory_mb, size.scratch_bytes)
     if engine := request.options.engine:
         usual = next(iter(engines()), PROCESS) if engine == AUTO else engine
-        engine = chosen_engine(stack.at, engine, request.table) if stack else usual
+        engine = chosen_engine(stack.deployment, engine, request.table) if stack else usual
     options = replace(request.options, engine=engine)
-    found = preview(stack.at if stack else None, replace(request, options=options))
+    found = preview(stack.deployment if stack else None, replace(request, options=options))
     if prices is None:
         return found, None
     counts = found.shards, found.objects, found.size_bytes
@@ -120,7 +120,7 @@ def estimate_run(stack: OpenStack, run: Run, prices: Prices) -> PlanEstimate:
     """Estimate a planned run that was sent to the queue."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
     sizes: dict[str, list[int]] = {}
-    for each in stack.at.ledger.shards.list(run.run_id) if run.options.engine else ():
+    for each in stack.deployment.ledger.shards.list(run.run_id) if run.options.engine else ():
         sizes.setdefault(each.engine, []).append(each.size_bytes)
     routed = [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
     return estimate_plan(stack.size, run.options, *counts, prices, routed)

@@ -464,7 +464,7 @@ def count_failure(groups: dict[tuple[str, str], FailureGroup], record: ShardReco
 
 
 def explain(
-    at: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: Mapping[int, int]
+    deployment: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: Mapping[int, int]
 ) -> tuple[FailureGroup, ...]:
     """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: shards by generation.
 
@@ -482,7 +482,7 @@ def explain(
         advised = _judged(advised, group.count, alike)
         names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
         group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
-        group.example_object = "" if task in ("check", "commit") else first_object(at, group.example)
+        group.example_object = "" if task in ("check", "commit") else first_object(deployment, group.example)
         group.redrive = ("--cause", group.error_class) if task == "commit" else _options(group, found)
     return tuple(found)
 
@@ -509,10 +509,10 @@ def _named(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\b(?:logs RUN|RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 
-def first_object(at: Deployment, record: ShardRecord) -> str:
+def first_object(deployment: Deployment, record: ShardRecord) -> str:
     """A shard's first object; "" if its plan cannot be read."""
     try:
-        return planned_shard(at, record).objects[0].name
+        return planned_shard(deployment, record).objects[0].name
     except (ObjectStoreError, PlanError, IndexError):
         return ""
 

@@ -55,7 +55,7 @@ def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, known: Kn
 
 def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     try:
-        manifest = own_manifest(stack.at, run)
+        manifest = own_manifest(stack.deployment, run)
     except ObjectForbiddenError:  # as S3 says of what is gone to those who may not list
         manifest = None
     if not manifest:

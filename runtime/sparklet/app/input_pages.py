@@ -37,18 +37,18 @@ def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str
 
 
 def _inputs(stack: OpenStack, run: Run) -> Iterator[dict[str, Any]]:
-    at = stack.at
-    part = lru_cache(maxsize=1)(at.store.get)  # shards that follow each other are in one
-    records = (each for each in at.ledger.shards.list(run.run_id) if each.state is not ShardState.SPLIT)
+    deployment = stack.deployment
+    part = lru_cache(maxsize=1)(deployment.store.get)  # shards that follow each other are in one
+    records = (each for each in deployment.ledger.shards.list(run.run_id) if each.state is not ShardState.SPLIT)
     while some := list(islice(records, SHARDS_AT_ONCE)):
         told = [each for each in some if run.options.output_per and each.state is ShardState.SUCCEEDED]
-        files = at.store.get_all(at.run_uri(run.run_id, each.inputs_file) for each in told)
+        files = deployment.store.get_all(deployment.run_uri(run.run_id, each.inputs_file) for each in told)
         became = {each.number: body.splitlines()[1:] for each, body in zip(told, files, strict=True)}
         for record in some:
             if record.number in became:
                 yield from (_document(record, **json.loads(line)) for line in became[record.number])
                 continue
-            uri = at.part_uri(run.run_id, record.part)
+            uri = deployment.part_uri(run.run_id, record.part)
             objects = record.planned(part(uri)[record.offset : record.offset + record.length], uri).objects
             outputs = record.outputs or ([run.shard_output(record.number)] if record.output_bytes else [])
             is_done, is_all = record.state is ShardState.SUCCEEDED, len(objects) == 1

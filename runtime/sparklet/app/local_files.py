@@ -68,14 +68,14 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
     files = {}
     for name, given in request.files.items():
         path = Path(given)
-        files[name] = f"s3://{stack.at.bucket}/input/{request.run_id}/files/{name}/{path.name}"
+        files[name] = f"s3://{stack.deployment.bucket}/input/{request.run_id}/files/{name}/{path.name}"
         reporter.say(f"copying {path} to the bucket")
-        stack.at.store.upload(path, files[name])
+        stack.deployment.store.upload(path, files[name])
     if request.output_uri and "://" not in request.output_uri:
         output = Path(request.output_uri).resolve()
         if request.table.startswith("iceberg:"):
             output.mkdir(parents=True, exist_ok=True)  # for the catalog
-        bucket_copy = f"s3://{stack.at.bucket}/output/{request.run_id}/"
+        bucket_copy = f"s3://{stack.deployment.bucket}/output/{request.run_id}/"
         request = replace(request, output_uri=bucket_copy, local_output=_folder_uri(output))
     return replace(request, inputs=tuple(inputs), params={**request.params, **files})
 
@@ -138,10 +138,10 @@ def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
 
 def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path, reporter: Reporter) -> str:
     """Copy one local input; the S3 folder or object of the copy."""
-    base, options = f"s3://{stack.at.bucket}/input/{request.run_id}/{index}/", request.options
+    base, options = f"s3://{stack.deployment.bucket}/input/{request.run_id}/{index}/", request.options
     reporter.say(f"copying {path} to the bucket")
     deque(within_limit(wanted_files(path, options), options.limit, str(path)), maxlen=0)  # before anything is copied
-    upload(stack.at.store, ((file, base + key) for file, key in wanted_files(path, options)), reporter.say)
+    upload(stack.deployment.store, ((file, base + key) for file, key in wanted_files(path, options)), reporter.say)
     return base if path.is_dir() else base + path.name
 
 
@@ -209,12 +209,12 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
         return
     with Lock(StateDir(stack.state or Path()).fill_lock) as lock:
         lock.exclusive(inf, lambda: reporter.say("waiting for another run that fills its local output"))
-        if later := replaced_by(stack.at, run):
+        if later := replaced_by(stack.deployment, run):
             reporter.warn(f"{local_folder(run)} is {later}'s by now; what {run.run_id} wrote stays in {run.output_uri}")
             return
-        _refuse_others(stack.at, run)
+        _refuse_others(stack.deployment, run)
         try:
-            fill(stack.at.store, run, _with_output(stack.at, run), reporter.say)
+            fill(stack.deployment.store, run, _with_output(stack.deployment, run), reporter.say)
         except OSError as error:
             raise ObjectStoreError(f"{local_folder(run)} cannot be filled from {run.output_uri}: {error}") from error
 
@@ -224,14 +224,14 @@ def local_folder(run: Run) -> Path:
     return Path(run.local_output.removeprefix("file://"))
 
 
-def _refuse_others(at: Deployment, run: Run) -> None:
+def _refuse_others(deployment: Deployment, run: Run) -> None:
     """PlanError if what others have published in the local output since the run began would not be there in S3.
 
     That is a run entered later that does not append; and beside a run that wanted the folder empty, any other run.
     """
     wanted_empty, folder = run.options.existing == "refuse", local_folder(run)
     for path, run_id, is_later in _others(run):
-        known = at.known_run(run_id)  # None: of another stack
+        known = deployment.known_run(run_id)  # None: of another stack
         joins = known.options.existing == "append" if known else not wanted_empty
         if not (joins if is_later else not wanted_empty):
             raise PlanError(
@@ -239,10 +239,10 @@ def _refuse_others(at: Deployment, run: Run) -> None:
                 f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
             )
     owned = {file.path: file.by for file in local_outputs(folder) if file.by} if run.options.output_per else {}
-    for name in output_files(at.store, run, _with_output(at, run)) if run.options.output_per else ():
+    for name in output_files(deployment.store, run, _with_output(deployment, run)) if run.options.output_per else ():
         by = owned.get(name)
         is_own = by is not None and by["identity"] == run.identity
-        if (folder / name).exists() and not (is_own or may_replace(at, run, by)):
+        if (folder / name).exists() and not (is_own or may_replace(deployment, run, by)):
             raise PlanError(
                 f"{folder / name} is there already, and {run.run_id} has a file of this name, which stays in "
                 f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
@@ -263,13 +263,13 @@ def _published(folder: Path) -> Iterator[tuple[Path, By]]:
 
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    files = output_files(stack.at.store, run, _with_output(stack.at, run))
+    files = output_files(stack.deployment.store, run, _with_output(stack.deployment, run))
     found = ((folder / name, info.size_bytes) for name, info in files.items())
     return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in found)
 
 
-def _with_output(at: Deployment, run: Run) -> set[int]:
-    return {record.number for record in at.ledger.shards.list(run.run_id) if record.has_output}
+def _with_output(deployment: Deployment, run: Run) -> set[int]:
+    return {record.number for record in deployment.ledger.shards.list(run.run_id) if record.has_output}
 
 
 def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> None:

@@ -111,7 +111,7 @@ class LogReader:
 @contextmanager
 def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], reporter: Reporter) -> Iterator[None]:
     """Show what a run's, or an invocation's, scripts and JVMs write, as it comes; after the block what is missing."""
-    reader, ended = LogReader(stack.logs, run_id, since_s=stack.at.clock.now_s()), threading.Event()
+    reader, ended = LogReader(stack.logs, run_id, since_s=stack.deployment.clock.now_s()), threading.Event()
 
     def pass_on() -> None:
         for line in reader.lines():
@@ -135,7 +135,7 @@ def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], r
         ended.set()
         if not interrupted:
             thread.join()
-            stack.at.clock.sleep(0.0 if stack.state else LAG_S)
+            stack.deployment.clock.sleep(0.0 if stack.state else LAG_S)
             try:
                 pass_on()
             except LogsError as error:

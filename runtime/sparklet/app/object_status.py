@@ -29,31 +29,33 @@ class ObjectStatus:
     left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; unknown if a pattern left it out
 
 
-def object_status(at: Deployment, run_id: str, uri: str) -> ObjectStatus:
+def object_status(deployment: Deployment, run_id: str, uri: str) -> ObjectStatus:
     """Find the shards of an object, or of ``ARCHIVE#FILE``, in the parts of the plan, one part in memory at a time.
 
     A file of an archive that is no input of its own is where that is.
 
     PlanError if the object is below no input of the run, and no list could have named it.
     """
-    run = at.ledger.runs.get(run_id)
+    run = deployment.ledger.runs.get(run_id)
     archive = uri.partition("#")[0]
     below = any(uri.startswith(given) if given.endswith("/") else given in (uri, archive) for given in run.inputs)
     if not run.lists and not below:
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
-    parts = list(at.ledger.runs.parts(run_id))
-    shards = tuple(_holding(at, run, parts, uri))
+    parts = list(deployment.ledger.runs.parts(run_id))
+    shards = tuple(_holding(deployment, run, parts, uri))
     if not shards and archive != uri:
-        shards = tuple(each for each in _holding(at, run, parts, archive) if not each.items[0].member)
-    return ObjectStatus(uri, shards, tuple(reasons_for(at, run, parts, uri)))
+        shards = tuple(each for each in _holding(deployment, run, parts, archive) if not each.items[0].member)
+    return ObjectStatus(uri, shards, tuple(reasons_for(deployment, run, parts, uri)))
 
 
-def _holding(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
+def _holding(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
     wanted = json.dumps(uri).encode()[:-1]  # an archive is named by its files, too
-    later = (part for part in at.ledger.runs.parts(run.run_id) if part.index >= len(parts))  # shards split meanwhile
+    later = (
+        part for part in deployment.ledger.runs.parts(run.run_id) if part.index >= len(parts)
+    )  # shards split meanwhile
     for part in chain(parts, later):
-        for shard in shards_of(at, run.run_id, part, wanted):
-            record = at.known_shard(run.run_id, shard.number)
+        for shard in shards_of(deployment, run.run_id, part, wanted):
+            record = deployment.known_shard(run.run_id, shard.number)
             if record and record.state is ShardState.SPLIT:
                 continue  # a later part has its inputs
             if items := tuple(item for item in shard.objects if uri in (item.uri, item.object_uri)):

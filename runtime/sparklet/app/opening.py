@@ -21,22 +21,22 @@ def table_text(run: Run) -> str:
     return f"{run.table} in the catalog {place}" if place else run.table
 
 
-def uncommitted_text(at: Deployment, run: Run) -> str:
+def uncommitted_text(deployment: Deployment, run: Run) -> str:
     """What a run that ended without success has committed: nothing, or not all; "" if it succeeded, or has no table."""
     if run.state not in (RunState.FAILED, RunState.CANCELLED) or not run.table or run.table.startswith("parquet:"):
         return ""
-    if (commit := last_commit_run(at, run)) is None:
+    if (commit := last_commit_run(deployment, run)) is None:
         return "nothing was committed"
     return f"not all was committed: {commit.run_id} was the last commit, it is {commit.state}"
 
 
-def how_to_open(at: Deployment, run: Run, folder: str) -> str:
+def how_to_open(deployment: Deployment, run: Run, folder: str) -> str:
     """A line that shows what an ended run has written to its table, or to its output ``folder``; "" if nothing."""
     if not run.state.ended:
         return ""
     if run.table and not run.table.startswith("parquet:"):
         return _table(run) if run.state is not RunState.FAILED else ""
-    found = (info.uri.split("/") for _, info in published_files(at.store, run) if info.size_bytes)
+    found = (info.uri.split("/") for _, info in published_files(deployment.store, run) if info.size_bytes)
     name = next((path[-1] for path in found if not any(part.startswith(("_", ".")) for part in path)), "")
     opened, kind = "", next((kind for kind in FORMATS if f".{kind}" in name), "")
     if kind in IN_DUCKDB and "://" not in folder:

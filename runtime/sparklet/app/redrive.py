@@ -49,12 +49,14 @@ def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]
     if which.everything and (which.shards or which.cause or by_inputs):
         raise PlanError("--all is all shards; leave it away, or what selects some of them")
     if not (by_inputs or which.everything):
-        return _by_cause(stack.at, run_id, which.shards, which.cause)
+        return _by_cause(stack.deployment, run_id, which.shards, which.cause)
     if which.cause:
         raise PlanError("--cause selects failed shards; --object, --from and --to select shards by their inputs")
     if which.everything:
         found = {
-            record.number for record in stack.at.ledger.shards.list(run_id) if record.state is not ShardState.SPLIT
+            record.number
+            for record in stack.deployment.ledger.shards.list(run_id)
+            if record.state is not ShardState.SPLIT
         }
     else:
         found = _by_inputs(stack, run_id, which)
@@ -65,16 +67,16 @@ def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]
 
 def _by_inputs(stack: OpenStack, run_id: str, which: Selection) -> set[int]:
     """The shards that hold a selected input."""
-    at, copied = stack.at, local_inputs(stack, run_id)
+    deployment, copied = stack.deployment, local_inputs(stack, run_id)
     uris = tuple(each if each.startswith(SCHEME) else _stored(each, copied) for each in which.objects)
     fits = _range(which.first, which.last)
     found = {
         shard.number
-        for part in at.ledger.runs.parts(run_id)
-        for shard in shards_of(at, run_id, part)
+        for part in deployment.ledger.runs.parts(run_id)
+        for shard in shards_of(deployment, run_id, part)
         if any((not uris or _is_named(item, uris)) and fits(item) for item in shard.objects)
     }
-    return {number for number in found if at.ledger.shards.get(run_id, number).state is not ShardState.SPLIT}
+    return {number for number in found if deployment.ledger.shards.get(run_id, number).state is not ShardState.SPLIT}
 
 
 def _stored(path: str, copied: Mapping[str, str]) -> str:
@@ -127,8 +129,8 @@ def _in_order(value: str) -> tuple[float, str]:
 
 def preview(stack: OpenStack, run_id: str, shards: tuple[int, ...], prices: Prices) -> dict[str, Any]:
     """What would be redriven, with its files, bytes and cost, by the time that these shards have taken before."""
-    at, (run, _) = stack.at, redrivable(stack.at, run_id, shards or None)
-    records = list(_records(at, run_id, shards))
+    deployment, (run, _) = stack.deployment, redrivable(stack.deployment, run_id, shards or None)
+    records = list(_records(deployment, run_id, shards))
     files, size_bytes = (sum(getattr(each, name) for each in records) for name in ("object_count", "size_bytes"))
     load = Load(len(records), files, size_bytes, files if run.options.output_per else 0)
     took_s = sum(record.took_s for record in records)
@@ -143,20 +145,23 @@ def preview(stack: OpenStack, run_id: str, shards: tuple[int, ...], prices: Pric
     }
 
 
-def _records(at: Deployment, run_id: str, shards: Sequence[int]) -> Iterator[ShardRecord]:
+def _records(deployment: Deployment, run_id: str, shards: Sequence[int]) -> Iterator[ShardRecord]:
     """These shards, or all failed ones."""
     if shards:
-        return (at.ledger.shards.get(run_id, number) for number in shards)
-    return at.ledger.shards.list(run_id, ShardState.FAILED)
+        return (deployment.ledger.shards.get(run_id, number) for number in shards)
+    return deployment.ledger.shards.list(run_id, ShardState.FAILED)
 
 
-def _by_cause(at: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
-    run, failed = at.ledger.runs.get(run_id), next(at.ledger.shards.list(run_id, ShardState.FAILED), None)
-    end = None if numbers or failed else failed_end(at, run)
+def _by_cause(deployment: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
+    run, failed = (
+        deployment.ledger.runs.get(run_id),
+        next(deployment.ledger.shards.list(run_id, ShardState.FAILED), None),
+    )
+    end = None if numbers or failed else failed_end(deployment, run)
     if end and not cause:
-        refuse_same_commit(at, run, end)
+        refuse_same_commit(deployment, run, end)
     names_end = end is not None and cause.casefold() in f"{end.error_class}: {end.message}".casefold()
-    return failed_with(at, run_id, cause, numbers or None) if cause and not names_end else numbers
+    return failed_with(deployment, run_id, cause, numbers or None) if cause and not names_end else numbers
 
 
 def resized(selection: StackSelection) -> StackSelection:
@@ -179,7 +184,7 @@ def engine_of_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | Non
     that needs permission to change its functions, and affects every run on it. It may have lambda-large.
     """
     is_larger = (memory_mb or 0) > stack.size.memory_mb and not stack.state and not engine
-    if is_larger and LARGE in stack.at.engines and (timeout_s or 0) <= TIMEOUTS_S[-1]:
+    if is_larger and LARGE in stack.deployment.engines and (timeout_s or 0) <= TIMEOUTS_S[-1]:
         return LARGE
     sizes = {
         "--memory": ("FunctionMemoryMB", memory_mb, stack.size.memory_mb),
@@ -227,7 +232,7 @@ def redrive_run(
     isolate: bool = False,
 ) -> None:
     """Copy repaired local inputs and dispatch shards again, through the state machine if one drove the run."""
-    run = stack.at.ledger.runs.get(run_id)
+    run = stack.deployment.ledger.runs.get(run_id)
     driven = was_driven(stack, run)
     if driven and not shards and _only_its_machine_is_gone(stack, run):
         drive(stack, run, reporter)
@@ -235,10 +240,10 @@ def redrive_run(
     if driven:
         machine_of(stack, run.dispatch)
     _upload_repaired(stack, run, shards, reporter)
-    ref = repaired_script(stack.at, run, script) if script else None
-    redriven = redrive_shards(stack.at, run_id, shards or None, ref, engine, isolate=isolate)
+    ref = repaired_script(stack.deployment, run, script) if script else None
+    redriven = redrive_shards(stack.deployment, run_id, shards or None, ref, engine, isolate=isolate)
     sent = f"{count_text(max(redriven.messages, redriven.shards), 'shard')} sent again"
-    if (end := failed_end(stack.at, run)) and not (redriven.messages or redriven.shards):
+    if (end := failed_end(stack.deployment, run)) and not (redriven.messages or redriven.shards):
         sent = f"what {end.run_id} could not do is done again, it failed with {end.error_class}: {end.message}"
     reporter.say(f"run {run_id}: {sent}, generation {redriven.run.generation}")
     if driven:
@@ -256,7 +261,7 @@ def _only_its_machine_is_gone(stack: OpenStack, run: Run) -> bool:
         return False
     driver = driver_of(stack, run)
     if driver is None or driver.state.ended:
-        return next(stack.at.ledger.shards.list(run.run_id, ShardState.FAILED), None) is None
+        return next(stack.deployment.ledger.shards.list(run.run_id, ShardState.FAILED), None) is None
     return False
 
 
@@ -264,17 +269,19 @@ def _upload_repaired(stack: OpenStack, run: Run, shards: Sequence[int], reporter
     inputs = local_inputs(stack, run.run_id)
     if not inputs:
         return
-    repaired = changed(stack.at.store, _local_inputs(stack.at, _records(stack.at, run.run_id, shards), inputs))
+    repaired = changed(
+        stack.deployment.store, _local_inputs(stack.deployment, _records(stack.deployment, run.run_id, shards), inputs)
+    )
     if repaired:
         reporter.say(f"copying {count_text(len(repaired), 'repaired file')} to the bucket")
-        upload(stack.at.store, repaired, reporter.say)
+        upload(stack.deployment.store, repaired, reporter.say)
 
 
 def _local_inputs(
-    at: Deployment, records: Iterator[ShardRecord], inputs: Mapping[str, str]
+    deployment: Deployment, records: Iterator[ShardRecord], inputs: Mapping[str, str]
 ) -> Iterator[tuple[Path, str]]:
     for record in records:
-        for each in planned_shard(at, record).objects:
+        for each in planned_shard(deployment, record).objects:
             path = local_part(each.object_uri, inputs)
             if path is not None and path.is_file() and os.access(path, os.R_OK):
                 yield path, each.object_uri

@@ -52,7 +52,7 @@ class StackSelection:
 class OpenStack:
     """A stack that can be worked on."""
 
-    at: Deployment
+    deployment: Deployment
     compute: Compute
     worker_function: str
     logs: WorkerLogs
@@ -124,7 +124,7 @@ def _deployed(name: str) -> OpenStack:
     """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
-    from sparklet.aws.deployment import deployment
+    from sparklet.aws.deployment import compose
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
     from sparklet.aws.stacks import described_stack, settings_of
     from sparklet.aws.worker_logs import CloudWatchWorkerLogs
@@ -137,7 +137,7 @@ def _deployed(name: str) -> OpenStack:
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
     machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
-    at = deployment(
+    deployment = compose(
         *(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"]),
         engines=engines_of(clients, named, env, functions),
         starts_workers=False,
@@ -145,7 +145,7 @@ def _deployed(name: str) -> OpenStack:
         catalog=GlueCatalog(clients).objects,
     )
     return OpenStack(
-        at,
+        deployment,
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchWorkerLogs(clients, outputs["WorkerLogGroup"]),

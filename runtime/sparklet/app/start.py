@@ -171,7 +171,7 @@ def begin(
     that continues it.
     """
     request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
-    request = replace(request, run_id=run_id_of(request, stack.at.clock.now_s()), idempotency_key="")
+    request = replace(request, run_id=run_id_of(request, stack.deployment.clock.now_s()), idempotency_key="")
     with closing(PackedInput()) as packed:
         by_machine = dispatch_mode != "queue"
         if by_machine:
@@ -182,10 +182,10 @@ def begin(
             reporter.say(f"{there} is in the local stack's own S3; for AWS name a deployed stack: --stack NAME")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
-            known = stack.at.known_run(request.run_id)
-            run = new_run(stack.at, request, packed)
-        source = stack.at.store.get(run.scripts[0].uri).decode(errors="replace")
-        differing = differing_sparks(stack.at, run.options.engine) if run.options.engine else ()
+            known = stack.deployment.known_run(request.run_id)
+            run = new_run(stack.deployment, request, packed)
+        source = stack.deployment.store.get(run.scripts[0].uri).decode(errors="replace")
+        differing = differing_sparks(stack.deployment, run.options.engine) if run.options.engine else ()
         for told in (*differing, *plain_writes(source, run.options.engine)):
             reporter.warn(told)
         if not by_machine and known:
@@ -215,21 +215,21 @@ def go_on(
 
     def wait(schema_run: Run) -> bool:
         time.sleep(SCHEMA_POLL_S)
-        return bool(check(stack.at, schema_run.run_id).run)
+        return bool(check(stack.deployment, schema_run.run_id).run)
 
     with resumable(stack, reporter, lambda: ["sparklet", "resume", run.run_id, *stack.command_options]):
         if here or not by_machine:
             infers = run.params.get(SCHEMA) == INFER and not run.schema
             reporter.say(f"run {run.run_id}: planning{', a first task infers the schema' if infers else ''}")
             try:
-                run = plan(stack.at, run.run_id, show, packed, wait=wait)
+                run = plan(stack.deployment, run.run_id, show, packed, wait=wait)
                 if infers:
                     _say_schema(stack, run, reporter)
             except PlanError:
-                check(stack.at, run.run_id, planner_silent_s=0.0)  # a run without a schema ends
+                check(stack.deployment, run.run_id, planner_silent_s=0.0)  # a run without a schema ends
                 raise
             except CheckpointConflictError:
-                run = stack.at.ledger.runs.get(run.run_id)
+                run = stack.deployment.ledger.runs.get(run.run_id)
                 if run.cancelled_s is None:
                     raise
                 reporter.warn(f"run {run.run_id} was cancelled during planning")
@@ -240,7 +240,7 @@ def go_on(
 
 def _say_schema(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     reporter.say(f"  schema {run.schema}")
-    for uri, why in left_out(stack.at, run).items():
+    for uri, why in left_out(stack.deployment, run).items():
         reporter.warn(f"{uri} is left out of the schema's sample: {why}")
 
 
@@ -339,12 +339,12 @@ def invoke_script(
         if not tries:
             waiting()
         stack.check()
-        stack.at.clock.sleep(BUSY_POLL_S)
+        stack.deployment.clock.sleep(BUSY_POLL_S)
     return answer
 
 
 def _stored(stack: OpenStack, given: str, body: bytes) -> str:
     """Store a file in the bucket under its digest; its URI."""
-    uri = f"s3://{stack.at.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{given.rpartition('/')[2]}"
-    stack.at.store.put(uri, body)
+    uri = f"s3://{stack.deployment.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{given.rpartition('/')[2]}"
+    stack.deployment.store.put(uri, body)
     return uri

@@ -31,13 +31,13 @@ def chosen_mode(
     For ``auto`` and ``inline`` the inputs are read into ``packed``, since the number of shards decides.
     """
     if wanted == "auto":
-        mode, reason = automatic_mode(preview(stack.at, request, packed).shards)
+        mode, reason = automatic_mode(preview(stack.deployment, request, packed).shards)
         reporter.say(f"dispatch mode {mode}: {reason}")
     else:
         mode = DispatchMode(wanted)
     if mode is not DispatchMode.QUEUE:
         machine_of(stack, mode.dispatch)
-    if wanted == "inline" and (shards := preview(stack.at, request, packed).shards) > MAX_INLINE:
+    if wanted == "inline" and (shards := preview(stack.deployment, request, packed).shards) > MAX_INLINE:
         raise PlanError(
             f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
             "Map; use map or loop (--dispatch-mode auto chooses)"
@@ -108,11 +108,11 @@ def end_waiting(stack: OpenStack, run: Run, reporter: Reporter) -> None:
 
 def recorded_failures(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
     """Failed executions of this run, from any source, as the state machines recorded them."""
-    for info in stack.at.store.list(stack.at.run_uri(run.run_id, "executions/")):
+    for info in stack.deployment.store.list(stack.deployment.run_uri(run.run_id, "executions/")):
         if info.modified_s < run.created_s:
             continue  # of a run of this id in another ledger
         try:
-            document = json.loads(stack.at.store.get(info.uri))
+            document = json.loads(stack.deployment.store.get(info.uri))
         except (ObjectStoreError, ValueError):
             continue  # deleted since it was listed, or not Sparklet's
         if isinstance(document, dict):
@@ -148,7 +148,7 @@ class MachineWatch:
 
     def reports(self, run: Run) -> list[str]:
         """New reports, usually none; after an error the next look tries again."""
-        now_s = self.stack.at.clock.now_s()
+        now_s = self.stack.deployment.clock.now_s()
         if run.state.ended or run.cancelled_s is not None or now_s - self._looked_s < LOOK_EVERY_S:
             return []
         self._looked_s = now_s
@@ -156,7 +156,7 @@ class MachineWatch:
             found = dict(self._ended_early(run))
         except (OrchestrationError, ObjectStoreError):
             return []
-        if not found or self.stack.at.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
+        if not found or self.stack.deployment.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
             return []
         reports = [text for name, text in found.items() if name not in self._reported]
         self._reported |= found.keys()

@@ -168,8 +168,8 @@ def view_run(
     stack: OpenStack, run: Run, prices: Prices, each: Callable[[ShardRecord], None] = lambda record: None
 ) -> RunView:
     """Read a run's view: one pass over its shards, of which ``each`` is told, and a few more reads."""
-    found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s(), each)
-    found.summary.drift = drift_of(stack.at, run) if run.state.ended else Drift()
+    found = observe(run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s(), each)
+    found.summary.drift = drift_of(stack.deployment, run) if run.state.ended else Drift()
     try:
         driver = driver_of(stack, run)
     except OrchestrationError:  # show the rest
@@ -187,26 +187,26 @@ def view_run(
 
 def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
     """The causes of a run's failures, those of its own tasks behind, and all that was found on the way."""
-    found = observe(run, stack.at.ledger.shards.list(run.run_id), stack.at.clock.now_s())
-    groups = explain(stack.at, run, found.failures.values(), found.succeeded)
+    found = observe(run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s())
+    groups = explain(stack.deployment, run, found.failures.values(), found.succeeded)
     return (*groups, *task_failures(stack, run)), found
 
 
 def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
     """Why a run's schema, check and commit runs failed, those that were cancelled with it aside."""
-    for entered in follow_ups(stack.at, run).values():
+    for entered in follow_ups(stack.deployment, run).values():
         if entered and own_task(entered.run_id) and not (run.cancelled_s and entered.cancelled_s):
-            failed = stack.at.ledger.shards.list(entered.run_id, ShardState.FAILED)
-            yield from explain(stack.at, entered, observe(entered, failed, 0.0).failures.values(), {})
+            failed = stack.deployment.ledger.shards.list(entered.run_id, ShardState.FAILED)
+            yield from explain(stack.deployment, entered, observe(entered, failed, 0.0).failures.values(), {})
 
 
 def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
     """The runs that do a task of this one, and its next run: their scripts and states, and why they failed."""
     scripts = {"check": run.check, "next": run.next and run.next.script}
-    for what, entered in follow_ups(stack.at, run).items():
+    for what, entered in follow_ups(stack.deployment, run).items():
         if script := scripts.get(what) or (entered.scripts[-1] if entered else None):
             run_id = follow_up_id(run.run_id, what, run.generation)
-            found = as_follow_up(stack.at, entered) or FollowUp(run_id, "not begun")
+            found = as_follow_up(stack.deployment, entered) or FollowUp(run_id, "not begun")
             yield {"what": what, "script": script.source_uri, **asdict(found)}
 
 

@@ -87,9 +87,9 @@ class FailureWatch:
 
     def reports(self, run: Run) -> Iterator[str]:
         """Causes that are new since the last look; of a run that has ended none, since its result shows them."""
-        since_s, self._since_s = self._since_s, self.stack.at.clock.now_s() - OVERLAP_S
+        since_s, self._since_s = self._since_s, self.stack.deployment.clock.now_s() - OVERLAP_S
         for state in () if run.state.ended else LOOKED_AT:
-            for record in islice(self.stack.at.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
+            for record in islice(self.stack.deployment.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
                 failed = record.attempts - (state is ShardState.RUNNING) if record.generation == run.generation else 0
                 cause = record.error_class, pattern_of(record.error_message)
                 is_told = failed > 0 or record.part.startswith(OF_SPLIT)
@@ -109,24 +109,24 @@ def watch(stack: OpenStack, run_id: str, shown: AbstractContextManager[Lines], r
     with shown as display:
         while True:
             try:
-                report = check(stack.at, run_id)
+                report = check(stack.deployment, run_id)
                 display.show(report.run, report.counts)
                 failing = list(failures.reports(report.run))
                 silent_since_s = None
             except SparkletError as error:
                 stack.check()
-                now_s = stack.at.clock.now_s()
+                now_s = stack.deployment.clock.now_s()
                 silent_since_s = silent_since_s or now_s
                 if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
                     raise
-                stack.at.clock.sleep(POLL_S)
+                stack.deployment.clock.sleep(POLL_S)
                 continue
             for text in (*failing, *machine.reports(report.run)):
                 display.warn(text)
             if report.run.state.ended:
                 break
-            stack.at.clock.sleep(poll_s(report.counts))
-    summary = report.summary or summarize(stack.at, report.run)
+            stack.deployment.clock.sleep(poll_s(report.counts))
+    summary = report.summary or summarize(stack.deployment, report.run)
     fill_output(stack, report.run, reporter)
     return summary
 

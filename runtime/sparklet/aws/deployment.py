@@ -9,7 +9,7 @@ from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.ports.deployment import Deployment
 
 
-def deployment(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str, **more: Any) -> Deployment:
+def compose(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str, **more: Any) -> Deployment:
     """A deployment's core, with the ledger's clock, and what else is given."""
     ledger, queue = DynamoLedger(clients, ledger_table), SqsTaskQueue(clients, queue_url)
     ports = {"clock": ledger.clock, "open_inputs": input_stores(clients), **more}

@@ -133,9 +133,11 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
     is_local = stack.state is not None  # elsewhere each look at the logs is a request that is billed
     prints = shown_logs(stack, run_id, Printed(screen), screen) if is_local else nullcontext()
     with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), prints:
-        display = RunDisplay(screen, run_id, stack.at.clock, lambda run: run_details(view_run(stack, run, prices)))
+        display = RunDisplay(
+            screen, run_id, stack.deployment.clock, lambda run: run_details(view_run(stack, run, prices))
+        )
         summary = watch(stack, run_id, display, screen)
-    run = stack.at.ledger.runs.get(run_id)
+    run = stack.deployment.ledger.runs.get(run_id)
     place = keep_report(stack, run, screen, prices) if report and stack.state else None
     if screen.as_json:
         screen.document(result_document(stack, run, summary) | {"report_file": place})

@@ -189,7 +189,7 @@ def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> N
     output, _ = places_of(stack, run)
     state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
     facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
-    missing = uncommitted_text(stack.at, run)
+    missing = uncommitted_text(stack.deployment, run)
     if summary.rows is not None:
         facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
     for warning, shards in summary.warnings.items():
@@ -200,7 +200,7 @@ def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> N
         facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
     if summary.has_output or not summary.state.ended:
         facts.add_row("output", Text(output, no_wrap=True))
-    if opened := how_to_open(stack.at, run, on_disk(stack, output)):
+    if opened := how_to_open(stack.deployment, run, on_disk(stack, output)):
         facts.add_row("to see it", Text(opened, style="cyan", no_wrap=True))
 
 
@@ -283,7 +283,7 @@ def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[Renderable
     causes = Facts()
     for cause in summary.causes:
         says = localized(stack, run.run_id, cause.example_message)
-        file = first_object(stack.at, stack.at.ledger.shards.get(run.run_id, cause.example_shard))
+        file = first_object(stack.deployment, stack.deployment.ledger.shards.get(run.run_id, cause.example_shard))
         where = ", ".join(filter(None, (f"shard {cause.example_shard}", localized(stack, run.run_id, file))))
         example = Text.assemble((cause.error_class, "bold"), f": {says} ({where})")
         causes.add_row(count_text(cause.count, "shard"), example)

@@ -91,7 +91,7 @@ def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
     deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
     signal.signal(signal.SIGTERM, lambda number, frame: deadline.expire(STOPPED))
     try:
-        record = _record(shards.at.ledger, shards.clock, command, log)
+        record = _record(shards.deployment.ledger, shards.clock, command, log)
     except LedgerError as error:
         log.error("the shard cannot be claimed", error=str(error))
         return LATER if error.retryable else WRONG
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         worker = worker_over_aws(settings, runner)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
-        worker.executor.inputs_to = None if sees_files else worker.shards.at.store
+        worker.executor.inputs_to = None if sees_files else worker.shards.deployment.store
         if PORT not in os.environ:  # that JVM is up already
             runner.start()
     except SparkletError as error:

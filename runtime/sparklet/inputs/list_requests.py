@@ -100,10 +100,10 @@ def resolve_list(store: ObjectStore, given: ListRequest) -> ListSource:
     return ListSource(info.uri, form, info.etag, given.items)
 
 
-def stored_source(at: Deployment, run_id: str, index: int, given: ListReader) -> ListSource:
+def stored_source(deployment: Deployment, run_id: str, index: int, given: ListReader) -> ListSource:
     """Where a list of a run is read from; the name of a list given with its bytes contains their digest."""
     if given.body is None:
         return given.source
     suffix = ".gz" if given.source.uri.endswith(".gz") else ""
     name = f"lists/{index}-{hashlib.sha256(given.body).hexdigest()[:16]}.{given.source.format}{suffix}"
-    return replace(given.source, uri=at.run_uri(run_id, name))
+    return replace(given.source, uri=deployment.run_uri(run_id, name))

@@ -53,10 +53,10 @@ class SavedStack(LocalStack):
 
     def deployment(self) -> Deployment:
         """The stack's ports, of which ledger and objects can be read."""
-        at = super().deployment()
+        deployment = super().deployment()
         items = _saved(self._state, "dynamodb", "tables")[self.info.ledger_table]["items"]
-        ledger = Ledger(SavedStore(items), at.clock)
-        return replace(at, store=SavedObjects(self._state, self.clients), ledger=ledger)
+        ledger = Ledger(SavedStore(items), deployment.clock)
+        return replace(deployment, store=SavedObjects(self._state, self.clients), ledger=ledger)
 
 
 class _Saved:

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.deployment import deployment
+from sparklet.aws.deployment import compose
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import clusters_of, engines_of
@@ -160,7 +160,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
         engines_here = {name: here[name] for name in (*named, PROCESS, *of_template) if name in here}
         catalog = GlueCatalog(self.clients).objects
-        return deployment(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
+        return compose(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
 
     def __exit__(self, *_: object) -> None:
         self._holding.close()

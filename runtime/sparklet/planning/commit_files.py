@@ -24,13 +24,13 @@ HEADER_BYTES = 1024  # at most
 
 
 def kept_files(
-    at: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
+    deployment: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
 ) -> Iterator[tuple[ShardRecord, str]]:
     """Each SUCCEEDED shard with its attempt's file in ``folder``; the ledger is read only if there are any files."""
-    listed = (info.uri for info in at.store.list(at.run_uri(run_id, folder)))  # in order of the shards
+    listed = (info.uri for info in deployment.store.list(deployment.run_uri(run_id, folder)))  # in order of the shards
     found = next(listed, "")
-    for record in at.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
-        uri = at.run_uri(run_id, file_of(record))
+    for record in deployment.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
+        uri = deployment.run_uri(run_id, file_of(record))
         while found and found < uri:
             found = next(listed, "")
         if found == uri:
@@ -51,15 +51,15 @@ class CommitFile:
         return header
 
 
-def commit_uri(at: Deployment, run: Run, number: int) -> str:
+def commit_uri(deployment: Deployment, run: Run, number: int) -> str:
     """The address of a commit's file."""
-    return at.run_uri(run.run_id, f"{FOLDER}{run.identity}-{number}{ENDING}")
+    return deployment.run_uri(run.run_id, f"{FOLDER}{run.identity}-{number}{ENDING}")
 
 
-def commit_files(at: Deployment, run: Run) -> Sequence[CommitFile]:
+def commit_files(deployment: Deployment, run: Run) -> Sequence[CommitFile]:
     """A run's commit files in their order; their numbers are 0, 1, 2, …"""
-    prefix, found = at.run_uri(run.run_id, FOLDER), list[CommitFile]()
-    for info in at.store.list(prefix):
+    prefix, found = deployment.run_uri(run.run_id, FOLDER), list[CommitFile]()
+    for info in deployment.store.list(prefix):
         identity, _, number = info.uri[len(prefix) :].removesuffix(ENDING).rpartition("-")
         if identity == run.identity:
             found.append(CommitFile(int(number), info.uri, info.modified_s))
@@ -87,32 +87,36 @@ def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
     return {Table.parse(write["table"]) for each in declarations(store, files) for write in each["writes"]}
 
 
-def commits_made(at: Deployment, run_id: str, count: int) -> int:
+def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
     """How many of the first ``count`` commits are made: each commit run makes all that are missing before it."""
     for number in reversed(range(count)):
-        known = at.known_run(follow_up_id(run_id, "commit", number))  # its file is written first
-        if known and next(at.ledger.shards.list(known.run_id, ShardState.SUCCEEDED), None):
+        known = deployment.known_run(follow_up_id(run_id, "commit", number))  # its file is written first
+        if known and next(deployment.ledger.shards.list(known.run_id, ShardState.SUCCEEDED), None):
             return number + 1
     return 0
 
 
-def uncommitted(at: Deployment, run: Run) -> frozenset[int]:
+def uncommitted(deployment: Deployment, run: Run) -> frozenset[int]:
     """Shards of an ended run whose writes no table has; PlanError if a commit began and its end is unknown.
 
     Of one that is done again, and has FAILED, it is what it declared before.
     """
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
-    shards = {winner_of(record) for record, _ in kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))}
-    files = commit_files(at, run) if shards or run.generation else ()
-    if len(files) > commits_made(at, run.run_id, len(files)):
+    shards = {winner_of(record) for record, _ in kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))}
+    files = commit_files(deployment, run) if shards or run.generation else ()
+    if len(files) > commits_made(deployment, run.run_id, len(files)):
         raise PlanError(
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "
             f"what it has done is unknown until it is redriven (sparklet redrive {run.run_id})"
         )
-    committed = winners_in(at.store, files)
-    failed = (record.number for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.has_output)
+    committed = winners_in(deployment.store, files)
+    failed = (
+        record.number for record in deployment.ledger.shards.list(run.run_id, ShardState.FAILED) if record.has_output
+    )
     again = set(failed).difference(number for number, _ in committed) if run.generation else set()
-    prefix = at.run_uri(run.run_id, WRITES)
-    declared = {int(info.uri[len(prefix) :].partition("-")[0]) for info in at.store.list(prefix)} if again else set()
+    prefix = deployment.run_uri(run.run_id, WRITES)
+    declared = (
+        {int(info.uri[len(prefix) :].partition("-")[0]) for info in deployment.store.list(prefix)} if again else set()
+    )
     return frozenset({number for number, _ in shards - committed} | (again & declared))

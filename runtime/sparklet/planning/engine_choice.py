@@ -19,31 +19,35 @@ PLAIN_DELTA = re.compile(
 """Matches a script that, by its text, writes Delta tables by itself, or reads them."""
 
 
-def chosen_engine(at: Deployment, name: str, table: str, asked: Collection[str] = ()) -> str:
+def chosen_engine(deployment: Deployment, name: str, table: str, asked: Collection[str] = ()) -> str:
     """The named engine, or those of ``auto``, if they can write to ``table``; PlanError if there is none.
 
     ``asked``: lines of Spark that scripts ask for.
     """
-    chosen, unfit = fit_engines(at, name, table.partition(":")[0], asked)
+    chosen, unfit = fit_engines(deployment, name, table.partition(":")[0], asked)
     if chosen:
         return chosen
     if unfit:
         raise PlanError("; ".join(unfit))
-    there = f"it has {', '.join(at.engines)}" if at.engines else "name one in its parameters, such as Fargate's"
+    there = (
+        f"it has {', '.join(deployment.engines)}"
+        if deployment.engines
+        else "name one in its parameters, such as Fargate's"
+    )
     raise PlanError(
         f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"; {there} (docs/guide/elsewhere.md)"
     )
 
 
 def fit_engines(
-    at: Deployment, name: str, table_format: str = "", asked: Collection[str] = ()
+    deployment: Deployment, name: str, table_format: str = "", asked: Collection[str] = ()
 ) -> tuple[str, list[str]]:
     """The first fit engine, after ``lambda-large``, which has limits, the next one, too; and why others are unfit."""
     chosen, unfit = list[str](), list[str]()
-    for engine in at.engines if name == AUTO else at.engines.keys() & {name}:
-        why = at.engines[engine].unfit(table_format)
+    for engine in deployment.engines if name == AUTO else deployment.engines.keys() & {name}:
+        why = deployment.engines[engine].unfit(table_format)
         if not why and any(asked):
-            why = _another_spark(at.engines[engine].spark(), asked)
+            why = _another_spark(deployment.engines[engine].spark(), asked)
         if why:
             unfit.append(f"the engine {engine} can do no shard of this run: {why}")
             continue
@@ -73,14 +77,14 @@ def asked_spark(source: str, body: bytes) -> str:
         raise PlanError(f"the script {source}: {error}") from error
 
 
-def spark_of_functions(at: Deployment) -> str:
+def spark_of_functions(deployment: Deployment) -> str:
     """The line of the functions' Spark; "" if it is not known."""
-    return (at.function_settings() or {}).get(SPARK_LINE, "").removeprefix("spark-")
+    return (deployment.function_settings() or {}).get(SPARK_LINE, "").removeprefix("spark-")
 
 
-def refuse_another_spark(at: Deployment, asked: Mapping[str, str]) -> None:
+def refuse_another_spark(deployment: Deployment, asked: Mapping[str, str]) -> None:
     """PlanError for a script that asks for another line of Spark than the functions'; ``asked``: by script."""
-    if any(asked.values()) and (spark := spark_of_functions(at)):
+    if any(asked.values()) and (spark := spark_of_functions(deployment)):
         for source, line in asked.items():
             if why := _another_spark(spark, [line]):
                 raise PlanError(
@@ -100,11 +104,11 @@ def plain_writes(source: str, engines: str) -> Iterator[str]:
             yield f"in the engine {name} one of two such commits at the same moment is lost: write by job.append there"
 
 
-def differing_sparks(at: Deployment, engines: str) -> Iterator[str]:
+def differing_sparks(deployment: Deployment, engines: str) -> Iterator[str]:
     """What to tell of a run whose engines have another major version of Spark than the functions."""
-    spark = spark_of_functions(at)
+    spark = spark_of_functions(deployment)
     for name in engines.split(","):
-        there = at.engines[name].spark() if name in at.engines else ""
+        there = deployment.engines[name].spark() if name in deployment.engines else ""
         if spark and there and major_of(spark) != major_of(there):
             yield (
                 f"functions run Spark {spark}, the engine {name} runs Spark {there}: casts and functions may differ; "

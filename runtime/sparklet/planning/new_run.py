@@ -42,7 +42,9 @@ from sparklet.ports.deployment import Deployment, put_once
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
 
 
-def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = None, *, even_empty: bool = False) -> Run:
+def new_run(
+    deployment: Deployment, request: RunRequest, packed: PackedInput | None = None, *, even_empty: bool = False
+) -> Run:
     """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
 
     The check reads the input into ``packed``, unless a preview did, so that ``plan`` need not read it again. If the
@@ -50,23 +52,23 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     another one. PlanError if input, output or script are not usable, or an incremental run of the same name has not
     ended. NothingNewError if earlier runs have done everything, unless an empty run may be entered (``even_empty``).
     """
-    run_id = run_id_of(request, at.clock.now_s())
-    known = at.known_run(run_id)
+    run_id = run_id_of(request, deployment.clock.now_s())
+    known = deployment.known_run(run_id)
     sources = filter(None, (request.script, request.check, request.next))
-    beside = files_beside(request.py_files, request.spark_files, request.conf, at.store)
-    scripts = {source: read_script(at, run_id, source, beside) for source in sources}
+    beside = files_beside(request.py_files, request.spark_files, request.conf, deployment.store)
+    scripts = {source: read_script(deployment, run_id, source, beside) for source in sources}
     bodies = {source: script.files[0][1] for source, script in scripts.items()}
     if request.params.get(SCHEMA) == INFER:
         _refuse_no_reader(request, bodies[request.script])
     asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
     if asked and not known:
-        refuse_another_spark(at, asked)
+        refuse_another_spark(deployment, asked)
     if engine := request.options.engine:
         stored = known.options.engine if known and engine == AUTO else ""
-        engine = stored or chosen_engine(at, engine, request.table, asked.values())
+        engine = stored or chosen_engine(deployment, engine, request.table, asked.values())
         refuse_no_view(engine, request.options)
-    output = request.output_uri or (f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
-    next_output = request.next_output or f"s3://{at.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
+    output = request.output_uri or (f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
+    next_output = request.next_output or f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
         request,
         run_id=run_id,
@@ -77,22 +79,22 @@ def new_run(at: Deployment, request: RunRequest, packed: PackedInput | None = No
     if known:
         return _same_run(known, request, scripts)
     if request.table.startswith("iceberg:"):
-        _refuse_no_catalog(at, request)
+        _refuse_no_catalog(deployment, request)
     if request.options.incremental:
-        refuse_another_open(at, request.run_name, run_id)
+        refuse_another_open(deployment, request.run_name, run_id)
     with nullcontext(packed) if packed else closing(PackedInput()) as found:
-        run = _checked_run(at, request, scripts, even_empty, found)
+        run = _checked_run(deployment, request, scripts, even_empty, found)
         lists = zip(run.lists, found.lists, strict=True)
-    refuse_outputs(at, run)
-    put_once(at.store, *(file for script in scripts.values() for file in script.files))
-    put_once(at.store, *((source.uri, given.body) for source, given in lists if given.body is not None))
+    refuse_outputs(deployment, run)
+    put_once(deployment.store, *(file for script in scripts.values() for file in script.files))
+    put_once(deployment.store, *((source.uri, given.body) for source, given in lists if given.body is not None))
     try:
-        at.ledger.runs.create(run)
+        deployment.ledger.runs.create(run)
     except RunExistsError:
-        if not (known := at.known_run(run_id)):  # else another request was faster
+        if not (known := deployment.known_run(run_id)):  # else another request was faster
             raise
         return _same_run(known, request, scripts)
-    take_outputs(at, run)
+    take_outputs(deployment, run)
     return run
 
 
@@ -104,24 +106,24 @@ def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
         )
 
 
-def entered(at: Deployment, parent: Run, follower: Run) -> Run:
+def entered(deployment: Deployment, parent: Run, follower: Run) -> Run:
     """Enter a run that follows another, with its environment and schema; the known one if another was faster."""
     run = replace(
         follower,
         env=parent.env,
         schema=follower.schema or parent.schema,
         parent=parent.run_id,
-        created_s=at.clock.now_s(),
+        created_s=deployment.clock.now_s(),
     )
     with suppress(RunExistsError):  # another checker was faster
-        at.ledger.runs.create(run)
+        deployment.ledger.runs.create(run)
         return run
-    return at.ledger.runs.get(run.run_id)
+    return deployment.ledger.runs.get(run.run_id)
 
 
-def _refuse_no_catalog(at: Deployment, request: RunRequest) -> None:
+def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
     """PlanError if nothing names a catalog for the run's table of Iceberg: every shard would fail."""
-    if (functions := at.function_settings()) is None:
+    if (functions := deployment.function_settings()) is None:
         return
     if functions.get("SPARKLET_WRITE_ENCRYPTION"):
         raise PlanError(
@@ -155,17 +157,21 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
 
 
 def _checked_run(
-    at: Deployment, request: RunRequest, scripts: "dict[str, ScriptFiles]", even_empty: bool, packed: PackedInput
+    deployment: Deployment,
+    request: RunRequest,
+    scripts: "dict[str, ScriptFiles]",
+    even_empty: bool,
+    packed: PackedInput,
 ) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
-    store, options = packed.open(at, request), request.options
+    store, options = packed.open(deployment, request), request.options
     inputs = packed.inputs
     if (packed.lists or len(inputs) > 1) and any(INPUT in argument for argument in request.args):
         raise PlanError(
             f"{INPUT} in the script's arguments stands for the run's input, and this run has several or a list: give "
             "it one --input, or let the script read job.inputs"
         )
-    own = {"Sparklet's own folder": at.runs_uri}
+    own = {"Sparklet's own folder": deployment.runs_uri}
     refuse_own_output(inputs, {"the output": request.output_uri, **own})
     if request.next:
         refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own})
@@ -186,19 +192,21 @@ def _checked_run(
         env=request.env,
         options=options,
         name=request.run_name,
-        lists=tuple(stored_source(at, request.run_id, number, each) for number, each in enumerate(packed.lists)),
+        lists=tuple(
+            stored_source(deployment, request.run_id, number, each) for number, each in enumerate(packed.lists)
+        ),
         access=request.access,
         dispatch=request.dispatch,
         table=request.table,
         check=scripts[request.check].ref if request.check else None,
         next=_next(request, scripts),
-        created_s=at.clock.now_s(),
+        created_s=deployment.clock.now_s(),
     )
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
     try:
         to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
         to_end = to_end or bool(options.output_per)
-        found = packed.read(at, request, limit=options.limit, to_end=to_end)
+        found = packed.read(deployment, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
         if not even_empty:
             raise
@@ -285,14 +293,16 @@ class ScriptFiles:
     files: tuple[tuple[str, bytes], ...]
 
 
-def read_script(at: Deployment, run_id: str, source: str, beside: Sequence[tuple[str, bytes]] = ()) -> ScriptFiles:
+def read_script(
+    deployment: Deployment, run_id: str, source: str, beside: Sequence[tuple[str, bytes]] = ()
+) -> ScriptFiles:
     """Read a script from ``s3://`` or local disk, to be copied with the files beside it; PlanError if not usable."""
-    body = script_body(source, at.store)
+    body = script_body(source, deployment.store)
     bodies = [(source, body), *beside, *modules_of(source, body, [name for name, _ in beside])]
     files: list[tuple[str, bytes]] = []
     for given, body in bodies:
         name = given.rstrip("/").rpartition("/")[2]
-        files.append((at.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
+        files.append((deployment.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
     (uri, body), *others = files
     address = source if source.startswith(SCHEME) else str(Path(source).resolve())
     ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(each for each, _ in others))
@@ -359,9 +369,9 @@ def _refuse_bad_syntax(source: str, body: bytes) -> None:
         raise PlanError(f"the script {source} cannot be compiled: {error}") from error
 
 
-def repaired_script(at: Deployment, run: Run, source: str) -> ScriptRef:
+def repaired_script(deployment: Deployment, run: Run, source: str) -> ScriptRef:
     """Copy a repaired script for the next generation of a run; with what was brought with the last one."""
-    script = read_script(at, run.run_id, source)
-    put_once(at.store, *script.files)
+    script = read_script(deployment, run.run_id, source)
+    put_once(deployment.store, *script.files)
     brought = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
     return replace(script.ref, py_files=(*brought, *script.ref.py_files))

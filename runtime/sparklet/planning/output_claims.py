@@ -24,28 +24,28 @@ LISTED_AGAIN = 5  # times, if a claim was deleted since it was listed
 CLEANED_UP = 10  # claims, the oldest ones, that the end of a run looks at
 
 
-def refuse_another_open(at: Deployment, name: str, run_id: str) -> None:
+def refuse_another_open(deployment: Deployment, name: str, run_id: str) -> None:
     """PlanError if an earlier run of an incremental run's name is open: what it will have done is not known yet."""
-    for run in others_of_name(at, name, run_id):
+    for run in others_of_name(deployment, name, run_id):
         if not run.state.ended:
             raise _busy(run)
 
 
-def refuse_outputs(at: Deployment, run: Run) -> None:
+def refuse_outputs(deployment: Deployment, run: Run) -> None:
     """PlanError if a run may not write to its outputs; called before the run is in the ledger."""
-    for other in at.ledger.runs.unfinalized():  # some have no claim yet
+    for other in deployment.ledger.runs.unfinalized():  # some have no claim yet
         _refuse_beside(run, other)
-    _refuse_claimed(at, run, _claims(at))
-    _refuse_held(at, run)
+    _refuse_claimed(deployment, run, _claims(deployment))
+    _refuse_held(deployment, run)
     for folder in _folders(run) if run.options.existing == "overwrite" else ():
-        if uri := next((file.uri for file in files_in(at.store, folder) if not file.by), ""):
+        if uri := next((file.uri for file in files_in(deployment.store, folder) if not file.by), ""):
             raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
 
 
-def _refuse_held(at: Deployment, run: Run) -> None:
+def _refuse_held(deployment: Deployment, run: Run) -> None:
     """PlanError if a run that wants its outputs empty finds something there."""
     for folder in _folders(run) if run.options.existing == "refuse" else ():
-        if found := next((info.uri for info in at.store.list(folder) if info.uri != folder), ""):
+        if found := next((info.uri for info in deployment.store.list(folder) if info.uri != folder), ""):
             raise PlanError(
                 f"the output {folder} is not empty, it holds {found}: append to it (--append), replace what is there "
                 "(--overwrite), or name another folder"
@@ -88,75 +88,75 @@ class _Claim:
     name: str  # of the run
 
 
-def take_outputs(at: Deployment, run: Run, *, empty: bool = False) -> None:
+def take_outputs(deployment: Deployment, run: Run, *, empty: bool = False) -> None:
     """Claim, and ``empty``, the outputs of a run without a planned part; if another run forbids it, this one FAILED."""
     try:
-        since_s = claim_outputs(at, run)
+        since_s = claim_outputs(deployment, run)
         if empty:
-            delete_replaced(at, run, since_s)
+            delete_replaced(deployment, run, since_s)
     except PlanError as error:
-        at.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
+        deployment.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
         raise PlanError(f"{error}; {run.run_id} has ended with nothing planned") from None
 
 
-def claim_outputs(at: Deployment, run: Run) -> float:
+def claim_outputs(deployment: Deployment, run: Run) -> float:
     """Claim the outputs for this generation, unless it has them; since when, by S3's clock. PlanError if forbidden."""
     while True:
-        claims = _claims(at)
+        claims = _claims(deployment)
         for claim in claims:
             if (claim.identity, claim.generation) == (run.identity, run.generation):
                 return claim.since_s
-        _refuse_claimed(at, run, claims)
+        _refuse_claimed(deployment, run, claims)
         if not (run.generation or run.parent):
-            _refuse_held(at, run)
+            _refuse_held(deployment, run)
         number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
         body = json.dumps([run.identity, run.generation, _claimed(run), run.name]).encode()
-        put_once(at.store, (f"{at.runs_uri}{CLAIMS}{number:08d}", body))  # another run may be faster
+        put_once(deployment.store, (f"{deployment.runs_uri}{CLAIMS}{number:08d}", body))  # another run may be faster
 
 
-def release_outputs(at: Deployment, run: Run) -> None:
+def release_outputs(deployment: Deployment, run: Run) -> None:
     """Delete the claims of an ended run, and old ones of other ended runs; the last claim's number must stay taken."""
-    for place, claim in enumerate(_claims(at)[:-1]):
-        other = run if claim.identity == run.identity else _claimer(at, claim) if place < CLEANED_UP else None
+    for place, claim in enumerate(_claims(deployment)[:-1]):
+        other = run if claim.identity == run.identity else _claimer(deployment, claim) if place < CLEANED_UP else None
         if other and other.state.ended:
-            at.store.delete_all([claim.uri], f"{at.runs_uri}{CLAIMS}")
+            deployment.store.delete_all([claim.uri], f"{deployment.runs_uri}{CLAIMS}")
 
 
-def _refuse_claimed(at: Deployment, run: Run, claims: Sequence[_Claim]) -> None:
+def _refuse_claimed(deployment: Deployment, run: Run, claims: Sequence[_Claim]) -> None:
     """PlanError if the claim of an open run forbids this one."""
     for claim in claims:
         has_its_name = run.options.incremental and claim.name == run.name
         shares = has_its_name or any(_overlap(folder, claim.folders) for folder in _claimed(run))
-        if shares and (other := _claimer(at, claim)):
+        if shares and (other := _claimer(deployment, claim)):
             _refuse_beside(run, other)
 
 
-def _claimer(at: Deployment, claim: _Claim) -> Run | None:
+def _claimer(deployment: Deployment, claim: _Claim) -> Run | None:
     """The run that made a claim; None if it is none of this ledger, or is deleted."""
-    known = at.known_run(claim.identity.partition("_")[0])
+    known = deployment.known_run(claim.identity.partition("_")[0])
     return known if known and known.identity == claim.identity else None
 
 
-def _claims(at: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
+def _claims(deployment: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
     """All claims, in the order in which they were made."""
-    infos = list(at.store.list(f"{at.runs_uri}{CLAIMS}"))
+    infos = list(deployment.store.list(f"{deployment.runs_uri}{CLAIMS}"))
     try:
-        bodies = [json.loads(body) for body in at.store.get_all(info.uri for info in infos)]
+        bodies = [json.loads(body) for body in deployment.store.get_all(info.uri for info in infos)]
     except (ObjectNotFoundError, ObjectForbiddenError):  # deleted since; S3 answers 403 without s3:ListBucket
         if tries > 1:
-            return _claims(at, tries - 1)
+            return _claims(deployment, tries - 1)
         raise
     found = zip(infos, bodies, strict=True)
     return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in found]
 
 
-def earlier_next_runs(at: Deployment, parent: str, generation: int) -> list[Run]:
+def earlier_next_runs(deployment: Deployment, parent: str, generation: int) -> list[Run]:
     """The next runs that were entered for generations of ``parent`` before this one."""
     ids = (follow_up_id(parent, "next", number) for number in range(generation))
-    return list(filter(None, map(at.known_run, ids)))
+    return list(filter(None, map(deployment.known_run, ids)))
 
 
-def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
+def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
     """Delete what a run replaces, before its first shard is dispatched; a repeated or late call does no harm.
 
     It deletes only what Sparklet published before ``since_s``, when the run claimed the folder; first what those runs
@@ -165,63 +165,69 @@ def delete_replaced(at: Deployment, run: Run, since_s: float) -> None:
     its name's earlier runs have not done, so their published files go.
     PlanError if this run, or another open one, reads what would be deleted.
     """
-    for other in others_of_name(at, run.name, run.run_id) if run.options.incremental else ():
-        _delete_staged(at, other)
+    for other in others_of_name(deployment, run.name, run.run_id) if run.options.incremental else ():
+        _delete_staged(deployment, other)
         if other.state is not RunState.SUCCEEDED:
-            delete_half_published(at, other, run)
+            delete_half_published(deployment, other, run)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
-    earlier = earlier_next_runs(at, run.parent, int(named[2])) if named and named[1] == "next" else []
+    earlier = earlier_next_runs(deployment, run.parent, int(named[2])) if named and named[1] == "next" else []
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}
     if not (replaces_all or replaced):
         return
-    if at.ledger.runs.get(run.run_id).state is not RunState.PLANNING:  # then the claim may be later than its output
+    if (
+        deployment.ledger.runs.get(run.run_id).state is not RunState.PLANNING
+    ):  # then the claim may be later than its output
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
 
     def replaced_uris() -> Iterator[str]:
-        for file in files_in(at.store, run.output_uri):
+        for file in files_in(deployment.store, run.output_uri):
             whose = file.by["identity"] if file.by and file.modified_s <= since_s else run.identity
             if whose in replaced or (replaces_all and whose != run.identity):
                 yield file.uri
 
-    refuse_read(at, run.output_uri, replaced_uris(), run)
-    for other in earlier or _others_of_output(at, run):
-        _delete_staged(at, other)
-    at.store.delete_all(replaced_uris(), run.output_uri)
+    refuse_read(deployment, run.output_uri, replaced_uris(), run)
+    for other in earlier or _others_of_output(deployment, run):
+        _delete_staged(deployment, other)
+    deployment.store.delete_all(replaced_uris(), run.output_uri)
 
 
-def _others_of_output(at: Deployment, run: Run) -> Iterator[Run]:
+def _others_of_output(deployment: Deployment, run: Run) -> Iterator[Run]:
     """The ended runs that have written to a run's output, or may have."""
-    return (other for other in at.ledger.runs.list() if other.state.ended and _overlap(run.output_uri, _folders(other)))
+    return (
+        other
+        for other in deployment.ledger.runs.list()
+        if other.state.ended and _overlap(run.output_uri, _folders(other))
+    )
 
 
-def _delete_staged(at: Deployment, run: Run) -> None:
+def _delete_staged(deployment: Deployment, run: Run) -> None:
     """Delete what an ended run has staged: an attempt that sleeps before it publishes copies nothing any more."""
-    staged = f"s3://{at.bucket}/staged/{run.run_id}/"
-    at.store.delete_all((info.uri for info in at.store.list(staged)), staged)
+    staged = f"s3://{deployment.bucket}/staged/{run.run_id}/"
+    deployment.store.delete_all((info.uri for info in deployment.store.list(staged)), staged)
 
 
-def delete_half_published(at: Deployment, run: Run, reader: Run | None = None) -> None:
+def delete_half_published(deployment: Deployment, run: Run, reader: Run | None = None) -> None:
     """Delete what FAILED shards of an ended run have published before their worker was lost.
 
     Only for a run that can be redriven no more: a redrive publishes the rest. PlanError if ``reader``, which is being
     planned, or another open run reads it.
     """
-    if half := {record.number for record in half_published(at, run)}:
-        uris = [info.uri for number, info in published_files(at.store, run) if number in half]
-        refuse_read(at, run.output_uri, uris, reader)
-        at.store.delete_all(uris, run.output_uri)
+    if half := {record.number for record in half_published(deployment, run)}:
+        uris = [info.uri for number, info in published_files(deployment.store, run) if number in half]
+        refuse_read(deployment, run.output_uri, uris, reader)
+        deployment.store.delete_all(uris, run.output_uri)
 
 
-def refuse_read(at: Deployment, within: str, uris: Iterable[str], reader: Run | None = None) -> None:
+def refuse_read(deployment: Deployment, within: str, uris: Iterable[str], reader: Run | None = None) -> None:
     """PlanError if an open run, or ``reader``, has one of ``uris``, which are to be deleted, among its inputs.
 
     They lie in the folder ``within``, and are looked at only if a run reads there.
     """
     reads = list[tuple[str, tuple[str, ...], set[str]]]()
-    for run in (*filter(None, [reader]), *at.ledger.runs.unfinalized()):
-        listed = (item.object_uri for item in planned_objects(at, run.run_id)) if run.lists else ()
+    for run in (*filter(None, [reader]), *deployment.ledger.runs.unfinalized()):
+        listed = (item.object_uri for item in planned_objects(deployment, run.run_id)) if run.lists else ()
         if not run.state.ended:
             folders = tuple(given for given in run.inputs if given.endswith("/") and _overlap(given, (within,)))
             objects = {uri for uri in chain(run.inputs, listed) if uri.startswith(within)}
@@ -232,35 +238,35 @@ def refuse_read(at: Deployment, within: str, uris: Iterable[str], reader: Run | 
             raise PlanError(f"{uri} would be deleted, and the run {run_id} reads it: wait for its end, or cancel it")
 
 
-def half_published(at: Deployment, run: Run) -> Iterator[ShardRecord]:
+def half_published(deployment: Deployment, run: Run) -> Iterator[ShardRecord]:
     """The shards that FAILED after an attempt had won: some of their output may be where readers look."""
-    return (record for record in at.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
+    return (record for record in deployment.ledger.shards.list(run.run_id, ShardState.FAILED) if record.winner)
 
 
-def refuse_overtaken(at: Deployment, run: Run, *, lacks: bool = True) -> None:
+def refuse_overtaken(deployment: Deployment, run: Run, *, lacks: bool = True) -> None:
     """PlanError if a later run has replaced this one's output, or plans what it ``lacks``: no redrive then."""
     overtaken = f"the run {run.run_id} cannot be redriven any more"
-    if later := replaced_by(at, run):
+    if later := replaced_by(deployment, run):
         raise PlanError(f"{overtaken}: the run {later} has replaced what it wrote")
-    for other in _later(at, run) if lacks else ():
+    for other in _later(deployment, run) if lacks else ():
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
-        if both_incremental and (not other.state.ended or next(at.ledger.runs.parts(other.run_id), None)):
+        if both_incremental and (not other.state.ended or next(deployment.ledger.runs.parts(other.run_id), None)):
             again = f"the later run {other.run_id} plans again what it has not done; redrive that one"
             raise PlanError(f"{overtaken}: {again}")
 
 
-def replaced_by(at: Deployment, run: Run) -> str:
+def replaced_by(deployment: Deployment, run: Run) -> str:
     """The id of a later run that has replaced this one's output; "" if none has."""
-    for other in _later(at, run):
+    for other in _later(deployment, run):
         shared = any(_overlap(folder, _claimed(run)) for folder in (other.output_uri, other.local_output) if folder)
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
             return other.run_id
     return ""
 
 
-def _later(at: Deployment, run: Run) -> Iterator[Run]:
+def _later(deployment: Deployment, run: Run) -> Iterator[Run]:
     """The other runs that were entered since this one, newest first."""
-    entered = takewhile(lambda other: other.created_s >= run.created_s, at.ledger.runs.list())
+    entered = takewhile(lambda other: other.created_s >= run.created_s, deployment.ledger.runs.list())
     return (other for other in entered if other.run_id != run.run_id)
 
 

@@ -89,13 +89,13 @@ def local_outputs(folder: Path) -> Iterator[PublishedFile]:
             yield PublishedFile(name, status.st_size, by, str(path), status.st_mtime)
 
 
-def may_replace(at: Deployment, run: Run, by: By | None) -> bool:
+def may_replace(deployment: Deployment, run: Run, by: By | None) -> bool:
     """Whether a run may write in the place of a file of another attempt, which ``by`` published."""
     if by is None or by["identity"] == run.identity or int(by["created_ms"], 16) > int(run.created_s * 1000):
         return False
     if run.options.existing == "overwrite":
         return True
-    known = at.known_run(by["run_id"]) if run.options.incremental else None
+    known = deployment.known_run(by["run_id"]) if run.options.incremental else None
     return known is not None and (known.identity, known.name) == (by["identity"], run.name)
 
 

@@ -169,13 +169,13 @@ class PackedInput:
         if self._names:
             self._names.close()
 
-    def open(self, at: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
+    def open(self, deployment: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
         """Find the inputs and lists of a request; PlanError if one is not there, or is local and must not be."""
-        store = at.inputs(request.access) if at else cast(ObjectStore, None)
+        store = deployment.inputs(request.access) if deployment else cast(ObjectStore, None)
         if not self._is_open:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
-            self.lists = [_opened(at, store, given, request.options) for given in request.lists]
+            self.lists = [_opened(deployment, store, given, request.options) for given in request.lists]
             for each in self.inputs:
                 if each.startswith(SCHEME) and each.endswith("/"):
                     names = lambda beginning: (info.uri for info in store.list(beginning))  # noqa: E731
@@ -185,7 +185,13 @@ class PackedInput:
         return store
 
     def read(
-        self, at: Deployment | None, request: RunRequest, *, limit: int = 0, local: bool = False, to_end: bool = True
+        self,
+        deployment: Deployment | None,
+        request: RunRequest,
+        *,
+        limit: int = 0,
+        local: bool = False,
+        to_end: bool = True,
     ) -> PlanPreview:
         """Read the input to its end, or only lists and the first shard; without a deployment all inputs are local.
 
@@ -194,12 +200,14 @@ class PackedInput:
         """
         if self._is_read:
             return self.found
-        store, options = self.open(at, request, local=local), request.options
+        store, options = self.open(deployment, request, local=local), request.options
         if options.output_per or options.existing != "refuse":
-            self._look_at_outputs(at, request)
-        self._earlier = earlier_runs(at, request.run_name, request.run_id) if at and options.incremental else []
+            self._look_at_outputs(deployment, request)
+        self._earlier = (
+            earlier_runs(deployment, request.run_name, request.run_id) if deployment and options.incremental else []
+        )
         name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
-        inventory = self._inventory(at, store, options, request.run_name, request.run_id)
+        inventory = self._inventory(deployment, store, options, request.run_name, request.run_id)
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as kept:
             for line in lines:
@@ -220,28 +228,32 @@ class PackedInput:
             raise _nothing_to_plan(name, inventory.skipped)
         return self.found
 
-    def _look_at_outputs(self, at: Deployment | None, request: RunRequest) -> None:
+    def _look_at_outputs(self, deployment: Deployment | None, request: RunRequest) -> None:
         """What the run would replace, and which names are taken, if it names files after inputs."""
         options = request.options
-        if at:
-            self._replaced = {folder: cache(partial(owners, at.store, folder)) for folder in request.replaced_folders}
+        if deployment:
+            self._replaced = {
+                folder: cache(partial(owners, deployment.store, folder)) for folder in request.replaced_folders
+            }
         if options.output_per:
-            there = names_there(at, request) if options.existing == "append" and not options.incremental else ()
+            there = names_there(deployment, request) if options.existing == "append" and not options.incremental else ()
             self._names = OutputNames(request.run_id, options, self.inputs, there)
 
-    def rest(self, at: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
+    def rest(self, deployment: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
         """The shards of a run after a position, while its input is read."""
-        store, self.inputs, self.partitions = at.inputs(run.access), run.inputs, Partitions(run.inputs)
-        stores = [at.store if source.uri.startswith(at.runs_uri) else store for source in run.lists]
+        store, self.inputs, self.partitions = deployment.inputs(run.access), run.inputs, Partitions(run.inputs)
+        stores = [deployment.store if source.uri.startswith(deployment.runs_uri) else store for source in run.lists]
         self.lists = list(map(ListReader, run.lists, stores))
-        inventory = self._inventory(at, store, run.options, run.name, run.run_id)
+        inventory = self._inventory(deployment, store, run.options, run.name, run.run_id)
         found = inventory.objects(position)
         return self._pack(found, inventory, store, run.options, run.access, position, first_number)
 
-    def _inventory(self, at: Deployment | None, store: ObjectStore, options: RunOptions, *run: str) -> Inventory:
+    def _inventory(
+        self, deployment: Deployment | None, store: ObjectStore, options: RunOptions, *run: str
+    ) -> Inventory:
         """The input of a run, by its name and id."""
-        planned = partial(planned_objects, at, run[1]) if at else tuple
-        done = partial(done_before, at, *run) if at and options.incremental else None
+        planned = partial(planned_objects, deployment, run[1]) if deployment else tuple
+        done = partial(done_before, deployment, *run) if deployment and options.incremental else None
         return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._leave)
 
     def _leave(self, uri: str, version_id: str, reason: str) -> None:
@@ -277,10 +289,10 @@ class PackedInput:
             self._names.refuse_taken()
         self.found.skipped = inventory.skipped
 
-    def lines(self, at: Deployment, run: Run) -> Iterator[Line] | None:
+    def lines(self, deployment: Deployment, run: Run) -> Iterator[Line] | None:
         """All shards; None if the file lacks some, or an incremental run, with its name claimed, has others to plan."""
         is_kept = self._is_read and self._file.tell() <= MAX_KEPT_BYTES
-        if not is_kept or (run.options.incremental and self._earlier != earlier_runs(at, run.name, run.run_id)):
+        if not is_kept or (run.options.incremental and self._earlier != earlier_runs(deployment, run.name, run.run_id)):
             return None
         self._file.seek(0)
         kept = gzip.GzipFile(fileobj=self._file, mode="rb")
@@ -288,33 +300,33 @@ class PackedInput:
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
 
 
-def names_there(at: Deployment | None, request: RunRequest) -> Iterator[str]:
+def names_there(deployment: Deployment | None, request: RunRequest) -> Iterator[str]:
     """The files that other runs, and others, have in a request's output, by their paths there."""
     if "://" not in request.output_uri:
         files: Iterable[PublishedFile] = local_outputs(Path(request.output_uri))
     else:
-        files = files_in(at.store, output_folder(request.output_uri, request.run_id)) if at else ()
+        files = files_in(deployment.store, output_folder(request.output_uri, request.run_id)) if deployment else ()
     return (file.path for file in files if not (file.by and file.by["run_id"] == request.run_id))
 
 
-def _opened(at: Deployment | None, store: ObjectStore, given: ListRequest, options: RunOptions) -> ListReader:
+def _opened(deployment: Deployment | None, store: ObjectStore, given: ListRequest, options: RunOptions) -> ListReader:
     if not given.source.startswith(TABLE):
         return ListReader(resolve_list(store, given), store, given.body)
-    if not (at and at.catalog):
+    if not (deployment and deployment.catalog):
         raise PlanError(f"this deployment has no catalog for {given.source}: name folders instead")
-    table, body = at.catalog(given.source.removeprefix(TABLE), options, store)
+    table, body = deployment.catalog(given.source.removeprefix(TABLE), options, store)
     return ListReader(ListSource(given.source, "jsonl", table=table), store, body)
 
 
-def preview(at: Deployment | None, request: RunRequest, packed: PackedInput | None = None) -> PlanPreview:
+def preview(deployment: Deployment | None, request: RunRequest, packed: PackedInput | None = None) -> PlanPreview:
     """Preview the plan of a request; without a deployment all inputs are local.
 
     The plan can take ``packed``, unless an input is local: it reads the copies in the bucket.
     """
     if packed and all("://" in given for given in request.inputs):
-        return packed.read(at, request, limit=request.options.limit)
+        return packed.read(deployment, request, limit=request.options.limit)
     with closing(PackedInput()) as unused:
-        return unused.read(at, request, local=True)
+        return unused.read(deployment, request, local=True)
 
 
 # --- what refuses an input before its plan ---

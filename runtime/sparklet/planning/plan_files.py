@@ -35,25 +35,25 @@ class Line(NamedTuple):
         return cls(body, shard.number, len(shard.objects), shard.size_bytes, shard.estimated_bytes)
 
 
-def shards_of(at: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
+def shards_of(deployment: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
     """The shards of a part whose lines hold ``naming``, in order; PlanError if there are not as many as were sealed."""
-    uri = at.part_uri(run_id, part.part)
+    uri = deployment.part_uri(run_id, part.part)
     try:
-        lines = at.store.get(uri).splitlines(keepends=True)
+        lines = deployment.store.get(uri).splitlines(keepends=True)
     except ObjectNotFoundError as error:
         raise PlanError(f"the plan part {uri} is gone, and with it the objects of shards of {run_id}") from error
     if len(lines) != part.shard_count:
         raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
     for line in lines:
         if naming in line:  # faster than parsing it
-            yield shard_of(at, run_id, part, line)
+            yield shard_of(deployment, run_id, part, line)
 
 
-def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[Line]:
+def part_lines(deployment: Deployment, run_id: str, part: PartRecord) -> list[Line]:
     """A sealed part, read again; PlanError if it is not what was sealed."""
-    uri = at.part_uri(run_id, part.part)
-    bodies = at.store.get(uri).splitlines(keepends=True)
-    lines = [Line.of(shard_of(at, run_id, part, body), body) for body in bodies]
+    uri = deployment.part_uri(run_id, part.part)
+    bodies = deployment.store.get(uri).splitlines(keepends=True)
+    lines = [Line.of(shard_of(deployment, run_id, part, body), body) for body in bodies]
     if [line.number for line in lines] != list(range(part.first_shard, part.next_shard)):
         planned = f"{part.shard_count} shards from {part.first_shard} on"
         raise PlanError(
@@ -62,24 +62,26 @@ def part_lines(at: Deployment, run_id: str, part: PartRecord) -> list[Line]:
     return lines
 
 
-def shard_of(at: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:
+def shard_of(deployment: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:
     """A line of a part as its shard; PlanError if it is none."""
     try:
         return Shard.from_line(line)
     except EventError as error:
-        raise PlanError(f"the plan part {at.part_uri(run_id, part.part)} is damaged: {error}; {ANOTHER_RUN}") from error
+        raise PlanError(
+            f"the plan part {deployment.part_uri(run_id, part.part)} is damaged: {error}; {ANOTHER_RUN}"
+        ) from error
 
 
-def planned_shard(at: Deployment, record: ShardRecord) -> Shard:
+def planned_shard(deployment: Deployment, record: ShardRecord) -> Shard:
     """A shard, read by its own line alone; PlanError if that is not what was planned."""
-    uri = at.part_uri(record.run_id, record.part)
-    return record.planned(at.store.get(uri, record.offset, record.length), uri)
+    uri = deployment.part_uri(record.run_id, record.part)
+    return record.planned(deployment.store.get(uri, record.offset, record.length), uri)
 
 
-def planned_objects(at: Deployment, run_id: str) -> Iterator[InputObject]:
+def planned_objects(deployment: Deployment, run_id: str) -> Iterator[InputObject]:
     """The objects in all sealed parts of a run, in order, one part in memory at a time."""
-    for part in at.ledger.runs.parts(run_id):
-        for shard in shards_of(at, run_id, part):
+    for part in deployment.ledger.runs.parts(run_id):
+        for shard in shards_of(deployment, run_id, part):
             yield from shard.objects
 
 
@@ -127,13 +129,13 @@ def beside(part: str) -> str:
     return part.replace("part-", "skipped-", 1)
 
 
-def reasons_for(at: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[str]:
+def reasons_for(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[str]:
     """Why an object, or a version of it, was left out of a plan."""
     files = [beside(part.part) for part in parts if named(part.skipped)]
     if named(run.skipped) > sum(named(part.skipped) for part in parts):
         files.append(END)
     wanted = json.dumps(uri).encode()
     for name in files:
-        for line in at.store.get(at.part_uri(run.run_id, name)).splitlines():
+        for line in deployment.store.get(deployment.part_uri(run.run_id, name)).splitlines():
             if wanted in line and (found := json.loads(line)).get("uri") == uri:
                 yield str(found["reason"])

@@ -34,7 +34,7 @@ SPARE_S = 30.0  # for what comes after the last part, and for the response
 
 
 def handle_request(
-    at: Deployment, event: Any, settings: PlannerSettings, request_id: str, remaining_s: Callable[[], float]
+    deployment: Deployment, event: Any, settings: PlannerSettings, request_id: str, remaining_s: Callable[[], float]
 ) -> dict[str, Any]:
     """Enter the run that an event requests, unless it exists, and plan it while there is time.
 
@@ -45,21 +45,21 @@ def handle_request(
     given = _document(event)
     with closing(PackedInput()) as packed:
         if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
-            run = at.ledger.runs.get(given["run_id"])
+            run = deployment.ledger.runs.get(given["run_id"])
         else:
             request = run_request(given, request_id)
             beside = (*request.py_files, *request.spark_files)
             for uri in filter(None, (request.script, *beside, request.check, request.next)):
                 check_script(uri, settings.script_prefixes)
             request = request.fitted(settings.worker_memory_mb, settings.worker_scratch_bytes)
-            run = new_run(at, request, packed, even_empty=True)
+            run = new_run(deployment, request, packed, even_empty=True)
         try:
-            run = _plan(at, run, packed, remaining_s)
+            run = _plan(deployment, run, packed, remaining_s)
         except CheckpointConflictError:
-            run = at.ledger.runs.get(run.run_id)
+            run = deployment.ledger.runs.get(run.run_id)
             if run.cancelled_s is None:
                 raise
-    return _response(at, run)
+    return _response(deployment, run)
 
 
 def run_request(event: Any, request_id: str) -> RunRequest:
@@ -118,7 +118,7 @@ def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     return uri, hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
-def _plan(at: Deployment, run: Run, packed: PackedInput, remaining_s: Callable[[], float]) -> Run:
+def _plan(deployment: Deployment, run: Run, packed: PackedInput, remaining_s: Callable[[], float]) -> Run:
     """Plan part by part; stop while there is time for a part twice as long as the longest one."""
     last_s, longest_s = remaining_s(), 0.0
 
@@ -132,13 +132,13 @@ def _plan(at: Deployment, run: Run, packed: PackedInput, remaining_s: Callable[[
         time.sleep(SCHEMA_POLL_S)
         return remaining_s() > SPARE_S
 
-    return plan(at, run.run_id, packed=packed, wait=wait, part_shards=PART_SHARDS, stop=out_of_time)
+    return plan(deployment, run.run_id, packed=packed, wait=wait, part_shards=PART_SHARDS, stop=out_of_time)
 
 
-def _response(at: Deployment, run: Run) -> dict[str, Any]:
+def _response(deployment: Deployment, run: Run) -> dict[str, Any]:
     shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
     if shards is None:
-        done = reduce(PlanProgress.and_part, at.ledger.runs.parts(run.run_id), PlanProgress())
+        done = reduce(PlanProgress.and_part, deployment.ledger.runs.parts(run.run_id), PlanProgress())
         shards, objects, size_bytes, skipped = done.shards, done.objects, done.size_bytes, done.skipped
     return {
         "run_id": run.run_id,

@@ -64,7 +64,7 @@ Progress = Callable[[PlanProgress], None]
 
 
 def plan(
-    at: Deployment,
+    deployment: Deployment,
     run_id: str,
     progress: Progress = lambda _: None,
     packed: PackedInput | None = None,
@@ -82,36 +82,41 @@ def plan(
     cancelled, or a run that it replaces has not ended: nothing is lost or planned twice. PlanError if an incremental
     run of the same name has not ended, another run owns the output, a list was changed, or no schema can be inferred.
     """
-    run = at.ledger.runs.get(run_id)
+    run = deployment.ledger.runs.get(run_id)
     if run.cancelled_s is not None:
         if run.sealed:
             return run
         raise CheckpointConflictError(f"the run {run_id} was cancelled; no more of it is planned")
-    done = sealed_until_now(at, run)
+    done = sealed_until_now(deployment, run)
     if run.state is not RunState.PLANNING:
         return run
     if not done.parts and not (run.parent and own_task(run_id)):  # those write to folders of their own
-        take_outputs(at, run, empty=True)
+        take_outputs(deployment, run, empty=True)
     with closing(PackedInput()) as fresh:
-        planning = _Planning(at, run, done, progress, packed if packed and not done.parts else fresh, fresh)
+        planning = _Planning(deployment, run, done, progress, packed if packed and not done.parts else fresh, fresh)
         parts = _parts(planning.lines, part_shards, part_bytes)
         first = [each for each in (next(parts, None),) if each]
-        if first and run.params.get(SCHEMA) == INFER and not run.schema and not _keep_schema(at, run, first[0], wait):
+        if (
+            first
+            and run.params.get(SCHEMA) == INFER
+            and not run.schema
+            and not _keep_schema(deployment, run, first[0], wait)
+        ):
             return run
         for each in chain(first, parts):
             planning.add(each)
             if stop():
-                return at.ledger.runs.get(run_id)
+                return deployment.ledger.runs.get(run_id)
         return planning.seal()
 
 
-def _keep_schema(at: Deployment, run: Run, lines: list[Line], wait: Callable[[Run], bool]) -> bool:
+def _keep_schema(deployment: Deployment, run: Run, lines: list[Line], wait: Callable[[Run], bool]) -> bool:
     """Keep the schema that a run of its own infers; False if that has not ended and ``wait`` did not wait for it."""
-    follower = plan(at, schema_run(at, run, lines).run_id)
-    while (schema := inferred_schema(at, run, follower)) is None:
+    follower = plan(deployment, schema_run(deployment, run, lines).run_id)
+    while (schema := inferred_schema(deployment, run, follower)) is None:
         if not wait(follower):
             return False
-    at.ledger.runs.set_schema(run.run_id, schema)
+    deployment.ledger.runs.set_schema(run.run_id, schema)
     return True
 
 
@@ -133,14 +138,20 @@ class _Planning:
     """One planner at work: what it has sealed, and the input from which it plans the rest."""
 
     def __init__(
-        self, at: Deployment, run: Run, done: PlanProgress, progress: Progress, packed: PackedInput, fresh: PackedInput
+        self,
+        deployment: Deployment,
+        run: Run,
+        done: PlanProgress,
+        progress: Progress,
+        packed: PackedInput,
+        fresh: PackedInput,
     ) -> None:
-        self._at, self._run, self._done, self._progress = at, run, done, progress
+        self._at, self._run, self._done, self._progress = deployment, run, done, progress
         self._planner_id = secrets.token_hex(4)
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
-        self._source, lines = packed, packed.lines(at, run)
+        self._source, lines = packed, packed.lines(deployment, run)
         if lines is None:
-            self._source, lines = fresh, fresh.rest(at, run, done.position, done.shards)
+            self._source, lines = fresh, fresh.rest(deployment, run, done.position, done.shards)
         self.lines = lines
 
     def add(self, lines: list[Line]) -> None:
@@ -186,7 +197,7 @@ class _Planning:
 
 
 def send_messages(
-    at: Deployment,
+    deployment: Deployment,
     run: Run,
     records: Iterable[ShardRecord],
     *,
@@ -205,7 +216,7 @@ def send_messages(
     bodies = (replace(ref, line=sent.get(ref.shard, "")).to_body() for ref in refs)
     has_messages = run.dispatch is Dispatch.QUEUE and run.cancelled_s is None
     if has_messages and (by_check or not run.options.max_concurrency):
-        return at.queue.send(bodies)
+        return deployment.queue.send(bodies)
     deque(bodies, maxlen=0)
     return 0
 
@@ -219,23 +230,23 @@ def records_of(run_id: str, part: str, lines: Iterable[Line], **alike: Any) -> I
         offset += len(line.body)
 
 
-def dispatch_part(at: Deployment, run: Run, part: PartRecord, lines: Sequence[Line]) -> None:
+def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Sequence[Line]) -> None:
     """Enter a sealed part's shards, send their messages and note that; it may be repeated."""
     options = run.options
     records = list(records_of(run.run_id, part.part, lines, isolate=int(options.isolate)))
     if options.engine:
         engines = (options.planned_engine(line.estimated_bytes) for line in lines)
         records = [replace(each, engine=engine) for each, engine in zip(records, engines, strict=True)]
-    at.ledger.shards.add(records)
-    send_messages(at, run, records, lines={line.number: line.body for line in lines})
-    at.ledger.runs.mark_dispatched(run.run_id, part.index)
+    deployment.ledger.shards.add(records)
+    send_messages(deployment, run, records, lines={line.number: line.body for line in lines})
+    deployment.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 
-def sealed_until_now(at: Deployment, run: Run) -> PlanProgress:
+def sealed_until_now(deployment: Deployment, run: Run) -> PlanProgress:
     """What the sealed parts hold, all of them dispatched."""
     done = PlanProgress()
-    for part in at.ledger.runs.parts(run.run_id):
+    for part in deployment.ledger.runs.parts(run.run_id):
         if not part.dispatched:
-            dispatch_part(at, run, part, part_lines(at, run.run_id, part))
+            dispatch_part(deployment, run, part, part_lines(deployment, run.run_id, part))
         done = done.and_part(part)
     return done

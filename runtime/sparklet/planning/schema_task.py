@@ -24,15 +24,15 @@ ALL_IN_ONE = RunOptions(target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
 REMEDY = "give it: --schema 'id INT, name STRING, …'"
 
 
-def schema_run(at: Deployment, run: Run, lines: Sequence[Line]) -> Run:
+def schema_run(deployment: Deployment, run: Run, lines: Sequence[Line]) -> Run:
     """The run that infers the schema, entered if it is not known; ``lines``: shards from which the sample is taken."""
     made_id = follow_up_id(run.run_id, "schema")
-    if known := at.known_run(made_id):
+    if known := deployment.known_run(made_id):
         return known
     options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=run.options.time_limit_s)
-    folder, sample = f"s3://{at.bucket}/output/{made_id}/", sample_of(lines)
+    folder, sample = f"s3://{deployment.bucket}/output/{made_id}/", sample_of(lines)
     follower = Run(made_id, sample, folder, (run.scripts[-1],), run.args, run.params, options, f"{run.name}-schema")
-    return entered(at, run, replace(follower, access=run.access, table=run.table, schema=INFER))
+    return entered(deployment, run, replace(follower, access=run.access, table=run.table, schema=INFER))
 
 
 def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
@@ -59,19 +59,19 @@ def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def inferred_schema(at: Deployment, run: Run, follower: Run) -> str | None:
+def inferred_schema(deployment: Deployment, run: Run, follower: Run) -> str | None:
     """The schema that the run's task has answered, None as long as it is at work.
 
     PlanError if it has failed, or its script has read nothing by ``job.read_csv``; CheckpointConflictError if ``run``
     was cancelled.
     """
-    record = next(at.ledger.shards.list(follower.run_id), None)
+    record = next(deployment.ledger.shards.list(follower.run_id), None)
     if record is not None and record.state is ShardState.SUCCEEDED:
-        if isinstance(schema := _answer(at, record).get(SCHEMA), str):
+        if isinstance(schema := _answer(deployment, record).get(SCHEMA), str):
             return schema
         source = run.scripts[-1].source_uri
         raise PlanError(f"{source} did not read its input by job.read_csv(spark), so no schema is inferred; {REMEDY}")
-    if at.ledger.runs.get(run.run_id).cancelled_s is not None:
+    if deployment.ledger.runs.get(run.run_id).cancelled_s is not None:
         raise CheckpointConflictError(f"the run {run.run_id} was cancelled; no more of it is planned")
     if record is not None and record.state is ShardState.FAILED:
         why = f"{record.error_class}: {record.error_message}"
@@ -79,15 +79,15 @@ def inferred_schema(at: Deployment, run: Run, follower: Run) -> str | None:
     return None
 
 
-def left_out(at: Deployment, run: Run) -> dict[str, str]:
+def left_out(deployment: Deployment, run: Run) -> dict[str, str]:
     """Files that were left out of a run's sample, each with the reason; their own shards say more."""
-    record = next(at.ledger.shards.list(follow_up_id(run.run_id, "schema")), None)
-    return dict(_answer(at, record).get(LEFT_OUT, {})) if record else {}
+    record = next(deployment.ledger.shards.list(follow_up_id(run.run_id, "schema")), None)
+    return dict(_answer(deployment, record).get(LEFT_OUT, {})) if record else {}
 
 
-def _answer(at: Deployment, record: ShardRecord) -> dict[str, Any]:
+def _answer(deployment: Deployment, record: ShardRecord) -> dict[str, Any]:
     try:
-        answer = json.loads(at.store.get(at.run_uri(record.run_id, record.answer_file)))["answer"]
+        answer = json.loads(deployment.store.get(deployment.run_uri(record.run_id, record.answer_file)))["answer"]
     except ObjectNotFoundError:
         return {}
     return answer if isinstance(answer, dict) else {}

@@ -72,7 +72,7 @@ class Measured:
 
 def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, prices: Prices) -> list[dict[str, Any]]:
     """What each rule says; what to act on first, what is fine last."""
-    measured = Measured(run, view, table, stack.size, prices, tuple(stack.at.engines))
+    measured = Measured(run, view, table, stack.size, prices, tuple(stack.deployment.engines))
     nothing = Advised("All rules", "unknown", "no shard has succeeded")
     said = [rule(measured) for rule in RULES] if view.found.summary.counts.succeeded else [nothing]
     return [asdict(each) for each in sorted(said, key=lambda each: ("act", "unknown", "fine").index(each.verdict))]

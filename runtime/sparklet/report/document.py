@@ -50,11 +50,11 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
 
     view = view_run(stack, run, prices, add)
     shards = table.document()
-    groups = explain(stack.at, run, view.found.failures.values(), view.found.succeeded)
+    groups = explain(stack.deployment, run, view.found.failures.values(), view.found.succeeded)
     groups = tuple(sorted(groups, key=lambda group: group.advice.at_fault != DATA))  # what the user can repair first
     return {
         "version": VERSION,
-        "made_s": stack.at.clock.now_s(),
+        "made_s": stack.deployment.clock.now_s(),
         "versions": _versions(stack),
         "run": _run_document(run),
         "status": view.document(stack),
@@ -137,12 +137,12 @@ def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[
     @cache
     def part(uri: str) -> bytes:
         with suppress(ObjectStoreError):
-            return stack.at.store.get(uri)
+            return stack.deployment.store.get(uri)
         return b""
 
     copied, found = local_inputs(stack, run.run_id), list[list[str]]()
     for record in records:
-        uri = stack.at.part_uri(run.run_id, record.part)
+        uri = stack.deployment.part_uri(run.run_id, record.part)
         try:
             line = part(uri)[record.offset : record.offset + record.length]
             planned = record.planned(line, uri).objects
@@ -172,7 +172,7 @@ def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Itera
 
 def _lines(stack: OpenStack, script: ScriptRef) -> list[str]:
     try:
-        return stack.at.store.get(script.uri).decode("utf-8", "replace").splitlines()
+        return stack.deployment.store.get(script.uri).decode("utf-8", "replace").splitlines()
     except ObjectStoreError:  # it was deleted since
         return []
 
@@ -184,8 +184,8 @@ def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
     found: dict[str, None] = {}
     for number in islice(numbers, MAX_FILES):
         try:
-            record = stack.at.ledger.shards.get(run.run_id, number)
-            names = [each.name for each in planned_shard(stack.at, record).objects]
+            record = stack.deployment.ledger.shards.get(run.run_id, number)
+            names = [each.name for each in planned_shard(stack.deployment, record).objects]
         except (ObjectStoreError, PlanError, ShardNotFoundError):  # it shows the others
             continue
         named = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]

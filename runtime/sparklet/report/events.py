@@ -35,7 +35,7 @@ _SUMS = {  # Spark's names, docs/monitoring.html#executor-task-metrics
 def logs_of(stack: OpenStack, run_id: str) -> dict[int, list[str]]:
     """The event logs of a run by shard, each shard's in the order of their names."""
     found: dict[int, list[str]] = {}
-    for info in stack.at.store.list(stack.at.run_uri(run_id, EVENTS)):
+    for info in stack.deployment.store.list(stack.deployment.run_uri(run_id, EVENTS)):
         if match := _NAME.search(info.uri):
             found.setdefault(int(match[1]), []).append(info.uri)
     return found
@@ -49,7 +49,7 @@ def figures(stack: OpenStack, logs: Mapping[int, Collection[str]], attempts: Map
         for uri in logs.get(shard, ()):
             if f"-{attempt_id}-" in uri:
                 with suppress(ObjectStoreError, OSError):  # it is gone
-                    _add(total, _events(stack.at.store.get(uri)))
+                    _add(total, _events(stack.deployment.store.get(uri)))
         if total:
             found.append({"shard": shard, **{name: round(value, 3) for name, value in total.items()}})
     return found
@@ -120,7 +120,7 @@ def _unpacked(stack: OpenStack, uris: Collection[str], folder: Path) -> int:
         number, attempt_id, place = _NAME.search(uri).groups()  # type: ignore[union-attr]
         name = f"shard-{int(number)}-{attempt_id[:8]}" + (f"-{place}" if place != "0" else "")
         with Path(folder, name).open("w", encoding="utf-8") as file:
-            for event in _events(stack.at.store.get(uri)):
+            for event in _events(stack.deployment.store.get(uri)):
                 if event["Event"] == "SparkListenerApplicationStart":
                     event |= {"App ID": name, "App Name": f"shard {int(number)}: {event['App Name']}"}
                 file.write(json.dumps(event, separators=(",", ":")) + "\n")  # Spark looks for events by prefix

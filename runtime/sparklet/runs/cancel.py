@@ -32,41 +32,41 @@ class Cancelled:
     counts: Counts
 
 
-def cancel(at: Deployment, run_id: str) -> Cancelled:
+def cancel(deployment: Deployment, run_id: str) -> Cancelled:
     """Stop a run; a second call continues an interrupted one. PlanError if the run has ended otherwise."""
-    run = at.ledger.runs.cancel(run_id)
+    run = deployment.ledger.runs.cancel(run_id)
     if run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-    cancel_follow_ups(at, run)
+    cancel_follow_ups(deployment, run)
     if run.state.ended:
-        return Cancelled(run, 0, at.ledger.shards.count(run_id))
-    run = seal_as_it_is(at, run)
-    abandoned = give_up(at, run)
-    return Cancelled(run, abandoned, at.ledger.shards.count(run_id))
+        return Cancelled(run, 0, deployment.ledger.shards.count(run_id))
+    run = seal_as_it_is(deployment, run)
+    abandoned = give_up(deployment, run)
+    return Cancelled(run, abandoned, deployment.ledger.shards.count(run_id))
 
 
-def cancel_follow_ups(at: Deployment, run: Run) -> None:
+def cancel_follow_ups(deployment: Deployment, run: Run) -> None:
     """Cancel the check run of a cancelled run, and the next run that a checker entered just before the mark."""
-    for follower in open_follow_ups(at, run):
+    for follower in open_follow_ups(deployment, run):
         with suppress(PlanError):  # it has ended meanwhile
-            cancel(at, follower.run_id)
+            cancel(deployment, follower.run_id)
 
 
-def seal_as_it_is(at: Deployment, run: Run) -> Run:
+def seal_as_it_is(deployment: Deployment, run: Run) -> Run:
     """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
     if run.sealed:
         return run
-    done = sealed_until_now(at, run)
+    done = sealed_until_now(deployment, run)
     skipped = {NOT_PLANNED: 0, **done.skipped}
     try:
-        at.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
+        deployment.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
     except CheckpointConflictError:
-        if not at.ledger.runs.get(run.run_id).sealed:
+        if not deployment.ledger.runs.get(run.run_id).sealed:
             raise
-    return at.ledger.runs.get(run.run_id)
+    return deployment.ledger.runs.get(run.run_id)
 
 
-def give_up(at: Deployment, run: Run) -> int:
+def give_up(deployment: Deployment, run: Run) -> int:
     """End a cancelled run's expired leases and fail its PENDING shards; how many. The next check does what is left."""
-    deque(end_leases(at, run), maxlen=0)
-    return give_up_all(at, run, RUN_CANCELLED, "the run was cancelled before this shard was done")
+    deque(end_leases(deployment, run), maxlen=0)
+    return give_up_all(deployment, run, RUN_CANCELLED, "the run was cancelled before this shard was done")

@@ -63,61 +63,61 @@ class CheckReport:
     unnotified: str = ""  # why the notice of its end was not sent; later checks try again
 
 
-def check(at: Deployment, run_id: str, *, planner_silent_s: float = PLANNER_SILENT_S) -> CheckReport:
+def check(deployment: Deployment, run_id: str, *, planner_silent_s: float = PLANNER_SILENT_S) -> CheckReport:
     """Do what a run needs now; its plan is continued if no part was sealed for ``planner_silent_s``."""
-    report = _checked(at, at.ledger.runs.get(run_id), planner_silent_s)
-    _measure(at, report)
+    report = _checked(deployment, deployment.ledger.runs.get(run_id), planner_silent_s)
+    _measure(deployment, report)
     return report
 
 
-def _checked(at: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
+def _checked(deployment: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     if run.state.ended:
-        return _ended(at, run)
+        return _ended(deployment, run)
     if run.cancelled_s is not None:
-        return _finish_cancelled(at, run)
-    parts = () if run.sealed else tuple(at.ledger.runs.parts(run.run_id))
-    expired = _expire(at, run)
-    abandoned = _abandon_overdue(at, run)
-    split_failing(at, run)
-    counts = at.ledger.shards.glance(run.run_id)
+        return _finish_cancelled(deployment, run)
+    parts = () if run.sealed else tuple(deployment.ledger.runs.parts(run.run_id))
+    expired = _expire(deployment, run)
+    abandoned = _abandon_overdue(deployment, run)
+    split_failing(deployment, run)
+    counts = deployment.ledger.shards.glance(run.run_id)
     planner_from = next((part.first_shard for part in parts if not part.dispatched), inf)  # it sends from there on
-    requeued = _requeue(at, run, counts, planner_from)
-    started, trouble = start_workers(at, run)
+    requeued = _requeue(deployment, run, counts, planner_from)
+    started, trouble = start_workers(deployment, run)
     report = CheckReport(run, counts, expired, requeued, abandoned, started, trouble)
-    if (counts.open or not run.sealed) and (early := commit_early(at, run, counts)):
-        _driven(at, early)
+    if (counts.open or not run.sealed) and (early := commit_early(deployment, run, counts)):
+        _driven(deployment, early)
     if not run.sealed:
-        return _continue_planning(at, report, parts, planner_silent_s)
-    return report if counts.open else _finish(at, report)
+        return _continue_planning(deployment, report, parts, planner_silent_s)
+    return report if counts.open else _finish(deployment, report)
 
 
-def _ended(at: Deployment, run: Run) -> CheckReport:
+def _ended(deployment: Deployment, run: Run) -> CheckReport:
     """Write lost manifests of an ended run, and send its notice if that is still due; open it if it has open shards."""
-    counts = at.ledger.shards.count(run.run_id) if run.generation else None
+    counts = deployment.ledger.shards.count(run.run_id) if run.generation else None
     if counts and counts.open:  # its end was a crash after shards were redriven
-        return CheckReport(reopened(at, run, stays_cancelled=run.state is RunState.CANCELLED), Counts())
-    summary = None if own_manifest(at, run) else write_manifests(at, run, run.state)
-    unnotified = notify(at, run, summary) if needs_notice(at, run) else ""
-    counts = counts or (summary.counts if summary else at.ledger.shards.count(run.run_id))
+        return CheckReport(reopened(deployment, run, stays_cancelled=run.state is RunState.CANCELLED), Counts())
+    summary = None if own_manifest(deployment, run) else write_manifests(deployment, run, run.state)
+    unnotified = notify(deployment, run, summary) if needs_notice(deployment, run) else ""
+    counts = counts or (summary.counts if summary else deployment.ledger.shards.count(run.run_id))
     return CheckReport(run, counts, summary=summary, unnotified=unnotified)
 
 
-def _finish_cancelled(at: Deployment, run: Run) -> CheckReport:
+def _finish_cancelled(deployment: Deployment, run: Run) -> CheckReport:
     """Fail all PENDING shards, and end the run once none is RUNNING."""
-    cancel_follow_ups(at, run)
+    cancel_follow_ups(deployment, run)
     try:
-        run = seal_as_it_is(at, run)
+        run = seal_as_it_is(deployment, run)
     except SparkletError:
-        if not _overdue(at, run) or at.ledger.shards.count(run.run_id).open:
+        if not _overdue(deployment, run) or deployment.ledger.shards.count(run.run_id).open:
             raise
-        return _end(at, CheckReport(run, Counts()), RunState.CANCELLED)  # a part of its plan is lost
-    stop_workers(at, run)
-    abandoned = give_up(at, run)
-    report = CheckReport(run, at.ledger.shards.glance(run.run_id), abandoned=abandoned)
-    return report if report.counts.open else _finish(at, report)
+        return _end(deployment, CheckReport(run, Counts()), RunState.CANCELLED)  # a part of its plan is lost
+    stop_workers(deployment, run)
+    abandoned = give_up(deployment, run)
+    report = CheckReport(run, deployment.ledger.shards.glance(run.run_id), abandoned=abandoned)
+    return report if report.counts.open else _finish(deployment, report)
 
 
-def _measure(at: Deployment, report: CheckReport) -> None:
+def _measure(deployment: Deployment, report: CheckReport) -> None:
     causes = report.summary.in_engines if report.summary and report.just_ended else {}
     in_engines = sum(count for cause, count in causes.items() if cause not in BY_CHECKS)
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
@@ -129,24 +129,24 @@ def _measure(at: Deployment, report: CheckReport) -> None:
         (metrics.RUNS_SUCCEEDED, report.just_ended and ended_well),
         (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):
-        at.measure(metric, value)
+        deployment.measure(metric, value)
 
 
-def _expire(at: Deployment, run: Run) -> int:
+def _expire(deployment: Deployment, run: Run) -> int:
     """End expired leases and send messages for shards that are PENDING then; how many leases."""
     ended: Counter[ShardState] = Counter()
 
     def counted() -> Iterator[ShardRecord]:
-        for record in end_leases(at, run, escalate=True):
+        for record in end_leases(deployment, run, escalate=True):
             ended[record.state] += 1
             yield record
 
-    send_messages(at, run, counted(), by_check=True)
-    at.measure(metrics.SHARDS_FAILED, ended[ShardState.FAILED])
+    send_messages(deployment, run, counted(), by_check=True)
+    deployment.measure(metrics.SHARDS_FAILED, ended[ShardState.FAILED])
     return ended.total()
 
 
-def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: float) -> int:
+def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: float) -> int:
     """Send messages again for shards that still wait although nothing of the run moves; how many.
 
     To find that, all shards are read, so it is done only if one of those that have waited longest is due. That time
@@ -155,124 +155,138 @@ def _requeue(at: Deployment, run: Run, counts: Counts, planner_from: float) -> i
     if run.dispatch is Dispatch.MAP:
         return 0  # such a run has no messages: see runs.map_batches
     if run.options.max_concurrency:
-        return send_up_to_cap(at, run)
+        return send_up_to_cap(deployment, run)
     if counts.running or not counts.pending:
         return 0
-    now_s = at.clock.now_s()
+    now_s = deployment.clock.now_s()
     since_s = now_s - MESSAGE.again_after_s
 
     def waiting() -> Iterator[ShardRecord]:
-        found = at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
+        found = deployment.for_a_while(deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
         return (record for record in found if record.is_for_functions and record.number < planner_from)
 
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
-    if not is_due or not has_stalled(at, run, since_s):
+    if not is_due or not has_stalled(deployment, run, since_s):
         return 0
-    counted = (at.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s))
-    return send_messages(at, run, filter(None, counted), by_check=True)
+    counted = (
+        deployment.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s)
+    )
+    return send_messages(deployment, run, filter(None, counted), by_check=True)
 
 
 def _continue_planning(
-    at: Deployment, report: CheckReport, parts: tuple[PartRecord, ...], planner_silent_s: float
+    deployment: Deployment, report: CheckReport, parts: tuple[PartRecord, ...], planner_silent_s: float
 ) -> CheckReport:
     run = report.run
     if run.parent and not parts:
         planner_silent_s = min(planner_silent_s, UNPLANNED_S)
-    if at.clock.now_s() - _last_sign_s(at, run, parts) < planner_silent_s:
+    if deployment.clock.now_s() - _last_sign_s(deployment, run, parts) < planner_silent_s:
         return report
     try:
-        return replace(report, run=plan(at, run.run_id), planned=True)
+        return replace(report, run=plan(deployment, run.run_id), planned=True)
     except CheckpointConflictError:
         return report  # the planner is alive
     except SparkletError as error:
         no_schema = run.params.get(SCHEMA) == INFER and not run.schema and isinstance(error, PlanError)
-        is_final = no_schema or isinstance(error, UnplannableError) or _overdue(at, run)
-        if not is_final or at.ledger.shards.count(run.run_id).open:
+        is_final = no_schema or isinstance(error, UnplannableError) or _overdue(deployment, run)
+        if not is_final or deployment.ledger.shards.count(run.run_id).open:
             raise
-        return _end(at, report, RunState.FAILED)  # its plan cannot be finished, or its time is over
+        return _end(deployment, report, RunState.FAILED)  # its plan cannot be finished, or its time is over
 
 
-def _last_sign_s(at: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> float:
+def _last_sign_s(deployment: Deployment, run: Run, parts: tuple[PartRecord, ...]) -> float:
     """When the planner's last part was written."""
     if not parts:
         return run.created_s
     try:
-        written_s = at.store.head(at.part_uri(run.run_id, parts[-1].part)).modified_s
+        written_s = deployment.store.head(deployment.part_uri(run.run_id, parts[-1].part)).modified_s
     except ObjectNotFoundError:
         return run.created_s
     return max(run.created_s, written_s)
 
 
-def _overdue(at: Deployment, run: Run) -> bool:
-    return at.clock.now_s() >= run.created_s + run.options.time_limit_s
+def _overdue(deployment: Deployment, run: Run) -> bool:
+    return deployment.clock.now_s() >= run.created_s + run.options.time_limit_s
 
 
-def _abandon_overdue(at: Deployment, run: Run) -> int:
+def _abandon_overdue(deployment: Deployment, run: Run) -> int:
     """Fail PENDING shards at the time limit, counted from the run's creation, or a redriven shard's last change."""
-    if not _overdue(at, run):
+    if not _overdue(deployment, run):
         return 0
-    now_s, limit_s = at.clock.now_s(), run.options.time_limit_s
+    now_s, limit_s = deployment.clock.now_s(), run.options.time_limit_s
     why = f"not done within the run's time limit of {limit_s:.0f} s"
 
     def has_time(record: ShardRecord) -> bool:
         return record.generation > 0 and now_s < record.changed_s + limit_s
 
-    return give_up_all(at, run, RUN_TIME_LIMIT, why, has_time)
+    return give_up_all(deployment, run, RUN_TIME_LIMIT, why, has_time)
 
 
-def _finish(at: Deployment, report: CheckReport) -> CheckReport:
+def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     """End the run if, by a strongly consistent count, every shard has ended, and its check and commit runs too."""
     run = report.run
-    checking, committing = (check_run(at, run), end_commit(at, run)) if run.cancelled_s is None else (None, None)
-    if checking and not (checking := _driven(at, checking)).state.ended:
+    checking, committing = (
+        (check_run(deployment, run), end_commit(deployment, run)) if run.cancelled_s is None else (None, None)
+    )
+    if checking and not (checking := _driven(deployment, checking)).state.ended:
         return report  # entered after all shards had ended: no need to count again
-    if committing and not _driven(at, committing).state.ended:
+    if committing and not _driven(deployment, committing).state.ended:
         return report
-    counts = at.ledger.shards.count(run.run_id)
-    if counts.open or counts.total != at.ledger.runs.get(run.run_id).shard_count:  # read after the count
+    counts = deployment.ledger.shards.count(run.run_id)
+    if counts.open or counts.total != deployment.ledger.runs.get(run.run_id).shard_count:  # read after the count
         return report
-    drift = drift_of(at, run)
+    drift = drift_of(deployment, run)
     state = final_state(run, counts, drift)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
-        return _end(at, report, state, counts, drift)
+        return _end(deployment, report, state, counts, drift)
     if state is not RunState.FAILED and run.check:
-        checking = checking or _driven(at, enter_check(at, run, state))
+        checking = checking or _driven(deployment, enter_check(deployment, run, state))
         if not checking.state.ended:
             return report
         state = state if checking.state is RunState.SUCCEEDED else RunState.FAILED
-    if state is not RunState.FAILED and (committing := commit_at_end(at, run, counts, partial(_driven, at))):
+    if state is not RunState.FAILED and (
+        committing := commit_at_end(deployment, run, counts, partial(_driven, deployment))
+    ):
         if not committing.state.ended:
             return report
         state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
     if state is not RunState.FAILED and run.next:
-        written = write_results(at, run, MAX_ITEM_BYTES) if run.next.items else None
-        enter_next(at, run, counts, at.run_uri(run.run_id, RESULTS) if written and "Key" in written else "")
-    return _end(at, report, state, counts, drift)
+        written = write_results(deployment, run, MAX_ITEM_BYTES) if run.next.items else None
+        enter_next(
+            deployment, run, counts, deployment.run_uri(run.run_id, RESULTS) if written and "Key" in written else ""
+        )
+    return _end(deployment, report, state, counts, drift)
 
 
-def _driven(at: Deployment, follower: Run) -> Run:
+def _driven(deployment: Deployment, follower: Run) -> Run:
     """A check or commit run after a check of its own, which also plans it."""
-    return follower if follower.state.ended else check(at, follower.run_id, planner_silent_s=0.0).run
+    return follower if follower.state.ended else check(deployment, follower.run_id, planner_silent_s=0.0).run
 
 
 def _end(
-    at: Deployment, report: CheckReport, state: RunState, counted: Counts | None = None, drift: Drift | None = None
+    deployment: Deployment,
+    report: CheckReport,
+    state: RunState,
+    counted: Counts | None = None,
+    drift: Drift | None = None,
 ) -> CheckReport:
     """Write the manifests, then end the run: after a crash in between, the next check writes them again.
 
     So it does if a shard has been split since they were counted: DynamoDB shows a transaction's items one by one.
     """
     run = report.run
-    summary = write_manifests(at, run, state, drift)
-    ended = at.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
+    summary = write_manifests(deployment, run, state, drift)
+    ended = deployment.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
     is_its_end = ended.state.ended and ended.generation == run.generation > 0
-    if counted and is_its_end and at.ledger.shards.count(run.run_id) != counted:  # a redrive has moved shards since
-        ended = reopened(at, ended, stays_cancelled=state is RunState.CANCELLED)
+    if (
+        counted and is_its_end and deployment.ledger.shards.count(run.run_id) != counted
+    ):  # a redrive has moved shards since
+        ended = reopened(deployment, ended, stays_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
-        summary = write_manifests(at, ended, ended.state)  # a redrive began and ended meanwhile
+        summary = write_manifests(deployment, ended, ended.state)  # a redrive began and ended meanwhile
     if ended.state.ended and not own_task(run.run_id):
-        release_outputs(at, ended)
-    unnotified = notify(at, ended, summary) if needs_notice(at, ended) else ""
+        release_outputs(deployment, ended)
+    unnotified = notify(deployment, ended, summary) if needs_notice(deployment, ended) else ""
     report = replace(report, run=ended, counts=summary.counts, summary=summary)
     return replace(report, just_ended=ended.state.ended, unnotified=unnotified)
 

@@ -35,60 +35,64 @@ SOURCE = "sparklet.tables.commit"
 MADE = "commits_made"  # the parameter that names the commits which need no look at the table
 
 
-def end_commit(at: Deployment, run: Run) -> Run | None:
+def end_commit(deployment: Deployment, run: Run) -> Run | None:
     """The commit run that this generation's end waits for, if it was entered."""
-    found = last_commit_run(at, run)
-    files = commit_files(at, run) if found else ()
-    return found if files and _is_end(at, run, files[-1]) else None
+    found = last_commit_run(deployment, run)
+    files = commit_files(deployment, run) if found else ()
+    return found if files and _is_end(deployment, run, files[-1]) else None
 
 
-def commit_at_end(at: Deployment, run: Run, counts: Counts, drive: Callable[[Run], Run]) -> Run | None:
+def commit_at_end(deployment: Deployment, run: Run, counts: Counts, drive: Callable[[Run], Run]) -> Run | None:
     """The commit run of a generation whose shards have ended, entered if need be; None: all is committed."""
-    if not has_declared(at, run):
+    if not has_declared(deployment, run):
         return None
-    files = commit_files(at, run)
-    last = drive(_entered(at, run, files)) if files else None
-    if last and (not last.state.ended or _is_end(at, run, files[-1])):
+    files = commit_files(deployment, run)
+    last = drive(_entered(deployment, run, files)) if files else None
+    if last and (not last.state.ended or _is_end(deployment, run, files[-1])):
         return last
     missing = last is not None and last.state is not RunState.SUCCEEDED
-    if not _fix(at, run, files, counts, at_end=True, even_empty=missing):
+    if not _fix(deployment, run, files, counts, at_end=True, even_empty=missing):
         return None
-    return commit_at_end(at, run, counts, drive)  # the file may be another checker's, and not of the end
+    return commit_at_end(deployment, run, counts, drive)  # the file may be another checker's, and not of the end
 
 
-def commit_early(at: Deployment, run: Run, counts: Counts) -> Run | None:
+def commit_early(deployment: Deployment, run: Run, counts: Counts) -> Run | None:
     """The last commit run of a run with ``commit_every``; the next is entered if due, unless too much has failed."""
     every = run.options.commit_every
-    if not every or counts.failed > (tolerated_failures(run.options, counts.total) or 0) or not has_declared(at, run):
+    if (
+        not every
+        or counts.failed > (tolerated_failures(run.options, counts.total) or 0)
+        or not has_declared(deployment, run)
+    ):
         return None
-    files = commit_files(at, run)
-    last = _entered(at, run, files) if files else None
+    files = commit_files(deployment, run)
+    last = _entered(deployment, run, files) if files else None
     if last and last.state is not RunState.SUCCEEDED:
         return last
     shards, every_s = parse_every(every)
-    fresh = counts.succeeded - (files[-1].header(at.store)["succeeded"] if files else 0)
+    fresh = counts.succeeded - (files[-1].header(deployment.store)["succeeded"] if files else 0)
     since_s = files[-1].written_s if files else run.created_s
-    due = fresh >= shards if shards else fresh > 0 and at.clock.now_s() - since_s >= every_s
-    if due and _fix(at, run, files, counts, at_end=False, even_empty=False):
-        return _entered(at, run, commit_files(at, run))
+    due = fresh >= shards if shards else fresh > 0 and deployment.clock.now_s() - since_s >= every_s
+    if due and _fix(deployment, run, files, counts, at_end=False, even_empty=False):
+        return _entered(deployment, run, commit_files(deployment, run))
     return last
 
 
-def has_declared(at: Deployment, run: Run) -> bool:
+def has_declared(deployment: Deployment, run: Run) -> bool:
     """Whether any attempt at a shard has declared writes to tables."""
-    return next(iter(at.store.list(at.run_uri(run.run_id, WRITES))), None) is not None
+    return next(iter(deployment.store.list(deployment.run_uri(run.run_id, WRITES))), None) is not None
 
 
-def _is_end(at: Deployment, run: Run, file: CommitFile) -> bool:
-    return bool(file.header(at.store)["ends"] == run.generation)
+def _is_end(deployment: Deployment, run: Run, file: CommitFile) -> bool:
+    return bool(file.header(deployment.store)["ends"] == run.generation)
 
 
 def _fix(
-    at: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
+    deployment: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
 ) -> bool:
     """Write the next commit file, of winners in none of ``files``; False if empty. A faster checker's file counts."""
-    known = winners_in(at.store, files)
-    winners = kept_files(at, run.run_id, WRITES, attrgetter("writes_file"))
+    known = winners_in(deployment.store, files)
+    winners = kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))
     fresh = [uri for record, uri in winners if winner_of(record) not in known]
     if not fresh and not even_empty:
         return False
@@ -99,36 +103,36 @@ def _fix(
         "commit": number,
         "ends": run.generation if at_end else None,  # the generation whose end waits for it
         "succeeded": counts.succeeded,
-        "fixed_at_s": at.clock.now_s(),
+        "fixed_at_s": deployment.clock.now_s(),
     }
-    lines = [json.dumps(header).encode(), *(body.strip() for body in at.store.get_all(fresh))]
-    put_once(at.store, (commit_uri(at, run, number), b"\n".join(lines) + b"\n"))
+    lines = [json.dumps(header).encode(), *(body.strip() for body in deployment.store.get_all(fresh))]
+    put_once(deployment.store, (commit_uri(deployment, run, number), b"\n".join(lines) + b"\n"))
     return True
 
 
-def _entered(at: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
+def _entered(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
     """The run that makes these commits, entered if it is not known.
 
     The parent is read after its file was written: a run that plans again what a cancelled one has not committed either
     sees the file, or no commit run is entered for it.
     """
     made_id = follow_up_id(run.run_id, "commit", files[-1].number)
-    if known := at.known_run(made_id):
+    if known := deployment.known_run(made_id):
         return known
-    now = at.ledger.runs.get(run.run_id)
+    now = deployment.ledger.runs.get(run.run_id)
     if now.state.ended or now.cancelled_s is not None:
         raise CheckpointConflictError(f"the run {run.run_id} was cancelled or has ended; no further commit begins")
     digest = hashlib.sha256(SCRIPT).hexdigest()
-    script = ScriptRef(at.run_uri(made_id, f"script/{digest}/commit.py"), digest, SOURCE)
-    put_once(at.store, (script.uri, SCRIPT))
-    made = commits_made(at, run.run_id, len(files) - 1)
+    script = ScriptRef(deployment.run_uri(made_id, f"script/{digest}/commit.py"), digest, SOURCE)
+    put_once(deployment.store, (script.uri, SCRIPT))
+    made = commits_made(deployment, run.run_id, len(files) - 1)
     follower = Run(
         made_id,
         tuple(file.uri for file in files),
-        f"s3://{at.bucket}/output/{made_id}/",
+        f"s3://{deployment.bucket}/output/{made_id}/",
         (script,),
         params={**run.params, MADE: list(range(made))},
-        options=replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=time_left_s(at, run)),
+        options=replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=time_left_s(deployment, run)),
         name=f"{run.name}-commit",
     )
-    return entered(at, run, follower)
+    return entered(deployment, run, follower)

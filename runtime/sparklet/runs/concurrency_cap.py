@@ -21,47 +21,51 @@ from sparklet.runs.redelivery import CAPPED
 FOLDER, SENT = "capped/", "sent-{:06d}.json"
 
 
-def within_cap(at: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
+def within_cap(deployment: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
     """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
     if run.dispatch is not Dispatch.QUEUE or not waiting:
         return waiting
-    placed = _stored(at, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
+    placed = _stored(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
     return [record for record in waiting if str(record.number) in placed]
 
 
-def send_up_to_cap(at: Deployment, run: Run) -> int:
+def send_up_to_cap(deployment: Deployment, run: Run) -> int:
     """Send messages for as many shards as the cap has room for, and lost ones again; how many were lost."""
-    stored, now_s, sent = _stored(at, run), at.clock.now_s(), dict[int, float]()
+    stored, now_s, sent = _stored(deployment, run), deployment.clock.now_s(), dict[int, float]()
     file = SENT.format(run.generation)
     newest = max(stored, default="")
     was, goes_on = stored.get(newest, {"sent": {}}), newest == file  # else a redrive has moved shards that had ended
     to_send: list[ShardRecord] = []
     for number, when_s in was["sent"].items():
-        record = at.ledger.shards.get(run.run_id, int(number))
+        record = deployment.ledger.shards.get(run.run_id, int(number))
         if record.state.ended or record.split:
             continue
         sent[record.number] = when_s
         if not goes_on:
             to_send.append(record)
         elif record.is_for_functions and CAPPED.is_due(record, now_s, when_s):
-            to_send += filter(None, [at.ledger.attempts.count_requeue(record)])
+            to_send += filter(None, [deployment.ledger.attempts.count_requeue(record)])
     lost = len(to_send) if goes_on else 0
     place = was["next"] if goes_on else 0
-    for number in at.for_a_while(takewhile(lambda _: len(sent) < run.options.max_concurrency, count(place))):
-        if (later := at.known_shard(run.run_id, number)) is None:
+    for number in deployment.for_a_while(takewhile(lambda _: len(sent) < run.options.max_concurrency, count(place))):
+        if (later := deployment.known_shard(run.run_id, number)) is None:
             break  # not planned yet, or there are no more
         place += 1
         if not (later.state.ended or later.split or number in sent):
             sent[number] = now_s
             to_send.append(later)
-    send_messages(at, run, to_send, by_check=True)
-    at.store.put(
-        at.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"), json.dumps({"next": place, "sent": sent}).encode()
+    send_messages(deployment, run, to_send, by_check=True)
+    deployment.store.put(
+        deployment.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"),
+        json.dumps({"next": place, "sent": sent}).encode(),
     )
     return lost
 
 
-def _stored(at: Deployment, run: Run) -> dict[str, Any]:
+def _stored(deployment: Deployment, run: Run) -> dict[str, Any]:
     """The documents of a run, by name; they are listed, since a role may not ask for one that is not there."""
-    folder = at.run_uri(run.run_id, f"{FOLDER}{run.identity}/")
-    return {info.uri.removeprefix(folder): json.loads(at.store.get(info.uri)) for info in at.store.list(folder)}
+    folder = deployment.run_uri(run.run_id, f"{FOLDER}{run.identity}/")
+    return {
+        info.uri.removeprefix(folder): json.loads(deployment.store.get(info.uri))
+        for info in deployment.store.list(folder)
+    }

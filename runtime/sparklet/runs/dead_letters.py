@@ -33,27 +33,27 @@ class Disposition(StrEnum):
     KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
 
 
-def consume(at: Deployment, message: Message) -> Disposition:
+def consume(deployment: Deployment, message: Message) -> Disposition:
     """Dispose of a dead-letter message about a shard; if a port fails, the message must come back."""
     try:
         ref = ShardRef.from_document(read_json(message.body))
     except EventError as error:
-        return keep(at, message, str(error))
+        return keep(deployment, message, str(error))
     if ref is None:
-        return keep(at, message, "the message names no run and shard, as JSON")
+        return keep(deployment, message, "the message names no run and shard, as JSON")
     for _ in range(MAX_TRIES):
         try:
-            run, record = at.ledger.runs.get(ref.run_id), at.ledger.shards.get(ref.run_id, ref.shard)
+            run, record = deployment.ledger.runs.get(ref.run_id), deployment.ledger.shards.get(ref.run_id, ref.shard)
         except (RunNotFoundError, ShardNotFoundError) as error:
-            return keep(at, message, str(error))
+            return keep(deployment, message, str(error))
         if not _waits_for(message, ref, run, record):
             return Disposition.DROPPED
         if record.used_attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
             never = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
-            if at.ledger.attempts.abandon(record, last_failure(record, never)):
+            if deployment.ledger.attempts.abandon(record, last_failure(record, never)):
                 return Disposition.FAILED
-        elif counted := at.ledger.attempts.count_requeue(record, unrun=True):
-            send_messages(at, run, [counted], by_check=True)
+        elif counted := deployment.ledger.attempts.count_requeue(record, unrun=True):
+            send_messages(deployment, run, [counted], by_check=True)
             return Disposition.SENT_AGAIN
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times under its dead-letter message")
 
@@ -68,20 +68,22 @@ def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -
     return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 
 
-def keep(at: Deployment, message: Message, reason: str) -> Disposition:
+def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
     """Store a message under ``dead-letters/`` for an operator; a second delivery replaces it."""
-    now = datetime.fromtimestamp(at.clock.now_s(), UTC)
+    now = datetime.fromtimestamp(deployment.clock.now_s(), UTC)
     name = re.sub(r"[^A-Za-z0-9_-]", "_", message.message_id)
     document = {"message_id": message.message_id, "kept": now.isoformat(), "reason": reason, "body": message.body}
-    at.store.put(f"s3://{at.bucket}/dead-letters/{now:%Y-%m-%d}/{name}.json", json.dumps(document, indent=2).encode())
+    deployment.store.put(
+        f"s3://{deployment.bucket}/dead-letters/{now:%Y-%m-%d}/{name}.json", json.dumps(document, indent=2).encode()
+    )
     return Disposition.KEPT
 
 
-def consume_task(at: Deployment, request: TaskRequest) -> Disposition:
+def consume_task(deployment: Deployment, request: TaskRequest) -> Disposition:
     """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
-    claim = at.ledger.tasks.give_up(TaskRecord(request.task_id, accepted_s=request.accepted_s))
+    claim = deployment.ledger.tasks.give_up(TaskRecord(request.task_id, accepted_s=request.accepted_s))
     if claim.status is ClaimStatus.DONE:
         return Disposition.DROPPED
-    if at.notifier is not None:
-        at.notifier.notify(Notice.of_task(claim.record))
+    if deployment.notifier is not None:
+        deployment.notifier.notify(Notice.of_task(claim.record))
     return Disposition.FAILED

@@ -28,46 +28,49 @@ class Drift(NamedTuple):
     fails: bool = False  # whether the run has FAILED by it
 
 
-def drift_of(at: Deployment, run: Run) -> Drift:
+def drift_of(deployment: Deployment, run: Run) -> Drift:
     """The drift of a run, which fails it unless it allows drift, or its script reads two input folders apart.
 
     What one shard alone has with several schemas is not compared: so would one job. An incremental run is compared with
     the last one of its name, too.
     """
-    files, (before, earlier) = _files(at, run), _before(at, run) if run.options.incremental else (None, {})
+    files, (before, earlier) = (
+        _files(deployment, run),
+        _before(deployment, run) if run.options.incremental else (None, {}),
+    )
     names = defaultdict[str, set[str]](set)  # by output or reader
     for name in {**files, **earlier}:
         names[name.partition("-")[0]].add(name)
     several = {subject: found for subject, found in names.items() if len(found) > 1}
-    examples = _examples(at, run, several) if several else {}
-    for subject, found in _examples(at, before, several).items() if before and several else ():
+    examples = _examples(deployment, run, several) if several else {}
+    for subject, found in _examples(deployment, before, several).items() if before and several else ():
         if examples.get(subject) and len(found) == 1:  # what differed in the earlier run itself was told there
             examples[subject] |= found
-    drifts = [_drift(at, run, found, {**files, **earlier}) for found in examples.values() if len(found) > 1]
+    drifts = [_drift(deployment, run, found, {**files, **earlier}) for found in examples.values() if len(found) > 1]
     is_apart, _, text = min((each for each in drifts if each[2]), default=(True, False, ""))
     return Drift(text, not (is_apart or run.options.allow_drift))
 
 
-def _files(at: Deployment, run: Run) -> dict[str, str]:
+def _files(deployment: Deployment, run: Run) -> dict[str, str]:
     """The files of a run's schemas, by the names of these."""
-    prefix = at.run_uri(run.run_id, SCHEMAS)
-    return {info.uri.removeprefix(prefix).removesuffix(".json"): info.uri for info in at.store.list(prefix)}
+    prefix = deployment.run_uri(run.run_id, SCHEMAS)
+    return {info.uri.removeprefix(prefix).removesuffix(".json"): info.uri for info in deployment.store.list(prefix)}
 
 
-def _before(at: Deployment, run: Run) -> tuple[Run | None, dict[str, str]]:
+def _before(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str, str]]:
     """The last run of the name before a run, into the same output, that SUCCEEDED with schemas, and their files."""
-    others = (each for each in others_of_name(at, run.name, run.run_id) if each.created_s < run.created_s)
+    others = (each for each in others_of_name(deployment, run.name, run.run_id) if each.created_s < run.created_s)
     for other in sorted(others, key=lambda each: each.created_s, reverse=True):
         is_like = other.state is RunState.SUCCEEDED and other.output_uri == run.output_uri
-        if is_like and (files := _files(at, other)):
+        if is_like and (files := _files(deployment, other)):
             return other, files
     return None, {}
 
 
-def _examples(at: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
+def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
     """By output or reader and schema the first shard's file or input; none where one shard alone has several."""
     found = defaultdict[str, dict[str, str]](dict)
-    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
+    for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         for subject, names in several.items():
             own = names & record.schemas.keys()
             if len(own) > 1:
@@ -80,11 +83,13 @@ def _examples(at: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict
     return found
 
 
-def _drift(at: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]) -> tuple[bool, bool, str]:
+def _drift(
+    deployment: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]
+) -> tuple[bool, bool, str]:
     """Whether the script reads apart what differs, whether that was written, not read, and the difference in words."""
     known = defaultdict[str, dict[str, tuple[str, Schema]]](dict)  # by what must not differ, and how it is, the first
     for name, example in islice(examples.items(), MAX_COMPARED):
-        schema = Schema(*json.loads(at.store.get(files[name])))
+        schema = Schema(*json.loads(deployment.store.get(files[name])))
         for part, value in ({"": name} if schema.is_whole else schema.columns).items():
             known[part].setdefault(value, (example, schema))
     for values in known.values():
@@ -94,7 +99,7 @@ def _drift(at: Deployment, run: Run, examples: Mapping[str, str], files: Mapping
             if not one.is_inferred:
                 told += "writes one schema: give the run's (--schema), or --allow-drift"
                 return False, True, f"shards wrote different columns to one output{told}"
-            if _reads_apart(at, run, first, second):
+            if _reads_apart(deployment, run, first, second):
                 told += "that reads both infers one (--schema); the script names its folders, so it may read them apart"
                 return True, False, f"shards inferred different types from two input folders{told}"
             told += "infers one: give a schema (--schema), or --allow-drift"
@@ -102,11 +107,11 @@ def _drift(at: Deployment, run: Run, examples: Mapping[str, str], files: Mapping
     return False, False, ""
 
 
-def _reads_apart(at: Deployment, run: Run, first: str, second: str) -> bool:
+def _reads_apart(deployment: Deployment, run: Run, first: str, second: str) -> bool:
     """Whether inputs lie in two of the run's folders, and its script asks for these, or names both."""
     folders = {next(filter(uri.startswith, run.inputs), "") for uri in (first, second)}
     if len(folders) < 2 or "" in folders:
         return False
-    source = at.store.get(run.scripts[-1].uri).decode(errors="replace")
+    source = deployment.store.get(run.scripts[-1].uri).decode(errors="replace")
     names = (re.escape(folder.rstrip("/").rpartition("/")[2]) for folder in folders)
     return "input_folders" in source or all(re.search(f"[\"'/]{name}[\"'/]", source) for name in names)

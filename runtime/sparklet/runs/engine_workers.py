@@ -21,21 +21,21 @@ MAX_LOOKED_AT = 1_000  # waiting shards of a run at each check
 CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
 
 
-def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
+def start_workers(deployment: Deployment, run: Run) -> tuple[int, str]:
     """Start workers for shards that wait for engines, as far as those have capacity; how many, and why not others.
 
     A shard is FAILED if a worker cannot be started, or if too many of them end before they claim it
     (``redelivery``). Any other error of an engine holds up its own shards alone.
     """
-    if not at.starts_workers:
+    if not deployment.starts_workers:
         return 0, ""
-    waiting = list(islice(at.for_a_while(at.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
+    waiting = list(islice(deployment.for_a_while(deployment.ledger.shards.for_engines(run.run_id)), MAX_LOOKED_AT))
     if run.options.max_concurrency:
-        waiting = within_cap(at, run, waiting)
+        waiting = within_cap(deployment, run, waiting)
     started, troubles = 0, []
     for name in dict.fromkeys(record.engine for record in waiting):
         try:
-            for was_started in _each(at, run, name, [record for record in waiting if record.engine == name]):
+            for was_started in _each(deployment, run, name, [record for record in waiting if record.engine == name]):
                 started += was_started
         except LedgerError:
             raise
@@ -44,35 +44,37 @@ def start_workers(at: Deployment, run: Run) -> tuple[int, str]:
     return started, "; ".join(troubles)
 
 
-def _each(at: Deployment, run: Run, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
+def _each(deployment: Deployment, run: Run, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
     """Do what each shard that waits for an engine needs; whether a worker was started for it."""
-    if name in at.engines:
-        if most := at.engines[name].at_once:
-            working = sum(record.engine == name for record in _running(at, run))
+    if name in deployment.engines:
+        if most := deployment.engines[name].at_once:
+            working = sum(record.engine == name for record in _running(deployment, run))
             waiting = sorted(waiting, key=lambda record: not record.unclaimed)[: max(0, most - working)]
-        stopped = at.engines[name].stopped([record.task_id for record in waiting if record.unclaimed])
-        yield from (_go_on(at, at.engines[name], record, stopped.get(record.task_id)) for record in waiting)
-    elif at.engines:
+        stopped = deployment.engines[name].stopped([record.task_id for record in waiting if record.unclaimed])
+        yield from (
+            _go_on(deployment, deployment.engines[name], record, stopped.get(record.task_id)) for record in waiting
+        )
+    elif deployment.engines:
         raise SettingsError(f"the stack's parameters name no such engine; {ELSEWHERE}")
 
 
-def stop_workers(at: Deployment, run: Run) -> None:
+def stop_workers(deployment: Deployment, run: Run) -> None:
     """Stop the engines' workers that hold shards of a cancelled run; the ledger refuses the claims of all others."""
-    if not (at.engines and at.starts_workers):
+    if not (deployment.engines and deployment.starts_workers):
         return
-    for record in _running(at, run):
-        if record.task_id and record.engine in at.engines:
+    for record in _running(deployment, run):
+        if record.task_id and record.engine in deployment.engines:
             with suppress(Exception):  # the next check tries again
-                at.engines[record.engine].stop(record.task_id)
+                deployment.engines[record.engine].stop(record.task_id)
 
 
-def _running(at: Deployment, run: Run) -> Iterator[ShardRecord]:
-    return at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s() + 3600)
+def _running(deployment: Deployment, run: Run) -> Iterator[ShardRecord]:
+    return deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s() + 3600)
 
 
-def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> bool:
+def _go_on(deployment: Deployment, engine: Engine, record: ShardRecord, end: Failure | None) -> bool:
     """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
-    workers, now_s = record.unclaimed, at.clock.now_s()
+    workers, now_s = record.unclaimed, deployment.clock.now_s()
     if workers and end is None:
         if now_s - record.changed_s < CLAIMS_WITHIN_S or now_s - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
             return False
@@ -80,7 +82,7 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
             engine.stop(record.task_id)
         end = Failure("Unclaimed", f"it did not claim the shard within {CLAIMS_WITHIN_S:.0f} s")
     if end and WORKER.is_spent(record):
-        return _give_up(at, record, f"{workers} workers ended before a claim; {end.error_class}: {end.message}")
+        return _give_up(deployment, record, f"{workers} workers ended before a claim; {end.error_class}: {end.message}")
     if workers and not WORKER.is_due(record, now_s):
         return False
     counted = (record.run_id, record.number, record.generation, record.attempts, record.requeues, record.attempt_id)
@@ -91,10 +93,10 @@ def _go_on(at: Deployment, engine: Engine, record: ShardRecord, end: Failure | N
     except RemoteTaskError as error:
         if error.reason in ("throttled", "killed"):  # killed: the answer was lost, and it may have been started
             raise
-        return _give_up(at, record, str(error))
-    return at.ledger.attempts.count_requeue(record, task_id=task_id) is not None
+        return _give_up(deployment, record, str(error))
+    return deployment.ledger.attempts.count_requeue(record, task_id=task_id) is not None
 
 
-def _give_up(at: Deployment, record: ShardRecord, why: str) -> bool:
-    give_up(at, record, ENGINE_FAILED, f"{record.engine}: {why}")
+def _give_up(deployment: Deployment, record: ShardRecord, why: str) -> bool:
+    give_up(deployment, record, ENGINE_FAILED, f"{record.engine}: {why}")
     return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparklet import metrics
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.deployment import deployment as compose
+from sparklet.aws.deployment import compose
 from sparklet.aws.notifiers import notifier_for
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import settings_of
@@ -43,7 +43,7 @@ MAX_STORED = 1000  # dead-letter messages that nobody can read: one page of a li
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
     """Enter a run (see ``plan_requests``) and plan it as far as the time allows; a second call continues."""
     response = handle_request(
-        deployment(),
+        this_deployment(),
         event,
         planner_settings(),
         context.aws_request_id,
@@ -56,71 +56,71 @@ def planner_handler(event: Any, context: Any) -> dict[str, Any]:
 
 def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Consume dead-letter messages (SQS event)."""
-    with _measured(Emitter.DLQ_CONSUMER) as at:
-        return handle_dead_letters(at, event)
+    with _measured(Emitter.DLQ_CONSUMER) as deployment:
+        return handle_dead_letters(deployment, event)
 
 
 def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Check every open run (scheduled event)."""
-    with _measured(Emitter.CHECKER) as at:
-        return handle_check(at)
+    with _measured(Emitter.CHECKER) as deployment:
+        return handle_check(deployment)
 
 
 def step_handler(event: Any, context: object) -> Response:
     """Do one step of a state machine, see ``steps``; errors are raised, for its ``Retry`` and ``Catch``."""
-    with _measured(Emitter.CHECKER) as at:
-        return take_step(replace(at, starts_workers=False), map_concurrency(), event)
+    with _measured(Emitter.CHECKER) as deployment:
+        return take_step(replace(deployment, starts_workers=False), map_concurrency(), event)
 
 
-def handle_dead_letters(at: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
+def handle_dead_letters(deployment: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
     """Consume each dead-letter message of an SQS event; the batch response names those that must come back."""
     failures = []
     for record in event["Records"]:
         sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
         message = Message(record["messageId"], record["body"], sent_s)
         try:
-            disposition = _dispose(at, message, record)
+            disposition = _dispose(deployment, message, record)
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
             Log().error("a dead-letter message failed and comes back", subject=message.message_id, error=str(error))
         else:
-            at.measure(METRIC_OF_DISPOSITION[disposition])
-            at.measure(metrics.SHARDS_FAILED, disposition is Disposition.FAILED)
+            deployment.measure(METRIC_OF_DISPOSITION[disposition])
+            deployment.measure(metrics.SHARDS_FAILED, disposition is Disposition.FAILED)
             write = Log().error if disposition is Disposition.KEPT else Log().info
             write("dead-letter message", subject=message.message_id, disposition=disposition)
     return {"batchItemFailures": failures}
 
 
-def _dispose(at: Deployment, message: Message, record: Mapping[str, Any]) -> Disposition:
+def _dispose(deployment: Deployment, message: Message, record: Mapping[str, Any]) -> Disposition:
     """Consume a message about a run's shard or a task of the asynchronous API; keep any other."""
     try:
         request = task_request_of(record)
     except EventError as error:
-        return keep(at, message, str(error))
+        return keep(deployment, message, str(error))
     if request is None:
-        return consume(at, message)
+        return consume(deployment, message)
     try:
-        return consume_task(at, request)
+        return consume_task(deployment, request)
     except NoticeError as error:  # the task has ended: there is nothing to repeat
         Log().error("a notice was not sent", subject=request.task_id, error=str(error))
         return Disposition.FAILED
 
 
-def handle_check(at: Deployment) -> dict[str, Any]:
+def handle_check(deployment: Deployment) -> dict[str, Any]:
     """Check every open run, then measure the deployment; raise at the end if a run could not be checked."""
     responses: dict[str, Any] = {}
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
-    unfinalized = tuple(at.ledger.runs.unfinalized())
-    for run in due(at, unfinalized):
+    unfinalized = tuple(deployment.ledger.runs.unfinalized())
+    for run in due(deployment, unfinalized):
         try:
-            reports.append(check(at, run.run_id))
+            reports.append(check(deployment, run.run_id))
             responses[run.run_id] = _response(reports[-1])
         except SparkletError as error:
             problem = error
-            at.measure(metrics.RUNS_UNCHECKED)
+            deployment.measure(metrics.RUNS_UNCHECKED)
             Log().error("a run could not be checked", subject=run.run_id, error=str(error))
-    _measure_deployment(at, unfinalized, reports)
+    _measure_deployment(deployment, unfinalized, reports)
     if problem:
         raise problem
     return {"runs": responses}
@@ -135,29 +135,31 @@ def _response(report: CheckReport) -> dict[str, Any]:
     return {"state": str(report.run.state), "pending": report.counts.pending, "running": report.counts.running, **done}
 
 
-def _measure_deployment(at: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
+def _measure_deployment(deployment: Deployment, unfinalized: Iterable[Run], reports: Sequence[CheckReport]) -> None:
     """Measure the deployment after a round of checks, and finalize ended runs. A failure is only logged."""
     still_open = [report for report in reports if not report.run.state.ended]
-    at.measure(metrics.RUNS_OPEN, len(still_open))
-    at.measure(metrics.SHARDS_PENDING, sum(report.counts.pending for report in still_open))
-    at.measure(metrics.SHARDS_RUNNING, sum(report.counts.running for report in still_open))
+    deployment.measure(metrics.RUNS_OPEN, len(still_open))
+    deployment.measure(metrics.SHARDS_PENDING, sum(report.counts.pending for report in still_open))
+    deployment.measure(metrics.SHARDS_RUNNING, sum(report.counts.running for report in still_open))
     try:
-        at.measure(metrics.OLDEST_OPEN_SHARD, max((_waiting_s(at, report) for report in still_open), default=0.0))
-        kept = islice(at.store.list(f"{SCHEME}{at.bucket}/dead-letters/"), MAX_STORED)
-        at.measure(metrics.DEAD_LETTERS_STORED, sum(1 for _ in kept))
-        for run in finalizable(at, unfinalized):
-            at.ledger.runs.finalize(run)
+        deployment.measure(
+            metrics.OLDEST_OPEN_SHARD, max((_waiting_s(deployment, report) for report in still_open), default=0.0)
+        )
+        kept = islice(deployment.store.list(f"{SCHEME}{deployment.bucket}/dead-letters/"), MAX_STORED)
+        deployment.measure(metrics.DEAD_LETTERS_STORED, sum(1 for _ in kept))
+        for run in finalizable(deployment, unfinalized):
+            deployment.ledger.runs.finalize(run)
     except SparkletError as error:
         Log().warning("the deployment could not be looked over", subject="deployment", error=str(error))
 
 
-def _waiting_s(at: Deployment, report: CheckReport) -> float:
+def _waiting_s(deployment: Deployment, report: CheckReport) -> float:
     """How long the longest waiting PENDING shard has waited, by the first bucket of the index, a sample."""
     if not report.counts.pending:
         return 0.0
-    now_s = at.clock.now_s()
-    there = at.ledger.shards.for_engines(report.run.run_id)
-    first = islice(at.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
+    now_s = deployment.clock.now_s()
+    there = deployment.ledger.shards.for_engines(report.run.run_id)
+    first = islice(deployment.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
     here = (record for record in first if not record.engine)
     return max((now_s - oldest.changed_s for each in (there, here) for oldest in islice(each, 1)), default=0.0)
 
@@ -167,13 +169,13 @@ def _measured(emitter: Emitter) -> Iterator[Deployment]:
     """The deployment with a meter, whose line is written at the end of the invocation, also if that fails."""
     meter = Meter(metrics_namespace(), emitter, partial(print, flush=True))
     try:
-        yield replace(deployment(), meter=meter)
+        yield replace(this_deployment(), meter=meter)
     finally:
         meter.emit()
 
 
 @cache
-def deployment() -> Deployment:
+def this_deployment() -> Deployment:
     """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
     settings = fanout_settings()
     clients = AwsClients()

@@ -38,86 +38,86 @@ MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which must fit into a func
 MAX_COLLECTING_S = 120.0  # then the run ends without the file
 
 
-def results(at: Deployment, run: Run) -> Iterator[bytes]:
+def results(deployment: Deployment, run: Run) -> Iterator[bytes]:
     """The answers of SUCCEEDED shards in order, each ``{"shard": 7, "answer": …}`` as JSON.
 
     Then, of a run with an output for each input, what became of each: ``{"shard": 7, "input": …, "rows": …, …}``.
     """
     if run.state.ended:
         try:
-            yield from at.store.get(at.run_uri(run.run_id, RESULTS)).splitlines()
+            yield from deployment.store.get(deployment.run_uri(run.run_id, RESULTS)).splitlines()
             return
         except ObjectNotFoundError:
             pass  # there are no answers, or too many for one file
-    yield from _answers(at, run)
+    yield from _answers(deployment, run)
 
 
-def write_results(at: Deployment, run: Run, max_bytes: float = inf) -> dict[str, Any] | None:
+def write_results(deployment: Deployment, run: Run, max_bytes: float = inf) -> dict[str, Any] | None:
     """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many.
 
     So are they if one has more than ``max_bytes``.
     """
-    uri, until_s, count = at.run_uri(run.run_id, RESULTS), at.clock.now_s() + MAX_COLLECTING_S, 0
+    uri, until_s, count = deployment.run_uri(run.run_id, RESULTS), deployment.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
         with scratch("the answers of shards"), path.open("wb") as file:
-            for answer in _answers(at, run):
+            for answer in _answers(deployment, run):
                 count += 1
                 file.write(answer + b"\n")
-                if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or at.clock.now_s() > until_s:
+                if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or deployment.clock.now_s() > until_s:
                     Log().warning("answers are too many or too large; sparklet results reads them", subject=run.run_id)
-                    at.store.delete_all([uri], uri)
-                    return {"Folder": split_uri(at.run_uri(run.run_id, ANSWERS))[1]}
+                    deployment.store.delete_all([uri], uri)
+                    return {"Folder": split_uri(deployment.run_uri(run.run_id, ANSWERS))[1]}
         if not count:
-            at.store.delete_all([uri], uri)  # a run of this id in another ledger may have had answers
+            deployment.store.delete_all([uri], uri)  # a run of this id in another ledger may have had answers
             return None
         size_bytes = path.stat().st_size
-        at.store.upload(path, uri)
+        deployment.store.upload(path, uri)
     return {"Key": split_uri(uri)[1], "Size": size_bytes, "Answers": count}
 
 
-def _answers(at: Deployment, run: Run) -> Iterator[bytes]:
+def _answers(deployment: Deployment, run: Run) -> Iterator[bytes]:
     def bodies(name: str) -> Iterator[bytes]:
-        return at.store.get_all(uri for _, uri in kept_files(at, run.run_id, ANSWERS, attrgetter(name)))
+        return deployment.store.get_all(uri for _, uri in kept_files(deployment, run.run_id, ANSWERS, attrgetter(name)))
 
     yield from bodies("answer_file")
     for body in bodies("inputs_file") if run.options.output_per else ():
         yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
 
 
-def write_manifests(at: Deployment, run: Run, state: RunState, drift: Drift | None = None) -> Summary:
+def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Drift | None = None) -> Summary:
     """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end.
 
     ``drift``: see ``drift_of``; None if that was not asked yet.
     """
     summary = Summary.of(run, state)
-    files = {name: _ResultFiles(at, run.run_id, name) for name in ("SUCCEEDED", "FAILED", "PENDING")}
+    files = {name: _ResultFiles(deployment, run.run_id, name) for name in ("SUCCEEDED", "FAILED", "PENDING")}
     table = ShardTable(run.created_s)
-    for record in at.ledger.shards.list(run.run_id):
+    for record in deployment.ledger.shards.list(run.run_id):
         summary.add(record)
         table.add(record)
         if record.state is not ShardState.SPLIT:
             files[_FILE_OF_STATE[record.state]].add(record)
-    summary.drift = drift_of(at, run) if drift is None else drift
+    summary.drift = drift_of(deployment, run) if drift is None else drift
     written = {name: result.close() for name, result in sorted(files.items())}
-    document = {**_manifest(at, run, summary, written), **_follow_ups(at, run, state)}
-    if found := write_results(at, run):
+    document = {**_manifest(deployment, run, summary, written), **_follow_ups(deployment, run, state)}
+    if found := write_results(deployment, run):
         document["Results"] = found
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
-    at.store.put(at.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
-    at.store.put(at.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
+    deployment.store.put(deployment.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
+    deployment.store.put(deployment.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
         kept = {entry["Key"] for entry in entries}
-        prefix = at.run_uri(run.run_id, f"{name}_")
-        found_uris = (info.uri for info in at.store.list(prefix))
-        at.store.delete_all((uri for uri in found_uris if split_uri(uri)[1] not in kept), prefix)
+        prefix = deployment.run_uri(run.run_id, f"{name}_")
+        found_uris = (info.uri for info in deployment.store.list(prefix))
+        deployment.store.delete_all((uri for uri in found_uris if split_uri(uri)[1] not in kept), prefix)
     return summary
 
 
-def own_manifest(at: Deployment, run: Run) -> Mapping[str, Any] | None:
+def own_manifest(deployment: Deployment, run: Run) -> Mapping[str, Any] | None:
     """A run's manifest; None if it has none of its own: another ledger may have had a run of this id."""
     try:
-        document: Mapping[str, Any] = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
+        document: Mapping[str, Any] = json.loads(deployment.store.get(deployment.run_uri(run.run_id, MANIFEST)))
     except ObjectNotFoundError:
         return None
     return document if document["StartDate"] == _date(run.created_s) else None
@@ -132,7 +132,7 @@ def item_counts(counts: Counts) -> dict[str, int]:
 class _ResultFiles:
     """Writes the shards of one state into files; holds the entries of one file."""
 
-    at: Deployment
+    deployment: Deployment
     run_id: str
     name: str
     lines: list[str] = field(default_factory=list)
@@ -150,9 +150,9 @@ class _ResultFiles:
         return self.written
 
     def _write(self) -> None:
-        uri = self.at.run_uri(self.run_id, f"{self.name}_{len(self.written)}.json")
+        uri = self.deployment.run_uri(self.run_id, f"{self.name}_{len(self.written)}.json")
         body = ("[\n" + ",\n".join(self.lines) + "\n]\n").encode()
-        self.at.store.put(uri, body)
+        self.deployment.store.put(uri, body)
         self.written.append({"Key": split_uri(uri)[1], "Size": len(body)})
         self.lines.clear()
 
@@ -192,9 +192,11 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
     }
 
 
-def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _manifest(
+    deployment: Deployment, run: Run, summary: Summary, files: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
     return {
-        "DestinationBucket": at.bucket,
+        "DestinationBucket": deployment.bucket,
         "RunId": run.run_id,
         "Status": summary.state,
         "RedriveCount": run.generation,
@@ -227,13 +229,13 @@ def _manifest(at: Deployment, run: Run, summary: Summary, files: Mapping[str, li
     }
 
 
-def _follow_ups(at: Deployment, run: Run, state: RunState) -> dict[str, Any]:
+def _follow_ups(deployment: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """The run's check, its last commit to tables and its next run, where it has such."""
     found: dict[str, Any] = {}
-    entered = follow_ups(at, run)
+    entered = follow_ups(deployment, run)
     follower = entered.pop("next")
     for what, task in entered.items():
-        if each := as_follow_up(at, task):
+        if each := as_follow_up(deployment, task):
             error = {"Error": each.error_class, "Cause": each.message} if each.error_class else {}
             found[what.title()] = {"RunId": each.run_id, "Status": each.state, **error}
     if follower:

@@ -36,51 +36,52 @@ class MapBatch:
 
 
 def write_batch(
-    at: Deployment, run: Run, number: int, *, between_s: float = 0.0, max_shards: int = MAX_SHARDS
+    deployment: Deployment, run: Run, number: int, *, between_s: float = 0.0, max_shards: int = MAX_SHARDS
 ) -> MapBatch:
     """Write batch ``number`` of a run, in constant memory, unless the last batch is younger than ``between_s``."""
-    last_shard, last_batch_s = _earlier(at, run)
-    if number and at.clock.now_s() - last_batch_s < between_s:
+    last_shard, last_batch_s = _earlier(deployment, run)
+    if number and deployment.clock.now_s() - last_batch_s < between_s:
         return MapBatch()
     count, last, items = 0, -1, list[ShardRef]()
     with tempfile.TemporaryDirectory(prefix="sparklet-batch-") as folder:
         path = Path(folder, "batch.jsonl")
         with scratch("a map batch"), path.open("w", encoding="utf-8") as file:
-            for record in islice(_to_dispatch(at, run, last_shard, last_batch_s), max_shards):
+            for record in islice(_to_dispatch(deployment, run, last_shard, last_batch_s), max_shards):
                 file.write(record.ref.to_body() + "\n")
                 count, last = count + 1, max(last, record.number)
                 if count <= MAX_INLINE:
                     items.append(record.ref)
         if not count:
             return MapBatch()
-        name = f"{run.generation}-{number}-{last}-{int(at.clock.now_s() * 1000)}.jsonl"
-        uri = at.run_uri(run.run_id, f"batches/{name}")
-        at.store.upload(path, uri)
+        name = f"{run.generation}-{number}-{last}-{int(deployment.clock.now_s() * 1000)}.jsonl"
+        uri = deployment.run_uri(run.run_id, f"batches/{name}")
+        deployment.store.upload(path, uri)
     return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= MAX_INLINE else ())
 
 
-def _earlier(at: Deployment, run: Run) -> tuple[int, float]:
+def _earlier(deployment: Deployment, run: Run) -> tuple[int, float]:
     """Up to which shard this generation's batches have dispatched all (-1: none), and when the last was written."""
     names = (
-        info.uri.rpartition("/")[2] for info in at.store.list(at.run_uri(run.run_id, f"batches/{run.generation}-"))
+        info.uri.rpartition("/")[2]
+        for info in deployment.store.list(deployment.run_uri(run.run_id, f"batches/{run.generation}-"))
     )
     found = [(int(match[1]), int(match[2]) / 1000) for match in map(_NAME.fullmatch, names) if match]
     return max((shard for shard, _ in found), default=-1), max((written_s for _, written_s in found), default=0.0)
 
 
-def _to_dispatch(at: Deployment, run: Run, last_shard: int, last_batch_s: float) -> Iterator[ShardRecord]:
+def _to_dispatch(deployment: Deployment, run: Run, last_shard: int, last_batch_s: float) -> Iterator[ShardRecord]:
     """PENDING shards in order of number, except those that were dispatched recently and those that are given up."""
-    stalled = cache(partial(has_stalled, at, run, last_batch_s))  # it is read at most once a batch
-    for record in at.ledger.shards.list(run.run_id, ShardState.PENDING):
+    stalled = cache(partial(has_stalled, deployment, run, last_batch_s))  # it is read at most once a batch
+    for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING):
         if not record.is_for_functions:
             continue
         if record.number > last_shard or record.changed_s > last_batch_s:
             yield record
-        elif not MAP_BATCH.is_due(record, at.clock.now_s()):
+        elif not MAP_BATCH.is_due(record, deployment.clock.now_s()):
             continue
         elif MAP_BATCH.is_spent(record) and stalled():
             cause = "NeverClaimed" if record.attempts else "NeverStarted"
             why = f"dispatched {record.requeues + 1} times, but no worker claimed it"
-            give_up(at, record, cause, why)
-        elif counted := at.ledger.attempts.count_requeue(record):
+            give_up(deployment, record, cause, why)
+        elif counted := deployment.ledger.attempts.count_requeue(record):
             yield counted

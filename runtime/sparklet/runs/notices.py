@@ -19,49 +19,49 @@ NOTIFY_WITHIN_S = 24 * 3600.0  # after the end
 MAX_FINALIZED = 20  # a check
 
 
-def needs_notice(at: Deployment, run: Run) -> bool:
+def needs_notice(deployment: Deployment, run: Run) -> bool:
     """Whether the notice of a run's end must still be sent; check and commit runs have none."""
-    if at.notifier is None or not run.state.ended or run.notified_s is not None or own_task(run.run_id):
+    if deployment.notifier is None or not run.state.ended or run.notified_s is not None or own_task(run.run_id):
         return False
-    return at.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
+    return deployment.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
 
 
-def is_notice_due(at: Deployment, run: Run) -> bool:
+def is_notice_due(deployment: Deployment, run: Run) -> bool:
     """Whether a scheduled check should send the notice: 0, 1, 2, 4, 8, … minutes after the end, or a minute later."""
-    if not needs_notice(at, run):
+    if not needs_notice(deployment, run):
         return False
-    minutes = max(0, int((at.clock.now_s() - (run.ended_s or run.created_s)) // 60))
+    minutes = max(0, int((deployment.clock.now_s() - (run.ended_s or run.created_s)) // 60))
     return any(power & (power - 1) == 0 for power in (minutes, minutes - 1))
 
 
-def notify(at: Deployment, run: Run, summary: Summary | None = None) -> str:
+def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> str:
     """Send the notice of a run's end and record that; why it could not be sent, "" if it was."""
-    if at.notifier is None:
+    if deployment.notifier is None:
         return ""
-    summary = summary or summarize(at, run)
-    entered = follow_ups(at, run)
+    summary = summary or summarize(deployment, run)
+    entered = follow_ups(deployment, run)
     follower = entered.pop("next")
     document = statistics(run, summary)
     for what, each in entered.items():
-        found = as_follow_up(at, each)
+        found = as_follow_up(deployment, each)
         document[what] = found.to_document() if found else None
     document["next_run_id"] = follower.run_id if follower else ""
-    document["manifest"] = at.run_uri(run.run_id, MANIFEST)
+    document["manifest"] = deployment.run_uri(run.run_id, MANIFEST)
     try:
-        at.notifier.notify(Notice.of_run(run, document))
+        deployment.notifier.notify(Notice.of_run(run, document))
     except NoticeError as error:
         return str(error)
-    at.ledger.runs.mark_notified(run.run_id, run.generation)
+    deployment.ledger.runs.mark_notified(run.run_id, run.generation)
     return ""
 
 
-def due(at: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
+def due(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
     """Runs that need a check: open ones, first those with a sealed plan, then ended ones whose notice is due."""
-    runs = [run for run in unfinalized if not run.state.ended or is_notice_due(at, run)]
+    runs = [run for run in unfinalized if not run.state.ended or is_notice_due(deployment, run)]
     return sorted(runs, key=lambda run: (run.state.ended, not run.sealed))
 
 
-def finalizable(at: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
+def finalizable(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
     """Ended runs whose notice is not due any more, the oldest end first, at most ``MAX_FINALIZED``."""
-    ended = [run for run in unfinalized if run.state.ended and not needs_notice(at, run)]
+    ended = [run for run in unfinalized if run.state.ended and not needs_notice(deployment, run)]
     return sorted(ended, key=lambda run: run.ended_s or run.created_s)[:MAX_FINALIZED]

@@ -52,30 +52,34 @@ MAP_BATCH = Way(
 WORKER = Way(lambda record: record.unclaimed - 1, 60.0, most=2)  # each start costs, and fails for a lasting cause
 
 
-def has_stalled(at: Deployment, run: Run, since_s: float) -> bool:
+def has_stalled(deployment: Deployment, run: Run, since_s: float) -> bool:
     """Whether no shard of a run is RUNNING or has changed since then; this reads all of them."""
-    records = at.ledger.shards.list(run.run_id)
+    records = deployment.ledger.shards.list(run.run_id)
     return all(record.state is not ShardState.RUNNING and record.changed_s <= since_s for record in records)
 
 
-def give_up(at: Deployment, record: ShardRecord, cause: str, why: str) -> bool:
+def give_up(deployment: Deployment, record: ShardRecord, cause: str, why: str) -> bool:
     """PENDING → FAILED, with the last attempt's cause behind ``why``; False if the shard has moved on."""
-    failed = at.ledger.attempts.abandon(record, Failure(cause, why + last_cause(record), retryable=False))
-    at.measure(SHARDS_FAILED, failed and cause != RUN_CANCELLED)
+    failed = deployment.ledger.attempts.abandon(record, Failure(cause, why + last_cause(record), retryable=False))
+    deployment.measure(SHARDS_FAILED, failed and cause != RUN_CANCELLED)
     return failed
 
 
 def give_up_all(
-    at: Deployment, run: Run, cause: str, why: str, keep: Callable[[ShardRecord], bool] = lambda _: False
+    deployment: Deployment, run: Run, cause: str, why: str, keep: Callable[[ShardRecord], bool] = lambda _: False
 ) -> int:
     """Give up a run's PENDING shards but those to ``keep``; how many. The next check does what is left."""
-    pending = at.ledger.shards.expired(run.run_id, ShardState.PENDING, at.clock.now_s() + LEASE_GRACE_S)
-    return sum(give_up(at, record, cause, why) for record in at.for_a_while(pending) if not keep(record))
+    pending = deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, deployment.clock.now_s() + LEASE_GRACE_S)
+    return sum(
+        give_up(deployment, record, cause, why) for record in deployment.for_a_while(pending) if not keep(record)
+    )
 
 
-def end_leases(at: Deployment, run: Run, *, escalate: bool = False) -> Iterator[ShardRecord]:
+def end_leases(deployment: Deployment, run: Run, *, escalate: bool = False) -> Iterator[ShardRecord]:
     """End a run's expired leases; those shards as they are then, PENDING or FAILED."""
-    for record in at.for_a_while(at.ledger.shards.expired(run.run_id, ShardState.RUNNING, at.clock.now_s())):
+    for record in deployment.for_a_while(
+        deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s())
+    ):
         larger = run.engine_after(record.engine) if escalate else ""
-        if now := at.ledger.attempts.expire(record, run.options.max_attempts, larger):
+        if now := deployment.ledger.attempts.expire(record, run.options.max_attempts, larger):
             yield now

@@ -36,7 +36,7 @@ class Redriven:
 
 
 def redrive(
-    at: Deployment,
+    deployment: Deployment,
     run_id: str,
     shards: Sequence[int] | None = None,
     script: ScriptRef | None = None,
@@ -51,35 +51,41 @@ def redrive(
     time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` cannot be
     done again (see ``redrivable``), or there is nothing to repeat.
     """
-    run, lacks = redrivable(at, run_id, shards)
-    engine = engine and chosen_engine(at, engine, run.table).partition(",")[0]
+    run, lacks = redrivable(deployment, run_id, shards)
+    engine = engine and chosen_engine(deployment, engine, run.table).partition(",")[0]
     moved = 0
-    again = next(_failed(at, run_id, shards), None) is not None
-    unfinished = run.state is RunState.CANCELLED and has_declared(at, run)  # its tables may lack what it declared
-    ends_again = not again and shards is None and (unfinished or failed_end(at, run) is not None)
+    again = next(_failed(deployment, run_id, shards), None) is not None
+    unfinished = run.state is RunState.CANCELLED and has_declared(
+        deployment, run
+    )  # its tables may lack what it declared
+    ends_again = not again and shards is None and (unfinished or failed_end(deployment, run) is not None)
     if again or ends_again:
-        run = _opened(at, run, script or run.scripts[-1], lacks=lacks)
+        run = _opened(deployment, run, script or run.scripts[-1], lacks=lacks)
         level = 2 if isolate else int(run.options.isolate)
         moved = sum(
-            at.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
-            for n in _failed(at, run_id, shards)
+            deployment.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
+            for n in _failed(deployment, run_id, shards)
         )
-    run = _reopened(at, run_id, run.generation if moved else None)
-    if not (moved or ends_again or run.cancelled_s is not None or next(_unstarted(at, run), None)):
+    run = _reopened(deployment, run_id, run.generation if moved else None)
+    if not (moved or ends_again or run.cancelled_s is not None or next(_unstarted(deployment, run), None)):
         raise PlanError(f"the run {run_id} has no FAILED shard; there is nothing to redrive")
-    messages = send_messages(at, run, _unstarted(at, run))
+    messages = send_messages(deployment, run, _unstarted(deployment, run))
     return Redriven(run, moved, messages, unplanned=NOT_PLANNED in run.skipped)
 
 
-def _opened(at: Deployment, run: Run, script: ScriptRef, *, stays_cancelled: bool = False, lacks: bool = True) -> Run:
+def _opened(
+    deployment: Deployment, run: Run, script: ScriptRef, *, stays_cancelled: bool = False, lacks: bool = True
+) -> Run:
     """The run in its next generation, its outputs claimed; PlanError, and it ends as before, if others have them."""
-    opened = at.ledger.runs.start_generation(run.run_id, run.generation + 1, script, stays_cancelled=stays_cancelled)
+    opened = deployment.ledger.runs.start_generation(
+        run.run_id, run.generation + 1, script, stays_cancelled=stays_cancelled
+    )
     try:
-        claim_outputs(at, opened)
-        refuse_overtaken(at, opened, lacks=lacks)
+        claim_outputs(deployment, opened)
+        refuse_overtaken(deployment, opened, lacks=lacks)
     except PlanError:
         as_before = RunState.FAILED if run.state is RunState.CANCELLED and not stays_cancelled else run.state
-        at.ledger.runs.finish(run.run_id, opened.generation, as_before)
+        deployment.ledger.runs.finish(run.run_id, opened.generation, as_before)
         raise
     return opened
 
@@ -90,10 +96,10 @@ def matches_cause(record: ShardRecord, cause: str) -> bool:
     return cause in (record.error_class, record.error_class.rpartition(".")[2]) or cause.casefold() in text.casefold()
 
 
-def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
+def failed_with(deployment: Deployment, run_id: str, cause: str, among: Sequence[int] | None = None) -> tuple[int, ...]:
     """The FAILED shards, all or ``among`` these, with ``cause``, a class or words of the message; PlanError if none."""
     chosen, causes = [], set()
-    for record in at.ledger.shards.list(run_id, ShardState.FAILED):
+    for record in deployment.ledger.shards.list(run_id, ShardState.FAILED):
         causes.add(record.error_class or "(no cause given)")
         if (among is None or record.number in among) and matches_cause(record, cause):
             chosen.append(record.number)
@@ -103,19 +109,19 @@ def failed_with(at: Deployment, run_id: str, cause: str, among: Sequence[int] | 
     return tuple(chosen)
 
 
-def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None) -> tuple[Run, bool]:
+def redrivable(deployment: Deployment, run_id: str, shards: Sequence[int] | None = None) -> tuple[Run, bool]:
     """The run, and whether it lacks what is redriven; PlanError if it, or one of ``shards``, cannot be redriven now.
 
     SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice, or another run reads.
     """
-    run = at.ledger.runs.get(run_id)
+    run = deployment.ledger.runs.get(run_id)
     if run.parent and (task := own_task(run_id)):
         raise PlanError(f"{run_id} is the {task} run of {run.parent}, which repeats it: sparklet redrive {run.parent}")
     if run.cancelled_s is not None and not run.state.ended:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
         raise PlanError(f"the run {run_id} is still being planned; redrive it once its plan is sealed")
-    chosen = [(number, at.known_shard(run_id, number)) for number in shards or ()]
+    chosen = [(number, deployment.known_shard(run_id, number)) for number in shards or ()]
     states = (ShardState.FAILED, ShardState.SUCCEEDED) if run.state.ended else (ShardState.FAILED,)
     unfit = [
         f"{n} ({record.state if record else 'unknown'})"
@@ -126,12 +132,14 @@ def redrivable(at: Deployment, run_id: str, shards: Sequence[int] | None = None)
         only = "FAILED and SUCCEEDED shards" if run.state.ended else "FAILED shards, before the run's end,"
         raise PlanError(f"only {only} of {run_id} can be redriven, not {_named(unfit)}")
     has_all = shards is not None and all(record and record.has_output for _, record in chosen)
-    lacks = not (has_all and uncommitted(at, run).isdisjoint(shards or ()))  # what it has stays until then
-    refuse_overtaken(at, run, lacks=lacks)
+    lacks = not (has_all and uncommitted(deployment, run).isdisjoint(shards or ()))  # what it has stays until then
+    refuse_overtaken(deployment, run, lacks=lacks)
     again = {number: record for number, record in chosen if record and record.state is ShardState.SUCCEEDED}
-    _refuse_committed(at, run, [*again.values()])
+    _refuse_committed(deployment, run, [*again.values()])
     if again:
-        refuse_read(at, run.output_uri, (info.uri for n, info in published_files(at.store, run) if n in again))
+        refuse_read(
+            deployment, run.output_uri, (info.uri for n, info in published_files(deployment.store, run) if n in again)
+        )
     return run, lacks
 
 
@@ -139,11 +147,11 @@ def _named(texts: Sequence[str]) -> str:
     return ", ".join(texts[:MAX_NAMED]) + (f" and {len(texts) - MAX_NAMED} more" if texts[MAX_NAMED:] else "")
 
 
-def _refuse_committed(at: Deployment, run: Run, again: Sequence[ShardRecord]) -> None:
+def _refuse_committed(deployment: Deployment, run: Run, again: Sequence[ShardRecord]) -> None:
     """PlanError if a table has rows that SUCCEEDED shards have appended."""
-    files = commit_files(at, run) if again else ()
+    files = commit_files(deployment, run) if again else ()
     winners = set(map(winner_of, again))
-    for each in declarations(at.store, files):
+    for each in declarations(deployment.store, files):
         appended = [write["table"] for write in each["writes"] if write["mode"] == "append"]
         if appended and (each["shard"], each["attempt"]) in winners:
             raise PlanError(
@@ -152,23 +160,25 @@ def _refuse_committed(at: Deployment, run: Run, again: Sequence[ShardRecord]) ->
             )
 
 
-def _failed(at: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
+def _failed(deployment: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
     if shards is not None:
         return iter(shards)
-    return (record.number for record in at.ledger.shards.list(run_id, ShardState.FAILED))
+    return (record.number for record in deployment.ledger.shards.list(run_id, ShardState.FAILED))
 
 
-def failed_end(at: Deployment, run: Run) -> FollowUp | None:
+def failed_end(deployment: Deployment, run: Run) -> FollowUp | None:
     """The check run, or else the last commit run, because of which a run has FAILED; None if there is none."""
-    followers = (check_run(at, run), last_commit_run(at, run)) if run.state is RunState.FAILED else ()
-    return next((found for each in followers if (found := as_follow_up(at, each)) and found.error_class), None)
+    followers = (check_run(deployment, run), last_commit_run(deployment, run)) if run.state is RunState.FAILED else ()
+    return next((found for each in followers if (found := as_follow_up(deployment, each)) and found.error_class), None)
 
 
-def refuse_same_commit(at: Deployment, run: Run, end: FollowUp) -> None:
+def refuse_same_commit(deployment: Deployment, run: Run, end: FollowUp) -> None:
     """PlanError if the run's last two commits failed alike: whoever has repaired the table says so by ``--cause``."""
     if own_task(end.run_id) != "commit":
         return
-    before = as_follow_up(at, at.known_run(follow_up_id(run.run_id, "commit", int(end.run_id.rpartition("-")[2]) - 1)))
+    before = as_follow_up(
+        deployment, deployment.known_run(follow_up_id(run.run_id, "commit", int(end.run_id.rpartition("-")[2]) - 1))
+    )
     if before and before.error_class == end.error_class:
         raise PlanError(
             f"two commits have failed with {end.error_class}: {end.message}; another fails, too, unless the table was "
@@ -176,37 +186,37 @@ def refuse_same_commit(at: Deployment, run: Run, end: FollowUp) -> None:
         )
 
 
-def _reopened(at: Deployment, run_id: str, opened: int | None) -> Run:
+def _reopened(deployment: Deployment, run_id: str, opened: int | None) -> Run:
     """The run, opened again if it has ended with PENDING shards; ``opened`` is the generation that this redrive began.
 
     A check between the new generation and its first shard ends the run, and so does one after a crash there; one that
     ends it only after this look reopens it itself.
     """
-    run = at.ledger.runs.get(run_id)
-    if run.state.ended and next(at.ledger.shards.list(run_id, ShardState.PENDING), None):
-        return reopened(at, run, stays_cancelled=run.state is RunState.CANCELLED and run.generation == opened)
+    run = deployment.ledger.runs.get(run_id)
+    if run.state.ended and next(deployment.ledger.shards.list(run_id, ShardState.PENDING), None):
+        return reopened(deployment, run, stays_cancelled=run.state is RunState.CANCELLED and run.generation == opened)
     return run
 
 
-def reopened(at: Deployment, run: Run, *, stays_cancelled: bool) -> Run:
+def reopened(deployment: Deployment, run: Run, *, stays_cancelled: bool) -> Run:
     """An ended run in one more generation with the same script, unless somebody else has opened it meanwhile.
 
     If it ``stays_cancelled``, the next check fails its PENDING shards.
     """
-    lacks = not all(record.has_output for record in at.ledger.shards.list(run.run_id, ShardState.PENDING))
+    lacks = not all(record.has_output for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING))
     try:
-        return _opened(at, run, run.scripts[-1], stays_cancelled=stays_cancelled, lacks=lacks)
+        return _opened(deployment, run, run.scripts[-1], stays_cancelled=stays_cancelled, lacks=lacks)
     except LedgerError:
-        run = at.ledger.runs.get(run.run_id)
+        run = deployment.ledger.runs.get(run.run_id)
         if run.state.ended:
             raise
         return run
 
 
-def _unstarted(at: Deployment, run: Run) -> Iterator[ShardRecord]:
+def _unstarted(deployment: Deployment, run: Run) -> Iterator[ShardRecord]:
     """Redriven shards that were not claimed yet, which may need a message."""
     if run.state.ended or run.cancelled_s is not None:
         return
-    for record in at.ledger.shards.list(run.run_id, ShardState.PENDING):
+    for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING):
         if record.generation and not record.attempts:
             yield record

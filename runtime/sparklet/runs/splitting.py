@@ -40,69 +40,69 @@ _LINE = re.compile(r"\bline \d+ of [^\s;)]+|[\w.-]+\.py, line \d+")
 _PLACE = re.compile(r"(.*?)((?: \([^()]*\))?)", re.DOTALL)  # of the script, at the end of a message
 
 
-def split_failing(at: Deployment, run: Run) -> None:
+def split_failing(deployment: Deployment, run: Run) -> None:
     """Split a run's shards that wait for it; until its plan is sealed none is, since it takes the next numbers."""
-    for found in at.for_a_while(at.ledger.shards.to_split(run.run_id)) if run.sealed else ():
-        record = at.ledger.shards.get(run.run_id, found.number)
+    for found in deployment.for_a_while(deployment.ledger.shards.to_split(run.run_id)) if run.sealed else ():
+        record = deployment.ledger.shards.get(run.run_id, found.number)
         try:
             if record.split:
-                _move_on(at, run, record)
+                _move_on(deployment, run, record)
         except PlanError as error:
-            give_up(at, record, record.error_class, str(error))
+            give_up(deployment, record, record.error_class, str(error))
 
 
-def _move_on(at: Deployment, run: Run, record: ShardRecord) -> None:
+def _move_on(deployment: Deployment, run: Run, record: ShardRecord) -> None:
     """Split a shard, or end it, by what the pieces of its planned shard show; nothing, as long as they show nothing."""
-    parts = list(at.ledger.runs.parts(record.run_id))
+    parts = list(deployment.ledger.runs.parts(record.run_id))
     root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
     how = record.split.removeprefix(WITH_MEMBERS)
     if how == APART:  # no input is bad (docs/decisions/0083)
-        inputs = _inputs(at, record)
+        inputs = _inputs(deployment, record)
         apart = range(min(len(inputs), MAX_NAMED))
-        return _split(at, record, parts[-1], root, _pieces(inputs, apart, probes=False))
-    if _is_whole_group(at, run, parts, root):
-        give_up(at, record, record.error_class, "a group, or a reduce, stays whole")
+        return _split(deployment, record, parts[-1], root, _pieces(inputs, apart, probes=False))
+    if _is_whole_group(deployment, run, parts, root):
+        give_up(deployment, record, record.error_class, "a group, or a reduce, stays whole")
         return None
     of_root = [part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-")]
     numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
-    family = [at.ledger.shards.get(record.run_id, number) for number in numbers]
+    family = [deployment.ledger.shards.get(record.run_id, number) for number in numbers]
     siblings = [each for each in family if each.part == record.part]
     if any(not (each.split or each.state.ended) for each in siblings):
         return None
     has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
     bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
-    inputs = _inputs(at, record)
-    planned = at.ledger.shards.get(record.run_id, root).object_count
+    inputs = _inputs(deployment, record)
+    planned = deployment.ledger.shards.get(record.run_id, root).object_count
     most = max(1, max(planned, len(inputs), *(part.object_count for part in of_root)) // 10)
     if not has_worked and _have_failed_alike(siblings):
-        return _join(at, record, siblings)
+        return _join(deployment, record, siblings)
     if bad > most:
-        give_up(at, record, record.error_class, f"more than {most} of the shard's inputs are bad")
+        give_up(deployment, record, record.error_class, f"more than {most} of the shard's inputs are bad")
         return None
     is_believed = how != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
     named = [*map(int, how.split())] if is_believed else []
     probes = not has_worked and bool(siblings or not named)
-    return _split(at, record, parts[-1], root, _pieces(inputs, named, probes=probes))
+    return _split(deployment, record, parts[-1], root, _pieces(inputs, named, probes=probes))
 
 
-def _inputs(at: Deployment, record: ShardRecord) -> Sequence[InputObject]:
+def _inputs(deployment: Deployment, record: ShardRecord) -> Sequence[InputObject]:
     """A shard's inputs, as they were planned or, where it has archives, as its worker has found them."""
     if not record.split.startswith(WITH_MEMBERS):
-        return planned_shard(at, record).objects
+        return planned_shard(deployment, record).objects
     try:
-        return Shard.from_line(at.store.get(at.run_uri(record.run_id, record.members_file))).objects
+        return Shard.from_line(deployment.store.get(deployment.run_uri(record.run_id, record.members_file))).objects
     except (ObjectNotFoundError, EventError) as error:
         raise PlanError(f"what the archives of shard {record.number} hold is not known: {error}") from error
 
 
-def _is_whole_group(at: Deployment, run: Run, parts: Sequence[PartRecord], root: int) -> bool:
+def _is_whole_group(deployment: Deployment, run: Run, parts: Sequence[PartRecord], root: int) -> bool:
     """Whether a planned shard has all of the group that its inputs are of: the plan cuts those that are too large."""
     if not run.options.group_by and run.options.max_objects < NO_LIMIT_BYTES:  # that is a reduce's
         return False
     group_of = grouping(run.options.group_by)
     planned = sum(part.shard_count for part in parts if not part.part.startswith(OF_SPLIT))
-    beside = (at.ledger.shards.get(run.run_id, n) for n in range(max(0, root - 1), min(root + 2, planned)))
-    groups = {each.number: group_of(planned_shard(at, each).objects[0].uri) for each in beside}
+    beside = (deployment.ledger.shards.get(run.run_id, n) for n in range(max(0, root - 1), min(root + 2, planned)))
+    groups = {each.number: group_of(planned_shard(deployment, each).objects[0].uri) for each in beside}
     return [*groups.values()].count(groups[root]) == 1
 
 
@@ -128,31 +128,31 @@ def _pieces(inputs: Sequence[InputObject], named: Sequence[int], *, probes: bool
 
 
 def _split(
-    at: Deployment, record: ShardRecord, last: PartRecord, root: int, pieces: Sequence[tuple[InputObject, ...]]
+    deployment: Deployment, record: ShardRecord, last: PartRecord, root: int, pieces: Sequence[tuple[InputObject, ...]]
 ) -> None:
     """Enter the pieces as shards, and send their messages."""
-    run = at.ledger.runs.get(record.run_id)
+    run = deployment.ledger.runs.get(record.run_id)
     shards = [Shard(n, piece) for n, piece in enumerate(pieces, last.next_shard)]
     lines = [Line.of(each, each.to_line()) for each in shards]
     file = f"{OF_SPLIT}{root:06d}-{record.number:06d}-{secrets.token_hex(4)}.jsonl"
-    at.store.put(at.part_uri(run.run_id, file), b"".join(line.body for line in lines), create_only=True)
+    deployment.store.put(deployment.part_uri(run.run_id, file), b"".join(line.body for line in lines), create_only=True)
     counts = last.next_shard, len(lines), sum(map(len, pieces)), sum(each.size_bytes for each in shards)
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
     alike = {
         each: getattr(record, each) for each in ("generation", "error_class", "error_message", "engine", "isolate")
     }
-    into = list(records_of(run.run_id, file, lines, changed_s=at.clock.now_s(), **alike))
+    into = list(records_of(run.run_id, file, lines, changed_s=deployment.clock.now_s(), **alike))
     if record.split.endswith(APART):  # what is left is split again
         into = [replace(each, split=APART if each.object_count > 1 else "") for each in into]
-    if at.ledger.attempts.split(record, run, part, into):
-        send_messages(at, run, into)
+    if deployment.ledger.attempts.split(record, run, part, into):
+        send_messages(deployment, run, into)
 
 
-def _join(at: Deployment, record: ShardRecord, siblings: Sequence[ShardRecord]) -> None:
+def _join(deployment: Deployment, record: ShardRecord, siblings: Sequence[ShardRecord]) -> None:
     """End the shard that was split as FAILED: no piece of it has done well, and all have failed alike."""
-    run = at.ledger.runs.get(record.run_id)
-    parent = at.ledger.shards.get(record.run_id, int(record.part.split("-")[2]))
+    run = deployment.ledger.runs.get(record.run_id)
+    parent = deployment.ledger.shards.get(record.run_id, int(record.part.split("-")[2]))
     text, where = _PLACE.fullmatch(record.error_message).groups()  # type: ignore[union-attr]
     message = BY_SCRIPT + cut(text, ERROR_MESSAGE_BYTES - len((BY_SCRIPT + where).encode())) + where
-    done = at.ledger.attempts.join(parent, run, siblings, Failure(record.error_class, message))
-    at.measure(SHARDS_FAILED, done)
+    done = deployment.ledger.attempts.join(parent, run, siblings, Failure(record.error_class, message))
+    deployment.measure(SHARDS_FAILED, done)

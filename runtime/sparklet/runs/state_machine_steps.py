@@ -77,39 +77,39 @@ def _age_s(run: Run, now_s: float, since_s: float | None) -> float:
     return max(0.0, now_s - (run.created_s if since_s is None else since_s))
 
 
-def take_step(at: Deployment, map_concurrency: int, event: Any) -> Response:
+def take_step(deployment: Deployment, map_concurrency: int, event: Any) -> Response:
     """Do the step that an event names; EventError or PlanError if it does not fit, and repeating it does not help."""
     if not isinstance(event, Mapping):
         raise EventError(f"a step's event must be a JSON object, not a {type(event).__name__}")
     step = STEPS.get(_text(event, "step"))
     if step is None:
         raise EventError(f"there is no step {_text(event, 'step')[:40]!r}; there are {', '.join(STEPS)}")
-    return step(at, map_concurrency, event)
+    return step(deployment, map_concurrency, event)
 
 
-def _check(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    return _status(at, check(at, _run_id(event)), event)
+def _check(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+    return _status(deployment, check(deployment, _run_id(event)), event)
 
 
-def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+def _batch(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
     """Check, then write the PENDING shards as a batch."""
     run_id, number = _run_id(event), _count(event, "batch")
-    if (run := at.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
+    if (run := deployment.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
         raise PlanError(f"the shards of {run_id} are dispatched by {run.dispatch}; the loop machine drives such a run")
-    report = check(at, run_id)
+    report = check(deployment, run_id)
     run, counts = report.run, report.counts
     batch = MapBatch()
     if counts.pending and run.sealed and not run.state.ended and run.cancelled_s is None:
-        between_s = between_batches_s(run, counts, at.clock.now_s(), _started_s(event))
-        batch = write_batch(at, run, number, between_s=between_s)
+        between_s = between_batches_s(run, counts, deployment.clock.now_s(), _started_s(event))
+        batch = write_batch(deployment, run, number, between_s=between_s)
     tolerated = tolerated_failures(run.options, counts.total)  # None: no limit stops the batch
     how = "none"
     if batch.count:
         how = "inline" if batch.items and number < MAX_INLINE_BATCHES else "map"
-    return _status(at, report, event) | {
+    return _status(deployment, report, event) | {
         "how": how,
         "count": batch.count,
-        "bucket": at.bucket,
+        "bucket": deployment.bucket,
         "key": batch.key,
         "items": [ref.to_document() for ref in batch.items] if how == "inline" else [],
         "batch": number + 1,
@@ -118,44 +118,50 @@ def _batch(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Re
     }
 
 
-def _record(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+def _record(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
     """Record why an execution failed, and notify; the run continues without it."""
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
     named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
     cause = redacted(_text(event, "cause"))[:CAUSE_CHARACTERS]
-    uri = at.run_uri(run_id, f"executions/{name}.json") if run_id else f"s3://{at.bucket}/executions/{name}.json"
-    document = {"run_id": run_id, **named, "cause": cause, "request": redacted(_request(at, event))}
-    at.store.put(uri, json.dumps(document | {"recorded_s": at.clock.now_s()}, indent=2).encode() + b"\n")
+    uri = (
+        deployment.run_uri(run_id, f"executions/{name}.json")
+        if run_id
+        else f"s3://{deployment.bucket}/executions/{name}.json"
+    )
+    document = {"run_id": run_id, **named, "cause": cause, "request": redacted(_request(deployment, event))}
+    deployment.store.put(
+        uri, json.dumps(document | {"recorded_s": deployment.clock.now_s()}, indent=2).encode() + b"\n"
+    )
     Log().error("an execution failed", subject=run_id or named["execution"], **named, cause=cause[:1000], recorded=uri)
-    if at.notifier is not None:
+    if deployment.notifier is not None:
         try:
-            at.notifier.notify(Notice.of_execution(**named, cause=cause, run_id=run_id, recorded=uri))
+            deployment.notifier.notify(Notice.of_execution(**named, cause=cause, run_id=run_id, recorded=uri))
         except NoticeError as error:  # the file is written, as the step promises
             Log().error("a notice was not sent", subject=run_id or named["execution"], error=str(error))
     return {"run_id": run_id, "recorded": uri}
 
 
-def _request(at: Deployment, event: Mapping[str, Any]) -> Any:
+def _request(deployment: Deployment, event: Mapping[str, Any]) -> Any:
     """The execution's input, which with an error is too long for a state; running machines may still pass it."""
-    if "request" in event or at.input_of is None:
+    if "request" in event or deployment.input_of is None:
         return event.get("request")
     try:
-        return at.input_of(_text(event, "execution"))
+        return deployment.input_of(_text(event, "execution"))
     except OrchestrationError as error:
         return f"not known: {error}"
 
 
-def _give_up(at: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+def _give_up(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
     """PENDING → FAILED, if the ledger confirms that more shards failed than the run tolerates."""
     run_id, reason = _run_id(event), _text(event, "reason")
-    counts, run = at.ledger.shards.count(run_id), at.ledger.runs.get(run_id)
+    counts, run = deployment.ledger.shards.count(run_id), deployment.ledger.runs.get(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
     if not run.state.ended and run.sealed and tolerated is not None and counts.failed > tolerated:
         why = f"not done: more shards failed than the run tolerates ({reason})"
-        for record in at.ledger.shards.list(run_id, ShardState.PENDING):
-            give_up(at, record, TOLERANCE_EXCEEDED, why)
-    return _check(at, map_concurrency, event)
+        for record in deployment.ledger.shards.list(run_id, ShardState.PENDING):
+            give_up(deployment, record, TOLERANCE_EXCEEDED, why)
+    return _check(deployment, map_concurrency, event)
 
 
 STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Response]] = {
@@ -166,17 +172,19 @@ STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Response]] = 
 }
 
 
-def _status(at: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Response:
+def _status(deployment: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Response:
     run = report.run
     # a report has the counts before the check planned the rest of the run
-    counts = at.ledger.shards.glance(run.run_id) if report.planned else report.counts
-    follower = next_run(at, run) if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) else None
+    counts = deployment.ledger.shards.glance(run.run_id) if report.planned else report.counts
+    follower = (
+        next_run(deployment, run) if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) else None
+    )
     log_unnotified(report)
     return {
         "run_id": run.run_id,
         "state": str(run.state),
         "ended": run.state.ended,
-        "wait_s": wait_s(run, counts, at.clock.now_s(), _started_s(event)),
+        "wait_s": wait_s(run, counts, deployment.clock.now_s(), _started_s(event)),
         "generation": run.generation,
         "counts": asdict(counts),
         "next_run_id": follower.run_id if follower else "",

@@ -137,12 +137,12 @@ class Summary:
         return max(0.0, min(self.first_s, self.changed_s) - self.created_s)
 
 
-def summarize(at: Deployment, run: Run, state: RunState | None = None) -> Summary:
+def summarize(deployment: Deployment, run: Run, state: RunState | None = None) -> Summary:
     """Add up a run's shards as they are now (strongly consistent, a whole pass)."""
     summary = Summary.of(run, state)
-    for record in at.ledger.shards.list(run.run_id):
+    for record in deployment.ledger.shards.list(run.run_id):
         summary.add(record)
-    summary.drift = drift_of(at, run)
+    summary.drift = drift_of(deployment, run)
     return summary
 
 

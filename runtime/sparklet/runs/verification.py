@@ -24,24 +24,24 @@ class Difference:
     count: int = 1  # shards
 
 
-def verify(at: Deployment, run_id: str) -> Iterator[Difference]:
+def verify(deployment: Deployment, run_id: str) -> Iterator[Difference]:
     """All differences of one run, by a whole pass over its shards and a listing of its output."""
-    run = at.ledger.runs.get(run_id)
-    counts = at.ledger.shards.count(run_id)
+    run = deployment.ledger.runs.get(run_id)
+    counts = deployment.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
         found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
         yield Difference("COUNTS", run_id, found, abs(counts.total - run.shard_count))
-    if run.state.ended and (found := _in_manifest(at, run, counts)):
+    if run.state.ended and (found := _in_manifest(deployment, run, counts)):
         yield Difference("MANIFEST", run_id, found)
-    yield from _in_output(at, run)
+    yield from _in_output(deployment, run)
 
 
-def _in_manifest(at: Deployment, run: Run, counts: Counts) -> str:
+def _in_manifest(deployment: Deployment, run: Run, counts: Counts) -> str:
     """How the manifest differs from the ledger, and the remedy; "" if it does not."""
     remedy = f"sparklet watch {run.run_id} writes it again"
     ledger = {"Status": str(run.state), "RedriveCount": run.generation, "ItemCounts": item_counts(counts)}
     try:
-        document = json.loads(at.store.get(at.run_uri(run.run_id, MANIFEST)))
+        document = json.loads(deployment.store.get(deployment.run_uri(run.run_id, MANIFEST)))
         manifest = {key: document[key] for key in ledger}
     except ObjectNotFoundError:
         return f"the run has ended and has no manifest; {remedy}"
@@ -53,17 +53,17 @@ def _in_manifest(at: Deployment, run: Run, counts: Counts) -> str:
     return f"{differ}; delete the manifest, then {remedy}"
 
 
-def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
+def _in_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
     """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
     has_data = bytearray(run.numbers)
-    for number, info in published_files(at.store, run):
+    for number, info in published_files(deployment.store, run):
         if not is_hidden(info.uri[len(run.output_uri) :]) and number < run.numbers:
             has_data[number] = 1
     lacking, examples = 0, list[str]()
-    for record in at.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
-        if record.rows and not has_data[record.number] and not _elsewhere(at, run, record):
+    for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
+        if record.rows and not has_data[record.number] and not _elsewhere(deployment, run, record):
             lacking += 1
             if lacking <= MAX_EXAMPLES:
                 examples.append(str(record.number))
@@ -76,8 +76,8 @@ def _in_output(at: Deployment, run: Run) -> Iterator[Difference]:
         yield Difference("NO_OUTPUT", run.run_id, found, lacking)
 
 
-def _elsewhere(at: Deployment, run: Run, record: ShardRecord) -> bool:
+def _elsewhere(deployment: Deployment, run: Run, record: ShardRecord) -> bool:
     """Whether there is an object at an address that the script reported, outside the shard's own folder."""
     own = run.shard_output(record.number)
     reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own)]
-    return any(next(iter(at.store.list(uri)), None) is not None for uri in reported)
+    return any(next(iter(deployment.store.list(uri)), None) is not None for uri in reported)

@@ -76,7 +76,7 @@ def _in_background(work: Callable[[], None]) -> None:
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
     """A worker whose ports are AWS's, of this environment's account and region."""
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.deployment import deployment
+    from sparklet.aws.deployment import compose
     from sparklet.aws.notifiers import notifier_for
     from sparklet.aws.object_store import S3ObjectStore
     from sparklet.aws.task_queue import queue_opener
@@ -88,12 +88,17 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     if settings.ledger_table and settings.bucket:
         log_stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "")
         names = settings.bucket, settings.ledger_table, settings.queue_url
-        at = deployment(clients, *names, clock=SystemClock(), meter=meter)
+        deployment = compose(clients, *names, clock=SystemClock(), meter=meter)
         notifier = notifier_for(clients, settings.notice_topic_arn, settings.notice_bus)
-        worker.requests = RequestClaims(at.ledger, notifier, queue_opener(clients), worker.executor, log_stream)
+        worker.requests = RequestClaims(deployment.ledger, notifier, queue_opener(clients), worker.executor, log_stream)
         engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
         worker.shards = ShardClaims(
-            at, worker.executor, log_stream, map_concurrency=map_concurrency(), engine=engine, peak_mb=memory_peak_mb
+            deployment,
+            worker.executor,
+            log_stream,
+            map_concurrency=map_concurrency(),
+            engine=engine,
+            peak_mb=memory_peak_mb,
         )
     return worker
 

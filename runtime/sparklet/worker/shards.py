@@ -90,7 +90,7 @@ UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks her
 class ShardClaims:
     """Claims shards."""
 
-    at: Deployment
+    deployment: Deployment
     executor: Executor
     log_stream: str = ""
     lease_s: float = LEASE_S  # at least
@@ -102,7 +102,7 @@ class ShardClaims:
     stored: set[str] = field(default_factory=set)  # files of schemas
 
     def __post_init__(self) -> None:
-        self.clock = self.at.clock
+        self.clock = self.deployment.clock
 
     def claim(self, attempt: Attempt) -> "ClaimedShard | Outcome":
         """The task's shard; the outcome if it has ended or another attempt has it."""
@@ -113,30 +113,34 @@ class ShardClaims:
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
         begun_s = self.clock.now_s()
-        claim = self.at.ledger.attempts.claim(ref, *terms, engine=self.engine, escalate=run.engine_after(self.engine))
+        claim = self.deployment.ledger.attempts.claim(
+            ref, *terms, engine=self.engine, escalate=run.engine_after(self.engine)
+        )
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
             return self._reject(attempt.task, claim)
         record = claim.record
-        renew = partial(self.at.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
+        renew = partial(self.deployment.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
         lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
         winner = record.winner or attempt.attempt_id
-        staged = f"s3://{self.at.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
-        output = StagedOutput(self.at.store, staged, run.shard_output(ref.shard), redone=bool(record.redone))
+        staged = f"s3://{self.deployment.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
+        output = StagedOutput(self.deployment.store, staged, run.shard_output(ref.shard), redone=bool(record.redone))
         if run.options.output_per:
             owner = f"{run.owner(ref.shard)}-{winner}"
-            output = replace(output, owner=owner, replaces=lambda by: may_replace(self.at, run, OWNER.fullmatch(by)))
+            output = replace(
+                output, owner=owner, replaces=lambda by: may_replace(self.deployment, run, OWNER.fullmatch(by))
+            )
         return ClaimedShard(self, attempt, run, record, lease, output)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
-        return self.at.queue
+        return self.deployment.queue
 
     def _run(self, ref: ShardRef) -> Run:
         """The shard's run; read again if the message names a newer generation."""
         run = self._runs.get(ref.run_id)
         if run is None or len(run.scripts) <= ref.generation:
-            run = self._runs[ref.run_id] = self.at.ledger.runs.get(ref.run_id)
+            run = self._runs[ref.run_id] = self.deployment.ledger.runs.get(ref.run_id)
         if len(run.scripts) <= ref.generation:
             raise LedgerError(
                 f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
@@ -149,7 +153,9 @@ class ShardClaims:
         Only a caller without a message, a Map's child, must try again.
         """
         record = claim.record
-        self.at.measure(metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED)
+        self.deployment.measure(
+            metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED
+        )
         if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -235,12 +241,12 @@ class ClaimedShard:
 
         PlanError if another shard has written one, and either has replaced what was there: rows are lost.
         """
-        at, number = self.claims.at, self.record.number
+        deployment, number = self.claims.deployment, self.record.number
         for address, replaced in addresses.items():
             digest = hashlib.sha256(address.encode()).hexdigest()[:16]
             uri = self._run_file(f"addresses/{digest}.json")
-            put_once(at.store, (uri, _json({"address": address, "shard": number, "replaced": replaced})))
-            first = json.loads(at.store.get(uri))
+            put_once(deployment.store, (uri, _json({"address": address, "shard": number, "replaced": replaced})))
+            first = json.loads(deployment.store.get(uri))
             if first["shard"] != number and (replaced or first["replaced"]):
                 raise PlanError(
                     f"shards {first['shard']} and {number} both wrote s3://{address}, an address of the script's own, "
@@ -251,14 +257,16 @@ class ClaimedShard:
         """Keep under this attempt's name which file is of which input, and what each became; the files that count."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
         names, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
-        self.claims.at.store.put(self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs))))
+        self.claims.deployment.store.put(
+            self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs)))
+        )
         self.output = replace(self.output, names=names)
         self.output.discard([info for path, info in files.items() if path not in names])
         return [info for path, info in files.items() if path in names]
 
     def _replace_earlier(self, inputs: Sequence[InputObject]) -> None:
         """Delete what earlier runs of the name have published for this shard's inputs under names not used again."""
-        store, base = self.claims.at.store, f"{self.output.published}/"
+        store, base = self.claims.deployment.store, f"{self.output.published}/"
         used = {base + name for name in self.output.names.values()}
         for item in inputs:
             name = base + output_name(self.run.run_id, self.run.options, self.run.inputs, item)
@@ -267,11 +275,11 @@ class ClaimedShard:
 
     def _was_of(self, item: InputObject, uri: str) -> bool:
         """Whether an earlier run of the name has published a file for an input; no, if that run is cleaned up."""
-        at, owner = self.claims.at, self.claims.at.store.head(uri).owner
+        deployment, owner = self.claims.deployment, self.claims.deployment.store.head(uri).owner
         by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
-        if by and (record := at.known_shard(by["run_id"], int(by["shard"]))):
+        if by and (record := deployment.known_shard(by["run_id"], int(by["shard"]))):
             with suppress(ObjectNotFoundError, ObjectForbiddenError):
-                lines = at.store.get(at.run_uri(record.run_id, record.inputs_file)).splitlines()[1:]
+                lines = deployment.store.get(deployment.run_uri(record.run_id, record.inputs_file)).splitlines()[1:]
                 return any(
                     uri in line["outputs"] and item.uri in (line["input"], line["input"].partition("#")[0])
                     for line in map(json.loads, lines)
@@ -288,10 +296,10 @@ class ClaimedShard:
                     f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most "
                     f"{MAX_ANSWER_BYTES:,} of each shard: write it to job.output"
                 )
-            self.claims.at.store.put(self._run_file(record.answer_file), body)
+            self.claims.deployment.store.put(self._run_file(record.answer_file), body)
         if result.writes:
             document = {"shard": record.number, "attempt": record.attempt_id, "writes": result.writes}
-            self.claims.at.store.put(self._run_file(record.writes_file), _json(document))
+            self.claims.deployment.store.put(self._run_file(record.writes_file), _json(document))
 
     def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
         """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
@@ -299,13 +307,13 @@ class ClaimedShard:
         read = reader_schemas(result.written.values(), result.objects, self.run.inputs)
         for schema, _ in (*found, *read):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
-                self.claims.at.store.put(uri, json.dumps(schema).encode())
+                self.claims.deployment.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
         files = {schema.name: self.output.names.get(f"/{file}", file) for schema, file in found}
         return files | {schema.name: uri for schema, uri in read}
 
     def _run_file(self, name: str) -> str:
-        return self.claims.at.run_uri(self.record.run_id, name)
+        return self.claims.deployment.run_uri(self.record.run_id, name)
 
     def _won_before(self) -> tuple[ShardResult, Sequence[ObjectInfo]]:
         record = self.record
@@ -314,7 +322,7 @@ class ClaimedShard:
         if not (files := self.output.files()) and not (wrote_nothing or self._has_declared()):
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
         if self.run.options.output_per:
-            kept = self.claims.at.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
+            kept = self.claims.deployment.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
             self.output = replace(self.output, names=json.loads(kept))
             files = [info for info in files if info.uri[len(self.output.staged) :] in self.output.names]
         known = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
@@ -323,7 +331,7 @@ class ClaimedShard:
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""
         with suppress(ObjectNotFoundError, ObjectForbiddenError):  # forbidden: the worker's role lists no runs
-            return bool(self.claims.at.store.head(self._run_file(self.record.writes_file)))
+            return bool(self.claims.deployment.store.head(self._run_file(self.record.writes_file)))
         return False
 
     def _execution(self) -> Execution:
@@ -334,7 +342,7 @@ class ClaimedShard:
             inputs = tuple(item if item.slice else replace(item, etag="") for item in inputs)
         if shard.inputs:
             most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
-            store = self.claims.at.inputs(run.access)
+            store = self.claims.deployment.inputs(run.access)
             staging = Staging(inputs, run.access, store, max_bytes=most, tell=self._take_members)
         numbers = record.number, *map(int, re.findall(rf"^{OF_SPLIT}(\d+)", record.part))
         was_told = record.error_class.endswith(COMMITTED_BEFORE)  # whoever redrives it now wants what it writes
@@ -353,7 +361,7 @@ class ClaimedShard:
             per_input=bool(run.options.output_per),
             empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
-            is_alone=lambda: self.claims.at.ledger.runs.get(run.run_id).shard_count == 1,
+            is_alone=lambda: self.claims.deployment.ledger.runs.get(run.run_id).shard_count == 1,
             is_planned=self._is_planned,
             claim=self._claim,
             discard=self.output.discard,
@@ -363,10 +371,10 @@ class ClaimedShard:
     def _planned(self) -> Shard:
         """The shard of its plan's line: the message's, if that is of the claimed shard as it is now."""
         ref, record = self.attempt.task.shard, self.record
-        part_uri = f"s3://{self.claims.at.bucket}/runs/{record.run_id}/plan/{record.part}"
+        part_uri = f"s3://{self.claims.deployment.bucket}/runs/{record.run_id}/plan/{record.part}"
         line = ref.line.encode() if ref else b""
         if not ref or len(line) != record.length or replace(ref, line="", generation=record.generation) != record.ref:
-            line = self.claims.at.store.get(part_uri, record.offset, record.length)
+            line = self.claims.deployment.store.get(part_uri, record.offset, record.length)
         return record.planned(line, part_uri)
 
     def _is_planned(self, uri: str) -> bool:
@@ -382,7 +390,7 @@ class ClaimedShard:
         """
         etags = {item.object_uri: item.etag for item in self._objects if item.etag and not item.version_id}
         unread = [uri for uri in etags if uri not in read]
-        heads = self.claims.at.inputs(self.run.access).head_all([(uri, "") for uri in unread])
+        heads = self.claims.deployment.inputs(self.run.access).head_all([(uri, "") for uri in unread])
         for uri, info in zip(unread, heads, strict=True):
             if info and info.etag.strip('"') != etags[uri].strip('"'):
                 raise ObjectChangedError(
@@ -403,7 +411,7 @@ class ClaimedShard:
         for place, path in enumerate(sorted(folder.iterdir())):  # one, unless the script makes several sessions
             name = f"{EVENTS}{self.record.number:09d}-{self.attempt.attempt_id}-{place}.gz"
             try:
-                self.claims.at.store.put(self._run_file(name), gzip.compress(path.read_bytes(), 6))
+                self.claims.deployment.store.put(self._run_file(name), gzip.compress(path.read_bytes(), 6))
             except (ObjectStoreError, OSError) as error:
                 self.attempt.log.warning("Spark's event log could not be stored", cause=str(error))
 
@@ -411,7 +419,7 @@ class ClaimedShard:
         """Record SUCCEEDED."""
         mine = self.record.run_id, self.record.number, self.attempt.attempt_id
         inherited = self.record.attempts == 1 and self.record.part.startswith(OF_SPLIT)
-        self.claims.at.ledger.attempts.succeed(*mine, result, inherited=inherited)
+        self.claims.deployment.ledger.attempts.succeed(*mine, result, inherited=inherited)
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
@@ -421,7 +429,7 @@ class ClaimedShard:
 
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING: for another attempt, for the engine that is returned, or to be split."""
-        attempts, record = self.claims.at.ledger.attempts, self.record
+        attempts, record = self.claims.deployment.ledger.attempts, self.record
         mine = (record.run_id, record.number, self.attempt.attempt_id)
         if engine := next_engine(record, failure, self.run.engine_after(self.claims.engine)):
             attempts.escalate(*mine, failure, engine)
@@ -448,7 +456,7 @@ class ClaimedShard:
             return split
         line = Shard(self.record.number, tuple(self._objects)).to_line()
         try:
-            self.claims.at.store.put(self._run_file(self.record.members_file), line)
+            self.claims.deployment.store.put(self._run_file(self.record.members_file), line)
         except ObjectStoreError as error:  # the caller tries again, as it does while the ledger does not answer
             raise LedgerError(f"how to split the shard could not be stored: {error}") from error
         return WITH_MEMBERS + split
@@ -464,7 +472,7 @@ class ClaimedShard:
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
         self.claims.beside(lambda: self.output.discard(self._files))
-        measure = self.claims.at.measure
+        measure = self.claims.deployment.measure
         measure(metrics.SHARDS_SUCCEEDED)
         measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
         measure(metrics.BYTES_READ, self.record.size_bytes)
@@ -477,8 +485,8 @@ class ClaimedShard:
 
     def failed(self, *, final: bool) -> None:
         """Measure."""
-        self.claims.at.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
-        self.claims.at.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
+        self.claims.deployment.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
+        self.claims.deployment.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
 
 
 @dataclass(frozen=True, slots=True)

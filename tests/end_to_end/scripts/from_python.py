@@ -28,7 +28,7 @@ def main(folder: str, output: str, script: str, repaired: str) -> dict[str, Any]
     """What became of everything."""
     found: dict[str, Any] = {}
     with Stack(workers=1, quiet=True) as stack:
-        bucket, store = stack.opened.at.bucket, boto3.client("s3")
+        bucket, store = stack.opened.deployment.bucket, boto3.client("s3")
         for key, body in {
             "sales/day=1/a.csv": b"a,b\n1,2\n3,4\n",
             "sales/day=2/a.csv": b"a,b\n5,6\n",

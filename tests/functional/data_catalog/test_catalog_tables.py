@@ -30,7 +30,7 @@ job.table("sales.orders").join(rates, "id").write.mode("overwrite").parquet(job.
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     with Stack(state_dir=tmp_path_factory.mktemp("stack"), quiet=True, workers=1) as stack:
-        lake = f"s3://{stack.opened.at.bucket}/lake"
+        lake = f"s3://{stack.opened.deployment.bucket}/lake"
         boto3.Session().client("glue").create_database(DatabaseInput={"Name": "sales"})
         orders = table_input("orders", f"{lake}/orders/", "id int", "day date")
         create(orders, [partition_input(orders, [day], f"{lake}/orders/{day}") for day in DAYS])
@@ -53,7 +53,7 @@ def create(table: dict[str, Any], partitions: list[dict[str, Any]]) -> None:
 def put(stack: Stack, uri: str, **columns: Any) -> None:
     body = BytesIO()
     parquet.write_table(pa.table(columns), body)
-    stack.opened.at.store.put(uri, body.getvalue())
+    stack.opened.deployment.store.put(uri, body.getvalue())
 
 
 def test_each_shard_reads_its_objects_of_the_table(stack: Stack, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ job.table("Sales.Visits").write.mode("overwrite").parquet(job.output)
 @pytest.mark.parametrize("form", ["parquet", pytest.param("json", marks=pytest.mark.nightly), "csv"])
 def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, form: str) -> None:
     """Of large files cut by rows, in folders whose names spell the values, spell them otherwise, or lie elsewhere."""
-    lake, glue = f"s3://{stack.opened.at.bucket}/{form}", boto3.Session().client("glue")
+    lake, glue = f"s3://{stack.opened.deployment.bucket}/{form}", boto3.Session().client("glue")
     header = {"skip.header.line.count": "1"} if form == "csv" else {}
     table = table_input("visits", f"{lake}/visits/", OF_VISITS, "day date;hour int;who string", form, Parameters=header)
     null = "__HIVE_DEFAULT_PARTITION__"
@@ -93,7 +93,7 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
     wanted = []
     for n, (values, place) in enumerate(partitions.items()):
         rows = range(1000 * n, 1000 * n + 150)
-        stack.opened.at.store.put(f"{place}/1 + {n}.{form}", content(form, rows))
+        stack.opened.deployment.store.put(f"{place}/1 + {n}.{form}", content(form, rows))
         day, *other = (None if value == null else value for value in values)
         wanted += [(i, f"t{i}", None, day, int(other[0] or -1), other[1]) for i in rows]
     script = tmp_path / "copy.py"
@@ -141,4 +141,4 @@ def test_a_missing_table_fails_a_shard_at_once(stack: Stack, tmp_path: Path) -> 
     (failed,) = run.failures()
     assert (failed["error_class"], failed["count"]) == ("TableError", 1)
     assert "sales.none" in failed["message"] and "there is none of that name" in failed["message"]
-    assert [record.attempts for record in stack.opened.at.ledger.shards.list(run.run_id)] == [1]
+    assert [record.attempts for record in stack.opened.deployment.ledger.shards.list(run.run_id)] == [1]

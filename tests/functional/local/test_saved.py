@@ -43,39 +43,43 @@ def ended(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple
     script = tmp_path / "job.py"
     script.write_text("print()\n")
     with lab.attach(processing=False) as stack:
-        at = stack.deployment()
+        deployment = stack.deployment()
         for name in ("1.csv", "2.csv", "3 ü.csv"):
-            at.store.put(f"s3://{at.bucket}/in/{name}", b"x,y\n")
+            deployment.store.put(f"s3://{deployment.bucket}/in/{name}", b"x,y\n")
         for run_id in (RUN, "open-1"):
-            enter(at, run_id, str(script))
-        end(at)
+            enter(deployment, run_id, str(script))
+        end(deployment)
         drive(stack)
         log = {"time": "2026-11-23T10:00:00Z", "level": "INFO", "message": "ended", "attempt": "a1", "run": RUN}
         (lab.state.log / "worker-1.log").write_text(json.dumps({**log, "shard": 1}) + "\nof the script\n")
-        answers: dict[tuple[str, ...], Any] = {look: answer(lab, capsys, look, at.bucket) for look in LOOKS}
+        answers: dict[tuple[str, ...], Any] = {look: answer(lab, capsys, look, deployment.bucket) for look in LOOKS}
     lab.gone(port_of(stack.info))
-    return lab, {**answers, ("bucket",): at.bucket}
+    return lab, {**answers, ("bucket",): deployment.bucket}
 
 
-def enter(at: Deployment, run_id: str, script: str) -> None:
+def enter(deployment: Deployment, run_id: str, script: str) -> None:
     request = RunRequest(
-        script, (f"s3://{at.bucket}/in/",), f"s3://{at.bucket}/out-{run_id}/", run_id, options=RunOptions(max_objects=1)
+        script,
+        (f"s3://{deployment.bucket}/in/",),
+        f"s3://{deployment.bucket}/out-{run_id}/",
+        run_id,
+        options=RunOptions(max_objects=1),
     )
-    plan(at, new_run(at, request).run_id)
+    plan(deployment, new_run(deployment, request).run_id)
 
 
-def end(at: Deployment) -> None:
+def end(deployment: Deployment) -> None:
     """Shard 0 gives an answer, shard 1 fails, shard 2 has written a file."""
-    for number, record in enumerate(list(at.ledger.shards.list(RUN))):
-        claim = at.ledger.attempts.claim(record.ref, f"a{number}", 100.0, 3, "worker-1.log")
+    for number, record in enumerate(list(deployment.ledger.shards.list(RUN))):
+        claim = deployment.ledger.attempts.claim(record.ref, f"a{number}", 100.0, 3, "worker-1.log")
         if number == 1:
-            at.ledger.attempts.fail(RUN, 1, "a1", BROKEN)
+            deployment.ledger.attempts.fail(RUN, 1, "a1", BROKEN)
             continue
         body = json.dumps({"shard": number, "answer": [number, "ü"]}).encode()
-        at.store.put(at.run_uri(RUN, claim.record.answer_file), body)
-        at.store.put(f"{at.ledger.runs.get(RUN).shard_output(number)}/part-0.csv", b"rows")
-        at.ledger.attempts.succeed(RUN, number, f"a{number}", ShardResult(rows=number))
-    assert check(at, RUN).run.state.ended
+        deployment.store.put(deployment.run_uri(RUN, claim.record.answer_file), body)
+        deployment.store.put(f"{deployment.ledger.runs.get(RUN).shard_output(number)}/part-0.csv", b"rows")
+        deployment.ledger.attempts.succeed(RUN, number, f"a{number}", ShardResult(rows=number))
+    assert check(deployment, RUN).run.state.ended
 
 
 def drive(stack: LocalStack) -> None:

@@ -38,24 +38,24 @@ class Stage:
 
     stack: LocalStack
     shown: Path
-    at: Deployment
+    deployment: Deployment
 
     def inputs(self, mode: str, *names: str) -> str:
         """A folder of objects of these names; for a distributed Map so many more that it takes one."""
-        folder = f"s3://{self.at.bucket}/input/{uuid.uuid4().hex[:8]}/"
+        folder = f"s3://{self.deployment.bucket}/input/{uuid.uuid4().hex[:8]}/"
         more = ABOVE_INLINE - len(names) if mode == "map" else 0
         for name in (*names, *(f"{number:03d}" for number in range(more))):
-            self.at.store.put(f"{folder}{name}.csv", b"1\n")
+            self.deployment.store.put(f"{folder}{name}.csv", b"1\n")
         return folder
 
     def script(self) -> str:
-        uri = f"s3://{self.at.bucket}/scripts/job.py"
-        self.at.store.put(uri, b"pass\n")
+        uri = f"s3://{self.deployment.bucket}/scripts/job.py"
+        self.deployment.store.put(uri, b"pass\n")
         return uri
 
     def request(self, mode: str, *names: str, **more: Any) -> dict[str, Any]:
         """What starts a machine: one shard for each input."""
-        output = f"s3://{self.at.bucket}/output/{uuid.uuid4().hex[:8]}/"
+        output = f"s3://{self.deployment.bucket}/output/{uuid.uuid4().hex[:8]}/"
         request = {"script": self.script(), "inputs": [self.inputs(mode, *names)], "output": output, "max_objects": 1}
         return {**request, "run_id": f"run-{uuid.uuid4().hex[:8]}", **more}
 
@@ -64,12 +64,12 @@ class Stage:
         request = RunRequest(
             self.script(),
             (self.inputs(mode, *names),),
-            f"s3://{self.at.bucket}/output/{uuid.uuid4().hex[:8]}/",
+            f"s3://{self.deployment.bucket}/output/{uuid.uuid4().hex[:8]}/",
             f"run-{uuid.uuid4().hex[:8]}",
             options=RunOptions(max_objects=1, **options),
             dispatch=Dispatch.QUEUE if mode == "loop" else Dispatch.MAP,
         )
-        return new_run(self.at, request).run_id
+        return new_run(self.deployment, request).run_id
 
     @property
     def orchestrator(self) -> StepFunctionsOrchestrator:
@@ -95,12 +95,12 @@ class Stage:
 
     def run(self, run_id: str) -> Run:
         """The run, whose shards must add up."""
-        run = self.at.ledger.runs.get(run_id)
-        assert self.at.ledger.shards.count(run_id).total == run.shard_count
+        run = self.deployment.ledger.runs.get(run_id)
+        assert self.deployment.ledger.shards.count(run_id).total == run.shard_count
         return run
 
     def by_state(self, run_id: str) -> dict[str, int]:
-        counts = self.at.ledger.shards.count(run_id)
+        counts = self.deployment.ledger.shards.count(run_id)
         every = {state.value: getattr(counts, state.value.lower()) for state in COUNTED}
         return {state: count for state, count in every.items() if count}
 
@@ -108,7 +108,8 @@ class Stage:
         """What failed executions have left, of a run or of none."""
         prefix = f"runs/{run_id}/executions/" if run_id else "executions/"
         return [
-            json.loads(self.at.store.get(info.uri)) for info in self.at.store.list(f"s3://{self.at.bucket}/{prefix}")
+            json.loads(self.deployment.store.get(info.uri))
+            for info in self.deployment.store.list(f"s3://{self.deployment.bucket}/{prefix}")
         ]
 
 

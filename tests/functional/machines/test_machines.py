@@ -22,8 +22,10 @@ def test_a_run_that_a_machine_plans_and_drives_succeeds(stage: Stage, mode: str)
     assert (status.state, status.error) == (SUCCEEDED, "")
     assert stage.run(run_id).state is RunState.SUCCEEDED
     assert stage.by_state(run_id) == {"SUCCEEDED": shards}
-    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(run_id))
-    assert len(list(stage.at.store.list(stage.at.run_uri(run_id, "batches/")))) == (0 if mode == "loop" else 1)
+    assert all(shard.attempts == 1 for shard in stage.deployment.ledger.shards.list(run_id))
+    assert len(list(stage.deployment.store.list(stage.deployment.run_uri(run_id, "batches/")))) == (
+        0 if mode == "loop" else 1
+    )
     assert max(map(int, (stage.shown / "at-once").read_text().split())) <= WORKERS
     assert stage.records(run_id) == []
 
@@ -52,7 +54,7 @@ def test_a_cancelled_run_finishes_running_shards_only(stage: Stage, mode: str) -
     execution = stage.start(mode, request)
     eventually((stage.shown / "began").exists, "a shard is in work")
 
-    stage.at.ledger.runs.cancel(request["run_id"])
+    stage.deployment.ledger.runs.cancel(request["run_id"])
     if mode == "loop":
         eventually(lambda: not stage.by_state(request["run_id"]).get("PENDING"), "a check has seen it")
     (stage.shown / "held").unlink()
@@ -73,15 +75,15 @@ def test_a_redriven_run_does_its_failed_shards_and_no_other(stage: Stage, mode: 
     assert stage.run_through(mode, request).error == "RunFailed"
     assert stage.run(request["run_id"]).generation == 0
 
-    redrive(stage.at, request["run_id"])
+    redrive(stage.deployment, request["run_id"])
     status = stage.run_through(mode, {"run_id": request["run_id"]})
 
     assert status.state is SUCCEEDED
     assert (stage.run(request["run_id"]).state, stage.run(request["run_id"]).generation) == (RunState.SUCCEEDED, 1)
-    again = [shard for shard in stage.at.ledger.shards.list(request["run_id"]) if shard.generation == 1]
+    again = [shard for shard in stage.deployment.ledger.shards.list(request["run_id"]) if shard.generation == 1]
     assert len(again) == 2
     assert stage.run_through(mode, request).state is SUCCEEDED  # and the first input again: nothing more is done
-    assert all(shard.attempts == 1 for shard in stage.at.ledger.shards.list(request["run_id"]))
+    assert all(shard.attempts == 1 for shard in stage.deployment.ledger.shards.list(request["run_id"]))
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
@@ -92,7 +94,7 @@ def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, mode: str) -> None
 
     assert status.state is SUCCEEDED
     assert stage.run(request["run_id"]).state is RunState.SUCCEEDED
-    attempts = sorted(shard.attempts for shard in stage.at.ledger.shards.list(request["run_id"]))
+    attempts = sorted(shard.attempts for shard in stage.deployment.ledger.shards.list(request["run_id"]))
     assert attempts == [*([1] * (len(attempts) - 1)), 2]
 
 
@@ -108,7 +110,7 @@ def test_a_request_without_key_is_the_run_of_its_executions_name(stage: Stage) -
 
 @pytest.mark.parametrize("mode", ["loop", "inline"])
 def test_the_next_run_has_an_execution_of_its_own(stage: Stage, mode: str) -> None:
-    output = f"s3://{stage.at.bucket}/output/next-of-{mode}/"
+    output = f"s3://{stage.deployment.bucket}/output/next-of-{mode}/"
     request = stage.request(mode, "writes", next=stage.script(), next_output=output)
 
     status = stage.run_through(mode, request)

@@ -22,7 +22,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def deployed(stage: Stage, name: str, **parameters: str) -> None:
     """A stack of sam/schedule.yaml beside the main one."""
-    where = {"Script": stage.script(), "Output": f"s3://{stage.at.bucket}/output/{name}/{{run_id}}/", "JobName": name}
+    where = {
+        "Script": stage.script(),
+        "Output": f"s3://{stage.deployment.bucket}/output/{name}/{{run_id}}/",
+        "JobName": name,
+    }
     deploy(name, to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())), {**where, **parameters})
 
 
@@ -50,21 +54,21 @@ def run_of(stage: Stage, execution: str) -> Run:
 
 
 def test_a_new_object_starts_one_run_despite_duplicate_events(stage: Stage) -> None:
-    bucket = stage.at.bucket
+    bucket = stage.deployment.bucket
     deployed(stage, "each", SourceBucket=bucket, SourcePrefix="incoming/", SourceSuffix=".csv")
     boto3.Session().client("s3").put_bucket_notification_configuration(
         Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}}
     )
 
-    stage.at.store.put(f"s3://{bucket}/incoming/not this.txt", b"1\n")
-    stage.at.store.put(f's3://{bucket}/incoming/odd "name".csv', b"1\n2\n")
+    stage.deployment.store.put(f"s3://{bucket}/incoming/not this.txt", b"1\n")
+    stage.deployment.store.put(f's3://{bucket}/incoming/odd "name".csv', b"1\n2\n")
     first = begun(stage, "of_event")
 
     run = run_of(stage, first["executionArn"])
     assert run.run_id.startswith("each-")
     assert run.inputs == (f's3://{bucket}/incoming/odd "name".csv',)
     assert run_of(stage, stage.start("loop", json.loads(first["input"]))).run_id == run.run_id
-    assert len([each for each in stage.at.ledger.runs.list() if each.name == "each"]) == 1
+    assert len([each for each in stage.deployment.ledger.runs.list() if each.name == "each"]) == 1
 
 
 def test_a_schedule_starts_a_run(stage: Stage) -> None:
@@ -86,7 +90,7 @@ def test_another_state_machine_can_start_a_run_and_wait_for_it(stage: Stage) -> 
     sfn = boto3.Session().client("stepfunctions")
     definition = json.dumps({"StartAt": "Clean", "States": states})
     parent = sfn.create_state_machine(name="parent", roleArn=role, definition=definition)["stateMachineArn"]
-    output = f"s3://{stage.at.bucket}/output/parent/"
+    output = f"s3://{stage.deployment.bucket}/output/parent/"
     given: Mapping[str, Any] = {"script": stage.script(), "source": stage.inputs("loop", "a"), "output": output}
 
     status = stage.ended(stage.orchestrator.start(parent, "of-parent", given))

@@ -40,7 +40,7 @@ def work(duration_s: float) -> None:
             attempts.fail(*mine, BAD)
         else:
             became = {"shard": record.number, "input": uri, "outputs": [f"{uri}.parquet"], "rows": 7}
-            file = world.at.run_uri(record.run_id, record.inputs_file)
+            file = world.deployment.run_uri(record.run_id, record.inputs_file)
             world.store.put(file, b"{}\n" + json.dumps(became).encode())
             attempts.succeed(*mine, ShardResult(rows=7, output_bytes=10))
         world.queue.delete(message.receipt)
@@ -50,7 +50,7 @@ def work(duration_s: float) -> None:
 def opened(*_: Any, **__: Any) -> Iterator[OpenStack]:
     machines: dict[str, Machine | None] = {}
     orchestrator = MemoryOrchestrator(machines, world.clock)
-    yield OpenStack(world.at, MemoryCompute({}), "worker", None, WorkerSize(), orchestrator, "sparklet")  # type: ignore[arg-type]
+    yield OpenStack(world.deployment, MemoryCompute({}), "worker", None, WorkerSize(), orchestrator, "sparklet")  # type: ignore[arg-type]
 
 
 def airflow() -> dict[str, Any]:

@@ -56,10 +56,10 @@ def document(terminal: Terminal) -> dict[str, Any]:
         world.clock.advance(1 + number % 3)
         return bad if number == failing["number"] else ShardResult(rows=1, output_bytes=10, memory_mb=400 + number)
 
-    run = new_run(world.at, world.request(options=RunOptions(max_objects=1, tolerated_failure_count=1)))
-    plan(world.at, run.run_id)
+    run = new_run(world.deployment, world.request(options=RunOptions(max_objects=1, tolerated_failure_count=1)))
+    plan(world.deployment, run.run_id)
     for record in world.ledger.shards.list(RUN):
-        if HOSTILE in planned_shard(world.at, record).objects[0].name:
+        if HOSTILE in planned_shard(world.deployment, record).objects[0].name:
             failing["number"] = record.number
     terminal.do = work
     terminal.types("watch", RUN)

@@ -86,8 +86,8 @@ class Worker:
         self.scripts = ScriptCache(store, self.folder, (f"s3://{BUCKET}/runs/",))
         ledger = ledger_of(self.world.ledger, lambda port: _Stepping(port, self))
         queue: Any = _Stepping(self.world.queue, self)
-        at = Deployment(BUCKET, store, ledger, queue, self.world.clock)
-        self.claims = ShardClaims(at, self)  # type: ignore[arg-type]
+        deployment = Deployment(BUCKET, store, ledger, queue, self.world.clock)
+        self.claims = ShardClaims(deployment, self)  # type: ignore[arg-type]
 
     @property
     def busy(self) -> bool:

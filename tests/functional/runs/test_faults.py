@@ -32,7 +32,7 @@ def kill_everywhere(world_of: Callable[[], W], act: Callable[[Deployment], objec
         at_call += 1
         world, fault = world_of(), Fault(at_call, after_effect)
         try:
-            act(fault.deployment(world.at))
+            act(fault.deployment(world.deployment))
         except KilledError:
             yield world
         else:
@@ -49,12 +49,12 @@ def with_inputs() -> World:
 def entered() -> World:
     """A run of these objects, of which nothing is planned."""
     world = with_inputs()
-    new_run(world.at, world.request())
+    new_run(world.deployment, world.request())
     return world
 
 
-def continue_plan(at: Deployment) -> object:
-    return plan(at, "run-1", part_shards=2)
+def continue_plan(deployment: Deployment) -> object:
+    return plan(deployment, "run-1", part_shards=2)
 
 
 def assert_whole(world: World) -> None:
@@ -67,9 +67,9 @@ def assert_whole(world: World) -> None:
     assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
 
 
-def plan_it(at: Deployment) -> object:
+def plan_it(deployment: Deployment) -> object:
     request = World().request(options=RunOptions(max_objects=2))
-    return plan(at, new_run(at, request).run_id, part_shards=2)
+    return plan(deployment, new_run(deployment, request).run_id, part_shards=2)
 
 
 @AFTER
@@ -77,7 +77,7 @@ def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) 
     killed = 0
     for world in kill_everywhere(with_inputs, plan_it, after_effect):
         killed += 1
-        plan_it(world.at)
+        plan_it(world.deployment)
         assert_whole(world)
         assert world.work() == 6
         assert world.check().run.state is RunState.SUCCEEDED
@@ -89,13 +89,16 @@ def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: boo
     for world in kill_everywhere(with_inputs, plan_it, after_effect):
         entered = any(run.run_id == "run-1" for run in world.ledger.runs.list())
         sealed = list(world.ledger.runs.parts("run-1")) if entered else []
-        before = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in sealed}
+        before = {p.part: world.store.get(world.deployment.part_uri("run-1", p.part)) for p in sealed}
         world.store.put(f"{SOURCE}00000a.csv", b"0123456789")
         world.store.put(f"{SOURCE}99999.csv", b"0123456789")
 
-        plan_it(world.at)
+        plan_it(world.deployment)
 
-        after = {p.part: world.store.get(world.at.part_uri("run-1", p.part)) for p in world.ledger.runs.parts("run-1")}
+        after = {
+            p.part: world.store.get(world.deployment.part_uri("run-1", p.part))
+            for p in world.ledger.runs.parts("run-1")
+        }
         assert before.items() <= after.items()
         planned = [item.uri for shard in world.planned() for item in shard.objects]
         assert len(planned) == len(set(planned))
@@ -119,13 +122,13 @@ def test_two_planners_at_once_double_nothing(second_at: int) -> None:
 
     def come(*_: object) -> bool:
         if step():
-            plan(world.at, "run-1", part_shards=3)
+            plan(world.deployment, "run-1", part_shards=3)
         return False
 
     fault.step = come  # type: ignore[method-assign]
     stopped = False
     try:
-        continue_plan(fault.deployment(world.at))
+        continue_plan(fault.deployment(world.deployment))
     except CheckpointConflictError:
         stopped = True
     assert stopped or world.ledger.runs.get("run-1").sealed
@@ -146,16 +149,16 @@ def assert_cancelled(world: World) -> None:
     assert world.work() == 0
 
 
-def cancel_and_check(at: Deployment) -> None:
-    cancel(at, "run-1")
-    check(at, "run-1")
+def cancel_and_check(deployment: Deployment) -> None:
+    cancel(deployment, "run-1")
+    check(deployment, "run-1")
 
 
 @AFTER
 def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
     for world in kill_everywhere(entered, continue_plan, after_effect):
         if not world.ledger.runs.get("run-1").state.ended:
-            cancel_and_check(world.at)
+            cancel_and_check(world.deployment)
             assert_cancelled(world)
 
 
@@ -170,7 +173,7 @@ def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bo
 
         enter = world.ledger.shards.add
         with pytest.raises(KilledError):
-            plan(world.at, "run-1", lambda _: setattr(world.ledger.shards, "add", die), part_shards=2)
+            plan(world.deployment, "run-1", lambda _: setattr(world.ledger.shards, "add", die), part_shards=2)
         world.ledger.shards.add = enter  # type: ignore[method-assign]
         assert [p.dispatched for p in world.ledger.runs.parts("run-1")] == [True, False]
         return world
@@ -179,7 +182,7 @@ def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bo
     for number, world in enumerate(kill_everywhere(half_planned, cancel_and_check, after_effect)):
         killed += 1
         if number % 2 or world.ledger.runs.get("run-1").cancelled_s is None:
-            cancel(world.at, "run-1")
+            cancel(world.deployment, "run-1")
         world.check()
         assert_cancelled(world)
     assert killed > 20
@@ -210,11 +213,11 @@ def settle(world: World, act: Callable[[], object] = lambda: None) -> None:
     raise AssertionError(f"the run did not end: {world.shards()}")
 
 
-def check_twice(at: Deployment) -> None:
+def check_twice(deployment: Deployment) -> None:
     """The first check finds the lost shard; by the second the run is stalled."""
-    assert check(at, "run-1").expired == 1
-    at.clock.sleep(61)
-    assert check(at, "run-1").requeued == 3
+    assert check(deployment, "run-1").expired == 1
+    deployment.clock.sleep(61)
+    assert check(deployment, "run-1").requeued == 3
 
 
 @AFTER
@@ -259,7 +262,7 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
 
     for world in kill_everywhere(failed, lambda at: redrive(at, "run-1"), after_effect):
         if again == "redriven again":
-            redrive(world.at, "run-1")
+            redrive(world.deployment, "run-1")
         run = world.ledger.runs.get("run-1")
         if run.state.ended:
             assert run.generation == 0  # it was killed before anything happened
@@ -294,12 +297,12 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
         letters[:] = [replace(m, receipt="r") for m in world.dead_letters.receive()]
         return world
 
-    def read(at: Deployment) -> object:
+    def read(deployment: Deployment) -> object:
         (letter,) = letters
-        return consume(at, letter)
+        return consume(deployment, letter)
 
     for world in kill_everywhere(lettered, read, after_effect):
-        consume(world.at, letters[0])
+        consume(world.deployment, letters[0])
         world.check()  # it ends the lease
         world.clock.advance(LEASE_GRACE_S)
         assert len(world.queue) >= 1, "an attempt is left, so the shard has a message"

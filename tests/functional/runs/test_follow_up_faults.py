@@ -27,21 +27,21 @@ class Followed(World):
             self.store.put(f"{run.shard_output(number)}/part-0.parquet", b"rows")
 
     @property
-    def at(self) -> Deployment:
+    def deployment(self) -> Deployment:
         return replace(super().at, notifier=self.ear)
 
 
-def to_the_end(world: World, at: Deployment) -> None:
+def to_the_end(world: World, deployment: Deployment) -> None:
     """All that happens from the last shard's end to that of the run: its check is entered, done, and judges."""
-    check(at, "run-1")
+    check(deployment, "run-1")
     world.work()
-    check(at, "run-1")
+    check(deployment, "run-1")
 
 
 def until_ended(world: World) -> RunState:
     """Checks as the schedule makes them, and workers, until nothing is open but what follows."""
     for _ in range(10):
-        report = check(world.at, "run-1")
+        report = check(world.deployment, "run-1")
         if report.run.state.ended and not report.unnotified and report.run.notified_s is not None:
             return report.run.state
         world.work()
@@ -65,7 +65,7 @@ def assert_followed(world: Followed) -> None:
     assert {run.run_id for run in world.ledger.runs.list()} == FOLLOWING
     (judged,) = world.shards("run-1-check-0")
     assert judged.attempts == 1
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
     assert sum(record.object_count for record in world.shards("run-1-next-0")) == 2
     manifest = world.json("manifest.json")
     assert (manifest["Status"], manifest["Check"]["Status"]) == ("SUCCEEDED", "SUCCEEDED")
@@ -87,14 +87,14 @@ def test_the_end_of_a_run_is_made_good_by_the_next_check(after_effect: bool) -> 
 
 @AFTER
 def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bool) -> None:
-    def judged(world: World, at: Deployment) -> None:
-        check(at, "run-1")
+    def judged(world: World, deployment: Deployment) -> None:
+        check(deployment, "run-1")
         world.work(lambda _: WRONG)
-        check(at, "run-1")
+        check(deployment, "run-1")
 
     for world in killed_everywhere(judged, after_effect):
         for _ in range(10):
-            if check(world.at, "run-1").run.state.ended:
+            if check(world.deployment, "run-1").run.state.ended:
                 break
             world.work(lambda _: WRONG)
             world.clock.advance(60)

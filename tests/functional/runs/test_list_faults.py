@@ -38,9 +38,9 @@ def fresh() -> World:
     return world
 
 
-def plan_it(at: Deployment) -> object:
+def plan_it(deployment: Deployment) -> object:
     request = World().request(lists=(ListRequest("-", LIST.encode()),), options=OPTIONS)
-    return plan(at, new_run(at, request).run_id, part_shards=2)
+    return plan(deployment, new_run(deployment, request).run_id, part_shards=2)
 
 
 def assert_whole(world: World) -> None:
@@ -60,6 +60,6 @@ def test_a_killed_list_planner_resumes_and_plans_everything_once(after_effect: b
     killed = 0
     for world in kill_everywhere(fresh, plan_it, after_effect):
         killed += 1
-        plan_it(world.at)
+        plan_it(world.deployment)
         assert_whole(world)
     assert killed > 40

@@ -118,8 +118,8 @@ class Readers(RuleBasedStateMachine):
     # --- commands ---
 
     def _at(self, dies_at: int | None) -> Deployment:
-        at = self.world.at
-        return Fault(dies_at, after_effect=dies_at % 2 == 0).deployment(at) if dies_at else at
+        deployment = self.world.deployment
+        return Fault(dies_at, after_effect=dies_at % 2 == 0).deployment(deployment) if dies_at else deployment
 
     @rule(count=st.integers(1, 3))
     def new_objects_arrive(self, count: int) -> None:
@@ -162,7 +162,7 @@ class Readers(RuleBasedStateMachine):
         try:
             new_run(self._at(dies_at), request)
         finally:
-            if run := self.world.at.known_run(request.run_id):
+            if run := self.world.deployment.known_run(request.run_id):
                 self.known.setdefault(request.run_id, Known(request, run))
                 self.replaced |= request.options.existing == "overwrite"
 
@@ -221,12 +221,12 @@ class Readers(RuleBasedStateMachine):
             return
         run = runs[which % len(runs)]
         with suppress(PlanError, RunNotFoundError):
-            self.seen.append(named_run(self.world.at, run.run_id))
+            self.seen.append(named_run(self.world.deployment, run.run_id))
         with suppress(PlanError, RunNotFoundError, LedgerError, KilledError):
             if not slow:
-                named_run(self.world.at, run.run_id)
+                named_run(self.world.deployment, run.run_id)
             self._remember_before_it_is_gone(run.run_id)
-            clean(self._at(dies_at), run, folders_of(self.world.at, run.run_id))
+            clean(self._at(dies_at), run, folders_of(self.world.deployment, run.run_id))
         with suppress(RunNotFoundError):
             if self.world.ledger.runs.get(run.run_id).retired_s is None and run.run_id in self.known:
                 self.known[run.run_id].rows = None  # it died before anything was gone, and may be redriven
@@ -337,7 +337,7 @@ class Readers(RuleBasedStateMachine):
             if run.retired_s is not None:
                 continue  # its plan, or a part of it, may be gone
             counted = [each for each in self.world.shards(run.run_id) if each.state is not ShardState.SPLIT]
-            objects = Counter(item for each in counted for item in planned_shard(self.world.at, each).objects)
+            objects = Counter(item for each in counted for item in planned_shard(self.world.deployment, each).objects)
             assert len(counted) == run.shard_count
             assert (objects.total(), max(objects.values(), default=1)) == (run.object_count, 1)
 
@@ -360,8 +360,8 @@ class Readers(RuleBasedStateMachine):
     def _clean_what_is_half_cleaned(self) -> None:
         """Until then no increment is planned: nobody knows what those runs have done."""
         for run_id, known in self.known.items():
-            if known.rows is not None and self.world.at.known_run(run_id):
-                clean(self.world.at, known.run, folders_of(self.world.at, run_id))
+            if known.rows is not None and self.world.deployment.known_run(run_id):
+                clean(self.world.deployment, known.run, folders_of(self.world.deployment, run_id))
 
     def _last_night(self) -> None:
         self._clean_what_is_half_cleaned()
@@ -390,11 +390,11 @@ class Readers(RuleBasedStateMachine):
                 worker.take(message)
                 worker.finish()
             for letter in self.world.dead_letters.receive():
-                consume(self.world.at, letter)
+                consume(self.world.deployment, letter)
                 self.world.dead_letters.delete(letter.receipt)
             for run in list(self.world.ledger.runs.list()):
                 with suppress(PlanError, CheckpointConflictError, LeaseLostError):
-                    check(self.world.at, run.run_id, planner_silent_s=0.0)
+                    check(self.world.deployment, run.run_id, planner_silent_s=0.0)
             busy = any(worker.busy for worker in self.workers)
             if not busy and all(run.state.ended for run in self.world.ledger.runs.list()):
                 return

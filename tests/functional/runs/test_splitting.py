@@ -59,7 +59,7 @@ class Splitting:
         self.cause: Callable[[list[str]], SparkletError | None] = self._of_bad_ones
         self.workers = [Worker(self.world, self._script, Path(SCRIPTS.name, str(n))) for n in range(2)]
         options = {"max_objects": per_shard, "isolate": True, "tolerated_failure_count": objects, **options}
-        self.run = new_run(self.world.at, self.world.request(options=RunOptions(**options), output_uri=OUT))
+        self.run = new_run(self.world.deployment, self.world.request(options=RunOptions(**options), output_uri=OUT))
 
     def _script(self, execution: Execution, path: Path) -> ShardResult:
         inputs = event_of(execution)["inputs"]
@@ -89,14 +89,14 @@ class Splitting:
             self.workers[0].take(message)
             self.workers[0].finish()
         for letter in self.world.dead_letters.receive():
-            consume(self.world.at, letter)
+            consume(self.world.deployment, letter)
             self.world.dead_letters.delete(letter.receipt)
 
     def to_the_end(self) -> RunState:
         for _ in range(MAX_ROUNDS):
             with suppress(CheckpointConflictError):
-                plan(self.world.at, "run-1")
-            state = check(self.world.at, "run-1").run.state
+                plan(self.world.deployment, "run-1")
+            state = check(self.world.deployment, "run-1").run.state
             if state.ended and not self.world.ledger.shards.count("run-1").open:
                 return state
             self.honest_work()
@@ -109,7 +109,7 @@ class Splitting:
         for record in self.world.shards():
             if record.state is ShardState.SPLIT:
                 continue
-            for item in planned_shard(self.world.at, record).objects:
+            for item in planned_shard(self.world.deployment, record).objects:
                 assert item.uri not in found, f"{item.uri} is in two shards"
                 found[item.uri] = record
         return found
@@ -123,9 +123,9 @@ class Splitting:
         for uri, record in shards.items():
             if record.error_class == "BadRecord" and record.state is ShardState.FAILED:
                 assert record.object_count == 1 or len(self.bad_once) > self.most_bad
-            (holding,) = object_status(self.world.at, "run-1", uri).shards
+            (holding,) = object_status(self.world.deployment, "run-1", uri).shards
             assert holding.record == record
-        assert list(verify(self.world.at, "run-1")) == []
+        assert list(verify(self.world.deployment, "run-1")) == []
         assert self.world.json("manifest.json")["Objects"] == len(self.uris)
 
 
@@ -134,7 +134,7 @@ def malformed(*files: str) -> ScriptFailedError:
 
 
 def not_done_before(it: Splitting) -> list[str]:
-    done = done_before(it.world.at, it.run.name)
+    done = done_before(it.world.deployment, it.run.name)
     return [info.uri for info in it.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)]
 
 
@@ -207,7 +207,7 @@ def test_a_broken_script_is_found_out_soon(named: bool) -> None:
     assert whole.error_message == f"the script is at fault, not an input: malformed ({LINE}; exit code 1)"
     assert len(it.attempts) == 1 + 3 + 2 * int(named)
     it.bad = frozenset()  # it is repaired
-    redrive(it.world.at, "run-1")
+    redrive(it.world.deployment, "run-1")
     assert it.to_the_end() is RunState.SUCCEEDED
     it.assert_in_the_end()
     assert len(it.attempts[1 + 3 + 2 * int(named) :]) == 1 + int(named)
@@ -217,9 +217,9 @@ def test_pieces_of_which_one_has_won_are_not_joined() -> None:
     """What has won may be where readers look already."""
     it = Splitting(6, 6, max_attempts=1)
     it.spoil(*range(6))
-    plan(it.world.at, "run-1")
+    plan(it.world.deployment, "run-1")
     it.honest_work()
-    check(it.world.at, "run-1")
+    check(it.world.deployment, "run-1")
     attempts, (_, *pieces) = it.world.ledger.attempts, it.world.shards()
     for piece in pieces:
         attempts.claim(piece.ref, "a", 60, 1)
@@ -229,7 +229,7 @@ def test_pieces_of_which_one_has_won_are_not_joined() -> None:
         else:
             attempts.release("run-1", piece.number, "a", Failure(piece.error_class, piece.error_message), split=HALVES)
 
-    check(it.world.at, "run-1")
+    check(it.world.deployment, "run-1")
 
     assert it.world.ledger.shards.get("run-1", 0).state is ShardState.SPLIT
 
@@ -271,7 +271,7 @@ def test_a_repaired_object_is_done_alone() -> None:
     it.attempts.clear()
     assert not_done_before(it) == [it.uris[7]]
 
-    redrive(it.world.at, "run-1")
+    redrive(it.world.deployment, "run-1")
 
     assert it.to_the_end() is RunState.SUCCEEDED
     it.assert_in_the_end()
@@ -287,7 +287,7 @@ def test_lack_of_memory_splits_after_a_redrive_that_says_so() -> None:
     it.to_the_end()
     assert it.world.ledger.shards.count("run-1").failed == 1
 
-    redrive(it.world.at, "run-1", isolate=True)
+    redrive(it.world.deployment, "run-1", isolate=True)
     it.to_the_end()
 
     it.assert_in_the_end()
@@ -315,10 +315,10 @@ def test_a_group_is_split_only_where_the_plan_has_cut_it(per_shard: int, group_b
 def test_a_plan_that_is_not_sealed_is_waited_for() -> None:
     it = Splitting(max_attempts=1)
     it.spoil(7)
-    plan(it.world.at, "run-1", part_shards=1, stop=lambda: True)
+    plan(it.world.deployment, "run-1", part_shards=1, stop=lambda: True)
     it.honest_work()
 
-    check(it.world.at, "run-1")
+    check(it.world.deployment, "run-1")
 
     (waiting,) = it.world.shards()
     assert (waiting.state, waiting.split) == (ShardState.PENDING, HALVES)
@@ -330,10 +330,10 @@ def test_a_plan_that_is_not_sealed_is_waited_for() -> None:
 def test_what_waits_for_its_split_is_cancelled_as_a_whole() -> None:
     it = Splitting(max_attempts=1)
     it.spoil(7)
-    plan(it.world.at, "run-1")
+    plan(it.world.deployment, "run-1")
     it.honest_work()
 
-    cancel(it.world.at, "run-1")
+    cancel(it.world.deployment, "run-1")
 
     assert it.to_the_end() is RunState.CANCELLED
     it.assert_in_the_end()
@@ -345,9 +345,9 @@ def test_what_waits_for_its_split_is_cancelled_as_a_whole() -> None:
 def test_a_shard_whose_line_is_gone_fails_at_last() -> None:
     it = Splitting(max_attempts=1)
     it.spoil(7)
-    plan(it.world.at, "run-1")
+    plan(it.world.deployment, "run-1")
     it.honest_work()
-    it.world.store.put(it.world.at.part_uri("run-1", it.world.shards()[0].part), b"damaged")
+    it.world.store.put(it.world.deployment.part_uri("run-1", it.world.shards()[0].part), b"damaged")
 
     it.to_the_end()
 
@@ -357,16 +357,19 @@ def test_a_shard_whose_line_is_gone_fails_at_last() -> None:
 def test_a_map_dispatches_what_was_split_off() -> None:
     world = World(dispatch=Dispatch.MAP)
     world.put(10)
-    plan(world.at, new_run(world.at, world.request(options=RunOptions(max_attempts=1, isolate=True))).run_id)
-    (ref,) = write_batch(world.at, world.ledger.runs.get("run-1"), 0).items
+    plan(
+        world.deployment,
+        new_run(world.deployment, world.request(options=RunOptions(max_attempts=1, isolate=True))).run_id,
+    )
+    (ref,) = write_batch(world.deployment, world.ledger.runs.get("run-1"), 0).items
     claim = world.ledger.attempts.claim(ref, "a", 60, 1)
     world.ledger.attempts.release("run-1", 0, "a", Failure("BadRecord", "malformed"), split="3")
     assert claim.record.object_count == 10
-    assert write_batch(world.at, world.ledger.runs.get("run-1"), 1).count == 0
+    assert write_batch(world.deployment, world.ledger.runs.get("run-1"), 1).count == 0
 
-    check(world.at, "run-1")
+    check(world.deployment, "run-1")
 
-    assert [each.shard for each in write_batch(world.at, world.ledger.runs.get("run-1"), 2).items] == [1, 2]
+    assert [each.shard for each in write_batch(world.deployment, world.ledger.runs.get("run-1"), 2).items] == [1, 2]
 
 
 def test_an_object_that_is_split_off_meanwhile_is_found() -> None:
@@ -374,9 +377,9 @@ def test_an_object_that_is_split_off_meanwhile_is_found() -> None:
     it = Splitting(max_attempts=1)
     it.named = True
     it.spoil(7)
-    plan(it.world.at, "run-1")
+    plan(it.world.deployment, "run-1")
     it.honest_work()
-    at, parts = it.world.at, it.world.ledger.runs.parts
+    at, parts = it.world.deployment, it.world.ledger.runs.parts
     reads: list[int] = []
 
     def old_parts(run_id: str) -> Any:
@@ -384,7 +387,7 @@ def test_an_object_that_is_split_off_meanwhile_is_found() -> None:
         reads.append(len(found))
         if len(reads) == 1:
             it.world.clock.advance(1)
-            check(it.world.at, "run-1")
+            check(it.world.deployment, "run-1")
         return iter(found)
 
     it.world.ledger.runs.parts = old_parts  # type: ignore[method-assign]

@@ -62,7 +62,7 @@ WORKERS = 3
 class Account:
     """A queue that throttling uses up quickly, its dead letters, and everything that functions say of themselves."""
 
-    at: Deployment
+    deployment: Deployment
     letters: ReadSqsQueue
     repair: Callable[[], object]  # the settings that the experiment should have had
     sent_ms: int = field(default_factory=lambda: int(time.time() * 1000))  # when the messages there are were sent
@@ -81,7 +81,7 @@ class Account:
     def check(self) -> dict[str, Any]:
         """The last line of a scheduled check."""
         meter = self.meter(Emitter.CHECKER)
-        handle_check(replace(self.at, meter=meter))
+        handle_check(replace(self.deployment, meter=meter))
         meter.emit()
         return check_emf(self.lines[-1])
 
@@ -101,7 +101,7 @@ def account(tmp_path: Path) -> Iterator[Account]:
         attributes: Any = {"VisibilityTimeout": "1", "RedrivePolicy": policy}
         url = clients.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         store, letters = S3ObjectStore(clients), ReadSqsQueue(clients, dead_url)
-        at = Deployment(name, store, DynamoLedger(clients, name), ReadSqsQueue(clients, url), SystemClock())
+        deployment = Deployment(name, store, DynamoLedger(clients, name), ReadSqsQueue(clients, url), SystemClock())
         store.put(f"s3://{name}/job.py", b"print('x')\n")
         for number in range(SHARDS):
             store.put(f"s3://{name}/in/{number:03d}.csv", b"0123456789")
@@ -112,9 +112,9 @@ def account(tmp_path: Path) -> Iterator[Account]:
             run_id="run-1",
             options=RunOptions(max_objects=1),
         )
-        plan(at, new_run(at, request).run_id)
+        plan(deployment, new_run(deployment, request).run_id)
         repaired: Any = {"VisibilityTimeout": "60", "RedrivePolicy": policy.replace(f": {RECEIVES}", ": 20")}
-        yield Account(at, letters, lambda: clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=repaired))
+        yield Account(deployment, letters, lambda: clients.sqs.set_queue_attributes(QueueUrl=url, Attributes=repaired))
 
 
 def record_of(message: Received, sent_ms: int) -> dict[str, Any]:
@@ -127,8 +127,8 @@ def record_of(message: Received, sent_ms: int) -> dict[str, Any]:
 def throttle(account: Account) -> int:
     """Receive as Lambda's pollers do while no worker may run, until nothing is left to receive; how many receives."""
     receives = 0
-    while len(readable(account.at.queue)):
-        receives += len(readable(account.at.queue).receive(10, wait_s=1))
+    while len(readable(account.deployment.queue)):
+        receives += len(readable(account.deployment.queue).receive(10, wait_s=1))
     return receives
 
 
@@ -139,7 +139,9 @@ def consume(account: Account, twice: int = 0) -> int:
         again = list(found[: max(0, twice - consumed)])
         records = [record_of(m, account.sent_ms) for m in [*found, *again]]
         meter = account.meter(Emitter.DLQ_CONSUMER)
-        assert handle_dead_letters(replace(account.at, meter=meter), {"Records": records}) == {"batchItemFailures": []}
+        assert handle_dead_letters(replace(account.deployment, meter=meter), {"Records": records}) == {
+            "batchItemFailures": []
+        }
         meter.emit()
         for letter in found:
             account.letters.delete(letter.receipt)
@@ -159,7 +161,7 @@ class Scripts(Runner):
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         event = json.loads(call.env[EVENT])
-        self.account.at.store.put(f"{event['output_path']}/part-0.csv", b"1\n")
+        self.account.deployment.store.put(f"{event['output_path']}/part-0.csv", b"1\n")
         self.account.runs[event["sparklet"]["shard"]] += 1
         Path(call.env["SPARKLET_OUTCOME_FILE"]).write_text('{"rows": 1, "output_bytes": 2}')
         return ScriptResult(0)
@@ -170,7 +172,7 @@ class Scripts(Runner):
 
 def work(account: Account, folder: Path) -> None:
     """One worker, the real one but for Spark, until the queue has nothing more."""
-    at, runner = account.at, Scripts(account)
+    at, runner = account.deployment, Scripts(account)
     env = {"SPARKLET_BUCKET": at.bucket, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
     settings = worker_settings(env)
     settings.scratch.mkdir(parents=True)
@@ -191,40 +193,40 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     """GIVEN every message received too often while no worker ran, THEN each shard runs once and all of it is told."""
     assert throttle(account) == SHARDS * RECEIVES
     assert len(account.letters) == SHARDS
-    assert account.at.ledger.shards.count("run-1") == Counts(pending=SHARDS)
-    assert all(record.attempts == 0 for record in account.at.ledger.shards.list("run-1"))
+    assert account.deployment.ledger.shards.count("run-1") == Counts(pending=SHARDS)
+    assert all(record.attempts == 0 for record in account.deployment.ledger.shards.list("run-1"))
     during = account.check()
     assert (during["ShardsPending"], during["RunsOpen"]) == (SHARDS, 1)  # nobody shows success
 
     assert consume(account, twice=3) == SHARDS
-    assert len(readable(account.at.queue)) == SHARDS
+    assert len(readable(account.deployment.queue)) == SHARDS
     assert throttle(account) == SHARDS * RECEIVES  # it is not over yet
     assert consume(account) == SHARDS
     assert (account.measured("DeadLettersResent"), account.measured("DeadLettersDropped")) == (2 * SHARDS, 3)
     assert account.measured("ShardsFailed") == account.measured("DeadLettersFailed") == 0
 
     account.repair()
-    account.at.queue.send(
-        record.ref.to_body() for record in islice(account.at.ledger.shards.list("run-1"), 5)
+    account.deployment.queue.send(
+        record.ref.to_body() for record in islice(account.deployment.ledger.shards.list("run-1"), 5)
     )  # doubled
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(lambda n: work(account, tmp_path / f"worker-{n}"), range(WORKERS)))
 
     assert account.runs == Counter(range(SHARDS))  # each once
-    assert check(account.at, "run-1").run.state is RunState.SUCCEEDED
-    assert account.at.ledger.shards.count("run-1") == Counts(succeeded=SHARDS)
-    assert len(readable(account.at.queue)) == len(account.letters) == 0
+    assert check(account.deployment, "run-1").run.state is RunState.SUCCEEDED
+    assert account.deployment.ledger.shards.count("run-1") == Counts(succeeded=SHARDS)
+    assert len(readable(account.deployment.queue)) == len(account.letters) == 0
     assert account.measured("ShardsSucceeded") == account.measured("RowsWritten") == SHARDS
     assert account.measured("ShardsTurnedAway") == 5
-    assert list(verify(account.at, "run-1")) == []
+    assert list(verify(account.deployment, "run-1")) == []
 
-    run = account.at.ledger.runs.get("run-1")
-    summary = summarize(account.at, run)
+    run = account.deployment.ledger.runs.get("run-1")
+    summary = summarize(account.deployment, run)
     assert summary.unrun == 2 * SHARDS
-    env: Any = SimpleNamespace(at=account.at, state=None)
+    env: Any = SimpleNamespace(deployment=account.deployment, state=None)
     assert result_document(env, run, summary)["came_back_unrun"] == summary.unrun
     shown = Console(file=io.StringIO(), width=200)
     shown.print(summary_table(env, run, summary))
     assert f"{summary.unrun} messages" in shown.file.getvalue()  # type: ignore[attr-defined]
-    manifest = json.loads(account.at.store.get(account.at.run_uri("run-1", "manifest.json")))
+    manifest = json.loads(account.deployment.store.get(account.deployment.run_uri("run-1", "manifest.json")))
     assert (manifest["CameBackUnrun"], manifest["ItemCounts"]["Succeeded"]) == (summary.unrun, SHARDS)

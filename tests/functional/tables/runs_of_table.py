@@ -102,12 +102,12 @@ class Runs(Trial):
             isolate=asked.isolate,
         )
         request = self.world.request(run_id=run_id, inputs=(folder,), options=options)
-        plan(self.world.at, new_run(self.world.at, request).run_id)
+        plan(self.world.deployment, new_run(self.world.deployment, request).run_id)
 
     def redrive(self, which: int) -> None:
         run_id = list(self.asked)[which % len(self.asked)]
         with suppress(PlanError):
-            redrive(self.world.at, run_id)
+            redrive(self.world.deployment, run_id)
             self.asked[run_id].failing = None
 
     def everybody_works(self) -> None:
@@ -136,7 +136,7 @@ class Runs(Trial):
                 if record.state is ShardState.SPLIT:
                     continue
                 done = record.state is ShardState.SUCCEEDED
-                numbers = _numbers([each.uri for each in planned_shard(self.world.at, record).objects])
+                numbers = _numbers([each.uri for each in planned_shard(self.world.deployment, record).objects])
                 assert run.state not in WROTE or [there[each] for each in numbers] == [done] * len(numbers), record
                 assert done or not asked.isolate or len(numbers) == 1, f"{record} has good objects"
 

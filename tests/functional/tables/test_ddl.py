@@ -54,7 +54,7 @@ def test_the_table_has_every_row_of_the_output(
     world.work()
     world.check()
 
-    (found,) = ddl(world.at, world.ledger.runs.get(run.run_id), f"t{len(by)}")
+    (found,) = ddl(world.deployment, world.ledger.runs.get(run.run_id), f"t{len(by)}")
     for statement in found["statements"]:
         spark.sql(statement.replace(OUT, f"file://{tmp_path}/"))
 

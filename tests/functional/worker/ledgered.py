@@ -64,7 +64,7 @@ class Function:
         return DynamoLedger(self.clients, TABLE)
 
     @property
-    def at(self) -> Deployment:
+    def deployment(self) -> Deployment:
         """Where the function's runs are, with a queue of whoever asks."""
         return Deployment(BUCKET, self.store, self.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
 
@@ -93,14 +93,14 @@ class Function:
     def planned(self, request: RunRequest) -> list[ShardRef]:
         """Plan a run as a user requests it, its schema inferred; what its messages name."""
         queue = MemoryTaskQueue(SystemClock())
-        at = replace(self.at, queue=queue)
+        deployment = replace(self.deployment, queue=queue)
 
         def sent() -> Iterator[ShardRef]:
             while batch := queue.receive():
                 yield from filter(None, (ShardRef.from_document(json.loads(message.body)) for message in batch))
 
-        new_run(at, request)
-        plan(at, request.run_id, wait=lambda _: not self.deliver(*sent()))
+        new_run(deployment, request)
+        plan(deployment, request.run_id, wait=lambda _: not self.deliver(*sent()))
         return list(sent())
 
     def redriven(self, record: ShardRecord) -> ShardRef:

@@ -87,7 +87,9 @@ class Lake:
         assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
         record = self.function.shard(ref)
         assert record.state is ShardState.SUCCEEDED, record.error_message
-        answer = json.loads(self.function.store.get(self.function.at.run_uri(ref.run_id, record.answer_file)))["answer"]
+        answer = json.loads(self.function.store.get(self.function.deployment.run_uri(ref.run_id, record.answer_file)))[
+            "answer"
+        ]
         assert answer["failed"] == []
         log = self.function.store.list(f"s3://{BUCKET}/{folder}/_delta_log/")
         bodies = [self.function.store.get(info.uri) for info in log if info.uri.endswith(".json")]

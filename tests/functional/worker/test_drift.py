@@ -41,9 +41,11 @@ if guessed.count():
 
 def ended(function: Function, run_id: str) -> tuple[RunState, str]:
     """How a check ends the run, and the drift in its manifest."""
-    at = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
-    report = check(at, run_id)
-    return report.run.state, json.loads(function.store.get(at.run_uri(run_id, "manifest.json"))).get("Drift", "")
+    deployment = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
+    report = check(deployment, run_id)
+    return report.run.state, json.loads(function.store.get(deployment.run_uri(run_id, "manifest.json"))).get(
+        "Drift", ""
+    )
 
 
 READ = b"""

@@ -10,7 +10,7 @@ import pytest
 
 from sparklet.app.explain import advice
 from sparklet.aws.clients import WRITES, AwsClients
-from sparklet.aws.deployment import deployment
+from sparklet.aws.deployment import compose
 from sparklet.errors import ObjectForbiddenError
 from sparklet.local.java import jks, trust_options
 from sparklet.model import Run, RunState, ShardState
@@ -49,21 +49,21 @@ class Demanding:
 
     function: Function
     front: DemandingS3
-    at: Deployment  # by way of the front, like the function
+    deployment: Deployment  # by way of the front, like the function
     direct: Deployment
 
-    def planned(self, at: Deployment) -> Run:
+    def planned(self, deployment: Deployment) -> Run:
         script, source = f"s3://{BUCKET}/jobs/job.py", f"s3://{BUCKET}/in/a.csv"
         for uri, body in ((script, SCRIPT), (source, b"id\n1\n")):
             self.function.store.put(uri, body)
-        run = new_run(at, RunRequest(script, (source,), f"s3://{BUCKET}/out/", run_id="run-1"))
-        return plan(at, run.run_id)
+        run = new_run(deployment, RunRequest(script, (source,), f"s3://{BUCKET}/out/", run_id="run-1"))
+        return plan(deployment, run.run_id)
 
-    def done(self, run: Run, at: Deployment) -> Run:
+    def done(self, run: Run, deployment: Deployment) -> Run:
         """The run once its shard was delivered, and it was checked."""
         ref = self.function.ledger.shards.get(run.run_id, 0).ref
         assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
-        check(at, run.run_id)
+        check(deployment, run.run_id)
         return self.function.ledger.runs.get(run.run_id)
 
 
@@ -87,16 +87,16 @@ def demanding(factory: pytest.TempPathFactory, demanded: str, given: str) -> Ite
             patch.setenv(name, value)
         url = function.clients.sqs.create_queue(QueueName="tasks")["QueueUrl"]
         clients = AwsClients(endpoint_url=endpoint, region="us-east-1"), function.clients
-        yield Demanding(function, front, *(deployment(each, BUCKET, TABLE, url) for each in clients))
+        yield Demanding(function, front, *(compose(each, BUCKET, TABLE, url) for each in clients))
 
 
 @pytest.mark.parametrize("given", DEMANDS)
 def test_a_whole_run_asks_for_its_encryption(tmp_path_factory: pytest.TempPathFactory, given: str) -> None:
     with demanding(tmp_path_factory, given, given) as there:
-        run = there.done(there.planned(there.at), there.at)
+        run = there.done(there.planned(there.deployment), there.deployment)
 
         assert run.state is RunState.SUCCEEDED
-        manifest = json.loads(there.at.store.get(there.at.run_uri(run.run_id, "manifest.json")))
+        manifest = json.loads(there.deployment.store.get(there.deployment.run_uri(run.run_id, "manifest.json")))
         assert manifest["ResultFiles"]["SUCCEEDED"]
         assert there.front.refused == []
         assert {what for what, client in there.front.writes if client == "Hadoop"} == {*WRITES}
@@ -106,7 +106,7 @@ def test_a_whole_run_asks_for_its_encryption(tmp_path_factory: pytest.TempPathFa
 def test_a_run_without_encryption_names_the_parameter(tmp_path_factory: pytest.TempPathFactory) -> None:
     with demanding(tmp_path_factory, "AES256", "") as there:
         with pytest.raises(ObjectForbiddenError, match="WriteEncryption"):
-            there.planned(there.at)
+            there.planned(there.deployment)
 
         run = there.done(there.planned(there.direct), there.direct)  # as if only the output's bucket demanded it
 

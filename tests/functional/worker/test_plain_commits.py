@@ -119,7 +119,9 @@ def run(lake: Lake, script: str, *, writers: int, commits: int, **names: str) ->
     assert lake.function.deliver(ref) == [], lake.function.said().decode()[-3000:]
     record = lake.function.shard(ref)
     assert record.state is ShardState.SUCCEEDED, record.error_message
-    answer = json.loads(lake.function.store.get(lake.function.at.run_uri(ref.run_id, record.answer_file)))["answer"]
+    answer = json.loads(lake.function.store.get(lake.function.deployment.run_uri(ref.run_id, record.answer_file)))[
+        "answer"
+    ]
     assert answer["failed"] == []
     assert len(answer["acknowledged"]) == writers * commits
     return answer

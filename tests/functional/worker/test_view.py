@@ -266,7 +266,7 @@ print("READ " + __import__("json").dumps([job.inputs, job.event["origins"], sort
     run(function, "files", script, f"{DATA}/files/", args=(), fails=True, isolate=True, max_attempts=1)
 
     assert function.ledger.shards.get("files", 0).split == "members 1"
-    check(function.at, "files")
+    check(function.deployment, "files")
     for record in [*function.ledger.shards.list("files", ShardState.PENDING)]:
         function.deliver(record.ref)
 

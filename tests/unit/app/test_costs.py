@@ -162,14 +162,14 @@ def test_a_run_of_one_shard_makes_the_priced_requests() -> None:
     world, made = World(), Counter[str]()
     world.put(1)
     ledger = ledger_of(world.ledger, lambda port: Counting(port, made))
-    at = replace(world.at, store=Counting(world.store, made), ledger=ledger)  # type: ignore[arg-type]
+    deployment = replace(world.deployment, store=Counting(world.store, made), ledger=ledger)  # type: ignore[arg-type]
 
-    run = plan(at, new_run(at, world.request(options=RunOptions(max_objects=1))).run_id)
+    run = plan(deployment, new_run(deployment, world.request(options=RunOptions(max_objects=1))).run_id)
     planned = made.copy()
-    assert not world.step("check", at)["ended"]
+    assert not world.step("check", deployment)["ended"]
     check = made - planned
     world.work()
-    assert world.step("check", at)["ended"] and run.shard_count == 1
+    assert world.step("check", deployment)["ended"] and run.shard_count == 1
 
     def count(*names: str) -> int:
         return sum(made[name] for name in names)

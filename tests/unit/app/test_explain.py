@@ -14,7 +14,7 @@ from tests.world import SOURCE, World
 
 def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
     found = observe(run, world.ledger.shards.list(run.run_id), world.clock.now_s())
-    return explain(world.at, run, found.failures.values(), found.succeeded)
+    return explain(world.deployment, run, found.failures.values(), found.succeeded)
 
 
 def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
@@ -62,7 +62,7 @@ def test_shards_of_another_script_tell_nothing_of_the_data(world: World, is_repa
     run = world.ledger.runs.get("run-1")
     if is_repaired:
         world.store.put(JOB, b"print('repaired')\n")
-    run = redrive(world.at, "run-1", script=repaired_script(world.at, run, JOB)).run
+    run = redrive(world.deployment, "run-1", script=repaired_script(world.deployment, run, JOB)).run
     world.work(lambda _: broken("ValueError", "bad"))
 
     [group] = explained(world, run)
@@ -123,7 +123,9 @@ def test_the_options_redrive_exactly_the_groups_shards(world: World) -> None:
 
     for group in groups:
         option, value = group.redrive
-        numbers = failed_with(world.at, "run-1", value) if option == "--cause" else tuple(map(int, value.split(",")))
+        numbers = (
+            failed_with(world.deployment, "run-1", value) if option == "--cause" else tuple(map(int, value.split(",")))
+        )
         assert [failures[n] for n in numbers] == [f for f in failures if pattern_of(f.message) == group.pattern]
         assert len(numbers) == group.count
 
@@ -134,16 +136,16 @@ def test_a_cause_is_a_class_or_words_of_the_message(world: World) -> None:
 
     assert matches_cause(first, "ParseException") and matches_cause(first, "a.b.ParseException")
     assert matches_cause(first, "syntax ERROR near") and not matches_cause(second, "syntax")
-    assert failed_with(world.at, "run-1", "ValueError") == (1,)
+    assert failed_with(world.deployment, "run-1", "ValueError") == (1,)
     with pytest.raises(PlanError, match=r"ValueError.*there are: ValueError, a\.b\.ParseException"):
-        failed_with(world.at, "run-1", "ValueError", among=[0])
+        failed_with(world.deployment, "run-1", "ValueError", among=[0])
 
 
 def test_an_example_with_a_lost_plan_part_is_still_explained(world: World) -> None:
     run = world.run(1)
     world.work(lambda _: broken("ValueError", "bad"))
     for part in world.ledger.runs.parts("run-1"):
-        world.store.delete(world.at.part_uri("run-1", part.part))
+        world.store.delete(world.deployment.part_uri("run-1", part.part))
     (group,) = explained(world, run)
     assert (group.example_object, group.count) == ("", 1)
 

@@ -42,7 +42,7 @@ def _duckdb(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_output_is_opened_by_the_names_of_its_files(world: World, name: str, folder: str, line: str) -> None:
-    assert how_to_open(world.at, ended(world, "_SUCCESS", name), folder) == line
+    assert how_to_open(world.deployment, ended(world, "_SUCCESS", name), folder) == line
 
 
 @pytest.mark.parametrize(
@@ -58,15 +58,15 @@ def test_a_command_that_is_not_installed_is_not_named(
     monkeypatch.setattr(opening, "which", lambda command: None)
     monkeypatch.setattr(opening, "find_spec", lambda name: has_package or None)
 
-    assert how_to_open(world.at, ended(world, "part-0.csv"), OUT) == line
+    assert how_to_open(world.deployment, ended(world, "part-0.csv"), OUT) == line
 
 
 def test_an_open_run_and_one_that_wrote_nothing_show_no_line(world: World) -> None:
     run = ended(world)
 
-    assert how_to_open(world.at, run, OUT) == ""
-    assert how_to_open(world.at, replace(run, state=RunState.RUNNING), OUT) == ""
-    assert how_to_open(world.at, replace(run, table="delta:file:///t", state=RunState.FAILED), OUT) == ""
+    assert how_to_open(world.deployment, run, OUT) == ""
+    assert how_to_open(world.deployment, replace(run, state=RunState.RUNNING), OUT) == ""
+    assert how_to_open(world.deployment, replace(run, table="delta:file:///t", state=RunState.FAILED), OUT) == ""
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_an_open_run_and_one_that_wrote_nothing_show_no_line(world: World) -> No
 def test_a_table_is_opened_by_its_format(world: World, table: str, line: str) -> None:
     run = replace(ended(world), table=table)
 
-    assert (table_text(run), how_to_open(world.at, run, OUT)) == (table, line)
+    assert (table_text(run), how_to_open(world.deployment, run, OUT)) == (table, line)
 
 
 def test_an_iceberg_table_beside_the_output_names_its_catalog(world: World) -> None:
     run = replace(ended(world), table="iceberg:db.t", env=SQLITE)
 
     assert table_text(run) == "iceberg:db.t in the catalog sqlite:////home/u/out/c.sqlite"
-    line = how_to_open(world.at, run, OUT)
+    line = how_to_open(world.deployment, run, OUT)
     assert "load_catalog('it', uri='sqlite:////home/u/out/c.sqlite').load_table('db.t')" in line
 
 
@@ -101,6 +101,6 @@ def test_the_result_tells_waiting_from_work(world: World) -> None:
     world.clock.advance(4)
     world.ledger.attempts.fail("run-1", 0, attempt_id, Failure("ValueError", "bad", retryable=False))
 
-    summary = summarize(world.at, world.ledger.runs.get("run-1"))
+    summary = summarize(world.deployment, world.ledger.runs.get("run-1"))
 
     assert (summary.waited_s, summary.task_s, summary.duration_s) == (9.0, 4.0, 13.0)

@@ -127,9 +127,9 @@ def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path) -> None:
     world.store.put(f"{OUT}{NAMES}{run.owner(0)}-a.json", b'{"00000.json": 1}')
     world.store.put(f"{OUT}00000.json", b"x")
     world.work()
-    run = check(world.at, run.run_id).run
+    run = check(world.deployment, run.run_id).run
     StateDir(state := tmp_path / "state").create()
-    stack = OpenStack(world.at, Mock(), "worker", Mock(), WorkerSize(), Mock(), state=state)
+    stack = OpenStack(world.deployment, Mock(), "worker", Mock(), WorkerSize(), Mock(), state=state)
     folder.mkdir()
     (folder / "00000.json").write_text("mine")
 

@@ -82,7 +82,7 @@ class Terminal:
 
     def plans(self, given: Any) -> None:
         """What a loop machine does, but for its waiting."""
-        plan(self.world.at, given["run_id"])
+        plan(self.world.deployment, given["run_id"])
 
     def hands_out(self, given: Any) -> None:
         """What a map machine does: plan, a batch, its children; the end is left to whoever checks."""
@@ -102,7 +102,7 @@ class Terminal:
         """In place of ``sparklet.app.stack.open_stack``."""
         self.selections.append(selection)
         env = OpenStack(
-            self.world.at,
+            self.world.deployment,
             MemoryCompute({}),
             "worker",
             self.logs,

@@ -351,7 +351,7 @@ def test_explain_sends_what_the_large_function_lacks_elsewhere(terminal: Termina
     ended(terminal, NO_MEMORY)
     terminal.world.engines = {"lambda-large": MemoryEngine(), "fargate": MemoryEngine()}
     terminal.change = terminal.deployed
-    redrive(terminal.world.at, RUN, engine="lambda-large")
+    redrive(terminal.world.deployment, RUN, engine="lambda-large")
     ref = terminal.world.shards()[0].ref
     claim = terminal.world.ledger.attempts.claim(ref, "there", LEASE_S, 3, engine="lambda-large")
     terminal.world.ledger.attempts.fail(RUN, 0, claim.record.attempt_id, NO_MEMORY)

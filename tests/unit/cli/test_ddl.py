@@ -145,7 +145,7 @@ def test_tables_of_a_run(terminal: Terminal) -> None:
     lines = [{"commit": 0}, {"shard": 0, "writes": [{"table": table} for table in tables]}]
     body = "\n".join(map(json.dumps, lines)).encode()
     world = terminal.world
-    world.store.put(commit_uri(world.at, world.ledger.runs.get(RUN), 0), body)
+    world.store.put(commit_uri(world.deployment, world.ledger.runs.get(RUN), 0), body)
 
     told = terminal.types("ddl", RUN, "--json")
 

@@ -27,7 +27,7 @@ def ran(
     world.clock.advance(1)
     world.plan(**{"run_id": run_id, "name": "daily", "options": RunOptions(max_objects=1), **changes})
     world.work(do)
-    check(world.at, run_id)
+    check(world.deployment, run_id)
 
 
 def told(terminal: Terminal) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def test_a_run_without_its_manifest_has_dashes(terminal: Terminal) -> None:
     ran(terminal, "cleaned")
     ran(terminal, "whole")
     ran(terminal, "redriven", failed=1)
-    world.store.delete_all([uri := world.at.run_uri("cleaned", "manifest.json")], uri)
-    redrive(world.at, "redriven")
+    world.store.delete_all([uri := world.deployment.run_uri("cleaned", "manifest.json")], uri)
+    redrive(world.deployment, "redriven")
     world.clock.advance(1)
     world.plan(run_id="open", name="daily")
 
@@ -86,7 +86,7 @@ def test_a_run_of_another_ledger_is_none_of_these(terminal: Terminal) -> None:
     """Its id was used before, in a ledger that is gone; the bucket still has its files."""
     terminal.world.put(1)
     ran(terminal, "run-1")
-    uri = terminal.world.at.run_uri("run-1", "manifest.json")
+    uri = terminal.world.deployment.run_uri("run-1", "manifest.json")
     terminal.world.store.put(uri, terminal.world.store.get(uri).replace(b'"StartDate": "20', b'"StartDate": "19'))
 
     assert DASHES.items() <= told(terminal)["run-1"].items()

@@ -37,7 +37,7 @@ def failed_run(terminal: Terminal) -> None:
     world = terminal.world
     for n in range(2):
         world.store.put(f"{SOURCE}{n}{HOSTILE}.csv", b"x")
-    plan(world.at, new_run(world.at, world.request(options=RunOptions(max_objects=1))).run_id)
+    plan(world.deployment, new_run(world.deployment, world.request(options=RunOptions(max_objects=1))).run_id)
     failure = Failure(f"Error{OSC}", f"cannot read {HOSTILE}\nand so on", retryable=False)
     world.work(lambda shard: ShardResult(rows=1) if shard else failure)
     world.check()
@@ -102,7 +102,7 @@ def test_answers_of_scripts_stay_json(terminal: Terminal) -> None:
     terminal.world.work(lambda _: ShardResult(rows=1, answer=(answer,)))
     body = json.dumps({"shard": 0, "answer": answer}, ensure_ascii=False).encode()
     (record,) = terminal.world.ledger.shards.list(RUN)
-    terminal.world.store.put(terminal.world.at.run_uri(RUN, record.answer_file), body)
+    terminal.world.store.put(terminal.world.deployment.run_uri(RUN, record.answer_file), body)
 
     as_json, for_people = terminal.types("results", RUN, "--json"), terminal.types("results", RUN)
 

@@ -69,7 +69,7 @@ def test_of_outputs_by_input_each_has_its_own(terminal: Terminal) -> None:
     world.work(lambda number: BROKEN if number else ShardResult(rows=1, output_bytes=10))
     done = next(each for each in world.shards() if each.state is ShardState.SUCCEEDED)
     body = "\n".join(["{}", told(done, 0), told(done, 1)]).encode()
-    world.store.put(world.at.run_uri(run.run_id, done.inputs_file), body)
+    world.store.put(world.deployment.run_uri(run.run_id, done.inputs_file), body)
 
     (page,) = pages()
 

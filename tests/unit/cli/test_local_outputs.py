@@ -87,7 +87,7 @@ def test_a_run_whose_client_fills_late_doubles_nothing(
     folder = Folder(terminal, tmp_path / "out")
     assert folder.types("plan", "run-1", first) == 0
     terminal.world.work(folder.do)
-    assert check(terminal.world.at, "run-1").run.state is RunState.SUCCEEDED
+    assert check(terminal.world.deployment, "run-1").run.state is RunState.SUCCEEDED
     assert folder.types("run", "run-2", second) == 0
 
     code = folder.types("watch", "run-1")

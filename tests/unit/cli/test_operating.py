@@ -185,7 +185,7 @@ def test_a_terminal_is_shown_details_every_so_often_a_pipe_none(
     began_s, looks = terminal.world.clock.now_s(), list[float]()
 
     def look(env: OpenStack, run: Run, prices: Prices) -> RunView:
-        looks.append(env.at.clock.now_s() - began_s)
+        looks.append(env.deployment.clock.now_s() - began_s)
         return status.view_run(env, run, prices)
 
     monkeypatch.setattr(console, "view_run", look)
@@ -269,7 +269,7 @@ def commits(terminal: Terminal) -> None:
     assert message
     attempt, _ = world.claim(message)
     writes = json.dumps({"shard": 0, "attempt": attempt, "writes": [{}]}).encode()
-    world.store.put(world.at.run_uri(RUN, f"writes/000000000-{attempt}.json"), writes)
+    world.store.put(world.deployment.run_uri(RUN, f"writes/000000000-{attempt}.json"), writes)
     world.ledger.attempts.renew(RUN, 0, attempt, LEASE_S, ShardResult(rows=1))
     world.ledger.attempts.succeed(RUN, 0, attempt, ShardResult(rows=1))
     world.queue.delete(message.receipt)
@@ -405,7 +405,7 @@ def test_other_tasks_of_a_run_are_explained_too(terminal: Terminal, what: str, f
     if what == "check":
         world.work_and_check()
     world.work(lambda _: Failure("KeyError", "'day'", retryable=False))
-    check(world.at, RUN, planner_silent_s=0.0)
+    check(world.deployment, RUN, planner_silent_s=0.0)
 
     (group,) = terminal.types("explain", RUN, "--json").document
     told = terminal.types("explain", RUN).out

@@ -42,7 +42,7 @@ class Lake(World):
         return read_request({"run_id": run_id, "max_objects": 3, **document})
 
     def planned_run(self, run_id: str = "run-1", **given: Any) -> Run:
-        return plan(self.at, new_run(self.at, self.asked_for(run_id, **given)).run_id)
+        return plan(self.deployment, new_run(self.deployment, self.asked_for(run_id, **given)).run_id)
 
     def days(self, run_id: str = "run-1") -> list[tuple[str, str]]:
         """The objects of all shards with their days."""
@@ -76,32 +76,32 @@ def test_a_shards_event_has_the_entry_and_the_values(lake: Lake) -> None:
 
 
 def test_a_dry_run_shows_the_plan(lake: Lake) -> None:
-    assert preview(lake.at, lake.asked_for()).objects == 6
+    assert preview(lake.deployment, lake.asked_for()).objects == 6
 
 
 def test_the_same_request_finds_its_run_beside_new_partitions(lake: Lake) -> None:
-    new_run(lake.at, lake.asked_for())
+    new_run(lake.deployment, lake.asked_for())
     lake.add("2026-01-04")
 
-    again = new_run(lake.at, lake.asked_for())
+    again = new_run(lake.deployment, lake.asked_for())
 
-    assert plan(lake.at, again.run_id).object_count == 6
+    assert plan(lake.deployment, again.run_id).object_count == 6
     with pytest.raises(RunExistsError, match="options"):
-        new_run(lake.at, lake.asked_for(where="day = '2026-01-01'"))
+        new_run(lake.deployment, lake.asked_for(where="day = '2026-01-01'"))
     with pytest.raises(RunExistsError, match="lists"):
-        new_run(lake.at, lake.asked_for(inputs=["glue:sales.others"]))
+        new_run(lake.deployment, lake.asked_for(inputs=["glue:sales.others"]))
 
 
 def test_a_killed_planner_is_continued_as_it_was_read() -> None:
     for calls in range(1, 60):
         lake = Lake()
-        new_run(lake.at, lake.asked_for(shard_size="4"))
+        new_run(lake.deployment, lake.asked_for(shard_size="4"))
         fault = Fault(calls, after_effect=calls % 2 == 0)
         try:
-            plan(fault.deployment(lake.at), "run-1", part_shards=2)
+            plan(fault.deployment(lake.deployment), "run-1", part_shards=2)
         except KilledError:
             lake.add("2026-01-04")
-            plan(lake.at, "run-1", part_shards=2)
+            plan(lake.deployment, "run-1", part_shards=2)
             assert lake.days() == EACH
         else:
             assert lake.days() == EACH and calls > 10
@@ -116,7 +116,7 @@ def test_an_incremental_run_takes_new_and_changed_objects(lake: Lake) -> None:
     assert lake.check().run.state is RunState.SUCCEEDED
 
     with pytest.raises(NothingNewError):
-        new_run(lake.at, lake.asked_for("run-2", **given))
+        new_run(lake.deployment, lake.asked_for("run-2", **given))
     lake.add("2026-01-04", ("a",))
     lake.store.put("s3://lake/2026/01/01/a.parquet", b"PAR1 again")
     lake.planned_run("run-3", **given)
@@ -148,7 +148,7 @@ def test_what_does_not_go_with_a_table_is_refused(
     lake: Lake, given: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
-        new_run(lake.at, lake.asked_for(**given))
+        new_run(lake.deployment, lake.asked_for(**given))
 
     assert not lake.keys("s3://sparklet/runs/")
 
@@ -157,7 +157,7 @@ def test_a_deployment_without_a_catalog_says_so(lake: Lake) -> None:
     lake.catalog = None
 
     with closing(PackedInput()) as packed, pytest.raises(PlanError, match="no catalog"):
-        packed.open(lake.at, lake.asked_for())
+        packed.open(lake.deployment, lake.asked_for())
 
 
 @pytest.mark.parametrize("part", [None, Slice(SliceKind.ROW_GROUPS, 2, 5)])

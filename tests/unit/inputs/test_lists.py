@@ -154,14 +154,14 @@ def test_a_run_over_a_list_is_planned_like_any_other(world: World) -> None:
     request = world.request(inputs=(), lists=(listed(world, *reversed(uris), uris[0], "s3://data/gone"),))
     request = replace(request, options=replace(request.options, missing="skip"))
 
-    new_run(world.at, request)
-    run = plan(world.at, "run-1", part_shards=2)
+    new_run(world.deployment, request)
+    run = plan(world.deployment, "run-1", part_shards=2)
 
     assert world.taken() == uris[::-1]
     assert (run.object_count, run.skipped) == (7, {Reason.DUPLICATE: 1, Reason.MISSING: 1})
     source = request.lists[0].source
     assert run.lists == (ListSource(source, "lines", world.store.head(source).etag),)
-    seen = preview(world.at, request)
+    seen = preview(world.deployment, request)
     assert (seen.shards, seen.objects, seen.skipped) == (run.shard_count, 7, run.skipped)
 
 
@@ -170,28 +170,28 @@ def test_a_list_from_a_file_or_stdin_is_stored_with_the_run(world: World) -> Non
     body = "\n".join(uris).encode()
     request = world.request(inputs=(), lists=(ListRequest("-", body),))
 
-    run = new_run(world.at, request)
-    plan(world.at, "run-1")
+    run = new_run(world.deployment, request)
+    plan(world.deployment, "run-1")
 
     (source,) = run.lists
     assert source.uri.startswith(f"s3://{BUCKET}/runs/run-1/lists/0-") and world.store.get(source.uri) == body
     assert world.taken() == uris
-    assert new_run(world.at, request).run_id == "run-1"
+    assert new_run(world.deployment, request).run_id == "run-1"
     with pytest.raises(RunExistsError, match="with other lists"):
-        new_run(world.at, world.request(inputs=(), lists=(ListRequest("-", body + b"\n"),)))
-    assert preview(world.at, request).objects == 3
+        new_run(world.deployment, world.request(inputs=(), lists=(ListRequest("-", body + b"\n"),)))
+    assert preview(world.deployment, request).objects == 3
 
 
 def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
     uris = world.put(3)
     request = world.request(inputs=(), lists=(listed(world, *uris),))
-    new_run(world.at, request)
+    new_run(world.deployment, request)
     listed(world, *uris[:2])
     told = "files.txt was changed since the run was created, so its plan cannot continue; put"
     with pytest.raises(PlanError, match=told):
-        plan(world.at, "run-1")
+        plan(world.deployment, "run-1")
     listed(world, *uris)
-    plan(world.at, "run-1")
+    plan(world.deployment, "run-1")
     assert world.taken() == uris
 
 
@@ -220,7 +220,7 @@ def test_an_invalid_list_is_refused_before_the_run_is_entered(
     world.put(1)
     options = RunOptions(archived=archived, missing=archived, limit=limit)
     with pytest.raises(error, match=message):
-        new_run(world.at, world.request(inputs=(), lists=(given,), options=options))
+        new_run(world.deployment, world.request(inputs=(), lists=(given,), options=options))
     assert world.keys(f"s3://{BUCKET}/") == []
     assert list(world.ledger.runs.list()) == []
 
@@ -230,10 +230,10 @@ def test_archived_objects_are_refused_with_count_and_examples(world: World) -> N
     for uri in uris[2:7]:
         world.store.archive(uri)
     with pytest.raises(PlanError, match=rf"5 archived objects .*{uris[2]}, {uris[3]}, {uris[4]} and 2 more; restore"):
-        new_run(world.at, world.request())
+        new_run(world.deployment, world.request())
     assert list(world.ledger.runs.list()) == []
     with pytest.raises(PlanError, match="5 archived objects"):
-        preview(world.at, world.request())
+        preview(world.deployment, world.request())
 
     run = world.plan(options=RunOptions(archived="skip"))
     assert world.taken() == uris[:2] + uris[7:]
@@ -251,17 +251,17 @@ def test_more_objects_than_the_limit_are_refused(world: World, archived: str) ->
         return RunOptions(limit=limit, archived=archived, max_objects=1)
 
     with pytest.raises(PlanError, match=r"more than 6 objects.*--limit"):
-        new_run(world.at, replace(request, options=limited(6)))
-    assert world.at.known_run("run-1") is None
-    new_run(world.at, replace(request, options=limited(7)))
-    new_run(world.at, replace(request, options=limited(0), run_id="run-2", output_uri="s3://data/out-2/"))
+        new_run(world.deployment, replace(request, options=limited(6)))
+    assert world.deployment.known_run("run-1") is None
+    new_run(world.deployment, replace(request, options=limited(7)))
+    new_run(world.deployment, replace(request, options=limited(0), run_id="run-2", output_uri="s3://data/out-2/"))
 
 
 def test_an_object_archived_during_planning_is_skipped(world: World) -> None:
     uris = world.put(4)
-    new_run(world.at, world.request())
+    new_run(world.deployment, world.request())
     world.store.archive(uris[2])
-    assert plan(world.at, "run-1").skipped == {Reason.ARCHIVED: 1}
+    assert plan(world.deployment, "run-1").skipped == {Reason.ARCHIVED: 1}
 
 
 @pytest.mark.parametrize("by", ["input", "list"])
@@ -270,7 +270,7 @@ def test_a_bucket_of_another_region_is_refused(world: World, by: str) -> None:
     world.store.put("s3://far/in/1", b"x")
     more = {"inputs": ("s3://far/in/",)} if by == "input" else {"inputs": (), "lists": (ListRequest("-", b"far/in/1"),)}
     with pytest.raises(PlanError, match=r"the bucket far lies in eu-west-1, not in this region: run Sparklet there"):
-        new_run(world.at, world.request(**more))
+        new_run(world.deployment, world.request(**more))
     assert list(world.ledger.runs.list()) == []
 
 
@@ -280,18 +280,18 @@ def test_inputs_alone_are_read_with_the_requested_access(world: World) -> None:
     theirs.put("s3://theirs/list.txt", b"theirs/in/2")
     theirs.put("s3://theirs/in/2", b"xy")
     access = Access(requester_pays=True, role_arn="arn:aws:iam::111122223333:role/reader")
-    at = replace(world.at, open_inputs={access: theirs}.__getitem__)
+    deployment = replace(world.deployment, open_inputs={access: theirs}.__getitem__)
     request = world.request(
         inputs=("s3://theirs/in/1",),
         lists=(ListRequest("s3://theirs/list.txt"), ListRequest("-", b"theirs/in/2\ntheirs/in/1")),
         access=access,
     )
 
-    run = new_run(at, request)
-    plan(at, "run-1")
+    run = new_run(deployment, request)
+    plan(deployment, "run-1")
 
     assert run.access == access == world.ledger.runs.get("run-1").access
     assert world.taken() == ["s3://theirs/in/1", "s3://theirs/in/2"]
     assert [info.uri for info in theirs.list("s3://sparklet/")] == []
     with pytest.raises(SettingsError, match="with its own access only"):
-        new_run(world.at, replace(request, run_id="run-2"))
+        new_run(world.deployment, replace(request, run_id="run-2"))

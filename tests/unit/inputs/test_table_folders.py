@@ -126,9 +126,9 @@ def test_a_part_of_a_table_is_refused_before_it_is_listed(log: tuple[str, str], 
     request = world.request(inputs=(f"s3://lake/db/t/{below}",))
 
     with pytest.raises(UnplannableError, match=f"s3://lake/db/t/ is the folder of a table of {log[0].capitalize()}"):
-        preview(world.at, request)
+        preview(world.deployment, request)
     excluded = RunOptions(exclude=(f"**/{log[1].partition('/')[0]}/**",))
-    assert preview(world.at, world.request(inputs=request.inputs, options=excluded)).objects == 1
+    assert preview(world.deployment, world.request(inputs=request.inputs, options=excluded)).objects == 1
 
 
 def test_folders_above_that_may_not_be_listed_are_no_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_folders_above_that_may_not_be_listed_are_no_error(world: World, monkeyp
 
     monkeypatch.setattr(world.store, "list", list_below)
 
-    assert preview(world.at, world.request()).objects == 2
+    assert preview(world.deployment, world.request()).objects == 2
 
 
 def test_a_list_may_name_a_tables_files(world: World) -> None:
@@ -151,7 +151,7 @@ def test_a_list_may_name_a_tables_files(world: World) -> None:
         world.store.put(f"s3://lake/t/{name}", b"data")
 
     listed = ListRequest("list.txt", b"s3://lake/t/a.parquet\n", "lines")
-    assert preview(world.at, world.request(inputs=(), lists=(listed,))).objects == 1
+    assert preview(world.deployment, world.request(inputs=(), lists=(listed,))).objects == 1
 
 
 @pytest.mark.parametrize(("kind", "log"), LOGS)

@@ -25,7 +25,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A run whose planner died after it had sealed its first part, before it entered the shards."""
     world.put(4)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
 
     def die(shards: object) -> int:
         raise CheckpointConflictError("died")
@@ -33,7 +33,7 @@ def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     with monkeypatch.context() as patch:
         patch.setattr(world.ledger.shards, "add", die)
         with pytest.raises(CheckpointConflictError, match="died"):
-            plan(world.at, "run-1", part_shards=2)
+            plan(world.deployment, "run-1", part_shards=2)
     return world
 
 
@@ -44,7 +44,7 @@ def test_a_resuming_planner_refuses_an_altered_part(half_planned: World, how: st
     half_planned.store.put(uri, damage(half_planned.store.get(uri)))
 
     with pytest.raises(PlanError, match=rf"{uri} is damaged: .*{told}.*start the run again under another id"):
-        plan(half_planned.at, "run-1")
+        plan(half_planned.deployment, "run-1")
 
     assert not half_planned.ledger.runs.get("run-1").sealed
     assert half_planned.ledger.shards.count("run-1").total == 0
@@ -55,7 +55,7 @@ def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World)
     half_planned.store.delete(uri)
 
     with pytest.raises(ObjectNotFoundError, match=f"{uri} is not there"):
-        plan(half_planned.at, "run-1")
+        plan(half_planned.deployment, "run-1")
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_an_objects_status_names_the_damaged_plan(world: World, damage: Callable
     world.store.put(uri, damage(world.store.get(uri)))
 
     with pytest.raises(PlanError, match=f"{uri} is damaged: .*{told}"):
-        object_status(world.at, "run-1", f"{SOURCE}00001.csv")
+        object_status(world.deployment, "run-1", f"{SOURCE}00001.csv")

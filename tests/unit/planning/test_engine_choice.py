@@ -24,11 +24,11 @@ def deployment(functions: str, script: str = "", **engines: str) -> tuple[World,
     world.put(1)
     world.store.put(SCRIPT, f"{script}\nprint(1)\n".encode())
     settings = {"SPARKLET_SPARK_LINE": functions} if functions else {}
-    return world, replace(world.at, functions=lambda: settings)
+    return world, replace(world.deployment, functions=lambda: settings)
 
 
-def entered(at: Deployment, world: World, **options: Any) -> Run:
-    return new_run(at, world.request(options=RunOptions(**options)))
+def entered(deployment: Deployment, world: World, **options: Any) -> Run:
+    return new_run(deployment, world.request(options=RunOptions(**options)))
 
 
 @pytest.mark.parametrize(
@@ -36,43 +36,47 @@ def entered(at: Deployment, world: World, **options: Any) -> Run:
     [("4", r"Spark 3\.5.*asks for 4"), ("4.1", r"Spark 3\.5.*asks for 4\.1"), ("four", "line 1")],
 )
 def test_another_spark_or_an_unknown_word_is_refused(line: str, told: str) -> None:
-    world, at = deployment("spark-3.5", f"# sparklet: spark={line}")
+    world, offered = deployment("spark-3.5", f"# sparklet: spark={line}")
 
     with pytest.raises(PlanError, match=rf"daily\.py.*{told}"):
-        entered(at, world)
-    assert world.at.known_run("run-1") is None
+        entered(offered, world)
+    assert world.deployment.known_run("run-1") is None
 
 
 @pytest.mark.parametrize(
     ("functions", "line"), [("spark-4.1", "4"), ("spark-4.1", "4.1"), ("", "4"), ("spark-3.5", "")]
 )
 def test_functions_with_that_or_an_unknown_spark_are_taken(functions: str, line: str) -> None:
-    world, at = deployment(functions, f"# sparklet: spark={line}" if line else "")
+    world, offered = deployment(functions, f"# sparklet: spark={line}" if line else "")
 
-    assert entered(at, world).run_id == "run-1"
+    assert entered(offered, world).run_id == "run-1"
 
 
 def test_auto_takes_an_engine_with_the_spark_asked_for() -> None:
-    world, at = deployment("spark-4.1", "# sparklet: spark=4", emr="3.5", glue="4.1")
+    world, offered = deployment("spark-4.1", "# sparklet: spark=4", emr="3.5", glue="4.1")
 
-    assert entered(at, world, engine="auto").options.engine == "glue"
+    assert entered(offered, world, engine="auto").options.engine == "glue"
     with pytest.raises(PlanError, match=r"the engine emr .*Spark 3\.5"):
-        new_run(at, world.request(run_id="run-2", options=RunOptions(engine="emr")))
+        new_run(offered, world.request(run_id="run-2", options=RunOptions(engine="emr")))
 
 
 def test_engines_of_an_unknown_spark_are_taken() -> None:
-    world, at = deployment("spark-4.1", "# sparklet: spark=4", fargate="")
+    world, offered = deployment("spark-4.1", "# sparklet: spark=4", fargate="")
 
-    assert entered(at, world, engine="auto").options.engine == "fargate"
+    assert entered(offered, world, engine="auto").options.engine == "fargate"
 
 
 def test_a_difference_in_the_major_version_is_told() -> None:
-    _, at = deployment("spark-3.5", glue="4.1", emr="3.5", fargate="")
+    _, offered = deployment("spark-3.5", glue="4.1", emr="3.5", fargate="")
 
-    (told,) = differing_sparks(at, "glue")
+    (told,) = differing_sparks(offered, "glue")
 
     assert "Spark 3.5" in told and "glue runs Spark 4.1" in told
-    assert not [*differing_sparks(at, "emr"), *differing_sparks(at, "fargate"), *differing_sparks(at, "")]
+    assert not [
+        *differing_sparks(offered, "emr"),
+        *differing_sparks(offered, "fargate"),
+        *differing_sparks(offered, ""),
+    ]
 
 
 @pytest.mark.parametrize(

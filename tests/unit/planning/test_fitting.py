@@ -19,7 +19,7 @@ def enter(sizes: list[int], name: str = "{}.csv", **options: Any) -> Run:
     for number, size_bytes in enumerate(sizes):
         world.store.put(f"{SOURCE}{name.format(number)}", b"x" * size_bytes)
     changes = {"target_bytes": 10, "max_shard_bytes": 10, **options}
-    return new_run(world.at, world.request(options=RunOptions(**changes)))
+    return new_run(world.deployment, world.request(options=RunOptions(**changes)))
 
 
 def test_an_oversized_shard_refuses_the_run_with_advice() -> None:

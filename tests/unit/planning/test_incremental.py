@@ -35,7 +35,7 @@ def nightly(world: World, run_id: str, **changes: Any) -> list[str]:
 def end(world: World, run_id: str, *failing: int) -> None:
     """Do all shards of a run, some without success, and end it."""
     world.work(lambda number: BAD if number in failing else ShardResult())
-    assert check(world.at, run_id).run.state.ended
+    assert check(world.deployment, run_id).run.state.ended
 
 
 def test_a_run_takes_what_no_earlier_one_of_its_name_has_done(world: World) -> None:
@@ -67,11 +67,11 @@ def test_half_published_output_goes(world: World, by: str) -> None:
         return BAD if number else ShardResult()
 
     world.work(publish)
-    ended = check(world.at, "run-1").run
+    ended = check(world.deployment, "run-1").run
     assert ended.state is RunState.FAILED
 
     if by == "clean":
-        clean(world.at, ended, folders_of(world.at, "run-1"))
+        clean(world.deployment, ended, folders_of(world.deployment, "run-1"))
     else:
         assert len(nightly(world, "run-2")) == 2
 
@@ -99,7 +99,7 @@ def test_objects_that_a_redrive_finished_count_as_done(world: World) -> None:
     world.put(4)
     nightly(world, "run-1")
     end(world, "run-1", 0, 1)
-    redrive(world.at, "run-1", [1])
+    redrive(world.deployment, "run-1", [1])
     end(world, "run-1")
     assert nightly(world, "run-2") == [f"{SOURCE}00000.csv", f"{SOURCE}00001.csv"]
 
@@ -128,12 +128,12 @@ def test_an_object_is_done_once_its_slices_are(world: World, failing: int | None
     for uri, rows in zip(uris, (1, 3), strict=True):
         world.store.put(uri, b'"a long row"\n' * rows)
     options = RunOptions(max_objects=1, incremental=True, split="lines", target_bytes=13)
-    new_run(world.at, world.request(name="nightly", options=options))
-    plan(world.at, "run-1", part_shards=planned, stop=lambda: True)
+    new_run(world.deployment, world.request(name="nightly", options=options))
+    plan(world.deployment, "run-1", part_shards=planned, stop=lambda: True)
 
     assert world.work(lambda number: BAD if number == failing else ShardResult()) == planned
 
-    with closing(done_before(world.at, "nightly")) as found:
+    with closing(done_before(world.deployment, "nightly")) as found:
         assert [found.has(uri, "", world.store.head(uri).etag) for uri in uris] == [True, done]
 
 
@@ -148,12 +148,12 @@ def test_an_open_run_of_the_name_is_named_and_nothing_written(world: World) -> N
         nightly(world, "run-2")
     assert world.keys("s3://sparklet/") == before
     assert [run.run_id for run in world.ledger.runs.list()] == ["run-1"]
-    assert new_run(world.at, world.request(name="nightly", options=OPTIONS)).run_id == "run-1"
+    assert new_run(world.deployment, world.request(name="nightly", options=OPTIONS)).run_id == "run-1"
 
 
 def entered(world: World, run_id: str, created_s: float = 0.0) -> None:
     """A run in the ledger that has claimed nothing yet."""
-    run = new_run(world.at, world.request(run_id=run_id, name="nightly", options=RunOptions(max_objects=2)))
+    run = new_run(world.deployment, world.request(run_id=run_id, name="nightly", options=RunOptions(max_objects=2)))
     world.ledger.put(replace(run, options=OPTIONS, created_s=created_s or run.created_s))
     for uri in world.keys(CLAIMS):
         world.store.delete(uri)
@@ -165,16 +165,16 @@ def test_the_second_of_two_concurrent_runs_plans_nothing(world: World, created: 
     entered(world, "run-1", created[0])
     entered(world, "run-2", created[1])
 
-    plan(world.at, "run-1")
+    plan(world.deployment, "run-1")
     with pytest.raises(
         PlanError, match=r"the run run-1, also named 'nightly', has not ended.*run-2 has ended with noth"
     ):
-        plan(world.at, "run-2")
+        plan(world.deployment, "run-2")
 
     assert world.taken("run-1") == uris
     assert world.ledger.runs.get("run-2").state is RunState.FAILED
     assert list(world.ledger.runs.parts("run-2")) == []
-    assert plan(world.at, "run-2").state is RunState.FAILED
+    assert plan(world.deployment, "run-2").state is RunState.FAILED
     end(world, "run-1")
     world.store.put(f"{SOURCE}9", b"x")
     assert nightly(world, "run-3") == [f"{SOURCE}9"]
@@ -188,12 +188,12 @@ def test_of_two_runs_that_claim_at_once_one_proceeds(world: World, monkeypatch: 
 
     def put_after_the_other(uri: str, body: bytes, create_only: bool = False) -> str:
         monkeypatch.undo()
-        take_outputs(world.at, world.ledger.runs.get("run-2"))
+        take_outputs(world.deployment, world.ledger.runs.get("run-2"))
         return put(uri, body, create_only)
 
     monkeypatch.setattr(world.store, "put", put_after_the_other)
     with pytest.raises(PlanError, match="run-2"):
-        take_outputs(world.at, world.ledger.runs.get("run-1"))
+        take_outputs(world.deployment, world.ledger.runs.get("run-1"))
 
     states = [world.ledger.runs.get(run_id).state for run_id in ("run-1", "run-2")]
     assert states == [RunState.FAILED, RunState.PLANNING]
@@ -203,15 +203,15 @@ def test_a_resuming_planner_keeps_its_claim(world: World) -> None:
     world.put(3)
     entered(world, "run-1")
     for _ in range(2):
-        take_outputs(world.at, world.ledger.runs.get("run-1"))
-    assert plan(world.at, "run-1").sealed
+        take_outputs(world.deployment, world.ledger.runs.get("run-1"))
+    assert plan(world.deployment, "run-1").sealed
     assert len(world.keys(CLAIMS)) == 1
 
 
 def test_names_that_begin_alike_do_not_wait_for_each_other(world: World) -> None:
     world.put(2)
     for number, name in enumerate(["a/b", "a", "a/"]):
-        new_run(world.at, world.request(run_id=f"run-{number}", name=name, options=OPTIONS))
+        new_run(world.deployment, world.request(run_id=f"run-{number}", name=name, options=OPTIONS))
     assert len(world.keys(CLAIMS)) == 3
 
 

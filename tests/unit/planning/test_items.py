@@ -49,7 +49,7 @@ def of(values: list[Any]) -> ListRequest:
 
 
 def planned(world: World, *lists: ListRequest, **changes: Any) -> list[list[Any]]:
-    plan(world.at, new_run(world.at, request(world, *lists, **changes)).run_id)
+    plan(world.deployment, new_run(world.deployment, request(world, *lists, **changes)).run_id)
     return [shard.items for shard in world.planned()]
 
 
@@ -125,7 +125,7 @@ def test_a_bad_list_is_refused_before_any_work(world: World, form: str, body: by
     world.store.put(LIST, body)
 
     with pytest.raises(PlanError, match=f"the list {LIST}.*{words}") as refused:
-        new_run(world.at, request(world, ListRequest(LIST, None, form, items=True)))
+        new_run(world.deployment, request(world, ListRequest(LIST, None, form, items=True)))
 
     assert len(str(refused.value)) < 400
     assert not list(world.ledger.runs.list()) and not world.keys("s3://sparklet/")
@@ -145,14 +145,14 @@ def test_a_bad_list_is_refused_before_any_work(world: World, form: str, body: by
 def test_options_that_choose_among_objects_are_refused(world: World, options: RunOptions) -> None:
     for begin in (new_run, preview):
         with pytest.raises(PlanError, match="items are no objects"):
-            begin(world.at, request(world, of([1]), options=options))
+            begin(world.deployment, request(world, of([1]), options=options))
 
 
 def test_items_and_objects_are_not_mixed(world: World) -> None:
     uri = world.put(1)[0]
     for changes in ({"inputs": (SOURCE,)}, {"lists": (of([1]), ListRequest("-", uri.encode()))}):
         with pytest.raises(PlanError, match="items or objects, not both"):
-            new_run(world.at, request(world, of([1]), **changes))
+            new_run(world.deployment, request(world, of([1]), **changes))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_items_and_objects_are_not_mixed(world: World) -> None:
 )
 def test_a_list_without_items_is_refused(world: World, given: ListRequest, words: str) -> None:
     with pytest.raises(PlanError, match=words):
-        new_run(world.at, request(world, given))
+        new_run(world.deployment, request(world, given))
 
 
 # --- planning ---
@@ -186,8 +186,8 @@ def test_the_items_of_a_shard_are_bounded_in_bytes() -> None:
 
 
 def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item(world: World) -> None:
-    run = new_run(world.at, request(world, of([1, 1, 2]), of([2, 3])))
-    while not plan(world.at, run.run_id, part_shards=1, stop=lambda: True).sealed:
+    run = new_run(world.deployment, request(world, of([1, 1, 2]), of([2, 3])))
+    while not plan(world.deployment, run.run_id, part_shards=1, stop=lambda: True).sealed:
         pass
 
     assert [shard.items for shard in world.planned()] == [[1], [1], [2], [2], [3]]
@@ -195,11 +195,11 @@ def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item(world: World) -
 
 def test_the_same_items_are_the_same_run_unlike_objects(world: World) -> None:
     uri = world.put(1)[0]
-    run = new_run(world.at, request(world, of([uri])))
+    run = new_run(world.deployment, request(world, of([uri])))
 
-    assert new_run(world.at, request(world, of([uri]))).created_s == run.created_s
+    assert new_run(world.deployment, request(world, of([uri]))).created_s == run.created_s
     with pytest.raises(RunExistsError, match="other lists"):
-        new_run(world.at, request(world, ListRequest("-", json.dumps([uri]).encode(), "json")))
+        new_run(world.deployment, request(world, ListRequest("-", json.dumps([uri]).encode(), "json")))
 
 
 def test_a_damaged_item_is_never_handed_to_a_script(world: World) -> None:
@@ -212,7 +212,7 @@ def test_a_damaged_item_is_never_handed_to_a_script(world: World) -> None:
 
 
 def test_a_preview_counts_items_and_their_bytes(world: World) -> None:
-    found = preview(world.at, request(world, of(["Ulm", "Ulm", "Bonn"]), options=RunOptions(max_objects=2)))
+    found = preview(world.deployment, request(world, of(["Ulm", "Ulm", "Bonn"]), options=RunOptions(max_objects=2)))
 
     assert (found.shards, found.objects, found.size_bytes) == (2, 3, 16)
     assert found.largest_object == 'item "Ulm"'
@@ -223,7 +223,7 @@ def test_a_preview_counts_items_and_their_bytes(world: World) -> None:
 
 def ask(world: World, **keys: Any) -> Any:
     event = {"script": SCRIPT, "output": "s3://data/out/", "run_id": "run-1", "max_objects": 1, **keys}
-    return handle_request(world.at, event, PlannerSettings((SCRIPT,), 0, 0), "r-1", lambda: 900.0)
+    return handle_request(world.deployment, event, PlannerSettings((SCRIPT,), 0, 0), "r-1", lambda: 900.0)
 
 
 def test_a_request_carries_items_or_names_a_list_of_them(world: World) -> None:

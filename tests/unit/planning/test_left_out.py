@@ -51,12 +51,12 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
     ]
     assert run.skipped == {**Counter(reason for _, reason in named(world)), Reason.EXCLUDED: 1}
     assert len(world.keys(f"{PLAN}skipped-")) == 3
-    fate = object_status(world.at, "run-1", f"{SOURCE}00003x")
+    fate = object_status(world.deployment, "run-1", f"{SOURCE}00003x")
     assert (fate.shards, fate.left_out) == ((), (Reason.EMPTY,))
-    assert object_status(world.at, "run-1", f"{SOURCE}zz").left_out == (Reason.EMPTY,)
-    twice = object_status(world.at, "run-1", f"{SOURCE}00001.csv")
+    assert object_status(world.deployment, "run-1", f"{SOURCE}zz").left_out == (Reason.EMPTY,)
+    twice = object_status(world.deployment, "run-1", f"{SOURCE}00001.csv")
     assert (len(twice.shards), twice.left_out) == (1, (Reason.DUPLICATE,))
-    assert object_status(world.at, "run-1", f"{SOURCE}no.tmp").left_out == ()
+    assert object_status(world.deployment, "run-1", f"{SOURCE}no.tmp").left_out == ()
 
 
 def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:

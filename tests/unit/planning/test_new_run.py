@@ -31,7 +31,7 @@ def world(world: World) -> World:
 def test_a_run_holds_what_was_requested(world: World) -> None:
     options = RunOptions(max_objects=7)
 
-    run = new_run(world.at, world.request(args=("--x",), params={"year": 2013}, options=options))
+    run = new_run(world.deployment, world.request(args=("--x",), params={"year": 2013}, options=options))
 
     assert run == world.ledger.runs.get("run-1")
     assert (run.state, run.shard_count, run.generation) == (RunState.PLANNING, None, 0)
@@ -44,7 +44,7 @@ def test_the_script_is_copied_by_digest_under_its_own_name(world: World, tmp_pat
     wheel = tmp_path / "lib-1.0.whl"
     wheel.write_bytes(b"PK")
 
-    run = new_run(world.at, world.request(py_files=(str(wheel),)))
+    run = new_run(world.deployment, world.request(py_files=(str(wheel),)))
 
     (script,) = run.scripts
     digest = hashlib.sha256(b"print('daily')\n").hexdigest()
@@ -59,7 +59,7 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
     (tmp_path / "my job.py").write_text("x = 1\n")
     monkeypatch.chdir(tmp_path)
 
-    (script,) = new_run(world.at, world.request(script="my job.py")).scripts
+    (script,) = new_run(world.deployment, world.request(script="my job.py")).scripts
 
     assert world.store.get(script.uri) == b"x = 1\n"
     assert script.uri.endswith("/my job.py")
@@ -91,7 +91,7 @@ def test_a_local_script_is_copied_as_well(world: World, tmp_path: Path, monkeypa
 )
 def test_a_request_that_cannot_be_planned_creates_nothing(world: World, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
-        new_run(world.at, world.request(**changes))
+        new_run(world.deployment, world.request(**changes))
     assert world.keys(f"s3://{BUCKET}/") == []
     assert list(world.ledger.runs.list()) == []
 
@@ -99,7 +99,7 @@ def test_a_request_that_cannot_be_planned_creates_nothing(world: World, changes:
 def test_sparklets_own_folder_is_no_input(world: World) -> None:
     world.put(1, folder=f"s3://{BUCKET}/in/")
     with pytest.raises(PlanError, match="Sparklet's own folder s3://sparklet/runs/ lies inside the input"):
-        new_run(world.at, world.request(inputs=(f"s3://{BUCKET}/",)))
+        new_run(world.deployment, world.request(inputs=(f"s3://{BUCKET}/",)))
 
 
 @pytest.mark.parametrize(
@@ -115,25 +115,25 @@ def test_a_script_is_compiled_before_any_write(world: World, kind: str, body: by
     world.store.put(OTHER, body)
 
     with pytest.raises(PlanError, match=f"other.py cannot be compiled{message}"):
-        new_run(world.at, world.request(**{kind: OTHER}))
+        new_run(world.deployment, world.request(**{kind: OTHER}))
 
-    assert world.keys(world.at.runs_uri) == []
+    assert world.keys(world.deployment.runs_uri) == []
 
 
 def test_a_script_that_python_warns_of_is_taken(world: World) -> None:
     world.store.put(SCRIPT, b"x = '\\d'\n")
-    assert new_run(world.at, world.request()).state is RunState.PLANNING
+    assert new_run(world.deployment, world.request()).state is RunState.PLANNING
 
 
 def test_the_same_request_again_is_the_same_run(world: World) -> None:
-    first = new_run(world.at, world.request(inputs=("s3://data/in",)))
+    first = new_run(world.deployment, world.request(inputs=("s3://data/in",)))
     world.clock.advance(100)
     world.store.put("s3://data/jobs/moved.py", world.store.get(SCRIPT))
 
-    assert new_run(world.at, world.request(inputs=("s3://data/in/",))) == first
-    assert new_run(world.at, world.request(output_uri="s3://data/out")) == first
-    plan(world.at, "run-1")
-    assert new_run(world.at, world.request()).state is RunState.RUNNING
+    assert new_run(world.deployment, world.request(inputs=("s3://data/in/",))) == first
+    assert new_run(world.deployment, world.request(output_uri="s3://data/out")) == first
+    plan(world.deployment, "run-1")
+    assert new_run(world.deployment, world.request()).state is RunState.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -156,36 +156,36 @@ def test_the_same_request_again_is_the_same_run(world: World) -> None:
 )
 def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[str, Any], differing: str) -> None:
     asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next/")
-    new_run(world.at, asked)
-    stored = world.keys(world.at.run_uri("run-1", "script/"))
+    new_run(world.deployment, asked)
+    stored = world.keys(world.deployment.run_uri("run-1", "script/"))
 
     with pytest.raises(RunExistsError, match=f"run-1 exists with other {differing}; choose another run id"):
-        new_run(world.at, replace(asked, **changes))
+        new_run(world.deployment, replace(asked, **changes))
 
-    assert world.keys(world.at.run_uri("run-1", "script/")) == stored
+    assert world.keys(world.deployment.run_uri("run-1", "script/")) == stored
 
 
 def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> None:
     asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next", dispatch=Dispatch.MAP)
 
-    run = new_run(world.at, asked)
+    run = new_run(world.deployment, asked)
 
     assert run.check and run.next and run.dispatch is Dispatch.MAP
     assert (run.check.source_uri, run.next.script.source_uri, run.next.output_uri) == (CHECK, NEXT, "s3://data/next/")
     for ref in (run.check, run.next.script):
-        assert ref.uri.startswith(world.at.run_uri("run-1", f"script/{ref.sha256}/"))
+        assert ref.uri.startswith(world.deployment.run_uri("run-1", f"script/{ref.sha256}/"))
         assert world.store.get(ref.uri) == world.store.get(ref.source_uri)
-    assert new_run(world.at, asked) == run
+    assert new_run(world.deployment, asked) == run
 
 
 def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> None:
-    run = new_run(world.at, world.request(next=NEXT))
+    run = new_run(world.deployment, world.request(next=NEXT))
 
-    assert run.next and run.next.output_uri == f"s3://{world.at.bucket}/output/run-1-next/"
+    assert run.next and run.next.output_uri == f"s3://{world.deployment.bucket}/output/run-1-next/"
 
 
 def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = new_run(world.at, world.request())
+    first = new_run(world.deployment, world.request())
 
     def not_there_yet(run_id: str) -> object:
         monkeypatch.undo()
@@ -193,14 +193,14 @@ def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pyt
 
     monkeypatch.setattr(world.ledger.runs, "get", not_there_yet)
 
-    assert new_run(world.at, world.request()) == first
+    assert new_run(world.deployment, world.request()) == first
 
 
 def test_a_run_id_is_made_from_the_scripts_name(world: World) -> None:
     world.store.put("s3://data/jobs/Flights Daily_2.py", b"")
-    run = new_run(world.at, world.request(run_id="", script="s3://data/jobs/Flights Daily_2.py"))
+    run = new_run(world.deployment, world.request(run_id="", script="s3://data/jobs/Flights Daily_2.py"))
     assert run.run_id.startswith("flights-daily-2-20231114t221320-")
-    assert new_run(world.at, world.request(run_id="", name="Nightly")).run_id.startswith("nightly-2023")
+    assert new_run(world.deployment, world.request(run_id="", name="Nightly")).run_id.startswith("nightly-2023")
 
 
 @pytest.mark.parametrize("name", ["", "---", "a" * 200, "Ünïcode Näme", "x" * 39 + "-y"])
@@ -215,10 +215,10 @@ def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
     world.store.put("s3://data/lookup.json", b"{}")
     conf = {"spark.a": "1", "spark.b": True}
     beside = {"py_files": ("s3://data/lib.zip",), "spark_files": ("s3://data/lookup.json",), "conf": conf}
-    run = new_run(world.at, world.request(**beside))
+    run = new_run(world.deployment, world.request(**beside))
     world.store.put(SCRIPT, b"print('repaired')\n")
 
-    repaired = repaired_script(world.at, run, SCRIPT)
+    repaired = repaired_script(world.deployment, run, SCRIPT)
 
     assert replace(repaired, uri="", sha256="") == replace(run.scripts[0], uri="", sha256="")
     assert repaired.sha256 != run.scripts[0].sha256
@@ -234,14 +234,14 @@ def test_what_a_script_imports_from_its_folder_comes_along(world: World, tmp_pat
 
     (script := tmp_path / "job.py").write_text("import helpers\n")
     (tmp_path / "helpers.py").write_text("x = 1\n")
-    run = new_run(world.at, world.request(script=str(script)))
+    run = new_run(world.deployment, world.request(script=str(script)))
     (tmp_path / "helpers.py").write_text("x = 2\n")
 
-    repaired = repaired_script(world.at, run, str(script))
+    repaired = repaired_script(world.deployment, run, str(script))
 
     assert (modules(run.scripts[0]), modules(repaired)) == (["x = 1\n"], ["x = 2\n"])
     with pytest.raises(RunExistsError, match="with other script"):  # the modules are part of it
-        new_run(world.at, world.request(script=str(script)))
+        new_run(world.deployment, world.request(script=str(script)))
 
 
 # --- Iceberg's catalog ---
@@ -253,15 +253,15 @@ ENCRYPTED = {**BY_TYPE, "SPARKLET_WRITE_ENCRYPTION": "AES256"}
 @pytest.mark.parametrize("params", [{}, {"warehouse": "s3://b/lake"}])
 def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: dict[str, str]) -> None:
     with pytest.raises(PlanError, match=r"no catalog .* iceberg:db\.t .*--param warehouse=glue:.*--env PYICEBERG"):
-        new_run(replace(world.at, functions=dict), world.request(table="iceberg:db.t", params=params))
+        new_run(replace(world.deployment, functions=dict), world.request(table="iceberg:db.t", params=params))
 
-    assert world.at.known_run("run-1") is None and world.keys("s3://sparklet/") == []
+    assert world.deployment.known_run("run-1") is None and world.keys("s3://sparklet/") == []
 
 
 def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> None:
     """pyiceberg's files would be denied one after the other, at the run's end."""
     with pytest.raises(PlanError, match="WriteEncryption"):
-        new_run(replace(world.at, functions=lambda: ENCRYPTED), world.request(table="iceberg:db.t"))
+        new_run(replace(world.deployment, functions=lambda: ENCRYPTED), world.request(table="iceberg:db.t"))
 
 
 @pytest.mark.parametrize(
@@ -278,11 +278,11 @@ def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> No
 def test_a_catalog_may_be_named_anywhere(world: World, changes: dict[str, Any], functions: dict[str, str]) -> None:
     request = world.request(**{"table": "iceberg:db.t", **changes})
 
-    assert new_run(replace(world.at, functions=lambda: functions), request).table == request.table
+    assert new_run(replace(world.deployment, functions=lambda: functions), request).table == request.table
 
 
 def test_who_may_not_read_the_settings_is_not_refused(world: World) -> None:
     def forbidden() -> dict[str, str]:
         raise SettingsError("you may not")
 
-    assert new_run(replace(world.at, functions=forbidden), world.request(table="iceberg:db.t")).table
+    assert new_run(replace(world.deployment, functions=forbidden), world.request(table="iceberg:db.t")).table

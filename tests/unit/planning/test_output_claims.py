@@ -39,7 +39,7 @@ def world(world: World) -> World:
 
 def enter(world: World, run_id: str, existing: str, output: str = OUT) -> Run:
     options = RunOptions(max_objects=1, existing=existing)
-    return new_run(world.at, world.request(run_id=run_id, output_uri=output, options=options))
+    return new_run(world.deployment, world.request(run_id=run_id, output_uri=output, options=options))
 
 
 def work(world: World, run: Run, *failing: int) -> RunState:
@@ -50,7 +50,7 @@ def work(world: World, run: Run, *failing: int) -> RunState:
         return ShardResult(rows=1)
 
     world.work(do)
-    return check(world.at, run.run_id).run.state
+    return check(world.deployment, run.run_id).run.state
 
 
 def writers(world: World) -> list[str]:
@@ -61,8 +61,8 @@ def writers(world: World) -> list[str]:
 def behind(patch: pytest.MonkeyPatch, module: ModuleType, look: Callable[..., None], act: Callable[[], Any]) -> None:
     """Let something else happen behind a look that a function of this module takes."""
 
-    def look_before_the_other(at: Deployment, run: Run, **how: Any) -> None:
-        look(at, run, **how)
+    def look_before_the_other(deployment: Deployment, run: Run, **how: Any) -> None:
+        look(deployment, run, **how)
         patch.setattr(module, look.__name__, look)
         act()
 
@@ -105,13 +105,13 @@ def test_a_planner_that_wakes_late_deletes_nothing_new(
 
     def meanwhile() -> None:
         world.clock.advance(700)
-        plan(world.at, "nightly")
+        plan(world.deployment, "nightly")
         assert work(world, nightly) is RunState.SUCCEEDED
         world.clock.advance(60)
-        work(world, plan(world.at, enter(world, "hourly", "append").run_id))
+        work(world, plan(world.deployment, enter(world, "hourly", "append").run_id))
 
     with pytest.raises(CheckpointConflictError):
-        plan(replace(world.at, store=Stopped(world.store, meanwhile, listing=where)), "nightly")
+        plan(replace(world.deployment, store=Stopped(world.store, meanwhile, listing=where)), "nightly")
 
     assert writers(world) == ["hourly", "hourly", "nightly", "nightly"]
 
@@ -127,13 +127,13 @@ def test_of_two_runs_that_begin_at_once_one_is_let_in(
         enter(world, "nightly", second)
 
     assert world.ledger.runs.get("nightly").state is RunState.FAILED
-    assert work(world, plan(world.at, "hourly")) is RunState.SUCCEEDED
+    assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
 
 
 def test_runs_that_append_begin_side_by_side(world: World) -> None:
     runs = [enter(world, name, "append") for name in ("a", "b", "c")]
 
-    assert [work(world, plan(world.at, run.run_id)) for run in runs] == [RunState.SUCCEEDED] * 3
+    assert [work(world, plan(world.deployment, run.run_id)) for run in runs] == [RunState.SUCCEEDED] * 3
     assert writers(world) == ["a", "a", "b", "b", "c", "c"]
 
 
@@ -142,28 +142,28 @@ def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
     world: World, monkeypatch: pytest.MonkeyPatch, planned: bool
 ) -> None:
     world.clock.advance(60)
-    run = plan(world.at, enter(world, "nightly", "refuse").run_id)
+    run = plan(world.deployment, enter(world, "nightly", "refuse").run_id)
     assert work(world, run, 1) is RunState.FAILED
     world.clock.advance(60)
 
     def replaces() -> None:
         enter(world, "later", "overwrite")
         if planned:
-            plan(world.at, "later")
+            plan(world.deployment, "later")
 
     behind(monkeypatch, redriving, refuse_overtaken, replaces)
     with pytest.raises(PlanError, match="later"):
-        redrive(world.at, "nightly")
+        redrive(world.deployment, "nightly")
 
     assert world.ledger.runs.get("nightly").state is RunState.FAILED
-    assert work(world, plan(world.at, "later")) is RunState.SUCCEEDED
+    assert work(world, plan(world.deployment, "later")) is RunState.SUCCEEDED
     assert writers(world) == ["later", "later"]
 
 
 def test_a_replacing_run_waits_for_a_redriven_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    work(world, run := plan(world.at, enter(world, "nightly", "refuse").run_id), 1)
+    work(world, run := plan(world.deployment, enter(world, "nightly", "refuse").run_id), 1)
     world.clock.advance(60)
-    behind(monkeypatch, entering, refuse_outputs, lambda: redrive(world.at, "nightly"))
+    behind(monkeypatch, entering, refuse_outputs, lambda: redrive(world.deployment, "nightly"))
 
     with pytest.raises(PlanError, match="nightly writes to"):
         enter(world, "later", "overwrite")
@@ -178,13 +178,13 @@ def test_a_redrive_yields_to_a_later_incremental_run_of_its_name(world: World) -
         options = RunOptions(max_objects=1, incremental=True, existing="append")
         world.clock.advance(60)
         request = world.request(run_id=run_id, name="nightly", output_uri=OUT, options=options)
-        return plan(world.at, new_run(world.at, request).run_id)
+        return plan(world.deployment, new_run(world.deployment, request).run_id)
 
     assert work(world, enter("monday"), 1) is RunState.FAILED
     assert work(world, enter("tuesday")) is RunState.SUCCEEDED
 
     with pytest.raises(PlanError, match="tuesday plans again what it has not done; redrive that one"):
-        redrive(world.at, "monday")
+        redrive(world.deployment, "monday")
 
 
 def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> None:
@@ -193,7 +193,7 @@ def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> Non
     second = replace(first, run_id="run-1-next-1")
 
     with pytest.raises(CheckpointConflictError, match="is planned once run-1-next-0, which it replaces, has ended"):
-        delete_replaced(world.at, second, world.clock.now_s())
+        delete_replaced(world.deployment, second, world.clock.now_s())
 
 
 PUBLISHED = ["shard=old_0_000000/part-0.parquet", "shard=old_0_000001/a/b.parquet", "x/q.parquet"]
@@ -232,14 +232,16 @@ def test_no_run_deletes_what_it_or_an_open_run_reads(data: st.DataObject) -> Non
             "options": options,
             **more,
         }
-        return new_run(world.at, world.request(run_id=run_id, **asked))
+        return new_run(world.deployment, world.request(run_id=run_id, **asked))
 
     held = set(world.store.objects)
     for run_id, replaces in (("b", False), ("a", True)):
         with suppress(PlanError):
-            plan(world.at, entered(run_id, replaces=replaces).run_id)
+            plan(world.deployment, entered(run_id, replaces=replaces).run_id)
     for run in world.ledger.runs.list():
-        gone = [item.uri for item in planned_objects(world.at, run.run_id) if item.uri not in world.store.objects]
+        gone = [
+            item.uri for item in planned_objects(world.deployment, run.run_id) if item.uri not in world.store.objects
+        ]
         assert not gone or run.state.ended
     if not list(world.ledger.runs.list()):
         assert held <= set(world.store.objects)
@@ -252,7 +254,7 @@ def test_a_run_that_replaces_its_own_input_is_refused(world: World, given: dict[
     options = RunOptions(existing="overwrite")
 
     with pytest.raises(PlanError, match=r"daily_0_000000/part-0.parquet lies in the output .* would delete it"):
-        new_run(world.at, world.request(**{"inputs": (), "output_uri": OUT, "options": options, **given}))
+        new_run(world.deployment, world.request(**{"inputs": (), "output_uri": OUT, "options": options, **given}))
 
     assert world.store.get(OLD) == b"yesterday" and not list(world.ledger.runs.list())
 
@@ -264,12 +266,12 @@ def test_a_run_deletes_no_input_of_an_open_one(world: World, given: dict[str, An
     reader = world.plan(**{"inputs": (), "run_id": "reader", **given})
 
     with pytest.raises(PlanError, match=r"the run reader reads it.*; nightly has ended with nothing planned"):
-        plan(world.at, enter(world, "nightly", "overwrite").run_id)
+        plan(world.deployment, enter(world, "nightly", "overwrite").run_id)
 
     assert world.store.get(OLD) == b"yesterday"
     assert work(world, reader) is RunState.SUCCEEDED
     world.clock.advance(60)
-    plan(world.at, enter(world, "again", "overwrite").run_id)
+    plan(world.deployment, enter(world, "again", "overwrite").run_id)
     assert OLD not in world.store.objects
 
 
@@ -278,11 +280,11 @@ def test_the_output_lies_in_no_next_output_that_goes(world: World) -> None:
         options=RunOptions(existing="overwrite"), output_uri=f"{OUT}deeper/", next=SCRIPT, next_output=OUT
     )
     with pytest.raises(PlanError, match="which the next run reads, lies inside s3://data/out/a/"):
-        new_run(world.at, request)
+        new_run(world.deployment, request)
 
 
 def test_claims_of_ended_runs_do_not_pile_up(world: World) -> None:
     for number in range(30):
-        work(world, plan(world.at, enter(world, f"run-{number}", "append").run_id))
+        work(world, plan(world.deployment, enter(world, f"run-{number}", "append").run_id))
 
     assert len(world.keys("s3://sparklet/runs/_outputs/")) <= 2

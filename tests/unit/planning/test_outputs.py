@@ -104,7 +104,7 @@ def test_a_run_with_two_inputs_of_one_output_is_refused(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv", b"x")
     world.store.put(f"{SOURCE}a.json", b"x")
     with pytest.raises(PlanError, match=r"the output of s3://data/in/a\.json would be a, and that of another input"):
-        new_run(world.at, world.request(options=replace(BY_INPUT, limit=0)))
+        new_run(world.deployment, world.request(options=replace(BY_INPUT, limit=0)))
     assert list(world.ledger.runs.list()) == []
 
 
@@ -119,10 +119,10 @@ def test_engines_that_tell_nothing_are_refused() -> None:
     world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine()})
     world.put(2)
     with pytest.raises(PlanError, match="glue cannot tell inputs apart"):
-        new_run(world.at, world.request(options=replace(BY_INPUT, engine="glue", max_objects=2)))
+        new_run(world.deployment, world.request(options=replace(BY_INPUT, engine="glue", max_objects=2)))
     for engine, max_objects in (("glue", 1), ("fargate", 2)):
         options = replace(BY_INPUT, engine=engine, max_objects=max_objects)
-        assert new_run(world.at, world.request(run_id=engine, options=options)).options.engine == engine
+        assert new_run(world.deployment, world.request(run_id=engine, options=options)).options.engine == engine
 
 
 def publish(world: World, run: Run, *names: str, shard: int = 0) -> None:
@@ -130,7 +130,7 @@ def publish(world: World, run: Run, *names: str, shard: int = 0) -> None:
     owner, sizes = run.owner(shard), dict.fromkeys(names, 1)
     world.store.put(f"{OUTPUT}{NAMES}{owner}-a.json", json.dumps(sizes).encode())
     for name in names:
-        world.store.put(staged := f"s3://{world.at.bucket}/staged/{run.run_id}/{name}", b"x")
+        world.store.put(staged := f"s3://{world.deployment.bucket}/staged/{run.run_id}/{name}", b"x")
         world.store.copy_all([(world.store.head(staged), OUTPUT + name)], f"{owner}-a")
 
 
@@ -142,7 +142,7 @@ def an_earlier_run(world: World) -> Run:
     world.work()
     world.clock.advance(60)
     assert world.ledger.shards.get("earlier", 0).state is ShardState.SUCCEEDED
-    check(world.at, "earlier")
+    check(world.deployment, "earlier")
     return run
 
 
@@ -153,7 +153,9 @@ def test_an_overwriting_run_replaces_outputs_of_inputs(world: World, output_per:
     world.plan(options=RunOptions(output_per=output_per, existing="overwrite"))
 
     assert world.keys(OUTPUT) == []
-    assert world.keys(f"s3://{world.at.bucket}/staged/earlier/") == []  # an attempt that sleeps publishes nothing
+    assert (
+        world.keys(f"s3://{world.deployment.bucket}/staged/earlier/") == []
+    )  # an attempt that sleeps publishes nothing
 
 
 def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None:
@@ -167,7 +169,7 @@ def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None
 def test_a_request_that_is_made_again_meets_no_file_of_its_own(world: World) -> None:
     an_earlier_run(world)
     asked = {run_id: world.request(run_id=run_id, output_uri=OUTPUT) for run_id in ("earlier", "later")}
-    there = {run_id: list(names_there(world.at, request)) for run_id, request in asked.items()}
+    there = {run_id: list(names_there(world.deployment, request)) for run_id, request in asked.items()}
     assert there["earlier"] == [] and there["later"][1:] == ["00000.parquet", "00001.parquet"]
 
 
@@ -176,7 +178,7 @@ def test_a_file_of_nobodys_is_not_overwritten(world: World, mine: str) -> None:
     an_earlier_run(world)
     world.store.put(f"{OUTPUT}{mine}", b"my own")
     with pytest.raises(PlanError, match="which no Sparklet run wrote"):
-        new_run(world.at, world.request(options=replace(BY_INPUT, existing="overwrite")))
+        new_run(world.deployment, world.request(options=replace(BY_INPUT, existing="overwrite")))
     assert world.store.get(f"{OUTPUT}{mine}") == b"my own"
 
 
@@ -209,8 +211,8 @@ def test_what_a_run_may_write_over(world: World, options: dict[str, Any], name: 
     other = replace(run, run_id="run-0" if age_s else "run-1", name=name, created_s=now_s - age_s)
     world.ledger.runs.create(other)
 
-    assert may_replace(world.at, run, OWNER.fullmatch(f"{other.owner(1)}-a")) is may
-    assert not may_replace(world.at, run, OWNER.fullmatch("")), "what nobody has published is somebody's"
+    assert may_replace(world.deployment, run, OWNER.fullmatch(f"{other.owner(1)}-a")) is may
+    assert not may_replace(world.deployment, run, OWNER.fullmatch("")), "what nobody has published is somebody's"
 
 
 def test_half_published_outputs_are_deleted_alone(world: World) -> None:
@@ -224,6 +226,6 @@ def test_half_published_outputs_are_deleted_alone(world: World) -> None:
     publish(world, run, "run-1/00000")
     world.ledger.attempts.fail("run-1", 0, attempt_id, Failure("X", "x", retryable=False))
 
-    delete_half_published(world.at, run)
+    delete_half_published(world.deployment, run)
 
     assert world.keys(OUTPUT) == before

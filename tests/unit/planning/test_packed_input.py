@@ -32,7 +32,7 @@ def test_a_preview_equals_the_plan_and_writes_nothing(world: World) -> None:
     options = RunOptions(target_bytes=10, max_objects=3, include=("*.csv",))
     before = world.keys("s3://sparklet/")
 
-    seen = preview(world.at, world.request(options=options))
+    seen = preview(world.deployment, world.request(options=options))
 
     assert world.keys("s3://sparklet/") == before == []
     world.plan(options=options)
@@ -51,7 +51,7 @@ def test_a_preview_cuts_local_files_as_a_run_does(world: World, tmp_path: Path) 
     options = RunOptions(split="auto", target_bytes=100)
 
     here = preview(None, world.request(inputs=(str(tmp_path),), options=options))
-    there = preview(world.at, world.request(options=options))
+    there = preview(world.deployment, world.request(options=options))
 
     assert here.slices == there.slices > 1
     assert (here.shards, here.size_bytes, here.objects) == (there.shards, there.size_bytes, there.objects)
@@ -67,7 +67,7 @@ def test_a_preview_leaves_out_old_and_empty_objects_and_files(world: World, tmp_
         os.utime(tmp_path / name, (modified_s, modified_s))
     options = RunOptions(max_objects=1, modified_since_s=since_s, exclude=("*.tmp",))
 
-    seen = preview(world.at, world.request(inputs=(str(tmp_path), SOURCE), options=options))
+    seen = preview(world.deployment, world.request(inputs=(str(tmp_path), SOURCE), options=options))
 
     assert (seen.shards, seen.objects, seen.size_bytes, seen.largest_object) == (3, 3, 70, str(tmp_path / "new.csv"))
     assert seen.skipped == {Reason.EMPTY: 1, Reason.OLDER: 2, Reason.EXCLUDED: 1}
@@ -85,7 +85,7 @@ def test_a_local_folder_is_seen_as_its_copy_in_the_bucket(
     with closing(PackedInput()) as packed:
         options = RunOptions(output_per="input", exclude=("day=2/*",))
 
-        seen = packed.read(world.at, world.request(inputs=(given,), options=options), local=True)
+        seen = packed.read(world.deployment, world.request(inputs=(given,), options=options), local=True)
 
         assert (seen.objects, seen.skipped) == (1, {Reason.HIDDEN: 1, Reason.EXCLUDED: 1})
         assert len(packed.partitions.examples) == 1
@@ -95,7 +95,7 @@ def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> N
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "1").write_text("x")
     with pytest.raises(PlanError, match="processed twice"):
-        preview(world.at, world.request(inputs=(str(tmp_path), str(tmp_path / "x"))))
+        preview(world.deployment, world.request(inputs=(str(tmp_path), str(tmp_path / "x"))))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_local_paths_that_overlap_are_refused(world: World, tmp_path: Path) -> N
 def test_an_empty_preview_is_reported(world: World, inputs: tuple[str, ...], message: str) -> None:
     world.put(2)
     with pytest.raises(PlanError, match=message):
-        preview(world.at, world.request(inputs=inputs, options=RunOptions(include=("*.json",))))
+        preview(world.deployment, world.request(inputs=inputs, options=RunOptions(include=("*.json",))))
 
 
 def test_a_list_with_a_missing_object_is_refused_by_name(world: World) -> None:
@@ -115,9 +115,9 @@ def test_a_list_with_a_missing_object_is_refused_by_name(world: World) -> None:
 
     told = r"names 2 objects not there: s3://.*/typo\.csv, .*/gone\.csv; .* --missing skip"
     with pytest.raises(PlanError, match=told):
-        preview(world.at, request)
+        preview(world.deployment, request)
     skipping = replace(request, options=RunOptions(missing="skip"))
-    assert preview(world.at, skipping).skipped == {Reason.MISSING: 2}
+    assert preview(world.deployment, skipping).skipped == {Reason.MISSING: 2}
 
 
 # --- passed on to the check and the plan ---
@@ -155,16 +155,18 @@ def test_a_planner_request_lists_its_input_once(world: World, store: CountingSto
 def test_an_input_that_changes_is_planned_as_previewed(world: World, store: CountingStore, packed: PackedInput) -> None:
     uris = world.put(4)
     store.put(f"{SOURCE}empty", b"")
-    seen = preview(world.at, world.request(), packed)
+    seen = preview(world.deployment, world.request(), packed)
     store.delete(uris[0])
     world.put(6)
 
-    new_run(world.at, world.request(), packed)
-    run = plan(world.at, "run-1", packed=packed)
+    new_run(world.deployment, world.request(), packed)
+    run = plan(world.deployment, "run-1", packed=packed)
 
     assert world.taken() == uris and (seen.shards, seen.objects, seen.size_bytes) == (2, 4, 40)
     assert (run.shard_count, run.object_count, run.size_bytes, run.skipped) == (2, 4, 40, seen.skipped)
-    assert list(reasons_for(world.at, run, list(world.ledger.runs.parts("run-1")), f"{SOURCE}empty")) == [Reason.EMPTY]
+    assert list(reasons_for(world.deployment, run, list(world.ledger.runs.parts("run-1")), f"{SOURCE}empty")) == [
+        Reason.EMPTY
+    ]
     assert store.listed == 5 + FIRST
 
 
@@ -173,8 +175,8 @@ def test_parts_are_the_same_whether_or_not_a_preview_came_first(world: World, pa
         world.store.put(f"{SOURCE}{number}.csv", b"x" * (number % 3))
     for run_id in ("run-1", "run-2"):
         request = world.request(run_id=run_id, lists=(ListRequest("-", f"{SOURCE}4.csv\n{SOURCE}0.csv".encode()),))
-        new_run(world.at, request, packed if run_id == "run-2" else None)
-        plan(world.at, run_id, packed=packed if run_id == "run-2" else None, part_shards=2)
+        new_run(world.deployment, request, packed if run_id == "run-2" else None)
+        plan(world.deployment, run_id, packed=packed if run_id == "run-2" else None, part_shards=2)
 
     first, second = (list(world.ledger.runs.parts(run_id)) for run_id in ("run-1", "run-2"))
     assert [replace(part, part="") for part in first] == [replace(part, part="") for part in second]
@@ -183,11 +185,11 @@ def test_parts_are_the_same_whether_or_not_a_preview_came_first(world: World, pa
 
 def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, packed: PackedInput) -> None:
     world.put(4)
-    new_run(world.at, world.request(), packed)
-    plan(world.at, "run-1", packed=packed, part_shards=1, stop=lambda: True)
+    new_run(world.deployment, world.request(), packed)
+    plan(world.deployment, "run-1", packed=packed, part_shards=1, stop=lambda: True)
     uris = world.put(6)
 
-    plan(world.at, "run-1", packed=packed)
+    plan(world.deployment, "run-1", packed=packed)
 
     assert world.taken() == uris
 
@@ -198,8 +200,8 @@ def test_an_input_too_large_to_be_kept_is_read_again(
     monkeypatch.setattr(packing, "MAX_KEPT_BYTES", 0)
     uris = world.put(9)
 
-    new_run(world.at, world.request(), packed)
-    plan(world.at, "run-1", packed=packed)
+    new_run(world.deployment, world.request(), packed)
+    plan(world.deployment, "run-1", packed=packed)
 
     assert world.taken() == uris and store.listed == 18 + FIRST
 
@@ -207,13 +209,13 @@ def test_an_input_too_large_to_be_kept_is_read_again(
 def test_what_another_run_did_since_the_preview_is_left_out(world: World, packed: PackedInput) -> None:
     options, uris = RunOptions(max_objects=1, incremental=True), world.put(2)
     request = world.request(run_id="run-2", name="nightly", options=options)
-    preview(world.at, request, packed)
+    preview(world.deployment, request, packed)
     world.plan(name="nightly", options=options)
     world.work(lambda number: Failure("Bad", "x", retryable=False) if number else ShardResult())
     world.check()
 
-    new_run(world.at, request, packed)
-    run = plan(world.at, "run-2", packed=packed)
+    new_run(world.deployment, request, packed)
+    run = plan(world.deployment, "run-2", packed=packed)
 
     assert world.taken("run-2") == uris[1:] and run.skipped == {Reason.DONE: 1}
 
@@ -223,9 +225,9 @@ def test_a_plan_without_checks_begins_before_its_input_ends(
 ) -> None:
     world.put(9)
     options = RunOptions(max_objects=1, archived="skip", missing="skip", limit=0)
-    new_run(world.at, world.request(options=options), packed)
+    new_run(world.deployment, world.request(options=options), packed)
     assert store.listed < 9
 
-    plan(world.at, "run-1", packed=packed)
+    plan(world.deployment, "run-1", packed=packed)
 
     assert len(world.taken()) == 9

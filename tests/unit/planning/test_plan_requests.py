@@ -37,7 +37,7 @@ def request(**changes: Any) -> dict[str, Any]:
 
 
 def ask(world: World, event: Any, remaining_s: Callable[[], float] = lambda: 900.0, **settings: Any) -> dict[str, Any]:
-    return handle_request(world.at, event, settings.get("settings", SETTINGS), "request-1", remaining_s)
+    return handle_request(world.deployment, event, settings.get("settings", SETTINGS), "request-1", remaining_s)
 
 
 def steps(*values: float) -> Callable[[], float]:
@@ -70,7 +70,7 @@ def test_an_incremental_run_without_anything_new_succeeds(world: World, dispatch
     world.check()
 
     answer = ask(world, {**nightly, "run_id": "run-2"})
-    ended = check(world.at, "run-2").run
+    ended = check(world.deployment, "run-2").run
 
     assert (answer["sealed"], answer["shards"], answer["dispatch"]) == (True, 0, dispatch) and answer["skipped"]
     assert ended.state is RunState.SUCCEEDED
@@ -138,7 +138,10 @@ def test_one_key_and_name_are_one_run(world: World) -> None:
     world.put(1)
     event = request(run_id=None, idempotency_key="2026-11-20")
 
-    first, second = ask(world, event), handle_request(world.at, event, SETTINGS, "another invocation", lambda: 900.0)
+    first, second = (
+        ask(world, event),
+        handle_request(world.deployment, event, SETTINGS, "another invocation", lambda: 900.0),
+    )
     other_name = ask(world, {**event, "name": "weather", "output": "s3://data/weather/"})
 
     assert first == second and first["run_id"].startswith("daily-")
@@ -311,10 +314,10 @@ def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None
     world.put(1)
     asked = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/{run_id}/", "idempotency_key": "monday"}
 
-    run = new_run(world.at, run_request(asked, "x"))
+    run = new_run(world.deployment, run_request(asked, "x"))
 
     assert run.output_uri.rstrip("/") == f"s3://data/out/{run.run_id}"
-    assert new_run(world.at, run_request(asked, "y")) == run
+    assert new_run(world.deployment, run_request(asked, "y")) == run
 
 
 # --- a table ---

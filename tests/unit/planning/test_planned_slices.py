@@ -37,10 +37,10 @@ def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv.gz", b"x" * 50)
     world.store.put(f"{SOURCE}b.csv", b"x" * 50)
     world.store.put(f"{SOURCE}c.csv", BIG)  # it could
-    new_run(world.at, world.request(options=RunOptions(split="csv", target_bytes=12)))
+    new_run(world.deployment, world.request(options=RunOptions(split="csv", target_bytes=12)))
     told: list[PlanProgress] = []
 
-    plan(world.at, "run-1", told.append)
+    plan(world.deployment, "run-1", told.append)
 
     assert told[-1].whole == {"compressed as a whole": 1, "no line feed ends its header within 1 MiB": 1}
 
@@ -50,9 +50,9 @@ def killed_everywhere(part_shards: int, after_effect: bool = False) -> Iterator[
     for at_call in count(1):
         world, fault = World(), Fault(at_call, after_effect)
         put(world)
-        new_run(world.at, world.request(options=OPTIONS))
+        new_run(world.deployment, world.request(options=OPTIONS))
         try:
-            plan(fault.deployment(world.at), "run-1", part_shards=part_shards)
+            plan(fault.deployment(world.deployment), "run-1", part_shards=part_shards)
         except KilledError:
             yield world
         else:
@@ -72,7 +72,7 @@ def test_a_planner_killed_anywhere_goes_on_within_the_object(part_shards: int, a
     within = 0
     for world in killed_everywhere(part_shards, after_effect):
         within += is_within_an_object(world)
-        plan(world.at, "run-1", part_shards=part_shards)
+        plan(world.deployment, "run-1", part_shards=part_shards)
         check(world)
     assert within > 5
 
@@ -85,4 +85,4 @@ def test_an_object_replaced_while_nobody_plans_stops_the_plan() -> None:
     world.store.put(f"{SOURCE}b.csv", BIG.replace(b"1", b"9"))
 
     with pytest.raises(PlanError, match=r"b\.csv was replaced"):
-        plan(world.at, "run-1", part_shards=1)
+        plan(world.deployment, "run-1", part_shards=1)

@@ -37,8 +37,8 @@ def test_parts_are_cut_by_shards_and_by_bytes(
     world: World, part_shards: int, part_bytes: int, parts: list[int]
 ) -> None:
     world.put(10)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    plan(world.at, "run-1", part_shards=part_shards, part_bytes=part_bytes)
+    new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
+    plan(world.deployment, "run-1", part_shards=part_shards, part_bytes=part_bytes)
     assert [p.shard_count for p in world.ledger.runs.parts("run-1")] == parts
 
 
@@ -57,10 +57,10 @@ def test_a_part_is_a_checkpoint(world: World) -> None:
 def test_progress_is_reported_after_each_part(world: World) -> None:
     world.put(5)
     world.store.put(f"{SOURCE}marker/", b"")
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
+    new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
     told: list[PlanProgress] = []
 
-    plan(world.at, "run-1", told.append, part_shards=2)
+    plan(world.deployment, "run-1", told.append, part_shards=2)
 
     assert [(p.shards, p.objects, p.size_bytes, p.sealed) for p in told] == [
         (2, 2, 20, False),
@@ -90,8 +90,8 @@ def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monk
 
 def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None:
     uris = world.put(2)
-    new_run(world.at, world.request())
+    new_run(world.deployment, world.request())
     for uri in uris:
         world.store.delete(uri)
-    assert plan(world.at, "run-1").shard_count == 0
+    assert plan(world.deployment, "run-1").shard_count == 0
     assert world.check().run.state is RunState.FAILED

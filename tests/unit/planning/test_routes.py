@@ -96,7 +96,7 @@ def test_an_engine_that_is_not_there_is_refused() -> None:
     with pytest.raises(PlanError, match="Fargate"):
         new_run(World(world.dispatch).at, world.request(options=ROUTED))
 
-    assert world.at.known_run("run-1") is None
+    assert world.deployment.known_run("run-1") is None
 
 
 def test_a_cap_holds_for_engines_too() -> None:
@@ -121,7 +121,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
     world.work()
     assert world.check().run.state is RunState.FAILED
 
-    redrive(world.at, "run-1", engine=OTHER)
+    redrive(world.deployment, "run-1", engine=OTHER)
     world.check()
 
     assert (started(world, OTHER), world.bodies()) == (LARGE, [])
@@ -143,7 +143,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
 def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    found = preview(world.at, world.request(options=options)).of_engines
+    found = preview(world.deployment, world.request(options=options)).of_engines
     assert list(found.values()) == list(there.values())  # which engine it is, a preview may leave to the plan
     planned(world, **changes)
     engines = Counter(record.engine for record in world.shards() if record.engine)
@@ -156,9 +156,9 @@ def test_auto_is_the_first_engine_that_can_do_the_run() -> None:
     assert isinstance(first, MemoryEngine)
     request = world.request(options=ROUTED, table="delta:s3://lake/flights")
 
-    assert chosen_engine(world.at, "auto", request.table) == ENGINE
+    assert chosen_engine(world.deployment, "auto", request.table) == ENGINE
     first.lacks = "delta"
-    assert new_run(world.at, request).options.engine == OTHER
+    assert new_run(world.deployment, request).options.engine == OTHER
 
 
 MUCH, TOO_MUCH = LARGE_BYTES, LARGE_BYTES + 1
@@ -185,8 +185,8 @@ def test_auto_names_the_engine_after_the_large_function() -> None:
     world = world_of(SIZES)
     world.engines = {"lambda-large": MemoryEngine(), **world.engines}
 
-    assert chosen_engine(world.at, "auto", "") == f"lambda-large,{ENGINE}"
-    assert chosen_engine(world.at, "lambda-large", "") == "lambda-large"
+    assert chosen_engine(world.deployment, "auto", "") == f"lambda-large,{ENGINE}"
+    assert chosen_engine(world.deployment, "lambda-large", "") == "lambda-large"
     planned(world)
     run = world.ledger.runs.get("run-1")
     after = {name: run.engine_after(name) for name in ("", "lambda-large", ENGINE, OTHER, "by hand")}
@@ -196,17 +196,17 @@ def test_auto_names_the_engine_after_the_large_function() -> None:
     work_there(world, "lambda-large", fails=True)
     world.work()
     assert world.check().run.state is RunState.FAILED
-    redrive(world.at, "run-1", engine="auto")  # a shard has one engine
+    redrive(world.deployment, "run-1", engine="auto")  # a shard has one engine
     assert routed(world, "lambda-large") == LARGE
 
 
 def test_a_repeated_request_keeps_engine_and_limit() -> None:
     """Whatever the stack has by now: more engines, larger functions."""
     world = world_of(SIZES)
-    run = new_run(world.at, world.request(options=ROUTED))
+    run = new_run(world.deployment, world.request(options=ROUTED))
 
     world.engines = {OTHER: MemoryEngine(), **world.engines}
 
-    assert new_run(world.at, world.request(options=replace(ROUTED, max_shard_bytes=10**9))) == run
+    assert new_run(world.deployment, world.request(options=replace(ROUTED, max_shard_bytes=10**9))) == run
     with pytest.raises(RunExistsError, match="options"):
-        new_run(world.at, world.request(options=replace(ROUTED, too_large="refuse", engine=OTHER)))
+        new_run(world.deployment, world.request(options=replace(ROUTED, too_large="refuse", engine=OTHER)))

@@ -37,7 +37,7 @@ def answer(world: World, document: Any) -> None:
     def done(_: int) -> ShardResult:
         record = next(world.ledger.shards.list(TASK))
         body = json.dumps({"shard": 0, "answer": document}).encode()
-        world.store.put(world.at.run_uri(TASK, record.answer_file), body)
+        world.store.put(world.deployment.run_uri(TASK, record.answer_file), body)
         return ShardResult(rows=0)
 
     world.work(done)
@@ -47,7 +47,7 @@ def inferred(world: World, objects: int = 3, **more: Any) -> Run:
     """A run that is planned with the schema that its task inferred."""
     asked(world, objects, **more)
     answer(world, {"schema": SCHEMA})
-    return plan(world.at, "run-1")
+    return plan(world.deployment, "run-1")
 
 
 def test_shards_are_planned_once_they_can_get_the_schema(world: World) -> None:
@@ -58,7 +58,7 @@ def test_shards_are_planned_once_they_can_get_the_schema(world: World) -> None:
     assert [ref.run_id for ref in world.bodies()] == [TASK]
 
     answer(world, {"schema": SCHEMA})
-    run = plan(world.at, "run-1")
+    run = plan(world.deployment, "run-1")
 
     assert run.schema == SCHEMA and run.shard_count == 2
     shards = zip(world.shards(), world.planned(), strict=True)
@@ -96,25 +96,25 @@ def test_slices_count_as_the_whole_that_is_read(world: World, part_shards: int) 
 
 def test_files_that_the_sample_leaves_out_are_told(world: World) -> None:
     run = asked(world)
-    assert left_out(world.at, run) == {}
+    assert left_out(world.deployment, run) == {}
     answer(world, {"schema": SCHEMA, "left_out": {SAMPLE[1]: "it is no text"}})
-    assert left_out(world.at, run) == {SAMPLE[1]: "it is no text"}
+    assert left_out(world.deployment, run) == {SAMPLE[1]: "it is no text"}
 
 
 def test_an_input_of_large_objects_alone_is_refused(world: World) -> None:
     world.store.put(f"{SOURCE}large.csv", b"x" * (MAX_BYTES + 1))
-    new_run(world.at, world.request(params={"schema": "infer"}))
+    new_run(world.deployment, world.request(params={"schema": "infer"}))
     with pytest.raises(PlanError, match="--schema 'id INT"):
-        plan(world.at, "run-1")
+        plan(world.deployment, "run-1")
 
 
 def test_another_planner_asks_the_same_task(world: World) -> None:
     asked(world)
     world.put(8)  # a later listing: the sample does not change
-    plan(world.at, "run-1")
+    plan(world.deployment, "run-1")
     answer(world, {"schema": SCHEMA})
-    plan(world.at, "run-1")
-    plan(world.at, "run-1")
+    plan(world.deployment, "run-1")
+    plan(world.deployment, "run-1")
 
     assert [run.run_id for run in world.ledger.runs.list() if run.parent] == [TASK]
     assert len(world.ledger.runs.get(TASK).inputs) == 3
@@ -131,7 +131,7 @@ def test_a_planner_waits_as_long_as_it_may(world: World) -> None:
             answer(world, {"schema": SCHEMA})
         return True
 
-    assert plan(world.at, "run-1", wait=wait).sealed
+    assert plan(world.deployment, "run-1", wait=wait).sealed
     assert waited == [TASK] * 3
 
 
@@ -140,7 +140,7 @@ def test_a_script_that_answers_no_schema_fails_the_run(world: World, document: A
     asked(world)
     answer(world, document)
     with pytest.raises(PlanError, match="read_csv"):
-        plan(world.at, "run-1")
+        plan(world.deployment, "run-1")
     assert not list(world.ledger.shards.list("run-1"))
 
 
@@ -149,11 +149,11 @@ def test_a_run_whose_schema_cannot_be_inferred_fails(world: World) -> None:
     world.work(lambda _: Failure("EventError", "other columns", retryable=False))
 
     with pytest.raises(PlanError, match="other columns"):
-        plan(world.at, "run-1")
-    report = check(world.at, "run-1", planner_silent_s=0.0)
+        plan(world.deployment, "run-1")
+    report = check(world.deployment, "run-1", planner_silent_s=0.0)
 
     assert report.run.state is RunState.FAILED
-    assert plan(world.at, "run-1").state is RunState.FAILED
+    assert plan(world.deployment, "run-1").state is RunState.FAILED
 
 
 def test_a_dead_planners_run_goes_on_by_checks(world: World) -> None:
@@ -173,7 +173,7 @@ def test_a_cancelled_run_is_planned_no_further(world: World) -> None:
         return True
 
     with pytest.raises(CheckpointConflictError, match="cancelled"):
-        plan(world.at, "run-1", wait=wait)
+        plan(world.deployment, "run-1", wait=wait)
     assert world.check().run.state is RunState.CANCELLED
     assert world.ledger.runs.get(TASK).cancelled_s is not None
 
@@ -193,7 +193,7 @@ def test_runs_that_follow_have_the_schema_and_infer_none(world: World) -> None:
 
 def test_the_same_request_again_is_the_same_run(world: World) -> None:
     inferred(world)
-    assert new_run(world.at, world.request(params={"schema": "infer"})).schema == SCHEMA
+    assert new_run(world.deployment, world.request(params={"schema": "infer"})).schema == SCHEMA
 
 
 def test_a_script_without_read_csv_is_refused_at_once(world: World) -> None:

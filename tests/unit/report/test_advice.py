@@ -29,7 +29,9 @@ def said(terminal: Terminal, shards: int, change: Change, **size: Any) -> dict[s
         done = replace(record, state=ShardState.SUCCEEDED, attempts=1, size_bytes=20 * MIB, started_s=began_s)
         done = change(replace(done, changed_s=began_s + 60, memory_mb=2000))
         world.ledger.put(done)
-    stack = OpenStack(world.at, MemoryCompute({}), "worker", terminal.logs, WorkerSize(**size), terminal.orchestrator)
+    stack = OpenStack(
+        world.deployment, MemoryCompute({}), "worker", terminal.logs, WorkerSize(**size), terminal.orchestrator
+    )
     table, prices = ShardTable(run.created_s), load_prices()
     view = view_run(stack, run, prices, table.add)
     return {each["rule"]: each for each in advise(run, view, table.document(), stack, prices)}

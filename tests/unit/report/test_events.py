@@ -28,7 +28,7 @@ def task_end(**changes: Any) -> dict[str, Any]:
 
 def put(terminal: Terminal, shard: int, attempt_id: str, *events: Any, place: int = 0, end: bytes = b"") -> None:
     body = b"".join(json.dumps(event).encode() + b"\n" for event in events) + end
-    uri = terminal.world.at.run_uri(RUN, f"{EVENTS}{shard:09d}-{attempt_id}-{place}.gz")
+    uri = terminal.world.deployment.run_uri(RUN, f"{EVENTS}{shard:09d}-{attempt_id}-{place}.gz")
     terminal.world.store.put(uri, gzip.compress(body))
 
 

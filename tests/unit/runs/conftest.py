@@ -17,8 +17,8 @@ def ear() -> MemoryNotifier:
 
 
 @pytest.fixture
-def at(world: World, ear: MemoryNotifier) -> Deployment:
-    return replace(world.at, notifier=ear)
+def deployment(world: World, ear: MemoryNotifier) -> Deployment:
+    return replace(world.deployment, notifier=ear)
 
 
 def once(

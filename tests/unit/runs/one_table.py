@@ -114,16 +114,16 @@ class Trial(Runner):
     world: World = field(default_factory=lambda: World(clock=FakeClock(time.time())))  # deadlines are of real time
 
     def __post_init__(self) -> None:
-        raw = self.world.at
+        raw = self.world.deployment
         through = self.seam.port
         ledger = ledger_of(raw.ledger, through)
-        self.at: Deployment = replace(raw, store=through(raw.store), queue=through(raw.queue), ledger=ledger)
+        self.deployment: Deployment = replace(raw, store=through(raw.store), queue=through(raw.queue), ledger=ledger)
         settings = worker_settings(
             {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(self.scratch)}
         )
         cache = ScriptCache(raw.store, settings.scratch / "scripts", ("s3://",))
         executor = Executor(settings, self, cache)
-        self.worker = Worker(executor, ShardClaims(self.at, executor), None, Log(io.BytesIO()))
+        self.worker = Worker(executor, ShardClaims(self.deployment, executor), None, Log(io.BytesIO()))
         self._table = through(self.table)
 
     def enter(self, shards: int, **options: Any) -> Run:
@@ -142,7 +142,7 @@ class Trial(Runner):
         self.scripts += 1
         shard, attempt = event["sparklet"]["shard"], event["sparklet"]["attempt"]
         folder = f"{PLACE}/sparklet/{shard}-{attempt}"
-        self.at.store.put(f"{folder}/a.parquet", b"rows")
+        self.deployment.store.put(f"{folder}/a.parquet", b"rows")
         mode = "upsert" if self.table.upserts else "append"
         write = {"table": f"delta:{PLACE}", "folder": folder, "files": [["a.parquet", 4]], "mode": mode}
         outcome = {"rows": 1, "writes": [write]}
@@ -159,7 +159,7 @@ class Trial(Runner):
             if number in event["params"]["commits_made"]:
                 continue
             for write in (each for shard in shards for each in shard["writes"]):
-                self.at.store.head(f"{write['folder']}/{write['files'][0][0]}")
+                self.deployment.store.head(f"{write['folder']}/{write['files'][0][0]}")
             rows = frozenset((shard["shard"], shard["attempt"]) for shard in shards)
             commit_id = f"{header['identity']}/commit-{number}"
             while rows and commit_id not in (read := self._table.load()):
@@ -188,7 +188,7 @@ class Trial(Runner):
         with suppress(KilledError):
             for run in [run for run in self.world.ledger.runs.unfinalized() if not run.state.ended]:
                 with suppress(SparkletError):
-                    check(self.at, run.run_id)
+                    check(self.deployment, run.run_id)
 
     def go_on(self, rounds: int = ROUNDS) -> Run:
         """Check and work until the run has ended, which it must in ``rounds``."""
@@ -204,10 +204,10 @@ class Trial(Runner):
     def repeat(self, action: Callable[[Deployment], object]) -> None:
         """An operator's command, again after it was killed."""
         try:
-            action(self.at)
+            action(self.deployment)
         except KilledError:
             with suppress(SparkletError):  # what is done already is no longer possible
-                action(self.world.at)
+                action(self.world.deployment)
 
     # --- what must be true ---
 
@@ -221,6 +221,6 @@ class Trial(Runner):
 
     def commit_sets(self) -> Sequence[frozenset[Row]]:
         """What each commit file holds."""
-        files = self.world.keys(self.world.at.run_uri(RUN, "_commit-"))
+        files = self.world.keys(self.world.deployment.run_uri(RUN, "_commit-"))
         bodies = (self.world.store.get(uri).splitlines()[1:] for uri in files)
         return [frozenset((each["shard"], each["attempt"]) for each in map(json.loads, lines)) for lines in bodies]

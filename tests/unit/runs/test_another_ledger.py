@@ -65,18 +65,18 @@ def test_its_cap_is_its_own(world: World) -> None:
 
 def test_its_name_is_not_locked_by_the_other(world: World) -> None:
     world.put(1)
-    new_run(world.at, world.request(options=INCREMENTAL))
+    new_run(world.deployment, world.request(options=INCREMENTAL))
     later = another_ledger(world)
     later.put(1)
-    new_run(later.at, later.request(options=INCREMENTAL))
+    new_run(later.deployment, later.request(options=INCREMENTAL))
 
     with pytest.raises(PlanError, match="also named"):
-        new_run(later.at, later.request(run_id="run-2", options=INCREMENTAL))
+        new_run(later.deployment, later.request(run_id="run-2", options=INCREMENTAL))
 
 
 def test_its_results_and_its_manifest_are_its_own(world: World) -> None:
     world.ran(1)
-    world.store.put(world.at.run_uri(RUN, "results.jsonl"), b'{"shard": 0, "answer": 1}\n')
+    world.store.put(world.deployment.run_uri(RUN, "results.jsonl"), b'{"shard": 0, "answer": 1}\n')
     later = another_ledger(world)
     run = later.run(1)
     later.work(lambda _: ShardResult(rows=7))
@@ -84,4 +84,4 @@ def test_its_results_and_its_manifest_are_its_own(world: World) -> None:
     later.check()
 
     assert later.json("manifest.json")["Rows"] == 7
-    assert list(results(later.at, later.ledger.runs.get(run.run_id))) == []
+    assert list(results(later.deployment, later.ledger.runs.get(run.run_id))) == []

@@ -19,17 +19,17 @@ def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> N
     (first, _), (second, _) = world.take(), world.take()
     world.ledger.attempts.succeed("run-1", 0, first, ShardResult(rows=7))
 
-    done = cancel(world.at, "run-1")
+    done = cancel(world.deployment, "run-1")
 
     assert (done.abandoned, done.counts) == (2, Counts(running=1, succeeded=1, failed=2))
     assert {r.error_class for r in world.shards() if r.state is ShardState.FAILED} == {RUN_CANCELLED}
     assert world.check().run.state is RunState.RUNNING
     world.clock.advance(10)
-    assert cancel(world.at, "run-1").run.cancelled_s == done.run.cancelled_s
+    assert cancel(world.deployment, "run-1").run.cancelled_s == done.run.cancelled_s
     world.ledger.attempts.succeed("run-1", 1, second, ShardResult(rows=1))
     report = world.check()
     assert (report.run.state, report.counts) == (RunState.CANCELLED, Counts(succeeded=2, failed=2))
-    assert cancel(world.at, "run-1").run == report.run
+    assert cancel(world.deployment, "run-1").run == report.run
     assert world.json("manifest.json")["Status"] == "CANCELLED"
 
 
@@ -38,7 +38,7 @@ def test_an_unended_attempts_shard_is_given_up_with_its_cause(world: World, dies
     world.run(1)
     owner, _ = world.take()
     world.queue.entries.clear()
-    cancel(world.at, "run-1")
+    cancel(world.deployment, "run-1")
     if dies:
         world.clock.advance(LEASE_S + 1)
     else:
@@ -83,7 +83,7 @@ def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> 
     half_planned(world)
     messages = len(world.queue)
 
-    done = cancel(world.at, "run-1")
+    done = cancel(world.deployment, "run-1")
 
     assert (done.run.shard_count, done.run.object_count, done.run.size_bytes) == (4, 4, 40)
     assert done.counts == Counts(failed=4) and len(world.queue) == messages == 2
@@ -95,15 +95,15 @@ def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
     half_planned(world)
     world.ledger.runs.cancel("run-1")
     with pytest.raises(CheckpointConflictError, match="cancelled"):
-        plan(world.at, "run-1")
+        plan(world.deployment, "run-1")
     ended = world.check().run
-    assert plan(world.at, "run-1") == ended
+    assert plan(world.deployment, "run-1") == ended
 
 
 def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> None:
     half_planned(world)
     for part in world.ledger.runs.parts("run-1"):
-        world.store.delete(world.at.part_uri("run-1", part.part))
+        world.store.delete(world.deployment.part_uri("run-1", part.part))
     world.ledger.runs.cancel("run-1")
     world.work()
     with pytest.raises(Exception, match="is not there"):
@@ -117,10 +117,10 @@ def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> Non
 
 def test_a_redrive_reopens_cancelled_shards_and_names_the_rest(world: World) -> None:
     half_planned(world)
-    cancel(world.at, "run-1")
+    cancel(world.deployment, "run-1")
     world.check()
 
-    done = redrive(world.at, "run-1")
+    done = redrive(world.deployment, "run-1")
 
     assert (done.shards, done.messages, done.unplanned) == (4, 4, True)
     assert (done.run.state, done.run.cancelled_s) == (RunState.RUNNING, None)
@@ -131,17 +131,22 @@ def test_a_redrive_reopens_cancelled_shards_and_names_the_rest(world: World) -> 
 def test_a_run_that_is_being_cancelled_is_not_redriven(world: World) -> None:
     world.run(2)
     world.take()
-    cancel(world.at, "run-1")
+    cancel(world.deployment, "run-1")
     with pytest.raises(PlanError, match="being cancelled"):
-        redrive(world.at, "run-1")
+        redrive(world.deployment, "run-1")
     assert world.ledger.runs.get("run-1").generation == 0
 
 
 def test_a_cancel_that_comes_during_a_redrive_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.ran(3, all_but(0, 1, 2))
-    once(monkeypatch, world.ledger.runs, "start_generation", after=lambda: (cancel(world.at, "run-1"), world.check()))
+    once(
+        monkeypatch,
+        world.ledger.runs,
+        "start_generation",
+        after=lambda: (cancel(world.deployment, "run-1"), world.check()),
+    )
 
-    done = redrive(world.at, "run-1")
+    done = redrive(world.deployment, "run-1")
 
     assert done.run.cancelled_s is not None and done.messages == 0
     assert world.check().run.state is RunState.CANCELLED

@@ -78,7 +78,7 @@ def test_waiting_shards_are_given_up_over_several_checks(world: World, how: str)
     run = world.run(SHARDS)
     world.queue.entries.clear()
     if how == "cancelled":
-        assert cancel(world.at, "run-1").abandoned < SHARDS
+        assert cancel(world.deployment, "run-1").abandoned < SHARDS
     else:
         world.clock.advance(run.options.time_limit_s + 1)
 

@@ -87,9 +87,9 @@ def test_a_table_that_is_found_late_ends_the_run_as_failed(world: World) -> None
         world.store.put(SOURCE + name, b"data")
     # Nothing asks to read the input to its end before it is planned.
     options = RunOptions(limit=0, max_objects=1, archived="skip", missing="skip", too_large="fail")
-    new_run(world.at, world.request(options=options))
+    new_run(world.deployment, world.request(options=options))
     with pytest.raises(UnplannableError):
-        plan(world.at, "run-1", part_shards=1)
+        plan(world.deployment, "run-1", part_shards=1)
     world.clock.advance(PLANNER_SILENT_S + 1)
     with pytest.raises(UnplannableError):
         world.check()
@@ -153,15 +153,15 @@ def test_shards_that_are_not_in_the_ledger_yet_hold_the_run_open(world: World) -
 
 def test_a_run_ends_once_and_a_lost_manifest_is_rewritten(world: World) -> None:
     ended = world.ran(2).run
-    body = world.store.get(world.at.run_uri("run-1", "manifest.json"))
+    body = world.store.get(world.deployment.run_uri("run-1", "manifest.json"))
     world.clock.advance(100)
 
     again = world.check()
 
     assert again.run == ended and again.summary is None and again.counts == Counts(succeeded=2)
-    world.store.delete(world.at.run_uri("run-1", "manifest.json"))
+    world.store.delete(world.deployment.run_uri("run-1", "manifest.json"))
     assert world.check().summary is not None
-    assert world.store.get(world.at.run_uri("run-1", "manifest.json")) == body
+    assert world.store.get(world.deployment.run_uri("run-1", "manifest.json")) == body
 
 
 def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypa
 
     assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
     assert world.json("manifest.json")["Status"] == "SUCCEEDED"
-    assert world.keys(world.at.run_uri("run-1", "FAILED_")) == []
+    assert world.keys(world.deployment.run_uri("run-1", "FAILED_")) == []
 
 
 # --- how soon a killed worker is noticed, whatever the queue's visibility timeout is ---

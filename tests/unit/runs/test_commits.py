@@ -55,7 +55,9 @@ def test_a_run_without_a_table_lists_once_at_its_end(trial: Trial, monkeypatch: 
     assert trial.run_now.state is RunState.SUCCEEDED
     assert {run.run_id for run in trial.world.ledger.runs.list()} == {RUN}
     listed = (each.args[0] for each in listing.mock_calls)
-    assert [uri for uri in listed if "writes" in uri or "_commit" in uri] == [trial.world.at.run_uri(RUN, "writes/")]
+    assert [uri for uri in listed if "writes" in uri or "_commit" in uri] == [
+        trial.world.deployment.run_uri(RUN, "writes/")
+    ]
 
 
 def test_tolerated_failures_are_committed_by_a_redrive(trial: Trial) -> None:
@@ -65,7 +67,7 @@ def test_tolerated_failures_are_committed_by_a_redrive(trial: Trial) -> None:
     first = trial.winners()
 
     trial.fails = failing()
-    redrive(trial.at, RUN)
+    redrive(trial.deployment, RUN)
     assert trial.go_on().state is RunState.SUCCEEDED
 
     assert trial.table.commits == {
@@ -81,14 +83,14 @@ def test_a_failed_commit_fails_the_run_until_a_redrive_makes_it(trial: Trial) ->
 
     assert trial.go_on().state is RunState.FAILED
 
-    found = as_follow_up(trial.at, last_commit_run(trial.at, trial.run_now))
+    found = as_follow_up(trial.deployment, last_commit_run(trial.deployment, trial.run_now))
     assert found is not None and (found.error_class, found.state) == ("ValueError", RunState.FAILED)
     assert trial.world.json("manifest.json")["Commit"]["Error"] == "ValueError"
     assert trial.table.commits == {} and len(trial.winners()) == 2
 
     scripts = trial.scripts
     trial.fails = failing()
-    redriven = redrive(trial.at, RUN)
+    redriven = redrive(trial.deployment, RUN)
 
     assert redriven.shards == 0 and trial.go_on().state is RunState.SUCCEEDED
     assert trial.table.commits == {f"{run.identity}/commit-0": trial.winners()}
@@ -117,14 +119,18 @@ def test_cleaning_a_run_removes_what_its_commits_needed(trial: Trial) -> None:
     trial.enter(2)
     trial.go_on()
 
-    clean(trial.at, named_run(trial.at, RUN), folders_of(trial.at, RUN))
-    clean(trial.at, named_run(trial.at, f"{RUN}-commit-0"), folders_of(trial.at, f"{RUN}-commit-0"))
+    clean(trial.deployment, named_run(trial.deployment, RUN), folders_of(trial.deployment, RUN))
+    clean(
+        trial.deployment,
+        named_run(trial.deployment, f"{RUN}-commit-0"),
+        folders_of(trial.deployment, f"{RUN}-commit-0"),
+    )
 
-    assert trial.world.keys(trial.at.run_uri(RUN)) == [] and len(trial.table.rows) == 2
+    assert trial.world.keys(trial.deployment.run_uri(RUN)) == [] and len(trial.table.rows) == 2
 
 
 def test_a_commit_runs_end_is_notified_with_its_parents(trial: Trial, ear: MemoryNotifier) -> None:
-    trial.at = replace(trial.at, notifier=ear)
+    trial.deployment = replace(trial.deployment, notifier=ear)
     trial.enter(1)
     trial.go_on()
 
@@ -153,7 +159,7 @@ def test_what_has_appended_is_not_done_again(trial: Trial) -> None:
     trial.enter(2)
     trial.go_on()
     with pytest.raises(PlanError, match=r"shard 1 has appended to delta:s3://lake/t, which would have its rows twice"):
-        redrive(trial.at, RUN, [1])
+        redrive(trial.deployment, RUN, [1])
     assert trial.run_now.generation == 0
 
 
@@ -164,7 +170,7 @@ def test_what_is_not_committed_yet_is_that_of_the_new_winner(trial: Trial) -> No
     [(_, before)] = trial.winners()
     trial.fails = failing()
 
-    assert redrive(trial.at, RUN, [0, 1]).shards == 2
+    assert redrive(trial.deployment, RUN, [0, 1]).shards == 2
     assert trial.go_on().state is RunState.SUCCEEDED
 
     assert trial.table.rows == trial.winners() and before not in {attempt for _, attempt in trial.table.rows}
@@ -188,7 +194,7 @@ def test_what_was_not_committed_is_planned_again(trial: Trial) -> None:
 
     assert nightly(trial, "run-2") == [0, 1, 2]
     with pytest.raises(PlanError, match="the later run run-2 plans again what it has not done"):
-        redrive(trial.at, RUN, [0])  # it has SUCCEEDED
+        redrive(trial.deployment, RUN, [0])  # it has SUCCEEDED
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
@@ -199,7 +205,7 @@ def test_what_is_done_again_in_vain_counts_if_it_is_committed(trial: Trial, is_c
     nightly(trial, RUN)
     trial.go_on()
     trial.fails = failing(0, 1)
-    redrive(trial.at, RUN, [0, 1] if is_committed else [0])
+    redrive(trial.deployment, RUN, [0, 1] if is_committed else [0])
     assert trial.go_on().state is RunState.FAILED
 
     if is_committed:
@@ -229,7 +235,7 @@ def test_an_unknown_commit_stops_the_next_run(trial: Trial) -> None:
         nightly(trial, "run-2")
 
     trial.fails = failing()
-    redrive(trial.at, RUN)
+    redrive(trial.deployment, RUN)
     assert trial.go_on().state is RunState.SUCCEEDED and len(trial.table.rows) == 3
     with pytest.raises(NothingNewError):
         nightly(trial, "run-3")
@@ -244,17 +250,17 @@ def test_no_commit_begins_for_a_run_cancelled_meanwhile(trial: Trial, monkeypatc
 
     def sleeping(uri: str, body: bytes, create_only: bool = False) -> str:
         if "_commit-" in uri and not planned:
-            cancel(trial.world.at, RUN)
-            check(trial.world.at, RUN)
+            cancel(trial.world.deployment, RUN)
+            check(trial.world.deployment, RUN)
             planned.extend(nightly(trial, "run-2"))
         return put(uri, body, create_only)
 
     monkeypatch.setattr(trial.world.store, "put", sleeping)
     with pytest.raises(CheckpointConflictError):
-        check(trial.at, RUN)
+        check(trial.deployment, RUN)
 
     assert trial.run_now.state is RunState.CANCELLED and planned == [0, 1]
-    assert trial.at.known_run(f"{RUN}-commit-0") is None and trial.table.commits == {}
+    assert trial.deployment.known_run(f"{RUN}-commit-0") is None and trial.table.commits == {}
 
 
 def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
@@ -262,7 +268,7 @@ def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
     trial.enter(2)
     number, ended = 0, False
     while not ended and number < 10:
-        answer = trial.world.step("batch", trial.at, batch=number, started="2026-11-20T00:00:00Z")
+        answer = trial.world.step("batch", trial.deployment, batch=number, started="2026-11-20T00:00:00Z")
         trial.world.queue.send([ref.to_body() for ref in trial.world.handed_out(answer)])  # its children, each once
         trial.work()
         trial.world.clock.advance(1000)
@@ -279,6 +285,6 @@ def test_shards_are_not_recounted_while_a_run_commits(trial: Trial) -> None:
     before = trial.seam.names.count("count")
     trial.world.queue.entries.clear()
 
-    check(trial.at, RUN)
+    check(trial.deployment, RUN)
 
     assert trial.run_now.state is RunState.RUNNING and trial.seam.names.count("count") == before

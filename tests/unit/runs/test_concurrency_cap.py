@@ -57,7 +57,7 @@ def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
         world.work(all_but(0, 1, 3, 4))
     assert world.check().run.state is RunState.FAILED
 
-    assert redrive(world.at, "run-1").shards == 4
+    assert redrive(world.deployment, "run-1").shards == 4
     assert len(world.queue) == 0
     world.check()
     claimed = claim_all(world)
@@ -65,7 +65,7 @@ def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
 
     # WHEN it is redriven again while it is open
     world.ledger.attempts.fail("run-1", 0, claimed[0], BROKEN)
-    redrive(world.at, "run-1")
+    redrive(world.deployment, "run-1")
     world.check()
 
     # THEN what is in work still counts
@@ -112,14 +112,14 @@ def test_the_cap_holds_under_crashes_and_two_checks_at_once(world: World, seed: 
 
     def checks() -> None:
         nonlocal old
-        uri = world.at.run_uri("run-1", f"capped/{run.identity}/sent-000000.json")
+        uri = world.deployment.run_uri("run-1", f"capped/{run.identity}/sent-000000.json")
         there = {info.uri for info in world.store.list(uri)}
         if old and rng.random() < 0.3:  # another check has begun before, and writes later
             world.store.put(uri, old.encode())
         elif there and rng.random() < 0.3:
             old = world.store.get(uri).decode()
         with suppress(KilledError):
-            check(Fault(rng.randrange(1, 60)).deployment(world.at), "run-1")
+            check(Fault(rng.randrange(1, 60)).deployment(world.deployment), "run-1")
 
     for _ in range(3000):
         _act(world, rng, held, checks)

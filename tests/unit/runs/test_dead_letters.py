@@ -35,11 +35,11 @@ def kept(world: World) -> list[str]:
 def test_dead_letters_of_ended_and_redriven_shards_are_dropped(world: World) -> None:
     owner, record = claimed(world)
     world.ledger.attempts.fail("run-1", 0, owner, BROKEN)
-    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert consume(world.deployment, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.FAILED
 
     world.ledger.attempts.redrive("run-1", 0, 1)
-    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert consume(world.deployment, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.PENDING
 
 
@@ -60,7 +60,7 @@ def test_a_shard_with_an_attempt_left_gets_three_messages(
     ref = world.shards()[0].ref
     world.queue.entries.clear()
 
-    fates = [consume(world.at, letter(ref)) for _ in range(4)]
+    fates = [consume(world.deployment, letter(ref)) for _ in range(4)]
 
     assert fates == [Disposition.SENT_AGAIN] * 3 + [Disposition.FAILED]
     assert world.bodies() == [ref] * 3
@@ -73,7 +73,7 @@ def test_a_dead_letter_of_an_expired_lease_is_the_checkers(world: World) -> None
     world.queue.entries.clear()
     world.clock.advance(LEASE_S + 1)
 
-    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert consume(world.deployment, letter(record.ref)) is Disposition.DROPPED
 
     assert world.check().expired == 1
     assert world.bodies() == [record.ref]
@@ -84,7 +84,7 @@ def test_the_checkers_resends_do_not_use_up_redeliveries(world: World) -> None:
     for _ in range(5):
         assert world.ledger.attempts.count_requeue(world.shards()[0])
 
-    assert consume(world.at, letter(world.shards()[0].ref)) is Disposition.SENT_AGAIN
+    assert consume(world.deployment, letter(world.shards()[0].ref)) is Disposition.SENT_AGAIN
     (record,) = world.shards()
     assert (record.requeues, record.unrun) == (6, 1)
 
@@ -98,11 +98,11 @@ def test_only_the_newest_dead_letter_of_a_shard_counts(world: World, sent_before
     world.run(1)
     ref = world.shards()[0].ref
     world.clock.advance(1000)
-    assert consume(world.at, replace(letter(ref), sent_s=world.clock.now_s() - 900)) is Disposition.SENT_AGAIN
+    assert consume(world.deployment, replace(letter(ref), sent_s=world.clock.now_s() - 900)) is Disposition.SENT_AGAIN
     requeued_s = world.clock.now_s()
     world.clock.advance(30)
 
-    assert consume(world.at, replace(letter(ref), sent_s=requeued_s - sent_before_s)) is fate
+    assert consume(world.deployment, replace(letter(ref), sent_s=requeued_s - sent_before_s)) is fate
     assert world.shards()[0].unrun == (1 if fate is Disposition.DROPPED else 2)
 
 
@@ -114,7 +114,7 @@ def test_an_old_dead_letter_of_an_attempted_shard_is_kept(world: World) -> None:
     assert world.ledger.attempts.count_requeue(world.shards()[0])
 
     sent_s = world.clock.now_s() - 40
-    assert consume(world.at, replace(letter(record.ref), sent_s=sent_s)) is Disposition.SENT_AGAIN
+    assert consume(world.deployment, replace(letter(record.ref), sent_s=sent_s)) is Disposition.SENT_AGAIN
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False], ids=["a cancelled run", "a map's run"])
@@ -127,7 +127,7 @@ def test_what_nobody_sends_messages_for_is_not_resent(world: World, is_cancelled
     else:
         world.ledger.put(replace(run, dispatch=Dispatch.MAP))
 
-    assert consume(world.at, letter(record.ref)) is Disposition.DROPPED
+    assert consume(world.deployment, letter(record.ref)) is Disposition.DROPPED
 
     assert (world.bodies(), world.shards()[0].state) == ([], ShardState.PENDING)
     assert world.check().run.state is (RunState.CANCELLED if is_cancelled else RunState.RUNNING)
@@ -149,8 +149,8 @@ def test_what_nobody_sends_messages_for_is_not_resent(world: World, is_cancelled
 def test_an_unknown_dead_letter_is_kept(world: World, body: str) -> None:
     world.run(1)
 
-    assert consume(world.at, letter(body)) is Disposition.KEPT
-    assert consume(world.at, letter(body)) is Disposition.KEPT
+    assert consume(world.deployment, letter(body)) is Disposition.KEPT
+    assert consume(world.deployment, letter(body)) is Disposition.KEPT
 
     (uri,) = kept(world)
     assert uri == f"s3://{BUCKET}/dead-letters/2023-11-14/id-1.json"
@@ -160,7 +160,7 @@ def test_an_unknown_dead_letter_is_kept(world: World, body: str) -> None:
 
 
 def test_a_message_id_cannot_leave_the_folder(world: World) -> None:
-    consume(world.at, replace(letter("x"), message_id="../../runs/run-1/manifest"))
+    consume(world.deployment, replace(letter("x"), message_id="../../runs/run-1/manifest"))
     assert kept(world) == [f"s3://{BUCKET}/dead-letters/2023-11-14/______runs_run-1_manifest.json"]
 
 
@@ -172,21 +172,21 @@ def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch
     # count_requeue finds another shard than was read; the second reading is the ledger's
     monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     monkeypatch.setattr(world.ledger.shards, "get", Mock(side_effect=[stale, ended]))
-    assert consume(world.at, letter(stale.ref)) is Disposition.DROPPED
+    assert consume(world.deployment, letter(stale.ref)) is Disposition.DROPPED
 
 
 def test_a_dead_letter_of_an_ever_changing_shard_returns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     with pytest.raises(LedgerError, match="changed 5 times"):
-        consume(world.at, letter(world.shards()[0].ref))
+        consume(world.deployment, letter(world.shards()[0].ref))
 
 
 def test_a_dead_letter_returns_while_the_queue_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(world.queue, "send", Mock(side_effect=QueueError("the queue is down")))
     with pytest.raises(QueueError):
-        consume(world.at, letter(world.shards()[0].ref))
+        consume(world.deployment, letter(world.shards()[0].ref))
 
 
 # --- of the asynchronous API ---
@@ -194,47 +194,47 @@ def test_a_dead_letter_returns_while_the_queue_is_down(world: World, monkeypatch
 REQUEST = TaskRequest("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
 
 
-def running(at: Deployment) -> TaskRecord:
-    return at.ledger.tasks.claim(TaskRecord("t"), "a1", at.clock.now_s() + 60.0, 3).record
+def running(deployment: Deployment) -> TaskRecord:
+    return deployment.ledger.tasks.claim(TaskRecord("t"), "a1", deployment.clock.now_s() + 60.0, 3).record
 
 
-def ended(at: Deployment) -> dict[str, Any]:
-    (record,) = at.ledger.tasks.get_many(["t"])
+def ended(deployment: Deployment) -> dict[str, Any]:
+    (record,) = deployment.ledger.tasks.get_many(["t"])
     assert record.state is ShardState.FAILED
     return record.to_document()
 
 
-def test_a_task_that_no_worker_began_ends_as_never_started(at: Deployment, ear: MemoryNotifier) -> None:
-    assert consume_task(at, REQUEST) is Disposition.FAILED
+def test_a_task_that_no_worker_began_ends_as_never_started(deployment: Deployment, ear: MemoryNotifier) -> None:
+    assert consume_task(deployment, REQUEST) is Disposition.FAILED
 
-    document = ended(at)
+    document = ended(deployment)
     assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
     assert [notice.document for notice in ear.notices] == [document]
 
 
-def test_a_released_task_ends_with_the_cause_of_its_last_attempt(at: Deployment) -> None:
-    at.ledger.tasks.tell(running(at), transitions.release, Failure("ValueError", "bad value"))
+def test_a_released_task_ends_with_the_cause_of_its_last_attempt(deployment: Deployment) -> None:
+    deployment.ledger.tasks.tell(running(deployment), transitions.release, Failure("ValueError", "bad value"))
 
-    assert consume_task(at, REQUEST) is Disposition.FAILED
-    assert ended(at)["error"] == {"class": "ValueError", "message": "bad value"}
+    assert consume_task(deployment, REQUEST) is Disposition.FAILED
+    assert ended(deployment)["error"] == {"class": "ValueError", "message": "bad value"}
 
 
-def test_a_held_task_is_kept_and_its_dead_letter_returns(at: Deployment) -> None:
-    running(at)
+def test_a_held_task_is_kept_and_its_dead_letter_returns(deployment: Deployment) -> None:
+    running(deployment)
 
     with pytest.raises(LeaseLostError):
-        consume_task(at, REQUEST)
+        consume_task(deployment, REQUEST)
 
-    at.clock.sleep(121)
-    assert consume_task(at, REQUEST) is Disposition.FAILED
-    assert ended(at)["error"]["class"] == "LeaseExpired"
+    deployment.clock.sleep(121)
+    assert consume_task(deployment, REQUEST) is Disposition.FAILED
+    assert ended(deployment)["error"]["class"] == "LeaseExpired"
 
 
-def test_an_ended_task_is_kept_and_not_announced_again(at: Deployment, ear: MemoryNotifier) -> None:
-    at.ledger.tasks.tell(running(at), transitions.succeed, ShardResult())
+def test_an_ended_task_is_kept_and_not_announced_again(deployment: Deployment, ear: MemoryNotifier) -> None:
+    deployment.ledger.tasks.tell(running(deployment), transitions.succeed, ShardResult())
 
-    assert consume_task(at, REQUEST) is Disposition.DROPPED
-    assert consume_task(at, REQUEST) is Disposition.DROPPED
+    assert consume_task(deployment, REQUEST) is Disposition.DROPPED
+    assert consume_task(deployment, REQUEST) is Disposition.DROPPED
     assert ear.notices == []
 
 
@@ -243,31 +243,31 @@ def task_letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
     return {"messageId": message_id, "body": "{}", "receiptHandle": "r", "messageAttributes": attributes}
 
 
-def test_the_consumer_tells_tasks_from_shards_and_keeps_others(at: Deployment) -> None:
+def test_the_consumer_tells_tasks_from_shards_and_keeps_others(deployment: Deployment) -> None:
     event = {"Records": [task_letter("t"), task_letter("*", "m-2"), task_letter("no id at all", "m-3")]}
 
-    assert handlers.handle_dead_letters(at, event) == {"batchItemFailures": []}
+    assert handlers.handle_dead_letters(deployment, event) == {"batchItemFailures": []}
 
-    assert ended(at)["error"]["class"] == "NeverStarted"
-    assert list(at.ledger.tasks.get_many(["m-2"]))
-    (kept,) = at.store.list(f"s3://{BUCKET}/dead-letters/")
+    assert ended(deployment)["error"]["class"] == "NeverStarted"
+    assert list(deployment.ledger.tasks.get_many(["m-2"]))
+    (kept,) = deployment.store.list(f"s3://{BUCKET}/dead-letters/")
     assert kept.uri.endswith("/m-3.json")
 
 
-def test_a_dead_letter_of_a_held_task_is_reported(at: Deployment) -> None:
-    running(at)
+def test_a_dead_letter_of_a_held_task_is_reported(deployment: Deployment) -> None:
+    running(deployment)
 
-    answer = handlers.handle_dead_letters(at, {"Records": [task_letter("t"), task_letter("u", "m-2")]})
+    answer = handlers.handle_dead_letters(deployment, {"Records": [task_letter("t"), task_letter("u", "m-2")]})
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-1"}]}
 
 
 def test_an_unsent_notice_does_not_return_the_dead_letter(
-    at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ear.down = True
 
-    assert handlers.handle_dead_letters(at, {"Records": [task_letter("t")]}) == {"batchItemFailures": []}
+    assert handlers.handle_dead_letters(deployment, {"Records": [task_letter("t")]}) == {"batchItemFailures": []}
 
-    ended(at)
+    ended(deployment)
     assert "a notice was not sent" in capsys.readouterr().out

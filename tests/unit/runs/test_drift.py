@@ -24,7 +24,7 @@ A_TEXT, A_LONG, B_LONG = (  # of one reader
 def wrote(world: World, *shards: tuple[Schema, ...], run_id: str = "run-1") -> Do:
     """Shards that wrote these schemas, which lie in the bucket."""
     for schema in (each for own in shards for each in own):
-        world.store.put(world.at.run_uri(run_id, schema.file), json.dumps(schema).encode())
+        world.store.put(world.deployment.run_uri(run_id, schema.file), json.dumps(schema).encode())
 
     def file(schema: Schema, number: int) -> str:
         return f"s3://in/{number}/x.json" if schema.is_inferred else f"{schema.subject}/part-0.parquet".lstrip("/")
@@ -67,7 +67,7 @@ def test_an_incremental_run_is_compared_with_the_last(world: World) -> None:
         }
         run = world.plan(run_id=f"run-{number}", **options)
         world.work(wrote(world, (schema,), run_id=run.run_id))
-        ends.append(check(world.at, run.run_id).run.state)
+        ends.append(check(world.deployment, run.run_id).run.state)
 
     assert ends == [RunState.SUCCEEDED, RunState.FAILED, RunState.SUCCEEDED]
 
@@ -127,7 +127,7 @@ def test_failed_shards_are_not_compared_until_redriven(world: World) -> None:
     report = world.work_and_check(lambda number: results(number) if number else BROKEN)
 
     assert report.run.state is RunState.SUCCEEDED_WITH_FAILURES
-    assert not write_manifests(world.at, report.run, report.run.state).drift.text
+    assert not write_manifests(world.deployment, report.run, report.run.state).drift.text
 
 
 def test_runs_without_drift_read_no_shard_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
     escalated(world)
     [record] = world.shards()
 
-    assert consume(world.at, Message("m", record.ref.to_body())) is Disposition.DROPPED
+    assert consume(world.deployment, Message("m", record.ref.to_body())) is Disposition.DROPPED
     assert world.shards() == [record]
 
 
@@ -164,7 +164,7 @@ def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     world.check()
     attempt_id = claimed(world)
-    cancel(world.at, "run-1")
+    cancel(world.deployment, "run-1")
 
     world.check()
 
@@ -177,9 +177,9 @@ def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
 def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:
     world.ran(1, lambda _: Failure("TooLargeError", "9 GB", retryable=False))
     with pytest.raises(PlanError, match="emr"):
-        redrive(world.at, "run-1", engine="emr")
+        redrive(world.deployment, "run-1", engine="emr")
 
-    redrive(world.at, "run-1", engine=ENGINE)
+    redrive(world.deployment, "run-1", engine=ENGINE)
 
     assert world.check().started == 1
 
@@ -190,18 +190,18 @@ def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: Memory
     to_delta = world.request(options=RunOptions(too_large="engine"), table="delta:s3://lake/flights")
 
     with pytest.raises(PlanError, match="it has no delta"):
-        new_run(world.at, to_delta)
+        new_run(world.deployment, to_delta)
 
-    assert world.at.known_run("run-1") is None
-    assert new_run(world.at, replace(to_delta, table="")).options.engine == ENGINE
+    assert world.deployment.known_run("run-1") is None
+    assert new_run(world.deployment, replace(to_delta, table="")).options.engine == ENGINE
 
 
 def test_only_who_may_starts_workers(world: World, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of state machines know the engines, for which they plan the next run, but have no rights there."""
     escalated(world)
-    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
+    monkeypatch.setattr(handlers, "this_deployment", lambda: world.deployment)
 
-    check(replace(world.at, starts_workers=False), "run-1")
+    check(replace(world.deployment, starts_workers=False), "run-1")
     handlers.step_handler({"step": "check", "run_id": "run-1"}, None)
 
     assert engine.commands == {}

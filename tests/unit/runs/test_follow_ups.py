@@ -69,7 +69,7 @@ def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
     (shard,) = world.planned("run-1-check-0")
     (item,) = shard.objects
     judge = run_of(world, "run-1-check-0")
-    assert item.uri == world.at.run_uri("run-1", f"_summary-{run.identity}-0.json") == judge.inputs[0]
+    assert item.uri == world.deployment.run_uri("run-1", f"_summary-{run.identity}-0.json") == judge.inputs[0]
     assert judge.scripts == (run.check,) and judge.params == run.params == given["params"]
     told = json.loads(world.store.get(item.uri))
     assert (told["id"], told["state"], told["output"]) == ("run-1", "SUCCEEDED_WITH_FAILURES", "s3://data/out/")
@@ -107,7 +107,7 @@ def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
 
 def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
     followed(world)
-    cancel(world.at, "run-1-check-0")
+    cancel(world.deployment, "run-1-check-0")
 
     assert world.check().run.state is RunState.FAILED
     assert world.json("manifest.json")["Check"]["Error"] == "RunCancelled"
@@ -116,8 +116,8 @@ def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
 def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
     followed(world)
 
-    cancel(world.at, "run-1")
-    check(world.at, "run-1-check-0")
+    cancel(world.deployment, "run-1")
+    check(world.deployment, "run-1-check-0")
 
     assert world.check().run.state is RunState.CANCELLED
     assert run_of(world, "run-1-check-0").state is RunState.CANCELLED
@@ -139,12 +139,12 @@ def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     assert (follower.parent, follower.inputs, follower.output_uri) == ("run-1", ("s3://data/out/",), NEXT_OUTPUT)
     assert run.next and follower.scripts == (run.next.script,) and follower.params == {"k": 1}
     assert world.json("manifest.json")["Next"] == {"RunId": "run-1-next-0", "Output": NEXT_OUTPUT}
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
     assert world.taken("run-1-next-0") == outputs
-    stands = as_follow_up(world.at, next_run(world.at, run_of(world, "run-1")))
+    stands = as_follow_up(world.deployment, next_run(world.deployment, run_of(world, "run-1")))
     assert stands and stands.to_document() == {"run_id": "run-1-next-0", "state": "RUNNING", "error": None}
     world.work()
-    assert check(world.at, "run-1-next-0").run.state is RunState.SUCCEEDED
+    assert check(world.deployment, "run-1-next-0").run.state is RunState.SUCCEEDED
 
 
 def fail_while_published(world: World, *numbers: int) -> None:
@@ -161,7 +161,7 @@ def test_half_published_output_is_no_input_of_the_next_run(world: World) -> None
     fail_while_published(world, 1)
     world.work_and_check()
 
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
 
     assert world.taken("run-1-next-0") == [first, last]
 
@@ -181,7 +181,7 @@ def test_a_next_run_reads_the_files_of_inputs(world: World, existing: str, has_f
         fail_while_published(world, 1)
     world.work_and_check()
 
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
 
     numbers = (0, 2) if has_failed else (0, 1, 2)
     assert world.taken("run-1-next-0") == [f"{run.output_uri}{number}.parquet" for number in numbers]
@@ -200,10 +200,10 @@ def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypa
 def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None:
     put_outputs(world, followed(world, check=""))
 
-    assert not check(world.at, "run-1-next-0").planned
+    assert not check(world.deployment, "run-1-next-0").planned
     world.clock.advance(UNPLANNED_S + 1)
-    assert check(world.at, "run-1-next-0").planned
-    assert [each.run_id for each in due(world.at, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
+    assert check(world.deployment, "run-1-next-0").planned
+    assert [each.run_id for each in due(world.deployment, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
 
 
 def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> None:
@@ -238,7 +238,7 @@ def answered(world: World, *values: Any) -> None:
     for record, value in zip(world.shards(), values, strict=True):
         attempt_id, claim = world.claim_ref(record.ref)
         body = json.dumps({"shard": record.number, "answer": value}).encode()
-        world.store.put(world.at.run_uri("run-1", claim.record.answer_file), body)
+        world.store.put(world.deployment.run_uri("run-1", claim.record.answer_file), body)
         world.ledger.attempts.succeed("run-1", record.number, attempt_id, ShardResult())
     world.queue.entries.clear()
     world.check()
@@ -252,7 +252,7 @@ def test_a_reduce_is_one_shard_where_its_size_fits(engines: tuple[str, ...], siz
     world = World(engines={name: MemoryEngine() for name in engines})
     put_outputs(world, followed(world, check="", options={"max_shard_bytes": 10**6}, next_shards=1), size_bytes)
 
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
 
     (record,) = world.shards("run-1-next-0")
     assert (record.object_count, record.engine) == (3, engine)
@@ -265,7 +265,7 @@ def test_a_next_run_inherits_the_engine() -> None:
     world.ledger.attempts.succeed("run-1", 0, attempt_id, ShardResult())
     world.check()
 
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
 
     assert [each.engine for each in world.shards("run-1-next-0")] == ["fargate"]
 
@@ -274,7 +274,7 @@ def test_a_next_run_takes_the_answers_as_items(world: World) -> None:
     start(world, check="", next_items=True, next_shards=1)
     answered(world, 3, None, {"rows": 7})
 
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
 
     (shard,) = world.planned("run-1-next-0")
     assert shard.items == [{"shard": 0, "answer": 3}, {"shard": 1, "answer": None}, {"shard": 2, "answer": {"rows": 7}}]
@@ -285,7 +285,7 @@ def test_many_answers_stay_in_one_shard(world: World) -> None:
     start(world, shards=30, check="", next_items=True, next_shards=1)
     answered(world, *["x" * 60_000] * 30)  # items of other runs have 1 MiB a shard
 
-    plan(world.at, "run-1-next-0")
+    plan(world.deployment, "run-1-next-0")
 
     assert [record.object_count for record in world.shards("run-1-next-0")] == [30]
 
@@ -319,7 +319,7 @@ def test_a_request_of_another_next_run_is_another_run(world: World) -> None:
 def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
     followed(world, do=all_but(1), options={"tolerated_failure_count": 1})
     assert world.work_and_check().run.state is RunState.SUCCEEDED_WITH_FAILURES
-    redrive(world.at, "run-1")
+    redrive(world.deployment, "run-1")
     world.work_and_check()
 
     report = world.work_and_check()
@@ -333,13 +333,13 @@ def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
 def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
     followed(world, check="")
 
-    assert list(ended_runs(world.at)) == []
+    assert list(ended_runs(world.deployment)) == []
     with pytest.raises(PlanError, match="run-1-next-0 has not ended"):
-        named_run(world.at, "run-1")
-    cancel(world.at, "run-1-next-0")
-    check(world.at, "run-1-next-0")
-    assert [run.run_id for run in ended_runs(world.at)] == ["run-1"]
+        named_run(world.deployment, "run-1")
+    cancel(world.deployment, "run-1-next-0")
+    check(world.deployment, "run-1-next-0")
+    assert [run.run_id for run in ended_runs(world.deployment)] == ["run-1"]
     with pytest.raises(PlanError, match="belongs to run-1"):
-        named_run(world.at, "run-1-next-0")
-    clean(world.at, named_run(world.at, "run-1"), folders_of(world.at, "run-1"))
-    assert [run.run_id for run in ended_runs(world.at)] == ["run-1-next-0"]
+        named_run(world.deployment, "run-1-next-0")
+    clean(world.deployment, named_run(world.deployment, "run-1"), folders_of(world.deployment, "run-1"))
+    assert [run.run_id for run in ended_runs(world.deployment)] == ["run-1-next-0"]

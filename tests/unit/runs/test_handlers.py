@@ -42,7 +42,7 @@ def test_only_dead_letters_that_failed_return(
     refuse(monkeypatch, world.ledger.shards, "get", 1, LedgerError("the ledger does not answer"))
 
     first, second, third = (record.ref.to_body() for record in world.shards())
-    answer = handlers.handle_dead_letters(world.at, event_of(first, second, "garbage", third))
+    answer = handlers.handle_dead_letters(world.deployment, event_of(first, second, "garbage", third))
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "id-1"}]}
     assert len(world.keys(f"s3://{BUCKET}/dead-letters/")) == 1
@@ -56,17 +56,17 @@ def test_every_open_run_is_checked(world: World) -> None:
     world.run(1)
     world.plan(run_id="run-2")
     world.plan(run_id="run-3")
-    new_run(world.at, world.request(run_id="run-4"))
+    new_run(world.deployment, world.request(run_id="run-4"))
     world.work()
-    check(world.at, "run-3")
+    check(world.deployment, "run-3")
 
-    answer = handlers.handle_check(world.at)
+    answer = handlers.handle_check(world.deployment)
 
     assert list(answer["runs"]) == ["run-2", "run-1", "run-4"]  # what is still planned comes last
     assert answer["runs"]["run-1"]["state"] == "SUCCEEDED"
     assert answer["runs"]["run-4"]["state"] == "PLANNING"
     json.dumps(answer)
-    assert list(handlers.handle_check(world.at)["runs"]) == ["run-4"]
+    assert list(handlers.handle_check(world.deployment)["runs"]) == ["run-4"]
 
 
 def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, m
     refuse(monkeypatch, world.ledger.shards, "glance", "run-2", RunNotFoundError("there is no run run-2"))
 
     with pytest.raises(RunNotFoundError):
-        handlers.handle_check(world.at)
+        handlers.handle_check(world.deployment)
 
     assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
 
@@ -84,7 +84,7 @@ def test_a_failing_check_of_one_run_stops_no_other_and_is_raised(world: World, m
 def test_the_entry_points_use_the_deployed_ports(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     world.work()
-    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
+    monkeypatch.setattr(handlers, "this_deployment", lambda: world.deployment)
     assert handlers.checker_handler({}, None)["runs"]["run-1"]["state"] == "SUCCEEDED"
     assert handlers.dlq_handler(event_of(), None) == {"batchItemFailures": []}
 
@@ -99,14 +99,18 @@ def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest
     monkeypatch.setenv("SPARKLET_LEDGER_TABLE", "ledger")
     monkeypatch.setenv("SPARKLET_BUCKET", "bucket-1")
     monkeypatch.setenv("SPARKLET_QUEUE_URL", "http://queue")
-    handlers.deployment.cache_clear()
+    handlers.this_deployment.cache_clear()
     try:
-        at = handlers.deployment()
-        assert at is handlers.deployment()
+        deployment = handlers.this_deployment()
+        assert deployment is handlers.this_deployment()
     finally:
-        handlers.deployment.cache_clear()
-    assert at.run_uri("r", "x") == "s3://bucket-1/runs/r/x"
-    assert (type(at.ledger), type(at.queue), type(at.store)) == (DynamoLedger, SqsTaskQueue, S3ObjectStore)
+        handlers.this_deployment.cache_clear()
+    assert deployment.run_uri("r", "x") == "s3://bucket-1/runs/r/x"
+    assert (type(deployment.ledger), type(deployment.queue), type(deployment.store)) == (
+        DynamoLedger,
+        SqsTaskQueue,
+        S3ObjectStore,
+    )
 
 
 def test_zip_functions_import_only_what_lambdas_python_has() -> None:
@@ -143,7 +147,7 @@ def test_many_ended_runs_are_finalized_over_several_checks(world: World) -> None
 
     left = []
     for _ in range(3):
-        handlers.handle_check(world.at)
+        handlers.handle_check(world.deployment)
         left.append(len(unsettled(world)))
 
     assert left == [MAX_FINALIZED + 3, 3, 0]
@@ -154,12 +158,12 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
     """Of a run that goes on, one whose message was lost, one that nobody was told of, and one that all is well with."""
     for at_call in range(1, 400):
         world, ear = World(), MemoryNotifier()
-        at = replace(world.at, notifier=ear)
+        deployment = replace(world.deployment, notifier=ear)
         entered(world, "told")
         entered(world, "untold")
         world.work()
-        handlers.handle_check(at)
-        handlers.handle_check(world.at)
+        handlers.handle_check(deployment)
+        handlers.handle_check(world.deployment)
         entered(world, "open")
         entered(world, "lost")
         world.queue.entries.popitem()
@@ -167,9 +171,9 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
         fault = Fault(at_call, after_effect)
 
         with suppress(KilledError):
-            handlers.handle_check(fault.deployment(at))
+            handlers.handle_check(fault.deployment(deployment))
         for _ in range(6):
-            handlers.handle_check(at)
+            handlers.handle_check(deployment)
             world.work()
             world.clock.advance(MESSAGE.again_after_s + 1)
 

@@ -22,7 +22,7 @@ def test_the_manifest_names_each_file_and_each_shard_is_in_one(world: World, mon
     run = world.run(8)
     world.work(outcome)
 
-    summary = write_manifests(world.at, run, RunState.FAILED)
+    summary = write_manifests(world.deployment, run, RunState.FAILED)
 
     manifest = world.json("manifest.json")
     assert manifest["DestinationBucket"] == BUCKET
@@ -49,7 +49,7 @@ def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
     world.clock.advance(2.5)
     world.ledger.attempts.succeed("run-1", 0, owner, ShardResult(7, 70, ("s3://data/out/shard=000000",)))
     world.work(all_but(2))
-    write_manifests(world.at, run, RunState.FAILED)
+    write_manifests(world.deployment, run, RunState.FAILED)
 
     entry = world.json("SUCCEEDED_0.json")[0]
     assert json.loads(entry.pop("Input"))["shard"] == 0
@@ -82,7 +82,7 @@ def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
 def test_open_shards_are_pending_in_the_files(world: World) -> None:
     run = world.run(2)
     world.take()
-    write_manifests(world.at, run, RunState.FAILED)
+    write_manifests(world.deployment, run, RunState.FAILED)
     pending = world.json("PENDING_0.json")
     assert [entry["Status"] for entry in pending] == ["PENDING", "PENDING"]
     assert "StopDate" not in pending[0] and "StartDate" not in pending[1]
@@ -93,8 +93,8 @@ def test_the_same_ledger_gives_the_same_bytes(world: World) -> None:
     world.work(outcome)
 
     def files() -> dict[str, bytes]:
-        write_manifests(world.at, run, RunState.FAILED)
-        return {uri: world.store.get(uri) for uri in world.keys(world.at.run_uri("run-1"))}
+        write_manifests(world.deployment, run, RunState.FAILED)
+        return {uri: world.store.get(uri) for uri in world.keys(world.deployment.run_uri("run-1"))}
 
     first = files()
     world.clock.advance(1000)
@@ -105,15 +105,15 @@ def test_files_of_an_earlier_end_are_removed(world: World, monkeypatch: pytest.M
     monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(6)
     world.work(all_but(*range(6)))
-    write_manifests(world.at, run, RunState.FAILED)
-    assert len(world.keys(world.at.run_uri("run-1", "FAILED_"))) == 3
+    write_manifests(world.deployment, run, RunState.FAILED)
+    assert len(world.keys(world.deployment.run_uri("run-1", "FAILED_"))) == 3
     for number in range(6):
         assert world.ledger.attempts.redrive("run-1", number, 1)
 
-    write_manifests(world.at, run, RunState.FAILED)
+    write_manifests(world.deployment, run, RunState.FAILED)
 
-    assert world.keys(world.at.run_uri("run-1", "FAILED_")) == []
-    assert len(world.keys(world.at.run_uri("run-1", "PENDING_"))) == 3
+    assert world.keys(world.deployment.run_uri("run-1", "FAILED_")) == []
+    assert len(world.keys(world.deployment.run_uri("run-1", "PENDING_"))) == 3
 
 
 def test_a_summary_adds_up_the_shards_results(world: World) -> None:
@@ -121,7 +121,7 @@ def test_a_summary_adds_up_the_shards_results(world: World) -> None:
     world.clock.advance(60)
     world.work(lambda n: ShardResult(rows=5) if n < 2 else ShardResult())
 
-    summary = summarize(world.at, run)
+    summary = summarize(world.deployment, run)
 
     assert (summary.rows, summary.silent_shards, summary.output_bytes) == (10, 2, None)
     assert (summary.objects, summary.input_bytes, summary.attempts) == (4, 40, 4)
@@ -131,7 +131,7 @@ def test_a_summary_adds_up_the_shards_results(world: World) -> None:
 
 def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
     run = world.run(1)
-    assert summarize(world.at, run).rows is None
+    assert summarize(world.deployment, run).rows is None
 
 
 def test_causes_are_counted_with_an_example_and_bounded() -> None:

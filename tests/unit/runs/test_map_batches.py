@@ -86,12 +86,12 @@ def test_a_shard_that_workers_stop_claiming_keeps_its_cause(world: World) -> Non
 def test_what_no_batch_has_held_yet_does_not_count_as_unclaimed(world: World) -> None:
     """A run of more shards than a batch takes: the rest waits for its first batch, however long that is."""
     run = world.run(10)
-    first = write_batch(world.at, run, 0, max_shards=4)
+    first = write_batch(world.deployment, run, 0, max_shards=4)
     world.children(list(first.items))
     world.clock.advance(10_000)
 
-    second = write_batch(world.at, run, 1, max_shards=4)
-    third = write_batch(world.at, run, 2, max_shards=4)
+    second = write_batch(world.deployment, run, 1, max_shards=4)
+    third = write_batch(world.deployment, run, 2, max_shards=4)
 
     assert [ref.shard for ref in second.items] == [4, 5, 6, 7]
     assert [ref.shard for ref in third.items] == [4, 5, 6, 7]  # unclaimed, and long ago
@@ -139,7 +139,7 @@ def test_a_redriven_generation_hands_out_failed_shards_only(world: World) -> Non
     world.children(world.handed_out(world.step("batch", batch=0)), all_but(1))
     assert world.step("check")["state"] == "FAILED"
 
-    done = redrive(world.at, "run-1")
+    done = redrive(world.deployment, "run-1")
 
     assert (done.shards, done.messages, len(world.queue)) == (1, 0, 0)
     (ref,) = world.handed_out(world.step("batch", batch=0))
@@ -150,11 +150,11 @@ def test_a_redriven_generation_hands_out_failed_shards_only(world: World) -> Non
 
 def test_nothing_is_handed_out_before_the_plan_is_sealed(world: World) -> None:
     world.put(2)
-    new_run(world.at, world.request(options=RunOptions(max_objects=1)))
-    plan(world.at, "run-1", part_shards=1, stop=lambda: True)
+    new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
+    plan(world.deployment, "run-1", part_shards=1, stop=lambda: True)
     assert (len(world.shards()), world.step("batch", batch=0)["how"]) == (1, "none")
 
-    plan(world.at, "run-1")
+    plan(world.deployment, "run-1")
 
     assert world.step("batch", batch=1)["count"] == 2
 
@@ -178,11 +178,11 @@ def test_a_redrive_that_was_cut_short_goes_on(world: World) -> None:
     for number in range(3):
         world.ledger.attempts.redrive("run-1", number, run.generation)
 
-    assert redrive(world.at, "run-1").shards == 0  # nothing left to move, and that is no error
+    assert redrive(world.deployment, "run-1").shards == 0  # nothing left to move, and that is no error
 
     assert world.children(world.handed_out(world.step("batch", batch=0))) == 3
     with pytest.raises(PlanError, match="nothing to redrive"):
-        redrive(world.at, "run-1")
+        redrive(world.deployment, "run-1")
 
 
 def test_an_empty_index_is_believed_for_one_loop_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +202,7 @@ def test_memory_does_not_grow_with_a_batch(world: World, monkeypatch: pytest.Mon
         monkeypatch.setattr(world.ledger.shards, "list", lambda *_, records=records: records)
         monkeypatch.setattr(world.store, "upload", lambda path, uri: None)
         tracemalloc.start()
-        assert write_batch(world.at, run, 0).count == shards
+        assert write_batch(world.deployment, run, 0).count == shards
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 100_000
@@ -212,4 +212,4 @@ def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pyte
     run = world.run(1)
     monkeypatch.setattr(world.ledger.shards, "list", Mock(side_effect=OSError(28, "No space left on device")))
     with pytest.raises(ScratchFullError, match="TMPDIR"):
-        write_batch(world.at, run, 0)
+        write_batch(world.deployment, run, 0)

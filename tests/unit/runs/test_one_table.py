@@ -112,7 +112,7 @@ class Played:
 
     def _cancel(self) -> None:
         with suppress(SparkletError):  # it has ended
-            cancel(self.trial.world.at, RUN)
+            cancel(self.trial.world.deployment, RUN)
 
 
 def _die() -> None:

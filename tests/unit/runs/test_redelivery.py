@@ -86,7 +86,7 @@ class GivenOut:
             self.engine.ended[world.ledger.shards.get("run-1", ref.shard).task_id] = ENDED
         elif fate == "came back":
             self.last.pop(ref.shard, None)  # it is known to be lost, so another message goes out at once
-            consume(world.at, Message("m", ref.to_body(), world.clock.now_s()))
+            consume(world.deployment, Message("m", ref.to_body(), world.clock.now_s()))
 
 
 @settings(max_examples=150, deadline=None)

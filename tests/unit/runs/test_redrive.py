@@ -23,7 +23,7 @@ def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
     ended_with(world, 1, 3)
     before = world.shards()
 
-    done = redrive(world.at, "run-1")
+    done = redrive(world.deployment, "run-1")
 
     assert (done.shards, done.messages, done.run.generation, done.run.state) == (2, 2, 1, RunState.RUNNING)
     assert [(r.generation, r.attempts) for r in world.shards()] == [(0, 1), (1, 0), (0, 1), (1, 0)]
@@ -35,7 +35,7 @@ def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
 
 def test_chosen_shards_only(world: World) -> None:
     ended_with(world, 0, 1, 3)
-    assert redrive(world.at, "run-1", [3]).shards == 1
+    assert redrive(world.deployment, "run-1", [3]).shards == 1
     assert world.work_and_check().run.state is RunState.FAILED
     assert [r.number for r in world.shards() if r.state is ShardState.FAILED] == [0, 1]
 
@@ -44,27 +44,27 @@ def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
     ended_with(world, 0)
     run = world.ledger.runs.get("run-1")
     world.store.put(SCRIPT, b"print('repaired')\n")
-    script = repaired_script(world.at, run, SCRIPT)
+    script = repaired_script(world.deployment, run, SCRIPT)
 
-    redriven = redrive(world.at, "run-1", script=script).run
+    redriven = redrive(world.deployment, "run-1", script=script).run
 
     assert redriven.scripts == (run.scripts[0], script)
     world.work_and_check(all_but(0))
-    assert redrive(world.at, "run-1").run.scripts == (run.scripts[0], script, script)
+    assert redrive(world.deployment, "run-1").run.scripts == (run.scripts[0], script, script)
 
 
 def test_what_has_succeeded_is_done_again_if_it_is_named(world: World) -> None:
     """And its run ends as it did before if that fails: the earlier output stays, and counts."""
     ended_with(world, 1)
 
-    done = redrive(world.at, "run-1", [0, 2])
+    done = redrive(world.deployment, "run-1", [0, 2])
 
     assert (done.shards, done.messages, done.run.state) == (2, 2, RunState.RUNNING)
     assert [r.redone for r in world.shards()] == [1, 0, 1, 0]
     assert world.work_and_check(all_but(2)).run.state is RunState.FAILED
     assert [str(r.state) for r in world.shards()] == ["SUCCEEDED", "FAILED", "FAILED", "SUCCEEDED"]
     assert [r.has_output for r in world.shards()] == [True, False, True, True]
-    assert redrive(world.at, "run-1").shards == 2
+    assert redrive(world.deployment, "run-1").shards == 2
     assert world.work_and_check().run.state is RunState.SUCCEEDED
     assert [r.redone for r in world.shards()] == [1, 0, 1, 0]
 
@@ -82,15 +82,15 @@ def test_shards_that_cannot_be_redriven_are_named_and_kept(world: World, shards:
     world.run(4)
     world.work(all_but(1))
     with pytest.raises(PlanError, match=message):
-        redrive(world.at, "run-1", shards)
+        redrive(world.deployment, "run-1", shards)
     assert world.ledger.runs.get("run-1").generation == 0
-    assert redrive(world.at, "run-1", [1]).shards == 1
+    assert redrive(world.deployment, "run-1", [1]).shards == 1
 
 
 def test_an_unknown_shard_is_named_after_the_end(world: World) -> None:
     ended_with(world, 1)
     with pytest.raises(PlanError, match=r"only FAILED and SUCCEEDED shards of run-1 .* not 9 \(unknown\)"):
-        redrive(world.at, "run-1", [9, 0])
+        redrive(world.deployment, "run-1", [9, 0])
 
 
 def test_what_another_run_reads_is_not_done_again(world: World) -> None:
@@ -100,8 +100,8 @@ def test_what_another_run_reads_is_not_done_again(world: World) -> None:
     world.plan(run_id="run-2", inputs=(f"{run.shard_output(1)}/",))
 
     with pytest.raises(PlanError, match=r"_000001/part-0 would be deleted, and the run run-2 reads it"):
-        redrive(world.at, "run-1", [0, 1])
-    assert redrive(world.at, "run-1", [0]).shards == 1
+        redrive(world.deployment, "run-1", [0, 1])
+    assert redrive(world.deployment, "run-1", [0]).shards == 1
 
 
 @pytest.mark.parametrize("is_redone", [True, False])
@@ -114,39 +114,39 @@ def test_a_later_incremental_run_has_planned_what_failed_alone(world: World, is_
     world.clock.advance(60)
     world.plan(name="daily", run_id="run-2", output_uri="s3://data/out/", options=options)
     world.work()
-    check(world.at, "run-2")
+    check(world.deployment, "run-2")
     assert world.taken("run-2") == [f"{SOURCE}00001.csv"]
 
     if is_redone:
-        redrive(world.at, "run-1", [0])
+        redrive(world.deployment, "run-1", [0])
         world.work_and_check(all_but(0))
         world.clock.advance(60)
         with pytest.raises(NothingNewError):  # its earlier output stays
             world.plan(name="daily", run_id="run-3", output_uri="s3://data/out/", options=options)
-        assert redrive(world.at, "run-1", [0]).shards == 1  # no run has planned it
+        assert redrive(world.deployment, "run-1", [0]).shards == 1  # no run has planned it
     else:
         with pytest.raises(PlanError, match="the later run run-2 plans again what it has not done"):
-            redrive(world.at, "run-1", [0, 1])
+            redrive(world.deployment, "run-1", [0, 1])
 
 
 def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
     world.run(2)
     with pytest.raises(PlanError, match="has no FAILED shard"):
-        redrive(world.at, "run-1")
+        redrive(world.deployment, "run-1")
     world.work_and_check()
     with pytest.raises(PlanError, match="has no FAILED shard"):
-        redrive(world.at, "run-1")
+        redrive(world.deployment, "run-1")
     assert world.ledger.runs.get("run-1").generation == 0
-    new_run(world.at, world.request(run_id="run-2"))
+    new_run(world.deployment, world.request(run_id="run-2"))
     with pytest.raises(PlanError, match="still being planned"):
-        redrive(world.at, "run-2")
+        redrive(world.deployment, "run-2")
 
 
 def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ended_with(world, 1, 2)
     once(monkeypatch, world.ledger.runs, "start_generation", after=world.check)
 
-    done = redrive(world.at, "run-1")
+    done = redrive(world.deployment, "run-1")
 
     assert (done.run.state, done.run.generation, done.shards, done.messages) == (RunState.RUNNING, 2, 2, 2)
     assert world.work() == 2
@@ -171,7 +171,7 @@ def redriven_and_ended_late(world: World, monkeypatch: pytest.MonkeyPatch, *, is
         assert has_counted.wait(deadline_s())
 
     once(monkeypatch, world.ledger.runs, "start_generation", after=started)
-    done = redrive(world.at, "run-1")
+    done = redrive(world.deployment, "run-1")
     is_redriven.set()
     late.join()
     return done
@@ -205,7 +205,7 @@ def test_a_cancelled_run_ended_late_has_no_open_shard(world: World, monkeypatch:
 def test_time_limit_counts_anew_for_redriven_shards(world: World) -> None:
     world.ran(1, all_but(0), time_limit_s=1000.0)
     world.clock.advance(5000)
-    redrive(world.at, "run-1")
+    redrive(world.deployment, "run-1")
     assert world.check().abandoned == 0
     world.clock.advance(1001)
     assert world.check().abandoned == 1

@@ -36,7 +36,7 @@ def lines(world: World) -> list[Any]:
 
 
 def now(world: World) -> list[Any]:
-    return [json.loads(line) for line in results(world.at, world.ledger.runs.get("run-1"))]
+    return [json.loads(line) for line in results(world.deployment, world.ledger.runs.get("run-1"))]
 
 
 def expected(*shards: int) -> list[Any]:
@@ -94,7 +94,7 @@ def test_a_redrive_completes_the_results(world: World) -> None:
     world.check()
     assert lines(world) == expected(0, 2)
 
-    redrive(world.at, "run-1")
+    redrive(world.deployment, "run-1")
     assert now(world) == expected(0, 2)
     work(world)
     world.check()

@@ -90,7 +90,7 @@ def test_the_end_of_a_run_writes_its_report(world: World) -> None:
     run = world.run(6)
     world.work(lambda number: BROKEN if number == 4 else ShardResult(rows=number))
 
-    write_manifests(world.at, run, RunState.SUCCEEDED_WITH_FAILURES)
+    write_manifests(world.deployment, run, RunState.SUCCEEDED_WITH_FAILURES)
 
     found = world.json("report.json")
     jsonschema.validate(found, SCHEMA)

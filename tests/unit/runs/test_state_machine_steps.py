@@ -145,11 +145,11 @@ def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[st
 
 
 def test_a_failed_execution_is_recorded_and_its_run_goes_on(
-    world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
 
-    answer = world.step("record", at, **RECORD, request={"script": "s3://x.py"})
+    answer = world.step("record", deployment, **RECORD, request={"script": "s3://x.py"})
 
     assert answer == {"run_id": "run-1", "recorded": "s3://sparklet/runs/run-1/executions/run-1-g0.json"}
     written = world.json("executions/run-1-g0.json")
@@ -171,20 +171,20 @@ def test_a_record_has_the_executions_input_if_it_is_known(world: World, found: A
     world.run(1)
     input_of = Mock(side_effect=[found])
 
-    world.step("record", replace(world.at, input_of=input_of), **RECORD)
+    world.step("record", replace(world.deployment, input_of=input_of), **RECORD)
 
     input_of.assert_called_once_with(RECORD["execution"])
     assert world.json("executions/run-1-g0.json")["request"] == recorded
 
 
 def test_a_record_of_an_execution_shows_no_secret(
-    world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
     cause = '{"errorMessage": "{\\"password\\": \\"of-the-cause\\"}", "errorType": "PlanError"}'
     request = {"script": "s3://x.py", "params": {"db_token": "of-a-param"}, "args": ["--password", "of-an-arg"]}
 
-    world.step("record", at, **{**RECORD, "cause": cause}, request=request)
+    world.step("record", deployment, **{**RECORD, "cause": cause}, request=request)
 
     written = world.json("executions/run-1-g0.json")
     assert written["request"]["params"] == {"db_token": HIDDEN}
@@ -198,10 +198,10 @@ def test_an_execution_that_failed_before_its_run_is_recorded(world: World) -> No
 
 
 def test_a_failing_notifier_does_not_prevent_the_record(
-    world: World, at: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ear.down = True
-    recorded = world.step("record", at, run_id="run-9", **RECORD)["recorded"]
+    recorded = world.step("record", deployment, run_id="run-9", **RECORD)["recorded"]
     assert recorded.endswith("runs/run-9/executions/run-1-g0.json")
     assert "the notifier is down" in capsys.readouterr().out
 
@@ -214,9 +214,9 @@ def test_no_name_of_an_execution_leaves_its_folder(world: World) -> None:
 
 
 def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(
-    world: World, at: Deployment, ear: MemoryNotifier
+    world: World, deployment: Deployment, ear: MemoryNotifier
 ) -> None:
-    world.step("record", at, **RECORD | {"cause": "c" * 100_000})
+    world.step("record", deployment, **RECORD | {"cause": "c" * 100_000})
     assert len(world.json("executions/run-1-g0.json")["cause"]) == 32_768
     assert len(ear.notices[0].to_json()) < 10_000
 
@@ -241,7 +241,7 @@ def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(
 def test_a_wrongly_called_step_reports_what_is_wrong(
     world: World, monkeypatch: pytest.MonkeyPatch, event: Any, words: str
 ) -> None:
-    monkeypatch.setattr(handlers, "deployment", lambda: world.at)
+    monkeypatch.setattr(handlers, "this_deployment", lambda: world.deployment)
     with pytest.raises(EventError, match=words):
         handlers.step_handler(event, None)
 

@@ -25,20 +25,20 @@ from tests.world import BROKEN, BUCKET, PASSING, World
 
 def test_a_manifest_with_other_counts_is_found(world: World) -> None:
     assert world.ran(4, lambda n: BROKEN if n == 2 else ShardResult()).run.state.ended
-    assert list(verify(world.at, "run-1")) == []
+    assert list(verify(world.deployment, "run-1")) == []
     uri = f"s3://{BUCKET}/runs/run-1/manifest.json"
     document = json.loads(world.store.get(uri))
     document["ItemCounts"] |= {"Succeeded": 4, "Failed": 0}
     world.store.put(uri, json.dumps(document).encode())
 
-    (found,) = verify(world.at, "run-1")
+    (found,) = verify(world.deployment, "run-1")
     assert (found.kind, found.subject) == ("MANIFEST", "run-1")
     assert '"Succeeded": 4, "Failed": 0}}, the ledger' in found.found
 
     world.store.put(uri, b"[]")
-    assert [each.kind for each in verify(world.at, "run-1")] == ["MANIFEST"]
+    assert [each.kind for each in verify(world.deployment, "run-1")] == ["MANIFEST"]
     world.store.delete(uri)
-    assert "no manifest" in next(verify(world.at, "run-1")).found
+    assert "no manifest" in next(verify(world.deployment, "run-1")).found
 
 
 def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> None:
@@ -52,21 +52,21 @@ def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> 
     world.store.put("s3://data/out/shard=000004/part-0.parquet", b"of another run")
     world.store.put("s3://data/elsewhere/7/part-0.parquet", b"x")
 
-    (found,) = verify(world.at, "run-1")
+    (found,) = verify(world.deployment, "run-1")
 
     assert (found.kind, found.count) == ("NO_OUTPUT", 2)
     assert "(shards 2, 4)" in found.found
 
     for number in (2, 4):
         world.store.put(f"{run.shard_output(number)}/part-0.parquet", b"x")
-    assert list(verify(world.at, "run-1")) == []
+    assert list(verify(world.deployment, "run-1")) == []
 
 
 def test_a_ledger_that_does_not_hold_what_was_planned_is_found(world: World) -> None:
     world.run(3)
     world.ledger.put(replace(world.ledger.runs.get("run-1"), shard_count=5))
 
-    (found,) = verify(world.at, "run-1")
+    (found,) = verify(world.deployment, "run-1")
 
     assert (found.kind, found.count) == ("COUNTS", 2)
 
@@ -78,7 +78,7 @@ def measured(world: World) -> dict[str, Any]:
     """The metrics of a scheduled check."""
     lines: list[str] = []
     meter = Meter("Sparklet/test", Emitter.CHECKER, lines.append)
-    handle_check(replace(world.at, meter=meter))
+    handle_check(replace(world.deployment, meter=meter))
     meter.emit()
     (line,) = lines
     return {name: value for name, value in check_emf(line).items() if name in METRICS}
@@ -97,7 +97,7 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World) -> Non
     told = measured(world)
     assert (told["LeasesLapsed"], told["ShardsFailed"], told["RunsFailed"]) == (1, 1, 0)
     world.work()
-    keep(world.at, Message("id-9", "?"), "nobody can read it")
+    keep(world.deployment, Message("id-9", "?"), "nobody can read it")
     told = measured(world)
     assert (told["RunsOpen"], told["RunsFailed"], told["RunsSucceeded"]) == (0, 1, 0)
     assert told["DeadLettersStored"] == 1
@@ -152,7 +152,7 @@ def test_no_end_of_a_run_depends_on_what_is_looked_over(
 ) -> None:
     world.run(1)
     world.work()
-    handle_check(world.at)
+    handle_check(world.deployment)
     monkeypatch.setattr(world.ledger.runs, "finalize", Mock(side_effect=LedgerError("the ledger does not answer")))
 
     assert measured(world)["RunsOpen"] == 0

@@ -298,6 +298,6 @@ def make_bench(settings: WorkerSettings) -> Bench:
     runner, lines = CallableRunner(), io.BytesIO()
     scripts = ScriptCache(store, settings.scratch / "scripts", settings.script_prefixes)
     executor = Executor(settings, runner, scripts)
-    at = Deployment(BUCKET, store, ledger, queue, clock)
-    worker = Worker(executor, ShardClaims(at, executor), None, Log(lines))
+    deployment = Deployment(BUCKET, store, ledger, queue, clock)
+    worker = Worker(executor, ShardClaims(deployment, executor), None, Log(lines))
     return Bench(worker, runner, store, ledger, queue, clock, lines)

@@ -129,7 +129,7 @@ def test_a_name_that_is_taken_since_the_plan_is_not_replaced(bench: Bench, owner
 
 def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> None:
     attempt(bench, spark_writes(bench, THREE))
-    run, at = bench.ledger.runs.get("run-1"), bench.claims.at
+    run, at = bench.ledger.runs.get("run-1"), bench.claims.deployment
 
     write_manifests(at, run, run.state)
 
@@ -167,18 +167,18 @@ def test_what_nobody_can_tell_apart_is_refused_if_asked(
 def test_what_nobody_can_tell_apart_is_done_one_by_one(
     bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str, objects: int
 ) -> None:
-    at = bench.claims.at
+    deployment = bench.claims.deployment
 
     attempt(bench, spark_writes(bench, tasks, *more), objects, source=MIXING)
     waits = bench.record
     assert (waits.state, waits.split, waits.error_class) == (ShardState.PENDING, APART, "MixedInputsError")
     assert why in waits.error_message and f"its {objects} inputs are done one by one" in waits.error_message
     for _ in range(3):
-        check(at, "run-1")
+        check(deployment, "run-1")
     while messages := bench.queue.receive(1):
         assert bench.deliver(messages[0]).error is None
 
-    assert check(at, "run-1").run.state is RunState.SUCCEEDED
+    assert check(deployment, "run-1").run.state is RunState.SUCCEEDED
     assert len(bench.runner.calls) == 1 + objects  # what is left after a step is not tried
     named = {re.sub(r"(-\d{5}|-report)?\..*", "", name) for name in published(bench)}
     assert named == {f"0-{place}" if place else "0" for place in range(objects)}
@@ -222,13 +222,13 @@ def one_by_one(copy_all: Callable[..., None], fault: Fault) -> Callable[..., Non
 def killed(bench: Bench, fault: Fault) -> tuple[Fault, Callable[[], None]]:
     """Deliver a message to a worker that meets the fault; and how others go on with it until the shard has ended."""
     [message], shards = bench.queue.receive(1), bench.claims
-    whole, shards.at = shards.at, fault.deployment(shards.at)
+    whole, shards.deployment = shards.deployment, fault.deployment(shards.deployment)
     bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
     with suppress(KilledError):
         bench.deliver(message)
 
     def others_go_on() -> None:
-        shards.at = whole
+        shards.deployment = whole
         while not bench.record.state.ended:
             bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
             bench.deliver(message)
@@ -374,7 +374,7 @@ def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_
     bench.store.copy_all, bench.store.put = copy, put  # type: ignore[method-assign,assignment]
     bench.store.delete_all = delete  # type: ignore[method-assign]
     bench.when_entered = lambda run: delete_replaced(
-        bench.claims.at, replace(run, output_uri=OUTPUT), bench.clock.now_s()
+        bench.claims.deployment, replace(run, output_uri=OUTPUT), bench.clock.now_s()
     )
     kind = data.draw(st.sampled_from(["overwrite", "incremental"]))
     for number in range(1, data.draw(st.integers(2, 4)) + 1):
@@ -401,7 +401,7 @@ def is_done_again_and_again(
                 bench.deliver(message)
             bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
             wake(sleepers, data)
-        check(bench.claims.at, run_id)
+        check(bench.claims.deployment, run_id)
         if state is not ShardState.SUCCEEDED:
             break  # a redrive of it goes on with what has won
         names = [{"0.parquet"}, {"0.parquet", "0-1.parquet"}, set(PUBLISHED)][len(tasks) - 1]

@@ -21,7 +21,7 @@ class Said:
         self.lines: list[str] = []
         self.measuring = Measuring(Meter("Sparklet/test", Emitter.WORKER, self.lines.append))
         self._bench = bench
-        bench.claims.at = replace(bench.claims.at, meter=self.measuring.meter)
+        bench.claims.deployment = replace(bench.claims.deployment, meter=self.measuring.meter)
 
     def of(self, *outcomes: Any) -> dict[str, Any]:
         """The metrics of the one line that an invocation with these outcomes writes."""

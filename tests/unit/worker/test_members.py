@@ -56,24 +56,24 @@ def run_of(bench: Bench, *items: InputObject, isolate: bool = True, **options: A
 
 
 def to_the_end(bench: Bench) -> tuple[Deployment, RunState]:
-    at = bench.claims.at
+    deployment = bench.claims.deployment
     for _ in range(30):
-        if (state := check(at, "run-1").run.state).ended:
-            return at, state
+        if (state := check(deployment, "run-1").run.state).ended:
+            return deployment, state
         while messages := bench.queue.receive(1):
             bench.deliver(messages[0])
         bench.clock.advance(600)
     raise AssertionError("the run does not end")
 
 
-def shards(at: Deployment) -> dict[str, ShardRecord]:
+def shards(deployment: Deployment) -> dict[str, ShardRecord]:
     """By the names of their inputs, those that count."""
-    records = [record for record in at.ledger.shards.list("run-1") if record.state is not ShardState.SPLIT]
-    return {" ".join(item.uri for item in planned_shard(at, record).objects): record for record in records}
+    records = [record for record in deployment.ledger.shards.list("run-1") if record.state is not ShardState.SPLIT]
+    return {" ".join(item.uri for item in planned_shard(deployment, record).objects): record for record in records}
 
 
-def failed(at: Deployment) -> dict[str, str]:
-    return {name: each.error_message for name, each in shards(at).items() if each.state is ShardState.FAILED}
+def failed(deployment: Deployment) -> dict[str, str]:
+    return {name: each.error_message for name, each in shards(deployment).items() if each.state is ShardState.FAILED}
 
 
 def test_a_planned_file_of_an_archive_is_read_again() -> None:
@@ -191,7 +191,7 @@ def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
     assert bench.attempt(script, inputs=[[item]], output_per="input").error is None
 
     assert set(published(bench)) == {"a/1.parquet", "a/2.parquet"}
-    told = [json.loads(line) for line in results(bench.claims.at, bench.ledger.runs.get("run-1"))]
+    told = [json.loads(line) for line in results(bench.claims.deployment, bench.ledger.runs.get("run-1"))]
     assert [(each["input"], each["outputs"], each["rows"]) for each in told] == [
         (f"{A}#1.csv", ["s3://out/x/a/1.parquet"], 5),
         (f"{A}#2.csv", ["s3://out/x/a/2.parquet"], 7),

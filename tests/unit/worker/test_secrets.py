@@ -46,11 +46,11 @@ def test_a_shards_cause_log_and_documents_have_no_secret(failing: Bench) -> None
     failing.plan(shards=3, max_attempts=1)
     outcomes = [failing.deliver() for _ in range(3)]
 
-    at = failing.claims.at
+    deployment = failing.claims.deployment
     run = failing.ledger.runs.get("run-1")
-    summary = write_manifests(at, run, RunState.FAILED)
+    summary = write_manifests(deployment, run, RunState.FAILED)
     names = ("manifest.json", "report.json", "FAILED_0.json")
-    documents = [failing.store.get(at.run_uri("run-1", name)).decode() for name in names]
+    documents = [failing.store.get(deployment.run_uri("run-1", name)).decode() for name in names]
     notice = Notice.of_run(run, statistics(run, summary)).to_json()
     causes = [record.error_message for record in failing.ledger.shards.list("run-1")]
     assert_clean(*causes, *documents, notice, *(str(outcome.error) for outcome in outcomes), failing.log_lines())

@@ -186,7 +186,7 @@ def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
         asked.append(access)
         return theirs
 
-    bench.claims.at = replace(bench.claims.at, open_inputs=open_inputs)
+    bench.claims.deployment = replace(bench.claims.deployment, open_inputs=open_inputs)
     item = InputObject("s3://in/a.csv", 3, theirs.put("s3://in/a.csv", b"abc"))
     assert bench.attempt(inputs=[[item]], access=FOREIGN).acknowledged
 

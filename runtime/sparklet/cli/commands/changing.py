@@ -80,12 +80,12 @@ def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun =
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=True) as stack:
         if dry_run:
-            run, counts = stack.at.ledger.runs.get(run_id), stack.at.ledger.shards.count(run_id)
+            run, counts = stack.deployment.ledger.runs.get(run_id), stack.deployment.ledger.shards.count(run_id)
             if run.state.ended:
                 raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
             done = Cancelled(run, counts.pending, counts)
         else:
-            done = cancel_run(stack.at, run_id)
+            done = cancel_run(stack.deployment, run_id)
         counts, given_up = done.counts, count_text(done.abandoned, "shard")
         left = f", {counts.running} still running end by themselves" if counts.running else ""
         screen.result(
@@ -150,7 +150,7 @@ def env(selection: opt.WorkerOptions) -> None:
     if selection.stack:
         raise PlanError(f"the stack {selection.stack} is deployed; `env` is for the local one")
     with open_stack(replace(selection, keep=True), screen) as stack:
-        found = {name: os.environ[name] for name in of_client("", "")} | {"SPARKLET_BUCKET": stack.at.bucket}
+        found = {name: os.environ[name] for name in of_client("", "")} | {"SPARKLET_BUCKET": stack.deployment.bucket}
     if selection.as_json:
         screen.document(found)
     else:

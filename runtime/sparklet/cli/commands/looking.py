@@ -57,11 +57,13 @@ def status(
     screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
-            _show_object(screen, stack, run_id, object_status(stack.at, run_id, _stored(stack, run_id, object_uri)))
+            _show_object(
+                screen, stack, run_id, object_status(stack.deployment, run_id, _stored(stack, run_id, object_uri))
+            )
             return
-        view = view_run(stack, stack.at.ledger.runs.get(run_id), figures)
-        records = list(stack.at.ledger.shards.list(run_id)) if shards else None
-        differences = list(verify(stack.at, run_id)) if compare else None
+        view = view_run(stack, stack.deployment.ledger.runs.get(run_id), figures)
+        records = list(stack.deployment.ledger.shards.list(run_id)) if shards else None
+        differences = list(verify(stack.deployment, run_id)) if compare else None
         if screen.as_json:
             document = view.document(stack)
             if differences is not None:
@@ -98,7 +100,7 @@ def runs(selection: opt.StackOptions) -> None:
     """
     screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
-        found = run_history(stack, list(stack.at.ledger.runs.list()), figures, {})
+        found = run_history(stack, list(stack.deployment.ledger.runs.list()), figures, {})
     nothing = "no runs yet; sparklet run SCRIPT --input … --output … starts one"
     screen.result(found, runs_table(found, screen.out.width) if found else nothing)
 
@@ -111,7 +113,7 @@ def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
         table, count = Table("shard", "answer"), 0
-        for line in results_of(stack.at, stack.at.ledger.runs.get(run_id)):
+        for line in results_of(stack.deployment, stack.deployment.ledger.runs.get(run_id)):
             count += 1
             if selection.as_json:
                 sys.stdout.write(json.dumps(json.loads(line)) + "\n")
@@ -134,8 +136,8 @@ def ddl(
     """Print what makes Athena read the tables and the output of a run that has ended."""
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=True) as stack:
-        run = stack.at.ledger.runs.get(run_id)
-        found = ddl_of(stack.at, run, name)
+        run = stack.deployment.ledger.runs.get(run_id)
+        found = ddl_of(stack.deployment, run, name)
     if selection.as_json:
         screen.document(found)
     for each in found if not selection.as_json else ():
@@ -148,7 +150,7 @@ def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
     """Group a run's failures by cause: an example, whether data or script is at fault, what to do, what to type."""
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
-        run = stack.at.ledger.runs.get(run_id)
+        run = stack.deployment.ledger.runs.get(run_id)
         groups, found = explain_run(stack, run)
         if selection.as_json:
             screen.document([group_document(stack, group) for group in groups])
@@ -157,7 +159,7 @@ def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
             screen.out.print(group_table(stack, group))
         for number, since in found.lost:
             screen.say(lost_text(number, since))
-        if drift := drift_of(stack.at, run).text if run.state.ended else "":
+        if drift := drift_of(stack.deployment, run).text if run.state.ended else "":
             screen.say(drift)
     if not groups:
         screen.say(f"no shard of {run_id} has failed" + ("" if run.state.ended else " so far"))
@@ -179,9 +181,9 @@ def logs(
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=follow, looking=not follow) as stack:
         single = run_id.startswith(INVOCATION)
-        since_s = 0.0 if single else stack.at.ledger.runs.get(run_id).created_s
+        since_s = 0.0 if single else stack.deployment.ledger.runs.get(run_id).created_s
         if shard is not None:
-            stack.at.ledger.shards.get(run_id, shard)
+            stack.deployment.ledger.shards.get(run_id, shard)
         reader = LogReader(stack.logs, run_id, shard, attempt, since_s)
         try:
             shown = _show_lines(stack, reader, selection.as_json, follow and not single)
@@ -227,7 +229,7 @@ def _show_object(screen: Screen, stack: OpenStack, run_id: str, found: ObjectSta
         why = "it did not exist when the run was planned, or a pattern left it out"
         raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
     left_out = f"{found.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(found.left_out))}"
-    table = object_table(stack, stack.at.ledger.runs.get(run_id), found) if found.shards else left_out
+    table = object_table(stack, stack.deployment.ledger.runs.get(run_id), found) if found.shards else left_out
     screen.result(object_document(found), table)
 
 
@@ -235,7 +237,7 @@ def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool
     """Print the lines, with ``follow`` until the run has ended; how many."""
     shown, last = 0, None
     while True:
-        ended = not follow or stack.at.ledger.runs.get(reader.run_id).state.ended
+        ended = not follow or stack.deployment.ledger.runs.get(reader.run_id).state.ended
         for line in reader.lines():
             sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else printable(_text(line, last)))
             shown, last = shown + 1, line
@@ -243,7 +245,7 @@ def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool
         if ended:
             return shown
         stack.check()
-        stack.at.clock.sleep(FOLLOW_POLL_S)
+        stack.deployment.clock.sleep(FOLLOW_POLL_S)
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:

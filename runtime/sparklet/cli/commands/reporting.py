@@ -39,7 +39,7 @@ def report(
     """
     screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
-        run = stack.at.ledger.runs.get(run_id)
+        run = stack.deployment.ledger.runs.get(run_id)
         found = report_document(stack, run, figures)
     if selection.as_json:
         screen.document(found)
@@ -75,13 +75,13 @@ def ui(
         """How long a run has taken; of one of the newest also its shards' states."""
         counts = ended.get(key := (run.run_id, run.generation), {})
         if not counts and place < COUNTED:
-            counts = stack.at.ledger.shards.glance(run.run_id).to_document()
+            counts = stack.deployment.ledger.shards.glance(run.run_id).to_document()
             ended.update({key: counts} if run.state.ended else {})
-        took_s = (run.ended_s or stack.at.clock.now_s()) - run.created_s
+        took_s = (run.ended_s or stack.deployment.clock.now_s()) - run.created_s
         return {"counts": counts, "took_s": took_s}
 
     def listed(stack: OpenStack) -> list[dict[str, object]]:
-        runs = list(stack.at.ledger.runs.list())
+        runs = list(stack.deployment.ledger.runs.list())
         documents = enumerate(run_history(stack, runs, figures, known))
         return [document | counted(stack, runs[place], place) for place, document in documents]
 
@@ -90,7 +90,7 @@ def ui(
         with open_stack(selection, next(reporters), looking=True) as stack:
             if not run_id:
                 return {"runs": listed(stack)}
-            return {"report": report_document(stack, stack.at.ledger.runs.get(run_id), figures)}
+            return {"report": report_document(stack, stack.deployment.ledger.runs.get(run_id), figures)}
 
     looks = Looks(look, SystemClock())
     looks.answer(run_id)  # a mistake in the options is reported now
@@ -116,7 +116,7 @@ def history(
     """
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
-        stack.at.ledger.runs.get(run_id)
+        stack.deployment.ledger.runs.get(run_id)
         with history_server(stack, run_id, port) as (address, process), suppress(KeyboardInterrupt):
             screen.warn("Spark's History Server asks for no password: every user of this machine can read these logs")
             screen.result({"address": address}, f"open {address}  (Ctrl-C ends it)")

@@ -116,7 +116,7 @@ def resume(run_id: opt.RunId, selection: opt.WorkerOptions, report: opt.Report =
     """
     screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen) as stack:
-        run = stack.at.ledger.runs.get(run_id)
+        run = stack.deployment.ledger.runs.get(run_id)
         go_on(stack, run, screen, by_machine=was_driven(stack, run))
         finish(stack, run_id, screen, figures, report=report)
 
@@ -212,7 +212,7 @@ def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Scre
     with nothing_new_is_well(screen), opened as stack:
         found, estimate = preview_request(stack, request, prices)
         if stack or "://" not in request.script:
-            source = script_body(request.script, stack.at.store if stack else None).decode(errors="replace")
+            source = script_body(request.script, stack.deployment.store if stack else None).decode(errors="replace")
             for told in plain_writes(source, request.options.engine):
                 screen.warn(told)
         if screen.as_json:
