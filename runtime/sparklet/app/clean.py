@@ -44,13 +44,13 @@ def runs_to_clean(
 
 def _folders(stack: OpenStack, run: Run, reporter: Reporter) -> tuple[str, ...]:
     """The folders to delete with a run: its own, and the bucket's copy of its output if the local one is complete."""
-    own = folders_of(stack.deployment, run.run_id)
+    run_folders = folders_of(stack.deployment, run.run_id)
     if not run.local_output:
-        return own
+        return run_folders
     if is_complete(stack, run, folder := local_folder(run)):
-        return *own, run.output_uri
+        return *run_folders, run.output_uri
     reporter.warn(f"the output of {run.run_id} is not complete in {folder}; the bucket's copy is kept")
-    return own
+    return run_folders
 
 
 def delete_run(stack: OpenStack, run: Run, folders: Sequence[str]) -> None:
@@ -65,12 +65,12 @@ def ended_runs(deployment: Deployment, *, older_than_s: float = 0.0, keep: int =
     Left out are runs with an open check or next run, whose scripts they keep, and check and next runs whose parent is
     still in the ledger.
     """
-    now_s, kept = deployment.clock.now_s(), 0
+    now_s, count = deployment.clock.now_s(), 0
     for run in deployment.ledger.runs.list():
         if not run.state.ended or _is_needed(deployment, run):
             continue
-        kept += 1
-        old = kept > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
+        count += 1
+        old = count > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
         if old and not any(open_follow_ups(deployment, run)):
             yield run
 

@@ -61,9 +61,9 @@ def load_prices() -> Prices:
     document = tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
     return Prices(
         {
-            f"{table}.{name}": Figure(float(each["value"]), each["date"], each["source"])
+            f"{table}.{name}": Figure(float(figure["value"]), figure["date"], figure["source"])
             for table, figures in document.items()
-            for name, each in figures.items()
+            for name, figure in figures.items()
         }
     )
 
@@ -150,8 +150,8 @@ def estimate_engine(engine: str, load: Load, shard_s: float, size: WorkerSize, p
 def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Costs by item, added up."""
     total: dict[str, float] = {}
-    for each in costs:
-        total.update({what: total.get(what, 0.0) + cost for what, cost in each.items()})
+    for cost_by_item in costs:
+        total.update({what: total.get(what, 0.0) + cost for what, cost in cost_by_item.items()})
     return total
 
 

@@ -36,13 +36,13 @@ def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]
     """
     if not run.state.ended:
         raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, for it may still write")
-    found = []
+    documents = []
     for table in sorted(tables_in(deployment.store, commit_files(deployment, run)), key=str):
-        own = _DELTA.fullmatch(table.place) if table.format == "delta" else None
-        wanted = name or ".".join(filter(None, own.groups())) if own else ""
+        match = _DELTA.fullmatch(table.place) if table.format == "delta" else None
+        table_name = name or ".".join(filter(None, match.groups())) if match else ""
         location = f"LOCATION {_text(f'{table.place}/')}\nTBLPROPERTIES ('table_type'='DELTA')"
-        made = [f"CREATE EXTERNAL TABLE IF NOT EXISTS {_named(wanted)}\n{location}"] if own else []
-        found.append({"of": str(table), "note": NOTES.get(table.format, ""), "statements": made})
+        made = [f"CREATE EXTERNAL TABLE IF NOT EXISTS {_named(table_name)}\n{location}"] if match else []
+        documents.append({"of": str(table), "note": NOTES.get(table.format, ""), "statements": made})
     base = f"{run.output_uri.rstrip('/')}/"
     if files := [
         info for _, info in published_files(deployment.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])
@@ -52,11 +52,11 @@ def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]
         of_inputs = bool(run.options.output_per)  # their own folders are no partitions
         made = _of_output(deployment.store, base, files, _named(name or run.name or run.run_id), of_inputs=of_inputs)
         note = "The partitions are this run's: print them for each run, and after a redrive." if made[1:] else ""
-        found.append({"of": base, "note": note, "statements": made})
-    if not found or (name and len(found) > 1):
-        why = f"has {len(found)} tables, and --name names one" if found else "has written no file and no table"
+        documents.append({"of": base, "note": note, "statements": made})
+    if not documents or (name and len(documents) > 1):
+        why = f"has {len(documents)} tables, and --name names one" if documents else "has written no file and no table"
         raise PlanError(f"the run {run.run_id} {why}")
-    return found
+    return documents
 
 
 def _of_output(store: ObjectStore, base: str, files: list[ObjectInfo], table: str, *, of_inputs: bool) -> list[str]:
@@ -93,7 +93,7 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
     except (pa.ArrowException, OSError) as error:
         raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more do not agree: {error}") from error
-    return {each.name.lower(): _type_name(each.type) for each in schema}
+    return {column.name.lower(): _type_name(column.type) for column in schema}
 
 
 def _schema(store: ObjectStore, info: ObjectInfo) -> Any:

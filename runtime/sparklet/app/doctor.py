@@ -122,9 +122,9 @@ def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
     """Versions that nothing calls and whose snapshots cost something."""
     if unused:
         a_second = sum(unused.values()) / 1024 * load_prices()["prices.snapstart_cached_gb_s"]
-        found = f"{', '.join(unused)}: no alias names them, and they likely cost {usd_text(a_second * MONTH_S)} a month"
+        text = f"{', '.join(unused)}: no alias names them, and they likely cost {usd_text(a_second * MONTH_S)} a month"
         remedy = "sparklet doctor --stack NAME --delete-snapshots, once no shard runs in them"
-        yield Finding("versions of the worker with snapshots", False, found, remedy, "dear")
+        yield Finding("versions of the worker with snapshots", False, text, remedy, "dear")
 
 
 def delete_snapshots(name: str, confirm: Callable[[str], None]) -> None:
@@ -148,8 +148,8 @@ def room(unreserved: int | None) -> Finding:
 
     most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
     if unreserved is None or unreserved >= most + OTHER_FUNCTIONS:
-        found = f"{unreserved or 'not known how many'} without a reserve"
-        return Finding("concurrency of the account", True, found)
+        text = f"{unreserved or 'not known how many'} without a reserve"
+        return Finding("concurrency of the account", True, text)
     fits = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
     return _wrong(
         "concurrency of the account",
@@ -218,17 +218,17 @@ def _class_data() -> Finding:
 
 def _memory() -> Finding:
     total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = f"{size_text(total_bytes)}, {os.cpu_count()} cores"
+    text = f"{size_text(total_bytes)}, {os.cpu_count()} cores"
     remedy = f"use fewer or smaller workers: --workers 1 --memory {MB_PER_CORE}"
-    return Finding("memory", total_bytes >= MIN_MEMORY_BYTES, found, remedy)
+    return Finding("memory", total_bytes >= MIN_MEMORY_BYTES, text, remedy)
 
 
 def _disk(state: Path) -> Finding:
     folder = next(parent for parent in (state, *state.parents) if parent.exists())
     free_bytes = shutil.disk_usage(folder).free
     writable = os.access(folder, os.W_OK)
-    found = f"{size_text(free_bytes)} free for {state}" + ("" if writable else ", but it may not be written")
-    return Finding("state folder", writable and free_bytes >= MIN_FREE_BYTES, found, "name another with --state-dir")
+    text = f"{size_text(free_bytes)} free for {state}" + ("" if writable else ", but it may not be written")
+    return Finding("state folder", writable and free_bytes >= MIN_FREE_BYTES, text, "name another with --state-dir")
 
 
 def _stack(state: Path) -> str:
@@ -269,10 +269,10 @@ def _visibility(stack: StackSettings) -> Iterator[Finding]:
 def _receives(stack: StackSettings) -> Iterator[Finding]:
     queue = stack.queue
     if queue.max_receive_count is None or queue.dead_letters_arn != stack.dead_letters_arn:
-        found = queue.dead_letters_arn or "no dead-letter queue"
+        target = queue.dead_letters_arn or "no dead-letter queue"
         yield _wrong(
             "redrive policy of Queue, DeadLetterQueue",
-            f"Queue sends what is received too often to {found}: no consumer reads it there",
+            f"Queue sends what is received too often to {target}: no consumer reads it there",
             f"set its redrive policy's deadLetterTargetArn to {stack.dead_letters_arn}",
         )
         return

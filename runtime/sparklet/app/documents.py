@@ -59,7 +59,7 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "warnings": summary.warnings_document,
         "has_output": summary.has_output,
         "inputs": list(run.inputs),
-        "lists": [each.uri for each in run.lists],
+        "lists": [source.uri for source in run.lists],
         "skipped": dict(run.skipped),
         "attempts": summary.attempts,
         "came_back_unrun": summary.unrun,
@@ -116,27 +116,31 @@ def shard_document(record: ShardRecord) -> dict[str, Any]:
     }
 
 
-def object_document(found: ObjectStatus) -> dict[str, Any]:
+def object_document(status: ObjectStatus) -> dict[str, Any]:
     """An object's state: as a whole, and in each shard that holds it or a part of it."""
     return {
-        "object": found.uri,
-        "state": object_state(found) if found.shards else "LEFT_OUT",
-        "left_out": list(dict.fromkeys(found.left_out)),
+        "object": status.uri,
+        "state": object_state(status) if status.shards else "LEFT_OUT",
+        "left_out": list(dict.fromkeys(status.left_out)),
         "shards": [
             {
-                **({"shard": each.shard.number, "state": None} if each.record is None else shard_document(each.record)),
-                "slices": [[str(of.kind), of.start, of.end] for item in each.items if (of := item.slice)],
-                "versions": [item.version_id for item in each.items if item.version_id],
-                "members": [item.member for item in each.items if item.member],
+                **(
+                    {"shard": holding.shard.number, "state": None}
+                    if holding.record is None
+                    else shard_document(holding.record)
+                ),
+                "slices": [[str(of.kind), of.start, of.end] for item in holding.items if (of := item.slice)],
+                "versions": [item.version_id for item in holding.items if item.version_id],
+                "members": [item.member for item in holding.items if item.member],
             }
-            for each in found.shards
+            for holding in status.shards
         ],
     }
 
 
-def object_state(found: ObjectStatus) -> str:
+def object_state(status: ObjectStatus) -> str:
     """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
-    states = {each.record.state if each.record else ShardState.PENDING for each in found.shards}
+    states = {holding.record.state if holding.record else ShardState.PENDING for holding in status.shards}
     by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
     return str(next(state for state in by_weight if state in states))
 

@@ -82,15 +82,15 @@ class PlanEstimate:
             "shard_s_origin": self.time.origin,
             "bad_input": self.bad_input or None,
             "run_itself": self.alone or None,
-            "routes": [each._asdict() for each in self.routes],
+            "routes": [route._asdict() for route in self.routes],
             "memory_sizes": [
                 {
-                    "memory_mb": each.memory_mb,
-                    "shard_s": round(each.shard_s, 3),
-                    "cost_usd": round(each.cost_usd, 6),
-                    "end_s": round(each.end_s, 1),
+                    "memory_mb": size.memory_mb,
+                    "shard_s": round(size.shard_s, 3),
+                    "cost_usd": round(size.cost_usd, 6),
+                    "end_s": round(size.end_s, 1),
                 }
-                for each in self.sizes
+                for size in self.sizes
             ],
             "prices": {"from": self.prices.dates[0], "to": self.prices.dates[1]},
         }
@@ -101,27 +101,27 @@ def preview_request(
 ) -> tuple[PlanPreview, PlanEstimate | None]:
     """Preview the plan of a request, and with ``prices`` estimate it; without a stack all inputs are local."""
     cores = os.cpu_count() or 1
-    here = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=NO_LIMIT_BYTES, is_local=True)
-    size = stack.size if stack else here
+    local_size = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=NO_LIMIT_BYTES, is_local=True)
+    size = stack.size if stack else local_size
     request = request.fitted(size.memory_mb, size.scratch_bytes)
     if engine := request.options.engine:
         usual = next(iter(engines()), PROCESS) if engine == AUTO else engine
         engine = chosen_engine(stack.deployment, engine, request.table) if stack else usual
     options = replace(request.options, engine=engine)
-    found = preview(stack.deployment if stack else None, replace(request, options=options))
+    plan_preview = preview(stack.deployment if stack else None, replace(request, options=options))
     if prices is None:
-        return found, None
-    counts = found.shards, found.objects, found.size_bytes
-    routed = [Route(engine, *each) for engine, each in found.of_engines.items()]
-    return found, estimate_plan(size, options, *counts, prices, routed)
+        return plan_preview, None
+    counts = plan_preview.shards, plan_preview.objects, plan_preview.size_bytes
+    routed = [Route(engine, *totals) for engine, totals in plan_preview.of_engines.items()]
+    return plan_preview, estimate_plan(size, options, *counts, prices, routed)
 
 
 def estimate_run(stack: OpenStack, run: Run, prices: Prices) -> PlanEstimate:
     """Estimate a planned run that was sent to the queue."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
     sizes: dict[str, list[int]] = {}
-    for each in stack.deployment.ledger.shards.list(run.run_id) if run.options.engine else ():
-        sizes.setdefault(each.engine, []).append(each.size_bytes)
+    for record in stack.deployment.ledger.shards.list(run.run_id) if run.options.engine else ():
+        sizes.setdefault(record.engine, []).append(record.size_bytes)
     routed = [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
     return estimate_plan(stack.size, run.options, *counts, prices, routed)
 
@@ -138,12 +138,12 @@ def estimate_plan(
     """Estimate a plan whose shards the queue dispatches, as it does by default; ``routed`` are engines' parts."""
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
-    apart, apart_bytes = sum(each.shards for each in routed), sum(each.size_bytes for each in routed)
+    apart, apart_bytes = sum(route.shards for route in routed), sum(route.size_bytes for route in routed)
     files = max(0, objects - apart)
     load = Load(shards - apart, files, size_bytes - apart_bytes, files if options.output_per else 0)
     auto, why = automatic_mode(load.shards)
     time = shard_time(load, prices)
-    found = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
+    total = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
     too_slow = ""
     if time.seconds >= size.timeout_s:
         too_slow = (
@@ -153,26 +153,26 @@ def estimate_plan(
     packed = replace(load, shards=fewest(load.size_bytes, load.files))
     packed_s = shard_time(packed, prices).seconds
     saved_s = load.shards * time.seconds - packed.shards * packed_s
-    costs_usd = found.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
+    costs_usd = total.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
     dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
-    own_usd = run_cost(shards, found.end_s, size.architecture, prices)
+    own_usd = run_cost(shards, total.end_s, size.architecture, prices)
     sizes = _memory_sizes(load, time.seconds, own_usd, size, prices)
     bad_input = _bad_input(load, size, prices) if options.isolate else ""
     routes: tuple[Route, ...] = ()
     if routed:
-        routes = (Route("", load.shards, load.size_bytes, found.cost, found.end_s if load.shards else 0.0),)
+        routes = (Route("", load.shards, load.size_bytes, total.cost, total.end_s if load.shards else 0.0),)
     for part in routed:
         of_part = Load(part.shards, size_bytes=part.size_bytes)
-        there_s = shard_time(of_part, prices).seconds
-        there = estimate_engine(part.engine, of_part, there_s, size, prices)
-        routes += (part._replace(cost_usd=there.cost, end_s=there.end_s),)
-        costs, workers = added((found.costs, there.costs)), found.workers + there.workers
-        found = Estimate(max(each.end_s for each in routes), costs, workers)
+        shard_s = shard_time(of_part, prices).seconds
+        engine_estimate = estimate_engine(part.engine, of_part, shard_s, size, prices)
+        routes += (part._replace(cost_usd=engine_estimate.cost, end_s=engine_estimate.end_s),)
+        costs, workers = added((total.costs, engine_estimate.costs)), total.workers + engine_estimate.workers
+        total = Estimate(max(route.end_s for route in routes), costs, workers)
     reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
-    own_usd = run_cost(shards, found.end_s, size.architecture, prices)  # also with what engines do
-    alone = _alone(own_usd, found.cost) if shards else ""
-    found = replace(found, costs={**found.costs, "run": own_usd})
-    return PlanEstimate(reason, found, time, prices, too_slow, dear, routes, sizes, bad_input, alone)
+    own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what engines do
+    alone = _alone(own_usd, total.cost) if shards else ""
+    total = replace(total, costs={**total.costs, "run": own_usd})
+    return PlanEstimate(reason, total, time, prices, too_slow, dear, routes, sizes, bad_input, alone)
 
 
 def _alone(own_usd: float, work_usd: float) -> str:
@@ -219,12 +219,12 @@ def _memory_sizes(
 
     What a shard takes whatever it holds hardly uses a second vCPU; reading goes by the vCPUs that memory buys.
     """
-    fixed_s, found = min(shard_s, prices["assumptions.task_fixed_s"]), []
+    fixed_s, sizes = min(shard_s, prices["assumptions.task_fixed_s"]), []
     for memory_mb in MEMORY_MB if load.shards else ():
-        there_s = (
+        scaled_s = (
             fixed_s * prices[f"assumptions.times_at_{memory_mb}"] + (shard_s - fixed_s) * MEMORY_MB[-1] / memory_mb
         )
-        if there_s < size.timeout_s:
-            there = estimate(Dispatch.QUEUE, load, there_s, replace(size, memory_mb=memory_mb), prices)
-            found.append(MemorySize(memory_mb, there_s, there.cost + own_usd, there.end_s))
-    return tuple(sorted(found, key=lambda each: each.cost_usd))
+        if scaled_s < size.timeout_s:
+            size_estimate = estimate(Dispatch.QUEUE, load, scaled_s, replace(size, memory_mb=memory_mb), prices)
+            sizes.append(MemorySize(memory_mb, scaled_s, size_estimate.cost + own_usd, size_estimate.end_s))
+    return tuple(sorted(sizes, key=lambda memory_size: memory_size.cost_usd))

@@ -366,9 +366,9 @@ def advice(error_class: str, message: str, task: str = "") -> Advice:
     """The likely reason of a failure of a shard or of a run's ``task``, and the remedy; a class may have a package."""
     name = error_class.rpartition(".")[2]
     fitting = (rule for rule in _RULES if rule.fits(name, message) and not (task and rule.at_fault))  # of shards
-    found = next(fitting, None) or _OF_TASKS.get(task) or _script_error(name)
-    place = _PLACE.search(message)
-    return Advice(f"{found.reason}, at {place[0]}" if place else found.reason, found.remedy, found.at_fault)
+    advised = next(fitting, None) or _OF_TASKS.get(task) or _script_error(name)
+    match = _PLACE.search(message)
+    return Advice(f"{advised.reason}, at {match[0]}" if match else advised.reason, advised.remedy, advised.at_fault)
 
 
 def advice_outside_of_runs(message: str) -> str:
@@ -470,9 +470,9 @@ def explain(
 
     Those that succeeded with another script than a failed one's tell nothing of its data.
     """
-    found = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
+    groups = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
     task = own_task(run.run_id) if run.parent else ""
-    for group in found:
+    for group in groups:
         group.task, group.redriven = task, run.parent if task else run.run_id
         advised = advice(group.example.error_class, group.example.error_message, task)
         if advised.reason.startswith(_GONE) and not _may_be_an_input(run, group.example.error_message):
@@ -483,15 +483,15 @@ def explain(
         names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
         group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
         group.example_object = "" if task in ("check", "commit") else first_object(deployment, group.example)
-        group.redrive = ("--cause", group.error_class) if task == "commit" else _options(group, found)
-    return tuple(found)
+        group.redrive = ("--cause", group.error_class) if task == "commit" else _options(group, groups)
+    return tuple(groups)
 
 
 def _may_be_an_input(run: Run, message: str) -> bool:
     """Whether an address in a message, if it has any, may be one of a run's inputs, which lists may name."""
     addresses = [uri.replace("s3a://", "s3://") for uri in re.findall(r"s3a?://[^\s'\",;)\]]+", message)]
-    is_near = (uri.startswith(given) or given.startswith(uri) for uri in addresses for given in run.inputs)
-    is_named = not run.lists and not any(given.startswith("glue:") for given in run.inputs)
+    is_near = (uri.startswith(input_uri) or input_uri.startswith(uri) for uri in addresses for input_uri in run.inputs)
+    is_named = not run.lists and not any(input_uri.startswith("glue:") for input_uri in run.inputs)
     return not (addresses and is_named) or any(is_near)
 
 
@@ -519,7 +519,7 @@ def first_object(deployment: Deployment, record: ShardRecord) -> str:
 
 def _options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[str, ...]:
     """Options that select only this group: none if it is alone, its class, a piece of its message, or its numbers."""
-    others = [each for each in all_groups if each is not group]
+    others = [other for other in all_groups if other is not group]
     if not others:
         return ()
     for cause in () if group.error_class == OTHER else _candidates(group):

@@ -29,17 +29,19 @@ UNKNOWN: dict[str, Any] = dict.fromkeys(("duration_s", "rows", "output_bytes", "
 Known = dict[tuple[str, int], dict[str, Any]]  # what an ended run's manifest tells, by run and generation
 
 
-def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, known: Known) -> list[dict[str, Any]]:
-    """Documents of runs, in their order, newest first; what is read of ended ones is kept in ``known``.
+def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, figures_by_run: Known) -> list[dict[str, Any]]:
+    """Documents of runs, in their order, newest first; what is read of ended ones is kept in ``figures_by_run``.
 
     ``trend`` holds the ratios to the medians of the last runs, and ``marks`` what of them is worth a look, for people.
     All figures are None for a run without a manifest: it is open, or its files are deleted.
     """
-    new = [run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in known]
+    new = [run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in figures_by_run]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda run: _figures(stack, run, prices), new)
-        known.update({(run.run_id, run.generation): figures for run, figures in zip(new, found, strict=True)})
-    documents = [run_document(run) | known.get((run.run_id, run.generation), UNKNOWN) for run in runs]
+        new_figures = pool.map(lambda run: _figures(stack, run, prices), new)
+        figures_by_run.update(
+            {(run.run_id, run.generation): figures for run, figures in zip(new, new_figures, strict=True)}
+        )
+    documents = [run_document(run) | figures_by_run.get((run.run_id, run.generation), UNKNOWN) for run in runs]
     last: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=LAST))
     for document in reversed(documents):
         of_name = last[document["name"]]
@@ -63,7 +65,7 @@ def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     failed, written = manifest["ItemCounts"]["Failed"], manifest["OutputBytes"]
     has_each = run.options.output_per and not failed
     files = manifest["Objects"] if has_each else manifest["ShardsWithOutput"]  # at least
-    work = {each["Engine"]: Work(each["Seconds"], each["Attempts"], each["Objects"]) for each in manifest["Work"]}
+    work = {entry["Engine"]: Work(entry["Seconds"], entry["Attempts"], entry["Objects"]) for entry in manifest["Work"]}
     return {
         "duration_s": manifest["DurationSeconds"],
         "rows": manifest["Rows"],
@@ -78,7 +80,7 @@ def _trend(document: Mapping[str, Any], last: Iterable[Mapping[str, Any]]) -> di
     """How many runs a run is compared with, and the ratio of each figure to their median; None: one is 0 or unknown."""
     trend: dict[str, Any] = {"runs": len(list(last))}
     for name in COMPARED:
-        before = [each[name] for each in last if each[name] is not None]
+        before = [run[name] for run in last if run[name] is not None]
         usual = median(before) if before else 0
         trend[name] = round(document[name] / usual, 3) if usual and document[name] is not None else None
     return trend

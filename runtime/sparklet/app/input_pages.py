@@ -27,23 +27,23 @@ def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str
     if size < 1:
         raise ValueError(f"a page of {size} inputs is none")
     copied, output = local_inputs(stack, run.run_id), run.output_uri.rstrip("/")
-    shown, inputs = places_of(stack, run)[0].rstrip("/"), _inputs(stack, run)
+    shown_output, inputs = places_of(stack, run)[0].rstrip("/"), _inputs(stack, run)
     while page := list(islice(inputs, size)):
-        for each in page:
-            if isinstance(each["input"], str):
-                each["input"] = str(local_part(each["input"], copied) or each["input"])
-            each["outputs"] = [uri.replace(output, shown, 1) for uri in each["outputs"]]
+        for document in page:
+            if isinstance(document["input"], str):
+                document["input"] = str(local_part(document["input"], copied) or document["input"])
+            document["outputs"] = [uri.replace(output, shown_output, 1) for uri in document["outputs"]]
         yield page
 
 
 def _inputs(stack: OpenStack, run: Run) -> Iterator[dict[str, Any]]:
     deployment = stack.deployment
     part = lru_cache(maxsize=1)(deployment.store.get)  # shards that follow each other are in one
-    records = (each for each in deployment.ledger.shards.list(run.run_id) if each.state is not ShardState.SPLIT)
+    records = (record for record in deployment.ledger.shards.list(run.run_id) if record.state is not ShardState.SPLIT)
     while some := list(islice(records, SHARDS_AT_ONCE)):
-        told = [each for each in some if run.options.output_per and each.state is ShardState.SUCCEEDED]
-        files = deployment.store.get_all(deployment.run_uri(run.run_id, each.inputs_file) for each in told)
-        became = {each.number: body.splitlines()[1:] for each, body in zip(told, files, strict=True)}
+        succeeded = [record for record in some if run.options.output_per and record.state is ShardState.SUCCEEDED]
+        files = deployment.store.get_all(deployment.run_uri(run.run_id, record.inputs_file) for record in succeeded)
+        became = {record.number: body.splitlines()[1:] for record, body in zip(succeeded, files, strict=True)}
         for record in some:
             if record.number in became:
                 yield from (_document(record, **json.loads(line)) for line in became[record.number])

@@ -60,14 +60,14 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
         refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
         return request
     inputs = {
-        given if "://" in given else _upload_input(stack, request, index, Path(given), reporter): given
-        for index, given in enumerate(request.inputs)
+        source if "://" in source else _upload_input(stack, request, index, Path(source), reporter): source
+        for index, source in enumerate(request.inputs)
     }
-    local = {uri: str(Path(given).resolve()) for uri, given in inputs.items() if uri != given}
+    local = {uri: str(Path(source).resolve()) for uri, source in inputs.items() if uri != source}
     write_json(_kept(stack.state, request.run_id), local)
     files = {}
-    for name, given in request.files.items():
-        path = Path(given)
+    for name, source in request.files.items():
+        path = Path(source)
         files[name] = f"s3://{stack.deployment.bucket}/input/{request.run_id}/files/{name}/{path.name}"
         reporter.say(f"copying {path} to the bucket")
         stack.deployment.store.upload(path, files[name])
@@ -84,11 +84,11 @@ def _folder_uri(folder: Path) -> str:
     return f"file://{str(folder.resolve()).rstrip('/')}/"
 
 
-def refuse_own_input(given: Path, output: str, state: Path) -> None:
-    """PlanError if a local output, or the local stack's folder ``state``, lies inside the local input ``given``."""
+def refuse_own_input(path: Path, output: str, state: Path) -> None:
+    """PlanError if a local output, or the local stack's folder ``state``, lies inside the local input ``path``."""
     places = {"the state folder": state} | ({"the output": Path(output)} if output and "://" not in output else {})
-    if given.is_dir():
-        refuse_own_output([_folder_uri(given)], {what: _folder_uri(place) for what, place in places.items()})
+    if path.is_dir():
+        refuse_own_output([_folder_uri(path)], {what: _folder_uri(folder) for what, folder in places.items()})
 
 
 def refuse_replaced_input(files: Iterable[Path], request: RunRequest) -> None:
@@ -106,12 +106,12 @@ def refuse_taken_names(request: RunRequest) -> None:
     """PlanError if a local output holds files under the names that a run will give those of its local inputs."""
     if not (request.options.output_per and request.options.existing == "append"):
         return
-    there, folders = names_there(None, request), [given for given in request.inputs if "://" not in given]
-    named = tuple(f"{given.rstrip('/')}/" if Path(given).is_dir() else given for given in folders)
-    with closing(OutputNames(request.run_id, request.options, named, there)) as names:
-        for given in named:
-            for _, key in wanted_files(Path(given), request.options):
-                names.add(InputObject(given + key if given.endswith("/") else given, 0))
+    existing_names, folders = names_there(None, request), [source for source in request.inputs if "://" not in source]
+    named = tuple(f"{source.rstrip('/')}/" if Path(source).is_dir() else source for source in folders)
+    with closing(OutputNames(request.run_id, request.options, named, existing_names)) as names:
+        for source in named:
+            for _, key in wanted_files(Path(source), request.options):
+                names.add(InputObject(source + key if source.endswith("/") else source, 0))
         names.refuse_taken()
 
 
@@ -147,11 +147,11 @@ def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path,
 
 def wanted_files(path: Path, options: RunOptions) -> Iterator[tuple[Path, str]]:
     """The files of a local input that the options choose, each with its key; PlanError at once if there is none."""
-    since_s, found = options.modified_since_s, local_files(path, Filter(options.include, options.exclude))
-    wanted = (each for each in found if not since_s or each[0].stat().st_mtime >= since_s)
-    if (first := next(wanted, None)) is None:
+    since_s, files = options.modified_since_s, local_files(path, Filter(options.include, options.exclude))
+    chosen = (file for file in files if not since_s or file[0].stat().st_mtime >= since_s)
+    if (first := next(chosen, None)) is None:
         raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
-    return chain([first], wanted)
+    return chain([first], chosen)
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> None:
@@ -231,8 +231,8 @@ def _refuse_others(deployment: Deployment, run: Run) -> None:
     """
     wanted_empty, folder = run.options.existing == "refuse", local_folder(run)
     for path, run_id, is_later in _others(run):
-        known = deployment.known_run(run_id)  # None: of another stack
-        joins = known.options.existing == "append" if known else not wanted_empty
+        other_run = deployment.known_run(run_id)  # None: of another stack
+        joins = other_run.options.existing == "append" if other_run else not wanted_empty
         if not (joins if is_later else not wanted_empty):
             raise PlanError(
                 f"{path.parent} holds {path.name} of another run by now: what {run.run_id} wrote stays in "
@@ -252,8 +252,8 @@ def _refuse_others(deployment: Deployment, run: Run) -> None:
 def _others(run: Run) -> list[tuple[Path, str, bool]]:
     """The files in the local output that other runs published: their run ids, and whether they were entered later."""
     mine = int(run.created_s * 1000)
-    found = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published(local_folder(run)))
-    return [(path, run_id, then > mine) for path, run_id, then in found if (run_id, then) != (run.run_id, mine)]
+    published = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published(local_folder(run)))
+    return [(path, run_id, then > mine) for path, run_id, then in published if (run_id, then) != (run.run_id, mine)]
 
 
 def _published(folder: Path) -> Iterator[tuple[Path, By]]:
@@ -264,8 +264,8 @@ def _published(folder: Path) -> Iterator[tuple[Path, By]]:
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
     """Whether a local folder has every file that succeeded shards wrote, by name and size."""
     files = output_files(stack.deployment.store, run, _with_output(stack.deployment, run))
-    found = ((folder / name, info.size_bytes) for name, info in files.items())
-    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in found)
+    expected_files = ((folder / name, info.size_bytes) for name, info in files.items())
+    return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in expected_files)
 
 
 def _with_output(deployment: Deployment, run: Run) -> set[int]:
@@ -298,8 +298,8 @@ def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> Non
 
 def output_files(store: ObjectStore, run: Run, shards: Collection[int]) -> dict[str, ObjectInfo]:
     """The files that ``shards`` have written, by their names below the run's output."""
-    prefix, wanted = run.output_uri.rstrip("/") + "/", set(shards)
-    return {info.uri.removeprefix(prefix): info for number, info in published_files(store, run) if number in wanted}
+    prefix, numbers = run.output_uri.rstrip("/") + "/", set(shards)
+    return {info.uri.removeprefix(prefix): info for number, info in published_files(store, run) if number in numbers}
 
 
 def _download(store: ObjectStore, path: Path, info: ObjectInfo) -> int:

@@ -69,15 +69,15 @@ class Attribution:
         """The line with its attempt; None if it belongs to no shard."""
         if is_metrics_line(text):
             return None
-        own = _own_fields(text)
-        if own is not None:
-            self._run, self._shard = str(own.get("run", "")), own.get("shard")
-            self._attempt, self._request = str(own["attempt"]), str(own.get("request_id", ""))
+        fields = _own_fields(text)
+        if fields is not None:
+            self._run, self._shard = str(fields.get("run", "")), fields.get("shard")
+            self._attempt, self._request = str(fields["attempt"]), str(fields.get("request_id", ""))
         elif (platform := _PLATFORM.match(text)) and platform[2] != self._request:
             self._run = ""  # the next invocation has begun
         if not self._run or type(self._shard) is not int:
             return None
-        return LogLine(self.stream, self._run, self._shard, self._attempt, text, own)
+        return LogLine(self.stream, self._run, self._shard, self._attempt, text, fields)
 
 
 @dataclass
@@ -99,8 +99,8 @@ class LogReader:
             while True:
                 before = self._positions.get(stream, "")
                 texts, self._positions[stream] = self.logs.read(stream, before, since_s)
-                found = filter(None, map(attribution.take, texts))
-                yield from (line for line in found if self._wanted(line))
+                lines = filter(None, map(attribution.take, texts))
+                yield from (line for line in lines if self._wanted(line))
                 if not texts and self._positions[stream] == before:
                     break
 
@@ -154,13 +154,13 @@ def written(to: TextIO) -> Callable[[LogLine], None]:
 
 def printed(stack: OpenStack, run_id: str, since_s: float) -> dict[int, str]:
     """The end of what the last attempt of each of a run's shards has printed, of the first shards that printed."""
-    found, last = defaultdict[int, str](str), dict[int, str]()
+    text_by_shard, last = defaultdict[int, str](str), dict[int, str]()
     for line in LogReader(stack.logs, run_id, since_s=since_s).lines():
-        if line.own is None and (line.shard in found or len(found) < MAX_PRINTED):
-            before = found[line.shard] if last.get(line.shard) == line.attempt else ""
+        if line.own is None and (line.shard in text_by_shard or len(text_by_shard) < MAX_PRINTED):
+            before = text_by_shard[line.shard] if last.get(line.shard) == line.attempt else ""
             last[line.shard] = line.attempt
-            found[line.shard] = f"{before}{line.readable()}\n"[-MAX_PRINTED_BYTES:]
-    return found
+            text_by_shard[line.shard] = f"{before}{line.readable()}\n"[-MAX_PRINTED_BYTES:]
+    return text_by_shard
 
 
 def _own_fields(text: str) -> Mapping[str, Any] | None:

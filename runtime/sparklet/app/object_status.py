@@ -38,23 +38,26 @@ def object_status(deployment: Deployment, run_id: str, uri: str) -> ObjectStatus
     """
     run = deployment.ledger.runs.get(run_id)
     archive = uri.partition("#")[0]
-    below = any(uri.startswith(given) if given.endswith("/") else given in (uri, archive) for given in run.inputs)
+    below = any(
+        uri.startswith(input_uri) if input_uri.endswith("/") else input_uri in (uri, archive)
+        for input_uri in run.inputs
+    )
     if not run.lists and not below:
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
     parts = list(deployment.ledger.runs.parts(run_id))
     shards = tuple(_holding(deployment, run, parts, uri))
     if not shards and archive != uri:
-        shards = tuple(each for each in _holding(deployment, run, parts, archive) if not each.items[0].member)
+        shards = tuple(holding for holding in _holding(deployment, run, parts, archive) if not holding.items[0].member)
     return ObjectStatus(uri, shards, tuple(reasons_for(deployment, run, parts, uri)))
 
 
 def _holding(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
-    wanted = json.dumps(uri).encode()[:-1]  # an archive is named by its files, too
+    encoded_uri = json.dumps(uri).encode()[:-1]  # an archive is named by its files, too
     later = (
         part for part in deployment.ledger.runs.parts(run.run_id) if part.index >= len(parts)
     )  # shards split meanwhile
     for part in chain(parts, later):
-        for shard in shards_of(deployment, run.run_id, part, wanted):
+        for shard in shards_of(deployment, run.run_id, part, encoded_uri):
             record = deployment.known_shard(run.run_id, shard.number)
             if record and record.state is ShardState.SPLIT:
                 continue  # a later part has its inputs

@@ -17,8 +17,8 @@ FORMATS = (*IN_DUCKDB, "orc", "avro")
 def table_text(run: Run) -> str:
     """The run's table, with the catalog that the run names for it; "" without a table."""
     named = _catalog(run) if run.table.startswith("iceberg:") else {}
-    place = named.get("uri") or named.get("warehouse")
-    return f"{run.table} in the catalog {place}" if place else run.table
+    location = named.get("uri") or named.get("warehouse")
+    return f"{run.table} in the catalog {location}" if location else run.table
 
 
 def uncommitted_text(deployment: Deployment, run: Run) -> str:
@@ -36,8 +36,8 @@ def how_to_open(deployment: Deployment, run: Run, folder: str) -> str:
         return ""
     if run.table and not run.table.startswith("parquet:"):
         return _table(run) if run.state is not RunState.FAILED else ""
-    found = (info.uri.split("/") for _, info in published_files(deployment.store, run) if info.size_bytes)
-    name = next((path[-1] for path in found if not any(part.startswith(("_", ".")) for part in path)), "")
+    paths = (info.uri.split("/") for _, info in published_files(deployment.store, run) if info.size_bytes)
+    name = next((path[-1] for path in paths if not any(part.startswith(("_", ".")) for part in path)), "")
     opened, kind = "", next((kind for kind in FORMATS if f".{kind}" in name), "")
     if kind in IN_DUCKDB and "://" not in folder:
         opened = _duckdb(f"'{folder}/**/*{name[name.rindex(f'.{kind}') :]}'")

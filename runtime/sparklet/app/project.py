@@ -26,12 +26,12 @@ def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{PROJECT} is no TOML: {error}") from error
-    found = document.get("jobs")
-    if not isinstance(found, dict) or not all(isinstance(each, dict) for each in found.values()):
+    tables = document.get("jobs")
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SettingsError(f"{PROJECT} needs a table for each job, as in [jobs.sales]")
     if others := sorted(document.keys() - {"jobs"}):
         raise SettingsError(f"{PROJECT} has {others[0]!r} beside its jobs: write it into [jobs.NAME]")
-    return found
+    return tables
 
 
 def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
@@ -40,13 +40,13 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
     ``parameters``: by the options' names without dashes. SettingsError for a key that is no option, a value that no
     option takes, and a name that is neither a job nor looks like a script.
     """
-    if not (known := jobs(folder)):
+    if not (by_name := jobs(folder)):
         return {}
-    if (job := known.get(name)) is None:
+    if (job := by_name.get(name)) is None:
         if Path(name).suffix:
             return {}
         raise SettingsError(
-            f"there is no script {name} here, and no job {name} in {PROJECT}, which has {', '.join(sorted(known))}"
+            f"there is no script {name} here, and no job {name} in {PROJECT}, which has {', '.join(sorted(by_name))}"
         )
     chosen = dict[str, Any](name=name)
     for key, value in job.items():
@@ -55,7 +55,7 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
             hint = f"; did you mean {near[0]}?" if near else ""
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is no option of this command{hint}")
         if isinstance(value, dict):  # params, env, conf: pairs
-            value = [f"{each}={text if isinstance(text, str) else _json(text)}" for each, text in value.items()]
+            value = [f"{pair_key}={text if isinstance(text, str) else _json(text)}" for pair_key, text in value.items()]
         elif not isinstance(value, str | int | float | list):
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is {value!r}; write it as a text")
         chosen[parameter] = value
@@ -73,13 +73,13 @@ def _json(value: Any) -> str:
 
 def write_starter(folder: Path) -> Iterator[tuple[str, bool]]:
     """Write the files of a new project that are not there yet: each name, and whether it is new."""
-    workflow = next(place for place in PLACES if place.is_file())
+    workflow = next(path for path in PLACES if path.is_file())
     sources = {str(path.relative_to(STARTER)): path for path in sorted(STARTER.rglob("*.*")) if path.is_file()}
     sources = {name: path for name, path in sources.items() if path not in PLACES and "__pycache__" not in name}
     for name, source in {**sources, WORKFLOW: workflow}.items():
-        place = folder / name
-        is_new = not place.exists()
+        target = folder / name
+        is_new = not target.exists()
         if is_new:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(source.read_bytes())
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
         yield name, is_new

@@ -53,14 +53,14 @@ def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]
     if which.cause:
         raise PlanError("--cause selects failed shards; --object, --from and --to select shards by their inputs")
     if which.everything:
-        found = {
+        candidates = {
             record.number
             for record in stack.deployment.ledger.shards.list(run_id)
             if record.state is not ShardState.SPLIT
         }
     else:
-        found = _by_inputs(stack, run_id, which)
-    if not (numbers := found.intersection(which.shards) if which.shards else found):
+        candidates = _by_inputs(stack, run_id, which)
+    if not (numbers := candidates.intersection(which.shards) if which.shards else candidates):
         raise PlanError(f"no shard of {run_id} has such an input; sparklet status {run_id} --object URI finds one")
     return tuple(sorted(numbers))
 
@@ -68,15 +68,15 @@ def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]
 def _by_inputs(stack: OpenStack, run_id: str, which: Selection) -> set[int]:
     """The shards that hold a selected input."""
     deployment, copied = stack.deployment, local_inputs(stack, run_id)
-    uris = tuple(each if each.startswith(SCHEME) else _stored(each, copied) for each in which.objects)
+    uris = tuple(name if name.startswith(SCHEME) else _stored(name, copied) for name in which.objects)
     fits = _range(which.first, which.last)
-    found = {
+    numbers = {
         shard.number
         for part in deployment.ledger.runs.parts(run_id)
         for shard in shards_of(deployment, run_id, part)
         if any((not uris or _is_named(item, uris)) and fits(item) for item in shard.objects)
     }
-    return {number for number in found if deployment.ledger.shards.get(run_id, number).state is not ShardState.SPLIT}
+    return {number for number in numbers if deployment.ledger.shards.get(run_id, number).state is not ShardState.SPLIT}
 
 
 def _stored(path: str, copied: Mapping[str, str]) -> str:
@@ -107,8 +107,8 @@ def _range(first: str, last: str) -> Callable[[InputObject], bool]:
 
         def lies_between(item: InputObject) -> bool:
             columns = dict(columns_of(item.uri)[1])
-            at = [_in_order(columns[name]) for name in names if name in columns]
-            return len(at) == len(names) and (not first or at >= low) and (not last or at <= high)
+            partition = [_in_order(columns[name]) for name in names if name in columns]
+            return len(partition) == len(names) and (not first or partition >= low) and (not last or partition <= high)
 
         return lies_between
     low_s = parse_time_s(first) if first else 0.0
@@ -131,7 +131,7 @@ def preview(stack: OpenStack, run_id: str, shards: tuple[int, ...], prices: Pric
     """What would be redriven, with its files, bytes and cost, by the time that these shards have taken before."""
     deployment, (run, _) = stack.deployment, redrivable(stack.deployment, run_id, shards or None)
     records = list(_records(deployment, run_id, shards))
-    files, size_bytes = (sum(getattr(each, name) for each in records) for name in ("object_count", "size_bytes"))
+    files, size_bytes = (sum(getattr(record, name) for record in records) for name in ("object_count", "size_bytes"))
     load = Load(len(records), files, size_bytes, files if run.options.output_per else 0)
     took_s = sum(record.took_s for record in records)
     return {
@@ -193,32 +193,32 @@ def engine_of_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | Non
     other = {option: size for option, size in sizes.items() if size[1] not in (None, size[2])}
     if not other:
         return engine
-    wanted = " and ".join(f"{option} {size}" for option, (_, size, _) in other.items())
+    sizes_text = " and ".join(f"{option} {size}" for option, (_, size, _) in other.items())
     if stack.state:
         raise PlanError(
-            f"{wanted} is not possible: another command uses the local stack as it is "
+            f"{sizes_text} is not possible: another command uses the local stack as it is "
             f"({stack.size.memory_mb} MB, {stack.size.timeout_s} s); wait for its end, or stop the stack: sparklet stop"
         )
     if timeout_s is not None and timeout_s not in TIMEOUTS_S:
         raise PlanError(f"--timeout {timeout_s} must be one of {', '.join(map(str, TIMEOUTS_S))} on a deployed stack")
     raise PlanError(
-        f"{wanted}: the workers of {stack.name} have {stack.size.memory_mb} MB and {stack.size.timeout_s} s, and a "
+        f"{sizes_text}: the workers of {stack.name} have {stack.size.memory_mb} MB and {stack.size.timeout_s} s, and a "
         f"redrive does not change a deployed stack. LargeFunction=yes adds lambda-large, which does shards with up to "
-        f"{LARGE_MB:,} MB; or change the workers, then redrive without {wanted}:\n"
+        f"{LARGE_MB:,} MB; or change the workers, then redrive without {sizes_text}:\n"
         f"{_update_command(stack, {parameter: str(size) for parameter, size, _ in other.values()})}"
     )
 
 
 def _update_command(stack: OpenStack, changes: Mapping[str, str]) -> str:
     """The command that changes only these parameters, and waits until the stack is updated."""
-    given = [
+    parameters = [
         f"ParameterKey={key}," + (f"ParameterValue={changes[key]}" if key in changes else "UsePreviousValue=true")
         for key in sorted({*stack.parameters, *changes})
     ]
     update = ["aws", "cloudformation", "update-stack", "--stack-name", stack.name, "--use-previous-template"]
     capabilities = ["--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
     wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", stack.name]
-    return f"{shlex.join([*update, *capabilities, '--parameters', *given])} && {shlex.join(wait)}"
+    return f"{shlex.join([*update, *capabilities, '--parameters', *parameters])} && {shlex.join(wait)}"
 
 
 def redrive_run(
@@ -281,7 +281,7 @@ def _local_inputs(
     deployment: Deployment, records: Iterator[ShardRecord], inputs: Mapping[str, str]
 ) -> Iterator[tuple[Path, str]]:
     for record in records:
-        for each in planned_shard(deployment, record).objects:
-            path = local_part(each.object_uri, inputs)
+        for item in planned_shard(deployment, record).objects:
+            path = local_part(item.object_uri, inputs)
             if path is not None and path.is_file() and os.access(path, os.R_OK):
-                yield path, each.object_uri
+                yield path, item.object_uri

@@ -42,9 +42,9 @@ class StackSelection:
     @property
     def command_options(self) -> tuple[str, ...]:
         """The command line's options that select the same stack, with the same workers."""
-        given = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
-        given |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
-        named = (str(word) for option, value in given.items() if value for word in (option, value))
+        value_by_option = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
+        value_by_option |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
+        named = (str(word) for option, value in value_by_option.items() if value for word in (option, value))
         return (*named, *(["--keep-stack"] if self.keep else []))
 
 
@@ -86,8 +86,8 @@ def open_stack(
     state = StateDir(selection.state)  # refused before anything is done if it is somebody else's folder
     workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
     saved = SavedStack.find(state, reporter.say) if looking else None
-    wanted = {name: getattr(selection, name) for name in ("workers", "timeout_s", "memory_mb", "runner")}
-    chosen = {name: value for name, value in wanted.items() if value}
+    settings = {name: getattr(selection, name) for name in ("workers", "timeout_s", "memory_mb", "runner")}
+    chosen = {name: value for name, value in settings.items() if value}
     options = StackOptions(
         state_dir=selection.state,
         **{"workers": workers, **chosen},
@@ -132,7 +132,7 @@ def _deployed(name: str) -> OpenStack:
     from sparklet.engines.create import engines_of
 
     clients = AwsClients()
-    outputs, given = described_stack(clients, name)
+    outputs, parameters = described_stack(clients, name)
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
@@ -149,21 +149,21 @@ def _deployed(name: str) -> OpenStack:
         LambdaCompute(clients),
         outputs["WorkerAliasArn"],
         CloudWatchWorkerLogs(clients, outputs["WorkerLogGroup"]),
-        deployed_size(given),
+        deployed_size(parameters),
         StepFunctionsOrchestrator(clients),
         name=name,
-        parameters=given,
+        parameters=parameters,
         machines={name: arn for name, arn in machines.items() if arn},
     )
 
 
-def deployed_size(given: Mapping[str, str]) -> WorkerSize:
+def deployed_size(parameters: Mapping[str, str]) -> WorkerSize:
     """The size that a stack's parameters say; reserved concurrency is also a ceiling for maps."""
 
     def number(parameter: str, usual: int) -> int:
-        return int(given.get(parameter) or usual)
+        return int(parameters.get(parameter) or usual)
 
-    usual, reserve = WorkerSize(), given.get("ReserveConcurrency") or "no"
+    usual, reserve = WorkerSize(), parameters.get("ReserveConcurrency") or "no"
     concurrency = number("MaximumConcurrency", usual.concurrency)
     map_concurrency = number("MapConcurrency", usual.map_concurrency)
     if reserve != "no":
@@ -174,5 +174,5 @@ def deployed_size(given: Mapping[str, str]) -> WorkerSize:
         scratch_bytes=number("EphemeralStorageMB", usual.scratch_bytes // MIB) * MIB,
         concurrency=concurrency,
         map_concurrency=map_concurrency,
-        architecture=given.get("Architecture") or usual.architecture,
+        architecture=parameters.get("Architecture") or usual.architecture,
     )

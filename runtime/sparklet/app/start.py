@@ -64,28 +64,28 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
     What this machine can tell is told before ``stack`` is opened. ``list_format`` (by default by their names) is how
     lists are read; the request holds it with each list.
     """
-    given: dict[str, Any] = dict(options)
+    document: dict[str, Any] = dict(options)
     for name in ("params", "env", "files", "conf"):
-        if isinstance(given.get(name), list):  # of a command line
-            given[name] = parse_pairs(places()[name].option, given[name])
-    if "env" in given:
-        script_environment(given["env"], "--env")
-    if named := given.get("schema"):
-        given["schema"] = _ddl(named)
-    if "since" in given:
-        given["since"] = _absolute(given["since"])
-    named = given.pop("inputs", [])
-    given["inputs"] = [each for each in named if each != STANDARD_INPUT]
-    form = given.pop("list_format", "")
-    objects = [*given.pop("lists", []), *(each for each in named if each == STANDARD_INPUT)]
-    if sources := [*objects, *given.pop("items", [])]:
-        given["lists"] = [_read_list(each, form, items=n >= len(objects)) for n, each in enumerate(sources)]
+        if isinstance(document.get(name), list):  # of a command line
+            document[name] = parse_pairs(places()[name].option, document[name])
+    if "env" in document:
+        script_environment(document["env"], "--env")
+    if named := document.get("schema"):
+        document["schema"] = _ddl(named)
+    if "since" in document:
+        document["since"] = _absolute(document["since"])
+    named = document.pop("inputs", [])
+    document["inputs"] = [source for source in named if source != STANDARD_INPUT]
+    form = document.pop("list_format", "")
+    objects = [*document.pop("lists", []), *(source for source in named if source == STANDARD_INPUT)]
+    if sources := [*objects, *document.pop("items", [])]:
+        document["lists"] = [_read_list(source, form, items=n >= len(objects)) for n, source in enumerate(sources)]
     elif form:
         raise PlanError("--list-format needs a list: add --list FILE")
     if sources.count(STANDARD_INPUT) > 1:
         raise PlanError("standard input (-) can be read once only; name it once")
-    request = read_request(given, command=True, dry_run=dry_run)
-    local = [each for each in request.inputs if "://" not in each]
+    request = read_request(document, command=True, dry_run=dry_run)
+    local = [source for source in request.inputs if "://" not in source]
     if request.options.incremental and local:
         raise PlanError(
             f"--incremental needs inputs in S3: {local[0]} is copied to the bucket for each run; "
@@ -94,13 +94,13 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
     return request if dry_run else _checked(request, stack)
 
 
-def _ddl(given: str) -> str:
+def _ddl(schema: str) -> str:
     """The DDL that is given itself, or in a file; PlanError if it is one word, and there is no such file."""
-    if given != INFER and not ("\n" in given or len(given) > MAX_PATH) and Path(given).is_file():
-        return Path(given).read_text(encoding="utf-8").strip()
-    if given != INFER and len(given.split()) < 2:
-        raise PlanError(f"--schema {given} is neither DDL, such as 'id INT, name STRING', nor a file, nor {INFER}")
-    return given
+    if schema != INFER and not ("\n" in schema or len(schema) > MAX_PATH) and Path(schema).is_file():
+        return Path(schema).read_text(encoding="utf-8").strip()
+    if schema != INFER and len(schema.split()) < 2:
+        raise PlanError(f"--schema {schema} is neither DDL, such as 'id INT, name STRING', nor a file, nor {INFER}")
+    return schema
 
 
 def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
@@ -110,13 +110,13 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
             script_body(source)
     files_beside(request.py_files, request.spark_files, request.conf)
     replaces, read = request.options.existing == "overwrite", [*map(Path, request.files.values())]
-    for given in request.inputs:
-        if "://" not in given:
-            refuse_own_input(Path(given), request.output_uri, stack.state)
-            read += (path for path, _ in wanted_files(Path(given), request.options) if replaces)
-    for name, given in request.files.items():
-        if not Path(given).is_file():
-            raise PlanError(f"--param-file {name}={given}: there is no such file (you are in {Path.cwd()})")
+    for input_path in request.inputs:
+        if "://" not in input_path:
+            refuse_own_input(Path(input_path), request.output_uri, stack.state)
+            read += (path for path, _ in wanted_files(Path(input_path), request.options) if replaces)
+    for name, path in request.files.items():
+        if not Path(path).is_file():
+            raise PlanError(f"--param-file {name}={path}: there is no such file (you are in {Path.cwd()})")
     if replaces:
         refuse_replaced_input(read, request)
     if request.output_uri and "://" not in request.output_uri:
@@ -127,10 +127,10 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
     return request
 
 
-def parse_pairs(option: str, given: list[str] | None) -> dict[str, str]:
+def parse_pairs(option: str, arguments: list[str] | None) -> dict[str, str]:
     """``key=value`` pairs; SettingsError if a pair has no ``=``, or a key comes twice."""
     pairs: dict[str, str] = {}
-    for pair in given or ():
+    for pair in arguments or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise SettingsError(f"{option} {pair!r} must look like key=value")
@@ -177,20 +177,25 @@ def begin(
         if by_machine:
             mode = chosen_mode(stack, request, dispatch_mode, packed, reporter)
             request = replace(request, dispatch=mode.dispatch)
-        named = (*request.inputs, *(each.source for each in request.lists), request.output_uri, request.script)
-        if stack.state and (there := next((each for each in named if each.startswith("s3")), "")):
-            reporter.say(f"{there} is in the local stack's own S3; for AWS name a deployed stack: --stack NAME")
+        named = (
+            *request.inputs,
+            *(list_request.source for list_request in request.lists),
+            request.output_uri,
+            request.script,
+        )
+        if stack.state and (s3_uri := next((uri for uri in named if uri.startswith("s3")), "")):
+            reporter.say(f"{s3_uri} is in the local stack's own S3; for AWS name a deployed stack: --stack NAME")
         with resumable(stack, reporter, lambda: _again(words, request.run_id)):
             request = with_local_files(stack, request, reporter)
-            known = stack.deployment.known_run(request.run_id)
+            existing_run = stack.deployment.known_run(request.run_id)
             run = new_run(stack.deployment, request, packed)
         source = stack.deployment.store.get(run.scripts[0].uri).decode(errors="replace")
         differing = differing_sparks(stack.deployment, run.options.engine) if run.options.engine else ()
-        for told in (*differing, *plain_writes(source, run.options.engine)):
-            reporter.warn(told)
-        if not by_machine and known:
+        for warning in (*differing, *plain_writes(source, run.options.engine)):
+            reporter.warn(warning)
+        if not by_machine and existing_run:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
-        return go_on(stack, run, reporter, packed, by_machine=by_machine, here=dispatch_mode == "auto")
+        return go_on(stack, run, reporter, packed, by_machine=by_machine, plans_here=dispatch_mode == "auto")
 
 
 def go_on(
@@ -200,9 +205,9 @@ def go_on(
     packed: PackedInput | None = None,
     *,
     by_machine: bool,
-    here: bool = False,
+    plans_here: bool = False,
 ) -> Run:
-    """Plan the rest of an entered run, or start its state machine if it does not run; with ``here`` do both."""
+    """Plan the rest of an entered run, or start its state machine if it does not run; with ``plans_here`` do both."""
 
     def show(progress: PlanProgress) -> None:
         skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
@@ -218,7 +223,7 @@ def go_on(
         return bool(check(stack.deployment, schema_run.run_id).run)
 
     with resumable(stack, reporter, lambda: ["sparklet", "resume", run.run_id, *stack.command_options]):
-        if here or not by_machine:
+        if plans_here or not by_machine:
             infers = run.params.get(SCHEMA) == INFER and not run.schema
             reporter.say(f"run {run.run_id}: planning{', a first task infers the schema' if infers else ''}")
             try:
@@ -277,9 +282,9 @@ def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
     In a process of its own: the tables' libraries may be missing here, are slow to import, and wait long for networks.
     ``in_s3``: look there, too, since the stack is a deployed one.
     """
-    format_, _, place = request.table.partition(":")
+    format_, _, location = request.table.partition(":")
     environ, warehouse = {**os.environ, **request.env}, str(request.params.get("warehouse") or "")
-    uri = place if format_ == "delta" else catalog_properties(environ, warehouse).get("uri", "s3://")
+    uri = location if format_ == "delta" else catalog_properties(environ, warehouse).get("uri", "s3://")
     is_here = Path(uri.removeprefix("file://").removeprefix("sqlite:///")).exists()
     if format_ not in ("delta", "iceberg") or not (is_here or in_s3):
         return
@@ -325,8 +330,8 @@ def invoke_script(
     task["batch_handling"] = batch_handling
     beside = files_beside(py_files, files, conf)
     modules = modules_of(script, body, py_files) if body else []
-    copies = {given: _stored(stack, given, body) for given, body in (*beside, *modules)}
-    task["py_files"] = [*(each for each in (*py_files, *files) if "://" in each), *copies.values()]
+    copies = {path: _stored(stack, path, body) for path, body in (*beside, *modules)}
+    task["py_files"] = [*(file_uri for file_uri in (*py_files, *files) if "://" in file_uri), *copies.values()]
     if variables:
         task["env"] = _stored(stack, "env.json", json.dumps(dict(variables)).encode())
     for tries in itertools.count():
@@ -343,8 +348,8 @@ def invoke_script(
     return answer
 
 
-def _stored(stack: OpenStack, given: str, body: bytes) -> str:
+def _stored(stack: OpenStack, name: str, body: bytes) -> str:
     """Store a file in the bucket under its digest; its URI."""
-    uri = f"s3://{stack.deployment.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{given.rpartition('/')[2]}"
+    uri = f"s3://{stack.deployment.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name.rpartition('/')[2]}"
     stack.deployment.store.put(uri, body)
     return uri

@@ -24,20 +24,20 @@ CAUSE_CHARACTERS = 300
 
 
 def chosen_mode(
-    stack: OpenStack, request: RunRequest, wanted: WantedMode, packed: PackedInput, reporter: Reporter
+    stack: OpenStack, request: RunRequest, dispatch_mode: WantedMode, packed: PackedInput, reporter: Reporter
 ) -> DispatchMode:
     """The dispatch mode of a run; what is not possible is refused before anything is written.
 
     For ``auto`` and ``inline`` the inputs are read into ``packed``, since the number of shards decides.
     """
-    if wanted == "auto":
+    if dispatch_mode == "auto":
         mode, reason = automatic_mode(preview(stack.deployment, request, packed).shards)
         reporter.say(f"dispatch mode {mode}: {reason}")
     else:
-        mode = DispatchMode(wanted)
+        mode = DispatchMode(dispatch_mode)
     if mode is not DispatchMode.QUEUE:
         machine_of(stack, mode.dispatch)
-    if wanted == "inline" and (shards := preview(stack.deployment, request, packed).shards) > MAX_INLINE:
+    if dispatch_mode == "inline" and (shards := preview(stack.deployment, request, packed).shards) > MAX_INLINE:
         raise PlanError(
             f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
             "Map; use map or loop (--dispatch-mode auto chooses)"
@@ -86,11 +86,11 @@ def drive(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     if run.state.ended:
         reporter.say(f"run {run.run_id} is there already and has ended; nothing is started")
         return
-    there = driver_of(stack, run)
-    if there and not there.state.ended:
-        reporter.say(f"run {run.run_id} is there already, driven by {there.name}; nothing is started twice")
+    driver = driver_of(stack, run)
+    if driver and not driver.state.ended:
+        reporter.say(f"run {run.run_id} is there already, driven by {driver.name}; nothing is started twice")
         return
-    name = successor(there.name) if there else execution_name(run.run_id, run.generation)
+    name = successor(driver.name) if driver else execution_name(run.run_id, run.generation)
     execution = stack.orchestrator.start(machine, name, {"run_id": run.run_id})
     reporter.say(f"run {run.run_id}: driven by {execution}")
 
@@ -98,10 +98,10 @@ def drive(stack: OpenStack, run: Run, reporter: Reporter) -> None:
 def end_waiting(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     """Stop the execution that drives a cancelled run; the checker ends the run."""
     try:
-        there = driver_of(stack, run)
-        if there and not there.state.ended:
-            stack.orchestrator.stop(there.execution, f"the run {run.run_id} was cancelled")
-            reporter.say(f"{there.name} was stopped; the stack's checker ends the run")
+        driver = driver_of(stack, run)
+        if driver and not driver.state.ended:
+            stack.orchestrator.stop(driver.execution, f"the run {run.run_id} was cancelled")
+            reporter.say(f"{driver.name} was stopped; the stack's checker ends the run")
     except OrchestrationError as error:
         reporter.warn(f"the run is cancelled, but its state machine could not be stopped: {error}")
 
@@ -153,13 +153,13 @@ class MachineWatch:
             return []
         self._looked_s = now_s
         try:
-            found = dict(self._ended_early(run))
+            by_name = dict(self._ended_early(run))
         except (OrchestrationError, ObjectStoreError):
             return []
-        if not found or self.stack.deployment.ledger.runs.get(run.run_id).state.ended:  # it has just ended with its run
-            return []
-        reports = [text for name, text in found.items() if name not in self._reported]
-        self._reported |= found.keys()
+        if not by_name or self.stack.deployment.ledger.runs.get(run.run_id).state.ended:
+            return []  # it has just ended with its run
+        reports = [text for name, text in by_name.items() if name not in self._reported]
+        self._reported |= by_name.keys()
         return reports
 
     def _ended_early(self, run: Run) -> Iterator[tuple[str, str]]:
@@ -167,7 +167,10 @@ class MachineWatch:
         driver = driver_of(self.stack, run)
         if driver and driver.ended_early:
             yield driver.name, driver_text(run, driver)
-        for each in recorded_failures(self.stack, run):
-            name = each["execution"].rpartition(":")[2]
-            if driver is None or (name != driver.name and each["recorded"] >= time_text(driver.started_s)):
-                yield name, ended_early_text(run, name, f"FAILED in {each['where']}", each["error"], each["cause"])
+        for failure in recorded_failures(self.stack, run):
+            name = failure["execution"].rpartition(":")[2]
+            if driver is None or (name != driver.name and failure["recorded"] >= time_text(driver.started_s)):
+                yield (
+                    name,
+                    ended_early_text(run, name, f"FAILED in {failure['where']}", failure["error"], failure["cause"]),
+                )

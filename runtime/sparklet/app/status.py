@@ -104,14 +104,17 @@ class Observation:
 
 
 def observe(
-    run: Run, shards: Iterable[ShardRecord], now_s: float, each: Callable[[ShardRecord], None] = lambda record: None
+    run: Run,
+    shards: Iterable[ShardRecord],
+    now_s: float,
+    on_record: Callable[[ShardRecord], None] = lambda record: None,
 ) -> Observation:
     """Add up a run's shards as they are now."""
-    found = Observation(Summary.of(run), now_s)
+    observation = Observation(Summary.of(run), now_s)
     for record in shards:
-        found.add(record)
-        each(record)
-    return found
+        observation.add(record)
+        on_record(record)
+    return observation
 
 
 def seconds_of(record: ShardRecord, now_s: float) -> float:
@@ -165,19 +168,21 @@ class RunView:
 
 
 def view_run(
-    stack: OpenStack, run: Run, prices: Prices, each: Callable[[ShardRecord], None] = lambda record: None
+    stack: OpenStack, run: Run, prices: Prices, on_record: Callable[[ShardRecord], None] = lambda record: None
 ) -> RunView:
-    """Read a run's view: one pass over its shards, of which ``each`` is told, and a few more reads."""
-    found = observe(run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s(), each)
-    found.summary.drift = drift_of(stack.deployment, run) if run.state.ended else Drift()
+    """Read a run's view: one pass over its shards, of which ``on_record`` is told, and a few more reads."""
+    observation = observe(
+        run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s(), on_record
+    )
+    observation.summary.drift = drift_of(stack.deployment, run) if run.state.ended else Drift()
     try:
         driver = driver_of(stack, run)
     except OrchestrationError:  # show the rest
         driver = None
     return RunView(
         run=run,
-        found=found,
-        costs=costs_so_far(found.summary.work, run, stack.size, prices),
+        found=observation,
+        costs=costs_so_far(observation.summary.work, run, stack.size, prices),
         local=stack.state is not None,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),
@@ -187,9 +192,9 @@ def view_run(
 
 def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
     """The causes of a run's failures, those of its own tasks behind, and all that was found on the way."""
-    found = observe(run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s())
-    groups = explain(stack.deployment, run, found.failures.values(), found.succeeded)
-    return (*groups, *task_failures(stack, run)), found
+    observation = observe(run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s())
+    groups = explain(stack.deployment, run, observation.failures.values(), observation.succeeded)
+    return (*groups, *task_failures(stack, run)), observation
 
 
 def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
@@ -206,8 +211,8 @@ def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str
     for what, entered in follow_ups(stack.deployment, run).items():
         if script := scripts.get(what) or (entered.scripts[-1] if entered else None):
             run_id = follow_up_id(run.run_id, what, run.generation)
-            found = as_follow_up(stack.deployment, entered) or FollowUp(run_id, "not begun")
-            yield {"what": what, "script": script.source_uri, **asdict(found)}
+            follow_up = as_follow_up(stack.deployment, entered) or FollowUp(run_id, "not begun")
+            yield {"what": what, "script": script.source_uri, **asdict(follow_up)}
 
 
 def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:

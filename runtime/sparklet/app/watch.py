@@ -102,11 +102,11 @@ class FailureWatch:
                     yield f"{what}: {why}"
 
 
-def watch(stack: OpenStack, run_id: str, shown: AbstractContextManager[Lines], reporter: Reporter) -> Summary:
+def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager[Lines], reporter: Reporter) -> Summary:
     """Check a run and show it until it has ended, then fill its local output; its summary."""
     silent_since_s: float | None = None
     machine, failures = MachineWatch(stack), FailureWatch(stack)
-    with shown as display:
+    with display_context as display:
         while True:
             try:
                 report = check(stack.deployment, run_id)

@@ -7,7 +7,7 @@ from sparklet.job import Job
 
 job = Job.from_args()
 sales = job.read_csv(job.spark())
-kept = sales.where("NOT returned").withColumn("total", F.col("pieces") * F.col("price")).drop("returned")
+sold = sales.where("NOT returned").withColumn("total", F.col("pieces") * F.col("price")).drop("returned")
 written = Observation()
-kept.observe(written, F.count("*").alias("rows")).write.mode("overwrite").parquet(job.output)
+sold.observe(written, F.count("*").alias("rows")).write.mode("overwrite").parquet(job.output)
 job.report(rows=written.get["rows"])
