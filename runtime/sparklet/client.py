@@ -98,9 +98,11 @@ class Stack(AbstractContextManager["Stack"]):
         """
         inputs = [input] if isinstance(input, str | PathLike) else input
         lists = [*options.pop("lists", ()), *read_items(options.pop("items", ()))]
-        given = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
-        given = {name: _plain(value) for name, value in given.items() if value not in (None, "", [], ())}
-        request = run_request(given, self._selection)
+        request_options = {"script": script, "inputs": inputs, "output": output, "lists": lists, **options}
+        request_options = {
+            name: _plain(value) for name, value in request_options.items() if value not in (None, "", [], ())
+        }
+        request = run_request(request_options, self._selection)
         return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":
@@ -247,7 +249,7 @@ def run(
 def _plain(value: Any) -> Any:
     """A value as a request has it: paths are texts, and tuples lists."""
     if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
+        return [_plain(entry) for entry in value]
     return str(value) if isinstance(value, PathLike) else value

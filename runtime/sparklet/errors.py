@@ -151,8 +151,8 @@ class ScriptFailedError(ScriptError):
         files: tuple[str, ...] = (),
     ) -> None:
         reason = ": ".join(part for part in (cause_class, cause) if part)
-        at = f" at {place}" if place else ""
-        super().__init__(f"{script_uri} exited with {exit_code}{at}" + (f": {reason}" if reason else ""))
+        position = f" at {place}" if place else ""
+        super().__init__(f"{script_uri} exited with {exit_code}{position}" + (f": {reason}" if reason else ""))
         self.exit_code = exit_code
         self.cause_class = cause_class
         self.cause = cause
@@ -223,9 +223,9 @@ class RemoteTaskError(SparkletError):
         self.reason, self.log_tail, self.facts = reason, log_tail, dict(facts or {})
 
     def __str__(self) -> str:
-        known = ", ".join(f"{name} {self.facts[name]}" for name in KNOWN_OF_WORKERS if self.facts.get(name))
+        facts = ", ".join(f"{name} {self.facts[name]}" for name in KNOWN_OF_WORKERS if self.facts.get(name))
         tail = f"\nthe end of its log:\n{self.log_tail}" if self.log_tail else ""
-        return super().__str__() + (f" ({known})" if known else "") + tail
+        return super().__str__() + (f" ({facts})" if facts else "") + tail
 
 
 class RunFailedError(SparkletError):
@@ -233,7 +233,9 @@ class RunFailedError(SparkletError):
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         shards, causes = document["shards"], document["failures"]
-        reasons = "".join(f"; {each['count']} × {each['error_class']}: {each['example_message']}" for each in causes)
+        reasons = "".join(
+            f"; {cause['count']} × {cause['error_class']}: {cause['example_message']}" for cause in causes
+        )
         failed = f"{shards['failed']} of {shards['total']} shards failed"
         super().__init__(f"the run {document['run_id']} is {document['state']}: {failed}{reasons}")
         self.document = document

@@ -96,7 +96,7 @@ class Meter:
             return
         while values:
             self._write(_line(self._namespace, self._emitter, values, properties))
-            values = {metric: rest for metric, found in values.items() if (rest := found[MAX_VALUES:])}
+            values = {metric: rest for metric, series in values.items() if (rest := series[MAX_VALUES:])}
 
 
 def is_metrics_line(text: str) -> bool:
@@ -114,6 +114,6 @@ def _line(namespace: str, emitter: Emitter, values: Mapping[Metric, list[float]]
         MARK: emitter,
         "_aws": {"Timestamp": int(time.time() * 1000), "CloudWatchMetrics": [directive]},
         **properties,
-        **{metric.name: found[0] if len(found) == 1 else found[:MAX_VALUES] for metric, found in values.items()},
+        **{metric.name: series[0] if len(series) == 1 else series[:MAX_VALUES] for metric, series in values.items()},
     }
     return json.dumps(document, separators=(",", ":"))

@@ -51,14 +51,14 @@ def delete_tree(folder: Path) -> None:
     """
     if folder.is_symlink() or not folder.exists():
         return
-    mark, numbers, found = os.urandom(8).hex(), itertools.count(), [folder]
+    mark, numbers, folders = os.urandom(8).hex(), itertools.count(), [folder]
     with contextlib.suppress(OSError):
-        for path in found:
+        for path in folders:
             path.chmod(0o700)
             for entry in list(path.iterdir()):
                 if entry.is_dir() and not entry.is_symlink():
                     entry.chmod(0o700)  # or it cannot be moved
-                    found.append(entry.rename(folder / f"{mark}{next(numbers)}"))
+                    folders.append(entry.rename(folder / f"{mark}{next(numbers)}"))
     with contextlib.suppress(RecursionError):  # of folders that could not be moved
         shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - the one place
     if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:

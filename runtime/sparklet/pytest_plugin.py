@@ -52,7 +52,7 @@ class SparkletJob:
         self._calls += 1
         root, home = self._request.config.rootpath, self._home / f"job-{self._calls}"
         (home / "work").mkdir(parents=True)
-        paths = [root / each for each in inputs]
+        paths = [root / path for path in inputs]
         if isinstance(inputs, Mapping):
             paths = [home / "input" / name for name in inputs]
             for path, text in zip(paths, inputs.values(), strict=True):
@@ -97,14 +97,14 @@ class SparkletJob:
         of_event = handed_over(event, home, is_shard=is_shard)
         option = event_option(script.read_text(encoding="utf-8", errors="replace"), ())
         arguments = script_arguments(args, event if is_shard else {}, option, of_event)
-        own = {
+        variables = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),
             **of_event,
             **dict(env),
             "SPARKLET_OUTCOME_FILE": str(outcome),
             "SPARKLET_CLAIMED": "1",
         }
-        with mock.patch.dict(os.environ, {**_variables(), **own}), pytest.MonkeyPatch.context() as patch:
+        with mock.patch.dict(os.environ, {**_variables(), **variables}), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(script), *arguments])
             patch.syspath_prepend(script.parent)
             sys.path.append(AWSGLUE)
@@ -118,8 +118,8 @@ class SparkletJob:
                 if re.search("DATA_SOURCE_NOT_FOUND|ClassNotFound|NoClassDefFound|No FileSystem", str(error)):
                     error.add_note('Jars of S3A and of tables are missing here: engine="worker" has them.')
                 raise
-        found = read_outcome(outcome)
-        return Finished(self, home / "output", found.rows, *found.answer)
+        job_outcome = read_outcome(outcome)
+        return Finished(self, home / "output", job_outcome.rows, *job_outcome.answer)
 
     def _by_worker(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.client import Stack
@@ -128,8 +128,8 @@ class SparkletJob:
         with Stack(state_dir=self._request.getfixturevalue("_sparklet_state"), workers=1, quiet=True) as stack:
             if event is not None:
                 options["env"] = {"output_path": str(home / "output"), **options.get("env", {})}
-                found = stack.submit_script(script, event, **options).result()
-                return Finished(self, home / "output", found.get("rows"), found.get("answer"))
+                outcome = stack.submit_script(script, event, **options).result()
+                return Finished(self, home / "output", outcome.get("rows"), outcome.get("answer"))
             run = stack.run(script, paths, home / "output", **options)
             document, deployment = run.result(), stack.opened.deployment
             answers = [

@@ -173,15 +173,15 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     )
 
 
-def script_environment(given: Mapping[str, str], source: str, *reserved: str) -> Mapping[str, str]:
+def script_environment(variables: Mapping[str, str], source: str, *reserved: str) -> Mapping[str, str]:
     """Variables for a script, as the operator named them in ``source``; SettingsError if one may not be set so."""
-    for name in given:
+    for name in variables:
         if not VARIABLE_OF_A_SCRIPT.fullmatch(name) or name.startswith(reserved):
             raise SettingsError(
-                f"{source} cannot set {_shown(given, name)}: it must be a variable's name that is not reserved: "
+                f"{source} cannot set {_shown(variables, name)}: it must be a variable's name that is not reserved: "
                 "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
             )
-    return given
+    return variables
 
 
 def opened(env: Mapping[str, str]) -> Mapping[str, str]:
@@ -196,7 +196,7 @@ def check_names(env: Mapping[str, str]) -> None:
         import difflib  # only to fail with
 
         name = unknown[0][:MAX_SHOWN]
-        near = difflib.get_close_matches(name[len(PREFIX) :], [known[len(PREFIX) :] for known in sorted(NAMES)], 1)
+        near = difflib.get_close_matches(name[len(PREFIX) :], [setting[len(PREFIX) :] for setting in sorted(NAMES)], 1)
         raise SettingsError(f"there is no setting {name}; " + (f"is {PREFIX}{near[0]} meant?" if near else "unset it"))
 
 
@@ -252,8 +252,8 @@ def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
 def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
     """Where an event may choose its script: the deployment's own folders, and what the operator allows."""
     bucket = env.get("SPARKLET_BUCKET", "")
-    own = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
-    return own + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
+    bucket_prefixes = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
+    return bucket_prefixes + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
 
 
 def map_concurrency(env: Mapping[str, str] = os.environ) -> int:
@@ -320,8 +320,8 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
     """Where this function writes: an event of S3 about an object there would only start it again."""
     written = re.sub(r"^s3[an]:", "s3:", env.get("output_path") or env.get("OUTPUT_PATH", ""))
     of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
-    own = tuple(f"s3://{bucket}/{folder}/" for folder in ("runs", "staged", "output")) if bucket else ()
-    return own + of_path + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")
+    bucket_prefixes = tuple(f"s3://{bucket}/{folder}/" for folder in ("runs", "staged", "output")) if bucket else ()
+    return bucket_prefixes + of_path + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")
 
 
 def _shown(env: Mapping[str, str], text: str) -> str:

@@ -33,44 +33,44 @@ def printable(text: str) -> str:
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def redacted(document: Any, found: set[str] | None = None) -> Any:
-    """A document, a command line or a text, its secrets hidden; ``found`` gets them."""
-    found = set() if found is None else found
+def redacted(document: Any, secrets: set[str] | None = None) -> Any:
+    """A document, a command line or a text, its secrets hidden; ``secrets`` gets them."""
+    secrets = set() if secrets is None else secrets
     if isinstance(document, Mapping):
-        return {name: _value(str(name), each, found) for name, each in document.items()}
+        return {name: _value(str(name), value, secrets) for name, value in document.items()}
     if isinstance(document, list | tuple):
-        options = ["", *(each if isinstance(each, str) and each.startswith("-") else "" for each in document)]
-        return [_word(*pair, found) for pair in zip(options, document, strict=False)]
-    return re.sub(_IN_TEXT, lambda match: _match(match, found), document) if isinstance(document, str) else document
+        options = ["", *(word if isinstance(word, str) and word.startswith("-") else "" for word in document)]
+        return [_word(*pair, secrets) for pair in zip(options, document, strict=False)]
+    return re.sub(_IN_TEXT, lambda match: _match(match, secrets), document) if isinstance(document, str) else document
 
 
-def _word(option: str, word: Any, found: set[str]) -> Any:
+def _word(option: str, word: Any, secrets: set[str]) -> Any:
     """A word of a command line, or an entry of a list."""
     name, equals, value = word.partition("=") if isinstance(word, str) else ("", "", "")
     if equals and re.fullmatch(SECRET, name):
-        return f"{name}={_value(name, value, found)}"
-    return _value("" if "=" in option or name.startswith("--") else option, word, found)
+        return f"{name}={_value(name, value, secrets)}"
+    return _value("" if "=" in option or name.startswith("--") else option, word, secrets)
 
 
-def _value(name: str, value: Any, found: set[str]) -> Any:
+def _value(name: str, value: Any, secrets: set[str]) -> Any:
     if not re.search(SECRET, name) or value is None or isinstance(value, bool) or _NO_SECRET.fullmatch(str(value)):
-        return redacted(value, found)
-    each = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
-    found.update(map(str, each))
+        return redacted(value, secrets)
+    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+    secrets.update(map(str, values))
     return HIDDEN
 
 
-def _match(match: re.Match[str], found: set[str]) -> str:
+def _match(match: re.Match[str], secrets: set[str]) -> str:
     name, sign, _, value, address, password = match.groups()
     if address:
-        found.add(password)
+        secrets.add(password)
         return f"{address}{HIDDEN}"
-    return match[0] if _NO_SECRET.fullmatch(value) else f"{name}{sign}{_value(name, value, found)}"
+    return match[0] if _NO_SECRET.fullmatch(value) else f"{name}{sign}{_value(name, value, secrets)}"
 
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
     """A text in which these secrets, and what has a secret's name, are hidden."""
-    for each in sorted(secrets, key=len, reverse=True):
-        for form in (each, json.dumps(each)[1:-1], quote(each)) if len(each) >= MIN_SECRET else ():
+    for secret in sorted(secrets, key=len, reverse=True):
+        for form in (secret, json.dumps(secret)[1:-1], quote(secret)) if len(secret) >= MIN_SECRET else ():
             text = text.replace(form, HIDDEN)
     return str(redacted(text))

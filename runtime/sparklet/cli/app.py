@@ -33,7 +33,7 @@ def command(name: str) -> Any:
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
     called = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
-    paragraphs = (" ".join(each.split()) for each in called.__doc__.split("\n\n"))  # typer keeps the ends of lines
+    paragraphs = (" ".join(text.split()) for text in called.__doc__.split("\n\n"))  # typer keeps the ends of lines
     single.command(cls=Command, rich_help_panel=panel, epilog=epilog, help="\n\n".join(paragraphs))(grouped(called))
     return typer.main.get_command(single)
 
@@ -50,18 +50,18 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line."""
-        if not any(each.name == "help_all" for each in self.params):
+        if not any(parameter.name == "help_all" for parameter in self.params):
             return super().parse_args(ctx, args)
-        given, *_ = self.make_parser(ctx).parse_args(args=list(args))
-        if given.get("help_all") and not ctx.resilient_parsing:
+        value_by_name, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        if value_by_name.get("help_all") and not ctx.resilient_parsing:
             ctx.meta[SHOWS_ALL] = True
             ctx.get_help()  # which prints it
             raise typer.Exit
-        if not (name := given.get("script")) or "://" in name or Path(name).exists():
+        if not (name := value_by_name.get("script")) or "://" in name or Path(name).exists():
             return super().parse_args(ctx, args)
         from sparklet.app.project import job_options
 
-        names = {option.lstrip("-"): each.name or "" for each in self.params for option in each.opts}
+        names = {option.lstrip("-"): parameter.name or "" for parameter in self.params for option in parameter.opts}
         job = job_options(Path.cwd(), name, names)
         ctx.default_map = ctx.meta[JOB] = job
         rest = super().parse_args(ctx, args)
@@ -72,13 +72,13 @@ class Command(TyperCommand):
         """Write the help."""
         from sparklet.cli.options import USUAL
 
-        by_name: dict[str | None, Any] = {each.name: copy(each) for each in self.params}
+        by_name: dict[str | None, Any] = {parameter.name: copy(parameter) for parameter in self.params}
         if SHOWS_ALL in ctx.meta or "help_all" not in by_name:
             return super().format_help(ctx, formatter)
         short, usual = copy(self), [by_name[name] for name in (*USUAL, "help_all") if name in by_name]
-        for each in usual:
-            each.rich_help_panel = None
-        short.params = [each for each in self.params if each.param_type_name == "argument"] + usual
+        for parameter in usual:
+            parameter.rich_help_panel = None
+        short.params = [parameter for parameter in self.params if parameter.param_type_name == "argument"] + usual
         return TyperCommand.format_help(short, ctx, formatter)
 
 

@@ -64,9 +64,9 @@ class Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """The renderable's parts; texts, also those of cells, are replaced before anybody measures them."""
         columns = renderable.columns if isinstance(renderable, Table) else ()
-        for each in (renderable, *(cell for column in columns for cell in column.cells)):
-            if isinstance(each, Text):
-                each.plain = printable(each.plain)
+        for content in (renderable, *(cell for column in columns for cell in column.cells)):
+            if isinstance(content, Text):
+                content.plain = printable(content.plain)
         for part in super().render(renderable, options):
             yield part if part.control else Segment(printable(part.text), part.style)
 
@@ -108,13 +108,13 @@ class Screen:
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         sys.stdout.flush()
 
-    def result(self, document: Mapping[str, Any] | Sequence[Any], *shown: RenderableType) -> None:
+    def result(self, document: Mapping[str, Any] | Sequence[Any], *renderables: RenderableType) -> None:
         """The command's result: as JSON, or in lines and tables for people."""
         if self.as_json:
             self.document(document)
             return
-        for each in shown:
-            self.out.print(escape(each) if isinstance(each, str) else each)
+        for renderable in renderables:
+            self.out.print(escape(renderable) if isinstance(renderable, str) else renderable)
 
 
 def confirm(screen: Screen, question: str, *, yes: bool) -> None:
@@ -138,15 +138,15 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
         )
         summary = watch(stack, run_id, display, screen)
     run = stack.deployment.ledger.runs.get(run_id)
-    place = keep_report(stack, run, screen, prices) if report and stack.state else None
+    report_file = keep_report(stack, run, screen, prices) if report and stack.state else None
     if screen.as_json:
-        screen.document(result_document(stack, run, summary) | {"report_file": place})
+        screen.document(result_document(stack, run, summary) | {"report_file": report_file})
     else:
         screen.out.print(summary_table(stack, run, summary))
     for follower in follow_up_documents(stack, run):
         screen.say(f"{follower['what']}: {follow_up_text(follower)}")
-    if place:
-        screen.link("report", Path(place))
+    if report_file:
+        screen.link("report", Path(report_file))
     raise typer.Exit(exit_code(summary.state))
 
 

@@ -37,9 +37,9 @@ def known_runs(incomplete: str) -> list[str]:
 
 def last_run() -> str:
     """The run that was started last from this machine; SettingsError if none was."""
-    if not (found := known_runs("")):
+    if not (run_ids := known_runs("")):
         raise SettingsError("no run was started from this machine: name one; `sparklet runs` lists them")
-    return found[0]
+    return run_ids[0]
 
 
 RunId = Annotated[
@@ -195,25 +195,29 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             continue
         parameters += groups[name][1]
 
-    def called(**given: Any) -> None:
-        for name, (make, own) in groups.items():
-            chosen = {each.name: value for each in own if (value := given.pop(each.name)) not in (each.default, [])}
-            given[name] = make(**chosen)
-        command(**given)
+    def called(**values: Any) -> None:
+        for name, (make, group_parameters) in groups.items():
+            chosen = {
+                parameter.name: value
+                for parameter in group_parameters
+                if (value := values.pop(parameter.name)) not in (parameter.default, [])
+            }
+            values[name] = make(**chosen)
+        command(**values)
 
     called.__name__, called.__doc__ = command.__name__, command.__doc__
-    called.__annotations__ = {each.name: each.annotation for each in parameters}
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - typer reads it; mypy does not know it
     return called
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
     """The options of a dataclass, in the ``PANEL`` of the class that declares them."""
-    own = [each for each in reversed(group.mro()) if "PANEL" in vars(each)]
-    panels = {name: each.PANEL for each in own for name in inspect.get_annotations(each)}
+    bases = [base for base in reversed(group.mro()) if "PANEL" in vars(base)]
+    panels = {name: base.PANEL for base in bases for name in inspect.get_annotations(base)}
     hints = get_type_hints(group, include_extras=True)
-    options = [each for each in fields(group) if get_origin(hints[each.name]) is Annotated]
-    return [_parameter(each.name, hints[each.name], each.default, panels[each.name]) for each in options]
+    options = [field for field in fields(group) if get_origin(hints[field.name]) is Annotated]
+    return [_parameter(field.name, hints[field.name], field.default, panels[field.name]) for field in options]
 
 
 def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> inspect.Parameter:
@@ -244,8 +248,8 @@ def _request_parameters() -> list[inspect.Parameter]:
         if not key.command:
             continue
         of: Any = Literal[key.choices] | None if key.choices else TYPES.get(kind, str | None)
-        shown = key.shown or (default if default and kind in ("text", "whole", "number") else None)
-        without: Any = False if kind == "flag" else shown
+        shown_default = key.shown or (default if default and kind in ("text", "whole", "number") else None)
+        without: Any = False if kind == "flag" else shown_default
         if key.name == "script":
             of, without = str, inspect.Parameter.empty
         panel = None if key.argument else key.panel

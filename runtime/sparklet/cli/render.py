@@ -94,11 +94,11 @@ def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
         state.append(Text("\n" + ", ".join(run["marks"]), style="yellow") if run["marks"] else "")
         took = DASH if run["duration_s"] is None else duration_text(run["duration_s"])
         cost = DASH if run["cost_usd"] is None else usd_text(run["cost_usd"]).removesuffix(" USD")
-        shown = took, f"{run['objects']:,}", DASH if run["rows"] is None else f"{run['rows']:,}", cost
+        cells = took, f"{run['objects']:,}", DASH if run["rows"] is None else f"{run['rows']:,}", cost
         if is_wide:
-            table.add_row(Text(run["run_id"]), state, *shown, run["created"][:16])
+            table.add_row(Text(run["run_id"]), state, *cells, run["created"][:16])
         else:
-            table.add_row(Text.assemble(run["run_id"], "\n", state), *shown)
+            table.add_row(Text.assemble(run["run_id"], "\n", state), *cells)
     return table
 
 
@@ -111,18 +111,18 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     return table
 
 
-def object_table(stack: OpenStack, run: Run, found: ObjectStatus) -> RenderableType:
+def object_table(stack: OpenStack, run: Run, status: ObjectStatus) -> RenderableType:
     """An object's state for people: in full if one shard holds it, else a line for each shard."""
-    if len(found.shards) == 1 and found.shards[0].record:
-        return _shard_facts(found.shards[0].record, run.output_uri.rstrip("/"), places_of(stack, run)[0].rstrip("/"))
+    if len(status.shards) == 1 and status.shards[0].record:
+        return _shard_facts(status.shards[0].record, run.output_uri.rstrip("/"), places_of(stack, run)[0].rstrip("/"))
     table = Table("shard", "holds", "state", "attempts", Column("cause", overflow="fold"), show_edge=False)
-    for each in found.shards:
+    for holding in status.shards:
         state, attempts, cause = Text("not in the ledger yet"), 0, Text()
-        if each.record:
-            state, attempts, cause = _state_text(each.record), each.record.attempts, _cause_text(each.record)
-        holds = ", ".join(_part_text(item) for item in each.items)
-        table.add_row(str(each.shard.number), Text(holds), state, str(attempts), cause)
-    return Group(Text(f"{found.uri} lies in {len(found.shards)} shards, as a whole {object_state(found)}"), table)
+        if holding.record:
+            state, attempts, cause = _state_text(holding.record), holding.record.attempts, _cause_text(holding.record)
+        holds = ", ".join(_part_text(item) for item in holding.items)
+        table.add_row(str(holding.shard.number), Text(holds), state, str(attempts), cause)
+    return Group(Text(f"{status.uri} lies in {len(status.shards)} shards, as a whole {object_state(status)}"), table)
 
 
 def _state_text(record: ShardRecord) -> Text:
@@ -146,8 +146,8 @@ def _shard_facts(record: ShardRecord, output: str, shown_output: str) -> Rendera
         if value not in (None, []):
             style = STYLES.get(record.state, "") if name == "state" else ""
             earlier = "earlier " if name.startswith("error") and record.state is ShardState.SUCCEEDED else ""
-            shown = ", ".join(value).replace(output, shown_output) if isinstance(value, list) else str(value)
-            facts.add_row(earlier + name.replace("_", " "), Text(shown, style=style))
+            text = ", ".join(value).replace(output, shown_output) if isinstance(value, list) else str(value)
+            facts.add_row(earlier + name.replace("_", " "), Text(text, style=style))
     return facts
 
 
@@ -240,8 +240,8 @@ def _add_what_drives(facts: Facts, view: RunView) -> None:
         facts.add_row("driven by", Text(driver_text(view.run, driver), style="red" if broken else ""))
     elif view.run.dispatch is Dispatch.MAP:
         facts.add_row("driven by", "a state machine that was not started from here")
-    for each in view.failed_executions:
-        text = f"{each['execution']} in {each['where']}: {each['error']}: {each['cause']}"
+    for failure in view.failed_executions:
+        text = f"{failure['execution']} in {failure['where']}: {failure['error']}: {failure['cause']}"
         facts.add_row("failed execution", Text(text))
     for follower in view.follow_ups:
         facts.add_row(follower["what"], Text(f"{follower['script']} → {follow_up_text(follower)}"))
@@ -262,13 +262,13 @@ def follow_up_text(follower: Mapping[str, str]) -> str:
 
 def _slow_shards(view: RunView) -> Iterator[RenderableType]:
     """A table of the slowest shards, running ones first; nothing if none has begun."""
-    shown = [*view.found.longest, *view.found.slowest]
-    if not shown:
+    records = [*view.found.longest, *view.found.slowest]
+    if not records:
         return
     table = Table("shard", "last attempt", "state", "attempts", show_edge=False, title_justify="left")
-    table.title, longest = "slowest shards", max(len(record.log_stream) for record in shown)
+    table.title, longest = "slowest shards", max(len(record.log_stream) for record in records)
     table.add_column("log stream", no_wrap=True, min_width=longest)
-    for record in shown:
+    for record in records:
         stream = Text(record.log_stream or "–")
         took = duration_text(seconds_of(record, view.found.now_s))
         state = f"{record.state} in {record.engine}" if record.engine else str(record.state)
@@ -296,11 +296,11 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     what = f"{group.task} run {group.example.run_id}" if group.task else count_text(group.count, "shard")
     title = Text(f"{what}: {group.error_class or '(no cause given)'}", style="bold red")
     facts = Facts()
-    shown = local_file(stack, group) or group.example_object
-    example = f"shard {group.example.number}" + (f", {shown}" if shown else "")
+    example_object = local_file(stack, group) or group.example_object
+    example = f"shard {group.example.number}" + (f", {example_object}" if example_object else "")
     example += f", in {group.example.engine}" if group.example.engine else ""
     more = group.example.object_count - 1
-    facts.add_row("  example", Text(example + (f" and {more} more" if shown and more > 0 else "")))
+    facts.add_row("  example", Text(example + (f" and {more} more" if example_object and more > 0 else "")))
     facts.add_row("  says", Text(localized(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
@@ -314,27 +314,29 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     return Group(title, facts, Text(""))
 
 
-def estimate_table(found: PlanEstimate) -> RenderableType:
+def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
     """A plan's dispatch mode, cost and end."""
     facts = Facts()
-    facts.add_row("dispatch mode", Text(f"queue: {found.reason}", style="bold"))
-    workers = count_text(found.estimate.workers, "worker")
-    facts.add_row("ends after", f"{duration_text(found.estimate.end_s)}, with {workers}")
-    facts.add_row("cost on AWS", f"{usd_text(found.estimate.cost)}: {_costs_text(found.estimate.costs)}")
-    for each in found.routes:
-        does = f"{count_text(each.shards, 'shard')}, {size_text(each.size_bytes)}"
-        about = f"{usd_text(each.cost_usd)}, ends after {duration_text(each.end_s)}"
-        facts.add_row(f"in {each.engine or 'functions'}", f"{does}: {about}")
-    for size in found.sizes:
+    facts.add_row("dispatch mode", Text(f"queue: {plan_estimate.reason}", style="bold"))
+    workers = count_text(plan_estimate.estimate.workers, "worker")
+    facts.add_row("ends after", f"{duration_text(plan_estimate.estimate.end_s)}, with {workers}")
+    facts.add_row(
+        "cost on AWS", f"{usd_text(plan_estimate.estimate.cost)}: {_costs_text(plan_estimate.estimate.costs)}"
+    )
+    for route in plan_estimate.routes:
+        does = f"{count_text(route.shards, 'shard')}, {size_text(route.size_bytes)}"
+        about = f"{usd_text(route.cost_usd)}, ends after {duration_text(route.end_s)}"
+        facts.add_row(f"in {route.engine or 'functions'}", f"{does}: {about}")
+    for size in plan_estimate.sizes:
         about = f"{usd_text(size.cost_usd)}, ends after {duration_text(size.end_s)}"
-        cheapest = "; the cheapest (--memory, FunctionMemoryMB)" if size is found.sizes[0] else ""
+        cheapest = "; the cheapest (--memory, FunctionMemoryMB)" if size is plan_estimate.sizes[0] else ""
         facts.add_row(f"with {size.memory_mb:,} MB", about + cheapest)
-    facts.add_row("a shard", Text(f"{duration_text(found.time.seconds)}; {found.time.origin}"))
-    if found.alone:
-        facts.add_row("the run itself", found.alone)
-    if found.bad_input:
-        facts.add_row("a bad input", found.bad_input)
-    dates = " to ".join(dict.fromkeys(found.prices.dates))
+    facts.add_row("a shard", Text(f"{duration_text(plan_estimate.time.seconds)}; {plan_estimate.time.origin}"))
+    if plan_estimate.alone:
+        facts.add_row("the run itself", plan_estimate.alone)
+    if plan_estimate.bad_input:
+        facts.add_row("a bad input", plan_estimate.bad_input)
+    dates = " to ".join(dict.fromkeys(plan_estimate.prices.dates))
     facts.add_row("prices", Text(f"us-east-1, of {dates}. {EXCLUDED}", style="dim"))
     return facts
 

@@ -55,8 +55,8 @@ class Measured:
 
     def values(self, *names: str) -> list[tuple[Any, ...]]:
         """The fair sample's values in columns; only succeeded shards that have all of them."""
-        found = fair_values(self.table, "state", *names)
-        return [tuple(values) for state, *values in found if state == ShardState.SUCCEEDED]
+        rows = fair_values(self.table, "state", *names)
+        return [tuple(values) for state, *values in rows if state == ShardState.SUCCEEDED]
 
     @property
     def ended(self) -> int:
@@ -75,15 +75,18 @@ def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, 
     measured = Measured(run, view, table, stack.size, prices, tuple(stack.deployment.engines))
     nothing = Advised("All rules", "unknown", "no shard has succeeded")
     said = [rule(measured) for rule in RULES] if view.found.summary.counts.succeeded else [nothing]
-    return [asdict(each) for each in sorted(said, key=lambda each: ("act", "unknown", "fine").index(each.verdict))]
+    return [
+        asdict(advised)
+        for advised in sorted(said, key=lambda advised: ("act", "unknown", "fine").index(advised.verdict))
+    ]
 
 
 def small_shards(of: Measured) -> Advised:
     """SmallShards: what a shard costs whatever it holds, in requests and in time, is much of its cost."""
-    found = of.values("input_bytes", "took_s")
-    if len(found) < MIN_SHARDS:
-        return _too_few("SmallShards", found)
-    sizes, times = zip(*found, strict=True)
+    rows = of.values("input_bytes", "took_s")
+    if len(rows) < MIN_SHARDS:
+        return _too_few("SmallShards", rows)
+    sizes, times = zip(*rows, strict=True)
     typical_s, mean_s, mean_bytes = median(times), sum(times) / len(times), sum(sizes) / len(sizes)
     costs, count = of.cost(of.ended, mean_s), max(1, of.ended)
     requests = (sum(costs.values()) - costs["lambda"]) / sum(costs.values())
@@ -113,11 +116,11 @@ def small_shards(of: Measured) -> Advised:
 
 def _larger_by_default(of: Measured) -> float:
     """How many times as large shards packed by default would be; 1: they are, or it is not files that they hold."""
-    options, found = of.run.options, of.view.found.summary
+    options, summary = of.run.options, of.view.found.summary
     is_packed = options.max_objects >= PACKED.max_objects and options.target_bytes >= PACKED.target_bytes
-    if is_packed or options.group_by or any(each.items for each in of.run.lists):
+    if is_packed or options.group_by or any(source.items for source in of.run.lists):
         return 1.0
-    return found.counts.total / fewest(found.input_bytes, found.objects)
+    return summary.counts.total / fewest(summary.input_bytes, summary.objects)
 
 
 def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
@@ -132,13 +135,13 @@ def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
 
 def skew(of: Measured) -> Advised:
     """Skew: a few shards keep the run from its end."""
-    found = of.values("started_s", "took_s", "input_bytes", "shard")
-    if len(found) < MIN_SHARDS or not of.run.state.ended:
-        return _too_few("Skew", found) if of.run.state.ended else Advised("Skew", "unknown", "the run has not ended")
-    ends = sorted(started_s + took_s for started_s, took_s, *_ in found)
+    rows = of.values("started_s", "took_s", "input_bytes", "shard")
+    if len(rows) < MIN_SHARDS or not of.run.state.ended:
+        return _too_few("Skew", rows) if of.run.state.ended else Advised("Skew", "unknown", "the run has not ended")
+    ends = sorted(started_s + took_s for started_s, took_s, *_ in rows)
     tail_s = ends[-1] - ends[math.ceil(0.95 * len(ends)) - 1]
-    typical_s, typical_bytes = median(each[1] for each in found), median(each[2] for each in found)
-    _, slowest_s, slowest_bytes, number = max(found, key=lambda each: each[1])
+    typical_s, typical_bytes = median(row[1] for row in rows), median(row[2] for row in rows)
+    _, slowest_s, slowest_bytes, number = max(rows, key=lambda row: row[1])
     text = (
         f"the slowest shard, {number}, took {duration_text(slowest_s)} at a median of {duration_text(typical_s)}; "
         f"the last 5 % of the shards took {duration_text(tail_s)} of the run's {duration_text(ends[-1])}"
@@ -156,13 +159,13 @@ def skew(of: Measured) -> Advised:
 
 def memory(of: Measured) -> Advised:
     """WastedMemory and TightMemory: peaks of the workers beside what the function has."""
-    peaks, has_mb = [each[0] for each in of.values("memory_mb")], of.size.memory_mb
+    peaks, has_mb = [row[0] for row in of.values("memory_mb")], of.size.memory_mb
     if len(peaks) < MIN_SHARDS:
         return _too_few("Memory", peaks)
     peak_mb = max(peaks)
     text = f"workers used up to {peak_mb:,} MB of {has_mb:,} MB"
     text += " (measured on this machine, whose workers have no limit)" if of.view.local else ""
-    lost = sum(each[0] for each in of.values("lost"))
+    lost = sum(row[0] for row in of.values("lost"))
     if peak_mb > TIGHT * has_mb:
         text += f", and {lost} shards had lost their worker" if lost else ""
         return Advised("TightMemory", "act", text, f"--memory {_rounded_mb(peak_mb * HEADROOM)}, or smaller shards")
@@ -189,25 +192,28 @@ def near_timeout(of: Measured) -> Advised:
 
 def engine(of: Measured) -> Advised:
     """Engine: whether another engine would have cost less for the same seconds."""
-    times = [each[0] for each in of.values("took_s")]
+    times = [row[0] for row in of.values("took_s")]
     if not of.engines:
         return Advised("Engine", "unknown", "the stack has no engine beside the functions")
     if len(times) < MIN_SHARDS:
         return _too_few("Engine", times)
-    mean_s, here = sum(times) / len(times), sum(of.view.costs.values())
-    costs = {each: estimate_engine(each, Load(of.ended), mean_s, of.size, of.prices).cost for each in of.engines}
+    mean_s, total_usd = sum(times) / len(times), sum(of.view.costs.values())
+    costs = {name: estimate_engine(name, Load(of.ended), mean_s, of.size, of.prices).cost for name in of.engines}
     name = min(costs, key=costs.__getitem__)
     text = (
-        f"{of.ended} shards of {duration_text(mean_s)} cost {usd_text(here)}; with {name} about {usd_text(costs[name])}"
+        f"{of.ended} shards of {duration_text(mean_s)} cost {usd_text(total_usd)}; "
+        f"with {name} about {usd_text(costs[name])}"
     )
-    if costs[name] > CHEAPER * here:
+    if costs[name] > CHEAPER * total_usd:
         return Advised("Engine", "fine", text)
-    return _worth("Engine", text, f"--too-large engine --engine {name} for shards of this length", here - costs[name])
+    return _worth(
+        "Engine", text, f"--too-large engine --engine {name} for shards of this length", total_usd - costs[name]
+    )
 
 
 def retries(of: Measured) -> Advised:
     """Retries: attempts that were made again."""
-    attempts, ended = sum(each.attempts for each in of.view.found.summary.work.values()), of.ended
+    attempts, ended = sum(work.attempts for work in of.view.found.summary.work.values()), of.ended
     again = attempts - ended - of.view.found.summary.counts.running
     text = f"{again} of {attempts} attempts were repeated ones"
     if again <= REPEATED * ended:
@@ -223,8 +229,8 @@ def retries(of: Measured) -> Advised:
 RULES: Sequence[Callable[[Measured], Advised]] = (small_shards, skew, memory, near_timeout, engine, retries)
 
 
-def _too_few(rule: str, found: Sequence[Any]) -> Advised:
-    return Advised(rule, "unknown", f"{len(found)} shards were measured; it takes {MIN_SHARDS} to tell")
+def _too_few(rule: str, rows: Sequence[Any]) -> Advised:
+    return Advised(rule, "unknown", f"{len(rows)} shards were measured; it takes {MIN_SHARDS} to tell")
 
 
 def _worth(rule: str, finding: str, remedy: str, saved_usd: float, saved_s: float = 0.0) -> Advised:

@@ -60,7 +60,7 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
         "status": view.document(stack),
         "causes": [
             *_causes(stack, run, groups),
-            *(group_document(stack, each) | {"files": [], "script": {}} for each in task_failures(stack, run)),
+            *(group_document(stack, group) | {"files": [], "script": {}} for group in task_failures(stack, run)),
         ],
         "causes_left_out": max(0, len(groups) - MAX_GROUPS),
         "worker": {"memory_mb": stack.size.memory_mb, "timeout_s": stack.size.timeout_s, "local": view.local},
@@ -76,35 +76,39 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
 def _spark_figures(stack: OpenStack, run: Run, view: RunView, groups: Sequence[FailureGroup]) -> list[dict[str, Any]]:
     """What the event logs of the slowest shards, and of each cause's example, say."""
     records = (*view.found.slowest, *(group.example for group in groups[:GROUPS_WITH_FILES]))
-    return figures(stack, logs_of(stack, run.run_id), {each.number: each.attempt_id for each in records})
+    return figures(stack, logs_of(stack, run.run_id), {record.number: record.attempt_id for record in records})
 
 
 def _printed(stack: OpenStack, run: Run, numbers: Sequence[int]) -> list[str]:
     """What the shards of the table printed, where logs lie on this machine."""
-    found: dict[int, str] = {}
+    text_by_shard: dict[int, str] = {}
     with suppress(LogsError):  # a file that went while it was read
-        found = printed(stack, run.run_id, run.created_s) if stack.state else found
-    return [found.get(number, "") for number in numbers] if found else []
+        text_by_shard = printed(stack, run.run_id, run.created_s) if stack.state else text_by_shard
+    return [text_by_shard.get(number, "") for number in numbers] if text_by_shard else []
 
 
 def _versions(stack: OpenStack) -> dict[str, str]:
     """What is installed here, or the parameters of a deployed stack that choose what its image has."""
-    found = {"sparklet": __version__, "python": platform.python_version()}
+    versions = {"sparklet": __version__, "python": platform.python_version()}
     if not stack.state:
-        return found | {name: value for name, value in stack.parameters.items() if "Image" in name or "Stack" in name}
+        return versions | {
+            name: value for name, value in stack.parameters.items() if "Image" in name or "Stack" in name
+        }
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _run_document(run: Run) -> dict[str, Any]:
     return {
         "id": run.run_id,
         "name": run.name,
-        "scripts": [{"uri": each.uri, "source": each.source_uri, "sha256": each.sha256} for each in run.scripts],
+        "scripts": [
+            {"uri": script.uri, "source": script.source_uri, "sha256": script.sha256} for script in run.scripts
+        ],
         "args": redacted(run.args),
         "params": redacted(run.params),
         "variables": sorted(run.env),  # their names alone: nobody reads values in a file that is passed on
@@ -127,8 +131,8 @@ def _options(run: Run) -> Iterator[str]:
         if key.value or value is True:
             yield option
         else:
-            given = value if isinstance(value, tuple) else [texts.get(kind, str)(value)]
-            yield from (f"{option} {shlex.quote(each)}" for each in given)
+            arguments = value if isinstance(value, tuple) else [texts.get(kind, str)(value)]
+            yield from (f"{option} {shlex.quote(argument)}" for argument in arguments)
 
 
 def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[str, Any]:
@@ -140,26 +144,26 @@ def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[
             return stack.deployment.store.get(uri)
         return b""
 
-    copied, found = local_inputs(stack, run.run_id), list[list[str]]()
+    copied, all_names = local_inputs(stack, run.run_id), list[list[str]]()
     for record in records:
         uri = stack.deployment.part_uri(run.run_id, record.part)
         try:
             line = part(uri)[record.offset : record.offset + record.length]
             planned = record.planned(line, uri).objects
-            found.append([str(local_part(each.name, copied) or each.name) for each in planned])
+            all_names.append([str(local_part(item.name, copied) or item.name) for item in planned])
         except PlanError:  # it shows the others
-            found.append([])
-    folder = commonprefix([each for names in found for each in names]).rpartition("/")[0]  # noqa: RUF071 - URIs, too
+            all_names.append([])
+    folder = commonprefix([name for names in all_names for name in names]).rpartition("/")[0]  # noqa: RUF071 - URIs, too
     cut = len(folder) + bool(folder)
-    names = ["\n".join(name[cut:] for name in names) for names in found]
+    names = ["\n".join(name[cut:] for name in names) for names in all_names]
     return {"folder": folder and f"{folder}/", "names": names}
 
 
 def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Iterator[dict[str, Any]]:
     """The most frequent causes, with files and the script's lines around the one that failed."""
     sources: dict[ScriptRef, list[str]] = {}
-    for place, group in enumerate(groups[:MAX_GROUPS]):
-        files = _failed_files(stack, run, group) if place < GROUPS_WITH_FILES else []
+    for index, group in enumerate(groups[:MAX_GROUPS]):
+        files = _failed_files(stack, run, group) if index < GROUPS_WITH_FILES else []
         excerpt: dict[str, Any] = {}
         if group.line is not None:
             script = run.scripts[group.example.generation]
@@ -181,16 +185,16 @@ def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
     """Inputs of a group's first shards: those that the cause names, else the first of each shard."""
     copied = local_inputs(stack, run.run_id)
     numbers = (number for first, last in group.shards.ranges for number in range(first, last + 1))
-    found: dict[str, None] = {}
+    files: dict[str, None] = {}
     for number in islice(numbers, MAX_FILES):
         try:
             record = stack.deployment.ledger.shards.get(run.run_id, number)
-            names = [each.name for each in planned_shard(stack.deployment, record).objects]
+            names = [item.name for item in planned_shard(stack.deployment, record).objects]
         except (ObjectStoreError, PlanError, ShardNotFoundError):  # it shows the others
             continue
         named = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]
-        found |= dict.fromkeys(str(local_part(name, copied) or name) for name in named)
-    return list(found)[:MAX_FILES]
+        files |= dict.fromkeys(str(local_part(name, copied) or name) for name in named)
+    return list(files)[:MAX_FILES]
 
 
 def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict[str, Any] | None:
@@ -199,10 +203,10 @@ def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict
         return None
     load = Load(run.shard_count, run.object_count, run.size_bytes, run.object_count if run.options.output_per else 0)
     time = shard_time(load, prices)
-    found = estimate(run.dispatch, load, time.seconds, stack.size, prices)
+    plan_estimate = estimate(run.dispatch, load, time.seconds, stack.size, prices)
     return {
-        "end_s": round(found.end_s, 1),
+        "end_s": round(plan_estimate.end_s, 1),
         "shard_s": round(time.seconds, 3),
         "origin": time.origin,
-        "costs_usd": {what: round(cost, 6) for what, cost in found.costs.items()},
+        "costs_usd": {what: round(cost, 6) for what, cost in plan_estimate.costs.items()},
     }

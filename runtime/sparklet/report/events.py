@@ -34,16 +34,16 @@ _SUMS = {  # Spark's names, docs/monitoring.html#executor-task-metrics
 
 def logs_of(stack: OpenStack, run_id: str) -> dict[int, list[str]]:
     """The event logs of a run by shard, each shard's in the order of their names."""
-    found: dict[int, list[str]] = {}
+    uris_by_shard: dict[int, list[str]] = {}
     for info in stack.deployment.store.list(stack.deployment.run_uri(run_id, EVENTS)):
         if match := _NAME.search(info.uri):
-            found.setdefault(int(match[1]), []).append(info.uri)
-    return found
+            uris_by_shard.setdefault(int(match[1]), []).append(info.uri)
+    return uris_by_shard
 
 
 def figures(stack: OpenStack, logs: Mapping[int, Collection[str]], attempts: Mapping[int, str]) -> list[dict[str, Any]]:
     """What Spark measured in these attempts of shards: sums over their tasks, the peak of memory of one task."""
-    found = []
+    documents = []
     for shard, attempt_id in attempts.items():
         total: dict[str, Any] = {}
         for uri in logs.get(shard, ()):
@@ -51,8 +51,8 @@ def figures(stack: OpenStack, logs: Mapping[int, Collection[str]], attempts: Map
                 with suppress(ObjectStoreError, OSError):  # it is gone
                     _add(total, _events(stack.deployment.store.get(uri)))
         if total:
-            found.append({"shard": shard, **{name: round(value, 3) for name, value in total.items()}})
-    return found
+            documents.append({"shard": shard, **{name: round(value, 3) for name, value in total.items()}})
+    return documents
 
 
 def _add(total: dict[str, Any], events: Iterator[dict[str, Any]]) -> None:
@@ -117,8 +117,8 @@ def history_server(stack: OpenStack, run_id: str, port: int) -> Iterator[tuple[s
 def _unpacked(stack: OpenStack, uris: Collection[str], folder: Path) -> int:
     """Unpack a shard's logs; applications get the name of shard and attempt, for their ids may be equal."""
     for uri in uris:
-        number, attempt_id, place = _NAME.search(uri).groups()  # type: ignore[union-attr]
-        name = f"shard-{int(number)}-{attempt_id[:8]}" + (f"-{place}" if place != "0" else "")
+        number, attempt_id, index = _NAME.search(uri).groups()  # type: ignore[union-attr]
+        name = f"shard-{int(number)}-{attempt_id[:8]}" + (f"-{index}" if index != "0" else "")
         with Path(folder, name).open("w", encoding="utf-8") as file:
             for event in _events(stack.deployment.store.get(uri)):
                 if event["Event"] == "SparkListenerApplicationStart":

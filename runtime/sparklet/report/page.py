@@ -36,7 +36,7 @@ def page(report: Mapping[str, Any] | None, title: str) -> str:
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         live="0" if report else "1",
         connect="'none'" if report else "'self'",
-        hashes=" ".join(f"'sha256-{_hash(each)}'" for each in (library, script)),
+        hashes=" ".join(f"'sha256-{_hash(code)}'" for code in (library, script)),
         title=html.escape(title),
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         report=document,
@@ -60,9 +60,9 @@ def vega_lite() -> str:
         return (user_folder("cache") / name).read_text(encoding="utf-8")
     bundle = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
     with suppress(OSError, SettingsError):  # it is bundled again next time
-        kept = user_folder("cache") / name
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        draft = kept.with_suffix(f".{os.getpid()}")
+        cache_path = user_folder("cache") / name
+        cache_path.parent.mkdir(parents=True, exist_ok=True)
+        draft = cache_path.with_suffix(f".{os.getpid()}")
         draft.write_text(bundle, encoding="utf-8")
-        draft.replace(kept)
+        draft.replace(cache_path)
     return bundle

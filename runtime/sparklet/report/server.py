@@ -55,20 +55,20 @@ class Looks:
         """The newest report, and after how many seconds to ask again; 0: never."""
         with self._lock:
             now_s = self.clock.now_s()
-            until_s, found = self._answers.get(run_id, (0.0, {}))
+            until_s, reply = self._answers.get(run_id, (0.0, {}))
             if now_s < until_s:
-                return found | {"next_s": round(min(until_s - now_s, 3600.0) + 0.1, 1)} if until_s < inf else found
-            found = self.look(run_id)
+                return reply | {"next_s": round(min(until_s - now_s, 3600.0) + 0.1, 1)} if until_s < inf else reply
+            reply = self.look(run_id)
             self.passes += bool(run_id)
             ended_s = self.clock.now_s()
             open_s = ended_s - self._begun_s.setdefault(run_id, now_s)
             pause_s = max(PAUSE_S, open_s / OPEN_SHARE) if run_id else PAUSE_S  # a list costs no pass over shards
-            if run_id and found["report"]["run"]["ended_s"]:
-                found, pause_s = found | {"next_s": 0}, inf
+            if run_id and reply["report"]["run"]["ended_s"]:
+                reply, pause_s = reply | {"next_s": 0}, inf
             else:
-                found = found | {"next_s": round(pause_s + 0.1, 1)}
-            self._answers[run_id] = ended_s + pause_s, found
-            return found
+                reply = reply | {"next_s": round(pause_s + 0.1, 1)}
+            self._answers[run_id] = ended_s + pause_s, reply
+            return reply
 
 
 class Server(ThreadingHTTPServer):
@@ -104,10 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say(HTTPStatus.FORBIDDEN, "another host or origin")
         if not hmac.compare_digest(url.path[: len(below)].encode(), below.encode()):
             return self._say(HTTPStatus.FORBIDDEN, "open the address that sparklet ui has printed")
-        place = url.path[len(below) :]
-        if not place:
+        path = url.path[len(below) :]
+        if not path:
             return self._send(HTTPStatus.OK, self.server.page, "text/html; charset=utf-8")
-        if place != "data":
+        if path != "data":
             return self._say(HTTPStatus.NOT_FOUND, "there is only the page and its data")
         run_id = parse_qs(url.query).get("run", [""])[0]
         try:

@@ -118,14 +118,14 @@ def clean(
     if not (run_ids or older_than or keep is not None):
         raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     with open_stack(selection, screen, reading=True) as stack:
-        found = list(runs_to_clean(stack, run_ids or (), older_than_s, keep or 0, screen))
-        _show_found(screen, found, dry_run)
-        if dry_run or not found:
+        ended_runs = list(runs_to_clean(stack, run_ids or (), older_than_s, keep or 0, screen))
+        _show_found(screen, ended_runs, dry_run)
+        if dry_run or not ended_runs:
             return
-        confirm(screen, f"Delete {count_text(len(found), 'run')} for good?", yes=yes)
-        for each in found:
-            delete_run(stack, each.run, each.folders)
-        screen.say(f"{count_text(len(found), 'run')} deleted")
+        confirm(screen, f"Delete {count_text(len(ended_runs), 'run')} for good?", yes=yes)
+        for ended in ended_runs:
+            delete_run(stack, ended.run, ended.folders)
+        screen.say(f"{count_text(len(ended_runs), 'run')} deleted")
 
 
 def stop(selection: opt.StackOptions) -> None:
@@ -150,34 +150,41 @@ def env(selection: opt.WorkerOptions) -> None:
     if selection.stack:
         raise PlanError(f"the stack {selection.stack} is deployed; `env` is for the local one")
     with open_stack(replace(selection, keep=True), screen) as stack:
-        found = {name: os.environ[name] for name in of_client("", "")} | {"SPARKLET_BUCKET": stack.deployment.bucket}
+        variables = {name: os.environ[name] for name in of_client("", "")} | {
+            "SPARKLET_BUCKET": stack.deployment.bucket
+        }
     if selection.as_json:
-        screen.document(found)
+        screen.document(variables)
     else:
-        for name, value in found.items():
+        for name, value in variables.items():
             typer.echo(printable(f"export {name}={shlex.quote(value)}"))
 
 
-def _show_redriven(screen: Screen, found: dict[str, Any]) -> None:
+def _show_redriven(screen: Screen, document: dict[str, Any]) -> None:
     """Shards, what they read, what that costs, and what is replaced."""
     ranges = ShardRanges()
-    for number in sorted(found["redriven"]):
+    for number in sorted(document["redriven"]):
         ranges.add(number)
     named = ranges.text() + ("" if ranges.whole else ", …")
-    of = f"{count_text(len(found['redriven']), 'shard')} of {found['run_id']} would be redriven: {named}"
-    work = f"{count_text(found['files'], 'file')}, {size_text(found['bytes'])}, about {usd_text(found['cost_usd'])}"
-    again = f"{count_text(found['succeeded'], 'shard')} had succeeded: the output stays until the new one replaces it"
-    screen.result(found, of, work, *([again] if found["succeeded"] else []))
+    of = f"{count_text(len(document['redriven']), 'shard')} of {document['run_id']} would be redriven: {named}"
+    work = (
+        f"{count_text(document['files'], 'file')}, {size_text(document['bytes'])}, "
+        f"about {usd_text(document['cost_usd'])}"
+    )
+    again = (
+        f"{count_text(document['succeeded'], 'shard')} had succeeded: the output stays until the new one replaces it"
+    )
+    screen.result(document, of, work, *([again] if document["succeeded"] else []))
 
 
-def _show_found(screen: Screen, found: list[RunFiles], dry_run: bool) -> None:
-    runs = [{"run_id": each.run.run_id, "files": each.files, "bytes": each.size_bytes} for each in found]
+def _show_found(screen: Screen, ended_runs: list[RunFiles], dry_run: bool) -> None:
+    runs = [{"run_id": ended.run.run_id, "files": ended.files, "bytes": ended.size_bytes} for ended in ended_runs]
     lines = [
-        f"{each.run.run_id}: {each.run.state}, {count_text(each.files, 'file')}, {size_text(each.size_bytes)}"
-        for each in found
+        f"{ended.run.run_id}: {ended.run.state}, {count_text(ended.files, 'file')}, {size_text(ended.size_bytes)}"
+        for ended in ended_runs
     ]
-    if not found:
+    if not ended_runs:
         lines = ["no such run has ended"]
     elif dry_run:
-        lines.append(f"{count_text(len(found), 'run')} would be deleted")
+        lines.append(f"{count_text(len(ended_runs), 'run')} would be deleted")
     screen.result({"dry_run": dry_run, "runs": runs}, *lines)

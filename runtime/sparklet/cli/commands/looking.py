@@ -67,7 +67,7 @@ def status(
         if screen.as_json:
             document = view.document(stack)
             if differences is not None:
-                document["differences"] = [asdict(each) for each in differences]
+                document["differences"] = [asdict(difference) for difference in differences]
             if records is not None:
                 document["shard_list"] = [shard_document(record) for record in records]
             screen.document(document)
@@ -77,8 +77,8 @@ def status(
                 screen.out.print(shards_table(records))
             if differences == []:
                 screen.out.print("verified: ledger, manifest and output agree")
-            for each in differences or ():
-                screen.warn(f"{each.kind}: {each.found}")
+            for difference in differences or ():
+                screen.warn(f"{difference.kind}: {difference.found}")
     raise typer.Exit(exit_code(view.found.summary.state))
 
 
@@ -100,9 +100,9 @@ def runs(selection: opt.StackOptions) -> None:
     """
     screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
-        found = run_history(stack, list(stack.deployment.ledger.runs.list()), figures, {})
+        documents = run_history(stack, list(stack.deployment.ledger.runs.list()), figures, {})
     nothing = "no runs yet; sparklet run SCRIPT --input … --output … starts one"
-    screen.result(found, runs_table(found, screen.out.width) if found else nothing)
+    screen.result(documents, runs_table(documents, screen.out.width) if documents else nothing)
 
 
 def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
@@ -137,12 +137,12 @@ def ddl(
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=True) as stack:
         run = stack.deployment.ledger.runs.get(run_id)
-        found = ddl_of(stack.deployment, run, name)
+        tables = ddl_of(stack.deployment, run, name)
     if selection.as_json:
-        screen.document(found)
-    for each in found if not selection.as_json else ():
-        sys.stdout.write(printable(f"-- {each['of']}: {each['note'] or 'for Athena'}\n"))
-        sys.stdout.writelines(printable(f"{statement};\n") for statement in each["statements"])
+        screen.document(tables)
+    for table in tables if not selection.as_json else ():
+        sys.stdout.write(printable(f"-- {table['of']}: {table['note'] or 'for Athena'}\n"))
+        sys.stdout.writelines(printable(f"{statement};\n") for statement in table["statements"])
     raise typer.Exit(exit_code(run.state))
 
 
@@ -151,13 +151,13 @@ def explain(run_id: opt.RunId, selection: opt.StackOptions) -> None:
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, looking=True) as stack:
         run = stack.deployment.ledger.runs.get(run_id)
-        groups, found = explain_run(stack, run)
+        groups, observation = explain_run(stack, run)
         if selection.as_json:
             screen.document([group_document(stack, group) for group in groups])
             return
         for group in groups:
             screen.out.print(group_table(stack, group))
-        for number, since in found.lost:
+        for number, since in observation.lost:
             screen.say(lost_text(number, since))
         if drift := drift_of(stack.deployment, run).text if run.state.ended else "":
             screen.say(drift)
@@ -186,11 +186,11 @@ def logs(
             stack.deployment.ledger.shards.get(run_id, shard)
         reader = LogReader(stack.logs, run_id, shard, attempt, since_s)
         try:
-            shown = _show_lines(stack, reader, selection.as_json, follow and not single)
+            line_count = _show_lines(stack, reader, selection.as_json, follow and not single)
         except BrokenPipeError:  # `| head` has ended; write nothing more, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
-    if not shown:
+    if not line_count:
         named = run_id if shard is None else f"shard {shard} of {run_id}"
         screen.warn(f"nothing was written for {named} yet, or its logs are no longer kept")
 
@@ -217,33 +217,35 @@ def doctor(
     raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
 
 
-def _stored(stack: OpenStack, run_id: str, given: str) -> str:
+def _stored(stack: OpenStack, run_id: str, name: str) -> str:
     """The address of an input that is named by it, or by the local file that was copied there."""
-    if "://" in given:
-        return given
-    return stored_uri(Path(given).resolve(), local_inputs(stack, run_id)) or given
+    if "://" in name:
+        return name
+    return stored_uri(Path(name).resolve(), local_inputs(stack, run_id)) or name
 
 
-def _show_object(screen: Screen, stack: OpenStack, run_id: str, found: ObjectStatus) -> None:
-    if not found.shards and not found.left_out:
+def _show_object(screen: Screen, stack: OpenStack, run_id: str, input_status: ObjectStatus) -> None:
+    if not input_status.shards and not input_status.left_out:
         why = "it did not exist when the run was planned, or a pattern left it out"
-        raise PlanError(f"{found.uri} is in no shard of {run_id}; {why}")
-    left_out = f"{found.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(found.left_out))}"
-    table = object_table(stack, stack.deployment.ledger.runs.get(run_id), found) if found.shards else left_out
-    screen.result(object_document(found), table)
+        raise PlanError(f"{input_status.uri} is in no shard of {run_id}; {why}")
+    left_out = f"{input_status.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(input_status.left_out))}"
+    table = (
+        object_table(stack, stack.deployment.ledger.runs.get(run_id), input_status) if input_status.shards else left_out
+    )
+    screen.result(object_document(input_status), table)
 
 
 def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool) -> int:
     """Print the lines, with ``follow`` until the run has ended; how many."""
-    shown, last = 0, None
+    line_count, last = 0, None
     while True:
         ended = not follow or stack.deployment.ledger.runs.get(reader.run_id).state.ended
         for line in reader.lines():
             sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else printable(_text(line, last)))
-            shown, last = shown + 1, line
+            line_count, last = line_count + 1, line
         sys.stdout.flush()
         if ended:
-            return shown
+            return line_count
         stack.check()
         stack.deployment.clock.sleep(FOLLOW_POLL_S)
 

@@ -46,14 +46,14 @@ def package(
     target.mkdir()
     if requirements:
         _install(target, requirements, TAGS[architecture], python)
-    for each in code:
-        if each.is_dir():
-            within = target / each.resolve().name if (each / "__init__.py").is_file() else target
-            shutil.copytree(each, within, dirs_exist_ok=True, ignore=LEFT_OUT)
-        elif each.is_file():
-            shutil.copy2(each, target)
+    for source in code:
+        if source.is_dir():
+            within = target / source.resolve().name if (source / "__init__.py").is_file() else target
+            shutil.copytree(source, within, dirs_exist_ok=True, ignore=LEFT_OUT)
+        elif source.is_file():
+            shutil.copy2(source, target)
         else:
-            raise SettingsError(f"{each} is not there")
+            raise SettingsError(f"{source} is not there")
     size_bytes, path = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()), output
     if kind == "image":
         (output / "Dockerfile").write_text(DOCKERFILE)

@@ -40,15 +40,15 @@ def report(
     screen, figures = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
         run = stack.deployment.ledger.runs.get(run_id)
-        found = report_document(stack, run, figures)
+        document = report_document(stack, run, figures)
     if selection.as_json:
-        screen.document(found)
+        screen.document(document)
         return
     path = output or report_path(run)
     try:
         if not output:
             path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(found, run_id), encoding="utf-8")
+        path.write_text(page(document, run_id), encoding="utf-8")
     except OSError as error:
         raise PlanError(
             f"the report {path} cannot be written: {error.strerror}; --output names another file"
@@ -69,12 +69,12 @@ def ui(
 
     reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))  # attached, it says so once
     ended: dict[tuple[str, int], dict[str, int]] = {}  # counts of shards, which stay
-    known: Known = {}
+    figures_by_run: Known = {}
 
-    def counted(stack: OpenStack, run: Run, place: int) -> dict[str, object]:
+    def counted(stack: OpenStack, run: Run, index: int) -> dict[str, object]:
         """How long a run has taken; of one of the newest also its shards' states."""
         counts = ended.get(key := (run.run_id, run.generation), {})
-        if not counts and place < COUNTED:
+        if not counts and index < COUNTED:
             counts = stack.deployment.ledger.shards.glance(run.run_id).to_document()
             ended.update({key: counts} if run.state.ended else {})
         took_s = (run.ended_s or stack.deployment.clock.now_s()) - run.created_s
@@ -82,8 +82,8 @@ def ui(
 
     def listed(stack: OpenStack) -> list[dict[str, object]]:
         runs = list(stack.deployment.ledger.runs.list())
-        documents = enumerate(run_history(stack, runs, figures, known))
-        return [document | counted(stack, runs[place], place) for place, document in documents]
+        documents = enumerate(run_history(stack, runs, figures, figures_by_run))
+        return [document | counted(stack, runs[index], index) for index, document in documents]
 
     def look(run_id: str) -> dict[str, object]:
         """Open the stack anew: a local one may begin or end at any time, and must not live for its page alone."""

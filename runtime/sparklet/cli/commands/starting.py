@@ -41,14 +41,14 @@ def init(
 
     Files that are there stay as they are.
     """
-    screen, found = Screen(as_json), dict(write_starter(folder))
+    screen, is_new_by_name = Screen(as_json), dict(write_starter(folder))
     if as_json:
-        screen.document({"folder": str(folder), "written": [name for name, is_new in found.items() if is_new]})
+        screen.document({"folder": str(folder), "written": [name for name, is_new in is_new_by_name.items() if is_new]})
         return
-    for name, is_new in found.items():
+    for name, is_new in is_new_by_name.items():
         screen.say(f"{'wrote' if is_new else 'kept '} {folder / name}")
-    there = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
-    screen.say(f"next: {there}sparklet run sales; and its test: {there}pytest")
+    prefix = "" if folder == Path() else f"cd {shlex.quote(str(folder))} && "
+    screen.say(f"next: {prefix}sparklet run sales; and its test: {prefix}pytest")
 
 
 def run(
@@ -102,11 +102,11 @@ def plan(
     with open_stack(replace(selection, keep=True), screen) as stack, nothing_new_is_well(screen):
         planned = begin(stack, request, "queue", screen, context.obj)
         screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
-        found = estimate_run(stack, planned, figures) if explain and planned.shard_count else None
+        estimate = estimate_run(stack, planned, figures) if explain and planned.shard_count else None
         if selection.as_json:
-            screen.document({**run_document(planned), **({"estimate": found.document()} if found else {})})
-        elif found:
-            _show_estimate(found, screen)
+            screen.document({**run_document(planned), **({"estimate": estimate.document()} if estimate else {})})
+        elif estimate:
+            _show_estimate(estimate, screen)
 
 
 def resume(run_id: opt.RunId, selection: opt.WorkerOptions, report: opt.Report = True) -> None:
@@ -188,9 +188,9 @@ def _show_job(context: typer.Context, screen: Screen) -> None:
         screen.say(f"{name} = {json.dumps(context.params[name])}")
 
 
-def _show_estimate(found: PlanEstimate, screen: Screen) -> None:
-    screen.out.print(estimate_table(found))
-    for warning in filter(None, (found.too_slow, found.dear)):
+def _show_estimate(estimate: PlanEstimate, screen: Screen) -> None:
+    screen.out.print(estimate_table(estimate))
+    for warning in filter(None, (estimate.too_slow, estimate.dear)):
         screen.warn(warning)
 
 
@@ -207,18 +207,20 @@ def nothing_new_is_well(screen: Screen) -> Iterator[None]:
 
 def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Screen, prices: Prices | None) -> None:
     """Show what the plan would be, and with ``prices`` its cost; local inputs alone need no stack."""
-    local = not request.lists and all("://" not in each for each in request.inputs)
+    local = not request.lists and all("://" not in source for source in request.inputs)
     opened = nullcontext() if local else open_stack(selection, screen, reading=True)
     with nothing_new_is_well(screen), opened as stack:
-        found, estimate = preview_request(stack, request, prices)
+        plan_preview, estimate = preview_request(stack, request, prices)
         if stack or "://" not in request.script:
             source = script_body(request.script, stack.deployment.store if stack else None).decode(errors="replace")
-            for told in plain_writes(source, request.options.engine):
-                screen.warn(told)
+            for warning in plain_writes(source, request.options.engine):
+                screen.warn(warning)
         if screen.as_json:
-            screen.document({**preview_document(found), **({"estimate": estimate.document()} if estimate else {})})
+            screen.document(
+                {**preview_document(plan_preview), **({"estimate": estimate.document()} if estimate else {})}
+            )
             return
-        screen.out.print(preview_table(found))
+        screen.out.print(preview_table(plan_preview))
         if estimate:
             screen.out.print()
             _show_estimate(estimate, screen)
