@@ -46,8 +46,8 @@ def parse_event(event: Event) -> tuple[Task, ...]:
     """
     source = _source_of(event)
     if source is Source.DIRECT and (chosen := direct.chosen(event)):
-        given = chosen["event"]
-        return tuple(direct.handed_over(task, chosen) for task in _FORMATS[_source_of(given)].split(given))
+        inner_event = chosen["event"]
+        return tuple(direct.handed_over(task, chosen) for task in _FORMATS[_source_of(inner_event)].split(inner_event))
     return _FORMATS[source].split(event)
 
 
@@ -89,8 +89,10 @@ def _unknown_source(sources: Sequence[object], first_record: Mapping[str, Any]) 
     names = sorted({_shown(name) for name in sources})
     if len(names) > 1:
         return EventError(f"the event mixes records of several sources: {', '.join(names[:5])}; a mapping has one")
-    known = ", ".join(_OF_RECORDS)
-    return EventError(f"records come from {names[0]}, not from {known}; the first has {shape_of(first_record)}")
+    expected_sources = ", ".join(_OF_RECORDS)
+    return EventError(
+        f"records come from {names[0]}, not from {expected_sources}; the first has {shape_of(first_record)}"
+    )
 
 
 def _shown(name: object) -> str:

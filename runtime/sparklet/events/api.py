@@ -95,8 +95,8 @@ def _status(task: Task, error: SparkletError) -> tuple[int, str]:
 def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, Any]:
     context = event.get("requestContext")
     request_id = text_at(context, "requestId")
-    known = request_id if _REQUEST_ID.fullmatch(request_id) else ""
-    return _json_response(status, {"message": message, "requestId": known})
+    valid_request_id = request_id if _REQUEST_ID.fullmatch(request_id) else ""
+    return _json_response(status, {"message": message, "requestId": valid_request_id})
 
 
 def _response(document: Any) -> dict[str, Any]:

@@ -46,10 +46,12 @@ def handed_over(task: Task, choice: Mapping[str, Any]) -> Task:
 
 def _respond_to_all(outcomes: Sequence[Outcome]) -> Any:
     """The answers of several tasks, in order; raises one error with the records of all failed tasks."""
-    failed = [f"{', '.join(each.task.record_ids[:1])}: {_shown(each.error)}" for each in outcomes if each.error]
+    failed = [
+        f"{', '.join(outcome.task.record_ids[:1])}: {_shown(outcome.error)}" for outcome in outcomes if outcome.error
+    ]
     if failed:
         raise ScriptError(f"{len(failed)} of {len(outcomes)} tasks failed; {'; '.join(failed[:MAX_FAILURES_SHOWN])}")
-    return {"tasks": [dict(each.answer) for each in outcomes]}
+    return {"tasks": [dict(outcome.answer) for outcome in outcomes]}
 
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:

@@ -32,7 +32,9 @@ def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """Exactly the messages that were not done, each id once, in the order of the batch."""
-    returned = {message_id for each in outcomes if not each.acknowledged for message_id in each.task.record_ids}
+    returned = {
+        message_id for outcome in outcomes if not outcome.acknowledged for message_id in outcome.task.record_ids
+    }
     failed = dict.fromkeys(record["messageId"] for record in event["Records"] if record["messageId"] in returned)
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
 
@@ -50,12 +52,12 @@ def _has_own_way(task: Task) -> bool:
 
 def as_one(messages: Sequence[Task], **said: Any) -> Task:
     """A batch of messages as one task; ``said``: what its event says besides."""
-    first, records = messages[0], [record for each in messages for record in each.event["Records"]]
+    first, records = messages[0], [record for message in messages for record in message.event["Records"]]
     return replace(
         first,
         event={**first.event, "Records": records, **said},
-        record_ids=tuple(each.record_ids[0] for each in messages),
-        receive_count=max(each.receive_count for each in messages),
+        record_ids=tuple(message.record_ids[0] for message in messages),
+        receive_count=max(message.receive_count for message in messages),
         messages=tuple(messages),
     )
 

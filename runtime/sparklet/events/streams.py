@@ -43,8 +43,8 @@ def _sequence_number(source: Source, part: str, key: str, record: Mapping[str, A
     inner = record.get(part)
     number = text_at(inner, key)
     if not number.isdecimal():
-        found = shape_of(inner if isinstance(inner, dict) else record)
-        raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {found}")
+        shape = shape_of(inner if isinstance(inner, dict) else record)
+        raise EventError(f"a record of {source} has no {key}, so its failure could not be reported; it has {shape}")
     return number
 
 
@@ -62,9 +62,9 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 def _state(event: Event, outcomes: Sequence[Outcome]) -> Mapping[str, Any]:
     """The state that the script keeps, else the event's: without a state Lambda takes the call for failed."""
-    kept = [outcome.state for outcome in outcomes if outcome.acknowledged and outcome.state is not None]
+    states = [outcome.state for outcome in outcomes if outcome.acknowledged and outcome.state is not None]
     before = event.get("state")
-    return dict(kept[-1]) if kept else before if isinstance(before, dict) else {}
+    return dict(states[-1]) if states else before if isinstance(before, dict) else {}
 
 
 def source_of_window(event: Mapping[str, Any]) -> Source | None:

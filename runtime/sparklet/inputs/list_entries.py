@@ -50,7 +50,7 @@ def entry_of(value: object) -> Entry:
         return Entry(address_of(value))
     if not isinstance(value, Mapping):
         raise RowError(f"{_short(value)} is neither an address nor has it columns; write s3://bucket/key")
-    row = {plain(str(name)): each for name, each in value.items()}
+    row = {plain(str(name)): cell for name, cell in value.items()}
     tier = _text(row, "intelligenttieringaccesstier")
     return Entry(
         uri=_address(row),

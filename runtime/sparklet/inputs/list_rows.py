@@ -41,7 +41,7 @@ def csv_rows(file: Path, columns: Sequence[str] | None, zipped: bool) -> Iterato
     """
     for row, cells in text_rows(file, "csv", zipped):
         if columns is None:
-            columns = [name or f"_c{place}" for place, name in enumerate(cells)]
+            columns = [name or f"_c{index}" for index, name in enumerate(cells)]
             if len({*columns}) < len(columns):
                 raise RowError(f"each column needs a name of its own: {', '.join(columns)[:400]}", row)
         elif len(cells) != len(columns):

@@ -66,9 +66,9 @@ def _json_value(value: Any, levels: int) -> Any:
     if not levels:
         raise RowError(f"the item is nested deeper than {MAX_ITEM_DEPTH} arrays and objects")
     if isinstance(value, list | tuple):
-        return [_json_value(each, levels - 1) for each in value]
+        return [_json_value(member, levels - 1) for member in value]
     if isinstance(value, dict):
-        return {name: _json_value(each, levels - 1) for name, each in value.items()}
+        return {name: _json_value(member, levels - 1) for name, member in value.items()}
     if isinstance(value, date | datetime | time):
         return value.isoformat()
     if isinstance(value, Decimal):
@@ -126,7 +126,7 @@ def data_files(store: ObjectStore, uri: str, body: bytes) -> tuple[DataFile, ...
         manifest = json.loads(body)
         form, schema = str(manifest["fileFormat"]), str(manifest["fileSchema"])
         bucket = str(manifest["destinationBucket"]).removeprefix("arn:").rpartition(":")[2]
-        files = [(str(each["key"]), str(each["MD5checksum"])) for each in manifest["files"]]
+        files = [(str(file["key"]), str(file["MD5checksum"])) for file in manifest["files"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PlanError(
             f"{uri} is no manifest of S3 Inventory ({type(error).__name__}: {error}); name its manifest.json"
@@ -193,12 +193,12 @@ class ListReader:
                 yield from self._parsed(source.uri, 0, self._rows(path, after[1]), after, parse)
                 return
             files = data_files(self._store, source.uri, path.read_bytes())
-            for number, each in enumerate(files):
+            for number, file in enumerate(files):
                 if number >= after[0]:
                     data = Path(folder) / "data"
-                    each.download(self._store, data)
-                    rows = each.rows(data, after[1] if number == after[0] else 0)
-                    yield from self._parsed(each.uri, number, rows, after, parse)
+                    file.download(self._store, data)
+                    rows = file.rows(data, after[1] if number == after[0] else 0)
+                    yield from self._parsed(file.uri, number, rows, after, parse)
                     data.unlink()
 
     def _fetch(self, path: Path) -> None:

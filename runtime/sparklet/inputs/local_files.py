@@ -11,11 +11,11 @@ from sparklet.inputs.selection import Filter, is_hidden
 from sparklet.inputs.table_folders import TableFolders, refuse_part_of_table
 
 
-def local_files(path: Path, wanted: Filter | None = None) -> Iterator[tuple[Path, str]]:
+def local_files(path: Path, file_filter: Filter | None = None) -> Iterator[tuple[Path, str]]:
     """The files below a folder, or the file itself, each with its key relative to the folder.
 
-    The order is that of an S3 listing of those keys. Links are followed. Files that are not ``wanted`` are not opened.
-    PlanError if the path is not there, or a file cannot be read.
+    The order is that of an S3 listing of those keys. Links are followed. Files that ``file_filter`` leaves out are not
+    opened. PlanError if the path is not there, or a file cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -23,20 +23,20 @@ def local_files(path: Path, wanted: Filter | None = None) -> Iterator[tuple[Path
         raise PlanError(f"the input {path} is not there; check its spelling (you are in {Path.cwd()})") from None
     except OSError as error:
         raise PlanError(f"the input {path} cannot be read: {error.strerror}") from error
-    wanted = wanted or Filter()
+    file_filter = file_filter or Filter()
     if stat.S_ISDIR(mode):
         folder = f"{path.resolve()}/".replace("//", "/")
         refuse_part_of_table(
-            folder, wanted.exclude, lambda name: map(str, Path(name).parent.glob(f"{Path(name).name}*"))
+            folder, file_filter.exclude, lambda name: map(str, Path(name).parent.glob(f"{Path(name).name}*"))
         )
-        tables = TableFolders(folder, wanted.exclude)
+        tables = TableFolders(folder, file_filter.exclude)
         for file, key in _walk(path, "", ()):
             tables.sees(folder + key)
-            if wanted.keeps(key):
+            if file_filter.keeps(key):
                 if not is_hidden(key):
                     tables.plans(folder + key)
                 yield _checked(file, key)
-    elif wanted.keeps(path.name):
+    elif file_filter.keeps(path.name):
         yield _checked(path, path.name)
 
 

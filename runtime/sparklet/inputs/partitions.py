@@ -42,8 +42,8 @@ def partition_root(folder: str, inputs: tuple[str, ...]) -> str:
 
 def _root(uri: str, inputs: Sequence[str]) -> str:
     """The folder below which an object's partitions begin, if it has any; "" outside of the inputs' folders."""
-    root = next((given for given in inputs if given.endswith("/") and uri.startswith(given)), "")
-    for folder in accumulate(f"{each}/" for each in uri[len(root) :].split("/")[:-1] if root and "=" in uri):
+    root = next((input_uri for input_uri in inputs if input_uri.endswith("/") and uri.startswith(input_uri)), "")
+    for folder in accumulate(f"{name}/" for name in uri[len(root) :].split("/")[:-1] if root and "=" in uri):
         if PUBLISHED.fullmatch(folder[:-1].rpartition("/")[2]):
             return _root(uri, [root + folder])
     return root
@@ -54,16 +54,16 @@ def columns_of(path: str) -> tuple[str, list[tuple[str, str]]]:
 
     Spark reads a path from its end: nothing may lie between columns.
     """
-    found: list[tuple[str, str]] = []
+    columns: list[tuple[str, str]] = []
     folders = path.split("/")[:-1]
     while folders:
         name, equals, value = folders[-1].partition("=")
         if equals and name and value:
-            found.insert(0, (unquote(name), value))
-        elif found:
+            columns.insert(0, (unquote(name), value))
+        elif columns:
             break
         folders.pop()
-    return "/".join(folders), found
+    return "/".join(folders), columns
 
 
 def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequence[str]) -> dict[str, str]:
@@ -105,11 +105,14 @@ class Partitions:
         self._last, first = folder, self._first.setdefault(root, (uri, within, names))
         if bool(names) != bool(first[2]):
             beside, other = (first[0], uri) if names else (uri, first[0])
-            given = next(each for each in self._inputs if each.endswith("/") and uri.startswith(each))
-            pattern = f"/{glob.escape(beside[len(given) : beside.rfind('/') + 1])}*"
+            input_folder = next(
+                input_uri for input_uri in self._inputs if input_uri.endswith("/") and uri.startswith(input_uri)
+            )
+            pattern = f"/{glob.escape(beside[len(input_folder) : beside.rfind('/') + 1])}*"
             raise UnplannableError(
-                f"{beside} lies beside folders of columns, such as that of {other}: one Spark job over {given} drops "
-                f"or refuses it; leave it out with --exclude '{pattern}', or give it to a run of its own (--include)"
+                f"{beside} lies beside folders of columns, such as that of {other}: one Spark job over {input_folder} "
+                f"drops or refuses it; leave it out with --exclude '{pattern}', or give it to a run of its own "
+                "(--include)"
             )
         if first[1:] != (within, names):
             raise UnplannableError(

@@ -82,9 +82,9 @@ class Filter:
 def is_hidden(name: str) -> bool:
     """Whether Spark skips an object when it reads the folder, by its key below that, as its ``HadoopFSUtils`` does."""
     return MAY_BE_HIDDEN.search(name) is not None and any(
-        (each.startswith("_") and "=" not in each) or each.startswith(".") or each.endswith("._COPYING_")
-        for each in name.split("/")
-        if not each.startswith(SUMMARIES) or each in SUMMARIES
+        (segment.startswith("_") and "=" not in segment) or segment.startswith(".") or segment.endswith("._COPYING_")
+        for segment in name.split("/")
+        if not segment.startswith(SUMMARIES) or segment in SUMMARIES
     )
 
 
@@ -97,13 +97,13 @@ def matches(name: str, pattern: str) -> bool:
 
 def _match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
     """Whether the patterns match all segments; each pattern looks at each segment once, whatever their names are."""
-    places = {0}  # where the patterns so far may end
+    ends = {0}  # where the patterns so far may end
     *earlier, last = patterns
     for pattern in earlier:
         if pattern == "**":
-            places = set(range(min(places, default=len(segments)), len(segments)))
+            ends = set(range(min(ends, default=len(segments)), len(segments)))
         else:
-            places = {place + 1 for place in places if fnmatchcase(segments[place], pattern)} - {len(segments)}
+            ends = {end + 1 for end in ends if fnmatchcase(segments[end], pattern)} - {len(segments)}
     if last == "**":
-        return bool(places)
-    return len(segments) - 1 in places and fnmatchcase(segments[-1], last)
+        return bool(ends)
+    return len(segments) - 1 in ends and fnmatchcase(segments[-1], last)

@@ -47,16 +47,16 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
         raise CannotCutError("no text in UTF-8, or compressed, by its first bytes")
     header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
     cuts: list[int] = []
-    start, wanted = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
-    while wanted < size_bytes:
-        cut = _before(read, start, wanted) or _after(read, wanted, size_bytes)
+    start, target = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
+    while target < size_bytes:
+        cut = _before(read, start, target) or _after(read, target, size_bytes)
         if cut == size_bytes:
             break
         if cut:
             cuts.append(cut)
-            start, wanted = cut, _even(cut, size_bytes, target_bytes)
+            start, target = cut, _even(cut, size_bytes, target_bytes)
         else:
-            wanted += target_bytes
+            target += target_bytes
     return header_bytes, cuts
 
 
@@ -89,25 +89,25 @@ def _header_end(head: bytes) -> int | None:
     return None
 
 
-def _before(read: Read, start: int, wanted: int) -> int:
-    """The last start of a line in ``start < place <= wanted``; 0 if there is none near."""
-    window, end, farthest = WINDOW_BYTES, wanted, max(start, wanted - MAX_DISTANCE_BYTES)
+def _before(read: Read, start: int, target: int) -> int:
+    """The last start of a line in ``start < offset <= target``; 0 if there is none near."""
+    window, end, farthest = WINDOW_BYTES, target, max(start, target - MAX_DISTANCE_BYTES)
     while end > farthest:
         begin = max(farthest, end - window)
-        found = read(begin, end - begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
+        newline = read(begin, end - begin).rfind(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
         end, window = begin, min(2 * window, MAX_WINDOW_BYTES)
     return 0
 
 
-def _after(read: Read, wanted: int, size_bytes: int) -> int:
-    """The first start of a line after ``wanted``, or the file's end; 0 if there is none near."""
-    window, begin, farthest = WINDOW_BYTES, wanted, min(size_bytes, wanted + MAX_DISTANCE_BYTES)
+def _after(read: Read, target: int, size_bytes: int) -> int:
+    """The first start of a line after ``target``, or the file's end; 0 if there is none near."""
+    window, begin, farthest = WINDOW_BYTES, target, min(size_bytes, target + MAX_DISTANCE_BYTES)
     while begin < farthest:
-        found = read(begin, min(window, farthest - begin)).find(b"\n")
-        if found >= 0:
-            return begin + found + 1
+        newline = read(begin, min(window, farthest - begin)).find(b"\n")
+        if newline >= 0:
+            return begin + newline + 1
         begin, window = begin + min(window, farthest - begin), min(2 * window, MAX_WINDOW_BYTES)
     return size_bytes if farthest == size_bytes else 0
 
@@ -117,7 +117,7 @@ def _after(read: Read, wanted: int, size_bytes: int) -> int:
 
 def slice_objects(
     store: ObjectStore,
-    found: Iterable[Found],
+    objects: Iterable[Found],
     options: RunOptions,
     position: Position = Position(),  # noqa: B008 - frozen
     whole: Whole = lambda why: None,
@@ -125,21 +125,21 @@ def slice_objects(
 ) -> Iterator[Found]:
     """The objects, those above ``target_bytes`` cut into slices as ``options.split`` demands.
 
-    ``store`` reads them with the run's ``access``. ``found`` begins at ``position``: the planned slices of its first
+    ``store`` reads them with the run's ``access``. ``objects`` begin at ``position``: the planned slices of the first
     object are left out; PlanError if that object was replaced since.
     """
-    for each in found:
-        here = each.position
-        done = position.slices if (here.source, here.after) == (position.source, position.after) else 0
-        slices = _slices(store, each.item, options, whole, access)
+    for entry in objects:
+        end = entry.position
+        done = position.slices if (end.source, end.after) == (position.source, position.after) else 0
+        slices = _slices(store, entry.item, options, whole, access)
         if done and position.etag != slices[0].etag:
             raise PlanError(
-                f"{each.item.uri} was replaced while its slices were planned: those of its former content are in "
+                f"{entry.item.uri} was replaced while its slices were planned: those of its former content are in "
                 "shards already and will fail; cancel this run and start a new one"
             )
         for count, item in enumerate(slices[done:], done + 1):
-            place = here if count == len(slices) else replace(here, slices=count, etag=item.etag)
-            yield replace(each, item=item, position=place)
+            slice_position = end if count == len(slices) else replace(end, slices=count, etag=item.etag)
+            yield replace(entry, item=item, position=slice_position)
 
 
 def split_kind(uri: str, split: str) -> str:

@@ -36,7 +36,7 @@ class TableFolders:
         """Note an object of the listing; UnplannableError if it makes the object planned last a table's."""
         if (log := _LOG.search(uri)) and not uri.startswith(self._table):
             in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}  # any name
-            if not any(matches(each, pattern) for each in in_log for pattern in self._exclude):
+            if not any(matches(path, pattern) for path in in_log for pattern in self._exclude):
                 self._table, self._log = uri[: log.start(1)], uri[: log.end()]
                 self.plans(self._planned)
 

@@ -77,8 +77,8 @@ class Attempts(Swaps[ShardRecord]):
         With ``staged``, its script's result, this attempt also becomes the shard's ``winner``: any later attempt only
         publishes the staged files. LeaseLostError if another attempt has won.
         """
-        known = {} if staged is None else {"winner": ""}
-        self._own(run_id, number, attempt_id, transitions.renew, lease_s, staged, **known)
+        presumed_fields = {} if staged is None else {"winner": ""}
+        self._own(run_id, number, attempt_id, transitions.renew, lease_s, staged, **presumed_fields)
 
     def succeed(
         self, run_id: str, number: int, attempt_id: str, result: ShardResult, *, inherited: bool = False
@@ -94,8 +94,8 @@ class Attempts(Swaps[ShardRecord]):
         self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "", split: str = ""
     ) -> None:
         """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own; ``split``: how a check splits it."""
-        known = {"conflicts": self._read(run_id, number).conflicts} if is_conflict(failure) else {}
-        self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine, **known)
+        presumed_fields = {"conflicts": self._read(run_id, number).conflicts} if is_conflict(failure) else {}
+        self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine, **presumed_fields)
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
         """RUNNING → PENDING for ``engine``; nothing counted yet, and no function claims it again."""
@@ -108,12 +108,12 @@ class Attempts(Swaps[ShardRecord]):
         attempt_id: str,
         said: Callable[..., ShardRecord],
         *what: object,
-        **known: object,
+        **presumed_fields: object,
     ) -> None:
-        """Do what an attempt says of its own shard: one write, which depends on that and on what else is ``known``."""
-        known = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **known}
-        mine = items.presumed_shard(run_id, number, **known)
-        self._change(lambda record: (said(record, attempt_id, self._clock.now_s(), *what),), mine, *known)
+        """Do what an attempt says of its own shard: one write, which depends on that and ``presumed_fields``."""
+        presumed_fields = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **presumed_fields}
+        mine = items.presumed_shard(run_id, number, **presumed_fields)
+        self._change(lambda record: (said(record, attempt_id, self._clock.now_s(), *what),), mine, *presumed_fields)
 
     # --- what others say of a record that they have read ---
 
@@ -164,7 +164,7 @@ class Attempts(Swaps[ShardRecord]):
             New(items.part_item(run.run_id, part)),
             items.shard_change(record, transitions.split(record)),
             _counting(run, len(into) - 1, 1),
-            *(New(items.shard_item(each)) for each in into),
+            *(New(items.shard_item(shard)) for shard in into),
         ).applied
 
     def join(self, record: ShardRecord, run: Run, parts: Sequence[ShardRecord], failure: Failure) -> bool:
@@ -172,7 +172,7 @@ class Attempts(Swaps[ShardRecord]):
         return self._store.write(
             items.shard_change(record, transitions.join(record, failure)),
             _counting(run, 1 - len(parts), len(parts) - 1),
-            *(items.shard_change(each, transitions.split(each)) for each in parts),
+            *(items.shard_change(shard, transitions.split(shard)) for shard in parts),
         ).applied
 
     def _read(self, run_id: str, number: int) -> ShardRecord:
@@ -182,6 +182,10 @@ class Attempts(Swaps[ShardRecord]):
 def _counting(run: Run, shards: int, split: int) -> Update:
     """So many shards more of an open run, and so many more that count no longer."""
     assert run.shard_count is not None
-    given = {"state": RunState.RUNNING, "shard_count": run.shard_count, "split_count": run.split_count or None}
+    expected_values = {
+        "state": RunState.RUNNING,
+        "shard_count": run.shard_count,
+        "split_count": run.split_count or None,
+    }
     counts = {"shard_count": run.shard_count + shards, "split_count": run.split_count + split}
-    return Update(items.run_key(run.run_id), given, counts)
+    return Update(items.run_key(run.run_id), expected_values, counts)

@@ -52,14 +52,15 @@ RUN_ATTRIBUTES = (
     *("created_s", "ended_s", "cancelled_s", "notified_s", "retired_s"),
 )
 RUN_CONSTANTS = tuple(  # one JSON document
-    each.name for each in fields(Run) if each.name not in {"run_id", "scripts", "state", "revision", *RUN_ATTRIBUTES}
+    field.name for field in fields(Run) if field.name not in {"run_id", "scripts", "state", "revision", *RUN_ATTRIBUTES}
 )
 
 
 def _defaults(kind: type) -> dict[str, Any]:
     """The default of each field of a dataclass; MISSING where there is none."""
     return {
-        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(kind)
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(kind)
     }
 
 
@@ -82,9 +83,9 @@ class _Unknown:
 UNKNOWN: Any = _Unknown()
 
 
-def presumed_shard(run_id: str, number: int, **known: Any) -> ShardRecord:
+def presumed_shard(run_id: str, number: int, **presumed_fields: Any) -> ShardRecord:
     """A shard of which only this is known: what a swap is made dependent on, so that nobody needs to read it."""
-    return ShardRecord(run_id, number, **{**dict.fromkeys((*SHARD, "revision"), UNKNOWN), **known})
+    return ShardRecord(run_id, number, **{**dict.fromkeys((*SHARD, "revision"), UNKNOWN), **presumed_fields})
 
 
 def shard_key(run_id: str, shard: int) -> Key:
@@ -211,9 +212,11 @@ def shard_change(was: ShardRecord, after: ShardRecord, *presumed: str) -> Update
     }
     if sets.keys() & {"state", "changed_s", "engine"}:
         sets["open"] = _place(after)
-    given: dict[str, Any] = {"revision": was.revision} if was.revision is not UNKNOWN else {}
-    given |= {name: _attribute(getattr(was, name), SHARD[name]) for name in presumed}
-    return Update(shard_key(was.run_id, was.number), {**given, "fmt": FORMAT} if presumed else given, sets)
+    expected_values: dict[str, Any] = {"revision": was.revision} if was.revision is not UNKNOWN else {}
+    expected_values |= {name: _attribute(getattr(was, name), SHARD[name]) for name in presumed}
+    return Update(
+        shard_key(was.run_id, was.number), {**expected_values, "fmt": FORMAT} if presumed else expected_values, sets
+    )
 
 
 def _differ(was: Any, after: Any) -> bool:
@@ -257,7 +260,7 @@ def run_value(item: Item | None, run_id: str = "") -> Run:
     follower = constant["next"]
     constant |= {
         "options": RunOptions(**_frozen(constant["options"])),
-        "lists": [ListSource(**each) for each in constant["lists"]],
+        "lists": [ListSource(**source) for source in constant["lists"]],
         "access": Access(**constant["access"]),
         "dispatch": Dispatch(constant["dispatch"]),
         "check": _script(constant["check"]) if constant["check"] else None,
@@ -295,12 +298,12 @@ def part_value(item: Item) -> PartRecord:
 
 def task_change(was: TaskRecord, after: TaskRecord) -> Update:
     """The swap of a task that was read, or was never recorded; its document has the store's revision."""
-    given: dict[str, Any] = {"revision": was.revision} if was.revision else {"pk": None}
+    expected_values: dict[str, Any] = {"revision": was.revision} if was.revision else {"pk": None}
     if after is was:
-        return Update(task_key(was.task_id), given)
+        return Update(task_key(was.task_id), expected_values)
     document = replace(after, revision=was.revision + 1).to_document()
     sets = {"state": after.state, "document": json.dumps(document), "expires_s": after.expires_s}
-    return Update(task_key(was.task_id), given, sets)
+    return Update(task_key(was.task_id), expected_values, sets)
 
 
 def task_record(item: Item) -> TaskRecord:

@@ -36,21 +36,21 @@ class MemoryStore:
         """A partition's keys, in order."""
         first, last = within or ("", "\U0010ffff")
         by = "open" if index else "sk"
-        found = [item for item in self._all([partition]) if by in item and first <= item[by] <= last]
-        found.sort(key=lambda item: (item[by], item["sk"]), reverse=backwards)
-        yield from _pages((item["pk"], item["sk"]) for item in found)
+        items = [item for item in self._all([partition]) if by in item and first <= item[by] <= last]
+        items.sort(key=lambda item: (item[by], item["sk"]), reverse=backwards)
+        yield from _pages((item["pk"], item["sk"]) for item in items)
 
     def items(self, partitions: Sequence[str], prefix: str, state: ShardState | None = None) -> Iterator[Item]:
         """Items in order of their sort keys, each page as it is when it is read."""
-        found = sorted((item["sk"], item["pk"]) for item in self._all(partitions) if item["sk"].startswith(prefix))
-        for page in _pages(found):
+        keys = sorted((item["sk"], item["pk"]) for item in self._all(partitions) if item["sk"].startswith(prefix))
+        for page in _pages(keys):
             items = list(self.get_many((pk, sk) for sk, pk in page))
             yield from (item for item in items if state is None or item["state"] == state)
 
     def last(self, partition: str, prefix: str) -> Item | None:
         """The last item whose sort key begins with ``prefix``."""
-        found = [item for item in self._all([partition]) if item["sk"].startswith(prefix)]
-        return max(found, key=lambda item: item["sk"], default=None)
+        items = [item for item in self._all([partition]) if item["sk"].startswith(prefix)]
+        return max(items, key=lambda item: item["sk"], default=None)
 
     def count(self, partitions: Sequence[str]) -> Mapping[str, int]:
         """Items by state."""
@@ -63,7 +63,7 @@ class MemoryStore:
 
     def _all(self, partitions: Sequence[str]) -> list[Item]:
         with self._lock:
-            return [item for each in partitions for item in self.partitions.get(each, {}).values()]
+            return [item for partition in partitions for item in self.partitions.get(partition, {}).values()]
 
     def add(self, items: Iterable[Item]) -> int:
         """Put each item that is not there yet; how many were new."""
@@ -93,7 +93,7 @@ class MemoryStore:
     def empty(self, partitions: Sequence[str], spared: Key | None = None) -> int:
         """Delete all items of partitions but one; how many."""
         with self._lock:
-            keys = [key for each in partitions for page in self.keys(each) for key in page if key != spared]
+            keys = [key for partition in partitions for page in self.keys(partition) for key in page if key != spared]
             for key in keys:
                 del self.partitions[key[0]][key[1]]
             return len(keys)

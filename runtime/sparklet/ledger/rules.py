@@ -69,15 +69,15 @@ def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
 
     A task keeps more, and its answer, and forgets the cause of an attempt before.
     """
-    kept: dict[str, Any] = {"rows": result.rows, "output_bytes": result.output_bytes}
+    fields: dict[str, Any] = {"rows": result.rows, "output_bytes": result.output_bytes}
     if isinstance(record, TaskRecord):
         encoded = (uri.encode(errors="replace") for uri in result.outputs[:TASK_OUTPUTS])
-        kept["outputs"] = tuple(uri.decode() for uri in encoded if len(uri) <= TASK_OUTPUT_BYTES)
+        fields["outputs"] = tuple(uri.decode() for uri in encoded if len(uri) <= TASK_OUTPUT_BYTES)
         fits = len(json.dumps(result.answer)) <= TASK_ANSWER_BYTES + 2  # the brackets
-        return {**kept, "answer": result.answer if fits else (), "error_class": "", "error_message": ""}
+        return {**fields, "answer": result.answer if fits else (), "error_class": "", "error_message": ""}
     ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
-    kept["outputs"] = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
-    return {**kept, "memory_mb": result.memory_mb, "schemas": result.schemas, "warning": result.warning}
+    fields["outputs"] = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
+    return {**fields, "memory_mb": result.memory_mb, "schemas": result.schemas, "warning": result.warning}
 
 
 def lease_s(workers: int) -> float:
@@ -109,8 +109,8 @@ def is_conflict(cause: Failure) -> bool:
 def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
     """Whether a shard of at ``least`` so many inputs is split, instead of it being FAILED by this cause."""
     by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
-    wanted = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
-    return wanted and record.object_count >= least and not (record.winner or record.redone or failure.direct)
+    isolates = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
+    return isolates and record.object_count >= least and not (record.winner or record.redone or failure.direct)
 
 
 def is_conclusive(record: ShardRecord, failure: Failure) -> bool:

@@ -42,8 +42,8 @@ class Runs(Swaps[Run]):
     def _newest_first(self, *, index: bool = False) -> Iterator[Run]:
         for keys in self._store.keys(items.RUNS_PARTITION, index=index, backwards=True):
             ids = [items.run_id_of(key) for key in keys]
-            found = map(items.run_value, self._store.get_many(items.run_key(run_id) for run_id in ids))
-            runs = {run.run_id: run for run in found}
+            existing_runs = map(items.run_value, self._store.get_many(items.run_key(run_id) for run_id in ids))
+            runs = {run.run_id: run for run in existing_runs}
             yield from (runs[run_id] for run_id in ids if run_id in runs)
 
     # --- the plan ---

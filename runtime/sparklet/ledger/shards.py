@@ -19,7 +19,7 @@ class Shards:
 
     def add(self, shards: Iterable[ShardRecord]) -> int:
         """Enter planned shards, which wait from now on; one that is there already stays as it is. How many were new."""
-        return self._store.add(items.shard_item(replace(each, changed_s=self._clock.now_s())) for each in shards)
+        return self._store.add(items.shard_item(replace(shard, changed_s=self._clock.now_s())) for shard in shards)
 
     def get(self, run_id: str, number: int) -> ShardRecord:
         """One shard (strongly consistent)."""
@@ -31,15 +31,15 @@ class Shards:
 
     def count(self, run_id: str) -> Counts:
         """Shards by state, from the base table (strongly consistent): what ends a run."""
-        found = self._store.count(self._partitions(run_id))
-        return Counts(*(found.get(state, 0) for state in COUNTED))
+        count_by_state = self._store.count(self._partitions(run_id))
+        return Counts(*(count_by_state.get(state, 0) for state in COUNTED))
 
     def glance(self, run_id: str) -> Counts:
         """Shards by state, from the index: cheap, a moment old, for progress; no SUCCEEDED until the plan is sealed."""
         run = self._runs.get(run_id)
         indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
-        found = self._store.glance(self._runs.partitions(run), indexed)
-        pending, running, failed = (found.get(state, 0) for state in indexed)
+        count_by_state = self._store.glance(self._runs.partitions(run), indexed)
+        pending, running, failed = (count_by_state.get(state, 0) for state in indexed)
         succeeded = max(0, (run.shard_count or 0) - pending - running - failed)
         return Counts(pending, running, succeeded, failed)
 
@@ -61,8 +61,8 @@ class Shards:
 
         A lease ends later than its shard has changed.
         """
-        found = self._between(run_id, open_value(state, since_s), open_value(state, MAX_TIME_S))
-        return (record for record in found if record.state is state and record.changed_s >= since_s)
+        records = self._between(run_id, open_value(state, since_s), open_value(state, MAX_TIME_S))
+        return (record for record in records if record.state is state and record.changed_s >= since_s)
 
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
         """PENDING shards of engines, those that have waited longest first in each bucket; found likewise."""

@@ -105,9 +105,9 @@ class Store(Protocol):
         """Delete all items of partitions but one; how many."""
 
 
-def holds(given: Item, item: Item | None) -> bool:
+def holds(expected_values: Item, item: Item | None) -> bool:
     """Whether an item has these values."""
-    return all((item or {}).get(name) == value for name, value in given.items())
+    return all((item or {}).get(name) == value for name, value in expected_values.items())
 
 
 class Swaps(Generic[T]):

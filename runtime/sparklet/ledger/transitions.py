@@ -143,11 +143,11 @@ def escalate(record: ShardRecord, attempt_id: str, now_s: float, failure: Failur
     return record if _owned(record, attempt_id, PENDING) else _ended(_anew(record, engine), PENDING, failure, now_s)
 
 
-def _owned(record: Record, attempt_id: str, wanted: ShardState | None = None) -> bool:
+def _owned(record: Record, attempt_id: str, target_state: ShardState | None = None) -> bool:
     """Whether a record is as its attempt wants it already; LeaseLostError if it is not its own."""
     if record.state is RUNNING and record.attempt_id == attempt_id:
         return False
-    if record.state is wanted and record.attempt_id == attempt_id:
+    if record.state is target_state and record.attempt_id == attempt_id:
         return True
     raise rules.not_owned(record, attempt_id)
 
@@ -220,10 +220,10 @@ def _exhausted(record: ShardRecord, failure: Failure, engine: str, now_s: float)
 
 
 def _ended(record: R, state: ShardState, failure: Failure, now_s: float, split: str = "") -> R:
-    kept = rules.bounded_failure(failure)
+    stored_failure = rules.bounded_failure(failure)
     more: dict[str, Any] = {"split": split} if isinstance(record, ShardRecord) else {}
     record = replace(record, state=state, changed_s=now_s, **more)
-    return replace(record, error_class=kept.error_class, error_message=kept.message)
+    return replace(record, error_class=stored_failure.error_class, error_message=stored_failure.message)
 
 
 def _timed(record: ShardRecord) -> ShardRecord:

@@ -50,18 +50,18 @@ class Schema(NamedTuple):
     def difference(self, other: "Schema") -> str:
         """What the other schema of the same output or reader has instead, in words."""
         mine, theirs = self.columns, other.columns
-        found = [
+        differences = [
             f"{name} is {mine[name]} and {theirs[name]}".replace(TEXT, "")
             for name in mine
             if name in theirs and clash((mine[name], theirs[name]))
         ]
         for which, these, others in (("first", mine, theirs), ("second", theirs, mine)) if self.is_whole else ():
             if only := [f"{name} {type_}".rstrip() for name, type_ in these.items() if name not in others]:
-                found.append(f"only the {which} has {', '.join(only)}")
+                differences.append(f"only the {which} has {', '.join(only)}")
         if self.partitions != other.partitions:
-            each = (", ".join(schema.partitions) or "nothing" for schema in (self, other))
-            found.append(f"partitions by {' and '.join(each)}")
-        return "; ".join(found) or f"columns in the order {', '.join(mine)} and {', '.join(theirs)}"
+            partitions = (", ".join(schema.partitions) or "nothing" for schema in (self, other))
+            differences.append(f"partitions by {' and '.join(partitions)}")
+        return "; ".join(differences) or f"columns in the order {', '.join(mine)} and {', '.join(theirs)}"
 
 
 def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[Schema, str]]:
@@ -69,31 +69,38 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
 
     ``written``: by the ids of Spark's write jobs, which are in the files' names, what these have told.
     """
-    found = dict[str, tuple[Schema, str]]()
-    for job, told in sorted(item for item in written.items() if not item[1].startswith(READ)):
-        format_, columns, output = told.split("\n", 2)
+    schema_by_name = dict[str, tuple[Schema, str]]()
+    for job, report in sorted(item for item in written.items() if not item[1].startswith(READ)):
+        format_, columns, output = report.split("\n", 2)
         output = s3_address(output).rstrip("/")
         file = next((uri for uri in uris if job in uri.rpartition("/")[2]), "")
         is_compared = format_ in (*BY_NAME, *BY_PLACE) and ':"void"' not in columns  # a void column has no type yet
         if is_compared and file.startswith(f"{output}/") and output.startswith(folder):
-            apart = [unquote(each.partition("=")[0]).lower() for each in file[len(output) + 1 :].split("/")[:-1]]
-            own = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name.lower() not in apart]
-            typed = dict(sorted(own)) if format_ in BY_NAME else dict.fromkeys((name.lower() for name, _ in own), "")
+            apart = [unquote(segment.partition("=")[0]).lower() for segment in file[len(output) + 1 :].split("/")[:-1]]
+            file_columns = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name.lower() not in apart]
+            typed = (
+                dict(sorted(file_columns))
+                if format_ in BY_NAME
+                else dict.fromkeys((name.lower() for name, _ in file_columns), "")
+            )
             schema = Schema(output[len(folder) + 1 :], format_, typed, apart)
-            found.setdefault(schema.name, (schema, file[len(folder) + 1 :]))
-    outputs = sorted({schema[:2] for schema, _ in found.values()})[:MAX_OUTPUTS]
-    return [(schema, file) for schema, file in found.values() if schema[:2] in outputs]
+            schema_by_name.setdefault(schema.name, (schema, file[len(folder) + 1 :]))
+    outputs = sorted({schema[:2] for schema, _ in schema_by_name.values()})[:MAX_OUTPUTS]
+    return [(schema, file) for schema, file in schema_by_name.values() if schema[:2] in outputs]
 
 
-def reader_schemas(told: Iterable[str], objects: Mapping[str, str], folders: Sequence[str]) -> list[tuple[Schema, str]]:
+def reader_schemas(
+    reports: Iterable[str], objects: Mapping[str, str], folders: Sequence[str]
+) -> list[tuple[Schema, str]]:
     """What a shard's readers have inferred, each with one of its inputs.
 
-    ``told``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ShardResult``; ``folders``:
-    the run's inputs. Where there are several, readers are also compared by theirs, since a script may read them apart.
-    A column that a reader sees with several types, as in a loop over files, is not compared: so it would be in one job.
+    ``reports``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ShardResult``;
+    ``folders``: the run's inputs. Where there are several, readers are also compared by theirs, since a script
+    may read them apart. A column that a reader sees with several types, as in a loop over files, is not compared: so it
+    would be in one job.
     """
     readers = dict[tuple[str, str, bool], tuple[str, defaultdict[str, set[str]]]]()
-    for _, format_, options, key, *words in (each.split("\0") for each in told if each.startswith(READ)):
+    for _, format_, options, key, *words in (report.split("\0") for report in reports if report.startswith(READ)):
         if uri := objects.get(key):  # else it is not an input, and the same for all shards
             folder = [next(filter(uri.startswith, folders), "")] if len(folders) > 1 else []
             is_whole = format_ in BY_NAME and "mergeschema=true" not in options.lower()
@@ -101,23 +108,23 @@ def reader_schemas(told: Iterable[str], objects: Mapping[str, str], folders: Seq
                 _, types = readers.setdefault((subject[:12], format_, is_whole), (uri, defaultdict(set)))
                 for path, type_ in zip(map(str.lower, words[::2]), words[1::2], strict=True):
                     types[path].add(re.sub(*DECIMAL, re.sub(*INTEGER, type_)))
-    found = list[tuple[Schema, str]]()
+    schemas = list[tuple[Schema, str]]()
     for (subject, format_, is_whole), (uri, types) in sorted(readers.items())[:MAX_READERS]:
         columns = {path: min(seen) for path, seen in sorted(types.items()) if len({*map(_bare, seen)}) == 1}
         if columns and (len(columns) == len(types) or not is_whole):
-            found.append((Schema(subject, format_, columns, (), True, is_whole), uri))
-    return found
+            schemas.append((Schema(subject, format_, columns, (), True, is_whole), uri))
+    return schemas
 
 
 def clash(types: Iterable[str]) -> tuple[str, ...]:
     """Two that one job would make alike; () if there are none, or if it would take the text of all, as shards did."""
-    bare = {_bare(each): each for each in sorted(types, reverse=True)}
-    odd = [each for each in bare.values() if each != "string" and TEXT not in each]
-    kinds = {re.sub(*NUMBER, re.sub(*TIME, each)) for each in bare}  # several: Spark has but text for all of them
+    bare = {_bare(type_): type_ for type_ in sorted(types, reverse=True)}
+    odd = [type_ for type_ in bare.values() if type_ != "string" and TEXT not in type_]
+    kinds = {re.sub(*NUMBER, re.sub(*TIME, type_)) for type_ in bare}  # several: Spark has but text for all of them
     if len(bare) < 2 or (len(kinds) > 1 and not odd):
         return ()
     first = odd[0] if odd else next(iter(bare.values()))
-    return first, next(each for each in bare.values() if each != first)
+    return first, next(type_ for type_ in bare.values() if type_ != first)
 
 
 def _bare(type_: str) -> str:
@@ -126,7 +133,7 @@ def _bare(type_: str) -> str:
 
 def _fields(struct: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Names, as they are spelled in files that tell names to readers, and types."""
-    return [(each["name"], _type(each["type"])) for each in struct["fields"]]
+    return [(field["name"], _type(field["type"])) for field in struct["fields"]]
 
 
 def _type(type_: Any) -> str:

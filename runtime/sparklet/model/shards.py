@@ -142,12 +142,12 @@ class Shard:
     @property
     def inputs(self) -> list[str]:
         """The addresses of the objects; empty for a shard of items."""
-        return [each.uri for each in self.objects if not each.item]
+        return [item.uri for item in self.objects if not item.item]
 
     @property
     def items(self) -> list[Any]:
         """The values of the items; empty for a shard of objects."""
-        return [json.loads(each.item) for each in self.objects if each.item]
+        return [json.loads(item.item) for item in self.objects if item.item]
 
     @property
     def size_bytes(self) -> int:
@@ -170,8 +170,8 @@ class Shard:
         try:
             document = json.loads(line)
             objects = tuple(
-                InputObject.of_item(each["item"]) if isinstance(each, dict) else _stored_object(*each)
-                for each in document["objects"]
+                InputObject.of_item(entry["item"]) if isinstance(entry, dict) else _stored_object(*entry)
+                for entry in document["objects"]
             )
             return cls(int(document["shard"]), objects)
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
@@ -238,20 +238,20 @@ class ShardRef:
         if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
             return None
         try:
-            found = {each.name: document[each.name] for each in fields(cls) if each.name != "line"}
+            values = {attribute.name: document[attribute.name] for attribute in fields(cls) if attribute.name != "line"}
         except KeyError as error:
             raise EventError(f"a shard message lacks {error}") from error
         # Errors name fields and types, never contents: the sender is not known.
-        if not (isinstance(run_id := found["run_id"], str) and RUN_ID.fullmatch(run_id)):
+        if not (isinstance(run_id := values["run_id"], str) and RUN_ID.fullmatch(run_id)):
             raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
-        if not isinstance(part := found["part"], str) or "/" in part:
+        if not isinstance(part := values["part"], str) or "/" in part:
             raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
         for name in ("shard", "generation", "offset", "length"):
-            if type(number := found[name]) is not int or number < 0:
+            if type(number := values[name]) is not int or number < 0:
                 raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
         if not isinstance(line := document.get("line", ""), str):
             raise EventError(f"a shard message has a wrong line, a {type(line).__name__}")
-        return cls(**found, line=line)
+        return cls(**values, line=line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,8 +429,8 @@ class ShardRecord(Record):
         planned = (self.number, self.object_count, self.size_bytes)
         try:
             shard = Shard.from_line(line)
-            if (found := (shard.number, len(shard.objects), shard.size_bytes)) != planned:
-                raise EventError(f"(shard, objects, bytes) are {found}, but {planned} was planned")
+            if (figures := (shard.number, len(shard.objects), shard.size_bytes)) != planned:
+                raise EventError(f"(shard, objects, bytes) are {figures}, but {planned} was planned")
         except EventError as error:  # a retry does not change it
             raise PlanError(f"the plan part {part_uri} is damaged at byte {self.offset}: {error}") from error
         return shard
@@ -497,9 +497,9 @@ def is_misnamed(name: str, head: bytes) -> bool:
     return bool(inner) and is_misnamed(name.removesuffix(".gz"), inner)
 
 
-def s3_address(given: str) -> str:
+def s3_address(address: str) -> str:
     """``s3://…`` of an address with the scheme s3, s3a or s3n; "" if it has none of them, or no bucket."""
-    scheme, _, rest = given.partition("://")
+    scheme, _, rest = address.partition("://")
     return f"{SCHEME}{rest}" if scheme in ("s3", "s3a", "s3n") and rest.partition("/")[0] else ""
 
 

@@ -28,12 +28,12 @@ def kept_files(
 ) -> Iterator[tuple[ShardRecord, str]]:
     """Each SUCCEEDED shard with its attempt's file in ``folder``; the ledger is read only if there are any files."""
     listed = (info.uri for info in deployment.store.list(deployment.run_uri(run_id, folder)))  # in order of the shards
-    found = next(listed, "")
-    for record in deployment.ledger.shards.list(run_id, ShardState.SUCCEEDED) if found else ():
+    listed_uri = next(listed, "")
+    for record in deployment.ledger.shards.list(run_id, ShardState.SUCCEEDED) if listed_uri else ():
         uri = deployment.run_uri(run_id, file_of(record))
-        while found and found < uri:
-            found = next(listed, "")
-        if found == uri:
+        while listed_uri and listed_uri < uri:
+            listed_uri = next(listed, "")
+        if listed_uri == uri:
             yield record, uri
 
 
@@ -58,12 +58,12 @@ def commit_uri(deployment: Deployment, run: Run, number: int) -> str:
 
 def commit_files(deployment: Deployment, run: Run) -> Sequence[CommitFile]:
     """A run's commit files in their order; their numbers are 0, 1, 2, …"""
-    prefix, found = deployment.run_uri(run.run_id, FOLDER), list[CommitFile]()
+    prefix, files = deployment.run_uri(run.run_id, FOLDER), list[CommitFile]()
     for info in deployment.store.list(prefix):
         identity, _, number = info.uri[len(prefix) :].removesuffix(ENDING).rpartition("-")
         if identity == run.identity:
-            found.append(CommitFile(int(number), info.uri, info.modified_s))
-    return sorted(found, key=lambda file: file.number)
+            files.append(CommitFile(int(number), info.uri, info.modified_s))
+    return sorted(files, key=lambda file: file.number)
 
 
 def declarations(store: ObjectStore, files: Sequence[CommitFile]) -> Iterator[Mapping[str, Any]]:
@@ -84,14 +84,16 @@ def winner_of(record: ShardRecord) -> tuple[int, str]:
 
 def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
     """The tables that these commits write to."""
-    return {Table.parse(write["table"]) for each in declarations(store, files) for write in each["writes"]}
+    return {
+        Table.parse(write["table"]) for declaration in declarations(store, files) for write in declaration["writes"]
+    }
 
 
 def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
     """How many of the first ``count`` commits are made: each commit run makes all that are missing before it."""
     for number in reversed(range(count)):
-        known = deployment.known_run(follow_up_id(run_id, "commit", number))  # its file is written first
-        if known and next(deployment.ledger.shards.list(known.run_id, ShardState.SUCCEEDED), None):
+        commit_run = deployment.known_run(follow_up_id(run_id, "commit", number))  # its file is written first
+        if commit_run and next(deployment.ledger.shards.list(commit_run.run_id, ShardState.SUCCEEDED), None):
             return number + 1
     return 0
 

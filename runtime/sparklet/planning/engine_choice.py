@@ -29,13 +29,13 @@ def chosen_engine(deployment: Deployment, name: str, table: str, asked: Collecti
         return chosen
     if unfit:
         raise PlanError("; ".join(unfit))
-    there = (
+    remedy = (
         f"it has {', '.join(deployment.engines)}"
         if deployment.engines
         else "name one in its parameters, such as Fargate's"
     )
     raise PlanError(
-        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"; {there} (docs/guide/elsewhere.md)"
+        f"the stack has no engine {name.removeprefix(AUTO)}".rstrip() + f"; {remedy} (docs/guide/elsewhere.md)"
     )
 
 
@@ -108,9 +108,9 @@ def differing_sparks(deployment: Deployment, engines: str) -> Iterator[str]:
     """What to tell of a run whose engines have another major version of Spark than the functions."""
     spark = spark_of_functions(deployment)
     for name in engines.split(","):
-        there = deployment.engines[name].spark() if name in deployment.engines else ""
-        if spark and there and major_of(spark) != major_of(there):
+        engine_spark = deployment.engines[name].spark() if name in deployment.engines else ""
+        if spark and engine_spark and major_of(spark) != major_of(engine_spark):
             yield (
-                f"functions run Spark {spark}, the engine {name} runs Spark {there}: casts and functions may differ; "
-                "'# sparklet: spark=' in the script refuses one of them (docs/guide/elsewhere.md)"
+                f"functions run Spark {spark}, the engine {name} runs Spark {engine_spark}: casts and functions may "
+                "differ; '# sparklet: spark=' in the script refuses one of them (docs/guide/elsewhere.md)"
             )

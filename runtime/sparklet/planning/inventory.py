@@ -29,9 +29,11 @@ def resolve_inputs(store: ObjectStore, inputs: Sequence[str], local: bool = Fals
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
-    resolved = tuple(_local(given) if local and "://" not in given else _resolve(store, given) for given in inputs)
+    resolved = tuple(
+        _local(address) if local and "://" not in address else _resolve(store, address) for address in inputs
+    )
     if len(resolved) > 1:
-        _refuse_overlap(given if "://" in given else _local(str(Path(given).resolve())) for given in resolved)
+        _refuse_overlap(address if "://" in address else _local(str(Path(address).resolve())) for address in resolved)
     return resolved
 
 
@@ -41,19 +43,19 @@ def _local(path: str) -> str:
 
 def _refuse_overlap(inputs: Iterable[str]) -> None:
     """PlanError if an object could belong to two inputs: it would be processed twice."""
-    for given, following in pairwise(sorted(inputs)):
-        if following == given:
-            raise PlanError(f"the input {given} was given twice; its objects would be processed twice")
-        if given.endswith("/") and following.startswith(given):
+    for address, following in pairwise(sorted(inputs)):
+        if following == address:
+            raise PlanError(f"the input {address} was given twice; its objects would be processed twice")
+        if address.endswith("/") and following.startswith(address):
             raise PlanError(
-                f"the input {following} lies inside the input {given}; its objects would be processed twice: leave one "
-                "out"
+                f"the input {following} lies inside the input {address}; its objects would be processed twice: leave "
+                "one out"
             )
 
 
-def _resolve(store: ObjectStore, given: str) -> str:
-    if not (uri := s3_address(given)):
-        raise PlanError(f"the input {given!r} cannot be listed; it must look like s3://bucket/folder/")
+def _resolve(store: ObjectStore, address: str) -> str:
+    if not (uri := s3_address(address)):
+        raise PlanError(f"the input {address!r} cannot be listed; it must look like s3://bucket/folder/")
     folder = uri if uri.endswith("/") else f"{uri}/"
     if folder != uri and "/" in uri.removeprefix(SCHEME):
         with suppress(ObjectNotFoundError):  # then it is a folder, or nothing
@@ -113,8 +115,8 @@ class LocalFiles:
     def candidates(self, _: Position) -> Iterator[Candidate]:
         """The files that the patterns choose; a preview has no position."""
         for path, key in local_files(Path(self.given), self.wanted):
-            found, address = path.stat(), f"{self.given}{key}" if self.given.endswith("/") else self.given
-            yield Candidate(key, address, ObjectInfo(address, found.st_size, "", found.st_mtime))
+            status, address = path.stat(), f"{self.given}{key}" if self.given.endswith("/") else self.given
+            yield Candidate(key, address, ObjectInfo(address, status.st_size, "", status.st_mtime))
 
 
 # --- the whole input ---
@@ -144,7 +146,8 @@ class Inventory:
     ) -> None:
         self._filter = Filter(options.include, options.exclude)
         self._sources: list[_Source] = [
-            CurrentObjects(store, given) if "://" in given else LocalFiles(given, self._filter) for given in inputs
+            CurrentObjects(store, address) if "://" in address else LocalFiles(address, self._filter)
+            for address in inputs
         ]
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
@@ -171,51 +174,51 @@ class Inventory:
                 folder = "" if isinstance(source, Listed) else source.given
                 planned = f"{SCHEME}{split_uri(folder)[0]}/{begin.after}" if folder and begin.after else ""
                 self._tables = TableFolders(folder, self._options.exclude, planned)
-                for each in source.candidates(begin):
-                    if each.item:
-                        yield Found(each.item, Position(number, each.after), self._filter.skipped)
-                    elif (info := each.info) and self._takes(source, each, info, named, done):
+                for candidate in source.candidates(begin):
+                    if candidate.item:
+                        yield Found(candidate.item, Position(number, candidate.after), self._filter.skipped)
+                    elif (info := candidate.info) and self._takes(source, candidate, info, named, done):
                         item = InputObject(
                             *(info.uri, info.size_bytes, info.etag, info.version_id),
-                            partition=each.partition,
+                            partition=candidate.partition,
                             modified_s=0.0 if isinstance(source, Listed) else info.modified_s,  # a list may err
                         )
-                        yield Found(item, Position(number, each.after), self._filter.skipped)
-                    elif not each.info:
-                        self._leaves_out(each, each.reason)
+                        yield Found(item, Position(number, candidate.after), self._filter.skipped)
+                    elif not candidate.info:
+                        self._leaves_out(candidate, candidate.reason)
 
     def _takes(
-        self, source: _Source, each: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None
+        self, source: _Source, candidate: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None
     ) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
-        if each.resumed:
+        if candidate.resumed:
             return True
-        if each.reason or (info.uri.endswith("/") and not info.size_bytes):
-            return self._leaves_out(each, each.reason or Reason.FOLDER_MARKER)
+        if candidate.reason or (info.uri.endswith("/") and not info.size_bytes):
+            return self._leaves_out(candidate, candidate.reason or Reason.FOLDER_MARKER)
         options = self._options
-        given = "" if isinstance(source, Listed) else source.given
-        self._tables.sees(info.uri if given else "")  # the user names a list's objects one by one
+        address = "" if isinstance(source, Listed) else source.given
+        self._tables.sees(info.uri if address else "")  # the user names a list's objects one by one
         # Its name below the folder, or of the file that is the input itself; of a list's object the whole key.
-        name = info.uri[given.rfind("/") + 1 :] if given else split_uri(info.uri)[1]
-        if given.endswith("/") and not options.hidden and is_hidden(name):
-            return self._leaves_out(each, Reason.HIDDEN)
+        name = info.uri[address.rfind("/") + 1 :] if address else split_uri(info.uri)[1]
+        if address.endswith("/") and not options.hidden and is_hidden(name):
+            return self._leaves_out(candidate, Reason.HIDDEN)
         if (options.include or options.exclude) and not self._filter.keeps(name):
             return False
         if info.modified_s < options.modified_since_s:
-            return self._leaves_out(each, Reason.OLDER)
+            return self._leaves_out(candidate, Reason.OLDER)
         if not info.size_bytes and not options.keep_empty:
-            return self._leaves_out(each, Reason.EMPTY)
+            return self._leaves_out(candidate, Reason.EMPTY)
         if info.archived:
-            return self._leaves_out(each, Reason.ARCHIVED)
+            return self._leaves_out(candidate, Reason.ARCHIVED)
         if done and done.has(info.uri, info.version_id, info.etag):
-            return self._leaves_out(each, Reason.DONE)
+            return self._leaves_out(candidate, Reason.DONE)
         if named and not named.add(info.uri, info.version_id):
-            return self._leaves_out(each, Reason.DUPLICATE)
+            return self._leaves_out(candidate, Reason.DUPLICATE)
         self._tables.plans(info.uri)
         return True
 
-    def _leaves_out(self, each: Candidate, reason: str) -> bool:
-        self._on_left_out(each.uri, each.info.version_id if each.info else "", reason)
-        if len(names := self.named.get(reason, [each.uri] * NAMES_KEPT)) < NAMES_KEPT:
-            names.append(each.uri)
+    def _leaves_out(self, candidate: Candidate, reason: str) -> bool:
+        self._on_left_out(candidate.uri, candidate.info.version_id if candidate.info else "", reason)
+        if len(names := self.named.get(reason, [candidate.uri] * NAMES_KEPT)) < NAMES_KEPT:
+            names.append(candidate.uri)
         return self._filter.skip(reason)

@@ -53,7 +53,7 @@ def new_run(
     ended. NothingNewError if earlier runs have done everything, unless an empty run may be entered (``even_empty``).
     """
     run_id = run_id_of(request, deployment.clock.now_s())
-    known = deployment.known_run(run_id)
+    existing_run = deployment.known_run(run_id)
     sources = filter(None, (request.script, request.check, request.next))
     beside = files_beside(request.py_files, request.spark_files, request.conf, deployment.store)
     scripts = {source: read_script(deployment, run_id, source, beside) for source in sources}
@@ -61,10 +61,10 @@ def new_run(
     if request.params.get(SCHEMA) == INFER:
         _refuse_no_reader(request, bodies[request.script])
     asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
-    if asked and not known:
+    if asked and not existing_run:
         refuse_another_spark(deployment, asked)
     if engine := request.options.engine:
-        stored = known.options.engine if known and engine == AUTO else ""
+        stored = existing_run.options.engine if existing_run and engine == AUTO else ""
         engine = stored or chosen_engine(deployment, engine, request.table, asked.values())
         refuse_no_view(engine, request.options)
     output = request.output_uri or (f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
@@ -76,30 +76,33 @@ def new_run(
         output_uri=output_folder(output, run_id),
         next_output=output_folder(next_output, run_id) if request.next else "",
     )
-    if known:
-        return _same_run(known, request, scripts)
+    if existing_run:
+        return _same_run(existing_run, request, scripts)
     if request.table.startswith("iceberg:"):
         _refuse_no_catalog(deployment, request)
     if request.options.incremental:
         refuse_another_open(deployment, request.run_name, run_id)
-    with nullcontext(packed) if packed else closing(PackedInput()) as found:
-        run = _checked_run(deployment, request, scripts, even_empty, found)
-        lists = zip(run.lists, found.lists, strict=True)
+    with nullcontext(packed) if packed else closing(PackedInput()) as packed_input:
+        run = _checked_run(deployment, request, scripts, even_empty, packed_input)
+        lists = zip(run.lists, packed_input.lists, strict=True)
     refuse_outputs(deployment, run)
     put_once(deployment.store, *(file for script in scripts.values() for file in script.files))
-    put_once(deployment.store, *((source.uri, given.body) for source, given in lists if given.body is not None))
+    put_once(deployment.store, *((source.uri, reader.body) for source, reader in lists if reader.body is not None))
     try:
         deployment.ledger.runs.create(run)
     except RunExistsError:
-        if not (known := deployment.known_run(run_id)):  # else another request was faster
+        if not (existing_run := deployment.known_run(run_id)):  # else another request was faster
             raise
-        return _same_run(known, request, scripts)
+        return _same_run(existing_run, request, scripts)
     take_outputs(deployment, run)
     return run
 
 
 def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
-    if not any(b".read_%s(" % each in script for each in (b"csv", b"json", b"parquet")) and not request.py_files:
+    if (
+        not any(b".read_%s(" % file_format in script for file_format in (b"csv", b"json", b"parquet"))
+        and not request.py_files
+    ):
         raise PlanError(
             f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
             "or leave out --schema infer"
@@ -171,10 +174,10 @@ def _checked_run(
             f"{INPUT} in the script's arguments stands for the run's input, and this run has several or a list: give "
             "it one --input, or let the script read job.inputs"
         )
-    own = {"Sparklet's own folder": deployment.runs_uri}
-    refuse_own_output(inputs, {"the output": request.output_uri, **own})
+    own_folders = {"Sparklet's own folder": deployment.runs_uri}
+    refuse_own_output(inputs, {"the output": request.output_uri, **own_folders})
     if request.next:
-        refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own})
+        refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own_folders})
         if request.output_uri.startswith(request.replaced_folders[1:]):
             raise PlanError(
                 f"the output {request.output_uri}, which the next run reads, lies inside {request.next_output}, which "
@@ -193,7 +196,7 @@ def _checked_run(
         options=options,
         name=request.run_name,
         lists=tuple(
-            stored_source(deployment, request.run_id, number, each) for number, each in enumerate(packed.lists)
+            stored_source(deployment, request.run_id, number, reader) for number, reader in enumerate(packed.lists)
         ),
         access=request.access,
         dispatch=request.dispatch,
@@ -206,12 +209,12 @@ def _checked_run(
     try:
         to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
         to_end = to_end or bool(options.output_per)
-        found = packed.read(deployment, request, limit=options.limit, to_end=to_end)
+        preview = packed.read(deployment, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
         if not even_empty:
             raise
         return run
-    if refuses_large and found.too_large:
+    if refuses_large and preview.too_large:
         raise too_large(packed, options)
     if packed.lists:
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
@@ -220,7 +223,7 @@ def _checked_run(
 
 def refuse_own_output(inputs: Iterable[str], places: Mapping[str, str]) -> None:
     """PlanError if one of the places that are written to lies inside an input; folders end with a slash."""
-    for folder in (given for given in inputs if given.endswith("/")):
+    for folder in (uri for uri in inputs if uri.endswith("/")):
         for what, written in places.items():
             if written.startswith(folder):
                 raise PlanError(
@@ -229,32 +232,32 @@ def refuse_own_output(inputs: Iterable[str], places: Mapping[str, str]) -> None:
                 )
 
 
-def _same_run(known: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
+def _same_run(existing_run: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
     """The known run; RunExistsError naming what differs from the request.
 
     An input's closing slash does not count, nor the size of the stack's functions.
     """
-    options = replace(request.options, max_shard_bytes=known.options.max_shard_bytes)
+    options = replace(request.options, max_shard_bytes=existing_run.options.max_shard_bytes)
     differences = {
-        "inputs": _bare(known.inputs) != _bare(request.inputs),
-        "output": (known.output_uri, known.local_output) != (request.output_uri, request.local_output),
-        "script": known.scripts[0] != scripts[request.script].ref,
-        "arguments": known.args != request.args,
-        "parameters": dict(known.params) != dict(request.params),
-        "environment": dict(known.env) != dict(request.env),
-        "options": known.options != options,
-        "name": bool(request.name) and known.name != request.name,
-        "lists": not _same_lists(known, request),
-        "access": known.access != request.access,
-        "dispatch": known.dispatch is not request.dispatch,
-        "table": known.table != request.table,
-        "check": known.check != (scripts[request.check].ref if request.check else None),
-        "next": known.next != _next(request, scripts),
+        "inputs": _bare(existing_run.inputs) != _bare(request.inputs),
+        "output": (existing_run.output_uri, existing_run.local_output) != (request.output_uri, request.local_output),
+        "script": existing_run.scripts[0] != scripts[request.script].ref,
+        "arguments": existing_run.args != request.args,
+        "parameters": dict(existing_run.params) != dict(request.params),
+        "environment": dict(existing_run.env) != dict(request.env),
+        "options": existing_run.options != options,
+        "name": bool(request.name) and existing_run.name != request.name,
+        "lists": not _same_lists(existing_run, request),
+        "access": existing_run.access != request.access,
+        "dispatch": existing_run.dispatch is not request.dispatch,
+        "table": existing_run.table != request.table,
+        "check": existing_run.check != (scripts[request.check].ref if request.check else None),
+        "next": existing_run.next != _next(request, scripts),
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
-        raise RunExistsError(f"the run {known.run_id} exists with other {names}; choose another run id")
-    return known
+        raise RunExistsError(f"the run {existing_run.run_id} exists with other {names}; choose another run id")
+    return existing_run
 
 
 def _next(request: RunRequest, scripts: "dict[str, ScriptFiles]") -> NextRun | None:
@@ -262,24 +265,24 @@ def _next(request: RunRequest, scripts: "dict[str, ScriptFiles]") -> NextRun | N
     return NextRun(scripts[request.next].ref, *options) if request.next else None
 
 
-def _same_lists(known: Run, request: RunRequest) -> bool:
+def _same_lists(existing_run: Run, request: RunRequest) -> bool:
     """Whether the lists are those of the run; a change of their content is detected when they are read."""
-    if len(known.lists) != len(request.lists):
+    if len(existing_run.lists) != len(request.lists):
         return False
-    for source, given in zip(known.lists, request.lists, strict=True):
-        if source.table and given.source == f"{TABLE}{source.table['name']}":
+    for source, list_request in zip(existing_run.lists, request.lists, strict=True):
+        if source.table and list_request.source == f"{TABLE}{source.table['name']}":
             continue  # later partitions are not this run's
-        if source.items != given.items or (given.format and given.format != source.format):
+        if source.items != list_request.items or (list_request.format and list_request.format != source.format):
             return False
-        if given.body is None and source.uri != f"{SCHEME}{given.source.partition('://')[2]}":
+        if list_request.body is None and source.uri != f"{SCHEME}{list_request.source.partition('://')[2]}":
             return False
-        if given.body is not None and hashlib.sha256(given.body).hexdigest()[:16] not in source.uri:
+        if list_request.body is not None and hashlib.sha256(list_request.body).hexdigest()[:16] not in source.uri:
             return False
     return True
 
 
 def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{SCHEME}{given.partition('://')[2].rstrip('/')}" for given in inputs)
+    return tuple(f"{SCHEME}{uri.partition('://')[2].rstrip('/')}" for uri in inputs)
 
 
 # --- scripts: copied to runs/<run_id>/script/<sha256>/, so that the script of a generation never changes ---
@@ -300,12 +303,12 @@ def read_script(
     body = script_body(source, deployment.store)
     bodies = [(source, body), *beside, *modules_of(source, body, [name for name, _ in beside])]
     files: list[tuple[str, bytes]] = []
-    for given, body in bodies:
-        name = given.rstrip("/").rpartition("/")[2]
+    for location, body in bodies:
+        name = location.rstrip("/").rpartition("/")[2]
         files.append((deployment.run_uri(run_id, f"script/{hashlib.sha256(body).hexdigest()}/{name}"), body))
     (uri, body), *others = files
     address = source if source.startswith(SCHEME) else str(Path(source).resolve())
-    ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(each for each, _ in others))
+    ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(file_uri for file_uri, _ in others))
     return ScriptFiles(ref, tuple(files))
 
 
@@ -324,35 +327,35 @@ def files_beside(
     PlanError if one is not usable. Without a store, files in S3 are left out.
     """
     names = {CONF_FILE}
-    for given in py_files:
-        if not given.endswith(PY_FILE_SUFFIXES):
-            raise PlanError(f"the py-file {given} must be a {' or '.join(PY_FILE_SUFFIXES)} file; others: --files")
-    for given in files:
-        if (name := given.rpartition("/")[2]) in names or name.endswith(PY_FILE_SUFFIXES):
+    for file in py_files:
+        if not file.endswith(PY_FILE_SUFFIXES):
+            raise PlanError(f"the py-file {file} must be a {' or '.join(PY_FILE_SUFFIXES)} file; others: --files")
+    for file in files:
+        if (name := file.rpartition("/")[2]) in names or name.endswith(PY_FILE_SUFFIXES):
             why = "another one of its name does" if name in names else "it belongs to --py-files"
-            raise PlanError(f"the file {given} cannot come with the script: {why}")
+            raise PlanError(f"the file {file} cannot come with the script: {why}")
         names.add(name)
     for key in conf:
         if not key.startswith("spark."):
             raise PlanError(f"--conf {key}: the name of an option of Spark begins with spark.")
-    kinds = [*((given, "py-file") for given in py_files), *((given, "file") for given in files)]
-    found = [(given, script_body(given, store, what)) for given, what in kinds if store or "://" not in given]
+    kinds = [*((file, "py-file") for file in py_files), *((file, "file") for file in files)]
+    bodies = [(file, script_body(file, store, what)) for file, what in kinds if store or "://" not in file]
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(conf.items())}
-    return [*found, *([(CONF_FILE, json.dumps(texts).encode())] if texts else [])]
+    return [*bodies, *([(CONF_FILE, json.dumps(texts).encode())] if texts else [])]
 
 
-def script_body(given: str, store: ObjectStore | None = None, what: str = "script") -> bytes:
+def script_body(source: str, store: ObjectStore | None = None, what: str = "script") -> bytes:
     """The bytes of a script, or of a file beside it; without a store it is a local one. PlanError if not usable."""
-    if what == "script" and not given.endswith(".py"):
-        raise PlanError(f"the script {given} must be a .py file")
+    if what == "script" and not source.endswith(".py"):
+        raise PlanError(f"the script {source} must be a .py file")
     try:
-        body = store.get(given) if store and given.startswith(SCHEME) else Path(given).read_bytes()
+        body = store.get(source) if store and source.startswith(SCHEME) else Path(source).read_bytes()
     except (ObjectNotFoundError, FileNotFoundError):
-        raise PlanError(f"the {what} {given} is not there; check its spelling") from None
+        raise PlanError(f"the {what} {source} is not there; check its spelling") from None
     except OSError as error:
-        raise PlanError(f"the {what} {given} cannot be read: {error.strerror}") from error
+        raise PlanError(f"the {what} {source} cannot be read: {error.strerror}") from error
     if what == "script":
-        _refuse_bad_syntax(given, body)
+        _refuse_bad_syntax(source, body)
     return body
 
 

@@ -45,9 +45,9 @@ def refuse_outputs(deployment: Deployment, run: Run) -> None:
 def _refuse_held(deployment: Deployment, run: Run) -> None:
     """PlanError if a run that wants its outputs empty finds something there."""
     for folder in _folders(run) if run.options.existing == "refuse" else ():
-        if found := next((info.uri for info in deployment.store.list(folder) if info.uri != folder), ""):
+        if uri := next((info.uri for info in deployment.store.list(folder) if info.uri != folder), ""):
             raise PlanError(
-                f"the output {folder} is not empty, it holds {found}: append to it (--append), replace what is there "
+                f"the output {folder} is not empty, it holds {uri}: append to it (--append), replace what is there "
                 "(--overwrite), or name another folder"
             )
 
@@ -116,8 +116,8 @@ def claim_outputs(deployment: Deployment, run: Run) -> float:
 
 def release_outputs(deployment: Deployment, run: Run) -> None:
     """Delete the claims of an ended run, and old ones of other ended runs; the last claim's number must stay taken."""
-    for place, claim in enumerate(_claims(deployment)[:-1]):
-        other = run if claim.identity == run.identity else _claimer(deployment, claim) if place < CLEANED_UP else None
+    for index, claim in enumerate(_claims(deployment)[:-1]):
+        other = run if claim.identity == run.identity else _claimer(deployment, claim) if index < CLEANED_UP else None
         if other and other.state.ended:
             deployment.store.delete_all([claim.uri], f"{deployment.runs_uri}{CLAIMS}")
 
@@ -133,8 +133,8 @@ def _refuse_claimed(deployment: Deployment, run: Run, claims: Sequence[_Claim]) 
 
 def _claimer(deployment: Deployment, claim: _Claim) -> Run | None:
     """The run that made a claim; None if it is none of this ledger, or is deleted."""
-    known = deployment.known_run(claim.identity.partition("_")[0])
-    return known if known and known.identity == claim.identity else None
+    run = deployment.known_run(claim.identity.partition("_")[0])
+    return run if run and run.identity == claim.identity else None
 
 
 def _claims(deployment: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Claim]:
@@ -146,8 +146,8 @@ def _claims(deployment: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Clai
         if tries > 1:
             return _claims(deployment, tries - 1)
         raise
-    found = zip(infos, bodies, strict=True)
-    return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in found]
+    claim_files = zip(infos, bodies, strict=True)
+    return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in claim_files]
 
 
 def earlier_next_runs(deployment: Deployment, parent: str, generation: int) -> list[Run]:
@@ -229,7 +229,7 @@ def refuse_read(deployment: Deployment, within: str, uris: Iterable[str], reader
     for run in (*filter(None, [reader]), *deployment.ledger.runs.unfinalized()):
         listed = (item.object_uri for item in planned_objects(deployment, run.run_id)) if run.lists else ()
         if not run.state.ended:
-            folders = tuple(given for given in run.inputs if given.endswith("/") and _overlap(given, (within,)))
+            folders = tuple(folder for folder in run.inputs if folder.endswith("/") and _overlap(folder, (within,)))
             objects = {uri for uri in chain(run.inputs, listed) if uri.startswith(within)}
             reads += [(run.run_id, folders, objects)] if folders or objects else []
     for uri in uris if reads else ():

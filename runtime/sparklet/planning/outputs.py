@@ -38,7 +38,7 @@ class Owners:
         self._names = dict[str, list[tuple[By, int]]]()
         self._owner_of = owner_of
         named = ((by, body) for path, body in lists if (by := NAMES_FILE.fullmatch(path)))
-        for by, body in sorted(named, key=lambda each: int(each[0]["created_ms"], 16)):
+        for by, body in sorted(named, key=lambda entry: int(entry[0]["created_ms"], 16)):
             for path, size_bytes in json.loads(body).items():
                 self._names.setdefault(path, []).append((by, size_bytes))
 
@@ -95,8 +95,8 @@ def may_replace(deployment: Deployment, run: Run, by: By | None) -> bool:
         return False
     if run.options.existing == "overwrite":
         return True
-    known = deployment.known_run(by["run_id"]) if run.options.incremental else None
-    return known is not None and (known.identity, known.name) == (by["identity"], run.name)
+    publisher = deployment.known_run(by["run_id"]) if run.options.incremental else None
+    return publisher is not None and (publisher.identity, publisher.name) == (by["identity"], run.name)
 
 
 def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owners]]) -> None:
@@ -136,14 +136,14 @@ def output_name(
 ) -> str:
     """The name of an input's file below the output; ``label`` stands behind its stem, ``suffix`` is of its format."""
     uri = item.object_uri
-    root = next((given for given in inputs if given.endswith("/") and uri.startswith(given)), "")
+    root = next((input_uri for input_uri in inputs if input_uri.endswith("/") and uri.startswith(input_uri)), "")
     path = uri[len(root) :] if root else uri.rpartition("/")[2] if uri in inputs else split_uri(uri)[1]
     if item.member:
         path = f"{path.removesuffix(suffix_of(path.rpartition('/')[2]))}/{item.member}"
     folder, _, name = path.rpartition("/")
-    own = suffix_of(name)
-    stem = name.removesuffix(own) + label
-    values = {"folder": folder, "stem": stem, "name": stem + own, "run": run_id, "suffix": suffix}
+    own_suffix = suffix_of(name)
+    stem = name.removesuffix(own_suffix) + label
+    values = {"folder": folder, "stem": stem, "name": stem + own_suffix, "run": run_id, "suffix": suffix}
     pattern = options.output_name if folder else options.output_name.replace("{folder}/", "")
     name = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], pattern)
     parts = name.split("/")
@@ -160,14 +160,16 @@ def is_named(path: str, name: str) -> bool:
 
 
 class OutputNames:
-    """The names of a run's inputs' files: no two are one, whatever the capitals, and none is ``there`` already."""
+    """The names of a run's inputs' files: no two are one, whatever the capitals, and none is in ``existing_paths``."""
 
-    def __init__(self, run_id: str, options: RunOptions, inputs: Sequence[str], there: Iterable[str] = ()) -> None:
+    def __init__(
+        self, run_id: str, options: RunOptions, inputs: Sequence[str], existing_paths: Iterable[str] = ()
+    ) -> None:
         self._of = run_id, options, inputs
         self._met, self._last = Digests(), ""
         self.close = self._met.close
         self._taken = list[str]()
-        for path in there:
+        for path in existing_paths:
             if not is_hidden(path):
                 self._met.add("there", path.casefold().removesuffix(suffix_of(path.rpartition("/")[2]).casefold()))
 

@@ -53,7 +53,7 @@ _place = attrgetter("source", "after", "slices", "etag")  # faster than pickling
 
 
 def pack_shards(
-    found: Iterable[Found], options: RunOptions, first_number: int = 0, inputs: tuple[str, ...] = ()
+    objects: Iterable[Found], options: RunOptions, first_number: int = 0, inputs: tuple[str, ...] = ()
 ) -> Iterator[tuple[Shard, Line]]:
     """Pack objects into shards, each with its line, in the order of the listing.
 
@@ -66,20 +66,20 @@ def pack_shards(
     held_bytes, held_group, number = 0, ("", ""), first_number
 
     def packed() -> tuple[Shard, Line]:
-        shard, last = Shard(number, tuple(each.item for each in held)), held[-1]
+        shard, last = Shard(number, tuple(entry.item for entry in held)), held[-1]
         sizes = len(held), shard.size_bytes, held_bytes
         return shard, Line(shard.to_line(), number, *sizes, last.position, last.skipped)
 
-    for each in found:
-        uri, size_bytes = each.item.uri, each.item.estimated_bytes
+    for entry in objects:
+        uri, size_bytes = entry.item.uri, entry.item.estimated_bytes
         group = group_of(uri) if group_of else "", partition_root(uri[: uri.rfind("/") + 1], inputs)
-        is_cut = each.item.item and options.target_bytes < NO_LIMIT_BYTES
+        is_cut = entry.item.item and options.target_bytes < NO_LIMIT_BYTES
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
         if held and (full or group != held_group):
             yield packed()
             number, held, held_bytes = number + 1, [], 0
-        held.append(each)
+        held.append(entry)
         held_bytes, held_group = held_bytes + size_bytes, group
     if held:
         yield packed()
@@ -97,7 +97,9 @@ def grouping(group_by: str) -> Callable[[str], str]:
     def group_of(uri: str) -> str:
         folders = uri.partition("://")[2].split("/")[1:-1] if "://" in uri else uri.split("/")[:-1]
         patterns = filter(None, group_by.split("/"))
-        return "/".join(next((each for each in folders if fnmatchcase(each, pattern)), "") for pattern in patterns)
+        return "/".join(
+            next((folder for folder in folders if fnmatchcase(folder, pattern)), "") for pattern in patterns
+        )
 
     return group_of
 
@@ -175,11 +177,11 @@ class PackedInput:
         if not self._is_open:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
-            self.lists = [_opened(deployment, store, given, request.options) for given in request.lists]
-            for each in self.inputs:
-                if each.startswith(SCHEME) and each.endswith("/"):
+            self.lists = [_opened(deployment, store, list_request, request.options) for list_request in request.lists]
+            for uri in self.inputs:
+                if uri.startswith(SCHEME) and uri.endswith("/"):
                     names = lambda beginning: (info.uri for info in store.list(beginning))  # noqa: E731
-                    refuse_part_of_table(each, request.options.exclude, names)
+                    refuse_part_of_table(uri, request.options.exclude, names)
             self.partitions = Partitions(self.inputs)
             self._is_open = True
         return store
@@ -206,14 +208,14 @@ class PackedInput:
         self._earlier = (
             earlier_runs(deployment, request.run_name, request.run_id) if deployment and options.incremental else []
         )
-        name = ", ".join([*self.inputs, *(each.source.uri for each in self.lists)])
+        name = ", ".join([*self.inputs, *(reader.source.uri for reader in self.lists)])
         inventory = self._inventory(deployment, store, options, request.run_name, request.run_id)
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
-        with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as kept:
+        with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as gzip_file:
             for line in lines:
                 if self._file.tell() <= MAX_KEPT_BYTES:
                     with scratch("the shards of the plan"):
-                        pickle.dump((*line[:5], *_place(line.position), line.skipped), kept)
+                        pickle.dump((*line[:5], *_place(line.position), line.skipped), gzip_file)
                 # The first shard must know the values of all, and nothing is deleted before all inputs are known.
                 to_end = to_end or bool(self.partitions.examples or self._replaced)
                 if not to_end:
@@ -236,8 +238,10 @@ class PackedInput:
                 folder: cache(partial(owners, deployment.store, folder)) for folder in request.replaced_folders
             }
         if options.output_per:
-            there = names_there(deployment, request) if options.existing == "append" and not options.incremental else ()
-            self._names = OutputNames(request.run_id, options, self.inputs, there)
+            existing_paths = (
+                names_there(deployment, request) if options.existing == "append" and not options.incremental else ()
+            )
+            self._names = OutputNames(request.run_id, options, self.inputs, existing_paths)
 
     def rest(self, deployment: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
         """The shards of a run after a position, while its input is read."""
@@ -245,8 +249,8 @@ class PackedInput:
         stores = [deployment.store if source.uri.startswith(deployment.runs_uri) else store for source in run.lists]
         self.lists = list(map(ListReader, run.lists, stores))
         inventory = self._inventory(deployment, store, run.options, run.name, run.run_id)
-        found = inventory.objects(position)
-        return self._pack(found, inventory, store, run.options, run.access, position, first_number)
+        objects = inventory.objects(position)
+        return self._pack(objects, inventory, store, run.options, run.access, position, first_number)
 
     def _inventory(
         self, deployment: Deployment | None, store: ObjectStore, options: RunOptions, *run: str
@@ -264,7 +268,7 @@ class PackedInput:
 
     def _pack(
         self,
-        found: Iterable[Found],
+        objects: Iterable[Found],
         inventory: Inventory,
         store: ObjectStore,
         options: RunOptions,
@@ -273,8 +277,8 @@ class PackedInput:
         first_number: int = 0,
     ) -> Iterator[Line]:
         if options.split:
-            found = slice_objects(store, found, options, position, lambda why: self.whole.update([why]), access)
-        for shard, line in pack_shards(found, options, first_number, self.inputs):
+            objects = slice_objects(store, objects, options, position, lambda why: self.whole.update([why]), access)
+        for shard, line in pack_shards(objects, options, first_number, self.inputs):
             self.found.add(shard, line, options)
             if options.is_above_limit(line.estimated_bytes) and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(shard, line.estimated_bytes))
@@ -295,8 +299,8 @@ class PackedInput:
         if not is_kept or (run.options.incremental and self._earlier != earlier_runs(deployment, run.name, run.run_id)):
             return None
         self._file.seek(0)
-        kept = gzip.GzipFile(fileobj=self._file, mode="rb")
-        rows = (pickle.load(kept) for _ in range(self.found.shards))  # noqa: S301 - this process wrote them
+        gzip_file = gzip.GzipFile(fileobj=self._file, mode="rb")
+        rows = (pickle.load(gzip_file) for _ in range(self.found.shards))  # noqa: S301 - this process wrote them
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
 
 
@@ -309,13 +313,15 @@ def names_there(deployment: Deployment | None, request: RunRequest) -> Iterator[
     return (file.path for file in files if not (file.by and file.by["run_id"] == request.run_id))
 
 
-def _opened(deployment: Deployment | None, store: ObjectStore, given: ListRequest, options: RunOptions) -> ListReader:
-    if not given.source.startswith(TABLE):
-        return ListReader(resolve_list(store, given), store, given.body)
+def _opened(
+    deployment: Deployment | None, store: ObjectStore, list_request: ListRequest, options: RunOptions
+) -> ListReader:
+    if not list_request.source.startswith(TABLE):
+        return ListReader(resolve_list(store, list_request), store, list_request.body)
     if not (deployment and deployment.catalog):
-        raise PlanError(f"this deployment has no catalog for {given.source}: name folders instead")
-    table, body = deployment.catalog(given.source.removeprefix(TABLE), options, store)
-    return ListReader(ListSource(given.source, "jsonl", table=table), store, body)
+        raise PlanError(f"this deployment has no catalog for {list_request.source}: name folders instead")
+    table, body = deployment.catalog(list_request.source.removeprefix(TABLE), options, store)
+    return ListReader(ListSource(list_request.source, "jsonl", table=table), store, body)
 
 
 def preview(deployment: Deployment | None, request: RunRequest, packed: PackedInput | None = None) -> PlanPreview:
@@ -323,7 +329,7 @@ def preview(deployment: Deployment | None, request: RunRequest, packed: PackedIn
 
     The plan can take ``packed``, unless an input is local: it reads the copies in the bucket.
     """
-    if packed and all("://" in given for given in request.inputs):
+    if packed and all("://" in address for address in request.inputs):
         return packed.read(deployment, request, limit=request.options.limit)
     with closing(PackedInput()) as unused:
         return unused.read(deployment, request, local=True)
@@ -334,13 +340,13 @@ def preview(deployment: Deployment | None, request: RunRequest, packed: PackedIn
 
 def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
     """The objects; PlanError if there are more than ``limit`` (0: no limit)."""
-    for count, each in enumerate(objects, 1):
+    for count, input_object in enumerate(objects, 1):
         if 0 < limit < count:
             raise PlanError(
                 f"the input {name} has more than {limit:,} objects; if that is no mistake, allow more with --limit "
                 "(0: any number), else choose fewer with --include, --exclude or --since"
             )
-        yield each
+        yield input_object
 
 
 def too_large(packed: PackedInput, options: RunOptions) -> PlanError:

@@ -134,8 +134,8 @@ def reasons_for(deployment: Deployment, run: Run, parts: list[PartRecord], uri: 
     files = [beside(part.part) for part in parts if named(part.skipped)]
     if named(run.skipped) > sum(named(part.skipped) for part in parts):
         files.append(END)
-    wanted = json.dumps(uri).encode()
+    encoded_uri = json.dumps(uri).encode()
     for name in files:
         for line in deployment.store.get(deployment.part_uri(run.run_id, name)).splitlines():
-            if wanted in line and (found := json.loads(line)).get("uri") == uri:
-                yield str(found["reason"])
+            if encoded_uri in line and (document := json.loads(line)).get("uri") == uri:
+                yield str(document["reason"])

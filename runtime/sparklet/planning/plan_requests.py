@@ -42,12 +42,12 @@ def handle_request(
     finds that run. ``remaining_s``: how long this invocation may still take. CheckpointConflictError if another planner
     works on the run: the same request later continues it. Any other error means that the request is wrong.
     """
-    given = _document(event)
+    document = _document(event)
     with closing(PackedInput()) as packed:
-        if given.keys() == {"run_id"} and isinstance(given["run_id"], str):
-            run = deployment.ledger.runs.get(given["run_id"])
+        if document.keys() == {"run_id"} and isinstance(document["run_id"], str):
+            run = deployment.ledger.runs.get(document["run_id"])
         else:
-            request = run_request(given, request_id)
+            request = run_request(document, request_id)
             beside = (*request.py_files, *request.spark_files)
             for uri in filter(None, (request.script, *beside, request.check, request.next)):
                 check_script(uri, settings.script_prefixes)
@@ -64,17 +64,17 @@ def handle_request(
 
 def run_request(event: Any, request_id: str) -> RunRequest:
     """The request of an event; errors name the wrong key and the remedy."""
-    given = _document(event)
-    if (of_event := given.pop(OF_EVENT, None)) is not None:
-        if any(given.pop(key, None) for key in ("inputs", "lists", "items")):
+    document = _document(event)
+    if (of_event := document.pop(OF_EVENT, None)) is not None:
+        if any(document.pop(key, None) for key in ("inputs", "lists", "items")):
             raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
-        uri, key = _object_and_key(of_event, (given.get("output"), given.get("next_output")))
-        given["inputs"] = [uri]
-        if "run_id" not in given:
-            given["idempotency_key"] = key  # instead of a state machine's key, which is of its execution
-    if not given.keys() & {"run_id", "idempotency_key"}:
-        given["idempotency_key"] = request_id
-    request = read_request(given)
+        uri, key = _object_and_key(of_event, (document.get("output"), document.get("next_output")))
+        document["inputs"] = [uri]
+        if "run_id" not in document:
+            document["idempotency_key"] = key  # instead of a state machine's key, which is of its execution
+    if not document.keys() & {"run_id", "idempotency_key"}:
+        document["idempotency_key"] = request_id
+    request = read_request(document)
     if ":file:" in request.table:
         raise EventError(f"the table {request.table} is on a local disk, which functions do not share; name s3://")
     return request
@@ -91,7 +91,7 @@ def _document(event: Any) -> dict[str, Any]:
     return {key: value for key, value in event.items() if value is not None and value != ""}
 
 
-def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
+def _object_and_key(document: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     """The object of an S3 event, and the idempotency key of the run for it.
 
     A rule of EventBridge (``sam/schedule.yaml``) puts the whole ``event`` into the request, as JSON within JSON, so
@@ -99,13 +99,13 @@ def _object_and_key(given: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     address, version, ETag and sequencer identify an event: the same event again is the same run. EventError if it names
     not one object, or if one of ``outputs`` lies in the watched folder: each run would start the next one.
     """
-    if not isinstance(given, Mapping) or not given.keys() <= {"event", "below"}:
+    if not isinstance(document, Mapping) or not document.keys() <= {"event", "below"}:
         raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
-    event, below = given.get("event"), given.get("below", "")
-    found = event_objects(event)
-    if len(found) != 1 or not isinstance(event, dict):
-        raise EventError(f"{OF_EVENT}.event is about {len(found) or 'no'} objects; it must be about one, readable one")
-    (uri,) = found
+    event, below = document.get("event"), document.get("below", "")
+    uris = event_objects(event)
+    if len(uris) != 1 or not isinstance(event, dict):
+        raise EventError(f"{OF_EVENT}.event is about {len(uris) or 'no'} objects; it must be about one, readable one")
+    (uri,) = uris
     if uri.endswith("/"):
         raise EventError(f"{OF_EVENT}.event is about {uri}, which stands for a folder; let the rule watch a suffix")
     if not isinstance(below, str) or not uri.startswith(below):

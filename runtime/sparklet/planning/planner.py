@@ -95,7 +95,7 @@ def plan(
     with closing(PackedInput()) as fresh:
         planning = _Planning(deployment, run, done, progress, packed if packed and not done.parts else fresh, fresh)
         parts = _parts(planning.lines, part_shards, part_bytes)
-        first = [each for each in (next(parts, None),) if each]
+        first = [part for part in (next(parts, None),) if part]
         if (
             first
             and run.params.get(SCHEMA) == INFER
@@ -103,8 +103,8 @@ def plan(
             and not _keep_schema(deployment, run, first[0], wait)
         ):
             return run
-        for each in chain(first, parts):
-            planning.add(each)
+        for part in chain(first, parts):
+            planning.add(part)
             if stop():
                 return deployment.ledger.runs.get(run_id)
         return planning.seal()
@@ -236,7 +236,7 @@ def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Seq
     records = list(records_of(run.run_id, part.part, lines, isolate=int(options.isolate)))
     if options.engine:
         engines = (options.planned_engine(line.estimated_bytes) for line in lines)
-        records = [replace(each, engine=engine) for each, engine in zip(records, engines, strict=True)]
+        records = [replace(record, engine=engine) for record, engine in zip(records, engines, strict=True)]
     deployment.ledger.shards.add(records)
     send_messages(deployment, run, records, lines={line.number: line.body for line in lines})
     deployment.ledger.runs.mark_dispatched(run.run_id, part.index)

@@ -256,18 +256,18 @@ class Place(NamedTuple):
 @cache
 def places() -> Mapping[str, Place]:
     """Every key of a request by its name, in the order of the command line's help."""
-    found: list[Place] = []
+    all_places: list[Place] = []
     for group, owner in (("", RunRequest), ("options", RunOptions), ("access", Access)):
         hints = get_type_hints(owner, include_extras=True)
-        for each in fields(owner):
-            kind, *keys = get_args(hints[each.name]) or (None,)
-            default = None if each.default is MISSING else each.default
+        for attribute in fields(owner):
+            kind, *keys = get_args(hints[attribute.name]) or (None,)
+            default = None if attribute.default is MISSING else attribute.default
             for key in keys:
                 if isinstance(key, Key):
                     option = key.options[0] if key.options else f"--{key.name.replace('_', '-')}"
                     named = key.kind or ("flag" if key.value else KIND_OF.get(kind, "texts"))
-                    found.append(Place(key, option, named, default, group, each.name))
-    return {place.key.name: place for place in found}
+                    all_places.append(Place(key, option, named, default, group, attribute.name))
+    return {place.key.name: place for place in all_places}
 
 
 class ValueKind(NamedTuple):
@@ -280,7 +280,7 @@ class ValueKind(NamedTuple):
 
 def _texts(value: str | list[Any]) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
-    if wrong := [each for each in texts if not isinstance(each, str)]:
+    if wrong := [text for text in texts if not isinstance(text, str)]:
         raise SettingsError(f"holds a {type(wrong[0]).__name__}; it must be a list of texts")
     return tuple(texts)
 
@@ -318,19 +318,21 @@ KINDS: Mapping[str, ValueKind] = {
 # --- reading ------------------------------------------------------------------------------
 
 
-def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bool = False) -> RunRequest:
+def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run: bool = False) -> RunRequest:
     """The request of a document's keys, or of a command line's options (``command``), which errors then name.
 
     A dry run needs no output. EventError if a key is unknown, or its value is of another type; SettingsError or
     PlanError if a value is wrong, two contradict each other, or one is missing.
     """
-    known = {name: place for name, place in places().items() if (place.key.command if command else place.key.document)}
-    named = {name: place.option if command else name for name, place in known.items()}
+    place_by_name = {
+        name: place for name, place in places().items() if (place.key.command if command else place.key.document)
+    }
+    named = {name: place.option if command else name for name, place in place_by_name.items()}
     values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {}}
-    if unknown := sorted(given.keys() - known):
+    if unknown := sorted(document.keys() - place_by_name):
         raise EventError(_unknown(unknown[0], named))
-    for name, value in given.items():
-        place, of_group = known[name], values[known[name].group]
+    for name, value in document.items():
+        place, of_group = place_by_name[name], values[place_by_name[name].group]
         read = _read_value(place, named[name], value)
         if place.kind in ("lists", "items"):
             of_group[place.field] = of_group.get(place.field, ()) + read
@@ -342,11 +344,11 @@ def read_request(given: Mapping[str, Any], *, command: bool = False, dry_run: bo
             raise SettingsError(
                 f"{named[of_group[place.field]]} and {named[name]} exclude each other; give one of them"
             )
-    own = {"script": "", "inputs": (), "output_uri": "", **values[""]}
-    tables = tuple(each for each in own["inputs"] if each.startswith(TABLE))  # their objects are a list
-    own["inputs"] = tuple(each for each in own["inputs"] if each not in tables)
-    own["lists"] = (*own.get("lists", ()), *map(ListRequest, tables))
-    request = RunRequest(**own, options=RunOptions(**values["options"]), access=Access(**values["access"]))
+    attributes = {"script": "", "inputs": (), "output_uri": "", **values[""]}
+    tables = tuple(address for address in attributes["inputs"] if address.startswith(TABLE))  # their objects are a list
+    attributes["inputs"] = tuple(address for address in attributes["inputs"] if address not in tables)
+    attributes["lists"] = (*attributes.get("lists", ()), *map(ListRequest, tables))
+    request = RunRequest(**attributes, options=RunOptions(**values["options"]), access=Access(**values["access"]))
     if request.table or request.schema:
         request = _resolved(request, named)
     _refuse_contradictions(request, named, needs_output=not dry_run)
@@ -405,14 +407,14 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
         raise PlanError(
             f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items}){of_script}"
         )
-    if request.params.get(SCHEMA) == INFER and any(each.items for each in request.lists):
+    if request.params.get(SCHEMA) == INFER and any(list_request.items for list_request in request.lists):
         raise PlanError(f"{named['schema']} infer needs files of CSV; {named['items']} are no files")
     if request.run_id and request.idempotency_key:
         both = f"{named['run_id']} and {named['idempotency_key']}"
         raise PlanError(f"{both} were given; give one of them: each names one run")
     of_next = {name: getattr(request, name) for name in ("next_output", "next_shards", "next_items")}
-    if not request.next and (given := [named[name] for name, value in of_next.items() if value]):
-        raise PlanError(f"{given[0]} needs the script of the next run: name it as {named['next']}")
+    if not request.next and (next_options := [named[name] for name, value in of_next.items() if value]):
+        raise PlanError(f"{next_options[0]} needs the script of the next run: name it as {named['next']}")
     if request.next_shards > 1:
         raise PlanError(
             f"{named['next_shards']} is {request.next_shards}; it must be 1, or left out: then the next run packs its "

@@ -27,8 +27,8 @@ REMEDY = "give it: --schema 'id INT, name STRING, …'"
 def schema_run(deployment: Deployment, run: Run, lines: Sequence[Line]) -> Run:
     """The run that infers the schema, entered if it is not known; ``lines``: shards from which the sample is taken."""
     made_id = follow_up_id(run.run_id, "schema")
-    if known := deployment.known_run(made_id):
-        return known
+    if existing_run := deployment.known_run(made_id):
+        return existing_run
     options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=run.options.time_limit_s)
     folder, sample = f"s3://{deployment.bucket}/output/{made_id}/", sample_of(lines)
     follower = Run(made_id, sample, folder, (run.scripts[-1],), run.args, run.params, options, f"{run.name}-schema")
@@ -44,8 +44,8 @@ def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
     sizes, last, has_more = dict[str, int](), "", 0
     for line in lines:
         for item in Shard.from_line(line.body).objects:
-            last, known = item.uri, sizes.get(item.uri, 0) if item.slice else 0
-            sizes[last] = known + item.estimated_bytes
+            last, earlier_bytes = item.uri, sizes.get(item.uri, 0) if item.slice else 0
+            sizes[last] = earlier_bytes + item.estimated_bytes
         has_more = line.position.slices
     small = [uri for uri, size_bytes in sizes.items() if size_bytes <= MAX_BYTES and not (has_more and uri == last)]
     if not small:

@@ -162,8 +162,8 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     since_s = now_s - MESSAGE.again_after_s
 
     def waiting() -> Iterator[ShardRecord]:
-        found = deployment.for_a_while(deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
-        return (record for record in found if record.is_for_functions and record.number < planner_from)
+        records = deployment.for_a_while(deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
+        return (record for record in records if record.is_for_functions and record.number < planner_from)
 
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(deployment, run, since_s):

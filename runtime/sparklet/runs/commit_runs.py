@@ -37,9 +37,9 @@ MADE = "commits_made"  # the parameter that names the commits which need no look
 
 def end_commit(deployment: Deployment, run: Run) -> Run | None:
     """The commit run that this generation's end waits for, if it was entered."""
-    found = last_commit_run(deployment, run)
-    files = commit_files(deployment, run) if found else ()
-    return found if files and _is_end(deployment, run, files[-1]) else None
+    commit_run = last_commit_run(deployment, run)
+    files = commit_files(deployment, run) if commit_run else ()
+    return commit_run if files and _is_end(deployment, run, files[-1]) else None
 
 
 def commit_at_end(deployment: Deployment, run: Run, counts: Counts, drive: Callable[[Run], Run]) -> Run | None:
@@ -91,9 +91,9 @@ def _fix(
     deployment: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
 ) -> bool:
     """Write the next commit file, of winners in none of ``files``; False if empty. A faster checker's file counts."""
-    known = winners_in(deployment.store, files)
+    committed_winners = winners_in(deployment.store, files)
     winners = kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))
-    fresh = [uri for record, uri in winners if winner_of(record) not in known]
+    fresh = [uri for record, uri in winners if winner_of(record) not in committed_winners]
     if not fresh and not even_empty:
         return False
     number = len(files)
@@ -117,8 +117,8 @@ def _entered(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -> R
     sees the file, or no commit run is entered for it.
     """
     made_id = follow_up_id(run.run_id, "commit", files[-1].number)
-    if known := deployment.known_run(made_id):
-        return known
+    if existing_run := deployment.known_run(made_id):
+        return existing_run
     now = deployment.ledger.runs.get(run.run_id)
     if now.state.ended or now.cancelled_s is not None:
         raise CheckpointConflictError(f"the run {run.run_id} was cancelled or has ended; no further commit begins")

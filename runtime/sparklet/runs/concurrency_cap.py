@@ -46,18 +46,20 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
         elif record.is_for_functions and CAPPED.is_due(record, now_s, when_s):
             to_send += filter(None, [deployment.ledger.attempts.count_requeue(record)])
     lost = len(to_send) if goes_on else 0
-    place = was["next"] if goes_on else 0
-    for number in deployment.for_a_while(takewhile(lambda _: len(sent) < run.options.max_concurrency, count(place))):
+    next_number = was["next"] if goes_on else 0
+    for number in deployment.for_a_while(
+        takewhile(lambda _: len(sent) < run.options.max_concurrency, count(next_number))
+    ):
         if (later := deployment.known_shard(run.run_id, number)) is None:
             break  # not planned yet, or there are no more
-        place += 1
+        next_number += 1
         if not (later.state.ended or later.split or number in sent):
             sent[number] = now_s
             to_send.append(later)
     send_messages(deployment, run, to_send, by_check=True)
     deployment.store.put(
         deployment.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"),
-        json.dumps({"next": place, "sent": sent}).encode(),
+        json.dumps({"next": next_number, "sent": sent}).encode(),
     )
     return lost
 

@@ -41,13 +41,17 @@ def drift_of(deployment: Deployment, run: Run) -> Drift:
     names = defaultdict[str, set[str]](set)  # by output or reader
     for name in {**files, **earlier}:
         names[name.partition("-")[0]].add(name)
-    several = {subject: found for subject, found in names.items() if len(found) > 1}
+    several = {subject: schema_names for subject, schema_names in names.items() if len(schema_names) > 1}
     examples = _examples(deployment, run, several) if several else {}
-    for subject, found in _examples(deployment, before, several).items() if before and several else ():
-        if examples.get(subject) and len(found) == 1:  # what differed in the earlier run itself was told there
-            examples[subject] |= found
-    drifts = [_drift(deployment, run, found, {**files, **earlier}) for found in examples.values() if len(found) > 1]
-    is_apart, _, text = min((each for each in drifts if each[2]), default=(True, False, ""))
+    for subject, uri_by_schema in _examples(deployment, before, several).items() if before and several else ():
+        if examples.get(subject) and len(uri_by_schema) == 1:  # what differed in the earlier run itself was told there
+            examples[subject] |= uri_by_schema
+    drifts = [
+        _drift(deployment, run, uri_by_schema, {**files, **earlier})
+        for uri_by_schema in examples.values()
+        if len(uri_by_schema) > 1
+    ]
+    is_apart, _, text = min((drift for drift in drifts if drift[2]), default=(True, False, ""))
     return Drift(text, not (is_apart or run.options.allow_drift))
 
 
@@ -59,8 +63,12 @@ def _files(deployment: Deployment, run: Run) -> dict[str, str]:
 
 def _before(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str, str]]:
     """The last run of the name before a run, into the same output, that SUCCEEDED with schemas, and their files."""
-    others = (each for each in others_of_name(deployment, run.name, run.run_id) if each.created_s < run.created_s)
-    for other in sorted(others, key=lambda each: each.created_s, reverse=True):
+    others = (
+        earlier_run
+        for earlier_run in others_of_name(deployment, run.name, run.run_id)
+        if earlier_run.created_s < run.created_s
+    )
+    for other in sorted(others, key=lambda earlier_run: earlier_run.created_s, reverse=True):
         is_like = other.state is RunState.SUCCEEDED and other.output_uri == run.output_uri
         if is_like and (files := _files(deployment, other)):
             return other, files
@@ -69,41 +77,42 @@ def _before(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str, str
 
 def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
     """By output or reader and schema the first shard's file or input; none where one shard alone has several."""
-    found = defaultdict[str, dict[str, str]](dict)
+    examples = defaultdict[str, dict[str, str]](dict)
     for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         for subject, names in several.items():
-            own = names & record.schemas.keys()
-            if len(own) > 1:
-                found[subject] = {}
-            elif subject not in found or found[subject]:
-                for name in own:
+            schema_names = names & record.schemas.keys()
+            if len(schema_names) > 1:
+                examples[subject] = {}
+            elif subject not in examples or examples[subject]:
+                for name in schema_names:
                     file = record.schemas[name]
                     uri = file if "://" in file else f"{run.shard_output(record.number)}/{file}"
-                    found[subject].setdefault(name, uri)
-    return found
+                    examples[subject].setdefault(name, uri)
+    return examples
 
 
 def _drift(
     deployment: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]
 ) -> tuple[bool, bool, str]:
     """Whether the script reads apart what differs, whether that was written, not read, and the difference in words."""
-    known = defaultdict[str, dict[str, tuple[str, Schema]]](dict)  # by what must not differ, and how it is, the first
+    # By what must not differ, and how it is, the first.
+    firsts_by_part = defaultdict[str, dict[str, tuple[str, Schema]]](dict)
     for name, example in islice(examples.items(), MAX_COMPARED):
         schema = Schema(*json.loads(deployment.store.get(files[name])))
         for part, value in ({"": name} if schema.is_whole else schema.columns).items():
-            known[part].setdefault(value, (example, schema))
-    for values in known.values():
+            firsts_by_part[part].setdefault(value, (example, schema))
+    for values in firsts_by_part.values():
         if differing := clash(values):
-            (first, one), (second, other) = (values[each] for each in values if each in differing)
-            told = f": {first} and {second} ({cut(one.difference(other), MAX_SHOWN_BYTES)}). One Spark job "
+            (first, one), (second, other) = (values[value] for value in values if value in differing)
+            text = f": {first} and {second} ({cut(one.difference(other), MAX_SHOWN_BYTES)}). One Spark job "
             if not one.is_inferred:
-                told += "writes one schema: give the run's (--schema), or --allow-drift"
-                return False, True, f"shards wrote different columns to one output{told}"
+                text += "writes one schema: give the run's (--schema), or --allow-drift"
+                return False, True, f"shards wrote different columns to one output{text}"
             if _reads_apart(deployment, run, first, second):
-                told += "that reads both infers one (--schema); the script names its folders, so it may read them apart"
-                return True, False, f"shards inferred different types from two input folders{told}"
-            told += "infers one: give a schema (--schema), or --allow-drift"
-            return False, False, f"shards inferred different types from their inputs{told}"
+                text += "that reads both infers one (--schema); the script names its folders, so it may read them apart"
+                return True, False, f"shards inferred different types from two input folders{text}"
+            text += "infers one: give a schema (--schema), or --allow-drift"
+            return False, False, f"shards inferred different types from their inputs{text}"
     return False, False, ""
 
 

@@ -110,12 +110,12 @@ def enter_next(deployment: Deployment, run: Run, counts: Counts, items_uri: str 
     if run.next.items and not items_uri:
         return None
     records = half_published(deployment, run) if counts.failed else iter(())
-    left_out = {each.number for each in islice(records, MAX_LEFT_OUT + 1)}
+    left_out = {record.number for record in islice(records, MAX_LEFT_OUT + 1)}
     if len(left_out) > MAX_LEFT_OUT:
         return None
     earlier = earlier_next_runs(deployment, run.run_id, run.generation)
-    for each in earlier:
-        deployment.ledger.runs.cancel(each.run_id)
+    for earlier_run in earlier:
+        deployment.ledger.runs.cancel(earlier_run.run_id)
     options = RunOptions(
         include=() if items_uri or run.options.output_per else (run.patterns(),),
         exclude=() if items_uri or run.options.output_per else tuple(map(run.patterns, sorted(left_out))),
@@ -173,7 +173,7 @@ def follow_ups(deployment: Deployment, run: Run) -> dict[Kind, Run | None]:
 
 def open_follow_ups(deployment: Deployment, run: Run) -> Iterator[Run]:
     """Those of them that have not ended."""
-    return (found for found in follow_ups(deployment, run).values() if found and not found.state.ended)
+    return (follower for follower in follow_ups(deployment, run).values() if follower and not follower.state.ended)
 
 
 def time_left_s(deployment: Deployment, run: Run) -> float:

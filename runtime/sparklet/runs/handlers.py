@@ -145,8 +145,8 @@ def _measure_deployment(deployment: Deployment, unfinalized: Iterable[Run], repo
         deployment.measure(
             metrics.OLDEST_OPEN_SHARD, max((_waiting_s(deployment, report) for report in still_open), default=0.0)
         )
-        kept = islice(deployment.store.list(f"{SCHEME}{deployment.bucket}/dead-letters/"), MAX_STORED)
-        deployment.measure(metrics.DEAD_LETTERS_STORED, sum(1 for _ in kept))
+        letters = islice(deployment.store.list(f"{SCHEME}{deployment.bucket}/dead-letters/"), MAX_STORED)
+        deployment.measure(metrics.DEAD_LETTERS_STORED, sum(1 for _ in letters))
         for run in finalizable(deployment, unfinalized):
             deployment.ledger.runs.finalize(run)
     except SparkletError as error:
@@ -158,10 +158,13 @@ def _waiting_s(deployment: Deployment, report: CheckReport) -> float:
     if not report.counts.pending:
         return 0.0
     now_s = deployment.clock.now_s()
-    there = deployment.ledger.shards.for_engines(report.run.run_id)
+    for_engines = deployment.ledger.shards.for_engines(report.run.run_id)
     first = islice(deployment.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
-    here = (record for record in first if not record.engine)
-    return max((now_s - oldest.changed_s for each in (there, here) for oldest in islice(each, 1)), default=0.0)
+    for_functions = (record for record in first if not record.engine)
+    return max(
+        (now_s - oldest.changed_s for records in (for_engines, for_functions) for oldest in islice(records, 1)),
+        default=0.0,
+    )
 
 
 @contextmanager

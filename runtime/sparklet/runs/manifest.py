@@ -101,16 +101,16 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
     summary.drift = drift_of(deployment, run) if drift is None else drift
     written = {name: result.close() for name, result in sorted(files.items())}
     document = {**_manifest(deployment, run, summary, written), **_follow_ups(deployment, run, state)}
-    if found := write_results(deployment, run):
-        document["Results"] = found
+    if result_files := write_results(deployment, run):
+        document["Results"] = result_files
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
     deployment.store.put(deployment.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
     deployment.store.put(deployment.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
-        kept = {entry["Key"] for entry in entries}
+        written_keys = {entry["Key"] for entry in entries}
         prefix = deployment.run_uri(run.run_id, f"{name}_")
         found_uris = (info.uri for info in deployment.store.list(prefix))
-        deployment.store.delete_all((uri for uri in found_uris if split_uri(uri)[1] not in kept), prefix)
+        deployment.store.delete_all((uri for uri in found_uris if split_uri(uri)[1] not in written_keys), prefix)
     return summary
 
 
@@ -231,19 +231,19 @@ def _manifest(
 
 def _follow_ups(deployment: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     """The run's check, its last commit to tables and its next run, where it has such."""
-    found: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     entered = follow_ups(deployment, run)
     follower = entered.pop("next")
     for what, task in entered.items():
-        if each := as_follow_up(deployment, task):
-            error = {"Error": each.error_class, "Cause": each.message} if each.error_class else {}
-            found[what.title()] = {"RunId": each.run_id, "Status": each.state, **error}
+        if follow_up := as_follow_up(deployment, task):
+            error = {"Error": follow_up.error_class, "Cause": follow_up.message} if follow_up.error_class else {}
+            document[what.title()] = {"RunId": follow_up.run_id, "Status": follow_up.state, **error}
     if follower:
-        found["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
+        document["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
     elif run.next and state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         cause = NO_ANSWERS if run.next.items else TOO_MANY_FAILED
-        found["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": cause}
-    return found
+        document["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": cause}
+    return document
 
 
 def _date(time_s: float) -> str:

@@ -65,8 +65,8 @@ def _earlier(deployment: Deployment, run: Run) -> tuple[int, float]:
         info.uri.rpartition("/")[2]
         for info in deployment.store.list(deployment.run_uri(run.run_id, f"batches/{run.generation}-"))
     )
-    found = [(int(match[1]), int(match[2]) / 1000) for match in map(_NAME.fullmatch, names) if match]
-    return max((shard for shard, _ in found), default=-1), max((written_s for _, written_s in found), default=0.0)
+    batches = [(int(match[1]), int(match[2]) / 1000) for match in map(_NAME.fullmatch, names) if match]
+    return max((shard for shard, _ in batches), default=-1), max((written_s for _, written_s in batches), default=0.0)
 
 
 def _to_dispatch(deployment: Deployment, run: Run, last_shard: int, last_batch_s: float) -> Iterator[ShardRecord]:

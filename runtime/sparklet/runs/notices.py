@@ -42,9 +42,9 @@ def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> 
     entered = follow_ups(deployment, run)
     follower = entered.pop("next")
     document = statistics(run, summary)
-    for what, each in entered.items():
-        found = as_follow_up(deployment, each)
-        document[what] = found.to_document() if found else None
+    for what, task in entered.items():
+        follow_up = as_follow_up(deployment, task)
+        document[what] = follow_up.to_document() if follow_up else None
     document["next_run_id"] = follower.run_id if follower else ""
     document["manifest"] = deployment.run_uri(run.run_id, MANIFEST)
     try:

@@ -104,8 +104,8 @@ def failed_with(deployment: Deployment, run_id: str, cause: str, among: Sequence
         if (among is None or record.number in among) and matches_cause(record, cause):
             chosen.append(record.number)
     if not chosen:
-        there = ", ".join(sorted(causes)[:MAX_NAMED]) or "none"
-        raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; the causes there are: {there}")
+        named_causes = ", ".join(sorted(causes)[:MAX_NAMED]) or "none"
+        raise PlanError(f"no FAILED shard of {run_id} has the cause {cause!r}; the causes there are: {named_causes}")
     return tuple(chosen)
 
 
@@ -151,12 +151,13 @@ def _refuse_committed(deployment: Deployment, run: Run, again: Sequence[ShardRec
     """PlanError if a table has rows that SUCCEEDED shards have appended."""
     files = commit_files(deployment, run) if again else ()
     winners = set(map(winner_of, again))
-    for each in declarations(deployment.store, files):
-        appended = [write["table"] for write in each["writes"] if write["mode"] == "append"]
-        if appended and (each["shard"], each["attempt"]) in winners:
+    for declaration in declarations(deployment.store, files):
+        appended = [write["table"] for write in declaration["writes"] if write["mode"] == "append"]
+        if appended and (declaration["shard"], declaration["attempt"]) in winners:
             raise PlanError(
-                f"shard {each['shard']} has appended to {appended[0]}, which would have its rows twice: only what is "
-                "upserted, or overwrites partitions, is done again (or delete its rows, and do it in another run)"
+                f"shard {declaration['shard']} has appended to {appended[0]}, which would have its rows twice: only "
+                "what is upserted, or overwrites partitions, is done again (or delete its rows, and do it in another "
+                "run)"
             )
 
 
@@ -169,7 +170,14 @@ def _failed(deployment: Deployment, run_id: str, shards: Sequence[int] | None) -
 def failed_end(deployment: Deployment, run: Run) -> FollowUp | None:
     """The check run, or else the last commit run, because of which a run has FAILED; None if there is none."""
     followers = (check_run(deployment, run), last_commit_run(deployment, run)) if run.state is RunState.FAILED else ()
-    return next((found for each in followers if (found := as_follow_up(deployment, each)) and found.error_class), None)
+    return next(
+        (
+            follow_up
+            for follower in followers
+            if (follow_up := as_follow_up(deployment, follower)) and follow_up.error_class
+        ),
+        None,
+    )
 
 
 def refuse_same_commit(deployment: Deployment, run: Run, end: FollowUp) -> None:

@@ -50,8 +50,8 @@ class ShardTable:
                 self._all = None
         if len(self._fair) < self._most_fair:
             self._fair.append(row)
-        elif (place := self._random.randrange(self._count)) < self._most_fair:  # Vitter's algorithm R
-            self._fair[place] = row
+        elif (index := self._random.randrange(self._count)) < self._most_fair:  # Vitter's algorithm R
+            self._fair[index] = row
         if record.state is ShardState.FAILED and len(self._failed) < self._most_failed:
             self._failed.append(row)
         if row[_TOOK_S] is not None:
@@ -67,7 +67,7 @@ class ShardTable:
         fair = self._fair if self._all is None else self._all
         rows = {row[_SHARD]: row for row in (*fair, *self._failed, *(row for *_, row in self._slowest))}
         ordered = sorted(rows.values(), key=itemgetter(_SHARD))
-        columns = {name: [row[place] for row in ordered] for place, name in enumerate(COLUMNS)}
+        columns = {name: [row[index] for row in ordered] for index, name in enumerate(COLUMNS)}
         sampled = {row[_SHARD] for row in fair}
         lists = {name: _numbered(columns[name], name == "cause") for name in LISTED}
         return {
@@ -101,13 +101,13 @@ class ShardTable:
 
 def _numbered(values: Iterable[Any], are_causes: bool) -> tuple[list[int | None], list[Any]]:
     """Numbers in place of values, in the order in which they come, and the values."""
-    found: dict[Any, int] = {}
+    number_by_value: dict[Any, int] = {}
     numbers: list[int | None] = []
     for value in values:
-        if are_causes and value and value not in found and len(found) >= MAX_MESSAGES:
+        if are_causes and value and value not in number_by_value and len(number_by_value) >= MAX_MESSAGES:
             value = value[0], ""
-        numbers.append(None if value is None else found.setdefault(value, len(found)))
-    return numbers, list(found)
+        numbers.append(None if value is None else number_by_value.setdefault(value, len(number_by_value)))
+    return numbers, list(number_by_value)
 
 
 def fair_values(table: Mapping[str, Any], *names: str) -> list[tuple[Any, ...]]:

@@ -42,8 +42,8 @@ _PLACE = re.compile(r"(.*?)((?: \([^()]*\))?)", re.DOTALL)  # of the script, at 
 
 def split_failing(deployment: Deployment, run: Run) -> None:
     """Split a run's shards that wait for it; until its plan is sealed none is, since it takes the next numbers."""
-    for found in deployment.for_a_while(deployment.ledger.shards.to_split(run.run_id)) if run.sealed else ():
-        record = deployment.ledger.shards.get(run.run_id, found.number)
+    for listed_record in deployment.for_a_while(deployment.ledger.shards.to_split(run.run_id)) if run.sealed else ():
+        record = deployment.ledger.shards.get(run.run_id, listed_record.number)
         try:
             if record.split:
                 _move_on(deployment, run, record)
@@ -66,11 +66,11 @@ def _move_on(deployment: Deployment, run: Run, record: ShardRecord) -> None:
     of_root = [part for part in parts if part.part.startswith(f"{OF_SPLIT}{root:06d}-")]
     numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
     family = [deployment.ledger.shards.get(record.run_id, number) for number in numbers]
-    siblings = [each for each in family if each.part == record.part]
-    if any(not (each.split or each.state.ended) for each in siblings):
+    siblings = [piece for piece in family if piece.part == record.part]
+    if any(not (piece.split or piece.state.ended) for piece in siblings):
         return None
-    has_worked = any(each.state is ShardState.SUCCEEDED for each in family)
-    bad = sum(each.state is ShardState.FAILED and each.object_count == 1 for each in family)
+    has_worked = any(piece.state is ShardState.SUCCEEDED for piece in family)
+    bad = sum(piece.state is ShardState.FAILED and piece.object_count == 1 for piece in family)
     inputs = _inputs(deployment, record)
     planned = deployment.ledger.shards.get(record.run_id, root).object_count
     most = max(1, max(planned, len(inputs), *(part.object_count for part in of_root)) // 10)
@@ -102,15 +102,15 @@ def _is_whole_group(deployment: Deployment, run: Run, parts: Sequence[PartRecord
     group_of = grouping(run.options.group_by)
     planned = sum(part.shard_count for part in parts if not part.part.startswith(OF_SPLIT))
     beside = (deployment.ledger.shards.get(run.run_id, n) for n in range(max(0, root - 1), min(root + 2, planned)))
-    groups = {each.number: group_of(planned_shard(deployment, each).objects[0].uri) for each in beside}
+    groups = {record.number: group_of(planned_shard(deployment, record).objects[0].uri) for record in beside}
     return [*groups.values()].count(groups[root]) == 1
 
 
 def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
     """Whether three pieces or more of a shard have failed, all with one class at one line."""
-    places = [_LINE.search(each.error_message) for each in siblings]
-    causes = {(each.error_class, place and place[0]) for each, place in zip(siblings, places, strict=True)}
-    failed = all((each.split or each.state is ShardState.FAILED) and not each.winner for each in siblings)
+    matches = [_LINE.search(sibling.error_message) for sibling in siblings]
+    causes = {(sibling.error_class, match and match[0]) for sibling, match in zip(siblings, matches, strict=True)}
+    failed = all((sibling.split or sibling.state is ShardState.FAILED) and not sibling.winner for sibling in siblings)
     return failed and len(siblings) > 2 and len(causes) == 1
 
 
@@ -122,7 +122,7 @@ def _pieces(inputs: Sequence[InputObject], named: Sequence[int], *, probes: bool
     rest = sorted(set(range(len(inputs))).difference(named))
     first = 1 if probes and len(rest) > 2 else 0
     middle = first if named else first + (len(rest) - first + 1) // 2
-    alone = [[place] for place in (*named, *rest[:first])]
+    alone = [[index] for index in (*named, *rest[:first])]
     pieces = [*alone, *filter(None, (rest[first:middle], rest[middle:]))]
     return [tuple(map(inputs.__getitem__, piece)) for piece in pieces]
 
@@ -133,17 +133,17 @@ def _split(
     """Enter the pieces as shards, and send their messages."""
     run = deployment.ledger.runs.get(record.run_id)
     shards = [Shard(n, piece) for n, piece in enumerate(pieces, last.next_shard)]
-    lines = [Line.of(each, each.to_line()) for each in shards]
+    lines = [Line.of(shard, shard.to_line()) for shard in shards]
     file = f"{OF_SPLIT}{root:06d}-{record.number:06d}-{secrets.token_hex(4)}.jsonl"
     deployment.store.put(deployment.part_uri(run.run_id, file), b"".join(line.body for line in lines), create_only=True)
-    counts = last.next_shard, len(lines), sum(map(len, pieces)), sum(each.size_bytes for each in shards)
+    counts = last.next_shard, len(lines), sum(map(len, pieces)), sum(shard.size_bytes for shard in shards)
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
     alike = {
-        each: getattr(record, each) for each in ("generation", "error_class", "error_message", "engine", "isolate")
+        name: getattr(record, name) for name in ("generation", "error_class", "error_message", "engine", "isolate")
     }
     into = list(records_of(run.run_id, file, lines, changed_s=deployment.clock.now_s(), **alike))
     if record.split.endswith(APART):  # what is left is split again
-        into = [replace(each, split=APART if each.object_count > 1 else "") for each in into]
+        into = [replace(piece, split=APART if piece.object_count > 1 else "") for piece in into]
     if deployment.ledger.attempts.split(record, run, part, into):
         send_messages(deployment, run, into)
 

@@ -29,10 +29,10 @@ def verify(deployment: Deployment, run_id: str) -> Iterator[Difference]:
     run = deployment.ledger.runs.get(run_id)
     counts = deployment.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
-        found = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
-        yield Difference("COUNTS", run_id, found, abs(counts.total - run.shard_count))
-    if run.state.ended and (found := _in_manifest(deployment, run, counts)):
-        yield Difference("MANIFEST", run_id, found)
+        message = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
+        yield Difference("COUNTS", run_id, message, abs(counts.total - run.shard_count))
+    if run.state.ended and (message := _in_manifest(deployment, run, counts)):
+        yield Difference("MANIFEST", run_id, message)
     yield from _in_output(deployment, run)
 
 
@@ -69,15 +69,15 @@ def _in_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
                 examples.append(str(record.number))
     if lacking:
         named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
-        found = (
+        message = (
             f"{lacking} SUCCEEDED shards reported rows and nothing lies in {run.output_uri} "
             f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
-        yield Difference("NO_OUTPUT", run.run_id, found, lacking)
+        yield Difference("NO_OUTPUT", run.run_id, message, lacking)
 
 
 def _elsewhere(deployment: Deployment, run: Run, record: ShardRecord) -> bool:
     """Whether there is an object at an address that the script reported, outside the shard's own folder."""
-    own = run.shard_output(record.number)
-    reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own)]
+    own_folder = run.shard_output(record.number)
+    reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own_folder)]
     return any(next(iter(deployment.store.list(uri)), None) is not None for uri in reported)

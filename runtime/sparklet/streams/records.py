@@ -118,8 +118,8 @@ def source_of(event: Any) -> StreamSource:
         return SOURCES[str(name)]
     keys = ", ".join(sorted(map(str, event))[:20]) if isinstance(event, dict) else ""
     what = f"the keys {keys or '(none)'}" if isinstance(event, dict) else "no object"
-    found = f"its source is {name}" if name else f"it has {what}"
-    raise EventError(f"the event holds no records of a stream: {found}; job.records() reads {', '.join(SOURCES)}")
+    description = f"its source is {name}" if name else f"it has {what}"
+    raise EventError(f"the event holds no records of a stream: {description}; job.records() reads {', '.join(SOURCES)}")
 
 
 def _source_name(event: dict[str, Any]) -> Any:
@@ -179,8 +179,8 @@ def stream_records(
         raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: none is inferred")
     if source is DYNAMODB and format != "raw":
         raise EventError("DynamoDB's images are read with format='raw': value is the new image, as DynamoDB writes it")
-    found = without_records(_found(spark, event, source), event, without)
-    decoded, names = FORMATS[format](found, schema, options or {})
+    records = without_records(_found(spark, event, source), event, without)
+    decoded, names = FORMATS[format](records, schema, options or {})
     return _shaped(decoded, names, source, mode, metadata, cause)
 
 
@@ -249,41 +249,41 @@ def _shaped(
     return decoded.select(*columns)
 
 
-def _json(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+def _json(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One JSON document a record: ``from_json`` alone reads the first document and ignores the rest."""
-    fields, names = _fields(found, schema)
+    fields, names = _fields(records, schema)
     parsed = F.from_json("_text", fields, _reading(options))
-    return _checked(_with_text(found).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
+    return _checked(_with_text(records).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
 
 
-def _csv(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+def _csv(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One line of CSV a record: ``from_csv`` alone reads the first line and ignores the rest."""
-    fields, names = _fields(found, schema)
+    fields, names = _fields(records, schema)
     columns = ", ".join(f"{backquoted(field.name)} {field.dataType.simpleString()}" for field in fields)
     quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
     quoted = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
-    frame = _with_text(found).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))
+    frame = _with_text(records).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))
     frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reading(options)))
     frame = frame.withColumn("_several", F.regexp_replace("_line", quoted, "").rlike("[\r\n]"))
     one = "WHEN _several THEN 'it is more than one line' WHEN trim(_line) = '' THEN 'it is empty'"
     return _checked(frame, f"{NO_UTF_8} {one} {NO_FIT}"), names
 
 
-def _avro(found: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+def _avro(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
     """One Avro datum a record, without a header.
 
     Eight known bytes are appended, and both are read as the two fields of a record, which Avro writes one after the
     other. So a datum that is too short or too long is found, and an unreadable one is null as a whole, where
     ``from_avro`` alone makes all its fields null.
     """
-    spark = found.sparkSession
+    spark = records.sparkSession
     if not has_class(spark._jvm, AVRO):
         needed = f"--packages {package('spark-avro', spark.version)}"
         raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {needed}")
     end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
     ended = F.concat("_data", F.lit(AVRO_END))
     parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
-    frame = found.withColumn("_pair", parsed).selectExpr("*", "_pair.datum AS _parsed")
+    frame = records.withColumn("_pair", parsed).selectExpr("*", "_pair.datum AS _parsed")
     whole = f"_pair.end <=> X'{AVRO_END.hex()}'"
     checked = _checked(frame, f"WHEN _parsed IS NULL OR NOT {whole} THEN 'it does not fit the schema'")
     return checked, checked.select("_parsed.*").columns
@@ -301,9 +301,9 @@ def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
     return json.dumps({"type": "record", "name": "sparklet_pair", "fields": fields})
 
 
-def _with_text(found: DataFrame) -> DataFrame:
+def _with_text(records: DataFrame) -> DataFrame:
     """The bytes as text, null if they are not UTF-8: no character is replaced silently."""
-    return found.selectExpr("*", f"{text_of('_data', found.sparkSession.version)} AS _text")
+    return records.selectExpr("*", f"{text_of('_data', records.sparkSession.version)} AS _text")
 
 
 def _checked(frame: DataFrame, cases: str) -> DataFrame:
@@ -311,16 +311,16 @@ def _checked(frame: DataFrame, cases: str) -> DataFrame:
     return frame.withColumn("_fault", F.expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
 
 
-def _fields(found: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
+def _fields(records: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
     """The schema with a column for what Spark cannot read, and the names of its own columns."""
-    given = found.sparkSession.createDataFrame([], schema).schema
-    if reserved := {CORRUPT, CAUSE, RECORD, MALFORMED}.intersection(given.names):
+    struct = records.sparkSession.createDataFrame([], schema).schema
+    if reserved := {CORRUPT, CAUSE, RECORD, MALFORMED}.intersection(struct.names):
         raise ValueError(f"the schema has a column {sorted(reserved)[0]}, a name that job.records() uses itself")
-    return StructType([*given.fields, StructField(MALFORMED, StringType())]), given.names
+    return StructType([*struct.fields, StructField(MALFORMED, StringType())]), struct.names
 
 
 def _reading(options: Mapping[str, str]) -> dict[str, str]:
     return {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
 
 
-FORMATS: Mapping[str, Decode] = {"json": _json, "csv": _csv, "avro": _avro, "raw": lambda found, *_: (found, None)}
+FORMATS: Mapping[str, Decode] = {"json": _json, "csv": _csv, "avro": _avro, "raw": lambda records, *_: (records, None)}
