@@ -29,8 +29,8 @@ def matching(where: str, columns: Columns, rows: Sequence[Sequence[str]]) -> lis
         database.execute(f"CREATE TABLE partitions ({declared})")
         database.executemany(f"INSERT INTO partitions VALUES ({', '.join('?' * len(columns))})", values)
         try:
-            found = database.execute(f"SELECT rowid FROM partitions WHERE {condition}")
-            return [number - 1 for (number,) in found]
+            cursor = database.execute(f"SELECT rowid FROM partitions WHERE {condition}")
+            return [number - 1 for (number,) in cursor]
         except sqlite3.Error as error:
             raise TableError(f"the condition {where!r} cannot be read: {error}; {GRAMMAR}") from None
 

@@ -76,11 +76,14 @@ def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
     kind = properties.get("table_type", properties.get("spark.sql.sources.provider", "")).lower()
     if kind in OF_THEIR_OWN and not table.get("TargetTable"):
         return Entry(name, kind, properties.get("metadata_location" if kind == "iceberg" else "path", location))
-    classes = [str(each).rpartition(".")[2] for each in (stored.get("InputFormat"), serde.get("SerializationLibrary"))]
+    classes = [
+        str(java_class).rpartition(".")[2]
+        for java_class in (stored.get("InputFormat"), serde.get("SerializationLibrary"))
+    ]
     format_ = FORMATS.get(", ".join(classes), "")
     columns, keys = (
-        [(each["Name"].lower(), each.get("Type", "string").lower()) for each in given or ()]
-        for given in (stored.get("Columns"), table.get("PartitionKeys"))
+        [(column["Name"].lower(), column.get("Type", "string").lower()) for column in definitions or ()]
+        for definitions in (stored.get("Columns"), table.get("PartitionKeys"))
     )
     changing = [
         f"{key}={value}"

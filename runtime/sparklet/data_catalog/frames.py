@@ -30,7 +30,7 @@ def read(job: Any, name: str, where: str) -> tuple[DataFrame, str]:
     spark = job.spark()
     of_run = job.event.get("catalog_table") if isinstance(job.event, Mapping) else None
     if of_run and of_run["name"].lower() == name.lower():
-        values = [tuple(each) for each in of_run["values"]]
+        values = [tuple(partition) for partition in of_run["values"]]
         entry = Entry(**{key: value for key, value in of_run.items() if key != "values"})
         chosen = [(job.inputs[n], values[n]) for n in matching(where, entry.keys, values)]
         return _frame(spark, entry, chosen), entry.format
@@ -39,37 +39,37 @@ def read(job: Any, name: str, where: str) -> tuple[DataFrame, str]:
         frame: DataFrame = spark.read.format(entry.format).load(entry.location)
         return (frame.where(where) if where else frame), entry.format
 
-    def is_there(place: Place) -> bool:
-        path, files = hadoop_path(spark, place[0])
+    def is_there(partition: Place) -> bool:
+        path, files = hadoop_path(spark, partition[0])
         return bool(files.exists(path))
 
     with ThreadPoolExecutor(THREADS) as pool:  # Spark fails on a partition without a folder, which has no rows
-        there = [place for place, there in zip(places, pool.map(is_there, places)) if there]
-        return _frame(spark, entry, there), entry.format
+        existing_places = [partition for partition, exists in zip(places, pool.map(is_there, places)) if exists]
+        return _frame(spark, entry, existing_places), entry.format
 
 
 def _frame(spark: SparkSession, entry: Entry, places: Sequence[Place]) -> DataFrame:
     """The rows of files or folders: one frame for all whose paths spell the values, else one for each partition."""
     groups: dict[Place, list[str]] = {}
-    for place, values in places:
-        base = _base(place, entry.keys, values)
-        groups.setdefault((base, () if base else values), []).append(escaped(place))
+    for path, values in places:
+        base = _base(path, entry.keys, values)
+        groups.setdefault((base, () if base else values), []).append(escaped(path))
     if not groups:
         return spark.createDataFrame([], _ddl([*entry.columns, *entry.keys]))
     frames = [_rows(spark, entry, paths, *group) for group, paths in groups.items()]
     return reduce(lambda one, other: one.unionAll(other), frames)
 
 
-def _base(place: str, keys: Columns, values: Sequence[str]) -> str:
+def _base(path: str, keys: Columns, values: Sequence[str]) -> str:
     """The folder below which Spark finds the values, ``BASE/day=2026-01-01/…``; "" if the path does not spell them."""
-    folders = place.split("/")[:-1]
+    folders = path.split("/")[:-1]
     spelled = [
         (key.lower(), unquote(value, "latin-1")) for key, _, value in (folder.partition("=") for folder in folders)
     ]
-    wanted = [(key, value) for (key, _), value in zip(keys, values)]
-    for start in range(len(folders) if wanted else 0):
-        end = start + len(wanted)
-        if spelled[start:end] == wanted and "=" not in "".join(folders[end:]):
+    expected_pairs = [(key, value) for (key, _), value in zip(keys, values)]
+    for start in range(len(folders) if expected_pairs else 0):
+        end = start + len(expected_pairs)
+        if spelled[start:end] == expected_pairs and "=" not in "".join(folders[end:]):
             return "/".join(folders[:start])
     return ""
 
@@ -104,26 +104,30 @@ def _json(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
 
     lenient = entry.properties.get("ignore.malformed.json", "").lower() == "true"
     options = {**options, "mode": "PERMISSIVE" if lenient else "FAILFAST"}
-    wanted: Any = spark.createDataFrame([], _ddl([*entry.columns, *keys])).schema
-    spelled = wanted
+    table_schema: Any = spark.createDataFrame([], _ddl([*entry.columns, *keys])).schema
+    spelled = table_schema
     with suppress(AnalysisException):  # there is no file
-        spelled = _as_spelled(wanted, spark.read.options(**options).json(paths).schema)
+        spelled = _as_spelled(table_schema, spark.read.options(**options).json(paths).schema)
     frame = spark.read.schema(spelled).options(**options).json(paths)
-    renamed = zip(spelled, wanted)
-    return frame.select(*(col(backquoted(own.name)).cast(each.dataType).alias(each.name) for own, each in renamed))
+    renamed = zip(spelled, table_schema)
+    return frame.select(
+        *(col(backquoted(source.name)).cast(field.dataType).alias(field.name) for source, field in renamed)
+    )
 
 
-def _as_spelled(wanted: DataType, found: DataType) -> Any:
+def _as_spelled(table_type: DataType, data_type: DataType) -> Any:
     """A type with its fields' names as the data spell them."""
     from pyspark.sql.types import ArrayType, StructField, StructType
 
-    if isinstance(wanted, ArrayType) and isinstance(found, ArrayType):
-        return ArrayType(_as_spelled(wanted.elementType, found.elementType))
-    if not (isinstance(wanted, StructType) and isinstance(found, StructType)):
-        return wanted
-    there = {each.name.lower(): each for each in found}
-    pairs = ((each, there.get(each.name.lower(), each)) for each in wanted)
-    return StructType([StructField(own.name, _as_spelled(each.dataType, own.dataType)) for each, own in pairs])
+    if isinstance(table_type, ArrayType) and isinstance(data_type, ArrayType):
+        return ArrayType(_as_spelled(table_type.elementType, data_type.elementType))
+    if not (isinstance(table_type, StructType) and isinstance(data_type, StructType)):
+        return table_type
+    field_by_name = {field.name.lower(): field for field in data_type}
+    pairs = ((field, field_by_name.get(field.name.lower(), field)) for field in table_type)
+    return StructType(
+        [StructField(data_field.name, _as_spelled(field.dataType, data_field.dataType)) for field, data_field in pairs]
+    )
 
 
 def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options, keys: Columns) -> DataFrame:
@@ -132,29 +136,29 @@ def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
 
     no_quotes = {"header": str(entry.has_header).lower(), "sep": NO_DELIMITER, "quote": "", "escape": ""}
     reader = spark.read.schema(_ddl([(LINE, "string"), *keys])).options(**options, **no_quotes, mode="FAILFAST")
-    given, is_csv = entry.properties, entry.format == CSV
+    properties, is_csv = entry.properties, entry.format == CSV
     if is_csv:
         names = {"separatorChar": ",", "quoteChar": '"', "escapeChar": "\\"}
-        separator, quote, escape = ((given.get(name) or usual)[0] for name, usual in names.items())
+        separator, quote, escape = ((properties.get(name) or usual)[0] for name, usual in names.items())
     else:
-        separator, quote = _character(given.get("field.delim") or given.get("serialization.format", "1")), ""
-        escape = _character(given.get("escape.delim", ""))
-    kept = [col(backquoted(name)) for name, _ in keys]
+        separator, quote = _character(properties.get("field.delim") or properties.get("serialization.format", "1")), ""
+        escape = _character(properties.get("escape.delim", ""))
+    key_columns = [col(backquoted(name)) for name, _ in keys]
     fields = regexp_extract_all(concat(lit(separator), col(LINE)), lit(_field(separator, quote, escape)), lit(1))
-    lines = reader.csv(paths).select(fields.alias(LINE), *kept)
-    null = None if is_csv else given.get("serialization.null.format", "\\N")
+    lines = reader.csv(paths).select(fields.alias(LINE), *key_columns)
+    null = None if is_csv else properties.get("serialization.null.format", "\\N")
     texts = (
         _unescaped(get(col(LINE), lit(n)), quote, escape, null).alias(name) for n, (name, _) in enumerate(entry.columns)
     )
-    own = OF_CSV if is_csv else {}
-    casts = ((name, own.get(type_, f"try_cast({{}} AS {_type(type_)})")) for name, type_ in entry.columns)
+    cast_by_type = OF_CSV if is_csv else {}
+    casts = ((name, cast_by_type.get(type_, f"try_cast({{}} AS {_type(type_)})")) for name, type_ in entry.columns)
     typed = (expr(cast.format(backquoted(name))).alias(name) for name, cast in casts)
-    return lines.select(*texts, *kept).select(*typed, *kept)
+    return lines.select(*texts, *key_columns).select(*typed, *key_columns)
 
 
 def _field(separator: str, quote: str, escape: str) -> str:
     """The pattern of a field behind its separator; possessive, since Java's would overflow its stack on long texts."""
-    s, q, e = (f"\\u{ord(each):04x}" if each else "" for each in (separator, quote, escape))
+    s, q, e = (f"\\u{ord(character):04x}" if character else "" for character in (separator, quote, escape))
     escaped_or = f"{e}.|" if e and e != q else ""
     quoted = f"|{q}(?:{escaped_or}{q}{q}|[^{q}{e}]++)*+(?:{q}|$)" if q else ""
     return f"(?s){s}((?:{escaped_or}[^{s}{q}{e}]++{quoted})*+)"
@@ -164,16 +168,16 @@ def _unescaped(field: Column, quote: str, escape: str, null: str | None) -> Colu
     """A field's text: without the quotes around it and the characters that escape others; None for ``null``."""
     from pyspark.sql.functions import regexp_replace, when
 
-    q, e = (f"\\u{ord(each):04x}" if each else "" for each in (quote, escape))
+    q, e = (f"\\u{ord(character):04x}" if character else "" for character in (quote, escape))
     inner = regexp_replace(field, f"(?s)^{q}(.*){q}$", "$1") if q else field
     pairs = ([f"{e}(.)"] if e and e != q else []) + ([f"{q}({q})"] if q else [])
     text = regexp_replace(inner, f"(?s){'|'.join(pairs)}", "$1$2"[: 2 * len(pairs)]) if pairs else inner
     return text if null is None else when(field != null, text)
 
 
-def _character(given: str) -> str:
+def _character(delimiter: str) -> str:
     """A delimiter as Hive reads it: the number of a byte, or the first character."""
-    return chr(int(given) % 256) if re.fullmatch(r"-?\d{1,3}", given) else given[:1]
+    return chr(int(delimiter) % 256) if re.fullmatch(r"-?\d{1,3}", delimiter) else delimiter[:1]
 
 
 def _ddl(columns: Columns) -> str:

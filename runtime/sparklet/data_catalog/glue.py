@@ -60,23 +60,23 @@ class GlueCatalog:
         if not table or "." in table:
             raise TableError(f"{name!r} names no table: write DATABASE.TABLE")
         with _asking(name):
-            found = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]
-        entry = entry_of(name, found)
+            document = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]
+        entry = entry_of(name, document)
         if not entry.keys:
             if where and entry.format not in OF_THEIR_OWN:
                 raise TableError(f"the table {name} has no partitions for the condition {where!r}: filter its rows")
             return entry, [(entry.location, ())]
         matching(where, entry.keys, ())  # refuses a wrong one
-        given = {"DatabaseName": database, "TableName": table, **({"Expression": where} if where else {})}
+        request = {"DatabaseName": database, "TableName": table, **({"Expression": where} if where else {})}
         pages = self._clients.glue.get_paginator("get_partitions")
         places: list[Place] = []
         with _asking(name):
-            for page in pages.paginate(**given, ExcludeColumnSchema=True, PaginationConfig={"PageSize": PAGE}):
-                places += [_place(entry, found, each) for each in page["Partitions"]]
+            for page in pages.paginate(**request, ExcludeColumnSchema=True, PaginationConfig={"PageSize": PAGE}):
+                places += [_place(entry, document, partition) for partition in page["Partitions"]]
         return entry, [places[number] for number in matching(where, entry.keys, [values for _, values in places])]
 
     def keep_table(
-        self, name: str, place: str, kind: str, columns: Sequence[tuple[str, str]], keys: Sequence[str], *, change: bool
+        self, name: str, uri: str, kind: str, columns: Sequence[tuple[str, str]], keys: Sequence[str], *, change: bool
     ) -> None:
         """Make a table of a folder, or add columns if ``change``; shards that do it together come to the same.
 
@@ -85,7 +85,7 @@ class GlueCatalog:
         if kind not in MADE:
             raise TableError(f"the table {name} cannot be made of {kind}: write {', '.join(MADE)}")
         database, _, table = name.lower().partition(".")
-        location, types = f"s3://{place.partition('://')[2].rstrip('/')}/", dict(columns)
+        location, types = f"s3://{uri.partition('://')[2].rstrip('/')}/", dict(columns)
         fields: list[Any] = [{"Name": key, "Type": type_} for key, type_ in columns if key not in keys]
         stored: dict[str, Any] = {"Location": location, "Columns": fields}
         stored["InputFormat"], stored["OutputFormat"], serde = MADE[kind]
@@ -96,27 +96,27 @@ class GlueCatalog:
         for _ in range(TRIES):
             with _asking(name), suppress(glue.exceptions.AlreadyExistsException):
                 try:
-                    found = glue.get_table(DatabaseName=database, Name=table)["Table"]
+                    document = glue.get_table(DatabaseName=database, Name=table)["Table"]
                 except glue.exceptions.EntityNotFoundException:
                     glue.create_table(DatabaseName=database, TableInput=made)
                     return
-                entry = entry_of(name, found)
-                known = {each[0]: each[1] for each in (*entry.columns, *entry.keys)}
+                entry = entry_of(name, document)
+                type_by_column = {column[0]: column[1] for column in (*entry.columns, *entry.keys)}
                 reasons = {
                     f"lies in {entry.location}": f"{entry.location.rstrip('/')}/".partition("://")[2] != location[5:],
                     f"has {entry.format}": entry.format != kind,
                     f"has the partitions {entry.keys}": [key for key, _ in entry.keys] != list(keys),
                     "has columns of other types": change
-                    and any(known.get(key, of.lower()) != of.lower() for key, of in columns),
+                    and any(type_by_column.get(key, of.lower()) != of.lower() for key, of in columns),
                 }
                 if why := next((reason for reason, holds in reasons.items() if holds), ""):
                     raise TableError(f"the table {name} {why}: choose another, delete it, or cast the frame's columns")
-                more = [each for each in fields if each["Name"] not in known]
+                more = [field for field in fields if field["Name"] not in type_by_column]
                 if not more or not change:
                     return
-                found["StorageDescriptor"]["Columns"] += more
-                changed = {key: found[key] for key in KEPT if found.get(key)}
-                version = {key: found[key] for key in ("VersionId",) if key in found}  # else another one's is lost
+                document["StorageDescriptor"]["Columns"] += more
+                changed = {key: document[key] for key in KEPT if document.get(key)}
+                version = {key: document[key] for key in ("VersionId",) if key in document}  # else another's is lost
                 with suppress(glue.exceptions.ConcurrentModificationException):
                     glue.update_table(DatabaseName=database, TableInput=changed, **version)
                     return
@@ -128,17 +128,17 @@ class GlueCatalog:
         with _asking(name):
             stored = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]["StorageDescriptor"]
             added = []
-            for each in values:
-                texts = [NULL if value in (None, "") else str(value) for value in each]
+            for partition in values:
+                texts = [NULL if value in (None, "") else str(value) for value in partition]
                 names = (f"{key}={_IN_FOLDERS.sub(_escaped, text)}/" for key, text in zip(keys, texts))
-                place = f"{stored['Location'].rstrip('/')}/{''.join(names)}"
-                added.append({"Values": texts, "StorageDescriptor": {**stored, "Location": place}})
+                location = f"{stored['Location'].rstrip('/')}/{''.join(names)}"
+                added.append({"Values": texts, "StorageDescriptor": {**stored, "Location": location}})
             for start in range(0, len(added), PARTITIONS):
                 answer = self._clients.glue.batch_create_partition(
                     DatabaseName=database, TableName=table, PartitionInputList=added[start : start + PARTITIONS]
                 )
-                failed = [each["ErrorDetail"] for each in answer.get("Errors", ())]
-                if other := [each for each in failed if each["ErrorCode"] != "AlreadyExistsException"]:
+                failed = [error["ErrorDetail"] for error in answer.get("Errors", ())]
+                if other := [detail for detail in failed if detail["ErrorCode"] != "AlreadyExistsException"]:
                     raise DatabaseError(f"Glue's catalog has not added all partitions of {name}: {other[0]}")
 
     def objects(self, table: str, options: RunOptions, store: ObjectStore) -> tuple[Mapping[str, Any], bytes]:
@@ -147,13 +147,13 @@ class GlueCatalog:
         Names that begin with _ or . are left out, as Athena and Spark do.
         """
         entry, places = self.partitions(table, options.where)
-        folders = [f"s3://{place.partition('://')[2].rstrip('/')}/" for place, _ in places]
+        folders = [f"s3://{folder.partition('://')[2].rstrip('/')}/" for folder, _ in places]
         ordered = sorted(folders)
         remedy = f"give split {entry.split}" if entry.split else "leave split out"
         reasons = {
             f"files of {entry.format} are not its rows; have a script read it, job.table({table!r}, where=…), in a run "
             "over --items such as days": entry.format in OF_THEIR_OWN,
-            "not all of it lies in S3": not all(re.match("s3[an]?://.", place) for place, _ in places),
+            "not all of it lies in S3": not all(re.match("s3[an]?://.", folder) for folder, _ in places),
             "a partition lies in another one's folder": any(map(str.startswith, ordered[1:], ordered)),
             f"its format is {entry.format}: {remedy}": options.split not in ("", entry.split),
             "it has too many columns": len(json.dumps(entry.columns)) > MAX_ENTRY_BYTES,
@@ -165,20 +165,22 @@ class GlueCatalog:
             return asdict(entry), b"".join(listed)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return f"%{ord(found[0]):02X}"
+def _escaped(match: re.Match[str]) -> str:
+    return f"%{ord(match[0]):02X}"
 
 
 def _place(entry: Entry, table: Mapping[str, Any], partition: Mapping[str, Any]) -> Place:
     """A partition's folder and values; TableError if it is not read as the table is."""
     columns = {"Columns": table["StorageDescriptor"]["Columns"]}
-    found = entry_of(entry.name, {**table, "StorageDescriptor": {**partition["StorageDescriptor"], **columns}})
-    if replace(found, location=entry.location) != entry:
+    partition_entry = entry_of(
+        entry.name, {**table, "StorageDescriptor": {**partition["StorageDescriptor"], **columns}}
+    )
+    if replace(partition_entry, location=entry.location) != entry:
         raise TableError(
             f"the partition {partition['Values']} of {entry.name} has another format or other properties than the "
             "table: leave it out by a condition, or repair it"
         )
-    return f"{found.location.rstrip('/')}/", tuple(partition["Values"])
+    return f"{partition_entry.location.rstrip('/')}/", tuple(partition["Values"])
 
 
 def _listed(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:

@@ -108,11 +108,11 @@ class Database:
             try:
                 return action()
             except Py4JJavaError as error:
-                found = error.java_exception
-                while not is_instance_of(SparkContext._gateway, found, "java.sql.SQLException"):
-                    if (found := found.getCause()) is None:
+                exception = error.java_exception
+                while not is_instance_of(SparkContext._gateway, exception, "java.sql.SQLException"):
+                    if (exception := exception.getCause()) is None:
                         raise
-                state, cause = found.getSQLState() or "", f"{found.getSQLState()}: {found.getMessage()}"
+                state, cause = exception.getSQLState() or "", f"{exception.getSQLState()}: {exception.getMessage()}"
             if not state.startswith(PASSING):
                 raise TableError(cause)
         raise DatabaseError(cause)
@@ -131,8 +131,8 @@ def _login(credentials: str) -> dict[str, str]:
     else:
         text = client.get_secret_value(SecretId=name)["SecretString"]
     try:
-        found = json.loads(text)
-        return {"user": str(found["username"]), "password": str(found["password"])}
+        secret = json.loads(text)
+        return {"user": str(secret["username"]), "password": str(secret["password"])}
     except (ValueError, KeyError, TypeError):
         raise TableError(f"{credentials} holds no JSON with username and password") from None
 
@@ -140,10 +140,10 @@ def _login(credentials: str) -> dict[str, str]:
 def _ask(connection: Any, statement: str, *values: Any) -> Any:
     """Execute a statement; the first value of its result, if it has one."""
     with closing(connection.prepareStatement(statement)) as prepared:
-        for place, value in enumerate(values, 1):
-            prepared.setObject(place, value)
-        found = prepared.getResultSet() if prepared.execute() else None
-        return found.getObject(1) if found and found.next() else None
+        for position, value in enumerate(values, 1):
+            prepared.setObject(position, value)
+        result = prepared.getResultSet() if prepared.execute() else None
+        return result.getObject(1) if result and result.next() else None
 
 
 def write(
@@ -177,8 +177,8 @@ def write(
         return rows
 
     with to.job.outcome.labelled(label) as named:
-        own = commit_id(to.job, named)
-        identity, batch = id_ or own, Batch(to.job, None if id_ else named)
+        default_identity = commit_id(to.job, named)
+        identity, batch = id_ or default_identity, Batch(to.job, None if id_ else named)
         rows = None
         while rows is None:  # the database has got records meanwhile: make the rows of the others
             with _staged(to.job, batch.new_rows(frame)) as (files, paths):
@@ -193,8 +193,8 @@ def _begun(connection: Any, identity: str, batch: Batch) -> Any:
         _ask(connection, LOCK, name)
         _ask(connection, definition)
         connection.commit()
-    for each in sorted(batch.chains or [identity]):
-        _ask(connection, LOCK, each)
+    for lock_name in sorted(batch.chains or [identity]):
+        _ask(connection, LOCK, lock_name)
     if batch.chains:
         return None
     return _ask(connection, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
@@ -205,7 +205,8 @@ class Batch:
 
     def __init__(self, job: JobFields, label: str | None) -> None:
         counted, self._failed = {} if label is None else records_by_chain(job, label), failed_numbers(job)
-        self._job, self.chains = job, {chain: (name, each - self._failed) for chain, (name, each) in counted.items()}
+        self._job = job
+        self.chains = {chain: (name, numbers - self._failed) for chain, (name, numbers) in counted.items()}
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
@@ -214,7 +215,7 @@ class Batch:
             raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
             return frame.limit(0)
-        old = [each for c, (name, _) in self.chains.items() for each in labels(self._job.event, name, self._old[c])]
+        old = [label for c, (name, _) in self.chains.items() for label in labels(self._job.event, name, self._old[c])]
         try:
             return without_records(frame, self._job.event, [*old, *labels(self._job.event, "", self._failed)])
         except AnalysisException as error:
@@ -231,8 +232,8 @@ class Batch:
         before, self._old = self._old, {}
         for chain, (_, numbers) in self.chains.items():
             bounds = (str(find(numbers, default=0)) for find in (min, max))
-            found = _ask(connection, FOUND, chain, *bounds, _array(numbers))
-            self._old[chain] = set(map(int, found.split(","))) if found else set()
+            stored_numbers = _ask(connection, FOUND, chain, *bounds, _array(numbers))
+            self._old[chain] = set(map(int, stored_numbers.split(","))) if stored_numbers else set()
         return before == self._old
 
     def add(self, connection: Any, target: str) -> None:
@@ -250,7 +251,7 @@ def _array(numbers: set[int]) -> str:
 
 def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str], order_by: str | None) -> str:
     """One statement in the order of the keys, so that two shards do not lock each other out."""
-    names, of_keys = (", ".join(map(_quoted, each)) for each in (columns, keys))
+    names, of_keys = (", ".join(map(_quoted, column_names)) for column_names in (columns, keys))
     changes = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in columns if name not in keys)
     then, chosen, order = f"UPDATE SET {changes}" if changes else "NOTHING", "", of_keys
     if order_by and changes:
@@ -265,14 +266,14 @@ def _upsert(target: str, source: str, columns: Sequence[str], keys: Sequence[str
 def _staged(job: JobFields, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]:
     """The rows in files, as the text that COPY reads, for the block: their file system, and their paths."""
     spark = frame.sparkSession
-    here = spark.sparkContext.master.startswith("local")
-    base = f"file://{tempfile.gettempdir()}" if here else f"{job.output}/{CHANGES}"
+    is_local = spark.sparkContext.master.startswith("local")
+    base = f"file://{tempfile.gettempdir()}" if is_local else f"{job.output}/{CHANGES}"
     folder, files = hadoop_path(spark, f"{base}/sparklet-rows-{uuid.uuid4().hex}")
     try:
         lines = frame.select(F.concat_ws("\t", *map(_text, frame.schema)))
         lines.write.option("maxRecordsPerFile", BATCH_ROWS).text(folder.toString())
-        found = [each.getPath() for each in files.listStatus(folder)]
-        yield files, [path for path in found if path.getName().startswith("part-")]
+        paths = [status.getPath() for status in files.listStatus(folder)]
+        yield files, [path for path in paths if path.getName().startswith("part-")]
     finally:
         files.delete(folder, True)
 

@@ -71,8 +71,8 @@ class AttachedRunner(Runner):
 def _jars(gateway: tuple[int, str]) -> list[str]:
     """The jars on a JVM's class path, and those that its spark-submit was given."""
     with connected(*gateway) as client:
-        found = [client.jvm.java.lang.System.getProperty(name) for name in ("java.class.path", "spark.jars")]
-    return re.split(f"[{os.pathsep},]", ",".join(filter(None, found)))
+        class_paths = [client.jvm.java.lang.System.getProperty(name) for name in ("java.class.path", "spark.jars")]
+    return re.split(f"[{os.pathsep},]", ",".join(filter(None, class_paths)))
 
 
 def _prepare(gateway: tuple[int, str], properties: dict[str, str], conf: Mapping[str, str], call: ScriptCall) -> None:

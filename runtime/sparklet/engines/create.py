@@ -92,10 +92,10 @@ def engines_of(
     Their workers get ``env`` and the functions' ``script_settings``.
     """
     made: dict[str, Engine] = {}
-    given = {"clients": clients, "env": env, "script_settings": script_settings}
+    arguments = {"clients": clients, "env": env, "script_settings": script_settings}
     for name in named.keys() - CLUSTERS.keys():
         try:
-            made[name] = ENGINES[name](**given, **named[name])
+            made[name] = ENGINES[name](**arguments, **named[name])
         except (KeyError, TypeError) as error:
             made[name] = Unusable(f"SPARKLET_ENGINES: the settings of {name} are unknown or incomplete: {error}")
     made |= clusters_of(named, made.get(FARGATE), script_settings)

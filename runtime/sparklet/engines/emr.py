@@ -27,8 +27,8 @@ class EmrSteps(SparkPlatform):
         submit = ["spark-submit", "--deploy-mode", "client", "--py-files", package, *options, program]
         newest = {"ClusterId": self.cluster, "PaginationConfig": {"MaxItems": MAX_LISTED}}
         ids = emr.get_paginator("list_steps").paginate(**newest).search(f"Steps[?ends_with(Name, '{token}')].Id")
-        if found := self._call(lambda: next(ids, None)):
-            return str(found)
+        if step_id := self._call(lambda: next(ids, None)):
+            return str(step_id)
         step = {
             "Name": f"{job_name(command)} {token}",
             "ActionOnFailure": "CONTINUE",
@@ -51,5 +51,5 @@ class EmrSteps(SparkPlatform):
 
     def _release(self) -> tuple[str, str, str]:
         cluster = self._call(self.clients.emr.describe_cluster, ClusterId=self.cluster)["Cluster"]
-        names = (each.get("Classification", "") for each in cluster.get("Configurations", ()))
+        names = (configuration.get("Classification", "") for configuration in cluster.get("Configurations", ()))
         return cluster["ReleaseLabel"], "the cluster's classifications (delta-defaults, …)", " ".join(names)

@@ -48,8 +48,8 @@ class EmrServerlessJobs(SparkPlatform):
     def _job(self, task_id: str) -> PlatformJob:
         get = self.clients.emr_serverless.get_job_run
         job = self._call(get, applicationId=self.application, jobRunId=task_id)["jobRun"]
-        place = f"{LOGS}/applications/{self.application}/jobs/{task_id}/SPARK_DRIVER"
-        logs = f"s3://{self.env['SPARKLET_BUCKET']}/{place}"
+        path = f"{LOGS}/applications/{self.application}/jobs/{task_id}/SPARK_DRIVER"
+        logs = f"s3://{self.env['SPARKLET_BUCKET']}/{path}"
         return PlatformJob(job["state"], job["stateDetails"], job.get("startedAt"), logs)
 
     def _release(self) -> tuple[str, str, str]:

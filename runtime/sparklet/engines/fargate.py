@@ -44,8 +44,8 @@ class FargateTasks(Engine):
         """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` without capacity."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        given = {"SPARKLET_WORKER_FUNCTION": "", **self.script_settings()}  # it need not ask a function for them
-        env = [{"name": name, "value": value} for name, value in given.items()]
+        variables = {"SPARKLET_WORKER_FUNCTION": "", **self.script_settings()}  # it need not ask a function for them
+        env = [{"name": name, "value": value} for name, value in variables.items()]
         container = {"name": CONTAINER, "command": list(command), "environment": env}
         task: Any = {
             "cluster": self.cluster,
@@ -59,7 +59,7 @@ class FargateTasks(Engine):
             answer = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
             if answer["tasks"]:
                 return str(answer["tasks"][0]["taskArn"])
-            why = "; ".join(each.get("reason", "") for each in answer["failures"])
+            why = "; ".join(failure.get("reason", "") for failure in answer["failures"])
         except (BotoCoreError, ClientError) as error:
             why = explained(error)
         reason = "throttled" if any(words in why for words in NO_CAPACITY) else ""
@@ -84,6 +84,8 @@ def _stop_cause(task: Mapping[str, Any]) -> Failure:
     """ECS's code and reason, the containers' reasons, and the exit status."""
     code, containers = task.get("stopCode") or "Stopped", task.get("containers", ())
     reasons = [task.get("stoppedReason"), *(container.get("reason") for container in containers)]
-    reasons += [f"exit status {each['exitCode']}" for each in containers if each.get("exitCode") is not None]
+    reasons += [
+        f"exit status {container['exitCode']}" for container in containers if container.get("exitCode") is not None
+    ]
     error_class = code if code == NOT_STARTED else f"Stopped.{code}"
     return Failure(error_class, "; ".join(filter(None, reasons)), retryable=False)

@@ -47,10 +47,10 @@ class GlueJobRuns(SparkPlatform):
     def _events(self, group: str, stream: str) -> list[str]:
         get = self.clients.logs.get_log_events
         try:
-            found = self._call(get, logGroupName=group, logStreamName=stream, limit=TAIL_LINES)["events"]
+            events = self._call(get, logGroupName=group, logStreamName=stream, limit=TAIL_LINES)["events"]
         except RemoteTaskError:
             return []
-        return [event["message"].strip() for event in found]
+        return [event["message"].strip() for event in events]
 
     def _release(self) -> tuple[str, str, str]:
         job = self._call(self.clients.glue.get_job, JobName=self.job)["Job"]

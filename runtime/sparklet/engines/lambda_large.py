@@ -28,9 +28,9 @@ class LargeFunction(Engine):
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Call the function for the shard of a command ``shard --run RUN --shard N --generation G``."""
-        given = dict(zip(command[1::2], command[2::2], strict=True))
-        shard, generation = int(given["--shard"]), int(given["--generation"])
-        event = {"run_id": given["--run"], "shard": shard, "generation": generation}
+        options = dict(zip(command[1::2], command[2::2], strict=True))
+        shard, generation = int(options["--shard"]), int(options["--generation"])
+        event = {"run_id": options["--run"], "shard": shard, "generation": generation}
         self.compute.invoke(self.function, {**event, "part": "", "offset": 0, "length": 0}, wait=False)
         return token
 

@@ -30,21 +30,21 @@ LEAST = (3, 11)
 def main() -> int:
     """Unpack the worker and do the shard; the exit code."""
     if sys.version_info < LEAST:
-        version, least = (".".join(map(str, each[:2])) for each in (sys.version_info, LEAST))
+        version, least = (".".join(map(str, release[:2])) for release in (sys.version_info, LEAST))
         sys.exit("this Python is " + version + ", and Sparklet's worker needs " + least + ": set spark.pyspark.python")
     package = next((path for path in sys.path if path.endswith(PACKAGE)), PACKAGE)
-    given = json.loads(sys.argv[sys.argv.index("--sparklet") + 1])
+    document = json.loads(sys.argv[sys.argv.index("--sparklet") + 1])
     folder = tempfile.mkdtemp(prefix="sparklet-worker-")  # botocore reads files beside its modules
     try:
-        own = unpack(package, folder, sys.path)
-        os.environ.update(given["env"])
+        dependencies = unpack(package, folder, sys.path)
+        os.environ.update(document["env"])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
-        sys.path[:0] = [folder, own]
+        sys.path[:0] = [folder, dependencies]
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output(1, "w", closefd=False)))
         threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
         from sparklet.engines.one_shard import main as one_shard
 
-        return one_shard(given["command"][1:])
+        return one_shard(document["command"][1:])
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - it made it; Sparklet is in it
 
@@ -56,13 +56,13 @@ def unpack(package: str, folder: str, path: Any) -> str:
     """
     with zipfile.ZipFile(package) as content:
         content.extractall(folder)
-    own = Path(folder, DEPENDENCIES)
-    ours = {each.stem: each for each in own.iterdir()}
+    dependencies = Path(folder, DEPENDENCIES)
+    ours = {module_path.stem: module_path for module_path in dependencies.iterdir()}
     theirs = {name for name in ours if importlib.machinery.PathFinder.find_spec(name, path)}
     theirs |= BOTO if theirs & BOTO else set()
     for name in ours.keys() - theirs:
         ours[name].rename(Path(folder, ours[name].name))
-    return str(own)
+    return str(dependencies)
 
 
 class Output(io.FileIO):

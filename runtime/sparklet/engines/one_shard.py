@@ -67,21 +67,21 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
     parser.add_argument("--redrive", action="store_true", help="first reopen a FAILED shard in a new generation")
     cluster = "Spark's, such as spark.master or spark.remote of a cluster; may be repeated"
     parser.add_argument("--conf", action="append", default=[], metavar="KEY=VALUE", help=cluster)
-    found = parser.parse_args(arguments)
-    if found.timeout <= 0:
-        raise EventError(f"--timeout is {found.timeout:g}; it must be more than 0 seconds")
-    if wrong := [pair for pair in found.conf if "=" not in pair]:
+    options = parser.parse_args(arguments)
+    if options.timeout <= 0:
+        raise EventError(f"--timeout is {options.timeout:g}; it must be more than 0 seconds")
+    if wrong := [pair for pair in options.conf if "=" not in pair]:
         raise EventError(f"--conf {wrong[0]} must look like KEY=VALUE")
-    if not found.run or found.shard is None:
+    if not options.run or options.shard is None:
         try:
-            ref = ShardRef.from_document(json.loads(found.message or "null"))
+            ref = ShardRef.from_document(json.loads(options.message or "null"))
         except (ValueError, RecursionError) as error:
             raise EventError("--message is not JSON") from error
         if ref is None:
             raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
-        found.run, found.shard, found.generation = ref.run_id, ref.shard, ref.generation
-    conf = dict(pair.split("=", 1) for pair in found.conf)
-    return ShardCommand(found.run, found.shard, found.generation, found.timeout, found.redrive, conf)
+        options.run, options.shard, options.generation = ref.run_id, ref.shard, ref.generation
+    conf = dict(pair.split("=", 1) for pair in options.conf)
+    return ShardCommand(options.run, options.shard, options.generation, options.timeout, options.redrive, conf)
 
 
 def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:

@@ -80,7 +80,7 @@ class SparkPlatform(Engine):
     def spark(self) -> str:
         """The line of the platform's release."""
         release = ".".join(re.findall(r"\d+", self._release()[0])[:2])
-        return next((line for known, line in self.sparks.items() if f"{release}.".startswith(f"{known}.")), "")
+        return next((line for version, line in self.sparks.items() if f"{release}.".startswith(f"{version}.")), "")
 
     @abstractmethod
     def _job(self, task_id: str) -> PlatformJob:

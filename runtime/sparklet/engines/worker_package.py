@@ -34,15 +34,15 @@ def store_worker(store: ObjectStore, bucket: str) -> tuple[str, str]:
 @cache
 def files() -> tuple[bytes, bytes]:
     """The bytes of program and package."""
-    every = (each for name in PACKAGES for each in _package(name))
-    found = {name if name.startswith("sparklet/") else f"{DEPENDENCIES}/{name}": path for name, path in every}
+    every = (named_path for name in PACKAGES for named_path in _package(name))
+    path_by_name = {name if name.startswith("sparklet/") else f"{DEPENDENCIES}/{name}": path for name, path in every}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
-        for name in sorted(found):
+        for name in sorted(path_by_name):
             entry = zipfile.ZipInfo(name)  # of 1980: no build time in the zip
             entry.external_attr = 0o644 << 16
-            package.writestr(entry, found[name].read_bytes(), zipfile.ZIP_DEFLATED)
-    return found[f"sparklet/engines/{PROGRAM}"].read_bytes(), buffer.getvalue()
+            package.writestr(entry, path_by_name[name].read_bytes(), zipfile.ZIP_DEFLATED)
+    return path_by_name[f"sparklet/engines/{PROGRAM}"].read_bytes(), buffer.getvalue()
 
 
 def _package(name: str) -> Iterator[tuple[str, Path]]:

@@ -34,16 +34,16 @@ MAX_RANGES = 100
 
 def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:
     """The records of a batch that the table has, each with its link; links of rolled back commits do not count."""
-    wanted, links, head = frozenset(records), dict[int, int](), table.made(name)
+    record_numbers, links, head = frozenset(records), dict[int, int](), table.made(name)
     at = head and head[1]
     while at is not None:
         link = links_of(folder, at)[name]
         for first, last, number in link["ranges"]:
-            if first <= max(wanted) and last >= min(wanted):
-                there = wanted.intersection(accumulate(links_of(folder, number)[name]["steps"]))
-                if there and table.holds(name, number):
-                    links.update(dict.fromkeys(there, number))
-        at = link["before"] if link["last_before"] >= min(wanted) else None
+            if first <= max(record_numbers) and last >= min(record_numbers):
+                range_records = record_numbers.intersection(accumulate(links_of(folder, number)[name]["steps"]))
+                if range_records and table.holds(name, number):
+                    links.update(dict.fromkeys(range_records, number))
+        at = link["before"] if link["last_before"] >= min(record_numbers) else None
     return links
 
 

@@ -37,16 +37,16 @@ def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: Str
         columns = StructType([*columns.fields, StructField(DELETED, BooleanType())])
     files = [escaped(f"{write.folder.rstrip('/')}/{path}") for write in writes for path, _ in write.files]
     frame = spark.read.schema(columns).parquet(*files)
-    place = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
+    file_and_row = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
     if frame.count() != sum(write.rows for write in writes):
-        counted = {unquote(file): rows for file, rows in frame.groupBy(place[0]).count().collect()}
+        counted = {unquote(file): rows for file, rows in frame.groupBy(file_and_row[0]).count().collect()}
         for write in writes:
             if (rows := sum(rows for file, rows in counted.items() if _tail(write) in file)) != write.rows:
                 raise TableError(
                     f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: "
                     "a lost task has written there since; start a new run"
                 )
-    return frame.select("*", *place)
+    return frame.select("*", *file_and_row)
 
 
 def _tail(write: Declaration) -> str:

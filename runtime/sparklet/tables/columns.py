@@ -19,16 +19,16 @@ _DIGITS = {"tinyint": 3, "smallint": 5, "int": 10, "bigint": 19}  # of the great
 _EXACT_IN = {"float": ("tinyint", "smallint"), "double": ("tinyint", "smallint", "int", "float")}
 
 
-def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFrame:
+def aligned(frame: DataFrame, table_schema: StructType, merge_schema: bool) -> DataFrame:
     """The frame with exactly the table's columns, and with ``merge_schema`` its own new ones behind them."""
     exact = frame.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
-    pairs = matched(frame.schema, wanted, merge_schema, exact)
+    pairs = matched(frame.schema, table_schema, merge_schema, exact)
     columns: list[Column] = []
     nested = list[StructField]()
-    for given, field in pairs:
-        column = functions.lit(None) if given is None else functions.col(backquoted(given.name))
-        if given is None or given.dataType.simpleString() != field.dataType.simpleString():
-            if given is not None and _shape(given.dataType) == _shape(field.dataType):
+    for frame_field, field in pairs:
+        column = functions.lit(None) if frame_field is None else functions.col(backquoted(frame_field.name))
+        if frame_field is None or frame_field.dataType.simpleString() != field.dataType.simpleString():
+            if frame_field is not None and _shape(frame_field.dataType) == _shape(field.dataType):
                 nested.append(field)  # a cast would go by the places of a struct's fields
             else:
                 column = column.cast(field.dataType)
@@ -37,48 +37,50 @@ def aligned(frame: DataFrame, wanted: StructType, merge_schema: bool) -> DataFra
     if not nested:
         return frame
     by_name = {field.name: field.dataType for field in nested}
-    fields = [StructField(each.name, by_name.get(each.name, each.dataType)) for each in frame.schema.fields]
+    fields = [StructField(field.name, by_name.get(field.name, field.dataType)) for field in frame.schema.fields]
     free = StructType(fields).json().replace('ullable":false', 'ullable":true').replace('Null":false', 'Null":true')
     return frame.to(StructType.fromJson(json.loads(free)))  # ``required`` looks for nulls
 
 
 def matched(
-    given: StructType, wanted: StructType, merge_schema: bool = False, exact: bool = False
+    frame_schema: StructType, table_schema: StructType, merge_schema: bool = False, exact: bool = False
 ) -> list[tuple[StructField | None, StructField]]:
     """Each column of the files with the frame's own, or None. ``exact``: upper and lower case differ.
 
     TableError if a column is unknown to the table, lacks required values, or has a type that does not fit.
     """
     key: Callable[[str], str] = str if exact else str.lower
-    fields = {key(field.name): field for field in given.fields}
-    if len(fields) < len(given.fields):
-        raise TableError(f"the frame has two columns of one name among {', '.join(given.fieldNames())}")
+    fields = {key(field.name): field for field in frame_schema.fields}
+    if len(fields) < len(frame_schema.fields):
+        raise TableError(f"the frame has two columns of one name among {', '.join(frame_schema.fieldNames())}")
     pairs: list[tuple[StructField | None, StructField]] = []
-    for field in wanted.fields:
-        own = fields.pop(key(field.name), None)
-        if own is None and not field.nullable:
+    for field in table_schema.fields:
+        frame_field = fields.pop(key(field.name), None)
+        if frame_field is None and not field.nullable:
             raise TableError(f"the frame lacks the column {field.name!r}, which the table requires")
-        if own is not None and not fits(own.dataType, field.dataType):
-            types = f"{own.dataType.simpleString()} in the frame and {field.dataType.simpleString()} in the table"
+        if frame_field is not None and not fits(frame_field.dataType, field.dataType):
+            types = (
+                f"{frame_field.dataType.simpleString()} in the frame and {field.dataType.simpleString()} in the table"
+            )
             raise TableError(f"the column {field.name!r} is {types}: cast it in the script")
-        pairs.append((own, field))
+        pairs.append((frame_field, field))
     if fields and not merge_schema:
         more = ", ".join(repr(field.name) for field in fields.values())
         raise TableError(f"the table has no column {more}: drop it, or pass merge_schema=True to add it to the table")
-    return [*pairs, *((own, StructField(own.name, own.dataType)) for own in fields.values())]
+    return [*pairs, *((field, StructField(field.name, field.dataType)) for field in fields.values())]
 
 
-def fits(given: DataType, wanted: DataType) -> bool:
+def fits(source_type: DataType, target_type: DataType) -> bool:
     """Whether every value of one type is one of the other. Structs, lists and maps must have the same types inside.
 
     A struct's fields are known by their names, in any order.
     """
-    one, other = given.simpleString(), wanted.simpleString()
-    if one in (other, "void") or _shape(given) == _shape(wanted):
+    one, other = source_type.simpleString(), target_type.simpleString()
+    if one in (other, "void") or _shape(source_type) == _shape(target_type):
         return True
     if other.startswith("decimal"):
-        whole, scale = _places(given)
-        max_whole, max_scale = _places(wanted)
+        whole, scale = _places(source_type)
+        max_whole, max_scale = _places(target_type)
         return whole + scale > 0 and whole <= max_whole and scale <= max_scale
     if one in _DIGITS and other in _DIGITS:
         return _DIGITS[one] <= _DIGITS[other]
@@ -130,12 +132,12 @@ def agreed(
             elif not table and isinstance(fields[key].dataType, NullType):  # another shard has a type
                 fields[key] = StructField(fields[key].name, field.dataType)
             elif not fits(field.dataType, fields[key].dataType):
-                have, want = (each.dataType.simpleString() for each in (field, fields[key]))
+                have, want = (column.dataType.simpleString() for column in (field, fields[key]))
                 differ = f"as {have}, {origin[key]} as {want}: cast it in the script"
                 raise TableError(f"{shard} has the column {field.name!r} {differ}")
         held, is_exact = {field.name.lower() for field in columns.fields}, not table and not commit.merge_schema
         for key, field in fields.items():
-            is_needed = is_exact or not (field.nullable or any(each in field.metadata for each in FILLED))
+            is_needed = is_exact or not (field.nullable or any(name in field.metadata for name in FILLED))
             if is_needed and key not in held:
                 raise TableError(f"{shard} lacks the column {field.name!r}")
     return StructType(list(fields.values()))
@@ -146,12 +148,12 @@ def without_hudi_columns(frame: DataFrame) -> DataFrame:
     return frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))
 
 
-def required(frame: DataFrame, wanted: StructType) -> DataFrame:
+def required(frame: DataFrame, schema: StructType) -> DataFrame:
     """The aligned frame; a row fails that lacks a value which the table requires, inside of others, too.
 
     A row that only deletes another may lack them.
     """
-    types = {field.name: field for field in wanted.fields}
+    types = {field.name: field for field in schema.fields}
     columns = []
     for name in frame.columns:
         column = functions.col(backquoted(name))
@@ -181,4 +183,4 @@ def _lacks(value: Column, of: DataType, nullable: bool) -> Column | None:
 
 def _any_lacks(values: Column, of: DataType, nullable: bool) -> list[Column]:
     one = _lacks(functions.col("each"), of, nullable)
-    return [] if one is None else [functions.exists(values, lambda each: cast("Column", _lacks(each, of, nullable)))]
+    return [] if one is None else [functions.exists(values, lambda value: cast("Column", _lacks(value, of, nullable)))]

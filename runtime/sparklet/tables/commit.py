@@ -105,7 +105,7 @@ def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
         made = table.made(commit.commit_id)
         return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
     chains = commit.records.items()
-    links = [link for each in chains for link in found(commit.chains_folder, *each, table).values()]
+    links = [link for named_records in chains for link in found(commit.chains_folder, *named_records, table).values()]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
         raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
     return ("", set(links)) if links else None
@@ -173,8 +173,8 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
 
 def _standing(commits: Sequence[Sequence[Declaration]]) -> list[Declaration]:
     """The writes of all commits but the last, without those of shards that were done again since."""
-    latest = {write.shard: place for place, commit in enumerate(commits) for write in commit}
-    return [write for place, commit in enumerate(commits[:-1]) for write in commit if latest[write.shard] == place]
+    latest = {write.shard: index for index, commit in enumerate(commits) for write in commit}
+    return [write for index, commit in enumerate(commits[:-1]) for write in commit if latest[write.shard] == index]
 
 
 def _shards(writes: Iterable[Declaration]) -> set[int]:

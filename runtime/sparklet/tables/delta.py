@@ -61,8 +61,8 @@ _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 
 def wanted(schema: StructType, frame: DataFrame) -> StructType:
     """The table's columns that the frame must have; of those that Delta itself can fill the frame's own."""
-    there = {name.lower() for name in frame.columns}
-    return StructType([f for f in schema.fields if f.name.lower() in there or not any(m in f.metadata for m in FILLED)])
+    names = {name.lower() for name in frame.columns}
+    return StructType([f for f in schema.fields if f.name.lower() in names or not any(m in f.metadata for m in FILLED)])
 
 
 def is_described(schema: StructType | None, frame: DataFrame) -> bool:
@@ -86,8 +86,8 @@ def stage(frame: DataFrame, draft: Declaration) -> Declaration:
     return replace(
         draft,
         folder=path,
-        files=tuple((unquote(each["path"]), int(each["size"])) for each in added),
-        rows=sum(json.loads(each["stats"])["numRecords"] for each in added),
+        files=tuple((unquote(file["path"]), int(file["size"])) for file in added),
+        rows=sum(json.loads(file["stats"])["numRecords"] for file in added),
         described=tuple(described),
         seen=f"{transaction.protocol().json()}\n{transaction.metadata().json()}",
     )
@@ -127,7 +127,7 @@ class _Delta:
         """The number of parameters of a class's widest constructor: Delta 4 has more, with defaults."""
         loader = self.jvm.java.lang.Thread.currentThread().getContextClassLoader()
         constructors = self.jvm.java.lang.Class.forName(name, False, loader).getConstructors()
-        return max(len(each.getParameterTypes()) for each in constructors)
+        return max(len(constructor.getParameterTypes()) for constructor in constructors)
 
     def write(
         self, log: Any, transaction: Any, frame: DataFrame, mode: str, options: Mapping[str, str], by: Sequence[str]
@@ -137,8 +137,8 @@ class _Delta:
         how = self.jvm.org.apache.spark.sql.delta.DeltaOptions(java_map(options), self.session.sessionState().conf())
         more = [False] * (self.parameters(f"{_PACKAGE}.commands.WriteIntoDelta") - 8)
         save_mode = getattr(self.jvm.org.apache.spark.sql.SaveMode, mode)
-        given = (log, save_mode, how, self.seq(by), java_map({}), frame._jdf, self.none, self.none)
-        done = commands.WriteIntoDelta(*given, *more).writeAndReturnCommitData(
+        arguments = (log, save_mode, how, self.seq(by), java_map({}), frame._jdf, self.none, self.none)
+        done = commands.WriteIntoDelta(*arguments, *more).writeAndReturnCommitData(
             transaction, self.session, self.none, False
         )
         return list(_items(done.actions()))
@@ -178,7 +178,7 @@ def _fits(metadata: Any, now: Any) -> bool:
 
     Columns are compared by their names in files: with column mapping they may have been renamed, or dropped.
     """
-    old, new = (_demands(each) for each in (metadata, now))
+    old, new = (_demands(state) for state in (metadata, now))
     if old[1:] != new[1:]:
         return False
     mapped = now["configuration"].get("delta.columnMapping.mode", "none") != "none"
@@ -203,11 +203,11 @@ def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     fields = json.loads(metadata["schemaString"])["fields"]
     names = {field["name"]: field["metadata"].get(PHYSICAL_NAME, field["name"]) for field in fields}
     demands = {key: value for key, value in metadata["configuration"].items() if key.startswith(DEMANDS)}
-    return {names[f["name"]]: f for f in fields}, [names[each] for each in metadata["partitionColumns"]], demands
+    return {names[f["name"]]: f for f in fields}, [names[column] for column in metadata["partitionColumns"]], demands
 
 
 @contextmanager
-def refusals(place: str) -> Iterator[None]:
+def refusals(context: str) -> Iterator[None]:
     """What Delta refuses as TableError, and what another writer was faster with as CommitConflictError."""
     try:
         yield
@@ -215,10 +215,10 @@ def refusals(place: str) -> Iterator[None]:
         causes = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
         for _, message, names in causes:
             if not CONFLICTS.isdisjoint(names):
-                raise CommitConflictError(f"{place}: {message}") from error
+                raise CommitConflictError(f"{context}: {message}") from error
         for name, message, names in reversed(causes):
             if name.startswith(("org.apache.spark.sql.delta.", "io.delta.")) or ANALYSIS in names:
-                raise TableError(f"{place}: {message}") from error
+                raise TableError(f"{context}: {message}") from error
         raise
 
 
@@ -279,25 +279,25 @@ class DeltaLakeTable:
 
     def check(self, commit: Commit, names: Mapping[str, int]) -> None:
         """The table has forgotten names that are older than RETENTION; see ``OpenTable``."""
-        if self._now is None or not (kept := self._now["configuration"].get(RETENTION)):
+        if self._now is None or not (retention := self._now["configuration"].get(RETENTION)):
             return
         kept_s = sum(
             int(number) * UNITS_S[unit]
-            for number, unit in re.findall(r"(?<!\d)(\d+) (week|day|hour|minute|second)", kept)
+            for number, unit in re.findall(r"(?<!\d)(\d+) (week|day|hour|minute|second)", retention)
         )
         since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
         if commit.commit_id.startswith("once/"):
             return  # such an id is used once
         is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
-        for _, known, info in () if is_old else self._versions():
-            if is_old := not gone.isdisjoint(name for name, _ in known):
+        for _, version_names, info in () if is_old else self._versions():
+            if is_old := not gone.isdisjoint(name for name, _ in version_names):
                 break
             if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
                 return
         if is_old:
             raise CommitStateUnknownError(
-                f"{commit.table} forgets commits ({RETENTION} = {kept}), and may hold {commit.commit_id} already: if "
-                "it lacks these rows, unset the property and try again"
+                f"{commit.table} forgets commits ({RETENTION} = {retention}), and may hold {commit.commit_id} already: "
+                "if it lacks these rows, unset the property and try again"
             )
 
     def _versions(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
@@ -308,8 +308,14 @@ class DeltaLakeTable:
                 for version, actions in zip(versions, readers.map(self._actions, versions)):  # noqa: B905 - Python 3.9
                     if not actions:
                         return
-                    names = {(each["txn"]["appId"], each["txn"]["version"]) for each in actions if "txn" in each}
-                    yield version, names, next((each["commitInfo"] for each in actions if "commitInfo" in each), {})
+                    names = {
+                        (action["txn"]["appId"], action["txn"]["version"]) for action in actions if "txn" in action
+                    }
+                    yield (
+                        version,
+                        names,
+                        next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
+                    )
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         try:
@@ -330,7 +336,7 @@ class DeltaLakeTable:
                 self._transaction.txnVersion(name)  # now another commit that sets it is a conflict
             if self._now is None:
                 self._log.createLogDirectoriesIfNotExists()
-            actions = [*change(commit, writes), *(self._delta.set_name(*each) for each in names.items())]
+            actions = [*change(commit, writes), *(self._delta.set_name(*entry) for entry in names.items())]
             operation = self._delta.module(f"{_PACKAGE}.DeltaOperations$ManualUpdate")
             tracking, no_tags = (
                 self._delta.module(f"{_PACKAGE}.RowTracking"),
@@ -348,11 +354,13 @@ class DeltaLakeTable:
     def _append(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
         """Add the files that fit the table; write the rows of others by Delta's writer, into the same commit."""
         late = [
-            each for each in writes if not each.described or not self._now or not _fits(_metadata(each.seen), self._now)
+            write
+            for write in writes
+            if not write.described or not self._now or not _fits(_metadata(write.seen), self._now)
         ]
         columns = self._grow(commit, late) if late else None
         now = json.loads(self._transaction.metadata().json())["metaData"]
-        others = [each for each in late if not each.described or not _fits(_metadata(each.seen), now)]
+        others = [write for write in late if not write.described or not _fits(_metadata(write.seen), now)]
         fitting = (text for write in writes if write not in others for text in write.described)
         actions = [self._delta.parsed(text) for text in fitting]
         if others and columns:
@@ -367,24 +375,24 @@ class DeltaLakeTable:
 
     def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
         """Make the table in this transaction, or add the columns that it lacks; its columns then."""
-        there, columns = self._table_columns(), self._agreed(commit, writes)
-        first = next((_metadata(each.seen) for each in writes if each.described), None)
-        if there is None:
+        schema, columns = self._table_columns(), self._agreed(commit, writes)
+        first = next((_metadata(write.seen) for write in writes if write.described), None)
+        if schema is None:
             by = list(commit.partition_by)
             if unknown := [name for name in by if name not in columns.names]:
                 raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}, a column that no shard has")
             new: dict[str, Any] = {"id": str(uuid.uuid4()), "createdTime": int(time.time() * 1000), "configuration": {}}
             new |= {"format": {"provider": "parquet", "options": {}}, "partitionColumns": by}
             self._set_columns({**new, **(first or {})}, columns, first)
-        elif len(columns) > len(there):
+        elif len(columns) > len(schema):
             self._set_columns(self._now, columns, None)
         return columns
 
     def _set_columns(self, metadata: Any, columns: StructType, first: Any) -> None:
         """``first``: a shard's state whose columns have names in files already."""
         fields = json.loads(first["schemaString"])["fields"] if first else []
-        known = {field["name"]: field for field in fields if field["type"] != "void"}
-        fields = [known.get(field.name) or field.jsonValue() for field in columns.fields]
+        field_by_name = {field["name"]: field for field in fields if field["type"] != "void"}
+        fields = [field_by_name.get(field.name) or field.jsonValue() for field in columns.fields]
         text = json.dumps({"type": "struct", "fields": fields})
         self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)
 
@@ -399,14 +407,14 @@ class DeltaLakeTable:
         read = []
         for (seen, is_described), alike in frames.items():
             if is_described:
-                read.append(self._delta.rows(self._log, seen, (text for each in alike for text in each.described)))
+                read.append(self._delta.rows(self._log, seen, (text for write in alike for text in write.described)))
             else:
                 read.append(staged_rows(self._spark, alike))
-        there = {name.lower() for frame in read for name in frame.columns}
+        frame_names = {name.lower() for frame in read for name in frame.columns}
         filled = [
             field
             for field in columns.fields
-            if field.name.lower() in there or not any(key in field.metadata for key in FILLED)
+            if field.name.lower() in frame_names or not any(key in field.metadata for key in FILLED)
         ]
         return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), True) for frame in read))
 
@@ -428,10 +436,10 @@ class DeltaLakeTable:
 
     def _merge(self, commit: Commit, view: str, columns: Sequence[str]) -> list[Any]:
         """What ``MERGE INTO`` does between the start of its transaction and its commit."""
-        there = self._table_columns()
-        same, names = (list(map(backquoted, each)) for each in (commit.keys, columns))
+        schema = self._table_columns()
+        same, names = (list(map(backquoted, column_names)) for column_names in (commit.keys, columns))
         newer, order = "", backquoted(commit.order_by or "")
-        if commit.order_by and there and commit.order_by.lower() in (name.lower() for name in there.names):
+        if commit.order_by and schema and commit.order_by.lower() in (name.lower() for name in schema.names):
             newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
         deleted, new = merge_deletes(commit, newer)
         text = (
@@ -464,7 +472,7 @@ class DeltaLakeTable:
         written = merge.writeAllChanges(session, transaction, touched._1(), touched._2(), not has_vectors)
         if has_vectors:
             return [*_items(written), *_items(merge.writeDVs(session, transaction, touched._1()))]
-        return [*_items(written), *(each.remove() for each in _items(touched._1()))]
+        return [*_items(written), *(file.remove() for file in _items(touched._1()))]
 
     def _overwrite(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
         """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
@@ -487,13 +495,13 @@ class DeltaLakeTable:
 # --- Glue's Data Catalog, where Athena finds tables by name ---
 
 
-def register(place: str, warehouse: str | None, spark: SparkSession) -> None:
+def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
     """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
 
     Nothing happens if the table lies elsewhere. TableError if another table has the name.
     """
     root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
-    named = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", place)
+    named = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", uri)
     if named is None:
         return
     database, name = named.groups()
@@ -504,25 +512,25 @@ def register(place: str, warehouse: str | None, spark: SparkSession) -> None:
         old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
     except catalog.glue.exceptions.EntityNotFoundException:
         old = None
-    new = _entry(name, place, spark)  # read after the entry, so that an old schema replaces no newer one
+    new = _entry(name, uri, spark)  # read after the entry, so that an old schema replaces no newer one
     if old is None:
         if not catalog.namespace_exists(database):  # many who may make tables may make no database
             catalog.create_namespace_if_not_exists(database)
         catalog.glue.create_table(DatabaseName=database, TableInput=new)
-    elif (there := old["StorageDescriptor"].get("Location", "").rstrip("/")) != place:
-        raise TableError(f"{place} is written, but Glue's catalog has {database}.{name} at {there}")
+    elif (stored_uri := old["StorageDescriptor"].get("Location", "").rstrip("/")) != uri:
+        raise TableError(f"{uri} is written, but Glue's catalog has {database}.{name} at {stored_uri}")
     elif _columns_in(old) != _columns_in(new):
         new["Parameters"] = {**old["Parameters"], **new["Parameters"]}
         catalog.glue.update_table(DatabaseName=database, TableInput=new, VersionId=old["VersionId"])
 
 
-def _entry(name: str, place: str, spark: SparkSession) -> dict[str, Any]:
+def _entry(name: str, uri: str, spark: SparkSession) -> dict[str, Any]:
     """A Delta table's entry, as Glue's own crawlers write it."""
-    metadata = json.loads(_Delta(spark).log(place).startTransaction().metadata().json())["metaData"]
+    metadata = json.loads(_Delta(spark).log(uri).startTransaction().metadata().json())["metaData"]
     fields = StructType.fromJson(json.loads(metadata["schemaString"])).fields
     types = {field.name: field.dataType.simpleString().replace("timestamp_ntz", "timestamp") for field in fields}
-    columns = {each: {"Name": each, "Type": type_} for each, type_ in types.items()}
-    serde = {"serialization.format": "1", "path": place}
+    columns = {column: {"Name": column, "Type": type_} for column, type_ in types.items()}
+    serde = {"serialization.format": "1", "path": uri}
     return {
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
@@ -530,7 +538,7 @@ def _entry(name: str, place: str, spark: SparkSession) -> dict[str, Any]:
         "PartitionKeys": [columns.pop(key) for key in metadata["partitionColumns"]],
         "StorageDescriptor": {
             "Columns": list(columns.values()),
-            "Location": place,
+            "Location": uri,
             "InputFormat": f"{_HADOOP}.SequenceFileInputFormat",
             "OutputFormat": f"{_HIVE}.ql.io.HiveSequenceFileOutputFormat",
             "SerdeInfo": {"SerializationLibrary": f"{_HIVE}.serde2.lazy.LazySimpleSerDe", "Parameters": serde},

@@ -59,18 +59,18 @@ class HudiTable:
         if name.startswith(CHAIN):
             self._chains = self._chains_now() if self._chains is None else self._chains
             return ("", self._chains[name]) if name in self._chains else None
-        found = self._newest(lambda metadata: metadata.getMetadata(COMMIT_ID) == name)
-        return found and (str(found[0].requestedTime()), int(found[1].getMetadata(MAKER) or 0))
+        newest = self._newest(lambda metadata: metadata.getMetadata(COMMIT_ID) == name)
+        return newest and (str(newest[0].requestedTime()), int(newest[1].getMetadata(MAKER) or 0))
 
     def holds(self, name: str, number: int) -> bool:
         """True: a roll-back removes instants from the timeline, so ``made`` does not find them."""
         return True
 
     def _chains_now(self) -> dict[str, int]:
-        found = self._newest(lambda metadata: metadata.getMetadata(CHAINS) is not None)
-        return dict(json.loads(found[1].getMetadata(CHAINS))) if found else {}
+        newest = self._newest(lambda metadata: metadata.getMetadata(CHAINS) is not None)
+        return dict(json.loads(newest[1].getMetadata(CHAINS))) if newest else {}
 
-    def _newest(self, wanted: Callable[[Any], bool]) -> tuple[Any, Any] | None:
+    def _newest(self, condition: Callable[[Any], bool]) -> tuple[Any, Any] | None:
         """The newest completed instant with wanted metadata, archived or not, and its metadata."""
         if (table := self._metadata()) is None:
             return None
@@ -80,7 +80,7 @@ class HudiTable:
                 timeline.loadCompletedInstantDetailsInMemory()
             commits = timeline.getCommitsTimeline().filterCompletedInstants()
             for instant in reversed(list(commits.getInstants())):
-                is_wanted = wanted(metadata := commits.readCommitMetadata(instant))
+                is_wanted = condition(metadata := commits.readCommitMetadata(instant))
                 if is_wanted and str(instant.requestedTime()) not in _rolled_back(table):
                     return instant, metadata
         return None
@@ -116,9 +116,9 @@ class HudiTable:
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
-                if len(own := self._new()) != 1:
-                    raise CommitConflictError(f"{self._uri}: another writer was there: {own}")
-                self._known.update(own)
+                if len(instants := self._new()) != 1:
+                    raise CommitConflictError(f"{self._uri}: another writer was there: {instants}")
+                self._known.update(instants)
             self._save(rows, {**_options(commit, table), **names_set})
             made = self.made(commit.commit_id)
         if made is None:
@@ -151,8 +151,8 @@ class HudiTable:
     def accept(self, client: Any, metadata: Any) -> None:
         """Delete the instant's files and refuse it by an error, if there was another writer."""
         files = [str(path) for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values()]
-        own = {name.rpartition("_")[2].partition(".")[0] for name in files if name.endswith(".parquet")}
-        if other := self.other_writer(own):
+        instants = {name.rpartition("_")[2].partition(".")[0] for name in files if name.endswith(".parquet")}
+        if other := self.other_writer(instants):
             storage = self._spark._jvm.org.apache.hudi.storage
             for path in files:
                 client.getStorage().deleteFile(storage.StoragePath(path))
@@ -164,33 +164,33 @@ class HudiTable:
 
         implements = ("java.util.function.BiConsumer",)
 
-    def other_writer(self, own: Collection[str] = ()) -> str:
+    def other_writer(self, instants: Collection[str] = ()) -> str:
         """The new instants if there was another writer; "" if one instant is new and pending: this writer's own.
 
-        ``own``: the instant, where the files tell it; it is not there if another writer has rolled it back.
+        ``instants``: its own, where the files tell it; it is not there if another writer has rolled it back.
         Chains are read from the newest instant, so the instant of a batch must be the newest by every writer's clock.
         """
         new = self._new()
         is_newest = self._chains is None or min(new, default="") > max(self._known, default="")
-        is_own = list(new.values()) == [False] and new.keys() >= set(own)
+        is_own = list(new.values()) == [False] and new.keys() >= set(instants)
         return "" if is_own and is_newest else f"{self._uri}: another writer was there: {new}"
 
     def _new(self) -> dict[str, bool]:
         """The instants that were not there at the look, or are completed since; what was rolled back has no rows."""
-        there = _instants(table := self._metadata())
-        new = {time: state for time, state in there.items() if self._known.get(time) != state}
+        instants = _instants(table := self._metadata())
+        new = {time: state for time, state in instants.items() if self._known.get(time) != state}
         undone = _rolled_back(table) if self._known.keys() & new else ()
         return {time: state for time, state in new.items() if time not in undone}
 
-    def new_rows(self, commit: Commit, there: DataFrame | None, by: Sequence[str]) -> DataFrame:
-        """The rows to write; ``there``: the table's rows, None if its first writer was killed before it had any."""
-        writes, earlier = ([each for each in some if each.files] for some in (commit.writes, commit.earlier))
+    def new_rows(self, commit: Commit, table_rows: DataFrame | None, by: Sequence[str]) -> DataFrame:
+        """The rows to write; ``table_rows``: the table's, None if its first writer was killed before it had any."""
+        writes, earlier = ([write for write in some if write.files] for some in (commit.writes, commit.earlier))
         rewritten = earlier if commit.mode == "overwrite_partitions" else []
-        columns = agreed(commit, [*writes, *rewritten], there.schema if there else None, staged_columns)
+        columns = agreed(commit, [*writes, *rewritten], table_rows.schema if table_rows else None, staged_columns)
         rows = self._read(writes, columns)
         if commit.mode == "upsert":
             whole_run = self._read([*writes, *earlier], columns) if earlier else None
-            changes = self._changes(commit, last_rows(commit, rows, whole_run), there)
+            changes = self._changes(commit, last_rows(commit, rows, whole_run), table_rows)
             return changes.withColumnRenamed(DELETED, HUDI_DELETED)
         rows = rows.drop(FILE, ROW)
         if rewritten:
@@ -199,25 +199,27 @@ class HudiTable:
             return rows.union(before.join(touched, same, "left_semi") if by else before)
         return rows
 
-    def _changes(self, commit: Commit, newest: DataFrame, there: DataFrame | None) -> DataFrame:
+    def _changes(self, commit: Commit, newest: DataFrame, table_rows: DataFrame | None) -> DataFrame:
         """The rows without those that are older than the table's; with its own keys where Spark has them for equal.
 
         Hudi compares keys as texts: -0.0 is another than 0.0.
         """
         floats = [name for name, type_ in newest.dtypes if name in commit.keys and type_ in ("float", "double")]
-        if floats and there is not None:
+        if floats and table_rows is not None:
             groups = [functions.col(name).alias(f"_sparklet_{name}") for name in commit.keys]
-            known = there.groupBy(*groups).agg(*(functions.first(name).alias(f"_own_{name}") for name in floats))
-            same = [newest[name] == known[f"_sparklet_{name}"] for name in commit.keys]
-            own = {name: functions.coalesce(f"_own_{name}", newest[name]) for name in floats}
-            columns = [own.get(name, newest[name]).alias(name) for name in newest.columns]
-            newest = newest.join(known, same, "left").select(*columns)
-        if commit.order_by is None or there is None or commit.order_by not in there.columns:
+            table_keys = table_rows.groupBy(*groups).agg(
+                *(functions.first(name).alias(f"_own_{name}") for name in floats)
+            )
+            same = [newest[name] == table_keys[f"_sparklet_{name}"] for name in commit.keys]
+            float_keys = {name: functions.coalesce(f"_own_{name}", newest[name]) for name in floats}
+            columns = [float_keys.get(name, newest[name]).alias(name) for name in newest.columns]
+            newest = newest.join(table_keys, same, "left").select(*columns)
+        if commit.order_by is None or table_rows is None or commit.order_by not in table_rows.columns:
             return newest
-        old, new = there[commit.order_by], newest[commit.order_by]
+        old, new = table_rows[commit.order_by], newest[commit.order_by]
         is_older = functions.coalesce(old > new, old.isNotNull())
-        same = [there[name] == newest[name] for name in commit.keys]
-        return newest.join(there, [*same, is_older], "left_anti")
+        same = [table_rows[name] == newest[name] for name in commit.keys]
+        return newest.join(table_rows, [*same, is_older], "left_anti")
 
     def _read(self, writes: Iterable[Declaration], columns: StructType) -> DataFrame:
         alike: dict[str, list[Declaration]] = {}

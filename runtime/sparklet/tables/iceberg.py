@@ -75,7 +75,7 @@ class IcebergTable:
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Make all of it one snapshot; see ``OpenTable``."""
-        writes, earlier = (tuple(each for each in some if each.files) for some in (commit.writes, commit.earlier))
+        writes, earlier = (tuple(write for write in some if write.files) for some in (commit.writes, commit.earlier))
         commit = replace(commit, writes=writes, earlier=earlier)  # a shard without rows has no say in the columns
         draft = self._draft(commit)
         merge_columns(draft, commit)
@@ -171,7 +171,7 @@ def merge_columns(draft: Draft, commit: Commit) -> None:
     """
     first = f"the table {commit.table}" if draft.start else shard_name(commit.writes[0].shard)
     table = json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema()))["fields"]
-    there = {field["name"].lower(): (type_text(field["type"]), first) for field in table}
+    columns = {field["name"].lower(): (type_text(field["type"]), first) for field in table}
     is_exact = draft.start is None and not commit.merge_schema
     firsts: dict[str, Declaration] = {}
     for write in (*commit.writes, *commit.earlier):
@@ -182,18 +182,18 @@ def merge_columns(draft: Draft, commit: Commit) -> None:
         names = {field["name"].lower() for field in seen.schema["fields"]}
         for field in seen.schema["fields"]:
             name, type_ = field["name"], type_text(field["type"])
-            known, whose = there.get(name.lower(), ("", ""))
-            if field["id"] <= last or known == type_:
+            existing_type, whose = columns.get(name.lower(), ("", ""))
+            if field["id"] <= last or existing_type == type_:
                 continue
-            if known:
-                differ = f"as {type_}, {whose} as {known}: cast it in the script"
+            if existing_type:
+                differ = f"as {type_}, {whose} as {existing_type}: cast it in the script"
                 raise TableError(f"{shard} has the column {name!r} {differ}")
             if not commit.merge_schema:
                 raise TableError(
                     f"{shard} has the column {name!r} ({type_}), which {first} has not: select the table's columns, or "
                     "write with merge_schema=True"
                 )
-            there[name.lower()] = type_, shard
+            columns[name.lower()] = type_, shard
             new.append(name)
         for field in table:
             is_needed = field["id"] > last and (is_exact or field["required"])
@@ -217,8 +217,8 @@ def fits(draft: Draft, seen: Seen) -> bool:
     for id_, field in fields_of(seen.schema).items():
         if id_ <= last:
             continue
-        there = table.get(id_)
-        if there is None or there.type != field.type or _lower(there.path) != _lower(field.path):
+        table_field = table.get(id_)
+        if table_field is None or table_field.type != field.type or _lower(table_field.path) != _lower(field.path):
             return False
     return True
 
@@ -293,8 +293,8 @@ def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> An
 def append(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     """Add the staged files themselves; write their rows anew if they are not files of the table as it is now."""
     fit = {text: fits(draft, Seen.parse(text)) for text in {write.seen for write in commit.writes if write.described}}
-    own = [write for write in commit.writes if write.described and fit[write.seen]]
-    update = append_files(draft, draft.table.newAppend(), own)
+    fitting_writes = [write for write in commit.writes if write.described and fit[write.seen]]
+    update = append_files(draft, draft.table.newAppend(), fitting_writes)
     others = [write for write in commit.writes if not (write.described and fit[write.seen])]
     for frame in rows_of(draft, commit, others, stack):
         for file in draft.data_files(frame.drop(FILE, ROW)):
@@ -338,9 +338,9 @@ def _bounds(rows: DataFrame, keys: Sequence[str]) -> Iterator[str]:
     if not able:
         return
     ends = [f"CAST({end}({backquoted(key)}) AS STRING)" for key in able for end in ("min", "max")]
-    found = iter(rows.selectExpr(*ends).first() or ())
+    bounds = iter(rows.selectExpr(*ends).first() or ())
     for key in able:
-        least, greatest = (_literal(next(found), types[key.lower()]) for _ in range(2))
+        least, greatest = (_literal(next(bounds), types[key.lower()]) for _ in range(2))
         yield f"t.{backquoted(key)} BETWEEN {least} AND {greatest}"
 
 
@@ -360,7 +360,7 @@ def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     rows = _union(rows_of(draft, commit, commit.writes, stack))
     if commit.earlier:
         before = _union(rows_of(draft, commit, commit.earlier, stack))
-        values = [functions.expr(_value(*each)) for each in draft.partitions]
+        values = [functions.expr(_value(*partition)) for partition in draft.partitions]
         touched = rows.select(*(value.alias(f"p{n}") for n, value in enumerate(values))).distinct()
         same = reduce(lambda one, two: one & two, (v.eqNullSafe(touched[f"p{n}"]) for n, v in enumerate(values)))
         rows = rows.unionByName(before.join(functions.broadcast(touched), same, "left_semi"))

@@ -109,8 +109,8 @@ class Draft:
     def partitions(self) -> tuple[Partition, ...]:
         """The partitioning."""
         schema, fields = self.table.schema(), self.table.spec().fields()
-        found = ((schema.findColumnName(each.sourceId()), each.transform().toString()) for each in fields)
-        return tuple(Partition(*each) for each in found if each[1] != "void")
+        partitions = ((schema.findColumnName(field.sourceId()), field.transform().toString()) for field in fields)
+        return tuple(Partition(*partition) for partition in partitions if partition[1] != "void")
 
     def seen(self) -> Seen:
         """What a shard tells of the draft that it wrote for."""
@@ -194,7 +194,7 @@ class Draft:
         Iceberg puts NaN and infinity into quotes where a partition has them, and cannot read that.
         """
         parser, spec, texts = self.iceberg.ContentFileParser, self.table.spec(), list[str]()
-        types = [each.type().toString() for each in spec.partitionType().fields()]
+        types = [field.type().toString() for field in spec.partitionType().fields()]
         for file in files:
             text = parser.toJson(file, spec)
             if set(types).intersection(FLOATS):
@@ -218,15 +218,15 @@ class Draft:
 
 def fields_of(schema: Mapping[str, Any], at: tuple[str, ...] = ()) -> dict[int, Field]:
     """The columns in a schema, or in a type, of Iceberg's JSON, by their ids."""
-    kind, found = schema["type"], dict[int, Field]()
-    inner = [(each["name"], each["id"], each["type"], each["required"]) for each in schema.get("fields", ())]
+    kind, field_by_id = schema["type"], dict[int, Field]()
+    inner = [(field["name"], field["id"], field["type"], field["required"]) for field in schema.get("fields", ())]
     inner += [(name, schema[f"{name}-id"], schema[name], False) for name in _INSIDE.get(kind, ())]
     for name, id_, type_, required in inner:
         is_nested = isinstance(type_, Mapping)
-        found[id_] = Field((*at, name), type_["type"] if is_nested else type_, required)
+        field_by_id[id_] = Field((*at, name), type_["type"] if is_nested else type_, required)
         if is_nested:
-            found |= fields_of(type_, (*at, name))
-    return found
+            field_by_id |= fields_of(type_, (*at, name))
+    return field_by_id
 
 
 def type_text(type_: Any) -> str:
@@ -234,7 +234,7 @@ def type_text(type_: Any) -> str:
     if not isinstance(type_, Mapping):
         return str(type_)
     if type_["type"] == "struct":
-        fields = (f"{each['name']}:{type_text(each['type'])}" for each in type_["fields"])
+        fields = (f"{field['name']}:{type_text(field['type'])}" for field in type_["fields"])
         return f"struct<{','.join(fields)}>"
     return f"{type_['type']}<{','.join(type_text(type_[name]) for name in _INSIDE[type_['type']])}>"
 

@@ -40,9 +40,9 @@ class History:
         self._current = current if current in snapshots else None  # -1: the table has none yet
         lineage, before = _line(snapshots, self._current)
         picked = {int(_summary(snapshots[id_], PICKED) or 0) for id_ in lineage}
-        there = [snapshots[id_] for id_ in (*lineage, *(picked - {*lineage}).intersection(snapshots))]
-        self._own = [each for each in there if _summary(each, COMMIT_ID)]
-        self._numbers = {_number(each) for each in self._own}
+        table_snapshots = [snapshots[id_] for id_ in (*lineage, *(picked - {*lineage}).intersection(snapshots))]
+        self._own = [snapshot for snapshot in table_snapshots if _summary(snapshot, COMMIT_ID)]
+        self._numbers = {_number(snapshot) for snapshot in self._own}
         stored = json.loads(self._properties.get(COMMITS, "null"))
         self._oldest_s = snapshots[lineage[-1]]["timestamp-ms"] / 1000 if before else 0.0  # all since are there
         self._known_s = stored["since"] if stored else min(self._oldest_s, time.time() - MAX_UNCERTAIN_S)
@@ -89,41 +89,45 @@ class History:
         if not commit.records:
             ids[_short(commit.commit_id)] = maker, now_s
         ended_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
-        kept = {name: entry for name, entry in ids.items() if entry[1] > ended_s}
-        since_s = self._known_s if len(kept) == len(ids) else max(self._known_s, ended_s)
+        recent_ids = {name: entry for name, entry in ids.items() if entry[1] > ended_s}
+        since_s = self._known_s if len(recent_ids) == len(ids) else max(self._known_s, ended_s)
         lost = (self._lost - self._numbers) | (self._lost & {UNKNOWN})
         return {
             AT: str(snapshot_id),
             LOST: ",".join(map(str, sorted(lost))),
-            COMMITS: json.dumps({"since": since_s, "ids": kept}, separators=(",", ":")),
+            COMMITS: json.dumps({"since": since_s, "ids": recent_ids}, separators=(",", ":")),
         }
 
     @cached_property
     def _lost(self) -> set[int]:
         """The numbers of commits that are no longer in the table, and UNKNOWN if there may be more."""
         if AT not in self._properties:  # no commit yet, or somebody has unset it
-            return {UNKNOWN} if any(_summary(each, COMMIT_ID) for each in _by_id(self._metadata).values()) else set()
+            return (
+                {UNKNOWN}
+                if any(_summary(snapshot, COMMIT_ID) for snapshot in _by_id(self._metadata).values())
+                else set()
+            )
         lost = {int(number) for number in self._properties.get(LOST, "").split(",") if number}
         for snapshots in self._snapshots():
             lineage, before = _line(snapshots, self._current)
-            there = {*lineage, before} - {EXPIRED}
-            branch, fork = _line(snapshots, int(self._properties[AT]), there)
-            if fork in there:
+            ancestors = {*lineage, before} - {EXPIRED}
+            branch, fork = _line(snapshots, int(self._properties[AT]), ancestors)
+            if fork in ancestors:
                 return lost | {_number(snapshots[id_]) for id_ in branch if _summary(snapshots[id_], COMMIT_ID)}
         return lost | {UNKNOWN}
 
     def _snapshots(self) -> Iterator[dict[int, Snapshot]]:
         """The snapshots; then with those of earlier and earlier states, as far back as the table names these."""
-        yield (found := _by_id(self._metadata))
+        yield (snapshots := _by_id(self._metadata))
         for entry in reversed(self._metadata.get("metadata-log", ())):
             if (older := self._earlier(entry["metadata-file"])) is None:
                 return
-            found |= _by_id(older)  # with parents that were expired since
-            yield found
+            snapshots |= _by_id(older)  # with parents that were expired since
+            yield snapshots
 
 
 def _by_id(metadata: Mapping[str, Any]) -> dict[int, Snapshot]:
-    return {each["snapshot-id"]: each for each in metadata.get("snapshots", ())}
+    return {snapshot["snapshot-id"]: snapshot for snapshot in metadata.get("snapshots", ())}
 
 
 def _line(

@@ -53,8 +53,8 @@ class Layout:
     @property
     def seen(self) -> str:
         """See ``Declaration``."""
-        found = self.draft.seen() if self.draft else self.unmade
-        return found.text() if found else ""
+        state = self.draft.seen() if self.draft else self.unmade
+        return state.text() if state else ""
 
 
 def layout_of(frame: DataFrame, write: Declaration) -> Layout:
@@ -71,14 +71,14 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
         raise TableError(f"{table} needs the jars of {table.format} on Spark's class path: see the guide to tables")
-    found = _delta(spark, table, frame) if table.format == "delta" else _iceberg(frame, table, partition_by)
-    if found.schema is None:
-        return replace(found, partitions=tuple(map(Partition, partition_by)))
-    own = [(each.column.lower(), each.transform) for each in found.partitions]
-    if partition_by and own != [(name.lower(), "identity") for name in partition_by]:
-        by = ", ".join(f"{each.transform}({each.column})" for each in found.partitions) or "nothing"
+    layout = _delta(spark, table, frame) if table.format == "delta" else _iceberg(frame, table, partition_by)
+    if layout.schema is None:
+        return replace(layout, partitions=tuple(map(Partition, partition_by)))
+    table_partitions = [(partition.column.lower(), partition.transform) for partition in layout.partitions]
+    if partition_by and table_partitions != [(name.lower(), "identity") for name in partition_by]:
+        by = ", ".join(f"{partition.transform}({partition.column})" for partition in layout.partitions) or "nothing"
         raise TableError(f"{table} is partitioned by {by}, not by {', '.join(partition_by)}: leave partition_by away")
-    return found
+    return layout
 
 
 def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
@@ -99,9 +99,9 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
     )
 
 
-def _hudi_properties(spark: SparkSession, place: str) -> dict[str, str]:
+def _hudi_properties(spark: SparkSession, folder: str) -> dict[str, str]:
     """A Hudi table's own properties; none without a table."""
-    path, files = hadoop_path(spark, uri := f"{place}/.hoodie/hoodie.properties")
+    path, files = hadoop_path(spark, uri := f"{folder}/.hoodie/hoodie.properties")
     lines = stored_text(spark, uri).splitlines() if files.exists(path) else []
     return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
 
@@ -125,7 +125,7 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
     catalog = catalog_of(spark, name)
     table = load_table(spark, catalog, name)
     if table is not None:
-        wap = [each for each in WAP if spark.conf.get(each, None)]
+        wap = [option for option in WAP if spark.conf.get(option, None)]
         if wap and table.properties().get(WAP_ENABLED) == "true":
             raise TableError(
                 f"{named} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes main: unset it"
@@ -133,7 +133,7 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
         draft = Draft.of_state(spark, name, table.operations(), table.operations().current())
         root, names = "" if is_in_bucket(spark) else root_of(table), frozenset(map(str.lower, draft.columns.names))
         return Layout(root, draft.columns, draft.partitions, names=names, draft=draft)
-    if missing := [each for each in partition_by if each not in frame.columns]:
+    if missing := [column for column in partition_by if column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
     schema = iceberg_schema(frame)
     if is_in_bucket(spark):  # its catalog gives a table a place as it makes it

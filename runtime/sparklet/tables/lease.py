@@ -66,8 +66,8 @@ class _Lease:
 
     def take(self) -> bool:
         """Whether the lease was free, and is this writer's now."""
-        self._version, there = self._file.read()
-        return json.loads(there or '{"until_ms": 0}')["until_ms"] <= time.time() * 1000 and self.extend(LEASE_S)
+        self._version, stored_body = self._file.read()
+        return json.loads(stored_body or '{"until_ms": 0}')["until_ms"] <= time.time() * 1000 and self.extend(LEASE_S)
 
     def extend(self, duration_s: float) -> bool:
         """Hold the lease from now for so long, 0: release it; False if another writer has it."""
@@ -75,11 +75,11 @@ class _Lease:
         if version := self._file.replace(self._version, body):
             self._version = version
             return True
-        self._version, there = self._file.read()
-        if not there or json.loads(there)["holder"] != self._holder:
+        self._version, stored_body = self._file.read()
+        if not stored_body or json.loads(stored_body)["holder"] != self._holder:
             return False
         # A PUT of this writer went through, but its answer was lost; this may have been the one for another duration.
-        return there == body or bool(self._file.replace(self._version, body))
+        return stored_body == body or bool(self._file.replace(self._version, body))
 
 
 class LeaseFile(Protocol):
@@ -94,12 +94,12 @@ class LeaseFile(Protocol):
 
 def file_at(uri: str) -> LeaseFile:
     """The file at an address in S3, or on this machine."""
-    scheme, separator, place = uri.partition("://")
-    return _InS3(place) if scheme in ("s3", "s3a") else _OnDisk(Path(place if separator else uri))
+    scheme, separator, path = uri.partition("://")
+    return _InS3(path) if scheme in ("s3", "s3a") else _OnDisk(Path(path if separator else uri))
 
 
 class _InS3:
-    def __init__(self, place: str) -> None:
+    def __init__(self, path: str) -> None:
         import boto3
         from botocore.config import Config
 
@@ -107,7 +107,7 @@ class _InS3:
         algorithm, key = write_encryption()
         config = Config(s3={"addressing_style": "path"}) if endpoint else None
         self._client: Any = boto3.client("s3", region_name=region or None, config=config)
-        self._place = dict(zip(("Bucket", "Key"), place.split("/", 1), strict=True))
+        self._place = dict(zip(("Bucket", "Key"), path.split("/", 1), strict=True))
         self._encryption: dict[str, Any] = {"ServerSideEncryption": algorithm} if algorithm else {}
         self._encryption |= {"SSEKMSKeyId": key, "BucketKeyEnabled": True} if key else {}
 
@@ -135,20 +135,20 @@ class _OnDisk:
         self._path = path
 
     def read(self) -> tuple[str, bytes]:
-        there = self._swap(None, b"")
-        return there.decode(), there
+        stored_body = self._swap(None, b"")
+        return stored_body.decode(), stored_body
 
     def replace(self, version: str, body: bytes) -> str:
         return body.decode() if self._swap(version.encode(), body) == version.encode() else ""
 
-    def _swap(self, wanted: bytes | None, body: bytes) -> bytes:
-        """What is there; it is replaced if it is what is wanted."""
+    def _swap(self, expected_body: bytes | None, body: bytes) -> bytes:
+        """What is there; it is replaced if it is what is expected."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with _in_turn, self._path.open("a+b") as file:
             fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed
             file.seek(0)
-            there = file.read()
-            if there == wanted:
+            stored_body = file.read()
+            if stored_body == expected_body:
                 file.truncate(0)
                 file.write(body)
-            return there
+            return stored_body

@@ -21,8 +21,8 @@ def load(warehouse: str | None = None) -> Catalog:
     The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
     """
     endpoint, region = s3_environment(os.environ)
-    found = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
-    return load_catalog(ICEBERG_CATALOG, **{**found, **catalog_properties(os.environ, warehouse)})
+    properties = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}
+    return load_catalog(ICEBERG_CATALOG, **{**properties, **catalog_properties(os.environ, warehouse)})
 
 
 def check(table: Table, warehouse: str | None) -> None:

@@ -66,8 +66,8 @@ def check_stored(writes: Iterable[Declaration]) -> None:
 
 def _check_stored(write: Declaration, path: str, size_bytes: int) -> None:
     uri = path if ":/" in path else f"{write.folder.rstrip('/')}/{path}"
-    system, place = file_system(uri)
-    (info,) = system.get_file_info([place])
+    system, system_path = file_system(uri)
+    (info,) = system.get_file_info([system_path])
     if info.type == fs.FileType.NotFound:
         raise TableError(f"{shard_name(write.shard)} staged {uri}, which is not there any more")
     if info.size != size_bytes:

@@ -92,7 +92,7 @@ def write(
     frame = _fitted(frame, layout, draft)
     draft = _by_columns(draft, frame)
     named = (*draft.partition_by, *draft.keys, draft.order_by)
-    if missing := [each for each in named if each and each not in frame.columns]:
+    if missing := [column for column in named if column and column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
     with job.outcome.labelled(label) as free:
         draft = _staged(job, frame, replace(draft, label=free), layout)
@@ -149,16 +149,18 @@ def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     return frame
 
 
-def _names(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _by_columns(draft: Declaration, frame: DataFrame) -> Declaration:
     """The draft with the frame's own names of columns, which may differ in case unless Spark says that it matters."""
     exact = frame.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
-    there = {} if exact else {name.lower(): name for name in frame.columns}
-    order = draft.order_by and there.get(draft.order_by.lower(), draft.order_by)
-    keys, by = (tuple(there.get(name.lower(), name) for name in names) for names in (draft.keys, draft.partition_by))
+    spellings = {} if exact else {name.lower(): name for name in frame.columns}
+    order = draft.order_by and spellings.get(draft.order_by.lower(), draft.order_by)
+    keys, by = (
+        tuple(spellings.get(name.lower(), name) for name in names) for names in (draft.keys, draft.partition_by)
+    )
     return replace(draft, keys=keys, order_by=order, partition_by=by)
 
 
@@ -239,15 +241,15 @@ def _store(frame: DataFrame, by: list[str], folder: str, mode: str) -> tuple[int
         return 0, ()
     start = len(path.toUri().getPath().rstrip("/")) + 1
     stored = _data_files(files, path)
-    return rows, tuple(sorted((each.getPath().toUri().getPath()[start:], int(each.getLen())) for each in stored))
+    return rows, tuple(sorted((status.getPath().toUri().getPath()[start:], int(status.getLen())) for status in stored))
 
 
 def _data_files(files: Any, folder: Any) -> list[Any]:
     """The files in a folder, without those of Hadoop's committers."""
-    listed, found = files.listFiles(folder, True), []
+    listed, statuses = files.listFiles(folder, True), []
     while listed.hasNext():
-        found.append(listed.next())
-    return [status for status in found if not status.getPath().getName().startswith(("_", "."))]
+        statuses.append(listed.next())
+    return [status for status in statuses if not status.getPath().getName().startswith(("_", "."))]
 
 
 def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: Batch | None, root: str) -> None:
@@ -274,9 +276,9 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
         sweep(spark, draft)
 
 
-def _replaces_commits(spark: SparkSession, place: str) -> bool:
+def _replaces_commits(spark: SparkSession, uri: str) -> bool:
     """Whether Spark may replace another's commit in S3: where our S3A is not, and the script chose no log store."""
-    scheme, separator, _ = place.partition("://")
+    scheme, separator, _ = uri.partition("://")
     chosen: Any = spark.sparkContext.getConf().getAll()
     if not separator or scheme == "file" or any("delta.logstore" in key.lower() for key, _ in chosen):
         return False

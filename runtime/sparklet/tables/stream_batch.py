@@ -44,7 +44,9 @@ class Batch:
     def new_rows(self, frame: DataFrame, job: JobFields, table: Table) -> DataFrame:
         """The rows whose records the table lacks and the script has not failed; TableError if rows do not show them."""
         failed = failed_numbers(job)
-        self.new = {name: new for name, each in self.new.items() if (new := tuple(n for n in each if n not in failed))}
+        self.new = {
+            name: new for name, numbers in self.new.items() if (new := tuple(n for n in numbers if n not in failed))
+        }
         if not self.new:
             return frame.limit(0)
         try:
@@ -66,8 +68,8 @@ def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSessio
     """
     if not (counted := records_by_chain(job, label or "")):
         return None
-    place = catalog_properties(os.environ, job.params.get("warehouse")).get("warehouse", "")
-    if table.format == "iceberg" and in_table_bucket(place):
+    warehouse = catalog_properties(os.environ, job.params.get("warehouse")).get("warehouse", "")
+    if table.format == "iceberg" and in_table_bucket(warehouse):
         if len(job.event.get("Records", ())) == 1 and next(iter(counted)).startswith(MESSAGES):
             return None  # one message is known by its commit's id
         raise TableError(

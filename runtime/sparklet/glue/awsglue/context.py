@@ -90,20 +90,20 @@ class GlueContext:
 
     def write_cataloged(self, frame: Any, table: str, columns_too: bool, *args: Any, **kwargs: Any) -> None:
         """Write to a folder that a table shows, which has the frame's columns before and its partitions afterwards."""
-        kind, own, _ = _files(*args, **kwargs)
+        kind, glue_options, _ = _files(*args, **kwargs)
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
-        place, keys = str(own.get("path") or ""), own.get("partitionKeys", [])
-        if table and self._job.shard is not None and place.startswith(str(self._job.output_path)):
+        path, keys = str(glue_options.get("path") or ""), glue_options.get("partitionKeys", [])
+        if table and self._job.shard is not None and path.startswith(str(self._job.output_path)):
             raise lacking(f"the update of {table}, which would show one attempt's folder", NEW_PARTITIONS)
         catalog = import_module(CATALOG).GlueCatalog.of_script() if table else None
         if catalog:
             unlike = {"void": "string", "timestamp_ntz": "timestamp"}
             columns = [(name.lower(), unlike.get(type_, type_)) for name, type_ in rows.dtypes]
-            catalog.keep_table(table, place, kind, columns, [key.lower() for key in keys], change=columns_too)
+            catalog.keep_table(table, path, kind, columns, [key.lower() for key in keys], change=columns_too)
         self._write(frame, *args, **kwargs)
         if catalog and keys:
-            found = rows.selectExpr(*[f"CAST(`{key}` AS string)" for key in keys]).distinct().collect()
-            catalog.keep_partitions(table, keys, [tuple(each) for each in found])
+            partitions = rows.selectExpr(*[f"CAST(`{key}` AS string)" for key in keys]).distinct().collect()
+            catalog.keep_partitions(table, keys, [tuple(partition) for partition in partitions])
 
     def _reader(self, read: Callable[..., tuple[DataFrame, str]], dynamic: bool) -> Callable[..., Any]:
         def frame(*args: Any, **named: Any) -> Any:
@@ -114,9 +114,9 @@ class GlueContext:
 
     def _read(self, *args: Any, **kwargs: Any) -> tuple[DataFrame, str]:
         """The rows, and their format."""
-        kind, own, options = _files(*args, **kwargs)
-        given, recursive = own.get("paths"), own.get("recurse", False)
-        paths = _root(given) if isinstance(given, str) else [_root(path) for path in given or ()]
+        kind, glue_options, options = _files(*args, **kwargs)
+        path_option, recursive = glue_options.get("paths"), glue_options.get("recurse", False)
+        paths = _root(path_option) if isinstance(path_option, str) else [_root(path) for path in path_option or ()]
         if kind == "csv":
             options = {"escape": '"', **options}
         elif kind != "json" and recursive:  # in folders such as day=1 Spark reads to the bottom, and the day, too
@@ -127,14 +127,16 @@ class GlueContext:
             frame = frame.na.fill("")  # Glue's reader knows no null
             if str(options.get("header")).lower() != "true":
                 frame = frame.toDF(*[f"col{number}" for number in range(len(frame.columns))])
-        return (frame.where(own["push_down_predicate"]) if own.get("push_down_predicate") else frame), kind
+        return (
+            frame.where(glue_options["push_down_predicate"]) if glue_options.get("push_down_predicate") else frame
+        ), kind
 
     def _write(self, frame: Any, *args: Any, **kwargs: Any) -> Any:
-        kind, own, options = _files(*args, **kwargs)
+        kind, glue_options, options = _files(*args, **kwargs)
         if kind == "csv":
             options = {"header": True, **options}
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
-        path, keys, mode = _root(own.get("path") or ""), own.get("partitionKeys", []), "append"
+        path, keys, mode = _root(glue_options.get("path") or ""), glue_options.get("partitionKeys", []), "append"
         if self._job.shard is not None and not path.startswith(str(self._job.output_path)):
             from pyspark.sql.functions import lit
 
@@ -146,10 +148,10 @@ class GlueContext:
 
     def _read_table(self, *args: Any, **named: Any) -> tuple[DataFrame, str]:
         order = ("redshift_tmp_dir", "transformation_ctx", "push_down_predicate", "additional_options", "catalog_id")
-        name, own = _table(order, *args, **named)
-        conditions = (own.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
-        where = " AND ".join(f"({each})" for each in conditions if each)
-        where = re.sub("'[^']*'|==|!=", lambda found: IN_SQL.get(found[0], found[0]), where)
+        name, glue_options = _table(order, *args, **named)
+        conditions = (glue_options.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
+        where = " AND ".join(f"({condition})" for condition in conditions if condition)
+        where = re.sub("'[^']*'|==|!=", lambda match: IN_SQL.get(match[0], match[0]), where)
         frame, kind = import_module(FRAMES).read(self._job, name, where)
         return frame, kind
 
@@ -157,16 +159,16 @@ class GlueContext:
         options = dict(named.get("additional_options") or {})
         sink = {key: options.pop(key) for key in ("enableUpdateCatalog", "updateBehavior") if key in options}
         named = {**named, "additional_options": options} if options or sink else named
-        name, own = _table(
+        name, glue_options = _table(
             ("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **named
         )
         entry = import_module(CATALOG).GlueCatalog.of_script().partitions(name, "")[0]
         if entry.format in ("json", "orc", "parquet"):
-            place = {
+            folder_options = {
                 "path": entry.location,
-                "partitionKeys": own.get("partitionKeys") or [key for key, _ in entry.keys],
+                "partitionKeys": glue_options.get("partitionKeys") or [key for key, _ in entry.keys],
             }
-            sink_of = self.getSink("s3", entry.format, **sink, **place)
+            sink_of = self.getSink("s3", entry.format, **sink, **folder_options)
             sink_of.setCatalogInfo(*name.split(".", 1))
             return sink_of.writeFrame(frame)
         if entry.format not in ("delta", "iceberg"):
@@ -183,12 +185,12 @@ def _root(path: str) -> str:
 
 def _table(order: Sequence[str], *args: Any, **named: Any) -> tuple[str, dict[str, Any]]:
     """A table's name, and our own options, from arguments in Glue's order."""
-    given = {**dict(zip(("database", "table_name", *order), args, strict=False)), **named}
-    database = given.pop("database", None) or given.pop("name_space", None)
-    if not (database and (table := given.pop("table_name", None))):
-        raise TypeError(f"from_catalog needs database and table_name; it has {', '.join(given) or 'neither'}")
-    own, _ = _told(given.pop("additional_options", None), given)
-    return f"{database}.{table}", own
+    arguments = {**dict(zip(("database", "table_name", *order), args, strict=False)), **named}
+    database = arguments.pop("database", None) or arguments.pop("name_space", None)
+    if not (database and (table := arguments.pop("table_name", None))):
+        raise TypeError(f"from_catalog needs database and table_name; it has {', '.join(arguments) or 'neither'}")
+    glue_options, _ = _told(arguments.pop("additional_options", None), arguments)
+    return f"{database}.{table}", glue_options
 
 
 def _files(
@@ -211,10 +213,10 @@ def _files(
 
 def _told(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of our own, and Spark's; AttributeError for any other."""
-    given = {name: value for each in options for name, value in (each or {}).items() if value is not None}
-    if unknown := given.keys() - SPARKS.keys() - OWN - HINTS:
+    value_by_name = {name: value for mapping in options for name, value in (mapping or {}).items() if value is not None}
+    if unknown := value_by_name.keys() - SPARKS.keys() - OWN - HINTS:
         raise lacking(f"option {min(unknown)!r}", f"glueContext.spark_session.read.option({min(unknown)!r}, …)")
-    sparks = {SPARKS[name]: value for name, value in given.items() if name in SPARKS}
+    sparks = {SPARKS[name]: value for name, value in value_by_name.items() if name in SPARKS}
     if sparks.get("quote") in (-1, "-1"):
         sparks["quote"] = ""
-    return {name: given[name] for name in OWN & given.keys()}, sparks
+    return {name: value_by_name[name] for name in OWN & value_by_name.keys()}, sparks

@@ -47,11 +47,11 @@ def try_cast(column: Column, type_: str) -> Column:
 def _record(value: Any, sparse: bool) -> Any:
     """A value of a row with its structs as records."""
     if isinstance(value, list):
-        return [_record(each, sparse) for each in value]
+        return [_record(element, sparse) for element in value]
     if not hasattr(value, "asDict"):
         return value
     fields = value.asDict().items()
-    return DynamicRecord({name: _record(each, sparse) for name, each in fields if not (sparse and each is None)})
+    return DynamicRecord({name: _record(field, sparse) for name, field in fields if not (sparse and field is None)})
 
 
 class DynamicFrame:
@@ -135,11 +135,13 @@ class DynamicFrame:
         spark, before = frame.sparkSession, frame.sparkSession.conf.get(AS_STRUCTS)
         spark.conf.set(AS_STRUCTS, "true")
         try:
-            found = spark.createDataFrame(rows, samplingRatio=1.0)  # of all rows
+            changed_frame = spark.createDataFrame(rows, samplingRatio=1.0)  # of all rows
         finally:
             spark.conf.set(AS_STRUCTS, before)
-        names = dict.fromkeys(name for name in [*frame.columns, *found.columns] if name in found.columns)
-        return self._of(found.select(*[f"`{name}`" for name in names]))
+        names = dict.fromkeys(
+            name for name in [*frame.columns, *changed_frame.columns] if name in changed_frame.columns
+        )
+        return self._of(changed_frame.select(*[f"`{name}`" for name in names]))
 
     def drop_null_fields(self, *_: Any, **hints: Any) -> DynamicFrame:
         """All columns but those that have no type; from JSON also those that are null in every row."""
@@ -282,11 +284,11 @@ def _relationalized(frame: DataFrame, root: str, name: str) -> dict[str, DataFra
         return {name: flat}
     flat = flat.withColumn("_id", monotonically_increasing_id()).localCheckpoint(eager=False)  # the ids stay
     ids = {column: when(col(f"`{column}`").isNotNull(), col("_id")) for column in arrays}
-    found = {name: flat.withColumns(ids).drop("_id")}
+    frames = {name: flat.withColumns(ids).drop("_id")}
     for column in arrays:
         rows = flat.select(col("_id").alias("id"), posexplode(f"`{column}`").alias("index", f"{column}.val"))
-        found |= _relationalized(rows, root, f"{root}_{column}")
-    return found
+        frames |= _relationalized(rows, root, f"{root}_{column}")
+    return frames
 
 
 def _changed(record: Any) -> Any:

@@ -38,10 +38,10 @@ def getResolvedOptions(args: Sequence[str], options: Sequence[str]) -> dict[str,
     a run every shard's own, the same in each attempt. Else GlueArgumentError.
     """
     job = this_job(args)
-    params = {key: each if isinstance(each, str) else json.dumps(each) for key, each in job.params.items()}
+    params = {key: value if isinstance(value, str) else json.dumps(value) for key, value in job.params.items()}
     run_id = OF_EVENT if job.shard is None else f"{job.run_id}_{job.shard:06d}"
-    given = {**os.environ, "TempDir": None, "JOB_NAME": Path(args[0]).stem, "JOB_RUN_ID": run_id, **params}
+    defaults = {**os.environ, "TempDir": None, "JOB_NAME": Path(args[0]).stem, "JOB_RUN_ID": run_id, **params}
     parser = _Parser(allow_abbrev=False, add_help=False)
     for name in dict.fromkeys(["TempDir", "JOB_RUN_ID", *options]):
-        parser.add_argument(f"--{name}", default=given.get(name), required=name not in given)
+        parser.add_argument(f"--{name}", default=defaults.get(name), required=name not in defaults)
     return vars(parser.parse_known_args(args[1:])[0])

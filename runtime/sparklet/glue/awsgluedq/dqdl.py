@@ -59,17 +59,17 @@ class Condition:
         from pyspark.sql.functions import coalesce, lit
 
         if self.operator in ("in", "=", "!="):
-            found = reduce(operator.or_, (_is(column, value) for value in self.values))
-            return ~found if self.negated or self.operator == "!=" else found
+            condition = reduce(operator.or_, (_is(column, value) for value in self.values))
+            return ~condition if self.negated or self.operator == "!=" else condition
         if self.operator == "matches":
-            found = column.cast("string").rlike(f"^(?:{self.values[0]})$")
-            found = ~found if self.negated else found
+            condition = column.cast("string").rlike(f"^(?:{self.values[0]})$")
+            condition = ~condition if self.negated else condition
         elif self.operator == "between":
             low, high = self.values
-            found = (column <= low) | (column >= high) if self.negated else (column > low) & (column < high)
+            condition = (column <= low) | (column >= high) if self.negated else (column > low) & (column < high)
         else:
-            found = COMPARED[self.operator](column, self.values[0])
-        return coalesce(found, lit(False))
+            condition = COMPARED[self.operator](column, self.values[0])
+        return coalesce(condition, lit(False))
 
 
 def _is(column: Column, value: Any) -> Column:
@@ -113,20 +113,20 @@ class Rule:
 
 def rules_of(ruleset: str) -> list[Rule]:
     """The rules of ``Rules = […]``; ``Analyzers = […]`` has none. ValueError if it is not DQDL."""
-    reader, found = _Reader(ruleset), list[Rule]()
+    reader, all_rules = _Reader(ruleset), list[Rule]()
     while reader.ahead:
         section = reader.next("Rules", "Analyzers")
         reader.next("=")
         rules = reader.listed(reader.rule if section == "Rules" else reader.analyzer)
-        found += rules if section == "Rules" else []
+        all_rules += rules if section == "Rules" else []
         reader.has(",")
-    return found
+    return all_rules
 
 
 class _Reader:
     def __init__(self, ruleset: str) -> None:
-        found = [each[0] for each in TOKEN.finditer(ruleset)]
-        self._tokens = [each for each in found if each.strip() and not each.startswith("#")]
+        texts = [match[0] for match in TOKEN.finditer(ruleset)]
+        self._tokens = [text for text in texts if text.strip() and not text.startswith("#")]
         self._at = 0
 
     @property
@@ -134,21 +134,21 @@ class _Reader:
         """The next token; "" at the end."""
         return "".join(self._tokens[self._at : self._at + 1])
 
-    def next(self, *wanted: str) -> str:
+    def next(self, *expected_tokens: str) -> str:
         """Read the next token, which is one of these; any, if there are none."""
-        if not (token := self.ahead) or (wanted and token not in wanted):
-            self._refuse(" or ".join(wanted) or "more")
+        if not (token := self.ahead) or (expected_tokens and token not in expected_tokens):
+            self._refuse(" or ".join(expected_tokens) or "more")
         self._at += 1
         return token
 
     def has(self, token: str) -> bool:
         """Read the next token if it is this one."""
-        self._at += (found := self.ahead == token)
-        return found
+        self._at += (is_next := self.ahead == token)
+        return is_next
 
-    def _refuse(self, wanted: str) -> NoReturn:
+    def _refuse(self, expected: str) -> NoReturn:
         read = " ".join(self._tokens[max(0, self._at - 8) : self._at])
-        raise ValueError(f"the ruleset has {self.ahead or 'its end'} after {read!r} in place of {wanted}")
+        raise ValueError(f"the ruleset has {self.ahead or 'its end'} after {read!r} in place of {expected}")
 
     def _told(self, first: int) -> str:
         """What has been read since then, in Glue's spelling."""
@@ -158,12 +158,12 @@ class _Reader:
     def listed(self, read: Any) -> list[Any]:
         """What ``read`` reads, separated by commas, in brackets."""
         self.next("[")
-        found = []
+        entries = []
         while not self.has("]"):
-            found.append(read())
+            entries.append(read())
             if self.ahead != "]":
                 self.next(",")
-        return found
+        return entries
 
     def analyzer(self) -> None:
         """Pass over what only measures."""

@@ -54,20 +54,22 @@ class EvaluateDataQuality:
         if unknown := options.keys() - OPTIONS:
             raise lacking(f"option {min(unknown)!r} of EvaluateDataQuality", "one frame, and rules of its rows")
         rules, rows, glue = rules_of(ruleset), frame.toDF(), frame.glue_ctx
-        told = []
+        outcomes = []
         for rule, (passed, reason, metrics) in zip(rules, _outcomes(rows, rules), strict=True):
-            told.append((rule.text, "Passed" if passed else "Failed", reason or None, metrics, rule.text))
-        found = DynamicFrame(rows.sparkSession.createDataFrame(told, SCHEMA), glue, "ruleOutcomes")
+            outcomes.append((rule.text, "Passed" if passed else "Failed", reason or None, metrics, rule.text))
+        outcome_frame = DynamicFrame(rows.sparkSession.createDataFrame(outcomes, SCHEMA), glue, "ruleOutcomes")
         context = options.get("dataQualityEvaluationContext", "default_context")
-        glue.record_quality(context, [dict(zip(COLUMNS[:4], each, strict=False)) for each in told])
+        glue.record_quality(context, [dict(zip(COLUMNS[:4], outcome, strict=False)) for outcome in outcomes])
         if prefix := options.get("resultsS3Prefix"):
             prefix = prefix if "://" in prefix else f"s3://{prefix}"
-            glue.write_dynamic_frame.from_options(found, "s3", {"path": prefix}, "json")
+            glue.write_dynamic_frame.from_options(outcome_frame, "s3", {"path": prefix}, "json")
         columns = {
             rule.text: _row(rule) if not any(_problem(rows, leaf) for leaf in rule.leaves) else None for rule in rules
         }
-        each = DynamicFrame(_by_rows(rows, columns), glue, "rowLevelOutcomes")
-        return DynamicFrameCollection({"rowLevelOutcomes": each, "ruleOutcomes": found, "originalData": frame}, glue)
+        row_frame = DynamicFrame(_by_rows(rows, columns), glue, "rowLevelOutcomes")
+        return DynamicFrameCollection(
+            {"rowLevelOutcomes": row_frame, "ruleOutcomes": outcome_frame, "originalData": frame}, glue
+        )
 
 
 def _outcomes(frame: DataFrame, rules: Sequence[Rule]) -> list[Outcome]:
@@ -76,38 +78,48 @@ def _outcomes(frame: DataFrame, rules: Sequence[Rule]) -> list[Outcome]:
     chosen = [leaf for rule in rules for leaf in rule.leaves if not _problem(frame, leaf)]
     for where in dict.fromkeys(leaf.where for leaf in chosen):
         rows = frame.where(where) if where else frame
-        found = {leaf: _metrics(rows, leaf) for leaf in chosen if leaf.where == where}
-        wanted = [each for of in found.values() for each in of.values() if not isinstance(each, float)]
-        numbers = iter(_measured(rows, wanted) if wanted else ())
-        for leaf, of in found.items():
-            metrics[leaf] = {name: each if isinstance(each, float) else next(numbers) for name, each in of.items()}
+        leaf_metrics = {leaf: _metrics(rows, leaf) for leaf in chosen if leaf.where == where}
+        aggregates = [metric for of in leaf_metrics.values() for metric in of.values() if not isinstance(metric, float)]
+        numbers = iter(_measured(rows, aggregates) if aggregates else ())
+        for leaf, of in leaf_metrics.items():
+            metrics[leaf] = {
+                name: metric if isinstance(metric, float) else next(numbers) for name, metric in of.items()
+            }
     return [_outcome(frame, rule, metrics) for rule in rules]
 
 
-def _measured(rows: DataFrame, wanted: Sequence[tuple[str, Column]]) -> Sequence[Any]:
+def _measured(rows: DataFrame, aggregates: Sequence[tuple[str, Column]]) -> Sequence[Any]:
     """Aggregates, each a function of Spark's and its column, which may look at other rows by a window."""
     from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
-    rows = rows.select(*[column.alias(f"c{number}") for number, (_, column) in enumerate(wanted)])
-    found: Any = rows.agg(*[getattr(F, way)(f"c{number}").cast("double") for number, (way, _) in enumerate(wanted)])
-    return tuple(found.head())
+    rows = rows.select(*[column.alias(f"c{number}") for number, (_, column) in enumerate(aggregates)])
+    result: Any = rows.agg(
+        *[getattr(F, way)(f"c{number}").cast("double") for number, (way, _) in enumerate(aggregates)]
+    )
+    return tuple(result.head())
 
 
 def _outcome(frame: DataFrame, rule: Rule, metrics: Mapping[Rule, dict[str, Any]]) -> Outcome:
     if rule.parts:
-        found = [_outcome(frame, part, metrics) for part in rule.parts]
-        passed = (all if rule.kind == "and" else any)(each for each, *_ in found)
-        return passed, "\n".join(why for _, why, _ in found if why), reduce(operator.or_, (of for *_, of in found))
+        outcomes = [_outcome(frame, part, metrics) for part in rule.parts]
+        passed = (all if rule.kind == "and" else any)(has_passed for has_passed, *_ in outcomes)
+        return (
+            passed,
+            "\n".join(why for _, why, _ in outcomes if why),
+            reduce(operator.or_, (of for *_, of in outcomes)),
+        )
     if problem := _problem(frame, rule):
         return False, problem, {}
-    judged = [each for name, each in metrics[rule].items() if rule.kind not in OF_ROWS or name.endswith("Compliance")]
-    wrong = [str(each) for each in judged if each is None or not rule.limit.holds(each)]
+    judged = [
+        metric for name, metric in metrics[rule].items() if rule.kind not in OF_ROWS or name.endswith("Compliance")
+    ]
+    wrong = [str(metric) for metric in judged if metric is None or not rule.limit.holds(metric)]
     reason = f"Value: {wrong[0]} does not meet the constraint requirement!" if wrong else ""
     reason = reason.replace("None", "NULL, of no row,")
     return (
         not wrong,
         reason,
-        {name: each for name, each in metrics[rule].items() if each is not None and isfinite(each)},
+        {name: metric for name, metric in metrics[rule].items() if metric is not None and isfinite(metric)},
     )
 
 
@@ -129,31 +141,31 @@ def _metrics(frame: DataFrame, rule: Rule) -> dict[str, Any]:
 
     key = f"{('Dataset', 'Column', 'Multicolumn')[min(len(rule.names), 2)]}.{','.join(rule.names) or '*'}"
     columns = [col(f"`{name}`") for name in rule.names]
-    there = [column.isNotNull() for column in columns]
-    found: dict[str, Any] = {}
+    presences = [column.isNotNull() for column in columns]
+    metrics: dict[str, Any] = {}
     if rule.kind == "ColumnCount":
-        found[f"{key}.{rule.kind}"] = float(len(frame.columns))
+        metrics[f"{key}.{rule.kind}"] = float(len(frame.columns))
     elif rule.kind == "ColumnExists":
-        found[f"Dataset.{rule.names[0]}.ColumnExists"] = float(rule.names[0] in frame.columns)
+        metrics[f"Dataset.{rule.names[0]}.ColumnExists"] = float(rule.names[0] in frame.columns)
     elif rule.kind == "CustomSql":
         frame.createOrReplaceTempView("primary")
         value = frame.sparkSession.sql(rule.names[0]).head()[0]
-        found["Dataset.*.CustomSQL"] = float("nan" if value is None else value)
+        metrics["Dataset.*.CustomSQL"] = float("nan" if value is None else value)
     elif rule.kind in MEASURES:
         null_too = rule.kind == "DistinctValuesCount"
-        found[f"{key}.{rule.kind}"] = (MEASURES[rule.kind], struct(*columns) if null_too else [*columns, lit(1)][0])
+        metrics[f"{key}.{rule.kind}"] = (MEASURES[rule.kind], struct(*columns) if null_too else [*columns, lit(1)][0])
     elif rule.kind in OF_ROWS:
-        found[f"{key}.{rule.kind}.Compliance"] = ("avg", rule.of_row.column(rule.value).cast("int"))
+        metrics[f"{key}.{rule.kind}.Compliance"] = ("avg", rule.of_row.column(rule.value).cast("int"))
         if rule.of_row.orders:
-            found |= {f"{key}.{way}imum": (way.lower(), rule.value) for way in ("Min", "Max")}
+            metrics |= {f"{key}.{way}imum": (way.lower(), rule.value) for way in ("Min", "Max")}
     if rule.kind in OF_NULLS:
-        found |= {
-            f"Column.{name}.Completeness": ("avg", each.cast("int"))
-            for name, each in zip(rule.names, there, strict=True)
+        metrics |= {
+            f"Column.{name}.Completeness": ("avg", presence.cast("int"))
+            for name, presence in zip(rule.names, presences, strict=True)
         }
     if rule.kind in OF_REPEATS:  # of rows that have a value
-        found[f"{key}.Uniqueness"] = ("avg", when(reduce(operator.or_, there), _is_unique(rule).cast("int")))
-    return found
+        metrics[f"{key}.Uniqueness"] = ("avg", when(reduce(operator.or_, presences), _is_unique(rule).cast("int")))
+    return metrics
 
 
 def _is_unique(rule: Rule) -> Column:
@@ -172,13 +184,13 @@ def _row(rule: Rule) -> Column | None:
         parts = [row for row in map(_row, rule.parts) if row is not None]
         joined = operator.and_ if rule.kind == "and" else operator.or_
         return reduce(joined, parts) if len(parts) == len(rule.parts) else None
-    found = [rule.of_row.column(rule.value)] if rule.kind in OF_ROWS else []
+    terms = [rule.of_row.column(rule.value)] if rule.kind in OF_ROWS else []
     if rule.kind in OF_NULLS:
-        found += [col(f"`{name}`").isNotNull() for name in rule.names]
+        terms += [col(f"`{name}`").isNotNull() for name in rule.names]
     if rule.kind in OF_REPEATS:
-        found.append(_is_unique(rule))
-    left_out = [coalesce(~expr(rule.where), lit(True))] if found and rule.where else []  # such a row passes, as in Glue
-    return reduce(operator.or_, [reduce(operator.and_, found), *left_out]) if found else None
+        terms.append(_is_unique(rule))
+    left_out = [coalesce(~expr(rule.where), lit(True))] if terms and rule.where else []  # such a row passes, as in Glue
+    return reduce(operator.or_, [reduce(operator.and_, terms), *left_out]) if terms else None
 
 
 def _by_rows(frame: DataFrame, columns: Mapping[str, Column | None]) -> DataFrame:
