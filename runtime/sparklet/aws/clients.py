@@ -256,7 +256,7 @@ def client_token(token: str, request: Mapping[str, Any]) -> str:
 def remedy(error: Exception) -> str:
     """What the user can do about an error, as the end of a sentence; "" if there is no general remedy."""
     names = {error_code(error), type(error).__name__}
-    return next((what_to_do for what_to_do, known in REMEDIES.items() if names & known), "")
+    return next((what_to_do for what_to_do, codes in REMEDIES.items() if names & codes), "")
 
 
 @contextmanager
@@ -273,13 +273,13 @@ def failing_with(ours: Callable[[Exception], SparkletError]) -> Iterator[None]:
 
 
 def failing_as(
-    kind: type[SparkletError], what: str, own: Mapping[str, str] = MappingProxyType({})
+    kind: type[SparkletError], what: str, remedies: Mapping[str, str] = MappingProxyType({})
 ) -> AbstractContextManager[None]:
-    """Raise them as ``kind``: ``what`` failed, why, and what helps: ``own``, by code, or in general."""
+    """Raise them as ``kind``: ``what`` failed, why, and what helps: ``remedies``, by code, or in general."""
 
     def ours(error: Exception) -> SparkletError:
         code = error_code(error)
-        return kind(f"{what}: " + (f"{own[code]}: {error}" if code in own else explained(error)))
+        return kind(f"{what}: " + (f"{remedies[code]}: {error}" if code in remedies else explained(error)))
 
     return failing_with(ours)
 

@@ -89,14 +89,14 @@ class DynamoStore:
 
     def get_many(self, keys: Iterable[Key]) -> Iterator[Item]:
         source = iter(keys)
-        while wanted := [key_attributes(key) for key in islice(source, MAX_KEYS_A_BATCH)]:
-            request, operation = {"Keys": wanted, "ConsistentRead": True}, self._clients.dynamodb.batch_get_item
+        while batch_keys := [key_attributes(key) for key in islice(source, MAX_KEYS_A_BATCH)]:
+            request, operation = {"Keys": batch_keys, "ConsistentRead": True}, self._clients.dynamodb.batch_get_item
             for answer in self._batch("BatchGetItem", operation, request, "UnprocessedKeys"):
                 yield from map(item_of, answer["Responses"].get(self.name, []))
 
-    def _batch(self, what: str, operation: Any, wanted: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
+    def _batch(self, what: str, operation: Any, table_request: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
         """The answers to a batch request, repeated with what the table has not processed yet."""
-        request, tries = {self.name: wanted}, 0
+        request, tries = {self.name: table_request}, 0
         while request:
             answer = self._call(what, operation, RequestItems=request)
             yield answer
@@ -124,8 +124,8 @@ class DynamoStore:
             how["FilterExpression"], values[":state"] = "#state = :state", state
         condition = "pk = :pk AND begins_with(sk, :prefix)"
         with ThreadPoolExecutor(self._clients.threads) as pool:
-            pages = [self._pages(condition, {":pk": each, **values}, **how) for each in partitions]
-            yield from heapq.merge(*(_ahead(pool, each) for each in pages), key=itemgetter("sk"))
+            pages = [self._pages(condition, {":pk": partition, **values}, **how) for partition in partitions]
+            yield from heapq.merge(*(_ahead(pool, partition_pages) for partition_pages in pages), key=itemgetter("sk"))
 
     def last(self, partition: str, prefix: str) -> Item | None:
         values = {":pk": partition, ":prefix": prefix}
@@ -142,11 +142,11 @@ class DynamoStore:
 
     def glance(self, partitions: Sequence[str], states: Sequence[ShardState]) -> Mapping[str, int]:
         queries = [(partition, state) for partition in partitions for state in states]
-        found: Counter[str] = Counter()
+        counts_by_state: Counter[str] = Counter()
         counts = in_parallel(self._count_index, queries, self._clients.threads)
         for (_, state), count in zip(queries, counts, strict=True):
-            found[state] += count
-        return found
+            counts_by_state[state] += count
+        return counts_by_state
 
     def _count_index(self, query: tuple[str, ShardState]) -> int:
         condition, values = "pk = :pk AND begins_with(#open, :state)", {":pk": query[0], ":state": f"{query[1]}#"}
@@ -202,8 +202,8 @@ class DynamoStore:
             lost = None if _is_refused(error) else self._fault("a write", error)
             if lost and not _hides_the_outcome(error):
                 raise lost from error
-            found = (getattr(error, "response", None) or {}).get("Item")
-        item = item_of(found) if found else self.get(first.key)
+            stored_item = (getattr(error, "response", None) or {}).get("Item")
+        item = item_of(stored_item) if stored_item else self.get(first.key)
         if item is not None and item.get("writer") == writer:
             return Written(True, item)
         if lost and holds(first.given, item):
@@ -243,12 +243,12 @@ class DynamoStore:
 
     def _empty(self, spared: Key | None, partition: str) -> int:
         deleted, operation = 0, self._clients.dynamodb.batch_write_item
-        kept = key_attributes(spared) if spared else None
+        spared_key = key_attributes(spared) if spared else None
         for page in self._pages("pk = :pk", {":pk": partition}, ProjectionExpression="pk, sk"):
-            doomed = [{"DeleteRequest": {"Key": key}} for key in page["Items"] if key != kept]
+            doomed = [{"DeleteRequest": {"Key": key}} for key in page["Items"] if key != spared_key]
             for start in range(0, len(doomed), MAX_DELETES_A_BATCH):
-                wanted = doomed[start : start + MAX_DELETES_A_BATCH]
-                deque(self._batch("BatchWriteItem", operation, wanted, "UnprocessedItems"), maxlen=0)
+                batch = doomed[start : start + MAX_DELETES_A_BATCH]
+                deque(self._batch("BatchWriteItem", operation, batch, "UnprocessedItems"), maxlen=0)
             deleted += len(doomed)
         return deleted
 
@@ -310,12 +310,12 @@ def _attribute(value: Any) -> dict[str, Any]:
         return {"N": repr(value)}
     if isinstance(value, Mapping):
         return {"M": attributes(value)}
-    return {"L": [_attribute(each) for each in value]}
+    return {"L": [_attribute(nested) for nested in value]}
 
 
-def item_of(found: Mapping[str, Any]) -> Item:
+def item_of(stored_item: Mapping[str, Any]) -> Item:
     """A table's item with Python values."""
-    return {name: _value(name, attribute) for name, attribute in found.items()}
+    return {name: _value(name, attribute) for name, attribute in stored_item.items()}
 
 
 def _value(name: str, attribute: Any) -> Any:
@@ -324,8 +324,8 @@ def _value(name: str, attribute: Any) -> Any:
     if kind == "N":
         return float(value) if name.endswith("_s") else int(value)
     if kind == "M":
-        return {key: _value(key, each) for key, each in value.items()}
-    return tuple(_value("", each) for each in value) if kind == "L" else value
+        return {key: _value(key, nested) for key, nested in value.items()}
+    return tuple(_value("", nested) for nested in value) if kind == "L" else value
 
 
 def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[Item]:

@@ -30,7 +30,7 @@ def pages(lister: Lister, prefix: str, start_after: str = "", page: Page | None 
         yield page
         if not page.get("IsTruncated"):
             return
-        names = [each["Key"] for each in page.get("Contents", ())]
+        names = [entry["Key"] for entry in page.get("Contents", ())]
         keys, last = keys + len(names), names[-1] if names else last
         folders.update(name[: name.find("/", len(prefix)) + 1] for name in names)  # "": in the prefix itself
         if keys >= max(MANY_KEYS, MIN_KEYS_A_FOLDER * len(folders)) and "" not in folders:
@@ -49,8 +49,8 @@ def _parts(lister: Lister, prefix: str, start_after: str) -> Iterator[tuple[str,
     """What follows directly in a prefix: folders, and files, each of which is a page."""
     page = lister(prefix, start_after, Delimiter="/")
     while True:
-        parts: dict[str, Page | None] = {each["Prefix"]: None for each in page.get("CommonPrefixes", ())}
-        parts |= {each["Key"]: {"Contents": [each]} for each in page.get("Contents", ())}
+        parts: dict[str, Page | None] = {folder["Prefix"]: None for folder in page.get("CommonPrefixes", ())}
+        parts |= {entry["Key"]: {"Contents": [entry]} for entry in page.get("Contents", ())}
         yield from sorted(parts.items(), key=lambda part: part[0])
         if not page.get("IsTruncated"):
             return

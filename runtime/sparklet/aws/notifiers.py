@@ -24,9 +24,9 @@ class AwsNotifier:
 
     def notify(self, notice: Notice) -> None:
         problems = []
-        for place, tell in ((self._topic_arn, self._publish), (self._bus, self._put_event)):
+        for target, tell in ((self._topic_arn, self._publish), (self._bus, self._put_event)):
             try:
-                if place:
+                if target:
                     tell(notice)
             except NoticeError as error:
                 problems.append(str(error))

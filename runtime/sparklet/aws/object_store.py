@@ -54,8 +54,8 @@ class S3ObjectStore:
         bucket, prefix = split_uri(prefix_uri)
         with _faults(prefix_uri):
             for page in pages(partial(self._page, bucket), prefix, start_after):
-                for found in page.get("Contents", ()):
-                    yield _listed(bucket, found)
+                for entry in page.get("Contents", ()):
+                    yield _listed(bucket, entry)
 
     def _page(self, bucket: str, prefix: str, start_after: str = "", **more: Any) -> Page:
         more |= {"StartAfter": start_after} if start_after else {}
@@ -177,19 +177,19 @@ class S3ObjectStore:
         source, target = pair
         name = target.rpartition("/")[2].lower()
         kind = next((kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix)), BYTES)
-        own: Any = {
+        request: Any = {
             "CopySource": _place(source.uri),
             **_place(target),
             "MetadataDirective": "REPLACE",
             "Metadata": {OWNER: owner},
             "ContentType": kind,
         }
-        own |= {"StorageClass": source.storage_class} if source.storage_class else {}
+        request |= {"StorageClass": source.storage_class} if source.storage_class else {}
         condition: Any = {"IfNoneMatch": "*"}
         for _ in range(CREATE_TRIES):
             try:
                 with _faults(target):
-                    self._clients.s3.copy_object(**own, **condition)
+                    self._clients.s3.copy_object(**request, **condition)
                     return
             except ObjectNotFoundError as error:
                 if "IfMatch" not in condition or not self._head_or_none((source.uri, "")):
@@ -198,14 +198,16 @@ class S3ObjectStore:
                     ) from error
                 condition = {"IfNoneMatch": "*"}  # what was to be replaced is deleted
             except ObjectChangedError:
-                if (found := self._head_or_none((target, ""))) is None:
+                if (existing_object := self._head_or_none((target, ""))) is None:
                     continue
-                if found.owner == owner:
+                if existing_object.owner == owner:
                     return
-                if not replaces(found.owner):
-                    whose = f"written by {found.owner}" if found.owner else "not written by Sparklet"
+                if not replaces(existing_object.owner):
+                    whose = (
+                        f"written by {existing_object.owner}" if existing_object.owner else "not written by Sparklet"
+                    )
                     raise ObjectChangedError(f"{target} is there already, {whose}, and is not replaced") from None
-                condition = {"IfMatch": f'"{found.etag}"'}
+                condition = {"IfMatch": f'"{existing_object.etag}"'}
         raise ObjectChangedError(f"{target} is being written by others; {CREATE_TRIES} tries failed")
 
     def _copy(self, pair: tuple[ObjectInfo, str]) -> None:
@@ -214,15 +216,15 @@ class S3ObjectStore:
         origin: Any = _place(source.uri)
         try:
             with _faults(target):
-                kept: Any = {"StorageClass": source.storage_class} if source.storage_class else {}
+                extra_args: Any = {"StorageClass": source.storage_class} if source.storage_class else {}
                 if source.size_bytes <= MAX_ONE_COPY_BYTES:
-                    self._clients.s3.copy_object(CopySource=origin, **_place(target), **kept)
+                    self._clients.s3.copy_object(CopySource=origin, **_place(target), **extra_args)
                     return
                 from boto3.s3.transfer import TransferConfig
 
-                kept["TaggingDirective"] = "COPY"  # as one request does; type and metadata are copied, too
+                extra_args["TaggingDirective"] = "COPY"  # as one request does; type and metadata are copied, too
                 parts = TransferConfig(multipart_threshold=MAX_ONE_COPY_BYTES, multipart_chunksize=COPIED_PART_BYTES)
-                self._clients.s3.copy(origin, *split_uri(target), ExtraArgs=kept, Config=parts)
+                self._clients.s3.copy(origin, *split_uri(target), ExtraArgs=extra_args, Config=parts)
         except ObjectNotFoundError as error:
             raise ObjectNotFoundError(
                 f"{source.uri} could not be copied to {target}: one of them is not there"
@@ -251,31 +253,31 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3ObjectStore]:
     return store
 
 
-def _listed(bucket: str, found: Mapping[str, Any]) -> ObjectInfo:
+def _listed(bucket: str, entry: Mapping[str, Any]) -> ObjectInfo:
     """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
-    restore = found.get("RestoreStatus", {})
+    restore = entry.get("RestoreStatus", {})
     restored = "RestoreExpiryDate" in restore and not restore.get("IsRestoreInProgress")
-    kind = found.get("StorageClass", "STANDARD")
+    kind = entry.get("StorageClass", "STANDARD")
     return ObjectInfo(
-        f"s3://{bucket}/{found['Key']}",
-        found["Size"],
-        found["ETag"].strip('"'),
-        found["LastModified"].timestamp(),
+        f"s3://{bucket}/{entry['Key']}",
+        entry["Size"],
+        entry["ETag"].strip('"'),
+        entry["LastModified"].timestamp(),
         archived=kind in ARCHIVES and not restored,
         storage_class=kind if kind != "STANDARD" else "",
     )
 
 
-def _headed(uri: str, version_id: str, found: Mapping[str, Any]) -> ObjectInfo:
-    cold = found.get("StorageClass") in ARCHIVES or "ArchiveStatus" in found
+def _headed(uri: str, version_id: str, head: Mapping[str, Any]) -> ObjectInfo:
+    cold = head.get("StorageClass") in ARCHIVES or "ArchiveStatus" in head
     return ObjectInfo(
         uri,
-        found["ContentLength"],
-        found["ETag"].strip('"'),
-        found["LastModified"].timestamp(),
+        head["ContentLength"],
+        head["ETag"].strip('"'),
+        head["LastModified"].timestamp(),
         version_id,
-        archived=cold and 'ongoing-request="false"' not in found.get("Restore", ""),
-        owner=found.get("Metadata", {}).get(OWNER, ""),
+        archived=cold and 'ongoing-request="false"' not in head.get("Restore", ""),
+        owner=head.get("Metadata", {}).get(OWNER, ""),
     )
 
 

@@ -30,25 +30,25 @@ class StepFunctionsOrchestrator:
             with suppress(states.exceptions.ExecutionAlreadyExists):
                 answer = states.start_execution(stateMachineArn=machine, name=name, input=body)
                 return str(answer["executionArn"])
-        there = self.status(execution_arn(machine, name))
-        if there.state.ended:
-            raise ExecutionExistsError(f"{name} has {there.state} already: choose another name to start it again")
-        if there.input != input:  # the emulator does not compare inputs
+        status = self.status(execution_arn(machine, name))
+        if status.state.ended:
+            raise ExecutionExistsError(f"{name} has {status.state} already: choose another name to start it again")
+        if status.input != input:  # the emulator does not compare inputs
             raise ExecutionExistsError(f"{name} runs with another input: choose another name")
-        return there.execution
+        return status.execution
 
     def status(self, execution: str) -> ExecutionStatus:
         with failing_as(OrchestrationError, f"{execution} cannot be looked up"):
-            found = self._clients.states.describe_execution(executionArn=execution)
+            answer = self._clients.states.describe_execution(executionArn=execution)
         return ExecutionStatus(
             execution=execution,
-            state=ExecutionState(found["status"]),
-            started_s=found["startDate"].timestamp(),
-            ended_s=found["stopDate"].timestamp() if found.get("stopDate") else 0.0,
-            input=json.loads(found.get("input") or "{}"),
-            output=json.loads(found["output"]) if found["status"] == "SUCCEEDED" and found.get("output") else None,
-            error=found.get("error", ""),
-            cause=found.get("cause", ""),
+            state=ExecutionState(answer["status"]),
+            started_s=answer["startDate"].timestamp(),
+            ended_s=answer["stopDate"].timestamp() if answer.get("stopDate") else 0.0,
+            input=json.loads(answer.get("input") or "{}"),
+            output=json.loads(answer["output"]) if answer["status"] == "SUCCEEDED" and answer.get("output") else None,
+            error=answer.get("error", ""),
+            cause=answer.get("cause", ""),
         )
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:

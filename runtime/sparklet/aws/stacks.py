@@ -38,7 +38,9 @@ def described_stack(
     with failing_with(ours):
         (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
-    parameters = {each["ParameterKey"]: each.get("ParameterValue", "") for each in stack.get("Parameters", [])}
+    parameters = {
+        parameter["ParameterKey"]: parameter.get("ParameterValue", "") for parameter in stack.get("Parameters", [])
+    }
     if demanded := parameters.get("WriteEncryption"):
         clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
     clients.external_id = parameters.get("InputRoleExternalId") or clients.external_id
@@ -93,20 +95,20 @@ def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
 
 @lru_cache(maxsize=1)
 def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str, str]:
-    found = _function(clients, function).get("Environment", {})
-    if "Error" in found:
-        raise SettingsError(f"the settings of {function} cannot be read: {found['Error'].get('Message', '')}")
-    return of_workers(found.get("Variables", {}))
+    environment = _function(clients, function).get("Environment", {})
+    if "Error" in environment:
+        raise SettingsError(f"the settings of {function} cannot be read: {environment['Error'].get('Message', '')}")
+    return of_workers(environment.get("Variables", {}))
 
 
 def _queue(clients: AwsClients, url: str) -> QueueSettings:
     with _reading(f"the attributes of {url}"):
-        found = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    policy: dict[str, Any] = json.loads(found.get("RedrivePolicy") or "{}")
+        attributes = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+    policy: dict[str, Any] = json.loads(attributes.get("RedrivePolicy") or "{}")
     receives = policy.get("maxReceiveCount")
     return QueueSettings(
-        visibility_s=int(found["VisibilityTimeout"]),
-        retention_s=int(found["MessageRetentionPeriod"]),
+        visibility_s=int(attributes["VisibilityTimeout"]),
+        retention_s=int(attributes["MessageRetentionPeriod"]),
         max_receive_count=None if receives is None else int(receives),
         dead_letters_arn=policy.get("deadLetterTargetArn", ""),
     )
@@ -154,10 +156,10 @@ def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str
         mappings = _all(
             clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **of_worker
         )
-    account, _, own = outputs["QueueArn"].rpartition(":")
+    account, _, queue_name = outputs["QueueArn"].rpartition(":")
     arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in mappings]
     address = outputs["QueueUrl"].rpartition("/")[0]
-    return {name: _queue(clients, f"{address}/{name}") for of, _, name in arns if of == account and name != own}
+    return {name: _queue(clients, f"{address}/{name}") for of, _, name in arns if of == account and name != queue_name}
 
 
 def unreserved_concurrency(clients: AwsClients) -> int | None:
@@ -171,12 +173,14 @@ def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping
     """Versions of the worker with a snapshot that no alias names, and their memory in MB: likely they are billed."""
     name = outputs["WorkerFunctionName"]
     with _reading(f"the versions of {name}"):
-        found = _all(clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name)
+        versions = _all(clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name)
         aliases = _all(clients.functions.get_paginator("list_aliases"), "Aliases", FunctionName=name)
     routed = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
     named = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*routed)}
-    with_snapshot = [each for each in found if each.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions"]
-    return {each["Version"]: each["MemorySize"] for each in with_snapshot if each["Version"] not in named}
+    with_snapshot = [
+        version for version in versions if version.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions"
+    ]
+    return {version["Version"]: version["MemorySize"] for version in with_snapshot if version["Version"] not in named}
 
 
 def delete_versions(clients: AwsClients, outputs: Mapping[str, str], versions: Iterable[str]) -> None:

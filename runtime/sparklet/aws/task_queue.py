@@ -39,7 +39,7 @@ class SqsTaskQueue:
     def _send_batch(self, batch: Sequence[str], delay_s: int) -> int:
         """Send a batch; entries that the queue could not take are sent again, those that are wrong are an error."""
         entries: list[SendMessageBatchRequestEntryTypeDef] = [
-            {"Id": str(place), "MessageBody": body, "DelaySeconds": delay_s} for place, body in enumerate(batch)
+            {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_s} for index, body in enumerate(batch)
         ]
         for tries in range(1, SEND_TRIES + 1):
             with failing_as(QueueError, f"could not send messages to queue {self._queue_url}"):
@@ -75,8 +75,8 @@ def queue_opener(clients: AwsClients) -> Callable[[str], SqsTaskQueue]:
     def open_queue(arn: str) -> SqsTaskQueue:
         account, _, name = arn.rpartition(":")
         with failing_as(QueueError, f"the queue {arn} could not be found"):
-            found = clients.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account.rpartition(":")[2])
-        return SqsTaskQueue(clients, found["QueueUrl"])
+            answer = clients.sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account.rpartition(":")[2])
+        return SqsTaskQueue(clients, answer["QueueUrl"])
 
     return open_queue
 

@@ -22,21 +22,21 @@ class CloudWatchWorkerLogs:
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
         about = f'$.run = "{run_id}"' + ("" if shard is None else f" && $.shard = {shard}")
-        found: dict[str, float] = {}
+        first_s_by_stream: dict[str, float] = {}
         with self._reading():
             pages = self._clients.logs.get_paginator("filter_log_events").paginate(
                 logGroupName=self._group, filterPattern=f"{{ {about} }}", startTime=round(since_s * 1000)
             )
             for page in pages:
                 for event in page["events"]:
-                    found.setdefault(event["logStreamName"], event["timestamp"] / 1000)
-        return found
+                    first_s_by_stream.setdefault(event["logStreamName"], event["timestamp"] / 1000)
+        return first_s_by_stream
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        place = {"nextToken": after} if after else {"startTime": round(since_s * 1000)}
+        position = {"nextToken": after} if after else {"startTime": round(since_s * 1000)}
         with self._reading():
             page = self._clients.logs.get_log_events(
-                logGroupName=self._group, logStreamName=stream, startFromHead=True, **place
+                logGroupName=self._group, logStreamName=stream, startFromHead=True, **position
             )
         return [event["message"].rstrip("\n") for event in page["events"]], page["nextForwardToken"]
 

@@ -81,8 +81,8 @@ class Options:
 
     def of(self, function: Callable[..., Any] | str, **more: Any) -> Self:
         """The options of a function: these, overridden by those of ``remote``, overridden by ``more``."""
-        own = getattr(function, "options", {}) if getattr(function, "is_remote", False) else {}
-        return replace(self, **{**own, **more})
+        remote_options = getattr(function, "options", {}) if getattr(function, "is_remote", False) else {}
+        return replace(self, **{**remote_options, **more})
 
     def sizes_of(self, sizes_mb: Sequence[int]) -> list[int]:
         """The indexes of the backend's sizes that may be tried; PayloadError if there are none."""
@@ -90,9 +90,9 @@ class Options:
         def allowed(size_mb: int) -> bool:
             return size_mb in self.sizes if self.sizes else size_mb >= self.memory_mb or not size_mb
 
-        if not (found := [index for index, size_mb in enumerate(sizes_mb) if allowed(size_mb)]):
+        if not (indexes := [index for index, size_mb in enumerate(sizes_mb) if allowed(size_mb)]):
             raise PayloadError(f"no worker has {self.sizes or self.memory_mb} MB: there are {sizes_mb}")
-        return found
+        return indexes
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ def encode_arguments(codec: Codec, function: Any, arguments: Any, contents: Cont
     are in an object, each in a list or as its ``Content``.
     """
     if codec == "json":  # it has no tuples
-        arguments = [list(each) if isinstance(each, tuple) else each for each in arguments]
+        arguments = [list(argument) if isinstance(argument, tuple) else argument for argument in arguments]
     encoded = encode(codec, arguments if function is None else [function, arguments], "an argument")
     if len(encoded) <= REPEATED_BYTES:
         return encoded
@@ -254,16 +254,16 @@ def read(call: Call, end: End, contents: Contents) -> tuple[Any, BaseException |
         if end.task_id != call.task_id or (content and content.codec != call.content.codec):
             raise PayloadError("it belongs to another call")
         if content:
-            found = decode(content.codec, content.read(contents))
-            return (None, _raised(found, end)) if end.raised else (found, None)
+            decoded = decode(content.codec, content.read(contents))
+            return (None, _raised(decoded, end)) if end.raised else (decoded, None)
     except BaseException as error:  # noqa: BLE001 - unpickling raises anything, even SystemExit
         cause = f"the answer cannot be read: {type(error).__name__}: {error}; {end.error}".rstrip("; ")
         return None, RemoteTaskError(cause, log_tail=end.trace, facts=end.facts)
     return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
 
 
-def _raised(found: Any, end: Answer) -> BaseException:
-    error, frames = found
+def _raised(decoded: Any, end: Answer) -> BaseException:
+    error, frames = decoded
     cause = RemoteTraceback(end.trace)
     if frames:
         from tblib import Traceback

@@ -120,6 +120,6 @@ class LambdaFunctions:
 
 def _share(clients: AwsClients) -> int:
     with contextlib.suppress(SettingsError):  # the caller may lack the right
-        if found := unreserved_concurrency(clients):
-            return max(1, int(SHARE * found))
+        if concurrency := unreserved_concurrency(clients):
+            return max(1, int(SHARE * concurrency))
     return UNKNOWN_CONCURRENCY

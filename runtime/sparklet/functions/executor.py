@@ -393,7 +393,7 @@ class Timer:
 def _is(classes: Any, error: BaseException, end: End) -> bool:
     """Whether a try raised a class, or one of a tuple or union; what could not be unpickled is known by its names."""
     if not isinstance(classes, type):
-        return any(_is(each, error, end) for each in getattr(classes, "__args__", classes))
+        return any(_is(kind, error, end) for kind in getattr(classes, "__args__", classes))
     names = end.classes if isinstance(end, Answer) and end.raised and isinstance(end.classes, list) else []
     return isinstance(error, classes) or class_name(classes) in names
 
@@ -419,11 +419,11 @@ def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], 
     try:
         while begun:
             begun.extend(itertools.islice(further, 1))
-            found = begun[0].result(None if end_s is None else end_s - time.monotonic())
+            results = begun[0].result(None if end_s is None else end_s - time.monotonic())
             begun.popleft()
-            found.reverse()
-            while found:
-                yield found.pop()
+            results.reverse()
+            while results:
+                yield results.pop()
     finally:
         for future in begun:
             future.cancel()

@@ -158,7 +158,7 @@ class _Process:
 
     def _start(self) -> None:
         pid = self._pool.submit(os.getpid).result(START_S)
-        self._process = next((each for each in multiprocessing.active_children() if each.pid == pid), None)
+        self._process = next((process for process in multiprocessing.active_children() if process.pid == pid), None)
         if self.ended:  # meanwhile
             self.end()
 

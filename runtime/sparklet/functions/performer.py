@@ -81,8 +81,8 @@ class Performer:
         if self.clock() >= call.expires_s:
             raise PayloadError("the call has expired: its caller has stopped waiting for it")
         encoded = call.content.read(self.contents)
-        found = decode(codec, encoded)
-        function, arguments = (resolve(call.function, self.modules), found) if call.function else found
+        decoded = decode(codec, encoded)
+        function, arguments = (resolve(call.function, self.modules), decoded) if call.function else decoded
         [[function]] = restored([[function]], self.contents)
         return function, restored(arguments, self.contents)
 
@@ -135,11 +135,11 @@ def reference(function: Any) -> str:
     if isinstance(function, str):
         return function if ":" in function else ":".join(function.rpartition(".")[::2])
     module, path = getattr(function, "__module__", None), getattr(function, "__qualname__", "")
-    found: Any = sys.modules.get(module or "")
+    imported: Any = sys.modules.get(module or "")
     for part in path.split("."):
-        found = getattr(found, part, None)
-    same = function is found or function is unwrapped(found)
-    return f"{module}:{path}" if same and found is not None else ""
+        imported = getattr(imported, part, None)
+    same = function is imported or function is unwrapped(imported)
+    return f"{module}:{path}" if same and imported is not None else ""
 
 
 def unwrapped(function: Any) -> Any:
@@ -155,4 +155,4 @@ def class_name(of: type) -> str:
 def _description(error: BaseException) -> dict[str, Any]:
     short, trace = traceback.format_exception_only(error), traceback.format_exception(error)
     text = {"error": "".join(short).strip()[:ERROR_CHARACTERS], "trace": "".join(trace)[-TRACE_CHARACTERS:]}
-    return {**text, "classes": [class_name(each) for each in type(error).__mro__]}
+    return {**text, "classes": [class_name(base) for base in type(error).__mro__]}

@@ -25,12 +25,12 @@ def claimed_id(envelope: Any) -> str:
     """The id of an envelope's record, its signature unverified; PayloadError if it has none."""
     try:
         document = json.loads(envelope["sparklet_call"])
-        found = f"{document['task_id']}.{document['attempt']}"
+        record_id = f"{document['task_id']}.{document['attempt']}"
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"this is no sparklet_call: {type(error).__name__}") from error
-    if not TASK_ID.fullmatch(found):
+    if not TASK_ID.fullmatch(record_id):
         raise PayloadError("this is no sparklet_call: no task has such an id")
-    return found
+    return record_id
 
 
 @dataclass(slots=True)
@@ -82,18 +82,18 @@ class Poller:
                 if self._closed:
                     return
                 now_s, watched = time.monotonic(), list(self.open.items())  # a copy: other threads remove entries
-            due = {name: each for name, each in watched if each.due_s <= now_s}
-            found: dict[str, TaskRecord | Exception]
+            due = {name: call for name, call in watched if call.due_s <= now_s}
+            records: dict[str, TaskRecord | Exception]
             try:
-                found = {record.task_id: record for record in self.read(list(due))}
+                records = {record.task_id: record for record in self.read(list(due))}
             except Exception as error:  # noqa: BLE001 - else this thread would end, and its callers wait for good
-                found = {} if getattr(error, "retryable", False) else dict.fromkeys(due, error)
+                records = {} if getattr(error, "retryable", False) else dict.fromkeys(due, error)
             now_s = time.monotonic()
-            for name, each in due.items():
-                each.due_s = now_s + min(MAX_POLL_S, POLL_SHARE * (now_s - each.began_s))
-                end = found.get(name)
+            for name, call in due.items():
+                call.due_s = now_s + min(MAX_POLL_S, POLL_SHARE * (now_s - call.began_s))
+                end = records.get(name)
                 if end and (isinstance(end, Exception) or end.state.ended) and self.forget(name):
-                    each.ended(end)
+                    call.ended(end)
 
 
 def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -116,8 +116,10 @@ def fail(ledger: Ledger, report: Mapping[str, Any]) -> None:
     LedgerError if the ledger does not answer, LeaseLostError if another invocation has the call.
     """
     task, context = TaskRecord(claimed_id(report["requestPayload"])), report["requestContext"]
-    found = report.get("responsePayload") or {"errorMessage": "Lambda gave the call up"}
-    failure = Failure(found.get("errorType", context.get("condition", "")), found["errorMessage"], retryable=False)
+    response = report.get("responsePayload") or {"errorMessage": "Lambda gave the call up"}
+    failure = Failure(
+        response.get("errorType", context.get("condition", "")), response["errorMessage"], retryable=False
+    )
     request_id = context.get("requestId", "")
     ledger.tasks.give_up(task, failure, lambda record: record.attempt_id.startswith(request_id))
 

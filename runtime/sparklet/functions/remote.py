@@ -138,11 +138,11 @@ def progress(results: Iterable[Any], total: float | None = None, description: st
     from rich.console import Console
     from rich.progress import track
 
-    if isinstance(results, Sequence) and all(isinstance(each, Future) for each in results):
+    if isinstance(results, Sequence) and all(isinstance(result, Future) for result in results):
         total, results = len(results), as_completed(results)
     console = Console(stderr=True)
-    shown = console.is_terminal or console.is_jupyter
-    return track(results, description, total, console=console, disable=not shown)
+    is_visible = console.is_terminal or console.is_jupyter
+    return track(results, description, total, console=console, disable=not is_visible)
 
 
 def _executor() -> LambdaExecutor:

@@ -70,24 +70,24 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         EventError
             If ``--event`` is malformed, or event and arguments name different inputs or outputs.
         """
-        known, rest = _command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
-        given = env.get(EVENT) if known.event is None else known.event
-        event = {} if given is None else _read_event(given)
+        parsed, rest = _command_line().parse_known_args(sys.argv[1:] if argv is None else list(argv))
+        event_text = env.get(EVENT) if parsed.event is None else parsed.event
+        event = {} if event_text is None else _read_event(event_text)
         fields = event if isinstance(event, Mapping) else {}
         named = fields.get("inputs") is not None or bool(fields.get("input_path"))
         objects = () if named else event_objects(event)
-        inputs = _one_source("input", objects or _event_inputs(fields), tuple(known.input))
+        inputs = _one_source("input", objects or _event_inputs(fields), tuple(parsed.input))
         of_env = {name: env.get(name) or env.get(name.upper()) for name in ("input_path", "output_path")}
-        input_path = _text(fields, "input_path") or (inputs[0] if known.input else None) or of_env["input_path"]
-        output_path = _one_source("output", _text(fields, "output_path"), known.output) or of_env["output_path"]
+        input_path = _text(fields, "input_path") or (inputs[0] if parsed.input else None) or of_env["input_path"]
+        output_path = _one_source("output", _text(fields, "output_path"), parsed.output) or of_env["output_path"]
         shard = _shard_of(_table(fields, "sparklet"))
         return cls(
             event=event,
             inputs=inputs,
             input_path=input_path or None,
             output_path=output_path or None,
-            params={**_table(fields, "params"), **dict(known.param)},
-            table=_one_source("table", _text(fields, "table") if shard else None, known.table),
+            params={**_table(fields, "params"), **dict(parsed.param)},
+            table=_one_source("table", _text(fields, "table") if shard else None, parsed.table),
             args=tuple(rest),
             exact_names=bool(objects) or "run_id" in shard,
             outcome=Outcome.of_environment(env),

@@ -26,17 +26,17 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
     kind = _kind(named)
     if not kind and not warehouse:
         return {}
-    own = {"type": kind or "hadoop", "warehouse": named.get("warehouse", "") if kind else warehouse or ""}
+    properties = {"type": kind or "hadoop", "warehouse": named.get("warehouse", "") if kind else warehouse or ""}
     if kind == "sql":
-        own = {"warehouse": own["warehouse"], **_jdbc(named["uri"])}
+        properties = {"warehouse": properties["warehouse"], **_jdbc(named["uri"])}
     elif kind in ("rest", "glue", "hive"):
-        own = {key: value for key, value in {**named, **own}.items() if not key.startswith(OF_PYICEBERG)}
+        properties = {key: value for key, value in {**named, **properties}.items() if not key.startswith(OF_PYICEBERG)}
         if kind == "rest" and not has_class(AWS_BUNDLE):  # S3A then, which reads the same addresses
-            own["io-impl"] = "org.apache.iceberg.hadoop.HadoopFileIO"
+            properties["io-impl"] = "org.apache.iceberg.hadoop.HadoopFileIO"
     if kind:
-        own["cache-enabled"] = "false"  # so that Spark sees what pyiceberg commits for the script
+        properties["cache-enabled"] = "false"  # so that Spark sees what pyiceberg commits for the script
     prefix = f"spark.sql.catalog.{ICEBERG_CATALOG}"
-    options = {f"{prefix}.{key}": value for key, value in own.items() if value}
+    options = {f"{prefix}.{key}": value for key, value in properties.items() if value}
     return {prefix: SPARK_CATALOG, **options}
 
 
@@ -48,11 +48,11 @@ def glue_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wareh
     if not has_class(AWS_BUNDLE):
         return {}
     named = catalog_properties(env, warehouse)
-    own = {"catalog-impl": "org.apache.iceberg.aws.glue.GlueCatalog", "cache-enabled": "false"}
+    properties = {"catalog-impl": "org.apache.iceberg.aws.glue.GlueCatalog", "cache-enabled": "false"}
     if named.get("type") == "glue" and "warehouse" in named:
-        own["warehouse"] = named["warehouse"]
+        properties["warehouse"] = named["warehouse"]
     prefix = f"spark.sql.catalog.{GLUE_CATALOG}"
-    return {prefix: SPARK_CATALOG, **{f"{prefix}.{key}": value for key, value in own.items()}}
+    return {prefix: SPARK_CATALOG, **{f"{prefix}.{key}": value for key, value in properties.items()}}
 
 
 def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> dict[str, str]:
@@ -64,17 +64,17 @@ def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> 
     }
     if "type" in named or "uri" in named:
         return named
-    place = named.get("warehouse") or warehouse or ""
-    if place.startswith("glue:"):
-        return {**named, "type": "glue", "warehouse": place[len("glue:") :].rstrip("/")}
-    if not (place.startswith("arn:") and in_table_bucket(place)):
+    address = named.get("warehouse") or warehouse or ""
+    if address.startswith("glue:"):
+        return {**named, "type": "glue", "warehouse": address[len("glue:") :].rstrip("/")}
+    if not (address.startswith("arn:") and in_table_bucket(address)):
         return named
-    partition, region = place.split(":")[1:4:2]
-    given = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
+    partition, region = address.split(":")[1:4:2]
+    endpoint = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
     domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
-    uri = f"{given or f'https://s3tables.{region}.{domain}'}/iceberg"
+    uri = f"{endpoint or f'https://s3tables.{region}.{domain}'}/iceberg"
     signed = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
-    return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": place}
+    return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": address}
 
 
 def in_table_bucket(warehouse: str) -> bool:
@@ -87,19 +87,19 @@ def _kind(named: Mapping[str, str]) -> str:
     scheme = urlsplit(named.get("uri", "")).scheme.partition("+")[0]
     inferred = {"http": "rest", "https": "rest", "thrift": "hive", **dict.fromkeys(DATABASES, "sql")}.get(scheme, "")
     kind = named.get("type", inferred).lower()
-    known = scheme in DATABASES if kind == "sql" else kind in ("rest", "glue", "hive", "hadoop")
-    return kind if known else ""
+    is_supported = scheme in DATABASES if kind == "sql" else kind in ("rest", "glue", "hive", "hadoop")
+    return kind if is_supported else ""
 
 
 def _jdbc(uri: str) -> dict[str, str]:
     """Options of Iceberg's catalog in a database, from SQLAlchemy's address of it."""
     address = urlsplit(uri)
     dialect = address.scheme.partition("+")[0]
-    own = {"catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog", "jdbc.schema-version": "V1"}
+    properties = {"catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog", "jdbc.schema-version": "V1"}
     if dialect == "sqlite":  # sqlite:////absolute/path
-        return {**own, "uri": f"jdbc:sqlite:{address.path[1:]}", "jdbc.busy_timeout": str(BUSY_TIMEOUT_MS)}
+        return {**properties, "uri": f"jdbc:sqlite:{address.path[1:]}", "jdbc.busy_timeout": str(BUSY_TIMEOUT_MS)}
     return {
-        **own,
+        **properties,
         "uri": f"jdbc:{dialect}://{address.netloc.rpartition('@')[2]}{address.path}",
         "jdbc.user": address.username or "",
         "jdbc.password": address.password or "",

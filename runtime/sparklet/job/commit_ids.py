@@ -60,7 +60,9 @@ def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int
     if job.shard is not None or counted is None or "window" in job.event or text_at(job.event, "sparklet", "task"):
         return {}
     kind, stream, numbers = counted
-    return {written_by(job, (kind, stream, name), label): (name, each) for name, each in numbers.items()}
+    return {
+        written_by(job, (kind, stream, name), label): (name, record_numbers) for name, record_numbers in numbers.items()
+    }
 
 
 def named_work(event: Any) -> tuple[str, Any] | None:
@@ -74,7 +76,10 @@ def named_work(event: Any) -> tuple[str, Any] | None:
     named: tuple[str, Any] | None = None
     if (counted := records_of(event)) and counted[0] != MESSAGES:
         kind, stream, numbers = counted
-        named = kind, [stream, {name: [min(each), max(each)] for name, each in numbers.items()}]
+        named = (
+            kind,
+            [stream, {name: [min(record_numbers), max(record_numbers)] for name, record_numbers in numbers.items()}],
+        )
     elif isinstance(event.get("Records"), list) and event["Records"]:
         named = _messages(event["Records"])
     elif "window" in event:
@@ -97,7 +102,7 @@ def named_at_s(job: JobFields) -> float | None:
         return int(created, 16) / 1000 if re.fullmatch("[0-9a-f]{9,12}", created) else None
     records = event.get("Records")
     first = records[0] if isinstance(records, list) and records else event
-    texts = (text_at(*each) for each in ((first, *path) for path in _DATES))
+    texts = (text_at(*arguments) for arguments in ((first, *path) for path in _DATES))
     return next(filter(None, map(_seconds, texts)), None)
 
 
@@ -149,15 +154,15 @@ def messages_of(event: Any) -> dict[int, list[str]]:
 
     A number begins with the time. Two messages of one notification, as S3 sends them at times, have one number.
     """
-    found: dict[int, list[str]] = {}
+    ids_by_number: dict[int, list[str]] = {}
     for record in event.get("Records", ()):
         if record["eventSource"] == "aws:sqs":
             named = object_versions({"Records": [record]}) or [("", "", "", record["messageId"])]
             time_s = _seconds(named[0][2]) or int(record["attributes"]["SentTimestamp"]) / 1000
             digest = hashlib.sha256(json.dumps(named).encode()).digest()[:16]
             number = (int(time_s * 1000) << 128) + int.from_bytes(digest, "big")
-            found.setdefault(number, []).append(record["messageId"])
-    return found
+            ids_by_number.setdefault(number, []).append(record["messageId"])
+    return ids_by_number
 
 
 def labels(event: Any, shard: str, numbers: Collection[int]) -> list[str]:
@@ -178,12 +183,12 @@ def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
     None if it is no batch of a stream, or some record has no number.
     """
     records: Any = event.get("records" if "records" in event else "Records") if isinstance(event, Mapping) else None
-    found: dict[str, set[int]] = {}
+    numbers: dict[str, set[int]] = {}
     try:
         if isinstance(records, Mapping):
             kind, stream = "kafka", text_at(event, "eventSourceArn") or text_at(event, "bootstrapServers")
             for record in (record for batch in records.values() for record in batch):
-                found.setdefault(f"{record['topic']}-{record['partition']}", set()).add(int(record["offset"]))
+                numbers.setdefault(f"{record['topic']}-{record['partition']}", set()).add(int(record["offset"]))
         else:
             kind, stream = text_at(records[0], "eventSource")[4:], text_at(records[0], "eventSourceARN")
             if kind == MESSAGES:
@@ -191,7 +196,7 @@ def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
             number = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
             for record in records:
                 shard = record["eventID"].partition(":")[0] if kind == "kinesis" else ""
-                found.setdefault(shard, set()).add(int(record[kind][number]))
+                numbers.setdefault(shard, set()).add(int(record[kind][number]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
-    return (kind, stream, found) if stream and found else None
+    return (kind, stream, numbers) if stream and numbers else None

@@ -50,18 +50,18 @@ def _true(option: Any) -> bool:
 def _has_made_names(columns: Sequence[str]) -> bool:
     """Whether Spark may have made some of these names: ``_c`` and the place, or a name of several and its place."""
     stems = Counter(
-        name.removesuffix(str(place)).lower() for place, name in enumerate(columns) if name.endswith(str(place))
+        name.removesuffix(str(index)).lower() for index, name in enumerate(columns) if name.endswith(str(index))
     )
-    return any(name == f"_c{place}" for place, name in enumerate(columns)) or max(stems.values(), default=0) > 1
+    return any(name == f"_c{index}" for index, name in enumerate(columns)) or max(stems.values(), default=0) > 1
 
 
 def _refuse_other_header(spark: SparkSession, uri: str, columns: Sequence[str], options: Mapping[str, Any]) -> None:
     """EventError, in Spark's words, if a file has another header; one without any line has none."""
-    found = spark.read.csv(uri, **{**options, "inferSchema": False}).columns
-    if _same(spark, found) != _same(spark, columns) and spark.read.csv(uri, **{**options, **ALONE}).columns:
+    header = spark.read.csv(uri, **{**options, "inferSchema": False}).columns
+    if _same(spark, header) != _same(spark, columns) and spark.read.csv(uri, **{**options, **ALONE}).columns:
         raise EventError(
             f"Encountered error while reading file {quote(uri, safe=':/')}. CSV header does not conform to the schema: "
-            f"it is {', '.join(found)}, not {', '.join(columns)}"
+            f"it is {', '.join(header)}, not {', '.join(columns)}"
         )
 
 
@@ -95,7 +95,7 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
             raise EventError(f"no header is that of most files: of {uri}, {left_out[uri]}")
     tell_left_out(left_out)
     schema = schemas[good[0]]
-    if len({tuple(each.dataType for each in schemas[uri]) for uri in good}) > 1:
+    if len({tuple(column.dataType for column in schemas[uri]) for uri in good}) > 1:
         # By lines Spark drops the headers that are written as the first file's, and takes "id" or ID for a value.
         schema = spark.read.csv(good, **{**options, "inferSchema": True, "multiLine": True}).schema
     return {SCHEMA: ddl(schema, WIDER), LEFT_OUT: left_out}
@@ -125,14 +125,14 @@ def tell_left_out(left_out: Mapping[str, str]) -> None:
 
 def ddl(schema: StructType, wider: Mapping[str, str] = MappingProxyType({})) -> str:
     """The columns in SQL's words, some types as wider ones."""
-    types = [(backquoted(each.name), _sql(each.dataType)) for each in schema]
+    types = [(backquoted(column.name), _sql(column.dataType)) for column in schema]
     return ", ".join(f"{name} {wider.get(type_, type_)}" for name, type_ in types)
 
 
 def _sql(type_: Any) -> str:
     """A type in SQL's words, which ``simpleString`` has not for an inner name with a space."""
     if hasattr(type_, "fields"):
-        return f"struct<{', '.join(f'{backquoted(each.name)}: {_sql(each.dataType)}' for each in type_.fields)}>"
+        return f"struct<{', '.join(f'{backquoted(column.name)}: {_sql(column.dataType)}' for column in type_.fields)}>"
     if hasattr(type_, "elementType"):
         return f"array<{_sql(type_.elementType)}>"
     if hasattr(type_, "keyType"):

@@ -117,12 +117,14 @@ def group_of(message: Any) -> str:
 
 def with_those_behind(messages: Iterable[Any], failed: Mapping[str, str]) -> dict[str, str]:
     """Failed messages of SQS with their causes, and those behind one in its FIFO group, in order."""
-    found, groups = dict[str, str](), set[str]()
+    causes, groups = dict[str, str](), set[str]()
     for message in messages:
         if message["messageId"] in failed or group_of(message) in groups:
-            found[message["messageId"]] = failed.get(message["messageId"], "an earlier message of its group comes back")
+            causes[message["messageId"]] = failed.get(
+                message["messageId"], "an earlier message of its group comes back"
+            )
             groups |= {group_of(message)} - {""}
-    return found
+    return causes
 
 
 def _document(text: Any) -> Any:

@@ -36,10 +36,10 @@ def read(
     if format_ == "json":  # names alone: the reader itself refuses values that do not fit
         reader = reader.options(primitivesAsString=True, samplingRatio=1.0, mode="DROPMALFORMED")
 
-    def differences(given: list[str]) -> list[str]:
+    def differences(files: list[str]) -> list[str]:
         with _exact_names(spark):
-            found = reader.load(given).schema
-        return list(_differences(found, frame.schema, format_))[:MAX_NAMED]
+            file_schema = reader.load(files).schema
+        return list(_differences(file_schema, frame.schema, format_))[:MAX_NAMED]
 
     _refuse_drift(job, uris, differences)
     return frame
@@ -55,8 +55,8 @@ def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[s
         return
     of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
     for uri, name in zip(uris, job.inputs, strict=True):
-        if found := differences([uri]):
-            named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(found)}"
+        if columns := differences([uri]):
+            named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(columns)}"
             why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
             if not (of_run or {}).get("allow_drift"):
                 raise DriftError(why)
@@ -95,28 +95,29 @@ def _exact_names(spark: SparkSession) -> Iterator[None]:
 
 def _names(type_: Any, name: str = "") -> Iterator[str]:
     """The names of all columns, inner ones after their outer ones' and a dot."""
-    for each in getattr(type_, "fields", ()):
-        yield name + each.name
-        yield from _names(each.dataType, f"{name}{each.name}.")
+    for column in getattr(type_, "fields", ()):
+        yield name + column.name
+        yield from _names(column.dataType, f"{name}{column.name}.")
     if hasattr(type_, "elementType"):
         yield from _names(type_.elementType, name)
 
 
-def _differences(found: Any, wanted: Any, format_: str, name: str = "") -> Iterator[str]:
+def _differences(file_type: Any, schema_type: Any, format_: str, name: str = "") -> Iterator[str]:
     """Names, and in Parquet types, that one type of Spark has inside and the other one has not."""
-    if hasattr(found, "fields") and (hasattr(wanted, "fields") or hasattr(wanted, "valueType")):
+    if hasattr(file_type, "fields") and (hasattr(schema_type, "fields") or hasattr(schema_type, "valueType")):
         fold = str if format_ == "json" else str.lower  # Spark takes ID of JSON for another name than id
-        known = {fold(each.name): each.dataType for each in getattr(wanted, "fields", ())}
-        for each in found.fields:
-            inner = getattr(wanted, "valueType", None) or known.get(fold(each.name))  # an object may be read as a map
+        types_by_name = {fold(field.name): field.dataType for field in getattr(schema_type, "fields", ())}
+        for column in file_type.fields:
+            # An object may be read as a map.
+            inner = getattr(schema_type, "valueType", None) or types_by_name.get(fold(column.name))
             if inner is None:
-                yield f"{name}{each.name}, which the schema lacks"
+                yield f"{name}{column.name}, which the schema lacks"
             else:
-                yield from _differences(each.dataType, inner, format_, f"{name}{each.name}.")
+                yield from _differences(column.dataType, inner, format_, f"{name}{column.name}.")
         return
-    insides = [inside for inside in ("elementType", "keyType", "valueType") if hasattr(found, inside)]
-    if insides and all(hasattr(wanted, inside) for inside in insides):
+    insides = [inside for inside in ("elementType", "keyType", "valueType") if hasattr(file_type, inside)]
+    if insides and all(hasattr(schema_type, inside) for inside in insides):
         for inside in insides:
-            yield from _differences(getattr(found, inside), getattr(wanted, inside), format_, name)
-    elif format_ != "json" and found != wanted:
-        yield f"{name[:-1]} as {found.simpleString()}, and the schema as {wanted.simpleString()}"
+            yield from _differences(getattr(file_type, inside), getattr(schema_type, inside), format_, name)
+    elif format_ != "json" and file_type != schema_type:
+        yield f"{name[:-1]} as {file_type.simpleString()}, and the schema as {schema_type.simpleString()}"

@@ -55,7 +55,7 @@ def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, st
     from pyspark import SparkConf
 
     jvm = _jvm(conf)
-    here = Surroundings(
+    surroundings = Surroundings(
         env=os.environ,
         given=dict(SparkConf().getAll()),
         class_path=jvm.java.lang.System.getProperty("java.class.path") or "",
@@ -63,9 +63,9 @@ def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, st
         s3_impl=jvm.org.apache.hadoop.conf.Configuration().get("fs.s3.impl"),
         has_class=lambda name: has_class(jvm, name),
     )
-    if platform(here) in ("lambda", "laptop") and "spark.pyspark.python" not in here.given:
+    if platform(surroundings) in ("lambda", "laptop") and "spark.pyspark.python" not in surroundings.given:
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
-    return session_conf(here, warehouse)
+    return session_conf(surroundings, warehouse)
 
 
 def is_remote(spark: SparkSession) -> bool:
@@ -125,37 +125,47 @@ def has_class(jvm: Any, name: str) -> bool:
     return True
 
 
-def platform(here: Surroundings) -> Platform:
+def platform(surroundings: Surroundings) -> Platform:
     """Where the script runs."""
-    if "GLUE_VERSION" in here.env or any(key.startswith("spark.glue.") for key in here.given):
+    if "GLUE_VERSION" in surroundings.env or any(key.startswith("spark.glue.") for key in surroundings.given):
         return "glue"
-    if "/usr/share/aws/emr" in here.class_path or any(key.startswith("spark.emr-serverless.") for key in here.given):
+    if "/usr/share/aws/emr" in surroundings.class_path or any(
+        key.startswith("spark.emr-serverless.") for key in surroundings.given
+    ):
         return "emr"
-    if not here.given.get("spark.master", "local").startswith("local"):
+    if not surroundings.given.get("spark.master", "local").startswith("local"):
         return "cluster"
-    return "lambda" if "AWS_LAMBDA_FUNCTION_NAME" in here.env or "SPARKLET_OUTCOME_FILE" in here.env else "laptop"
+    return (
+        "lambda"
+        if "AWS_LAMBDA_FUNCTION_NAME" in surroundings.env or "SPARKLET_OUTCOME_FILE" in surroundings.env
+        else "laptop"
+    )
 
 
-def session_conf(here: Surroundings, warehouse: str | None = None) -> dict[str, str]:
+def session_conf(surroundings: Surroundings, warehouse: str | None = None) -> dict[str, str]:
     """The options that Sparklet adds; given options do not change, except that ``spark.sql.extensions`` grows.
 
     ``warehouse`` holds the tables of the catalog ``iceberg``, unless the environment names another; None: it has none.
     """
-    place = platform(here)
+    platform_name = platform(surroundings)
     conf = dict(UTC)
-    if place == "lambda":
+    if platform_name == "lambda":
         conf.update({"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1))})
-    if place in ("lambda", "laptop") and not here.s3_impl and here.has_class(S3A):
-        conf.update(s3a_conf(here.env, here.hadoop_version))
-    if place in ("lambda", "laptop") and here.has_class(DELTA):
+    if platform_name in ("lambda", "laptop") and not surroundings.s3_impl and surroundings.has_class(S3A):
+        conf.update(s3a_conf(surroundings.env, surroundings.hadoop_version))
+    if platform_name in ("lambda", "laptop") and surroundings.has_class(DELTA):
         conf.update(SMALL_TABLES)
-    conf.update(table_conf(here.has_class, warehouse, here.env))
-    theirs = any(key.startswith(f"spark.sql.catalog.{GLUE_CATALOG}") for key in here.given)
+    conf.update(table_conf(surroundings.has_class, warehouse, surroundings.env))
+    theirs = any(key.startswith(f"spark.sql.catalog.{GLUE_CATALOG}") for key in surroundings.given)
     added = {
-        key: value for key, value in conf.items() if key not in here.given and not (theirs and GLUE_CATALOG in key)
+        key: value
+        for key, value in conf.items()
+        if key not in surroundings.given and not (theirs and GLUE_CATALOG in key)
     }
     if extensions := conf.get("spark.sql.extensions"):
-        names = [name.strip() for name in f"{here.given.get('spark.sql.extensions', '')},{extensions}".split(",")]
+        names = [
+            name.strip() for name in f"{surroundings.given.get('spark.sql.extensions', '')},{extensions}".split(",")
+        ]
         added["spark.sql.extensions"] = ",".join(dict.fromkeys(filter(None, names)))
     return added
 
@@ -175,8 +185,8 @@ def s3_environment(env: Mapping[str, str]) -> tuple[str, str]:
 
 def write_encryption(env: Mapping[str, str] = os.environ) -> tuple[str, str]:
     """SPARKLET_WRITE_ENCRYPTION: the algorithm and the key of KMS that each write asks S3 for; "": the bucket's own."""
-    given = env.get("SPARKLET_WRITE_ENCRYPTION", "")
-    return ("aws:kms", given) if given.startswith("arn:") else (given, "")
+    setting = env.get("SPARKLET_WRITE_ENCRYPTION", "")
+    return ("aws:kms", setting) if setting.startswith("arn:") else (setting, "")
 
 
 def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint: str) -> dict[str, str]:

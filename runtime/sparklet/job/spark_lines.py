@@ -34,7 +34,7 @@ def major_of(version: str) -> str:
 
 def version_on(class_path: Iterable[str]) -> str:
     """The version of Spark on a class path; "" if no jar's name tells."""
-    return next((found[1] for found in map(_CORE.search, class_path) if found), "")
+    return next((match[1] for match in map(_CORE.search, class_path) if match), "")
 
 
 def is_known(version: str) -> bool:

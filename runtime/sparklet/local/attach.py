@@ -44,10 +44,10 @@ def attach_or_start(
     A stack that differs from the request is ended and started anew if it has no other client; a kept one only with
     ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start or end.
     """
-    alone, kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
+    alone, is_kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed
-    elif alone and request["processing"] and not kept:
+    elif alone and request["processing"] and not is_kept:
         document = published(state)
         if document is None or differences_between(request, document["request"]):
             progress("ending the local stack to deploy it anew")
@@ -143,11 +143,11 @@ def end_host(state: StateDir) -> bool:
     return True
 
 
-def differences_between(wanted: Mapping[str, Any], runs: Mapping[str, Any]) -> tuple[str, ...]:
+def differences_between(request: Mapping[str, Any], runs: Mapping[str, Any]) -> tuple[str, ...]:
     """The differences between a client's request and the running stack, in words."""
-    names = [name for name in wanted if name != "processing" and wanted[name] != runs.get(name)]
+    names = [name for name in request if name != "processing" and request[name] != runs.get(name)]
     return tuple(
-        f"{name} differs" if isinstance(wanted[name], dict) else f"{name}: {runs.get(name)} instead of {wanted[name]}"
+        f"{name} differs" if isinstance(request[name], dict) else f"{name}: {runs.get(name)} instead of {request[name]}"
         for name in names
     )
 

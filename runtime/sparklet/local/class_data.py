@@ -48,8 +48,8 @@ class ClassArchive:
         digest = hashlib.sha256()
         for path in (classes, home / "lib/server/libjvm.so", home / "lib/modules", *map(Path, jars)):
             with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
-                digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+                status = path.stat()
+                digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
 
     def begin(self, env: Mapping[str, str]) -> bool:
@@ -158,8 +158,8 @@ def read_names(classes: Path, folder: Path, jars: Iterable[Path]) -> Path:
     for jar in jars:
         if jar.name.startswith("sparklet-java-"):
             with zipfile.ZipFile(jar) as archive:
-                own = [name.removesuffix(".class") for name in archive.namelist() if name.endswith(".class")]
-            listed += sorted(set(own).difference(listed))
+                class_names = [name.removesuffix(".class") for name in archive.namelist() if name.endswith(".class")]
+            listed += sorted(set(class_names).difference(listed))
     names = folder / "classes"
     names.write_text("\n".join(filter(None, listed)) + "\n")
     return names

@@ -58,7 +58,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
         change = "update"
     except NotDeployedError:
         change = "create"
-    wanted = {
+    request = {
         "StackName": STACK_NAME,
         "TemplateURL": f"{clients.s3.meta.endpoint_url}/{TEMPLATE_BUCKET}/{TEMPLATE}",
         "Parameters": [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -68,7 +68,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
         with failing_as(LocalStackError, CANNOT):
             clients.s3.create_bucket(Bucket=TEMPLATE_BUCKET)
             clients.s3.put_object(Bucket=TEMPLATE_BUCKET, Key=TEMPLATE, Body=template_body)
-            getattr(formation, f"{change}_stack")(**wanted)
+            getattr(formation, f"{change}_stack")(**request)
     except LocalStackError as error:
         if "No updates are to be performed" not in str(error):
             raise
@@ -124,14 +124,14 @@ def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:
     orchestrator = StepFunctionsOrchestrator(clients)
     for machine in machines:
         for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
-            found, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
-            if found.error == CUT_OFF and len(name) <= MAX_NAME:
+            status, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
+            if status.error == CUT_OFF and len(name) <= MAX_NAME:
                 with suppress(ExecutionExistsError):  # it was started earlier, and has ended
-                    orchestrator.start(machine, name, same_run(failed["name"], found.input))
+                    orchestrator.start(machine, name, same_run(failed["name"], status.input))
 
 
-def same_run(name: str, given: Any) -> Any:
+def same_run(name: str, execution_input: Any) -> Any:
     """An execution's input for another execution of the same run: the first execution's name was the run's key."""
-    if not isinstance(given, dict) or "run_id" in given or "idempotency_key" in given:
-        return given
-    return {**given, "idempotency_key": name}
+    if not isinstance(execution_input, dict) or "run_id" in execution_input or "idempotency_key" in execution_input:
+        return execution_input
+    return {**execution_input, "idempotency_key": name}

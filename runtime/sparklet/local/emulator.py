@@ -152,8 +152,8 @@ async def _save(saver: Saver, scope: Message, send: Any) -> None:
 
 def _has_token(token: str, scope: Message) -> bool:
     name = TOKEN_HEADER.lower().encode()
-    given = [value for key, value in scope.get("headers", ()) if key.lower() == name]
-    return any(hmac.compare_digest(value, token.encode()) for value in given)
+    tokens = [value for key, value in scope.get("headers", ()) if key.lower() == name]
+    return any(hmac.compare_digest(value, token.encode()) for value in tokens)
 
 
 async def _answer(scope: Message, send: Any, status: int, body: bytes) -> None:

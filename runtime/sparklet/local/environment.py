@@ -33,8 +33,8 @@ def resource(path: str) -> Path:
 
     LocalStackError if neither this installation nor a checkout has it.
     """
-    here = Path(__file__).resolve()
-    for candidate in (here.with_name(Path(path).name), here.parents[3] / path):
+    module_file = Path(__file__).resolve()
+    for candidate in (module_file.with_name(Path(path).name), module_file.parents[3] / path):
         if candidate.is_file():
             return candidate
     raise LocalStackError(f"neither this installation nor a checkout has {path}; reinstall Sparklet")

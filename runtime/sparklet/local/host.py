@@ -46,11 +46,11 @@ def end_children(spared: Collection[int] = ()) -> bool:
     """
     import psutil
 
-    found = [child.pid for child in psutil.Process().children() if child.pid not in spared]
-    for pid in found:
+    pids = [child.pid for child in psutil.Process().children() if child.pid not in spared]
+    for pid in pids:
         kill_tree(pid)
         os.waitpid(pid, os.WNOHANG)
-    return bool(found)
+    return bool(pids)
 
 
 class Host:
@@ -81,8 +81,8 @@ class Host:
             for path in (self._state.last_file, self._state.info_file):
                 write_json(path, document)
             env = environment.of_emulator(self._state, endpoint_url, token, request["worker_env"])
-            here = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
-            self._watch(ProcessRunner(self._state, {**env, **here, "SPARKLET_RUNNER": request["runner"]}))
+            deployment_env = {"SPARKLET_BUCKET": deployed.bucket, "SPARKLET_LEDGER_TABLE": deployed.ledger_table}
+            self._watch(ProcessRunner(self._state, {**env, **deployment_env, "SPARKLET_RUNNER": request["runner"]}))
         except LocalStackError as error:  # written first: clients read it as soon as the end begins
             self._state.failure_file.write_text(str(error), encoding="utf-8")
             raise

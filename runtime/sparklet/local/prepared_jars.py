@@ -107,7 +107,7 @@ def linked_jars(jars: Sequence[Path | str], folder: Path, otherwise: Path = OTHE
     """
     try:
         folder = folder if is_plain(folder) else _own(otherwise / f"sparklet-{os.getuid()}")
-        for source in (place / "source" for place in folder.glob("sparklet-*")):
+        for source in (link_folder / "source" for link_folder in folder.glob("sparklet-*")):
             if source.is_symlink() and not source.exists():  # else links would keep deleted jars
                 shutil.rmtree(source.parent, ignore_errors=True)  # noqa: TID251 - this file is used alone
         return [jar if is_plain(jar) else _linked(jar, folder) for jar in (Path(jar).resolve() for jar in jars)]
@@ -119,15 +119,15 @@ def _own(folder: Path) -> Path:
     """The folder, if only this user may write to it; else OSError."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o170022 != 0o040000:
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o170022 != 0o040000:
         raise PermissionError(f"{folder} is not a folder that only this user may write to")
     return folder
 
 
 def _linked(jar: Path, folder: Path) -> Path:
-    found = jar.stat()
-    name = sha256(os.fsencode(f"{jar}\0{found.st_size}\0{found.st_mtime_ns}")).hexdigest()[:16]
+    status = jar.stat()
+    name = sha256(os.fsencode(f"{jar}\0{status.st_size}\0{status.st_mtime_ns}")).hexdigest()[:16]
     link = folder / f"sparklet-{name}" / jar.name
     if not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -72,11 +72,11 @@ class SavedStore(MemoryStore):
 
     def get(self, key: Key) -> Item | None:
         """An item."""
-        found = super().get(key)
-        return item_of(found) if found else None
+        stored_item = super().get(key)
+        return item_of(stored_item) if stored_item else None
 
     def _all(self, partitions: Sequence[str]) -> list[Item]:
-        return [item_of(found) for found in super()._all(partitions)]
+        return [item_of(stored_item) for stored_item in super()._all(partitions)]
 
 
 class SavedObjects(_Saved, S3ObjectStore):
@@ -90,8 +90,8 @@ class SavedObjects(_Saved, S3ObjectStore):
         keys = (path.relative_to(root).as_posix() for path in below if path.is_file() and path.suffixes[-2:] != META)
         for key in sorted(keys, key=str.encode):
             if key.startswith(prefix) and key > start_after:
-                found = (root / key).stat()
-                yield ObjectInfo(f"s3://{bucket}/{key}", found.st_size, "", found.st_mtime)
+                status = (root / key).stat()
+                yield ObjectInfo(f"s3://{bucket}/{key}", status.st_size, "", status.st_mtime)
 
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range."""
@@ -109,14 +109,18 @@ class SavedExecutions(_Saved, StepFunctionsOrchestrator):
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
         """The execution of this name, if there is one."""
         arn = execution_arn(machine, name)
-        if (found := _saved(self._state, "stepfunctions", "executions").get(arn)) is None:
+        if (execution := _saved(self._state, "stepfunctions", "executions").get(arn)) is None:
             return None
-        if found["status"] == ExecutionState.RUNNING:
-            found |= {"status": ExecutionState.FAILED, "error": CUT_OFF}
-        began_s, ended_s = (parse_time_s(found[key]) if found[key] else 0.0 for key in ("startDate", "stopDate"))
-        given, output = (json.loads(found[key] or "null") for key in ("input", "output"))
-        why = found.get("error") or "", found.get("cause") or ""
-        return ExecutionStatus(arn, ExecutionState(found["status"]), began_s, ended_s, given or {}, output, *why)
+        if execution["status"] == ExecutionState.RUNNING:
+            execution |= {"status": ExecutionState.FAILED, "error": CUT_OFF}
+        began_s, ended_s = (
+            parse_time_s(execution[key]) if execution[key] else 0.0 for key in ("startDate", "stopDate")
+        )
+        input_document, output = (json.loads(execution[key] or "null") for key in ("input", "output"))
+        why = execution.get("error") or "", execution.get("cause") or ""
+        return ExecutionStatus(
+            arn, ExecutionState(execution["status"]), began_s, ended_s, input_document or {}, output, *why
+        )
 
 
 def _saved(state: StateDir, service: str, kind: str) -> dict[str, Any]:

@@ -67,12 +67,12 @@ def worker_environment(workers: int, say: Progress) -> dict[str, str]:
 def stack_file() -> Path:
     """The stack of the pyspark that is installed; LocalStackError if there is none, or none for its line."""
     try:
-        found = version("pyspark")
+        spark_version = version("pyspark")
     except PackageNotFoundError as error:
         raise LocalStackError(missing("pyspark")) from error
-    if line_of(found) not in SCALA:
-        raise LocalStackError(f"pyspark {found} is installed, and Sparklet knows Spark {' and '.join(SCALA)}")
-    return resource(f"docker/stacks/spark-{line_of(found)}.toml")
+    if line_of(spark_version) not in SCALA:
+        raise LocalStackError(f"pyspark {spark_version} is installed, and Sparklet knows Spark {' and '.join(SCALA)}")
+    return resource(f"docker/stacks/spark-{line_of(spark_version)}.toml")
 
 
 def fetched_jars(say: Progress, offline: bool) -> list[Path]:
@@ -84,8 +84,8 @@ def worker_jars(java: Path, say: Progress, offline: bool) -> list[Path]:
     """The jars of local workers beside Spark's own; fetches or makes what is missing."""
     fetched = fetched_jars(say, offline)
     spark = spark_home(spark_settings({})) / "jars"
-    own = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled") / stack_file().stem)
-    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), own, *fetched]
+    compiled = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled") / stack_file().stem)
+    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), compiled, *fetched]
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
     return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own

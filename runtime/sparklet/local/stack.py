@@ -73,16 +73,20 @@ class StackOptions:
 
     def asked_for(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """What of a request the user chose, and the version: each variable of the workers by its own name."""
-        return {name: each for name, each in {**request, **self.worker_env}.items() if name in {"version", *self.asked}}
+        return {
+            name: setting
+            for name, setting in {**request, **self.worker_env}.items()
+            if name in {"version", *self.asked}
+        }
 
     def request(self) -> dict[str, Any]:
         """The host's request, which clients that share a stack have in common."""
         from sparklet.local.local_template import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
-        own = ("state_dir", "keep", "replace_kept", "asked")
-        wanted = {name: value for name, value in asdict(self).items() if name not in own}
-        return {**wanted, "version": f"{__version__}, template {template}"}
+        local_names = ("state_dir", "keep", "replace_kept", "asked")
+        shared_options = {name: value for name, value in asdict(self).items() if name not in local_names}
+        return {**shared_options, "version": f"{__version__}, template {template}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +161,10 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         tasks, named = LocalProcesses(self._state.tasks), engines()
         functions = partial(of_workers, {**os.environ, SPARK_LINE: stack_file().stem})
         of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
-        here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
-        engines_here = {name: here[name] for name in (*named, PROCESS, *of_template) if name in here}
+        engines_by_name = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
+        engines_here = {
+            name: engines_by_name[name] for name in (*named, PROCESS, *of_template) if name in engines_by_name
+        }
         catalog = GlueCatalog(self.clients).objects
         return compose(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
 

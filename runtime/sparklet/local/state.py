@@ -92,8 +92,8 @@ class StateDir:
 def user_folder(kind: Literal["state", "cache"], named: Path | None = None) -> Path:
     """``named``, else what SPARKLET_STATE_DIR or SPARKLET_CACHE_DIR names, else the user's; SettingsError without."""
     try:
-        if given := named or os.environ.get(f"SPARKLET_{kind.upper()}_DIR"):
-            return Path(given).expanduser().absolute()
+        if folder := named or os.environ.get(f"SPARKLET_{kind.upper()}_DIR"):
+            return Path(folder).expanduser().absolute()
         import platformdirs
 
         return Path(getattr(platformdirs, f"user_{kind}_dir")("sparklet"))
@@ -129,8 +129,8 @@ class FileLogs:
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
         """Names of the files that were written to since, oldest first; all are read from their beginning."""
         paths = [path for pattern in WORKER_LOGS for path in self._folder.glob(pattern)]
-        found = [path for path in paths if path.exists() and path.stat().st_mtime >= since_s]
-        names = sorted((path.name.removesuffix(".1"), path.suffix != ".1", path.name) for path in found)
+        recent_paths = [path for path in paths if path.exists() and path.stat().st_mtime >= since_s]
+        names = sorted((path.name.removesuffix(".1"), path.suffix != ".1", path.name) for path in recent_paths)
         return {name: 0.0 for _, _, name in names}  # by the time in the name, an earlier part before the later one
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:

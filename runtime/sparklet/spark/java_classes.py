@@ -20,7 +20,7 @@ SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")
 HUDI_LOCK = "org/apache/hudi/client/transaction/lock/HudiLock.class"
 EXTENDED = "org/apache/hudi/client/transaction/lock/StorageBasedLockProvider.class"
 """The former is compiled where the latter is on the class path."""
-_ESCAPED = str.maketrans({each: f"\\{each}" for each in "\\ =:#!"})
+_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\ =:#!"})
 _ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 
 
@@ -72,5 +72,5 @@ def encoded(properties: Mapping[str, str]) -> str:
 
 def _source(name: str, hadoop_version: str) -> str:
     line = ".".join(hadoop_version.split(".")[:2])
-    own = Path(__file__).with_name(f"{name}-{line}.java")
-    return (own if own.exists() else own.with_name(f"{name}.java")).read_text()
+    path = Path(__file__).with_name(f"{name}-{line}.java")
+    return (path if path.exists() else path.with_name(f"{name}.java")).read_text()

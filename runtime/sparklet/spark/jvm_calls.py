@@ -111,10 +111,10 @@ def remember_names() -> None:
         whole = f"{self._fqn}.{name}"
         if whole in PACKAGES:
             return Package(whole, self._gateway_client, self._jvm_id)
-        found = classes.get((self._gateway_client, whole)) or in_package(self, name)
-        if isinstance(found, java_gateway.JavaClass):
-            classes[self._gateway_client, whole] = found
-        return found
+        member = classes.get((self._gateway_client, whole)) or in_package(self, name)
+        if isinstance(member, java_gateway.JavaClass):
+            classes[self._gateway_client, whole] = member
+        return member
 
     View.__getattr__, Package.__getattr__ = of_view, of_package
 
@@ -190,8 +190,8 @@ def _install(client: JavaGateway, keep: bool) -> None:
 def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:
     """An object of a class that Py4J cannot find by its name."""
     arguments = client.new_array(client.jvm.java.lang.Object, len(values))
-    for place, value in enumerate(values):
-        arguments[place] = value
+    for index, value in enumerate(values):
+        arguments[index] = value
     return kind.getConstructors()[0].newInstance(arguments)
 
 

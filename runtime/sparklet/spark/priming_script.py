@@ -88,8 +88,8 @@ class Bucket(BaseHTTPRequestHandler):
             self._answer(200, NO_OBJECTS)
         elif not self.path.endswith(".csv"):
             self._answer(404, b"")
-        elif wanted := self.headers.get("Range", "").removeprefix("bytes="):
-            first, last = (int(end) for end in wanted.split("-"))
+        elif byte_range := self.headers.get("Range", "").removeprefix("bytes="):
+            first, last = (int(end) for end in byte_range.split("-"))
             part = CSV[first : last + 1]
             self._answer(206, part, f"bytes {first}-{first + len(part) - 1}/{len(CSV)}")
         else:
@@ -125,8 +125,12 @@ def s3(spark: "SparkSession") -> None:
 def conf_of(part: str) -> dict[str, str]:
     """The settings of a part's session, all of them exchangeable in a kept context."""
     if part == "iceberg":
-        own = "spark.sql.catalog.priming"
-        return {own: "org.apache.iceberg.spark.SparkCatalog", f"{own}.type": "hadoop", f"{own}.warehouse": HERE}
+        catalog = "spark.sql.catalog.priming"
+        return {
+            catalog: "org.apache.iceberg.spark.SparkCatalog",
+            f"{catalog}.type": "hadoop",
+            f"{catalog}.warehouse": HERE,
+        }
     if part != "s3":
         return {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)

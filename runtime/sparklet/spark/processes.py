@@ -81,10 +81,10 @@ def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
     """Kill all processes with that variable in their environment, whoever is their parent."""
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
-        found = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]
-        if not found:
+        pids = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]
+        if not pids:
             return
-        for pid in found:
+        for pid in pids:
             signal_process(pid, signal.SIGKILL)
         time.sleep(0.01)
 
@@ -156,13 +156,13 @@ def _children() -> dict[int, list[int]]:
 
 
 def _below(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
-    found: set[int] = set()
+    pids: set[int] = set()
     open_pids = list(roots)
     while open_pids:
         below = children.get(open_pids.pop(), ())
         open_pids += below
-        found.update(below)
-    return found
+        pids.update(below)
+    return pids
 
 
 def _living() -> Iterator[tuple[int, int]]:

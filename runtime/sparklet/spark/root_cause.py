@@ -58,20 +58,20 @@ def root_cause(stderr: str, file: str = "") -> Cause:
 
     ``file``: the one that could not be read, which the message names, too.
     """
-    found = _cleaned(stderr)
-    name, message = _python_cause(found) or _java_cause(found) or ("", _last_line(found))
-    at = f"{file}: " if PurePath(file).name not in message else ""
-    return name.rpartition(".")[2], f"{at}{_with_way(message.strip().rstrip(';'))}"[:MAX_MESSAGE]
+    text = _cleaned(stderr)
+    name, message = _python_cause(text) or _java_cause(text) or ("", _last_line(text))
+    prefix = f"{file}: " if PurePath(file).name not in message else ""
+    return name.rpartition(".")[2], f"{prefix}{_with_way(message.strip().rstrip(';'))}"[:MAX_MESSAGE]
 
 
 def _with_way(message: str) -> str:
     """The message; of a database that Spark does not know, with the way to one of Glue's catalog."""
-    found = _NOT_IN_SPARK.match(message)
-    names = found["names"].strip("`").split("`.`") + ["TABLE"] * bool(found["schema"]) if found else []
-    if not found or len(names) != 2:
+    match = _NOT_IN_SPARK.match(message)
+    names = match["names"].strip("`").split("`.`") + ["TABLE"] * bool(match["schema"]) if match else []
+    if not match or len(names) != 2:
         return message
     frame = f'job.table("{".".join(names)}")'
-    return f'{found[0]}; of Glue\'s catalog it is {frame}, in SQL after {frame}.createOrReplaceTempView("{names[1]}")'
+    return f'{match[0]}; of Glue\'s catalog it is {frame}, in SQL after {frame}.createOrReplaceTempView("{names[1]}")'
 
 
 def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
@@ -98,8 +98,8 @@ def is_sparks_own(stderr: str) -> bool:
     """Whether Spark's own code failed, as in a JVM that a script has broken, and not for a value or this script."""
     text = _innermost(stderr)
     chain = _java_chain(text)
-    own = bool(chain) and _OF_SPARK_ITSELF.match(text, chain[0].start("name"))
-    return bool(own or _INTERNAL_ERROR.search(text))
+    match = bool(chain) and _OF_SPARK_ITSELF.match(text, chain[0].start("name"))
+    return bool(match or _INTERNAL_ERROR.search(text))
 
 
 def script_line(stderr: str, files: Iterable[str]) -> str:
@@ -125,9 +125,9 @@ def where_it_was(stderr: str, files: Iterable[str]) -> str:
 
 def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
     """The line of the first frame that is in one of these files."""
-    known = tuple(files)
+    script_files = tuple(files)
     for frame in frames:
-        if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in known):
+        if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in script_files):
             return f"line {frame['line']} of {PurePath(frame['file']).name}"
     return ""
 

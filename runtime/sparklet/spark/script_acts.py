@@ -104,13 +104,13 @@ class _Arguments(list[str]):
     """``sys.argv``: who reads more than the script's name is told."""
 
     @overload
-    def __getitem__(self, place: SupportsIndex) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
     @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: Any) -> Any:
-        if place != 0 and acts:
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if index != 0 and acts:
             acts.tell(ARGUMENTS)
-        return super().__getitem__(place)
+        return super().__getitem__(index)
 
     def __iter__(self) -> Iterator[str]:
         if acts:

@@ -80,10 +80,10 @@ def receive(control: socket.socket) -> tuple[Message, list[int]] | None:
     return (json.loads(body), fds) if head else None
 
 
-def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
+def conf_apart(command: Sequence[str], descriptor: int = 0) -> tuple[list[str], int]:
     """Java's command with main class and settings in a pipe: every user of the machine can read a command line.
 
-    Returns the pipe, too; ``place``: its number in Java, if it is another one there.
+    Returns the pipe, too; ``descriptor``: its number in Java, if it is another one there.
     """
     start = end = command.index("--conf")
     while command[end : end + 1] == ["--conf"]:
@@ -93,7 +93,7 @@ def conf_apart(command: Sequence[str], place: int = 0) -> tuple[list[str], int]:
     fcntl.fcntl(fill, fcntl.F_SETPIPE_SZ, len(words))  # by itself it holds 64 KiB
     os.write(fill, words)
     os.close(fill)
-    return [*command[: start - 1], f"@/proc/self/fd/{place or held}", *command[end:]], held
+    return [*command[: start - 1], f"@/proc/self/fd/{descriptor or held}", *command[end:]], held
 
 
 class ScriptHost:
@@ -248,16 +248,16 @@ def _end(ours: Collection[str]) -> None:
 
     threading._shutdown()  # type: ignore[attr-defined] # waits for the script's threads
     atexit._run_exitfuncs()
-    each: Any  # a script may put anything in these places
+    entry: Any  # a script may put anything in these places
     try:
-        for each in [sys.modules.pop(name) for name in reversed(list(sys.modules)) if name not in ours]:
-            names = vars(each) if isinstance(each, ModuleType) else {}
+        for entry in [sys.modules.pop(name) for name in reversed(list(sys.modules)) if name not in ours]:
+            names = vars(entry) if isinstance(entry, ModuleType) else {}
             for name in sorted(names.keys() - {"__builtins__"}, key=lambda name: name[:1] != "_"):
                 names[name] = None  # not left to the collector, which would close a file before it is flushed
         gc.collect()
-        for each in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-            if each is not None and not getattr(each, "closed", False):
-                each.flush()
+        for entry in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            if entry is not None and not getattr(entry, "closed", False):
+                entry.flush()
     except Exception:  # noqa: BLE001 - the interpreter reports it in its own way
         return
     ctypes.PyDLL(None).exit(0)  # C's own, for what libraries have left to its end

@@ -118,9 +118,9 @@ def keep_master() -> None:
 
     def change_but_master(self: SparkConf, key: str, value: str) -> SparkConf:
         if key == "spark.master" and not str(value).startswith("local"):
-            own = self.get(key) or ""
-            if own.startswith("local"):
-                sys.stderr.write(f"sparklet: the script's master {value} is not used: Spark runs here, as {own}\n")
+            master = self.get(key) or ""
+            if master.startswith("local"):
+                sys.stderr.write(f"sparklet: the script's master {value} is not used: Spark runs here, as {master}\n")
                 return self
         return change(self, key, value)
 

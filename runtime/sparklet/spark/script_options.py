@@ -161,7 +161,7 @@ def module_names(py_files: Sequence[Path]) -> set[str]:
 
 def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings: list[str]) -> str:
     """Those of ``names`` that no jar serves; a warning for each other. ScriptError for one that Spark would refuse."""
-    wanted = []
+    unbundled = []
     for name in map(str.strip, names.split(",")):
         if jar := bundled(name, jars):
             warnings.append(f"line {line} of the script: {key} names {name}; {jar} is there and serves it")
@@ -171,8 +171,8 @@ def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings:
                 "write group:artifact:version, such as org.postgresql:postgresql:42.7.4"
             )
         else:
-            wanted.append(name)
-    return ",".join(wanted)
+            unbundled.append(name)
+    return ",".join(unbundled)
 
 
 def bundled(name: str, jars: Sequence[str]) -> str:
@@ -193,19 +193,23 @@ def _stem(name: str) -> str:
 
 def commented(source: str) -> dict[str, str]:
     """What a script's comments ask for, by their keys; ScriptError if one is wrong."""
-    found = dict[str, str]()
+    options = dict[str, str]()
     for match in _COMMENT.finditer(source):
         key, equals, value = (part.strip() for part in match[1].partition("="))
-        known = {"runner": value in ("warm", "submit"), "spark": bool(_LINE.fullmatch(value)), "event": value in YES_NO}
-        known["unpack"] = value in YES_NO
-        if not (equals and known.get(key, key.startswith("spark."))):
+        validity_by_key = {
+            "runner": value in ("warm", "submit"),
+            "spark": bool(_LINE.fullmatch(value)),
+            "event": value in YES_NO,
+        }
+        validity_by_key["unpack"] = value in YES_NO
+        if not (equals and validity_by_key.get(key, key.startswith("spark."))):
             line = source.count("\n", 0, match.start()) + 1
             raise ScriptError(
                 f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
                 "event=yes, event=no, unpack=yes, unpack=no, spark=4, spark=4.1 (or another line) or spark.…=…"
             )
-        found[key] = value
-    return found
+        options[key] = value
+    return options
 
 
 def _literals(source: str, jars: Callable[[], Sequence[str]], warnings: list[str]) -> Iterator[tuple[str, str | None]]:

@@ -60,10 +60,10 @@ class Tail:
 
     def text(self) -> str:
         """The kept lines, without one whose beginning is lost."""
-        kept = bytes(self._bytes[-self._size :])
-        if len(self._bytes) > self._size and b"\n" in kept[:-1]:
-            kept = kept[kept.index(b"\n") + 1 :]
-        return kept.decode(errors="replace")
+        content = bytes(self._bytes[-self._size :])
+        if len(self._bytes) > self._size and b"\n" in content[:-1]:
+            content = content[content.index(b"\n") + 1 :]
+        return content.decode(errors="replace")
 
 
 class ScriptOutput:
@@ -97,31 +97,31 @@ class ScriptOutput:
         """
         if exit_code == 0:
             return ScriptResult(0, self._tail.text())
-        own = self._windows["script"].text()
-        file = bad_file(own, self._reads)
-        cause_class, cause = root_cause(own, file)
-        if not own.strip():
+        output = self._windows["script"].text()
+        file = bad_file(output, self._reads)
+        cause_class, cause = root_cause(output, file)
+        if not output.strip():
             jvms = root_cause(self._windows["jvm"].text())
             cause_class, cause = jvms if jvms[0] or not started else ("", "")  # a log's last line is no cause
-        place = script_line(own, self.files)
-        _raise_if_used_up(cause_class, cause, place)
+        line = script_line(output, self.files)
+        _raise_if_used_up(cause_class, cause, line)
         if exit_code < 0 and not cause_class:
             killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
             cause = f"ended by {signal_name(-exit_code)}{killed}"
         files = (file,) if file else ()
-        again, suspect = must_come_again(own), used and is_sparks_own(own)
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, place, files, again, suspect)
+        again, suspect = must_come_again(output), used and is_sparks_own(output)
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, line, files, again, suspect)
 
     def _without_reads(self, line: bytes) -> bytes:
         """What is left of a line if it says which file a task of Spark reads now."""
-        if not (found := READS.match(line)):
+        if not (match := READS.match(line)):
             return line
-        task, file = ((each or b"").decode(errors="replace") for each in found.groups()[1:])
+        task, file = ((group or b"").decode(errors="replace") for group in match.groups()[1:])
         self._reads.pop(task, None)
         self._reads[task] = file
         if len(self._reads) > MAX_READS:
             del self._reads[next(iter(self._reads))]
-        return found[1]
+        return match[1]
 
     def jvm_failure(self, code: int) -> SparkRuntimeError:
         """The error for a JVM that ended before the script did."""
@@ -137,16 +137,16 @@ class ScriptOutput:
         return self._windows["script"].text()
 
 
-def _raise_if_used_up(cause_class: str, cause: str, place: str) -> None:
+def _raise_if_used_up(cause_class: str, cause: str, line: str) -> None:
     """Raise OutOfMemoryError or ScratchFullError if that is the cause of a script's failure."""
-    at = f" at {place}" if place else ""
+    position = f" at {line}" if line else ""
     if cause_class in JAVAS_MEMORY:
-        raise OutOfMemoryError(f"the JVM ran out of memory{at}: {cause}; {MORE_MEMORY}")
+        raise OutOfMemoryError(f"the JVM ran out of memory{position}: {cause}; {MORE_MEMORY}")
     if cause_class in PYTHONS_MEMORY:
         message = f": {cause}" if cause else ""
-        raise OutOfMemoryError(f"the script's Python ran out of memory{at}{message}; {MORE_MEMORY}")
+        raise OutOfMemoryError(f"the script's Python ran out of memory{position}{message}; {MORE_MEMORY}")
     if NO_SPACE.search(cause):
-        raise ScratchFullError(f"there was no space left{at}: {cause}; {MORE_SPACE}")
+        raise ScratchFullError(f"there was no space left{position}: {cause}; {MORE_SPACE}")
 
 
 def signal_name(number: int) -> str:

@@ -71,21 +71,21 @@ def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str]) -> 
     PySpark without a script, and SQL, have the extensions and catalogs of the table formats, and no Hive metastore
     unless SQL needs it.
     """
-    given = _conf(arguments)
+    script_conf = _conf(arguments)
     jars = class_path(settings)
     conf = spark_defaults(settings, scratch, jars)
     if SHELL in arguments or SQL_CLASS in arguments:
-        there = _class_names(settings)
-        formats = table_conf(lambda name: f"{name.replace('.', '/')}.class" in there, str(scratch / "warehouse"))
+        class_files = _class_names(settings)
+        formats = table_conf(lambda name: f"{name.replace('.', '/')}.class" in class_files, str(scratch / "warehouse"))
         conf = {"spark.sql.catalogImplementation": "in-memory", **formats, **conf}
     command = java_command(
         settings,
         # ours first: an archive is bound to the beginning of the class path
-        [*jars, *filter(None, [given.get("spark.driver.extraClassPath")])],
+        [*jars, *filter(None, [script_conf.get("spark.driver.extraClassPath")])],
         tmp=scratch,
         properties={"derby.system.home": str(scratch)},
         conf=conf,
-        given=given,
+        script_conf=script_conf,
     )
     return [*command, *arguments]
 
@@ -104,8 +104,8 @@ def _conf(arguments: Sequence[str]) -> dict[str, str]:
 
 def _class_names(settings: SparkSettings) -> frozenset[str]:
     """The files in the jars that pyspark does not bring."""
-    own, names = spark_home(settings) / "jars", set()
-    for jar in (jar for jar in class_path(settings) if Path(jar).parent != own):
+    jars_folder, names = spark_home(settings) / "jars", set()
+    for jar in (jar for jar in class_path(settings) if Path(jar).parent != jars_folder):
         with zipfile.ZipFile(jar) as content:
             names.update(content.namelist())
     return frozenset(names)

@@ -83,8 +83,8 @@ def spark_home(settings: SparkSettings) -> Path:
     """The folder of the Spark installation; pyspark is located, not imported."""
     home = settings.spark_home
     if home is None:
-        found = importlib.util.find_spec("pyspark")
-        places = found.submodule_search_locations if found else None
+        spec = importlib.util.find_spec("pyspark")
+        places = spec.submodule_search_locations if spec else None
         if not places:
             raise SettingsError("there is no Spark: pip install 'pyspark==3.5.*', or set SPARK_HOME")
         home = Path(places[0])
@@ -115,8 +115,8 @@ def class_path(settings: SparkSettings) -> list[str]:
     if missing:
         raise SettingsError(f"SPARKLET_JARS names {missing[0]}, which is no jar and no folder of jars")
     replaced = {_artifact(jar) for jar in extra}
-    own = [jar for jar in _jars_in(spark_home(settings) / "jars") if _artifact(jar) not in replaced]
-    return [str(jar) for jar in [*own, *extra]]
+    spark_jars = [jar for jar in _jars_in(spark_home(settings) / "jars") if _artifact(jar) not in replaced]
+    return [str(jar) for jar in [*spark_jars, *extra]]
 
 
 def _jars_in(path: Path) -> list[Path]:
@@ -144,18 +144,18 @@ def java_command(
     conf: Mapping[str, str],
     *,
     options: Iterable[str] = (),
-    given: Mapping[str, str] = {},
+    script_conf: Mapping[str, str] = {},
     optimizing: bool = False,
 ) -> list[str]:
-    """Java with SparkSubmit; the caller appends what to run. ``given`` are the script's own settings.
+    """Java with SparkSubmit; the caller appends what to run. ``script_conf`` are the script's own settings.
 
     ``optimizing``: with the optimizing compiler even where ``compiles_plainly``. The launcher's scripts are not used,
     since they need ``/dev/fd``.
     """
-    options, cores = [*options, *_java_options(given)], core_count(settings)
+    options, cores = [*options, *_java_options(script_conf)], core_count(settings)
     return [
         java_path(settings),
-        f"-Xmx{given.get('spark.driver.memory') or f'{heap_mb(settings)}m'}",
+        f"-Xmx{script_conf.get('spark.driver.memory') or f'{heap_mb(settings)}m'}",
         *(["-XX:+UseSerialGC"] if cores < 4 else []),
         *(OPTIMIZING if optimizing else [NO_OPTIMIZING] if compiles_plainly(settings) else []),
         "-XX:+ExitOnOutOfMemoryError",
@@ -187,11 +187,11 @@ def compiles_plainly(settings: SparkSettings) -> bool:
     return not chosen and min(core_count(settings), settings.memory_mb / MB_PER_CORE) < 2
 
 
-def _java_options(given: Mapping[str, str]) -> list[str]:
+def _java_options(script_conf: Mapping[str, str]) -> list[str]:
     names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
-    library = given.get("spark.driver.extraLibraryPath")
+    library = script_conf.get("spark.driver.extraLibraryPath")
     paths = [f"-Djava.library.path={library}"] if library else []
-    return [*paths, *(option for name in names for option in shlex.split(given.get(name, "")))]
+    return [*paths, *(option for name in names for option in shlex.split(script_conf.get(name, "")))]
 
 
 def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
@@ -263,13 +263,17 @@ def _on_cluster(settings: SparkSettings) -> dict[str, str]:
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
             towards.connect((host, int(port)))  # sends nothing
-            own = towards.getsockname()[0]
+            driver_host = towards.getsockname()[0]
     except (OSError, ValueError) as error:
         raise SettingsError(
             f"spark.master is {master!r}; it must be spark://HOST:PORT of a cluster here: {error}"
         ) from error
     jars = os.pathsep.join(str(jar) for path in settings.jars for jar in _jars_in(path))
-    return {"spark.driver.host": own, "spark.driver.bindAddress": own, "spark.executor.extraClassPath": jars}
+    return {
+        "spark.driver.host": driver_host,
+        "spark.driver.bindAddress": driver_host,
+        "spark.executor.extraClassPath": jars,
+    }
 
 
 def has_own_java(settings: SparkSettings, jars: Sequence[str]) -> bool:
@@ -285,13 +289,13 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
     """
     named = (re.match(r"hadoop-aws-(\d+\.\d+)", Path(jar).name) for jar in jars)
     hadoop_version = next((match[1] for match in named if match), "3.3")
-    own = has_own_java(settings, jars)
+    with_own_java = has_own_java(settings, jars)
     return {
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
         **encryption_conf(settings),
-        **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if own else S3A for scheme in S3_SCHEMES},
+        **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if with_own_java else S3A for scheme in S3_SCHEMES},
         "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
-        **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if own else {}),
+        **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if with_own_java else {}),
         # As Hadoop 3.4 has it, for 96: Hudi leaves streams of its metadata open, half a dozen for each commit.
         "spark.hadoop.fs.s3a.connection.maximum": "500",
         # Hadoop 3.4 keeps all markers; 3.3 asks S3 after each write to delete those above, which our folder never has.
@@ -320,7 +324,8 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         files = ",".join(map(str, call.py_files))
         return {**common, **({"spark.submit.pyFiles": files} if files else {})}
     splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings), apart=call.per_input)
-    own = {  # Spark writes directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT
+    output_conf = {
+        # Spark writes directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT
         "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),
         "spark.hadoop.fs.s3a.authoritative.path": call.output,  # there S3A keeps its markers of folders
     }
@@ -345,7 +350,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.hadoop.hive.exec.scratchdir": str(folder / "hive"),
         "spark.hadoop.hive.exec.local.scratchdir": str(folder / "hive-local"),
         "spark.hadoop.sparklet.task": str(folder.parent),
-        **(own if call.output else {}),
+        **(output_conf if call.output else {}),
         **(by_reader if call.sees_options and call.output else {}),
         **(event_log if call.events else {}),
     }
@@ -400,8 +405,8 @@ def _hudi_env(settings: SparkSettings) -> dict[str, str]:
 
 def _has_hudi_lock(settings: SparkSettings) -> bool:
     """Whether our Java is on the class path and was compiled with Hudi."""
-    own = (jar for path in settings.jars for jar in _jars_in(path) if jar.stem == mark())
-    return is_local(settings) and any(HUDI_LOCK in zipfile.ZipFile(jar).namelist() for jar in own)
+    own_jars = (jar for path in settings.jars for jar in _jars_in(path) if jar.stem == mark())
+    return is_local(settings) and any(HUDI_LOCK in zipfile.ZipFile(jar).namelist() for jar in own_jars)
 
 
 @functools.cache
@@ -425,8 +430,8 @@ def base_python_path(settings: SparkSettings) -> list[str]:
 
 
 def _is_installed_pyspark(home: Path) -> bool:
-    found = importlib.util.find_spec("pyspark")
-    return found is not None and found.origin is not None and Path(found.origin).resolve().parent == home.resolve()
+    spec = importlib.util.find_spec("pyspark")
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent == home.resolve()
 
 
 def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
@@ -440,12 +445,12 @@ def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
         if file.suffix not in (".py", ".whl") and file.name != MODULES:
             path.append(str(file))
             continue
-        place = folder / str(number)
-        place.mkdir(parents=True, exist_ok=True)
+        target = folder / str(number)
+        target.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".py":
-            shutil.copy(file, place / file.name)
+            shutil.copy(file, target / file.name)
         else:
             with zipfile.ZipFile(file) as wheel:
-                wheel.extractall(place)
-        path.append(str(place))
+                wheel.extractall(target)
+        path.append(str(target))
     return path

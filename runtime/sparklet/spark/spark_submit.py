@@ -87,7 +87,7 @@ class SubmitRunner(Runner):
             tmp=call.work_dir,
             properties={"derby.system.home": str(call.work_dir)},
             conf=conf,
-            given=options.conf,
+            script_conf=options.conf,
         )
 
 
@@ -120,10 +120,10 @@ def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
 
 def deadline_exceeded(task: ScriptOutput) -> DeadlineExceededError:
     """The error for a script that was ended, with the line it had reached."""
-    call, place = task.call, where_it_was(task.script_stderr(), task.files)
+    call, line = task.call, where_it_was(task.script_stderr(), task.files)
     return DeadlineExceededError(
         f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
-        + (f", at {place}: " if place else ": ")
+        + (f", at {line}: " if line else ": ")
         + (call.deadline.reason or "make its shards smaller or give the function more time")
         + "; commit state unknown: its own writes to tables may be there"
     )

@@ -85,7 +85,7 @@ class CollectorWatch:
             return False
         self.next_s = now_s + WATCHED_S / LOOKS
         self._seen.append((now_s, *cpu_times_s()))
-        took_s, worked_s, collected_s = (each[-1] - each[0] for each in zip(*self._seen, strict=True))
+        took_s, worked_s, collected_s = (series[-1] - series[0] for series in zip(*self._seen, strict=True))
         return len(self._seen) > LOOKS and worked_s >= MIN_BUSY * took_s and collected_s >= MIN_COLLECTING * worked_s
 
 

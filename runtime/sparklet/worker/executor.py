@@ -167,22 +167,25 @@ class Executor:
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         planned, (script, source, py_files, files, conf) = execution, self.scripts.fetch(execution.script)
-        with task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as own, ExitStack() as ending:
-            (folder := own / WORK).mkdir()  # the script finds nothing there
+        with (
+            task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
+            ExitStack() as ending,
+        ):
+            (folder := attempt_folder / WORK).mkdir()  # the script finds nothing there
             for path in files:
                 (folder / path.name).symlink_to(path)
             reads_folder = execution.is_shard and _reads_folder(execution, source)
             if not self.runner.has_view:
                 _refuse_without_view(execution, source, reads_folder=reads_folder)
-            execution, uris, copies = self._inputs(execution, own, attempt, ending, source)
-            of_event = handed_over(execution.event, own, is_shard=execution.is_shard)
+            execution, uris, copies = self._inputs(execution, attempt_folder, attempt, ending, source)
+            of_event = handed_over(execution.event, attempt_folder, is_shard=execution.is_shard)
             option = event_option(source, py_files)
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
             sets_base_path = execution.partitions and (py_files or BASE_PATH.search(_words(execution, source)))
-            _tell_java(own, execution, copies, source)
+            _tell_java(attempt_folder, execution, copies, source)
             events = None
             if execution.keep_events:
-                (events := own / "events").mkdir()
+                (events := attempt_folder / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
                 script=script,
@@ -203,11 +206,15 @@ class Executor:
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
-            looks = planned.staging is not None and not planned.staging.looks and (own / SEEN / MISNAMED_RULE).exists()
+            looks = (
+                planned.staging is not None
+                and not planned.staging.looks
+                and (attempt_folder / SEEN / MISNAMED_RULE).exists()
+            )
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
-                self._refuse_unseen(execution, own / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, source, own, py_files, option)
+                self._refuse_unseen(execution, attempt_folder / SEEN, uris, parts, reads_folder=reads_folder)
+                return self._report(execution, source, attempt_folder, py_files, option)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -221,32 +228,35 @@ class Executor:
         return self.execute(replace(planned, is_again=True), attempt)
 
     def _report(
-        self, execution: Execution, source: str, own: Path, py_files: Sequence[Path], option: str
+        self, execution: Execution, source: str, attempt_folder: Path, py_files: Sequence[Path], option: str
     ) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
-        begun, ended = ([*each.iterdir()] if each.exists() else [] for each in (own / UNCOMMITTED, own / SCHEMAS))
+        begun, ended = (
+            [*folder.iterdir()] if folder.exists() else []
+            for folder in (attempt_folder / UNCOMMITTED, attempt_folder / SCHEMAS)
+        )
         written = {path.name: path.read_text(encoding="utf-8") for path in ended}
-        outcome = read_outcome(own / WORK / OUTCOME)
+        outcome = read_outcome(attempt_folder / WORK / OUTCOME)
         checks, outcome = outcome.quality, replace(outcome, quality=())  # which say nothing of the script's work
         warning = failed_rules(checks) if checks else ""
         if self.runner.has_view:
-            acts = Acts(own / SEEN, whole_source(source, py_files))
-            warning = _judge(own, acts, outcome, execution, module_names(py_files), option, warning)
+            acts = Acts(attempt_folder / SEEN, whole_source(source, py_files))
+            warning = _judge(attempt_folder, acts, outcome, execution, module_names(py_files), option, warning)
         if checks and execution.is_shard and not outcome.answer:
             outcome = replace(outcome, answer=({"data_quality": list(checks)},))
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
-        keys = (own / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
+        keys = (attempt_folder / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
         objects = dict(zip(keys, origins, strict=False))
         if execution.verify:
-            opened = (own / OPENED).read_text(encoding="utf-8").split("\0")
+            opened = (attempt_folder / OPENED).read_text(encoding="utf-8").split("\0")
             execution.verify({objects[key].object_uri for key in opened if key in objects})
         uris = {key: item.uri for key, item in objects.items()}
         if execution.per_input:
             try:
-                outcome = replace(outcome, origins=told_origins(own / ORIGINS, uris, source))
+                outcome = replace(outcome, origins=told_origins(attempt_folder / ORIGINS, uris, source))
             except MixedInputsError as error:
-                error.direct = _is_direct(own / WORK)
+                error.direct = _is_direct(attempt_folder / WORK)
                 raise
         uncommitted = tuple(path.name for path in begun)
         return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, warning=warning)
@@ -270,14 +280,16 @@ class Executor:
             )
 
     def _inputs(
-        self, execution: Execution, own: Path, attempt: Attempt, ending: ExitStack, source: str
+        self, execution: Execution, attempt_folder: Path, attempt: Attempt, ending: ExitStack, source: str
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         staging = execution.staging and replace(execution.staging, in_view=self.runner.has_view)
         if staging is None or not (staging.looks or any(map(staging.is_fetched, staging.items))):
             return execution, [item.uri for item in execution.inputs], {}
         started_s = time.monotonic()
-        staging, copies = staging.fetch(own, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(source))
+        staging, copies = staging.fetch(
+            attempt_folder, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(source)
+        )
         execution, uris = _with_members(execution, staging), [item.uri for item in staging.items]
         filters = FILTER.search(_words(execution, source))
         if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
@@ -288,7 +300,7 @@ class Executor:
                 "run's --include instead, or run the script in functions"
             )
         else:
-            uris = [f"{LOCAL}{copies[place]}" if place in copies else uri for place, uri in enumerate(uris)]
+            uris = [f"{LOCAL}{copies[number]}" if number in copies else uri for number, uri in enumerate(uris)]
         if self.inputs_to is not None:
             uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{execution.event['output_path']}-inputs"))
         attempt.log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
@@ -320,7 +332,7 @@ class Executor:
             choice = task.event.get("sparklet")
         if isinstance(choice, dict) and "script" in choice:
             uri, *lists = choice["script"], choice.get("args", []), choice.get("py_files", [])
-            are_texts = all(isinstance(each, list) and all(isinstance(a, str) for a in each) for each in lists)
+            are_texts = all(isinstance(entries, list) and all(isinstance(a, str) for a in entries) for entries in lists)
             if not isinstance(uri, str) or not are_texts:
                 raise EventError("the event's sparklet.script must be a URI, args and py_files lists of strings")
             return unpinned(uri, tuple(lists[1])), tuple(lists[0])
@@ -377,7 +389,7 @@ def _failed(
 
 def _reads_folder(execution: Execution, source: str) -> bool:
     """Whether a script is given the folder of its inputs, or asks for it."""
-    return any(INPUT in each for each in execution.args) or "input_folders" in source
+    return any(INPUT in argument for argument in execution.args) or "input_folders" in source
 
 
 def _refuse_without_view(execution: Execution, source: str, *, reads_folder: bool) -> None:
@@ -407,7 +419,7 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
 
 
 def _judge(
-    own: Path,
+    attempt_folder: Path,
     acts: Acts,
     outcome: ShardResult,
     execution: Execution,
@@ -416,14 +428,14 @@ def _judge(
     warning: str,
 ) -> str:
     """What else to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
-    names, warnings = left_behind(own / WORK), [warning] if warning else []
+    names, warnings = left_behind(attempt_folder / WORK), [warning] if warning else []
     if names:
-        what, is_lost = told(names, acts, own / WORK)
+        what, is_lost = told(names, acts, attempt_folder / WORK)
         if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
             raise PlanError(what)
         warnings.append(what)
     warnings += filter(None, [unregistered(acts), outliving_checkpoint(acts) if execution.is_shard else ""])
-    has_input, has_output = (any(name in each for each in execution.args) for name in (INPUT, OUTPUT))
+    has_input, has_output = (any(name in argument for argument in execution.args) for name in (INPUT, OUTPUT))
     has_input |= option != ""
     asked = acts.asked(of_arguments=has_input or has_output)
     if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
@@ -437,7 +449,7 @@ def _judge(
             raise PlanError(what)
         warnings += filter(None, [what, named])
         execution.claim(changed)
-    done = (own / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
+    done = (attempt_folder / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
     event = execution.event["params"] if execution.is_shard else execution.event
     words = json.dumps([event, execution.args, dict(execution.env)])
     if not (done or warnings or may_write_unseen(acts, words, own_modules)):
@@ -445,23 +457,23 @@ def _judge(
     return "; ".join(warnings)
 
 
-def _tell_java(own: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
+def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
     """Write what is planned, whose commits these are, and what to tell, for our Java."""
     words = _words_for_java(execution, copies, source)
-    (own / INPUTS).write_text("\0".join(words), encoding="utf-8")
+    (attempt_folder / INPUTS).write_text("\0".join(words), encoding="utf-8")
     if execution.committers:
         mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
         earlier = execution.committers if execution.is_again else ()
-        (own / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
-    (own / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
-    (own / SEEN).mkdir()
+        (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
+    (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
+    (attempt_folder / SEEN).mkdir()
     if execution.per_input:
-        (own / ORIGINS).mkdir()
+        (attempt_folder / ORIGINS).mkdir()
     if execution.empty_outputs:  # no task of Spark reads an input without a byte
         without = (key for key, item in zip(words[::8], execution.inputs, strict=False) if not item.size_bytes)
-        (own / EMPTY).write_text("\0".join(without), encoding="utf-8")
+        (attempt_folder / EMPTY).write_text("\0".join(without), encoding="utf-8")
     if execution.verify:
-        (own / OPENED).touch()
+        (attempt_folder / OPENED).touch()
 
 
 def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: str) -> list[str]:
@@ -478,9 +490,9 @@ def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: st
     if execution.staging and copies:
         uris = execution.staging.shown(copies, set(uris))
     words = list[str]()
-    for place, item in enumerate(execution.inputs):
-        words += (uris[place].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
-        part, file = item.slice, str(copies.get(place, ""))
+    for number, item in enumerate(execution.inputs):
+        words += (uris[number].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
+        part, file = item.slice, str(copies.get(number, ""))
         if part is None:
             words += (file, "-1", "")
         elif part.kind is SliceKind.LINES:
@@ -492,8 +504,8 @@ def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: st
             )
         else:
             words += ("", str(part.start), str(part.end))
-        is_known = item.etag and item.modified_s and not part and place not in copies
-        own_name = "" if uris[place] == item.uri else item.uri.rpartition("/")[2]
+        is_known = item.etag and item.modified_s and not part and number not in copies
+        own_name = "" if uris[number] == item.uri else item.uri.rpartition("/")[2]
         words += (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", own_name)
     for folder in roots.keys() - {item.uri for item in execution.inputs}:
         words += (folder.partition("://")[2], "", roots[folder], *[""] * 5)
@@ -532,7 +544,7 @@ def read_outcome(path: Path) -> ShardResult:
             state=None if state is None else dict(state),
             failed=dict(document.get("failed") or {}),
             committed=tuple(map(str, document.get("committed") or ())),
-            writes=tuple(dict(each) for each in document.get("writes") or ()),
+            writes=tuple(dict(write) for write in document.get("writes") or ()),
             quality=tuple(document.get("quality") or ()),
         )
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -569,9 +581,9 @@ class ScriptCache:
             check_script(uri, self._allowed)
         digests = (script.sha256 and uri.split("/")[-2] for uri in script.py_files)  # …/<sha256>/<name>, by planning
         path, *beside = map(self._file, uris, (script.sha256, *digests))
-        py_files = tuple(each for each in beside if each.suffix in PY_FILE_SUFFIXES)
-        files = tuple(each for each in beside if each not in py_files and each.name != CONF_FILE)
-        conf = next((each for each in beside if each.name == CONF_FILE), None)
+        py_files = tuple(file for file in beside if file.suffix in PY_FILE_SUFFIXES)
+        files = tuple(file for file in beside if file not in py_files and file.name != CONF_FILE)
+        conf = next((file for file in beside if file.name == CONF_FILE), None)
         return Fetched(path, path.read_text(encoding="utf-8", errors="replace"), py_files, files, conf)
 
     def _file(self, uri: str, sha256: str) -> Path:

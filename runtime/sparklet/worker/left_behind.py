@@ -111,7 +111,7 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.is_symlink() or path.name == WAREHOUSE or _OF_SPARK.fullmatch(path.name):
             continue
-        if any(_WRITTEN.fullmatch(each.name) for each in path.iterdir()):
+        if any(_WRITTEN.fullmatch(entry.name) for entry in path.iterdir()):
             yield path
         elif depth:
             yield from _folders(path, depth - 1)
@@ -124,7 +124,7 @@ def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
     """
     last = {name: name.rpartition("/")[2] for name in names}  # of a path; a table's database may be named elsewhere
     lines = {name: _lines(acts.text, word) or _lines(acts.text, word.rpartition(".")[2]) for name, word in last.items()}
-    shown = ", ".join(f"{name}{f' (line {at[0]})' if at else ''}" for name, at in lines.items())
+    listing = ", ".join(f"{name}{f' (line {numbers[0]})' if numbers else ''}" for name, numbers in lines.items())
     read = [f"{path}/" for path in acts.places(READ)]
 
     def is_read(name: str) -> bool:
@@ -135,7 +135,7 @@ def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
         return bool(maybe) or any(path.startswith(folder) for path in read for folder in folders)
 
     return (
-        f"the script wrote {shown} into the task's own folder, which ends with the task: write to job.output, "
+        f"the script wrote {listing} into the task's own folder, which ends with the task: write to job.output, "
         "OUTPUT_PATH or {output}, to a table by job.append, or to an address such as s3://…",
         not acts.elsewhere and not all(map(is_read, names)),
     )
@@ -167,7 +167,7 @@ def read_by_name(acts: Acts, is_planned: Callable[[str], bool]) -> str:
 
     ``is_planned``: whether the run plans an address as input, so that another shard has it.
     """
-    if not (others := [address for place in acts.places("named") if is_planned(address := f"s3://{place}")]):
+    if not (others := [address for path in acts.places("named") if is_planned(address := f"s3://{path}")]):
         return ""
     return (
         f"the script read {others[0]} by its name, an input of another shard: its rows come from each shard that reads "
@@ -180,7 +180,7 @@ def unregistered(acts: Acts) -> str:
     """What to say of tables elsewhere that only the task's own catalog knows; "" without one."""
     dropped = {line.rstrip() for line in acts.places("dropped")}
     tables = dict(line.split(" ", 1) for line in acts.places("table"))
-    names = [f"{name} ({place})" for name, place in tables.items() if name not in dropped]
+    names = [f"{name} ({location})" for name, location in tables.items() if name not in dropped]
     if not names:
         return ""
     return (
@@ -191,7 +191,7 @@ def unregistered(acts: Acts) -> str:
 
 def outliving_checkpoint(acts: Acts) -> str:
     """What to say of a stream into the shard's output whose checkpoint is elsewhere; "" without one."""
-    places = {place.rpartition("/")[0] for place in acts.places("written") if place.endswith(("/commits", "/offsets"))}
+    places = {path.rpartition("/")[0] for path in acts.places("written") if path.endswith(("/commits", "/offsets"))}
     if not (places and acts.has("output")):
         return ""
     return (
@@ -205,10 +205,10 @@ def may_write_unseen(acts: Acts, words: str, own_modules: Iterable[str]) -> bool
 
     Also in Python's workers, whose acts nobody hears.
     """
-    known = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
-    foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({known})\b)\w"
+    modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
+    foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
     text = f"{acts.code}\n{words}"
-    return acts.has(ELSEWHERE) or any(re.search(each, text) for each in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
+    return acts.has(ELSEWHERE) or any(re.search(pattern, text) for pattern in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
 
 
 def _lines(source: str, name: str) -> list[int]:
@@ -218,9 +218,9 @@ def _lines(source: str, name: str) -> list[int]:
     except (SyntaxError, ValueError):
         return []
     word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-    found = [
+    lines = [
         node.lineno
         for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and word.search(node.value)
     ]
-    return sorted(found)
+    return sorted(lines)

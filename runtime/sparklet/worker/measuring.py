@@ -61,7 +61,7 @@ def peak_kb(pid: int) -> int:
     """The peak of one process; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
-            found = _PEAK.search(file.read())
+            match = _PEAK.search(file.read())
     except OSError:  # it has ended
         return 0
-    return int(found[1]) if found else 0  # a zombie has no memory
+    return int(match[1]) if match else 0  # a zombie has no memory

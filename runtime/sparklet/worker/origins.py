@@ -27,20 +27,20 @@ def told_origins(folder: Path, objects: Mapping[str, str], source: str) -> dict[
     ``objects``: the addresses of inputs by bucket and key, as Spark reads them. MixedInputsError, with a line of the
     script that may be why, if a task has read several, or none.
     """
-    found = dict[str, Origin]()
+    origins = dict[str, Origin]()
     for path in folder.iterdir():
         words = path.read_text(encoding="utf-8").split("\0")
         for task, key, rows in zip(words[::3], words[1::3], words[2::3], strict=True):
-            found[f"part-{int(task):05d}-{path.name}"] = objects.get(key, ""), int(rows)
-    if len(set(objects.values())) > 1 and not all(uri for uri, _ in found.values()):
+            origins[f"part-{int(task):05d}-{path.name}"] = objects.get(key, ""), int(rows)
+    if len(set(objects.values())) > 1 and not all(uri for uri, _ in origins.values()):
         lines = ((number, _MIXING.search(line)) for number, line in enumerate(source.splitlines(), 1))
-        place = next((f"; line {number} has {mixing[1]}()" for number, mixing in lines if mixing), "")
-        raise MixedInputsError(f"the script wrote rows of several inputs, or of none, in one task{place}: {REMEDY}")
-    return found
+        hint = next((f"; line {number} has {mixing[1]}()" for number, mixing in lines if mixing), "")
+        raise MixedInputsError(f"the script wrote rows of several inputs, or of none, in one task{hint}: {REMEDY}")
+    return origins
 
 
 def by_input(
-    run: Run, shard: int, files: Mapping[str, ObjectInfo], inputs: Iterable[InputObject], told: Mapping[str, Origin]
+    run: Run, shard: int, files: Mapping[str, ObjectInfo], inputs: Iterable[InputObject], origins: Mapping[str, Origin]
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """The names below the run's output of staged ``files``, by their paths from ``/`` on; what inputs became.
 
@@ -53,8 +53,8 @@ def by_input(
     for path in files:
         match = _TASK.match(path.rpartition("/")[2])
         task = match[0] if match else ""
-        uri, its_rows = told.get(task, ("", 0))
-        if task in told and not its_rows and run.options.empty_outputs == "none":
+        uri, its_rows = origins.get(task, ("", 0))
+        if task in origins and not its_rows and run.options.empty_outputs == "none":
             continue
         if (uri := only or uri) not in items:
             raise MixedInputsError(f"nobody can tell of which input {path[1:]} is: {REMEDY}")
@@ -98,6 +98,6 @@ def _names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[st
         if len(several) > 1 and run.options.strict:
             raise PlanError(f"{item.uri} has {len(several)} outputs, {', '.join(several[:3])} (--strict refuses that)")
         for number, path in enumerate(several, 1):
-            own = f"-{number:05d}" if _TASK.match(path[1:]) else f"-{path[1:].removesuffix(suffix)}"
-            names[path] = named(part + own if len(several) > 1 else part, suffix)
+            file_part = f"-{number:05d}" if _TASK.match(path[1:]) else f"-{path[1:].removesuffix(suffix)}"
+            names[path] = named(part + file_part if len(several) > 1 else part, suffix)
     return names

@@ -55,16 +55,16 @@ def prime(
             log.warning("a part of priming failed", part=name, error=f"{type(error).__name__}: {error}")
     gc.collect()
     gc.freeze()  # the collector skips what init has made
-    kept = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
-    log.info("primed", parts=done, jvm_kept=kept, duration_s=round(time.monotonic() - started_s, 3))
-    return kept
+    is_primed = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
+    log.info("primed", parts=done, jvm_kept=is_primed, duration_s=round(time.monotonic() - started_s, 3))
+    return is_primed
 
 
 def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> None:
-    with task_folder(scratch, f"priming-{part}") as own:
-        folder = own / "work"
+    with task_folder(scratch, f"priming-{part}") as part_folder:
+        folder = part_folder / "work"
         folder.mkdir()
-        (own / INPUTS).touch()
+        (part_folder / INPUTS).touch()
         env = {"SPARKLET_OUTCOME_FILE": str(folder / "outcome.json")}
         call = ScriptCall(SCRIPT, (part,), folder, deadline, env, is_priming=True)
         result = runner.run(call, lambda stream, line: None)

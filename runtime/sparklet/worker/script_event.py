@@ -26,7 +26,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
     uris = shard.inputs
     items = [] if uris else shard.items  # a shard has either
     table = run.lists[0].table if run.lists else {}
-    folders = [given for given in run.inputs if given.endswith("/")]
+    folders = [uri for uri in run.inputs if uri.endswith("/")]
     return {
         "sparklet": {
             "run": run.run_id,
@@ -46,7 +46,7 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
         "params": {**run.params, **({SCHEMA: run.schema} if run.schema else {})},
         **({"table": run.table} if run.table else {}),
         **({"items": items} if items else {}),
-        **({"catalog_table": {**table, "values": [each.partition for each in shard.objects]}} if table else {}),
+        **({"catalog_table": {**table, "values": [item.partition for item in shard.objects]}} if table else {}),
     }
 
 
@@ -76,11 +76,11 @@ def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:
 
 def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
     """The variables that an event gives to its task: its own texts and numbers of these names; else EventError."""
-    found = {name: event[name] for name in names if isinstance(event, Mapping) and event.get(name) is not None}
-    for name, value in found.items():
+    fields = {name: event[name] for name in names if isinstance(event, Mapping) and event.get(name) is not None}
+    for name, value in fields.items():
         if not isinstance(value, str | int | float) or "\0" in str(value) or len(str(value)) > MAX_ARGUMENT_BYTES:
             raise EventError(f"the event's {name} cannot become a variable: it must be a text or a number")
-    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in found.items()}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
 
 
 def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
@@ -97,7 +97,12 @@ def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
     path = folder / "event.json"
     path.write_text(text, encoding="ascii")
     argument = text if len(text) <= MAX_ARGUMENT_BYTES else f"@{path}"  # json.dumps writes ASCII: characters are bytes
-    return {**paths, **{name.upper(): each for name, each in paths.items()}, EVENT: argument, EVENT_FILE: str(path)}
+    return {
+        **paths,
+        **{name.upper(): address for name, address in paths.items()},
+        EVENT: argument,
+        EVENT_FILE: str(path),
+    }
 
 
 def script_arguments(
@@ -109,6 +114,6 @@ def script_arguments(
     """
     if event:
         [address, *_] = event.get("input_folders") or [event["input_path"] or INPUT]
-        args = [each.replace(INPUT, address).replace(OUTPUT, event["output_path"]) for each in args]
+        args = [argument.replace(INPUT, address).replace(OUTPUT, event["output_path"]) for argument in args]
     of_event = {"": (), EVENT_OPTION: (option, handed[EVENT]), EVENT_FILE_OPTION: (option, handed[EVENT_FILE])}
     return (*args, *of_event[option])

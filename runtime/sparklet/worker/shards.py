@@ -303,13 +303,13 @@ class ClaimedShard:
 
     def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
         """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
-        found = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
+        written = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
         read = reader_schemas(result.written.values(), result.objects, self.run.inputs)
-        for schema, _ in (*found, *read):
+        for schema, _ in (*written, *read):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.deployment.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
-        files = {schema.name: self.output.names.get(f"/{file}", file) for schema, file in found}
+        files = {schema.name: self.output.names.get(f"/{file}", file) for schema, file in written}
         return files | {schema.name: uri for schema, uri in read}
 
     def _run_file(self, name: str) -> str:
@@ -322,11 +322,11 @@ class ClaimedShard:
         if not (files := self.output.files()) and not (wrote_nothing or self._has_declared()):
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
         if self.run.options.output_per:
-            kept = self.claims.deployment.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
-            self.output = replace(self.output, names=json.loads(kept))
+            first_line = self.claims.deployment.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
+            self.output = replace(self.output, names=json.loads(first_line))
             files = [info for info in files if info.uri[len(self.output.staged) :] in self.output.names]
-        known = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
-        return replace(known, memory_mb=record.memory_mb), files
+        recorded = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
+        return replace(recorded, memory_mb=record.memory_mb), files
 
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""
@@ -380,8 +380,8 @@ class ClaimedShard:
     def _is_planned(self, uri: str) -> bool:
         """Whether an object below the run's input is of it, by its name."""
         options = self.run.options
-        wanted = Filter(options.include, options.exclude)
-        return any(wanted.keeps(uri.removeprefix(each)) for each in self.run.inputs if uri.startswith(each))
+        name_filter = Filter(options.include, options.exclude)
+        return any(name_filter.keeps(uri.removeprefix(prefix)) for prefix in self.run.inputs if uri.startswith(prefix))
 
     def _refuse_changed(self, read: Collection[str]) -> None:
         """ObjectChangedError if an input, but for those that were ``read`` by their ETags, has another one by now.
@@ -402,14 +402,14 @@ class ClaimedShard:
         """Take the files of archives for inputs, from when they are known: each has what a planned one has."""
         if len(self._objects) < len(inputs) <= MAX_MEMBERS:
             etags = {(item.object_uri, item.version_id): item.etag for item in self._objects}
-            self._objects = [replace(each, etag=etags[each.object_uri, each.version_id]) for each in inputs]
+            self._objects = [replace(item, etag=etags[item.object_uri, item.version_id]) for item in inputs]
             self._has_members = True
             self.record = replace(self.record, object_count=len(inputs))
 
     def _keep_events(self, folder: Path) -> None:
         """Store Spark's event log under this attempt's name; that it cannot be stored is no reason to fail."""
-        for place, path in enumerate(sorted(folder.iterdir())):  # one, unless the script makes several sessions
-            name = f"{EVENTS}{self.record.number:09d}-{self.attempt.attempt_id}-{place}.gz"
+        for index, path in enumerate(sorted(folder.iterdir())):  # one, unless the script makes several sessions
+            name = f"{EVENTS}{self.record.number:09d}-{self.attempt.attempt_id}-{index}.gz"
             try:
                 self.claims.deployment.store.put(self._run_file(name), gzip.compress(path.read_bytes(), 6))
             except (ObjectStoreError, OSError) as error:
@@ -463,11 +463,11 @@ class ClaimedShard:
 
     def _named(self, failure: Failure) -> str:
         """The places of the inputs that a failure names; "" unless each name is that of one input, and they are few."""
-        named, found = {s3_address(file) or file for file in failure.files}, list[str]()
-        for place, item in enumerate(self._objects):
+        named, indexes = {s3_address(file) or file for file in failure.files}, list[str]()
+        for index, item in enumerate(self._objects):
             if named & {item.uri, described(item)}:
-                found.append(str(place))
-        return " ".join(found) if len(found) == len(named) <= MAX_NAMED else ""
+                indexes.append(str(index))
+        return " ".join(indexes) if len(indexes) == len(named) <= MAX_NAMED else ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
@@ -509,7 +509,7 @@ class StagedOutput:
         Deleted, and never published: files of ``uncommitted`` write jobs, marks of complete ones, logs of streams.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
-        found: list[ObjectInfo] = []
+        files: list[ObjectInfo] = []
         dropped: list[ObjectInfo] = []
         for info in self.store.list(self.staged):
             is_other = not f"{info.uri}/".startswith(f"{self.staged}/")
@@ -519,10 +519,10 @@ class StagedOutput:
             name = info.uri.rpartition("/")[2]
             is_mark = name == MARKER or f"/{SINK_LOG}/" in info.uri
             counts = not is_mark and not any(job in name for job in uncommitted)
-            (found if counts else dropped).append(info)
+            (files if counts else dropped).append(info)
         if dropped:
             self.store.delete_all((info.uri for info in dropped), self.staged)
-        return found
+        return files
 
     def publish(self, files: Sequence[ObjectInfo], check: Callable[[], None]) -> None:
         """Copy staged files, after ``check`` for each; names of inputs' own are listed before.
@@ -544,7 +544,9 @@ class StagedOutput:
         if self.redone:
             self._delete_staged(check)
             names = [name(file) for file in files if len(files) == 1 or self.owner]
-            self._delete_earlier({f"{self.published}/{each}" for each in names if not OF_SEVERAL.search(each)}, check)
+            self._delete_earlier(
+                {f"{self.published}/{file_name}" for file_name in names if not OF_SEVERAL.search(file_name)}, check
+            )
         try:
             self.store.copy_all(map(checked, files), **of_owner)
         except ObjectNotFoundError as error:
@@ -571,21 +573,21 @@ class StagedOutput:
         """Delete what this shard's earlier attempts have staged: one that sleeps publishes nothing any more."""
         folder, _, name = self.staged.rpartition("/")
         others = self.store.list(f"{folder}/{name.partition('-')[0]}-")
-        found = [info.uri for info in others if not info.uri.startswith(f"{self.staged}/")]
+        uris = [info.uri for info in others if not info.uri.startswith(f"{self.staged}/")]
         check()
-        self.store.delete_all(found, folder)
+        self.store.delete_all(uris, folder)
 
-    def _delete_earlier(self, kept: Collection[str], check: Callable[[], None]) -> None:
+    def _delete_earlier(self, kept_uris: Collection[str], check: Callable[[], None]) -> None:
         """Delete what they have published: all but what one file replaces at once, so that no row is there twice."""
         if self.owner:
             names = (name for body in self.store.get_all(self._earlier_lists()) for name in json.loads(body))
-            uris = {f"{self.published}/{name}" for name in names}.difference(kept)
+            uris = {f"{self.published}/{name}" for name in names}.difference(kept_uris)
             heads = self.store.head_all([(uri, "") for uri in sorted(uris)])
-            found = [info.uri for info in heads if info and info.owner.startswith(self._own)]
+            earlier_uris = [info.uri for info in heads if info and info.owner.startswith(self._own)]
         else:
-            found = [info.uri for info in self.store.list(f"{self.published}/") if info.uri not in kept]
+            earlier_uris = [info.uri for info in self.store.list(f"{self.published}/") if info.uri not in kept_uris]
         check()
-        self.store.delete_all(found, self.published)
+        self.store.delete_all(earlier_uris, self.published)
 
     def _earlier_lists(self) -> list[str]:
         lists = self.store.list(f"{self.published}/{NAMES}{self._own}")

@@ -48,8 +48,8 @@ def uploaded(uris: Sequence[str], store: ObjectStore, folder: str) -> Iterator[l
     """The addresses while the fetched inputs among them lie in a folder of S3, not here."""
     places = {uri: f"{folder}/{uri.rpartition('/')[2]}" for uri in uris if uri.startswith(LOCAL)}
     try:
-        for uri, place in places.items():
-            store.upload(path := Path(uri.removeprefix(LOCAL)), place)
+        for uri, target in places.items():
+            store.upload(path := Path(uri.removeprefix(LOCAL)), target)
             path.unlink()
         yield [places.get(uri, uri) for uri in uris]
     finally:
@@ -59,8 +59,8 @@ def uploaded(uris: Sequence[str], store: ObjectStore, folder: str) -> Iterator[l
 def staged_name(number: int, uri: str) -> str:
     """A plain, unique file name that begins and ends as the object's own, since readers filter by these."""
     name = uri.rstrip("/").rpartition("/")[2]
-    found = _SUFFIX.search(name)
-    suffix = found[0] if found and found.start() else ""
+    match = _SUFFIX.search(name)
+    suffix = match[0] if match and match.start() else ""
     stem = re.sub(r"[^A-Za-z0-9=._-]+", "-", name.removesuffix(suffix))[:MAX_STEM].lstrip("._-").rstrip("-")
     return f"{stem}-{number:05d}{suffix}" if stem else f"{number:05d}{suffix}"
 
@@ -104,7 +104,7 @@ class Staging:
         (folder / FOLDER).mkdir()
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             readers = [_Reader(self.store, item, deadline, checks_rows=not self.in_view) for item in items]
-            fetched = [pool.submit(_fetch, *each) for each in zip(readers, paths.values(), strict=True)]
+            fetched = [pool.submit(_fetch, *pair) for pair in zip(readers, paths.values(), strict=True)]
             try:
                 for number, future in zip(paths, fetched, strict=True):
                     try:
@@ -126,11 +126,11 @@ class Staging:
 
     def _together(self) -> list[list[InputObject]]:
         """Of each input those that are fetched as one: the planned files of its archive."""
-        archives, found = dict[tuple[str, str], list[InputObject]](), list[list[InputObject]]()
+        archives, groups = dict[tuple[str, str], list[InputObject]](), list[list[InputObject]]()
         for item in self.items:
-            found.append(archives.setdefault((item.object_uri, item.version_id), []) if item.member else [])
-            found[-1].append(item)
-        return found
+            groups.append(archives.setdefault((item.object_uri, item.version_id), []) if item.member else [])
+            groups[-1].append(item)
+        return groups
 
     def is_fetched(self, item: InputObject) -> bool:
         """Whether Spark cannot read just this input by its object's name."""
@@ -157,7 +157,7 @@ class Staging:
             path, members = paths.get(number), list[Member]()
             looks = not item.slice and (self.looks or item.uri in local)
             if path and (item.is_packed or looks):
-                name, only = item.object_uri.rpartition("/")[2], {each.member for each in together if each.member}
+                name, only = item.object_uri.rpartition("/")[2], {entry.member for entry in together if entry.member}
                 try:
                     members = unpacked(path, name, min_free_bytes, looks=looks, only=only)
                 except SparkletError as error:
@@ -178,8 +178,8 @@ class Staging:
                 items.append(item)
                 inputs.append(item)
         self.tell(inputs)
-        for told, cause in bad.items():
-            cause.args, cause.files = (f"{told}: {cause}",), tuple(bad)
+        for input_name, cause in bad.items():
+            cause.args, cause.files = (f"{input_name}: {cause}",), tuple(bad)
             raise cause
         needed_bytes = sum(item.estimated_bytes for item in items)
         if origins and 0 < self.max_bytes < needed_bytes:
@@ -202,8 +202,8 @@ class Staging:
             if not is_own and not by_view:
                 uris.append(f"{LOCAL}{copies[number]}")
                 continue
-            folders = [_plain(each) for each in item.uri.removeprefix(SCHEME).split("/")[:-1]]
-            folder = "/".join(each for each in folders if each not in ("", ".", ".."))
+            folders = [_plain(part) for part in item.uri.removeprefix(SCHEME).split("/")[:-1]]
+            folder = "/".join(part for part in folders if part not in ("", ".", ".."))
             uris.append(item.uri if is_own else f"{SCHEME}{folder}/{staged_name(number, item.uri)}")
         return uris
 
@@ -211,7 +211,7 @@ class Staging:
         """The script's text with the names of the objects instead of those under which Spark reads them."""
         for item, uri in zip(self.items, uris, strict=True):
             if uri != item.uri or item.slice or item.uri in self.origins:
-                path = "|".join(map(re.escape, {found := uri.partition("://")[2], quote(found)}))
+                path = "|".join(map(re.escape, {address := uri.partition("://")[2], quote(address)}))
                 text = described(self.origins.get(item.uri, item)).join(
                     re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text)
                 )
@@ -220,7 +220,7 @@ class Staging:
 
 def _plain(folder: str) -> str:
     """A folder's name without what Spark misreads; the value of a partition stays what it is."""
-    return _MISREAD.sub(lambda found: quote(found[0]) if "=" in folder else "-", folder)
+    return _MISREAD.sub(lambda match: quote(match[0]) if "=" in folder else "-", folder)
 
 
 def _check_space(folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
@@ -273,13 +273,13 @@ class _Reader:
     checks_rows: bool
 
     def chunks(self, start: int, end: int) -> Iterator[bytes]:
-        for at in range(start, end, CHUNK_BYTES):
-            length = min(CHUNK_BYTES, end - at)
+        for offset in range(start, end, CHUNK_BYTES):
+            length = min(CHUNK_BYTES, end - offset)
             _check_time(self.item, self.deadline)
-            found = self.store.get(self.item.uri, at, length, self.item.etag, self.item.version_id)
-            if len(found) != length:
-                raise ObjectStoreError(f"{self.item.uri}: asked for {length} bytes at {at}, got {len(found)}")
-            yield found
+            chunk = self.store.get(self.item.uri, offset, length, self.item.etag, self.item.version_id)
+            if len(chunk) != length:
+                raise ObjectStoreError(f"{self.item.uri}: asked for {length} bytes at {offset}, got {len(chunk)}")
+            yield chunk
 
 
 def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
@@ -291,7 +291,7 @@ def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
         if (
             part.header_bytes and reader.checks_rows
         ):  # in blocks, because the objects of all short lines of a chunk could have 300 MB
-            blocks = (chunk[at : at + BLOCK_BYTES] for at in range(0, len(chunk), BLOCK_BYTES))
+            blocks = (chunk[offset : offset + BLOCK_BYTES] for offset in range(0, len(chunk), BLOCK_BYTES))
             closed = all(map(quotes.closed_in, blocks))
         if not closed:
             break

@@ -101,9 +101,9 @@ def unpacked(
         members = list(_members(path, name, min_free_bytes, only)) if is_packed else []
         if looks and not members:
             _make_readable(name, path, min_free_bytes)
-        for place, (each, file) in enumerate(members if looks else ()):
+        for index, (member_name, file) in enumerate(members if looks else ()):
             if isinstance(file, Path):
-                members[place] = each, _tried(partial(_make_readable, each, file, min_free_bytes))
+                members[index] = member_name, _tried(partial(_make_readable, member_name, file, min_free_bytes))
     except (SparkletError, MemoryError):
         raise
     except Exception as error:
@@ -111,7 +111,7 @@ def unpacked(
     counts = Counter(member for member, _ in members)
     if twice := next((member for member, count in counts.items() if count > 1), ""):
         raise EventError(f"two of its files would be {twice}: unpack it, and give them names of their own")
-    members += [(each, EventError("its archive has it no longer")) for each in only if each not in counts]
+    members += [(missing, EventError("its archive has it no longer")) for missing in only if missing not in counts]
     if len(members) == 1 and isinstance(members[0][1], EventError):
         raise members[0][1]
     return members
@@ -141,10 +141,10 @@ def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) 
     if suffix == "lzma" or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):  # a frame that zstd and lz4 skip
         opener = opener or (LZMA if suffix == "lzma" else partial(_by_arrow, "lz4" if suffix == "lz4" else "zstd"))
     if opener:
-        inner, place = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
-        _copy(opener(path), place, min_free_bytes)
+        inner, target = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
+        _copy(opener(path), target, min_free_bytes)
         path.unlink()
-        path, name, head = place, inner, _head(place)
+        path, name, head = target, inner, _head(target)
     files = _tar_files if _is_tar(head) else _zip_files if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
     if files:
         yield from _of_archive(files(path), path, min_free_bytes, only)
@@ -191,8 +191,8 @@ def _of_archive(
         if count > MAX_MEMBERS:
             raise EventError(f"it holds more than {MAX_MEMBERS:,} files: unpack it")
         if not only or "+".join(parts) in only:
-            place = path.with_name(f"{path.name}.{count}{_suffix(name)}")
-            yield "+".join(parts), _tried(partial(_write, name, opened, place, min_free_bytes))
+            target = path.with_name(f"{path.name}.{count}{_suffix(name)}")
+            yield "+".join(parts), _tried(partial(_write, name, opened, target, min_free_bytes))
     if not count:
         raise EventError("it holds no file that Spark would read")
     path.unlink()
@@ -202,10 +202,10 @@ def _is_hidden(parts: Collection[str]) -> bool:
     return ".." not in parts and any(part.startswith(("_", ".")) for part in parts)
 
 
-def _write(name: str, opened: Opened, place: Path, min_free_bytes: int) -> Path:
+def _write(name: str, opened: Opened, target: Path, min_free_bytes: int) -> Path:
     _refuse(name)
-    _copy(_chunks(opened()), place, min_free_bytes)
-    return place
+    _copy(_chunks(opened()), target, min_free_bytes)
+    return target
 
 
 def _refuse(name: str) -> None:
@@ -263,11 +263,11 @@ def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     return archive.open(member)
 
 
-def _copy(chunks: Iterable[bytes], place: Path, min_free_bytes: int) -> None:
+def _copy(chunks: Iterable[bytes], target: Path, min_free_bytes: int) -> None:
     """Write a file, while there is space; a few bytes may become any number."""
-    with place.open("xb") as file:
+    with target.open("xb") as file:
         for chunk in chunks:
-            if shutil.disk_usage(place.parent).free < min_free_bytes + len(chunk):
+            if shutil.disk_usage(target.parent).free < min_free_bytes + len(chunk):
                 raise TooLargeError(
                     "there is no space left for what it holds: give the function more ephemeral storage, make shards "
                     "smaller, have an engine do it (--too-large engine) or leave it out (--exclude)"
@@ -281,5 +281,5 @@ def _without_suffix(name: str) -> str:
 
 
 def _suffix(name: str) -> str:
-    found = re.search(r"(\.[A-Za-z0-9]{1,12}){1,2}$", name.rpartition("/")[2])
-    return found[0] if found else ""
+    match = re.search(r"(\.[A-Za-z0-9]{1,12}){1,2}$", name.rpartition("/")[2])
+    return match[0] if match else ""

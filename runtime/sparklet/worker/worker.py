@@ -32,20 +32,22 @@ MAX_GROWTHS = 10
 MAX_CAUSES = 5  # of failed messages, in an error
 
 
-def share_s(task: Task, place: int, count: int, left_s: float, whole_s: float) -> float:
-    """Seconds of task ``place`` of ``count`` in a batch; 0: it does not start.
+def share_s(task: Task, index: int, count: int, left_s: float, whole_s: float) -> float:
+    """Seconds of task ``index`` of ``count`` in a batch; 0: it does not start.
 
     ``left_s`` and ``whole_s`` are the invocation's remaining seconds now and before the first task.
     """
     min_s = min(MIN_SHARE_S * GROWTH ** min(task.receive_count - 1, MAX_GROWTHS), whole_s / 2)
-    if place > 0 and left_s < min_s:
+    if index > 0 and left_s < min_s:
         return 0.0
-    return max(left_s / (count - place), min_s)
+    return max(left_s / (count - index), min_s)
 
 
 def _parts(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
     """A batch as two: what a table has (a lost script may have had more to do with it) and the rest; else ()."""
-    halves = [[each for each in task.messages if (each.record_ids[0] in committed) is old] for old in (True, False)]
+    halves = [
+        [message for message in task.messages if (message.record_ids[0] in committed) is old] for old in (True, False)
+    ]
     return tuple(as_one(half, sparklet={"committed": [*committed]}) for half in halves) if all(halves) else ()
 
 
@@ -67,24 +69,26 @@ class Worker:
             tasks = joined([replace(task, skip=task.skip or self._own_output(task)) for task in tasks])
         outcomes: list[Outcome] = []
         held: dict[str, Outcome] = {}  # by group: of the first message that comes back
-        todo, place, whole_s = deque(tasks), -1, deadline.remaining_s(now_s())
+        todo, index, whole_s = deque(tasks), -1, deadline.remaining_s(now_s())
         while todo:
-            task, place = todo.popleft(), place + 1
+            task, index = todo.popleft(), index + 1
             messages = task.messages or (task,)
-            for each in (each for each in messages if each.group in held):
-                outcomes.append(Outcome(each, held[each.group].error, acknowledged=False))
+            for message in (message for message in messages if message.group in held):
+                outcomes.append(Outcome(message, held[message.group].error, acknowledged=False))
                 reason = "not run: an earlier message of its group comes back"
-                self.log.warning(reason, record=each.record_ids[0], group=each.group)
-            if not (free := [each for each in messages if each.group not in held]):
+                self.log.warning(reason, record=message.record_ids[0], group=message.group)
+            if not (free := [message for message in messages if message.group not in held]):
                 continue
             task = as_one(free) if len(free) < len(messages) else task
-            task_s = share_s(task, place, place + len(todo) + 1, deadline.remaining_s(now_s()), whole_s)
+            task_s = share_s(task, index, index + len(todo) + 1, deadline.remaining_s(now_s()), whole_s)
             outcome = self.run(task, deadline.share(task_s, now_s()), request_id)
             todo.extendleft(reversed(outcome.parts))
             if not outcome.parts:
                 outcomes.append(outcome)
                 returned = () if outcome.acknowledged else outcome.task.record_ids
-                held |= {each.group: outcome for each in free if each.group and each.record_ids[0] in returned}
+                held |= {
+                    message.group: outcome for message in free if message.group and message.record_ids[0] in returned
+                }
         return outcomes
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
@@ -152,7 +156,7 @@ class Worker:
             log.error("message failed", record=message_id, cause=cause)
         causes = "; ".join(f"{message_id}: {cause}" for message_id, cause in [*failed.items()][:MAX_CAUSES])
         partial = ScriptError(f"{len(failed)} of {len(task.record_ids)} messages failed; {causes}")
-        returned = as_one([each for each in task.messages or [task] if each.record_ids[0] in failed])
+        returned = as_one([message for message in task.messages or [task] if message.record_ids[0] in failed])
         return Outcome(returned, partial, acknowledged=False, answer=answer)
 
     def _own_output(self, task: Task) -> str:

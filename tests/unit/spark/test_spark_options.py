@@ -229,7 +229,7 @@ def test_the_command_starts_java_directly_with_all_options(tmp_path: Path) -> No
 def test_java_takes_the_scripts_own_options_last(tmp_path: Path) -> None:
     own = {"memory": "3g", "extraJavaOptions": "-Da='b c' -Dd=e", "extraLibraryPath": "/opt/lib"}
     given = {f"spark.driver.{name}": value for name, value in own.items()}
-    command = java_command(settings(SPARKLET_HEAP_MB="700"), ["a.jar"], tmp_path, {}, {}, given=given)
+    command = java_command(settings(SPARKLET_HEAP_MB="700"), ["a.jar"], tmp_path, {}, {}, script_conf=given)
 
     assert [part for part in command if part.startswith("-Xmx")] == ["-Xmx3g"]
     assert command[: command.index("-cp")][-3:] == ["-Djava.library.path=/opt/lib", "-Da=b c", "-Dd=e"]
