@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +20,11 @@ from sparklet.job.session import backquoted
 from sparklet.tables.declaration import DELETED, Commit, Declaration, shard_name
 
 FILE, ROW, FILES, COUNT, RANK = (f"_sparklet_{name}" for name in ("file", "row", "files", "count", "rank"))
+# By types of keys whose bounds a scan is given. Delta leaves out files by literals alone, not by casts.
+LITERALS = {"tinyint": "{}Y", "smallint": "{}S", "int": "{}", "bigint": "{}L", "date": "DATE'{}'", "string": "'{}'"}
+PADDED = "__CHAR_VARCHAR_TYPE_STRING"  # in the metadata of CHAR(n), whose values are compared as if they were padded
+# A table of hashes of the changes, which are few, instead of a sort of all rows in the files that they touch.
+MERGE_OPTIONS = {"spark.sql.join.preferSortMergeJoin": "false"}
 
 
 def staged_columns(write: Declaration) -> StructType:
@@ -88,6 +93,26 @@ def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = Non
     order = [functions.desc_nulls_last(backquoted(commit.order_by)), functions.desc(FILE), functions.desc(ROW)]
     latest = Window.partitionBy(*keys).orderBy(*order)
     return rows.withColumn(RANK, functions.row_number().over(latest)).where(f"{RANK} = 1").drop(RANK, FILE, ROW)
+
+
+def key_bounds(rows: DataFrame, keys: Sequence[str], table: StructType) -> Iterator[str]:
+    """Conditions on the keys of ``t``, by which a scan leaves out files: those between the least and the greatest."""
+    in_rows, in_table = (
+        {field.name.lower(): field.dataType.simpleString() for field in schema.fields if PADDED not in field.metadata}
+        for schema in (rows.schema, table)
+    )
+    types = {key: in_rows.get(key.lower(), "") for key in keys}
+    bounded = [key for key in keys if types[key] in LITERALS and types[key] == in_table.get(key.lower())]
+    if not bounded:
+        return
+    ends = [f"CAST({end}({backquoted(key)}) AS STRING)" for key in bounded for end in ("min", "max")]
+    bounds = rows.selectExpr(*ends).first() or ()
+    if None in bounds:  # there are no rows
+        return
+    texts = [text.replace("\\", "\\\\").replace("'", "\\'") for text in bounds]
+    for key, *ends in zip(bounded, texts[::2], texts[1::2]):  # noqa: B905 - Python 3.9
+        least, greatest = (LITERALS[types[key]].format(end) for end in ends)
+        yield f"t.{backquoted(key)} BETWEEN {least} AND {greatest}"
 
 
 def _twice(commit: Commit, row: Any) -> str:

@@ -33,7 +33,17 @@ from pyspark.sql.types import StructType
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.session import backquoted, session_options, stored_text
-from sparklet.tables.changes import FILE, ROW, kept_rows, last_rows, merge_deletes, staged_columns, staged_rows
+from sparklet.tables.changes import (
+    FILE,
+    MERGE_OPTIONS,
+    ROW,
+    kept_rows,
+    key_bounds,
+    last_rows,
+    merge_deletes,
+    staged_columns,
+    staged_rows,
+)
 from sparklet.tables.columns import FILLED, agreed, aligned
 from sparklet.tables.declaration import DELETED, PARQUET, Commit, Declaration, shard_name
 
@@ -430,21 +440,23 @@ class DeltaLakeTable:
         view = f"_sparklet_{uuid.uuid4().hex}"
         changes.createOrReplaceTempView(view)
         try:
-            return self._merge(commit, view, [name for name in changes.columns if name != DELETED])
+            with session_options(self._spark, MERGE_OPTIONS):
+                return self._merge(commit, view, changes)
         finally:
             self._spark.catalog.dropTempView(view)
 
-    def _merge(self, commit: Commit, view: str, columns: Sequence[str]) -> list[Any]:
+    def _merge(self, commit: Commit, view: str, changes: DataFrame) -> list[Any]:
         """What ``MERGE INTO`` does between the start of its transaction and its commit."""
-        schema = self._table_columns()
+        schema, columns = self._table_columns(), [name for name in changes.columns if name != DELETED]
         same, names = (list(map(backquoted, column_names)) for column_names in (commit.keys, columns))
+        near = key_bounds(changes, commit.keys, schema or StructType())
         newer, order = "", backquoted(commit.order_by or "")
         if commit.order_by and schema and commit.order_by.lower() in (name.lower() for name in schema.names):
             newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
         deleted, new = merge_deletes(commit, newer)
         text = (
             f"MERGE INTO delta.{backquoted(self._uri)} t USING {view} s "  # noqa: S608 - names, in quotes
-            f"ON {' AND '.join(f't.{key} = s.{key}' for key in same)} "
+            f"ON {' AND '.join([*(f't.{key} = s.{key}' for key in same), *near])} "
             f"{deleted}WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
             f"WHEN NOT MATCHED{new} THEN INSERT ({', '.join(names)}) "
             f"VALUES ({', '.join(f's.{name}' for name in names)})"

@@ -20,8 +20,17 @@ from pyspark.sql import DataFrame, SparkSession, functions
 
 from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.session import backquoted
-from sparklet.tables.changes import FILE, ROW, kept_rows, last_rows, merge_deletes, staged_rows
+from sparklet.job.session import backquoted, session_options
+from sparklet.tables.changes import (
+    FILE,
+    MERGE_OPTIONS,
+    ROW,
+    kept_rows,
+    key_bounds,
+    last_rows,
+    merge_deletes,
+    staged_rows,
+)
 from sparklet.tables.columns import aligned
 from sparklet.tables.declaration import Commit, Declaration, shard_name
 from sparklet.tables.iceberg_draft import (
@@ -45,7 +54,6 @@ UNKNOWN = (  # the answer was lost, or the catalog is busy
     *("UncheckedSQLException", "UncheckedInterruptedException", "RuntimeIOException", "UncheckedIOException"),
 )
 FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
-BOUNDED = ("tinyint", "smallint", "int", "bigint", "date", "string")  # types of keys whose bounds a scan is given
 
 
 class IcebergTable:
@@ -319,34 +327,17 @@ def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
         order = backquoted(commit.order_by)
         newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"
     deleted, new = merge_deletes(commit, newer)
-    near = "".join(f" AND {bound}" for bound in _bounds(rows, commit.keys))
+    near = "".join(f" AND {bound}" for bound in key_bounds(rows, commit.keys, rows.schema))
     view = f"sparklet_{uuid4().hex}"
     rows.createOrReplaceTempView(view)
     try:
-        draft.merge(
-            f"USING {view} s ON {same}{near} {deleted}WHEN MATCHED {newer} THEN UPDATE SET * "
-            f"WHEN NOT MATCHED{new} THEN INSERT *"
-        )
+        with session_options(draft.spark, MERGE_OPTIONS):
+            draft.merge(
+                f"USING {view} s ON {same}{near} {deleted}WHEN MATCHED {newer} THEN UPDATE SET * "
+                f"WHEN NOT MATCHED{new} THEN INSERT *"
+            )
     finally:
         draft.spark.catalog.dropTempView(view)
-
-
-def _bounds(rows: DataFrame, keys: Sequence[str]) -> Iterator[str]:
-    """Conditions on the table's keys, by which a scan leaves out files: those between the least and the greatest."""
-    types = {field.name.lower(): field.dataType.simpleString() for field in rows.schema.fields}
-    able = [key for key in keys if types[key.lower()] in BOUNDED]
-    if not able:
-        return
-    ends = [f"CAST({end}({backquoted(key)}) AS STRING)" for key in able for end in ("min", "max")]
-    bounds = iter(rows.selectExpr(*ends).first() or ())
-    for key in able:
-        least, greatest = (_literal(next(bounds), types[key.lower()]) for _ in range(2))
-        yield f"t.{backquoted(key)} BETWEEN {least} AND {greatest}"
-
-
-def _literal(text: str, type_: str) -> str:
-    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"CAST('{quoted}' AS {type_})"
 
 
 def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:

@@ -28,7 +28,7 @@ class Followed(World):
 
     @property
     def deployment(self) -> Deployment:
-        return replace(super().at, notifier=self.ear)
+        return replace(super().deployment, notifier=self.ear)
 
 
 def to_the_end(world: World, deployment: Deployment) -> None:

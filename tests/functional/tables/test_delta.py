@@ -180,6 +180,33 @@ def test_keys_that_spark_has_for_equal_are_one(tables: Tables, of: str) -> None:
     assert len(tables.compare()) == 3
 
 
+ENDS: Mapping[str, tuple[str, str]] = {  # values of each type whose bounds a scan is given, and of those without
+    "TINYINT": ("-128", "127"),
+    "SMALLINT": ("-32768", "32767"),
+    "INT": ("-2147483648", "2147483647"),
+    "BIGINT": ("-9223372036854775808", "9223372036854775807"),
+    "DATE": ("1582-10-15", "+12026-12-31"),
+    "STRING": ("", r"it\'s \\ {} \n😀"),
+    "VARCHAR(4)": ("a", "b"),
+    "DOUBLE": ("-Infinity", "NaN"),
+}
+
+
+def test_keys_at_the_ends_of_their_types_are_updated(tables: Tables) -> None:
+    keys = [f"k{number}" for number in range(len(ENDS))]
+    columns = ", ".join(f"{key} {of}" for key, of in zip(keys, ENDS, strict=True))
+    tables.sql(f"CREATE TABLE TABLE_ ({columns}, v STRING) USING delta")
+    least, greatest = (", ".join(f"CAST('{ends[number]}' AS {of})" for of, ends in ENDS.items()) for number in range(2))
+    rows = f"SELECT * FROM VALUES ({least}, 'old'), ({greatest}, 'old') t({', '.join(keys)}, v)"
+    tables.sql(f"INSERT INTO TABLE_ {rows}")
+
+    changes = tables.spark.sql(rows.replace("'old'", "'new'"))
+    tables.run.stage(lambda job, frame: job.upsert(frame, tables.name, keys=keys), changes)
+    tables.run.commit()
+
+    assert [json.loads(row)["v"] for row in tables.rows()] == ["new", "new"]
+
+
 def test_the_greatest_is_what_spark_has_for_greatest(tables: Tables) -> None:
     """NaN; a row of the table with it is not replaced by a lesser one."""
     rows = "SELECT CAST(id AS BIGINT) AS id, CAST(o AS DOUBLE) AS o, v FROM VALUES {} t(id, o, v)"

@@ -94,7 +94,7 @@ def test_an_engine_that_is_not_there_is_refused() -> None:
     with pytest.raises(PlanError, match=f"{ENGINE}, {OTHER}"):
         planned(world, engine="emr")
     with pytest.raises(PlanError, match="Fargate"):
-        new_run(World(world.dispatch).at, world.request(options=ROUTED))
+        new_run(World(world.dispatch).deployment, world.request(options=ROUTED))
 
     assert world.deployment.known_run("run-1") is None
 
