@@ -129,6 +129,16 @@ def test_who_lost_it_is_told(lease: Lease, clock: FakeClock) -> None:
         lease.leave(clock.now_s() + 30)
 
 
+def test_who_has_lost_it_changes_it_no_more(lease: Lease, clock: FakeClock) -> None:
+    held = leases._Lease(lease.uri)
+    assert held.take()
+    lease.leave(end_s := clock.now_s() + 30)
+
+    assert [held.extend(duration_s) for duration_s in (60, 60, 0)] == [False, False, False]
+
+    assert lease.until_s() == pytest.approx(end_s, abs=1)
+
+
 def test_a_change_whose_answer_is_lost_is_the_holders(lease: Lease, clock: FakeClock) -> None:
     held = leases._Lease(lease.uri)
     assert held.take()

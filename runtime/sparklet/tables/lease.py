@@ -42,8 +42,7 @@ def lease(uri: str) -> Iterator[None]:
     def renew() -> None:
         while not ended.wait(LEASE_S / 3):
             with suppress(Exception):  # the store may answer the next time; a lease that was lost is told at the end
-                if not held.extend(LEASE_S):
-                    return
+                held.extend(LEASE_S)
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -75,9 +74,10 @@ class _Lease:
         if version := self._file.replace(self._version, body):
             self._version = version
             return True
-        self._version, stored_body = self._file.read()
+        version, stored_body = self._file.read()
         if not stored_body or json.loads(stored_body)["holder"] != self._holder:
-            return False
+            return False  # and so is each later try, since it names the version that this writer has known
+        self._version = version
         # A PUT of this writer went through, but its answer was lost; this may have been the one for another duration.
         return stored_body == body or bool(self._file.replace(self._version, body))
 
@@ -105,7 +105,9 @@ class _InS3:
 
         endpoint, region = s3_environment(os.environ)
         algorithm, key = write_encryption()
-        config = Config(s3={"addressing_style": "path"}) if endpoint else None
+        s3 = {"addressing_style": "path"} if endpoint else None
+        # A renewal that gets no answer must not outlast the lease.
+        config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}, s3=s3)
         self._client: Any = boto3.client("s3", region_name=region or None, config=config)
         self._place = dict(zip(("Bucket", "Key"), path.split("/", 1), strict=True))
         self._encryption: dict[str, Any] = {"ServerSideEncryption": algorithm} if algorithm else {}

@@ -50,6 +50,7 @@ def listed(bucket: Bucket, prefix: str, start_after: str) -> list[str]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "MANY_KEYS", PAGE)
     monkeypatch.setattr(listing, "MIN_KEYS_A_FOLDER", 2)
+    monkeypatch.setattr(listing, "MANY_FOLDERS", 2)
 
 
 @given(keys=keys_of_buckets, prefix=st.sampled_from(["", "a", "b/", "b0/a"]), after=st.sampled_from(["", "a/b", "b"]))
@@ -76,6 +77,28 @@ def test_folders_of_few_keys_are_listed_page_by_page() -> None:
     assert listed(bucket, "in/", "") == bucket.keys
 
     assert [prefix for prefix, _ in bucket.asked] == ["in/"] * 7
+
+
+def test_small_folders_behind_a_large_one_are_not_asked_for() -> None:
+    bucket = Bucket({f"in/a/{number}" for number in range(9)} | {f"in/u{number:03}/one" for number in range(90)})
+
+    assert listed(bucket, "in/", "") == bucket.keys
+
+    assert len(bucket.asked) < 2 * len(bucket.keys) / PAGE
+
+
+def test_a_key_that_arrives_meanwhile_doubles_no_other() -> None:
+    """The bucket, unlike AWS's, names the folder that a listing starts within."""
+    bucket = Bucket({f"in/{folder}/{number}" for folder in "ab" for number in range(5)})
+    keys = [*bucket.keys]
+
+    found = list[str]()
+    for page in listing.pages(bucket, "in/"):
+        found += [entry["Key"] for entry in page["Contents"]]
+        if found[-1] == "in/a/4":
+            bucket.keys.insert(5, "in/a/5")
+
+    assert found == keys
 
 
 def test_pages_are_asked_for_as_they_are_needed() -> None:
