@@ -11,6 +11,7 @@ from sparklet.model.options import LARGE, MIB
 from sparklet.runs.state_machine_steps import checks_until
 
 FREE_SCRATCH_BYTES = 512 * MIB
+MEMORY_MB = (1769, 3008)  # of a function: what is measured, assumptions.times_at_MB
 PLANNER_GB = 1769 / 1024  # and of the function of the steps: sam/template.yaml
 COST_INCLUDES = "the seconds of all attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 COST_EXCLUDES = (
@@ -198,10 +199,16 @@ def run_cost(shards: int, end_s: float, architecture: str, prices: Prices) -> fl
     )
 
 
-def shard_time(load: Load, prices: Prices) -> ShardTime:
-    """What one of a load's shards is assumed to take."""
+def shard_time(load: Load, prices: Prices, memory_mb: int = MEMORY_MB[-1]) -> ShardTime:
+    """What one of a load's shards is assumed to take in a function of this memory, and so of its vCPUs.
+
+    What a shard takes whatever it holds hardly uses a second vCPU; reading goes by the vCPUs.
+    """
+    times = prices[
+        f"assumptions.times_at_{max((size for size in MEMORY_MB if size <= memory_mb), default=MEMORY_MB[0])}"
+    ]
     fixed_s, bytes_a_s = prices["assumptions.task_fixed_s"], prices["assumptions.task_bytes_a_s"]
     files_s, files, size_bytes = load.files_s(prices), *(n / max(1, load.shards) for n in (load.files, load.size_bytes))
     of_files = f", {files_s:,.1f} s for {files:,.0f} files" if files_s else ""
     origin = f"assumed: {fixed_s:g} s{of_files}, and {size_bytes / MIB:,.1f} MiB at {bytes_a_s / 1e6:g} MB/s"
-    return ShardTime(fixed_s + files_s + size_bytes / bytes_a_s, origin)
+    return ShardTime(times * (fixed_s + files_s) + size_bytes / bytes_a_s * MEMORY_MB[-1] / memory_mb, origin)

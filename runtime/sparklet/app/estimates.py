@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sparklet.app.costs import (
+    MEMORY_MB,
     Estimate,
     Load,
     Prices,
@@ -26,11 +27,10 @@ from sparklet.model.options import AUTO, MIB, NO_LIMIT_BYTES
 from sparklet.model.services import automatic_mode
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
-from sparklet.planning.request import RunRequest
+from sparklet.planning.request import MEMORY_SHARE, RunRequest
 from sparklet.settings import engines
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
-MEMORY_MB = (1769, 3008)  # of a function: what is measured, assumptions.times_at_MB
 PACKED = RunOptions()  # shards as they are packed by default
 
 
@@ -142,7 +142,7 @@ def estimate_plan(
     files = max(0, objects - apart)
     load = Load(shards - apart, files, size_bytes - apart_bytes, files if options.output_per else 0)
     auto, why = automatic_mode(load.shards)
-    time = shard_time(load, prices)
+    time = shard_time(load, prices, size.memory_mb)
     total = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
     too_slow = ""
     if time.seconds >= size.timeout_s:
@@ -151,12 +151,12 @@ def estimate_plan(
             f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
     packed = replace(load, shards=fewest(load.size_bytes, load.files))
-    packed_s = shard_time(packed, prices).seconds
+    packed_s = shard_time(packed, prices, size.memory_mb).seconds
     saved_s = load.shards * time.seconds - packed.shards * packed_s
     costs_usd = total.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
     dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
     own_usd = run_cost(shards, total.end_s, size.architecture, prices)
-    sizes = _memory_sizes(load, time.seconds, own_usd, size, prices)
+    sizes = _memory_sizes(load, own_usd, size, prices)
     bad_input = _bad_input(load, size, prices) if options.isolate else ""
     routes: tuple[Route, ...] = ()
     if routed:
@@ -208,23 +208,16 @@ def _bad_input(load: Load, size: WorkerSize, prices: Prices) -> str:
         return ""
     attempts = 2 * math.ceil(math.log2(files)) + 2
     tries = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
-    cost_usd = estimate(Dispatch.QUEUE, tries, shard_time(tries, prices).seconds, size, prices).cost
+    cost_usd = estimate(Dispatch.QUEUE, tries, shard_time(tries, prices, size.memory_mb).seconds, size, prices).cost
     return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 
-def _memory_sizes(
-    load: Load, shard_s: float, own_usd: float, size: WorkerSize, prices: Prices
-) -> tuple[MemorySize, ...]:
-    """The plan by each size of functions that are measured; ``shard_s`` is with the template's, the largest.
-
-    What a shard takes whatever it holds hardly uses a second vCPU; reading goes by the vCPUs that memory buys.
-    """
-    fixed_s, sizes = min(shard_s, prices["assumptions.task_fixed_s"]), []
+def _memory_sizes(load: Load, own_usd: float, size: WorkerSize, prices: Prices) -> tuple[MemorySize, ...]:
+    """The plan by each size of functions that are measured, and take shards as large as these."""
+    sizes = []
     for memory_mb in MEMORY_MB if load.shards else ():
-        scaled_s = (
-            fixed_s * prices[f"assumptions.times_at_{memory_mb}"] + (shard_s - fixed_s) * MEMORY_MB[-1] / memory_mb
-        )
-        if scaled_s < size.timeout_s:
-            size_estimate = estimate(Dispatch.QUEUE, load, scaled_s, replace(size, memory_mb=memory_mb), prices)
-            sizes.append(MemorySize(memory_mb, scaled_s, size_estimate.cost + own_usd, size_estimate.end_s))
+        shard_s = shard_time(load, prices, memory_mb).seconds
+        if shard_s < size.timeout_s and load.size_bytes / load.shards <= memory_mb * MIB / MEMORY_SHARE:
+            total = estimate(Dispatch.QUEUE, load, shard_s, replace(size, memory_mb=memory_mb), prices)
+            sizes.append(MemorySize(memory_mb, shard_s, total.cost + own_usd, total.end_s))
     return tuple(sorted(sizes, key=lambda memory_size: memory_size.cost_usd))

@@ -202,7 +202,7 @@ def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict
     if not run.shard_count:
         return None
     load = Load(run.shard_count, run.object_count, run.size_bytes, run.object_count if run.options.output_per else 0)
-    time = shard_time(load, prices)
+    time = shard_time(load, prices, stack.size.memory_mb)
     plan_estimate = estimate(run.dispatch, load, time.seconds, stack.size, prices)
     return {
         "end_s": round(plan_estimate.end_s, 1),

@@ -102,3 +102,15 @@ def test_the_memory_that_costs_least_is_named_first() -> None:
     assert default.end_s == small.estimate.end_s
     assert small.document()["memory_sizes"][0]["memory_mb"] == small.sizes[0].memory_mb
     assert [each.memory_mb for each in large.sizes] == [3008]
+
+
+def test_a_plan_is_priced_alike_as_its_own_and_as_another_memory() -> None:
+    """A size that would refuse shards as large as these is left out."""
+    for memory_mb in (1769, 3008):
+        found = estimate_plan(WorkerSize(memory_mb=memory_mb), RunOptions(), 100, 1000, 10**9, load_prices())
+        (own,) = [size for size in found.sizes if size.memory_mb == memory_mb]
+        assert (own.shard_s, own.end_s) == (found.time.seconds, found.estimate.end_s)
+        assert own.cost_usd == pytest.approx(found.estimate.cost)
+    heavy = estimate_plan(WorkerSize(), RunOptions(), 10, 10, 10 * 700 * 2**20, load_prices())
+
+    assert [size.memory_mb for size in heavy.sizes] == [3008]

@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 from sparklet.app import costs as module
-from sparklet.app.costs import load_prices
-from sparklet.app.estimates import MEMORY_MB
+from sparklet.app.costs import MEMORY_MB, load_prices
 from sparklet.settings import IN_ORDER, engines
 
 
