@@ -96,6 +96,16 @@ def test_a_job_begins_and_ends_without_a_bookmark() -> None:
     job.commit()
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("s3a://b/out/a/", True), ("s3://b/out/a/x", True), ("s3://b/out/ab", False), ("s3://b/out", False)],
+)
+def test_what_a_script_writes_is_its_attempts_or_not(path: str, expected: bool) -> None:
+    from awsglue.context import is_inside
+
+    assert is_inside(path, "s3://b/out/a") is expected
+
+
 UNSUPPORTED = {
     "from awsglue.transforms import *\nSplitRows.apply(None, {'a': {'>': 1}})": "where",
     "from awsglue.transforms import FlatMap\nFlatMap.apply(None, None)": "a loop",

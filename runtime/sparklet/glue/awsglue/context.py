@@ -93,7 +93,7 @@ class GlueContext:
         kind, glue_options, _ = _files(*args, **kwargs)
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         path, keys = str(glue_options.get("path") or ""), glue_options.get("partitionKeys", [])
-        if table and self._job.shard is not None and path.startswith(str(self._job.output_path)):
+        if table and self._job.shard is not None and is_inside(path, self._job.output_path):
             raise lacking(f"the update of {table}, which would show one attempt's folder", NEW_PARTITIONS)
         catalog = import_module(CATALOG).GlueCatalog.of_script() if table else None
         if catalog:
@@ -137,7 +137,7 @@ class GlueContext:
             options = {"header": True, **options}
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         path, keys, mode = _root(glue_options.get("path") or ""), glue_options.get("partitionKeys", []), "append"
-        if self._job.shard is not None and not path.startswith(str(self._job.output_path)):
+        if self._job.shard is not None and not is_inside(path, self._job.output_path):
             from pyspark.sql.functions import lit
 
             self._writes += 1  # the same in each attempt, which replaces what an earlier one has added
@@ -181,6 +181,12 @@ class GlueContext:
 def _root(path: str) -> str:
     """A folder as Hadoop takes it, which knows no bucket without a slash."""
     return f"{path}/" if re.fullmatch("s3[an]?://[^/]+", path) else path
+
+
+def is_inside(path: str, folder: object) -> bool:
+    """Whether a path is a folder, or in it, by whatever scheme of S3."""
+    path, folder = (re.sub("^s3[an]:", "s3:", address).rstrip("/") + "/" for address in (path, str(folder)))
+    return path.startswith(folder)
 
 
 def _table(order: Sequence[str], *args: Any, **named: Any) -> tuple[str, dict[str, Any]]:
