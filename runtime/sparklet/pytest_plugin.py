@@ -79,7 +79,7 @@ class SparkletJob:
 
     def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.model import InputObject, Run, Shard, ShardRecord
-        from sparklet.spark.script_options import event_option
+        from sparklet.spark.script import Script
         from sparklet.spark.spark_options import AWSGLUE
         from sparklet.worker.executor import read_outcome
         from sparklet.worker.script_event import handed_over, script_arguments, shard_event
@@ -95,7 +95,7 @@ class SparkletJob:
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
         of_event = handed_over(event, home, is_shard=is_shard)
-        option = event_option(script.read_text(encoding="utf-8", errors="replace"), ())
+        option = Script(script.read_text(encoding="utf-8", errors="replace")).event_option
         arguments = script_arguments(args, event if is_shard else {}, option, of_event)
         variables = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),

@@ -1,22 +1,17 @@
 """Which engine does what is too large for a function, and which Spark it has."""
 
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from sparklet.errors import PlanError, ScriptError
 from sparklet.job.spark_lines import is_of, major_of
 from sparklet.model.options import AUTO, LARGE, RunOptions
 from sparklet.ports.deployment import Deployment
-from sparklet.spark.script_options import commented
+from sparklet.spark.script import Script
 
 WITH_VIEW = frozenset({LARGE, "fargate", "process"})
 """Engines whose workers run scripts as functions do."""
 SPARK_LINE = "SPARKLET_SPARK_LINE"
 """Among the functions' settings: the stack of their image (docker/stacks)."""
-PLAIN_DELTA = re.compile(
-    r"""(?s)(?!.*\bjob\.(?:append|upsert|overwrite_partitions)\b).*(?:\bformat\(\s*["']|\b(?i:using)\s+)delta\b"""
-)
-"""Matches a script that, by its text, writes Delta tables by itself, or reads them."""
 
 
 def chosen_engine(deployment: Deployment, name: str, table: str, asked: Collection[str] = ()) -> str:
@@ -72,7 +67,7 @@ def refuse_no_view(engines: str, options: RunOptions) -> None:
 def asked_spark(source: str, body: bytes) -> str:
     """The line of Spark that a script's comment asks for; PlanError if one of its comments is wrong."""
     try:
-        return commented(body.decode(errors="replace")).get("spark", "")
+        return Script(body.decode(errors="replace")).comments.get("spark", "")
     except ScriptError as error:
         raise PlanError(f"the script {source}: {error}") from error
 
@@ -95,7 +90,7 @@ def refuse_another_spark(deployment: Deployment, asked: Mapping[str, str]) -> No
 
 def plain_writes(source: str, engines: str) -> Iterator[str]:
     """What to tell of a run whose script, by its text, commits to Delta by itself, in each shard."""
-    if PLAIN_DELTA.match(source):
+    if Script(source).commits_delta_itself:
         yield (
             "the script writes Delta by itself: each shard commits at once, and one that is done again fails instead "
             "of appending twice; job.append commits all shards once (docs/guide/tables.md)"

@@ -38,6 +38,7 @@ from sparklet.planning.request import RUN_ID_IN_OUTPUT, RunRequest, output_folde
 from sparklet.planning.script_modules import modules_beside
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment, put_once
+from sparklet.spark.script import Script
 
 MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 of a run id
 
@@ -99,10 +100,7 @@ def new_run(
 
 
 def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
-    if (
-        not any(b".read_%s(" % file_format in script for file_format in (b"csv", b"json", b"parquet"))
-        and not request.py_files
-    ):
+    if not (request.py_files or Script(script.decode(errors="replace")).infers_a_schema):
         raise PlanError(
             f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
             "or leave out --schema infer"

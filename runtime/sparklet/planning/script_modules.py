@@ -4,7 +4,6 @@
 package of this name beside the script, before any other.
 """
 
-import ast
 import io
 import zipfile
 from collections.abc import Collection, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from sparklet.errors import PlanError
 from sparklet.model import MIB
+from sparklet.spark.script import imported
 
 # By the worker, whatever lies beside the script.
 SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
@@ -32,7 +32,7 @@ def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -
     PlanError
         If the modules have more than MAX_FILES files, or MAX_MIB.
     """
-    folder, files, names = script.parent, dict[str, Path](), [*_imported(source)]
+    folder, files, names = script.parent, dict[str, Path](), [*imported(source)]
     known = {*SERVED, *brought}
     while names:
         if (name := names.pop()) in known:
@@ -41,30 +41,13 @@ def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -
         for path in _files_of(folder, name):
             files[path.relative_to(folder).as_posix()] = path
             if path.suffix == ".py":
-                names += _imported(path.read_bytes())
+                names += imported(path.read_bytes())
             if len(files) > MAX_FILES:
                 raise _too_large(script, name, f"more than {MAX_FILES} files")
     if sum(path.stat().st_size for path in files.values()) > MAX_MIB * MIB:
         largest = max(files, key=lambda name: files[name].stat().st_size)
         raise _too_large(script, largest, f"more than {MAX_MIB} MiB")
     return _packed(files) if files else None
-
-
-def _imported(source: bytes) -> Iterator[str]:
-    """The first names of the modules that a source imports, anywhere in it."""
-    try:
-        nodes = ast.walk(ast.parse(source))
-    except (SyntaxError, ValueError):  # Python itself tells who imports it
-        return
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.args[0].value.partition(".")[0]
 
 
 def _files_of(folder: Path, name: str) -> Iterator[Path]:

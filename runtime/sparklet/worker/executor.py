@@ -46,8 +46,8 @@ from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.shown import hidden, redacted
 from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_acts import ARGUMENTS, SEEN
-from sparklet.spark.script_options import event_option, module_names, unpacks, whole_source
+from sparklet.spark.script import Script
+from sparklet.spark.script_acts import ARGUMENTS, ELSEWHERE, SEEN
 from sparklet.spark.spark_options import (
     COMMITTED,
     EMPTY,
@@ -65,7 +65,6 @@ from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
     left_behind,
-    may_write_unseen,
     outliving_checkpoint,
     read_by_name,
     repeats,
@@ -83,11 +82,6 @@ from sparklet.worker.script_event import (
 from sparklet.worker.staging import LOCAL, Staging, uploaded
 
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
-# Options of readers whose rows need not end at line feeds, where objects are cut.
-OTHER_ROWS = re.compile(r"(?ai)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
-FILTER = re.compile(r"(?ai)pathGlobFilter")  # of readers, by files' names
-# Of readers, who then see partitions also of files that a pattern finds; py-files may set it: nobody looks into them.
-BASE_PATH = re.compile(r"(?ai)basePath")
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 
 PERMANENT_CAUSES = frozenset(
@@ -166,36 +160,39 @@ class Executor:
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
-        planned, (script, source, py_files, files, conf) = execution, self.scripts.fetch(execution.script)
+        planned, fetched = execution, self.scripts.fetch(execution.script)
+        params = json.dumps(execution.event.get("params")) if execution.is_shard else ""
+        script = Script(fetched.source, fetched.py_files, params)
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
             ExitStack() as ending,
         ):
             (folder := attempt_folder / WORK).mkdir()  # the script finds nothing there
-            for path in files:
+            for path in fetched.files:
                 (folder / path.name).symlink_to(path)
-            reads_folder = execution.is_shard and _reads_folder(execution, source)
+            reads_folder = execution.is_shard and _reads_folder(execution, script)
             if not self.runner.has_view:
-                _refuse_without_view(execution, source, reads_folder=reads_folder)
-            execution, uris, copies = self._inputs(execution, attempt_folder, attempt, ending, source)
+                _refuse_without_view(execution, script, reads_folder=reads_folder)
+            execution, uris, copies = self._inputs(execution, attempt_folder, attempt, ending, script)
             of_event = handed_over(execution.event, attempt_folder, is_shard=execution.is_shard)
-            option = event_option(source, py_files)
             claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            sets_base_path = execution.partitions and (py_files or BASE_PATH.search(_words(execution, source)))
-            _tell_java(attempt_folder, execution, copies, source)
+            sets_base_path = bool(execution.partitions) and script.may_set_base_path
+            _tell_java(attempt_folder, execution, copies, script)
             events = None
             if execution.keep_events:
                 (events := attempt_folder / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
             call = ScriptCall(
-                script=script,
-                args=script_arguments(execution.args, execution.event if execution.is_shard else {}, option, of_event),
+                script=fetched.script,
+                args=script_arguments(
+                    execution.args, execution.event if execution.is_shard else {}, script.event_option, of_event
+                ),
                 work_dir=folder,
                 deadline=deadline,
                 env={**of_event, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
-                py_files=py_files,
-                files=files,
-                conf=json.loads(conf.read_bytes()) if conf else {},
+                py_files=fetched.py_files,
+                files=fetched.files,
+                conf=json.loads(fetched.conf.read_bytes()) if fetched.conf else {},
                 inputs=execution.inputs,
                 sees_options=self.runner.has_view and bool(copies or sets_base_path),
                 output=execution.event["output_path"] if execution.is_shard else "",
@@ -214,7 +211,7 @@ class Executor:
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
                 self._refuse_unseen(execution, attempt_folder / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, source, attempt_folder, py_files, option)
+                return self._report(execution, script, attempt_folder)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -227,9 +224,7 @@ class Executor:
         execution.discard()
         return self.execute(replace(planned, is_again=True), attempt)
 
-    def _report(
-        self, execution: Execution, source: str, attempt_folder: Path, py_files: Sequence[Path], option: str
-    ) -> ShardResult:
+    def _report(self, execution: Execution, script: Script, attempt_folder: Path) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
         begun, ended = (
             [*folder.iterdir()] if folder.exists() else []
@@ -240,8 +235,7 @@ class Executor:
         checks, outcome = outcome.quality, replace(outcome, quality=())  # which say nothing of the script's work
         warning = failed_rules(checks) if checks else ""
         if self.runner.has_view:
-            acts = Acts(attempt_folder / SEEN, whole_source(source, py_files))
-            warning = _judge(attempt_folder, acts, outcome, execution, module_names(py_files), option, warning)
+            warning = _judge(attempt_folder, Acts(attempt_folder / SEEN, script), outcome, execution, warning)
         if checks and execution.is_shard and not outcome.answer:
             outcome = replace(outcome, answer=({"data_quality": list(checks)},))
         packed = execution.staging.origins if execution.staging else {}
@@ -254,7 +248,7 @@ class Executor:
         uris = {key: item.uri for key, item in objects.items()}
         if execution.per_input:
             try:
-                outcome = replace(outcome, origins=told_origins(attempt_folder / ORIGINS, uris, source))
+                outcome = replace(outcome, origins=told_origins(attempt_folder / ORIGINS, uris, script))
             except MixedInputsError as error:
                 error.direct = _is_direct(attempt_folder / WORK)
                 raise
@@ -274,13 +268,13 @@ class Executor:
         is_seen = any((seen / name).exists() for name in ("input", "copy"))
         if reads_folder and not is_seen and not any(uri.startswith(LOCAL) for uri in uris):
             raise PlanError(
-                read_by_name(Acts(seen, ""), execution.is_planned)
+                read_by_name(Acts(seen, Script("")), execution.is_planned)
                 or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
                 "of the run's input: read it by Spark, or read job.inputs"
             )
 
     def _inputs(
-        self, execution: Execution, attempt_folder: Path, attempt: Attempt, ending: ExitStack, source: str
+        self, execution: Execution, attempt_folder: Path, attempt: Attempt, ending: ExitStack, script: Script
     ) -> tuple[Execution, list[str], Mapping[int, Path]]:
         """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
         staging = execution.staging and replace(execution.staging, in_view=self.runner.has_view)
@@ -288,13 +282,14 @@ class Executor:
             return execution, [item.uri for item in execution.inputs], {}
         started_s = time.monotonic()
         staging, copies = staging.fetch(
-            attempt_folder, attempt.deadline, self.settings.min_free_bytes, unpack=unpacks(source)
+            attempt_folder, attempt.deadline, self.settings.min_free_bytes, unpack=script.unpacks
         )
         execution, uris = _with_members(execution, staging), [item.uri for item in staging.items]
-        filters = FILTER.search(_words(execution, source))
         if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
-            uris = staging.shown(copies, set(uris) if execution.per_input or filters else execution.partitions)
-        elif filters and copies:
+            uris = staging.shown(
+                copies, set(uris) if execution.per_input or script.filters_names else execution.partitions
+            )
+        elif script.filters_names and copies:
             raise PlanError(
                 "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by the "
                 "run's --include instead, or run the script in functions"
@@ -387,12 +382,12 @@ def _failed(
     return failed
 
 
-def _reads_folder(execution: Execution, source: str) -> bool:
+def _reads_folder(execution: Execution, script: Script) -> bool:
     """Whether a script is given the folder of its inputs, or asks for it."""
-    return any(INPUT in argument for argument in execution.args) or "input_folders" in source
+    return any(INPUT in argument for argument in execution.args) or script.asks_for_folders
 
 
-def _refuse_without_view(execution: Execution, source: str, *, reads_folder: bool) -> None:
+def _refuse_without_view(execution: Execution, script: Script, *, reads_folder: bool) -> None:
     """PlanError where Spark would list all of the run's input, read all of a file, or find no columns in folders."""
     if reads_folder:
         raise PlanError(
@@ -405,12 +400,12 @@ def _refuse_without_view(execution: Execution, source: str, *, reads_folder: boo
             "run the script in functions"
         )
     is_cut = any(item.slice and item.slice.kind is SliceKind.LINES for item in execution.inputs)
-    if is_cut and (option := OTHER_ROWS.search(source)):
+    if is_cut and (option := script.option_of_rows):
         raise PlanError(
-            f"the script has {option[0]}, with which rows may end elsewhere than slices, and only Sparklet's "
+            f"the script has {option}, with which rows may end elsewhere than slices, and only Sparklet's "
             "S3A sees a reader's options: plan without --split, or run the script in functions"
         )
-    if execution.partitions and "basePath" not in source:
+    if execution.partitions and not script.has_base_path:
         [root, *_] = execution.partitions.values()
         raise PlanError(
             f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
@@ -423,8 +418,6 @@ def _judge(
     acts: Acts,
     outcome: ShardResult,
     execution: Execution,
-    own_modules: Collection[str],
-    option: str,
     warning: str,
 ) -> str:
     """What else to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
@@ -436,7 +429,7 @@ def _judge(
         warnings.append(what)
     warnings += filter(None, [unregistered(acts), outliving_checkpoint(acts) if execution.is_shard else ""])
     has_input, has_output = (any(name in argument for argument in execution.args) for name in (INPUT, OUTPUT))
-    has_input |= option != ""
+    has_input |= acts.script.event_option != ""
     asked = acts.asked(of_arguments=has_input or has_output)
     if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
         raise PlanError(NO_EVENT)
@@ -452,20 +445,20 @@ def _judge(
     done = (attempt_folder / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
     event = execution.event["params"] if execution.is_shard else execution.event
     words = json.dumps([event, execution.args, dict(execution.env)])
-    if not (done or warnings or may_write_unseen(acts, words, own_modules)):
+    if not (done or warnings or acts.has(ELSEWHERE) or acts.script.may_write_unseen(words)):
         warnings.append(NOTHING)
     return "; ".join(warnings)
 
 
-def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, Path], source: str) -> None:
+def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, Path], script: Script) -> None:
     """Write what is planned, whose commits these are, and what to tell, for our Java."""
-    words = _words_for_java(execution, copies, source)
+    words = _words_for_java(execution, copies, script)
     (attempt_folder / INPUTS).write_text("\0".join(words), encoding="utf-8")
     if execution.committers:
         mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
         earlier = execution.committers if execution.is_again else ()
         (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
-    (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if unpacks(source) else "(?!)")
+    (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if script.unpacks else "(?!)")
     (attempt_folder / SEEN).mkdir()
     if execution.per_input:
         (attempt_folder / ORIGINS).mkdir()
@@ -476,7 +469,7 @@ def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, 
         (attempt_folder / OPENED).touch()
 
 
-def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: str) -> list[str]:
+def _words_for_java(execution: Execution, copies: Mapping[int, Path], script: Script) -> list[str]:
     """For ``TaskS3A`` and ``StagedS3A`` eight words for each input, and for folders.
 
     The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
@@ -497,7 +490,7 @@ def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: st
             words += (file, "-1", "")
         elif part.kind is SliceKind.LINES:
             words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
-        elif "row_index" in _words(execution, source):
+        elif script.numbers_rows:
             raise PlanError(
                 "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
                 " its own first one: plan without --split"
@@ -512,11 +505,6 @@ def _words_for_java(execution: Execution, copies: Mapping[int, Path], source: st
     for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
         words += (folder.partition("://")[2], *[""] * 7)
     return words
-
-
-def _words(execution: Execution, source: str) -> str:
-    """In which a reader's options would be found: the script, and the run's parameters."""
-    return source + json.dumps(execution.event.get("params"))
 
 
 def _is_direct(folder: Path) -> bool:

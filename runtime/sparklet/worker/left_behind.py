@@ -9,16 +9,12 @@ have left in the task's folder ``seen``. What nobody sees, such as a database, i
 script is refused for what it may have done there.
 """
 
-import ast
-import io
 import re
-import sys
-import tokenize
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
+from sparklet.spark.script import Script
 from sparklet.spark.script_acts import ARGUMENTS, ASKED, ASKED_OUTPUT, ELSEWHERE, READ
 
 WAREHOUSE = "spark-warehouse"
@@ -31,32 +27,14 @@ OF_THE_RUN = (
 
 _OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
 _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
-_UNSEEN = re.compile(  # what Spark's JVM or Python workers write to, or pandas, which does so in C
-    r"(?i)jdbc|kafka|snowflake|mongo|elasticsearch|\.foreach|\b_jvm\b(?!\.org\.apache\.log4j)|S3FileIO|io-impl"
-    r"|(?<![\"'])\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
-    r"|\b(?!(s3[an]?|file|https?|spark|k8s):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
-)
-_TABLES = re.compile(  # of catalogs, which may be elsewhere
-    r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame|writeFrame"
-    r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
-)
-_BY_PYTHON = re.compile(  # in Spark's workers
-    r"\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request)\b"
-    r"|os\.(system|popen|exec|spawn|posix)"
-)
-_READS_UNSEEN = re.compile(r"textFile|hadoopFile|hadoopDataset|HadoopRDD|binaryFiles|sequenceFile|pandas|pyarrow")
-_KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "awsgluedq", "numpy", "pandas", "pyarrow"}
 
 
 @dataclass(frozen=True)
 class Acts:
-    """What a script and Spark have done in a task.
-
-    ``seen``: the folder of their marks; ``text``: the script's, with its py-files'.
-    """
+    """What a script and Spark have done in a task; ``seen``: the folder of their marks."""
 
     seen: Path
-    text: str
+    script: Script
 
     def has(self, *marks: str) -> bool:
         """Whether one of these was seen."""
@@ -65,25 +43,13 @@ class Acts:
     def places(self, mark: str) -> list[str]:
         """The addresses, or local paths, of an act."""
         path = self.seen / mark
-        return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-
-    @cached_property
-    def code(self) -> str:
-        """The text without its comments."""
-        lines = self.text.split("\n")
-        try:
-            for token in tokenize.generate_tokens(io.StringIO(self.text).readline):
-                if token.type == tokenize.COMMENT:
-                    row, column = token.start
-                    lines[row - 1] = lines[row - 1][:column]
-        except (SyntaxError, tokenize.TokenError, IndexError):  # of several texts, whose indents need not fit
-            return self.text
-        return "\n".join(lines)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return [line for line in text.split("\n") if line]
 
     @property
     def elsewhere(self) -> bool:
         """Whether the script may have written to, or read from, what nobody sees."""
-        return self.has(ELSEWHERE) or _UNSEEN.search(self.code) is not None
+        return self.has(ELSEWHERE) or self.script.may_reach_unseen
 
     def asked(self, *, of_arguments: bool) -> bool:
         """Whether the script has asked for its event, or its output.
@@ -123,7 +89,8 @@ def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
     It is not if each was read again, or if the script may have written to what nobody sees.
     """
     last = {name: name.rpartition("/")[2] for name in names}  # of a path; a table's database may be named elsewhere
-    lines = {name: _lines(acts.text, word) or _lines(acts.text, word.rpartition(".")[2]) for name, word in last.items()}
+    lines_with = acts.script.lines_with
+    lines = {name: lines_with(word) or lines_with(word.rpartition(".")[2]) for name, word in last.items()}
     listing = ", ".join(f"{name}{f' (line {numbers[0]})' if numbers else ''}" for name, numbers in lines.items())
     read = [f"{path}/" for path in acts.places(READ)]
 
@@ -131,8 +98,9 @@ def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
         database, _, table = name.rpartition(".")
         of_tables = [f"{WAREHOUSE}/{name}/", f"{WAREHOUSE}/{database}.db/{table}/"]
         folders = [f"{work / folder}/" for folder in (name, *of_tables)]
-        maybe = len(lines[name]) > 1 and _READS_UNSEEN.search(acts.text)
-        return bool(maybe) or any(path.startswith(folder) for path in read for folder in folders)
+        return acts.script.may_read_again(lines[name]) or any(
+            path.startswith(folder) for path in read for folder in folders
+        )
 
     return (
         f"the script wrote {listing} into the task's own folder, which ends with the task: write to job.output, "
@@ -198,29 +166,3 @@ def outliving_checkpoint(acts: Acts) -> str:
         f"the checkpoint of a stream, s3://{min(places)}, outlives an attempt that fails, and the next one passes over "
         "what that had read: keep it in a folder of a relative path, or below the output"
     )
-
-
-def may_write_unseen(acts: Acts, words: str, own_modules: Iterable[str]) -> bool:
-    """Whether a script may have written to what nobody sees; ``words``: its arguments and the like.
-
-    Also in Python's workers, whose acts nobody hears.
-    """
-    modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
-    foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
-    text = f"{acts.code}\n{words}"
-    return acts.has(ELSEWHERE) or any(re.search(pattern, text) for pattern in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
-
-
-def _lines(source: str, name: str) -> list[int]:
-    """The lines of a script's texts with this name in them."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):
-        return []
-    word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
-    lines = [
-        node.lineno
-        for node in nodes
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and word.search(node.value)
-    ]
-    return sorted(lines)

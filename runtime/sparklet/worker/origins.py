@@ -11,17 +11,14 @@ from sparklet.errors import MixedInputsError, PlanError
 from sparklet.model import InputObject, Run
 from sparklet.planning.outputs import TELL_APART, output_name, suffix_of
 from sparklet.ports import ObjectInfo
+from sparklet.spark.script import Script
 
 Origin = tuple[str, int]  # the input's address, "" if nobody can tell; the rows of the task
 REMEDY = "each output needs tasks of Spark that read one input and no shuffle, or one input a shard (--max-objects 1)"
 _TASK = re.compile(r"part-(\d+)-[0-9a-f-]{36}")
-_MIXING = re.compile(  # not the join of a text or of paths
-    r"(?<=\.)(?<![\"']\.)(?<!path\.)(agg|coalesce|cache|createDataFrame|distinct|drop_?[dD]uplicates|except\w*|group\w*"
-    r"|intersect\w*|join|limit|orderBy|persist|pivot|repartition\w*|sort|sortBy\w*|subtract|toDF)\("
-)
 
 
-def told_origins(folder: Path, objects: Mapping[str, str], source: str) -> dict[str, Origin]:
+def told_origins(folder: Path, objects: Mapping[str, str], script: Script) -> dict[str, Origin]:
     """By the beginnings of names of files, what ``AttemptCommit`` has told of the tasks that wrote them.
 
     ``objects``: the addresses of inputs by bucket and key, as Spark reads them. MixedInputsError, with a line of the
@@ -33,8 +30,8 @@ def told_origins(folder: Path, objects: Mapping[str, str], source: str) -> dict[
         for task, key, rows in zip(words[::3], words[1::3], words[2::3], strict=True):
             origins[f"part-{int(task):05d}-{path.name}"] = objects.get(key, ""), int(rows)
     if len(set(objects.values())) > 1 and not all(uri for uri, _ in origins.values()):
-        lines = ((number, _MIXING.search(line)) for number, line in enumerate(source.splitlines(), 1))
-        hint = next((f"; line {number} has {mixing[1]}()" for number, mixing in lines if mixing), "")
+        line, method = script.mixing
+        hint = f"; line {line} has {method}()" if line else ""
         raise MixedInputsError(f"the script wrote rows of several inputs, or of none, in one task{hint}: {REMEDY}")
     return origins
 

@@ -13,7 +13,7 @@ from sparklet.job.fields import SCHEMA
 from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import INPUT, OUTPUT, Run, Shard, ShardRecord, ShardState
 from sparklet.model.shards import OF_SPLIT
-from sparklet.spark.script_options import EVENT_FILE_OPTION, EVENT_OPTION
+from sparklet.spark.script import EVENT_FILE_OPTION, EVENT_OPTION
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")

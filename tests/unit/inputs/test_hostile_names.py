@@ -59,7 +59,7 @@ from pathlib import Path
 from sparklet.data_catalog.conditions import _TOKEN
 from sparklet.spark.root_cause import bad_file, root_cause
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.script_options import commented
+from sparklet.spark.script import commented
 from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.task_limits import Deadline
 """

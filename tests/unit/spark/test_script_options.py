@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScriptError
-from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, event_option, script_options
+from sparklet.spark.script import Script
+from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, script_options
 
 JARS = (
     *("/spark/jars/core-1.1.2.jar", "/spark/jars/guava-14.0.1.jar", "/spark/jars/spark-sql_2.12-3.5.9.jar"),
@@ -205,7 +206,7 @@ TAKES = {
 
 @pytest.mark.parametrize("source", TAKES)
 def test_a_script_that_reads_other_arguments_is_given_no_event(source: str) -> None:
-    assert event_option(source, ()) == TAKES[source]
+    assert Script(source).event_option == TAKES[source]
     assert not script_options(source).conf
 
 
@@ -220,8 +221,8 @@ def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
     reads, named = library("a.zip", "import argparse"), library("b.whl", "import click\nclick.option('--event')")
     own = library("job.zip", "import argparse", "sparklet/job/arguments.py")
 
-    assert [event_option(script.read_text(), files) for files in ((), (own,), (reads,), (plain,), (plain, named))] == [
-        *("--event", "--event", "", "", "--event")
-    ]
+    assert [
+        Script(script.read_text(), files).event_option for files in ((), (own,), (reads,), (plain,), (plain, named))
+    ] == [*("--event", "--event", "", "", "--event")]
     script.write_text("import sys\nprint(sys.argv)\n")
-    assert [event_option(script.read_text(), files) for files in ((), (named,))] == ["", "--event"]
+    assert [Script(script.read_text(), files).event_option for files in ((), (named,))] == ["", "--event"]

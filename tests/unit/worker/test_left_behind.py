@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sparklet.spark.script import Script
 from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
     left_behind,
-    may_write_unseen,
     outliving_checkpoint,
     read_by_name,
     repeats,
@@ -51,7 +51,7 @@ def acts_of(folder: Path, text: str, *marks: str, **places: str) -> Acts:
     (folder / "seen").mkdir(exist_ok=True)
     for mark in (*marks, *places):
         (folder / "seen" / mark).write_text("".join(f"{each}\n" for each in places.get(mark, "").split()))
-    return Acts(folder / "seen", text)
+    return Acts(folder / "seen", Script(text))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,9 @@ READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getO
     ],
 )
 def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
-    assert not may_write_unseen(acts_of(tmp_path, f"{READS}{more}\n"), '{"day": "1"}', ["helper"])
+    (helper := tmp_path / "helper.py").touch()
+
+    assert not Script(f"{READS}{more}\n", (helper,)).may_write_unseen('{"day": "1"}')
 
 
 @pytest.mark.parametrize(
@@ -210,5 +212,6 @@ def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) 
     ],
 )
 def test_who_may_have_written_unseen_is_not_accused(tmp_path: Path, more: str, words: str) -> None:
-    assert may_write_unseen(acts_of(tmp_path, f"{READS}{more}\n"), words, ["helper"])
-    assert may_write_unseen(acts_of(tmp_path, READS, "elsewhere"), "", [])
+    (helper := tmp_path / "helper.py").touch()
+
+    assert Script(f"{READS}{more}\n", (helper,)).may_write_unseen(words)

@@ -1,0 +1,287 @@
+"""What a script's text says: the one place where scripts are read.
+
+Comments decide, anywhere, at the start of a line::
+
+    # sparklet: runner=submit
+    # sparklet: spark.driver.memory=3g
+    # sparklet: spark=4
+    # sparklet: event=no
+    # sparklet: unpack=no
+
+``event`` decides whether the event is the script's last argument, ``--event``; ``unpack`` whether it is shown the files
+in packed inputs; ``spark=4`` or ``spark=4.1`` refuses any other Spark; ``script_options`` has the rest.
+
+What a script *does* is seen while it runs (``script_acts``, ``TaskS3A``). Its text is asked where nobody sees that, or
+before it runs.
+"""
+
+import ast
+import io
+import re
+import sys
+import tokenize
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from sparklet.errors import ScriptError
+
+YES_NO = ("yes", "no")
+EVENT_OPTION, EVENT_FILE_OPTION = "--event", "--event-file"
+SETTERS = frozenset({"config", "set", "setIfMissing"})
+
+_LINE_OF_SPARK = re.compile(r"\d+(\.\d+)?")
+_EVENT = re.compile(r"--(event(?:-file)?)=?|(event(?:-file)?)=")  # argparse and click, sys.argv; getopt
+_READS_ARGUMENTS = re.compile(r"\b(argv|argparse|click|docopt|fire|getopt|getResolvedOptions|optparse|typer)\b")
+_COMMENT = re.compile(r"^#[ \t]*sparklet:(.*)$", re.MULTILINE)
+# Options of readers whose rows need not end at line feeds, where objects are cut.
+_OTHER_ROWS = re.compile(r"(?ai)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
+_NAME_FILTER = re.compile(r"(?ai)pathGlobFilter")  # of readers, by files' names
+_BASE_PATH = re.compile(r"(?ai)basePath")  # of readers, who then see partitions also of files that a pattern finds
+_MIXING = re.compile(  # not the join of a text or of paths
+    r"(?<=\.)(?<![\"']\.)(?<!path\.)(agg|coalesce|cache|createDataFrame|distinct|drop_?[dD]uplicates|except\w*|group\w*"
+    r"|intersect\w*|join|limit|orderBy|persist|pivot|repartition\w*|sort|sortBy\w*|subtract|toDF)\("
+)
+_UNSEEN = re.compile(  # what Spark's JVM or Python workers write to, or pandas, which does so in C
+    r"(?i)jdbc|kafka|snowflake|mongo|elasticsearch|\.foreach|\b_jvm\b(?!\.org\.apache\.log4j)|S3FileIO|io-impl"
+    r"|(?<![\"'])\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
+    r"|\b(?!(s3[an]?|file|https?|spark|k8s):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
+)
+_TABLES = re.compile(  # of catalogs, which may be elsewhere
+    r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame|writeFrame"
+    r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
+)
+_BY_PYTHON = re.compile(  # in Spark's workers
+    r"\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request)\b"
+    r"|os\.(system|popen|exec|spawn|posix)"
+)
+_READS_UNSEEN = re.compile(r"textFile|hadoopFile|hadoopDataset|HadoopRDD|binaryFiles|sequenceFile|pandas|pyarrow")
+_KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "awsgluedq", "numpy", "pandas", "pyarrow"}
+_PLAIN_DELTA = re.compile(
+    r"""(?s)(?!.*\bjob\.(?:append|upsert|overwrite_partitions)\b).*(?:\bformat\(\s*["']|\b(?i:using)\s+)delta\b"""
+)
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script's text, and the files of modules that come with it.
+
+    ``params``: the run's parameters as JSON, in which readers' options may be, too.
+    """
+
+    text: str
+    py_files: tuple[Path, ...] = ()
+    params: str = ""
+
+    # --- what it asks for ---
+
+    @cached_property
+    def comments(self) -> Mapping[str, str]:
+        """What its comments ask for, by their keys; ScriptError if one is wrong."""
+        return commented(self.text)
+
+    @property
+    def unpacks(self) -> bool:
+        """Whether it is shown what packed inputs hold, not these themselves."""
+        return self.comments.get("unpack") != YES_NO[1]
+
+    @cached_property
+    def event_option(self) -> str:
+        """The option by which it is given its event: ``--event``, ``--event-file`` (a path), or "".
+
+        It is given none if it reads arguments, here or in its py-files, and names neither: a script that reads
+        positions, or refuses what it does not know, would fail or write to a place of that name.
+        """
+        if chosen := self.comments.get("event"):
+            return EVENT_OPTION if chosen == YES_NO[0] else ""
+        options = [_event_option_in(text) for text in self._texts()]
+        if named := {option for option in options if option}:
+            return EVENT_OPTION if EVENT_OPTION in named else EVENT_FILE_OPTION
+        return "" if "" in options else EVENT_OPTION
+
+    @property
+    def asks_for_folders(self) -> bool:
+        """Whether it names the folders of its inputs."""
+        return "input_folders" in self.text
+
+    @property
+    def infers_a_schema(self) -> bool:
+        """Whether it calls ``job.read_csv`` or its kind."""
+        return any(f".read_{name}(" in self.text for name in ("csv", "json", "parquet"))
+
+    # --- by which options it may read ---
+
+    @property
+    def option_of_rows(self) -> str:
+        """An option of a reader whose rows may end elsewhere than lines; "" without one."""
+        option = _OTHER_ROWS.search(self.text)
+        return option[0] if option else ""
+
+    @property
+    def filters_names(self) -> bool:
+        """Whether a reader may choose files by their names."""
+        return _NAME_FILTER.search(self.text + self.params) is not None
+
+    @property
+    def may_set_base_path(self) -> bool:
+        """Whether a reader may have a base path; nobody looks into py-files for it."""
+        return bool(self.py_files) or _BASE_PATH.search(self.text + self.params) is not None
+
+    @property
+    def has_base_path(self) -> bool:
+        """Whether its own text has a base path, as readers spell it."""
+        return "basePath" in self.text
+
+    @property
+    def numbers_rows(self) -> bool:
+        """Whether it may ask for the numbers of rows in their files."""
+        return "row_index" in self.text + self.params
+
+    # --- what it may do unseen ---
+
+    @cached_property
+    def whole_text(self) -> str:
+        """The text with those of all modules that come with it."""
+        return "\n".join(self._texts())
+
+    @cached_property
+    def code(self) -> str:
+        """The whole text without its comments."""
+        lines = self.whole_text.split("\n")
+        try:
+            for token in tokenize.generate_tokens(io.StringIO(self.whole_text).readline):
+                if token.type == tokenize.COMMENT:
+                    row, column = token.start
+                    lines[row - 1] = lines[row - 1][:column]
+        except (SyntaxError, tokenize.TokenError, IndexError):  # of several texts, whose indents need not fit
+            return self.whole_text
+        return "\n".join(lines)
+
+    @property
+    def may_reach_unseen(self) -> bool:
+        """Whether it may write to, or read from, what neither Spark's side nor its process sees."""
+        return _UNSEEN.search(self.code) is not None
+
+    def may_write_unseen(self, words: str) -> bool:
+        """The same of writes, also by modules of others and in Python's workers; ``words``: its arguments and such."""
+        own_modules = {name.split("/")[0].removesuffix(".py") for path in self.py_files for name in _modules(path)}
+        modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
+        foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
+        text = f"{self.code}\n{words}"
+        return any(re.search(pattern, text) for pattern in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
+
+    def may_read_again(self, lines: Sequence[int]) -> bool:
+        """Whether what is named in these lines may be read by a reader that nobody sees."""
+        return len(lines) > 1 and _READS_UNSEEN.search(self.whole_text) is not None
+
+    @property
+    def commits_delta_itself(self) -> bool:
+        """Whether it writes tables of Delta by itself, or reads them."""
+        return _PLAIN_DELTA.match(self.text) is not None
+
+    # --- where ---
+
+    def lines_with(self, name: str) -> list[int]:
+        """The lines that have a name in a text of the code."""
+        word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        constants = (node for node in _nodes(self.whole_text) if isinstance(node, ast.Constant))
+        return sorted(node.lineno for node in constants if isinstance(node.value, str) and word.search(node.value))
+
+    @property
+    def mixing(self) -> tuple[int, str]:
+        """The first line that may bring rows of several inputs together, and the method there; 0 and "" without."""
+        matches = ((number, _MIXING.search(line)) for number, line in enumerate(self.text.splitlines(), 1))
+        return next(((number, match[1]) for number, match in matches if match), (0, ""))
+
+    def settings(self, names: Iterable[str]) -> Iterator[tuple[str, Any, int]]:
+        """Where the code sets one of these options: its name, its value if that is a literal, else None, the line."""
+        if any(name in self.text for name in names):
+            for key, value in chain.from_iterable(map(_pairs, _nodes(self.text))):
+                if isinstance(key, ast.Constant) and key.value in names:
+                    yield str(key.value), value.value if isinstance(value, ast.Constant) else None, key.lineno
+
+    def _texts(self) -> Iterator[str]:
+        yield self.text
+        for path in self.py_files:
+            yield from _modules(path).values()
+
+
+def commented(text: str) -> dict[str, str]:
+    """What a script's comments ask for, by their keys; ScriptError if one is wrong."""
+    options = dict[str, str]()
+    for match in _COMMENT.finditer(text):
+        key, equals, value = (part.strip() for part in match[1].partition("="))
+        is_valid = {
+            "runner": value in ("warm", "submit"),
+            "spark": bool(_LINE_OF_SPARK.fullmatch(value)),
+            "event": value in YES_NO,
+            "unpack": value in YES_NO,
+        }
+        if not (equals and is_valid.get(key, key.startswith("spark."))):
+            line = text.count("\n", 0, match.start()) + 1
+            raise ScriptError(
+                f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
+                "event=yes, event=no, unpack=yes, unpack=no, spark=4, spark=4.1 (or another line) or spark.…=…"
+            )
+        options[key] = value
+    return options
+
+
+def imported(text: str | bytes) -> Iterator[str]:
+    """The first names of the modules that a source imports, anywhere in it."""
+    for node in _nodes(text):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield node.args[0].value.partition(".")[0]
+
+
+def _event_option_in(text: str) -> str | None:
+    """The option that code names, of all its texts, but not in a comment; None: it reads no arguments."""
+    if not _READS_ARGUMENTS.search(text):
+        return None
+    if "event" not in text:
+        return ""
+    values = (node.value for node in _nodes(text) if isinstance(node, ast.Constant))
+    matches = [_EVENT.fullmatch(value) for value in values if isinstance(value, str)]
+    named = {f"--{match[1] or match[2]}" for match in matches if match}
+    if "docopt" in text:
+        named |= {match[0] for match in re.finditer(r"--event(-file)?\b", text)}
+    return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named), "")
+
+
+@cache  # its path has the digest
+def _modules(path: Path) -> Mapping[str, str]:
+    """The sources in a py-file, by their names, without those of Sparklet's own library."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".py") and not name.startswith("sparklet/")]
+            return {name: archive.read(name).decode(errors="replace") for name in names}
+    return {path.name: path.read_text(encoding="utf-8", errors="replace")} if path.suffix == ".py" else {}
+
+
+def _nodes(text: str | bytes) -> Iterator[ast.AST]:
+    """The nodes of a source; none if it cannot be parsed, since running it fails with a better message."""
+    try:
+        return ast.walk(ast.parse(text))
+    except (SyntaxError, ValueError):
+        return iter(())
+
+
+def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
+    """Where code names an option and its value: ``.config(k, v)``, ``(k, v)``, ``{k: v}``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
+        if node.func.attr in SETTERS:
+            yield node.args[0], node.args[1]
+    elif isinstance(node, ast.Tuple) and len(node.elts) == 2:
+        yield node.elts[0], node.elts[1]
+    elif isinstance(node, ast.Dict):
+        yield from zip(node.keys, node.values, strict=True)
