@@ -5,7 +5,6 @@ shows whether any has two. Only then shards are read: a file may be that of an a
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import islice
@@ -16,6 +15,7 @@ from sparklet.model import SCHEMAS, Run, RunState, ShardState
 from sparklet.model.schemas import Schema, clash
 from sparklet.planning.incremental import others_of_name
 from sparklet.ports.deployment import Deployment
+from sparklet.spark.script import Script
 
 MAX_SHOWN_BYTES = 1000  # of the difference
 MAX_COMPARED = 1000  # schemas of one reader; there are many where keys of JSON are missing here and there
@@ -121,6 +121,5 @@ def _reads_apart(deployment: Deployment, run: Run, first: str, second: str) -> b
     folders = {next(filter(uri.startswith, run.inputs), "") for uri in (first, second)}
     if len(folders) < 2 or "" in folders:
         return False
-    source = deployment.store.get(run.scripts[-1].uri).decode(errors="replace")
-    names = (re.escape(folder.rstrip("/").rpartition("/")[2]) for folder in folders)
-    return "input_folders" in source or all(re.search(f"[\"'/]{name}[\"'/]", source) for name in names)
+    script = Script(deployment.store.get(run.scripts[-1].uri).decode(errors="replace"))
+    return script.asks_for_folders or all(script.names_folder(folder) for folder in folders)

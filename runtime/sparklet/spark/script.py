@@ -108,6 +108,11 @@ class Script:
         """Whether it names the folders of its inputs."""
         return "input_folders" in self.text
 
+    def names_folder(self, folder: str) -> bool:
+        """Whether it has the last name of a folder's address in a path."""
+        name = re.escape(folder.rstrip("/").rpartition("/")[2])
+        return re.search(f"[\"'/]{name}[\"'/]", self.text) is not None
+
     @property
     def infers_a_schema(self) -> bool:
         """Whether it calls ``job.read_csv`` or its kind."""
