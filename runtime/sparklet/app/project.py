@@ -10,6 +10,7 @@ from typing import Any
 from sparklet.errors import SettingsError
 
 PROJECT = "sparklet.toml"
+DEPLOY_TEXTS = ("stack", "image", "artifact_bucket")
 STARTER = Path(__file__).parent / "starter"
 WORKFLOW = ".github/workflows/tests.yml"
 PLACES = (  # of the workflow: in an installation, and in a checkout
@@ -18,20 +19,37 @@ PLACES = (  # of the workflow: in an installation, and in a checkout
 )
 
 
-def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The jobs of the folder's ``sparklet.toml``, by name; none without the file. SettingsError if it is wrong."""
+def _document(folder: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads((folder / PROJECT).read_text(encoding="utf-8"))
+        return tomllib.loads((folder / PROJECT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{PROJECT} is no TOML: {error}") from error
-    tables = document.get("jobs")
+        raise SettingsError(f"{PROJECT} is not TOML: {error}") from error
+
+
+def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The jobs of the folder's ``sparklet.toml``, by name; none without the file. SettingsError if it is wrong."""
+    document = _document(folder)
+    tables = document.get("jobs", {} if document.keys() <= {"deploy"} else None)
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SettingsError(f"{PROJECT} needs a table for each job, as in [jobs.sales]")
-    if others := sorted(document.keys() - {"jobs"}):
+    if others := sorted(document.keys() - {"jobs", "deploy"}):
         raise SettingsError(f"{PROJECT} has {others[0]!r} beside its jobs: write it into [jobs.NAME]")
     return tables
+
+
+def deploy_options(folder: Path) -> Mapping[str, Any]:
+    """The table ``[deploy]`` of the folder's ``sparklet.toml``; none without it. SettingsError if it is wrong."""
+    options = _document(folder).get("deploy", {})
+    is_table = isinstance(options, dict) and isinstance(options.get("parameters", {}), dict)
+    if not is_table or (others := sorted(options.keys() - {*DEPLOY_TEXTS, "parameters"})):
+        what = f", not {others[0]}" if is_table else ""
+        raise SettingsError(f"{PROJECT}, [deploy] takes {', '.join(DEPLOY_TEXTS)} and a table of parameters{what}")
+    values = {**options, **options.get("parameters", {})}
+    if wrong := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:
+        raise SettingsError(f"{PROJECT}, [deploy]: {wrong[0]} must be a text or a number")
+    return options
 
 
 def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:

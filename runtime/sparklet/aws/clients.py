@@ -32,7 +32,9 @@ MAX_MESSAGE = 500  # characters of a message
 ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
 
 SERVICES = {
-    **{name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs", "ecs", "ecr")},
+    **{
+        name: name for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs", "ecs", "ecr", "sts")
+    },
     "emr": "emr",
     "emr_serverless": "emr-serverless",
     "glue": "glue",

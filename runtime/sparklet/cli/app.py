@@ -208,6 +208,12 @@ _add(
     "sparklet package src/ -r requirements.txt",
     "sparklet package shop/ -r requirements.txt --as layer --architecture arm64 --json | jq -r .next",
 )
+_add(
+    "This machine",
+    "deploying.deploy",
+    "sparklet deploy --image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet:1",
+    "sparklet deploy -p MaximumConcurrency=100 --dry-run",
+)
 _add("This machine", "looking.doctor", "sparklet doctor")
 
 

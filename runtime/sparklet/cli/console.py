@@ -117,14 +117,14 @@ class Screen:
             self.out.print(escape(renderable) if isinstance(renderable, str) else renderable)
 
 
-def confirm(screen: Screen, question: str, *, yes: bool) -> None:
+def confirm(screen: Screen, question: str, *, yes: bool, undone: str = "deleted") -> None:
     """End the command unless the user answers yes; PlanError with the remedy where no user can answer."""
     try:
         if yes or typer.confirm(printable(question), err=True):
             return
     except typer.Abort:
-        raise PlanError("the question was not answered, so nothing was deleted; add --yes") from None
-    screen.say("nothing was deleted")
+        raise PlanError(f"the question was not answered, so nothing was {undone}; add --yes") from None
+    screen.say(f"nothing was {undone}")
     raise typer.Exit(USAGE)
 
 

@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "stop": (),
     "env": (),
 }
-OUTSIDE = {"init", "package"}  # they have no state folder of the user's
+OUTSIDE = {"deploy", "init", "package"}  # they have no state folder of the user's
 
 
 def picture(folder: Path) -> dict[str, object]:

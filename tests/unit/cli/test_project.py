@@ -87,7 +87,7 @@ def test_a_script_of_that_name_is_no_job(project: Path, capsys: pytest.CaptureFi
         (f"{A}max-objects = 'x'", "a", "for '--max-objects': Input should be a valid integer"),
         ("[job.a]\n", "a", "needs a table for each job"),
         ("output = 'x'\n[jobs.a]\n", "a", "has 'output' beside its jobs"),
-        ("[jobs", "a", "sparklet.toml is no TOML"),
+        ("[jobs", "a", "sparklet.toml is not TOML"),
     ],
 )
 def test_a_wrong_project_is_told(

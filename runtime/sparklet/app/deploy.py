@@ -1,0 +1,103 @@
+"""Deploy ``sam/template.yaml`` as this installation has it: no checkout, no SAM, an image that was pushed before."""
+
+import difflib
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sparklet
+from sparklet.errors import PlanError
+
+if TYPE_CHECKING:
+    from sparklet.aws.change_sets import StackChanges
+
+STACK = "sparklet"
+LEFT_OUT = (
+    "__pycache__",
+    "starter",
+    "template.yaml",
+)  # of the functions' code; also what Spark's classes are listed in
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of each file, so that the same code has the same digest
+NO_IMAGE = (
+    "a new stack needs the worker's image: --image ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, in a private "
+    "repository of ECR in the stack's region (docs/guide/image.md)"
+)
+
+
+def propose_deployment(
+    stack: str, image: str, parameters: Mapping[str, str], artifact_bucket_name: str = ""
+) -> "StackChanges":
+    """What deploying this installation's template would change.
+
+    The functions' code and the template are put into the bucket first. Parameters that are not given keep the values
+    that a deployed stack has.
+
+    Raises
+    ------
+    PlanError
+        For a parameter that the template does not have, and for a new stack without an image.
+    SettingsError
+        If AWS refuses a call, the template or a parameter's value.
+    """
+    from sparklet.aws.change_sets import artifact_bucket, deployed_parameters, propose, put_artifact
+    from sparklet.aws.clients import AwsClients
+
+    template, clients = packaged_template(), AwsClients()
+    values = {**parameters, **({"ImageUri": image} if image else {})}
+    for key in values.keys() - template["Parameters"].keys():
+        near = difflib.get_close_matches(key, template["Parameters"], 1)
+        raise PlanError(f"the template has no parameter {key}{f'; did you mean {near[0]}?' if near else ''}")
+    deployed = deployed_parameters(clients, stack)
+    if deployed is None and not values.get("ImageUri"):
+        raise PlanError(NO_IMAGE)
+    kept = dict.fromkeys(template["Parameters"].keys() & (deployed or {}).keys() - values.keys())
+    bucket, account = artifact_bucket(clients, artifact_bucket_name)
+    code = zipped_code(Path(sparklet.__file__).parent)
+    code_key = f"sparklet/{_digest(code)}.zip"
+    put_artifact(clients, bucket, account, code_key, code)
+    body = json.dumps(with_code(template, bucket, code_key), sort_keys=True).encode()
+    url = put_artifact(clients, bucket, account, f"sparklet/{_digest(body)}.json", body)
+    return propose(clients, stack, url, {**kept, **values})
+
+
+def packaged_template() -> dict[str, Any]:
+    """The template of this installation; PlanError if a library is missing."""
+    try:
+        from sparklet.local.local_template import load_template
+    except ModuleNotFoundError as error:
+        raise PlanError(f"the template cannot be read without {error.name}: pip install 'sparklet[template]'") from None
+    return load_template()
+
+
+def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str, Any]:
+    """The template with the functions' code in S3, and without what only SAM's build reads."""
+    resources = {}
+    for name, body in template["Resources"].items():
+        resources[name] = resource = dict(body)
+        properties = body.get("Properties", {})
+        if "CodeUri" in properties:
+            resource["Properties"] = {**properties, "CodeUri": {"Bucket": bucket, "Key": key}}
+        if properties.get("PackageType") == "Image":
+            resource.pop("Metadata", None)
+    return {**template, "Resources": resources}
+
+
+def zipped_code(package: Path) -> bytes:
+    """The installed package, as the functions of planner, checker and dead letters run it."""
+    paths = [path for path in sorted(package.rglob("*")) if path.is_file() and path.suffix != ".gz"]
+    with zipfile.ZipFile(body := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in paths:
+            name = path.relative_to(package.parent)
+            if not set(LEFT_OUT) & set(name.parts):
+                entry = zipfile.ZipInfo(name.as_posix(), EPOCH)
+                entry.external_attr = 0o644 << 16  # Lambda reads them as another user
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return body.getvalue()
+
+
+def _digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:16]

@@ -1,0 +1,184 @@
+"""Changes of a CloudFormation stack: a set of them is made, shown, then carried out or dropped."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any, NamedTuple
+
+from sparklet.aws.clients import AwsClients, explained, failing_as, failing_with
+from sparklet.clock import Clock, SystemClock
+from sparklet.errors import SettingsError
+
+CAPABILITIES = ("CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
+NO_CHANGE = ("didn't contain changes", "No updates are to be performed")
+NEW = ("", "REVIEW_IN_PROGRESS")  # states of stacks that were never made
+LOOKED_EVERY_S = 3.0
+
+
+class Change(NamedTuple):
+    """What happens to one resource."""
+
+    action: str  # Add, Modify, Remove
+    resource: str
+    kind: str
+    replaced: str  # True, False, Conditional: it depends on values that are known later
+
+
+@dataclass(frozen=True)
+class StackChanges:
+    """The changes that a template and parameters make of a stack; none of them is made yet."""
+
+    clients: AwsClients
+    stack: str
+    change_set: str  # its ARN; "" without a change
+    changes: Sequence[Change]
+    is_new: bool
+    clock: Clock
+
+    def carry_out(self, on_event: Callable[[str], None]) -> Mapping[str, str]:
+        """Make the changes and wait for their end; the stack's outputs.
+
+        ``on_event`` gets a line for each resource that is begun or done. SettingsError with the resources' reasons if
+        they fail: CloudFormation has then rolled them back.
+        """
+        formation = self.clients.cloudformation
+        seen = {event["EventId"] for event in self._events()}
+        with failing_as(SettingsError, f"the stack {self.stack} cannot be changed"):
+            formation.execute_change_set(ChangeSetName=self.change_set)
+        reasons = list[str]()
+        while True:
+            state = _state(self.clients, self.stack)
+            for event in reversed([event for event in self._events() if event["EventId"] not in seen]):
+                seen.add(event["EventId"])
+                status, why = event["ResourceStatus"], event.get("ResourceStatusReason", "")
+                on_event(f"{event['LogicalResourceId']}: {status}{f' ({why})' if why else ''}")
+                if status.endswith("_FAILED") and "cancelled" not in why:
+                    reasons.append(f"{event['LogicalResourceId']}: {why}")
+            if state and not state.endswith("_IN_PROGRESS"):
+                break
+            self.clock.sleep(LOOKED_EVERY_S)
+        if state not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
+            raise SettingsError(f"the stack {self.stack} is {state}: {'; '.join(dict.fromkeys(reasons)) or state}")
+        (stack,) = formation.describe_stacks(StackName=self.stack)["Stacks"]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+    def drop(self) -> None:
+        """Leave all as it was: no change set, and no stack that only was to be made."""
+        formation = self.clients.cloudformation
+        with failing_as(SettingsError, f"the changes of {self.stack} cannot be dropped"):
+            if self.is_new:
+                formation.delete_stack(StackName=self.stack)
+            elif self.change_set:
+                formation.delete_change_set(ChangeSetName=self.change_set)
+
+    def _events(self) -> Sequence[Any]:
+        """The stack's newest events."""
+        return self.clients.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]
+
+
+def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
+    """The bucket for code and templates, made if it is the usual one and not there, and the account."""
+    with failing_as(SettingsError, "the account cannot be asked for"):
+        account = str(clients.sts.get_caller_identity()["Account"])
+    region = clients.s3.meta.region_name
+    if name:
+        return name, account
+    bucket = f"sparklet-deploy-{account}-{region}"
+    place: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    with failing_as(SettingsError, f"the bucket {bucket}, for code and templates, cannot be made"):
+        try:
+            clients.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
+        except clients.s3.exceptions.ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+            clients.s3.create_bucket(Bucket=bucket, **place)
+    return bucket, account
+
+
+def put_artifact(clients: AwsClients, bucket: str, account: str, key: str, body: bytes) -> str:
+    """Put a file whose name has its digest; its address for CloudFormation."""
+    with failing_as(SettingsError, f"s3://{bucket}/{key} cannot be written"):
+        clients.s3.put_object(Bucket=bucket, Key=key, Body=body, ExpectedBucketOwner=account)
+    return f"{clients.s3.meta.endpoint_url}/{bucket}/{key}"
+
+
+def deployed_parameters(clients: AwsClients, stack: str) -> Mapping[str, str] | None:
+    """The parameters of a stack; None if there is none."""
+    if _state(clients, stack) in NEW:
+        return None
+    (found,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    return {each["ParameterKey"]: each.get("ParameterValue", "") for each in found.get("Parameters", [])}
+
+
+def propose(
+    clients: AwsClients,
+    stack: str,
+    template_url: str,
+    parameters: Mapping[str, str | None],
+    clock: Clock | None = None,
+) -> StackChanges:
+    """Have CloudFormation find out what would change; ``parameters``: None keeps the value that the stack has.
+
+    SettingsError if it refuses the template, a parameter or the stack's state.
+    """
+    formation, clock = clients.cloudformation, clock or SystemClock()
+    is_new = _state(clients, stack) in NEW
+    values: Any = [
+        {"ParameterKey": key, "UsePreviousValue": True}
+        if value is None
+        else {"ParameterKey": key, "ParameterValue": value}
+        for key, value in parameters.items()
+    ]
+    with failing_as(SettingsError, f"CloudFormation refuses the changes of {stack}"):
+        change_set = formation.create_change_set(
+            StackName=stack,
+            ChangeSetName=f"sparklet-{token_hex(6)}",
+            ChangeSetType="CREATE" if is_new else "UPDATE",
+            TemplateURL=template_url,
+            Parameters=values,
+            Capabilities=list(CAPABILITIES),
+            Tags=[{"Key": "application", "Value": "sparklet"}],
+        )["Id"]
+        while (found := formation.describe_change_set(ChangeSetName=change_set))["Status"].endswith(
+            ("_PENDING", "_IN_PROGRESS")
+        ):
+            clock.sleep(LOOKED_EVERY_S / 3)
+    proposed = StackChanges(clients, stack, change_set, tuple(_changes(clients, change_set)), is_new, clock)
+    if found["Status"] == "FAILED":
+        proposed.drop()
+        why = found.get("StatusReason", "")
+        if any(text in why for text in NO_CHANGE):
+            return StackChanges(clients, stack, "", (), is_new, clock)
+        raise SettingsError(f"CloudFormation refuses the changes of {stack}: {why}")
+    return proposed
+
+
+def _changes(clients: AwsClients, change_set: str) -> Iterator[Change]:
+    """All changes of a set."""
+    token: dict[str, Any] = {}
+    while True:
+        page = clients.cloudformation.describe_change_set(ChangeSetName=change_set, **token)
+        for change in page.get("Changes", []):
+            what: Any = change["ResourceChange"]
+            yield Change(
+                what["Action"], what["LogicalResourceId"], what["ResourceType"], what.get("Replacement", "False")
+            )
+        if not page.get("NextToken"):
+            return
+        token = {"NextToken": page["NextToken"]}
+
+
+def _state(clients: AwsClients, stack: str) -> str:
+    """The stack's state; "" if there is none."""
+
+    def ours(error: Exception) -> SettingsError:
+        return SettingsError(f"the stack {stack} cannot be described: {explained(error)}")
+
+    with failing_with(ours):
+        try:
+            (found,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
+        except clients.cloudformation.exceptions.ClientError as error:
+            if "does not exist" in str(error):
+                return ""
+            raise
+    return str(found["StackStatus"])
