@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -128,8 +130,10 @@ class FileLogs:
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
         """Names of the files that were written to since, oldest first; all are read from their beginning."""
-        paths = [path for pattern in WORKER_LOGS for path in self._folder.glob(pattern)]
-        recent_paths = [path for path in paths if path.exists() and path.stat().st_mtime >= since_s]
+        recent_paths = []
+        for path in chain.from_iterable(map(self._folder.glob, WORKER_LOGS)):
+            with suppress(FileNotFoundError):  # it was rotated since
+                recent_paths += [path] if path.stat().st_mtime >= since_s else []
         names = sorted((path.name.removesuffix(".1"), path.suffix != ".1", path.name) for path in recent_paths)
         return {name: 0.0 for _, _, name in names}  # by the time in the name, an earlier part before the later one
 
