@@ -24,7 +24,7 @@ from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.tables.chains import CHANGES, extend, found
 from sparklet.tables.declaration import Commit, Committed, Declaration, refuse_delta
-from sparklet.tables.staged_files import check_stored, files_in, read_rows, read_text
+from sparklet.tables.staged_files import check_stored, files_in, read_column, read_lines
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -138,7 +138,7 @@ def main() -> None:
 
 def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declaration]]:
     """A commit file: its first line, and what each shard's winner declared."""
-    header, *shards = map(json.loads, read_text(uri).splitlines())
+    header, *shards = map(json.loads, read_lines(uri))
     return header, [
         Declaration.from_document(write, int(shard["shard"])) for shard in shards for write in shard["writes"]
     ]
@@ -200,14 +200,13 @@ def _delta_features(uri: str) -> Sequence[str]:
     """What a Delta table's log demands of writers: in its newest version that sets it, or in its last checkpoint."""
     for path in sorted(files_in(f"{uri}/_delta_log"), reverse=True):
         if path.endswith(".json"):
-            actions = [json.loads(line) for line in read_text(path).splitlines()]
+            protocols = [json.loads(line).get("protocol") for line in read_lines(path)]
         elif path.endswith(".parquet"):
-            actions = read_rows(path, "protocol")
+            protocols = read_column(path, "protocol")
         else:
             continue
-        for action in actions:
-            if action.get("protocol"):
-                return action["protocol"].get("writerFeatures") or ()
+        for protocol in filter(None, protocols):
+            return protocol.get("writerFeatures") or ()
     return ()
 
 

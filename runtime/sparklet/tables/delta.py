@@ -155,7 +155,7 @@ class _Delta:
 
     def rows(self, log: Any, seen: str, described: Iterable[str]) -> DataFrame:
         """The rows of described files, which may be in no version of the table, by the state they were written for."""
-        protocol, metadata = map(self.parsed, seen.splitlines())
+        protocol, metadata = map(self.parsed, seen.split("\n"))
         more = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)
         some = self.jvm.scala.Option.apply(protocol)
         state = self.jvm.org.apache.spark.sql.delta.DummySnapshot(log.logPath(), log, metadata, *more, some)
@@ -174,7 +174,7 @@ def _items(scala: Any) -> Iterator[Any]:
 
 def _metadata(seen: str) -> Any:
     """The table's metadata that a shard has seen, as Delta's log has it."""
-    return json.loads(seen.splitlines()[1])["metaData"]
+    return json.loads(seen.split("\n")[1])["metaData"]
 
 
 def _columns(write: Declaration) -> StructType:
@@ -329,7 +329,7 @@ class DeltaLakeTable:
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         try:
-            lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").splitlines()
+            lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").split("\n")
         except Py4JJavaError as error:
             if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
                 raise
@@ -524,7 +524,7 @@ def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
         old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
     except catalog.glue.exceptions.EntityNotFoundException:
         old = None
-    new = _entry(name, uri, spark)  # read after the entry, so that an old schema replaces no newer one
+    new = _entry(name, uri, spark, old or {})  # read after the entry, so that an old schema replaces no newer one
     if old is None:
         if not catalog.namespace_exists(database):  # many who may make tables may make no database
             catalog.create_namespace_if_not_exists(database)
@@ -532,21 +532,26 @@ def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
     elif (stored_uri := old["StorageDescriptor"].get("Location", "").rstrip("/")) != uri:
         raise TableError(f"{uri} is written, but Glue's catalog has {database}.{name} at {stored_uri}")
     elif _columns_in(old) != _columns_in(new):
-        new["Parameters"] = {**old["Parameters"], **new["Parameters"]}
-        catalog.glue.update_table(DatabaseName=database, TableInput=new, VersionId=old["VersionId"])
+        version = {key: old[key] for key in ("VersionId",) if key in old}  # else another's change is lost
+        catalog.glue.update_table(DatabaseName=database, TableInput=new, **version)
 
 
-def _entry(name: str, uri: str, spark: SparkSession) -> dict[str, Any]:
-    """A Delta table's entry, as Glue's own crawlers write it."""
+def _entry(name: str, uri: str, spark: SparkSession, old: Mapping[str, Any]) -> dict[str, Any]:
+    """A Delta table's entry, as Glue's own crawlers write it, with what others have put into the old one."""
     metadata = json.loads(_Delta(spark).log(uri).startTransaction().metadata().json())["metaData"]
     fields = StructType.fromJson(json.loads(metadata["schemaString"])).fields
     types = {field.name: field.dataType.simpleString().replace("timestamp_ntz", "timestamp") for field in fields}
-    columns = {column: {"Name": column, "Type": type_} for column, type_ in types.items()}
+    old_columns = {column["Name"]: column for columns in _columns_in(old) for column in columns}  # with comments
+    columns = {
+        column: {**old_columns.get(column, {}), "Name": column, "Type": type_} for column, type_ in types.items()
+    }
     serde = {"serialization.format": "1", "path": uri}
+    own = {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"}
     return {
+        **{key: old[key] for key in ("Description", "Owner", "Retention") if old.get(key)},
         "Name": name,
         "TableType": "EXTERNAL_TABLE",
-        "Parameters": {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"},
+        "Parameters": {**old.get("Parameters", {}), **own},
         "PartitionKeys": [columns.pop(key) for key in metadata["partitionColumns"]],
         "StorageDescriptor": {
             "Columns": list(columns.values()),
@@ -558,5 +563,5 @@ def _entry(name: str, uri: str, spark: SparkSession) -> dict[str, Any]:
     }
 
 
-def _columns_in(entry: dict[str, Any]) -> list[Any]:
-    return [entry["StorageDescriptor"]["Columns"], entry["PartitionKeys"]]
+def _columns_in(entry: Mapping[str, Any]) -> list[Any]:
+    return [entry.get("StorageDescriptor", {}).get("Columns", []), entry.get("PartitionKeys", [])]

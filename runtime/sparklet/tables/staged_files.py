@@ -40,13 +40,19 @@ def read_text(uri: str) -> str:
         return str(stream.read().decode())
 
 
-def read_rows(uri: str, column: str) -> list[dict[str, Any]]:
-    """One column of a Parquet file."""
+def read_lines(uri: str) -> list[str]:
+    """A small file's lines but empty ones; JSON may have what ``splitlines`` takes for further ends of lines."""
+    return [line for line in read_text(uri).split("\n") if line]
+
+
+def read_column(uri: str, column: str) -> list[dict[str, Any]]:
+    """The values of one column of a Parquet file that are not null."""
     from pyarrow import parquet
 
     system, path = file_system(uri)
-    rows: list[dict[str, Any]] = parquet.read_table(path, columns=[column], filesystem=system).to_pylist()
-    return rows
+    table = parquet.read_table(path, columns=[column], filesystem=system)
+    values: list[dict[str, Any]] = table.column(0).drop_null().to_pylist()
+    return values
 
 
 def files_in(folder: str) -> list[str]:

@@ -189,13 +189,23 @@ def test_a_runs_parameter_names_the_catalog(
 
 def test_a_new_column_gets_into_the_entry(lake: Lake, glue: Any) -> None:
     make(in_glue(lake, ONE))
-    mine = {"Name": "t", "Parameters": {**entry(glue)["Parameters"], "mine": "1"}}
+    there = entry(glue)
+    commented = [{**column, "Comment": f"of {column['Name']}"} for column in there["StorageDescriptor"]["Columns"]]
+    mine = {
+        "Name": "t",
+        "Description": "sales",
+        "PartitionKeys": [],
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": {**there["Parameters"], "mine": "1"},
+        "StorageDescriptor": {**there["StorageDescriptor"], "Columns": commented},
+    }
     glue.update_table(DatabaseName="db", TableInput=mine)
 
     make(in_glue(lake, TWO.append_column("more", [[1.5]]), number=1, merge_schema=True))
 
     assert columns(glue) == {"id": "bigint", "day": "string", "more": "double"}
-    assert entry(glue)["Parameters"]["mine"] == "1"
+    assert (entry(glue)["Parameters"]["mine"], entry(glue)["Description"]) == ("1", "sales")
+    assert entry(glue)["StorageDescriptor"]["Columns"][0]["Comment"] == "of id"
     version = entry(glue)["VersionId"]
     make(in_glue(lake, TWO, number=2))
     assert entry(glue)["VersionId"] == version  # nothing has changed
