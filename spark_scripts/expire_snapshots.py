@@ -7,7 +7,8 @@ up in the versions that are there, and a run may be committed again for four day
     sparklet run spark_scripts/expire_snapshots.py --items tables.txt …     # a table a line, FORMAT:PLACE
 
 In Iceberg's and Hudi's it leaves what no version has ever referred to, files of killed attempts; docs/guide/tables.md
-says what deletes them.
+says what deletes them. In Delta's it deletes these, too, and with them what a run has staged and not committed: a run
+that failed so long ago cannot be completed by a redrive.
 """
 
 import hashlib
