@@ -82,7 +82,23 @@ class Script:
     @cached_property
     def comments(self) -> Mapping[str, str]:
         """What its comments ask for, by their keys; ScriptError if one is wrong."""
-        return commented(self.text)
+        options = dict[str, str]()
+        for match in _COMMENT.finditer(self.text):
+            key, equals, value = (part.strip() for part in match[1].partition("="))
+            is_valid = {
+                "runner": value in ("warm", "submit"),
+                "spark": bool(_LINE_OF_SPARK.fullmatch(value)),
+                "event": value in YES_NO,
+                "unpack": value in YES_NO,
+            }
+            if not (equals and is_valid.get(key, key.startswith("spark."))):
+                line = self.text.count("\n", 0, match.start()) + 1
+                raise ScriptError(
+                    f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
+                    "event=yes, event=no, unpack=yes, unpack=no, spark=4, spark=4.1 (or another line) or spark.…=…"
+                )
+            options[key] = value
+        return options
 
     @property
     def unpacks(self) -> bool:
@@ -213,27 +229,6 @@ class Script:
         yield self.text
         for path in self.py_files:
             yield from _modules(path).values()
-
-
-def commented(text: str) -> dict[str, str]:
-    """What a script's comments ask for, by their keys; ScriptError if one is wrong."""
-    options = dict[str, str]()
-    for match in _COMMENT.finditer(text):
-        key, equals, value = (part.strip() for part in match[1].partition("="))
-        is_valid = {
-            "runner": value in ("warm", "submit"),
-            "spark": bool(_LINE_OF_SPARK.fullmatch(value)),
-            "event": value in YES_NO,
-            "unpack": value in YES_NO,
-        }
-        if not (equals and is_valid.get(key, key.startswith("spark."))):
-            line = text.count("\n", 0, match.start()) + 1
-            raise ScriptError(
-                f"line {line} of the script: '# sparklet: {match[1].strip()}' must be runner=submit, runner=warm, "
-                "event=yes, event=no, unpack=yes, unpack=no, spark=4, spark=4.1 (or another line) or spark.…=…"
-            )
-        options[key] = value
-    return options
 
 
 def imported(text: str | bytes) -> Iterator[str]:

@@ -170,7 +170,8 @@ class Executor:
             (folder := attempt_folder / WORK).mkdir()  # the script finds nothing there
             for path in fetched.files:
                 (folder / path.name).symlink_to(path)
-            reads_folder = execution.is_shard and _reads_folder(execution, script)
+            is_given_folder = any(INPUT in argument for argument in execution.args)
+            reads_folder = execution.is_shard and (is_given_folder or script.asks_for_folders)
             if not self.runner.has_view:
                 _refuse_without_view(execution, script, reads_folder=reads_folder)
             execution, uris, copies = self._inputs(execution, attempt_folder, attempt, ending, script)
@@ -380,11 +381,6 @@ def _failed(
     with suppress(EventError):
         failed.committed = read_outcome(folder / OUTCOME).committed
     return failed
-
-
-def _reads_folder(execution: Execution, script: Script) -> bool:
-    """Whether a script is given the folder of its inputs, or asks for it."""
-    return any(INPUT in argument for argument in execution.args) or script.asks_for_folders
 
 
 def _refuse_without_view(execution: Execution, script: Script, *, reads_folder: bool) -> None:

@@ -51,7 +51,7 @@ WORK = {
     "a line of output": "ScriptOutput(print, ScriptCall(Path('/a.py'), (), Path('/'), Deadline(0, 0)))"
     ".add('script', 'stderr', (PART * 65536)[:65536].encode())",
     "a failure's output": "bad_file(PART * (131072 // len(PART)), {}), root_cause(PART * (131072 // len(PART)))",
-    "comments": "commented('# sparklet: spark.x=' + PART * 200_000 + 'b')",
+    "comments": "Script('# sparklet: spark.x=' + PART * 200_000 + 'b').comments",
     "a condition": "_TOKEN.sub('', PART * 200_000 + 'a')",
 }
 IMPORTS = """
@@ -59,7 +59,7 @@ from pathlib import Path
 from sparklet.data_catalog.conditions import _TOKEN
 from sparklet.spark.root_cause import bad_file, root_cause
 from sparklet.spark.runner import ScriptCall
-from sparklet.spark.script import commented
+from sparklet.spark.script import Script
 from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.task_limits import Deadline
 """
