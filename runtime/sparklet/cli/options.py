@@ -64,6 +64,10 @@ Cause = Annotated[
 AsJson = Annotated[
     bool, typer.Option("--json", help="One JSON document on standard output; progress goes to standard error.")
 ]
+Requirements = Annotated[
+    Path | None,
+    typer.Option("--requirements", metavar="FILE", help="Libraries for the script, as pip takes them; wheels only."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing, only show what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleting.")]
 
@@ -170,7 +174,7 @@ ListFormat = Annotated[
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
-USUAL = ("inputs", "output", "table", "schema", "params", "py_files", "overwrite", "isolate", "stack", "dry_run")
+USUAL = ("inputs", "output", "table", "schema", "params", "py_files", "requirements", "overwrite", "isolate", "stack", "dry_run")
 """The parameters of a request's options that ``--help`` shows."""
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
     ("texts", "object", "lists", "items"), list[str] | None

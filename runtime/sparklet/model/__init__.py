@@ -13,6 +13,7 @@ from sparklet.model.options import MIB, Access, Key, RunOptions
 from sparklet.model.runs import (
     CONF_FILE,
     INPUT,
+    LIBRARIES,
     MODULES,
     NAMES,
     NAMES_FILE,

@@ -56,6 +56,7 @@ class Dispatch(StrEnum):
 
 
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
+LIBRARIES = "libraries.zip"  # a py-file: what --requirements names
 MODULES = "modules-beside.zip"  # a py-file: what a script imports from its own folder
 """Of files that Python imports; others are for ``SparkFiles`` and the script's folder."""
 CONF_FILE = "spark-conf.json"

@@ -15,8 +15,10 @@ import shutil
 import site
 import socket
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,7 +26,7 @@ import sparklet
 from sparklet.errors import SettingsError
 from sparklet.job.session import S3A, SMALL_TABLES, s3a_options
 from sparklet.job.spark_lines import version_on
-from sparklet.model import MODULES
+from sparklet.model import LIBRARIES, MODULES
 from sparklet.settings import SparkSettings
 from sparklet.spark.java_classes import HUDI_LOCK, mark
 from sparklet.spark.partitioning import partitioning_conf
@@ -438,10 +440,14 @@ def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
     """The entries of Python's path for ``--py-files``; Spark itself does not know wheels.
 
     Wheels and the modules beside a script are unpacked, since they may open files by their own path, and single modules
-    copied, into folders of their own below ``folder``: only they are importable there.
+    copied, into folders of their own below ``folder``: only they are importable there. Libraries, and other archives
+    with compiled modules, which Python cannot import from there, are unpacked once beside the archive.
     """
     path = []
     for number, file in enumerate(py_files):
+        if file.name == LIBRARIES or (file.suffix in (".zip", ".egg") and _is_compiled(file)):
+            path.append(str(_unpacked(file)))
+            continue
         if file.suffix not in (".py", ".whl") and file.name != MODULES:
             path.append(str(file))
             continue
@@ -454,3 +460,21 @@ def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
                 wheel.extractall(target)
         path.append(str(target))
     return path
+
+
+def _is_compiled(archive: Path) -> bool:
+    """Whether an archive has modules that are no Python."""
+    with zipfile.ZipFile(archive) as packed:
+        return any(re.search(r"\.so(\.[\d.]+)?$", name) for name in packed.namelist())
+
+
+def _unpacked(archive: Path) -> Path:
+    """The folder with an archive's files; its name in the script's cache has the digest, so it is made once."""
+    target = archive.with_name(f"{archive.name}-unpacked")
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(content := Path(folder) / "content")
+            with suppress(OSError):  # another process was faster
+                content.rename(target)
+    return target

@@ -28,6 +28,7 @@ from sparklet.job.outcome import CLAIMED, DIRECT, OUTCOME_FILE
 from sparklet.model import (
     CONF_FILE,
     INPUT,
+    LIBRARIES,
     MIB,
     MISNAMED,
     NOTHING,
@@ -162,7 +163,8 @@ class Executor:
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         planned, fetched = execution, self.scripts.fetch(execution.script)
         params = json.dumps(execution.event.get("params")) if execution.is_shard else ""
-        script = Script(fetched.source, fetched.py_files, params)
+        own_files = tuple(path for path in fetched.py_files if path.name != LIBRARIES)
+        script = Script(fetched.source, own_files, params)
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
             ExitStack() as ending,

@@ -1,5 +1,6 @@
 """``sparklet package``: what a worker will be able to import, and how large it is."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 
 from sparklet.cli import main
 from sparklet.cli.commands import packaging
+from sparklet.model import LIBRARIES
+from tests.unit.cli.conftest import Terminal
 
 
 @pytest.fixture
@@ -85,3 +88,44 @@ def test_what_lambda_would_refuse_is_refused(code: Path, tmp_path: Path, monkeyp
 def test_code_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["package", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 1
     assert "none" in capsys.readouterr().err
+
+
+def test_a_run_brings_the_libraries_of_its_requirements(terminal: Terminal, tmp_path: Path) -> None:
+    """From a wheel, offline; the same libraries are the same file."""
+    with zipfile.ZipFile(tmp_path / "stones-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("stones/__init__.py", "COLOUR = 'grey'\n")
+        wheel.writestr("stones-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: stones\nVersion: 1.0\n")
+        wheel.writestr("stones-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("stones-1.0.dist-info/RECORD", "")
+    (tmp_path / "requirements.txt").write_text(f"--no-index\n--find-links {tmp_path.as_uri()}\nstones==1.0\n")
+    (tmp_path / "job.py").write_text("import stones\n")
+    for name in ("in", "out"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "in" / "a.csv").write_text("x\n1\n")
+    command = ["run", "job.py", "-i", "in", "-o", "out", "--append", "--requirements", "requirements.txt", "--run-id"]
+
+    assert terminal.types(*command, "first").code == 0
+    assert terminal.types(*command, "second").code == 0
+
+    (first,), (second,) = (terminal.world.ledger.runs.get(run_id).scripts[0].py_files for run_id in ("first", "second"))
+    assert first.rpartition("/")[2] == LIBRARIES and first.split("/")[-2] == second.split("/")[-2]
+    with zipfile.ZipFile(io.BytesIO(terminal.world.store.get(first))) as archive:
+        assert "stones/__init__.py" in archive.namelist()
+
+
+@pytest.mark.parametrize(
+    ("line", "why"), [("--no-index\nabsent==1.0", "pip could not install"), (None, "there is no such file")]
+)
+def test_libraries_that_cannot_be_had_refuse_the_run(
+    terminal: Terminal, tmp_path: Path, line: str | None, why: str
+) -> None:
+    if line is not None:
+        (tmp_path / "requirements.txt").write_text(line)
+    (tmp_path / "job.py").write_text("print(1)\n")
+    (tmp_path / "a.csv").write_text("x\n1\n")
+
+    command = ["run", "job.py", "-i", "a.csv", "-o", "out", "--requirements", "requirements.txt"]
+    refused = terminal.types(*command, "--run-id", "never")
+
+    assert refused.code == 1 and why in refused.err
+    assert terminal.world.deployment.known_run("never") is None

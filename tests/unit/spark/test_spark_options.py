@@ -12,7 +12,7 @@ import pytest
 import sparklet
 from sparklet.engines.one_shard import shares_disk
 from sparklet.errors import SettingsError
-from sparklet.model import MODULES
+from sparklet.model import LIBRARIES, MODULES
 from sparklet.settings import OF_SCRIPTS, SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
@@ -361,6 +361,21 @@ def test_py_files_become_entries_of_pythons_path(tmp_path: Path) -> None:
     assert path[1:3] == [str(files[1]), str(files[2])]
     assert [entry.name for entry in Path(path[0]).iterdir()] == ["m.py"]
     assert [(Path(each) / "package" / "data.txt").read_text() for each in path[3:]] == ["data", "data"]
+
+
+def test_libraries_and_compiled_modules_are_unpacked_once(tmp_path: Path) -> None:
+    contents = {LIBRARIES: "pure/data.txt", "fast.zip": "fast/core.cpython-311-x86_64-linux-gnu.so"}
+    for name, content in contents.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(content, "content")
+
+    first, again = (python_path([tmp_path / name for name in contents], tmp_path / task) for task in "ab")
+
+    assert first == again and not (tmp_path / "a").exists()
+    assert [(Path(folder) / name).read_text() for folder, name in zip(first, contents.values(), strict=True)] == [
+        "content",
+        "content",
+    ]
 
 
 def test_the_settings_choose_the_runner(tmp_path: Path) -> None:

@@ -2,21 +2,18 @@
 
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from sparklet.app.reporter import size_text
+from sparklet.app.requirements import install_requirements
 from sparklet.cli.console import Screen
 from sparklet.errors import SettingsError
 from sparklet.owned import delete_own, make_own
 
 MAX_LAYER_BYTES = 250 * 1024 * 1024  # unzipped, all layers and the function's own code together
-TAGS = {"x86_64": "x86_64", "arm64": "aarch64"}
-GLIBC = 34  # 2.34: Amazon Linux 2023, as the worker's image
 WRITTEN = ("Dockerfile", "layer.zip")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv")
 DOCKERFILE = "ARG IMAGE\nFROM ${IMAGE}\nCOPY python/ /opt/python/\nENV PYTHONPATH=${PYTHONPATH}:/opt/python\n"
@@ -45,7 +42,7 @@ def package(
     delete_own(target := output / "python")
     target.mkdir()
     if requirements:
-        _install(target, requirements, TAGS[architecture], python)
+        install_requirements(target, requirements, architecture, python)
     for source in code:
         if source.is_dir():
             within = target / source.resolve().name if (source / "__init__.py").is_file() else target
@@ -67,14 +64,3 @@ def package(
         further = f"aws lambda publish-layer-version --layer-name NAME --zip-file {shlex.quote(f'fileb://{path}')}"
     document = {"path": str(path), "size_bytes": size_bytes, "next": further}
     Screen(as_json).result(document, f"{path}: {size_text(size_bytes)} unzipped; next:", f"  {further}")
-
-
-def _install(target: Path, requirements: Path, machine: str, python: str) -> None:
-    """The requirements as the workers need them; SettingsError with pip's last words."""
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC, 16, -1)]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
-    command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", "-r", str(requirements)]
-    command += [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SettingsError(f"pip could not install {requirements}: {done.stderr.strip()[-1000:]}")

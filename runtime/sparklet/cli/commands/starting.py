@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sparklet.app.costs import Prices, load_prices
+from sparklet.app.costs import Prices, WorkerSize, load_prices
 from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
 from sparklet.app.explain import advice_outside_of_runs
 from sparklet.app.logs import INVOCATION, shown_logs, written
 from sparklet.app.project import write_starter
+from sparklet.app.requirements import packed_requirements
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
@@ -56,6 +57,7 @@ def run(
     selection: opt.WorkerOptions,
     context: typer.Context,
     dispatch_mode: opt.DispatchModeOption = "queue",
+    requirements: opt.Requirements = None,
     report: opt.Report = True,
     dry_run: opt.DryRun = False,
 ) -> None:
@@ -70,7 +72,11 @@ def run(
         _show_job(context, screen)
         _show_preview(request, selection, screen, None)
         return
-    with open_stack(selection, screen) as stack, nothing_new_is_well(screen):
+    with (
+        open_stack(selection, screen) as stack,
+        nothing_new_is_well(screen),
+        with_libraries(request, requirements, stack.size) as request,
+    ):
         started = begin(stack, request, dispatch_mode, screen, context.obj)
         figures = load_prices()
         if dear := estimate_run(stack, started, figures).dear:
@@ -90,6 +96,7 @@ def plan(
             help="Show which dispatch mode suits the plan, what the run would cost and when it would end.",
         ),
     ] = False,
+    requirements: opt.Requirements = None,
     dry_run: opt.DryRun = False,
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only show what the plan would be."""
@@ -99,7 +106,11 @@ def plan(
         _show_job(context, screen)
         _show_preview(request, selection, screen, figures if explain else None)
         return
-    with open_stack(replace(selection, keep=True), screen) as stack, nothing_new_is_well(screen):
+    with (
+        open_stack(replace(selection, keep=True), screen) as stack,
+        nothing_new_is_well(screen),
+        with_libraries(request, requirements, stack.size) as request,
+    ):
         planned = begin(stack, request, "queue", screen, context.obj)
         screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
         estimate = estimate_run(stack, planned, figures) if explain and planned.shard_count else None
@@ -180,6 +191,16 @@ def remedied() -> Iterator[None]:
         if not (advised := advice_outside_of_runs(str(error))):
             raise
         raise RemoteFailureError(f"{error}\n{advised}", error.reason) from error
+
+
+@contextmanager
+def with_libraries(request: RunRequest, requirements: Path | None, size: WorkerSize) -> Iterator[RunRequest]:
+    """A request whose script has the libraries that a requirements file names, if one does."""
+    if requirements is None:
+        yield request
+        return
+    with packed_requirements(requirements, size) as libraries:
+        yield replace(request, py_files=(*request.py_files, str(libraries)))
 
 
 def _show_job(context: typer.Context, screen: Screen) -> None:
