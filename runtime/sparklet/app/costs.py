@@ -11,7 +11,7 @@ from sparklet.model.options import LARGE, MIB
 from sparklet.runs.state_machine_steps import checks_until
 
 FREE_SCRATCH_BYTES = 512 * MIB
-MEMORY_MB = (1769, 3008)  # of a function: what is measured, assumptions.times_at_MB
+MEMORY_MB = (1024, 1769, 3008)  # of a function: what is measured, assumptions.times_at_MB
 PLANNER_GB = 1769 / 1024  # and of the function of the steps: sam/template.yaml
 COST_INCLUDES = "the seconds of all attempts in Lambda and in engines, requests, messages or states, ledger and S3"
 COST_EXCLUDES = (
