@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import typer
+from typer.main import get_current_context  # type: ignore[attr-defined]  # has no public place
 
 from sparklet.app.stack import StackSelection
 from sparklet.app.state_machines import WantedMode
@@ -26,9 +27,11 @@ STATE_DIR = "SPARKLET_STATE_DIR"
 
 
 def known_runs(incomplete: str) -> list[str]:
-    """Runs for shell completion: those started from this machine; no stack is read."""
+    """Runs for shell completion: those started from this machine, newest first; no stack is read."""
+    context = get_current_context(silent=True)  # of the command, whose --state-dir has been read before
+    named = context.params.get("state_dir") if context else None
     try:
-        folder = StateDir(Path(os.environ.get(STATE_DIR) or user_folder("state"))).local_paths
+        folder = StateDir(Path(named or os.environ.get(STATE_DIR) or user_folder("state"))).local_paths
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except (OSError, SettingsError):
         return []
@@ -174,7 +177,19 @@ ListFormat = Annotated[
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
-USUAL = ("inputs", "output", "table", "schema", "params", "py_files", "requirements", "overwrite", "isolate", "stack", "dry_run")
+USUAL = (
+    "inputs",
+    "output",
+    "table",
+    "schema",
+    "params",
+    "py_files",
+    "requirements",
+    "overwrite",
+    "isolate",
+    "stack",
+    "dry_run",
+)
 """The parameters of a request's options that ``--help`` shows."""
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
     ("texts", "object", "lists", "items"), list[str] | None

@@ -125,7 +125,7 @@ def test_a_shards_files_take_time_and_requests() -> None:
     """100 shards, 1,000 files in each, and as many outputs."""
     load = Load(100, 100_000, 10**9, 100_000)
 
-    assert shard_time(load, PRICES).seconds == pytest.approx(2 + 999 * (0.04 + 0.04) + 2)
+    assert shard_time(load, PRICES).seconds == pytest.approx(2 + 999 * (0.015 + 0.015) + 2)
     puts, gets = 100 * 2 + 100_000 * 2, 100_000
     found = estimate(Dispatch.QUEUE, load, 20.0, TWO_GB, PRICES)
     assert found.costs["s3"] == pytest.approx(puts * 0.000005 + gets * 0.0000004)

@@ -10,6 +10,7 @@ from sparklet.app.project import PROJECT, WORKFLOW
 from sparklet.cli import main, options
 from sparklet.errors import SettingsError
 from sparklet.local.state import StateDir
+from tests.unit.cli.conftest import RUN, Terminal
 
 JOBS = """
 [jobs.sales]
@@ -110,3 +111,13 @@ def test_the_last_run_is_meant_where_none_is_named(tmp_path: Path, monkeypatch: 
         os.utime(state.local_paths / f"{name}.json", (1e9 - age_s, 1e9 - age_s))
 
     assert options.last_run() == "newer"
+
+
+def test_the_last_run_of_another_state_folder_is_meant_there(terminal: Terminal, tmp_path: Path) -> None:
+    terminal.world.run(1)
+    (state := StateDir(tmp_path / "another")).create()
+    (state.local_paths / f"{RUN}.json").write_text("{}")
+
+    told = terminal.types("status", "--json", "--state-dir", str(tmp_path / "another"))
+
+    assert told.code == 3 and told.document["run_id"] == RUN, told.err
