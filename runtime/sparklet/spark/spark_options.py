@@ -464,6 +464,8 @@ def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
 
 def _is_compiled(archive: Path) -> bool:
     """Whether an archive has modules that are no Python."""
+    if not zipfile.is_zipfile(archive):  # Python says so when it is imported
+        return False
     with zipfile.ZipFile(archive) as packed:
         return any(re.search(r"\.so(\.[\d.]+)?$", name) for name in packed.namelist())
 
