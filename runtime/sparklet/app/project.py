@@ -41,7 +41,7 @@ def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
 
 def deploy_options(folder: Path) -> Mapping[str, Any]:
     """The table ``[deploy]`` of the folder's ``sparklet.toml``; none without it. SettingsError if it is wrong."""
-    options = _document(folder).get("deploy", {})
+    options: Any = _document(folder).get("deploy", {})
     is_table = isinstance(options, dict) and isinstance(options.get("parameters", {}), dict)
     if not is_table or (others := sorted(options.keys() - {*DEPLOY_TEXTS, "parameters"})):
         what = f", not {others[0]}" if is_table else ""
@@ -49,7 +49,7 @@ def deploy_options(folder: Path) -> Mapping[str, Any]:
     values = {**options, **options.get("parameters", {})}
     if wrong := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:
         raise SettingsError(f"{PROJECT}, [deploy]: {wrong[0]} must be a text or a number")
-    return options
+    return dict(options)
 
 
 def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from sparklet.aws.clients import AwsClients, explained, failing_as, failing_with
 from sparklet.clock import Clock, SystemClock
 from sparklet.errors import SettingsError
 
-CAPABILITIES = ("CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
+CAPABILITIES: Any = ("CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
 NO_CHANGE = ("didn't contain changes", "No updates are to be performed")
 NEW = ("", "REVIEW_IN_PROGRESS")  # states of stacks that were never made
 LOOKED_EVERY_S = 3.0

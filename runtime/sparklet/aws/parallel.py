@@ -1,7 +1,7 @@
 """A few threads over many small calls, in bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from typing import TypeVar
@@ -10,7 +10,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_parallel(function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2) -> Iterator[R]:
+def in_parallel(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2
+) -> Generator[R, None, None]:
     """``function`` of every item, in order, by ``threads``, with ``ahead`` items begun for each of them."""
     waiting = iter(items)
     first = list(islice(waiting, 2))

@@ -21,7 +21,7 @@ import re
 import sys
 import tokenize
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import chain
@@ -218,7 +218,7 @@ class Script:
         matches = ((number, _MIXING.search(line)) for number, line in enumerate(self.text.splitlines(), 1))
         return next(((number, match[1]) for number, match in matches if match), (0, ""))
 
-    def settings(self, names: Iterable[str]) -> Iterator[tuple[str, Any, int]]:
+    def settings(self, names: Collection[Any]) -> Iterator[tuple[str, Any, int]]:
         """Where the code sets one of these options: its name, its value if that is a literal, else None, the line."""
         if any(name in self.text for name in names):
             for key, value in chain.from_iterable(map(_pairs, _nodes(self.text))):

@@ -105,7 +105,7 @@ class _InS3:
 
         endpoint, region = s3_environment(os.environ)
         algorithm, key = write_encryption()
-        s3 = {"addressing_style": "path"} if endpoint else None
+        s3: Any = {"addressing_style": "path"} if endpoint else None
         # A renewal that gets no answer must not outlast the lease.
         config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}, s3=s3)
         self._client: Any = boto3.client("s3", region_name=region or None, config=config)

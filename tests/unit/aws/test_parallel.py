@@ -29,7 +29,7 @@ def test_items_that_are_never_consumed_are_not_started() -> None:
 
     answers = in_parallel(note, range(1_000), threads=2)
     assert next(answers) == 0
-    answers.close()  # type: ignore[attr-defined]
+    answers.close()
 
     assert len(begun) < 10
 
