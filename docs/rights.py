@@ -119,6 +119,16 @@ NEEDS = (
     Need("`doctor --stack`, where `WriteEncryption` is empty (it goes without)", ("s3.get_bucket_policy",), BUCKET),
     Need("`doctor --delete-snapshots`", ("functions.delete_function",), "`WorkerFunctionName`"),
     Need("`doctor --image`", ("ecr.describe_images",), "the image's repository"),
+    Need(
+        "`deploy`, beside what CloudFormation does with the caller's rights",
+        (
+            *("cloudformation.create_change_set", "cloudformation.describe_change_set"),
+            *("cloudformation.execute_change_set", "cloudformation.delete_change_set"),
+            *("cloudformation.describe_stack_events", "cloudformation.delete_stack"),
+        ),
+        "the stack, and the transform `Serverless-2016-10-31`",
+    ),
+    Need("the same", ("s3.create_bucket", "sts.get_caller_identity"), "the artifacts' bucket; `*`"),
 )
 NOT_OF_CALLERS = {  # calls of functions and jobs alone
     *("ecs.describe_tasks", "ecs.run_task", "ecs.stop_task", "emr.add_job_flow_steps", "emr.cancel_steps"),
