@@ -122,7 +122,12 @@ def propose(
     SettingsError if it refuses the template, a parameter or the stack's state.
     """
     formation, clock = clients.cloudformation, clock or SystemClock()
-    is_new = _state(clients, stack) in NEW
+    if (state := _state(clients, stack)) == "ROLLBACK_COMPLETE":
+        raise SettingsError(
+            f"the stack {stack} could not be made before, and its name is taken: aws cloudformation delete-stack "
+            f"--stack-name {stack}, then deploy again"
+        )
+    is_new = state in NEW
     values: Any = [
         {"ParameterKey": key, "UsePreviousValue": True}
         if value is None

@@ -79,6 +79,20 @@ def test_what_cannot_be_deployed_changes_nothing(formation: Any, capsys: pytest.
     assert not formation.list_stacks()["StackSummaries"]
 
 
+def test_what_fails_is_taken_back_and_told(
+    formation: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = deploy.packaged_template()
+    template["Resources"]["CheckerFunction"]["Properties"]["Layers"] = ["arn:aws:lambda:us-east-1:1:layer:absent:1"]
+    monkeypatch.setattr(deploy, "packaged_template", lambda: template)
+
+    code, _, refused = told(capsys, *IMAGE, "--yes")
+    assert code == 1 and "ROLLBACK_COMPLETE: CheckerFunction: " in refused and "absent" in refused
+    code, _, again = told(capsys, *IMAGE, "--yes")
+
+    assert code == 1 and "delete-stack --stack-name sparklet, then deploy again" in " ".join(again.split())
+
+
 def test_the_project_file_has_the_stack_and_its_parameters(
     formation: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
