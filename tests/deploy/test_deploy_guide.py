@@ -58,7 +58,7 @@ def test_every_command_of_ours_and_its_options_exist(text: str) -> None:
     sections = {s.split()[0]: s for s in re.split(r"^## sparklet ", reference, flags=re.M)[1:]}
     for name, section in sections.items():  # groups of options that several commands have stand once on the page
         titles = re.findall(r"\[([^]]+)\]\(#", section) + ["Where and how"] * (name != "package")
-        sections[name] += "".join(shared[title] for title in titles)
+        sections[name] += "".join(shared[" ".join(title.split())] for title in titles)
     used = [code.split() for code in commands(text) if code.startswith("sparklet ")]
 
     assert used
