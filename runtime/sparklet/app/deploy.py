@@ -2,26 +2,20 @@
 
 import difflib
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sparklet
 from sparklet.errors import PlanError
+from sparklet.job.bundle import packed
 
 if TYPE_CHECKING:
     from sparklet.aws.change_sets import StackChanges
 
 STACK = "sparklet"
-LEFT_OUT = (
-    "__pycache__",
-    "starter",
-    "template.yaml",
-)  # of the functions' code; also what Spark's classes are listed in
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of each file, so that the same code has the same digest
+LEFT_OUT = frozenset({"__pycache__", "starter", "template.yaml"})  # folders and files that no function needs
 NO_IMAGE = (
     "a new stack needs the worker's image: --image ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, in a private "
     "repository of ECR in the stack's region (docs/guide/image.md)"
@@ -88,15 +82,9 @@ def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str
 
 def zipped_code(package: Path) -> bytes:
     """The installed package, as the functions of planner, checker and dead letters run it."""
-    paths = [path for path in sorted(package.rglob("*")) if path.is_file() and path.suffix != ".gz"]
-    with zipfile.ZipFile(body := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in paths:
-            name = path.relative_to(package.parent)
-            if not set(LEFT_OUT) & set(name.parts):
-                entry = zipfile.ZipInfo(name.as_posix(), EPOCH)
-                entry.external_attr = 0o644 << 16  # Lambda reads them as another user
-                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return body.getvalue()
+    names = {path.relative_to(package.parent): path for path in package.rglob("*") if path.is_file()}
+    kept = {name: path for name, path in names.items() if path.suffix != ".gz" and LEFT_OUT.isdisjoint(name.parts)}
+    return packed({name.as_posix(): path for name, path in kept.items()})
 
 
 def _digest(body: bytes) -> str:

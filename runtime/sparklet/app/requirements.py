@@ -4,7 +4,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +11,13 @@ from pathlib import Path
 from sparklet.app.costs import WorkerSize
 from sparklet.app.reporter import size_text
 from sparklet.errors import PlanError, SettingsError
+from sparklet.job.bundle import packed
 from sparklet.model import LIBRARIES, MIB
 
 TAGS = {"x86_64": "x86_64", "arm64": "aarch64"}
 GLIBC = 34  # 2.34: Amazon Linux 2023, as the worker's image
 PYTHON = "3.11"  # of the image
 MAX_BYTES = 1024 * MIB  # unpacked: they share /tmp with the shard
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of each file, so that the same libraries have the same digest
 
 
 @contextmanager
@@ -47,11 +46,10 @@ def packed_requirements(requirements: Path, size: WorkerSize) -> Iterator[Path]:
                 f"the libraries of {requirements} have {size_text(size_bytes)}, more than {size_text(MAX_BYTES)}: put "
                 "them into the image (docs/guide/image.md)"
             )
-        with zipfile.ZipFile(packed := Path(name) / LIBRARIES, "w", zipfile.ZIP_DEFLATED) as archive:
-            for path in paths:
-                entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), EPOCH)
-                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-        yield packed
+        (libraries := Path(name) / LIBRARIES).write_bytes(
+            packed({path.relative_to(folder).as_posix(): path for path in paths})
+        )
+        yield libraries
 
 
 def install_requirements(target: Path, requirements: Path, architecture: str, python: str) -> None:

@@ -5,14 +5,13 @@ worker may call, and ``job.table`` of a script where the platform has none. The 
 """
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
 from sparklet.engines.on_platform import DEPENDENCIES
+from sparklet.job.bundle import packed
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import put_once
 
@@ -36,13 +35,7 @@ def files() -> tuple[bytes, bytes]:
     """The bytes of program and package."""
     every = (named_path for name in PACKAGES for named_path in _package(name))
     path_by_name = {name if name.startswith("sparklet/") else f"{DEPENDENCIES}/{name}": path for name, path in every}
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
-        for name in sorted(path_by_name):
-            entry = zipfile.ZipInfo(name)  # of 1980: no build time in the zip
-            entry.external_attr = 0o644 << 16
-            package.writestr(entry, path_by_name[name].read_bytes(), zipfile.ZIP_DEFLATED)
-    return path_by_name[f"sparklet/engines/{PROGRAM}"].read_bytes(), buffer.getvalue()
+    return path_by_name[f"sparklet/engines/{PROGRAM}"].read_bytes(), packed(path_by_name)
 
 
 def _package(name: str) -> Iterator[tuple[str, Path]]:

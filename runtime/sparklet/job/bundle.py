@@ -5,27 +5,36 @@ It is for ``spark-submit --py-files``, EMR or Glue's ``--extra-py-files``, where
 
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import sparklet
 
 SOURCES = ("__init__.py", "job/**/*.py", "tables/*.py", "streams/*.py", "databases/*.py", "data_catalog/*.py")
 NOT_FOR_SCRIPTS = ("ddl.py", "opening.py")  # of tables: what commands do
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment in a zip; so the same sources give the same bytes
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment in a zip
 
 
 def write_bundle(target: Path) -> list[str]:
     """Write the zip, replacing ``target``; returns the names in it."""
     package = Path(sparklet.__file__).parent
     paths = sorted(path for pattern in SOURCES for path in package.glob(pattern) if path.name not in NOT_FOR_SCRIPTS)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for path in paths:
-            entry = zipfile.ZipInfo(f"sparklet/{path.relative_to(package).as_posix()}", EARLIEST)
+    path_by_name = {f"sparklet/{path.relative_to(package).as_posix()}": path for path in paths}
+    target.write_bytes(packed(path_by_name))
+    return sorted(path_by_name)
+
+
+def packed(path_by_name: Mapping[str, Path]) -> bytes:
+    """A zip of files by their names in it; the same files give the same bytes, and any user may read them."""
+    with zipfile.ZipFile(body := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in sorted(path_by_name.items()):
+            entry = zipfile.ZipInfo(name, EARLIEST)
             entry.external_attr = 0o644 << 16
-            bundle.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return bundle.namelist()
+            archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
+    return body.getvalue()
 
 
 def main() -> None:

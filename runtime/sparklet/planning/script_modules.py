@@ -4,19 +4,17 @@
 package of this name beside the script, before any other.
 """
 
-import io
-import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sparklet.errors import PlanError
+from sparklet.job.bundle import packed
 from sparklet.model import MIB
 from sparklet.spark.script import imported
 
 # By the worker, whatever lies beside the script.
 SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
 MAX_FILES, MAX_MIB = 2000, 50
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of each file, so that the same modules have the same digest
 
 
 def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -> bytes | None:
@@ -47,7 +45,7 @@ def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -
     if sum(path.stat().st_size for path in files.values()) > MAX_MIB * MIB:
         largest = max(files, key=lambda name: files[name].stat().st_size)
         raise _too_large(script, largest, f"more than {MAX_MIB} MiB")
-    return _packed(files) if files else None
+    return packed(files) if files else None
 
 
 def _files_of(folder: Path, name: str) -> Iterator[Path]:
@@ -59,13 +57,6 @@ def _files_of(folder: Path, name: str) -> Iterator[Path]:
     inside = [path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
     if any(path.suffix == ".py" for path in inside):
         yield from inside
-
-
-def _packed(files: dict[str, Path]) -> bytes:
-    with zipfile.ZipFile(body := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, path in sorted(files.items()):
-            archive.writestr(zipfile.ZipInfo(name, EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return body.getvalue()
 
 
 def _too_large(script: Path, name: str, what: str) -> PlanError:
