@@ -60,7 +60,7 @@ from sparklet.spark.spark_options import (
     UNCOMMITTED,
     WRITER,
 )
-from sparklet.spark.task_limits import task_folder
+from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import (
     Acts,
@@ -177,29 +177,15 @@ class Executor:
             if not self.runner.has_view:
                 _refuse_without_view(execution, script, reads_folder=reads_folder)
             execution, uris, copies = self._inputs(execution, attempt_folder, attempt, ending, script)
-            of_event = handed_over(execution.event, attempt_folder, is_shard=execution.is_shard)
-            claimed = {CLAIMED: "1"} if execution.is_shard else {}
-            sets_base_path = bool(execution.partitions) and script.may_set_base_path
             _tell_java(attempt_folder, execution, copies, script)
             events = None
             if execution.keep_events:
                 (events := attempt_folder / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
-            call = ScriptCall(
-                script=fetched.script,
-                args=script_arguments(
-                    execution.args, execution.event if execution.is_shard else {}, script.event_option, of_event
-                ),
-                work_dir=folder,
-                deadline=deadline,
-                env={**of_event, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
-                py_files=fetched.py_files,
-                files=fetched.files,
-                conf=json.loads(fetched.conf.read_bytes()) if fetched.conf else {},
-                inputs=execution.inputs,
-                sees_options=self.runner.has_view and bool(copies or sets_base_path),
-                output=execution.event["output_path"] if execution.is_shard else "",
-                per_input=execution.per_input,
+            sees_options = self.runner.has_view and (copies or (execution.partitions and script.may_set_base_path))
+            call = replace(
+                _script_call(execution, fetched, script, attempt_folder, deadline),
+                sees_options=bool(sees_options),
                 events=events,
             )
             started_s = time.monotonic()
@@ -383,6 +369,30 @@ def _failed(
     with suppress(EventError):
         failed.committed = read_outcome(folder / OUTCOME).committed
     return failed
+
+
+def _script_call(
+    execution: Execution, fetched: Fetched, script: Script, attempt_folder: Path, deadline: Deadline
+) -> ScriptCall:
+    """A script with its arguments, variables and files; its event is written into the attempt's folder."""
+    of_event = handed_over(execution.event, attempt_folder, is_shard=execution.is_shard)
+    claimed = {CLAIMED: "1"} if execution.is_shard else {}
+    folder = attempt_folder / WORK
+    return ScriptCall(
+        script=fetched.script,
+        args=script_arguments(
+            execution.args, execution.event if execution.is_shard else {}, script.event_option, of_event
+        ),
+        work_dir=folder,
+        deadline=deadline,
+        env={**of_event, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
+        py_files=fetched.py_files,
+        files=fetched.files,
+        conf=json.loads(fetched.conf.read_bytes()) if fetched.conf else {},
+        inputs=execution.inputs,
+        output=execution.event["output_path"] if execution.is_shard else "",
+        per_input=execution.per_input,
+    )
 
 
 def _refuse_without_view(execution: Execution, script: Script, *, reads_folder: bool) -> None:
