@@ -462,6 +462,7 @@ def python_path(py_files: Iterable[Path], folder: Path) -> list[str]:
     return path
 
 
+@functools.cache  # its path has the digest
 def _is_compiled(archive: Path) -> bool:
     """Whether an archive has modules that are no Python."""
     if not zipfile.is_zipfile(archive):  # Python says so when it is imported
