@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, NamedTuple
 
-from sparklet.aws.clients import AwsClients, explained, failing_as, failing_with
+from sparklet.aws.clients import AwsClients, failing_as
 from sparklet.clock import Clock, SystemClock
 from sparklet.errors import SettingsError
 
 CAPABILITIES: Any = ("CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
 NO_CHANGE = ("didn't contain changes", "No updates are to be performed")
-NEW = ("", "REVIEW_IN_PROGRESS")  # states of stacks that were never made
+NEW = (None, "REVIEW_IN_PROGRESS")  # states of stacks that were never made
 LOOKED_EVERY_S = 3.0
 
 
@@ -41,13 +41,13 @@ class StackChanges:
         ``on_event`` gets a line for each resource that is begun or done. SettingsError with the resources' reasons if
         they fail: CloudFormation has then rolled them back.
         """
-        formation = self.clients.cloudformation
         seen = {event["EventId"] for event in self._events()}
         with failing_as(SettingsError, f"the stack {self.stack} cannot be changed"):
-            formation.execute_change_set(ChangeSetName=self.change_set)
+            self.clients.cloudformation.execute_change_set(ChangeSetName=self.change_set)
         reasons = list[str]()
         while True:
-            state = _state(self.clients, self.stack)
+            description = _described(self.clients, self.stack)
+            state = str(description.get("StackStatus", ""))
             for event in reversed([event for event in self._events() if event["EventId"] not in seen]):
                 seen.add(event["EventId"])
                 status, why = event["ResourceStatus"], event.get("ResourceStatusReason", "")
@@ -59,8 +59,7 @@ class StackChanges:
             self.clock.sleep(LOOKED_EVERY_S)
         if state not in ("CREATE_COMPLETE", "UPDATE_COMPLETE"):
             raise SettingsError(f"the stack {self.stack} is {state}: {'; '.join(dict.fromkeys(reasons)) or state}")
-        (stack,) = formation.describe_stacks(StackName=self.stack)["Stacks"]
-        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+        return {output["OutputKey"]: output["OutputValue"] for output in description.get("Outputs", [])}
 
     def drop(self) -> None:
         """Leave all as it was: no change set, and no stack that only was to be made."""
@@ -73,7 +72,8 @@ class StackChanges:
 
     def _events(self) -> Sequence[Any]:
         """The stack's newest events."""
-        return self.clients.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]
+        with failing_as(SettingsError, f"the events of {self.stack} cannot be read"):
+            return self.clients.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]
 
 
 def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
@@ -84,14 +84,14 @@ def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
     if name:
         return name, account
     bucket = f"sparklet-deploy-{account}-{region}"
-    place: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    by_region: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     with failing_as(SettingsError, f"the bucket {bucket}, for code and templates, cannot be made"):
         try:
             clients.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
         except clients.s3.exceptions.ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
-            clients.s3.create_bucket(Bucket=bucket, **place)
+            clients.s3.create_bucket(Bucket=bucket, **by_region)
     return bucket, account
 
 
@@ -104,10 +104,11 @@ def put_artifact(clients: AwsClients, bucket: str, account: str, key: str, body:
 
 def deployed_parameters(clients: AwsClients, stack: str) -> Mapping[str, str] | None:
     """The parameters of a stack; None if there is none."""
-    if _state(clients, stack) in NEW:
+    description = _described(clients, stack)
+    if description.get("StackStatus") in NEW:
         return None
-    (found,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
-    return {each["ParameterKey"]: each.get("ParameterValue", "") for each in found.get("Parameters", [])}
+    parameters = description.get("Parameters", [])
+    return {parameter["ParameterKey"]: parameter.get("ParameterValue", "") for parameter in parameters}
 
 
 def propose(
@@ -122,7 +123,7 @@ def propose(
     SettingsError if it refuses the template, a parameter or the stack's state.
     """
     formation, clock = clients.cloudformation, clock or SystemClock()
-    if (state := _state(clients, stack)) == "ROLLBACK_COMPLETE":
+    if (state := _described(clients, stack).get("StackStatus")) == "ROLLBACK_COMPLETE":
         raise SettingsError(
             f"the stack {stack} could not be made before, and its name is taken: aws cloudformation delete-stack "
             f"--stack-name {stack}, then deploy again"
@@ -144,14 +145,14 @@ def propose(
             Capabilities=list(CAPABILITIES),
             Tags=[{"Key": "application", "Value": "sparklet"}],
         )["Id"]
-        while (found := formation.describe_change_set(ChangeSetName=change_set))["Status"].endswith(
+        while (answer := formation.describe_change_set(ChangeSetName=change_set))["Status"].endswith(
             ("_PENDING", "_IN_PROGRESS")
         ):
             clock.sleep(LOOKED_EVERY_S / 3)
     proposed = StackChanges(clients, stack, change_set, tuple(_changes(clients, change_set)), is_new, clock)
-    if found["Status"] == "FAILED":
+    if answer["Status"] == "FAILED":
         proposed.drop()
-        why = found.get("StatusReason", "")
+        why = answer.get("StatusReason", "")
         if any(text in why for text in NO_CHANGE):
             return StackChanges(clients, stack, "", (), is_new, clock)
         raise SettingsError(f"CloudFormation refuses the changes of {stack}: {why}")
@@ -173,17 +174,13 @@ def _changes(clients: AwsClients, change_set: str) -> Iterator[Change]:
         token = {"NextToken": page["NextToken"]}
 
 
-def _state(clients: AwsClients, stack: str) -> str:
-    """The stack's state; "" if there is none."""
-
-    def ours(error: Exception) -> SettingsError:
-        return SettingsError(f"the stack {stack} cannot be described: {explained(error)}")
-
-    with failing_with(ours):
+def _described(clients: AwsClients, stack: str) -> Mapping[str, Any]:
+    """What CloudFormation tells of a stack; nothing if there is none."""
+    with failing_as(SettingsError, f"the stack {stack} cannot be described"):
         try:
-            (found,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
+            (description,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
         except clients.cloudformation.exceptions.ClientError as error:
             if "does not exist" in str(error):
-                return ""
+                return {}
             raise
-    return str(found["StackStatus"])
+    return description
