@@ -178,17 +178,8 @@ ListFormat = Annotated[
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 PANELS = (RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION)
 USUAL = (
-    "inputs",
-    "output",
-    "table",
-    "schema",
-    "params",
-    "py_files",
-    "requirements",
-    "overwrite",
-    "isolate",
-    "stack",
-    "dry_run",
+    *("inputs", "output", "table", "schema", "params", "py_files", "requirements", "overwrite", "isolate"),
+    *("stack", "dry_run"),
 )
 """The parameters of a request's options that ``--help`` shows."""
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
