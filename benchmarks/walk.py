@@ -248,21 +248,25 @@ def _after(port: Any, method: str, then: Callable[[], None]) -> None:
     setattr(port, method, called)
 
 
+WALKS = {"event": walk_event, "engine": walk_engine, "run": walk_run, "commit": walk_commit}
+
+
 def main() -> None:
     """Print each walk."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--names", action="store_true", help="print each function, too")
-    names = parser.parse_args().names
+    parser.add_argument("walks", nargs="*", default=[*WALKS], choices=WALKS, help="an engine's comes after an event's")
+    options = parser.parse_args()
     of_events: set[str] = set()
-    for name, take in (("event", walk_event), ("engine", walk_engine), ("run", walk_run), ("commit", walk_commit)):
-        walk = Walk()
+    for name in options.walks:
+        walk, take = Walk(), WALKS[name]
         with tempfile.TemporaryDirectory() as folder:
             take(walk, Path(folder))
         functions = [each for each in walk.functions if name != "engine" or each.partition(":")[0] not in of_events]
         modules = {function.partition(":")[0] for function in functions}
         packages = {module.rpartition("/")[0] for module in modules}
         print(f"walk={name} modules={len(modules)} functions={len(functions)} packages={len(packages)}")
-        if names:
+        if options.names:
             print("\n".join(f"  {function}" for function in functions))
         of_events |= modules if name == "event" else set()
 

@@ -586,9 +586,14 @@ class ScriptCache:
         """The file of this digest; "": whatever is current."""
         try:
             etag = "" if sha256 else self._store.head(uri).etag
-            path = self._folder / (sha256 or _sha256(f"{uri}\n{etag}".encode())) / uri.rsplit("/", 1)[-1]
-            if path in self._digests and path.exists() and _sha256(path.read_bytes()) == self._digests[path]:
-                return path
+            path = (
+                self._folder
+                / (sha256 or hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest())
+                / uri.rsplit("/", 1)[-1]
+            )
+            if path in self._digests and path.exists():
+                if hashlib.sha256(path.read_bytes()).hexdigest() == self._digests[path]:
+                    return path
             path.parent.mkdir(parents=True, exist_ok=True)
             self._store.download(uri, path, etag=etag)
         except ObjectStoreError as error:
@@ -596,14 +601,10 @@ class ScriptCache:
             raise ScriptFetchError(
                 f"the script {uri} could not be fetched: {error}", retryable=not permanent
             ) from error
-        digest = _sha256(path.read_bytes())
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if sha256 and digest != sha256:
             path.unlink()
             changed = f"a script changed after planning: {uri} has the digest {digest[:12]}…, not {sha256[:12]}…"
             raise ScriptFetchError(changed, retryable=False)
         self._digests[path] = digest
         return path
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
