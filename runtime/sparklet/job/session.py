@@ -34,7 +34,9 @@ UTC = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result 
 SMALL_TABLES = {
     # Delta rebuilds a log's state in 50 partitions (tasks), whatever its size. Four hold the paths of some 100,000
     # files in a heap of 512 MB. Other sources do not know the option.
-    "spark.databricks.delta.snapshotPartitions": "4"
+    "spark.databricks.delta.snapshotPartitions": "4",
+    # The most tasks of a job that lists paths; Delta's VACUUM always has as many, by default 10,000 (50 s twice).
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
 }
 
 

@@ -39,8 +39,6 @@ def partitioning_conf(
         "spark.sql.files.maxPartitionBytes": f"{partition_bytes}b",
         "spark.sql.files.openCostInBytes": f"{open_cost_bytes}b",
         "spark.sql.shuffle.partitions": str(_shuffle_partitions(estimated_bytes, share_bytes, cores)),
-        # more than 32 paths are listed by a job, by default with a task for each path
-        "spark.sql.sources.parallelPartitionDiscovery.parallelism": str(cores),
     }
 
 
