@@ -586,14 +586,11 @@ class ScriptCache:
         """The file of this digest; "": whatever is current."""
         try:
             etag = "" if sha256 else self._store.head(uri).etag
-            path = (
-                self._folder
-                / (sha256 or hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest())
-                / uri.rsplit("/", 1)[-1]
-            )
-            if path in self._digests and path.exists():
-                if hashlib.sha256(path.read_bytes()).hexdigest() == self._digests[path]:
-                    return path
+            name = sha256 or hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()
+            path = self._folder / name / uri.rsplit("/", 1)[-1]
+            known_sha256 = self._digests.get(path)
+            if known_sha256 and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == known_sha256:
+                return path
             path.parent.mkdir(parents=True, exist_ok=True)
             self._store.download(uri, path, etag=etag)
         except ObjectStoreError as error:
