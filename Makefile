@@ -24,7 +24,7 @@ help: ## Show this help
 	@echo "  DISPATCH_MODE=loop|map|inline: driven by a state machine, manifests compared; TABLE=iceberg|delta|hudi: one table;"
 	@echo "  ROUTE=standalone: large files go to a Spark cluster, whose first driver is killed"
 
-venv: ## Build or update .venv from the lock files (with a Java 17, for machines that have none); STACK=spark-4.1: .venv-spark-4.1
+venv: ## Build or update .venv from the lock files (with a Java 21, for machines that have neither 17 nor 21); STACK=spark-4.1: .venv-spark-4.1
 	@command -v "$(PYTHON)" >/dev/null || { echo "no $(PYTHON) here: Sparklet needs Python 3.11 or newer"; exit 1; }
 	@"$(PYTHON)" requirements/install.py $(VENV)
 
@@ -157,6 +157,7 @@ lock: ## Resolve the lock files anew (LOCK_ARGS=--upgrade takes newer versions)
 	@$(LOCK) $(LOCK_ARGS) --extra local-spark4 --extra tables --extra dev -c build/but-spark.txt \
 		-o requirements/dev-spark-4.1.lock pyproject.toml requirements/bootstrap.in
 	@$(LOCK) $(LOCK_ARGS) --extra deploy -o requirements/deploy.lock pyproject.toml
+	@$(LOCK) $(LOCK_ARGS) -o requirements/emulator.lock requirements/emulator.in
 	@$(LOCK) $(LOCK_ARGS) -o requirements/sbom.lock requirements/sbom.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/sbom.lock -o requirements/audit.lock requirements/audit.in
 	@$(LOCK) $(LOCK_ARGS) -c requirements/dev.lock -o requirements/bench.lock requirements/bench.in
@@ -177,7 +178,7 @@ audit: venv ## Known vulnerabilities of what image and local mode install; found
 	@$(RUN) -m uv pip sync --quiet --system-certs --only-binary :all: --python .venv-audit/bin/python --require-hashes requirements/audit.lock
 	@$(RUN) -m docker.audit $(ARGS)
 
-deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with the local stand-in's, and CDK's example
+deploy-venv: venv ## Build .venv-deploy with aws-sam-cli, whose pins clash with others, and CDK's example
 	@[ -x .venv-deploy/bin/python ] || "$(PYTHON)" -m venv .venv-deploy
 	@$(RUN) -m uv pip sync --system-certs --only-binary :all: --python .venv-deploy/bin/python --require-hashes requirements/deploy.lock
 	@if command -v npm >/dev/null; then for from in requirements/asl examples/cdk; do \

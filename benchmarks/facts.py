@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("sparklet", "boto3", "botocore", "ministack", "pyspark")
+PACKAGES = ("sparklet", "boto3", "botocore", "pyspark")
 
 
 def facts() -> dict[str, Any]:

@@ -79,7 +79,7 @@ def lists(folder: Path) -> Iterator[tuple[str, Path]]:
         file = folder / f"{stack_file.stem}.txt"
         file.write_text("".join(f"{line}\n" for line in requirements(stack, groups_of(stack))))
         yield f"image {stack_file.stem}", file
-    for lock in sorted((PROJECT / "requirements").glob("local*.lock")):
+    for lock in [*sorted(PROJECT.glob("requirements/local*.lock")), PROJECT / "requirements" / "emulator.lock"]:
         yield lock.name, lock
 
 

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
+from sparklet.local.emulator_packages import ensure_emulator
 from sparklet.local.jars import load_stack
 from sparklet.local.spark_installation import stack_file
+
+sys.path.append(str(ensure_emulator(print)))  # behind all others: only what is the emulator's alone comes from there
 
 MAX_NAME = 60
 NEVER_BY_THE_WAY = "not nightly and not campaign and not container and not validate"

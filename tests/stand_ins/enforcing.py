@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sparklet.local.emulator_packages import emulator_python, ensure_emulator
 from sparklet.local.environment import applied, of_client, of_host
 from tests.stand_ins.ministack import free_port
 from tests.waiting import eventually
@@ -36,7 +36,8 @@ def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> I
     own |= {"TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
     whole = {**of_host(), **client, **own, **env}
     whole["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, paths), str(ROOT), whole.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "tests.stand_ins.recording_ministack", str(records)]
+    ensure_emulator(print)
+    command = emulator_python("from tests.stand_ins.recording_ministack import main; main()", str(records))
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=whole, cwd=folder, stdout=out, stderr=out)
 

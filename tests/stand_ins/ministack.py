@@ -3,16 +3,16 @@
 import os
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sparklet.local.emulator_packages import emulator_python, ensure_emulator
 from tests.waiting import deadline_s, eventually
 
-CONDITIONED = """
+CONDITIONED = """\
 from ministack.app import main
 from sparklet.local.ministack_patches import condition_copies
 condition_copies()
@@ -23,13 +23,14 @@ main()
 @contextmanager
 def ministack(folder: Path) -> Iterator[str]:
     """A stand-in with nothing in it, its log in ``folder``; its endpoint."""
+    ensure_emulator(print)
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
     environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder)}
     environment.pop("AWS_ENDPOINT_URL", None)
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", CONDITIONED], env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+            emulator_python(CONDITIONED), env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
         )
     try:
         _wait_for(endpoint, process, folder / "ministack.log")

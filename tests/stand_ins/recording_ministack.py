@@ -83,7 +83,3 @@ def main() -> None:
     iam_evaluator.evaluate, iam_evaluator.enforce = recorder.evaluate, recorder.enforce
     app.pin_request_origin = lambda source_ip, _secure: pin(source_ip, True)
     app.main()
-
-
-if __name__ == "__main__":
-    main()

@@ -15,6 +15,7 @@ from typing import Any
 
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
+from sparklet.local.emulator_packages import ensure_emulator
 from sparklet.local.lock import POLL_S, Lock, is_locked
 from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.model.quantities import count_text
@@ -68,6 +69,7 @@ def share(hold: Lock, progress: Progress) -> None:
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
+    ensure_emulator(progress, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
     progress(f"starting the local stack ({count_text(request['workers'], 'worker')}, state in {state.root})")
     started_s = time.monotonic()
     for stale in (state.failure_file, state.info_file):  # of a host that was killed

@@ -3,7 +3,7 @@
 Event source mappings and schedules wait until a client requests them. Requests need a token: loopback is open to other
 users and to web pages, and a caller that can create a function can run code as this user.
 
-The host starts it as ``python -m sparklet.local.emulator``.
+The host starts it with packages of its own (``emulator_packages``).
 """
 
 import asyncio
@@ -217,7 +217,3 @@ def main() -> None:
     host, listening = int(sys.argv[1]), int(sys.argv[2])
     die_with_parent(host, signal.SIGTERM)
     asyncio.run(_serve(listening, os.environ["AWS_SESSION_TOKEN"]))
-
-
-if __name__ == "__main__":
-    main()

@@ -23,6 +23,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
 from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
+from sparklet.local.emulator_packages import EMULATOR, emulator_python
 from sparklet.local.environment import HEALTH_PATH, LEAST_WAIT_S, PROCESSING_PATH, REGION, SAVE_PATH, ask
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.lock import POLL_S, Lock
@@ -95,7 +96,7 @@ class Host:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             endpoint_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             env = environment.of_emulator(self._state, endpoint_url, token, worker_env)
-            command = [sys.executable, "-P", "-m", "sparklet.local.emulator", str(os.getpid()), str(listening.fileno())]
+            command = emulator_python(EMULATOR, str(os.getpid()), str(listening.fileno()))
             with open(self._state.aws_log, "wb") as log:
                 self._server = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[listening.fileno()]

@@ -1,10 +1,10 @@
 """What of ministack's own is held back; the other patches are tried in a stack (tests/functional)."""
 
 import subprocess
-import sys
 from importlib.metadata import version
 
 from sparklet.local import ministack_patches
+from sparklet.local.emulator_packages import emulator_python
 from tests.waiting import deadline_s
 
 PROGRAM = """\
@@ -30,7 +30,7 @@ print("log groups", len(cloudwatch_logs._log_groups._data))
 
 
 def test_mappings_and_schedules_wait_and_no_logs_are_kept() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=deadline_s())
+    done = subprocess.run(emulator_python(PROGRAM), capture_output=True, text=True, timeout=deadline_s())
 
     said = "before []", "started ['mapping', 'schedule']", "stopped []", "log groups 0"
     assert tuple(done.stdout.splitlines()) == said, done.stderr

@@ -1,0 +1,43 @@
+"""The emulator has packages of its own, which nobody else sees."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sparklet.errors import LocalStackError
+from sparklet.local.emulator_packages import emulator_python, ensure_emulator, packages_folder
+
+ITS_BOTOCORE = "import botocore; print(botocore.__file__)"
+
+
+def test_only_the_emulators_process_has_its_packages() -> None:
+    folder = str(ensure_emulator(print))
+    of_child = f"import subprocess; subprocess.run([sys.executable, '-c', {ITS_BOTOCORE!r}], check=True)"
+
+    for code, is_own in ((ITS_BOTOCORE, True), (of_child, False)):
+        done = subprocess.run(emulator_python(code), capture_output=True, text=True, check=True)
+
+        assert done.stdout.startswith(folder) is is_own
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPARKLET_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_offline_nothing_is_fetched() -> None:
+    with pytest.raises(LocalStackError, match="Run once with network"):
+        ensure_emulator(print, offline=True)
+
+
+def test_a_failed_fetch_says_why_and_leaves_nothing(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", f"file://{empty_cache}/no-index")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+
+    with pytest.raises(LocalStackError, match=r"(?s)No matching distribution.*PIP_INDEX_URL"):
+        ensure_emulator(print)
+
+    assert not packages_folder().exists() and [path.name for path in packages_folder().parent.iterdir()] == ["lock"]
