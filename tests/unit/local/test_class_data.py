@@ -22,7 +22,7 @@ echo $$ >> "$0.pids"
 for word; do case $word in -XX:SharedArchiveFile=*) file=${word#*=};; esac; done
 printf half > "$file"
 while [ -e "$0.wait" ]; do sleep 0.02; done
-[ -e "$0.refuse" ] && { echo "no such luck" >&2; exit 1; }
+[ -e "$0.refuse" ] && { echo "no such luck" >&2; eval "$(cat "$0.refuse")"; }
 printf ' and whole' >> "$file"
 """
 
@@ -53,6 +53,18 @@ def test_the_workers_own_java_is_archived_without_being_listed(tmp_path: Path) -
     names = read_names(listed, tmp_path, [tmp_path / "others.jar", jar])
 
     assert names.read_text() == "@line\nA\nx/Y\nA$Inner\nB\n"
+
+
+@pytest.mark.parametrize(("version", "listed"), [("17.0.15", "@lambda-proxy A run\nA\n"), ("21.0.8", "A\n")])
+def test_lambdas_are_read_by_the_java_that_listed_them(tmp_path: Path, java: Path, version: str, listed: str) -> None:
+    (java.parents[1] / "release").write_text(f'JAVA_VERSION="{version}"\n')
+    java.write_text(
+        '#!/bin/sh\nfor word; do case $word in *ListFile=*) cp "${word#*=}" "$0.read";; esac; done; exit 1\n'
+    )
+
+    archive_of(tmp_path, java, ["@lambda-proxy A run", "A"]).make()
+
+    assert java.with_name("java.read").read_text() == listed
 
 
 def archive_of(folder: Path, java: Path, names: list[str]) -> ClassArchive:
@@ -121,8 +133,9 @@ def test_a_killed_makers_work_is_dropped_and_made_anew(archive: ClassArchive, ja
     eventually(lambda: sorted(path.name for path in archive.path.parent.iterdir()) == [".lock", archive.path.name])
 
 
-def test_a_failure_of_java_is_reported_and_not_repeated(archive: ClassArchive, java: Path) -> None:
-    java.with_name("java.refuse").touch()
+@pytest.mark.parametrize("end", ["exit 1", "kill -ABRT $$"])
+def test_a_failure_of_java_is_reported_and_not_repeated(archive: ClassArchive, java: Path, end: str) -> None:
+    java.with_name("java.refuse").write_text(end)
 
     assert archive.begin(of_host())
     eventually(archive.failure)

