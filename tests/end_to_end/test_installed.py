@@ -138,7 +138,7 @@ def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
     assert begun.returncode == 0 and (bare.home / "begun" / WORKFLOW).is_file(), begun.stderr
     assert '"objects": 2' in preview.stdout
     assert examined.returncode == 1
-    assert "pyspark" in examined.stdout and "Java 17" in examined.stdout
+    assert "pyspark" in examined.stdout and "emulator of AWS" in examined.stdout
     assert "Traceback" not in examined.stderr
 
 

