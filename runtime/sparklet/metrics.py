@@ -84,6 +84,7 @@ class Meter:
         """Measure something: values of one invocation are added up, but of seconds each is kept."""
         assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
+        # Percentiles of times need each value; of events the sum is enough.
         if metric.unit == "Seconds" or not values:
             values.append(value + 0)  # True is no number to CloudWatch
         else:

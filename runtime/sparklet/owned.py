@@ -51,9 +51,11 @@ def delete_tree(folder: Path) -> None:
     """
     if folder.is_symlink() or not folder.exists():
         return
+    # A random prefix, since the folder may hold any other name already.
     mark, numbers, folders = os.urandom(8).hex(), itertools.count(), [folder]
     with contextlib.suppress(OSError):
         for path in folders:
+            # A script may have left folders that not even their owner can list.
             path.chmod(0o700)
             for entry in list(path.iterdir()):
                 if entry.is_dir() and not entry.is_symlink():

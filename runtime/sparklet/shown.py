@@ -49,6 +49,7 @@ def _word(option: str, word: Any, secrets: set[str]) -> Any:
     name, equals, value = word.partition("=") if isinstance(word, str) else ("", "", "")
     if equals and re.fullmatch(SECRET, name):
         return f"{name}={_value(name, value, secrets)}"
+    # An option with its value behind "=" says nothing of the next word; nor does any option if that is one itself.
     return _value("" if "=" in option or name.startswith("--") else option, word, secrets)
 
 
@@ -70,7 +71,9 @@ def _match(match: re.Match[str], secrets: set[str]) -> str:
 
 def hidden(text: str, secrets: Iterable[str]) -> str:
     """A text in which these secrets, and what has a secret's name, are hidden."""
+    # The longest first: a shorter one within it would leave its rest readable.
     for secret in sorted(secrets, key=len, reverse=True):
+        # Messages quote a secret also within JSON and within addresses.
         for form in (secret, json.dumps(secret)[1:-1], quote(secret)) if len(secret) >= MIN_SECRET else ():
             text = text.replace(form, HIDDEN)
     return str(redacted(text))

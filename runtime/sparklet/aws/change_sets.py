@@ -46,12 +46,14 @@ class StackChanges:
             self.clients.cloudformation.execute_change_set(ChangeSetName=self.change_set)
         reasons = list[str]()
         while True:
+            # The state is read before the events, so those of the last moment are told before this loop ends.
             description = _described(self.clients, self.stack)
             state = str(description.get("StackStatus", ""))
             for event in reversed([event for event in self._events() if event["EventId"] not in seen]):
                 seen.add(event["EventId"])
                 status, why = event["ResourceStatus"], event.get("ResourceStatusReason", "")
                 on_event(f"{event['LogicalResourceId']}: {status}{f' ({why})' if why else ''}")
+                # Cancelled resources are a consequence: another one has failed.
                 if status.endswith("_FAILED") and "cancelled" not in why:
                     reasons.append(f"{event['LogicalResourceId']}: {why}")
             if state and not state.endswith("_IN_PROGRESS"):
@@ -65,6 +67,7 @@ class StackChanges:
         """Leave all as it was: no change set, and no stack that only was to be made."""
         formation = self.clients.cloudformation
         with failing_as(SettingsError, f"the changes of {self.stack} cannot be dropped"):
+            # A change set for a new stack makes that stack, in REVIEW_IN_PROGRESS, and it would stay without the set.
             if self.is_new:
                 formation.delete_stack(StackName=self.stack)
             elif self.change_set:
@@ -84,11 +87,14 @@ def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
     if name:
         return name, account
     bucket = f"sparklet-deploy-{account}-{region}"
+    # S3 refuses us-east-1 as a location: there it must not be named.
     by_region: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     with failing_as(SettingsError, f"the bucket {bucket}, for code and templates, cannot be made"):
         try:
+            # The name can be guessed, and another account may have it: it must not get our code, nor give us its own.
             clients.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
         except clients.s3.exceptions.ClientError as error:
+            # The answer to a HEAD has no body, so the status is all there is.
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
             clients.s3.create_bucket(Bucket=bucket, **by_region)
@@ -151,6 +157,7 @@ def propose(
             clock.sleep(LOOKED_EVERY_S / 3)
     proposed = StackChanges(clients, stack, change_set, tuple(_changes(clients, change_set)), is_new, clock)
     if answer["Status"] == "FAILED":
+        # CloudFormation calls a set without changes FAILED, too, and only its text tells which it was.
         proposed.drop()
         why = answer.get("StatusReason", "")
         if any(text in why for text in NO_CHANGE):
@@ -160,7 +167,6 @@ def propose(
 
 
 def _changes(clients: AwsClients, change_set: str) -> Iterator[Change]:
-    """All changes of a set."""
     token: dict[str, Any] = {}
     while True:
         page = clients.cloudformation.describe_change_set(ChangeSetName=change_set, **token)
@@ -180,6 +186,7 @@ def _described(clients: AwsClients, stack: str) -> Mapping[str, Any]:
         try:
             (description,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
         except clients.cloudformation.exceptions.ClientError as error:
+            # The code is ValidationError, as of any wrong request: only the text tells.
             if "does not exist" in str(error):
                 return {}
             raise

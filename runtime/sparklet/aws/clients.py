@@ -157,7 +157,9 @@ class AwsClients:
             raise SettingsError(
                 f"no AWS client can be made: {error} Set AWS_REGION and credentials, or AWS_PROFILE."
             ) from error
+        # What botocore cannot parse, it raises as errors of its parsers, which no caller expects.
         client._make_api_call = _readable(client._make_api_call)
+        # By an event, since uploads and copies in parts make requests of their own inside boto3.
         for operation in WRITES if service == "s3" else ():
             client.meta.events.register(f"before-parameter-build.s3.{operation}", self._as_by_spark)
         return client
@@ -184,6 +186,7 @@ class AwsClients:
         sts = plain.client("sts", **self._options())
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
         role |= {"ExternalId": self.external_id} if self.external_id else {}
+        # Deferred: a role that may not be assumed becomes the error of a call, which can name the object.
         credentials = DeferredRefreshableCredentials(create_assume_role_refresher(sts, role), "assume-role")
         provider = SimpleNamespace(load_credentials=lambda: credentials)
         return _new_session(plain.region_name, credential_provider=provider)
@@ -232,6 +235,7 @@ def _readable(call: Callable[..., Any]) -> Callable[..., Any]:
     def make_api_call(*request: Any) -> Any:
         try:
             answer = call(*request)
+        # These say what they are; what else comes out of botocore is about an answer that it could not read.
         except (BotoCoreError, ClientError, SparkletError, MemoryError):
             raise
         except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import RemoteFailureError, RemoteTaskError
 
+# Of a synchronous call, by AWS's page of Lambda's quotas
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
@@ -71,6 +72,8 @@ def reason_of(cause: str, log_tail: str = "") -> str:
     """Why a function gave no answer, in the words of ``RemoteTaskError``; ``cause`` is its error's type and message."""
     if "Sandbox.Timedout" in cause or "timed out after" in cause or cause.endswith(f"exit status {TIMED_OUT}"):
         return "timeout"
+    # A killed process need not have lacked memory: the report's line tells what it used. Without that line it is
+    # assumed.
     used = REPORT.search(log_tail)
     if "OutOfMemory" in cause or ("signal: killed" in cause and (not used or int(used[2]) >= 0.95 * int(used[1]))):
         return "memory"
@@ -84,4 +87,5 @@ def _reason_of_refusal(error: Any) -> str:
     code = error_code(error) or type(error).__name__
     if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
         return "throttled"
+    # A code is an answer, so the call was refused. Without one it may have been carried out.
     return "" if error_code(error) else "killed"

@@ -111,6 +111,7 @@ class DynamoStore:
         if within:
             condition, values = f"{condition} AND #open BETWEEN :first AND :last", {**values, ":first": within[0]}
             values[":last"] = within[1]
+        # The index holds keys alone (sam/template.yaml), so it needs no projection.
         how: dict[str, Any] = {"IndexName": OPEN_INDEX} if index else {"ProjectionExpression": "pk, sk"}
         how |= {"ScanIndexForward": False} if backwards else {}
         for page in self._pages(condition, values, Limit=MAX_KEYS_A_BATCH, **how):
@@ -156,6 +157,8 @@ class DynamoStore:
     def _pages(self, condition: str, values: Mapping[str, Any], **query: Any) -> Iterator[Mapping[str, Any]]:
         """The pages of a query by a key condition; strongly consistent unless it is on the index."""
         expressions = (condition, query.get("FilterExpression", ""), query.get("ProjectionExpression", ""))
+        # Both are reserved words of DynamoDB. It refuses a placeholder that no expression uses, so only used ones are
+        # named.
         reserved = {f"#{name}": name for name in ("state", "open") if f"#{name}" in " ".join(expressions)}
         request: dict[str, Any] = {
             **({} if "IndexName" in query else {"ConsistentRead": True}),
@@ -166,6 +169,7 @@ class DynamoStore:
         }
         start: dict[str, Any] = {}
         while True:
+            # A page may be empty and not the last one: the filter and the limit of 1 MB apply to what was read.
             page = self._call("Query", self._clients.dynamodb.query, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):
@@ -180,6 +184,7 @@ class DynamoStore:
         return sum(in_parallel(self._add, chunks, threads, CALLS_AHEAD))
 
     def _add(self, items: Sequence[Item]) -> int:
+        # One put each: BatchWriteItem knows no conditions, so a restarted planner would reset shards that have ended.
         return sum(self.write(New(item)).applied for item in items)
 
     def write(self, *changes: Change) -> Written:
@@ -203,15 +208,17 @@ class DynamoStore:
             if lost and not _hides_the_outcome(error):
                 raise lost from error
             stored_item = (getattr(error, "response", None) or {}).get("Item")
+        # A refused put or update brings the item that refused it; a cancelled transaction, or no answer, brings none.
         item = item_of(stored_item) if stored_item else self.get(first.key)
         if item is not None and item.get("writer") == writer:
             return Written(True, item)
+        # The condition still holds, so the request may be under way and be carried out later: neither answer would be
+        # true. Once it holds no more, a late request can only be refused.
         if lost and holds(first.given, item):
             raise lost
         return Written(False, item)
 
     def _request(self, change: Change, writer: str) -> Any:
-        """A change as part of a transaction."""
         if isinstance(change, New):
             item = attributes({**change.item, "writer": writer, "revision": 1})
             return {"Put": {"TableName": self.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
@@ -231,6 +238,7 @@ class DynamoStore:
             update = "SET " + ", ".join(f"#{name} = :{name}" for name, value in sets.items() if value is not None)
             if removed := ", ".join(f"#{name}" for name, value in sets.items() if value is None):
                 update += f" REMOVE {removed}"
+            # The table counts: who presumes a record does not know its revision.
             request["UpdateExpression"] = f"{update} ADD #revision :one"
         request["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         if values:
@@ -268,6 +276,7 @@ class DynamoStore:
                 self._set_clock(answer, sent_s)
                 return answer
             except self._clients.dynamodb.exceptions.ClientError as error:
+                # A refusal tells the time as well, and under load there may be no other answer.
                 self._set_clock(error.response, sent_s)
                 if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
@@ -304,6 +313,7 @@ def _attribute(value: Any) -> dict[str, Any]:
     """A Python value as an attribute; a number with every digit, so that a float comes back as the same float."""
     if isinstance(value, str):
         return {"S": str(value)}
+    # Before the numbers, since True is an int.
     if isinstance(value, bool):
         return {"BOOL": value}
     if isinstance(value, int | float):
@@ -346,6 +356,7 @@ def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iter
 def _is_refused(error: Exception) -> bool:
     """Whether a condition of the write, or of a transaction with it, does not hold."""
     if error_code(error) == _CANCELED:
+        # A transaction has one code for all its ends: the reasons tell a condition from a conflict or a wrong request.
         return bool(_CONDITION & (_reasons(error) or _CONDITION))
     return error_code(error) == "ConditionalCheckFailedException"
 
@@ -361,10 +372,10 @@ def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
 def _is_refused_for_now(error: Exception) -> bool:
     """Whether it is refused for its rate, or for another transaction on the same item."""
     reasons = _reasons(error)
+    # A condition that does not hold decides, whatever else stood in the way.
     return error_code(error) in _NOT_NOW or (bool(reasons & _PASSING) and not reasons & _CONDITION)
 
 
 def _reasons(error: Exception) -> set[str]:
-    """Why a transaction was cancelled."""
     response: Any = getattr(error, "response", {})
     return {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])} - {"None"}

@@ -52,6 +52,7 @@ def _by_folders(lister: Lister, prefix: str, last: str) -> Generator[Page, None,
         yield page
     keys, folders, parts = 0, 0, _parts(lister, prefix, last)
     first_pages = in_parallel(lambda part: (part[0], part[1] or lister(part[0])), parts, FOLDERS_AHEAD, ahead=1)
+    # A caller may stop before the end: closing ends the threads that ask ahead.
     with closing(first_pages):
         for name, first in first_pages:
             for page in pages(lister, name, page=first):
@@ -74,6 +75,7 @@ def _parts(lister: Lister, prefix: str, start_after: str) -> Iterator[tuple[str,
         names = (folder["Prefix"] for folder in page.get("CommonPrefixes", ()))
         parts: dict[str, Page | None] = {name: None for name in names if not start_after.startswith(name)}
         parts |= {entry["Key"]: {"Contents": [entry]} for entry in page.get("Contents", ())}
+        # S3 answers folders and keys in two lists, each in order by itself.
         yield from sorted(parts.items(), key=lambda part: part[0])
         if not page.get("IsTruncated"):
             return

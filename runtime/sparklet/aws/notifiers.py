@@ -50,6 +50,7 @@ class AwsNotifier:
         detail_type = f"Sparklet {notice.kind.title()} Ended"
         with failing_as(NoticeError, f"the bus {self._bus} took no notice"):
             answer = self._clients.events.put_events(Entries=[{**entry, "DetailType": detail_type}])  # type: ignore[typeddict-item]
+        # PutEvents answers 200 even if it has taken none of the entries.
         if answer["FailedEntryCount"]:
             refused = answer["Entries"][0]
             why = f"{refused.get('ErrorCode', '')}: {refused.get('ErrorMessage', '')}"

@@ -39,6 +39,8 @@ CONTENT_TYPES = {
     ".gz": "application/gzip",
     ".zst": "application/zstd",
 }
+# S3's answers for a version that is none of the object's, for an id of a wrong form (400), and for a delete marker
+# (405)
 NO_VERSION = ("400", "404", "405", "InvalidArgument", "MethodNotAllowed", "NoSuchKey", "NoSuchVersion")
 
 
@@ -92,6 +94,8 @@ class S3ObjectStore:
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
         """An object's bytes, or a range; a range that begins behind the end is empty."""
         request = self._read(uri, version_id, etag)
+        # HTTP's ranges include their last byte, so one of no bytes cannot be asked for; the HEAD still tells what is
+        # not there.
         if length == 0:
             self.head(uri, version_id)
             return b""
@@ -175,6 +179,7 @@ class S3ObjectStore:
         A conflict (409) means that another writer is at work just now.
         """
         source, target = pair
+        # Metadata can only be replaced as a whole, and with it goes the type: so that is set anew, by the name.
         name = target.rpartition("/")[2].lower()
         kind = next((kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix)), BYTES)
         request: Any = {
@@ -192,14 +197,18 @@ class S3ObjectStore:
                     self._clients.s3.copy_object(**request, **condition)
                     return
             except ObjectNotFoundError as error:
+                # S3 has one answer for a source that is gone and for an IfMatch whose target is.
                 if "IfMatch" not in condition or not self._head_or_none((source.uri, "")):
                     raise ObjectNotFoundError(
                         f"{source.uri} could not be copied to {target}: it is not there"
                     ) from error
                 condition = {"IfNoneMatch": "*"}  # what was to be replaced is deleted
             except ObjectChangedError:
+                # What stood in the way was deleted, or another writer has not finished: the next try shows.
                 if (existing_object := self._head_or_none((target, ""))) is None:
                     continue
+                # An earlier try, whose answer was lost, or an earlier attempt that published for the same winner, has
+                # copied it.
                 if existing_object.owner == owner:
                     return
                 if not replaces(existing_object.owner):
@@ -207,6 +216,7 @@ class S3ObjectStore:
                         f"written by {existing_object.owner}" if existing_object.owner else "not written by Sparklet"
                     )
                     raise ObjectChangedError(f"{target} is there already, {whose}, and is not replaced") from None
+                # By this ETag a replacement fails if yet another writer has come since the look.
                 condition = {"IfMatch": f'"{existing_object.etag}"'}
         raise ObjectChangedError(f"{target} is being written by others; {CREATE_TRIES} tries failed")
 
@@ -237,6 +247,7 @@ class S3ObjectStore:
             keys: Any = [{"Key": split_uri(uri)[1]} for uri in batch]
             with _faults(batch[0]):
                 answer = self._clients.s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
+            # DeleteObjects answers 200 even if single keys could not be deleted.
             for failed in answer.get("Errors", ()):
                 what = ObjectForbiddenError if failed.get("Code") == "AccessDenied" else ObjectStoreError
                 raise what(f"s3://{bucket}/{failed.get('Key')} could not be deleted: S3 answered {failed.get('Code')}")
@@ -293,6 +304,7 @@ def _faults(uri: str, version_id: str = "") -> AbstractContextManager[None]:
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import ClientError
 
+        # boto3 raises this one in place of the service's error, whose text it has and whose code it has not.
         error = raised.__context__ if isinstance(raised, S3UploadFailedError) else raised
         if isinstance(error, ClientError):
             return _named(uri, error, version_id)
@@ -303,10 +315,12 @@ def _faults(uri: str, version_id: str = "") -> AbstractContextManager[None]:
 
 def _named(uri: str, error: "ClientError", version_id: str) -> ObjectStoreError:
     code = error_code(error)
+    # A role is assumed within the first call to S3, so its refusal comes as that call's.
     if error.operation_name == "AssumeRole":
         return ObjectForbiddenError(
             f"{uri}: the role to read it with could not be assumed: {error}; check its name and its trust policy"
         )
+    # Before the plain codes: with a version the object itself may well be there.
     if version_id and code in NO_VERSION:
         return ObjectNotFoundError(f"{uri} has no version {version_id} that can be read")
     if code in ("404", "NoSuchKey", "NotFound"):

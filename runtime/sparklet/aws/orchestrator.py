@@ -19,6 +19,8 @@ class StepFunctionsOrchestrator:
         self._clients = clients
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
+        # Sorted, so that the same request is the same text: Step Functions takes a start of the same name and input for
+        # a repetition.
         body = json.dumps(input, ensure_ascii=False, sort_keys=True)
         if (size_bytes := len(body.encode())) > MAX_INPUT_BYTES or not 0 < len(name) <= MAX_NAME:
             raise OrchestrationError(
@@ -27,6 +29,7 @@ class StepFunctionsOrchestrator:
             )
         with failing_as(OrchestrationError, f"{machine} cannot be started"):
             states = self._clients.states
+            # The name is taken by another input, or by an execution that has ended: the status tells which.
             with suppress(states.exceptions.ExecutionAlreadyExists):
                 answer = states.start_execution(stateMachineArn=machine, name=name, input=body)
                 return str(answer["executionArn"])
@@ -65,6 +68,7 @@ class StepFunctionsOrchestrator:
             with failing_as(OrchestrationError, f"{execution} cannot be stopped"):
                 self._clients.states.stop_execution(executionArn=execution, cause=cause)
         except OrchestrationError:
+            # It may have ended by itself in between, which is as good.
             if not self.status(execution).state.ended:
                 raise
 

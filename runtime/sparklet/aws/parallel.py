@@ -15,6 +15,7 @@ def in_parallel(
 ) -> Generator[R, None, None]:
     """``function`` of every item, in order, by ``threads``, with ``ahead`` items begun for each of them."""
     waiting = iter(items)
+    # For one item a pool of threads would cost more than it saves.
     first = list(islice(waiting, 2))
     if len(first) < 2:
         yield from map(function, first)
@@ -29,4 +30,5 @@ def in_parallel(
         while begun:
             yield begun.popleft().result()
     finally:
+        # Also if the consumer stops early or a call fails: what has not begun never does.
         pool.shutdown(cancel_futures=True)

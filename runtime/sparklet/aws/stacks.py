@@ -90,12 +90,15 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
 
 def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
     """What a worker function's scripts are set to (``settings.of_workers``), as it was a minute ago at most."""
+    # The minute is a key of the cache, by which an entry grows old.
     return _settings_of(clients, function, int(time.time() // FRESH_S))
 
 
 @lru_cache(maxsize=1)
 def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str, str]:
     environment = _function(clients, function).get("Environment", {})
+    # Lambda answers with this in place of the variables if it may not decrypt them; to take that for no variables would
+    # be wrong.
     if "Error" in environment:
         raise SettingsError(f"the settings of {function} cannot be read: {environment['Error'].get('Message', '')}")
     return of_workers(environment.get("Variables", {}))
@@ -115,7 +118,6 @@ def _queue(clients: AwsClients, url: str) -> QueueSettings:
 
 
 def _all(paginator: Any, key: str, **request: str) -> list[Any]:
-    """The answers to a list call, of all its pages."""
     return [item for page in paginator.paginate(**request) for item in page[key]]
 
 
@@ -175,6 +177,7 @@ def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping
     with _reading(f"the versions of {name}"):
         versions = _all(clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name)
         aliases = _all(clients.functions.get_paginator("list_aliases"), "Aliases", FunctionName=name)
+    # An alias may send a share of its calls to a second version.
     routed = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
     named = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*routed)}
     with_snapshot = [

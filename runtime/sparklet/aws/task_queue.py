@@ -44,6 +44,7 @@ class SqsTaskQueue:
         for tries in range(1, SEND_TRIES + 1):
             with failing_as(QueueError, f"could not send messages to queue {self._queue_url}"):
                 answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
+            # SQS answers 200 even if it has refused single entries; botocore repeats only whole requests.
             refused = {entry["Id"]: entry for entry in answer.get("Failed", [])}
             if not refused:
                 return len(batch)

@@ -65,6 +65,8 @@ class Attempts(Swaps[ShardRecord]):
         """
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
+        # Revision 1 says that no attempt was ever granted. State, generation and engine are conditions of their own:
+        # shards planned for an engine, and pieces of a split, are entered with others.
         planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
         fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0, "conflicts": 0}
         return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
@@ -94,6 +96,7 @@ class Attempts(Swaps[ShardRecord]):
         self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "", split: str = ""
     ) -> None:
         """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own; ``split``: how a check splits it."""
+        # Only a conflict is counted, and only for that the shard is read; the write then depends on this count.
         presumed_fields = {"conflicts": self._read(run_id, number).conflicts} if is_conflict(failure) else {}
         self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine, **presumed_fields)
 
@@ -111,6 +114,8 @@ class Attempts(Swaps[ShardRecord]):
         **presumed_fields: object,
     ) -> None:
         """Do what an attempt says of its own shard: one write, which depends on that and ``presumed_fields``."""
+        # Not the revision: a script's end and a renewal, by two threads of one attempt, would refuse each other
+        # (docs/decisions/0079).
         presumed_fields = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **presumed_fields}
         mine = items.presumed_shard(run_id, number, **presumed_fields)
         self._change(lambda record: (said(record, attempt_id, self._clock.now_s(), *what),), mine, *presumed_fields)
@@ -151,6 +156,7 @@ class Attempts(Swaps[ShardRecord]):
         """The shard after a transition; None if there is none from where it stands, or it was refused."""
         if (after := said(was, self._clock.now_s(), *what)) is None:
             return None
+        # Tried once: the decision rests on the record that was read, and a refusal means that its reason may be gone.
         written = self._store.write(items.shard_change(was, after))
         record = self._value(written.item, was)
         return record if written.applied else None
@@ -161,6 +167,7 @@ class Attempts(Swaps[ShardRecord]):
         False if the shard, the plan, or the ``run``'s number of shards has moved on since they were read.
         """
         return self._store.write(
+            # Two checks that split at once name the same next part, so one of them is refused.
             New(items.part_item(run.run_id, part)),
             items.shard_change(record, transitions.split(record)),
             _counting(run, len(into) - 1, 1),
@@ -182,6 +189,8 @@ class Attempts(Swaps[ShardRecord]):
 def _counting(run: Run, shards: int, split: int) -> Update:
     """So many shards more of an open run, and so many more that count no longer."""
     assert run.shard_count is not None
+    # The state excludes a run that has ended since: no check would look at its new shards. The counts exclude another
+    # split, whose shards would be counted over.
     expected_values = {
         "state": RunState.RUNNING,
         "shard_count": run.shard_count,

@@ -67,6 +67,7 @@ def _defaults(kind: type) -> dict[str, Any]:
 SHARD = {name: value for name, value in _defaults(ShardRecord).items() if name not in ("run_id", "number", "revision")}
 SHARD["state"] = MISSING  # counted, so it is always there
 PART, POSITION, RUN = _defaults(PartRecord), _defaults(Position), _defaults(Run)
+# The index is in the key, and a position's fields lie beside the part's.
 del PART["index"], PART["position"]
 
 
@@ -140,6 +141,7 @@ def unfinalized_value(run: Run) -> str:
 
 def padded(time_s: float) -> str:
     """A time that sorts as text as it does as a number."""
+    # Ten digits before the point last until the year 2286.
     return f"{time_s:017.6f}"
 
 
@@ -149,6 +151,7 @@ def open_value(state: ShardState, since_s: float, first: str = "") -> str:
 
 
 def _place(record: ShardRecord) -> str | None:
+    # An item without a place is not in the index, so that holds what may still need work, not all shards of all runs.
     if record.state in (ShardState.SUCCEEDED, ShardState.SPLIT):
         return None
     if record.state is ShardState.RUNNING:
@@ -164,7 +167,6 @@ def _of(key: Key, **values: Any) -> dict[str, Any]:
 
 
 def _kept(value: Any, names: Mapping[str, Any]) -> dict[str, Any]:
-    """A value's fields, as attributes."""
     return {name: _attribute(getattr(value, name), default) for name, default in names.items()}
 
 
@@ -210,16 +212,20 @@ def shard_change(was: ShardRecord, after: ShardRecord, *presumed: str) -> Update
         for name, default in SHARD.items()
         if _differ(getattr(was, name), getattr(after, name))
     }
+    # A renewal sets none of these: written to the index, too, it would cost a second write unit.
     if sets.keys() & {"state", "changed_s", "engine"}:
         sets["open"] = _place(after)
     expected_values: dict[str, Any] = {"revision": was.revision} if was.revision is not UNKNOWN else {}
+    # A default is never stored, so it becomes the condition that the attribute is not there.
     expected_values |= {name: _attribute(getattr(was, name), SHARD[name]) for name in presumed}
+    # Who has read nothing has not seen the item's format, either: the condition refuses one of a newer Sparklet.
     return Update(
         shard_key(was.run_id, was.number), {**expected_values, "fmt": FORMAT} if presumed else expected_values, sets
     )
 
 
 def _differ(was: Any, after: Any) -> bool:
+    # To compare an unknown value raises: one that a transition has replaced counts as changed, whatever it was.
     return was is not after and (was is UNKNOWN or bool(was != after))
 
 
@@ -301,6 +307,7 @@ def task_change(was: TaskRecord, after: TaskRecord) -> Update:
     expected_values: dict[str, Any] = {"revision": was.revision} if was.revision else {"pk": None}
     if after is was:
         return Update(task_key(was.task_id), expected_values)
+    # A task is read from its document alone, so that must hold the revision which this write is about to make.
     document = replace(after, revision=was.revision + 1).to_document()
     sets = {"state": after.state, "document": json.dumps(document), "expires_s": after.expires_s}
     return Update(task_key(was.task_id), expected_values, sets)

@@ -19,6 +19,7 @@ class MemoryStore:
 
     def __init__(self, partitions: Mapping[str, dict[str, Item]] | None = None) -> None:
         self.partitions = dict(partitions or {})
+        # Reentrant, since writes read while they hold it.
         self._lock = threading.RLock()
 
     def get(self, key: Key) -> Item | None:

@@ -40,6 +40,7 @@ NEVER_BY_INPUT = CONFLICTS | frozenset(
 )
 """Root causes for which no input is to blame, unless the cause names one."""
 
+# Together these keep the largest item of a shard below 1 KB, one write unit of DynamoDB (docs/decisions/0004).
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = WARNING_BYTES = 230
 OUTPUTS_BYTES = 170
@@ -97,6 +98,7 @@ def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
 
 def outgrown(cause: Failure) -> bool:
     """Whether a worker with more memory and time may do what failed by this cause."""
+    # The kernel's killer for lack of memory raises no exception: the signal is all that is left to know it by.
     return cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
 
 
@@ -110,6 +112,8 @@ def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
     """Whether a shard of at ``least`` so many inputs is split, instead of it being FAILED by this cause."""
     by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
     isolates = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
+    # A winner's rows are there and need only be published. Pieces of what is done again would publish beside the
+    # earlier output, and halves would repeat what was committed under the shard's own id.
     return isolates and record.object_count >= least and not (record.winner or record.redone or failure.direct)
 
 
@@ -129,6 +133,7 @@ def refusal(record: Record, attempt_id: str, now_s: float, elsewhere: bool = Fal
     if record.attempt_id == attempt_id:
         if record.state is ShardState.RUNNING:
             return ClaimStatus.GRANTED  # also after a lost answer: the claim was mine
+        # Under the same id its earlier words, repeated after a lost answer, would count for the new claim.
         raise LedgerError(f"attempt {attempt_id} of {named(record)} has ended; claim with an id of its own")
     return ClaimStatus.HELD if elsewhere or is_held(record, now_s) else None
 
@@ -146,6 +151,7 @@ def last_failure(record: Record, never: str = "its message became a dead-letter 
 def expired_failure(record: Record) -> Failure:
     """The cause of an attempt whose lease expired without a result, with the cause before it."""
     message = _lost(record)
+    # Of lost attempts in a row only the last is told, or each message would have the one before it inside.
     if record.error_class and record.error_class != LEASE_EXPIRED:
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
     return bounded_failure(Failure(LEASE_EXPIRED, message))

@@ -19,8 +19,10 @@ class Runs(Swaps[Run]):
     def create(self, run: Run) -> None:
         """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
         entered = New(items.run_item(run)), New(items.pointer_item(run))
+        # In one transaction with the tombstone: a deletion between a look at it and the put would free the id.
         written = self._store.write(*entered, Update(items.tombstone_key(run.run_id), ABSENT))
         if not written.applied:
+            # A refusal brings the item of the first change: if there is none, the tombstone has refused.
             why = "was in the ledger and is deleted; an id is used once" if written.item is None else "is in the ledger"
             raise RunExistsError(f"a run {run.run_id} {why}; choose another id")
 
@@ -44,6 +46,7 @@ class Runs(Swaps[Run]):
             ids = [items.run_id_of(key) for key in keys]
             existing_runs = map(items.run_value, self._store.get_many(items.run_key(run_id) for run_id in ids))
             runs = {run.run_id: run for run in existing_runs}
+            # Items come in any order, and a run may have been deleted since its pointer was read.
             yield from (runs[run_id] for run_id in ids if run_id in runs)
 
     # --- the plan ---
@@ -53,6 +56,8 @@ class Runs(Swaps[Run]):
 
         CheckpointConflictError if the part or the sealed plan is there (another planner), or the run was cancelled.
         """
+        # In one transaction with the part: a slow planner that sealed one after the plan's end, or after a cancel,
+        # would leave shards that no count expects.
         planning = Update(items.run_key(run_id), {"state": RunState.PLANNING, "cancelled_s": None})
         written = self._store.write(New(items.part_item(run_id, part)), planning)
         if written.applied:
@@ -74,6 +79,7 @@ class Runs(Swaps[Run]):
 
     def partitions(self, run: Run) -> Sequence[str]:
         """The partitions that a run's shards can be in, as far as it is planned."""
+        # Numbers, not the shards that count: one that was split keeps its item, and its place.
         planned = run.numbers
         if not run.sealed:
             last = self._last_part(run.run_id)
@@ -84,6 +90,7 @@ class Runs(Swaps[Run]):
         """Note that all shards of a part are in the ledger and their messages sent."""
         key = items.part_key(run_id, index)
         part = self._store.get(key)
+        # The write depends on the part: DynamoDB's update would make it anew if the run was deleted meanwhile.
         if part is None or not self._store.write(Update(key, {"part": part["part"]}, {"dispatched": True})).applied:
             self.get(run_id)
             raise LedgerError(f"run {run_id} has no sealed part {index}")
@@ -100,6 +107,7 @@ class Runs(Swaps[Run]):
 
         def seal(run: Run) -> tuple[Run, Change]:
             last = self._last_part(run_id)
+            # Another planner may seal a part between this look and the write, and the plan would lack it.
             none_since = Update(items.part_key(run_id, last.index + 1 if last else 0), ABSENT)
             return transitions.seal(run, last, shard_count, object_count, size_bytes, skipped), none_since
 
@@ -121,6 +129,7 @@ class Runs(Swaps[Run]):
         """
 
         def start(run: Run) -> tuple[Run, Change]:
+            # In the same transaction: an open run whose pointer is not in the index would be found by no check.
             mark = Update(items.pointer_key(run), {"run_id": run_id}, {"open": items.unfinalized_value(run)})
             return transitions.start_generation(run, generation, script, stays_cancelled=stays_cancelled), mark
 
@@ -156,8 +165,10 @@ class Runs(Swaps[Run]):
         if not run.state.ended:
             return False
         unmark = Update(items.pointer_key(run), {"open": items.unfinalized_value(run)}, {"open": None})
+        # A redrive between the read and this write has opened the run: it must stay in the index.
         still = Update(items.run_key(run.run_id), {"state": run.state, "generation": run.generation})
         written = self._store.write(unmark, still)
+        # Also if another check was faster, or the run was deleted.
         return written.applied or written.item is None or "open" not in written.item
 
     # --- deletion: a run is retired first, so that it is not opened again; its own item is deleted last ---
@@ -175,9 +186,11 @@ class Runs(Swaps[Run]):
         if run.retired_s is None:
             status = rules.status_of(run)
             raise LedgerError(f"the run {run_id} is {status} and was not retired; nothing is deleted")
+        # Shards go first: after a crash only the parts and the run tell in which partitions the rest lies.
         deleted = self._store.empty(self.partitions(run))  # which the parts tell
         deleted += self._store.empty([items.run_partition(run_id)], spared=key)
         pk, sk = items.tombstone_key(run_id)
         tombstone = New({"pk": pk, "sk": sk, "deleted_s": int(self._clock.now_s())})
+        # One transaction: at no moment is the id free, nor is a pointer without its run.
         self._store.write(tombstone, Delete(key), Delete(items.pointer_key(run)))
         return deleted + 1

@@ -40,6 +40,7 @@ class Shards:
         indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
         count_by_state = self._store.glance(self._runs.partitions(run), indexed)
         pending, running, failed = (count_by_state.get(state, 0) for state in indexed)
+        # While the index lags, a shard may be counted in a state that it has left, and the rest be less than nothing.
         succeeded = max(0, (run.shard_count or 0) - pending - running - failed)
         return Counts(pending, running, succeeded, failed)
 
@@ -53,6 +54,7 @@ class Shards:
             raise ValueError(f"a {state} shard does not expire")
         for record in self._between(run_id, f"{state}#", open_value(state, before_s)):
             since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
+            # The index only proposes: the shard may have moved on, and a renewal has not moved it there.
             if record.state is state and since_s < before_s:
                 yield record
 

@@ -127,11 +127,14 @@ class Swaps(Generic[T]):
         for _ in range(TRIES):
             after, *also = step(was)
             change = self._swap_of(was, after, *presumed)
+            # Nothing to write: what was said before was heard, or the answer to a claim is a refusal.
             if not change.sets:
                 return was
             written = self._store.write(change, *also)
             if written.applied and also:
                 return after  # a transaction tells no item
+            # A refusal brings the item, so nothing is read again. From now on its revision is the condition, and
+            # nothing is presumed.
             was, presumed = self._value(written.item, was), ()
             if written.applied:
                 return was
@@ -145,5 +148,6 @@ class Swaps(Generic[T]):
             answers.append(answer(record))
             return (answers[-1].record,)
 
+        # A refused try gave an answer that was never written: only the last one holds.
         record = self._change(step, was, *presumed)
         return Claim(answers[-1].status, record)

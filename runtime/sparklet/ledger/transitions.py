@@ -71,9 +71,12 @@ def claim(
         raise LedgerError(f"{is_at}, the message at {ref.generation}: try again")
     if ref.generation < record.generation:
         return Claim(ClaimStatus.STALE, record)
+    # A message from before an escalation must not bring the shard back to a function, and one that is to be split is
+    # nobody's until a check has done that.
     elsewhere = record.engine not in ("", engine) or bool(record.split)
     if refused := rules.refusal(record, attempt_id, now_s, elsewhere):
         return Claim(refused, record)
+    # The last attempt was lost before it could end the shard, so the next claim does that in its place.
     if record.used_attempts >= max_attempts:
         after = _exhausted(_timed(record), rules.last_failure(record), escalate, now_s)
         return Claim(ClaimStatus.EXHAUSTED if after.state.ended else ClaimStatus.HELD, after)
@@ -93,7 +96,6 @@ def claim_task(
 
 
 def _taken(record: R, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> R:
-    """→ RUNNING, by one more attempt."""
     taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, state=RUNNING, started_s=now_s)
     taken = replace(taken, lease_end_s=now_s + lease_s, changed_s=now_s)
     return replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES))
@@ -108,6 +110,7 @@ def renew(
     """
     _owned(record, attempt_id)
     if staged is not None:
+        # Readers may see some of the winner's files already: whoever comes later may publish those, never its own.
         if record.winner not in ("", attempt_id):
             raise rules.not_owned(record, attempt_id)
         record = replace(record, **rules.kept_of(record, staged), winner=attempt_id)
@@ -167,6 +170,7 @@ def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: st
 
 def count_requeue(record: ShardRecord, now_s: float, unrun: bool, task_id: str) -> ShardRecord | None:
     """PENDING, and given out again."""
+    # A message for a shard that is to be split would only be turned away.
     if record.state is not PENDING or record.split:
         return None
     counted = replace(_timed(record), requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
@@ -192,9 +196,12 @@ def give_up(record: TaskRecord, now_s: float, failure: Failure | None, is_lost: 
 
 def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, isolate: int) -> ShardRecord | None:
     """FAILED, or SUCCEEDED, whose output stays until another is published, → PENDING in a later generation."""
+    # A redrive that is repeated after a crash passes over what it had moved already.
     if record.state not in (FAILED, SUCCEEDED) or record.generation >= generation:
         return None
     fresh = _timed(_anew(record, engine or record.engine))
+    # A FAILED shard keeps its winner: its output may be half published, and the next attempt goes on with the same
+    # files.
     if record.state is SUCCEEDED:
         fresh = replace(fresh, winner="", redone=generation, error_class="", error_message="")
     return replace(fresh, state=PENDING, generation=generation, isolate=isolate, changed_s=now_s)
@@ -230,6 +237,7 @@ def _timed(record: ShardRecord) -> ShardRecord:
     """With its last attempt's time kept, before the times by which it is known change."""
     if not record.started_s:
         return record
+    # When a lost attempt ended nobody knows: only the end of its lease is known.
     ended_s = record.lease_end_s if record.state is RUNNING else record.changed_s
     return replace(record, worked_s=record.worked_s + max(0.0, ended_s - record.started_s), started_s=0.0)
 
@@ -247,6 +255,7 @@ def seal(
     """PLANNING → RUNNING, with the shards of all parts; ``last`` is the last part."""
     if run.shard_count == shards:
         return run
+    # Another planner may have sealed more than this one has seen: the parts decide, not what a planner remembers.
     planned = last.next_shard if last else shards
     if run.state is not RunState.PLANNING or planned != shards:
         raise CheckpointConflictError(

@@ -110,6 +110,8 @@ def reader_schemas(
                     types[path].add(re.sub(*DECIMAL, re.sub(*INTEGER, type_)))
     schemas = list[tuple[Schema, str]]()
     for (subject, format_, is_whole), (uri, types) in sorted(readers.items())[:MAX_READERS]:
+        # A plain type sorts before the same one whose text alone was needed: where a shard needed the type once, that
+        # counts.
         columns = {path: min(seen) for path, seen in sorted(types.items()) if len({*map(_bare, seen)}) == 1}
         if columns and (len(columns) == len(types) or not is_whole):
             schemas.append((Schema(subject, format_, columns, (), True, is_whole), uri))
@@ -118,6 +120,7 @@ def reader_schemas(
 
 def clash(types: Iterable[str]) -> tuple[str, ...]:
     """Two that one job would make alike; () if there are none, or if it would take the text of all, as shards did."""
+    # In reverse, so that of "int=" and "int" the latter stays, which somebody needed as a type.
     bare = {_bare(type_): type_ for type_ in sorted(types, reverse=True)}
     odd = [type_ for type_ in bare.values() if type_ != "string" and TEXT not in type_]
     kinds = {re.sub(*NUMBER, re.sub(*TIME, type_)) for type_ in bare}  # several: Spark has but text for all of them

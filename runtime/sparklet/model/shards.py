@@ -174,6 +174,7 @@ class Shard:
                 for entry in document["objects"]
             )
             return cls(int(document["shard"]), objects)
+        # A damaged line may hold any JSON: Infinity is no int, and deep lists use up the stack.
         except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
             raise EventError(f"a plan part holds a line that is no shard: {line[:40]!r} ({error})") from error
 
@@ -185,6 +186,7 @@ def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
     seen = item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id
     document = [*seen, part, item.partition, item.member]
+    # Most objects have none of the later fields, and a plan may have millions of objects.
     while len(document) > 3 and not document[-1]:
         document.pop()
     return document
@@ -244,9 +246,11 @@ class ShardRef:
         # Errors name fields and types, never contents: the sender is not known.
         if not (isinstance(run_id := values["run_id"], str) and RUN_ID.fullmatch(run_id)):
             raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
+        # A slash would name an object outside of the run's plan.
         if not isinstance(part := values["part"], str) or "/" in part:
             raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
         for name in ("shard", "generation", "offset", "length"):
+            # isinstance would take true for 1.
             if type(number := values[name]) is not int or number < 0:
                 raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
         if not isinstance(line := document.get("line", ""), str):
@@ -474,6 +478,8 @@ def ledger_bucket(number: int) -> int:
     The first 10,000 shards share bucket 0. With each doubling of the run, new shards spread over twice as many buckets,
     up to 256. So there is a bucket for about 10,000 shards, though their number is not known while they are planned.
     """
+    # By the shard's own number, so that it stays in its bucket however large the run becomes. The factor is a prime
+    # near 2^32 over the golden ratio: shards that are entered together spread over all partitions.
     buckets = ledger_bucket_count(number + 1)
     return (number * 0x9E3779B1 & 0xFFFFFFFF) * buckets >> 32
 
@@ -488,9 +494,11 @@ def is_misnamed(name: str, head: bytes) -> bool:
     """Whether Spark would read no text in a file with these first bytes, or find it empty; so does ``TaskS3A``."""
     if head.startswith((b"PAR1", b"Obj\x01")):  # right for who reads tables; Java tells who reads them as text
         return False
+    # latin-1 gives each byte one character, as the pattern has them.
     if re.match(MISNAMED, f"{name}\0{head.decode('latin-1')}", re.DOTALL):
         return True
     try:
+        # Spark decompresses by the name, so what counts is what lies inside.
         inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, FIRST_BYTES) if name.endswith(".gz") else b""
     except zlib.error:
         return False

@@ -95,6 +95,7 @@ class Deployment:
         """The records (or numbers) for ``A_WHILE_S``, as a function's time is limited; the next check continues."""
         until_s = self.clock.now_s() + A_WHILE_S
         for record in records:
+            # Before the look at the clock, so that each check does something, however slow the rest of it was.
             yield record
             if self.clock.now_s() >= until_s:
                 return

@@ -80,10 +80,12 @@ def _checked(deployment: Deployment, run: Run, planner_silent_s: float) -> Check
     abandoned = _abandon_overdue(deployment, run)
     split_failing(deployment, run)
     counts = deployment.ledger.shards.glance(run.run_id)
+    # A living planner sends the messages of its undispatched parts itself; a requeue would double all of them.
     planner_from = next((part.first_shard for part in parts if not part.dispatched), inf)  # it sends from there on
     requeued = _requeue(deployment, run, counts, planner_from)
     started, trouble = start_workers(deployment, run)
     report = CheckReport(run, counts, expired, requeued, abandoned, started, trouble)
+    # Once all have ended, the commit of the run's end takes what is left, so an early one would only be one more.
     if (counts.open or not run.sealed) and (early := commit_early(deployment, run, counts)):
         _driven(deployment, early)
     if not run.sealed:
@@ -108,6 +110,8 @@ def _finish_cancelled(deployment: Deployment, run: Run) -> CheckReport:
     try:
         run = seal_as_it_is(deployment, run)
     except SparkletError:
+        # A plan file that cannot be read may only be out of reach now; at the time limit it counts as lost, or the run
+        # would stay open for ever.
         if not _overdue(deployment, run) or deployment.ledger.shards.count(run.run_id).open:
             raise
         return _end(deployment, CheckReport(run, Counts()), RunState.CANCELLED)  # a part of its plan is lost
@@ -141,6 +145,8 @@ def _expire(deployment: Deployment, run: Run) -> int:
             ended[record.state] += 1
             yield record
 
+    # Leases end as the messages are sent. A check that is killed in between leaves shards PENDING without a message,
+    # which a later check finds as waiting.
     send_messages(deployment, run, counted(), by_check=True)
     deployment.measure(metrics.SHARDS_FAILED, ended[ShardState.FAILED])
     return ended.total()
@@ -156,6 +162,7 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
         return 0  # such a run has no messages: see runs.map_batches
     if run.options.max_concurrency:
         return send_up_to_cap(deployment, run)
+    # While a shard is RUNNING the queue is being worked off: what waits is rather behind others than lost.
     if counts.running or not counts.pending:
         return 0
     now_s = deployment.clock.now_s()
@@ -168,6 +175,7 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(deployment, run, since_s):
         return 0
+    # Each is counted before its message is sent: after a crash the shard waits anew, and is due again later.
     counted = (
         deployment.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s)
     )
@@ -189,6 +197,7 @@ def _continue_planning(
     except SparkletError as error:
         no_schema = run.params.get(SCHEMA) == INFER and not run.schema and isinstance(error, PlanError)
         is_final = no_schema or isinstance(error, UnplannableError) or _overdue(deployment, run)
+        # Workers may still have shards of sealed parts: the run ends after them, so that its manifest has their states.
         if not is_final or deployment.ledger.shards.count(run.run_id).open:
             raise
         return _end(deployment, report, RunState.FAILED)  # its plan cannot be finished, or its time is over
@@ -199,6 +208,7 @@ def _last_sign_s(deployment: Deployment, run: Run, parts: tuple[PartRecord, ...]
     if not parts:
         return run.created_s
     try:
+        # A sealed part has no time in the ledger; its file was written just before it.
         written_s = deployment.store.head(deployment.part_uri(run.run_id, parts[-1].part)).modified_s
     except ObjectNotFoundError:
         return run.created_s
@@ -217,6 +227,7 @@ def _abandon_overdue(deployment: Deployment, run: Run) -> int:
     why = f"not done within the run's time limit of {limit_s:.0f} s"
 
     def has_time(record: ShardRecord) -> bool:
+        # The run's own time is over long before most redrives, which would end at their first check.
         return record.generation > 0 and now_s < record.changed_s + limit_s
 
     return give_up_all(deployment, run, RUN_TIME_LIMIT, why, has_time)
@@ -233,12 +244,15 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     if committing and not _driven(deployment, committing).state.ended:
         return report
     counts = deployment.ledger.shards.count(run.run_id)
+    # The index said that all have ended, and it lags. A split adds shards and changes their number at once, but a count
+    # reads them one by one, so the number is read after it and must agree.
     if counts.open or counts.total != deployment.ledger.runs.get(run.run_id).shard_count:  # read after the count
         return report
     drift = drift_of(deployment, run)
     state = final_state(run, counts, drift)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
         return _end(deployment, report, state, counts, drift)
+    # The check comes before the commits, and these before the next run: what the check refuses gets into no table.
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(deployment, enter_check(deployment, run, state))
         if not checking.state.ended:
@@ -250,6 +264,7 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
         if not committing.state.ended:
             return report
         state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
+    # Entered while this run is open: of an ended one later checks only see to the manifest and the notice.
     if state is not RunState.FAILED and run.next:
         written = write_results(deployment, run, MAX_ITEM_BYTES) if run.next.items else None
         enter_next(
@@ -276,6 +291,7 @@ def _end(
     """
     run = report.run
     summary = write_manifests(deployment, run, state, drift)
+    # Nothing happens if the run was cancelled, redriven or split since: the next check decides anew.
     ended = deployment.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
     is_its_end = ended.state.ended and ended.generation == run.generation > 0
     if (
@@ -284,6 +300,7 @@ def _end(
         ended = reopened(deployment, ended, stays_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(deployment, ended, ended.state)  # a redrive began and ended meanwhile
+    # Check and commit runs have folders of their own, and claim none.
     if ended.state.ended and not own_task(run.run_id):
         release_outputs(deployment, ended)
     unnotified = notify(deployment, ended, summary) if needs_notice(deployment, ended) else ""

@@ -48,8 +48,11 @@ def commit_at_end(deployment: Deployment, run: Run, counts: Counts, drive: Calla
         return None
     files = commit_files(deployment, run)
     last = drive(_entered(deployment, run, files)) if files else None
+    # Of two commits at once the later would find the earlier one missing and make it, too: so one follows the other.
     if last and (not last.state.ended or _is_end(deployment, run, files[-1])):
         return last
+    # The redrive of a run whose commit has failed may declare nothing new: an empty file gives it a commit run, which
+    # makes what is missing.
     missing = last is not None and last.state is not RunState.SUCCEEDED
     if not _fix(deployment, run, files, counts, at_end=True, even_empty=missing):
         return None
@@ -80,6 +83,7 @@ def commit_early(deployment: Deployment, run: Run, counts: Counts) -> Run | None
 
 def has_declared(deployment: Deployment, run: Run) -> bool:
     """Whether any attempt at a shard has declared writes to tables."""
+    # One request: most runs write to no table, and need no pass over their shards.
     return next(iter(deployment.store.list(deployment.run_uri(run.run_id, WRITES))), None) is not None
 
 
@@ -105,7 +109,11 @@ def _fix(
         "succeeded": counts.succeeded,
         "fixed_at_s": deployment.clock.now_s(),
     }
+    # Whole declarations are copied, so the commit run needs these files alone, and a repeated commit has the same
+    # content.
     lines = [json.dumps(header).encode(), *(body.strip() for body in deployment.store.get_all(fresh))]
+    # A faster checker may have fixed other winners under this number: its file is the commit, and what it lacks goes
+    # into the next one.
     put_once(deployment.store, (commit_uri(deployment, run, number), b"\n".join(lines) + b"\n"))
     return True
 

@@ -33,6 +33,7 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
     """Send messages for as many shards as the cap has room for, and lost ones again; how many were lost."""
     stored, now_s, sent = _stored(deployment, run), deployment.clock.now_s(), dict[int, float]()
     file = SENT.format(run.generation)
+    # Names are padded, so the last one as text is that of the latest generation.
     newest = max(stored, default="")
     was, goes_on = stored.get(newest, {"sent": {}}), newest == file  # else a redrive has moved shards that had ended
     to_send: list[ShardRecord] = []
@@ -56,6 +57,8 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
         if not (later.state.ended or later.split or number in sent):
             sent[number] = now_s
             to_send.append(later)
+    # Sent before it is noted: after a crash in between the next check meets the same shards first, and gives them
+    # places again. Noted first, a shard could have a place and no message.
     send_messages(deployment, run, to_send, by_check=True)
     deployment.store.put(
         deployment.run_uri(run.run_id, f"{FOLDER}{run.identity}/{file}"),

@@ -52,6 +52,8 @@ def consume(deployment: Deployment, message: Message) -> Disposition:
             never = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
             if deployment.ledger.attempts.abandon(record, last_failure(record, never)):
                 return Disposition.FAILED
+        # Counted first: a message that comes back each time would never be given up otherwise. After a crash before it
+        # is sent the checker finds the shard waiting.
         elif counted := deployment.ledger.attempts.count_requeue(record, unrun=True):
             send_messages(deployment, run, [counted], by_check=True)
             return Disposition.SENT_AGAIN
@@ -71,6 +73,7 @@ def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -
 def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
     """Store a message under ``dead-letters/`` for an operator; a second delivery replaces it."""
     now = datetime.fromtimestamp(deployment.clock.now_s(), UTC)
+    # An id is text from outside: slashes or dots could lead out of the folder.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", message.message_id)
     document = {"message_id": message.message_id, "kept": now.isoformat(), "reason": reason, "body": message.body}
     deployment.store.put(
@@ -82,6 +85,7 @@ def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
 def consume_task(deployment: Deployment, request: TaskRequest) -> Disposition:
     """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
     claim = deployment.ledger.tasks.give_up(TaskRecord(request.task_id, accepted_s=request.accepted_s))
+    # Whoever ended the task has sent its notice.
     if claim.status is ClaimStatus.DONE:
         return Disposition.DROPPED
     if deployment.notifier is not None:

@@ -51,6 +51,8 @@ def drift_of(deployment: Deployment, run: Run) -> Drift:
         for uri_by_schema in examples.values()
         if len(uri_by_schema) > 1
     ]
+    # False comes first: what fails the run before what may be meant so, and what was inferred before what was written,
+    # since inputs tell a user more than files.
     is_apart, _, text = min((drift for drift in drifts if drift[2]), default=(True, False, ""))
     return Drift(text, not (is_apart or run.options.allow_drift))
 
@@ -82,6 +84,8 @@ def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]])
         for subject, names in several.items():
             schema_names = names & record.schemas.keys()
             if len(schema_names) > 1:
+                # One shard with both shows that one job would have both, too. The empty entry is a mark that keeps
+                # later shards out.
                 examples[subject] = {}
             elif subject not in examples or examples[subject]:
                 for name in schema_names:

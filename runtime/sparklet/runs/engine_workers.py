@@ -37,6 +37,7 @@ def start_workers(deployment: Deployment, run: Run) -> tuple[int, str]:
         try:
             for was_started in _each(deployment, run, name, [record for record in waiting if record.engine == name]):
                 started += was_started
+        # The ledger's trouble is that of all engines: the check ends, and the next one tries again.
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - such as no capacity now
@@ -49,6 +50,7 @@ def _each(deployment: Deployment, run: Run, name: str, waiting: Sequence[ShardRe
     if name in deployment.engines:
         if most := deployment.engines[name].at_once:
             working = sum(record.engine == name for record in _running(deployment, run))
+            # Shards with a worker on its way come first: that has taken a place already.
             waiting = sorted(waiting, key=lambda record: not record.unclaimed)[: max(0, most - working)]
         stopped = deployment.engines[name].stopped([record.task_id for record in waiting if record.unclaimed])
         yield from (
@@ -69,6 +71,7 @@ def stop_workers(deployment: Deployment, run: Run) -> None:
 
 
 def _running(deployment: Deployment, run: Run) -> Iterator[ShardRecord]:
+    # The index is in order of the leases' ends, and none lasts an hour: so these are all that run.
     return deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s() + 3600)
 
 
@@ -76,8 +79,10 @@ def _go_on(deployment: Deployment, engine: Engine, record: ShardRecord, end: Fai
     """Start a worker, if none is starting and the last one ended (``end``) long enough ago; give up after too many."""
     workers, now_s = record.unclaimed, deployment.clock.now_s()
     if workers and end is None:
+        # A worker that still waits for capacity has not begun, and its time has not, either.
         if now_s - record.changed_s < CLAIMS_WITHIN_S or now_s - engine.begun_s(record.task_id) < CLAIMS_WITHIN_S:
             return False
+        # It may have ended just now. If it lives and claims after all, the ledger grants the shard to one of the two.
         with suppress(RemoteTaskError):
             engine.stop(record.task_id)
         end = Failure("Unclaimed", f"it did not claim the shard within {CLAIMS_WITHIN_S:.0f} s")
@@ -94,6 +99,7 @@ def _go_on(deployment: Deployment, engine: Engine, record: ShardRecord, end: Fai
         if error.reason in ("throttled", "killed"):  # killed: the answer was lost, and it may have been started
             raise
         return _give_up(deployment, record, str(error))
+    # After the start: a crash before this write leaves the counters, and so the token, as they were.
     return deployment.ledger.attempts.count_requeue(record, task_id=task_id) is not None
 
 

@@ -91,6 +91,7 @@ def last_commit_run(deployment: Deployment, run: Run) -> Run | None:
     if (first := commit(0)) is None:
         return None
     last = len(commit_files(deployment, run)) - 1  # written before its run is entered
+    # A checker that was killed between the two has left the last file without a run.
     return commit(last) or commit(last - 1) or first
 
 
@@ -127,6 +128,7 @@ def enter_next(deployment: Deployment, run: Run, counts: Counts, items_uri: str 
     list_uri = items_uri
     if not items_uri and run.options.output_per and (left_out or run.options.existing == "append"):
         list_uri = _listed_outputs(deployment, run, left_out)  # names do not tell whose the folder's files are
+    # The follower may be planned much later: a list that was replaced by then is refused.
     etag = deployment.store.head(list_uri).etag if list_uri else ""
     lists = (ListSource(list_uri, "jsonl", etag=etag, items=bool(items_uri)),) if list_uri else ()
     run_id, output_uri = follow_up_id(run.run_id, "next", run.generation), run.next.output_uri

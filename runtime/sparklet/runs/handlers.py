@@ -69,6 +69,7 @@ def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]
 def step_handler(event: Any, context: object) -> Response:
     """Do one step of a state machine, see ``steps``; errors are raised, for its ``Retry`` and ``Catch``."""
     with _measured(Emitter.CHECKER) as deployment:
+        # On AWS the checker function alone has the right to start engines' workers.
         return take_step(replace(deployment, starts_workers=False), map_concurrency(), event)
 
 
@@ -80,6 +81,7 @@ def handle_dead_letters(deployment: Deployment, event: Mapping[str, Any]) -> dic
         message = Message(record["messageId"], record["body"], sent_s)
         try:
             disposition = _dispose(deployment, message, record)
+        # One message that fails must not bring back the others of its batch, which are disposed of.
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
             Log().error("a dead-letter message failed and comes back", subject=message.message_id, error=str(error))
@@ -117,6 +119,7 @@ def handle_check(deployment: Deployment) -> dict[str, Any]:
             reports.append(check(deployment, run.run_id))
             responses[run.run_id] = _response(reports[-1])
         except SparkletError as error:
+            # Kept for the end: one run that cannot be checked must not keep the others from their check.
             problem = error
             deployment.measure(metrics.RUNS_UNCHECKED)
             Log().error("a run could not be checked", subject=run.run_id, error=str(error))
@@ -170,6 +173,7 @@ def _waiting_s(deployment: Deployment, report: CheckReport) -> float:
 @contextmanager
 def _measured(emitter: Emitter) -> Iterator[Deployment]:
     """The deployment with a meter, whose line is written at the end of the invocation, also if that fails."""
+    # Flushed, since Lambda freezes the process after the answer: a line left in a buffer would wait for the next event.
     meter = Meter(metrics_namespace(), emitter, partial(print, flush=True))
     try:
         yield replace(this_deployment(), meter=meter)

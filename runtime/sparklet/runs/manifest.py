@@ -66,6 +66,7 @@ def write_results(deployment: Deployment, run: Run, max_bytes: float = inf) -> d
                 file.write(answer + b"\n")
                 if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or deployment.clock.now_s() > until_s:
                     Log().warning("answers are too many or too large; sparklet results reads them", subject=run.run_id)
+                    # A file of an earlier end would pass for this one's, and lacks answers.
                     deployment.store.delete_all([uri], uri)
                     return {"Folder": split_uri(deployment.run_uri(run.run_id, ANSWERS))[1]}
         if not count:
@@ -105,8 +106,10 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
         document["Results"] = result_files
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
     deployment.store.put(deployment.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
+    # The manifest comes last: where it is, later checks take the other files for written.
     deployment.store.put(deployment.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
+        # Files of an earlier end go once no manifest names them any more.
         written_keys = {entry["Key"] for entry in entries}
         prefix = deployment.run_uri(run.run_id, f"{name}_")
         found_uris = (info.uri for info in deployment.store.list(prefix))
@@ -230,7 +233,6 @@ def _manifest(
 
 
 def _follow_ups(deployment: Deployment, run: Run, state: RunState) -> dict[str, Any]:
-    """The run's check, its last commit to tables and its next run, where it has such."""
     document: dict[str, Any] = {}
     entered = follow_ups(deployment, run)
     follower = entered.pop("next")

@@ -53,8 +53,11 @@ def write_batch(
                     items.append(record.ref)
         if not count:
             return MapBatch()
+        # Two executions may write batches of one number: the time keeps their names apart.
         name = f"{run.generation}-{number}-{last}-{int(deployment.clock.now_s() * 1000)}.jsonl"
         uri = deployment.run_uri(run.run_id, f"batches/{name}")
+        # A crash before this loses no shard: what was counted since the last batch has changed since then, and is in
+        # the next one.
         deployment.store.upload(path, uri)
     return MapBatch(count, split_uri(uri)[1], tuple(items) if count <= MAX_INLINE else ())
 
@@ -75,6 +78,8 @@ def _to_dispatch(deployment: Deployment, run: Run, last_shard: int, last_batch_s
     for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING):
         if not record.is_for_functions:
             continue
+        # It was in no batch yet, or was released, redriven or taken from a lost worker since: no child of the last
+        # batch has it.
         if record.number > last_shard or record.changed_s > last_batch_s:
             yield record
         elif not MAP_BATCH.is_due(record, deployment.clock.now_s()):

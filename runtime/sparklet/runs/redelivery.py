@@ -69,6 +69,7 @@ def give_up_all(
     deployment: Deployment, run: Run, cause: str, why: str, keep: Callable[[ShardRecord], bool] = lambda _: False
 ) -> int:
     """Give up a run's PENDING shards but those to ``keep``; how many. The next check does what is left."""
+    # The grace takes in what was changed just now by a clock that is ahead of this one.
     pending = deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, deployment.clock.now_s() + LEASE_GRACE_S)
     return sum(
         give_up(deployment, record, cause, why) for record in deployment.for_a_while(pending) if not keep(record)

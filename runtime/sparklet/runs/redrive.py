@@ -81,9 +81,11 @@ def _opened(
         run.run_id, run.generation + 1, script, stays_cancelled=stays_cancelled
     )
     try:
+        # After the generation is open: a claim binds only while its run is open in the ledger.
         claim_outputs(deployment, opened)
         refuse_overtaken(deployment, opened, lacks=lacks)
     except PlanError:
+        # A run ends as CANCELLED only with the mark, which a new generation has taken away.
         as_before = RunState.FAILED if run.state is RunState.CANCELLED and not stays_cancelled else run.state
         deployment.ledger.runs.finish(run.run_id, opened.generation, as_before)
         raise
@@ -215,6 +217,7 @@ def reopened(deployment: Deployment, run: Run, *, stays_cancelled: bool) -> Run:
     try:
         return _opened(deployment, run, run.scripts[-1], stays_cancelled=stays_cancelled, lacks=lacks)
     except LedgerError:
+        # Somebody else has opened the generation in between; what was not opened at all is an error.
         run = deployment.ledger.runs.get(run.run_id)
         if run.state.ended:
             raise

@@ -38,6 +38,7 @@ class ShardTable:
         self._fair: list[tuple[Any, ...]] = []
         self._failed: list[tuple[Any, ...]] = []
         self._slowest: list[tuple[float, int, tuple[Any, ...]]] = []  # a heap
+        # Seeded, so a report that is written again after a crash has the same sample.
         self._random = random.Random(0)
 
     def add(self, record: ShardRecord) -> None:
@@ -55,6 +56,7 @@ class ShardTable:
         if record.state is ShardState.FAILED and len(self._failed) < self._most_failed:
             self._failed.append(row)
         if row[_TOOK_S] is not None:
+            # The number decides between equal times: rows hold None, and cannot be compared.
             heapq.heappush(self._slowest, (row[_TOOK_S], -record.number, row))
             if len(self._slowest) > self._most_slowest:
                 heapq.heappop(self._slowest)

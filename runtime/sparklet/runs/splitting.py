@@ -43,6 +43,7 @@ _PLACE = re.compile(r"(.*?)((?: \([^()]*\))?)", re.DOTALL)  # of the script, at 
 def split_failing(deployment: Deployment, run: Run) -> None:
     """Split a run's shards that wait for it; until its plan is sealed none is, since it takes the next numbers."""
     for listed_record in deployment.for_a_while(deployment.ledger.shards.to_split(run.run_id)) if run.sealed else ():
+        # Read anew: the split before this one may have joined it with its siblings.
         record = deployment.ledger.shards.get(run.run_id, listed_record.number)
         try:
             if record.split:
@@ -67,6 +68,7 @@ def _move_on(deployment: Deployment, run: Run, record: ShardRecord) -> None:
     numbers = (number for part in of_root for number in range(part.first_shard, part.next_shard))
     family = [deployment.ledger.shards.get(record.run_id, number) for number in numbers]
     siblings = [piece for piece in family if piece.part == record.part]
+    # A sibling that still runs may show that the script works; to join after more splits would have to undo these.
     if any(not (piece.split or piece.state.ended) for piece in siblings):
         return None
     has_worked = any(piece.state is ShardState.SUCCEEDED for piece in family)
@@ -74,11 +76,13 @@ def _move_on(deployment: Deployment, run: Run, record: ShardRecord) -> None:
     inputs = _inputs(deployment, record)
     planned = deployment.ledger.shards.get(record.run_id, root).object_count
     most = max(1, max(planned, len(inputs), *(part.object_count for part in of_root)) // 10)
+    # The probe is among the siblings: if one input alone fails as all others do, no content is to blame.
     if not has_worked and _have_failed_alike(siblings):
         return _join(deployment, record, siblings)
     if bad > most:
         give_up(deployment, record, record.error_class, f"more than {most} of the shard's inputs are bad")
         return None
+    # The first sibling is the first input that was named: if it did well alone, the failure names the wrong ones.
     is_believed = how != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
     named = [*map(int, how.split())] if is_believed else []
     probes = not has_worked and bool(siblings or not named)
@@ -130,13 +134,16 @@ def _pieces(inputs: Sequence[InputObject], named: Sequence[int], *, probes: bool
 def _split(
     deployment: Deployment, record: ShardRecord, last: PartRecord, root: int, pieces: Sequence[tuple[InputObject, ...]]
 ) -> None:
-    """Enter the pieces as shards, and send their messages."""
+    # Read anew: each split before this one has changed the number of shards, on which the write depends.
     run = deployment.ledger.runs.get(record.run_id)
     shards = [Shard(n, piece) for n, piece in enumerate(pieces, last.next_shard)]
     lines = [Line.of(shard, shard.to_line()) for shard in shards]
     file = f"{OF_SPLIT}{root:06d}-{record.number:06d}-{secrets.token_hex(4)}.jsonl"
+    # The file comes first, under a name of this check's own: until the transaction names it, it is garbage.
     deployment.store.put(deployment.part_uri(run.run_id, file), b"".join(line.body for line in lines), create_only=True)
     counts = last.next_shard, len(lines), sum(map(len, pieces)), sum(shard.size_bytes for shard in shards)
+    # It counts as dispatched, since its shards are entered with it: a message that a crash keeps from being sent is one
+    # that a later check finds missing.
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
     alike = {
         name: getattr(record, name) for name in ("generation", "error_class", "error_message", "engine", "isolate")

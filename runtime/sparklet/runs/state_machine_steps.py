@@ -46,6 +46,7 @@ def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None)
     """How long to wait before the next check; ``since_s`` is the execution's start, None: the run's creation."""
     run_age_s = max(0.0, now_s - run.created_s)
     ended = counts.total - counts.open
+    # Of a redriven run most shards ended long ago: their pace tells nothing of the rest.
     rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0  # by the throughput so far
     return _wait_s(_min_s(run, counts), _age_s(run, now_s, since_s), run_age_s, rest_s)
 
@@ -92,7 +93,6 @@ def _check(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any
 
 
 def _batch(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """Check, then write the PENDING shards as a batch."""
     run_id, number = _run_id(event), _count(event, "batch")
     if (run := deployment.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
         raise PlanError(f"the shards of {run_id} are dispatched by {run.dispatch}; the loop machine drives such a run")
@@ -157,6 +157,7 @@ def _give_up(deployment: Deployment, map_concurrency: int, event: Mapping[str, A
     run_id, reason = _run_id(event), _text(event, "reason")
     counts, run = deployment.ledger.shards.count(run_id), deployment.ledger.runs.get(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
+    # A Map counts children that failed; only the ledger counts shards.
     if not run.state.ended and run.sealed and tolerated is not None and counts.failed > tolerated:
         why = f"not done: more shards failed than the run tolerates ({reason})"
         for record in deployment.ledger.shards.list(run_id, ShardState.PENDING):
@@ -211,6 +212,7 @@ def _run_id(event: Mapping[str, Any]) -> str:
 
 def _count(event: Mapping[str, Any], key: str) -> int:
     value = event.get(key, 0)
+    # isinstance would take true for 1.
     if type(value) is not int or value < 0:
         raise EventError(f"{key} is a {type(value).__name__}; it must be a whole number from 0")
     return value

@@ -100,6 +100,7 @@ class Summary:
                 self.warnings[record.warning] += 1
         if record.state is ShardState.FAILED:
             name = record.error_class or "(no cause given)"
+            # Classes come from scripts, which may make one for each shard: memory must not grow with the run.
             if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
                 name = OTHER_CAUSES
             self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
