@@ -112,6 +112,7 @@ def clean(deployment: Deployment, run: Run, folders: Sequence[str]) -> None:
     """
     for folder in folders:
         refuse_read(deployment, folder, (info.uri for info in deployment.store.list(folder)))
+    # Asked again once no redrive can open the run: a follow-up may have been entered since the look before.
     _refuse_open_follow_ups(deployment, deployment.ledger.runs.retire(run.run_id))
     delete_half_published(deployment, run)
     for folder in folders:

@@ -10,6 +10,7 @@ from sparklet.model import Dispatch
 from sparklet.model.options import LARGE, MIB
 from sparklet.runs.state_machine_steps import checks_until
 
+# Lambda's price includes this much of /tmp.
 FREE_SCRATCH_BYTES = 512 * MIB
 MEMORY_MB = (1024, 1769, 3008)  # of a function: what is measured, assumptions.times_at_MB
 PLANNER_GB = 1769 / 1024  # and of the function of the steps: sam/template.yaml
@@ -168,6 +169,7 @@ def work_costs(
         handed_out = prices["assumptions.states_a_map_shard"] * prices["prices.transition"]
     else:
         handed_out = prices["assumptions.sqs_requests_a_shard"] * prices["prices.sqs_request"]
+    # A lease is renewed at half of its time, and each renewal is a write.
     ledger_writes = tasks * prices["assumptions.ledger_writes_a_shard"] + task_s / (LEASE_S / 2)
     ledger_reads = tasks * prices["assumptions.ledger_reads_a_shard"]
     files, outputs = max(tasks, load.files), max(tasks, load.outputs)

@@ -93,6 +93,7 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
     except (pa.ArrowException, OSError) as error:
         raise PlanError(f"the columns of {files[0].uri} and {len(files) - 1} more do not agree: {error}") from error
+    # Athena and Glue's catalog know names in lower case only.
     return {column.name.lower(): _type_name(column.type) for column in schema}
 
 
@@ -101,7 +102,8 @@ def _schema(store: ObjectStore, info: ObjectInfo) -> Any:
     from pyarrow import parquet
 
     tail = store.get(info.uri, max(0, info.size_bytes - TAIL_BYTES))
-    length = int.from_bytes(tail[-8:-4], "little") + 8  # with itself and PAR1
+    # A file of Parquet ends with its footer's length, four bytes, and PAR1.
+    length = int.from_bytes(tail[-8:-4], "little") + 8
     if len(tail) < length <= info.size_bytes:
         tail = store.get(info.uri, info.size_bytes - length)
     return parquet.read_schema(BytesIO(tail)).remove_metadata()

@@ -51,6 +51,7 @@ def propose_deployment(
     kept = dict.fromkeys(template["Parameters"].keys() & (deployed or {}).keys() - values.keys())
     bucket, account = artifact_bucket(clients, artifact_bucket_name)
     code = zipped_code(Path(sparklet.__file__).parent)
+    # CloudFormation compares texts: a digest in the name changes functions exactly if their code has changed.
     code_key = f"sparklet/{_digest(code)}.zip"
     put_artifact(clients, bucket, account, code_key, code)
     body = json.dumps(with_code(template, bucket, code_key), sort_keys=True).encode()

@@ -111,6 +111,7 @@ def examine_image(uri: str) -> Finding:
         ecr = AwsClients(region=region).ecr
         [image] = ecr.describe_images(registryId=account, repositoryName=name, imageIds=[which])["imageDetails"]
     kind = str(image.get("imageManifestMediaType"))
+    # The kinds of a single image: OCI's and Docker's
     if kind.endswith(("manifest.v1+json", "manifest.v2+json")):
         return Finding(f"image {uri}", True, "one manifest for one platform")
     return _wrong(
@@ -121,7 +122,6 @@ def examine_image(uri: str) -> Finding:
 
 
 def _snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
-    """Versions that nothing calls and whose snapshots cost something."""
     if unused:
         a_second = sum(unused.values()) / 1024 * load_prices()["prices.snapstart_cached_gb_s"]
         text = f"{', '.join(unused)}: no alias names them, and they likely cost {usd_text(a_second * MONTH_S)} a month"
@@ -190,6 +190,7 @@ def fetch_now(say: Callable[[str], None]) -> None:
 
 def _emulator() -> str:
     try:
+        # A look, so nothing is fetched. What is missing is an error only where nothing may be fetched later either.
         return str(ensure_emulator(lambda _: None, offline=True))
     except LocalStackError:
         if os.environ.get("SPARKLET_OFFLINE"):
@@ -310,6 +311,7 @@ def _receives(stack: StackSettings) -> Iterator[Finding]:
             "code ran",
             "set maxReceiveCount to 20; attempts are counted in the ledger",
         )
+    # A throttled message comes back only when its visibility is over, so many times that long.
     dead_s = queue.max_receive_count * queue.visibility_s
     if dead_s >= queue.retention_s:
         most = (queue.retention_s - 1) // queue.visibility_s

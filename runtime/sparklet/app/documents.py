@@ -187,6 +187,7 @@ def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
     elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
         longer_s = 2 * stack.size.timeout_s
         words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]
+    # What is left needs more than functions have, or another kind of session, and an engine alone has these.
     elif name in (*OUT_OF_MEMORY, *OUT_OF_TIME, *NOT_HERE):
         words += ["--engine", next(iter(others), "NAME")]
     elif group.advice.at_fault == SCRIPT:

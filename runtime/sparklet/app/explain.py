@@ -20,6 +20,7 @@ OTHER = "(other causes)"
 
 _NAMES = (
     (re.compile(r"(?<=Request ID: )[^;,)\s…]+"), "<id>"),
+    # From the widest to the narrowest: the parts of an address or a path must not become placeholders of their own.
     (re.compile(r"\b(?:s3[an]?|file|hdfs|https?)://[^\s'\",;)\]]+"), "<address>"),
     (re.compile(r"(?<![\w.])/(?:[\w.@%+=~-]+/)+[\w.@%+=~-]*"), "<path>"),
     (
@@ -72,6 +73,7 @@ _GONE_OUTSIDE = (
 )
 _WRAPPERS = ("ScriptFailedError", "RemoteFailureError", "Py4JJavaError", "SparkException")
 
+# The first rule that fits wins, so one for a message stands before that of its class or of wider messages.
 _RULES = (
     # what Sparklet itself ended
     _Rule(
@@ -490,6 +492,7 @@ def explain(
 def _may_be_an_input(run: Run, message: str) -> bool:
     """Whether an address in a message, if it has any, may be one of a run's inputs, which lists may name."""
     addresses = [uri.replace("s3a://", "s3://") for uri in re.findall(r"s3a?://[^\s'\",;)\]]+", message)]
+    # Messages may name only the bucket, or a folder above the input.
     is_near = (uri.startswith(input_uri) or input_uri.startswith(uri) for uri in addresses for input_uri in run.inputs)
     is_named = not run.lists and not any(input_uri.startswith("glue:") for input_uri in run.inputs)
     return not (addresses and is_named) or any(is_near)
@@ -497,6 +500,7 @@ def _may_be_an_input(run: Run, message: str) -> bool:
 
 def pattern_of(message: str) -> str:
     """A message with placeholders for addresses, files, ids and numbers."""
+    # Two lines of a script are two causes, so their numbers must outlive the placeholders.
     places = [match[0] for match in _SCRIPT_LINE.finditer(message)]
     rest = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
     for expression, placeholder in _NAMES:
@@ -505,7 +509,6 @@ def pattern_of(message: str) -> str:
 
 
 def _named(text: str, names: Mapping[str, str]) -> str:
-    """A text with this run and shard filled in."""
     return re.sub(r"\b(?:logs RUN|RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 

@@ -63,6 +63,7 @@ def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     if not manifest:
         return UNKNOWN
     failed, written = manifest["ItemCounts"]["Failed"], manifest["OutputBytes"]
+    # A manifest has no number of files; with an output for each input it is at least that of inputs.
     has_each = run.options.output_per and not failed
     files = manifest["Objects"] if has_each else manifest["ShardsWithOutput"]  # at least
     work = {entry["Engine"]: Work(entry["Seconds"], entry["Attempts"], entry["Objects"]) for entry in manifest["Work"]}

@@ -64,6 +64,7 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
         for index, source in enumerate(request.inputs)
     }
     local = {uri: str(Path(source).resolve()) for uri, source in inputs.items() if uri != source}
+    # Kept by the run's id before the run is entered, so that a redrive always finds the local files.
     write_json(_kept(stack.state, request.run_id), local)
     files = {}
     for name, source in request.files.items():
@@ -172,6 +173,8 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
     def etags(folder: str) -> dict[str, str]:
         return {info.uri: info.etag.strip('"') for info in store.list(folder)}
 
+    # A LIST a folder instead of a HEAD a file. An object of several parts has an ETag that is no MD5: it is uploaded
+    # once more, which does no harm.
     return [(path, uri) for path, uri in files if etags(uri.rpartition("/")[0] + "/").get(uri) != _md5(path)]
 
 
@@ -193,6 +196,7 @@ def _refuse_unwritable(folder: Path) -> None:
     try:
         while not nearest.exists():
             nearest = nearest.parent
+        # Permissions alone do not tell: a disk may be read-only or full.
         with TemporaryFile(dir=nearest) as file:
             file.write(b"a full disk takes files, but no content")
     except OSError as error:
@@ -209,6 +213,7 @@ def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
         return
     with Lock(StateDir(stack.state or Path()).fill_lock) as lock:
         lock.exclusive(inf, lambda: reporter.say("waiting for another run that fills its local output"))
+        # Asked under the lock: while this client waited another run may have replaced the folder.
         if later := replaced_by(stack.deployment, run):
             reporter.warn(f"{local_folder(run)} is {later}'s by now; what {run.run_id} wrote stays in {run.output_uri}")
             return
@@ -251,13 +256,13 @@ def _refuse_others(deployment: Deployment, run: Run) -> None:
 
 def _others(run: Run) -> list[tuple[Path, str, bool]]:
     """The files in the local output that other runs published: their run ids, and whether they were entered later."""
+    # The names of published folders have milliseconds, so times are compared as these.
     mine = int(run.created_s * 1000)
     published = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published(local_folder(run)))
     return [(path, run_id, then > mine) for path, run_id, then in published if (run_id, then) != (run.run_id, mine)]
 
 
 def _published(folder: Path) -> Iterator[tuple[Path, By]]:
-    """The files in a folder that runs published, and which ones did."""
     return ((Path(file.uri), file.by) for file in local_outputs(folder) if file.by and not Path(file.uri).is_dir())
 
 
@@ -283,6 +288,7 @@ def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> Non
     if shards:
         folder.mkdir(parents=True, exist_ok=True)
     gone = [path for path, by in _published(folder) if by["identity"] == run.identity and path not in keep]
+    # Copies first: a kill in between leaves both old and new files, and filling again deletes the old.
     _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
     if run.options.existing == "overwrite" and run.sealed:
         gone += [path for path, _, is_later in _others(run) if not is_later]
@@ -305,6 +311,7 @@ def output_files(store: ObjectStore, run: Run, shards: Collection[int]) -> dict[
 def _download(store: ObjectStore, path: Path, info: ObjectInfo) -> int:
     if not (path.exists() and path.stat().st_size == info.size_bytes and _md5(path) == info.etag.strip('"')):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # By its ETag: a shard that is done again may replace the file behind this listing.
         store.download(info.uri, path, etag=info.etag)
     return info.size_bytes
 
@@ -342,6 +349,7 @@ def localized(stack: OpenStack, run_id: str, text: str) -> str:
     """A text in which addresses of inputs' copies are the local files that were copied."""
     for uri, path in local_inputs(stack, run_id).items():
         local = f"{path}/" if uri.endswith("/") else path
+        # Spark's messages have the scheme of Hadoop's client.
         text = text.replace(uri.replace("s3://", "s3a://"), local).replace(uri, local)
     return text
 

@@ -101,6 +101,7 @@ class LogReader:
                 texts, self._positions[stream] = self.logs.read(stream, before, since_s)
                 lines = filter(None, map(attribution.take, texts))
                 yield from (line for line in lines if self._wanted(line))
+                # CloudWatch answers pages without lines before the end, where it returns the token that it was given.
                 if not texts and self._positions[stream] == before:
                     break
 
@@ -134,6 +135,7 @@ def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], r
     finally:
         ended.set()
         if not interrupted:
+            # Two readers at once would pass on lines twice: positions are kept without a lock.
             thread.join()
             stack.deployment.clock.sleep(0.0 if stack.state else LAG_S)
             try:

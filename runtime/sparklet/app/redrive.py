@@ -66,7 +66,6 @@ def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]
 
 
 def _by_inputs(stack: OpenStack, run_id: str, which: Selection) -> set[int]:
-    """The shards that hold a selected input."""
     deployment, copied = stack.deployment, local_inputs(stack, run_id)
     uris = tuple(name if name.startswith(SCHEME) else _stored(name, copied) for name in which.objects)
     fits = _range(which.first, which.last)
@@ -111,6 +110,7 @@ def _range(first: str, last: str) -> Callable[[InputObject], bool]:
             return len(partition) == len(names) and (not first or partition >= low) and (not last or partition <= high)
 
         return lies_between
+    # A last day without a time of day means its end, else a range of one day would be empty.
     low_s = parse_time_s(first) if first else 0.0
     high_s = parse_time_s(last) + (DAY_S if re.fullmatch(r"[\d-]+", last) else 0.0) if last else float("inf")
     return lambda item: bool(item.modified_s) and low_s <= item.modified_s < high_s
@@ -212,10 +212,12 @@ def engine_of_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | Non
 def _update_command(stack: OpenStack, changes: Mapping[str, str]) -> str:
     """The command that changes only these parameters, and waits until the stack is updated."""
     parameters = [
+        # A parameter that an update leaves out falls back to the template's default.
         f"ParameterKey={key}," + (f"ParameterValue={changes[key]}" if key in changes else "UsePreviousValue=true")
         for key in sorted({*stack.parameters, *changes})
     ]
     update = ["aws", "cloudformation", "update-stack", "--stack-name", stack.name, "--use-previous-template"]
+    # The template is transformed by SAM, for which CloudFormation demands CAPABILITY_AUTO_EXPAND.
     capabilities = ["--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
     wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", stack.name]
     return f"{shlex.join([*update, *capabilities, '--parameters', *parameters])} && {shlex.join(wait)}"
@@ -238,8 +240,10 @@ def redrive_run(
         drive(stack, run, reporter)
         return
     if driven:
+        # Refuses a stack without this machine before anything is changed.
         machine_of(stack, run.dispatch)
     _upload_repaired(stack, run, shards, reporter)
+    # Repaired inputs and script are there before a shard is opened: a worker may claim it at once.
     ref = repaired_script(stack.deployment, run, script) if script else None
     redriven = redrive_shards(stack.deployment, run_id, shards or None, ref, engine, isolate=isolate)
     sent = f"{count_text(max(redriven.messages, redriven.shards), 'shard')} sent again"

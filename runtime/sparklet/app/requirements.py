@@ -55,6 +55,7 @@ def packed_requirements(requirements: Path, size: WorkerSize) -> Iterator[Path]:
 def install_requirements(target: Path, requirements: Path, architecture: str, python: str) -> None:
     """The requirements as the workers need them; SettingsError with pip's last words."""
     machine = TAGS.get(architecture, architecture)
+    # pip compares tags by their names alone: a wheel for an older glibc is found only if its tag is named, too.
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC, 16, -1)]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", "-r", str(requirements)]

@@ -121,7 +121,6 @@ def open_stack(
 
 
 def _deployed(name: str) -> OpenStack:
-    """The stack that CloudFormation knows under ``name``, by its outputs."""
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.compute import LambdaCompute
     from sparklet.aws.deployment import compose
@@ -140,6 +139,7 @@ def _deployed(name: str) -> OpenStack:
     deployment = compose(
         *(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"]),
         engines=engines_of(clients, named, env, functions),
+        # On AWS the checker function alone starts engines' workers.
         starts_workers=False,
         functions=functions,
         catalog=GlueCatalog(clients).objects,

@@ -96,6 +96,7 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
 
 def _ddl(schema: str) -> str:
     """The DDL that is given itself, or in a file; PlanError if it is one word, and there is no such file."""
+    # The system refuses a name of more than 255 characters by an error, which `is_file` passes on.
     if schema != INFER and not ("\n" in schema or len(schema) > MAX_PATH) and Path(schema).is_file():
         return Path(schema).read_text(encoding="utf-8").strip()
     if schema != INFER and len(schema.split()) < 2:
@@ -171,6 +172,8 @@ def begin(
     that continues it.
     """
     request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
+    # Fixed here, since copies of local files lie below the id before the ledger knows the run: the command that
+    # continues an interrupted start must find them.
     request = replace(request, run_id=run_id_of(request, stack.deployment.clock.now_s()), idempotency_key="")
     with closing(PackedInput()) as packed:
         by_machine = dispatch_mode != "queue"
@@ -268,6 +271,7 @@ def resumable(stack: OpenStack, reporter: Reporter, command: Callable[[], Sequen
     except (KeyboardInterrupt, SparkletError) as error:
         if (isinstance(error, KeyboardInterrupt | LocalStackError) or error.retryable) and (words := command()):
             reporter.warn(f"interrupted, and nothing is lost; this continues the run:\n  {shlex.join(words)}")
+            # Without --keep-stack the local stack ends with its last client, and its work rests.
             is_kept = stack.state is None or StateDir(stack.state).keep_file.exists()
             if isinstance(error, KeyboardInterrupt) and words[1] == "resume" and is_kept:
                 where = ["--state-dir", str(stack.state)] if stack.state else ["--stack", stack.name]
@@ -334,6 +338,7 @@ def invoke_script(
     task["py_files"] = [*(file_uri for file_uri in (*py_files, *files) if "://" in file_uri), *copies.values()]
     if variables:
         task["env"] = _stored(stack, "env.json", json.dumps(dict(variables)).encode())
+    # A throttled call has run nothing, so it may be made again; any other failure may have had an effect.
     for tries in itertools.count():
         try:
             answer: Mapping[str, Any] = stack.compute.invoke(stack.worker_function, {"sparklet": task})

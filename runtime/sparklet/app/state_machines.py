@@ -68,6 +68,7 @@ def driver_of(stack: OpenStack, run: Run, generation: int | None = None) -> Exec
     if machine is None:
         return None
     newest, name = None, execution_name(run.run_id, run.generation if generation is None else generation)
+    # Names follow from the run, so they are looked up; a listing would hold the executions of all runs.
     while status := stack.orchestrator.find(machine, name):
         newest, name = status, successor(name)
     return newest
@@ -90,6 +91,8 @@ def drive(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     if driver and not driver.state.ended:
         reporter.say(f"run {run.run_id} is there already, driven by {driver.name}; nothing is started twice")
         return
+    # Step Functions refuses a name for 90 days (API reference, StartExecution), so an execution that ended too early
+    # gets a successor.
     name = successor(driver.name) if driver else execution_name(run.run_id, run.generation)
     execution = stack.orchestrator.start(machine, name, {"run_id": run.run_id})
     reporter.say(f"run {run.run_id}: driven by {execution}")

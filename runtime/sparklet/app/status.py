@@ -74,6 +74,7 @@ class Observation:
         _keep(self._slowest, took_s, record)
         ago_s = self.now_s - record.changed_s
         if ago_s < MAX_PACE_S:
+            # Sixty counters instead of a time for each of 100,000 shards.
             self._ended[max(0, int(ago_s // PACE_S))] += 1
 
     @property
@@ -123,6 +124,7 @@ def seconds_of(record: ShardRecord, now_s: float) -> float:
 
 
 def _keep(heap: list[tuple[float, int, ShardRecord]], took_s: float, record: ShardRecord) -> None:
+    # Records have no order; of equal times the number decides.
     heapq.heappush(heap, (took_s, -record.number, record))
     if len(heap) > SLOWEST:
         heapq.heappop(heap)

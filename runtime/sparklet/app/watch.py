@@ -90,6 +90,7 @@ class FailureWatch:
         since_s, self._since_s = self._since_s, self.stack.deployment.clock.now_s() - OVERLAP_S
         for state in () if run.state.ended else LOOKED_AT:
             for record in islice(self.stack.deployment.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
+                # The last attempt of a RUNNING shard has not failed, and attempts begin anew with a generation.
                 failed = record.attempts - (state is ShardState.RUNNING) if record.generation == run.generation else 0
                 cause = record.error_class, pattern_of(record.error_message)
                 is_told = failed > 0 or record.part.startswith(OF_SPLIT)
@@ -116,6 +117,7 @@ def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager
             except SparkletError as error:
                 stack.check()
                 now_s = stack.deployment.clock.now_s()
+                # The stack goes on without this command, so a short silence of ledger or queue ends no watch.
                 silent_since_s = silent_since_s or now_s
                 if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
                     raise

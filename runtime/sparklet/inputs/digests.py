@@ -15,6 +15,8 @@ class Digests:
         # "": a private file, created when the cache is full, gone with the connection or the process
         self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         for statement in (
+            # The file ends with the process, so there is nothing to restore; and one transaction that is never
+            # committed writes nothing as long as the digests fit into the cache.
             "PRAGMA journal_mode = OFF",
             f"PRAGMA cache_size = -{CACHE_KIB}",
             "CREATE TABLE met (digest BLOB PRIMARY KEY) WITHOUT ROWID",

@@ -75,6 +75,7 @@ def address_of(text: str) -> str:
     scheme, separator, rest = text.partition("://")
     if separator and scheme in ("s3", "s3a", "s3n"):
         text = rest
+    # A key may hold :// itself, so only what could be a scheme is refused as one.
     elif separator and BUCKET.fullmatch(scheme):
         raise RowError(f"{_short(text)} is no address in S3; write s3://bucket/key")
     bucket, _, key = text.partition("/")
@@ -113,6 +114,7 @@ def _size(value: object) -> int | None:
     if value is None or value == "":
         return None
     try:
+        # In Python true is an int, too, and would be a size of 1.
         size = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else -1
     except ValueError:
         size = -1

@@ -25,6 +25,7 @@ def text_rows(file: Path, form: str, zipped: bool) -> Iterator[Row]:
     row = 0
     try:
         with gzip.open(file) if zipped else file.open("rb") as stream:
+            # The csv module ends rows itself. Else only a line feed does, since a key may hold a carriage return.
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="" if form == "csv" else "\n")
             for row, value in readers[form](text):
                 yield row, value
@@ -115,6 +116,7 @@ def table_rows(
         table = dataset(file, format=form)
         described = [name for name in table.schema.names if all_columns or plain(name) in KNOWN_NAMES]
         columns = described or table.schema.names  # so that the error can name the columns
+        # One batch at a time and in order: by itself pyarrow reads ahead in threads, and holds many in memory.
         for batch in table.to_batches(columns=columns, batch_size=BATCH_ROWS, batch_readahead=0, use_threads=False):
             if row + batch.num_rows > after_row:
                 yield from enumerate(batch.to_pylist(), start=row + 1)

@@ -95,6 +95,7 @@ class DataFile:
         except ObjectNotFoundError as error:
             raise PlanError(f"the data file {self.uri} does not exist any more; give a newer manifest") from error
         with path.open("rb") as file:
+            # S3 chose MD5 for its manifests; a Python for FIPS computes one only if told that it protects nothing.
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if md5 != self.md5:
             raise PlanError(
@@ -107,6 +108,7 @@ class DataFile:
         if self.form != "CSV":
             yield from table_rows(path, self.form.lower(), after_row=after_row)
             return
+        # S3 encodes keys in CSV like a query, so + is a space; ORC and Parquet hold them as they are.
         key = next(name for name in self.columns if name.lower() == "key")
         for row, values in csv_rows(path, self.columns, zipped=self.uri.endswith(".gz")):
             yield row, {**values, key: _decoded(values[key], row)}
@@ -195,6 +197,7 @@ class ListReader:
             files = data_files(self._store, source.uri, path.read_bytes())
             for number, file in enumerate(files):
                 if number >= after[0]:
+                    # One data file at a time, since those of a large inventory need not fit into /tmp together.
                     data = Path(folder) / "data"
                     file.download(self._store, data)
                     rows = file.rows(data, after[1] if number == after[0] else 0)
@@ -230,6 +233,7 @@ class ListReader:
         try:
             for row, value in rows:
                 place = (number, row)
+                # Readers begin at a file's start, or at a batch, so rows come again that are in shards already.
                 if place <= after:
                     continue
                 yield place, parse(value)
@@ -251,11 +255,13 @@ class Listed:
             for place, item in self._reader.items((file, row)):
                 yield Candidate(f"{place[0]}:{place[1]}", "", None, item=item)
             return
+        # A row whose slices are not all planned must come once more.
         entries = self._reader.entries((file, row - 1) if at.slices else (file, row))
         while batch := list(islice(entries, HEADS_AT_ONCE)):
             incomplete = [(entry.uri, self._version(entry)) for _, entry in batch if self._needs_head(entry)]
             heads = self._store.head_all(incomplete)
             for (file, row), entry in batch:
+                # `head_all` answers in the order of the addresses.
                 info = next(heads) if self._needs_head(entry) else self._listed(entry)
                 after = f"{file}:{row}"
                 resumed = bool(at.slices) and after == at.after
@@ -263,7 +269,6 @@ class Listed:
                 yield Candidate(after, entry.uri, info, reason, resumed, partition=entry.partition)
 
     def _unwanted(self, entry: Entry) -> str:
-        """Why an entry is left out by its columns in the list."""
         if entry.deleted:
             return Reason.DELETE_MARKER
         return Reason.NOT_LATEST if entry.latest is False else ""

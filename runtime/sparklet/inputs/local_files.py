@@ -57,6 +57,7 @@ def _names(folder: Path) -> list[str]:
     """A folder's entries, folders with a slash at the end, so that their order is that of whole keys."""
     try:
         with os.scandir(folder) as entries:
+            # S3 sorts whole keys: a-b.csv comes before a/x, though the name a comes before a-b.csv.
             return sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
     except OSError as error:
         raise PlanError(f"the folder {folder} cannot be listed: {error.strerror}; make it readable") from error

@@ -70,6 +70,7 @@ def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequ
     """Of each object in a partition the root; and those of the ``examples`` with kinds of values that they lack."""
     roots = {uri: root for uri in uris if (root := partition_root(uri[: uri.rfind("/") + 1], inputs))}
     seen = {kind for uri, root in roots.items() for kind in _kinds(uri, root)}
+    # Only kinds that the shard lacks: each example costs the worker an empty file in Spark's listing.
     for folder in examples if roots else ():
         root = partition_root(folder, inputs)
         if root in roots.values() and not seen.issuperset(_kinds(folder, root)):
@@ -98,6 +99,7 @@ class Partitions:
     def add(self, uri: str) -> None:
         """Count an object's partition; UnplannableError where one job could not read it together with those before."""
         folder = uri[: uri.rfind("/") + 1]
+        # A listing goes through one folder after the other, so most objects need no look of their own.
         if folder == self._last or not (root := _root(uri, self._inputs)):
             return
         within, columns = columns_of(uri[len(root) :])
@@ -129,12 +131,15 @@ def value_kind(value: str) -> str:
 
     Spark takes a column's type from those of all its values, not from the values.
     """
+    # The order is Spark's: the first of integer, long, decimal, double, date and time that takes a value is its type.
     if value == NULL:
         return "null"
     for bits in (32, 64) if _WHOLE.fullmatch(value) else ():
         if -(1 << bits - 1) <= int(value) < 1 << bits - 1:
             return f"int{bits}"
     with suppress(InvalidOperation):  # an exponent too large for Python, and for Java
+        # NaN has no number as its exponent, so what Java refuses becomes no decimal. Nor do digits behind the point, or
+        # more than 38 before it: Spark takes these for doubles.
         _, digits, exponent = Decimal(value if _DECIMAL.fullmatch(value) else "NaN").as_tuple()
         if isinstance(exponent, int) and 0 <= exponent <= MAX_PRECISION - len(digits):
             return f"decimal{len(digits) + exponent}"
@@ -143,6 +148,7 @@ def value_kind(value: str) -> str:
     time = _TIME.fullmatch(unquote(value))
     with suppress(ValueError):
         if time and (time[3] or "%" not in value):  # Spark unescapes times, and not dates
-            datetime.fromisoformat(f"{2000 + int(time[1]) % 400}{time[2]}{time[3] or ''}")  # the calendar repeats
+            # Python knows the years 1 to 9999 only; the calendar repeats after 400 years.
+            datetime.fromisoformat(f"{2000 + int(time[1]) % 400}{time[2]}{time[3] or ''}")
             return value if len(time[1]) > 6 else "timestamp" if time[3] else "date"  # where it ends only Spark knows
     return "text"

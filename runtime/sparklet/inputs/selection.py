@@ -75,6 +75,7 @@ class Filter:
 
     def skip(self, reason: str) -> bool:
         """Count a key that is left out for another reason; False."""
+        # A new mapping each time: entries that were found before hold the former ones.
         self.skipped = {**self.skipped, reason: self.skipped.get(reason, 0) + 1}
         return False
 
@@ -82,6 +83,7 @@ class Filter:
 def is_hidden(name: str) -> bool:
     """Whether Spark skips an object when it reads the folder, by its key below that, as its ``HadoopFSUtils`` does."""
     return MAY_BE_HIDDEN.search(name) is not None and any(
+        # Spark reads a folder such as _day=1 as a partition.
         (segment.startswith("_") and "=" not in segment) or segment.startswith(".") or segment.endswith("._COPYING_")
         for segment in name.split("/")
         if not segment.startswith(SUMMARIES) or segment in SUMMARIES

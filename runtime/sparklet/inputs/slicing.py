@@ -47,8 +47,10 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
         raise CannotCutError("no text in UTF-8, or compressed, by its first bytes")
     header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
     cuts: list[int] = []
+    # A target within a long header would give a first slice without rows.
     start, target = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
     while target < size_bytes:
+        # Backward first: then a part is longer than wanted only if one of its lines is.
         cut = _before(read, start, target) or _after(read, target, size_bytes)
         if cut == size_bytes:
             break
@@ -74,6 +76,7 @@ def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
     end = _header_end(head)
     if end is None:
         raise CannotCutError("no line feed ends its header within 1 MiB")
+    # Which line Spark takes for the header depends on an option of the script, which no planner knows.
     if head.removeprefix(UTF8_MARK).lstrip()[:1] in COMMENTS:
         raise CannotCutError("its first line may be a comment, so that the header would be another one")
     if head.count(b'"', 0, end) % 2:
@@ -94,6 +97,7 @@ def _before(read: Read, start: int, target: int) -> int:
     window, end, farthest = WINDOW_BYTES, target, max(start, target - MAX_DISTANCE_BYTES)
     while end > farthest:
         begin = max(farthest, end - window)
+        # A line feed ends a line in every text; a carriage return may be only the first half of an end.
         newline = read(begin, end - begin).rfind(b"\n")
         if newline >= 0:
             return begin + newline + 1
@@ -130,8 +134,10 @@ def slice_objects(
     """
     for entry in objects:
         end = entry.position
+        # An earlier planner sealed a part in the midst of this object's slices.
         done = position.slices if (end.source, end.after) == (position.source, position.after) else 0
         slices = _slices(store, entry.item, options, whole, access)
+        # Cuts of another content would not fit those before them: rows would be lost or doubled.
         if done and position.etag != slices[0].etag:
             raise PlanError(
                 f"{entry.item.uri} was replaced while its slices were planned: those of its former content are in "
@@ -159,6 +165,7 @@ def _slices(
     try:
         if item.is_compressed:
             raise CannotCutError("compressed as a whole")
+        # Slices of Parquet are read by Spark itself, from the bucket, by the object's name and with the worker's role.
         if kind == "parquet" and (item.version_id or misread(item.uri) or access != Access()):
             raise CannotCutError("Parquet that workers fetch whole, for its name, version, payer or role")
         item, slices = _cut(store, item, kind, options.target_bytes)
@@ -180,6 +187,7 @@ def _slices(
 def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) -> tuple[InputObject, list[InputObject]]:
     """The object as it is now and its slices; read again if it is replaced meanwhile, or had no ETag."""
     for _ in range(TRIES):
+        # Without an ETag, which a list may omit, two reads could be of two contents.
         if item.etag or "://" not in item.uri:
             try:
                 if kind == "parquet":
@@ -216,6 +224,7 @@ def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, wi
 
 def _parquet_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
     """Of even size; ``ParquetPart`` gives a row group to the slice in which its middle lies."""
+    # Four bytes suffice: a slice has the row groups whose middle is in it, so only its worker must read the footer.
     ending = _reader(store, item)(max(0, item.size_bytes - 4), 4)
     if ending != b"PAR1":
         raise CannotCutError(f"{'encrypted' if ending == b'PARE' else 'no'} Parquet, by its last bytes")

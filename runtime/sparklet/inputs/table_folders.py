@@ -30,6 +30,7 @@ class TableFolders:
 
     def __init__(self, folder: str, exclude: Sequence[str], planned: str = "") -> None:
         self._folder, self._exclude, self._planned = folder, exclude, planned
+        # No address begins with this.
         self._table = self._log = "\0"
 
     def sees(self, uri: str) -> None:
@@ -38,6 +39,7 @@ class TableFolders:
             in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}  # any name
             if not any(matches(path, pattern) for path in in_log for pattern in self._exclude):
                 self._table, self._log = uri[: log.start(1)], uri[: log.end()]
+                # A table's data may be listed before its log, as Iceberg's data/ is before metadata/.
                 self.plans(self._planned)
 
     def plans(self, uri: str) -> None:
@@ -63,6 +65,7 @@ def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[s
 
     def first_names(prefix: str) -> list[str]:
         with suppress(ObjectForbiddenError):  # the right to list may end at the input
+            # A page of S3's listing has 1,000 keys, and a log is known by its first ones.
             return [*islice(names(prefix), 1000)]
         return []
 

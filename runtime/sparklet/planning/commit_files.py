@@ -31,6 +31,7 @@ def kept_files(
     listed_uri = next(listed, "")
     for record in deployment.ledger.shards.list(run_id, ShardState.SUCCEEDED) if listed_uri else ():
         uri = deployment.run_uri(run_id, file_of(record))
+        # Both come in the order of numbers. A file that is passed over is of a shard or an attempt that does not count.
         while listed_uri and listed_uri < uri:
             listed_uri = next(listed, "")
         if listed_uri == uri:
@@ -103,10 +104,12 @@ def uncommitted(deployment: Deployment, run: Run) -> frozenset[int]:
 
     Of one that is done again, and has FAILED, it is what it declared before.
     """
+    # A run ends like this only after its commits.
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
     shards = {winner_of(record) for record, _ in kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))}
     files = commit_files(deployment, run) if shards or run.generation else ()
+    # A commit run that has not SUCCEEDED may still have committed, or may yet.
     if len(files) > commits_made(deployment, run.run_id, len(files)):
         raise PlanError(
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "

@@ -51,11 +51,13 @@ def _outcomes(deployment: Deployment, run: Run) -> Iterator[tuple[tuple[str, str
     left_out = uncommitted(deployment, run)
     records = (record for record in deployment.ledger.shards.list(run.run_id) if record.has_output)
     done = (record.number for record in records if record.number not in left_out)
+    # Ledger and plan are both read in the order of numbers, so one pass joins them without keeping the shards.
     number, parts = next(done, None), list(deployment.ledger.runs.parts(run.run_id))
     apart = dict[tuple[str, str, str, Slice | None], bool]()
     for part in parts:  # split off from shards whose lines follow each other as the slices of an object do
         for shard in shards_of(deployment, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
             record = deployment.ledger.shards.get(run.run_id, shard.number)
+            # What a split shard held is in further shards, which this loop meets, too.
             if record.state is not ShardState.SPLIT:
                 is_done = shard.number not in left_out and record.has_output
                 for item in shard.objects:  # an archive is done if all files of it are

@@ -43,6 +43,7 @@ def _local(path: str) -> str:
 
 def _refuse_overlap(inputs: Iterable[str]) -> None:
     """PlanError if an object could belong to two inputs: it would be processed twice."""
+    # In sorted order a folder is followed at once by what lies in it, if anything does.
     for address, following in pairwise(sorted(inputs)):
         if following == address:
             raise PlanError(f"the input {address} was given twice; its objects would be processed twice")
@@ -89,6 +90,7 @@ class CurrentObjects:
 
     def candidates(self, at: Position) -> Iterator[Candidate]:
         """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
+        # The listing goes on behind `at.after`, of which slices are still to be planned.
         if at.slices:
             yield self._headed(at.after, resumed=True)
         if self.given.endswith("/"):
@@ -165,6 +167,7 @@ class Inventory:
         """All objects after ``position``, page by page; an object with slices left to plan comes first again, whole."""
         with ExitStack() as files:
             named = files.enter_context(closing(Digests())) if self._finds_duplicates else None
+            # This planner has met nothing yet; what earlier ones planned would come a second time.
             if named is not None and position != Position():
                 for item in self._planned():
                     named.add(item.uri, item.version_id)
@@ -172,6 +175,7 @@ class Inventory:
             for number in range(position.source, len(self._sources)):
                 source, begin = self._sources[number], position if number == position.source else Position(number)
                 folder = "" if isinstance(source, Listed) else source.given
+                # A table's log may follow its data in the listing, which an earlier planner has planned.
                 planned = f"{SCHEME}{split_uri(folder)[0]}/{begin.after}" if folder and begin.after else ""
                 self._tables = TableFolders(folder, self._options.exclude, planned)
                 for candidate in source.candidates(begin):
@@ -191,6 +195,7 @@ class Inventory:
         self, source: _Source, candidate: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None
     ) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
+        # Some of its slices are in shards: left out now, its other rows would be lost without a word.
         if candidate.resumed:
             return True
         if candidate.reason or (info.uri.endswith("/") and not info.size_bytes):
@@ -212,6 +217,7 @@ class Inventory:
             return self._leaves_out(candidate, Reason.ARCHIVED)
         if done and done.has(info.uri, info.version_id, info.etag):
             return self._leaves_out(candidate, Reason.DONE)
+        # Last, so that only what is planned makes a later row of the same object a duplicate.
         if named and not named.add(info.uri, info.version_id):
             return self._leaves_out(candidate, Reason.DUPLICATE)
         self._tables.plans(info.uri)

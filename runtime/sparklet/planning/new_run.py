@@ -65,6 +65,7 @@ def new_run(
     if asked and not existing_run:
         refuse_another_spark(deployment, asked)
     if engine := request.options.engine:
+        # `auto` might choose another engine by now, and the repeated request would be another run.
         stored = existing_run.options.engine if existing_run and engine == AUTO else ""
         engine = stored or chosen_engine(deployment, engine, request.table, asked.values())
         refuse_no_view(engine, request.options)
@@ -87,12 +88,15 @@ def new_run(
         run = _checked_run(deployment, request, scripts, even_empty, packed_input)
         lists = zip(run.lists, packed_input.lists, strict=True)
     refuse_outputs(deployment, run)
+    # Files first, then the run, then its claim. A kill in between leaves files that nothing names, whose names are
+    # digests, so that the next try finds them; or a run without a claim, for which its planner claims.
     put_once(deployment.store, *(file for script in scripts.values() for file in script.files))
     put_once(deployment.store, *((source.uri, reader.body) for source, reader in lists if reader.body is not None))
     try:
         deployment.ledger.runs.create(run)
     except RunExistsError:
-        if not (existing_run := deployment.known_run(run_id)):  # else another request was faster
+        # A cleaned run is unknown, too, but its id is refused for ever; else another request was faster.
+        if not (existing_run := deployment.known_run(run_id)):
             raise
         return _same_run(existing_run, request, scripts)
     take_outputs(deployment, run)
@@ -205,16 +209,20 @@ def _checked_run(
     )
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
     try:
+        # Work may begin before the input is listed to its end, unless what comes behind the first shard may still
+        # refuse the run.
         to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
         to_end = to_end or bool(options.output_per)
         preview = packed.read(deployment, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
+        # A schedule that repeats its request gets a run that succeeds without shards; a user is told.
         if not even_empty:
             raise
         return run
     if refuses_large and preview.too_large:
         raise too_large(packed, options)
     if packed.lists:
+        # A list is known to name a bucket only once it was read.
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
     return replace(run, partitions=packed.partitions.examples)
 
@@ -274,6 +282,7 @@ def _same_lists(existing_run: Run, request: RunRequest) -> bool:
             return False
         if list_request.body is None and source.uri != f"{SCHEME}{list_request.source.partition('://')[2]}":
             return False
+        # The name of a stored list holds its digest (`stored_source`), so its content need not be read.
         if list_request.body is not None and hashlib.sha256(list_request.body).hexdigest()[:16] not in source.uri:
             return False
     return True
@@ -361,11 +370,13 @@ def _refuse_bad_syntax(source: str, body: bytes) -> None:
     """PlanError with file and line if a script cannot be compiled: no shard could ever succeed."""
     try:
         with warnings.catch_warnings():
+            # The script runs in a process of its own: how this one treats warnings must not refuse it.
             warnings.simplefilter("ignore")
             compile(body, source, "exec", dont_inherit=True)
     except SyntaxError as error:
         text, line = f": {error.text.strip()}" if error.text else "", error.lineno or 1
         raise PlanError(f"the script {source} cannot be compiled, line {line}: {error.msg}{text}") from error
+    # Python 3.11 raises this, not SyntaxError, for a null byte.
     except ValueError as error:
         raise PlanError(f"the script {source} cannot be compiled: {error}") from error
 
@@ -374,5 +385,6 @@ def repaired_script(deployment: Deployment, run: Run, source: str) -> ScriptRef:
     """Copy a repaired script for the next generation of a run; with what was brought with the last one."""
     script = read_script(deployment, run.run_id, source)
     put_once(deployment.store, *script.files)
+    # The repaired script was packed with its own modules; the former archive holds the old ones.
     brought = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
     return replace(script.ref, py_files=(*brought, *script.ref.py_files))

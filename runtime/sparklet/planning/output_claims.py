@@ -33,10 +33,13 @@ def refuse_another_open(deployment: Deployment, name: str, run_id: str) -> None:
 
 def refuse_outputs(deployment: Deployment, run: Run) -> None:
     """PlanError if a run may not write to its outputs; called before the run is in the ledger."""
-    for other in deployment.ledger.runs.unfinalized():  # some have no claim yet
+    # The ledger alone shows a run that was entered and has not claimed yet. Its index may lag, so the claims are read,
+    # too: a listing of S3 does not lag.
+    for other in deployment.ledger.runs.unfinalized():
         _refuse_beside(run, other)
     _refuse_claimed(deployment, run, _claims(deployment))
     _refuse_held(deployment, run)
+    # Only what Sparklet published is deleted: a file of other origin would stay, and be read with the new output.
     for folder in _folders(run) if run.options.existing == "overwrite" else ():
         if uri := next((file.uri for file in files_in(deployment.store, folder) if not file.by), ""):
             raise PlanError(f"the output {folder} holds {uri}, which no Sparklet run wrote; name another folder")
@@ -57,6 +60,7 @@ def _refuse_beside(run: Run, other: Run) -> None:
 
     A run that appends may join any run that is planned, and so may a redriven run, whose output is there already.
     """
+    # A run also claims the folder of its next run, so parent and follow-ups would refuse each other.
     if other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
         return
     if run.options.incremental and run.name == other.name:
@@ -64,6 +68,7 @@ def _refuse_beside(run: Run, other: Run) -> None:
     shared = next((folder for folder in _claimed(run) if _overlap(folder, _claimed(other))), "")
     if not shared:
         return
+    # Until its plan is sealed, a run that wants the folder empty, or empties it, may still look there or delete.
     alone = other.options.existing != "append" and other.state is RunState.PLANNING
     if alone or not (run.options.existing == "append" or run.generation):
         remedy = "" if alone or run.options.existing == "overwrite" else ", or append to it (--append)"
@@ -95,6 +100,7 @@ def take_outputs(deployment: Deployment, run: Run, *, empty: bool = False) -> No
         if empty:
             delete_replaced(deployment, run, since_s)
     except PlanError as error:
+        # Left open, it would stand in the way of other runs, since claims bind while their run is open.
         deployment.ledger.runs.finish(run.run_id, run.generation, RunState.FAILED)
         raise PlanError(f"{error}; {run.run_id} has ended with nothing planned") from None
 
@@ -104,18 +110,24 @@ def claim_outputs(deployment: Deployment, run: Run) -> float:
     while True:
         claims = _claims(deployment)
         for claim in claims:
+            # A planner that comes again has its claim already, and so has this loop once its put took effect.
             if (claim.identity, claim.generation) == (run.identity, run.generation):
                 return claim.since_s
         _refuse_claimed(deployment, run, claims)
+        # Since `refuse_outputs` looked, another run may have published here and ended. A redrive finds its own output.
         if not (run.generation or run.parent):
             _refuse_held(deployment, run)
+        # Listings are in the order of keys, and eight digits make that the order of the numbers.
         number = int(claims[-1].uri.rpartition("/")[2]) + 1 if claims else 0
         body = json.dumps([run.identity, run.generation, _claimed(run), run.name]).encode()
-        put_once(deployment.store, (f"{deployment.runs_uri}{CLAIMS}{number:08d}", body))  # another run may be faster
+        # If another run was faster, the put changes nothing, and the next look finds a claim that was not checked yet.
+        put_once(deployment.store, (f"{deployment.runs_uri}{CLAIMS}{number:08d}", body))
 
 
 def release_outputs(deployment: Deployment, run: Run) -> None:
     """Delete the claims of an ended run, and old ones of other ended runs; the last claim's number must stay taken."""
+    # Without the last claim numbers would begin anew: a run that had read the claims before would find its number free,
+    # and create it without having seen the newer ones.
     for index, claim in enumerate(_claims(deployment)[:-1]):
         other = run if claim.identity == run.identity else _claimer(deployment, claim) if index < CLEANED_UP else None
         if other and other.state.ended:
@@ -167,6 +179,7 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
     """
     for other in others_of_name(deployment, run.name, run.run_id) if run.options.incremental else ():
         _delete_staged(deployment, other)
+        # All shards of a SUCCEEDED run have published whole, so they need not be read.
         if other.state is not RunState.SUCCEEDED:
             delete_half_published(deployment, other, run)
     named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
@@ -177,16 +190,20 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
     if not (replaces_all or replaced):
         return
     if (
+        # A planner that wakes late may claim anew for a run that has ended and released its claim. What others have
+        # published in between is older than the new claim, and must stay.
         deployment.ledger.runs.get(run.run_id).state is not RunState.PLANNING
-    ):  # then the claim may be later than its output
+    ):
         raise CheckpointConflictError(f"the run {run.run_id} was planned by another planner")
 
     def replaced_uris() -> Iterator[str]:
         for file in files_in(deployment.store, run.output_uri):
+            # Both times are of S3. A file that is newer than the claim is of a run that was let in beside this one.
             whose = file.by["identity"] if file.by and file.modified_s <= since_s else run.identity
             if whose in replaced or (replaces_all and whose != run.identity):
                 yield file.uri
 
+    # The listing is read twice: nothing is deleted before it is known that nobody reads any of it.
     refuse_read(deployment, run.output_uri, replaced_uris(), run)
     for other in earlier or _others_of_output(deployment, run):
         _delete_staged(deployment, other)
@@ -227,11 +244,13 @@ def refuse_read(deployment: Deployment, within: str, uris: Iterable[str], reader
     """
     reads = list[tuple[str, tuple[str, ...], set[str]]]()
     for run in (*filter(None, [reader]), *deployment.ledger.runs.unfinalized()):
+        # What a list names only the plan tells; a folder counts as a whole, since more of it may yet be planned.
         listed = (item.object_uri for item in planned_objects(deployment, run.run_id)) if run.lists else ()
         if not run.state.ended:
             folders = tuple(folder for folder in run.inputs if folder.endswith("/") and _overlap(folder, (within,)))
             objects = {uri for uri in chain(run.inputs, listed) if uri.startswith(within)}
             reads += [(run.run_id, folders, objects)] if folders or objects else []
+    # `uris` may be a listing of S3, which costs nothing as long as it is not begun.
     for uri in uris if reads else ():
         run_id = next((run_id for run_id, folders, objects in reads if uri in objects or uri.startswith(folders)), "")
         if run_id:
@@ -250,6 +269,7 @@ def refuse_overtaken(deployment: Deployment, run: Run, *, lacks: bool = True) ->
         raise PlanError(f"{overtaken}: the run {later} has replaced what it wrote")
     for other in _later(deployment, run) if lacks else ():
         both_incremental = run.options.incremental and other.options.incremental and other.name == run.name
+        # A later run that ended without a part, such as one that was refused, has taken over nothing.
         if both_incremental and (not other.state.ended or next(deployment.ledger.runs.parts(other.run_id), None)):
             again = f"the later run {other.run_id} plans again what it has not done; redrive that one"
             raise PlanError(f"{overtaken}: {again}")
@@ -259,6 +279,7 @@ def replaced_by(deployment: Deployment, run: Run) -> str:
     """The id of a later run that has replaced this one's output; "" if none has."""
     for other in _later(deployment, run):
         shared = any(_overlap(folder, _claimed(run)) for folder in (other.output_uri, other.local_output) if folder)
+        # The next run replaces by right what its parent has claimed for it.
         if shared and other.options.existing == "overwrite" and other.parent != run.run_id:
             return other.run_id
     return ""
@@ -266,6 +287,7 @@ def replaced_by(deployment: Deployment, run: Run) -> str:
 
 def _later(deployment: Deployment, run: Run) -> Iterator[Run]:
     """The other runs that were entered since this one, newest first."""
+    # Of runs of the same time each counts as the later one, since nothing tells which was first.
     entered = takewhile(lambda other: other.created_s >= run.created_s, deployment.ledger.runs.list())
     return (other for other in entered if other.run_id != run.run_id)
 
@@ -280,5 +302,4 @@ def _claimed(run: Run) -> tuple[str, ...]:
 
 
 def _overlap(folder: str, others: tuple[str, ...]) -> bool:
-    """Whether a folder equals one of the others, is in one or contains one."""
     return any(folder.startswith(other) or other.startswith(folder) for other in others)

@@ -47,6 +47,7 @@ class Owners:
         if by := published_by(path):
             return by
         claims = [by for by, its_bytes in self._names.get(path, ()) if size_bytes in (None, its_bytes)]
+        # Only where two lists name a file the file itself is asked: a HEAD for each would be a request a file.
         if len({(by["identity"], by["shard"]) for by in claims}) > 1 and self._owner_of:
             return OWNER.fullmatch(self._owner_of(path))
         return claims[-1] if claims else None
@@ -54,6 +55,7 @@ class Owners:
 
 def owners(store: ObjectStore, folder: str) -> Owners:
     """Who published the files of an output, a folder with a slash at its end."""
+    # The lists, not the files, tell other stacks who published what, also once the ledger has forgotten the run.
     uris = [info.uri for info in store.list(folder + NAMES)]
     lists = zip((uri[len(folder) :] for uri in uris), store.get_all(uris), strict=True)
     return Owners(lists, lambda path: store.head(folder + path).owner)
@@ -91,10 +93,12 @@ def local_outputs(folder: Path) -> Iterator[PublishedFile]:
 
 def may_replace(deployment: Deployment, run: Run, by: By | None) -> bool:
     """Whether a run may write in the place of a file of another attempt, which ``by`` published."""
+    # However late an attempt wakes, what a run that was entered later has published stays.
     if by is None or by["identity"] == run.identity or int(by["created_ms"], 16) > int(run.created_s * 1000):
         return False
     if run.options.existing == "overwrite":
         return True
+    # The id alone may be that of a run in another ledger over the same bucket; the identity has its time.
     publisher = deployment.known_run(by["run_id"]) if run.options.incremental else None
     return publisher is not None and (publisher.identity, publisher.name) == (by["identity"], run.name)
 
@@ -116,6 +120,7 @@ def published_files(store: ObjectStore, run: Run) -> Iterator[tuple[int, ObjectI
     """Each file that a run has published, with the number of its shard."""
     base = f"{run.output_uri.rstrip('/')}/"
     by_name = owners(store, base) if run.options.output_per else Owners(())
+    # Folders of shards begin with the run's identity: the listing passes over those of other runs.
     for info in store.list(base if run.options.output_per else base + run.shard_prefix):
         by = by_name.of(info.uri[len(base) :], info.size_bytes)
         if by and by["identity"] == run.identity and not info.uri.endswith("/"):
@@ -145,6 +150,7 @@ def output_name(
     stem = name.removesuffix(own_suffix) + label
     values = {"folder": folder, "stem": stem, "name": stem + own_suffix, "run": run_id, "suffix": suffix}
     pattern = options.output_name if folder else options.output_name.replace("{folder}/", "")
+    # One pass, since a key may itself hold such a word in braces.
     name = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], pattern)
     parts = name.split("/")
     is_long = len(name.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > MAX_NAME_BYTES

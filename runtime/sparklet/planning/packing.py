@@ -73,6 +73,7 @@ def pack_shards(
     for entry in objects:
         uri, size_bytes = entry.item.uri, entry.item.estimated_bytes
         group = group_of(uri) if group_of else "", partition_root(uri[: uri.rfind("/") + 1], inputs)
+        # A run without a limit wants all items in one shard (a reduce), so they are not cut by bytes either.
         is_cut = entry.item.item and options.target_bytes < NO_LIMIT_BYTES
         max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
         full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
@@ -205,6 +206,7 @@ class PackedInput:
         store, options = self.open(deployment, request, local=local), request.options
         if options.output_per or options.existing != "refuse":
             self._look_at_outputs(deployment, request)
+        # Noted before the input is read: if a run of the name ends meanwhile, `lines` sees that they differ.
         self._earlier = (
             earlier_runs(deployment, request.run_name, request.run_id) if deployment and options.incremental else []
         )
@@ -213,6 +215,7 @@ class PackedInput:
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as gzip_file:
             for line in lines:
+                # Beyond the limit no shard is kept, and `lines` is None; preview and refusals need the whole input.
                 if self._file.tell() <= MAX_KEPT_BYTES:
                     with scratch("the shards of the plan"):
                         pickle.dump((*line[:5], *_place(line.position), line.skipped), gzip_file)
@@ -220,6 +223,7 @@ class PackedInput:
                 to_end = to_end or bool(self.partitions.examples or self._replaced)
                 if not to_end:
                     break
+        # A wrong row anywhere must refuse the run before it is entered, not end it half planned.
         for reader in () if to_end else self.lists:
             reader.read_all()
         self._is_read = to_end
@@ -238,6 +242,7 @@ class PackedInput:
                 folder: cache(partial(owners, deployment.store, folder)) for folder in request.replaced_folders
             }
         if options.output_per:
+            # An incremental run may replace what earlier runs of its name wrote (`may_replace`): no name is taken.
             existing_paths = (
                 names_there(deployment, request) if options.existing == "append" and not options.incremental else ()
             )
@@ -246,6 +251,7 @@ class PackedInput:
     def rest(self, deployment: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
         """The shards of a run after a position, while its input is read."""
         store, self.inputs, self.partitions = deployment.inputs(run.access), run.inputs, Partitions(run.inputs)
+        # A list that came with its bytes lies in the run's own folder, which a role for the inputs may not reach.
         stores = [deployment.store if source.uri.startswith(deployment.runs_uri) else store for source in run.lists]
         self.lists = list(map(ListReader, run.lists, stores))
         inventory = self._inventory(deployment, store, run.options, run.name, run.run_id)
@@ -290,11 +296,13 @@ class PackedInput:
                     self._names.add(item)
             yield line
         if self._names:
+            # Told at the end, so that the user learns of more than the first name.
             self._names.refuse_taken()
         self.found.skipped = inventory.skipped
 
     def lines(self, deployment: Deployment, run: Run) -> Iterator[Line] | None:
         """All shards; None if the file lacks some, or an incremental run, with its name claimed, has others to plan."""
+        # The run has claimed its name by now: no other run of it can change what is done after this look.
         is_kept = self._is_read and self._file.tell() <= MAX_KEPT_BYTES
         if not is_kept or (run.options.incremental and self._earlier != earlier_runs(deployment, run.name, run.run_id)):
             return None
@@ -329,6 +337,7 @@ def preview(deployment: Deployment | None, request: RunRequest, packed: PackedIn
 
     The plan can take ``packed``, unless an input is local: it reads the copies in the bucket.
     """
+    # The plan reads the copies in the bucket, whose addresses and ETags local files do not have.
     if packed and all("://" in address for address in request.inputs):
         return packed.read(deployment, request, limit=request.options.limit)
     with closing(PackedInput()) as unused:
@@ -360,7 +369,6 @@ def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
 
 
 def _refused(inventory: Inventory, reason: Reason) -> PlanError:
-    """The error of an inventory that left out archived objects, or missing ones."""
     count, names = inventory.skipped[reason], inventory.named[reason]
     more = f" and {count - len(names)} more" if count > len(names) else ""
     if reason is Reason.MISSING:
@@ -386,7 +394,6 @@ def is_nothing_new(skipped: Mapping[str, int]) -> bool:
 
 
 def _shown(shard: Shard, estimated_bytes: int) -> str:
-    """A shard in a refusal: its first object and its size."""
     estimated = f", decompressed about {estimated_bytes / MIB:,.0f} MiB" if estimated_bytes != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
     return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{estimated})"

@@ -75,6 +75,7 @@ def shard_of(deployment: Deployment, run_id: str, part: PartRecord, line: bytes)
 def planned_shard(deployment: Deployment, record: ShardRecord) -> Shard:
     """A shard, read by its own line alone; PlanError if that is not what was planned."""
     uri = deployment.part_uri(record.run_id, record.part)
+    # A range of the part, which may have 4 MiB, for the sake of one line
     return record.planned(deployment.store.get(uri, record.offset, record.length), uri)
 
 
@@ -101,6 +102,7 @@ class LeftOut:
         """Add one."""
         version = {"version_id": version_id} if version_id else {}
         with scratch("the names of objects left out"):
+            # `take` leaves the position where it has read to.
             self._file.seek(0, 2)
             self._file.write(json.dumps({"uri": uri, **version, "reason": reason}).encode() + b"\n")
 
@@ -132,6 +134,7 @@ def beside(part: str) -> str:
 def reasons_for(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[str]:
     """Why an object, or a version of it, was left out of a plan."""
     files = [beside(part.part) for part in parts if named(part.skipped)]
+    # The file of the end is there only if something was left out behind the last part.
     if named(run.skipped) > sum(named(part.skipped) for part in parts):
         files.append(END)
     encoded_uri = json.dumps(uri).encode()

@@ -57,6 +57,7 @@ def handle_request(
             run = _plan(deployment, run, packed, remaining_s)
         except CheckpointConflictError:
             run = deployment.ledger.runs.get(run.run_id)
+            # To the caller a cancelled run is an answer, after which it asks no more; an error it would repeat.
             if run.cancelled_s is None:
                 raise
     return _response(deployment, run)
@@ -85,6 +86,7 @@ def _document(event: Any) -> dict[str, Any]:
     if not isinstance(event, Mapping):
         raise EventError(f"a request must be a JSON object, not a {type(event).__name__}")
     try:
+        # Half of a surrogate pair passes as JSON, and fails only where a file or message is written.
         json.dumps(event, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:
         raise EventError(f"a request holds what is no text in UTF-8, or is nested too deeply: {error}") from error
@@ -124,6 +126,7 @@ def _plan(deployment: Deployment, run: Run, packed: PackedInput, remaining_s: Ca
 
     def out_of_time() -> bool:
         nonlocal last_s, longest_s
+        # The longest part so far includes what comes before it, such as the listing of objects that are left out.
         now_s = remaining_s()
         longest_s, last_s = max(longest_s, last_s - now_s), now_s
         return now_s < 2 * longest_s + SPARE_S

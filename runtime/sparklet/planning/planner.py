@@ -90,11 +90,14 @@ def plan(
     done = sealed_until_now(deployment, run)
     if run.state is not RunState.PLANNING:
         return run
+    # Once a part is sealed its shards may have published: then nothing in the output may be deleted any more.
     if not done.parts and not (run.parent and own_task(run_id)):  # those write to folders of their own
         take_outputs(deployment, run, empty=True)
     with closing(PackedInput()) as fresh:
+        # `packed` begins where the input does, so it is of no use to a plan that goes on.
         planning = _Planning(deployment, run, done, progress, packed if packed and not done.parts else fresh, fresh)
         parts = _parts(planning.lines, part_shards, part_bytes)
+        # The sample is of the first part, which is sealed only once the run has its schema: so no shard runs without.
         first = [part for part in (next(parts, None),) if part]
         if (
             first
@@ -158,6 +161,7 @@ class _Planning:
         """Write, seal and dispatch one part."""
         name = f"part-{self._done.parts:05d}-{self._planner_id}.jsonl"
         last = lines[-1]
+        # Lines count from this planner's beginning, parts from the part before, so that their sum survives planners.
         skipped = dict(Counter(last.skipped) - self._skipped)
         part = PartRecord(
             index=self._done.parts,
@@ -173,6 +177,8 @@ class _Planning:
         self._at.store.put(self._at.part_uri(self._run.run_id, name), body, create_only=True)
         if skipped:
             self._write_left_out(beside(name), skipped)
+        # The checkpoint: a second planner is refused here, before it has entered a shard or sent a message. After a
+        # kill behind it the next planner enters and sends the part again.
         self._at.ledger.runs.add_part(self._run.run_id, part)
         self._done, self._skipped = self._done.and_part(part), Counter(last.skipped)
         dispatch_part(self._at, self._run, part, lines)
@@ -181,6 +187,7 @@ class _Planning:
     def seal(self) -> Run:
         """Seal the plan with what all parts hold."""
         done, run_id = self._done, self._run.run_id
+        # What was left out behind the last shard is in no part.
         at_end = Counter(self._source.found.skipped) - self._skipped
         self._write_left_out(END, at_end)
         skipped = dict(Counter(done.skipped) + at_end)
@@ -235,10 +242,13 @@ def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Seq
     options = run.options
     records = list(records_of(run.run_id, part.part, lines, isolate=int(options.isolate)))
     if options.engine:
+        # By size and options alone: a planner that repeats this must mark the same shards.
         engines = (options.planned_engine(line.estimated_bytes) for line in lines)
         records = [replace(record, engine=engine) for record, engine in zip(records, engines, strict=True)]
     deployment.ledger.shards.add(records)
     send_messages(deployment, run, records, lines={line.number: line.body for line in lines})
+    # A kill before this mark repeats both writes. That is safe: entering is conditional, and a claim refuses the second
+    # message of a shard.
     deployment.ledger.runs.mark_dispatched(run.run_id, part.index)
 
 

@@ -340,6 +340,7 @@ def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run:
             of_group["tolerated_failure_count"], of_group["tolerated_failure_percentage"] = read
         elif not place.key.value:
             of_group[place.field] = read
+        # Several flags set one field, such as --append and --overwrite: the last one must not win in silence.
         elif read and of_group.setdefault(place.field, place.key.value) != place.key.value:
             raise SettingsError(
                 f"{named[of_group[place.field]]} and {named[name]} exclude each other; give one of them"
@@ -372,6 +373,7 @@ def _resolved(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
 
 def _read_value(place: Place, name: str, value: Any) -> Any:
     key, kind = place.key, KINDS[place.kind]
+    # In Python true is an int, too.
     if not isinstance(value, kind.types) or (isinstance(value, bool) and place.kind != "flag"):
         raise EventError(f"{name} is a {type(value).__name__}; it must be {kind.words}")
     if key.choices and value not in key.choices:
@@ -397,6 +399,7 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
         raise PlanError(f"{named['script']} is missing: name the script to run")
+    # What follows `--` is the script's, so an option there counts as not given.
     of_script = (
         f"; {', '.join(map(repr, redacted(request.args)))} went to the script as its arguments" if request.args else ""
     )

@@ -27,6 +27,7 @@ REMEDY = "give it: --schema 'id INT, name STRING, …'"
 def schema_run(deployment: Deployment, run: Run, lines: Sequence[Line]) -> Run:
     """The run that infers the schema, entered if it is not known; ``lines``: shards from which the sample is taken."""
     made_id = follow_up_id(run.run_id, "schema")
+    # A second planner may have read other lines; the sample is what the first one entered.
     if existing_run := deployment.known_run(made_id):
         return existing_run
     options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=run.options.time_limit_s)
@@ -71,6 +72,7 @@ def inferred_schema(deployment: Deployment, run: Run, follower: Run) -> str | No
             return schema
         source = run.scripts[-1].source_uri
         raise PlanError(f"{source} did not read its input by job.read_csv(spark), so no schema is inferred; {REMEDY}")
+    # Asked only while there is no answer, which a cancelled run may never get.
     if deployment.ledger.runs.get(run.run_id).cancelled_s is not None:
         raise CheckpointConflictError(f"the run {run.run_id} was cancelled; no more of it is planned")
     if record is not None and record.state is ShardState.FAILED:

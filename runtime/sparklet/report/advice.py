@@ -126,6 +126,7 @@ def _larger_by_default(of: Measured) -> float:
 def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
     """The time of a shard of no bytes, if time follows size at all; 0: it cannot be told."""
     try:
+        # Where time hardly follows size, the line's value at no bytes says nothing.
         if correlation(sizes, times) < 0.5:
             return 0.0
         return min(max(0.0, linear_regression(sizes, times).intercept), median(times))

@@ -40,6 +40,8 @@ PACKAGES = ("pyspark", "delta-spark", "pyiceberg", "boto3")
 
 def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     """A run as it is now; nothing is written."""
+    # The table keeps a sample of a large run, but which shards only the end of the pass tells: so all records are kept,
+    # of runs that are not too large for that.
     table, records = ShardTable(run.created_s), dict[int, ShardRecord]()
     is_named = max(run.object_count, run.shard_count or 0) <= MAX_NAMED
 
@@ -160,7 +162,6 @@ def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[
 
 
 def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Iterator[dict[str, Any]]:
-    """The most frequent causes, with files and the script's lines around the one that failed."""
     sources: dict[ScriptRef, list[str]] = {}
     for index, group in enumerate(groups[:MAX_GROUPS]):
         files = _failed_files(stack, run, group) if index < GROUPS_WITH_FILES else []

@@ -59,6 +59,7 @@ def _add(total: dict[str, Any], events: Iterator[dict[str, Any]]) -> None:
     for event in events:
         if event["Event"] == "SparkListenerStageCompleted":
             total["stages"] = total.get("stages", 0) + 1
+        # A task that has failed may have no metrics.
         if event["Event"] != "SparkListenerTaskEnd" or not (metrics := event.get("Task Metrics")):
             continue
         more = {"tasks": 1, **{name: metrics[key] * factor for name, (key, factor) in _SUMS.items()}}

@@ -32,6 +32,7 @@ def page(report: Mapping[str, Any] | None, title: str) -> str:
         The plotting library is not installed.
     """
     library, script = vega_lite(), (_FOLDER / "page.js").read_text(encoding="utf-8")
+    # A value with </script> would end the element that holds the document.
     document = json.dumps(report, separators=(",", ":"), default=str).replace("<", "\\u003c")
     return Template((_FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
         live="0" if report else "1",
@@ -64,5 +65,6 @@ def vega_lite() -> str:
         cache_path.parent.mkdir(parents=True, exist_ok=True)
         draft = cache_path.with_suffix(f".{os.getpid()}")
         draft.write_text(bundle, encoding="utf-8")
+        # A rename, so that another report that is made now reads no half of it.
         draft.replace(cache_path)
     return bundle

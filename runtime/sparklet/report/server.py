@@ -53,6 +53,7 @@ class Looks:
 
     def answer(self, run_id: str) -> dict[str, Any]:
         """The newest report, and after how many seconds to ask again; 0: never."""
+        # Held while it looks, so that pages that ask at once share one pass over the shards.
         with self._lock:
             now_s = self.clock.now_s()
             until_s, reply = self._answers.get(run_id, (0.0, {}))
@@ -102,6 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             origin and urlsplit(origin).netloc not in self.server.hosts
         ):
             return self._say(HTTPStatus.FORBIDDEN, "another host or origin")
+        # In constant time, or answers would tell the token letter by letter. As bytes, since a path may hold what is
+        # not ASCII, which `compare_digest` refuses in texts.
         if not hmac.compare_digest(url.path[: len(below)].encode(), below.encode()):
             return self._say(HTTPStatus.FORBIDDEN, "open the address that sparklet ui has printed")
         path = url.path[len(below) :]
