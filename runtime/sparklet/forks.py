@@ -4,6 +4,7 @@ import os
 import weakref
 from typing import Any
 
+# Weak, so that this list keeps no closed executor or client alive.
 _things: "weakref.WeakSet[Any]" = weakref.WeakSet()
 os.register_at_fork(after_in_child=lambda: [thing.after_fork() for thing in list(_things)])
 

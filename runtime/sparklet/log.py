@@ -43,6 +43,7 @@ class Log:
         line = line if line.endswith(b"\n") else line + b"\n"
         sink = self.sink or getattr(sys.stdout, "buffer", None)  # each time: a host may replace sys.stdout
         with _LOCK:
+            # What replaces sys.stdout, as in a notebook, may have no bytes below it.
             if sink is None:
                 sys.stdout.write(line.decode("utf-8", "replace"))
                 sys.stdout.flush()

@@ -318,6 +318,7 @@ def _prefixes(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
     """Where this function writes: an event of S3 about an object there would only start it again."""
+    # Scripts write to s3a:// or s3n://, and S3's events are compared as s3://.
     written = re.sub(r"^s3[an]:", "s3:", env.get("output_path") or env.get("OUTPUT_PATH", ""))
     of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
     bucket_prefixes = tuple(f"s3://{bucket}/{folder}/" for folder in ("runs", "staged", "output")) if bucket else ()
@@ -326,6 +327,7 @@ def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
 
 def _shown(env: Mapping[str, str], text: str) -> str:
     """A wrong value, for an error; its length alone if it is a credential, or looks like one."""
+    # A credential may stand in the wrong variable: what another one holds is not shown here either.
     held = (value for name, value in env.items() if re.search(SECRET, name) and len(value) >= MIN_SECRET)
     if CREDENTIAL_VALUE.search(text) or any(v in text or (len(text) >= MIN_SECRET and text in v) for v in held):
         return f"a text of {len(text)} characters (not shown: it may be a secret)"
@@ -394,6 +396,7 @@ def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, 
     text = env.get(name, "")
     try:
         document = json.loads(text or "{}")
+    # The cause is cut off: it holds the text, which may be a secret.
     except (ValueError, RecursionError):
         raise SettingsError(f'{name} is no JSON object of strings, such as {{"{begin}…": "…"}}') from None
     if not isinstance(document, dict):

@@ -88,4 +88,5 @@ def _prepare(gateway: tuple[int, str], properties: dict[str, str], conf: Mapping
         for name, added in places.items():
             if added:
                 properties[name] = ",".join(filter(None, (java.lang.System.getProperty(name), *added)))
+        # In one call, since each property set by itself would be a request to the JVM.
         java.lang.System.getProperties().load(java.io.StringReader(encoded({**properties, **conf})))

@@ -26,6 +26,7 @@ class EmrSteps(SparkPlatform):
         options = [word for key, value in {**conf, **self.conf}.items() for word in ("--conf", f"{key}={value}")]
         submit = ["spark-submit", "--deploy-mode", "client", "--py-files", package, *options, program]
         newest = {"ClusterId": self.cluster, "PaginationConfig": {"MaxItems": MAX_LISTED}}
+        # EMR takes no token with a step, so the step's name has it.
         ids = emr.get_paginator("list_steps").paginate(**newest).search(f"Steps[?ends_with(Name, '{token}')].Id")
         if step_id := self._call(lambda: next(ids, None)):
             return str(step_id)

@@ -56,7 +56,9 @@ class FargateTasks(Engine):
             "overrides": {"containerOverrides": [container]},
         }
         try:
+            # ECS refuses a token that it knows of another request, as one to an upgraded task definition is.
             answer = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
+            # ECS reports want of capacity in an answer, not as an error.
             if answer["tasks"]:
                 return str(answer["tasks"][0]["taskArn"])
             why = "; ".join(failure.get("reason", "") for failure in answer["failures"])
@@ -81,7 +83,6 @@ class FargateTasks(Engine):
 
 
 def _stop_cause(task: Mapping[str, Any]) -> Failure:
-    """ECS's code and reason, the containers' reasons, and the exit status."""
     code, containers = task.get("stopCode") or "Stopped", task.get("containers", ())
     reasons = [task.get("stoppedReason"), *(container.get("reason") for container in containers)]
     reasons += [

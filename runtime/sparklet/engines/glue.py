@@ -24,7 +24,9 @@ class GlueJobRuns(SparkPlatform):
         key, value = self._arguments(command)
         arguments = {"--scriptLocation": program, "--extra-py-files": package, key: value, TOKEN: token}
         if self.conf:
+            # A run of Glue has one argument ``--conf``: further settings are chained in its value.
             arguments["--conf"] = " --conf ".join(f"{name}={setting}" for name, setting in self.conf.items())
+        # Glue takes no token, so an argument of the run has it.
         for run in self._call(self.clients.glue.get_job_runs, JobName=self.job, MaxResults=200)["JobRuns"]:
             if run.get("Arguments", {}).get(TOKEN) == token:
                 return str(run["Id"])
@@ -41,7 +43,6 @@ class GlueJobRuns(SparkPlatform):
         return PlatformJob(state, run.get("ErrorMessage", ""), started, logs.rstrip("/"))
 
     def _log(self, task_id: str, logs: str) -> list[str]:
-        """The last lines in the groups of CloudWatch."""
         return self._events(f"{logs}/output", task_id) or self._events(f"{logs}/error", task_id)
 
     def _events(self, group: str, stream: str) -> list[str]:

@@ -31,6 +31,7 @@ class LargeFunction(Engine):
         options = dict(zip(command[1::2], command[2::2], strict=True))
         shard, generation = int(options["--shard"]), int(options["--generation"])
         event = {"run_id": options["--run"], "shard": shard, "generation": generation}
+        # Without the plan's place, which the worker has from the record that it claims.
         self.compute.invoke(self.function, {**event, "part": "", "offset": 0, "length": 0}, wait=False)
         return token
 

@@ -77,6 +77,7 @@ class Output(io.FileIO):
 
 def _follow(jvm: int) -> None:
     """Release the shard if the JVM ends, which does not end this process by itself."""
+    # An orphan gets another parent, and no signal tells it.
     while os.getppid() == jvm:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -89,6 +89,7 @@ def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
     log = worker.log.bind(run=command.run_id, shard=command.shard)
     grace_s = worker.executor.settings.grace_s
     deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
+    # No exception here: it could break off a write to the ledger, by which the shard would be recorded or released.
     signal.signal(signal.SIGTERM, lambda number, frame: deadline.expire(STOPPED))
     try:
         record = _record(shards.deployment.ledger, shards.clock, command, log)
@@ -98,6 +99,7 @@ def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
     ref = record.ref
     if command.generation is not None and not command.redrive:
         ref = replace(ref, generation=command.generation)
+    # A name that no engine has: it may claim the functions' shards, and what it lacks memory for goes to no engine.
     shards.engine = record.engine or BY_HAND
     return exit_code(worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id=""))
 
@@ -126,6 +128,7 @@ def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:
     """The container's memory limit, at most the machine's memory."""
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     texts = [limit.read_text().strip() for limit in limits if limit.is_file()]
+    # Without a limit cgroup v2 says ``max``, and v1 a number beyond any machine's memory.
     return min([machine_bytes, *(int(text) for text in texts if text.isdigit())]) // MIB
 
 

@@ -133,6 +133,7 @@ class SparkPlatform(Engine):
         store = S3ObjectStore(self.clients)
         try:
             text = gzip.decompress(store.get(uri)) if store.head(uri).size_bytes < MAX_LOG_BYTES else b""
+        # The log only adds to a cause that is known.
         except (ObjectStoreError, OSError, EOFError):
             return []
         return [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]

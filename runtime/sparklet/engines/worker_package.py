@@ -24,6 +24,7 @@ FOLDER = "engines"  # of the stack's bucket
 def store_worker(store: ObjectStore, bucket: str) -> tuple[str, str]:
     """The addresses of program and package in the bucket, where they are stored once."""
     program, package = files()
+    # The folder is named by the digest, so a package that a running job uses is never replaced.
     digest = hashlib.sha256(program + package).hexdigest()[:16]
     uris = tuple(f"s3://{bucket}/{FOLDER}/{digest}/{name}" for name in (PROGRAM, PACKAGE))
     put_once(store, *zip(uris, (program, package), strict=True))

@@ -63,6 +63,7 @@ def _check_body(event: Mapping[str, Any]) -> None:
     text: str | bytes = body
     if event.get("isBase64Encoded"):
         try:
+            # Without ``strict_mode`` Python passes over characters that are no base64.
             text = binascii.a2b_base64(body.encode("ascii"), strict_mode=True)
         except ValueError:
             raise EventError(f"the request's body should be base64 and is not ({len(body)} characters)") from None

@@ -68,11 +68,14 @@ def _respond_of_shard(ref: ShardRef, outcome: Outcome) -> Any:
     """A shard's answer, the same each time: a shard that was FAILED before is a failure, too."""
     error, answer, name = outcome.error, outcome.answer, f"shard {ref.shard} of run {ref.run_id}"
     if error is None:
+        # A reference of an older generation says nothing of the shard as it is now.
         if answer.get("state") == ShardState.FAILED and answer.get("claim") != ClaimStatus.STALE:
             raise ShardFailedError(f"{name} has FAILED before: {answer.get('error') or 'its cause is not known'}")
         return dict(answer)
     if outcome.acknowledged:
         raise ShardFailedError(f"{name} has FAILED: {_shown(error)}") from error
+    # The state machine's ``Retry`` tells these two by their names: what another attempt holds may be free once its
+    # lease is over.
     if error.retryable and not isinstance(error, LeaseLostError):
         raise ShardNotDoneError(f"{name} has not ended: {_shown(error)}") from error
     raise error

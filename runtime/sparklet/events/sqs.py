@@ -41,6 +41,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 def joined(tasks: Sequence[Task]) -> list[Task]:
     """The tasks of messages; those that only the script reads are one, in a FIFO queue each row of them."""
+    # A standard queue has no order to keep, so the messages of the script may become neighbours.
     if not any(task.group for task in tasks):
         tasks = sorted(tasks, key=_has_own_way)
     return [task for own_way, row in groupby(tasks, _has_own_way) for task in (row if own_way else [as_one([*row])])]
@@ -126,4 +127,5 @@ def _request_body(body: object) -> dict[str, Any]:
 
 def _count(record: Mapping[str, Any], name: str, max_digits: int = 9) -> int:
     text = text_at(record, "attributes", name)
+    # ``int`` takes digits of any script, and fails at more than 4,300 of them.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= max_digits else 1

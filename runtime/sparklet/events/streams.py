@@ -53,6 +53,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     failed = next((outcome for outcome in outcomes if not outcome.acknowledged), None)
     if failed is not None and not failed.task.record_ids:
         failed.raise_failure()  # the end of a window without records: only an error makes Lambda try again
+    # Lambda delivers everything from the lowest number again, so one number is enough.
     numbers = failed.task.record_ids[:1] if failed is not None else ()
     response: dict[str, Any] = {"batchItemFailures": [{"itemIdentifier": number} for number in numbers]}
     if "window" in event:
@@ -107,6 +108,7 @@ def respond_to_kafka(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """No failures, or every partition with its first offset in the batch."""
     if all(outcome.acknowledged for outcome in outcomes):
         return {"batchItemFailures": []}
+    # One task has all partitions, and nobody knows how far its script has come in each.
     starts = _starts(event["records"]).items()
     return {"batchItemFailures": [{"itemIdentifier": {"partition": name, "offset": at}} for name, at in starts]}
 

@@ -106,6 +106,7 @@ class FolderContents:
         path = self.folder / name
         if not path.exists():
             self.folder.mkdir(mode=0o700, exist_ok=True)
+            # By a rename, so that who reads or writes the same digest meanwhile sees all of it or nothing.
             draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)
@@ -130,6 +131,7 @@ class StoredContents:
     def put(self, name: str, content: bytes) -> str:
         """Write a content, unless this process did so within ``STORED_S``."""
         uri = f"{self.folder_uri}{name}"
+        # Not once for ever: the bucket's rule deletes contents a week after they were stored.
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
             self.store.put(uri, content)
             self._put_s[name] = time.monotonic()

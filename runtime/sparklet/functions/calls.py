@@ -76,6 +76,7 @@ class Signed:
 
     def sealed(self, key: bytes) -> dict[str, str]:
         """The signed document: ``{"sparklet_call": text, "signature": hex}``, or ``sparklet_answer``."""
+        # The text that travels is what is signed: encoded anew, a document may have other bytes.
         text = COMPACT.encode(asdict(self))  # type: ignore[call-overload]
         return {self.kind: text, "signature": _signature(self.kind, text, key)}
 
@@ -94,6 +95,7 @@ class Signed:
 
 
 def _signature(kind: str, text: str, key: bytes) -> str:
+    # With the kind, so that no answer passes for a call, nor a call for an answer.
     return hmac.digest(key, f"{kind}\n{text}".encode(), "sha256").hex()
 
 
@@ -230,7 +232,6 @@ def restored(arguments: Any, contents: Contents) -> Any:
 
 
 def _mapped(change: Callable[[Any], Any], arguments: Any) -> Any:
-    """The arguments in the same form, each changed."""
     return type(arguments)(
         {name: change(value) for name, value in part.items()} if isinstance(part, dict) else [*map(change, part)]
         for part in arguments

@@ -88,6 +88,7 @@ class LambdaFunctions:
         begun_s = time.monotonic()
 
         def recorded(record: TaskRecord | Exception) -> None:
+            # In a thread of the pool, since one poller serves all calls, and reading an answer takes requests.
             with contextlib.suppress(RuntimeError):  # closed meanwhile
                 self._threads.submit(lambda: done(self._end(call, record, begun_s)))
 
@@ -96,6 +97,8 @@ class LambdaFunctions:
             self._compute.invoke(function, call.sealed(self.key), wait=False)
         except SparkletError as error:  # it may be sent again: the ledger decides
             again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
+            # If the poller has taken the entry, it tells the end: the call had arrived, and only Lambda's answer was
+            # lost.
             if self._poller.forget(call.record_id):
                 done(RemoteTaskError(str(error), "throttled" if again else ""))
 

@@ -94,7 +94,6 @@ class LambdaExecutor(Executor):
         weakref.finalize(self, _end, self._timer, self.backend).atexit = False
 
     def _begin(self) -> None:
-        """Begin without tasks."""
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
@@ -108,6 +107,7 @@ class LambdaExecutor(Executor):
         """In a forked process: begin without tasks; the parent's end in the parent, and are errors here."""
         parents = self._unfinished
         self._begin()
+        # In place, since the finalizer holds this object.
         Timer.__init__(self._timer)
         for task in parents:
             Future.__init__(task.future)  # its lock may be held
@@ -136,6 +136,7 @@ class LambdaExecutor(Executor):
         """
         future: Future[Any] = Future()
         task = None
+        # Not under the lock: to encode and to store large arguments takes long. So the look is repeated under it.
         if not self._closing:
             try:
                 task = self._task(future, options, fn, arguments, each)
@@ -184,6 +185,7 @@ class LambdaExecutor(Executor):
         with self._lock:
             self._closing = True
             waiting = list(self._waiting) if cancel_futures else []
+        # Not under the lock: a cancelled future calls its callbacks, which may call this executor.
         for task in waiting:
             task.future.cancel()
         self._pump()
@@ -240,6 +242,7 @@ class LambdaExecutor(Executor):
 
     def _pump(self) -> None:
         """Start waiting tasks while slots are free; one thread at a time does it for all."""
+        # A backend that answers at once calls ``_done``, which pumps again: the flag makes a loop of that recursion.
         with self._lock:
             if self._pumping:
                 return
@@ -260,6 +263,7 @@ class LambdaExecutor(Executor):
         with self._lock:
             while self._waiting and (len(self._open) < self._slots or self._waiting[0].future.cancelled()):
                 task = self._waiting.popleft()
+                # The future of a second try is running already, for which ``set_running_or_notify_cancel`` raises.
                 if task.future.running() or task.future.set_running_or_notify_cancel():
                     task.started_s = time.monotonic()
                     self._stats["tries"] += 1
@@ -267,6 +271,7 @@ class LambdaExecutor(Executor):
                     return task
                 self._stats["cancelled"] += 1
                 self._unfinished.discard(task)
+            # Under the same lock as the last look: a task that is added later finds no pump, and starts one.
             self._pumping = False
             return None
 
@@ -274,6 +279,7 @@ class LambdaExecutor(Executor):
         try:
             patience_s = task.call.timeout_s + self.backend.waiting_s
             task.call = call = replace(task.call, expires_s=time.time() + patience_s)
+            # Before ``start``, which may answer at once, and ``_done`` cancels the entry.
             task.deadline = self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, task, call))
             self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))
         except Exception as error:  # noqa: BLE001 - whatever a backend raises, the task must end
@@ -289,6 +295,7 @@ class LambdaExecutor(Executor):
     def _done(self, task: _Task, call: Call, end: End) -> None:
         """End a try once; later ends of the same try are ignored."""
         with self._lock:
+            # By identity: the task's next try has a call of its own under the same id.
             if self._open.get(call.task_id) is not task or task.call is not call:
                 return None
             del self._open[call.task_id]
@@ -296,6 +303,7 @@ class LambdaExecutor(Executor):
             self._timer.cancel(task.deadline)
         with contextlib.suppress(TypeError, AttributeError):  # a worker may send anything as facts
             self._measure(task, end.facts)
+        # Not under the lock: unpickling runs any code, and large answers are fetched.
         value, error = read(call, end, self.backend.contents)
         delay_s = self._delay_s(task, error, end) if error is not None and not self._aborted else None
         if delay_s is not None:
@@ -310,6 +318,7 @@ class LambdaExecutor(Executor):
             task.future.set_result(value)
         else:
             task.future.set_exception(error)
+        # Last: whoever waits in ``shutdown`` for no unfinished task must find every future done.
         with self._lock:
             self._unfinished.discard(task)
         return self._pump()
@@ -326,6 +335,7 @@ class LambdaExecutor(Executor):
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
+            # The call keeps its number, and so its record: if it was taken after all, it is performed once.
             task.throttled += 1
             return back_off_s(task.throttled, BACK_OFF_S, MAX_BACK_OFF_S)
         if (reason in LARGER_HELPS or _is(MemoryError, error, end)) and len(task.sizes) > 1:
@@ -384,6 +394,7 @@ class Timer:
         while not self._stopped:
             self._looks_s = math.inf  # what is entered from now on sets the event
             self._changed.clear()
+            # Not blocking: the scheduler would sleep to its next entry, and miss an earlier one that is added.
             in_s = self._due.run(blocking=False)
             if in_s is not None:
                 self._looks_s = time.monotonic() + in_s
@@ -420,7 +431,9 @@ def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], 
         while begun:
             begun.extend(itertools.islice(further, 1))
             results = begun[0].result(None if end_s is None else end_s - time.monotonic())
+            # Only when it is there: after a timeout the future is among those that are cancelled.
             begun.popleft()
+            # Popped from the end, so that no result is held here when the caller has it.
             results.reverse()
             while results:
                 yield results.pop()

@@ -41,6 +41,8 @@ def lambda_handler(event: Event, context: Any) -> None:
     task = Task(Source.DIRECT, event, request=TaskRequest(claimed_id(event), queue_arn=""))
     log = Log().bind(request_id=request_id, task=claimed_id(event))
     deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000)
+    # Lambda reports a lost call by its request's id, which begins the attempt's. The rest tells two deliveries of one
+    # request apart, of which the second claim must be refused.
     outcome = make_attempt(claims, Attempt(f"{request_id}.{uuid.uuid4().hex[:8]}", task, deadline, log))
     if not outcome.acknowledged and not isinstance(outcome.error, LeaseLostError):  # another invocation has it
         outcome.raise_failure()
@@ -59,6 +61,7 @@ class FunctionWorker(Performer):
             answer = self.perform_opened(call)
         finally:
             timer.cancel()
+            # Lambda freezes or ends the process without a flush of Python's buffer.
             sys.stdout.flush()
         encoded = json.dumps(answer).encode()
         if len(encoded) > TASK_ANSWER_BYTES:
@@ -68,6 +71,7 @@ class FunctionWorker(Performer):
 
 def _end(call: Call) -> None:
     print(f"{call.name} took longer than {call.timeout_s:g} s: its worker ends", flush=True)
+    # ``sys.exit`` would end the timer's thread alone.
     os._exit(TIMED_OUT)
 
 
@@ -89,6 +93,7 @@ def _claims() -> CallClaims:
     key, facts = read_secret(clients, settings.secret), {"log_stream": stream}
     worker = FunctionWorker(key, settings.codec, contents, settings.modules, facts)
     ledger = DynamoLedger(clients, settings.ledger_table)
+    # A lost call may have had effects, so its caller alone decides on another try.
     return CallClaims(ledger, None, queue_opener(clients), worker, stream, max_attempts=1)
 
 

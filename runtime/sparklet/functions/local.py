@@ -24,6 +24,7 @@ from sparklet.owned import delete_own
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0
 START_S = 60.0  # for many processes at once, on a busy machine
+# A fork would inherit the locks of this process's threads as they are at the moment.
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -100,8 +101,10 @@ class Processes(Threads):
         for process in processes:
             process.end()
         super().close()
-        for process in processes:  # else the interpreter's end wakes its pool's thread while that closes its pipe
-            with contextlib.suppress(RuntimeError):  # an executor is collected in that very thread
+        # Else the interpreter's end wakes a pool's thread while that closes its pipe, an OSError before Python 3.12.
+        for process in processes:
+            # An executor may be collected in that very thread.
+            with contextlib.suppress(RuntimeError):
                 process.join()
 
     def _perform(self, call: Call) -> Any:
@@ -115,6 +118,7 @@ class Processes(Threads):
                 self._idle.append(process)
 
     def _process(self) -> "_Process":
+        # ``pop`` is atomic, so the threads that share the list need no lock.
         with contextlib.suppress(IndexError):
             while not (process := self._idle.pop()).is_alive():
                 self._processes.discard(process)
@@ -158,6 +162,7 @@ class _Process:
 
     def _start(self) -> None:
         pid = self._pool.submit(os.getpid).result(START_S)
+        # A pool has no public way to its process, which must be killed and asked for its exit code.
         self._process = next((process for process in multiprocessing.active_children() if process.pid == pid), None)
         if self.ended:  # meanwhile
             self.end()
@@ -194,6 +199,7 @@ def _begin(performer: Performer) -> None:
 def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
+    # ``sys.exit`` would end this thread alone, and nobody waits for the call under way.
     os._exit(1)
 
 

@@ -52,6 +52,7 @@ class Performer:
     def _answer(self, call: Call) -> Answer:
         try:
             function, arguments = self._loaded(call)
+        # As an exception of the call, by which the caller tries a larger worker.
         except MemoryError as error:
             return self._raised(call, error)
         except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
@@ -74,6 +75,7 @@ class Performer:
 
     def _loaded(self, call: Call) -> tuple[Callable[..., Any], Any]:
         codec = call.content.codec
+        # All refusals come before anything is unpickled, which runs what the caller wrote.
         if CODECS.index(codec) > CODECS.index(self.codec):
             raise PayloadError(f"this worker does not take {codec}, only {self.codec}: its operator decides")
         if codec == "cloudpickle" and call.python != PYTHON:

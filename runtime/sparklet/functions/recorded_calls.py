@@ -87,11 +87,14 @@ class Poller:
             try:
                 records = {record.task_id: record for record in self.read(list(due))}
             except Exception as error:  # noqa: BLE001 - else this thread would end, and its callers wait for good
+                # While the ledger is down no call is lost; the caller's deadline for the call still ends it.
                 records = {} if getattr(error, "retryable", False) else dict.fromkeys(due, error)
             now_s = time.monotonic()
             for name, call in due.items():
+                # The longer a call has been open, the less a later answer matters, and the fewer requests it takes.
                 call.due_s = now_s + min(MAX_POLL_S, POLL_SHARE * (now_s - call.began_s))
                 end = records.get(name)
+                # Whoever takes the entry out tells the end: the thread that sends the call may do so at the same time.
                 if end and (isinstance(end, Exception) or end.state.ended) and self.forget(name):
                     call.ended(end)
 
@@ -102,6 +105,7 @@ def failures_handler(event: Mapping[str, Any], context: object) -> dict[str, Any
     for message in event["Records"]:
         try:
             fail(_ledger(), json.loads(message["body"]))
+        # These may be over when the message is delivered again; what cannot be read stays so, and is given up.
         except (LeaseLostError, LedgerError) as error:
             print(json.dumps({"level": "WARNING", "message": str(error)}))
             failed.append({"itemIdentifier": message["messageId"]})
@@ -121,6 +125,7 @@ def fail(ledger: Ledger, report: Mapping[str, Any]) -> None:
         response.get("errorType", context.get("condition", "")), response["errorMessage"], retryable=False
     )
     request_id = context.get("requestId", "")
+    # A report is about one delivery, and another invocation may have claimed the call since.
     ledger.tasks.give_up(task, failure, lambda record: record.attempt_id.startswith(request_id))
 
 

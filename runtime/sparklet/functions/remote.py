@@ -44,6 +44,7 @@ class RemoteFunction(Generic[P, T]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         module, _, name = reference(self).partition(":")
+        # A name suffices where a worker can import it; code of the main program travels by value.
         return name if module not in ("", "__main__") else (RemoteFunction, (self.__wrapped__, self.options))
 
 

@@ -97,6 +97,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, Value]]:
 def _varint(message: bytes, position: int) -> tuple[int, int]:
     """The number at ``position``, seven bits a byte, and where it ends."""
     value = 0
+    # 64 bits take ten bytes: without the limit damage could become a number as long as the message.
     for count, byte in enumerate(message[position : position + 10]):
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:

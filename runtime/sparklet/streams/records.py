@@ -39,6 +39,7 @@ KINESIS = StreamSource(
         data: STRING, partitionKey: STRING, sequenceNumber: STRING, approximateArrivalTimestamp: DOUBLE>>>""",
     rows="explode(event.Records) AS r",
     data="unbase64(r.kinesis.data)",
+    # Seconds in a DOUBLE have no exact milliseconds: they are rounded, where a cast would cut them off.
     record="""named_struct(
         'stream', r.eventSourceARN,
         'shard_id', substring_index(r.eventID, ':', 1),
@@ -56,6 +57,7 @@ KAFKA = StreamSource(
         timestampType: STRING, key: STRING, value: STRING, headers: ARRAY<MAP<STRING, ARRAY<INT>>>>>>""",
     rows="explode(flatten(map_values(event.records))) AS r",
     data="unbase64(r.value)",
+    # Lambda gives the bytes of a header as signed numbers.
     record="""named_struct(
         'topic', r.topic,
         'partition', r.partition,
@@ -219,6 +221,7 @@ def _opened(rows: DataFrame) -> DataFrame:
     """The rows, with each aggregate's records as rows of their own."""
     aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
     # Marked as not deterministic, so that Spark computes it only once.
+    # Without Arrow, which the Python workers of other platforms may lack.
     opening = F.udf(opened, OPENED_TYPE, useArrow=False).asNondeterministic()
     return (
         rows.withColumn("opened", opening(aggregate))
@@ -261,6 +264,7 @@ def _csv(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tupl
     fields, names = _fields(records, schema)
     columns = ", ".join(f"{backquoted(field.name)} {field.dataType.simpleString()}" for field in fields)
     quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
+    # A line break within quotes ends no line.
     quoted = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
     frame = _with_text(records).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))
     frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reading(options)))
@@ -290,7 +294,6 @@ def _avro(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tup
 
 
 def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
-    """The schema of a datum and the bytes after it."""
     try:
         datum = json.loads(schema) if isinstance(schema, str) else None
     except ValueError as error:
@@ -320,6 +323,7 @@ def _fields(records: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
 
 
 def _reading(options: Mapping[str, str]) -> dict[str, str]:
+    # Last, so that no option replaces these. Spark's own FAILFAST passes over errors in columns that nobody uses.
     return {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
 
 

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 BACK_OFF_S, MAX_BACK_OFF_S = 5.0, 300.0
 LEDGER_RETRY_S = 1.0
+# SQS refuses a longer visibility timeout.
 MAX_VISIBILITY_S = 12 * 3600
 RENEWAL_ENDS_WITHIN_S = 1.0  # a throttled ledger may delay a running renewal for a minute
 
@@ -94,6 +95,7 @@ def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
     if isinstance(claimed, Outcome):
         return claimed
     try:
+        # The lease covers the recording, too: a slow ledger must not make a worker look lost that has all but ended.
         with claimed.lease:
             result = claimed.execute()
             persist(partial(claimed.succeed, result), claims.clock, attempt)
@@ -106,9 +108,12 @@ def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
 def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error: SparkletError) -> Outcome:
     """Record FAILED if no attempt can help or none is left, else PENDING, and delay the message."""
     task, log = attempt.task, attempt.log
+    # The record is another attempt's now, and nothing is written. The message comes back, and its claim is told what
+    # became of it.
     if isinstance(error, LeaseLostError):
         log.error("the lease was lost; what this attempt did does not count", error=str(error))
         return Outcome(task, error, acknowledged=False)
+    # To record the failure would need the same ledger. Once the lease is over, another attempt can claim.
     if isinstance(error, LedgerError) and error.retryable:
         log.error("the ledger did not answer; the lease will expire", error=str(error))
         return Outcome(task, error, acknowledged=False)
@@ -116,6 +121,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     final = claimed.is_final(failure)
     try:
         elsewhere = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
+    # A failure that is not recorded ends nothing: the message comes back, or a check finds the lease expired.
     except (LedgerError, LeaseLostError) as refusal:
         log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
         return Outcome(task, error, acknowledged=False)
@@ -123,6 +129,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     cause = {"error_class": failure.error_class, "cause": failure.message}
     if elsewhere:
         log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", by=elsewhere, **cause)
+        # Acknowledged: an engine's worker or a check goes on with it, and the message could only be HELD.
         return Outcome(task, answer={"state": str(ShardState.PENDING), "by": elsewhere})
     if final:
         log.error(f"{claimed.kind} failed", **cause)
@@ -139,6 +146,8 @@ def persist(write: Callable[[], T], clock: Clock, attempt: Attempt) -> T:
         try:
             return write()
         except LedgerError as error:
+            # A result that is not recorded is computed once more, so only the attempt's end stops the tries. A lost
+            # lease has set ``end_s`` to 0, which stops them as well.
             if not error.retryable or clock.now_s() + 2 * LEDGER_RETRY_S > attempt.deadline.end_s:
                 raise
             attempt.log.warning("the ledger did not answer; trying again", error=str(error))
@@ -152,6 +161,7 @@ def return_message(claims: Claims, attempt: Attempt, delay_s: float) -> None:
     try:
         if queue := claims.queue_of(attempt.task):
             queue.set_visibility(attempt.task.receipt, round(min(delay_s, MAX_VISIBILITY_S)))
+    # Only time is lost: the queue makes the message visible by itself.
     except QueueError as error:
         attempt.log.warning("the message comes back after its full visibility timeout", error=str(error))
 
@@ -160,6 +170,7 @@ def failure_of(error: SparkletError) -> Failure:
     """The ledger's record of an error: the script's root cause with its line, or the error itself."""
     if isinstance(error, ScriptFailedError) and error.cause_class:
         where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
+        # An item keeps so many bytes of both: a cause that is cut still says something, a place does not.
         cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
         return Failure(error.cause_class, f"{cause}{where}", error.retryable, error.files, True, error.direct)
     by_input = isinstance(error, ScriptFailedError) or bool(error.files)
@@ -194,11 +205,14 @@ class Lease:
     ) -> None:
         self._done.set()
         self._thread.join(RENEWAL_ENDS_WITHIN_S)  # one more renewal does no harm
+        # Without an error ``lost`` means nothing: a renewal that comes just after ``succeed`` is refused, too. An error
+        # that is no SparkletError is a bug, and stays as it is.
         if self.lost and isinstance(error, SparkletError):
             raise self.lost from error
 
     def check(self) -> None:
         """Raise LeaseLostError if another attempt owns the shard; after a freeze, ask the ledger."""
+        # No thread renews while Lambda freezes the environment, so the end may have passed unnoticed.
         if self.clock.now_s() >= self.end_s:
             self._renew()
         if self.lost:
@@ -206,6 +220,7 @@ class Lease:
 
     def extend(self, winner: ShardResult | None = None) -> None:
         """Renew the lease, and name the winner's result, for good; LeaseLostError if another attempt owns the shard."""
+        # From before the request, since the ledger counts from when it writes: this end is never later than its own.
         begun_s = self.clock.now_s()
         self.renew(winner)
         self.end_s = begun_s + self.lease_s
@@ -219,6 +234,7 @@ class Lease:
             self.extend()
         except LeaseLostError as error:
             self.lost = error
+            # Without grace, in which the script could still commit beside the attempt that owns the shard.
             self.deadline.expire(str(error), at_once=True)
             self.log.error("the lease is lost; the script is stopped", error=str(error))
         except LedgerError as error:

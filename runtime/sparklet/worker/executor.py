@@ -165,6 +165,7 @@ class Executor:
         params = json.dumps(execution.event.get("params")) if execution.is_shard else ""
         own_files = tuple(path for path in fetched.py_files if path.name != LIBRARIES)
         script = Script(fetched.source, own_files, params)
+        # The stack ends before the folder does, out of which it stores Spark's event log.
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
             ExitStack() as ending,
@@ -192,6 +193,8 @@ class Executor:
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
+            # Spark has met first bytes that a name does not promise, and the script may have taken no notice: its exit
+            # code of 0 proves nothing.
             looks = (
                 planned.staging is not None
                 and not planned.staging.looks
@@ -207,10 +210,12 @@ class Executor:
         if looks and planned.staging:
             cause = "an input's first bytes are not what its name says"
             planned = replace(planned, staging=replace(planned.staging, looks=True))
+        # A second try takes about as long as the first. Without time for it this error says so, and blames no input.
         elif deadline.remaining_s() < time.monotonic() - started_s:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
         log.warning("the script is run again", cause=cause)
         execution.discard()
+        # The first try may have committed to a table before it failed.
         return self.execute(replace(planned, is_again=True), attempt)
 
     def _report(self, execution: Execution, script: Script, attempt_folder: Path) -> ShardResult:
@@ -233,6 +238,7 @@ class Executor:
         objects = dict(zip(keys, origins, strict=False))
         if execution.verify:
             opened = (attempt_folder / OPENED).read_text(encoding="utf-8").split("\0")
+            # What Spark has opened was read by the planned ETag, and needs no HEAD.
             execution.verify({objects[key].object_uri for key in opened if key in objects})
         uris = {key: item.uri for key, item in objects.items()}
         if execution.per_input:
@@ -312,6 +318,8 @@ class Executor:
     def _choose_script(self, task: Task) -> tuple[ScriptRef, tuple[str, ...]]:
         """The function's own script, or the one that a direct event or a task request names under an allowed prefix."""
         choice: Any = task.chosen
+        # The caller has written a direct event or a task's body. Records of other sources are data, and choose no
+        # script.
         if choice is None and isinstance(task.event, dict) and (task.source is Source.DIRECT or task.request):
             choice = task.event.get("sparklet")
         if isinstance(choice, dict) and "script" in choice:
@@ -329,6 +337,7 @@ class Executor:
         if "env" not in choice:
             return {}
         uri = str(choice["env"])
+        # As a script is fetched, so that only files under the operator's prefixes set variables.
         text = self.scripts.fetch(unpinned(uri)).source
         return script_environment(strings({uri: text}, uri), uri)
 
@@ -352,6 +361,7 @@ def _failed(
         cause, stderr_tail, *files = (staging.with_origins(text, uris) for text in (cause, stderr_tail, *files))
     gone = re.search(GONE, cause) and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
     event, secrets = execution.event, set[str]()
+    # Parameters, arguments and variables may be credentials, and a cause goes into the ledger and a run's documents.
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
     failed = ScriptFailedError(
@@ -361,11 +371,13 @@ def _failed(
         cause=cause,
         place=result.place,
         stderr_tail=stderr_tail,
+        # Attempts that read by the planned ETags read the same bytes: malformed rows and missing objects stay so.
         permanent=(result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES and MADE_MEANWHILE not in cause)
         or bool((result.comes_again or gone) and as_planned),
         files=tuple(files),
     )
     failed.direct = _is_direct(folder)
+    # A script that was killed may have left half a report; why it was matters more.
     with suppress(EventError):
         failed.committed = read_outcome(folder / OUTCOME).committed
     return failed
@@ -432,6 +444,8 @@ def _judge(
     names, warnings = left_behind(attempt_folder / WORK), [warning] if warning else []
     if names:
         what, is_lost = told(names, acts, attempt_folder / WORK)
+        # An error only where it was seen that nothing else was done: elsewhere a script may have done more than is
+        # seen.
         if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
             raise PlanError(what)
         warnings.append(what)
@@ -463,9 +477,12 @@ def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, 
     words = _words_for_java(execution, copies, script)
     (attempt_folder / INPUTS).write_text("\0".join(words), encoding="utf-8")
     if execution.committers:
+        # With a token for each try, since one attempt may run its script twice, and the second must find the first's
+        # commits.
         mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
         earlier = execution.committers if execution.is_again else ()
         (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
+    # A script that is shown packed inputs themselves reads them as they are: ``(?!)`` matches no name.
     (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if script.unpacks else "(?!)")
     (attempt_folder / SEEN).mkdir()
     if execution.per_input:
@@ -505,6 +522,7 @@ def _words_for_java(execution: Execution, copies: Mapping[int, Path], script: Sc
             )
         else:
             words += ("", str(part.start), str(part.end))
+        # With all of these S3A needs no HEAD, and opens just the planned object.
         is_known = item.etag and item.modified_s and not part and number not in copies
         own_name = "" if uris[number] == item.uri else item.uri.rpartition("/")[2]
         words += (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", own_name)
@@ -519,6 +537,7 @@ def _is_direct(folder: Path) -> bool:
     """Whether a script has begun a write that it commits at once, or has committed by itself."""
     if (folder.parent / SEEN / COMMITTED).exists():
         return True
+    # By its bytes: the file of a script that was killed may be no whole document.
     return (folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes()
 
 
@@ -585,10 +604,12 @@ class ScriptCache:
     def _file(self, uri: str, sha256: str) -> Path:
         """The file of this digest; "": whatever is current."""
         try:
+            # Looked at for each task: a stale script is never run.
             etag = "" if sha256 else self._store.head(uri).etag
             name = sha256 or hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()
             path = self._folder / name / uri.rsplit("/", 1)[-1]
             known_sha256 = self._digests.get(path)
+            # Hashed again, since a task may have altered the copy: scripts run with the worker's rights.
             if known_sha256 and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == known_sha256:
                 return path
             path.parent.mkdir(parents=True, exist_ok=True)

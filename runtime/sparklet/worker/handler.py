@@ -75,6 +75,7 @@ def _in_background(work: Callable[[], None]) -> None:
 
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
     """A worker whose ports are AWS's, of this environment's account and region."""
+    # Imported here, when the JVM has been started: it boots while botocore is loaded.
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.deployment import compose
     from sparklet.aws.notifiers import notifier_for

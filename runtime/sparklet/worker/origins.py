@@ -29,6 +29,7 @@ def told_origins(folder: Path, objects: Mapping[str, str], script: Script) -> di
         words = path.read_text(encoding="utf-8").split("\0")
         for task, key, rows in zip(words[::3], words[1::3], words[2::3], strict=True):
             origins[f"part-{int(task):05d}-{path.name}"] = objects.get(key, ""), int(rows)
+    # With one input all rows are of it, whatever a task has read.
     if len(set(objects.values())) > 1 and not all(uri for uri, _ in origins.values()):
         line, method = script.mixing
         hint = f"; line {line} has {method}()" if line else ""

@@ -53,8 +53,10 @@ def prime(
             done.append(name)
         except Exception as error:  # noqa: BLE001 - whatever it is, init must not fail
             log.warning("a part of priming failed", part=name, error=f"{type(error).__name__}: {error}")
+    # Collected first: garbage that is frozen stays for the environment's life.
     gc.collect()
     gc.freeze()  # the collector skips what init has made
+    # A JVM that was replaced meanwhile has lost what it was primed for.
     is_primed = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
     log.info("primed", parts=done, jvm_kept=is_primed, duration_s=round(time.monotonic() - started_s, 3))
     return is_primed
@@ -81,6 +83,7 @@ def renew_after_restore(runner: WarmRunner, env: Mapping[str, str] = os.environ)
 
 def renew(runner: WarmRunner) -> None:
     """Give this environment its own random states; the JVM and the scripts get theirs at the next task."""
+    # AWS renews the kernel's generator after a restore; these two states are in the copied memory.
     random.seed()
     ssl.RAND_add(os.urandom(32), 32.0)
     runner.renew(container_keys)
@@ -97,6 +100,7 @@ def container_keys(env: Mapping[str, str] = os.environ) -> Mapping[str, str]:
     token = {"Authorization": env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")}
     request = urllib.request.Request(uri, headers=token)  # noqa: S310 - Lambda's own address
     try:
+        # The endpoint is in the environment itself, and no proxy of the variables reaches it.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open(request, timeout=ENDPOINT_LIMIT_S) as answer:
             keys = json.load(answer)

@@ -113,6 +113,7 @@ def script_arguments(
     The event comes last, by the ``option`` that the script takes it by; ``handed``: see ``handed_over``.
     """
     if event:
+        # For several inputs without a folder no address stands for all, so ``{input}`` stays as it is.
         [address, *_] = event.get("input_folders") or [event["input_path"] or INPUT]
         args = [argument.replace(INPUT, address).replace(OUTPUT, event["output_path"]) for argument in args]
     of_event = {"": (), EVENT_OPTION: (option, handed[EVENT]), EVENT_FILE_OPTION: (option, handed[EVENT_FILE])}

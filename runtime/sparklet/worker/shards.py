@@ -109,9 +109,12 @@ class ShardClaims:
         ref = attempt.task.shard
         assert ref is not None
         run = self._run(ref)
+        # Renewals of a run share a partition of DynamoDB, with 1,000 writes a second: more workers, longer leases
+        # (docs/decisions/0079).
         workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
+        # Before the claim, so that the lease ends here no later than in the ledger.
         begun_s = self.clock.now_s()
         claim = self.deployment.ledger.attempts.claim(
             ref, *terms, engine=self.engine, escalate=run.engine_after(self.engine)
@@ -125,6 +128,7 @@ class ShardClaims:
         winner = record.winner or attempt.attempt_id
         staged = f"s3://{self.deployment.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
         output = StagedOutput(self.deployment.store, staged, run.shard_output(ref.shard), redone=bool(record.redone))
+        # Outputs of inputs have names that others may have taken: the owner in an object's metadata tells whose it is.
         if run.options.output_per:
             owner = f"{run.owner(ref.shard)}-{winner}"
             output = replace(
@@ -139,6 +143,7 @@ class ShardClaims:
     def _run(self, ref: ShardRef) -> Run:
         """The shard's run; read again if the message names a newer generation."""
         run = self._runs.get(ref.run_id)
+        # Kept, since a run's options do not change, and each generation adds a script.
         if run is None or len(run.scripts) <= ref.generation:
             run = self._runs[ref.run_id] = self.deployment.ledger.runs.get(ref.run_id)
         if len(run.scripts) <= ref.generation:
@@ -156,6 +161,7 @@ class ShardClaims:
         self.deployment.measure(
             metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED
         )
+        # What waits for an engine is no longer this caller's: each retry would be HELD until the engine has done it.
         if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -184,6 +190,7 @@ class ClaimedShard:
 
     def execute(self) -> ShardResult:
         """Run the script, unless an earlier attempt has won, and publish the winner's output."""
+        # A winner is for good: readers may have some of its files already, and a second script may write other rows.
         if self.record.winner:
             result, self._files = self._won_before()
         else:
@@ -191,6 +198,8 @@ class ClaimedShard:
                 result = self.claims.executor.execute(self._execution(), self.attempt)
                 if self.claims.peak_mb:
                     result = replace(result, memory_mb=round(self.claims.peak_mb()))
+                # Before the win: a commit run takes the declarations of winners, and must find each. A kill in between
+                # leaves a file that no winner names.
                 if result.answer or result.writes:
                     self._store(result)
                 result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
@@ -209,11 +218,16 @@ class ClaimedShard:
                 self.output.discard()
                 raise
             self._files = staged
+            # An attempt that leaves nothing saves the write: there is nothing that another one could publish.
             if staged or result.writes or self.record.redone:  # this deletes what is there: only the winner may
                 persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
                 self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
+        # A worker that wakes late stops here and before each copy: what its successor has published may have been
+        # replaced since.
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
+        # After the copies, which replace files of the same names at once: what is left has names that are not used
+        # again.
         if self.run.options.output_per and self.run.options.incremental:
             self._replace_earlier(self._planned().objects)
         return result
@@ -245,6 +259,7 @@ class ClaimedShard:
         for address, replaced in addresses.items():
             digest = hashlib.sha256(address.encode()).hexdigest()[:16]
             uri = self._run_file(f"addresses/{digest}.json")
+            # The first writer's file stays, and all read it back: two shards at once agree on who was first.
             put_once(deployment.store, (uri, _json({"address": address, "shard": number, "replaced": replaced})))
             first = json.loads(deployment.store.get(uri))
             if first["shard"] != number and (replaced or first["replaced"]):
@@ -257,6 +272,7 @@ class ClaimedShard:
         """Keep under this attempt's name which file is of which input, and what each became; the files that count."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
         names, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
+        # Before the win: an attempt that only publishes reads the names from this file.
         self.claims.deployment.store.put(
             self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs)))
         )
@@ -278,9 +294,11 @@ class ClaimedShard:
         deployment, owner = self.claims.deployment, self.claims.deployment.store.head(uri).owner
         by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
         if by and (record := deployment.known_shard(by["run_id"], int(by["shard"]))):
+            # That run was cleaned up. S3 calls a missing object forbidden where the role may not list.
             with suppress(ObjectNotFoundError, ObjectForbiddenError):
                 lines = deployment.store.get(deployment.run_uri(record.run_id, record.inputs_file)).splitlines()[1:]
                 return any(
+                    # A file of an archive is an input ``ARCHIVE#FILE``, and the plan names the archive.
                     uri in line["outputs"] and item.uri in (line["input"], line["input"].partition("#")[0])
                     for line in map(json.loads, lines)
                 )
@@ -318,6 +336,7 @@ class ClaimedShard:
     def _won_before(self) -> tuple[ShardResult, Sequence[ObjectInfo]]:
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
+        # A redo that wrote nothing has a winner as well, since it deletes the earlier output: no file is no loss.
         wrote_nothing = bool(record.redone) and record.output_bytes == 0
         if not (files := self.output.files()) and not (wrote_nothing or self._has_declared()):
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
@@ -337,13 +356,16 @@ class ClaimedShard:
     def _execution(self) -> Execution:
         run, record, shard = self.run, self.record, self._planned()
         staging, self._objects, inputs = None, shard.objects, shard.objects
-        if record.generation and not run.options.incremental:  # a redrive takes what was repaired since the plan;
-            # the next incremental run would take it again, and a part is one of the object that was cut
+        # A redrive takes what was repaired since the plan. Not in an incremental run, the next of which would take it
+        # again, nor for a part, which is one of the object that was cut.
+        if record.generation and not run.options.incremental:
             inputs = tuple(item if item.slice else replace(item, etag="") for item in inputs)
         if shard.inputs:
+            # An engine's worker has no function's limit, and FAIL is the wish to try what may not fit.
             most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
             store = self.claims.deployment.inputs(run.access)
             staging = Staging(inputs, run.access, store, max_bytes=most, tell=self._take_members)
+        # The shard from which this one was split may have committed its rows: commits of both count as its own.
         numbers = record.number, *map(int, re.findall(rf"^{OF_SPLIT}(\d+)", record.part))
         was_told = record.error_class.endswith(COMMITTED_BEFORE)  # whoever redrives it now wants what it writes
         return Execution(
@@ -356,11 +378,14 @@ class ClaimedShard:
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
             committers=tuple(f"{run.identity}/{number}/" for number in numbers),
+            # A refusal has told of the commits before it: whoever redrives the shard then wants its rows once more.
             since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
+            # Only then can an earlier commit be there, and to look for it takes a listing of the table's log.
             is_again=record.attempts > 1 or bool(record.error_class or record.redone),
             per_input=bool(run.options.output_per),
             empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
+            # Asked of the ledger, since the cached run may be from before its plan was sealed, and has no count then.
             is_alone=lambda: self.claims.deployment.ledger.runs.get(run.run_id).shard_count == 1,
             is_planned=self._is_planned,
             claim=self._claim,
@@ -373,6 +398,8 @@ class ClaimedShard:
         ref, record = self.attempt.task.shard, self.record
         part_uri = f"s3://{self.claims.deployment.bucket}/runs/{record.run_id}/plan/{record.part}"
         line = ref.line.encode() if ref else b""
+        # The line in a message is a copy, and counts only if the ledger names the very same place in the plan. A later
+        # generation has the same line.
         if not ref or len(line) != record.length or replace(ref, line="", generation=record.generation) != record.ref:
             line = self.claims.deployment.store.get(part_uri, record.offset, record.length)
         return record.planned(line, part_uri)
@@ -404,6 +431,7 @@ class ClaimedShard:
             etags = {(item.object_uri, item.version_id): item.etag for item in self._objects}
             self._objects = [replace(item, etag=etags[item.object_uri, item.version_id]) for item in inputs]
             self._has_members = True
+            # Splitting goes by this count: an archive of several files can be split, too.
             self.record = replace(self.record, object_count=len(inputs))
 
     def _keep_events(self, folder: Path) -> None:
@@ -423,6 +451,7 @@ class ClaimedShard:
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
+        # A conflict uses up no attempt, and this one is not recorded yet.
         record = replace(self.record, conflicts=self.record.conflicts + is_conflict(failure))
         spent = record.used_attempts >= self.run.options.max_attempts
         return not failure.retryable or spent or is_conclusive(self.record, failure)
@@ -431,8 +460,11 @@ class ClaimedShard:
         """Record FAILED, or PENDING: for another attempt, for the engine that is returned, or to be split."""
         attempts, record = self.claims.deployment.ledger.attempts, self.record
         mine = (record.run_id, record.number, self.attempt.attempt_id)
+        # First of all: what only lacks memory or time is the fault of no input.
         if engine := next_engine(record, failure, self.run.engine_after(self.claims.engine)):
             attempts.escalate(*mine, failure, engine)
+        # Whatever attempts are left: each would mix the inputs. Not after a direct commit, which the pieces would
+        # repeat, nor in a redo, beside whose earlier output they would publish.
         elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
             why = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
@@ -471,6 +503,7 @@ class ClaimedShard:
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files and measure."""
+        # Staged files have no readers: the answer need not wait, and ``clean`` deletes what a freeze leaves.
         self.claims.beside(lambda: self.output.discard(self._files))
         measure = self.claims.deployment.measure
         measure(metrics.SHARDS_SUCCEEDED)
@@ -511,6 +544,7 @@ class StagedOutput:
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         files: list[ObjectInfo] = []
         dropped: list[ObjectInfo] = []
+        # Without a slash, since a script may have written a file in the folder's place, whose loss nobody would notice.
         for info in self.store.list(self.staged):
             is_other = not f"{info.uri}/".startswith(f"{self.staged}/")
             is_left_out = info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri
@@ -520,6 +554,7 @@ class StagedOutput:
             is_mark = name == MARKER or f"/{SINK_LOG}/" in info.uri
             counts = not is_mark and not any(job in name for job in uncommitted)
             (files if counts else dropped).append(info)
+        # Deleted, not only left out: an attempt that publishes after the win does not know which jobs were unfinished.
         if dropped:
             self.store.delete_all((info.uri for info in dropped), self.staged)
         return files
@@ -539,21 +574,29 @@ class StagedOutput:
             return file, f"{self.published}/{name(file)}"
 
         of_owner: dict[str, Any] = {"owner": self.owner, "replaces": self._may_replace} if self.owner else {}
+        # Before the first copy, so that after a kill, too, whoever finds a file can find its list.
         if files and self.owner:
             self.store.put(self._list, _json({name(file): file.size_bytes for file in files}))
+        # First the earlier attempts' staged files: a copy of theirs that wakes late finds nothing. Then what they have
+        # published, since old rows beside new ones are worse than a moment without (docs/decisions/0087).
         if self.redone:
             self._delete_staged(check)
+            # One file takes its predecessor's place by the copy itself. Of several, old and new, a row could be there
+            # twice.
             names = [name(file) for file in files if len(files) == 1 or self.owner]
             self._delete_earlier(
                 {f"{self.published}/{file_name}" for file_name in names if not OF_SEVERAL.search(file_name)}, check
             )
         try:
             self.store.copy_all(map(checked, files), **of_owner)
+        # Permanent, since no script runs after a win. A late publisher whose files its successor has deleted gets here
+        # as well, and the ledger refuses its failure.
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
         except ObjectChangedError as error:
             raise PlanError(f"{error}: move it away, then redrive the run, or name outputs otherwise") from error
 
+        # Last: after a kill before this the next attempt must still learn what earlier ones have published.
         if self.redone and self.owner:
             self.store.delete_all(self._earlier_lists(), f"{self.published}/{NAMES}")
 
@@ -574,6 +617,7 @@ class StagedOutput:
         folder, _, name = self.staged.rpartition("/")
         others = self.store.list(f"{folder}/{name.partition('-')[0]}-")
         uris = [info.uri for info in others if not info.uri.startswith(f"{self.staged}/")]
+        # As late as possible, since a DELETE of S3 cannot depend on the lease.
         check()
         self.store.delete_all(uris, folder)
 
@@ -582,6 +626,7 @@ class StagedOutput:
         if self.owner:
             names = (name for body in self.store.get_all(self._earlier_lists()) for name in json.loads(body))
             uris = {f"{self.published}/{name}" for name in names}.difference(kept_uris)
+            # By the owner in each object's metadata: users may have put files of their own under such names.
             heads = self.store.head_all([(uri, "") for uri in sorted(uris)])
             earlier_uris = [info.uri for info in heads if info and info.owner.startswith(self._own)]
         else:

@@ -113,7 +113,10 @@ class Staging:
                         error.files = tuple(map(described, together[number]))
                         raise
             finally:
+                # The block's end waits for the pool, which else would fetch everything first.
                 pool.shutdown(cancel_futures=True)
+        # Some of these are read by ``file://``, where no S3A of ours compares first bytes with names: that is done
+        # here.
         local = {item.uri for item in items if misread(item.object_uri, PATTERNS[True])} if self.in_view else ()
         is_planned = any(item.member for item in items)
         work, copies = self, paths
@@ -137,6 +140,7 @@ class Staging:
         if item.item:
             return False
         is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
+        # Spark reads with the worker's own role and pays for nothing; the store does as the run's access says.
         differs = is_cut or item.member or item.version_id or self.access.requester_pays or self.access.role_arn
         if differs or misread(item.uri, PATTERNS[self.in_view]) or PACKED.search(item.uri):
             return True
@@ -177,8 +181,10 @@ class Staging:
                 copies |= {len(items): path} if path else {}
                 items.append(item)
                 inputs.append(item)
+        # Before a bad file is raised: its shard is split by the files of archives, which the ledger must know by then.
         self.tell(inputs)
         for input_name, cause in bad.items():
+            # All bad files are named, so that one split takes them all out.
             cause.args, cause.files = (f"{input_name}: {cause}",), tuple(bad)
             raise cause
         needed_bytes = sum(item.estimated_bytes for item in items)
@@ -198,6 +204,7 @@ class Staging:
         uris: list[str] = []
         for number, item in enumerate(self.items):
             is_own = number not in copies or not (misread(item.uri, PATTERNS[self.in_view]) or item.uri in uris)
+            # With ``.raw`` beside it only our S3A can give it: as text, or as it was to who reads bytes.
             by_view = item.slice or item.uri in in_folders or Path(f"{copies.get(number)}.raw").exists()
             if not is_own and not by_view:
                 uris.append(f"{LOCAL}{copies[number]}")
@@ -211,6 +218,7 @@ class Staging:
         """The script's text with the names of the objects instead of those under which Spark reads them."""
         for item, uri in zip(self.items, uris, strict=True):
             if uri != item.uri or item.slice or item.uri in self.origins:
+                # Spark's messages have addresses as they are or URL-encoded.
                 path = "|".join(map(re.escape, {address := uri.partition("://")[2], quote(address)}))
                 text = described(self.origins.get(item.uri, item)).join(
                     re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text)
@@ -277,6 +285,7 @@ class _Reader:
             length = min(CHUNK_BYTES, end - offset)
             _check_time(self.item, self.deadline)
             chunk = self.store.get(self.item.uri, offset, length, self.item.etag, self.item.version_id)
+            # A short answer would cut a row off in silence.
             if len(chunk) != length:
                 raise ObjectStoreError(f"{self.item.uri}: asked for {length} bytes at {offset}, got {len(chunk)}")
             yield chunk
@@ -288,9 +297,8 @@ def _write_lines(reader: _Reader, part: Slice, file: BinaryIO) -> None:
     quotes, closed = _Quotes(), True
     for chunk in reader.chunks(part.start, part.end):
         file.write(chunk)
-        if (
-            part.header_bytes and reader.checks_rows
-        ):  # in blocks, because the objects of all short lines of a chunk could have 300 MB
+        if part.header_bytes and reader.checks_rows:
+            # In blocks, because the objects of all short lines of a chunk could have 300 MB.
             blocks = (chunk[offset : offset + BLOCK_BYTES] for offset in range(0, len(chunk), BLOCK_BYTES))
             closed = all(map(quotes.closed_in, blocks))
         if not closed:

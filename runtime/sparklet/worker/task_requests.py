@@ -48,6 +48,7 @@ class RequestClaims:
         request = attempt.task.request
         assert request is not None
         task = TaskRecord(request.task_id, accepted_s=request.accepted_s)
+        # No renewal: no work outlives the invocation, and by then the message comes back.
         terms = attempt.attempt_id, attempt.deadline.end_s, self.max_attempts, self.log_stream
         claim = self.ledger.tasks.claim(task, *terms)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
@@ -56,6 +57,7 @@ class RequestClaims:
         if claim.status is ClaimStatus.HELD:
             return self._reject(attempt, claim.record)
         if claim.status is ClaimStatus.EXHAUSTED:
+            # Its last attempt was lost, so nobody has sent the notice of the end.
             self.notify(claim.record, attempt)
         answer = {"task": task.task_id, "claim": str(claim.status), "state": str(claim.record.state)}
         return Outcome(attempt.task, answer=answer)
@@ -80,6 +82,7 @@ class RequestClaims:
             return
         try:
             self.notifier.notify(Notice.of_task(record))
+        # The result is recorded: an error here would only hide it from the caller.
         except NoticeError as error:
             attempt.log.error("a notice was not sent", error=str(error))
 

@@ -51,6 +51,7 @@ def _streams(new_decoder: Callable[[], Any], path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         decoder = new_decoder()
         for data in iter(partial(file.read, BUFFER_BYTES), b""):
+            # A decoder that holds more output than one chunk takes is asked again without new bytes.
             while data or not (decoder.eof or decoder.needs_input):
                 if decoder.eof and not (data := data.lstrip(b"\0")):  # zeros behind a stream are padding
                     break
@@ -104,11 +105,13 @@ def unpacked(
         for index, (member_name, file) in enumerate(members if looks else ()):
             if isinstance(file, Path):
                 members[index] = member_name, _tried(partial(_make_readable, member_name, file, min_free_bytes))
+    # A larger worker may do what memory was too little for; whatever else libraries raise tells of a broken file.
     except (SparkletError, MemoryError):
         raise
     except Exception as error:
         raise _told(error) from error
     counts = Counter(member for member, _ in members)
+    # ``/`` within an archive becomes ``+``, so two of its names may become one.
     if twice := next((member for member, count in counts.items() if count > 1), ""):
         raise EventError(f"two of its files would be {twice}: unpack it, and give them names of their own")
     members += [(missing, EventError("its archive has it no longer")) for missing in only if missing not in counts]
@@ -138,6 +141,7 @@ def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) 
     if head.startswith(b"\x02\x21\x4c\x18"):
         raise EventError("it is in lz4's legacy format, which is not unpacked here: pack it without -l, or unpack it")
     opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+    # Only with usual settings does a file of lzma begin with 5d 00 00, so its name counts, too.
     if suffix == "lzma" or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):  # a frame that zstd and lz4 skip
         opener = opener or (LZMA if suffix == "lzma" else partial(_by_arrow, "lz4" if suffix == "lz4" else "zstd"))
     if opener:
@@ -160,7 +164,9 @@ def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
         return path
     if not head.startswith(UTF_16 + UTF_32):
         raise EventError(f"{name} is not what its name says, by its first bytes, and nothing known here: unpack it")
+    # Whoever reads bytes, or names an encoding, is given the file as it was.
     raw = path.rename(path.with_name(f"{path.name}.raw"))
+    # Without ``newline`` Python would change line ends, also within quotes.
     with raw.open(encoding="utf-32" if head.startswith(UTF_32) else "utf-16", newline="") as text:
         _copy((part.encode() for part in iter(partial(text.read, CHUNK_BYTES), "")), path, min_free_bytes)
     return path
@@ -199,6 +205,7 @@ def _of_archive(
 
 
 def _is_hidden(parts: Collection[str]) -> bool:
+    # ``..`` begins with a dot, too, and is refused by name instead of passed over.
     return ".." not in parts and any(part.startswith(("_", ".")) for part in parts)
 
 
@@ -246,6 +253,8 @@ def _zip_files(path: Path) -> Iterator[tuple[str, Opened]]:
             file.seek(path.stat().st_size - ZIP_END.size - len(archive.comment))
             end = ZIP_END.unpack(file.read(ZIP_END.size))
         start = min((member.header_offset for member in members), default=archive.start_dir)
+        # zipfile believes the directory, where a damaged length hides the next entry, and passes over bytes in front of
+        # the first file. The end record's count tells of the former, the first file's place of the latter.
         if start or end not in [(b"PK\x05\x06", count) for count in (len(members), ZIP64)]:
             raise EventError(DAMAGED)
         for member in members:

@@ -66,6 +66,8 @@ class Worker:
         """Do the tasks of one event; if a message comes back, the rest of its FIFO group comes back without a try."""
         said = (tasks[0].chosen or {}).get("batch_handling") if tasks else None
         if tasks and tasks[0].source is Source.SQS and (said or self.executor.settings.batch_handling) == "batch":
+            # Judged message by message: once joined, a batch is skipped only if all its objects are outputs of this
+            # function.
             tasks = joined([replace(task, skip=task.skip or self._own_output(task)) for task in tasks])
         outcomes: list[Outcome] = []
         held: dict[str, Outcome] = {}  # by group: of the first message that comes back
@@ -74,6 +76,8 @@ class Worker:
             task, index = todo.popleft(), index + 1
             messages = task.messages or (task,)
             for message in (message for message in messages if message.group in held):
+                # Lambda deletes what is not reported as failed, and a message behind one that comes back must not
+                # overtake it.
                 outcomes.append(Outcome(message, held[message.group].error, acknowledged=False))
                 reason = "not run: an earlier message of its group comes back"
                 self.log.warning(reason, record=message.record_ids[0], group=message.group)
@@ -82,6 +86,7 @@ class Worker:
             task = as_one(free) if len(free) < len(messages) else task
             task_s = share_s(task, index, index + len(todo) + 1, deadline.remaining_s(now_s()), whole_s)
             outcome = self.run(task, deadline.share(task_s, now_s()), request_id)
+            # To the front and in order: of a FIFO queue nothing behind may be done before the parts.
             todo.extendleft(reversed(outcome.parts))
             if not outcome.parts:
                 outcomes.append(outcome)
@@ -110,6 +115,7 @@ class Worker:
         if reason := task.skip or ("" if claimable else self._own_output(task)):
             attempt.log.warning("nothing is run for this event", reason=reason)
             return Outcome(task, answer={"state": "SKIPPED", "reason": reason})
+        # Before the claim, which would count an attempt that can do nothing.
         if deadline.remaining_s() < MIN_TIME_S:
             return self._put_back(attempt, claims)
         if not claimable:
@@ -167,6 +173,7 @@ class Worker:
             uris = event_objects(task.event)
         except EventError:
             return ""  # the script will report it
+        # An event that is also about another object is run: else that object would be lost.
         if uris and all(uri.startswith(self.executor.settings.output_prefixes) for uri in uris):
             return f"its object is an output of this function: {uris[0][:200]}"
         return ""
