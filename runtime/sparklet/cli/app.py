@@ -52,7 +52,9 @@ class Command(TyperCommand):
         """Read the command line."""
         if not any(parameter.name == "help_all" for parameter in self.params):
             return super().parse_args(ctx, args)
+        # Only the parser tells which word is SCRIPT, and a job's values must be defaults before the real parse.
         value_by_name, *_ = self.make_parser(ctx).parse_args(args=list(args))
+        # A shell that completes a line must get no help text.
         if value_by_name.get("help_all") and not ctx.resilient_parsing:
             ctx.meta[SHOWS_ALL] = True
             ctx.get_help()  # which prints it
@@ -75,6 +77,7 @@ class Command(TyperCommand):
         by_name: dict[str | None, Any] = {parameter.name: copy(parameter) for parameter in self.params}
         if SHOWS_ALL in ctx.meta or "help_all" not in by_name:
             return super().format_help(ctx, formatter)
+        # A command is made once for the process, and its full help needs it unchanged.
         short, usual = copy(self), [by_name[name] for name in (*USUAL, "help_all") if name in by_name]
         for parameter in usual:
             parameter.rich_help_panel = None
@@ -107,6 +110,7 @@ class Group(TyperGroup):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Commands, or options, that begin so."""
+        # Typer's own would make each command for its help text.
         names = [CompletionItem(name) for name in self.commands if name.startswith(incomplete)]
         return names + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
@@ -253,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if message := _usage_message(error):
             _screen().fail(message)
         return USAGE
+    # Commands import the local mode's packages when they need them, and an installation without the extra has none.
     except (SparkletError, ModuleNotFoundError) as error:
         from sparklet.local.spark_installation import missing
 

@@ -105,6 +105,7 @@ class Screen:
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
         """The command's result as JSON."""
+        # json writes ASCII, so that no data controls the terminal.
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         sys.stdout.flush()
 
@@ -172,6 +173,7 @@ def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> s
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page(report_document(stack, run, prices), run.run_id), encoding="utf-8")
+    # The run has ended as it has: a missing report must not change the exit code.
     except (SparkletError, OSError) as error:
         screen.warn(f"there is no report: {error}")
         return None

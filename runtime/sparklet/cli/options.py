@@ -207,6 +207,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     def called(**values: Any) -> None:
         for name, (make, group_parameters) in groups.items():
+            # What was not given is left to the model's own defaults; typer gives [] for it, too.
             chosen = {
                 parameter.name: value
                 for parameter in group_parameters
@@ -234,6 +235,7 @@ def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> 
     """An option or argument of a command; help shows no empty default."""
     if get_origin(hint) is Annotated:
         kind, option = get_args(hint)
+        # Several commands share one option, with other panels and defaults.
         option = copy.copy(option)
         option.rich_help_panel = option.rich_help_panel or panel
         if option.default_factory is None:

@@ -145,6 +145,7 @@ def _shard_facts(record: ShardRecord, output: str, shown_output: str) -> Rendera
     for name, value in shard_document(record).items():
         if value not in (None, []):
             style = STYLES.get(record.state, "") if name == "state" else ""
+            # The record keeps the last failed attempt's error after a success.
             earlier = "earlier " if name.startswith("error") and record.state is ShardState.SUCCEEDED else ""
             text = ", ".join(value).replace(output, shown_output) if isinstance(value, list) else str(value)
             facts.add_row(earlier + name.replace("_", " "), Text(text, style=style))

@@ -22,13 +22,16 @@ def matching(where: str, columns: Columns, rows: Sequence[Sequence[str]]) -> lis
     if not where:
         return list(range(len(rows)))
     condition = _checked(where, columns)
+    # SQLite compares by these affinities: 9 is below 10, and dates, as texts, are in order.
     declared = ", ".join(f'"{name}" {"NUMERIC" if NUMBERS.match(type_) else "TEXT"}' for name, type_ in columns)
     values = ([None if value == NULL else value for value in row] for row in rows)
     with closing(sqlite3.connect(":memory:")) as database:
+        # SQLite's LIKE ignores case, Glue's does not.
         database.execute("PRAGMA case_sensitive_like = ON")
         database.execute(f"CREATE TABLE partitions ({declared})")
         database.executemany(f"INSERT INTO partitions VALUES ({', '.join('?' * len(columns))})", values)
         try:
+            # ``_checked`` lets only words of the grammar and quoted columns pass into the statement.
             cursor = database.execute(f"SELECT rowid FROM partitions WHERE {condition}")
             return [number - 1 for (number,) in cursor]
         except sqlite3.Error as error:

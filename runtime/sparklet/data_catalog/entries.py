@@ -74,8 +74,10 @@ def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
     properties = {**parameters, **(serde.get("Parameters") or {})}
     location = stored.get("Location") or ""
     kind = properties.get("table_type", properties.get("spark.sql.sources.provider", "")).lower()
+    # The readers of these formats take columns and files from the format's own metadata, whatever else is here.
     if kind in OF_THEIR_OWN and not table.get("TargetTable"):
         return Entry(name, kind, properties.get("metadata_location" if kind == "iceberg" else "path", location))
+    # By the last part of the name: OpenX and Hive have a JsonSerDe each, which are read alike.
     classes = [
         str(java_class).rpartition(".")[2]
         for java_class in (stored.get("InputFormat"), serde.get("SerializationLibrary"))
@@ -101,5 +103,6 @@ def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
     }
     if why := next((reason for reason, holds in reasons.items() if holds), ""):
         raise TableError(f"the table {name} is not read here: {why}; name its folders as the input, or use spark.read")
+    # Partitions are compared with their table by these alone: other properties may differ without harm.
     of_reader = {key: properties[key] for key in sorted(OF_READERS.get(format_, set()) & properties.keys())}
     return Entry(name, format_, location, columns, keys, of_reader)

@@ -63,12 +63,15 @@ def _frame(spark: SparkSession, entry: Entry, places: Sequence[Place]) -> DataFr
 def _base(path: str, keys: Columns, values: Sequence[str]) -> str:
     """The folder below which Spark finds the values, ``BASE/day=2026-01-01/…``; "" if the path does not spell them."""
     folders = path.split("/")[:-1]
+    # As Spark, which makes one character of each %XX: a folder in which another tool wrote é as %C3%A9 has another
+    # value for it than the catalog.
     spelled = [
         (key.lower(), unquote(value, "latin-1")) for key, _, value in (folder.partition("=") for folder in folders)
     ]
     expected_pairs = [(key, value) for (key, _), value in zip(keys, values)]
     for start in range(len(folders) if expected_pairs else 0):
         end = start + len(expected_pairs)
+        # Spark would take a deeper folder with = for one more column.
         if spelled[start:end] == expected_pairs and "=" not in "".join(folders[end:]):
             return "/".join(folders[:start])
     return ""
@@ -79,6 +82,7 @@ def _rows(spark: SparkSession, entry: Entry, paths: list[str], base: str, values
     from pyspark.sql.functions import col, lit
 
     keys = entry.keys if base else ()
+    # A recursive look-up makes no columns of folders like day=1, whose values are not the catalog's here.
     options = {"basePath": base} if base else {"recursiveFileLookup": "true"}
     how = {"json": _json, DELIMITED: _text, CSV: _text}.get(entry.format, _columnar)
     frame = how(spark, entry, paths, options, keys)
@@ -103,6 +107,7 @@ def _json(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
     from pyspark.sql.functions import col
 
     lenient = entry.properties.get("ignore.malformed.json", "").lower() == "true"
+    # Spark alone would make nulls of a malformed line; the table has to say so, as for Athena.
     options = {**options, "mode": "PERMISSIVE" if lenient else "FAILFAST"}
     table_schema: Any = spark.createDataFrame([], _ddl([*entry.columns, *keys])).schema
     spelled = table_schema
@@ -134,6 +139,7 @@ def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
     """Lines cut as the SerDes do. A text that does not fit its type is null; a blank line is no row."""
     from pyspark.sql.functions import col, concat, expr, get, lit, regexp_extract_all
 
+    # The reader of CSV only finds lines and leaves out headers: it knows no escaped delimiter outside of quotes.
     no_quotes = {"header": str(entry.has_header).lower(), "sep": NO_DELIMITER, "quote": "", "escape": ""}
     reader = spark.read.schema(_ddl([(LINE, "string"), *keys])).options(**options, **no_quotes, mode="FAILFAST")
     properties, is_csv = entry.properties, entry.format == CSV
@@ -144,9 +150,11 @@ def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
         separator, quote = _character(properties.get("field.delim") or properties.get("serialization.format", "1")), ""
         escape = _character(properties.get("escape.delim", ""))
     key_columns = [col(backquoted(name)) for name, _ in keys]
+    # With a separator before the first field, too, one pattern cuts all.
     fields = regexp_extract_all(concat(lit(separator), col(LINE)), lit(_field(separator, quote, escape)), lit(1))
     lines = reader.csv(paths).select(fields.alias(LINE), *key_columns)
     null = None if is_csv else properties.get("serialization.null.format", "\\N")
+    # ``get`` gives null where a line is too short; an index would fail in ANSI mode, Spark 4's default.
     texts = (
         _unescaped(get(col(LINE), lit(n)), quote, escape, null).alias(name) for n, (name, _) in enumerate(entry.columns)
     )
@@ -171,7 +179,9 @@ def _unescaped(field: Column, quote: str, escape: str, null: str | None) -> Colu
     q, e = (f"\\u{ord(character):04x}" if character else "" for character in (quote, escape))
     inner = regexp_replace(field, f"(?s)^{q}(.*){q}$", "$1") if q else field
     pairs = ([f"{e}(.)"] if e and e != q else []) + ([f"{q}({q})"] if q else [])
+    # Java refuses a reference to a group that the pattern lacks.
     text = regexp_replace(inner, f"(?s){'|'.join(pairs)}", "$1$2"[: 2 * len(pairs)]) if pairs else inner
+    # Compared as it stands in the file: where a backslash escapes, Hive's \N would become N.
     return text if null is None else when(field != null, text)
 
 

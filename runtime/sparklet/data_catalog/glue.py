@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sparklet.ports import ObjectStore
 
 Place = tuple[str, tuple[str, ...]]  # a folder or file, and the values of its partition
+# Glue's own limits of GetPartitions and BatchCreatePartition (its API reference)
 PAGE = 1000  # partitions
 PARTITIONS = 100  # that one call adds
 THREADS = 16
@@ -94,6 +95,7 @@ class GlueCatalog:
         made |= {"StorageDescriptor": stored, "PartitionKeys": [{"Name": key, "Type": types[key]} for key in keys]}
         glue = self._clients.glue
         for _ in range(TRIES):
+            # Another shard may make the table after the look: the next round compares with that one.
             with _asking(name), suppress(glue.exceptions.AlreadyExistsException):
                 try:
                     document = glue.get_table(DatabaseName=database, Name=table)["Table"]
@@ -103,6 +105,7 @@ class GlueCatalog:
                 entry = entry_of(name, document)
                 type_by_column = {column[0]: column[1] for column in (*entry.columns, *entry.keys)}
                 reasons = {
+                    # Without the scheme, since an entry may say s3a.
                     f"lies in {entry.location}": f"{entry.location.rstrip('/')}/".partition("://")[2] != location[5:],
                     f"has {entry.format}": entry.format != kind,
                     f"has the partitions {entry.keys}": [key for key, _ in entry.keys] != list(keys),
@@ -115,8 +118,10 @@ class GlueCatalog:
                 if not more or not change:
                     return
                 document["StorageDescriptor"]["Columns"] += more
+                # UpdateTable refuses what GetTable adds, such as CreateTime.
                 changed = {key: document[key] for key in KEPT if document.get(key)}
                 version = {key: document[key] for key in ("VersionId",) if key in document}  # else another's is lost
+                # Somebody has changed the table since: their columns are read before these are added.
                 with suppress(glue.exceptions.ConcurrentModificationException):
                     glue.update_table(DatabaseName=database, TableInput=changed, **version)
                     return
@@ -129,6 +134,7 @@ class GlueCatalog:
             stored = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]["StorageDescriptor"]
             added = []
             for partition in values:
+                # Spark, as Hive, gives nulls and empty texts the same folder.
                 texts = [NULL if value in (None, "") else str(value) for value in partition]
                 names = (f"{key}={_IN_FOLDERS.sub(_escaped, text)}/" for key, text in zip(keys, texts))
                 location = f"{stored['Location'].rstrip('/')}/{''.join(names)}"
@@ -138,6 +144,7 @@ class GlueCatalog:
                     DatabaseName=database, TableName=table, PartitionInputList=added[start : start + PARTITIONS]
                 )
                 failed = [error["ErrorDetail"] for error in answer.get("Errors", ())]
+                # A partition that is there is another shard's, or of an earlier attempt.
                 if other := [detail for detail in failed if detail["ErrorCode"] != "AlreadyExistsException"]:
                     raise DatabaseError(f"Glue's catalog has not added all partitions of {name}: {other[0]}")
 
@@ -148,6 +155,7 @@ class GlueCatalog:
         """
         entry, places = self.partitions(table, options.where)
         folders = [f"s3://{folder.partition('://')[2].rstrip('/')}/" for folder, _ in places]
+        # Sorted, a folder stands directly before the first that lies in it. Objects of both would be planned twice.
         ordered = sorted(folders)
         remedy = f"give split {entry.split}" if entry.split else "leave split out"
         reasons = {
@@ -171,6 +179,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 def _place(entry: Entry, table: Mapping[str, Any], partition: Mapping[str, Any]) -> Place:
     """A partition's folder and values; TableError if it is not read as the table is."""
+    # The answer has no columns (ExcludeColumnSchema): the table's count for all partitions.
     columns = {"Columns": table["StorageDescriptor"]["Columns"]}
     partition_entry = entry_of(
         entry.name, {**table, "StorageDescriptor": {**partition["StorageDescriptor"], **columns}}
@@ -187,6 +196,7 @@ def _listed(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:
     """The objects of a partition as rows of a list."""
     rows = []
     for info in store.list(folder):
+        # Only below the folder: the table's own place may have such a name.
         if not _HIDDEN.search(info.uri[len(folder) :]):
             row = {"uri": info.uri, "size": info.size_bytes, "etag": info.etag, "partition": values}
             row["last_modified"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(info.modified_s))
@@ -204,6 +214,7 @@ def _asking(name: str) -> Iterator[None]:
         yield
     except (BotoCoreError, ClientError) as error:
         code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+        # A TableError ends the shard at once, as no attempt would do better; a throttled call is tried again.
         if code in REFUSED:
             raise TableError(f"the table {name} cannot be read: {REFUSED[code]}: {error}") from None
         raise DatabaseError(f"Glue's catalog gives no answer about the table {name}: {error}") from None

@@ -45,14 +45,17 @@ def attach_or_start(
     A stack that differs from the request is ended and started anew if it has no other client; a kept one only with
     ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start or end.
     """
+    # The start lock keeps new clients away, so this tells whether there are others. An ending host holds it, too.
     alone, is_kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed
+    # A client that only reads takes any deployment as it is.
     elif alone and request["processing"] and not is_kept:
         document = published(state)
         if document is None or differences_between(request, document["request"]):
             progress("ending the local stack to deploy it anew")
             end_host(state)
+    # Before the look for a host: a host that finds the lock held does not end for lack of clients.
     share(hold, progress)
     if keep:
         state.keep_file.touch()
@@ -102,6 +105,7 @@ def _spawn_host(state: StateDir) -> int:
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
+    # -P keeps the user's folder off the path, where a json.py would replace Python's own.
     command = [sys.executable, "-P", "-m", "sparklet.local.host", str(state.root)]
     return os.posix_spawn(sys.executable, command, environment.of_host(), file_actions=files, setsid=True)
 
@@ -111,6 +115,7 @@ def published(state: StateDir) -> Any:
     if not is_locked(state.host_lock):
         return None
     document = read_json(state.info_file)
+    # A host that was killed leaves its document to the next one, which has another pid.
     return document if document and document["host_pid"] == _host_pid(state) else None
 
 
@@ -136,6 +141,7 @@ def end_host(state: StateDir) -> bool:
     signalled, end_s = 0, time.monotonic() + ENDS_WITHIN_S
     while is_locked(state.host_lock):
         pid = _host_pid(state)
+        # Until a host has written its pid, the file may have an earlier one's: the true one gets the signal later.
         if pid and pid != signalled:
             signal_process(pid, signal.SIGTERM)
             signalled = pid

@@ -78,6 +78,7 @@ class ClassArchive:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
             return False
+        # Only a look: the maker takes the lock itself, and of two that begin at once the second ends.
         with Lock(folder / LOCK) as lock:
             return lock.exclusive()
 
@@ -105,6 +106,7 @@ class ClassArchive:
                 command = dump_command(java, names, made)
                 # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
                 ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False)
+                # Java would fail or crash in the same way again; any other signal says nothing about the archive.
                 if ended.returncode > 0 or -ended.returncode in CRASHES:
                     self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
                 if ended.returncode:  # below 0: killed, the next try may do better
@@ -116,6 +118,7 @@ class ClassArchive:
 
     def refusal(self, name: str) -> str:
         """Why Java would silently ignore it, or its class of this name; "" if Java uses it."""
+        # -Xshare:on makes an error of what Java would otherwise not mention.
         options = ["-Xshare:on", f"-XX:SharedArchiveFile={self.path}", "-Xlog:class+load", "--dry-run"]
         try:
             answer = subprocess.run(
@@ -167,6 +170,7 @@ def read_names(classes: Path, folder: Path, jars: Iterable[Path], *, lambdas: bo
     ``lambdas``: with those of lambdas, which are Java 17's own; Java 21 crashes as it reads them.
     """
     listed = gzip.decompress(classes.read_bytes()).decode().split("\n")
+    # The list is a training run's (``docker/build.py --train``), which may be older than the worker's own Java.
     for jar in jars:
         if jar.name.startswith("sparklet-java-"):
             with zipfile.ZipFile(jar) as archive:

@@ -66,10 +66,12 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     }
     try:
         with failing_as(LocalStackError, CANNOT):
+            # In us-east-1 S3 takes it as made again if it is one's own.
             clients.s3.create_bucket(Bucket=TEMPLATE_BUCKET)
             clients.s3.put_object(Bucket=TEMPLATE_BUCKET, Key=TEMPLATE, Body=template_body)
             getattr(formation, f"{change}_stack")(**request)
     except LocalStackError as error:
+        # CloudFormation has no code of its own for this.
         if "No updates are to be performed" not in str(error):
             raise
     else:
@@ -80,6 +82,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     if workers < MIN_MAPPED:
         clients.functions.put_function_concurrency(**function, ReservedConcurrentExecutions=workers)
     else:
+        # A state folder that had one worker still has the reservation.
         clients.functions.delete_function_concurrency(**function)
     return deployed
 
@@ -125,6 +128,7 @@ def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:
     for machine in machines:
         for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
             status, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
+            # Each restart numbers the name, and Step Functions refuses names of more than 80 characters.
             if status.error == CUT_OFF and len(name) <= MAX_NAME:
                 with suppress(ExecutionExistsError):  # it was started earlier, and has ended
                     orchestrator.start(machine, name, same_run(failed["name"], status.input))

@@ -32,6 +32,7 @@ from sparklet.local.state import DISK_REMEDY
 from sparklet.model import MIB
 from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 
+# Longer than ``worker_process.STOP_GRACE_S``, in which a worker gives its shard back
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
 END_WITHIN_S = 300.0  # then it ends unsaved: the host may be gone
@@ -65,6 +66,7 @@ class Saver:
     def save(self, services: Collection[str] = ()) -> None:
         """Save these services (none: everything, the deployment included); OSError if that fails."""
         with self._lock:
+            # The child's memory is a copy of one instant, so queue and ledger fit together while the server goes on.
             parent, child = os.getpid(), os.fork()
             if child == 0:
                 _write(services, parent)
@@ -86,8 +88,11 @@ class Saver:
 def _write(services: Collection[str], parent: int) -> None:
     """In the child: write its copy of the state, and end. It takes no lock that another thread may hold."""
     try:
+        # Another thread may have held a handler's lock at the fork; in this copy nobody would release it.
         logging.disable()
+        # The inherited handler belongs to the server's event loop, which does not run here.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # The thread that forked waits for this child, so it does not end before the process does.
         die_with_parent(parent)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the server's sockets: its port must not stay open here
         write_state(services)
@@ -103,6 +108,7 @@ def refusal(folder: Path, wanted_bytes: int) -> str:
 
     The emulator would only log the failure and keep such an object in memory, where the stack's end would lose it.
     """
+    # Parts of uploads are in memory until they are completed; then they need the disk, too.
     free = shutil.disk_usage(folder).free
     if free >= uploaded_bytes() + wanted_bytes + RESERVE_BYTES:
         return ""
@@ -153,6 +159,7 @@ async def _save(saver: Saver, scope: Message, send: Any) -> None:
 def _has_token(token: str, scope: Message) -> bool:
     name = TOKEN_HEADER.lower().encode()
     tokens = [value for key, value in scope.get("headers", ()) if key.lower() == name]
+    # Every user of this machine may guess, and a plain comparison would tell by its time how much was right.
     return any(hmac.compare_digest(value, token.encode()) for value in tokens)
 
 
@@ -176,6 +183,8 @@ async def _serve(listening: int, token: str) -> None:
         limit = threading.Timer(END_WITHIN_S, os._exit, [1])
         limit.daemon = True
         limit.start()
+        # The server goes on until this has returned: first no new calls, then no further writer, then the workers,
+        # which still write to the ledger.
         processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
@@ -183,6 +192,7 @@ async def _serve(listening: int, token: str) -> None:
     refuse_writes(functools.partial(refusal, Path(os.environ["S3_DATA_DIR"])))
     application: Any = guarded(ministack.app, token, saver, processing)
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
+    # The last save comes after the workers, and has what they wrote at their end.
     code = 0
     try:
         saver.save()
@@ -215,5 +225,6 @@ def _end_workers() -> None:
 def main() -> None:
     """Serve on the socket that the host passes, until SIGTERM or the host's death."""
     host, listening = int(sys.argv[1]), int(sys.argv[2])
+    # SIGTERM, not SIGKILL: without its host the emulator still saves its state.
     die_with_parent(host, signal.SIGTERM)
     asyncio.run(_serve(listening, os.environ["AWS_SESSION_TOKEN"]))

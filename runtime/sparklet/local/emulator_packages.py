@@ -25,6 +25,7 @@ EMULATOR = "from sparklet.local.emulator import main; main()"
 
 def emulator_python(code: str, *arguments: str) -> list[str]:
     """The command that runs code with the emulator's packages, which ``ensure_emulator`` has fetched."""
+    # By sys.path, not by PYTHONPATH, which the functions' processes would inherit.
     first = "import sys; sys.path.insert(0, sys.argv.pop(1))"
     return [sys.executable, "-P", "-c", f"{first}; {code}", str(packages_folder()), *arguments]
 
@@ -53,12 +54,14 @@ def ensure_emulator(say: Progress, offline: bool = False) -> Path:
             say(f"fetching the emulator of AWS, once, into {folder}")
             with incoming(folder.parent) as draft:
                 _install(draft / "packages")
+                # In one step: a folder that is there is complete.
                 (draft / "packages").rename(folder)
     return folder
 
 
 def _install(target: Path) -> None:
     lock = resource("requirements/emulator.lock")
+    # The lock file names every package with its digest; nothing else may be resolved.
     command = [*_installer(), "--target", str(target), "--no-deps", "--require-hashes", "--requirement", str(lock)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ""})
     if done.returncode:

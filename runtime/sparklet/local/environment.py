@@ -121,6 +121,7 @@ def ask(endpoint_url: str, token: str, path: str, within_s: float = 60.0) -> Non
     request = urllib.request.Request(endpoint_url + path, headers={TOKEN_HEADER: token})  # noqa: S310
     try:
         _DIRECT.open(request, timeout=within_s).close()
+    # It is an OSError, too, and the only one that has the emulator's reason.
     except urllib.error.HTTPError as error:
         raise LocalStackError(error.read().decode("utf-8", "replace")[:500]) from error
     except OSError as error:

@@ -73,12 +73,14 @@ class Host:
             endpoint_url, token = self._start(request["worker_env"])
             clients = AwsClients(endpoint_url=endpoint_url, region=REGION, attempts=1, least_wait_s=LEAST_WAIT_S)
             deployed = self._deploy(clients, request)
+            # The saver leaves out the deployment, so it is saved before anybody uses it.
             ask(endpoint_url, token, SAVE_PATH, SAVED_WITHIN_S)
             if request["processing"]:
                 ask(endpoint_url, token, PROCESSING_PATH)
                 restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
             published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
             document = {**published, "deployed": asdict(deployed), "request": dict(request)}
+            # ``info_file`` is last: clients use the stack as soon as it is there.
             for path in (self._state.last_file, self._state.info_file):
                 write_json(path, document)
             env = environment.of_emulator(self._state, endpoint_url, token, request["worker_env"])
@@ -93,6 +95,7 @@ class Host:
     def _start(self, worker_env: Mapping[str, str]) -> tuple[str, str]:
         """Start the emulator; its address and token."""
         token = secrets.token_urlsafe(24)
+        # The host listens, the emulator inherits the socket: nobody takes the port between, early requests wait.
         with socket.create_server(("127.0.0.1", 0)) as listening:
             endpoint_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             env = environment.of_emulator(self._state, endpoint_url, token, worker_env)
@@ -133,6 +136,7 @@ class Host:
 
     def _end(self) -> None:
         """End the emulator, which saves its state first, and all processes below this one."""
+        # First, so that no client uses a stack that is ending.
         self._state.info_file.unlink(missing_ok=True)
         if self._server is not None and self._server.poll() is None:
             self._server.terminate()
@@ -140,6 +144,7 @@ class Host:
                 self._server.wait(SERVER_ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 self._server.kill()
+        # What a killed process leaves behind becomes a child of this one, so one look is not enough.
         end_s = time.monotonic() + KILLED_END_WITHIN_S
         while end_children() and time.monotonic() < end_s:
             time.sleep(POLL_S)

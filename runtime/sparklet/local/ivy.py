@@ -97,6 +97,7 @@ def _run(command: list[str], folder: Path, progress: Progress) -> str:
 def settings_xml(mirror: str | None, poms: bool = False) -> str:
     """Ivy's settings: jars by their coordinates, without Ivy's checksums; with ``poms`` it lists revisions, too."""
     root = f" root={quoteattr(mirror)}" if mirror else ""
+    # Ivy would fetch a checksum beside each jar; the stack file's sha256 is verified instead (``jars``).
     return (
         '<ivysettings><settings defaultResolver="central"/>'
         f'<timeout-constraints><timeout-constraint name="patience" connectionTimeout="{_CONNECT_TIMEOUT_MS}"'
@@ -114,6 +115,7 @@ def module_xml(jars: Collection[Coordinate]) -> str:
         artifact = f'<artifact name="{jar.artifact}" type="jar" m:classifier="{jar.classifier}"/>'
         module = jar.organisation, jar.artifact, jar.version
         modules[module] = modules.get(module, "") + artifact
+    # Not transitive: the stack file names every jar, and what a jar depends on would come unverified.
     dependencies = "".join(
         f'<dependency org="{organisation}" name="{name}" rev="{version}" transitive="false"'
         f' conf="default->default">{artifacts}</dependency>'
@@ -150,6 +152,7 @@ def proxy_options(proxies: dict[str, str]) -> list[str]:
             options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port or 80}"]
     around = [host.strip() for host in proxies.get("no", "").split(",") if host.strip()]
     if options and around:
+        # Java has one list for http and https, and a star where others have a leading dot.
         options += [f"-Dhttp.nonProxyHosts={'|'.join(f'*{host}' if host[0] == '.' else host for host in around)}"]
     return options
 
@@ -157,6 +160,7 @@ def proxy_options(proxies: dict[str, str]) -> list[str]:
 def network_options(java: Path, work_dir: Path) -> list[str]:
     """Options of Java for the machine's proxies and certificates; a trust store may be written into ``work_dir``."""
     options = proxy_options(urllib.request.getproxies())
+    # Another Java has its distribution's store, which stays unless the user names a bundle.
     if (is_bundled(java) or named_bundle()) and (certificates := machine_certificates()):
         store = work_dir / "truststore.jks"
         store.write_bytes(jks(certificates))

@@ -35,6 +35,7 @@ class PinnedJar:
     def is_verified(self, cache_dir: Path) -> bool:
         """Whether the size is right, and a marker says that these bytes were verified."""
         try:
+            # By size and marker alone: a sha256 would have every start read all jars.
             size_bytes = (cache_dir / self.file_name).stat().st_size
             return size_bytes == self.size_bytes and self.marker(cache_dir).read_text() == self.sha256
         except (FileNotFoundError, NotADirectoryError):
@@ -93,6 +94,7 @@ def ensure_jars(
     if unknown := sorted(set(groups) - set(stack.groups)):
         raise LocalStackError(f"stack {stack.name} has no group {', '.join(unknown)}; it has {', '.join(stack.groups)}")
     chosen = [jar for jar in stack.jars if jar.group in groups]
+    # Without the lock, so that a cache that may only be read serves if all is there.
     if missing := _missing(chosen, cache_dir):
         if offline:
             raise _unavailable(missing, cache_dir, "this is offline mode. Run once with network")
@@ -118,12 +120,12 @@ def _cache_lock(cache_dir: Path) -> Lock:
 
 
 def _fetch(missing: list[PinnedJar], cache_dir: Path, progress: Progress) -> None:
-    """Fetch, verify, and move each jar into place."""
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
     progress(f"fetching {total_mb:.1f} MB of jars from {source} into {cache_dir} (first use only)")
     with incoming(cache_dir) as folder:
         cause = ivy.fetch([jar.coordinate for jar in missing], folder, progress)
+        # What has arrived is kept even if others have not, so the next run fetches less.
         for jar in missing:
             arrived = folder / "out" / jar.file_name
             if arrived.exists():
@@ -141,6 +143,7 @@ def _accept(jar: PinnedJar, arrived: Path, cache_dir: Path) -> None:
             f"{jar.file_name} is not the file it should be: sha256 {sha256}, expected {jar.sha256}. It was not kept. "
             f"Something between here and the repository changed it: see your proxy or {ivy.MIRROR_VARIABLE}"
         )
+    # The jar first: a kill before the marker leaves a jar that counts as missing, and is fetched again.
     arrived.replace(cache_dir / jar.file_name)
     jar.marker(cache_dir).write_text(jar.sha256)  # half written, it verifies nothing
 

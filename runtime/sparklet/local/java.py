@@ -87,6 +87,7 @@ def named_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def machine_certificates(environ: Mapping[str, str] = os.environ) -> list[bytes]:
     """The user's certificate authorities (DER), or else the system's; none if neither is known."""
+    # A Python that brings its own OpenSSL does not know where this machine has its bundle.
     for bundle in filter(None, (named_bundle(environ), ssl.get_default_verify_paths().cafile, *_BUNDLES)):
         if Path(bundle).is_file():
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

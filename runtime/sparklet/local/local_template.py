@@ -69,12 +69,14 @@ def localise(
         properties["InlineCode"] = _HANDLER_CODE.format(target=target, name=log_name(name))
         _number_scaling(properties, parameters)
     for settings in _settings(local):
+        # A function's own variable would win over the one that it inherits.
         variables = settings.get("Environment", {}).get("Variables", {})
         for key in variables.keys() & worker_env.keys():
             del variables[key]
     local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
+    # The template has the visibility of its allowed timeouts only: six times the timeout, as AWS advises.
     if mappings := local.get("Mappings"):
         mappings["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
     return local
@@ -109,6 +111,7 @@ def _unpublished(template: Template) -> Template:
         if not isinstance(node, dict):
             return node
         name, _, attribute = str(node.get("Ref", "")).partition(".")
+        # ``NAME.Alias`` is made by SAM for published functions only.
         if attribute == "Alias" and name in functions:
             return {"Fn::GetAtt": [name, "Arn"]}
         return {key: rewritten(value) for key, value in node.items()}

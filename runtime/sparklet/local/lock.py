@@ -22,6 +22,7 @@ class Lock(AbstractContextManager["Lock"]):
     """
 
     def __init__(self, path: Path) -> None:
+        # Closed on exec: flock locks the open file, so a program that inherits the descriptor would hold it.
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def exclusive(self, within_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> bool:
@@ -43,6 +44,7 @@ class Lock(AbstractContextManager["Lock"]):
         end_s, waiting = time.monotonic() + within_s, False
         while True:
             try:
+                # It polls, since a flock that blocks knows no time limit.
                 fcntl.flock(self.descriptor, how | fcntl.LOCK_NB)
                 return True
             except BlockingIOError:
@@ -56,8 +58,10 @@ class Lock(AbstractContextManager["Lock"]):
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock on this file alone."""
+    # ``Lock`` would create the file, and who only looks changes nothing.
     if not path.exists():
         return False
+    # Shared: two that look at the same moment must not take each other for the holder.
     with Lock(path) as lock:
         return not lock.shared()
 
@@ -65,6 +69,7 @@ def is_locked(path: Path) -> bool:
 @contextmanager
 def incoming(folder: Path) -> Iterator[Path]:
     """A folder in ``folder`` for what a lock's holder makes there; those of killed holders are deleted."""
+    # The caller holds the folder's lock, so nobody alive works in what is found here.
     for left_over in folder.glob(".incoming-*"):
         shutil.rmtree(left_over, ignore_errors=True)  # noqa: TID251 - this file is used alone
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:

@@ -63,6 +63,7 @@ class Processing:
     def start(self) -> None:
         """Let mappings and schedules invoke functions."""
         self._started.set()
+        # After a look that found nothing ministack's poller sleeps, up to five seconds.
         concurrency.esm_wake.set()
 
     def stop(self) -> None:
@@ -73,6 +74,7 @@ class Processing:
 
     def _hold(self, module: Any, name: str) -> None:
         step = getattr(module, name)
+        # False is a look that found no message: the poller sleeps.
         setattr(module, name, lambda: step() if self._started.is_set() else False)
 
     def _hold_calls(self) -> None:
@@ -80,6 +82,8 @@ class Processing:
 
         def called(*arguments: Any) -> Any:
             if self._stopped.is_set():
+                # For ever: an error would be saved as the execution's end. As RUNNING it is cut off at the next start,
+                # and ``deploy.restart_executions`` starts another for its run.
                 threading.Event().wait()
             return call(*arguments)
 
@@ -103,7 +107,9 @@ def _name_errors() -> None:
     def named(*arguments: Any, **keywords: Any) -> Any:
         result = execute(*arguments, **keywords)
         body = result.get("body")
+        # A timeout has AWS's name already.
         if result.get("error") and isinstance(body, dict) and body.get("errorType") == "Runtime.HandlerError":
+            # AWS calls it Runtime.ExitError if the process ended by itself, which leaves no traceback.
             body["errorType"] = error_class(str(result.get("log", ""))) or "Runtime.ExitError"
         return result
 
@@ -112,6 +118,7 @@ def _name_errors() -> None:
 
 def error_class(log: str) -> str:
     """The class of the exception at the end of a log's last traceback; "" if there is none."""
+    # Of a chain of exceptions the last one is what the handler raised.
     _, heading, trace = log.rpartition("Traceback (most recent call last):")
     raised = _RAISED.search(trace) if heading else None
     return raised[1] if raised else ""
@@ -164,6 +171,7 @@ def refuse_writes(refusal: Callable[[int], str]) -> None:
     handle = s3.handle_request
 
     async def guarded(method: str, path: str, headers: Any, body: bytes, *arguments: Any, **keywords: Any) -> Any:
+        # A copy has no body, and needs as much room as its source.
         wanted_bytes = len(body) or _copied_bytes(headers.get("x-amz-copy-source", ""))
         if method in ("PUT", "POST") and (refused := refusal(wanted_bytes)):
             return 400, {"Content-Type": "application/xml"}, refused.encode()  # clients would repeat a 5xx for minutes
@@ -189,6 +197,7 @@ def write_state(services: Collection[str]) -> None:
 
     Unlike ministack's ``save_state``, it encodes at once, in C, and raises failures.
     """
+    # Ministack copies all that it saves; in a process that is a copy, this takes time and memory for nothing.
     copy.deepcopy = lambda value, memo=None, nil=None: value  # type: ignore[assignment]
     states = ministack._build_persistence_save_dict()
     for name in services or states:
@@ -197,4 +206,5 @@ def write_state(services: Collection[str]) -> None:
             path = Path(persistence.STATE_DIR) / f"{name}.json"
             draft = path.with_suffix(".draft")
             draft.write_text(json.dumps(document, default=persistence._json_default))
+            # A child that is killed while it writes leaves the file of the save before.
             draft.replace(path)

@@ -40,6 +40,7 @@ def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     class_path = os.pathsep.join(f"{path}{os.sep}*" if path.is_dir() else str(path) for path in jars)
+    # With a token, or any user of this machine could run code in this JVM.
     gateway = JavaGateway.launch_gateway(classpath=class_path, java_path=str(java), die_on_exit=True, enable_auth=True)
     try:
         content = list(files(gateway.jvm))
@@ -50,6 +51,7 @@ def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
         with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in content:
                 archive.writestr(zipfile.ZipInfo(name), data)
+        # Java compares the dates of jars with those that it has in the class-data archive.
         os.utime(made, (0, 0))
         made.replace(jar)
     return jar
@@ -119,6 +121,7 @@ def _own(folder: Path) -> Path:
     """The folder, if only this user may write to it; else OSError."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
+    # In a folder that all may write to, another user may have put a link, or a folder of theirs with jars in it.
     status = folder.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o170022 != 0o040000:
         raise PermissionError(f"{folder} is not a folder that only this user may write to")
@@ -127,10 +130,12 @@ def _own(folder: Path) -> Path:
 
 def _linked(jar: Path, folder: Path) -> Path:
     status = jar.stat()
+    # With size and date: a jar that was replaced gets another link.
     name = sha256(os.fsencode(f"{jar}\0{status.st_size}\0{status.st_mtime_ns}")).hexdigest()[:16]
     link = folder / f"sparklet-{name}" / jar.name
     if not link.exists():
         link.parent.mkdir(parents=True, exist_ok=True)
+        # A hard link keeps the bytes of a deleted jar; this soft one tells the next start that it is gone.
         with contextlib.suppress(FileExistsError):
             (link.parent / "source").symlink_to(jar)
         draft = link.with_name(f".{os.getpid()}")

@@ -28,6 +28,7 @@ class LocalProcesses(Engine):
     def start(self, token: str, command: Sequence[str]) -> str:
         """Request a worker, once for each token."""
         request = self.folder / f"{token}.json"
+        # A checker that died before it recorded the worker asks again, by the same token, perhaps after its end.
         if not request.exists() and not request.with_suffix(".ended").exists():
             if any(self.folder.glob("*.json")):
                 raise RemoteTaskError("the local stack runs one worker beside the functions' at a time", "throttled")
@@ -37,6 +38,7 @@ class LocalProcesses(Engine):
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
         """The workers whose requests are gone."""
         files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
+        # Each start of the stack deletes the requests, so the workers of an earlier host count as stopped, too.
         return {
             task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
             for task_id, ended in files.items()
@@ -60,6 +62,7 @@ class ProcessRunner:
         if self._running:
             request, process = self._running
             if process.poll() is not None:
+                # In this order: as soon as the request is gone, ``stopped`` reads the end.
                 request.with_suffix(".ended").write_text(f"exit status {process.returncode}; see {request.stem} in log")
                 request.unlink(missing_ok=True)
                 self._running = None

@@ -40,9 +40,11 @@ class SavedStack(LocalStack):
         """The stack that has ended; None if it runs, or none of this version was started. Waits for one that ends."""
         try:
             info = stack_info(read_json(state.last_file))
+        # Another version's document has other fields; without a file it is None.
         except (KeyError, TypeError):
             return None
         with start_lock(state, progress), Lock(state.clients_lock) as hold:
+            # A host that ends holds this lock until the state is saved.
             share(hold, progress)
             return None if is_locked(state.host_lock) else cls(state, info, ExitStack())
 
@@ -88,6 +90,7 @@ class SavedObjects(_Saved, S3ObjectStore):
         root = self._state.object_file(bucket)
         below = (root / prefix.rpartition("/")[0]).rglob("*")
         keys = (path.relative_to(root).as_posix() for path in below if path.is_file() and path.suffixes[-2:] != META)
+        # S3 lists by the bytes of UTF-8, not by folders.
         for key in sorted(keys, key=str.encode):
             if key.startswith(prefix) and key > start_after:
                 status = (root / key).stat()

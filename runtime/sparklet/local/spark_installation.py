@@ -50,6 +50,7 @@ def worker_environment(workers: int, say: Progress) -> dict[str, str]:
     java = find_java()
     jars = worker_jars(java, say, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
     archive = worker_archive(java, jars)
+    # The user may name an archive, or "" for none: then none is made here.
     if "SPARKLET_CDS_ARCHIVE" not in os.environ and archive.begin(of_host()):
         say("making an archive of Java's classes in the background, once: later runs start faster")
     return {
@@ -60,6 +61,7 @@ def worker_environment(workers: int, say: Progress) -> dict[str, str]:
         "PYSPARK_PYTHON": sys.executable,
         AS_IN_LAMBDA: "1",
         "SPARKLET_CORES": str(max(1, (os.cpu_count() or 1) // workers)),
+        # Last, so that the user's values win.
         **{name: value for name, value in os.environ.items() if name in PASSED},
     }
 
@@ -86,6 +88,7 @@ def worker_jars(java: Path, say: Progress, offline: bool) -> list[Path]:
     spark = spark_home(spark_settings({})) / "jars"
     compiled = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled") / stack_file().stem)
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), compiled, *fetched]
+    # Links serve only the archive that is made here, which Java 17 would ignore for jars on such paths.
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
     return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own

@@ -139,8 +139,10 @@ class LocalStack(AbstractContextManager["LocalStack"]):
                 runs = {**document["request"], **document["request"]["worker_env"]}
                 if listed := "; ".join(differences_between(options.asked_for(request), runs)):
                     progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
+                # A client that only reads may have started the stack, and then it rests.
                 ask(document["endpoint_url"], document["token"], PROCESSING_PATH)
             holding.enter_context(environment.applied(info.env))
+            # An error before this line gives the lock back; from here on the instance does.
             return cls(state, info, holding.pop_all())
 
     def check(self, within_s: float = 0.0) -> None:

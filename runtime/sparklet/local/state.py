@@ -108,6 +108,7 @@ def user_folder(kind: Literal["state", "cache"], named: Path | None = None) -> P
 def write_json(path: Path, document: Any) -> None:
     """Write a file that only its owner reads; it appears whole or not at all."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.draft")
+    # The mode is set at creation: one of these files has the emulator's token.
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(document, file, indent=1)
@@ -148,6 +149,7 @@ class FileLogs:
                 chunk = file.read(MAX_BYTES_A_READ)
         except OSError as error:
             raise LogsError(f"the log {path} cannot be read: {error.strerror}") from error
+        # A line that is being written waits for the next look; one that fills a whole read would wait for ever.
         whole = chunk.rfind(b"\n") + 1 or (len(chunk) if len(chunk) == MAX_BYTES_A_READ else 0)
         lines = chunk[:whole].decode("utf-8", "replace").removesuffix("\n").split("\n") if whole else []
         return lines, str(start + whole)

@@ -85,9 +85,11 @@ class _Reaper:
         """End at once, or after the current call has released its shard."""
         if not self._in_flight:
             self._end()
+        # Ministack and ``emulator`` may both send SIGTERM: the second must not interrupt the shard's release.
         if not self._stopping:
             self._stopping = True
             self._end_in(STOP_GRACE_S)
+            # Python runs handlers of signals in the main thread, so this rises within the call.
             raise WorkerStoppedError("the worker had to end before the script had ended")
 
     def watch(self) -> None:
@@ -105,6 +107,7 @@ class _Reaper:
 
     def _end(self) -> None:
         kill_tree(os.getpid(), itself=False)
+        # Threads call this, too, where sys.exit would end the thread alone.
         os._exit(128 + signal.SIGTERM)
 
 
@@ -113,6 +116,7 @@ def _private_conversation() -> None:
     for stream, mode in ((sys.__stdin__, "rb"), (sys.__stdout__, "wb")):
         raw = getattr(getattr(stream, "buffer", None), "raw", None)
         if raw is not None:
+            # In place: the emulator's loop in this process holds these streams already.
             raw.__init__(os.dup(raw.fileno()), mode, closefd=False)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -138,6 +142,7 @@ def bound(log: Path) -> None:
     """Move a log that is too long to an earlier part; all writers append, so it can be truncated meanwhile."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:
+            # Not by a rename, which the writers' descriptors would follow. What comes between the two lines is lost.
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
     except OSError:

@@ -69,6 +69,7 @@ def deploy(
         return
     try:
         confirm(screen, f"Make {count_text(len(proposed.changes), 'change')}?", yes=yes, undone="changed")
+    # Also Ctrl-C: a change set that nobody carries out would stay in the account.
     except BaseException:
         proposed.drop()
         raise

@@ -55,6 +55,7 @@ def status(
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
     screen, figures = Screen(selection.as_json), load_prices()
+    # A comparison lists the whole output, of which an ended stack's files show only plain names.
     with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
             _show_object(
@@ -116,6 +117,7 @@ def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
         for line in results_of(stack.deployment, stack.deployment.ledger.runs.get(run_id)):
             count += 1
             if selection.as_json:
+                # Written anew, in ASCII: a script's answer must not control the terminal.
                 sys.stdout.write(json.dumps(json.loads(line)) + "\n")
             else:
                 shard, answer = (answer := json.loads(line)).pop("shard"), answer.get("answer", answer)
@@ -244,6 +246,7 @@ def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool
     """Print the lines, with ``follow`` until the run has ended; how many."""
     line_count, last = 0, None
     while True:
+        # Before the lines are read, so that the last look has all that was written.
         ended = not follow or stack.deployment.ledger.runs.get(reader.run_id).state.ended
         for line in reader.lines():
             sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else printable(_text(line, last)))

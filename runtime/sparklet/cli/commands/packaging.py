@@ -54,6 +54,7 @@ def package(
     size_bytes, path = sum(path.stat().st_size for path in target.rglob("*") if path.is_file()), output
     if kind == "image":
         (output / "Dockerfile").write_text(DOCKERFILE)
+        # docker would add a provenance attestation, which makes an index of the image; Lambda takes none.
         further = (
             f"docker build --provenance=false --build-arg IMAGE=IMAGE_URI -t NEW_IMAGE_URI {shlex.quote(str(path))}"
         )

@@ -107,6 +107,7 @@ def plan(
         _show_preview(request, selection, screen, figures if explain else None)
         return
     with (
+        # Nobody watches this run: without ``keep`` the local stack would end with this command.
         open_stack(replace(selection, keep=True), screen) as stack,
         nothing_new_is_well(screen),
         with_libraries(request, requirements, stack.size) as request,
@@ -157,6 +158,7 @@ def invoke(
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
     variables = script_environment(parse_pairs("--env", env_pairs), "--env")
+    # A mistake in a local script is told before a stack is started.
     if "://" not in script:
         script_body(script)
     invocation = f"{INVOCATION}{uuid.uuid4().hex[:12]}"

@@ -93,12 +93,16 @@ class GlueContext:
         kind, glue_options, _ = _files(*args, **kwargs)
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         path, keys = str(glue_options.get("path") or ""), glue_options.get("partitionKeys", [])
+        # A shard's output is staged in its attempt's folder, which does not stay.
         if table and self._job.shard is not None and is_inside(path, self._job.output_path):
             raise lacking(f"the update of {table}, which would show one attempt's folder", NEW_PARTITIONS)
         catalog = import_module(CATALOG).GlueCatalog.of_script() if table else None
         if catalog:
+            # Spark has types that Hive's catalog does not know.
             unlike = {"void": "string", "timestamp_ntz": "timestamp"}
             columns = [(name.lower(), unlike.get(type_, type_)) for name, type_ in rows.dtypes]
+            # Before the rows, so that a table of other types fails the script before anything is written. Partitions
+            # come after them, so none is shown before its files are there.
             catalog.keep_table(table, path, kind, columns, [key.lower() for key in keys], change=columns_too)
         self._write(frame, *args, **kwargs)
         if catalog and keys:
@@ -118,8 +122,11 @@ class GlueContext:
         path_option, recursive = glue_options.get("paths"), glue_options.get("recurse", False)
         paths = _root(path_option) if isinstance(path_option, str) else [_root(path) for path in path_option or ()]
         if kind == "csv":
+            # For Glue a doubled quote is a quote, and a backslash is itself; Spark escapes by a backslash.
             options = {"escape": '"', **options}
         elif kind != "json" and recursive:  # in folders such as day=1 Spark reads to the bottom, and the day, too
+            # recursiveFileLookup forgets the partitions' columns. The source of texts shows whether there are any,
+            # and reads no row for it.
             recursive = self.spark_session.read.text(paths).columns == ["value"]
         reader = self.spark_session.read.format(kind).options(**options).option("recursiveFileLookup", recursive)
         frame = reader.load(paths)
@@ -140,8 +147,10 @@ class GlueContext:
         if self._job.shard is not None and not is_inside(path, self._job.output_path):
             from pyspark.sql.functions import lit
 
+            # Glue's writers append: outside of its output an attempt that is repeated would add its rows again.
             self._writes += 1  # the same in each attempt, which replaces what an earlier one has added
             rows = rows.withColumn("shard", lit(f"{self._job.run_id}_{self._job.shard:06d}_{self._writes}"))
+            # Dynamic: a plain overwrite would delete the folder with all other shards' rows.
             keys, mode, options = [*keys, "shard"], "overwrite", {"partitionOverwriteMode": "dynamic", **options}
         rows.write.format(kind).options(**options).mode(mode).partitionBy(*keys).save(path)
         return frame
@@ -151,6 +160,7 @@ class GlueContext:
         name, glue_options = _table(order, *args, **named)
         conditions = (glue_options.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
         where = " AND ".join(f"({condition})" for condition in conditions if condition)
+        # Predicates of Spark may have == and !=, which Glue's grammar lacks; in texts they stay.
         where = re.sub("'[^']*'|==|!=", lambda match: IN_SQL.get(match[0], match[0]), where)
         frame, kind = import_module(FRAMES).read(self._job, name, where)
         return frame, kind
@@ -185,6 +195,7 @@ def _root(path: str) -> str:
 
 def is_inside(path: str, folder: object) -> bool:
     """Whether a path is a folder, or in it, by whatever scheme of S3."""
+    # With a slash at their ends, or s3://b/out2 would be in s3://b/out.
     path, folder = (re.sub("^s3[an]:", "s3:", address).rstrip("/") + "/" for address in (path, str(folder)))
     return path.startswith(folder)
 
@@ -209,6 +220,7 @@ def _files(
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Spark's format, what is not Spark's, and Spark's options."""
     more |= dict(zip(("transformation_ctx", "push_down_predicate"), late, strict=False))
+    # Glue also takes a format as the connection's type.
     kind = (connection_type if connection_type in FORMATS else format or "").lower().replace("glueparquet", "parquet")
     if connection_type not in ("s3", "file", kind):
         raise lacking(f"connection_type {connection_type!r}", "glueContext.spark_session.read or frame.toDF().write")

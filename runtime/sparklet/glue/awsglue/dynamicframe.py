@@ -120,6 +120,7 @@ class DynamicFrame:
                 return False
 
         row = struct(*[f"`{name}`" for name in self._frame.columns])
+        # Without useArrow=False Spark 4's udf reads the function's type hints, and warns of those it does not know.
         return self._of(self._frame.filter(udf(holds, "boolean", useArrow=False)(row)))
 
     def map(self, f: Callable[[Any], Any], *_: Any, **hints: Any) -> DynamicFrame:
@@ -130,14 +131,18 @@ class DynamicFrame:
         """
         frame, sparse = self._frame, self._sparse
         rows = frame.rdd.map(lambda row: _changed(f(_record(row, sparse))))
+        # No row, no types: Spark refuses to infer a schema.
         if rows.isEmpty():
             return self
+        # A dict would become a map, whose values have one type.
         spark, before = frame.sparkSession, frame.sparkSession.conf.get(AS_STRUCTS)
         spark.conf.set(AS_STRUCTS, "true")
         try:
-            changed_frame = spark.createDataFrame(rows, samplingRatio=1.0)  # of all rows
+            # Of all rows: a sample would lose keys in silence.
+            changed_frame = spark.createDataFrame(rows, samplingRatio=1.0)
         finally:
             spark.conf.set(AS_STRUCTS, before)
+        # Spark sorts the keys of dicts; the frame's columns keep their order.
         names = dict.fromkeys(
             name for name in [*frame.columns, *changed_frame.columns] if name in changed_frame.columns
         )
@@ -151,6 +156,7 @@ class DynamicFrame:
         if self._sparse:
             names = self._frame.columns
             total, *filled = self._frame.agg(count(lit(1)), *[count(col(f"`{name}`")) for name in names]).head()
+            # In a frame without rows every column would count as empty.
             empty = [name for name, number in zip(names, filled, strict=True) if total and not number]
         return self._of(self._frame.drop(*empty))
 
@@ -199,6 +205,7 @@ class DynamicFrame:
         from pyspark.sql.functions import col
 
         left, right = self._frame, frame2._frame
+        # For Spark names that differ in case alone are the same.
         taken, names = {name.lower() for name in left.columns}, {}
         for name in right.columns:
             dots = next(dots for dots in range(len(taken) + 1) if f"{'.' * dots}{name}".lower() not in taken)
@@ -282,7 +289,8 @@ def _relationalized(frame: DataFrame, root: str, name: str) -> dict[str, DataFra
     arrays = [column for column, type_ in flat.dtypes if type_.startswith("array")]
     if not arrays:
         return {name: flat}
-    flat = flat.withColumn("_id", monotonically_increasing_id()).localCheckpoint(eager=False)  # the ids stay
+    # The ids depend on how rows are partitioned: computed anew for each frame they would not join.
+    flat = flat.withColumn("_id", monotonically_increasing_id()).localCheckpoint(eager=False)
     ids = {column: when(col(f"`{column}`").isNotNull(), col("_id")) for column in arrays}
     frames = {name: flat.withColumns(ids).drop("_id")}
     for column in arrays:
@@ -292,7 +300,6 @@ def _relationalized(frame: DataFrame, root: str, name: str) -> dict[str, DataFra
 
 
 def _changed(record: Any) -> Any:
-    """What a function of ``Map`` returned."""
     if isinstance(record, Mapping):
         return dict(record)
     raise ValueError(f"the function of Map returned {type(record).__name__}, not a record")

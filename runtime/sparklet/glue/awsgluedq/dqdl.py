@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
 
 TEXT = r'"(?:[^"\\]|\\.)*"'
+# A text is one token: a # or a bracket in it is no comment and no sign. The dot takes a quote that is never closed.
 TOKEN = re.compile(rf'#[^\n]*|\s+|{TEXT}|[!<>]=|[=<>(),\[\]]|[^\s"#!<>=(),\[\]]+|.')
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 KEYWORDS = {"NULL": None, "EMPTY": "", "WHITESPACES_ONLY": re.compile(r"^\s+$")}
@@ -58,10 +59,12 @@ class Condition:
         """Whether a row's value meets it, which is never null."""
         from pyspark.sql.functions import coalesce, lit
 
+        # ``_is`` is never null, so ``!=`` and ``not in`` hold for a null, as in Glue.
         if self.operator in ("in", "=", "!="):
             condition = reduce(operator.or_, (_is(column, value) for value in self.values))
             return ~condition if self.negated or self.operator == "!=" else condition
         if self.operator == "matches":
+            # rlike finds a match anywhere, a rule's pattern is for the whole text.
             condition = column.cast("string").rlike(f"^(?:{self.values[0]})$")
             condition = ~condition if self.negated else condition
         elif self.operator == "between":
@@ -69,6 +72,7 @@ class Condition:
             condition = (column <= low) | (column >= high) if self.negated else (column > low) & (column < high)
         else:
             condition = COMPARED[self.operator](column, self.values[0])
+        # A null meets none of these conditions, nor their negations: for it both are null.
         return coalesce(condition, lit(False))
 
 
@@ -79,6 +83,7 @@ def _is(column: Column, value: Any) -> Column:
         return column.isNull()
     if isinstance(value, re.Pattern):
         return coalesce(column.cast("string").rlike(value.pattern), lit(False))
+    # A text that is no number equals none; a plain cast would fail the script on Spark 4.
     return coalesce(try_cast(column, "double" if isinstance(value, float) else "string") == value, lit(False))
 
 
@@ -206,6 +211,7 @@ class _Reader:
                 self.next("threshold")
                 limit = self._condition("threshold")
         where = "".join(self._texts()) if self.has("where") else ""
+        # What is not read, such as labels, could change the rule's meaning.
         if self.ahead not in (",", "]", ")"):
             raise lacking(f"rule {self._told(first)} {self.ahead}", "the rule without it")
         return Rule(self._told(first), kind, names, of_row, limit, where)

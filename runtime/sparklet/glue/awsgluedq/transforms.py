@@ -53,6 +53,7 @@ class EvaluateDataQuality:
         options = {**(publishing_options or {}), **(additional_options or {}), **others}
         if unknown := options.keys() - OPTIONS:
             raise lacking(f"option {min(unknown)!r} of EvaluateDataQuality", "one frame, and rules of its rows")
+        # All rules are parsed before a row is read: a rule that passes unseen is worse than an error.
         rules, rows, glue = rules_of(ruleset), frame.toDF(), frame.glue_ctx
         outcomes = []
         for rule, (passed, reason, metrics) in zip(rules, _outcomes(rows, rules), strict=True):
@@ -92,6 +93,7 @@ def _measured(rows: DataFrame, aggregates: Sequence[tuple[str, Column]]) -> Sequ
     """Aggregates, each a function of Spark's and its column, which may look at other rows by a window."""
     from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
+    # Spark allows no window within an aggregate, so the windows are columns first.
     rows = rows.select(*[column.alias(f"c{number}") for number, (_, column) in enumerate(aggregates)])
     result: Any = rows.agg(
         *[getattr(F, way)(f"c{number}").cast("double") for number, (way, _) in enumerate(aggregates)]
@@ -148,10 +150,12 @@ def _metrics(frame: DataFrame, rule: Rule) -> dict[str, Any]:
     elif rule.kind == "ColumnExists":
         metrics[f"Dataset.{rule.names[0]}.ColumnExists"] = float(rule.names[0] in frame.columns)
     elif rule.kind == "CustomSql":
+        # The name that DQDL gives the frame in a statement.
         frame.createOrReplaceTempView("primary")
         value = frame.sparkSession.sql(rule.names[0]).head()[0]
         metrics["Dataset.*.CustomSQL"] = float("nan" if value is None else value)
     elif rule.kind in MEASURES:
+        # count_distinct leaves nulls out, and DQDL counts them as one value: a struct that holds a null is none.
         null_too = rule.kind == "DistinctValuesCount"
         metrics[f"{key}.{rule.kind}"] = (MEASURES[rule.kind], struct(*columns) if null_too else [*columns, lit(1)][0])
     elif rule.kind in OF_ROWS:
@@ -172,6 +176,7 @@ def _is_unique(rule: Rule) -> Column:
     from pyspark.sql import Window
     from pyspark.sql.functions import col, count, expr, lit, when
 
+    # The outcomes of single rows are computed on all rows; those outside of ``where`` must not count as repetitions.
     counted = when(expr(rule.where), 1) if rule.where else lit(1)
     return count(counted).over(Window.partitionBy(*[col(f"`{name}`") for name in rule.names])) == 1
 
@@ -203,6 +208,7 @@ def _by_rows(frame: DataFrame, columns: Mapping[str, Column | None]) -> DataFram
     ways["Fail"] = [when(~col(name), text) for text, name in held.items()]
     ways["Skip"] = [lit(text) for text in columns if text not in held]
     for way, texts in ways.items():
+        # An array without elements has no type of its own, hence the cast.
         rows = rows.withColumn(f"DataQualityRules{way}", array_compact(array(*texts).cast("array<string>")))
     result = when(size("DataQualityRulesFail") > 0, "Failed").otherwise("Passed")
     return rows.withColumn("DataQualityEvaluationResult", result).drop(*held.values())
