@@ -109,9 +109,12 @@ def claim_outputs(deployment: Deployment, run: Run) -> float:
     """Claim the outputs for this generation, unless it has them; since when, by S3's clock. PlanError if forbidden."""
     while True:
         claims = _claims(deployment)
-        for claim in claims:
+        for position, claim in enumerate(claims, 1):
             # A planner that comes again has its claim already, and so has this loop once its put took effect.
             if (claim.identity, claim.generation) == (run.identity, run.generation):
+                # Its number may have become free again by the end of the run that had it: then claims behind it, of
+                # runs that were let in meanwhile, are new to this one.
+                _refuse_claimed(deployment, run, claims[position:])
                 return claim.since_s
         _refuse_claimed(deployment, run, claims)
         # Since `refuse_outputs` looked, another run may have published here and ended. A redrive finds its own output.

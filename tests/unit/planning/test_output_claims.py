@@ -15,11 +15,12 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
+from sparklet.planning import output_claims
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_replaced, refuse_outputs, refuse_overtaken
 from sparklet.planning.plan_files import planned_objects
 from sparklet.planning.planner import plan
-from sparklet.ports.deployment import Deployment
+from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs import redrive as redriving
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
@@ -127,6 +128,25 @@ def test_of_two_runs_that_begin_at_once_one_is_let_in(
         enter(world, "nightly", second)
 
     assert world.ledger.runs.get("nightly").state is RunState.FAILED
+    assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
+
+
+def test_a_claim_by_a_reused_number_sees_those_behind_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*put: Any) -> None:
+        monkeypatch.setattr(output_claims, "put_once", put_once)
+        between = enter(world, "between", "append", "s3://data/elsewhere/")
+        with monkeypatch.context() as lagging:
+            lagging.setattr(world.ledger.runs, "unfinalized", lambda: iter(()))
+            enter(world, "hourly", "refuse")
+        work(world, plan(world.deployment, between.run_id))
+        put_once(*put)
+
+    monkeypatch.setattr(output_claims, "put_once", meanwhile)
+    with pytest.raises(PlanError, match=r"hourly writes to .*; nightly has ended with nothing planned"):
+        enter(world, "nightly", "refuse")
+
     assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
 
 
