@@ -102,11 +102,13 @@ class SparkletJob:
             **of_event,
             **dict(env),
             "SPARKLET_OUTCOME_FILE": str(outcome),
+            # As in a worker: a shard that nobody has claimed may not stage rows.
             "SPARKLET_CLAIMED": "1",
         }
         with mock.patch.dict(os.environ, {**_variables(), **variables}), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(script), *arguments])
             patch.syspath_prepend(script.parent)
+            # At the end, as in a worker: a real awsglue wins.
             sys.path.append(AWSGLUE)
             patch.chdir(home / "work")
             try:

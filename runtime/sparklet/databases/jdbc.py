@@ -39,6 +39,7 @@ DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
 PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
 """SQLSTATEs worth a retry: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
+# Those of them that the server knows: idle_session_timeout came with PostgreSQL 14.
 LIMITS = """SELECT set_config(name, CASE name WHEN 'tcp_keepalives_count' THEN '1' ELSE '{:.3f}s' END, false)
     FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
     'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')"""
@@ -48,6 +49,7 @@ FETCH_ROWS = 10_000
 TELLTALE = "org.apache.spark.sql.execution.datasources.jdbc.connection"  # at DEBUG it logs passwords
 COMMITS = """CREATE TABLE IF NOT EXISTS sparklet_commits (commit_id text PRIMARY KEY, written_to text NOT NULL,
     row_count bigint NOT NULL, committed_at timestamptz NOT NULL DEFAULT now())"""
+# Sequence numbers of Kinesis, and numbers of messages, are too large for a bigint.
 RECORDS = """CREATE TABLE IF NOT EXISTS sparklet_records (chain text, first numeric, last numeric,
     numbers numeric[] NOT NULL, written_to text NOT NULL, committed_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (chain, last))"""
@@ -75,10 +77,12 @@ class Database:
     @contextmanager
     def properties(self) -> Iterator[dict[str, str]]:
         """The driver's properties, with the password; no DEBUG line in the block, since py4j and botocore log it."""
+        # The level is the process's: two blocks at once would put back each other's.
         with _quiet:
             before = logging.root.manager.disable
             logging.disable(max(before, logging.DEBUG))
             try:
+                # The server itself ends a statement after ``timeout_s``; the client gives up only one that is silent.
                 limits = {"connectTimeout": "10", "socketTimeout": f"{2 * self.timeout_s:.0f}"}
                 yield {**limits, **(_login(self.credentials) if self.credentials else {})}
             finally:
@@ -109,6 +113,7 @@ class Database:
                 return action()
             except Py4JJavaError as error:
                 exception = error.java_exception
+                # Spark wraps what the driver raises in its tasks.
                 while not is_instance_of(SparkContext._gateway, exception, "java.sql.SQLException"):
                     if (exception := exception.getCause()) is None:
                         raise
@@ -133,6 +138,7 @@ def _login(credentials: str) -> dict[str, str]:
     try:
         secret = json.loads(text)
         return {"user": str(secret["username"]), "password": str(secret["password"])}
+    # The cause would hold the text of the secret.
     except (ValueError, KeyError, TypeError):
         raise TableError(f"{credentials} holds no JSON with username and password") from None
 
@@ -159,9 +165,11 @@ def write(
         with to.connection() as at:
             if (made := _begun(at, identity, batch)) is not None:
                 return int(made)
+            # Under the lock: the rows in the files were made for the records that were missing at the last look.
             if not batch.is_unchanged(at):
                 return None
             if keys:
+                # COPY knows no ON CONFLICT.
                 _ask(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
             rows = 0
             for path in paths:
@@ -177,6 +185,7 @@ def write(
         return rows
 
     with to.job.outcome.labelled(label) as named:
+        # Also where the script names an id: it refuses what may be there already, and tells the worker of this write.
         default_identity = commit_id(to.job, named)
         identity, batch = id_ or default_identity, Batch(to.job, None if id_ else named)
         rows = None
@@ -189,10 +198,13 @@ def write(
 def _begun(connection: Any, identity: str, batch: Batch) -> Any:
     """Begin a write's transaction once others have ended theirs; its number of rows if the database has its id."""
     name, definition = ("sparklet_records", RECORDS) if batch.chains else ("sparklet_commits", COMMITS)
+    # The look comes first, since the role may lack the right to make tables; the lock, since IF NOT EXISTS fails where
+    # two sessions make one table.
     if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
         _ask(connection, LOCK, name)
         _ask(connection, definition)
         connection.commit()
+    # In one order, so that no two batches wait for each other
     for lock_name in sorted(batch.chains or [identity]):
         _ask(connection, LOCK, lock_name)
     if batch.chains:
@@ -267,6 +279,7 @@ def _staged(job: JobFields, frame: DataFrame) -> Iterator[tuple[Any, list[Any]]]
     """The rows in files, as the text that COPY reads, for the block: their file system, and their paths."""
     spark = frame.sparkSession
     is_local = spark.sparkContext.master.startswith("local")
+    # On a cluster executors have disks of their own, so the driver reads their files from the output.
     base = f"file://{tempfile.gettempdir()}" if is_local else f"{job.output}/{CHANGES}"
     folder, files = hadoop_path(spark, f"{base}/sparklet-rows-{uuid.uuid4().hex}")
     try:

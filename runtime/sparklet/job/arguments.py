@@ -87,6 +87,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
             input_path=input_path or None,
             output_path=output_path or None,
             params={**_table(fields, "params"), **dict(parsed.param)},
+            # Outside of a run ``table`` may be a word of the event's own, with another meaning.
             table=_one_source("table", _text(fields, "table") if shard else None, parsed.table),
             args=tuple(rest),
             exact_names=bool(objects) or "run_id" in shard,
@@ -415,6 +416,7 @@ def _shard_of(names: Mapping[str, Any]) -> dict[str, Any]:
     if names.keys() <= {"script", "args", "task", "committed"}:  # a direct event, a task request, a batch's part
         return {}
     run_id, shard, generation = names.get("run"), names.get("shard"), names.get("generation")
+    # ``type``, since to ``isinstance`` JSON's true is an int.
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
         raise EventError(f"the event's sparklet is {_shown(names)}; it must hold run, shard, attempt and generation")
     attempt = None if names.get("attempt") is None else str(names["attempt"])

@@ -74,6 +74,7 @@ def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> 
     domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
     uri = f"{endpoint or f'https://s3tables.{region}.{domain}'}/iceberg"
     signed = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
+    # What the environment names wins over what the ARN says: the operator chooses.
     return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": address}
 
 
@@ -95,6 +96,7 @@ def _jdbc(uri: str) -> dict[str, str]:
     """Options of Iceberg's catalog in a database, from SQLAlchemy's address of it."""
     address = urlsplit(uri)
     dialect = address.scheme.partition("+")[0]
+    # pyiceberg's tables in such a database have the column iceberg_type, which came with V1.
     properties = {"catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog", "jdbc.schema-version": "V1"}
     if dialect == "sqlite":  # sqlite:////absolute/path
         return {**properties, "uri": f"jdbc:sqlite:{address.path[1:]}", "jdbc.busy_timeout": str(BUSY_TIMEOUT_MS)}

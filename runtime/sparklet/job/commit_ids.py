@@ -36,7 +36,10 @@ def commit_id(job: JobFields, label: str) -> str:
             raise TableError("a write that commits at once is not made by a part of a shard (--isolate): stage it")
         if names and names.get("redone"):
             raise TableError("a write that commits at once is not made by a shard that is done again: stage it")
+        # Before the first row: the script may be killed within the write, and the worker must know that rows may be
+        # there.
         job.outcome.give("direct", True)
+        # The identity has the time of the run, so a run of the same id in another ledger has other commits.
         return f"{(names or {}).get('identity') or job.run_id}/{job.shard}/{label}"
     named = named_work(job.event)
     if named is None:
@@ -71,6 +74,7 @@ def named_work(event: Any) -> tuple[str, Any] | None:
         return None
     if task := text_at(event, "sparklet", "task"):
         return "task", [task, event]  # clients choose these ids: another body is other work
+    # Before the messages that bring them: S3 may tell of one version in two messages.
     if versions := object_versions(event):
         return "s3", versions
     named: tuple[str, Any] | None = None
@@ -98,6 +102,7 @@ def named_at_s(job: JobFields) -> float | None:
     """When a ``Job``'s run began, or its event happened, in seconds since 1970; None if the event does not say."""
     event = job.event if isinstance(job.event, Mapping) else {}
     if job.shard is not None:
+        # The identity ends in the time when the run was created, in milliseconds as hex.
         created = (text_at(event, "sparklet", "identity") or "").rpartition("_")[2]
         return int(created, 16) / 1000 if re.fullmatch("[0-9a-f]{9,12}", created) else None
     records = event.get("Records")
@@ -160,6 +165,7 @@ def messages_of(event: Any) -> dict[int, list[str]]:
             named = object_versions({"Records": [record]}) or [("", "", "", record["messageId"])]
             time_s = _seconds(named[0][2]) or int(record["attributes"]["SentTimestamp"]) / 1000
             digest = hashlib.sha256(json.dumps(named).encode()).digest()[:16]
+            # In the order of time, so that ranges of a chain's links hardly overlap, and a batch reads few links.
             number = (int(time_s * 1000) << 128) + int.from_bytes(digest, "big")
             ids_by_number.setdefault(number, []).append(record["messageId"])
     return ids_by_number
@@ -174,6 +180,7 @@ def labels(event: Any, shard: str, numbers: Collection[int]) -> list[str]:
 def failed_numbers(job: JobFields) -> set[int]:
     """The messages that the script has failed so far: they come back, so no commit may have them."""
     failed = job.outcome.totals.get("failed", {}).keys()
+    # Messages with one number are one work, which is not failed while one of them still makes its rows.
     return {number for number, ids in messages_of(job.event).items() if failed >= {*ids}} if failed else set()
 
 
@@ -195,6 +202,7 @@ def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
                 return (kind, stream, {stream.rpartition(":")[2]: {*messages_of(event)}}) if stream else None
             number = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
             for record in records:
+                # A batch of Kinesis names its shard nowhere but in the ids of its records.
                 shard = record["eventID"].partition(":")[0] if kind == "kinesis" else ""
                 numbers.setdefault(shard, set()).add(int(record[kind][number]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

@@ -34,6 +34,7 @@ def read(spark: SparkSession, uris: Sequence[str], schema: str | None, options: 
     frame = spark.read.csv(list(uris), schema, **options)
     if not _true(options["header"]) or _true(options["enforceSchema"]) or not _has_made_names(frame.columns):
         return frame
+    # ``inputFiles`` gives encoded URIs; ``read`` takes plain paths, and patterns in them.
     files = [escaped(unquote(uri)) for uri in frame.inputFiles()]
     row = spark.read.csv(files[:1], **{**options, **ALONE, "header": False}).first() if files else ()
     if row and list(row) == frame.columns[: len(row)]:
@@ -57,6 +58,7 @@ def _has_made_names(columns: Sequence[str]) -> bool:
 
 def _refuse_other_header(spark: SparkSession, uri: str, columns: Sequence[str], options: Mapping[str, Any]) -> None:
     """EventError, in Spark's words, if a file has another header; one without any line has none."""
+    # The error has the words of Spark's own check, by which the worker knows its file and kind (``root_cause``).
     header = spark.read.csv(uri, **{**options, "inferSchema": False}).columns
     if _same(spark, header) != _same(spark, columns) and spark.read.csv(uri, **{**options, **ALONE}).columns:
         raise EventError(

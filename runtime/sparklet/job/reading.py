@@ -33,6 +33,7 @@ def read(
     if not schema:
         return reader.load(uris)
     frame = spark.read.format(format_).options(**options).schema(schema).load(uris)
+    # All rows are looked at, since a single one may have the key; broken ones are for the read itself to refuse.
     if format_ == "json":  # names alone: the reader itself refuses values that do not fit
         reader = reader.options(primitivesAsString=True, samplingRatio=1.0, mode="DROPMALFORMED")
 
@@ -56,6 +57,7 @@ def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[s
     of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
     for uri, name in zip(uris, job.inputs, strict=True):
         if columns := differences([uri]):
+            # In Spark's words, by which the worker finds the file in the cause (``root_cause``).
             named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(columns)}"
             why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
             if not (of_run or {}).get("allow_drift"):
@@ -72,6 +74,7 @@ def _inferred(spark: SparkSession, reader: DataFrameReader, uris: list[str], for
         schemas, left_out, unread = sampled(uris, lambda uri: reader.load(uri).schema)
     if format_ == "json" and not is_case_sensitive(spark):
         counts = Counter(name for schema in schemas.values() for name in _names(schema))
+        # The commonest spelling comes last, and so it stays; of equally common ones the first.
         usual = {name.lower(): name for name, _ in reversed(counts.most_common())}
         for uri, schema in schemas.items():
             if odd := [name for name in _names(schema) if usual[name.lower()] != name]:

@@ -158,6 +158,7 @@ def session_conf(surroundings: Surroundings, warehouse: str | None = None) -> di
     if platform_name in ("lambda", "laptop") and surroundings.has_class(DELTA):
         conf.update(SMALL_TABLES)
     conf.update(table_conf(surroundings.has_class, warehouse, surroundings.env))
+    # A catalog that others have configured stays as it is: single options of ours would not fit it.
     theirs = any(key.startswith(f"spark.sql.catalog.{GLUE_CATALOG}") for key in surroundings.given)
     added = {
         key: value

@@ -76,6 +76,7 @@ class SparkTestingLater(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        # Else the import below would find this stand-in again.
         if sys.modules.get(self.NAME) is self:
             del sys.modules[self.NAME]
         return getattr(importlib.import_module(self.NAME), name)

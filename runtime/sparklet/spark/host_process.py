@@ -43,6 +43,7 @@ class HostProcess:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
+                # Without -P the host's folder would lead sys.path, in each forked script, too.
                 [sys.executable, "-P", "-m", "sparklet.spark.script_host", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -97,6 +98,7 @@ class HostProcess:
             self.alive = False
             raise GatewayLostError("the script host has ended; the next task gets a new one") from error
         finally:
+            # The host has its own copies; a pipe ends only when the last copy of its other end is closed.
             for fd in fds:
                 os.close(fd)
 
@@ -129,9 +131,11 @@ class HostProcess:
         """
         self.ask("end", spare=spare, dump=dump)
         self.wait(time.time() + 2 * END_LIMIT_S, lambda: self._ended)
+        # The late answer of this host would be taken for that to the next request, so the host is given up.
         if not self._ended:
             self.alive = False
             raise GatewayLostError("the script host does not answer; the next task gets a new one")
+        # The last words of what was killed are still in the pipes, and a cause may be among them.
         self.drain()
         return self._ended.pop()
 
@@ -141,6 +145,7 @@ class HostProcess:
         So its driver can finish a commit, and a commit whose data is still being written does not begin. Returns
         whether there was such a moment.
         """
+        # The fork that interrupts may end first, and its end is not the script's.
         since_s, before = time.time(), {*self.codes, INTERRUPT}
         has_grace = bool(pid) and deadline.grace_end_s(since_s) > since_s
         if has_grace:
@@ -164,6 +169,7 @@ class HostProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        # The tree is torn once the host is dead: only their environment still tells whose its orphans are.
         if code != 0:  # it could not end its processes
             end_marked(next(iter(self.mark.items())))
         for key in list(self._selector.get_map().values()):

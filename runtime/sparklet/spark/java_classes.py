@@ -26,6 +26,7 @@ _ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 
 def mark() -> str:
     """The name of an empty file in a jar of exactly these classes."""
+    # The digest is of the sources, so a jar of an older version counts as none, and Janino compiles.
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.java")):
         digest.update(path.read_bytes())

@@ -165,6 +165,7 @@ def with_inferred_types(initialize: Callable[[Any, Any], Any]) -> Callable[[Any,
 
     def initialize_with_rule(self: Any, jconf: Any) -> Any:
         if jconf.get("spark.sql.sources.commitProtocolClass", "") == "AttemptCommit":  # our Java is there
+            # Not as a default of Spark: that would be lost where a script sets extensions of its own.
             others = jconf.get("spark.sql.extensions", "")
             jconf.set("spark.sql.extensions", f"InferredTypes,{others}".rstrip(","))
         return initialize(self, jconf)
@@ -179,6 +180,7 @@ def _install(client: JavaGateway, keep: bool) -> None:
     for name in () if ahead else ("JvmState", "WarmJvm"):
         loader = compiled(jvm, name, loader).getClassLoader()
     server = JavaObject("GATEWAY_SERVER", client._gateway_client)
+    # Hadoop's login is reset after each task, so WarmJvm must know the name, too.
     warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, "" if has_name() else NAMELESS)
     if keep:
         for name in () if ahead else ("SparkInsides", "KeptContext"):

@@ -31,6 +31,7 @@ def partitioning_conf(
     estimated_bytes = sum(item.estimated_bytes for item in inputs)
     packed = estimated_bytes / stored_bytes if stored_bytes else 1
     share_bytes = task_memory_bytes(heap_mb, cores)
+    # The share bounds what is unpacked, Spark's option what is stored.
     max_bytes = max(MIN_OPEN_COST_BYTES, int(min(MAX_PARTITION_BYTES, share_bytes // EXPANSION) / packed))
     partition_bytes, open_cost_bytes = _reading(len(inputs), stored_bytes, max_bytes, cores)
     if apart:
@@ -55,6 +56,7 @@ def _reading(objects: int, stored_bytes: int, max_bytes: int, cores: int) -> tup
     """
     rounds = max(1, ceil(stored_bytes / (max_bytes * cores)))
     free_bytes = rounds * cores * max_bytes - stored_bytes
+    # All files together count at most as much as the last round has free, or they would cost a round more.
     open_cost_bytes = min(MAX_OPEN_COST_BYTES, free_bytes // max(1, objects))
     open_cost_bytes = max(MIN_OPEN_COST_BYTES, min(open_cost_bytes, max_bytes))
     if rounds == 1:

@@ -133,6 +133,7 @@ def conf_of(part: str) -> dict[str, str]:
         }
     if part != "s3":
         return {}
+    # S3A talks to this process with invented keys, so a snapshot holds no credentials and no connections.
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     options = {

@@ -53,6 +53,7 @@ def end_descendants(
     The ``spared`` live, and all below them with ``spare_below``; ``reap`` collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
+    # One pass is not enough: a process may fork before its signal arrives, and leaves its children to this subreaper.
     pause_s = 0.001
     while True:
         children = _children()
@@ -125,6 +126,7 @@ def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
 
 
 def _cpu_time_s(stat: bytes) -> float:
+    # A process chooses its name, which may hold spaces and brackets: the fields begin behind the last one.
     return sum(map(int, stat[stat.rindex(b")") + 2 :].split(None, 13)[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -148,7 +150,6 @@ def _is_awaited(pid: int, number: int) -> bool:
 
 
 def _children() -> dict[int, list[int]]:
-    """The living children of every process."""
     children: dict[int, list[int]] = {}
     for pid, parent in _living():
         children.setdefault(parent, []).append(pid)
@@ -173,6 +174,7 @@ def _living() -> Iterator[tuple[int, int]]:
                 stat = file.read()
         except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
             continue
+        # As in ``_cpu_time_s``: a name may hold brackets.
         fields = stat[stat.rindex(b")") + 2 :].split(None, 18)
         if fields[0] not in b"ZX" or int(fields[17]) > 1:  # a zombie with further threads lives
             yield int(name), int(fields[1])

@@ -124,7 +124,6 @@ def where_it_was(stderr: str, files: Iterable[str]) -> str:
 
 
 def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
-    """The line of the first frame that is in one of these files."""
     script_files = tuple(files)
     for frame in frames:
         if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in script_files):
@@ -157,6 +156,8 @@ def _report(text: str) -> str | None:
     headers = [match.end() for match in _HEADER.finditer(text)]
     if not headers:
         return None
+    # ``from`` is the script's own word for the cause. Without it the later of two errors counts: the script was
+    # handling the earlier one.
     last = len(headers) - 1
     while last > 0 and _FROM in text[headers[last - 1] : headers[last]]:
         last -= 1
@@ -176,6 +177,7 @@ def _error_in(report: str) -> Cause | None:
         return _java_cause(rest) or (name, message)
     if _SYNTAX_ERROR.match(error[0]) and (places := list(_SYNTAX_PLACE.finditer(report))):
         return name, f"{message} ({PurePath(places[-1]['file']).name}, line {places[-1]['line']})"
+    # Some messages, as those of several lines, begin on the line after the class.
     return name, message if message.strip() or ":" not in error[0] else _first_line(rest)
 
 
@@ -203,6 +205,7 @@ def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
         message = match["message"] or ""
         if message.startswith(_CRASHED):
             return match["name"], message
+        # The expression backtracks, which on an endless message would take very long.
         if of_s3a := _OF_S3A.match(message[: 2 * MAX_MESSAGE]):
             status, code = of_s3a["status"], of_s3a["code"] or of_s3a["code_of_sdk_2"] or ""
             code = code.removeprefix(status).strip()

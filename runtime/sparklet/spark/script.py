@@ -253,6 +253,7 @@ def _event_option_in(text: str) -> str | None:
     values = (node.value for node in _nodes(text) if isinstance(node, ast.Constant))
     matches = [_EVENT.fullmatch(value) for value in values if isinstance(value, str)]
     named = {f"--{match[1] or match[2]}" for match in matches if match}
+    # docopt takes its options from the usage text, where they are no constants of their own.
     if "docopt" in text:
         named |= {match[0] for match in re.finditer(r"--event(-file)?\b", text)}
     return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named), "")

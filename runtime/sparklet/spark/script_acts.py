@@ -47,6 +47,7 @@ class Acts:
             return
         self._told.add(f"{what} {path}")
         try:
+            # Appended, since forks of the script leave their lines in the same files.
             mark = os.open(self._seen / what, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.write(mark, f"{path}\n".encode() if path else b"")
             os.close(mark)
@@ -131,6 +132,7 @@ def watch(script: str, arguments: list[str]) -> None:
     if OUTCOME_FILE in os.environ:
         acts = Acts(os.environ[OUTCOME_FILE])
         sys.argv = _Arguments(sys.argv)
+        # The object must stay, since modules have imported it by name; only its class can change.
         os.environ.__class__ = _Environment
         sys.addaudithook(acts.hear)
 

@@ -68,6 +68,7 @@ def send(control: socket.socket, message: Message, fds: Sequence[int] = ()) -> N
 def receive(control: socket.socket) -> tuple[Message, list[int]] | None:
     """The next message with its descriptors; None when the other side has ended."""
     try:
+        # A side that ends with unread messages resets the socket, which is an end like any other.
         head, fds, _, _ = socket.recv_fds(control, 4, MAX_FDS)
         body = bytearray()
         while head and len(body) < (size := int.from_bytes(head, "big")):
@@ -90,7 +91,8 @@ def conf_apart(command: Sequence[str], descriptor: int = 0) -> tuple[list[str], 
         end += 2
     words = os.fsencode("".join(f'"{word.translate(_ESCAPED)}"\n' for word in command[start - 1 : end]))
     held, fill = os.pipe()
-    fcntl.fcntl(fill, fcntl.F_SETPIPE_SZ, len(words))  # by itself it holds 64 KiB
+    # All is written before Java reads, and by itself a pipe holds 64 KiB.
+    fcntl.fcntl(fill, fcntl.F_SETPIPE_SZ, len(words))
     os.write(fill, words)
     os.close(fill)
     return [*command[: start - 1], f"@/proc/self/fd/{descriptor or held}", *command[end:]], held
@@ -106,6 +108,8 @@ class ScriptHost:
         self._jvm_name = ""
         self._jvm_stdin: int | None = None
         self._wake, wake_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # The handler does nothing, but without one no byte is written to the pipe, and ``poll`` sleeps on when a child
+        # ends.
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         signal.set_wakeup_fd(wake_end)
 
@@ -152,6 +156,7 @@ class ScriptHost:
         """Start Java, or a remote session's Python, with standard streams and further descriptors at their places."""
         if self._jvm_stdin is not None:
             os.close(self._jvm_stdin)
+        # Spark's gateway server runs until its standard input ends: so it ends with this process, however that ends.
         stdin, self._jvm_stdin = os.pipe()  # both close-on-exec: only this process keeps the JVM's stdin open
         own_pid, command, java = os.getpid(), message["command"], message.get("java", True)
         command, conf = conf_apart(command, len(fds) + 1) if java else (command, os.open(os.devnull, os.O_RDONLY))
@@ -163,11 +168,13 @@ class ScriptHost:
                 os.chdir(message["cwd"])
                 place_fds([stdin, *fds, conf])
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
+                # As subprocess does: Python ignores SIGPIPE, and what is ignored stays so after exec.
                 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
                 os.execve(command[0], command, message["env"])  # noqa: S606 - no shell is the point
             except (OSError, ValueError) as error:  # such as an argument with a null character
                 os.write(2, f"{command[0]} cannot be started: {error}\n".encode())
             finally:
+                # Whatever has failed, this fork must not go on as a second host.
                 os._exit(127)
         os.close(stdin)
         os.close(conf)
@@ -192,6 +199,7 @@ class ScriptHost:
 
     def _dump(self, script: int) -> None:
         """Let a script write its stacks, if it lives."""
+        # Another process may have got its number meanwhile.
         if script and script in descendants(os.getpid()):
             signal_process(script, DUMP_SIGNAL)
             wait_until_handled(script, DUMP_SIGNAL, DUMP_LIMIT_S)
@@ -219,10 +227,12 @@ def run_script(message: Message, fds: list[int]) -> None:
     status = enter(*fds, parent_pid=message["host"])
     os.environ.clear()
     os.environ.update(message["env"])
+    # The host's C library knows the worker's TZ, and tempfile the first folder that the host has asked for.
     time.tzset()
     tempfile.tempdir = None
     os.chdir(message["cwd"])
     sys.path[:0] = [part for part in os.environ["PYTHONPATH"].split(os.pathsep) if part not in sys.path]
+    # The host's finders know the folders as they were at its own imports.
     importlib.invalidate_caches()
     if message["first"]:  # else the worker has prepared the JVM
         details = {key: message[key] for key in ("properties", "keep", "restored")}
@@ -230,6 +240,7 @@ def run_script(message: Message, fds: list[int]) -> None:
     if message["keep"]:
         jvm_calls().keep_contexts()
     ours = sys.modules.keys() - {"__main__"}
+    # Not earlier: what fails before this report may be run once more, in a new JVM (``warm_runner``).
     report(status, "started", os.getpid())
     try:
         execute(message["script"], message["args"])
@@ -260,6 +271,7 @@ def _end(ours: Collection[str]) -> None:
                 entry.flush()
     except Exception:  # noqa: BLE001 - the interpreter reports it in its own way
         return
+    # PyDLL keeps Python's lock, unlike CDLL: no daemon thread runs while the process ends.
     ctypes.PyDLL(None).exit(0)  # C's own, for what libraries have left to its end
 
 
@@ -287,6 +299,7 @@ def import_pyspark() -> None:
         for name in ("pyspark.sql.functions", "pyspark.sql.types", "py4j.clientserver"):
             importlib.import_module(name)
     finally:
+        # A script's own import must find the real one.
         sys.modules.pop("numpy", None)
     sys.modules.setdefault(SparkTestingLater.NAME, SparkTestingLater(SparkTestingLater.NAME))
     _spare_create_data_frame()
@@ -295,6 +308,7 @@ def import_pyspark() -> None:
     pool_threads()
     jvm_calls().own_callbacks()
     jvm_calls().remember_names()
+    # Objects that are frozen are not touched by collections, so forks go on sharing their memory.
     gc.collect()
     gc.freeze()
 
@@ -323,6 +337,7 @@ class _NumpyLater(ModuleType):
     """PySpark's ``np``: until a script imports the real numpy, nothing can be an instance of its classes."""
 
     def __getattr__(self, name: str) -> Any:
+        # Python's imports ask modules for such names, and must not load numpy by that.
         if name.startswith("__"):
             raise AttributeError(name)
         if sys.modules.get("numpy") is self:  # ``from numpy import …``, while PySpark is imported

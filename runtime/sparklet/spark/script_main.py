@@ -47,6 +47,7 @@ def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
 
     die_with_parent(parent_pid)
     os.setsid()
+    # The host's handler would write to a descriptor whose number a file of the script's may have by then.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,6 +59,7 @@ def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
 
 def place_fds(fds: Sequence[int]) -> None:
     """Make ``fds`` the descriptors 0, 1, 2, …, inheritable; close all others."""
+    # One of them may have a number that another one is to get.
     out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)) for fd in fds]
     for number, fd in enumerate(out_of_the_way):
         os.dup2(fd, number, inheritable=True)
@@ -80,6 +82,7 @@ def execute(script: str, args: Sequence[str]) -> None:
     if AS_IN_LAMBDA in os.environ:
         refuse_semaphores()
     path = Path(script).absolute()
+    # As Python itself does: the modules of a link lie beside its target.
     sys.path.insert(0, str((path.resolve() if path.is_symlink() else path).parent))
     script_acts.watch(script, [*args])
     module = types.ModuleType("__main__")
@@ -93,6 +96,7 @@ def execute(script: str, args: Sequence[str]) -> None:
     except (SystemExit, KeyboardInterrupt):
         raise
     except BaseException as error:  # noqa: BLE001 - the script's outermost boundary: what the interpreter would do
+        # As under Python itself: the script's frame is the first, and a hook that the script has set is called.
         error.with_traceback(_without_ours(error.__traceback__))
         sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
@@ -175,6 +179,7 @@ def retry_conflicts() -> None:
                 conflicts += 1
                 if conflicts > MAX_CONFLICTS or CONFLICT not in error.java_exception.toString():
                     raise
+            # By chance, or two writers that have met would meet again.
             time.sleep(random.uniform(0, 2 * conflicts))
 
     DataFrameWriter.save = functools.wraps(save)(save_again)

@@ -55,6 +55,7 @@ class Tail:
     def add(self, line: bytes) -> None:
         """Append a line; older ones are dropped."""
         self._bytes += line
+        # At twice the size only, or each line would move all bytes.
         if len(self._bytes) > 2 * self._size:
             del self._bytes[: -self._size]
 
@@ -117,6 +118,7 @@ class ScriptOutput:
         if not (match := READS.match(line)):
             return line
         task, file = ((group or b"").decode(errors="replace") for group in match.groups()[1:])
+        # Taken out first, so that it becomes the youngest: the oldest is dropped below.
         self._reads.pop(task, None)
         self._reads[task] = file
         if len(self._reads) > MAX_READS:

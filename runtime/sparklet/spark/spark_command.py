@@ -54,6 +54,8 @@ def launched(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
     java = [java_path(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
     answer = subprocess.run(
         [*java, "-cp", f"{home / 'jars'}{os.sep}*", LAUNCHER, SUBMIT, *arguments],
+        # Without a version of Scala the launcher looks for one in a source tree, and fails. Only Spark's own scripts,
+        # which are not used here, would set it.
         env={**os.environ, "SPARK_HOME": str(home), "SPARK_SCALA_VERSION": "any"},
         capture_output=True,
         text=True,
@@ -62,6 +64,7 @@ def launched(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or ["Spark's launcher failed without a message"]
         raise SettingsError(lines[-1])
+    # The launcher ends what it prints before the command by a null and a line feed, and each argument by a null.
     return answer.stdout.split("\0\n", 1)[-1].split("\0")[:-1]
 
 

@@ -127,6 +127,7 @@ def _jars_in(path: Path) -> list[Path]:
     """A jar, or a folder's jars: in the order of its file ORDER (the image has one), else by name."""
     if not path.is_dir():
         return [path]
+    # The class-data archive is bound to the class path, so its order must be the same at each start.
     order = path / "ORDER"
     return [path / name for name in order.read_text().split()] if order.is_file() else sorted(path.glob("*.jar"))
 
@@ -162,11 +163,13 @@ def java_command(
         f"-Xmx{script_conf.get('spark.driver.memory') or f'{heap_mb(settings)}m'}",
         *(["-XX:+UseSerialGC"] if cores < 4 else []),
         *(OPTIMIZING if optimizing else [NO_OPTIMIZING] if compiles_plainly(settings) else []),
+        # The message of this end is how the worker learns that memory ran out (``script_output``).
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         "-XX:+IgnoreUnrecognizedVMOptions",
         *_class_data(settings, options),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES),
+        # Of Spark's own launcher, as the opened packages are
         "-Djdk.reflect.useDirectMethodHandle=false",
         "-Djava.net.preferIPv6Addresses=false",
         "-Daws.java.v1.disableDeprecationAnnouncement=true",  # fifty lines in every JVM's log
@@ -192,6 +195,7 @@ def compiles_plainly(settings: SparkSettings) -> bool:
 
 
 def _java_options(script_conf: Mapping[str, str]) -> list[str]:
+    # Spark's launcher, which is not used, would make Java's options of these settings.
     names = ("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions")
     library = script_conf.get("spark.driver.extraLibraryPath")
     paths = [f"-Djava.library.path={library}"] if library else []
@@ -265,6 +269,7 @@ def _on_cluster(settings: SparkSettings) -> dict[str, str]:
     master = settings.conf.get("spark.master", "")
     host, _, port = master.partition("://")[2].split(",")[0].rpartition(":")
     try:
+        # This machine may have several addresses: executors reach the one by which it reaches the master.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as towards:
             towards.connect((host, int(port)))  # sends nothing
             driver_host = towards.getsockname()[0]
@@ -298,6 +303,7 @@ def s3a_conf(settings: SparkSettings, jars: Sequence[str] = ()) -> dict[str, str
         **s3a_options(hadoop_version, settings.temporary_keys, settings.region, settings.s3_endpoint),
         **encryption_conf(settings),
         **{f"spark.hadoop.fs.{scheme}.impl": TASK_S3A if with_own_java else S3A for scheme in S3_SCHEMES},
+        # By version 2 readers would see files of single tasks, also of a job that then fails.
         "spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version": "1",
         **({"spark.sql.sources.commitProtocolClass": ATTEMPT_COMMIT} if with_own_java else {}),
         # As Hadoop 3.4 has it, for 96: Hudi leaves streams of its metadata open, half a dozen for each commit.
@@ -322,6 +328,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
         "spark.app.name": call.script.name,
         **({"spark.files": ",".join(map(str, call.files))} if call.files else {}),
         "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
+        # Spark's Python workers inherit the JVM's environment, which a kept JVM cannot change for a task.
         **{f"spark.executorEnv.{key}": value for key, value in env.items()},
     }
     if not is_local(settings):  # executors have folders of their own, and Spark's settings for their size
@@ -369,6 +376,7 @@ def task_env(call: ScriptCall, settings: SparkSettings) -> dict[str, str]:
 
 def process_env(settings: SparkSettings, env: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment, changed for Java, Spark and Spark's Python processes."""
+    # The worker itself may run under a Spark, whose JVM and settings are not for its scripts.
     dropped = {
         "PYSPARK_GATEWAY_PORT",
         "PYSPARK_GATEWAY_SECRET",
@@ -429,6 +437,7 @@ def base_python_path(settings: SparkSettings) -> list[str]:
         path = [str(home / "python"), *map(str, (home / "python" / "lib").glob("py4j-*.zip")), *path]
     root = str(Path(sparklet.__file__).parents[1])
     path = path if root in (*path, *site.getsitepackages()) else [*path, root]
+    # At the end, so that a real awsglue wins; in this variable, since Spark's Python workers get nothing else of ours.
     glue = importlib.util.find_spec("awsglue")
     return [*path, AWSGLUE] if glue is None or str(glue.origin).startswith(AWSGLUE) else path
 
@@ -477,6 +486,7 @@ def _unpacked(archive: Path) -> Path:
     """The folder with an archive's files; its name in the script's cache has the digest, so it is made once."""
     target = archive.with_name(f"{archive.name}-unpacked")
     if not target.exists():
+        # A worker that is killed while it unpacks must not leave a folder with the name of a complete one.
         with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(content := Path(folder) / "content")

@@ -69,6 +69,7 @@ class SubmitRunner(Runner):
         sinks = [partial(task.add, source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
         host.ask(
             "jvm",
+            # By their numbers in the JVM: its own two streams, then STDOUT, STDERR and STATUS of ``script_main``
             [*map(host.pipe, sinks), host.status_pipe(SCRIPT)],
             name=JVM,
             command=[*command, script_main.__file__, str(call.script), *call.args],
@@ -95,6 +96,7 @@ def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
     """Wait until nothing is left; the result of the script, or of the JVM if the script never started."""
     call, deadline, codes = task.call, task.call.deadline, host.codes
     host.wait_for_script(task, JVM, lambda: codes)
+    # The JVM's own code tells whether it failed under the script, so its end is awaited, but not for long.
     if SCRIPT in codes:
         host.wait(min(deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S), lambda: JVM in codes)
     if not host.alive:
@@ -104,6 +106,7 @@ def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
         host.end()
     else:
         pid = host.pids.get(SCRIPT, 0)
+        # spark-submit tells nobody but its own child where its JVM listens, and by which secret.
         port, secret = map(environment(pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
         had_grace = host.end_script(pid, deadline, int(port or 0), secret or "")
         if had_grace or codes.get(SCRIPT) in (None, -SIGKILL):  # we killed it, even if its end was reported after that

@@ -55,6 +55,7 @@ class Deadline:
 
     def grace_end_s(self, since_s: float) -> float:
         """The time until which a script that was interrupted at ``since_s`` may end by itself."""
+        # The other half is the worker's, which must still tell the ledger how the attempt has ended.
         return min(since_s + MAX_SCRIPT_GRACE_S, (since_s + self.end_s) / 2)
 
     def expire(self, reason: str, *, at_once: bool = False) -> None:
@@ -65,6 +66,7 @@ class Deadline:
         self.reason = reason
         if at_once:
             self.end_s = 0.0
+        # Last, since other threads look at it: what acts on it must find the reason and the end.
         self.guard_s = 0.0
 
 
@@ -111,6 +113,7 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
         folder.mkdir(mode=0o700, parents=True)
         yield folder
     except ScratchFullError:
+        # This task has failed; the next one is to find more room.
         delete_leftovers(scratch)
         raise
     finally:

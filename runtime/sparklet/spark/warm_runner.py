@@ -94,6 +94,7 @@ class Jvm:
 
     def is_up(self) -> bool:
         """Whether it can be reached; reads port and secret."""
+        # Spark renames the file into its place, so it is whole: the port, the secret's length, the secret.
         if not self.port and self.connection_file.exists():
             content = self.connection_file.read_bytes()
             self.port = int.from_bytes(content[:4], "big")
@@ -182,6 +183,7 @@ class Jvm:
         now_s = time.time()
         until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
         answer = self.call(until_s, "clean", f"b{'true' if may_keep else 'false'}")
+        # Py4J answers with a reference to an exception, whose text is another call.
         cause = self.call(until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
         first = self.archived and self.tasks == 1
         counted = _COUNTED.search(self.call(until_s, "loaded")) if first and answer == "!ys" else None
@@ -254,8 +256,10 @@ class WarmRunner:
             if jvm.tasks:
                 jvm.prepare(properties, restored=restored)
             code = jvm.run(task, env, properties, keep=self._keep_context, restored=restored)
+            # A JVM's first task starts everything, and priming is no user's work: neither tells how long events are.
             is_long = jvm.tasks > 1 and not call.is_priming and jvm.cpu_s() - since_s > LONG_S
             jvm.long_tasks = jvm.long_tasks + 1 if is_long else 0
+            # A killed script may have left anything in the context, and an event log lies in the task's folder.
             problem = jvm.clean(call.deadline.guard_s, may_keep=code >= 0 and not call.events)
             ended = jvm.host.codes.get(jvm.name)
             if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
@@ -266,6 +270,7 @@ class WarmRunner:
             raise
         finally:
             self._task = None
+        # An earlier script may have broken this JVM; the worker runs this one again in the next.
         if result.suspect:
             problem = problem or "Spark's own code failed in it"
         if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:
@@ -300,6 +305,7 @@ class WarmRunner:
     def _booting(self) -> Jvm:
         """The current JVM and its host, or new ones if they have ended or the credentials have changed."""
         if self._host is not None:
+            # What has ended since the last task is known only once the pipes are read.
             self._host.drain()
             if not self._host.alive:
                 self.close()
@@ -342,6 +348,7 @@ class WarmRunner:
             env={**env, **host.mark, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(jvm.connection_file)},
             cwd=str(host.home),
         )
+        # After the JVM, so that the host imports pyspark while the JVM boots
         if is_new:
             host.ask("preload")
             spark = version_on(jars)

@@ -43,12 +43,14 @@ def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[
                 range_records = record_numbers.intersection(accumulate(links_of(folder, number)[name]["steps"]))
                 if range_records and table.holds(name, number):
                     links.update(dict.fromkeys(range_records, number))
+        # No record before this link is as great as the least of the batch, so those links need not be read.
         at = link["before"] if link["last_before"] >= min(record_numbers) else None
     return links
 
 
 def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> dict[str, int]:
     """Store a link behind the last one of each chain; the names and numbers that the commit must set."""
+    # Of this try alone: if the answer to a commit is lost, the number in the table tells whose commit it was.
     number = random.getrandbits(60)
     links = {name: _link(folder, name, sorted(records[name]), table.made(name), number) for name in records}
     system, path = file_system(f"{folder}/{number:015x}.json.gz")
@@ -56,10 +58,12 @@ def extend(folder: str, records: Mapping[str, Collection[int]], table: Any) -> d
         system.create_dir(path.rpartition("/")[0], recursive=True)
     elif write_encryption()[0]:
         raise TableError(f"{path}: pyarrow, which stores what a table has of a stream, cannot ask for WriteEncryption")
+    # Before the commit that points to it: a kill in between leaves a file to which no chain leads.
     with system.open_output_stream(path) as stream:  # which compresses, as the name says
         stream.write(json.dumps(links).encode())
     for name, link in links.items():
         if name.startswith(f"{CHAIN}{MESSAGES}/") and len(link["ranges"]) == 1 and link["before"]:
+            # The commit is not made yet, so the table's present head, the link before, must stay.
             _forget(folder, f"{link['before']:015x}")
     return dict.fromkeys(records, number)
 

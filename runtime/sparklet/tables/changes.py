@@ -43,6 +43,7 @@ def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: Str
     files = [escaped(f"{write.folder.rstrip('/')}/{path}") for write in writes for path, _ in write.files]
     frame = spark.read.schema(columns).parquet(*files)
     file_and_row = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
+    # First as a whole, which reads no column; by file only to name the shard.
     if frame.count() != sum(write.rows for write in writes):
         counted = {unquote(file): rows for file, rows in frame.groupBy(file_and_row[0]).count().collect()}
         for write in writes:
@@ -81,6 +82,7 @@ def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = Non
         raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, a column that no shard has")
     keys = [functions.col(backquoted(name)) for name in commit.keys]
     nulls = [functions.count(functions.when(key.isNull(), 1)).alias(str(number)) for number, key in enumerate(keys)]
+    # A null equals nothing in a MERGE: each commit would add such a row again.
     for name, count in zip(commit.keys, rows.agg(*nulls).first() or ()):  # noqa: B905 - Python 3.9
         if count:
             raise TableError(f"{commit.table}: the key {name!r} is null in {count} rows: leave them out, or fill it")
@@ -90,6 +92,7 @@ def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = Non
         if twice := groups.where(f"{COUNT} > 1").first():
             raise TableError(_twice(commit, twice))
         return rows.drop(FILE, ROW)
+    # A tie is broken by the place of the row, so that a repeated commit chooses the same one.
     order = [functions.desc_nulls_last(backquoted(commit.order_by)), functions.desc(FILE), functions.desc(ROW)]
     latest = Window.partitionBy(*keys).orderBy(*order)
     return rows.withColumn(RANK, functions.row_number().over(latest)).where(f"{RANK} = 1").drop(RANK, FILE, ROW)

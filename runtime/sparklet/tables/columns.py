@@ -32,6 +32,7 @@ def aligned(frame: DataFrame, table_schema: StructType, merge_schema: bool) -> D
                 nested.append(field)  # a cast would go by the places of a struct's fields
             else:
                 column = column.cast(field.dataType)
+        # A column of another table brings metadata, such as its name in files, that hold for that table alone.
         columns.append(column.alias(field.name, metadata={}))
     frame = frame.select(*columns)
     if not nested:
@@ -160,6 +161,7 @@ def required(frame: DataFrame, schema: StructType) -> DataFrame:
         lacks = _lacks(column, types[name].dataType, types[name].nullable) if name in types else None
         if lacks is not None:
             lacks = lacks & ~functions.col(DELETED) if DELETED in frame.columns else lacks
+            # In the plan of the write, so that such a row fails its own shard, not the commit of all.
             text = f"the column {name!r} is null in a row, or holds a null, and the table requires a value"
             error = functions.raise_error(functions.lit(text)).cast(types[name].dataType)
             column = functions.when(lacks, error).otherwise(column).alias(name)
@@ -172,6 +174,7 @@ def _lacks(value: Column, of: DataType, nullable: bool) -> Column | None:
     parts = [] if nullable else [value.isNull()]
     if isinstance(of, StructType):
         fields = (_lacks(value.getField(field.name), field.dataType, field.nullable) for field in of.fields)
+        # The fields of a null struct are null, too, and only the struct's own type says whether it may be.
         parts += [value.isNotNull() & field for field in fields if field is not None]
     elif isinstance(of, ArrayType):
         parts += _any_lacks(value, of.elementType, of.containsNull)

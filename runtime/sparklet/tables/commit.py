@@ -73,14 +73,20 @@ def commit(
     """
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
+    # A table's cleaner may have deleted staged files by now. One look a commit: it is a request for each file.
     look = cache(lambda: check_stored([*commit.writes, *commit.earlier]))
     rows, files = sum(write.rows for write in commit.writes), sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
         table, opened = opened or open_table(commit.table, spark, commit.warehouse), None
+        # Looked for again after each conflict: the last try may have been made, and its answer lost.
         if made := _made(commit, table):
+            # An earlier attempt may have died between its commit and the entry.
             _register(commit, spark)
+            # By its number: if this call itself has made the commit and lost the answer, the staged files are the
+            # table's, and the caller must not delete them.
             return Committed(made[0], rows, files, already=made[1].isdisjoint(tried))
+        # Without rows nothing could be there twice, so the table need not know of the commit.
         if not rows:
             return Committed("", 0, files, already=False)
         names = _names(commit, table, maker)
@@ -95,6 +101,7 @@ def commit(
         else:
             _register(commit, spark)
             return Committed(version, rows, files, already=False)
+        # By chance, or committers that have met would meet again.
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
@@ -107,6 +114,7 @@ def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
     chains = commit.records.items()
     links = [link for named_records in chains for link in found(commit.chains_folder, *named_records, table).values()]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
+        # Left to the next delivery, which makes rows of the other records alone
         raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
     return ("", set(links)) if links else None
 
@@ -127,6 +135,7 @@ def main() -> None:
     commits = [_read_commit(uri) for uri in job.inputs]
     answers: list[dict[str, Any]] = []
     for number, (header, _) in enumerate(commits):
+        # The ledger knows of commits whose ids the table may have forgotten.
         if header["commit"] in job.params.get("commits_made", ()):
             continue
         for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
@@ -157,6 +166,7 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
         model = writes[0]
         looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
         earlier = [[write for write in commit if write.table == table] for commit in commits[:-1]]
+        # Each commit of a run has an id of its own, so the table would not know the rows.
         if model.mode == "append" and (again := _shards(writes) & _shards(chain(*earlier))):
             raise TableError(f"{table} has the rows of the shards {sorted(again)}, and would have them twice")
         before = _standing([*earlier, writes]) if looks_back else []

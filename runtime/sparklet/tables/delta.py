@@ -91,6 +91,7 @@ def stage(frame: DataFrame, draft: Declaration) -> Declaration:
     with session_options(frame.sparkSession, OF_DELTA):
         options = {"mergeSchema": str(draft.merge_schema).lower()}
         actions = delta.write(log, transaction, frame, "Append", options, draft.partition_by)
+    # Nothing else of the transaction counts: new columns and a new table are one change for all shards (``_grow``).
     described = [text for action in actions if (text := str(action.json())).startswith('{"add"')]
     added = [json.loads(text)["add"] for text in described]
     return replace(
@@ -223,6 +224,7 @@ def refusals(context: str) -> Iterator[None]:
         yield
     except (Py4JJavaError, PySparkException) as error:
         causes = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
+        # Conflicts first: some of their classes are Delta's, too, and would pass for a refusal.
         for _, message, names in causes:
             if not CONFLICTS.isdisjoint(names):
                 raise CommitConflictError(f"{context}: {message}") from error
@@ -254,6 +256,7 @@ class DeltaLakeTable:
         self._spark, self._delta = spark, _Delta(spark)
         with refusals(f"delta:{uri}"):
             self._log = self._delta.log(uri)
+            # One transaction for look and commit: a name that another writer sets in between is a conflict of Delta's.
             self._transaction = self._log.startTransaction()
         self._version = int(self._transaction.readVersion())  # -1: there is no table
         self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
@@ -276,6 +279,7 @@ class DeltaLakeTable:
                 state = version - 1
                 if info.get("operation") == "RESTORE":
                     restored, to = version, str(info["operationParameters"].get("version"))
+                    # A RESTORE to a time does not say to which version.
                     if not to.isdigit():
                         break
                     state = int(to)
@@ -302,6 +306,7 @@ class DeltaLakeTable:
         for _, version_names, info in () if is_old else self._versions():
             if is_old := not gone.isdisjoint(name for name, _ in version_names):
                 break
+            # What was committed before the work began cannot be its commit, nor can any earlier version.
             if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
                 return
         if is_old:
@@ -329,11 +334,13 @@ class DeltaLakeTable:
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         try:
+            # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
             lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").split("\n")
         except Py4JJavaError as error:
             if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
                 raise
             return []  # a checkpoint has it
+        # Never empty, since that stands for a file that is gone
         return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
@@ -370,6 +377,7 @@ class DeltaLakeTable:
         ]
         columns = self._grow(commit, late) if late else None
         now = json.loads(self._transaction.metadata().json())["metaData"]
+        # With the columns that others have added, some of the files may fit now.
         others = [write for write in late if not write.described or not _fits(_metadata(write.seen), now)]
         fitting = (text for write in writes if write not in others for text in write.described)
         actions = [self._delta.parsed(text) for text in fitting]
@@ -386,6 +394,7 @@ class DeltaLakeTable:
     def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
         """Make the table in this transaction, or add the columns that it lacks; its columns then."""
         schema, columns = self._table_columns(), self._agreed(commit, writes)
+        # A new table takes over its first shard's state, whose files have the column names that Delta drew there.
         first = next((_metadata(write.seen) for write in writes if write.described), None)
         if schema is None:
             by = list(commit.partition_by)
@@ -429,7 +438,6 @@ class DeltaLakeTable:
         return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), True) for frame in read))
 
     def _upsert(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
-        """Merge the staged rows, one for each key."""
         columns = self._agreed(commit, writes)
         looks_back = commit.earlier and commit.order_by is None
         whole_run = self._read([*commit.earlier, *writes], columns) if looks_back else None
@@ -466,8 +474,10 @@ class DeltaLakeTable:
             self._delta.module("org.apache.spark.sql.execution.CommandExecutionMode"),
         )
         with session_options(self._spark, {AUTO_MERGE: str(commit.merge_schema).lower()}):
+            # Only analyzed: its execution would begin a transaction of its own, at the newest state of the table.
             merge = state.executePlan(state.sqlParser().parsePlan(text), modes.SKIP()).analyzed()
         session, transaction, metadata = self._delta.session, self._transaction, self._transaction.metadata()
+        # The analysis has taken the newest columns, the transaction has those of the state that was looked at.
         if merge.targetFileIndex().metadata().schemaString() != metadata.schemaString():
             raise CommitConflictError(f"{commit.table}: another writer has changed its columns meanwhile")
         if merge.canMergeSchema() and merge.migratedSchema().isDefined():

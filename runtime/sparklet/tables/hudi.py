@@ -89,6 +89,7 @@ class HudiTable:
         """Write the files' rows in one instant; see ``OpenTable``."""
         with lease(f"{self._uri}/_sparklet_lease"):
             table, frame, by, can_delete = self._metadata(), None, list(commit.partition_by), False
+            # Before the commit is looked for: what is completed in between counts as another writer's.
             self._known = _instants(table)
             names_set = {COMMIT_ID: commit.commit_id}
             if commit.records:
@@ -98,6 +99,7 @@ class HudiTable:
             else:
                 is_late = self.made(commit.commit_id) is not None
                 names_set[MAKER] = str(names[commit.commit_id])
+            # The commit was looked for without the lease, and another writer may have made it since.
             if is_late:
                 raise CommitConflictError(f"{commit.table}: another committer was faster")
             if table is None:
@@ -113,6 +115,7 @@ class HudiTable:
             if can_delete and HUDI_DELETED not in rows.columns:
                 rows = rows.withColumn(HUDI_DELETED, functions.lit(None).cast("boolean"))
             self.load_early()
+            # With this empty instant as the first one, no file of a killed writer is older than the timeline.
             if not any(_instants(table).values()):
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
@@ -121,6 +124,7 @@ class HudiTable:
                 self._known.update(instants)
             self._save(rows, {**_options(commit, table), **names_set})
             made = self.made(commit.commit_id)
+        # An instant can be completed although another writer has planned its rollback; then it has no rows.
         if made is None:
             raise CommitConflictError(f"{self._uri}: another writer has rolled this commit back")
         return made[0]
@@ -140,6 +144,8 @@ class HudiTable:
         try:
             answer = writer.write(context, mode, scala_options, rows._jdf, some(hooks), nothing, nothing)
         except (Py4JJavaError, PySparkException) as error:
+            # The error of ``accept`` comes back as one of Java's, so its reason is kept aside. Any other may come of
+            # another writer, which has rolled this instant back and deleted its files.
             if other := self._refusal or self.other_writer():
                 raise CommitConflictError(other) from error
             raise
@@ -151,9 +157,11 @@ class HudiTable:
     def accept(self, client: Any, metadata: Any) -> None:
         """Delete the instant's files and refuse it by an error, if there was another writer."""
         files = [str(path) for path in metadata.getFileIdAndFullPaths(client.getBasePath()).values()]
+        # A file of Hudi's is called FILE_TOKEN_INSTANT.parquet.
         instants = {name.rpartition("_")[2].partition(".")[0] for name in files if name.endswith(".parquet")}
         if other := self.other_writer(instants):
             storage = self._spark._jvm.org.apache.hudi.storage
+            # Not left to a rollback: one that another writer has made already does not know of files that came later.
             for path in files:
                 client.getStorage().deleteFile(storage.StoragePath(path))
             self._refusal = other
@@ -316,6 +324,7 @@ def _options(commit: Commit, table: Any | None) -> dict[str, str]:
         return {
             **options,
             "hoodie.table.name": str(config.getTableName()),
+            # As the table has it: false deletes its metadata table, and true would make one
             "hoodie.metadata.enable": str(has_metadata).lower(),
             "hoodie.compact.inline": str(config.getTableType().name() == "MERGE_ON_READ").lower(),
             # Else a key that comes with another partition's value would be there twice.

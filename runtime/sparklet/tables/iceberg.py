@@ -90,10 +90,12 @@ class IcebergTable:
         before = draft.metadata
         with ExitStack() as stack:
             {"append": append, "upsert": upsert, "overwrite_partitions": overwrite}[commit.mode](draft, commit, stack)
+        # A REST catalog compares the snapshot of main alone: a commit without a snapshot would conflict with none.
         if draft.metadata.currentSnapshot() == before.currentSnapshot():
             draft.table.newAppend().commit()  # the table is to keep the id of a commit that changed no row
         snapshot, number = draft.table.currentSnapshot(), next(iter(names.values()))  # all links of a batch have one
         document = json.loads(self._iceberg.SnapshotParser.toJson(snapshot))
+        # Here for all modes: Spark's MERGE makes its snapshot by itself, and takes no summary from us.
         document["summary"] |= {COMMIT_ID: commit.commit_id, MAKER: str(number)}
         heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
         history = self._history or self._history_of(before)
@@ -106,7 +108,9 @@ class IcebergTable:
         except Py4JJavaError as error:
             if (name := java_class(error)) not in (*NOT_MADE, *UNKNOWN):
                 raise
-            now = draft.operations.refresh() if name in NOT_MADE else None  # a catalog may have heard a try twice
+            # A catalog that hears a try twice refuses the second, so the table is asked before files are deleted. Of an
+            # unknown end all files stay: the table may have them.
+            now = draft.operations.refresh() if name in NOT_MADE else None
             if now is not None and now.snapshot(snapshot.snapshotId()) is None:
                 sweep(draft, snapshot, commit.writes)
             raise CommitConflictError(f"{commit.table}: {error.java_exception.getMessage()}") from error
@@ -159,8 +163,10 @@ class IcebergTable:
 def sweep(draft: Draft, snapshot: Any, writes: Iterable[Declaration]) -> None:
     """Delete the files of a snapshot that was not committed, without those that shards have staged."""
     io, staged = draft.table.io(), {json.loads(text)["file-path"] for write in writes for text in write.described}
+    # What cannot be deleted is no harm: no snapshot names it, so Iceberg's own cleaner removes it.
     with suppress(Py4JJavaError):
         for file in (*snapshot.addedDataFiles(io), *snapshot.addedDeleteFiles(io)):
+            # The next try adds what the shards have staged.
             if file.location() not in staged:
                 io.deleteFile(file.location())
         for manifest in snapshot.allManifests(io):
@@ -223,6 +229,7 @@ def fits(draft: Draft, seen: Seen) -> bool:
         return False
     table = fields_of(json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema())))
     for id_, field in fields_of(seen.schema).items():
+        # Readers go by ids: a column that the table had already fits, though it was renamed or dropped since.
         if id_ <= last:
             continue
         table_field = table.get(id_)
@@ -290,6 +297,7 @@ def _parquet_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> Da
 def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> Any:
     """Have an update of Iceberg's add the files as they were described."""
     features: Any = getattr(draft.iceberg.shaded.com.fasterxml.jackson.core, "JsonParser$Feature")
+    # ``Draft.described`` has NaN and infinity as bare words, which JSON's parsers refuse unless they are told.
     mapper = draft.iceberg.util.JsonUtil.mapper().copy().configure(features.ALLOW_NON_NUMERIC_NUMBERS, True)
     parser, specs = draft.iceberg.ContentFileParser, draft.table.specs()
     for write in writes:
@@ -344,6 +352,7 @@ def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
     if not draft.partitions:
         raise TableError(f"{commit.table} has no partitions that could be overwritten")
+    # Spark replaces partitions of the present spec alone: rows in files of earlier ones would stay.
     snapshot, spec_id = draft.table.currentSnapshot(), draft.table.spec().specId()
     for manifest in snapshot.dataManifests(draft.table.io()) if snapshot else ():
         if manifest.partitionSpecId() != spec_id and (manifest.hasAddedFiles() or manifest.hasExistingFiles()):

@@ -186,6 +186,7 @@ class Draft:
                 frame.write.format("iceberg").mode("append").option(FILES_ONLY, key).save(key)
                 return list(coordinator.fetchNewFiles(self.table, key))
             finally:
+                # The coordinator is the JVM's, so it outlives the script.
                 coordinator.clearRewrite(self.table, key)
 
     def described(self, files: Sequence[Any]) -> list[str]:
@@ -207,6 +208,7 @@ class Draft:
 
     def stage(self, frame: DataFrame, folder: str) -> tuple[int, tuple[tuple[str, int], ...], tuple[str, ...]]:
         """Write the rows below a folder: their number, the files with their sizes, and Iceberg's text of each file."""
+        # In the draft alone: the table itself never hears of this folder.
         self.table.updateProperties().set("write.data.path", folder).commit()
         texts = self.described(self.data_files(frame))
         files = [json.loads(text) for text in texts]

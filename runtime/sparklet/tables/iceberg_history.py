@@ -90,7 +90,9 @@ class History:
             ids[_short(commit.commit_id)] = maker, now_s
         ended_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
         recent_ids = {name: entry for name, entry in ids.items() if entry[1] > ended_s}
+        # An id that is dropped moves the time since when the list is complete (``check_age``).
         since_s = self._known_s if len(recent_ids) == len(ids) else max(self._known_s, ended_s)
+        # What is in the table again, as by a cherry-pick, is no longer lost. What expired snapshots hide stays unknown.
         lost = (self._lost - self._numbers) | (self._lost & {UNKNOWN})
         return {
             AT: str(snapshot_id),
@@ -108,6 +110,7 @@ class History:
                 else set()
             )
         lost = {int(number) for number in self._properties.get(LOST, "").split(",") if number}
+        # Each older state costs a request, so they are read only until they show where the lines part.
         for snapshots in self._snapshots():
             lineage, before = _line(snapshots, self._current)
             ancestors = {*lineage, before} - {EXPIRED}
@@ -138,6 +141,7 @@ def _line(
     while at is not None and at in snapshots and at not in end:
         line.append(at)
         at = snapshots[at].get("parent-snapshot-id")
+        # The first snapshot of a table has the number 1; another without a parent has lost it by an expiry.
         if at is None and snapshots[line[-1]].get("sequence-number", 1) != 1:  # the first version has no numbers
             at = EXPIRED
     return line, at
@@ -152,4 +156,5 @@ def _number(snapshot: Snapshot) -> int:
 
 
 def _short(name: str) -> str:
+    # Each version of the metadata repeats up to MAX_KEPT of them.
     return hashlib.sha256(name.encode()).hexdigest()[:16]

@@ -103,6 +103,7 @@ def _hudi_properties(spark: SparkSession, folder: str) -> dict[str, str]:
     """A Hudi table's own properties; none without a table."""
     path, files = hadoop_path(spark, uri := f"{folder}/.hoodie/hoodie.properties")
     lines = stored_text(spark, uri).splitlines() if files.exists(path) else []
+    # Java escapes colons, equals signs and the like in properties.
     return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
 
 
@@ -141,6 +142,7 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
         new = Seen("", 0, 2, made, {"spec-id": 0, "fields": []})
         return Layout("", spark_columns(iceberg, schema), tuple(map(Partition, partition_by)), unmade=new)
     new_table = table_to_be(spark, catalog, name, schema, partition_by)
+    # Another script has made it meanwhile, and its layout counts.
     if new_table is None:
         return _iceberg(frame, named, partition_by)
     return Layout(root_of(new_table.table), new_table.columns, new_table.partitions, draft=new_table)

@@ -40,6 +40,7 @@ def lease(uri: str) -> Iterator[None]:
     ended = threading.Event()
 
     def renew() -> None:
+        # Every third of the lease, so that one renewal without an answer does not lose it
         while not ended.wait(LEASE_S / 3):
             with suppress(Exception):  # the store may answer the next time; a lease that was lost is told at the end
                 held.extend(LEASE_S)
@@ -50,8 +51,10 @@ def lease(uri: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
+        # A renewal that is still under way would take the lease again once it is released.
         renewing.join()
         released = held.extend(0)
+    # Not reached if the block has failed: its own error says more.
     if not released:
         raise CommitConflictError(f"the lease {uri} was lost")
 
@@ -66,6 +69,8 @@ class _Lease:
     def take(self) -> bool:
         """Whether the lease was free, and is this writer's now."""
         self._version, stored_body = self._file.read()
+        # By this machine's clock: a wrong one may give two writers the lease, of which Hudi's look for others' instants
+        # refuses one.
         return json.loads(stored_body or '{"until_ms": 0}')["until_ms"] <= time.time() * 1000 and self.extend(LEASE_S)
 
     def extend(self, duration_s: float) -> bool:
@@ -121,6 +126,7 @@ class _InS3:
         return answer["ETag"], answer["Body"].read()
 
     def replace(self, version: str, body: bytes) -> str:
+        # Of two writers that have read one version, S3 lets one replace it.
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             return str(self._client.put_object(**self._place, **self._encryption, **condition, Body=body)["ETag"])
@@ -151,6 +157,7 @@ class _OnDisk:
             file.seek(0)
             stored_body = file.read()
             if stored_body == expected_body:
+                # A kill between the two leaves an empty file, which is a free lease.
                 file.truncate(0)
                 file.write(body)
             return stored_body

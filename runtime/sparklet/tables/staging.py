@@ -90,6 +90,7 @@ def write(
     if delete is not None:
         frame = _marked(frame, delete, layout)
     frame = _fitted(frame, layout, draft)
+    # The fitted frame has the table's spelling of names.
     draft = _by_columns(draft, frame)
     named = (*draft.partition_by, *draft.keys, draft.order_by)
     if missing := [column for column in named if column and column not in frame.columns]:
@@ -99,6 +100,7 @@ def write(
         if direct:
             commit_now(job, draft, frame.sparkSession, batch, layout.root)
         else:
+            # Once the files are complete: a kill before leaves files that nobody names, for the format's own cleaner.
             job.outcome.declare(draft.to_document())
     return draft.rows
 
@@ -122,6 +124,7 @@ def _marked(frame: DataFrame, delete: str, layout: Layout) -> DataFrame:
 
     Columns that the condition names, and the table lacks, are left out: they are of the change, not of the row.
     """
+    # As in SQL, a condition that is null is not met.
     is_deleted = functions.coalesce(functions.expr(delete), functions.lit(False)).alias(DELETED)
     try:
         condition = frame.select(is_deleted)
@@ -236,6 +239,7 @@ def _store(frame: DataFrame, by: list[str], folder: str, mode: str) -> tuple[int
         counted.write.options(**options).mode(mode).partitionBy(*by).parquet(folder)
     rows = int(observed.get["rows"])
     if not rows:
+        # Spark makes a file without rows, too, for the schema.
         if is_new:
             files.delete(path, True)
         return 0, ()
@@ -266,12 +270,15 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     if batch:
         since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains
         planned = replace(planned, records=batch.new, chains_folder=f"{root}/{batch.folder}", fixed_at_s=since_s)
+        # Rows to be appended are made of records alone; those that replace may be made of the table's, so they hold for
+        # the state that was read.
         replaces = batch.is_read and draft.mode != "append"
         done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
         batch.is_written = True
     else:
         done = commit(replace(planned, fixed_at_s=named_at_s(job)), lambda: spark)
         made_here.add(identity)
+    # An earlier delivery has the rows in the table by its own files; of changes the commit has written them anew.
     if done.already or f"/{CHANGES}/" in draft.folder:
         sweep(spark, draft)
 

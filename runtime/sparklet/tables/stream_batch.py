@@ -80,8 +80,10 @@ def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSessio
     batch: Batch | None = batches.get(key)
     if batch and batch.is_written:
         raise TableError(f"this script has written the batch to {table} already: give the second write a label")
+    # The rows were made of what that state lacked, so their commit must begin with the same state.
     if batch and batch.is_read and not is_read:
         return batch
+    # The rows lack what the other table had, which this one may need.
     if not is_read and job.outcome.has_left_out:
         raise TableError(f"the records were read for {' and '.join(name for name, _ in batches)}, not for {table}")
     batch = batches[key] = Batch(job, table, label or "", spark)
