@@ -14,7 +14,7 @@ NULL = "__HIVE_DEFAULT_PARTITION__"
 WORDS = frozenset({"and", "or", "not", "in", "between", "like", "is", "null"})
 GRAMMAR = "it may have partition columns, numbers, 'texts', = <> < <= > >= AND OR NOT IN BETWEEN LIKE IS NULL, brackets"
 NUMBERS = re.compile("tinyint|smallint|int|bigint|long|decimal|float|double")
-_TOKEN = re.compile(r"'(?:[^']|'')*'|-?(?<!\d)\d++(?:\.\d+)?\b|<=|>=|<>|[=<>(),]|[A-Za-z_]\w*|\s+")
+_TOKEN = re.compile(r"'(?:[^']|'')*'|-?(?<!\d)\d+(?:\.\d+)?\b|<=|>=|<>|[=<>(),]|[A-Za-z_]\w*|\s+")
 
 
 def matching(where: str, columns: Columns, rows: Sequence[Sequence[str]]) -> list[int]:

@@ -55,7 +55,7 @@ def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[s
     if not differ:
         return
     of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
-    for uri, name in zip(uris, job.inputs, strict=True):
+    for uri, name in zip(uris, job.inputs):  # noqa: B905 - Python 3.9
         if columns := differences([uri]):
             # In Spark's words, by which the worker finds the file in the cause (``root_cause``).
             named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(columns)}"

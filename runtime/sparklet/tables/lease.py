@@ -114,7 +114,8 @@ class _InS3:
         # A renewal that gets no answer must not outlast the lease.
         config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}, s3=s3)
         self._client: Any = boto3.client("s3", region_name=region or None, config=config)
-        self._place = dict(zip(("Bucket", "Key"), path.split("/", 1), strict=True))
+        bucket, key_of_file = path.split("/", 1)
+        self._place = {"Bucket": bucket, "Key": key_of_file}
         self._encryption: dict[str, Any] = {"ServerSideEncryption": algorithm} if algorithm else {}
         self._encryption |= {"SSEKMSKeyId": key, "BucketKeyEnabled": True} if key else {}
 
