@@ -131,9 +131,7 @@ def test_of_two_runs_that_begin_at_once_one_is_let_in(
     assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
 
 
-def test_a_claim_by_a_reused_number_sees_those_behind_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_by_a_reused_number_sees_those_behind_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def meanwhile(*put: Any) -> None:
         monkeypatch.setattr(output_claims, "put_once", put_once)
         between = enter(world, "between", "append", "s3://data/elsewhere/")
