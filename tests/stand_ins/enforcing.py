@@ -36,8 +36,8 @@ def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> I
     own |= {"TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
     whole = {**of_host(), **client, **own, **env}
     whole["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, paths), str(ROOT), whole.get("PYTHONPATH")]))
-    ensure_emulator(print)
-    command = emulator_python("from tests.stand_ins.recording_ministack import main; main()", str(records))
+    program = "from tests.stand_ins.recording_ministack import main; main()"
+    command = emulator_python(ensure_emulator(print), program, str(records))
     with log.open("wb") as out:
         server = subprocess.Popen(command, env=whole, cwd=folder, stdout=out, stderr=out)
 

@@ -21,17 +21,15 @@ main()
 
 
 @contextmanager
-def ministack(folder: Path) -> Iterator[str]:
+def ministack(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
     """A stand-in with nothing in it, its log in ``folder``; its endpoint."""
-    ensure_emulator(print)
+    command = emulator_python(ensure_emulator(print), CONDITIONED)
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(folder)}
+    environment = {**os.environ, "BIND_HOST": address, "GATEWAY_PORT": str(port), "TMPDIR": str(folder)}
     environment.pop("AWS_ENDPOINT_URL", None)
     with (folder / "ministack.log").open("wb") as log:
-        process = subprocess.Popen(
-            emulator_python(CONDITIONED), env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
         _wait_for(endpoint, process, folder / "ministack.log")
         yield endpoint

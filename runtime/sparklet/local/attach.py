@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sparklet.errors import LocalStackError
@@ -72,13 +73,13 @@ def share(hold: Lock, progress: Progress) -> None:
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
-    ensure_emulator(progress, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
+    packages = ensure_emulator(progress, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
     progress(f"starting the local stack ({count_text(request['workers'], 'worker')}, state in {state.root})")
     started_s = time.monotonic()
     for stale in (state.failure_file, state.info_file):  # of a host that was killed
         stale.unlink(missing_ok=True)
     write_json(state.request_file, _next_request(request, read_json(state.request_file)))
-    host = _spawn_host(state)
+    host = _spawn_host(state, packages)
     while os.waitpid(host, os.WNOHANG) == (0, 0):
         if (document := published(state)) is not None:
             progress(f"local stack ready at {document['endpoint_url']} after {time.monotonic() - started_s:.1f} s")
@@ -97,7 +98,7 @@ def _next_request(request: Mapping[str, Any], last: Any) -> Mapping[str, Any]:
     return {**last, "processing": False}
 
 
-def _spawn_host(state: StateDir) -> int:
+def _spawn_host(state: StateDir, packages: Path) -> int:
     """Start the host in a session of its own, which Ctrl-C in the terminal does not reach."""
     log = str(state.log / "host.log")
     files: list[Any] = [
@@ -106,7 +107,7 @@ def _spawn_host(state: StateDir) -> int:
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     # -P keeps the user's folder off the path, where a json.py would replace Python's own.
-    command = [sys.executable, "-P", "-m", "sparklet.local.host", str(state.root)]
+    command = [sys.executable, "-P", "-m", "sparklet.local.host", str(state.root), str(packages)]
     return os.posix_spawn(sys.executable, command, environment.of_host(), file_actions=files, setsid=True)
 
 

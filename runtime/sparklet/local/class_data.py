@@ -45,13 +45,14 @@ class ClassArchive:
         """The archive of this Java and class path.
 
         Its name is a digest of all that Java compares (its build; each jar's path, size and date) and the class list.
+        Dates are whole seconds, as Java compares them: a layer of an image keeps no others.
         """
         home = java.resolve().parent.parent
         digest = hashlib.sha256()
         for path in (classes, home / "lib/server/libjvm.so", home / "lib/modules", *map(Path, jars)):
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                digest.update(f"{path}\0{status.st_size}\0{int(status.st_mtime)}\n".encode())
         return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
 
     def begin(self, env: Mapping[str, str]) -> bool:

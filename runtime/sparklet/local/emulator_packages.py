@@ -23,11 +23,11 @@ from sparklet.local.state import user_folder
 EMULATOR = "from sparklet.local.emulator import main; main()"
 
 
-def emulator_python(code: str, *arguments: str) -> list[str]:
-    """The command that runs code with the emulator's packages, which ``ensure_emulator`` has fetched."""
+def emulator_python(packages: Path, code: str, *arguments: str) -> list[str]:
+    """The command that runs code with the emulator's packages, which lie where ``ensure_emulator`` says."""
     # By sys.path, not by PYTHONPATH, which the functions' processes would inherit.
     first = "import sys; sys.path.insert(0, sys.argv.pop(1))"
-    return [sys.executable, "-P", "-c", f"{first}; {code}", str(packages_folder()), *arguments]
+    return [sys.executable, "-P", "-c", f"{first}; {code}", str(packages), *arguments]
 
 
 def packages_folder() -> Path:

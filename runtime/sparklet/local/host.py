@@ -3,7 +3,7 @@
 Clients hold a shared lock, which the kernel releases however they end. The host reaps orphans below it: a worker's JVM
 cannot outlive the worker, nor a worker the emulator.
 
-A client starts it as ``python -m sparklet.local.host STATE_DIR``.
+A client starts it as ``python -m sparklet.local.host STATE_DIR PACKAGES``, the latter the emulator's.
 """
 
 import os
@@ -57,8 +57,8 @@ def end_children(spared: Collection[int] = ()) -> bool:
 class Host:
     """An emulator and its deployment, from start to end."""
 
-    def __init__(self, state: StateDir) -> None:
-        self._state = state
+    def __init__(self, state: StateDir, packages: Path) -> None:
+        self._state, self._packages = state, packages
         self._clients = Lock(state.clients_lock)
         self._ending = False
         self._server: subprocess.Popen[bytes] | None = None
@@ -99,7 +99,7 @@ class Host:
         with socket.create_server(("127.0.0.1", 0)) as listening:
             endpoint_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
             env = environment.of_emulator(self._state, endpoint_url, token, worker_env)
-            command = emulator_python(EMULATOR, str(os.getpid()), str(listening.fileno()))
+            command = emulator_python(self._packages, EMULATOR, str(os.getpid()), str(listening.fileno()))
             with open(self._state.aws_log, "wb") as log:
                 self._server = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, pass_fds=[listening.fileno()]
@@ -161,7 +161,7 @@ def main() -> None:
     become_subreaper()
     request = read_json(state.request_file)
     state.delete_leftovers(processing=request["processing"])
-    host = Host(state)
+    host = Host(state, Path(sys.argv[2]))
     signal.signal(signal.SIGTERM, host.request_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -12,13 +12,13 @@ ITS_BOTOCORE = "import botocore; print(botocore.__file__)"
 
 
 def test_only_the_emulators_process_has_its_packages() -> None:
-    folder = str(ensure_emulator(print))
+    folder = ensure_emulator(print)
     of_child = f"import subprocess; subprocess.run([sys.executable, '-c', {ITS_BOTOCORE!r}], check=True)"
 
     for code, is_own in ((ITS_BOTOCORE, True), (of_child, False)):
-        done = subprocess.run(emulator_python(code), capture_output=True, text=True, check=True)
+        done = subprocess.run(emulator_python(folder, code), capture_output=True, text=True, check=True)
 
-        assert done.stdout.startswith(folder) is is_own
+        assert done.stdout.startswith(str(folder)) is is_own
 
 
 @pytest.fixture

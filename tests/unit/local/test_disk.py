@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.errors import LocalStackError
 from sparklet.local.emulator import RESERVE_BYTES, refusal
-from sparklet.local.emulator_packages import emulator_python
+from sparklet.local.emulator_packages import emulator_python, ensure_emulator
 from sparklet.local.stack import LocalStack, StackOptions
 from sparklet.local.state import MIN_START_BYTES
 from sparklet.model import MIB
@@ -81,6 +81,7 @@ def test_an_object_beyond_the_disk_is_refused_with_the_remedy(disk: dict[str, in
 
 def test_s3_refuses_writes_and_copies_and_counts_parts() -> None:
     """They are in memory until then, so that the disk does not show them."""
-    done = subprocess.run(emulator_python(UPLOADS), capture_output=True, text=True, timeout=deadline_s())
+    command = emulator_python(ensure_emulator(print), UPLOADS)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s())
 
     assert done.stdout.splitlines() == ["1000", "400 200", "400 200 404", "204 204 0"], done.stderr

@@ -4,7 +4,7 @@ import subprocess
 from importlib.metadata import version
 
 from sparklet.local import ministack_patches
-from sparklet.local.emulator_packages import emulator_python
+from sparklet.local.emulator_packages import emulator_python, ensure_emulator
 from tests.waiting import deadline_s
 
 PROGRAM = """\
@@ -30,7 +30,8 @@ print("log groups", len(cloudwatch_logs._log_groups._data))
 
 
 def test_mappings_and_schedules_wait_and_no_logs_are_kept() -> None:
-    done = subprocess.run(emulator_python(PROGRAM), capture_output=True, text=True, timeout=deadline_s())
+    command = emulator_python(ensure_emulator(print), PROGRAM)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s())
 
     said = "before []", "started ['mapping', 'schedule']", "stopped []", "log groups 0"
     assert tuple(done.stdout.splitlines()) == said, done.stderr
