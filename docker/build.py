@@ -28,6 +28,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 BUILD = PROJECT / "build" / "image"
 TOOLS = ("buildah", "podman", "skopeo", "runc", "mmdebstrap", "conmon")
 PACKAGES = (*TOOLS, "iptables", "containers-storage", "netavark", "aardvark-dns", "uidmap", "debian-archive-keyring")
+GRYPE = "github.com/anchore/grype/cmd/grype@v0.121.3"  # Go's checksum database vouches for it
 BASE_SUITE = "bookworm"  # Python 3.11
 BASE_PACKAGES = "ca-certificates,python3,usr-is-merged"  # or usrmerge comes, and with it all of Perl
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
@@ -127,6 +128,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     option = parser.add_argument
     option("--stack", default="spark-3.5", help="a file of docker/stacks, without .toml (default: %(default)s)")
+    option(
+        "--local", action="store_true", help="the whole local stack (docker/local.Dockerfile), not the functions' image"
+    )
     option("--frameworks", help="table formats, comma-separated (default: the stack's: all)")
     option("--extras", default="", help="further groups of the stack file, comma-separated: avro, kafka, deequ, …")
     option(
@@ -152,6 +156,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="what came out is written there (default: build/image/STACK.json or STACK-ARCH.json)",
     )
     option(
+        "--scan",
+        action="store_true",
+        help="fail if grype knows a serious vulnerability in it that a newer package mends; by Go, of its database",
+    )
+    option(
         "--train",
         action="store_true",
         help="run the training job in the image and write the stack's list of classes anew",
@@ -170,8 +179,9 @@ def main(arguments: Sequence[str]) -> None:
     if asked.frameworks is None:
         asked.frameworks = ",".join(tomllib.loads(stack_file.read_text())["frameworks"])
     suffix = "" if asked.arch == HERE else f"-{asked.arch}"
-    asked.tag = asked.tag or f"localhost/sparklet:{asked.stack}{suffix}"
-    asked.output = asked.output or BUILD / f"{asked.stack}{suffix}.json"
+    kind = "-local" if asked.local else ""
+    asked.tag = asked.tag or f"localhost/sparklet{kind}:{asked.stack}{suffix}"
+    asked.output = asked.output or BUILD / f"{asked.stack}{kind}{suffix}.json"
     clock, engine = Clock(), Engine(BUILD / "engine")
     emulated = "" if asked.arch == HERE else MACHINES[asked.arch]
     install_tools(clock, emulated)
@@ -191,6 +201,8 @@ def main(arguments: Sequence[str]) -> None:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(report, indent=1) + "\n")
     print_table(report)
+    if asked.scan:
+        scan(engine, clock, asked.tag)
     if asked.train:
         train(engine, clock, asked)
     if asked.push:
@@ -256,7 +268,8 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, to
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or platformdirs.user_cache_dir("sparklet"))
     for name in ("apt", "jars", "wheels"):
         (cache / name).mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers", "--timestamp", "0"]
+    command: list[str | Path] = ["buildah", "bud", "--isolation", "chroot", "--layers"]
+    command += [] if asked.local else ["--timestamp", "0"]  # its archive of classes knows the jars by their dates
     # buildah itself passes this machine's HTTPS_PROXY and NO_PROXY, and keeps them out of the image
     command += ["--format", "docker"]  # as Docker's API builds: layers are shared within one format only
     command += ["--security-opt", "seccomp=unconfined"]  # the archive's dump turns random addresses off
@@ -280,9 +293,23 @@ def build(engine: Engine, clock: Clock, asked: argparse.Namespace, base: str, to
     if certificates := _certificates():  # what this machine trusts, for the build's downloads only
         shutil.copyfile(certificates, cache / "ca-certificates.crt")
     command += ["-v", f"{cache}:/mnt"]  # a folder that every base has: any other would be left behind in the image
-    command += ["-f", PROJECT / "docker" / "Dockerfile", "-t", asked.tag, PROJECT]
+    file = "local.Dockerfile" if asked.local else "Dockerfile"
+    command += ["-f", PROJECT / "docker" / file, "-t", asked.tag, PROJECT]
     with clock.step("build", f"build {asked.tag} on {base}"):
         engine.stream("the build", BUILD / "build.log", " STEP ", *command)
+
+
+def scan(engine: Engine, clock: Clock, tag: str) -> None:
+    """End with the system's packages, jars and wheels in which there is a serious vulnerability, and a fix for it."""
+    archive = BUILD / "scanned.tar"
+    archive.unlink(missing_ok=True)
+    with clock.step("scan", f"look for known vulnerabilities in {tag} with grype"):
+        engine.run("podman", "save", "--quiet", "--output", archive, tag)
+        options = ["--only-fixed", "--fail-on", "high", "--quiet"]
+        found = subprocess.run(["go", "run", GRYPE, f"docker-archive:{archive}", *options], check=False)
+        archive.unlink()
+    if found.returncode:
+        stop("grype has found what is above, or could not look; without Go or its database: docker scout, trivy")
 
 
 def train(engine: Engine, clock: Clock, asked: argparse.Namespace) -> None:

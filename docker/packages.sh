@@ -1,6 +1,7 @@
 #!/bin/sh
 # Every step that needs a distribution's package manager: apt (Debian, Ubuntu) or dnf (Amazon Linux 2023).
 #   packages.sh builder   a JDK to cut a Java runtime from, and pip; nothing of it reaches the image
+#   packages.sh local     what the local stack and `make` need, and its user, in Debian alone
 #   packages.sh runtime   Python 3.11, then whatever an image must not have is taken away
 # The dnf branch has never been run: no Amazon Linux could be had where this was written.
 set -eu
@@ -57,8 +58,15 @@ PYTHON
         grep -q '^sparklet:' /etc/passwd || echo 'sparklet:x:993:990:Sparklet:/tmp:/bin/sh' >>/etc/passwd
         grep -q '^sparklet:' /etc/group || echo 'sparklet:x:990:' >>/etc/group
         ;;
+    local)
+        with_apt python3 python3-venv make git procps tini ca-certificates
+        rm -rf /tmp/*
+        useradd --uid 1000 --create-home --shell /bin/bash sparklet
+        chmod 777 /home/sparklet # whoever runs it: docker run --user
+        install -d -o sparklet /work
+        ;;
     *)
-        echo "packages.sh: builder or runtime, not '$1'" >&2
+        echo "packages.sh: builder, local or runtime, not '$1'" >&2
         exit 2
         ;;
 esac
