@@ -1,0 +1,85 @@
+"""``sparklet deploy`` with the image that was built: the deployed worker is a container of that very digest."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from sparklet.app import deploy
+from sparklet.cli import main
+from sparklet.local.environment import applied, of_client
+from sparklet.local.local_template import load_template, localise
+from tests.container.built_image import BuiltImage
+from tests.stand_ins.ministack import ministack
+from tests.waiting import deadline_s, eventually
+
+DEFAULTS = {"ImageUri": "", "FunctionTimeoutS": "900", "MaximumConcurrency": "50"}
+OF_IMAGE = ("PackageType", "ImageUri", "ImageConfig")
+GATEWAY = "10.88.0.1"  # this machine, in podman's own network
+LABEL = "label=ministack"
+JOB = """\
+from sparklet.job import Job
+job = Job.from_args()
+job.spark().read.csv(list(job.inputs), header=True).write.parquet(job.output)
+"""
+
+
+def with_image() -> dict[str, Any]:
+    """The template as the stand-in takes it; the worker is the image's, as on AWS."""
+    whole, template = load_template(), localise(load_template(), DEFAULTS, {}, {})
+    worker = template["Resources"]["WorkerFunction"]["Properties"]
+    for name in ("Runtime", "Handler", "InlineCode"):
+        del worker[name]
+    worker.update({name: whole["Resources"]["WorkerFunction"]["Properties"][name] for name in OF_IMAGE})
+    return template
+
+
+def podman(image: BuiltImage, *words: str) -> str:
+    done = subprocess.run(["podman", *words], env=image.environ, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.fixture
+def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A stand-in for AWS whose functions of images are containers, by Docker's API, which podman serves."""
+    socket = tmp_path / "podman.sock"
+    command = ["podman", "system", "service", "--time", "0", f"unix://{socket}"]
+    flags = [*("--network", "bridge", "--add-host", f"host.docker.internal:{GATEWAY}")]
+    flags += ["-v", f"{image.emulator}:/usr/local/bin/aws-lambda-rie:ro"]
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    monkeypatch.setenv("LAMBDA_DOCKER_FLAGS", " ".join(flags))
+    monkeypatch.setattr(deploy, "packaged_template", with_image)
+    monkeypatch.setattr("sparklet.aws.change_sets.LOOKED_EVERY_S", 0.05)
+    with subprocess.Popen(command, env=image.environ) as service:
+        try:
+            eventually(socket.exists)
+            with ministack(tmp_path, address="0.0.0.0") as endpoint_url, applied(of_client(endpoint_url, "")):
+                yield
+        finally:
+            if containers := podman(image, "ps", "--all", "--quiet", "--filter", LABEL).split():
+                podman(image, "rm", "--force", *containers)
+            service.terminate()
+            service.wait(deadline_s())
+
+
+@pytest.mark.usefixtures("account")
+def test_a_run_on_the_deployed_stack_is_done_by_the_image(
+    image: BuiltImage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"{image.name.rpartition(':')[0]}@{image.document['digest']}"
+    assert main(["deploy", "--image", uri, "--yes", "--json"]) == 0
+    bucket = json.loads(capsys.readouterr().out)["outputs"]["BucketName"]
+    boto3.client("s3").put_object(Bucket=bucket, Key="in/rows.csv", Body=b"a,b\n1,x\n2,y\n")
+    (tmp_path / "job.py").write_text(JOB)
+
+    places = ["--input", f"s3://{bucket}/in/", "--output", f"s3://{bucket}/out/"]
+    code = main(["run", str(tmp_path / "job.py"), *places, "--stack", "sparklet", "--json"])
+
+    document = json.loads(capsys.readouterr().out)
+    assert (code, document["state"]) == (0, "SUCCEEDED"), document
+    [container] = podman(image, "ps", "--quiet", "--filter", LABEL).split()
+    assert podman(image, "inspect", "--format", "{{.ImageDigest}}", container).strip() == image.document["digest"]
