@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,13 @@ import boto3
 import pytest
 
 from sparklet.app import deploy
+from sparklet.app.deploy import for_local_stack
 from sparklet.cli import main
 from sparklet.local.environment import applied, of_client
-from sparklet.local.local_template import load_template, localise
 from tests.container.built_image import BuiltImage
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s, eventually
 
-DEFAULTS = {"ImageUri": "", "FunctionTimeoutS": "900", "MaximumConcurrency": "50"}
 OF_IMAGE = ("PackageType", "ImageUri", "ImageConfig")
 GATEWAY = "10.88.0.1"  # this machine, in podman's own network
 LABEL = "label=ministack"
@@ -28,9 +27,9 @@ job.spark().read.csv(list(job.inputs), header=True).write.parquet(job.output)
 """
 
 
-def with_image() -> dict[str, Any]:
-    """The template as the stand-in takes it; the worker is the image's, as on AWS."""
-    whole, template = load_template(), localise(load_template(), DEFAULTS, {}, {})
+def with_image(whole: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """The template as the stand-in takes it, but for the worker, which is the image's, as on AWS."""
+    template = for_local_stack(whole, values)
     worker = template["Resources"]["WorkerFunction"]["Properties"]
     for name in ("Runtime", "Handler", "InlineCode"):
         del worker[name]
@@ -52,7 +51,7 @@ def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     flags += ["-v", f"{image.emulator}:/usr/local/bin/aws-lambda-rie:ro"]
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     monkeypatch.setenv("LAMBDA_DOCKER_FLAGS", " ".join(flags))
-    monkeypatch.setattr(deploy, "packaged_template", with_image)
+    monkeypatch.setattr(deploy, "for_local_stack", with_image)
     monkeypatch.setattr("sparklet.aws.change_sets.LOOKED_EVERY_S", 0.05)
     with subprocess.Popen(command, env=image.environ) as service:
         try:

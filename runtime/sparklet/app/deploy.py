@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sparklet
 from sparklet.errors import PlanError
 from sparklet.job.bundle import packed
+from sparklet.local.state import ACCOUNT
 
 if TYPE_CHECKING:
     from sparklet.aws.change_sets import StackChanges
@@ -50,6 +51,8 @@ def propose_deployment(
         raise PlanError(NO_IMAGE)
     kept = dict.fromkeys(template["Parameters"].keys() & (deployed or {}).keys() - values.keys())
     bucket, account = artifact_bucket(clients, artifact_bucket_name)
+    if account == ACCOUNT:
+        template = for_local_stack(template, {**(deployed or {}), **values})
     code = zipped_code(Path(sparklet.__file__).parent)
     # CloudFormation compares texts: a digest in the name changes functions exactly if their code has changed.
     code_key = f"sparklet/{_digest(code)}.zip"
@@ -66,6 +69,14 @@ def packaged_template() -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise PlanError(f"the template cannot be read without {error.name}: pip install 'sparklet[template]'") from None
     return load_template()
+
+
+def for_local_stack(template: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+    """The template as the local stack has it, whose functions run this installation, not the image."""
+    from sparklet.local.local_template import OF_THE_MACHINE, localise
+
+    defaults = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}
+    return localise(template, {**defaults, **values}, {}, OF_THE_MACHINE)
 
 
 def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str, Any]:

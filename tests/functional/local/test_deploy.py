@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,19 @@ import boto3
 import pytest
 
 from sparklet.app import deploy
+from sparklet.app.deploy import for_local_stack
 from sparklet.cli import main
 from sparklet.local.environment import applied, of_client
-from sparklet.local.local_template import load_template, localise
 from tests.stand_ins.ministack import ministack
 
 pytestmark = pytest.mark.stack
 
-DEFAULTS = {"ImageUri": "local", "FunctionTimeoutS": "900", "MaximumConcurrency": "50"}
 IMAGE = ("--image", "123456789012.dkr.ecr.us-east-1.amazonaws.com/sparklet:1")
 
 
 @pytest.fixture
 def formation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An account; the template is as the emulator takes it."""
-    monkeypatch.setattr(deploy, "packaged_template", lambda: localise(load_template(), DEFAULTS, {}, {}))
+    """An account."""
     monkeypatch.setattr("sparklet.aws.change_sets.LOOKED_EVERY_S", 0.05)
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -82,9 +80,12 @@ def test_what_cannot_be_deployed_changes_nothing(formation: Any, capsys: pytest.
 def test_what_fails_is_taken_back_and_told(
     formation: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = deploy.packaged_template()
-    template["Resources"]["CheckerFunction"]["Properties"]["Layers"] = ["arn:aws:lambda:us-east-1:1:layer:absent:1"]
-    monkeypatch.setattr(deploy, "packaged_template", lambda: template)
+    def without_layer(whole: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
+        template = for_local_stack(whole, values)
+        template["Resources"]["CheckerFunction"]["Properties"]["Layers"] = ["arn:aws:lambda:us-east-1:1:layer:absent:1"]
+        return template
+
+    monkeypatch.setattr(deploy, "for_local_stack", without_layer)
 
     code, _, refused = told(capsys, *IMAGE, "--yes")
     assert code == 1 and "ROLLBACK_COMPLETE: CheckerFunction: " in refused and "absent" in refused
