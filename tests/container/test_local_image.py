@@ -1,0 +1,35 @@
+"""The image of the whole local stack: built, and a run in it by a user that it does not know."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.container.built_image import ROOT
+
+pytestmark = pytest.mark.campaign
+
+
+def test_a_run_needs_nothing_but_the_image(tmp_path: Path) -> None:
+    build = [sys.executable, ROOT / "docker" / "build.py", "--local", "--output", tmp_path / "built.json"]
+    subprocess.run(build, check=True)
+    document = json.loads((tmp_path / "built.json").read_text())
+    place = tmp_path / "a place"
+    (place / "data").mkdir(parents=True)
+    for number in range(3):
+        (place / "data" / f"{number}.csv").write_text(f"a,b\n{number},x\n")
+    (place / "job.py").write_text((ROOT / "spark_scripts" / "csv_to_parquet.py").read_text())
+    place.chmod(0o777)
+
+    run = ["podman", "run", "--rm", "--network", "none", "--user", "4321", "-v", f"{place}:/work", document["image"]]
+    command = [*run, "sparklet", "run", "job.py", "--input", "data", "--output", "out", "--json"]
+    done = subprocess.run(
+        command, env={**os.environ, **document["engine_env"]}, capture_output=True, text=True, check=True
+    )
+
+    told = json.loads(done.stdout)
+    assert (told["state"], told["rows"]) == ("SUCCEEDED", 3)
+    assert list((place / "out").rglob("*.parquet"))
