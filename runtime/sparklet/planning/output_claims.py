@@ -113,11 +113,15 @@ def claim_outputs(deployment: Deployment, run: Run) -> float:
             # A planner that comes again has its claim already, and so has this loop once its put took effect.
             if (claim.identity, claim.generation) == (run.identity, run.generation):
                 # Its number may have become free again by the end of the run that had it: then claims behind it, of
-                # runs that were let in meanwhile, are new to this one.
-                _refuse_claimed(deployment, run, claims[position:])
+                # runs that were let in meanwhile, are new to this one. Behind a run that is planned, by another
+                # planner, they are there by right; in this order, since it may be planned between the two looks.
+                behind = claims[position:]
+                if behind and deployment.ledger.runs.get(run.run_id).state is RunState.PLANNING:
+                    _refuse_claimed(deployment, run, behind)
                 return claim.since_s
         _refuse_claimed(deployment, run, claims)
-        # Since `refuse_outputs` looked, another run may have published here and ended. A redrive finds its own output.
+        # Since `refuse_outputs` looked, another run may have published here and ended. A redrive finds its own output,
+        # a next run perhaps that of an earlier generation's.
         if not (run.generation or run.parent):
             _refuse_held(deployment, run)
         # Listings are in the order of keys, and eight digits make that the order of the numbers.
@@ -206,7 +210,7 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
             if whose in replaced or (replaces_all and whose != run.identity):
                 yield file.uri
 
-    # The listing is read twice: nothing is deleted before it is known that nobody reads any of it.
+    # The listing may be read twice: nothing is deleted before it is known that nobody reads any of it.
     refuse_read(deployment, run.output_uri, replaced_uris(), run)
     for other in earlier or _others_of_output(deployment, run):
         _delete_staged(deployment, other)

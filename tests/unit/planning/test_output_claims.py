@@ -148,6 +148,19 @@ def test_a_claim_by_a_reused_number_sees_those_behind_it(world: World, monkeypat
     assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
 
 
+def test_a_planner_that_wakes_late_ends_no_run(world: World) -> None:
+    enter(world, "nightly", "refuse")
+
+    def meanwhile() -> None:
+        plan(world.deployment, "nightly")
+        enter(world, "hourly", "append")
+
+    with suppress(CheckpointConflictError):
+        plan(replace(world.deployment, store=Stopped(world.store, meanwhile, listing="_outputs/")), "nightly")
+
+    assert world.ledger.runs.get("nightly").state is RunState.RUNNING
+
+
 def test_runs_that_append_begin_side_by_side(world: World) -> None:
     runs = [enter(world, name, "append") for name in ("a", "b", "c")]
 
