@@ -13,6 +13,7 @@ from sparklet.errors import RemoteFailureError, RemoteTaskError
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
+OF_THE_SERVICE = (500, 503, 504)  # 502 is a function that cannot be started (API reference, Invoke)
 NOT_SENT = ("ConnectTimeoutError", "EndpointConnectionError")
 NOT_BEGUN: tuple[str, ...] = ("PayloadError", "EventError", "SettingsError", "ImportModuleError")
 NOT_BEGUN += ("NeverStarted", "EventAgeExceeded")
@@ -87,5 +88,7 @@ def _reason_of_refusal(error: Any) -> str:
     code = error_code(error) or type(error).__name__
     if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
         return "throttled"
-    # A code is an answer, so the call was refused. Without one it may have been carried out.
-    return "" if error_code(error) else "killed"
+    # Without an answer, or with an error of the service's own, the call may have been carried out.
+    answer = getattr(error, "response", None) or {}
+    is_refused = error_code(error) and answer.get("ResponseMetadata", {}).get("HTTPStatusCode") not in OF_THE_SERVICE
+    return "" if is_refused else "killed"

@@ -69,11 +69,19 @@ def test_a_lost_workers_reason_is_known(error_type: str, message: str, used_mb: 
         assert raised.value.log_tail == log
 
 
-@pytest.mark.parametrize(("code", "reason"), [("TooManyRequestsException", "throttled"), ("AccessDenied", "")])
-def test_lambdas_refusals_say_whether_a_later_try_may_help(code: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "status", "reason"),
+    [
+        ("TooManyRequestsException", 429, "throttled"),
+        ("AccessDenied", 403, ""),
+        ("KMSAccessDeniedException", 502, ""),
+        ("ServiceException", 500, "killed"),  # it may have been called
+    ],
+)
+def test_lambdas_refusals_say_whether_a_later_try_may_help(code: str, status: int, reason: str) -> None:
     clients = AwsClients()
     with Stubber(clients.functions) as functions:
-        functions.add_client_error("invoke", code)
+        functions.add_client_error("invoke", code, http_status_code=status)
         with pytest.raises(RemoteTaskError) as raised:
             LambdaCompute(clients).invoke("task", {})
 
