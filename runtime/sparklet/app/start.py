@@ -53,7 +53,7 @@ from sparklet.shown import redacted
 STANDARD_INPUT = "-"
 SCHEMA_POLL_S = 0.5
 BUSY_POLL_S = 1.0
-MAX_PATH = 255  # characters of a name
+MAX_NAME_BYTES = 255  # of a file
 TABLE_CHECK_S = 20.0  # at most
 REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
 
@@ -96,8 +96,9 @@ def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: b
 
 def _ddl(schema: str) -> str:
     """The DDL that is given itself, or in a file; PlanError if it is one word, and there is no such file."""
-    # The system refuses a name of more than 255 characters by an error, which `is_file` passes on.
-    if schema != INFER and not ("\n" in schema or len(schema) > MAX_PATH) and Path(schema).is_file():
+    # The system refuses a longer name by an error, which `is_file` passes on.
+    may_be_a_file = "\n" not in schema and len(os.fsencode(schema)) <= MAX_NAME_BYTES
+    if schema != INFER and may_be_a_file and Path(schema).is_file():
         return Path(schema).read_text(encoding="utf-8").strip()
     if schema != INFER and len(schema.split()) < 2:
         raise PlanError(f"--schema {schema} is neither DDL, such as 'id INT, name STRING', nor a file, nor {INFER}")

@@ -70,6 +70,7 @@ def test_a_schema_is_ddl_a_file_or_infer(tmp_path: Path) -> None:
         ("id INT", "id INT"),
         (str(tmp_path / "columns.sql"), "id INT,\n  name STRING"),
         ("infer", "infer"),
+        (f"id INT, {'é' * 130} STRING", f"id INT, {'é' * 130} STRING"),  # a name of a file has 255 bytes
         (", ".join(f"column_{n} STRING" for n in range(500)), ", ".join(f"column_{n} STRING" for n in range(500))),
     ):
         assert request(*where[:2], "--schema", given).params == {"schema": schema}
