@@ -74,9 +74,10 @@ def packaged_template() -> dict[str, Any]:
 def for_local_stack(template: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """The template as the local stack has it, whose functions run this installation, not the image."""
     from sparklet.local.local_template import OF_THE_MACHINE, localise
+    from sparklet.local.spark_installation import PASSED
 
     defaults = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}
-    return localise(template, {**defaults, **values}, {}, OF_THE_MACHINE)
+    return localise(template, {**defaults, **values}, {}, dict.fromkeys((*OF_THE_MACHINE, *PASSED), ""))
 
 
 def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str, Any]:

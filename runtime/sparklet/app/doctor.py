@@ -183,7 +183,7 @@ def fetch_now(say: Callable[[str], None]) -> None:
     ensure_emulator(say)
     java = find_java()
     archive = worker_archive(java, worker_jars(java, say, offline=False))
-    if not archive.path.exists():
+    if not (archive.path.exists() or archive.failure() or "SPARKLET_CDS_ARCHIVE" in os.environ):
         say("making an archive of Java's classes, once: a minute")
         archive.make()
 
@@ -311,7 +311,7 @@ def _receives(stack: StackSettings) -> Iterator[Finding]:
             "code ran",
             "set maxReceiveCount to 20; attempts are counted in the ledger",
         )
-    # A throttled message comes back only when its visibility is over, so many times that long.
+    # A throttled message comes back only when its visibility is over, so it lives for the product of both.
     dead_s = queue.max_receive_count * queue.visibility_s
     if dead_s >= queue.retention_s:
         most = (queue.retention_s - 1) // queue.visibility_s

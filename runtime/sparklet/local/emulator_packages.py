@@ -47,34 +47,42 @@ def ensure_emulator(say: Progress, offline: bool = False) -> Path:
         return folder
     if offline:
         raise LocalStackError(f"the emulator of AWS is not in {folder}; this is offline mode. Run once with network")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with Lock(folder.parent / "lock") as lock:
-        lock.exclusive(math.inf, lambda: say("another process is fetching the emulator of AWS; waiting for it"))
-        if not folder.exists():
-            say(f"fetching the emulator of AWS, once, into {folder}")
-            with incoming(folder.parent) as draft:
-                _install(draft / "packages")
-                # In one step: a folder that is there is complete.
-                (draft / "packages").rename(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with Lock(folder.parent / "lock") as lock:
+            lock.exclusive(math.inf, lambda: say("another process is fetching the emulator of AWS; waiting for it"))
+            if not folder.exists():
+                say(f"fetching the emulator of AWS, once, into {folder}")
+                with incoming(folder.parent) as draft:
+                    _install(draft / "packages")
+                    # In one step: a folder that is there is complete.
+                    (draft / "packages").rename(folder)
+    except OSError as error:
+        raise LocalStackError(
+            f"{folder.parent} cannot be written: {error.strerror}; SPARKLET_CACHE_DIR names another cache"
+        ) from error
     return folder
 
 
 def _install(target: Path) -> None:
     lock = resource("requirements/emulator.lock")
+    command, remedy = _installer()
     # The lock file names every package with its digest; nothing else may be resolved.
-    command = [*_installer(), "--target", str(target), "--no-deps", "--require-hashes", "--requirement", str(lock)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ""})
+    command += ["--target", str(target), "--no-deps", "--require-hashes", "--requirement", str(lock)]
+    # What would contradict the lock file: the user's constraints, also those in a pyproject in this folder or above.
+    env = {**os.environ, "PYTHONPATH": "", "PIP_CONSTRAINT": os.devnull, "UV_CONSTRAINT": "", "UV_SYSTEM_CERTS": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=target.parent)
     if done.returncode:
-        raise LocalStackError(
-            f"the emulator of AWS could not be fetched: {done.stderr.strip()[-1000:]}\n"
-            "An index of your own is taken from pip's settings: PIP_INDEX_URL or pip.conf"
-        )
+        raise LocalStackError(f"the emulator of AWS could not be fetched: {done.stderr.strip()[-1000:]}\n{remedy}")
 
 
-def _installer() -> list[str]:
-    """pip, or uv where the environment is uv's and has no pip."""
+def _installer() -> tuple[list[str], str]:
+    """pip, or uv where the environment is uv's and has no pip; and where each learns of an index of one's own."""
+    own_index = "An index of your own is taken from"
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
+        options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-user"]
+        return [sys.executable, "-P", "-m", "pip", "install", *options], f"{own_index} PIP_INDEX_URL or pip.conf"
     if uv := shutil.which("uv"):
-        return [uv, "pip", "install", "--quiet", "--python", sys.executable]
+        command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
+        return command, f"{own_index} UV_DEFAULT_INDEX or uv.toml"
     raise LocalStackError("the emulator of AWS is fetched by pip or uv, and there is neither: python -m ensurepip")

@@ -24,9 +24,7 @@ _PUBLISHING = (
     *("AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription"),
     *("ProvisionedConcurrencyConfig", "SnapStart"),
 )
-OF_THE_MACHINE = dict.fromkeys(
-    ("SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_METRICS_NAMESPACE", "SPARKLET_SCRATCH"), ""
-)
+OF_THE_MACHINE = ("SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_METRICS_NAMESPACE", "SPARKLET_SCRATCH")
 """Variables of the template that functions inherit from the emulator instead."""
 _HANDLER_CODE = """\
 from sparklet.local.worker_process import prepare

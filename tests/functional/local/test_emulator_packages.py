@@ -33,9 +33,18 @@ def test_offline_nothing_is_fetched() -> None:
         ensure_emulator(print, offline=True)
 
 
+@pytest.mark.usefixtures("empty_cache")
+def test_a_cache_that_cannot_be_written_is_named(empty_cache: Path) -> None:
+    (empty_cache / "emulator").write_text("in the way")
+
+    with pytest.raises(LocalStackError, match=r"emulator cannot be written: .*SPARKLET_CACHE_DIR names another"):
+        ensure_emulator(print)
+
+
 def test_a_failed_fetch_says_why_and_leaves_nothing(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", f"file://{empty_cache}/no-index")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_USER", "1")  # which pip refuses beside a target
 
     with pytest.raises(LocalStackError, match=r"(?s)No matching distribution.*PIP_INDEX_URL"):
         ensure_emulator(print)
