@@ -49,7 +49,8 @@ def _word(option: str, word: Any, secrets: set[str]) -> Any:
     name, equals, value = word.partition("=") if isinstance(word, str) else ("", "", "")
     if equals and re.fullmatch(SECRET, name):
         return f"{name}={_value(name, value, secrets)}"
-    # An option with its value behind "=" says nothing of the next word; nor does any option if that is one itself.
+    # An option with its value behind "=" says nothing of the next word; nor does any option if the next word is an
+    # option, too.
     return _value("" if "=" in option or name.startswith("--") else option, word, secrets)
 
 

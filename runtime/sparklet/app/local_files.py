@@ -173,8 +173,8 @@ def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple
     def etags(folder: str) -> dict[str, str]:
         return {info.uri: info.etag.strip('"') for info in store.list(folder)}
 
-    # A LIST a folder instead of a HEAD a file. An object of several parts has an ETag that is no MD5: it is uploaded
-    # once more, which does no harm.
+    # A LIST a folder instead of a HEAD a file. An object of several parts has an ETag that is not an MD5: it is
+    # uploaded at each redrive, which does no harm.
     return [(path, uri) for path, uri in files if etags(uri.rpartition("/")[0] + "/").get(uri) != _md5(path)]
 
 

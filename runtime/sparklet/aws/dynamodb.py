@@ -169,7 +169,7 @@ class DynamoStore:
         }
         start: dict[str, Any] = {}
         while True:
-            # A page may be empty and not the last one: the filter and the limit of 1 MB apply to what was read.
+            # A page may be empty and not the last one: it ends after 1 MB that was read, and is filtered only then.
             page = self._call("Query", self._clients.dynamodb.query, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):

@@ -39,7 +39,7 @@ DRIVER, PREFIX = "org.postgresql.Driver", "jdbc:postgresql:"
 TRIES = 6
 PASSING = ("08", "25P03", "28P", "40", "53", "55P03", "57")
 """SQLSTATEs worth a retry: connections, rotated passwords, conflicts, resources, limits of time, restarts."""
-# Those of them that the server knows: idle_session_timeout came with PostgreSQL 14.
+# Sets only those limits that the server knows: idle_session_timeout came with PostgreSQL 14.
 LIMITS = """SELECT set_config(name, CASE name WHEN 'tcp_keepalives_count' THEN '1' ELSE '{:.3f}s' END, false)
     FROM pg_settings WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout',
     'tcp_keepalives_idle', 'tcp_keepalives_interval', 'tcp_keepalives_count')"""

@@ -56,7 +56,8 @@ class FargateTasks(Engine):
             "overrides": {"containerOverrides": [container]},
         }
         try:
-            # ECS refuses a token that it knows of another request, as one to an upgraded task definition is.
+            # With the request in the token: ECS refuses a token that it has seen with another request, such as one for
+            # the task definition before an upgrade.
             answer = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
             # ECS reports want of capacity in an answer, not as an error.
             if answer["tasks"]:

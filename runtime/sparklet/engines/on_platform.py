@@ -77,7 +77,7 @@ class Output(io.FileIO):
 
 def _follow(jvm: int) -> None:
     """Release the shard if the JVM ends, which does not end this process by itself."""
-    # An orphan gets another parent, and no signal tells it.
+    # A process whose parent has ended gets another parent, and no signal tells it of that.
     while os.getppid() == jvm:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -54,7 +54,7 @@ def parse_event(event: Event) -> tuple[Task, ...]:
 def answer(event: Event, outcomes: Sequence[Outcome], *, kafka_failures: KafkaFailures = "raise") -> Any:
     """The handler's response for the event's source, or the task's error, raised; see the source's module."""
     source = _source_of(event)
-    # Most mappings of Kafka read no response, and would take the batch for done.
+    # Without provisioned mode Lambda reads no response of a Kafka mapping, and would take the batch for done.
     if source in (Source.MSK, Source.KAFKA) and kafka_failures == "raise":
         for outcome in outcomes:
             outcome.raise_failure()

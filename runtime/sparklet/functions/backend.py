@@ -106,7 +106,7 @@ class FolderContents:
         path = self.folder / name
         if not path.exists():
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            # By a rename, so that who reads or writes the same digest meanwhile sees all of it or nothing.
+            # By a rename, so that whoever reads or writes the same digest meanwhile sees all of it or nothing.
             draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)

@@ -97,8 +97,8 @@ class LambdaFunctions:
             self._compute.invoke(function, call.sealed(self.key), wait=False)
         except SparkletError as error:  # it may be sent again: the ledger decides
             again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
-            # If the poller has taken the entry, it tells the end: the call had arrived, and only Lambda's answer was
-            # lost.
+            # If the poller has taken the entry, it tells the end: the call has ended although Lambda's answer was lost,
+            # or its record cannot be read.
             if self._poller.forget(call.record_id):
                 done(RemoteTaskError(str(error), "throttled" if again else ""))
 

@@ -101,7 +101,8 @@ class Processes(Threads):
         for process in processes:
             process.end()
         super().close()
-        # Else the interpreter's end wakes a pool's thread while that closes its pipe, an OSError before Python 3.12.
+        # Else the interpreter's end may wake a pool's thread while that closes its pipe, which is an OSError on the
+        # terminal.
         for process in processes:
             # An executor may be collected in that very thread.
             with contextlib.suppress(RuntimeError):

@@ -75,7 +75,8 @@ class Performer:
 
     def _loaded(self, call: Call) -> tuple[Callable[..., Any], Any]:
         codec = call.content.codec
-        # All refusals come before anything is unpickled, which runs what the caller wrote.
+        # These refusals come before anything is unpickled, since that runs what the caller wrote; a module that is not
+        # allowed is refused only after it.
         if CODECS.index(codec) > CODECS.index(self.codec):
             raise PayloadError(f"this worker does not take {codec}, only {self.codec}: its operator decides")
         if codec == "cloudpickle" and call.python != PYTHON:

@@ -197,7 +197,7 @@ class ListReader:
             files = data_files(self._store, source.uri, path.read_bytes())
             for number, file in enumerate(files):
                 if number >= after[0]:
-                    # One data file at a time, since those of a large inventory need not fit into /tmp together.
+                    # One data file at a time, since those of a large inventory may not fit into /tmp together.
                     data = Path(folder) / "data"
                     file.download(self._store, data)
                     rows = file.rows(data, after[1] if number == after[0] else 0)

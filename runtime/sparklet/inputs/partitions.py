@@ -131,7 +131,7 @@ def value_kind(value: str) -> str:
 
     Spark takes a column's type from those of all its values, not from the values.
     """
-    # The order is Spark's: the first of integer, long, decimal, double, date and time that takes a value is its type.
+    # Spark's types in its order: integer, long, decimal, double, time, date; the first that takes a value is its type.
     if value == NULL:
         return "null"
     for bits in (32, 64) if _WHOLE.fullmatch(value) else ():

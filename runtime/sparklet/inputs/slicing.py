@@ -134,7 +134,7 @@ def slice_objects(
     """
     for entry in objects:
         end = entry.position
-        # An earlier planner sealed a part in the midst of this object's slices.
+        # An earlier planner may have sealed a part in the midst of this object's slices.
         done = position.slices if (end.source, end.after) == (position.source, position.after) else 0
         slices = _slices(store, entry.item, options, whole, access)
         # Cuts of another content would not fit those before them: rows would be lost or doubled.

@@ -91,7 +91,7 @@ class StreamRecords(JobFields):
             If format, schema and mode do not fit each other.
         """
         batch = import_module(TABLES).batch_for(self, Table.parse(table), None, spark, is_read=True) if table else None
-        # Who has once read the whole batch can write all of its rows to any other table.
+        # A script that has read the whole batch once can write all of its rows to any other table.
         self.outcome.has_read_all |= not table
         read = import_module(STREAMS).stream_records
         left_out = batch.old if batch else ()

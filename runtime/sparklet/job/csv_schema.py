@@ -58,9 +58,9 @@ def _has_made_names(columns: Sequence[str]) -> bool:
 
 def _refuse_other_header(spark: SparkSession, uri: str, columns: Sequence[str], options: Mapping[str, Any]) -> None:
     """EventError, in Spark's words, if a file has another header; one without any line has none."""
-    # The error has the words of Spark's own check, by which the worker knows its file and kind (``root_cause``).
     header = spark.read.csv(uri, **{**options, "inferSchema": False}).columns
     if _same(spark, header) != _same(spark, columns) and spark.read.csv(uri, **{**options, **ALONE}).columns:
+        # By these words the worker knows the file and the kind of the error (``root_cause``).
         raise EventError(
             f"Encountered error while reading file {quote(uri, safe=':/')}. CSV header does not conform to the schema: "
             f"it is {', '.join(header)}, not {', '.join(columns)}"

@@ -65,8 +65,8 @@ class Attempts(Swaps[ShardRecord]):
         """
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
-        # Revision 1 says that no attempt was ever granted. State, generation and engine are conditions of their own:
-        # shards planned for an engine, and pieces of a split, are entered with others.
+        # State, generation and engine are conditions of their own: a shard that was planned for an engine has revision
+        # 1, too. One that is to be split also has, but gets no message (``is_for_functions``).
         planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
         fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0, "conflicts": 0}
         return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
@@ -190,7 +190,7 @@ def _counting(run: Run, shards: int, split: int) -> Update:
     """So many shards more of an open run, and so many more that count no longer."""
     assert run.shard_count is not None
     # The state excludes a run that has ended since: no check would look at its new shards. The counts exclude another
-    # split, whose shards would be counted over.
+    # split: this one would overwrite its counts.
     expected_values = {
         "state": RunState.RUNNING,
         "shard_count": run.shard_count,

@@ -212,7 +212,7 @@ def shard_change(was: ShardRecord, after: ShardRecord, *presumed: str) -> Update
         for name, default in SHARD.items()
         if _differ(getattr(was, name), getattr(after, name))
     }
-    # A renewal sets none of these: written to the index, too, it would cost a second write unit.
+    # A renewal sets none of these: a new place in the index would cost two more writes, a delete and a put there.
     if sets.keys() & {"state", "changed_s", "engine"}:
         sets["open"] = _place(after)
     expected_values: dict[str, Any] = {"revision": was.revision} if was.revision is not UNKNOWN else {}

@@ -40,7 +40,7 @@ NEVER_BY_INPUT = CONFLICTS | frozenset(
 )
 """Root causes for which no input is to blame, unless the cause names one."""
 
-# Together these keep the largest item of a shard below 1 KB, one write unit of DynamoDB (docs/decisions/0004).
+# Together the next five keep the largest item of a shard below 1 KB, one write unit of DynamoDB (docs/decisions/0004).
 ERROR_CLASS_BYTES = 64
 ERROR_MESSAGE_BYTES = WARNING_BYTES = 230
 OUTPUTS_BYTES = 170
@@ -133,7 +133,7 @@ def refusal(record: Record, attempt_id: str, now_s: float, elsewhere: bool = Fal
     if record.attempt_id == attempt_id:
         if record.state is ShardState.RUNNING:
             return ClaimStatus.GRANTED  # also after a lost answer: the claim was mine
-        # Under the same id its earlier words, repeated after a lost answer, would count for the new claim.
+        # With the same id, a late repetition of what the ended attempt reported would count for the new claim.
         raise LedgerError(f"attempt {attempt_id} of {named(record)} has ended; claim with an id of its own")
     return ClaimStatus.HELD if elsewhere or is_held(record, now_s) else None
 

@@ -46,7 +46,8 @@ def attach_or_start(
     A stack that differs from the request is ended and started anew if it has no other client; a kept one only with
     ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start or end.
     """
-    # The start lock keeps new clients away, so this tells whether there are others. An ending host holds it, too.
+    # The start lock keeps new clients away, so this tells whether there are others. An ending host holds the clients'
+    # lock alone, too.
     alone, is_kept = hold.exclusive(), state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # of a host that was killed

@@ -66,7 +66,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     }
     try:
         with failing_as(LocalStackError, CANNOT):
-            # In us-east-1 S3 takes it as made again if it is one's own.
+            # In us-east-1 S3 accepts a request to make a bucket that is one's own already.
             clients.s3.create_bucket(Bucket=TEMPLATE_BUCKET)
             clients.s3.put_object(Bucket=TEMPLATE_BUCKET, Key=TEMPLATE, Body=template_body)
             getattr(formation, f"{change}_stack")(**request)

@@ -88,7 +88,8 @@ class Saver:
 def _write(services: Collection[str], parent: int) -> None:
     """In the child: write its copy of the state, and end. It takes no lock that another thread may hold."""
     try:
-        # Another thread may have held a handler's lock at the fork; in this copy nobody would release it.
+        # Another thread may have been writing a log line at the fork: logging renews its own locks in the child, but
+        # not the lock of the stream below.
         logging.disable()
         # The inherited handler belongs to the server's event loop, which does not run here.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -58,7 +58,7 @@ class Lock(AbstractContextManager["Lock"]):
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock on this file alone."""
-    # ``Lock`` would create the file, and who only looks changes nothing.
+    # ``Lock`` would create the file, and a mere look should change nothing.
     if not path.exists():
         return False
     # Shared: two that look at the same moment must not take each other for the holder.

@@ -38,7 +38,8 @@ class LocalProcesses(Engine):
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
         """The workers whose requests are gone."""
         files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
-        # Each start of the stack deletes the requests, so the workers of an earlier host count as stopped, too.
+        # A start of the stack for processing deletes the requests, so the workers of an earlier host count as stopped,
+        # too.
         return {
             task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
             for task_id, ended in files.items()

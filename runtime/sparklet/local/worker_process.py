@@ -89,7 +89,7 @@ class _Reaper:
         if not self._stopping:
             self._stopping = True
             self._end_in(STOP_GRACE_S)
-            # Python runs handlers of signals in the main thread, so this rises within the call.
+            # Python runs handlers of signals in the main thread, so this is raised within the call.
             raise WorkerStoppedError("the worker had to end before the script had ended")
 
     def watch(self) -> None:
@@ -142,7 +142,8 @@ def bound(log: Path) -> None:
     """Move a log that is too long to an earlier part; all writers append, so it can be truncated meanwhile."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:
-            # Not by a rename, which the writers' descriptors would follow. What comes between the two lines is lost.
+            # Not by a rename, which the writers' descriptors would follow. What is written between copy and truncation
+            # is lost.
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
     except OSError:

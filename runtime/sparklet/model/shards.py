@@ -186,7 +186,7 @@ def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
     seen = item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id
     document = [*seen, part, item.partition, item.member]
-    # Most objects have none of the later fields, and a plan may have millions of objects.
+    # Most objects have no field after the time, and those of lists not even that; a plan may have millions of objects.
     while len(document) > 3 and not document[-1]:
         document.pop()
     return document
@@ -246,7 +246,7 @@ class ShardRef:
         # Errors name fields and types, never contents: the sender is not known.
         if not (isinstance(run_id := values["run_id"], str) and RUN_ID.fullmatch(run_id)):
             raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
-        # A slash would name an object outside of the run's plan.
+        # A part lies directly in the plan's folder; a slash would name something that no planner has written.
         if not isinstance(part := values["part"], str) or "/" in part:
             raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
         for name in ("shard", "generation", "offset", "length"):
@@ -479,7 +479,7 @@ def ledger_bucket(number: int) -> int:
     up to 256. So there is a bucket for about 10,000 shards, though their number is not known while they are planned.
     """
     # By the shard's own number, so that it stays in its bucket however large the run becomes. The factor is a prime
-    # near 2^32 over the golden ratio: shards that are entered together spread over all partitions.
+    # near 2^32 over the golden ratio: shards that are entered together spread over all buckets that there are by then.
     buckets = ledger_bucket_count(number + 1)
     return (number * 0x9E3779B1 & 0xFFFFFFFF) * buckets >> 32
 

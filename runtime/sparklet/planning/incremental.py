@@ -57,7 +57,8 @@ def _outcomes(deployment: Deployment, run: Run) -> Iterator[tuple[tuple[str, str
     for part in parts:  # split off from shards whose lines follow each other as the slices of an object do
         for shard in shards_of(deployment, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
             record = deployment.ledger.shards.get(run.run_id, shard.number)
-            # What a split shard held is in further shards, which this loop meets, too.
+            # What a split shard held is in other shards: its pieces, or, of pieces that were joined, the one they came
+            # from. One of the two loops meets these.
             if record.state is not ShardState.SPLIT:
                 is_done = shard.number not in left_out and record.has_output
                 for item in shard.objects:  # an archive is done if all files of it are

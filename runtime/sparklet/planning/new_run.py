@@ -215,14 +215,14 @@ def _checked_run(
         to_end = to_end or bool(options.output_per)
         preview = packed.read(deployment, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
-        # A schedule that repeats its request gets a run that succeeds without shards; a user is told.
+        # A request by an event, such as a schedule's, gets a run that succeeds without shards; a user is told.
         if not even_empty:
             raise
         return run
     if refuses_large and preview.too_large:
         raise too_large(packed, options)
     if packed.lists:
-        # A list is known to name a bucket only once it was read.
+        # Which buckets a list names is known only once it was read.
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
     return replace(run, partitions=packed.partitions.examples)
 

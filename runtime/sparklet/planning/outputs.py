@@ -55,7 +55,7 @@ class Owners:
 
 def owners(store: ObjectStore, folder: str) -> Owners:
     """Who published the files of an output, a folder with a slash at its end."""
-    # The lists, not the files, tell other stacks who published what, also once the ledger has forgotten the run.
+    # Lists in the output, not the ledger: other stacks read them, too, and a ledger forgets runs that were cleaned.
     uris = [info.uri for info in store.list(folder + NAMES)]
     lists = zip((uri[len(folder) :] for uri in uris), store.get_all(uris), strict=True)
     return Owners(lists, lambda path: store.head(folder + path).owner)

@@ -215,7 +215,7 @@ class PackedInput:
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as gzip_file:
             for line in lines:
-                # Beyond the limit no shard is kept, and `lines` is None; preview and refusals need the whole input.
+                # Beyond the limit no further shard is kept; preview and refusals need the whole input.
                 if self._file.tell() <= MAX_KEPT_BYTES:
                     with scratch("the shards of the plan"):
                         pickle.dump((*line[:5], *_place(line.position), line.skipped), gzip_file)

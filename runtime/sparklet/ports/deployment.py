@@ -95,7 +95,7 @@ class Deployment:
         """The records (or numbers) for ``A_WHILE_S``, as a function's time is limited; the next check continues."""
         until_s = self.clock.now_s() + A_WHILE_S
         for record in records:
-            # Before the look at the clock, so that each check does something, however slow the rest of it was.
+            # Before the look at the clock, so that each check does something, however long it takes to find the first.
             yield record
             if self.clock.now_s() >= until_s:
                 return

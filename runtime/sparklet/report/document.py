@@ -40,8 +40,8 @@ PACKAGES = ("pyspark", "delta-spark", "pyiceberg", "boto3")
 
 def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     """A run as it is now; nothing is written."""
-    # The table keeps a sample of a large run, but which shards only the end of the pass tells: so all records are kept,
-    # of runs that are not too large for that.
+    # Of a large run the table keeps a sample, and only at the end of the pass is it known which shards. So all records
+    # are kept until then, if the run is not too large for that.
     table, records = ShardTable(run.created_s), dict[int, ShardRecord]()
     is_named = max(run.object_count, run.shard_count or 0) <= MAX_NAMED
 

@@ -103,8 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
             origin and urlsplit(origin).netloc not in self.server.hosts
         ):
             return self._say(HTTPStatus.FORBIDDEN, "another host or origin")
-        # In constant time, or answers would tell the token letter by letter. As bytes, since a path may hold what is
-        # not ASCII, which `compare_digest` refuses in texts.
+        # In constant time, or the time of an answer would tell the token letter by letter. As bytes, since a path may
+        # hold what is not ASCII, which `compare_digest` refuses in texts.
         if not hmac.compare_digest(url.path[: len(below)].encode(), below.encode()):
             return self._say(HTTPStatus.FORBIDDEN, "open the address that sparklet ui has printed")
         path = url.path[len(below) :]

@@ -61,7 +61,7 @@ def seal_as_it_is(deployment: Deployment, run: Run) -> Run:
     try:
         deployment.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
     except CheckpointConflictError:
-        # A check or another command may have sealed it in between, as it would be here.
+        # A check, another command or the planner may have sealed it in between; then nothing is left to do.
         if not deployment.ledger.runs.get(run.run_id).sealed:
             raise
     return deployment.ledger.runs.get(run.run_id)

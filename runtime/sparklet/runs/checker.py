@@ -252,7 +252,8 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     state = final_state(run, counts, drift)
     if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
         return _end(deployment, report, state, counts, drift)
-    # The check comes before the commits, and these before the next run: what the check refuses gets into no table.
+    # The check comes before the commit of the run's end, and that before the next run: what the check refuses gets into
+    # no table, except by earlier commits of ``commit_every``.
     if state is not RunState.FAILED and run.check:
         checking = checking or _driven(deployment, enter_check(deployment, run, state))
         if not checking.state.ended:

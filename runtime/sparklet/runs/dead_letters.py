@@ -73,7 +73,7 @@ def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -
 def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
     """Store a message under ``dead-letters/`` for an operator; a second delivery replaces it."""
     now = datetime.fromtimestamp(deployment.clock.now_s(), UTC)
-    # An id is text from outside: slashes or dots could lead out of the folder.
+    # An id is text from outside: a slash would make folders of it, and some clients resolve dots.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", message.message_id)
     document = {"message_id": message.message_id, "kept": now.isoformat(), "reason": reason, "body": message.body}
     deployment.store.put(
@@ -85,7 +85,7 @@ def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
 def consume_task(deployment: Deployment, request: TaskRequest) -> Disposition:
     """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
     claim = deployment.ledger.tasks.give_up(TaskRecord(request.task_id, accepted_s=request.accepted_s))
-    # Whoever ended the task has sent its notice.
+    # The notice is for whoever ended the task to send.
     if claim.status is ClaimStatus.DONE:
         return Disposition.DROPPED
     if deployment.notifier is not None:

@@ -76,13 +76,15 @@ def _move_on(deployment: Deployment, run: Run, record: ShardRecord) -> None:
     inputs = _inputs(deployment, record)
     planned = deployment.ledger.shards.get(record.run_id, root).object_count
     most = max(1, max(planned, len(inputs), *(part.object_count for part in of_root)) // 10)
-    # The probe is among the siblings: if one input alone fails as all others do, no content is to blame.
+    # Of three siblings or more one is a single input, named or a probe: if it fails as all others do, no content is to
+    # blame.
     if not has_worked and _have_failed_alike(siblings):
         return _join(deployment, record, siblings)
     if bad > most:
         give_up(deployment, record, record.error_class, f"more than {most} of the shard's inputs are bad")
         return None
-    # The first sibling is the first input that was named: if it did well alone, the failure names the wrong ones.
+    # Of a split by names the first sibling is the first input that was named: if it did well alone, the failure names
+    # the wrong ones. Of one in halves it is the probe, or the first half.
     is_believed = how != HALVES and (not siblings or siblings[0].state is ShardState.FAILED)
     named = [*map(int, how.split())] if is_believed else []
     probes = not has_worked and bool(siblings or not named)

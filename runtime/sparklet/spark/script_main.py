@@ -179,7 +179,7 @@ def retry_conflicts() -> None:
                 conflicts += 1
                 if conflicts > MAX_CONFLICTS or CONFLICT not in error.java_exception.toString():
                     raise
-            # By chance, or two writers that have met would meet again.
+            # A random pause, or two writers that have met would meet again.
             time.sleep(random.uniform(0, 2 * conflicts))
 
     DataFrameWriter.save = functools.wraps(save)(save_again)

@@ -169,7 +169,8 @@ def java_command(
         "-XX:+IgnoreUnrecognizedVMOptions",
         *_class_data(settings, options),
         *(f"--add-opens={package}=ALL-UNNAMED" for package in OPENED_PACKAGES),
-        # Of Spark's own launcher, as the opened packages are
+        # The first is among the options of Spark's launcher, as the opened packages are; the second is what
+        # SparkContext adds for drivers and executors.
         "-Djdk.reflect.useDirectMethodHandle=false",
         "-Djava.net.preferIPv6Addresses=false",
         "-Daws.java.v1.disableDeprecationAnnouncement=true",  # fifty lines in every JVM's log

@@ -270,7 +270,7 @@ class WarmRunner:
             raise
         finally:
             self._task = None
-        # An earlier script may have broken this JVM; the worker runs this one again in the next.
+        # An earlier script may have broken this JVM; the worker runs this script again in a new one.
         if result.suspect:
             problem = problem or "Spark's own code failed in it"
         if not problem and self._tasks_per_jvm and jvm.tasks >= self._tasks_per_jvm:

@@ -43,7 +43,7 @@ def found(folder: str, name: str, records: Collection[int], table: Any) -> dict[
                 range_records = record_numbers.intersection(accumulate(links_of(folder, number)[name]["steps"]))
                 if range_records and table.holds(name, number):
                     links.update(dict.fromkeys(range_records, number))
-        # No record before this link is as great as the least of the batch, so those links need not be read.
+        # If no record before this link is as great as the least of the batch, earlier links need not be read.
         at = link["before"] if link["last_before"] >= min(record_numbers) else None
     return links
 

@@ -81,7 +81,7 @@ def commit(
         table, opened = opened or open_table(commit.table, spark, commit.warehouse), None
         # Looked for again after each conflict: the last try may have been made, and its answer lost.
         if made := _made(commit, table):
-            # An earlier attempt may have died between its commit and the entry.
+            # An earlier attempt may have died after its commit and before it entered the table into the catalog.
             _register(commit, spark)
             # By its number: if this call itself has made the commit and lost the answer, the staged files are the
             # table's, and the caller must not delete them.
@@ -101,7 +101,7 @@ def commit(
         else:
             _register(commit, spark)
             return Committed(version, rows, files, already=False)
-        # By chance, or committers that have met would meet again.
+        # A random pause, or committers that have met would meet again.
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
 

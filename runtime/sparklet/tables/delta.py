@@ -91,7 +91,7 @@ def stage(frame: DataFrame, draft: Declaration) -> Declaration:
     with session_options(frame.sparkSession, OF_DELTA):
         options = {"mergeSchema": str(draft.merge_schema).lower()}
         actions = delta.write(log, transaction, frame, "Append", options, draft.partition_by)
-    # Nothing else of the transaction counts: new columns and a new table are one change for all shards (``_grow``).
+    # Of its actions only the files count: new columns and a new table are one change for all shards (``_grow``).
     described = [text for action in actions if (text := str(action.json())).startswith('{"add"')]
     added = [json.loads(text)["add"] for text in described]
     return replace(
@@ -377,7 +377,7 @@ class DeltaLakeTable:
         ]
         columns = self._grow(commit, late) if late else None
         now = json.loads(self._transaction.metadata().json())["metaData"]
-        # With the columns that others have added, some of the files may fit now.
+        # Now that the table is made, or has the columns of all shards, some of these files may fit after all.
         others = [write for write in late if not write.described or not _fits(_metadata(write.seen), now)]
         fitting = (text for write in writes if write not in others for text in write.described)
         actions = [self._delta.parsed(text) for text in fitting]

@@ -141,7 +141,8 @@ def _line(
     while at is not None and at in snapshots and at not in end:
         line.append(at)
         at = snapshots[at].get("parent-snapshot-id")
-        # The first snapshot of a table has the number 1; another without a parent has lost it by an expiry.
+        # The first snapshot of a table has the number 1; another without a parent has lost it, by an expiry or because
+        # the table was replaced: what was before is unknown.
         if at is None and snapshots[line[-1]].get("sequence-number", 1) != 1:  # the first version has no numbers
             at = EXPIRED
     return line, at

@@ -146,8 +146,8 @@ def persist(write: Callable[[], T], clock: Clock, attempt: Attempt) -> T:
         try:
             return write()
         except LedgerError as error:
-            # A result that is not recorded is computed once more, so only the attempt's end stops the tries. A lost
-            # lease has set ``end_s`` to 0, which stops them as well.
+            # A result that is not recorded is computed once more, so while the ledger may yet answer only the attempt's
+            # end stops the tries. A lost lease has set ``end_s`` to 0, which stops them as well.
             if not error.retryable or clock.now_s() + 2 * LEDGER_RETRY_S > attempt.deadline.end_s:
                 raise
             attempt.log.warning("the ledger did not answer; trying again", error=str(error))

@@ -371,8 +371,8 @@ def _failed(
         cause=cause,
         place=result.place,
         stderr_tail=stderr_tail,
-        # Attempts that read by the planned ETags read the same bytes: malformed rows and missing objects stay so.
         permanent=(result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES and MADE_MEANWHILE not in cause)
+        # Attempts that read by the planned ETags read the same bytes: malformed rows and missing objects stay so.
         or bool((result.comes_again or gone) and as_planned),
         files=tuple(files),
     )

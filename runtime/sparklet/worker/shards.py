@@ -294,7 +294,8 @@ class ClaimedShard:
         deployment, owner = self.claims.deployment, self.claims.deployment.store.head(uri).owner
         by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
         if by and (record := deployment.known_shard(by["run_id"], int(by["shard"]))):
-            # That run was cleaned up. S3 calls a missing object forbidden where the role may not list.
+            # The file is gone if that run was cleaned up; S3 calls a missing object forbidden where the role may not
+            # list.
             with suppress(ObjectNotFoundError, ObjectForbiddenError):
                 lines = deployment.store.get(deployment.run_uri(record.run_id, record.inputs_file)).splitlines()[1:]
                 return any(
@@ -378,7 +379,6 @@ class ClaimedShard:
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             staging=staging,
             committers=tuple(f"{run.identity}/{number}/" for number in numbers),
-            # A refusal has told of the commits before it: whoever redrives the shard then wants its rows once more.
             since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
             # Only then can an earlier commit be there, and to look for it takes a listing of the table's log.
             is_again=record.attempts > 1 or bool(record.error_class or record.redone),

@@ -181,7 +181,7 @@ class Staging:
                 copies |= {len(items): path} if path else {}
                 items.append(item)
                 inputs.append(item)
-        # Before a bad file is raised: its shard is split by the files of archives, which the ledger must know by then.
+        # Before a bad file is raised: its shard is split by the files of archives, which the claim must know by then.
         self.tell(inputs)
         for input_name, cause in bad.items():
             # All bad files are named, so that one split takes them all out.
@@ -204,7 +204,7 @@ class Staging:
         uris: list[str] = []
         for number, item in enumerate(self.items):
             is_own = number not in copies or not (misread(item.uri, PATTERNS[self.in_view]) or item.uri in uris)
-            # With ``.raw`` beside it only our S3A can give it: as text, or as it was to who reads bytes.
+            # With ``.raw`` beside it only our S3A can give it: as text, or unchanged to a reader of bytes.
             by_view = item.slice or item.uri in in_folders or Path(f"{copies.get(number)}.raw").exists()
             if not is_own and not by_view:
                 uris.append(f"{LOCAL}{copies[number]}")

@@ -155,7 +155,8 @@ def _metrics(frame: DataFrame, rule: Rule) -> dict[str, Any]:
         value = frame.sparkSession.sql(rule.names[0]).head()[0]
         metrics["Dataset.*.CustomSQL"] = float("nan" if value is None else value)
     elif rule.kind in MEASURES:
-        # count_distinct leaves nulls out, and DQDL counts them as one value: a struct that holds a null is none.
+        # count_distinct leaves nulls out, and DQDL counts them as one value: within a struct, which is not null itself,
+        # they are counted.
         null_too = rule.kind == "DistinctValuesCount"
         metrics[f"{key}.{rule.kind}"] = (MEASURES[rule.kind], struct(*columns) if null_too else [*columns, lit(1)][0])
     elif rule.kind in OF_ROWS:
