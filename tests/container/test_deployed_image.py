@@ -1,6 +1,7 @@
 """``sparklet deploy`` with the image that was built: the deployed worker is a container of that very digest."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,11 +14,13 @@ from sparklet.app import deploy
 from sparklet.app.deploy import for_local_stack
 from sparklet.cli import main
 from sparklet.local.environment import applied, of_client
-from tests.container.built_image import BuiltImage
+from tests.container.built_image import ROOT, BuiltImage
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s, eventually
 
 OF_IMAGE = ("PackageType", "ImageUri", "ImageConfig")
+# For the stand-in alone: in this process it would take the name of our folder docker.
+OF_SDK = ("docker", "requests", "certifi", "charset_normalizer", "idna")
 GATEWAY = "10.88.0.1"  # this machine, in podman's own network
 LABEL = "label=ministack"
 JOB = """\
@@ -49,6 +52,10 @@ def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     command = ["podman", "system", "service", "--time", "0", f"unix://{socket}"]
     flags = [*("--network", "bridge", "--add-host", f"host.docker.internal:{GATEWAY}")]
     flags += ["-v", f"{image.emulator}:/usr/local/bin/aws-lambda-rie:ro"]
+    (sdk := tmp_path / "sdk").mkdir()
+    for name in OF_SDK:
+        (sdk / name).symlink_to(next((ROOT / ".venv-deploy").glob(f"lib/python*/site-packages/{name}")))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(sdk), os.environ.get("PYTHONPATH")])))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     monkeypatch.setenv("LAMBDA_DOCKER_FLAGS", " ".join(flags))
     monkeypatch.setattr(deploy, "for_local_stack", with_image)
