@@ -14,7 +14,13 @@ pytestmark = pytest.mark.campaign
 
 
 def test_a_run_needs_nothing_but_the_image(tmp_path: Path) -> None:
-    build: list[str | Path] = [sys.executable, ROOT / "docker" / "build.py", "--local", "--output", tmp_path / "built.json"]
+    build: list[str | Path] = [
+        sys.executable,
+        ROOT / "docker" / "build.py",
+        "--local",
+        "--output",
+        tmp_path / "built.json",
+    ]
     subprocess.run(build, check=True)
     document = json.loads((tmp_path / "built.json").read_text())
     place = tmp_path / "a place"
