@@ -217,7 +217,7 @@ def _update_command(stack: OpenStack, changes: Mapping[str, str]) -> str:
         for key in sorted({*stack.parameters, *changes})
     ]
     update = ["aws", "cloudformation", "update-stack", "--stack-name", stack.name, "--use-previous-template"]
-    # The template is transformed by SAM, for which CloudFormation demands CAPABILITY_AUTO_EXPAND.
+    # The last since the template is transformed by SAM.
     capabilities = ["--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
     wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", stack.name]
     return f"{shlex.join([*update, *capabilities, '--parameters', *parameters])} && {shlex.join(wait)}"

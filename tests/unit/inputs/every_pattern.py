@@ -11,6 +11,7 @@ from re import _parser  # type: ignore[attr-defined]
 from typing import Any
 
 import sparklet
+from sparklet.local.emulator_packages import ensure_emulator
 
 UNITS = [*"a0/ .-_=:,\t\n'(ü", "[a", "a/", "a.", "a-", "a=", "a ", "0.", "0,", "0a", "a0b1"]
 UNITS += ["/a.csv", "  File ", "Caused by: a.", "s3://", "e: ", "shard="]
@@ -28,6 +29,7 @@ def compiled(value: Any) -> Iterator["re.Pattern[Any]"]:
 def every_pattern() -> dict[str, "re.Pattern[Any]"]:
     """Those that modules hold, and those that stand in a call."""
     found: dict[str, re.Pattern[Any]] = {}
+    sys.path.append(str(ensure_emulator(print)))
     for module in pkgutil.walk_packages(sparklet.__path__, "sparklet."):
         if ".awsglue" in module.name or module.name.endswith(("__main__", "pytest_plugin")):
             continue
