@@ -63,7 +63,7 @@ PYTHON
         rm -rf /tmp/*
         useradd --uid 1000 --create-home --shell /bin/bash sparklet
         chmod 777 /home/sparklet # whoever runs it: docker run --user
-        install -d -o sparklet /work
+        install -d -o sparklet -m 777 /work /work/.venv # the latter for a volume in its place
         ;;
     *)
         echo "packages.sh: builder, local or runtime, not '$1'" >&2
