@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any, NamedTuple
 
-from sparklet.aws.clients import AwsClients, failing_as
+from sparklet.aws.clients import AwsClients, failing_as, http_status
 from sparklet.clock import Clock, SystemClock
 from sparklet.errors import SettingsError
 
@@ -95,7 +95,7 @@ def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
             clients.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
         except clients.s3.exceptions.ClientError as error:
             # The answer to a HEAD has no body, so the status is all there is.
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            if http_status(error) != 404:
                 raise
             clients.s3.create_bucket(Bucket=bucket, **by_region)
     return bucket, account

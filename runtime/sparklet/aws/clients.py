@@ -301,3 +301,9 @@ def error_code(error: Exception) -> str:
     """The service's code; "" if it did not answer."""
     response: Any = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def http_status(error: Exception) -> int:
+    """The status of the service's answer; 0 if it did not answer."""
+    response: Any = getattr(error, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sparklet.aws.clients import AwsClients, error_code, failing_as
+from sparklet.aws.clients import AwsClients, error_code, failing_as, http_status
 from sparklet.errors import RemoteFailureError, RemoteTaskError
 
 # Of a synchronous call, by AWS's page of Lambda's quotas
@@ -89,6 +89,4 @@ def _reason_of_refusal(error: Any) -> str:
     if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
         return "throttled"
     # Without an answer, or with an error of the service's own, the call may have been carried out.
-    answer = getattr(error, "response", None) or {}
-    is_refused = error_code(error) and answer.get("ResponseMetadata", {}).get("HTTPStatusCode") not in OF_THE_SERVICE
-    return "" if is_refused else "killed"
+    return "" if error_code(error) and http_status(error) not in OF_THE_SERVICE else "killed"

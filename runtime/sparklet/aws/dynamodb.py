@@ -22,7 +22,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sparklet.aws.clients import AwsClients, error_code, explained, failing_with
+from sparklet.aws.clients import AwsClients, error_code, explained, failing_with, http_status
 from sparklet.aws.parallel import in_parallel
 from sparklet.clock import Clock, ServiceClock
 from sparklet.errors import LedgerError
@@ -363,10 +363,8 @@ def _is_refused(error: Exception) -> bool:
 
 def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
     """Whether a write may have been applied in spite of this error: no answer, or an error of the service's own."""
-    response: Any = getattr(error, "response", None)
-    if not response or error_code(error) == "TransactionInProgressException":
-        return True
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) >= 500
+    status = http_status(error)
+    return not status or status >= 500 or error_code(error) == "TransactionInProgressException"
 
 
 def _is_refused_for_now(error: Exception) -> bool:
