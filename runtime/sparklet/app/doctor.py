@@ -189,13 +189,17 @@ def fetch_now(say: Callable[[str], None]) -> None:
 
 
 def _emulator() -> str:
+    return _fetched(lambda: str(ensure_emulator(lambda _: None, offline=True)), "none yet: the first run fetches it")
+
+
+def _fetched(look: Callable[[], str], none_yet: str) -> str:
+    """What a look finds; what is missing is an error only where nothing may be fetched later either."""
     try:
-        # A look, so nothing is fetched. What is missing is an error only where nothing may be fetched later either.
-        return str(ensure_emulator(lambda _: None, offline=True))
+        return look()
     except LocalStackError:
         if os.environ.get("SPARKLET_OFFLINE"):
             raise
-        return "none yet: the first run fetches it"
+        return none_yet
 
 
 def _java() -> str:
@@ -218,13 +222,12 @@ def _package(name: str) -> Finding:
 
 def _jars() -> str:
     stack = stack_file().stem
-    try:
+
+    def look() -> str:
         jars = fetched_jars(lambda _: None, offline=True)
-    except LocalStackError:
-        if os.environ.get("SPARKLET_OFFLINE"):
-            raise
-        return f"none yet, or not all of {stack}: the first run fetches them"
-    return f"{len(jars)} of {stack} in {jars[0].parent}"
+        return f"{len(jars)} of {stack} in {jars[0].parent}"
+
+    return _fetched(look, f"none yet, or not all of {stack}: the first run fetches them")
 
 
 def _class_data() -> Finding:
