@@ -169,8 +169,7 @@ def _checked_run(
     packed: PackedInput,
 ) -> Run:
     """The run as it enters the ledger, once its input is found plannable."""
-    store, options = packed.open(deployment, request), request.options
-    inputs = packed.inputs
+    store, options, inputs = packed.open(deployment, request), request.options, packed.inputs
     if (packed.lists or len(inputs) > 1) and any(INPUT in argument for argument in request.args):
         raise PlanError(
             f"{INPUT} in the script's arguments stands for the run's input, and this run has several or a list: give "
@@ -209,20 +208,17 @@ def _checked_run(
     )
     refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
     try:
-        # Work may begin before the input is listed to its end, unless what comes behind the first shard may still
-        # refuse the run.
+        # Work may begin before the listing ends, unless what comes behind the first shard may refuse the run.
         to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
         to_end = to_end or bool(options.output_per)
         preview = packed.read(deployment, request, limit=options.limit, to_end=to_end)
     except NothingNewError:
-        # A request by an event, such as a schedule's, gets a run that succeeds without shards; a user is told.
-        if not even_empty:
+        if not even_empty:  # an event's request, such as a schedule's, gets a run without shards; a user is told
             raise
         return run
     if refuses_large and preview.too_large:
         raise too_large(packed, options)
-    if packed.lists:
-        # Which buckets a list names is known only once it was read.
+    if packed.lists:  # which buckets these name is known only once they were read
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
     return replace(run, partitions=packed.partitions.examples)
 

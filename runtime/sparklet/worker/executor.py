@@ -165,10 +165,9 @@ class Executor:
         params = json.dumps(execution.event.get("params")) if execution.is_shard else ""
         own_files = tuple(path for path in fetched.py_files if path.name != LIBRARIES)
         script = Script(fetched.source, own_files, params)
-        # The stack ends before the folder does, out of which it stores Spark's event log.
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
-            ExitStack() as ending,
+            ExitStack() as ending,  # before the folder, out of which it stores Spark's event log
         ):
             (folder := attempt_folder / WORK).mkdir()  # the script finds nothing there
             for path in fetched.files:
@@ -193,8 +192,7 @@ class Executor:
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
-            # Spark has met first bytes that a name does not promise, and the script may have taken no notice: its exit
-            # code of 0 proves nothing.
+            # Spark has met first bytes that a name does not promise. An exit code of 0 then proves nothing.
             looks = (
                 planned.staging is not None
                 and not planned.staging.looks
@@ -215,8 +213,7 @@ class Executor:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
         log.warning("the script is run again", cause=cause)
         execution.discard()
-        # The first try may have committed to a table before it failed.
-        return self.execute(replace(planned, is_again=True), attempt)
+        return self.execute(replace(planned, is_again=True), attempt)  # the first may have committed to a table
 
     def _report(self, execution: Execution, script: Script, attempt_folder: Path) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
