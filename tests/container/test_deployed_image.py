@@ -15,6 +15,7 @@ from sparklet.app.deploy import for_local_stack
 from sparklet.cli import main
 from sparklet.local.environment import applied, of_client
 from tests.container.built_image import ROOT, BuiltImage
+from tests.container.container import podman
 from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s, eventually
 
@@ -40,11 +41,6 @@ def with_image(whole: dict[str, Any], values: Mapping[str, str]) -> dict[str, An
     return template
 
 
-def podman(image: BuiltImage, *words: str) -> str:
-    done = subprocess.run(["podman", *words], env=image.environ, capture_output=True, text=True, check=True)
-    return done.stdout
-
-
 @pytest.fixture
 def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A stand-in for AWS whose functions of images are containers, by Docker's API, which podman serves."""
@@ -66,7 +62,7 @@ def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             with ministack(tmp_path, address="0.0.0.0") as endpoint_url, applied(of_client(endpoint_url, "")):
                 yield
         finally:
-            if containers := podman(image, "ps", "--all", "--quiet", "--filter", LABEL).split():
+            if containers := podman(image, "ps", "--all", "--quiet", "--filter", LABEL).stdout.split():
                 podman(image, "rm", "--force", *containers)
             service.terminate()
             service.wait(deadline_s())
@@ -87,5 +83,6 @@ def test_a_run_on_the_deployed_stack_is_done_by_the_image(
 
     document = json.loads(capsys.readouterr().out)
     assert (code, document["state"]) == (0, "SUCCEEDED"), document
-    [container] = podman(image, "ps", "--quiet", "--filter", LABEL).split()
-    assert podman(image, "inspect", "--format", "{{.ImageDigest}}", container).strip() == image.document["digest"]
+    [container] = podman(image, "ps", "--quiet", "--filter", LABEL).stdout.split()
+    digest = podman(image, "inspect", "--format", "{{.ImageDigest}}", container).stdout.strip()
+    assert digest == image.document["digest"]
