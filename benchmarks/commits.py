@@ -146,9 +146,9 @@ def session(folder: Path, form: str) -> Any:
 
 def append(spark: Any, folder: Path, table: str, given: dict[str, Any]) -> float:
     """The commit of copies of one staged file, as so many shards would have staged it."""
+    from sparklet.connectors.tables.commit import commit, plan
+    from sparklet.connectors.tables.declaration import Declaration
     from sparklet.job import Job
-    from sparklet.tables.commit import commit, plan
-    from sparklet.tables.declaration import Declaration
 
     create(spark, folder, table, 10, 1)
     outcome = folder / "outcome.json"

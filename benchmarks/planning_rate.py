@@ -27,7 +27,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, attributes
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.task_queue import SqsTaskQueue
-from sparklet.clock import SystemClock
+from sparklet.ledger.clock import SystemClock
 from sparklet.ledger.items import shard_item
 from sparklet.model import RunOptions, ShardRecord, ShardRef
 from sparklet.planning.new_run import new_run

@@ -350,8 +350,8 @@ def _work(format_: str, folder: Path, with_spark: bool) -> None:
 
 def _with_pyarrow(format_: str, place: Path) -> Any:
     """What ``job.append`` does, but for the staged files."""
-    from sparklet.tables.commit import commit
-    from sparklet.tables.stream_batch import batch_of
+    from sparklet.connectors.tables.commit import commit
+    from sparklet.connectors.tables.stream_batch import batch_of
     from tests.functional.tables.lakes import Lake, rows_of
 
     lake = Lake(format_, f"file://{place}", {})
@@ -391,7 +391,7 @@ def _expire(table: str) -> None:
     """Forget snapshots of more than a minute ago, beside other writers; whoever streams into Iceberg has to."""
     from pyiceberg.exceptions import CommitFailedException
 
-    from sparklet.tables.pyiceberg_catalog import load
+    from sparklet.connectors.tables.pyiceberg_catalog import load
 
     with suppress(CommitFailedException):  # another has committed meanwhile
         old = datetime.now(UTC) - timedelta(minutes=1)

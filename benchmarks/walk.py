@@ -35,6 +35,9 @@ from sparklet.app.costs import WorkerSize
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import main as sparklet_command
 from sparklet.cli.app import command
+from sparklet.connectors.tables import delta
+from sparklet.connectors.tables.commit import main as commit_main
+from sparklet.connectors.tables.declaration import Declaration
 from sparklet.engines import on_platform, one_shard, worker_package
 from sparklet.engines.emr import EmrSteps
 from sparklet.job import Job
@@ -48,9 +51,6 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.engine_workers import start_workers
 from sparklet.settings import worker_settings
 from sparklet.spark.warm_runner import PORT, SECRET
-from sparklet.tables import delta
-from sparklet.tables.commit import main as commit_main
-from sparklet.tables.declaration import Declaration
 from sparklet.worker.worker import Worker
 from tests.stand_ins.memory import MemoryCompute, MemoryOrchestrator
 from tests.unit.cli.conftest import Lines

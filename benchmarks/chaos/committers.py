@@ -30,16 +30,16 @@ from benchmarks.comparison import options as rounds_option
 from benchmarks.facts import ROOT, facts
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.connectors.tables.commit import commit
+from sparklet.connectors.tables.declaration import Commit, Declaration
+from sparklet.connectors.tables.delta import stage
+from sparklet.connectors.tables.layout import layout_of
 from sparklet.job import Job
 from sparklet.job.errors import CommitConflictError
 from sparklet.job.fields import Table
 from sparklet.job.session import JARS
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache, stack_file
-from sparklet.tables.commit import commit
-from sparklet.tables.declaration import Commit, Declaration
-from sparklet.tables.delta import stage
-from sparklet.tables.layout import layout_of
 from tests.stand_ins.ministack import ministack
 
 TRIED = {"delta": "PUT Delta log", "iceberg": "PUT Iceberg metadata"}  # what each try of a commit writes

@@ -29,9 +29,9 @@ from benchmarks.scale.faults import throttled
 from benchmarks.scale.partition import Partition
 from benchmarks.scale.world import BUCKET, SCRIPT, World, set_environment
 from sparklet.aws.clients import AwsClients
-from sparklet.clock import SystemClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import Source, Task
+from sparklet.ledger.clock import SystemClock
 from sparklet.ledger.items import shard_item
 from sparklet.ledger.rules import LEASE_S, lease_s
 from sparklet.log import Log

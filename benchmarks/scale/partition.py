@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from sparklet.clock import Clock
 from sparklet.ledger.attempts import Attempts
+from sparklet.ledger.clock import Clock
 from sparklet.ledger.memory import MemoryStore
 from sparklet.ledger.store import Change, Item, New, Update, Written
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.palette import COLOURS
 from benchmarks.simulate.answers import Answer
-from sparklet.report.page import vega_lite
+from sparklet.app.report.page import vega_lite
 
 Axis = tuple[str, str]
 PLOTS = (

@@ -24,10 +24,10 @@ from sparklet.app.state_machines import WantedMode, end_waiting
 from sparklet.app.status import explain_run, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.errors import RunFailedError
-from sparklet.inputs.list_requests import read_items
 from sparklet.model import RunState
+from sparklet.model.redaction import printable
+from sparklet.planning.inputs.list_requests import read_items
 from sparklet.runs.cancel import cancel
-from sparklet.shown import printable
 
 StrPath = str | PathLike[str]
 OF_STACK = {name: name for name in ("state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep")}

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from sparklet.errors import SettingsError
 from sparklet.job.session import s3_environment, write_encryption
 from sparklet.model import MIB
-from sparklet.shown import MIN_SECRET, SECRET
+from sparklet.model.redaction import MIN_SECRET, SECRET
 
 T = TypeVar("T")
 Engines = Mapping[str, Mapping[str, Any]]

@@ -12,7 +12,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.task_queue import SqsTaskQueue
-from sparklet.clock import SystemClock
+from sparklet.ledger.clock import SystemClock
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord
 from sparklet.planning.new_run import new_run

@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from sparklet.aws.clients import AwsClients
+from sparklet.connectors.tables import lease as leases
 from sparklet.job.errors import CommitConflictError
-from sparklet.tables import lease as leases
 from tests.contract.conftest import ON_STACK
 from tests.stand_ins.memory import FakeClock
 from tests.waiting import POLL_S, deadline_s, eventually

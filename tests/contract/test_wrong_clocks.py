@@ -10,9 +10,9 @@ import pytest
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.clock import ServiceClock
 from sparklet.errors import LeaseLostError
 from sparklet.events import TaskRequest
+from sparklet.ledger.clock import ServiceClock
 from sparklet.model import ClaimStatus, ShardState, TaskRecord
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan

@@ -13,7 +13,7 @@ from botocore.config import Config
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
-from sparklet.clock import SystemClock
+from sparklet.ledger.clock import SystemClock
 from sparklet.local.environment import REGION
 from sparklet.local.java import find_java
 from sparklet.local.local_template import Template, load_template, localise, to_json

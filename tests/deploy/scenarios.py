@@ -7,7 +7,6 @@ from typing import Any
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.orchestrator import execution_arn
-from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import (
     Access,
     ClaimStatus,
@@ -22,6 +21,7 @@ from sparklet.model import (
     ShardState,
 )
 from sparklet.planning.follow_up_ids import own_task
+from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
 from sparklet.runs.redrive import redrive

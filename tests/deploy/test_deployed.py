@@ -20,7 +20,7 @@ from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import stack_settings, unused_snapshots
 from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
-from sparklet.clock import SystemClock
+from sparklet.ledger.clock import SystemClock
 from sparklet.local.environment import REGION, applied, of_client
 from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import ACCOUNT

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from sparklet.data_catalog.glue import GlueCatalog
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 
 HIVE = "org.apache.hadoop.hive"
 SERDES = {

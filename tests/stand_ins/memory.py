@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sparklet.clock import SystemClock
 from sparklet.errors import (
     ExecutionExistsError,
     NoticeError,
@@ -21,6 +20,7 @@ from sparklet.errors import (
     RemoteTaskError,
 )
 from sparklet.ledger import Ledger, items
+from sparklet.ledger.clock import SystemClock
 from sparklet.ledger.memory import MemoryStore
 from sparklet.ledger.store import Delete, New, Update
 from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, Run, ShardRecord

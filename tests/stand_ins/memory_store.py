@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sparklet.clock import SystemClock
 from sparklet.errors import ObjectChangedError, ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError
+from sparklet.ledger.clock import SystemClock
 from sparklet.model import SCHEME, split_uri
 from sparklet.ports import Clock, ObjectInfo, only_within
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from sparklet import metrics
-from sparklet.metrics import ATTEMPT_SECONDS, SHARDS_SUCCEEDED, Emitter, Meter, Metric, is_metrics_line
+from sparklet.ports import metrics
+from sparklet.ports.metrics import ATTEMPT_SECONDS, SHARDS_SUCCEEDED, Emitter, Meter, Metric, is_metrics_line
 
 METRICS = {each.name: each for each in vars(metrics).values() if isinstance(each, Metric)}
 MAX_EVENT_BYTES = 256 * 1024  # the smallest limit of a log event that the specification ever named

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sparklet.model import Access, Run, RunOptions, ShardRecord, TaskRecord
+from sparklet.model.redaction import HIDDEN, SECRET, hidden, redacted
 from sparklet.planning.request import RunRequest, places
-from sparklet.shown import HIDDEN, SECRET, hidden, redacted
 
 SECRETS = """
 password db_password DB_PASSWORD passwd secret client_secret token db_token auth-token access_tokens api_key

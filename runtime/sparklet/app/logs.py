@@ -16,9 +16,9 @@ from sparklet.app.reporter import Reporter
 from sparklet.app.stack import OpenStack
 from sparklet.errors import LogsError
 from sparklet.job.event_objects import read_json
-from sparklet.metrics import is_metrics_line
+from sparklet.model.redaction import printable
 from sparklet.ports import WorkerLogs
-from sparklet.shown import printable
+from sparklet.ports.metrics import is_metrics_line
 
 INVOCATION = "invoke-"
 """Begins the names of single invocations, which stand in the log in the place of a run."""

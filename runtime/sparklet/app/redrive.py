@@ -14,10 +14,10 @@ from sparklet.app.reporter import Reporter, count_text
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
 from sparklet.errors import PlanError
-from sparklet.inputs.partitions import columns_of
 from sparklet.model import SCHEME, InputObject, Run, ShardRecord, ShardState
 from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.model.quantities import parse_time_s
+from sparklet.planning.inputs.partitions import columns_of
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.plan_files import planned_shard, shards_of
 from sparklet.ports.deployment import Deployment

@@ -127,7 +127,7 @@ def _deployed(name: str) -> OpenStack:
     from sparklet.aws.orchestrator import StepFunctionsOrchestrator
     from sparklet.aws.stacks import described_stack, settings_of
     from sparklet.aws.worker_logs import CloudWatchWorkerLogs
-    from sparklet.data_catalog.glue import GlueCatalog
+    from sparklet.connectors.data_catalog.glue import GlueCatalog
     from sparklet.engines.create import engines_of
 
     clients = AwsClients()

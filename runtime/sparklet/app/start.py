@@ -34,13 +34,14 @@ from sparklet.errors import (
     SettingsError,
     SparkletError,
 )
-from sparklet.inputs.list_requests import ListRequest
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.local.state import StateDir
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
+from sparklet.model.redaction import redacted
 from sparklet.planning.engine_choice import differing_sparks, plain_writes
+from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.new_run import files_beside, modules_of, new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.planner import PlanProgress, plan
@@ -48,14 +49,13 @@ from sparklet.planning.request import RunRequest, places, read_request
 from sparklet.planning.schema_task import left_out
 from sparklet.runs.checker import check
 from sparklet.settings import script_environment
-from sparklet.shown import redacted
 
 STANDARD_INPUT = "-"
 SCHEMA_POLL_S = 0.5
 BUSY_POLL_S = 1.0
 MAX_NAME_BYTES = 255  # of a file
 TABLE_CHECK_S = 20.0  # at most
-REFUSAL = "import sys; from sparklet.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
+REFUSAL = "import sys; from sparklet.connectors.tables.commit import refusal; print(refusal(*sys.argv[1:]), end='')"
 
 
 def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: bool = False) -> RunRequest:

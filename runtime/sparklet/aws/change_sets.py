@@ -6,8 +6,8 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 from sparklet.aws.clients import AwsClients, failing_as, http_status
-from sparklet.clock import Clock, SystemClock
 from sparklet.errors import SettingsError
+from sparklet.ledger.clock import Clock, SystemClock
 
 CAPABILITIES: Any = ("CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
 NO_CHANGE = ("didn't contain changes", "No updates are to be performed")

@@ -12,8 +12,8 @@ from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sparklet.errors import SettingsError, SparkletError
-from sparklet.forks import renew_after_fork
 from sparklet.job.session import write_encryption
+from sparklet.ports.forks import renew_after_fork
 from sparklet.settings import strings
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparklet.aws.clients import AwsClients, error_code, explained, failing_with, http_status
 from sparklet.aws.parallel import in_parallel
-from sparklet.clock import Clock, ServiceClock
 from sparklet.errors import LedgerError
 from sparklet.ledger import Ledger
+from sparklet.ledger.clock import Clock, ServiceClock
 from sparklet.ledger.store import Change, Delete, Item, Key, New, Written, holds
 from sparklet.model import ShardState
 

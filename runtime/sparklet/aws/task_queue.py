@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.aws.parallel import in_parallel
-from sparklet.clock import SystemClock
 from sparklet.errors import QueueError
+from sparklet.ledger.clock import SystemClock
 from sparklet.ports import Clock
 
 if TYPE_CHECKING:

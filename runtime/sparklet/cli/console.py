@@ -24,6 +24,8 @@ from sparklet.app.costs import Prices
 from sparklet.app.documents import result_document
 from sparklet.app.local_files import local_folder
 from sparklet.app.logs import LogLine, shown_logs
+from sparklet.app.report.document import report_document
+from sparklet.app.report.page import page
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
 from sparklet.app.status import follow_up_documents, view_run
@@ -32,10 +34,8 @@ from sparklet.cli.exit_codes import ALL_WELL, FAILURES, INCOMPLETE, USAGE
 from sparklet.cli.render import Facts, follow_up_text, run_details, summary_table
 from sparklet.errors import PlanError, SparkletError
 from sparklet.model import Counts, Run, RunState
+from sparklet.model.redaction import printable
 from sparklet.ports import Clock
-from sparklet.report.document import report_document
-from sparklet.report.page import page
-from sparklet.shown import printable
 
 MAX_PRINTED_LINES = 200  # of scripts, while a command waits
 PIPE_WIDTH = 100_000  # it has none: nothing is wrapped or cut for it

@@ -16,11 +16,11 @@ from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.aws.stacks import described_stack, unreserved_concurrency
 from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
-from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import StoredContents
 from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.recorded_calls import Poller
 from sparklet.model import TaskRecord
+from sparklet.ports.forks import renew_after_fork
 
 OUTPUTS = ("BucketName", "FunctionTimeoutS", "LedgerTable", "SecretArn", "Workers")
 INLINE_BYTES = 180 * 1024  # as base64 below 256 KiB, the limit of an asynchronous invocation

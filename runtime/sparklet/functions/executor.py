@@ -22,14 +22,14 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
-from sparklet.clock import back_off_s
 from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
-from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import Backend
 from sparklet.functions.backend import Options as Options
 from sparklet.functions.calls import Answer, Call, Content, End, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.performer import class_name, reference, unwrapped
+from sparklet.ledger.clock import back_off_s
+from sparklet.ports.forks import renew_after_fork
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import RemoteTaskError
-from sparklet.forks import renew_after_fork
 from sparklet.functions.backend import FolderContents
 from sparklet.functions.calls import Answer, Call, Contents, End
 from sparklet.functions.performer import Performer
-from sparklet.owned import delete_own
+from sparklet.ports.forks import renew_after_fork
+from sparklet.spark.owned import delete_own
 
 INLINE_BYTES = 1024 * 1024
 MAX_TIMEOUT_S = 7 * 86_400.0

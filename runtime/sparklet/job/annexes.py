@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
-TABLES = "sparklet.tables.staging"
-STREAMS = "sparklet.streams.records"
-DATABASES = "sparklet.databases.jdbc"
-CATALOG = "sparklet.data_catalog.frames"
+TABLES = "sparklet.connectors.tables.staging"
+STREAMS = "sparklet.connectors.streams.records"
+DATABASES = "sparklet.connectors.databases.jdbc"
+CATALOG = "sparklet.connectors.data_catalog.frames"
 
 
 class CatalogTables(str):

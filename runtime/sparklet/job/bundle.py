@@ -13,15 +13,14 @@ from pathlib import Path
 
 import sparklet
 
-SOURCES = ("__init__.py", "job/**/*.py", "tables/*.py", "streams/*.py", "databases/*.py", "data_catalog/*.py")
-NOT_FOR_SCRIPTS = ("ddl.py", "opening.py")  # of tables: what commands do
+SOURCES = ("__init__.py", "job/**/*.py", "connectors/*.py", "connectors/*/*.py")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment in a zip
 
 
 def write_bundle(target: Path) -> list[str]:
     """Write the zip, replacing ``target``; returns the names in it."""
     package = Path(sparklet.__file__).parent
-    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern) if path.name not in NOT_FOR_SCRIPTS)
+    paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
     path_by_name = {f"sparklet/{path.relative_to(package).as_posix()}": path for path in paths}
     target.write_bytes(packed(path_by_name))
     return sorted(path_by_name)

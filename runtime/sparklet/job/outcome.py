@@ -6,9 +6,10 @@ It holds one JSON object::
     {"rows": 842, "output_bytes": 51200, "outputs": ["s3://bucket/out/shard=000007"]}
 
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
-``writes`` (declared writes to tables, see ``sparklet.tables.declaration``) may be there, and ``direct`` once a write
-that commits at once has begun. A script that never reports leaves no file. Of messages of SQS ``failed`` has those that
-come back, ``committed`` those because of which it failed; ``quality`` has the outcomes of Glue's rules of data quality.
+``writes`` (declared writes to tables, see ``sparklet.connectors.tables.declaration``) may be there, and ``direct`` once
+a write that commits at once has begun. A script that never reports leaves no file. Of messages of SQS ``failed`` has
+those that come back, ``committed`` those because of which it failed; ``quality`` has the outcomes of Glue's rules of
+data quality.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Outcome:
             raise
 
     def declare(self, write: Mapping[str, Any]) -> None:
-        """Add a staged write and write the file; see ``sparklet.tables.declaration``."""
+        """Add a staged write and write the file; see ``sparklet.connectors.tables.declaration``."""
         with self._lock:
             self.totals.setdefault("writes", []).append(write)
             self._write()
@@ -97,7 +98,7 @@ class Outcome:
         self.give("answer", _json_value("an answer", document, MAX_ANSWER_BYTES))
 
     def judge(self, context: str, rules: Iterable[Mapping[str, Any]]) -> None:
-        """Add outcomes of rules of data quality and write them; see ``sparklet.glue``."""
+        """Add outcomes of rules of data quality and write them; see ``sparklet.connectors.glue``."""
         self.give("quality", [*self.totals.get("quality", ()), {"context": context, "rules": list(rules)}])
 
     def keep_state(self, state: Mapping[str, Any]) -> None:

@@ -3,8 +3,8 @@
 ``transitions`` first: pure functions. A ``store`` swaps what they make of a record, in memory or in a table.
 """
 
-from sparklet.clock import Clock
 from sparklet.ledger.attempts import Attempts
+from sparklet.ledger.clock import Clock
 from sparklet.ledger.runs import Runs
 from sparklet.ledger.shards import Shards
 from sparklet.ledger.store import Store

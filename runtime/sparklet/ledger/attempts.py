@@ -6,8 +6,8 @@ shard, of which only what it looks at is known, and the swap depends on exactly 
 
 from collections.abc import Callable, Sequence
 
-from sparklet.clock import Clock
 from sparklet.ledger import items, transitions
+from sparklet.ledger.clock import Clock
 from sparklet.ledger.rules import is_conflict
 from sparklet.ledger.store import New, Store, Swaps, Update
 from sparklet.model import (

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.model import OF_SPLIT, ClaimStatus, Failure, Record, Run, ShardRecord, ShardResult, ShardState, TaskRecord
-from sparklet.shown import redacted
+from sparklet.model.redaction import redacted
 
 LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0079
 RENEWALS_PER_S = 500  # of one run: half of what a partition of DynamoDB takes

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-from sparklet.clock import Clock
 from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError
 from sparklet.ledger import items, rules, transitions
+from sparklet.ledger.clock import Clock
 from sparklet.ledger.store import ABSENT, Change, Delete, New, Store, Swaps, Update
 from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from sparklet.clock import Clock
 from sparklet.ledger import items
+from sparklet.ledger.clock import Clock
 from sparklet.ledger.items import FOR_ENGINE, MAX_TIME_S, TO_SPLIT, open_value
 from sparklet.ledger.runs import Runs
 from sparklet.ledger.store import Store

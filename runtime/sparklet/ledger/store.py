@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from sparklet.clock import Clock
 from sparklet.errors import LedgerError
+from sparklet.ledger.clock import Clock
 from sparklet.model import Claim, ShardState
 
 Key = tuple[str, str]

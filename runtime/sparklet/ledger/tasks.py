@@ -5,8 +5,8 @@ A claim, and a task's end by others, begin with one that was never recorded, by 
 
 from collections.abc import Callable, Iterable, Iterator
 
-from sparklet.clock import Clock
 from sparklet.ledger import items, transitions
+from sparklet.ledger.clock import Clock
 from sparklet.ledger.store import Item, Store, Swaps
 from sparklet.model import Claim, Failure, ShardResult, TaskRecord
 

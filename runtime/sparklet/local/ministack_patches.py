@@ -37,7 +37,7 @@ from ministack import app as ministack
 from ministack.core import concurrency, lambda_runtime, persistence
 from ministack.services import eventbridge, glue, lambda_svc, s3, stepfunctions
 
-from sparklet.data_catalog.conditions import matching
+from sparklet.connectors.data_catalog.conditions import matching
 
 MAP_LIMITS = ("MaxConcurrency", "ToleratedFailureCount", "ToleratedFailurePercentage")
 _RAISED = re.compile(r"^(?:\w+\.)*(\w+)(?::|$)", re.MULTILINE)  # the lines of a traceback are indented

@@ -23,7 +23,7 @@ from sparklet import __version__
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.deployment import compose
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
-from sparklet.data_catalog.glue import GlueCatalog
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import clusters_of, engines_of
 from sparklet.errors import LocalStackError, SettingsError
 from sparklet.local import environment

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sparklet.errors import LocalStackError, LogsError, SettingsError
 from sparklet.model import MIB
-from sparklet.owned import delete_own, make_own, refuse_foreign
+from sparklet.spark.owned import delete_own, make_own, refuse_foreign
 
 STATE_DIR_VARIABLE = "SPARKLET_STATE_DIR"
 OPTION = f"--state-dir or {STATE_DIR_VARIABLE}"

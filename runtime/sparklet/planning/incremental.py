@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 
-from sparklet.inputs.digests import Digests
 from sparklet.model import OF_SPLIT, InputObject, Run, RunState, ShardState, Slice
 from sparklet.planning.commit_files import uncommitted
+from sparklet.planning.inputs.digests import Digests
 from sparklet.planning.plan_files import shards_of
 from sparklet.ports.deployment import Deployment
 

@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from sparklet.errors import ObjectNotFoundError, PlanError
-from sparklet.inputs.digests import Digests
-from sparklet.inputs.lists import Listed, ListReader
-from sparklet.inputs.local_files import local_files
-from sparklet.inputs.selection import Candidate, Filter, Found, Reason, is_hidden
-from sparklet.inputs.table_folders import TableFolders
 from sparklet.model import SCHEME, InputObject, Position, RunOptions, s3_address, split_uri
+from sparklet.planning.inputs.digests import Digests
+from sparklet.planning.inputs.lists import Listed, ListReader
+from sparklet.planning.inputs.local_files import local_files
+from sparklet.planning.inputs.selection import Candidate, Filter, Found, Reason, is_hidden
+from sparklet.planning.inputs.table_folders import TableFolders
 from sparklet.ports import ObjectInfo, ObjectStore
 
 NAMES_KEPT = 3

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import NothingNewError, ObjectNotFoundError, PlanError, RunExistsError
-from sparklet.inputs.list_requests import TABLE, stored_source
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import (
@@ -31,6 +30,7 @@ from sparklet.model import (
 from sparklet.model.options import AUTO, REFUSE
 from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark, refuse_no_view
 from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
+from sparklet.planning.inputs.list_requests import TABLE, stored_source
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import PackedInput, too_large

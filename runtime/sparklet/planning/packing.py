@@ -14,16 +14,16 @@ from tempfile import SpooledTemporaryFile
 from typing import TypeVar, cast
 
 from sparklet.errors import NothingNewError, PlanError
-from sparklet.inputs.list_requests import TABLE, ListRequest, refuse_mixed, resolve_list
-from sparklet.inputs.lists import ListReader
-from sparklet.inputs.partitions import Partitions, partition_root
-from sparklet.inputs.selection import Found, Reason
-from sparklet.inputs.slicing import slice_objects
-from sparklet.inputs.table_folders import refuse_part_of_table
 from sparklet.model import SCHEME, Access, ListSource, Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
+from sparklet.planning.inputs.list_requests import TABLE, ListRequest, refuse_mixed, resolve_list
+from sparklet.planning.inputs.lists import ListReader
+from sparklet.planning.inputs.partitions import Partitions, partition_root
+from sparklet.planning.inputs.selection import Found, Reason
+from sparklet.planning.inputs.slicing import slice_objects
+from sparklet.planning.inputs.table_folders import refuse_part_of_table
 from sparklet.planning.inventory import Inventory, resolve_inputs
 from sparklet.planning.outputs import (
     OutputNames,

@@ -8,8 +8,8 @@ from itertools import islice
 from typing import NamedTuple, Self
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
-from sparklet.inputs.selection import Reason
 from sparklet.model import InputObject, PartRecord, Position, Run, Shard, ShardRecord
+from sparklet.planning.inputs.selection import Reason
 from sparklet.ports.deployment import Deployment, scratch
 
 ANOTHER_RUN = "start the run again under another id"

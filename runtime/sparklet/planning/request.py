@@ -13,12 +13,12 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import unquote
 
 from sparklet.errors import EventError, PlanError, SettingsError
-from sparklet.inputs.list_requests import TABLE, ListRequest, read_items, read_lists
 from sparklet.job.fields import INFER, SCHEMA, Table
 from sparklet.model import Access, Dispatch, Key, RunOptions, s3_address
 from sparklet.model.options import INPUT, MIB, ORCHESTRATION, RUN
 from sparklet.model.quantities import parse_every, parse_size_bytes, parse_time_s, parse_tolerance
-from sparklet.shown import redacted
+from sparklet.model.redaction import redacted
+from sparklet.planning.inputs.list_requests import TABLE, ListRequest, read_items, read_lists
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 PARQUET = "parquet:"  # a table of this format is the run's output

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparklet.clock import Clock as Clock
 from sparklet.ledger import Ledger as Ledger
+from sparklet.ledger.clock import Clock as Clock
 from sparklet.model import ExecutionStatus, Failure, Notice
 
 

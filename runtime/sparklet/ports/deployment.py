@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sparklet.errors import ObjectChangedError, RunNotFoundError, ScratchFullError, SettingsError, ShardNotFoundError
-from sparklet.metrics import Meter, Metric
 from sparklet.model import Access, Run, RunOptions, ShardRecord
 from sparklet.ports import Clock, Engine, Ledger, Notifier, ObjectStore, TaskQueue
+from sparklet.ports.metrics import Meter, Metric
 
 T = TypeVar("T")
 Catalog = Callable[[str, RunOptions, ObjectStore], tuple[Mapping[str, Any], bytes]]

@@ -18,15 +18,15 @@ from functools import partial
 from itertools import islice
 from math import inf
 
-from sparklet import metrics
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError, SparkletError, UnplannableError
-from sparklet.inputs.lists import MAX_ITEM_BYTES
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import own_task
+from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
+from sparklet.ports import metrics
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit

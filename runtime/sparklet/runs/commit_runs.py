@@ -30,8 +30,8 @@ from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.follow_ups import last_commit_run, time_left_s
 from sparklet.runs.summary import tolerated_failures
 
-SCRIPT = b"from sparklet.tables.commit import main\n\nmain()\n"
-SOURCE = "sparklet.tables.commit"
+SCRIPT = b"from sparklet.connectors.tables.commit import main\n\nmain()\n"
+SOURCE = "sparklet.connectors.tables.commit"
 MADE = "commits_made"  # the parameter that names the commits which need no look at the table
 
 

@@ -20,19 +20,19 @@ from itertools import islice
 from typing import Any
 
 from sparklet.errors import PlanError
-from sparklet.inputs.selection import is_hidden
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import Counts, ListSource, Run, RunOptions, RunState, ShardState
 from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
+from sparklet.model.redaction import redacted
 from sparklet.planning.commit_files import commit_files
 from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.follow_up_ids import Kind, follow_up_id
+from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.new_run import entered
 from sparklet.planning.output_claims import earlier_next_runs, half_published, take_outputs
 from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.summary import statistics, summarize
-from sparklet.shown import redacted
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"

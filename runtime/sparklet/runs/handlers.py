@@ -7,22 +7,21 @@ from functools import cache, partial
 from itertools import islice
 from typing import Any
 
-from sparklet import metrics
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.deployment import compose
 from sparklet.aws.notifiers import notifier_for
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.aws.stacks import settings_of
-from sparklet.data_catalog.glue import GlueCatalog
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import engines_of
 from sparklet.errors import EventError, NoticeError, SparkletError
 from sparklet.events.sqs import task_request_of
 from sparklet.log import Log
-from sparklet.metrics import Emitter, Meter
 from sparklet.model import SCHEME, Run, ShardState
 from sparklet.planning.plan_requests import handle_request
-from sparklet.ports import Message
+from sparklet.ports import Message, metrics
 from sparklet.ports.deployment import Deployment
+from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
 from sparklet.runs.notices import due, finalizable

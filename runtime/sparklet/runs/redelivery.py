@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause
-from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import Failure, Run, ShardRecord, ShardState
 from sparklet.ports.deployment import Deployment
+from sparklet.ports.metrics import SHARDS_FAILED
 
 RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED = "RunCancelled", "RunTimeLimit", "ToleranceExceeded"
 ENGINE_FAILED = "EngineFailed"

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from sparklet.errors import EventError, ObjectNotFoundError, PlanError
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut
-from sparklet.metrics import SHARDS_FAILED
 from sparklet.model import (
     APART,
     HALVES,
@@ -33,6 +32,7 @@ from sparklet.planning.packing import grouping
 from sparklet.planning.plan_files import Line, planned_shard
 from sparklet.planning.planner import records_of, send_messages
 from sparklet.ports.deployment import Deployment
+from sparklet.ports.metrics import SHARDS_FAILED
 from sparklet.runs.redelivery import give_up
 
 BY_SCRIPT = "the script is at fault, not an input: "

@@ -21,13 +21,13 @@ from typing import Any
 from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanError
 from sparklet.log import Log
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState
+from sparklet.model.redaction import redacted
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.follow_ups import next_run
 from sparklet.runs.map_batches import MapBatch, write_batch
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
-from sparklet.shown import redacted
 
 SMALL_RUN_SHARDS = 40
 MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sparklet.errors import ObjectNotFoundError
-from sparklet.inputs.selection import is_hidden
 from sparklet.model import SCHEME, Counts, Run, ShardRecord, ShardState
+from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.manifest import MANIFEST, item_counts

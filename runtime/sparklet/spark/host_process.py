@@ -19,7 +19,7 @@ from signal import SIGKILL
 from typing import Any, cast
 
 from sparklet.errors import GatewayLostError
-from sparklet.owned import delete_own
+from sparklet.spark.owned import delete_own
 from sparklet.spark.processes import cpu_times_s, end_marked, signal_process
 from sparklet.spark.script_host import END_LIMIT_S, receive, send
 from sparklet.spark.script_output import LineFeed, ScriptOutput

@@ -360,7 +360,7 @@ def main() -> None:
     if afterwards is not None:
         afterwards()
         return
-    from sparklet.owned import delete_own  # late: at its beginning it would delay the JVM
+    from sparklet.spark.owned import delete_own  # late: at its beginning it would delay the JVM
 
     delete_own(home)
 

@@ -55,7 +55,7 @@ S3_SCHEMES = ("s3", "s3n", "s3a")
 INPUTS, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "uncommitted", "schemas", "misnamed"  # beside SEEN
 ORIGINS, EMPTY, OPENED, WRITER, COMMITTED = "origins", "empty", "opened", "writer", "committed"
 """In a task's folder, known to our Java."""
-AWSGLUE = str(Path(sparklet.__file__).with_name("glue"))  # the annex, whose folder has a package ``awsglue``
+AWSGLUE = str(Path(sparklet.__file__).with_name("connectors") / "glue")  # whose folder has a package ``awsglue``
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
     *("java.base/java.lang", "java.base/java.lang.invoke", "java.base/java.lang.reflect", "java.base/java.io"),

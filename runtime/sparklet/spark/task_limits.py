@@ -14,7 +14,7 @@ from typing import Self
 
 from sparklet.errors import ScratchFullError
 from sparklet.model import MIB
-from sparklet.owned import delete_tree
+from sparklet.spark.owned import delete_tree
 
 MAX_SCRIPT_GRACE_S = 3.0  # for a commit that is being written: an object of a few KiB
 IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function

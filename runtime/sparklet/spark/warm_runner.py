@@ -18,10 +18,10 @@ from pathlib import Path
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntimeError
 from sparklet.job.spark_lines import SCALA, is_known, version_on
-from sparklet.owned import delete_own
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
+from sparklet.spark.owned import delete_own
 from sparklet.spark.processes import cpu_time_s
 from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream

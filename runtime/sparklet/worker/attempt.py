@@ -12,9 +12,9 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from sparklet.clock import back_off_s
 from sparklet.errors import LeaseLostError, LedgerError, QueueError, ScriptFailedError, SparkletError
 from sparklet.events import Outcome, Task
+from sparklet.ledger.clock import back_off_s
 from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut, is_conflict
 from sparklet.log import Log
 from sparklet.model import Failure, Record, ShardResult, ShardState

@@ -42,9 +42,9 @@ from sparklet.model import (
     check_script,
     split_uri,
 )
+from sparklet.model.redaction import hidden, redacted
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
-from sparklet.shown import hidden, redacted
 from sparklet.spark.root_cause import GONE
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
 from sparklet.spark.script import Script

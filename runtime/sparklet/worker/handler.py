@@ -19,10 +19,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from sparklet.clock import SystemClock
 from sparklet.events import Event, answer, parse_event
+from sparklet.ledger.clock import SystemClock
 from sparklet.log import Log
-from sparklet.metrics import Emitter, Meter
+from sparklet.ports.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
 from sparklet.spark.runner import Runner
 from sparklet.spark.task_limits import Deadline

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sparklet.events import Outcome
-from sparklet.metrics import COLD_STARTS, JVM_RESTARTS, MEMORY_PEAK, SHARDS_FAILED, TASKS_FAILED, TASKS_SUCCEEDED, Meter
+from sparklet.ports.metrics import (
+    COLD_STARTS,
+    JVM_RESTARTS,
+    MEMORY_PEAK,
+    SHARDS_FAILED,
+    TASKS_FAILED,
+    TASKS_SUCCEEDED,
+    Meter,
+)
 from sparklet.spark.processes import descendants
 from sparklet.spark.runner import Runner
 

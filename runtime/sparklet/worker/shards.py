@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sparklet import metrics
 from sparklet.errors import (
     EventError,
     LeaseLostError,
@@ -32,8 +31,6 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.events import Outcome, Task
-from sparklet.inputs.partitions import seen_partitions
-from sparklet.inputs.selection import Filter
 from sparklet.job.fields import CHANGES
 from sparklet.ledger.rules import LEASE_S, WARNING_BYTES, cut, is_conclusive, is_conflict, lease_s, next_engine, splits
 from sparklet.model import (
@@ -62,8 +59,10 @@ from sparklet.model import (
 from sparklet.model.options import FAIL
 from sparklet.model.schemas import output_schemas, reader_schemas
 from sparklet.planning.follow_up_ids import own_task
+from sparklet.planning.inputs.partitions import seen_partitions
+from sparklet.planning.inputs.selection import Filter
 from sparklet.planning.outputs import is_named, may_replace, output_name
-from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue
+from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue, metrics
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor

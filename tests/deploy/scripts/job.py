@@ -16,7 +16,7 @@ from py4j.java_gateway import JavaObject
 from pyiceberg.catalog import load_catalog
 from pyspark.sql import SparkSession
 
-from sparklet.data_catalog.glue import GlueCatalog
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
 
 PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes

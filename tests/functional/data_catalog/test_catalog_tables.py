@@ -12,7 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from sparklet.client import Stack
-from sparklet.data_catalog.frames import LINE
+from sparklet.connectors.data_catalog.frames import LINE
 from sparklet.errors import RunFailedError
 from tests.stand_ins.glue import partition_input, table_input
 

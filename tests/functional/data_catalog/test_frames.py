@@ -15,9 +15,9 @@ import pytest
 from pyarrow import orc, parquet
 from pyspark.sql import DataFrame, SparkSession
 
-from sparklet.data_catalog.conditions import NULL
-from sparklet.data_catalog.entries import entry_of
-from sparklet.data_catalog.glue import GlueCatalog
+from sparklet.connectors.data_catalog.conditions import NULL
+from sparklet.connectors.data_catalog.entries import entry_of
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
 from tests.functional.job.conftest import session_here
 from tests.functional.job.warm_jvm import WarmJvm

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession, functions
 
-from sparklet.databases import jdbc
+from sparklet.connectors.databases import jdbc
 from sparklet.job import Job
 from sparklet.job.errors import DatabaseError, TableError
 from tests.stand_ins.postgresql import PASSWORD, PostgreSQL

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.report.server import Looks, Server
 from sparklet.errors import RunNotFoundError
-from sparklet.report.server import Looks, Server
 from tests.stand_ins.memory import FakeClock
 
 DAY_S = 86_400.0

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.selection import Reason
 from sparklet.model import RunOptions, RunState
+from sparklet.planning.inputs.list_requests import ListRequest
+from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment

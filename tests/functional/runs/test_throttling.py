@@ -25,16 +25,16 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.cli.render import summary_table
-from sparklet.clock import SystemClock
 from sparklet.events import parse_event
 from sparklet.job.outcome import EVENT
+from sparklet.ledger.clock import SystemClock
 from sparklet.log import Log
-from sparklet.metrics import Emitter, Meter
 from sparklet.model import Counts, RunOptions, RunState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
+from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_check, handle_dead_letters
 from sparklet.runs.summary import summarize

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.streams import records
 from sparklet.job import EventError, Job
-from sparklet.streams import records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.streams.conftest import JOB_FAILED, encoded, kinesis

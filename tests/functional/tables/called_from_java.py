@@ -4,7 +4,7 @@ from typing import Any
 
 from pyspark.java_gateway import launch_gateway
 
-from sparklet.tables.hudi import let_java_call
+from sparklet.connectors.tables.hudi import let_java_call
 
 TIMES = 4
 

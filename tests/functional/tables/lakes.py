@@ -14,11 +14,11 @@ from pyarrow import parquet
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.table import Table as IcebergTable
 
+from sparklet.connectors.tables import staging
+from sparklet.connectors.tables.declaration import Commit, Declaration
+from sparklet.connectors.tables.layout import layout_of
+from sparklet.connectors.tables.staged_files import file_system
 from sparklet.job.fields import Table
-from sparklet.tables import staging
-from sparklet.tables.declaration import Commit, Declaration
-from sparklet.tables.layout import layout_of
-from sparklet.tables.staged_files import file_system
 from tests.functional.tables.sessions import frame_of
 
 STAGED = "staged[1]"  # which Hadoop takes for a pattern

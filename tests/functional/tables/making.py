@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from sparklet.connectors.tables import commit as committer
+from sparklet.connectors.tables.commit import commit
+from sparklet.connectors.tables.declaration import Commit, Committed
 from sparklet.job.fields import Table
-from sparklet.tables import commit as committer
-from sparklet.tables.commit import commit
-from sparklet.tables.declaration import Commit, Committed
 from tests.functional.tables.sessions import spark_here
 from tests.waiting import deadline_s
 from tests.world import KilledError

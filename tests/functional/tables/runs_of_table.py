@@ -17,6 +17,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from sparklet.connectors.tables import chains, staging, stream_batch
+from sparklet.connectors.tables import commit as committer
+from sparklet.connectors.tables.declaration import Commit, Committed, Declaration
 from sparklet.errors import PlanError
 from sparklet.job import Job
 from sparklet.job.commit_ids import messages_of
@@ -28,9 +31,6 @@ from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
 from sparklet.runs.redrive import redrive
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.tables import chains, staging, stream_batch
-from sparklet.tables import commit as committer
-from sparklet.tables.declaration import Commit, Committed, Declaration
 from tests.functional.tables.expected import ID, VERSION, Row, Write
 from tests.functional.tables.making import session_for
 from tests.unit.events import samples

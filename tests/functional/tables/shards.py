@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.tables.commit import commit, plan
+from sparklet.connectors.tables.declaration import Commit, Committed, Declaration
 from sparklet.job import Job
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.tables.commit import commit, plan
-from sparklet.tables.declaration import Commit, Committed, Declaration
 
 Script = Callable[[Job, DataFrame], int]
 

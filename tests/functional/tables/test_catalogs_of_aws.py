@@ -11,14 +11,14 @@ import pytest
 from pyiceberg.utils.config import Config
 from pyspark.sql import SparkSession
 
+from sparklet.connectors.tables.declaration import Commit
+from sparklet.connectors.tables.pyiceberg_catalog import load
+from sparklet.connectors.tables.stream_batch import batch_of
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
-from sparklet.tables.declaration import Commit
-from sparklet.tables.pyiceberg_catalog import load
-from sparklet.tables.stream_batch import batch_of
 from tests.functional.job.conftest import SESSION_HERE, STACK, session_here
 from tests.functional.job.warm_jvm import warm_jvm
 from tests.functional.tables.conftest import CREDENTIALS, REGION

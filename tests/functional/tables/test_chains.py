@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
+from sparklet.connectors.tables import chains, stream_batch
+from sparklet.connectors.tables import commit as committer
+from sparklet.connectors.tables.declaration import CHAINS, Committed
+from sparklet.connectors.tables.staged_files import file_system
+from sparklet.connectors.tables.stream_batch import Batch, batch_of
 from sparklet.job import Job
 from sparklet.job.commit_ids import KEPT_DAYS
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.tables import chains, stream_batch
-from sparklet.tables import commit as committer
-from sparklet.tables.declaration import CHAINS, Committed
-from sparklet.tables.staged_files import file_system
-from sparklet.tables.stream_batch import Batch, batch_of
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import session_for

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from sparklet.connectors.tables import commit as committer
+from sparklet.connectors.tables.declaration import Committed, Declaration
+from sparklet.connectors.tables.delta import DeltaLakeTable
+from sparklet.connectors.tables.iceberg import IcebergTable
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.tables import commit as committer
-from sparklet.tables.declaration import Committed, Declaration
-from sparklet.tables.delta import DeltaLakeTable
-from sparklet.tables.iceberg import IcebergTable
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import kill_committer, make, once_loaded
 from tests.waiting import deadline_s

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from sparklet.connectors.tables.commit import main, plan
+from sparklet.connectors.tables.declaration import Commit, Declaration
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.tables.commit import main, plan
-from sparklet.tables.declaration import Commit, Declaration
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.sessions import spark_here
 

@@ -15,12 +15,12 @@ from pyarrow import parquet
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.tables.commit import refusal
+from sparklet.connectors.tables.declaration import WRITABLE
+from sparklet.connectors.tables.delta import RETENTION, DeltaLakeTable
 from sparklet.job import Job
 from sparklet.job.errors import CommitStateUnknownError, TableError
 from sparklet.job.session import session_options
-from sparklet.tables.commit import refusal
-from sparklet.tables.declaration import WRITABLE
-from sparklet.tables.delta import RETENTION, DeltaLakeTable
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make, once_loaded
@@ -455,7 +455,7 @@ def test_what_the_table_may_have_forgotten_is_refused(
 
 def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = delta.planned(rows_of(id=[1]))
-    monkeypatch.delitem(sys.modules, "sparklet.tables.iceberg", raising=False)
+    monkeypatch.delitem(sys.modules, "sparklet.connectors.tables.iceberg", raising=False)
     monkeypatch.setitem(sys.modules, "pyiceberg", None)
 
     make(planned)

@@ -14,9 +14,9 @@ from deltalake import DeltaTable
 from hypothesis import event, given, seed
 from pyspark.sql import DataFrame, SparkSession, functions
 
+from sparklet.connectors.tables.declaration import PARQUET
 from sparklet.job import Job
 from sparklet.job.session import session_options
-from sparklet.tables.declaration import PARQUET
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.generated import (
     NAMES,

@@ -15,10 +15,10 @@ from hypothesis import event, given, seed
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession, functions
 
+from sparklet.connectors.tables.columns import without_hudi_columns
+from sparklet.connectors.tables.declaration import HUDI_DELETED, PARQUET
 from sparklet.job import Job
 from sparklet.job.session import session_options
-from sparklet.tables.columns import without_hudi_columns
-from sparklet.tables.declaration import HUDI_DELETED, PARQUET
 from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.generated import (

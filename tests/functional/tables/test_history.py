@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from sparklet.connectors.tables import iceberg_history as history
+from sparklet.connectors.tables.declaration import Commit
 from sparklet.job.errors import CommitStateUnknownError
-from sparklet.tables import iceberg_history as history
-from sparklet.tables.declaration import Commit
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make

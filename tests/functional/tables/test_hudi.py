@@ -16,13 +16,13 @@ import pytest
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import SparkSession
 
+from sparklet.connectors.tables import hudi as committer
+from sparklet.connectors.tables.commit import commit
+from sparklet.connectors.tables.declaration import Commit, Committed
+from sparklet.connectors.tables.hudi import HudiTable
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.event_objects import escaped
-from sparklet.tables import hudi as committer
-from sparklet.tables.commit import commit
-from sparklet.tables.declaration import Commit, Committed
-from sparklet.tables.hudi import HudiTable
 from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables import called_from_java

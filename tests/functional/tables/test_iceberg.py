@@ -10,14 +10,14 @@ from py4j.protocol import Py4JJavaError
 from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.tables import staging
+from sparklet.connectors.tables.commit import open_table, refusal
+from sparklet.connectors.tables.declaration import Declaration
+from sparklet.connectors.tables.iceberg import IcebergTable
+from sparklet.connectors.tables.iceberg_draft import Draft
+from sparklet.connectors.tables.layout import layout_of
 from sparklet.job import Job
 from sparklet.job.errors import TableError
-from sparklet.tables import staging
-from sparklet.tables.commit import open_table, refusal
-from sparklet.tables.declaration import Declaration
-from sparklet.tables.iceberg import IcebergTable
-from sparklet.tables.iceberg_draft import Draft
-from sparklet.tables.layout import layout_of
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make, once_loaded

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.tables.commit import commit, plan
+from sparklet.connectors.tables.declaration import Declaration
 from sparklet.job import Job
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.tables.commit import commit, plan
-from sparklet.tables.declaration import Declaration
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.generated import NAMES, SEED, TYPES, ZONES, Case, Column, cases, merge_clauses, quoted
 from tests.functional.tables.lakes import Lake

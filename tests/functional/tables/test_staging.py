@@ -19,12 +19,12 @@ from pyarrow import fs
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.tables import commit as committer
+from sparklet.connectors.tables import layout, staging
+from sparklet.connectors.tables.declaration import PARQUET, Commit, Committed, Declaration
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
-from sparklet.tables import commit as committer
-from sparklet.tables import layout, staging
-from sparklet.tables.declaration import PARQUET, Commit, Committed, Declaration
 from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.conftest import REGION, configure_catalog, sqlite

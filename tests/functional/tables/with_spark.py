@@ -12,8 +12,8 @@ from dataclasses import asdict
 from subprocess import CompletedProcess
 from typing import Any
 
+from sparklet.connectors.tables.commit import commit
 from sparklet.job import Job
-from sparklet.tables.commit import commit
 from tests.functional.job.warm_jvm import WarmJvm
 
 

@@ -14,8 +14,8 @@ import pytest
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.clock import SystemClock
 from sparklet.errors import ObjectStoreError
+from sparklet.ledger.clock import SystemClock
 from sparklet.model import (
     InputObject,
     PartRecord,

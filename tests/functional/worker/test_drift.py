@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sparklet.clock import SystemClock
+from sparklet.ledger.clock import SystemClock
 from sparklet.model import RunState, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check

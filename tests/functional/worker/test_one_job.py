@@ -31,8 +31,8 @@ from hypothesis import HealthCheck, Phase, example, given, seed, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.inputs.selection import is_hidden
 from sparklet.model import InputObject, RunOptions, ShardState
+from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.outputs import output_name
 from sparklet.planning.request import RunRequest
 from tests.archives import by_arrow, in_v7, skipped, tarred, zipped

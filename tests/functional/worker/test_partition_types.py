@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from sparklet.inputs.partitions import NULL, value_kind
+from sparklet.planning.inputs.partitions import NULL, value_kind
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

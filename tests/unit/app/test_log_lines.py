@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from sparklet.app.logs import Attribution, LogReader
-from sparklet.metrics import SHARDS_SUCCEEDED, Emitter, Meter
+from sparklet.ports.metrics import SHARDS_SUCCEEDED, Emitter, Meter
 
 STREAM = "worker-1.log"
 

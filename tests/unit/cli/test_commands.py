@@ -10,8 +10,8 @@ import pytest
 
 from sparklet.errors import RunNotFoundError
 from sparklet.model import APART, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
+from sparklet.model.redaction import HIDDEN
 from sparklet.runs.redrive import redrive
-from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended
 from tests.world import BUCKET, LEASE_S, SCRIPT, SOURCE, World

@@ -18,10 +18,10 @@ from sparklet.app.stack import StackSelection
 from sparklet.app.start import parse_pairs, run_request
 from sparklet.cli.options import RequestOptions, grouped, known_runs, parse_shards
 from sparklet.errors import PlanError, SettingsError
-from sparklet.inputs.list_requests import ListRequest
 from sparklet.local.state import StateDir
 from sparklet.model import Access, RunOptions
 from sparklet.model.quantities import parse_duration_s, parse_size_bytes, parse_time_s, parse_tolerance
+from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.plan_requests import run_request as of_document
 from sparklet.planning.request import KINDS, RunRequest, places
 

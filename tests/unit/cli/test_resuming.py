@@ -11,7 +11,7 @@ from sparklet.app import watch
 from sparklet.errors import LedgerError, LocalStackError
 from sparklet.local.state import StateDir
 from sparklet.model import Counts, RunState
-from sparklet.shown import HIDDEN
+from sparklet.model.redaction import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.data_catalog.conditions import NULL, matching
+from sparklet.connectors.data_catalog.conditions import NULL, matching
 from sparklet.job.errors import TableError
 
 COLUMNS = [("day", "date"), ("region", "string"), ("hour", "int"), ("order", "varchar(8)"), ("rate", "decimal(5,2)")]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.data_catalog.entries import entry_of
+from sparklet.connectors.data_catalog.entries import entry_of
 from sparklet.job.errors import TableError
 from tests.stand_ins.glue import table_input
 

@@ -13,7 +13,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.data_catalog.glue import GlueCatalog
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.errors import DatabaseError, TableError
 from sparklet.model import RunOptions
 from sparklet.spark.root_cause import root_cause

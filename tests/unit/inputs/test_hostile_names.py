@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.inputs.selection import matches
+from sparklet.planning.inputs.selection import matches
 from tests.waiting import deadline_s
 
 LENGTH = 1024  # of a key, in bytes
@@ -29,7 +29,7 @@ def test_no_pattern_hangs_on_what_others_write() -> None:
 @pytest.mark.parametrize("pattern", ["**/a/**/a/**/b.csv", "**/*a*a*a*/**/*b", "/".join(["**"] * 60), "*a" * 60 + "b"])
 def test_no_key_hangs_the_planner(pattern: str) -> None:
     key = "a/" * (LENGTH // 2) + "c"
-    code = f"from sparklet.inputs.selection import matches; print(matches({key!r}, {pattern!r}))"
+    code = f"from sparklet.planning.inputs.selection import matches; print(matches({key!r}, {pattern!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=deadline_s(), check=True
     )
@@ -56,7 +56,7 @@ WORK = {
 }
 IMPORTS = """
 from pathlib import Path
-from sparklet.data_catalog.conditions import _TOKEN
+from sparklet.connectors.data_catalog.conditions import _TOKEN
 from sparklet.spark.root_cause import bad_file, root_cause
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.script import Script

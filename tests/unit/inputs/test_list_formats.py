@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pyarrow.parquet import write_table
 
 from sparklet.errors import PlanError
-from sparklet.inputs.list_entries import Entry
-from sparklet.inputs.lists import ListReader, list_format
 from sparklet.model import ListSource
+from sparklet.planning.inputs.list_entries import Entry
+from sparklet.planning.inputs.lists import ListReader, list_format
 from tests.stand_ins.memory import MemoryObjectStore
 
 KEYS = ["a.csv", "a b+%20.csv", "ü/ü#?.csv", "tr/", "//x", ".hidden", 'k,e"y']
@@ -157,7 +157,7 @@ def test_a_truncated_zipped_list_is_refused() -> None:
 
 
 def test_a_document_too_large_for_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.inputs.list_rows.MAX_JSON_BYTES", 50)
+    monkeypatch.setattr("sparklet.planning.inputs.list_rows.MAX_JSON_BYTES", 50)
     with pytest.raises(PlanError, match="would be held in memory as a whole; write it as JSON Lines"):
         uris(json.dumps(URIS).encode(), "json")
 

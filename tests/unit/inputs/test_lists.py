@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, RunExistsError, SettingsError
-from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.lists import ListReader
-from sparklet.inputs.selection import Reason
 from sparklet.model import Access, InputObject, ListSource, Position, RunOptions
+from sparklet.planning.inputs.list_requests import ListRequest
+from sparklet.planning.inputs.lists import ListReader
+from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import preview

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.local_files import local_files
-from sparklet.inputs.selection import Filter, Reason
+from sparklet.planning.inputs.local_files import local_files
+from sparklet.planning.inputs.selection import Filter, Reason
 
 
 def make(folder: Path, *names: str) -> Path:

@@ -5,8 +5,8 @@ from itertools import chain
 import pytest
 
 from sparklet.errors import PlanError, UnplannableError
-from sparklet.inputs.partitions import NULL, Partitions, partition_root, seen_partitions
-from sparklet.inputs.selection import matches
+from sparklet.planning.inputs.partitions import NULL, Partitions, partition_root, seen_partitions
+from sparklet.planning.inputs.selection import matches
 
 IN = "s3://b/year=2026/in/"
 

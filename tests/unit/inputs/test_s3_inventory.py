@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.lists import ListReader
-from sparklet.inputs.selection import Reason
 from sparklet.model import InputObject, ListSource, RunOptions
+from sparklet.planning.inputs.lists import ListReader
+from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.inventory import Inventory
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.inputs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest

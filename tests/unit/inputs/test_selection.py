@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.inputs.selection import Filter, Reason, matches
+from sparklet.planning.inputs.selection import Filter, Reason, matches
 
 
 @pytest.mark.parametrize(

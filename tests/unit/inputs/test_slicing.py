@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, ObjectNotFoundError, ObjectStoreError, PlanError
-from sparklet.inputs import slicing as line_cuts
-from sparklet.inputs.selection import Found
-from sparklet.inputs.slicing import slice_objects, split_kind
 from sparklet.model import Access, InputObject, Position, RunOptions, SliceKind
+from sparklet.planning.inputs import slicing as line_cuts
+from sparklet.planning.inputs.selection import Found
+from sparklet.planning.inputs.slicing import slice_objects, split_kind
 from sparklet.planning.packing import pack_shards
 from sparklet.ports import ObjectInfo
 from tests.stand_ins.memory import MemoryObjectStore

@@ -10,10 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, UnplannableError
-from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.local_files import local_files
-from sparklet.inputs.selection import Filter
 from sparklet.model import Position, RunOptions
+from sparklet.planning.inputs.list_requests import ListRequest
+from sparklet.planning.inputs.local_files import local_files
+from sparklet.planning.inputs.selection import Filter
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.packing import preview
 from tests.stand_ins.memory import MemoryObjectStore

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.inputs.selection import Reason
 from sparklet.model import Position, RunOptions
+from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.inventory import Inventory, resolve_inputs
 from tests.stand_ins.memory import MemoryObjectStore
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import EventError, PlanError, RunExistsError, SettingsError
-from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
 from sparklet.model import InputObject, ListSource, RunOptions, Shard
+from sparklet.planning.inputs.list_requests import ListRequest
+from sparklet.planning.inputs.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import MAX_ITEMS_BYTES, preview
 from sparklet.planning.plan_requests import handle_request

@@ -7,9 +7,9 @@ from contextlib import closing
 import pytest
 
 from sparklet.app.object_status import object_status
-from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.selection import Reason
 from sparklet.model import RunOptions
+from sparklet.planning.inputs.list_requests import ListRequest
+from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.plan_files import LeftOut
 from tests.world import SOURCE, World
 

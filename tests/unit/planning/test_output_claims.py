@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
 from sparklet.planning import output_claims
+from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_replaced, refuse_outputs, refuse_overtaken
 from sparklet.planning.plan_files import planned_objects

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.inputs.list_requests import ListRequest
-from sparklet.inputs.selection import Reason
 from sparklet.model import Failure, RunOptions, ShardResult
 from sparklet.planning import packing
+from sparklet.planning.inputs.list_requests import ListRequest
+from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.plan_files import reasons_for

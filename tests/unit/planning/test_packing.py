@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.inputs.selection import Found
 from sparklet.model import InputObject, Position, RunOptions, Shard
+from sparklet.planning.inputs.selection import Found
 from sparklet.planning.packing import grouping, pack_shards
 
 SIZES = st.lists(st.integers(0, 300), max_size=60)

@@ -16,9 +16,9 @@ from sparklet.errors import (
     ScriptNotAllowedError,
     SettingsError,
 )
-from sparklet.inputs.list_requests import ListRequest
 from sparklet.model import Dispatch, RunState
 from sparklet.planning import plan_requests
+from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_requests import handle_request, run_request
 from sparklet.planning.request import places
@@ -234,7 +234,7 @@ def test_a_bad_request_is_refused_by_its_wrong_key(world: World, event: Any, err
     "changes",
     [
         {"script": "s3://data/in/evil.py"},
-        {"script": "/var/task/sparklet/clock.py"},
+        {"script": "/var/task/sparklet/ledger/clock.py"},
         {"script": "s3://data/jobs/../in/evil.py"},
         {"py_files": ["s3://data/in/evil.zip"]},
         {"spark_files": ["s3://data/in/secret.json"]},

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from sparklet.app.costs import WorkerSize, load_prices
+from sparklet.app.report.advice import advise
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import view_run
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import RunState, ShardRecord, ShardState
-from sparklet.report.advice import advise
 from sparklet.runs.shard_table import ShardTable
 from tests.stand_ins.memory import MemoryCompute
 from tests.unit.cli.conftest import RUN, Terminal

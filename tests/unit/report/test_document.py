@@ -15,16 +15,16 @@ from unittest.mock import Mock
 import pytest
 
 from sparklet.app.logs import MAX_PRINTED_BYTES
+from sparklet.app.report import document
+from sparklet.app.report.page import page
+from sparklet.app.report.server import Server
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli.commands import reporting
 from sparklet.cli.console import MAX_PRINTED_LINES, Screen, report_path
 from sparklet.cli.console import Terminal as Terminal_
-from sparklet.inputs.selection import is_hidden
 from sparklet.model import Failure, ShardResult
-from sparklet.report import document
-from sparklet.report.page import page
-from sparklet.report.server import Server
-from sparklet.shown import HIDDEN
+from sparklet.model.redaction import HIDDEN
+from sparklet.planning.inputs.selection import is_hidden
 from tests.unit.cli.conftest import RUN, CommandResult, Terminal
 from tests.world import SCRIPT, SOURCE, Outcome
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from sparklet.app.report.events import figures, logs_of
 from sparklet.app.stack import StackSelection
 from sparklet.cli.console import Screen
 from sparklet.model import EVENTS
-from sparklet.report.events import figures, logs_of
 from tests.unit.cli.conftest import RUN, Terminal
 
 

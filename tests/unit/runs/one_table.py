@@ -152,7 +152,7 @@ class Trial(Runner):
         return ScriptResult(0)
 
     def _commit(self, event: Mapping[str, Any]) -> ScriptResult:
-        """What ``sparklet.tables.commit`` does with the commit files."""
+        """What ``sparklet.connectors.tables.commit`` does with the commit files."""
         for number, uri in enumerate(event["inputs"]):
             header, *shards = map(json.loads, Path(uri.removeprefix("file://")).read_bytes().splitlines())
             assert (header["commit"], header["run_id"]) == (number, RUN)

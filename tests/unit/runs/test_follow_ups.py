@@ -9,6 +9,7 @@ import pytest
 from sparklet.app.clean import clean, ended_runs, folders_of, named_run
 from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import NAMES, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
+from sparklet.model.redaction import HIDDEN
 from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
 from sparklet.runs import follow_ups
@@ -17,7 +18,6 @@ from sparklet.runs.checker import UNPLANNED_S, check
 from sparklet.runs.follow_ups import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, next_run
 from sparklet.runs.notices import due
 from sparklet.runs.redrive import redrive
-from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.runs.conftest import once
 from tests.world import BUCKET, LEASE_S, WELL, Do, World, all_but

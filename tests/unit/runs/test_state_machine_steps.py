@@ -9,10 +9,10 @@ import pytest
 
 from sparklet.errors import EventError, ObjectStoreError, OrchestrationError, PlanError, RunNotFoundError
 from sparklet.model import MAX_INLINE, Counts, Dispatch, RunOptions, ShardResult
+from sparklet.model.redaction import HIDDEN
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED
-from sparklet.shown import HIDDEN
 from tests.stand_ins.memory import MemoryNotifier
 from tests.world import BROKEN, World
 

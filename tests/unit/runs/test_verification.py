@@ -10,9 +10,9 @@ import pytest
 
 from sparklet.errors import LedgerError, RemoteTaskError
 from sparklet.local.local_template import load_template
-from sparklet.metrics import Emitter, Meter
 from sparklet.model import Failure, ShardResult
 from sparklet.ports import Message
+from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.dead_letters import keep
 from sparklet.runs.handlers import handle_check
 from sparklet.runs.verification import verify

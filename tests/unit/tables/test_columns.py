@@ -3,8 +3,8 @@
 import pytest
 from pyspark.sql.types import StructField, StructType
 
+from sparklet.connectors.tables.columns import fits, matched
 from sparklet.job.errors import TableError
-from sparklet.tables.columns import fits, matched
 
 
 def struct(**types: str) -> StructType:

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from sparklet.connectors.tables import chains
+from sparklet.connectors.tables.lease import file_at
 from sparklet.job.errors import TableError
-from sparklet.tables import chains
-from sparklet.tables.lease import file_at
 from tests.stand_ins.http_server import QuietHandler, serving
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"

@@ -5,8 +5,8 @@ import json
 import re
 from collections import defaultdict
 
-from sparklet import metrics
-from sparklet.metrics import Emitter, Metric
+from sparklet.ports import metrics
+from sparklet.ports.metrics import Emitter, Metric
 from tests.unit.template.reading import MAIN, ROOT, of_type, properties
 from tests.unit.test_metrics import METRICS
 
@@ -90,7 +90,7 @@ def test_every_metric_is_written_by_its_declared_functions() -> None:
         if path.name != "metrics.py":
             for node in ast.walk(ast.parse(path.read_text())):
                 names: list[str] = []
-                if isinstance(node, ast.ImportFrom) and node.module == "sparklet.metrics":
+                if isinstance(node, ast.ImportFrom) and node.module == "sparklet.ports.metrics":
                     names = [alias.name for alias in node.names]
                 elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "metrics":
                     names = [node.attr]

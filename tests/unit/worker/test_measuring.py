@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import ScriptFailedError
-from sparklet.metrics import Emitter, Meter
+from sparklet.ports.metrics import Emitter, Meter
 from sparklet.worker.measuring import Measuring, memory_peak_mb
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.unit.worker.conftest import Bench, exits, meanwhile, reports

@@ -7,9 +7,9 @@ import pytest
 
 from sparklet.errors import SparkletError
 from sparklet.model import Notice, RunState
+from sparklet.model.redaction import HIDDEN
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.summary import statistics
-from sparklet.shown import HIDDEN
 from tests.unit.worker.conftest import BUCKET, Bench, exits
 
 ARGS = ("--password", "hunter-two", "--api-key=K3Y/with+signs", "-p", "db_token=t0ken-value", "--level", "3")

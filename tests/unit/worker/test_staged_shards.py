@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sparklet.inputs.selection import Found
-from sparklet.inputs.slicing import slice_objects
 from sparklet.model import MIB, Access, InputObject, Position, RunOptions, ShardState
+from sparklet.planning.inputs.selection import Found
+from sparklet.planning.inputs.slicing import slice_objects
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.script_acts import SEEN
 from sparklet.spark.spark_options import MISNAMED_RULE, OPENED

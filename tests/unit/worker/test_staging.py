@@ -21,10 +21,10 @@ from sparklet.errors import (
     ScratchFullError,
     SparkletError,
 )
-from sparklet.inputs.selection import Found
-from sparklet.inputs.slicing import slice_objects
 from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
+from sparklet.planning.inputs.selection import Found
+from sparklet.planning.inputs.slicing import slice_objects
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker import staging
 from sparklet.worker.staging import Staging, described, staged_name

@@ -18,9 +18,9 @@ from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm, finish
 from sparklet.errors import PlanError
 from sparklet.model.quantities import parse_duration_s
+from sparklet.model.redaction import printable
 from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
-from sparklet.shown import printable
 
 
 def redrive(

@@ -26,10 +26,10 @@ from sparklet.cli.console import Screen, confirm, exit_code, finish
 from sparklet.cli.exit_codes import ALL_WELL, USAGE
 from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
 from sparklet.errors import PlanError
+from sparklet.model.redaction import printable
 from sparklet.runs.drift import drift_of
 from sparklet.runs.manifest import results as results_of
 from sparklet.runs.verification import verify
-from sparklet.shown import printable
 
 FOLLOW_POLL_S = 1.0
 

@@ -11,7 +11,7 @@ from sparklet.app.reporter import size_text
 from sparklet.app.requirements import install_requirements
 from sparklet.cli.console import Screen
 from sparklet.errors import SettingsError
-from sparklet.owned import delete_own, make_own
+from sparklet.spark.owned import delete_own, make_own
 
 MAX_LAYER_BYTES = 250 * 1024 * 1024  # unzipped, all layers and the function's own code together
 WRITTEN = ("Dockerfile", "layer.zip")

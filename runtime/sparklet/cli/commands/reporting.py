@@ -10,16 +10,16 @@ import typer
 
 from sparklet.app.costs import load_prices
 from sparklet.app.history import Known, run_history
+from sparklet.app.report.document import report_document
+from sparklet.app.report.events import history_server
+from sparklet.app.report.page import page
+from sparklet.app.report.server import Looks, Server
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, Terminal, report_path
-from sparklet.clock import SystemClock
 from sparklet.errors import PlanError
+from sparklet.ledger.clock import SystemClock
 from sparklet.model import Run
-from sparklet.report.document import report_document
-from sparklet.report.events import history_server
-from sparklet.report.page import page
-from sparklet.report.server import Looks, Server
 
 COUNTED = 100  # runs of a list
 

@@ -1,0 +1,330 @@
+"""The records of a stream's event as a DataFrame: Spark reads the event as one JSON text, by SQL for each source."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - its usual name
+from pyspark.sql.avro.functions import from_avro
+from pyspark.sql.types import StringType, StructField, StructType
+
+from sparklet.connectors.streams.aggregates import MAGIC, MAGIC_IN_BASE64, opened
+from sparklet.job.errors import EventError
+from sparklet.job.session import backquoted, has_class
+from sparklet.job.spark_lines import package, text_of
+
+Schema = Union[str, StructType, None]  # noqa: UP007 - evaluated, and Python 3.9 knows no other syntax
+Decode = Callable[[DataFrame, Schema, Mapping[str, str]], tuple[DataFrame, "list[str] | None"]]
+
+
+@dataclass(frozen=True)
+class StreamSource:
+    """The SQL that reads the records of one kind of stream."""
+
+    schema: str  # of the part of the event that is read
+    rows: str  # makes a row ``r`` of each record
+    data: str  # a record's bytes
+    record: str  # a struct of a record's metadata
+    label: str  # names a record in an error; ``_record`` is the struct
+    number: str  # what ``commit_ids.labels`` calls the record
+    aggregated: bool = False  # a record may hold several, see ``aggregates``
+
+
+KINESIS = StreamSource(
+    schema="""Records ARRAY<STRUCT<eventID: STRING, eventSourceARN: STRING, kinesis: STRUCT<
+        data: STRING, partitionKey: STRING, sequenceNumber: STRING, approximateArrivalTimestamp: DOUBLE>>>""",
+    rows="explode(event.Records) AS r",
+    data="unbase64(r.kinesis.data)",
+    # Seconds in a DOUBLE have no exact milliseconds: they are rounded, where a cast would cut them off.
+    record="""named_struct(
+        'stream', r.eventSourceARN,
+        'shard_id', substring_index(r.eventID, ':', 1),
+        'sequence_number', r.kinesis.sequenceNumber,
+        'sub_sequence_number', 0,
+        'partition_key', r.kinesis.partitionKey,
+        'arrival_time', timestamp_millis(CAST(round(r.kinesis.approximateArrivalTimestamp * 1000) AS BIGINT)))""",
+    label="concat_ws(' ', 'Kinesis record', _record.sequence_number, 'of', _record.shard_id)",
+    number="concat(_record.shard_id, ':', trim(LEADING '0' FROM _record.sequence_number))",
+    aggregated=True,
+)
+
+KAFKA = StreamSource(
+    schema="""records MAP<STRING, ARRAY<STRUCT<topic: STRING, partition: INT, offset: BIGINT, timestamp: BIGINT,
+        timestampType: STRING, key: STRING, value: STRING, headers: ARRAY<MAP<STRING, ARRAY<INT>>>>>>""",
+    rows="explode(flatten(map_values(event.records))) AS r",
+    data="unbase64(r.value)",
+    # Lambda gives the bytes of a header as signed numbers.
+    record="""named_struct(
+        'topic', r.topic,
+        'partition', r.partition,
+        'offset', r.offset,
+        'timestamp', timestamp_millis(r.timestamp),
+        'timestamp_type', r.timestampType,
+        'key', unbase64(r.key),
+        'headers', transform(flatten(transform(r.headers, h -> map_entries(h))), h -> named_struct(
+            'key', h.key,
+            'value', unhex(array_join(transform(h.value, b -> lpad(hex(b & 255), 2, '0')), '')))))""",
+    label="concat('Kafka record ', _record.topic, '-', _record.partition, '@', _record.offset)",
+    number="concat(_record.topic, '-', _record.partition, ':', _record.offset)",
+)
+
+DYNAMODB = StreamSource(  # images stay JSON as DynamoDB writes it, {"id": {"N": "1"}}
+    schema="""Records ARRAY<STRUCT<eventID: STRING, eventName: STRING, eventSourceARN: STRING, dynamodb: STRUCT<
+        Keys: STRING, NewImage: STRING, OldImage: STRING, SequenceNumber: STRING,
+        ApproximateCreationDateTime: DOUBLE>>>""",
+    rows="explode(event.Records) AS r",
+    data="CAST(r.dynamodb.NewImage AS BINARY)",
+    record="""named_struct(
+        'stream', r.eventSourceARN,
+        'event_id', r.eventID,
+        'event_name', r.eventName,
+        'sequence_number', r.dynamodb.SequenceNumber,
+        'keys', r.dynamodb.Keys,
+        'old_image', r.dynamodb.OldImage,
+        'creation_time', timestamp_millis(CAST(round(r.dynamodb.ApproximateCreationDateTime * 1000) AS BIGINT)))""",
+    label="concat('DynamoDB record ', _record.sequence_number)",
+    number="concat(':', trim(LEADING '0' FROM _record.sequence_number))",
+)
+
+SQS = StreamSource(
+    schema="""Records ARRAY<STRUCT<messageId: STRING, body: STRING, eventSourceARN: STRING, attributes: STRUCT<
+        SentTimestamp: STRING, MessageGroupId: STRING, ApproximateReceiveCount: STRING>>>""",
+    rows="explode(event.Records) AS r",
+    data="CAST(r.body AS BINARY)",
+    record="""named_struct(
+        'queue', r.eventSourceARN, 'message_id', r.messageId, 'group', r.attributes.MessageGroupId,
+        'receive_count', CAST(r.attributes.ApproximateReceiveCount AS INT),
+        'sent_time', timestamp_millis(CAST(r.attributes.SentTimestamp AS BIGINT)))""",
+    label="concat('SQS message ', _record.message_id)",
+    number="_record.message_id",
+)
+
+SOURCES: dict[str, StreamSource] = {
+    "aws:sqs": SQS,
+    "aws:kinesis": KINESIS,
+    "aws:dynamodb": DYNAMODB,
+    "aws:kafka": KAFKA,
+    "SelfManagedKafka": KAFKA,
+    "aws:SelfManagedKafka": KAFKA,
+}
+
+
+def source_of(event: Any) -> StreamSource:
+    """The source of an event's batch of records; raises EventError if it is no event of a stream."""
+    name = _source_name(event) if isinstance(event, dict) else None
+    if name in SOURCES:
+        return SOURCES[str(name)]
+    keys = ", ".join(sorted(map(str, event))[:20]) if isinstance(event, dict) else ""
+    what = f"the keys {keys or '(none)'}" if isinstance(event, dict) else "no object"
+    description = f"its source is {name}" if name else f"it has {what}"
+    raise EventError(f"the event holds no records of a stream: {description}; job.records() reads {', '.join(SOURCES)}")
+
+
+def _source_name(event: dict[str, Any]) -> Any:
+    records = event.get("Records")
+    if not isinstance(records, list):  # Kafka's batches name their source once
+        return event.get("eventSource") if isinstance(event.get("records"), dict) else None
+    if records:
+        return records[0].get("eventSource") if isinstance(records[0], dict) else None
+    service = str(event.get("eventSourceARN", "")).split(":")[2:3]  # the end of an empty tumbling window
+    return f"aws:{service[0]}" if service else None
+
+
+CORRUPT, CAUSE, RECORD = "_corrupt_record", "_cause", "_record"
+MODES = ("FAILFAST", "PERMISSIVE")
+MALFORMED = "_malformed"  # the column in which Spark's own readers put what they cannot read
+AVRO = "org.apache.spark.sql.avro.AvroDataToCatalyst"
+AVRO_END = bytes(8 * [0xFF])
+
+OPENED_TYPE = "STRUCT<fault: STRING, records: ARRAY<STRUCT<partition_key: STRING, data: BINARY>>>"
+WHOLE = "array(named_struct('data', _data, 'record', _record, 'fault', _fault))"
+PARTS = """transform(opened.records, (part, i) -> named_struct(
+    'data', part.data,
+    'record', named_struct('stream', _record.stream, 'shard_id', _record.shard_id,
+        'sequence_number', _record.sequence_number, 'sub_sequence_number', i,
+        'partition_key', part.partition_key, 'arrival_time', _record.arrival_time),
+    'fault', CAST(NULL AS STRING)))"""
+
+NO_UTF_8 = "WHEN _text IS NULL THEN 'it is not UTF-8'"
+NO_FIT = f"WHEN _parsed IS NULL OR _parsed.{MALFORMED} IS NOT NULL THEN 'it does not fit the schema'"
+
+# The text as part of an array and of an object: several documents cannot be valid in both.
+ONE_IN_ARRAY = "json_array_length(concat('[', _text, ',1]')) <=> 2"
+ONE_IN_OBJECT = """json_object_keys(concat('{"a":', _text, ',"b":1}')) <=> array('a', 'b')"""
+NO_ONE_JSON = f"WHEN NOT ({ONE_IN_ARRAY} AND {ONE_IN_OBJECT}) THEN 'it is not one JSON document'"
+
+
+def stream_records(
+    spark: SparkSession,
+    event: Any,
+    format: str = "json",  # noqa: A002 - Spark's own word for it
+    schema: Schema = None,
+    mode: str = "FAILFAST",
+    metadata: bool = False,
+    options: Mapping[str, str] | None = None,
+    cause: bool = False,
+    without: Sequence[str] = (),
+) -> DataFrame:
+    """See ``Job.records``; ``without``: the numbers of records that are left out."""
+    source = source_of(event)
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(MODES)}")
+    if cause and mode == "FAILFAST":
+        raise ValueError("cause=True needs mode='PERMISSIVE': with FAILFAST the first cause fails the job")
+    if (schema is None) != (format == "raw"):
+        raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: none is inferred")
+    if source is DYNAMODB and format != "raw":
+        raise EventError("DynamoDB's images are read with format='raw': value is the new image, as DynamoDB writes it")
+    records = without_records(_found(spark, event, source), event, without)
+    decoded, names = FORMATS[format](records, schema, options or {})
+    return _shaped(decoded, names, source, mode, metadata, cause)
+
+
+def without_records(frame: DataFrame, event: Any, numbers: Sequence[str]) -> DataFrame:
+    """The rows of a frame that were not made of these records of the event.
+
+    Spark finds ``_record`` through selections, filters and explosions, and fails on joins and aggregates.
+    """
+    if not numbers:
+        return frame
+    texts = ", ".join("'{}'".format(number.replace("\\", "\\\\").replace("'", "\\'")) for number in numbers)
+    return frame.where(f"NOT {source_of(event).number} IN ({texts})")
+
+
+def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
+    """The records, still bytes."""
+    text = json.dumps(event)
+    rows = (
+        _one_text(spark, text)
+        .selectExpr(f"from_json(event, '{source.schema}', map('mode', 'FAILFAST')) AS event")
+        .selectExpr(source.rows)
+        .selectExpr(f"{source.data} AS _data", f"{source.record} AS _record", "CAST(NULL AS STRING) AS _fault")
+    )
+    return _opened(rows) if source.aggregated and MAGIC_IN_BASE64 in text else rows  # the former needs Python workers
+
+
+def _one_text(spark: SparkSession, text: str) -> DataFrame:
+    """One row with one column ``event``, made in the JVM, since ``createDataFrame`` would start a Python worker."""
+    jvm: Any = spark._jvm
+    rows = jvm.java.util.Collections.singletonList(text)
+    made = spark._jsparkSession.createDataset(rows, jvm.org.apache.spark.sql.Encoders.STRING())
+    return DataFrame(made.toDF(), spark).withColumnRenamed("value", "event")
+
+
+def _opened(rows: DataFrame) -> DataFrame:
+    """The rows, with each aggregate's records as rows of their own."""
+    aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
+    # Marked as not deterministic, so that Spark computes it only once.
+    # Without Arrow, which the Python workers of other platforms may lack.
+    opening = F.udf(opened, OPENED_TYPE, useArrow=False).asNondeterministic()
+    return (
+        rows.withColumn("opened", opening(aggregate))
+        .withColumn("_fault", F.col("opened.fault"))
+        .selectExpr(f"explode(IF(opened IS NULL OR _fault IS NOT NULL, {WHOLE}, {PARTS})) AS one")
+        .selectExpr("one.data AS _data", "one.record AS _record", "one.fault AS _fault")
+    )
+
+
+def _shaped(
+    decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool, cause: bool
+) -> DataFrame:
+    """The caller's columns: ``names`` of ``_parsed``, or the bytes; FAILFAST fails at the first corrupt record."""
+    if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
+        failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
+        decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
+    good = F.col("_fault").isNull()
+    if names is None:
+        columns = [F.when(good, F.col("_data")).alias("value")]
+    else:
+        columns = [F.when(good, F.col("_parsed").getField(name)).alias(name) for name in names]
+    if mode == "PERMISSIVE":
+        columns.append(F.when(~good, F.col("_data")).alias(CORRUPT))
+    if cause:
+        columns.append(F.col("_fault").alias(CAUSE))
+    if metadata:
+        columns.append(F.col("_record"))
+    return decoded.select(*columns)
+
+
+def _json(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+    """One JSON document a record: ``from_json`` alone reads the first document and ignores the rest."""
+    fields, names = _fields(records, schema)
+    parsed = F.from_json("_text", fields, _reading(options))
+    return _checked(_with_text(records).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
+
+
+def _csv(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+    """One line of CSV a record: ``from_csv`` alone reads the first line and ignores the rest."""
+    fields, names = _fields(records, schema)
+    columns = ", ".join(f"{backquoted(field.name)} {field.dataType.simpleString()}" for field in fields)
+    quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
+    # A line break within quotes ends no line.
+    quoted = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
+    frame = _with_text(records).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))
+    frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reading(options)))
+    frame = frame.withColumn("_several", F.regexp_replace("_line", quoted, "").rlike("[\r\n]"))
+    one = "WHEN _several THEN 'it is more than one line' WHEN trim(_line) = '' THEN 'it is empty'"
+    return _checked(frame, f"{NO_UTF_8} {one} {NO_FIT}"), names
+
+
+def _avro(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
+    """One Avro datum a record, without a header.
+
+    Eight known bytes are appended, and both are read as the two fields of a record, which Avro writes one after the
+    other. So a datum that is too short or too long is found, and an unreadable one is null as a whole, where
+    ``from_avro`` alone makes all its fields null.
+    """
+    spark = records.sparkSession
+    if not has_class(spark._jvm, AVRO):
+        needed = f"--packages {package('spark-avro', spark.version)}"
+        raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {needed}")
+    end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
+    ended = F.concat("_data", F.lit(AVRO_END))
+    parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
+    frame = records.withColumn("_pair", parsed).selectExpr("*", "_pair.datum AS _parsed")
+    whole = f"_pair.end <=> X'{AVRO_END.hex()}'"
+    checked = _checked(frame, f"WHEN _parsed IS NULL OR NOT {whole} THEN 'it does not fit the schema'")
+    return checked, checked.select("_parsed.*").columns
+
+
+def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
+    try:
+        datum = json.loads(schema) if isinstance(schema, str) else None
+    except ValueError as error:
+        raise ValueError(f"the Avro schema is not JSON: {error}") from error
+    if not isinstance(datum, dict) or datum.get("type") != "record":
+        raise ValueError("an Avro schema must be the JSON text of a record's schema")
+    fields = [{"name": "datum", "type": datum}, {"name": "end", "type": end}]
+    return json.dumps({"type": "record", "name": "sparklet_pair", "fields": fields})
+
+
+def _with_text(records: DataFrame) -> DataFrame:
+    """The bytes as text, null if they are not UTF-8: no character is replaced silently."""
+    return records.selectExpr("*", f"{text_of('_data', records.sparkSession.version)} AS _text")
+
+
+def _checked(frame: DataFrame, cases: str) -> DataFrame:
+    """The records with the first fault that the cases find; null, which in Kafka marks a deletion, has none."""
+    return frame.withColumn("_fault", F.expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
+
+
+def _fields(records: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
+    """The schema with a column for what Spark cannot read, and the names of its own columns."""
+    struct = records.sparkSession.createDataFrame([], schema).schema
+    if reserved := {CORRUPT, CAUSE, RECORD, MALFORMED}.intersection(struct.names):
+        raise ValueError(f"the schema has a column {sorted(reserved)[0]}, a name that job.records() uses itself")
+    return StructType([*struct.fields, StructField(MALFORMED, StringType())]), struct.names
+
+
+def _reading(options: Mapping[str, str]) -> dict[str, str]:
+    # Last, so that no option replaces these. Spark's own FAILFAST passes over errors in columns that nobody uses.
+    return {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
+
+
+FORMATS: Mapping[str, Decode] = {"json": _json, "csv": _csv, "avro": _avro, "raw": lambda records, *_: (records, None)}

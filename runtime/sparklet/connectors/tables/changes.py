@@ -1,0 +1,131 @@
+"""Staged rows that a commit writes anew; of an upsert one for each key.
+
+Spark itself compares and sorts their values: NaN is the greatest, -0.0 is 0.0.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+from pyspark.sql import DataFrame, SparkSession, Window, functions
+from pyspark.sql.types import BooleanType, StructField, StructType
+
+from sparklet.connectors.tables.declaration import DELETED, Commit, Declaration, shard_name
+from sparklet.job.errors import TableError
+from sparklet.job.event_objects import escaped
+from sparklet.job.session import backquoted
+
+FILE, ROW, FILES, COUNT, RANK = (f"_sparklet_{name}" for name in ("file", "row", "files", "count", "rank"))
+# By types of keys whose bounds a scan is given. Delta leaves out files by literals alone, not by casts.
+LITERALS = {"tinyint": "{}Y", "smallint": "{}S", "int": "{}", "bigint": "{}L", "date": "DATE'{}'", "string": "'{}'"}
+PADDED = "__CHAR_VARCHAR_TYPE_STRING"  # in the metadata of CHAR(n), whose values are compared as if they were padded
+# A table of hashes of the changes, which are few, instead of a sort of all rows in the files that they touch.
+MERGE_OPTIONS = {"spark.sql.join.preferSortMergeJoin": "false"}
+
+
+def staged_columns(write: Declaration) -> StructType:
+    """The columns of rows that Spark has staged."""
+    return StructType.fromJson(json.loads(write.seen))
+
+
+def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: StructType | None = None) -> DataFrame:
+    """The rows of files of Spark's, with ``columns`` or those of the first write, and behind them DELETED, FILE, ROW.
+
+    TableError if there are more or less than the shards have counted.
+    """
+    columns = columns or staged_columns(writes[0])
+    if writes[0].deletes:
+        columns = StructType([*columns.fields, StructField(DELETED, BooleanType())])
+    files = [escaped(f"{write.folder.rstrip('/')}/{path}") for write in writes for path, _ in write.files]
+    frame = spark.read.schema(columns).parquet(*files)
+    file_and_row = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
+    # First as a whole, which reads no column; by file only to name the shard.
+    if frame.count() != sum(write.rows for write in writes):
+        counted = {unquote(file): rows for file, rows in frame.groupBy(file_and_row[0]).count().collect()}
+        for write in writes:
+            if (rows := sum(rows for file, rows in counted.items() if _tail(write) in file)) != write.rows:
+                raise TableError(
+                    f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: "
+                    "a lost task has written there since; start a new run"
+                )
+    return frame.select("*", *file_and_row)
+
+
+def _tail(write: Declaration) -> str:
+    """What the paths of a write's files have, and no other's; Hadoop writes the beginning in several ways."""
+    return f"/{'/'.join(write.folder.rstrip('/').split('/')[-2:])}/"
+
+
+def kept_rows(changes: DataFrame) -> DataFrame:
+    """The rows of an upsert that a new table gets."""
+    return changes.where(f"NOT {DELETED}").drop(DELETED) if DELETED in changes.columns else changes
+
+
+def merge_deletes(commit: Commit, newer: str) -> tuple[str, str]:
+    """What makes rows of ``s`` delete those of ``t`` in a MERGE: its first clause, and a condition of INSERT."""
+    if not commit.deletes:
+        return "", ""
+    return f"WHEN MATCHED {newer} AND s.{DELETED} THEN DELETE ", f" AND NOT s.{DELETED}"
+
+
+def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = None) -> DataFrame:
+    """Of the staged rows with one key the one with the greatest ``order_by``, of equal ones the later; no FILE, no ROW.
+
+    TableError if a part of a key is null, or if without ``order_by`` a key comes twice, ``whole_run``: in the run.
+    """
+    names = {name.lower() for name in rows.columns}
+    if missing := [name for name in (*commit.keys, commit.order_by) if name and name.lower() not in names]:
+        raise TableError(f"{commit.table}: keys or order_by name {missing[0]!r}, a column that no shard has")
+    keys = [functions.col(backquoted(name)) for name in commit.keys]
+    nulls = [functions.count(functions.when(key.isNull(), 1)).alias(str(number)) for number, key in enumerate(keys)]
+    # A null equals nothing in a MERGE: each commit would add such a row again.
+    for name, count in zip(commit.keys, rows.agg(*nulls).first() or ()):  # noqa: B905 - Python 3.9
+        if count:
+            raise TableError(f"{commit.table}: the key {name!r} is null in {count} rows: leave them out, or fill it")
+    if commit.order_by is None:
+        read = (rows if whole_run is None else whole_run).select(*keys, FILE)
+        groups = read.groupBy(*keys).agg(functions.count("*").alias(COUNT), functions.collect_set(FILE).alias(FILES))
+        if twice := groups.where(f"{COUNT} > 1").first():
+            raise TableError(_twice(commit, twice))
+        return rows.drop(FILE, ROW)
+    # A tie is broken by the place of the row, so that a repeated commit chooses the same one.
+    order = [functions.desc_nulls_last(backquoted(commit.order_by)), functions.desc(FILE), functions.desc(ROW)]
+    latest = Window.partitionBy(*keys).orderBy(*order)
+    return rows.withColumn(RANK, functions.row_number().over(latest)).where(f"{RANK} = 1").drop(RANK, FILE, ROW)
+
+
+def key_bounds(rows: DataFrame, keys: Sequence[str], table: StructType) -> Iterator[str]:
+    """Conditions on the keys of ``t``, by which a scan leaves out files: those between the least and the greatest."""
+    in_rows, in_table = (
+        {field.name.lower(): field.dataType.simpleString() for field in schema.fields if PADDED not in field.metadata}
+        for schema in (rows.schema, table)
+    )
+    types = {key: in_rows.get(key.lower(), "") for key in keys}
+    bounded = [key for key in keys if types[key] in LITERALS and types[key] == in_table.get(key.lower())]
+    if not bounded:
+        return
+    ends = [f"CAST({end}({backquoted(key)}) AS STRING)" for key in bounded for end in ("min", "max")]
+    bounds = rows.selectExpr(*ends).first() or ()
+    if None in bounds:  # there are no rows
+        return
+    texts = [text.replace("\\", "\\\\").replace("'", "\\'") for text in bounds]
+    for key, *ends in zip(bounded, texts[::2], texts[1::2]):  # noqa: B905 - Python 3.9
+        least, greatest = (LITERALS[types[key]].format(end) for end in ends)
+        yield f"t.{backquoted(key)} BETWEEN {least} AND {greatest}"
+
+
+def _twice(commit: Commit, row: Any) -> str:
+    """What is wrong with a key; the row has its files, as Spark names them."""
+    of = {_path(f"{w.folder}/{name}"): w.shard for w in (*commit.earlier, *commit.writes) for name, _ in w.files}
+    shards = sorted({of[_path(unquote(uri))] for uri in row[FILES]})
+    key = ", ".join(f"{name}={row[name]!r}" for name in commit.keys)
+    where = " and ".join(map(shard_name, shards))
+    return f"{commit.table}: the key {key} is twice in {where}: pass order_by=, the greatest wins"
+
+
+def _path(uri: str) -> str:
+    return re.sub("^[a-z0-9]+:", "", uri).lstrip("/")

@@ -1,0 +1,577 @@
+"""Writes to Delta tables by Delta's own library, in the JVM: ``stage`` in a shard, ``DeltaLakeTable`` at the commit.
+
+A shard writes its rows into a transaction that it never commits; Delta describes the files and the state that they
+were written for. The commit adds them as they are if the table's state still has the same columns; else Delta reads
+them by that state and writes their rows anew. It calls the parts of Delta's MERGE one by one, because a statement could
+set one name only, and not refuse a table that has changed since it was looked at.
+
+A commit's id, or the heads of chains, are transactions of applications in the table's log. Delta refuses the commit if
+another one has set one of them since the table was loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+from urllib.parse import unquote
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
+
+from sparklet.connectors.tables.changes import (
+    FILE,
+    MERGE_OPTIONS,
+    ROW,
+    kept_rows,
+    key_bounds,
+    last_rows,
+    merge_deletes,
+    staged_columns,
+    staged_rows,
+)
+from sparklet.connectors.tables.columns import FILLED, agreed, aligned
+from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration, shard_name
+from sparklet.job.catalogs import catalog_properties
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.session import backquoted, session_options, stored_text
+
+RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
+UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
+MAX_SKEW_S = 3600.0  # of other writers' clocks
+MAX_READERS = 16  # files of the log at a time
+PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
+DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
+OF_DELTA = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # which have the number of rows
+AUTO_MERGE = "spark.databricks.delta.schema.autoMerge.enabled"
+CONFLICTS = {  # the first is what Delta's own are
+    "java.util.ConcurrentModificationException",
+    "java.nio.file.FileAlreadyExistsException",
+    "org.apache.hadoop.fs.FileAlreadyExistsException",
+}
+ANALYSIS = "org.apache.spark.sql.AnalysisException"
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # what people see of a version in the history
+_PACKAGE = "org.apache.spark.sql.delta"
+_HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
+
+
+# --- in a shard ---
+
+
+def wanted(schema: StructType, frame: DataFrame) -> StructType:
+    """The table's columns that the frame must have; of those that Delta itself can fill the frame's own."""
+    names = {name.lower() for name in frame.columns}
+    return StructType([f for f in schema.fields if f.name.lower() in names or not any(m in f.metadata for m in FILLED)])
+
+
+def is_described(schema: StructType | None, frame: DataFrame) -> bool:
+    """Whether a shard itself may make the table's files: it must draw no number and no name that others draw, too."""
+    fields = schema.fields if schema else []
+    numbered, mapped = (any(key in f.metadata for f in fields) for key in ("delta.identity.start", PHYSICAL_NAME))
+    new = {name.lower() for name in frame.columns}.difference(field.name.lower() for field in fields)
+    return not numbered and not (mapped and new)
+
+
+def stage(frame: DataFrame, draft: Declaration) -> Declaration:
+    """Append rows in a transaction of the table that nobody commits: the files, and the state that they fit."""
+    delta = _Delta(frame.sparkSession)
+    log, path = delta.log(draft.table.place), draft.table.place.rstrip("/")
+    transaction = log.startTransaction()
+    with session_options(frame.sparkSession, OF_DELTA):
+        options = {"mergeSchema": str(draft.merge_schema).lower()}
+        actions = delta.write(log, transaction, frame, "Append", options, draft.partition_by)
+    # Of its actions only the files count: new columns and a new table are one change for all shards (``_grow``).
+    described = [text for action in actions if (text := str(action.json())).startswith('{"add"')]
+    added = [json.loads(text)["add"] for text in described]
+    return replace(
+        draft,
+        folder=path,
+        files=tuple((unquote(file["path"]), int(file["size"])) for file in added),
+        rows=sum(json.loads(file["stats"])["numRecords"] for file in added),
+        described=tuple(described),
+        seen=f"{transaction.protocol().json()}\n{transaction.metadata().json()}",
+    )
+
+
+class _Delta:
+    """Delta's classes in a session's JVM, of Delta 3 and 4."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.spark, self.session = spark, spark._jsparkSession
+        self.jvm: Any = spark._jvm
+        self.none = self.jvm.scala.Option.empty()
+        self.parsed = (
+            self.jvm.org.apache.spark.sql.delta.actions.Action.fromJson
+        )  # looked up once: a commit parses many
+
+    def log(self, uri: str) -> Any:
+        return self.jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.session, uri)
+
+    def action(self, kind: str, document: Mapping[str, Any]) -> Any:
+        return self.parsed(json.dumps({kind: document}))
+
+    def set_name(self, name: str, number: int) -> Any:
+        """With its date: a checkpoint drops what is older than RETENTION, or has none."""
+        return self.action("txn", {"appId": name, "version": number, "lastUpdated": int(time.time() * 1000)})
+
+    def seq(self, values: Iterable[Any]) -> Any:
+        return self.jvm.PythonUtils.toSeq(list(values))
+
+    def module(self, name: str) -> Any:
+        """A Scala object; its class has no static methods where it has a companion, or is nested."""
+        package, _, last = name.rpartition(".")
+        at = reduce(getattr, package.split("."), self.jvm)
+        return getattr(getattr(at, f"{last}$"), "MODULE$")
+
+    def parameters(self, name: str) -> int:
+        """The number of parameters of a class's widest constructor: Delta 4 has more, with defaults."""
+        loader = self.jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        constructors = self.jvm.java.lang.Class.forName(name, False, loader).getConstructors()
+        return max(len(constructor.getParameterTypes()) for constructor in constructors)
+
+    def write(
+        self, log: Any, transaction: Any, frame: DataFrame, mode: str, options: Mapping[str, str], by: Sequence[str]
+    ) -> list[Any]:
+        """The actions of a write as ``DataFrameWriter.save`` does it, in a transaction that stays open."""
+        commands, java_map = self.jvm.org.apache.spark.sql.delta.commands, self.jvm.PythonUtils.toScalaMap
+        how = self.jvm.org.apache.spark.sql.delta.DeltaOptions(java_map(options), self.session.sessionState().conf())
+        more = [False] * (self.parameters(f"{_PACKAGE}.commands.WriteIntoDelta") - 8)
+        save_mode = getattr(self.jvm.org.apache.spark.sql.SaveMode, mode)
+        arguments = (log, save_mode, how, self.seq(by), java_map({}), frame._jdf, self.none, self.none)
+        done = commands.WriteIntoDelta(*arguments, *more).writeAndReturnCommitData(
+            transaction, self.session, self.none, False
+        )
+        return list(_items(done.actions()))
+
+    def rows(self, log: Any, seen: str, described: Iterable[str]) -> DataFrame:
+        """The rows of described files, which may be in no version of the table, by the state they were written for."""
+        protocol, metadata = map(self.parsed, seen.split("\n"))
+        more = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)
+        some = self.jvm.scala.Option.apply(protocol)
+        state = self.jvm.org.apache.spark.sql.delta.DummySnapshot(log.logPath(), log, metadata, *more, some)
+        frame = log.createDataFrame(state, self.seq(map(self.parsed, described)), False, self.none)
+        return DataFrame(frame, self.spark)
+
+
+def _items(scala: Any) -> Iterator[Any]:
+    items = scala.iterator()
+    while items.hasNext():
+        yield items.next()
+
+
+# --- what files fit ---
+
+
+def _metadata(seen: str) -> Any:
+    """The table's metadata that a shard has seen, as Delta's log has it."""
+    return json.loads(seen.split("\n")[1])["metaData"]
+
+
+def _columns(write: Declaration) -> StructType:
+    if not write.described:
+        return staged_columns(write)
+    return StructType.fromJson(json.loads(_metadata(write.seen)["schemaString"]))
+
+
+def _fits(metadata: Any, now: Any) -> bool:
+    """Whether files that were written for one state of a table are right in another as they are.
+
+    Columns are compared by their names in files: with column mapping they may have been renamed, or dropped.
+    """
+    old, new = (_demands(state) for state in (metadata, now))
+    if old[1:] != new[1:]:
+        return False
+    mapped = now["configuration"].get("delta.columnMapping.mode", "none") != "none"
+    for name in old[0].keys() | new[0].keys():
+        before, after = old[0].get(name), new[0].get(name)
+        if after is None:
+            if not mapped:
+                return False
+        elif before is None:  # null in the files
+            if not after["nullable"] or any(key in after["metadata"] for key in FILLED):
+                return False
+        else:
+            takes_nulls = after["nullable"] or not before["nullable"]
+            same = {key: before[key] for key in ("nullable", *(["name"] if mapped else []))}
+            if not takes_nulls or before != {**after, **same}:
+                return False
+    return True
+
+
+def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """A table's columns by their names in files, and what else a file must fit."""
+    fields = json.loads(metadata["schemaString"])["fields"]
+    names = {field["name"]: field["metadata"].get(PHYSICAL_NAME, field["name"]) for field in fields}
+    demands = {key: value for key, value in metadata["configuration"].items() if key.startswith(DEMANDS)}
+    return {names[f["name"]]: f for f in fields}, [names[column] for column in metadata["partitionColumns"]], demands
+
+
+@contextmanager
+def refusals(context: str) -> Iterator[None]:
+    """What Delta refuses as TableError, and what another writer was faster with as CommitConflictError."""
+    try:
+        yield
+    except (Py4JJavaError, PySparkException) as error:
+        causes = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
+        # Conflicts first: some of their classes are Delta's, too, and would pass for a refusal.
+        for _, message, names in causes:
+            if not CONFLICTS.isdisjoint(names):
+                raise CommitConflictError(f"{context}: {message}") from error
+        for name, message, names in reversed(causes):
+            if name.startswith(("org.apache.spark.sql.delta.", "io.delta.")) or ANALYSIS in names:
+                raise TableError(f"{context}: {message}") from error
+        raise
+
+
+def _causes(java: Any) -> Iterator[tuple[str, str, set[str]]]:
+    """An exception and its causes: the class, the message, and the names of the class and those above it."""
+    while java is not None:
+        names, class_ = list[str](), java.getClass()
+        while class_ is not None:
+            names.append(str(class_.getName()))
+            class_ = class_.getSuperclass()
+        yield names[0], str(java.getMessage()), set(names)
+        java = java.getCause()
+
+
+# --- at the commit ---
+
+
+class DeltaLakeTable:
+    """A table at a URI, as it was when this was made, and a transaction that begins there."""
+
+    def __init__(self, uri: str, spark: SparkSession) -> None:
+        self._uri = self.root = uri
+        self._spark, self._delta = spark, _Delta(spark)
+        with refusals(f"delta:{uri}"):
+            self._log = self._delta.log(uri)
+            # One transaction for look and commit: a name that another writer sets in between is a conflict of Delta's.
+            self._transaction = self._log.startTransaction()
+        self._version = int(self._transaction.readVersion())  # -1: there is no table
+        self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
+
+    def made(self, name: str) -> tuple[str, int] | None:
+        """The table's version if it holds a name, and the name's number."""
+        number = self._transaction.snapshot().transactions().get(name) if self._now else self._delta.none
+        return (str(self._version), int(number.get())) if number.isDefined() else None
+
+    def holds(self, name: str, number: int) -> bool:
+        """Follow the log back over each RESTORE, which leaves transactions as they are; see ``OpenTable``.
+
+        A RESTORE that is no longer in the log is ignored.
+        """
+        state, restored = self._version, None  # the newest version before which nothing was taken out
+        for version, names, info in self._versions():
+            if (name, number) in names:
+                return version <= state
+            if version == state:
+                state = version - 1
+                if info.get("operation") == "RESTORE":
+                    restored, to = version, str(info["operationParameters"].get("version"))
+                    # A RESTORE to a time does not say to which version.
+                    if not to.isdigit():
+                        break
+                    state = int(to)
+        if restored is None:
+            return True  # set before the log's first version
+        raise CommitStateUnknownError(
+            f"{self._uri} was restored by version {restored}, and its log does not show whether that removed rows that "
+            "are to be written now: RESTORE it by a version's number that the log has; or, if these rows are missing, "
+            "write them with another label, or those of a run by a new run"
+        )
+
+    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
+        """The table has forgotten names that are older than RETENTION; see ``OpenTable``."""
+        if self._now is None or not (retention := self._now["configuration"].get(RETENTION)):
+            return
+        kept_s = sum(
+            int(number) * UNITS_S[unit]
+            for number, unit in re.findall(r"(?<!\d)(\d+) (week|day|hour|minute|second)", retention)
+        )
+        since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
+        if commit.commit_id.startswith("once/"):
+            return  # such an id is used once
+        is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
+        for _, version_names, info in () if is_old else self._versions():
+            if is_old := not gone.isdisjoint(name for name, _ in version_names):
+                break
+            # What was committed before the work began cannot be its commit, nor can any earlier version.
+            if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
+                return
+        if is_old:
+            raise CommitStateUnknownError(
+                f"{commit.table} forgets commits ({RETENTION} = {retention}), and may hold {commit.commit_id} already: "
+                "if it lacks these rows, unset the property and try again"
+            )
+
+    def _versions(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
+        """The versions, newest first, as far back as the log goes: the names that each has set, and its commitInfo."""
+        with ThreadPoolExecutor(MAX_READERS) as readers:
+            for newest in range(self._version, -1, -MAX_READERS):
+                versions = range(newest, max(newest - MAX_READERS, -1), -1)
+                for version, actions in zip(versions, readers.map(self._actions, versions)):  # noqa: B905 - Python 3.9
+                    if not actions:
+                        return
+                    names = {
+                        (action["txn"]["appId"], action["txn"]["version"]) for action in actions if "txn" in action
+                    }
+                    yield (
+                        version,
+                        names,
+                        next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
+                    )
+
+    def _actions(self, version: int) -> list[dict[str, Any]]:
+        try:
+            # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
+            lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").split("\n")
+        except Py4JJavaError as error:
+            if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
+                raise
+            return []  # a checkpoint has it
+        # Never empty, since that stands for a file that is gone
+        return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
+
+    def write(self, commit: Commit, names: Mapping[str, int]) -> str:
+        """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""
+        writes = [write for write in commit.writes if write.files]
+        change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
+        options = {**OF_DELTA, USER_METADATA: commit.commit_id}
+        with refusals(str(commit.table)), session_options(self._spark, options):
+            for name in names:
+                self._transaction.txnVersion(name)  # now another commit that sets it is a conflict
+            if self._now is None:
+                self._log.createLogDirectoriesIfNotExists()
+            actions = [*change(commit, writes), *(self._delta.set_name(*entry) for entry in names.items())]
+            operation = self._delta.module(f"{_PACKAGE}.DeltaOperations$ManualUpdate")
+            tracking, no_tags = (
+                self._delta.module(f"{_PACKAGE}.RowTracking"),
+                self._delta.jvm.PythonUtils.toScalaMap({}),
+            )
+            tags = tracking.addPreservedRowTrackingTagIfNotSet(self._transaction.snapshot(), no_tags)
+            return str(self._transaction.commit(self._delta.seq(actions), operation, tags))
+
+    def _table_columns(self) -> StructType | None:
+        return StructType.fromJson(json.loads(self._now["schemaString"])) if self._now else None
+
+    def _agreed(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
+        return agreed(commit, writes, self._table_columns(), _columns)
+
+    def _append(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
+        """Add the files that fit the table; write the rows of others by Delta's writer, into the same commit."""
+        late = [
+            write
+            for write in writes
+            if not write.described or not self._now or not _fits(_metadata(write.seen), self._now)
+        ]
+        columns = self._grow(commit, late) if late else None
+        now = json.loads(self._transaction.metadata().json())["metaData"]
+        # Now that the table is made, or has the columns of all shards, some of these files may fit after all.
+        others = [write for write in late if not write.described or not _fits(_metadata(write.seen), now)]
+        fitting = (text for write in writes if write not in others for text in write.described)
+        actions = [self._delta.parsed(text) for text in fitting]
+        if others and columns:
+            rows = self._read(others, columns).drop(FILE, ROW)
+            try:
+                actions += _items(self._transaction.writeFiles(rows._jdf))
+            except (Py4JJavaError, PySparkException) as error:
+                shards = " and ".join(shard_name(write.shard) for write in others)
+                with refusals(f"{commit.table}, rows of {shards} that were staged for another state of the table"):
+                    raise error
+        return actions
+
+    def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
+        """Make the table in this transaction, or add the columns that it lacks; its columns then."""
+        schema, columns = self._table_columns(), self._agreed(commit, writes)
+        # A new table takes over its first shard's state, whose files have the column names that Delta drew there.
+        first = next((_metadata(write.seen) for write in writes if write.described), None)
+        if schema is None:
+            by = list(commit.partition_by)
+            if unknown := [name for name in by if name not in columns.names]:
+                raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}, a column that no shard has")
+            new: dict[str, Any] = {"id": str(uuid.uuid4()), "createdTime": int(time.time() * 1000), "configuration": {}}
+            new |= {"format": {"provider": "parquet", "options": {}}, "partitionColumns": by}
+            self._set_columns({**new, **(first or {})}, columns, first)
+        elif len(columns) > len(schema):
+            self._set_columns(self._now, columns, None)
+        return columns
+
+    def _set_columns(self, metadata: Any, columns: StructType, first: Any) -> None:
+        """``first``: a shard's state whose columns have names in files already."""
+        fields = json.loads(first["schemaString"])["fields"] if first else []
+        field_by_name = {field["name"]: field for field in fields if field["type"] != "void"}
+        fields = [field_by_name.get(field.name) or field.jsonValue() for field in columns.fields]
+        text = json.dumps({"type": "struct", "fields": fields})
+        self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)
+
+    def _read(self, writes: Sequence[Declaration], columns: StructType) -> DataFrame:
+        """The staged rows, in these columns: null where a write lacks one, or what Delta fills in if all lack it.
+
+        Where the commit writes all of them anew, the places of rows, and whether they delete others, are behind.
+        """
+        frames: dict[tuple[str, bool], list[Declaration]] = {}
+        for write in writes:
+            frames.setdefault((write.seen, bool(write.described)), []).append(write)
+        read = []
+        for (seen, is_described), alike in frames.items():
+            if is_described:
+                read.append(self._delta.rows(self._log, seen, (text for write in alike for text in write.described)))
+            else:
+                read.append(staged_rows(self._spark, alike))
+        frame_names = {name.lower() for frame in read for name in frame.columns}
+        filled = [
+            field
+            for field in columns.fields
+            if field.name.lower() in frame_names or not any(key in field.metadata for key in FILLED)
+        ]
+        return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), True) for frame in read))
+
+    def _upsert(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
+        columns = self._agreed(commit, writes)
+        looks_back = commit.earlier and commit.order_by is None
+        whole_run = self._read([*commit.earlier, *writes], columns) if looks_back else None
+        changes = last_rows(commit, self._read(writes, columns), whole_run)
+        if self._now is None:
+            self._grow(commit, writes)
+            return list(_items(self._transaction.writeFiles(kept_rows(changes)._jdf)))
+        view = f"_sparklet_{uuid.uuid4().hex}"
+        changes.createOrReplaceTempView(view)
+        try:
+            with session_options(self._spark, MERGE_OPTIONS):
+                return self._merge(commit, view, changes)
+        finally:
+            self._spark.catalog.dropTempView(view)
+
+    def _merge(self, commit: Commit, view: str, changes: DataFrame) -> list[Any]:
+        """What ``MERGE INTO`` does between the start of its transaction and its commit."""
+        schema, columns = self._table_columns(), [name for name in changes.columns if name != DELETED]
+        same, names = (list(map(backquoted, column_names)) for column_names in (commit.keys, columns))
+        near = key_bounds(changes, commit.keys, schema or StructType())
+        newer, order = "", backquoted(commit.order_by or "")
+        if commit.order_by and schema and commit.order_by.lower() in (name.lower() for name in schema.names):
+            newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
+        deleted, new = merge_deletes(commit, newer)
+        text = (
+            f"MERGE INTO delta.{backquoted(self._uri)} t USING {view} s "  # noqa: S608 - names, in quotes
+            f"ON {' AND '.join([*(f't.{key} = s.{key}' for key in same), *near])} "
+            f"{deleted}WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
+            f"WHEN NOT MATCHED{new} THEN INSERT ({', '.join(names)}) "
+            f"VALUES ({', '.join(f's.{name}' for name in names)})"
+        )
+        state, modes = (
+            self._delta.session.sessionState(),
+            self._delta.module("org.apache.spark.sql.execution.CommandExecutionMode"),
+        )
+        with session_options(self._spark, {AUTO_MERGE: str(commit.merge_schema).lower()}):
+            # Only analyzed: its execution would begin a transaction of its own, at the newest state of the table.
+            merge = state.executePlan(state.sqlParser().parsePlan(text), modes.SKIP()).analyzed()
+        session, transaction, metadata = self._delta.session, self._transaction, self._transaction.metadata()
+        # The analysis has taken the newest columns, the transaction has those of the state that was looked at.
+        if merge.targetFileIndex().metadata().schemaString() != metadata.schemaString():
+            raise CommitConflictError(f"{commit.table}: another writer has changed its columns meanwhile")
+        if merge.canMergeSchema() and merge.migratedSchema().isDefined():
+            by, settings = metadata.partitionColumns(), metadata.configuration()
+            merge.updateMetadata(session, transaction, merge.migratedSchema().get(), by, settings, False, False)
+        merge.checkIdentityColumnHighWaterMarks(transaction)
+        transaction.setTrackHighWaterMarks(merge.trackHighWaterMarks())
+        clauses = merge.matchedClauses(), merge.notMatchedClauses()
+        merge.prepareMergeSource(session, merge.source(), merge.condition(), *clauses, False)
+        touched = merge.findTouchedFiles(session, transaction)
+        if touched._1().isEmpty():
+            return list(_items(merge.writeOnlyInserts(session, transaction, False, "numSourceRowsInSecondScan")))
+        has_vectors = merge.shouldWritePersistentDeletionVectors(session, transaction)
+        written = merge.writeAllChanges(session, transaction, touched._1(), touched._2(), not has_vectors)
+        if has_vectors:
+            return [*_items(written), *_items(merge.writeDVs(session, transaction, touched._1()))]
+        return [*_items(written), *(file.remove() for file in _items(touched._1()))]
+
+    def _overwrite(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
+        """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
+        by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
+        if not by:
+            raise TableError(f"{commit.table} has no partitions that could be overwritten")
+        columns = self._agreed(commit, [*writes, *commit.earlier])
+        rows = self._read(writes, columns).drop(FILE, ROW)
+        if commit.earlier:
+            touched, before = (
+                rows.select(*map(backquoted, by)).distinct(),
+                self._read(commit.earlier, columns).drop(FILE, ROW),
+            )
+            same = [before[backquoted(name)].eqNullSafe(touched[backquoted(name)]) for name in by]
+            rows = rows.unionByName(before.join(touched, same, "left_semi"))
+        options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
+        return self._delta.write(self._log, self._transaction, rows, "Overwrite", options, by)
+
+
+# --- Glue's Data Catalog, where Athena finds tables by name ---
+
+
+def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
+    """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
+
+    Nothing happens if the table lies elsewhere. TableError if another table has the name.
+    """
+    root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
+    named = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", uri)
+    if named is None:
+        return
+    database, name = named.groups()
+    from sparklet.connectors.tables.pyiceberg_catalog import load  # which needs pyiceberg
+
+    catalog: Any = load(warehouse)
+    try:
+        old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
+    except catalog.glue.exceptions.EntityNotFoundException:
+        old = None
+    new = _entry(name, uri, spark, old or {})  # read after the entry, so that an old schema replaces no newer one
+    if old is None:
+        if not catalog.namespace_exists(database):  # many who may make tables may make no database
+            catalog.create_namespace_if_not_exists(database)
+        catalog.glue.create_table(DatabaseName=database, TableInput=new)
+    elif (stored_uri := old["StorageDescriptor"].get("Location", "").rstrip("/")) != uri:
+        raise TableError(f"{uri} is written, but Glue's catalog has {database}.{name} at {stored_uri}")
+    elif _columns_in(old) != _columns_in(new):
+        version = {key: old[key] for key in ("VersionId",) if key in old}  # else another's change is lost
+        catalog.glue.update_table(DatabaseName=database, TableInput=new, **version)
+
+
+def _entry(name: str, uri: str, spark: SparkSession, old: Mapping[str, Any]) -> dict[str, Any]:
+    """A Delta table's entry, as Glue's own crawlers write it, with what others have put into the old one."""
+    metadata = json.loads(_Delta(spark).log(uri).startTransaction().metadata().json())["metaData"]
+    fields = StructType.fromJson(json.loads(metadata["schemaString"])).fields
+    types = {field.name: field.dataType.simpleString().replace("timestamp_ntz", "timestamp") for field in fields}
+    old_columns = {column["Name"]: column for columns in _columns_in(old) for column in columns}  # with comments
+    columns = {
+        column: {**old_columns.get(column, {}), "Name": column, "Type": type_} for column, type_ in types.items()
+    }
+    serde = {"serialization.format": "1", "path": uri}
+    own = {"EXTERNAL": "TRUE", "table_type": "DELTA", "spark.sql.sources.provider": "delta"}
+    return {
+        **{key: old[key] for key in ("Description", "Owner", "Retention") if old.get(key)},
+        "Name": name,
+        "TableType": "EXTERNAL_TABLE",
+        "Parameters": {**old.get("Parameters", {}), **own},
+        "PartitionKeys": [columns.pop(key) for key in metadata["partitionColumns"]],
+        "StorageDescriptor": {
+            "Columns": list(columns.values()),
+            "Location": uri,
+            "InputFormat": f"{_HADOOP}.SequenceFileInputFormat",
+            "OutputFormat": f"{_HIVE}.ql.io.HiveSequenceFileOutputFormat",
+            "SerdeInfo": {"SerializationLibrary": f"{_HIVE}.serde2.lazy.LazySimpleSerDe", "Parameters": serde},
+        },
+    }
+
+
+def _columns_in(entry: Mapping[str, Any]) -> list[Any]:
+    return [entry.get("StorageDescriptor", {}).get("Columns", []), entry.get("PartitionKeys", [])]
