@@ -1,5 +1,6 @@
 """The redrive of failed shards, and of others by their inputs, if need be on workers of another size."""
 
+import math
 import os
 import re
 import shlex
@@ -110,10 +111,11 @@ def _range(first: str, last: str) -> Callable[[InputObject], bool]:
             return len(partition) == len(names) and (not first or partition >= low) and (not last or partition <= high)
 
         return lies_between
-    # A last day without a time of day means its end, else a range of one day would be empty.
     low_s = parse_time_s(first) if first else 0.0
-    high_s = parse_time_s(last) + (DAY_S if re.fullmatch(r"[\d-]+", last) else 0.0) if last else float("inf")
-    return lambda item: bool(item.modified_s) and low_s <= item.modified_s < high_s
+    high_s = parse_time_s(last) if last else math.inf
+    if re.fullmatch(r"[\d-]+", last):  # a day means its end, else a range of one day would be empty
+        high_s = math.nextafter(high_s + DAY_S, 0.0)
+    return lambda item: bool(item.modified_s) and low_s <= item.modified_s <= high_s
 
 
 def _partition(text: str) -> tuple[list[str], list[tuple[float, str]]]:

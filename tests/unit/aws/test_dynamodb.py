@@ -139,6 +139,8 @@ def test_transactions_that_meet_others_are_tried_again(clients: AwsClients, ledg
 
         ledger.runs.add_part("run-1", PART)
 
+        stub.assert_no_pending_responses()
+
 
 def test_transactions_in_endless_conflict_are_a_retryable_error(clients: AwsClients, ledger: DynamoLedger) -> None:
     always(clients, "TransactWriteItems", "TransactionCanceledException", CancellationReasons=[CONFLICT])

@@ -81,6 +81,8 @@ def test_an_expired_receipt_is_no_error(clients: AwsClients, code: str) -> None:
 
         SqsTaskQueue(clients, URL).set_visibility("r", 30)
 
+        sqs.assert_no_pending_responses()
+
 
 @pytest.mark.parametrize("code", ["AWS.SimpleQueueService.NonExistentQueue", "AccessDenied"])
 def test_a_queue_that_cannot_be_used_is_named(clients: AwsClients, code: str) -> None:

@@ -77,6 +77,7 @@ def test_a_range_of_times_is_of_when_inputs_were_written(terminal: Terminal) -> 
     assert redriven(terminal, "--to", "2023-11-14") == [0, 1, 2]
     assert redriven(terminal, "--from", "2023-11-15") == [3]
     assert redriven(terminal, "--from", "2023-11-14T22:30", "--to", "2023-11-14T23:00") == [1]
+    assert redriven(terminal, "--from", "2023-11-14T22:53:20", "--to", "2023-11-14T22:53:20") == [1]
     assert "must be a time like" in terminal.types("redrive", RUN, "--from", "soon").err
 
 

@@ -109,6 +109,8 @@ def test_a_task_is_stopped(clients: AwsClients, tasks: FargateTasks) -> None:
 
         tasks.stop("arn:1")
 
+        ecs.assert_no_pending_responses()
+
 
 def test_a_stop_that_is_refused_is_an_error(clients: AwsClients, tasks: FargateTasks) -> None:
     with Stubber(clients.ecs) as ecs:

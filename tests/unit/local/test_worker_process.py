@@ -81,3 +81,5 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
 
 def test_a_log_that_somebody_deleted_troubles_nobody(tmp_path: Path) -> None:
     worker_process.bound(tmp_path / "gone.log")
+
+    assert not any(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from itertools import pairwise
@@ -210,6 +211,13 @@ def test_a_build_starts_only_when_the_stack_is_complete() -> None:
         "stack-id": [{"Ref": "AWS::StackId"}],
         "status-details": {"status": ["CREATE_COMPLETE", "UPDATE_COMPLETE"]},
     }
+
+
+def test_a_jar_of_ones_own_may_have_its_digest() -> None:
+    allowed = re.compile(TEMPLATE["Parameters"]["ExtraCoordinates"]["AllowedPattern"])
+
+    assert allowed.fullmatch(f"org.x:y_2.12:1.0={'0f' * 32},org.x:z:2")
+    assert not allowed.fullmatch("org.x:y:1.0 && id")
 
 
 def test_privileges_are_the_builders_alone() -> None:
