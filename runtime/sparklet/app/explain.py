@@ -285,8 +285,8 @@ _RULES = (
         message=r"TABLE_OR_VIEW_NOT_FOUND[\s\S]*(InsertInto|MergeInto|UpdateTable|DeleteFrom|AlterTable)",
     ),
     _Rule(
-        "the script reads a table that is not in the task's own catalog, which begins empty",
-        "read it by its address, or one of Glue's catalog by job.table('DATABASE.TABLE'); " + _FIX_AND_REDRIVE,
+        "the script names a table that is neither in the task's own catalog, which begins empty, nor in Glue's",
+        "read it by its address, or one of Glue's catalog as DATABASE.TABLE; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"(TABLE_OR_VIEW|SCHEMA)_NOT_FOUND|Database '\S+' not found",
     ),

@@ -53,6 +53,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             return new Look((SparkSession) given);
         }
         ((SparkSessionExtensions) given).injectPreCBORule(this);
+        ((SparkSessionExtensions) given).injectResolutionRule(new CatalogNames());
         return scala.runtime.BoxedUnit.UNIT;
     }
 

@@ -13,7 +13,7 @@ from sparklet.job.spark_lines import is_known
 
 FOR_ALL = (
     *("JvmState", "WarmJvm", "ParquetPart", "SmallInputs", "PutOnce", "DeltaCommit", "TaskS3A", "StagedS3A"),
-    *("AttemptCommit", "InferredTypes"),
+    *("AttemptCommit", "CatalogNames", "InferredTypes"),
 )
 SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")
 """Each may use those before it. One that differs with Hadoop has another file, ``<name>-<its line>.java``."""

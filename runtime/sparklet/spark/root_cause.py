@@ -39,9 +39,6 @@ _OF_SPARK_ITSELF = re.compile(  # a broken class or compiler; a mistake that Jav
     r"ClassCast|IllegalState|NoSuchElement|ConcurrentModification|\w*IndexOutOfBounds)Exception\b.*\n"
     r"(?:\tat (?:[\w.]+/)?(?:java|jdk|sun)\..*\n)*\tat (?:org\.apache\.(?:spark|hadoop)|org\.codehaus|scala)\."
 )
-_NOT_IN_SPARK = re.compile(
-    r"\[(?:TABLE_OR_VIEW|(?P<schema>SCHEMA))_NOT_FOUND\] [\w ]+ (?:`spark_catalog`\.)?(?P<names>`.+?`) cannot be found"
-)
 _INTERNAL_ERROR = re.compile(r"\[INTERNAL_ERROR\w*\]")
 _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored in)", re.MULTILINE)
 _FROM = "The above exception was the direct cause of the following exception:"
@@ -61,17 +58,7 @@ def root_cause(stderr: str, file: str = "") -> Cause:
     text = _cleaned(stderr)
     name, message = _python_cause(text) or _java_cause(text) or ("", _last_line(text))
     prefix = f"{file}: " if PurePath(file).name not in message else ""
-    return name.rpartition(".")[2], f"{prefix}{_with_way(message.strip().rstrip(';'))}"[:MAX_MESSAGE]
-
-
-def _with_way(message: str) -> str:
-    """The message; of a database that Spark does not know, with the way to one of Glue's catalog."""
-    match = _NOT_IN_SPARK.match(message)
-    names = match["names"].strip("`").split("`.`") + ["TABLE"] * bool(match["schema"]) if match else []
-    if not match or len(names) != 2:
-        return message
-    frame = f'job.table("{".".join(names)}")'
-    return f'{match[0]}; of Glue\'s catalog it is {frame}, in SQL after {frame}.createOrReplaceTempView("{names[1]}")'
+    return name.rpartition(".")[2], f"{prefix}{message.strip().rstrip(';')}"[:MAX_MESSAGE]
 
 
 def bad_file(stderr: str, reads: Mapping[str, str]) -> str:

@@ -22,6 +22,7 @@ SEEN = "seen"
 OF_EVENT = dict.fromkeys((EVENT, EVENT_FILE, "input_path", "INPUT_PATH"), ASKED)
 OF_EVENT |= dict.fromkeys(("output_path", "OUTPUT_PATH"), ASKED_OUTPUT)
 OF_SPARK = ("pyspark", "py4j")  # whose connections are to the JVM
+HEARD = (*OF_SPARK, "sparklet.connectors.data_catalog")  # what it finds is read by Spark, whose side tells of it
 HARMLESS = (*OF_SPARK, "platform", "uuid", "numpy.testing")  # they ask the system by small processes
 PROCESSES = ("subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "pty.spawn")
 OF_PANDAS = ("zstandard", "numexpr", "bottleneck")  # which it imports if they are there
@@ -58,7 +59,7 @@ class Acts:
         """An audit hook: it must never raise, or the script's own call would fail."""
         if event == "open":
             self._opened(*arguments[:2])
-        elif (event == "socket.connect" and not _is_by(OF_SPARK)) or (event in PROCESSES and not _is_by(HARMLESS)):
+        elif (event == "socket.connect" and not _is_by(HEARD)) or (event in PROCESSES and not _is_by(HARMLESS)):
             self.tell(ELSEWHERE)
 
     def _opened(self, path: Any, mode: Any) -> None:

@@ -44,6 +44,7 @@ from sparklet.spark.script_main import (
     enter,
     execute,
     keep_master,
+    know_catalog_tables,
     place_fds,
     pool_threads,
     report,
@@ -239,6 +240,7 @@ def run_script(message: Message, fds: list[int]) -> None:
         jvm_calls().prepare(message["port"], message["secret"], **details)
     if message["keep"]:
         jvm_calls().keep_contexts()
+        know_catalog_tables(message["args"])
     ours = sys.modules.keys() - {"__main__"}
     # Not earlier: what fails before this report may be run once more, in a new JVM (``warm_runner``).
     report(status, "started", os.getpid())

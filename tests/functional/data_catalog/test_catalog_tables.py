@@ -69,15 +69,20 @@ def test_each_shard_reads_its_objects_of_the_table(stack: Stack, tmp_path: Path)
 
 
 COPY = """\
+from pyspark.sql import SparkSession
 from sparklet.job import Job
 
 job = Job.from_args()
-job.table("Sales.Visits").write.mode("overwrite").parquet(job.output)
+{rows}.write.mode("overwrite").parquet(job.output)
 """
+OF_JOB, OF_SPARK = 'job.table("Sales.Visits")', 'SparkSession.builder.getOrCreate().table("sales.visits")'
 
 
-@pytest.mark.parametrize("form", ["parquet", pytest.param("json", marks=pytest.mark.nightly), "csv"])
-def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [("parquet", OF_JOB), pytest.param("json", OF_SPARK, marks=pytest.mark.nightly), ("csv", OF_SPARK)],
+)
+def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, form: str, rows: str) -> None:
     """Of large files cut by rows, in folders whose names spell the values, spell them otherwise, or lie elsewhere."""
     lake, glue = f"s3://{stack.opened.deployment.bucket}/{form}", boto3.Session().client("glue")
     header = {"skip.header.line.count": "1"} if form == "csv" else {}
@@ -92,12 +97,12 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
     create(table, [partition_input(table, values, place) for values, place in partitions.items()])
     wanted = []
     for n, (values, place) in enumerate(partitions.items()):
-        rows = range(1000 * n, 1000 * n + 150)
-        stack.opened.deployment.store.put(f"{place}/1 + {n}.{form}", content(form, rows))
+        numbers = range(1000 * n, 1000 * n + 150)
+        stack.opened.deployment.store.put(f"{place}/1 + {n}.{form}", content(form, numbers))
         day, *other = (None if value == null else value for value in values)
-        wanted += [(i, f"t{i}", None, day, int(other[0] or -1), other[1]) for i in rows]
+        wanted += [(i, f"t{i}", None, day, int(other[0] or -1), other[1]) for i in numbers]
     script = tmp_path / "copy.py"
-    script.write_text(COPY)
+    script.write_text(COPY.format(rows=rows))
     cut, size = ("lines", "3000") if form == "json" else (form, "1500")  # JSON has rows of twice the length
 
     run = stack.run(script, "glue:sales.visits", tmp_path / "out", split=cut, shard_size=size)

@@ -1,22 +1,19 @@
 """Tables of Glue's catalog by name, as scripts of Glue read and write them."""
 
-import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import boto3
 import pytest
 
-from sparklet.local.jars import ensure_jars
-from sparklet.local.spark_installation import jar_cache
 from tests.functional.glue.test_glue_scripts import BEGIN, each_told
-from tests.functional.worker.conftest import STACK, Bench, make
+from tests.functional.worker.conftest import SPARK, Bench, local_jars, make
 from tests.stand_ins.ministack import ministack
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 REGION = "us-east-1"
-JARS = ["s3a", "iceberg", "iceberg-aws-bundle"]
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
 HIVE = "org.apache.hadoop.hive.ql.io"
 OF_PARQUET = {
@@ -37,13 +34,12 @@ COLUMNS = [{"Name": "id", "Type": "bigint"}, {"Name": "price", "Type": "double"}
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """A worker beside an AWS with a bucket ``lake`` and a database ``db``."""
     scratch = tmp_path_factory.mktemp("scratch")
-    jars = os.pathsep.join(map(str, ensure_jars(STACK, jar_cache(), JARS, progress=print)))
     with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
         for name, value in {**KEYS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
         boto3.client("s3", region_name=REGION).create_bucket(Bucket="lake")
         boto3.client("glue", region_name=REGION).create_database(DatabaseInput={"Name": "db"})
-        runner = make("warm", scratch, SPARKLET_JARS=jars, AWS_ENDPOINT_URL=endpoint, AWS_REGION=REGION)
+        runner = make("warm", scratch, **local_jars(), AWS_ENDPOINT_URL=endpoint, AWS_REGION=REGION)
         yield Bench(runner, scratch)
         runner.close()
 
@@ -178,3 +174,74 @@ def test_glue_catalog_is_icebergs_without_a_setting(bench: Bench) -> None:
 
     by_name, counted = each_told(ran)
     assert (sorted(row["id"] for row in by_name), counted) == ([1, 2], [{"n": 2}])
+
+
+PLAIN = f"""{SPARK}
+import json
+def told(frame):
+    print(json.dumps([row.asDict() for row in frame.collect()]))
+"""
+IN_SQL = """
+told(spark.table("db.cities").orderBy("id"))
+told(spark.read.table("spark_catalog.DB.cities").where("day = 'b'"))
+told(spark.sql("SELECT c.id, db.words.price FROM db.cities AS c JOIN db.words ON c.id = words.id WHERE c.id IN "
+    "(SELECT id FROM db.cities WHERE day = 'a')"))
+spark.sql("CREATE TEMPORARY VIEW few AS WITH those AS (SELECT * FROM db.cities) SELECT max(id) AS id FROM those")
+told(spark.table("few"))
+spark.sql("USE db")
+told(spark.sql("SELECT count(*) AS n FROM cities AS one JOIN cities AS two USING (id)"))
+print(json.dumps([spark.catalog.tableExists("cities"), spark.catalog.tableExists("db.none")]))
+spark.table("db.none")
+"""
+
+
+def test_plain_spark_reads_the_catalogs_tables_by_name(bench: Bench) -> None:
+    glue, s3 = create("cities", OF_JSON, "day"), boto3.client("s3", region_name=REGION)
+    for number, day in enumerate("aab"):
+        key = f"cities/day={day}/{number}.json"
+        s3.put_object(Bucket="lake", Key=key, Body=f'{{"ID": {number}, "price": {number}.5}}\n'.encode())
+    for day in "ab":
+        place = {"Columns": COLUMNS, "Location": f"s3://lake/cities/day={day}/", **OF_JSON}
+        partition = {"Values": [day], "StorageDescriptor": place}
+        glue.create_partition(DatabaseName="db", TableName="cities", PartitionInput=partition)
+    create("words", OF_CSV)
+    s3.put_object(Bucket="lake", Key="words/a.csv", Body=b'"1","70"\n"2","80"\n')
+
+    ran = bench.run(PLAIN + IN_SQL)
+
+    whole, chosen, joined, view, count, exist = each_told(ran)
+    cities = [{"id": n, "price": n + 0.5, "day": day} for n, day in enumerate("aab")]
+    assert (whole, chosen) == (cities, cities[2:])
+    assert (joined, view, count, exist) == ([{"id": 1, "price": 70.0}], [{"id": 2}], [{"n": 3}], [True, False])
+    assert "[TABLE_OR_VIEW_NOT_FOUND]" in ran.result.cause and "db`.`none" in ran.result.cause
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO db.fixed VALUES (1, 2.0)", "MSCK REPAIR TABLE db.fixed"])
+def test_a_statement_that_changes_a_catalogs_table_is_refused(bench: Bench, statement: str) -> None:
+    with suppress(boto3.client("glue", region_name=REGION).exceptions.AlreadyExistsException):
+        create("fixed", OF_PARQUET)
+
+    ran = bench.run(f"{PLAIN}spark.sql('{statement}')")
+
+    assert (ran.code, ran.result.cause_class) == (1, "TableError")
+    assert "db.fixed is a table of Glue's catalog" in ran.result.cause
+
+
+FRESH = """
+spark.range(3).write.format("delta").save("s3://lake/fresh")
+told(spark.sql("SELECT count(*) AS n FROM db.fresh"))
+spark.range(4).write.format("delta").mode("append").save("s3://lake/fresh")
+told(spark.sql("SELECT count(*) AS n FROM db.fresh"))
+"""
+
+
+def test_a_delta_table_is_read_as_it_is_at_each_query(bench: Bench) -> None:
+    parameters = {"spark.sql.sources.provider": "delta", "table_type": "delta"}
+    stored = {"Columns": COLUMNS, "Location": "s3://lake/fresh", **OF_JSON}
+    table = {"Name": "fresh", "TableType": "EXTERNAL_TABLE", "StorageDescriptor": stored, "Parameters": parameters}
+    boto3.client("glue", region_name=REGION).create_table(DatabaseName="db", TableInput=table)
+
+    conf = {"spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension"}
+    conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+
+    assert each_told(bench.run(PLAIN + FRESH, conf=conf)) == [[{"n": 3}], [{"n": 7}]]

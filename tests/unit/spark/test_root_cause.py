@@ -171,26 +171,6 @@ def test_the_cause_is_read_whoever_tells_it(case: str) -> None:
     assert root_cause(text) == cause
 
 
-@pytest.mark.parametrize(
-    ("message", "way"),
-    [
-        ("[TABLE_OR_VIEW_NOT_FOUND] The table or view `db`.`sales` cannot be found. Verify", 'job.table("db.sales")'),
-        (
-            "[TABLE_OR_VIEW_NOT_FOUND] The table or view `spark_catalog`.`a b`.`c` cannot be found.",
-            'job.table("a b.c")',
-        ),
-        ("[SCHEMA_NOT_FOUND] The schema `db` cannot be found. Verify", 'job.table("db.TABLE")'),
-        ("[TABLE_OR_VIEW_NOT_FOUND] The table or view `view` cannot be found. Verify", ""),
-    ],
-)
-def test_a_database_that_spark_lacks_may_be_of_glues_catalog(message: str, way: str) -> None:
-    _, told = root_cause(f"{TRACE}pyspark.errors.exceptions.captured.AnalysisException: {message}\nmore\n")
-
-    assert told.startswith(message.partition(" Verify")[0].rstrip("."))
-    assert way in told
-    assert ("job.table" in told) == bool(way)
-
-
 @pytest.mark.parametrize("text", ["", "\n\n", TRACE, TRACE.strip()])
 def test_a_text_without_an_error_has_no_class(text: str) -> None:
     assert root_cause(text)[0] == ""
