@@ -67,20 +67,16 @@ RATED = ("wall_s", "cpu_s")
 
 HEAD = """# Benchmarks
 
-`make bench` measures everything at the sizes of this page and writes it from `benchmarks/results/*.json`;
-`python -m benchmarks.report` only writes it. Each script answers one question, and its sides take turns on one machine.
-Figures are medians of at least five runs of each side (the column *runs*), at the commit that stands below each table.
-In brackets is the range of the seconds; 99 % is their 99th percentile. After a colon are ratios: the side's seconds and
-CPU seconds divided by Sparklet's. Ratios say more than seconds, and ratios of CPU time are the steadier ones.
+`make bench` measures everything and writes this page from `benchmarks/results/*.json`. Figures are medians of at least
+five runs of each side (*runs*), which take turns on one machine. In brackets is the range of the seconds; 99 % is their
+99th percentile. After a colon are ratios: the side's seconds and CPU seconds divided by Sparklet's.
 
 Both sides of a start have the same jars, Java, Python, script and data, all in the page cache. A rival is a fresh
-process for each event. The worker is behind AWS's runtime interface emulator and fetches its script from an emulator of
-S3. Its time ends with the answer; it begins with the event, or for a first event with the worker's start. *plain* is
-pyspark's `spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. Unless a
-section says otherwise, the function has 3,008 MB and a class-data archive, and the rival is *plain*. CPU time and
-resident memory are sums over all processes of a side; memory is read five times a second, and shared pages count in
-each process. Other software (Arrow, delta-rs, metadata files) reads each output; a wrong one ends the benchmark. All
-sides append to the same tables. A warm worker does half of its events before the rivals and half after them.
+process for each event. The worker is behind AWS's runtime interface emulator and an emulator of S3. Its time begins
+with the event, or for a first event with the worker's start, and ends with the answer. *plain* is pyspark's
+`spark-submit` as it is; *tuned* leaves its launcher out and has the options that are known to help. Unless a section
+says otherwise, the function has 3,008 MB and a class-data archive, and the rival is *plain*. CPU time and resident
+memory are sums over all processes of a side. Other software reads each output; a wrong one ends the benchmark.
 """
 
 
