@@ -288,7 +288,13 @@ _RULES = (
         "the script names a table that is neither in the task's own catalog, which begins empty, nor in Glue's",
         "read it by its address, or one of Glue's catalog as DATABASE.TABLE; " + _FIX_AND_REDRIVE,
         SCRIPT,
-        message=r"(TABLE_OR_VIEW|SCHEMA)_NOT_FOUND|Database '\S+' not found",
+        message=r"TABLE_OR_VIEW_NOT_FOUND",
+    ),
+    _Rule(
+        "the script makes a table in a database that the task's own catalog lacks; in Glue's it can only read tables",
+        "write by job.append, by getSink, or to an address (docs/guide/tables.md); " + _FIX_AND_REDRIVE,
+        SCRIPT,
+        message=r"SCHEMA_NOT_FOUND|Database '\S+' not found",
     ),
     _Rule(
         "a jar that the script asks for by its coordinates could not be fetched",

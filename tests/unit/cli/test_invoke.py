@@ -106,6 +106,7 @@ def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -
         ("IOException: Input path does not exist: file:/a b/task-1/work/in/x.csv", "an address such as s3://"),
         ("FileNotFoundError: [Errno 2] No such file or directory: 'lookup.json'", "--files"),
         ("AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] The table `a` cannot be found", "as DATABASE.TABLE"),
+        ("AnalysisException: [SCHEMA_NOT_FOUND] The schema `db` cannot be found", "by getSink"),
         ("AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] … 'InsertIntoStatement 'Unres", "job.append"),
         ("AnalysisException: [_LEGACY_ERROR_TEMP_1055] The database name is not valid", "spark.sql.catalog.NAME"),
         ("RuntimeException: [unresolved dependency: org.x#y;1.0: not found]", "EXTRA_COORDINATES"),
