@@ -214,6 +214,8 @@ def test_plain_spark_reads_the_catalogs_tables_by_name(bench: Bench) -> None:
     assert (whole, chosen) == (cities, cities[2:])
     assert (joined, view, count, exist) == ([{"id": 1, "price": 70.0}], [{"id": 2}], [{"n": 3}], [True, False])
     assert "[TABLE_OR_VIEW_NOT_FOUND]" in ran.result.cause and "db`.`none" in ran.result.cause
+    # Nothing of it is left to the next script in this JVM.
+    assert bench.run(f"{PLAIN}told(spark.sql('SHOW VIEWS IN global_temp'))").told() == []
 
 
 @pytest.mark.parametrize("statement", ["INSERT INTO db.fixed VALUES (1, 2.0)", "MSCK REPAIR TABLE db.fixed"])
