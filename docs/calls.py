@@ -232,22 +232,18 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
         use("s3.get_object s3.put_object s3.delete_objects", f"{OWN}/runs/*"),
         use("s3.put_object", f"{OWN}/executions/*"),
         *listing(OWN, "runs/*"),
-        use("states.describe_execution", "{loop_executions}:*", "{map_executions}:*"),
+        use("states.describe_execution", "{executions}:*"),
     ),
-    ("template.yaml", "LoopMachineRole"): (
-        *(use("lambda:InvokeFunction", "{PlannerFunctionAliaslive}", "{StepFunctionAliaslive}"), *MACHINE_LOGS),
-        use("states:StartExecution", "{LoopMachine}"),
-    ),
-    ("template.yaml", "MapMachineRole"): (
+    ("template.yaml", "RunMachineRole"): (
         use("lambda:InvokeFunction", *(f"{{{each}FunctionAliaslive}}" for each in ("Planner", "Step", "Worker"))),
-        use("s3:GetObject", f"{OWN}/runs/*/batches/*"),
+        use("s3:GetObject", f"{OWN}/runs/*/index.jsonl"),
         use("s3:GetObject s3:PutObject s3:ListMultipartUploadParts s3:AbortMultipartUpload", f"{OWN}/runs/*/map/*"),
-        *(*MACHINE_LOGS, use("states:StartExecution", "{MapMachine}")),
+        *(*MACHINE_LOGS, use("states:StartExecution", "{RunMachine}")),
         use(
             "states:DescribeExecution states:StopExecution",
-            *("{map_executions}:*", "{map_executions}/shards:*"),
+            *("{executions}:*", "{executions}/shards:*"),
         ),
-        use("states:RedriveExecution", "{map_executions}/shards:*"),
+        use("states:RedriveExecution", "{executions}/shards:*"),
     ),
     ("template.yaml", "EngineWorkerPolicy"): (
         *(*SHARD, use("sts.assume_role", "{InputRoleArns}")),
@@ -280,8 +276,8 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
         use("sqs:SendMessage", "{TaskQueue}"),
         use("dynamodb:GetItem", "{Ledger}", dynamodb_LeadingKeys="task#1"),
         use("lambda:InvokeFunction", "{WorkerFunctionAliaslive}"),
-        use("states:StartExecution", "{LoopMachine}", "{MapMachine}"),
-        use("states:DescribeExecution", "{loop_executions}:*", "{map_executions}:*"),
+        use("states:StartExecution", "{RunMachine}"),
+        use("states:DescribeExecution", "{executions}:*"),
     ),
     ("api.yaml", "WorkerRole"): (
         use(f"{POLLED} sqs.change_message_visibility sqs.get_queue_url", "{TaskQueue}"),
@@ -289,14 +285,10 @@ ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or manag
     ),
     ("api.yaml", "DlqConsumerRole"): (use(POLLED, "{TaskDeadLetters}"),),
     ("schedule.yaml", "ScheduleRole"): (
-        use("states:StartExecution", "{LoopMachine}", when="Machine=loop"),
-        use("states:StartExecution", "{MapMachine}", when="Machine=map"),
+        use("states:StartExecution", "{RunMachine}"),
         use("sqs:SendMessage", "{DeadLetters}"),
     ),
-    ("schedule.yaml", "ObjectRole"): (
-        use("states:StartExecution", "{LoopMachine}", when="Machine=loop"),
-        use("states:StartExecution", "{MapMachine}", when="Machine=map"),
-    ),
+    ("schedule.yaml", "ObjectRole"): (use("states:StartExecution", "{RunMachine}"),),
     ("streams.yaml", "WorkerRole"): (
         use(
             "kinesis:DescribeStream kinesis:DescribeStreamSummary kinesis:GetRecords kinesis:GetShardIterator "

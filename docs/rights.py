@@ -85,9 +85,9 @@ NEEDS = (
     Need("`logs`", ("logs.filter_log_events", "logs.get_log_events"), "`WorkerLogGroup`"),
     Need("`invoke`", ("functions.invoke",), "`WorkerAliasArn`"),
     Need(
-        "runs of state machines",
+        "runs of the state machine",
         ("states.start_execution", "states.describe_execution", "states.stop_execution"),
-        "`LoopMachineArn`, `MapMachineArn`, their executions",
+        "`RunMachineArn`, its executions",
     ),
     Need("a list that names versions", (), "inputs", ("s3:GetObjectVersion",)),
     Need("`--role`", ("sts.assume_role",), "that role"),

@@ -82,7 +82,7 @@ def _options() -> argparse.Namespace:
         nargs="+",
         default=["map:10000", "clean", "faults"],
         metavar="NAME[:SHARDS]",
-        help="map: by waves instead of messages, with faults; clean; faults",
+        help="map: by a Map before messages, with faults; clean; faults",
     )
     parser.add_argument("--share", type=float, default=0.01, help="of the shards, for each kind of fault")
     parser.add_argument("--seed", type=int, default=2013)

@@ -2,8 +2,8 @@
 
 A poller receives up to ten messages, invokes its environment with each (the template's batch size is 1), deletes those
 that ``batchItemFailures`` does not name, and leaves the others, and those whose environment died, to their visibility.
-It is not hurt by a worker's death: it gets a new environment. For a run whose dispatch is a map there are walkers in
-the pollers' place: one direct invocation for each line of a wave, tried again where the answer was an error.
+It is not hurt by a worker's death: it gets a new environment. For a run whose dispatch is a map the pollers first walk
+through its index: one direct invocation for each line, tried again where the answer was an error.
 
     python -m benchmarks.scale.mapping WORLD
 """
@@ -31,6 +31,7 @@ Answer = Any  # None: the environment died
 FORK = multiprocessing.get_context("fork")
 WAIT_S = 1
 TRIES, RETRY_S = 3, 0.2  # of a walker
+INDEX = "index"  # a note with the address of the run's index, once the Map has begun
 QUEUE_ARN = f"arn:aws:sqs:{REGION}:000000000000:"
 
 
@@ -161,29 +162,30 @@ class Poller:
                 each.close()
 
 
-class Walker:
-    """One of the concurrent iterations of a Map state: does its lines of each wave, one child a line."""
+class Walker(Poller):
+    """One of the concurrent iterations of a Map state, a child for each of its lines of the index; a poller then."""
 
     def __init__(self, world: World, met: mmap, place: int) -> None:
-        self._world, self._place, self._wave = world, place, 0
-        self._faults, self._met, self._notes = Faults(world.seed, world.faults), met, Notes(world.notes, "walker")
-        at_rest = environment.clients_at_rest(world)
+        super().__init__(world, met)
+        self._place, self._walked = place, False
         self._store = S3ObjectStore(world.clients())
-        self._environment = Environment(world, at_rest, met)
 
-    def turn(self) -> None:
-        """The next wave, once it is there; noted when this walker's lines of it are done."""
-        wave = self._world.notes / f"{self._wave}.wave"
-        if not wave.exists():
+    def turn(self) -> int:
+        """Its lines of the index, once that is there; later up to ten messages; how many there were."""
+        index = self._world.notes / INDEX
+        if self._walked:
+            return super().turn()
+        if not index.exists():
             time.sleep(0.1)
-            return
-        for line in self._store.get(wave.read_text()).splitlines()[self._place :: self._world.pollers]:
+            return 0
+        lines = self._store.get(index.read_text()).splitlines()[self._place :: self._world.pollers]
+        for line in lines:
             self._child(json.loads(line))
-        (self._world.notes / f"{self._wave}.done-{self._place}").touch()
-        self._wave += 1
+        self._walked = True
+        return len(lines)
 
     def _child(self, event: Mapping[str, Any]) -> None:
-        """One invocation, tried again as the state's Retry does; what is not done then is in a later wave."""
+        """One invocation, tried again as the state's Retry does; what is not done then gets a message."""
         if twice(self._faults, self._notes, self._met, event["shard"]):
             self._environment.invoke(event)
         for tries in range(TRIES):
@@ -191,10 +193,6 @@ class Walker:
             if answer is not None and acknowledged(answer):
                 return
             time.sleep(RETRY_S * 2**tries)
-
-    def close(self) -> None:
-        """End the environment."""
-        self._environment.close()
 
 
 def twice(faults: Faults, notes: Notes, met: mmap, shard: int) -> str:

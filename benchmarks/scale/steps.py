@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.scale.faults import Faults, LedgerFaults
+from benchmarks.scale.mapping import INDEX
 from benchmarks.scale.notes import LEDGER, Notes
 from benchmarks.scale.world import World, set_environment
 from sparklet.aws.clients import AwsClients
@@ -73,7 +74,7 @@ def main() -> None:
     before_mb, started_s, started_cpu_s = memory_peak_mb(), time.perf_counter(), time.process_time()
     steps: Mapping[str, Callable[[World, AwsClients, Deployment, Requests], dict[str, Any]]] = {
         "plan": _plan,
-        "watch": _watch if world.dispatch == "queue" else _drive,
+        "watch": _watch,
         "manifests": _manifests,
     }
     told = steps[step](world, clients, deployment, requests)
@@ -118,6 +119,7 @@ def _watch(world: World, clients: AwsClients, deployment: Deployment, requests: 
         requests.reset()
         started_s = time.perf_counter()
         try:
+            _begin_map(world, deployment)
             report = check(deployment, world.run_id)
         except SparkletError as error:
             problems += 1
@@ -144,32 +146,15 @@ def _watch(world: World, clients: AwsClients, deployment: Deployment, requests: 
     return {"checks": checks, "letters": fates, "lapsed": expired, "requeued": requeued, "problems": problems}
 
 
-def _drive(world: World, clients: AwsClients, deployment: Deployment, requests: Requests) -> dict[str, Any]:
-    """Wave after wave until the run has ended: what the map machine does, by the step function's own steps."""
-    wave, waves, checks = 0, 0, 0
-    while True:
-        requests.reset()
-        started_s = time.perf_counter()
-        answer = take_step(deployment, world.pollers, {"step": "batch", "run_id": world.run_id, "batch": wave})
-        checks += 1
-        took_s = round(time.perf_counter() - started_s, 3)
-        _say(check_s=took_s, **answer["counts"], **requests.said(), how=answer["how"], count=answer["count"])
-        if answer["ended"]:
-            return {"checks": checks, "waves": waves}
-        if answer["how"] == "none":
-            time.sleep(min(MIN_WAIT_S, answer["wait_s"]))
-            continue
-        _walk(world, waves, f"s3://{answer['bucket']}/{answer['key']}")
-        wave, waves = answer["batch"], waves + 1
-
-
-def _walk(world: World, wave: int, uri: str) -> None:
-    """Hand a wave to the walkers, and wait until each has done its lines."""
-    started = world.notes / "next.wave"
-    started.write_text(uri)
-    started.rename(world.notes / f"{wave}.wave")
-    while len(list(world.notes.glob(f"{wave}.done-*"))) < world.pollers:
-        time.sleep(0.1)
+def _begin_map(world: World, deployment: Deployment) -> None:
+    """Hand the index of a sealed plan to the walkers, once, by the step that the state machine takes."""
+    is_begun = world.dispatch == "queue" or (world.notes / INDEX).exists()
+    if is_begun or not deployment.ledger.runs.get(world.run_id).sealed:
+        return
+    answer = take_step(deployment, world.pollers, {"step": "map", "run_id": world.run_id})
+    draft = world.notes / f"next.{INDEX}"
+    draft.write_text(f"s3://{answer['bucket']}/{answer['key']}")
+    draft.rename(world.notes / INDEX)
 
 
 def _consume(deployment: Deployment, letters: ReadSqsQueue) -> int:

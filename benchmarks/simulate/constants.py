@@ -35,7 +35,7 @@ FACTS = {
     "lambda_2026.a_second": Figure(100, "2026-11", AWS_LAMBDA + ": 1,000 every ten seconds, refilled continuously"),
     "lambda.account": Figure(1_000, "2026-11", "AWS Lambda quotas: concurrent executions by default"),
     "map.children": Figure(10_000, "2026-11", "Step Functions quotas: children of a Distributed Map at once"),
-    "map.retry_first_s": Figure(2, "2026-11", "sam/statemachines/map.asl.json, Lambda.TooManyRequestsException"),
+    "map.retry_first_s": Figure(2, "2026-11", "sam/statemachines/run.asl.json, Lambda.TooManyRequestsException"),
     "map.retry_most_s": Figure(300, "2026-11", "the same, MaxDelaySeconds"),
     # ledger and S3
     "dynamodb.partition_writes": Figure(1_000, "2026-11", "DynamoDB guide: write units of a partition a second"),
@@ -46,7 +46,6 @@ FACTS = {
     "sparklet.planned_a_s": Figure(250, "2026-11", "prices.toml, planned_a_s; 625 were measured on two cores"),
     "sparklet.check_every_s": Figure(60, "2026-11", "sam/template.yaml: the checker's schedule"),
     "sparklet.finish_a_s": Figure(5_500, "2026-11", "measured: 0.18 ms a shard for the last count and the manifests"),
-    "sparklet.map_batch": Figure(250_000, "2026-11", "runs/map_batches: shards of a batch"),
     "sparklet.run_limit_s": Figure(3 * 86_400, "2026-11", "planning/request: a run's time limit"),
     "sparklet.plan_usd": Figure(0.46e-6, "2026-11", "computed: planner 0.06 and plan parts 0.40 a million shards"),
     "sparklet.check_reads": Figure(0.01, "2026-11", "computed: read units of a check for an open shard"),

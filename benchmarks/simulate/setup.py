@@ -47,7 +47,6 @@ class Setup:
     seconds: Sequence[float]  # a shard's time: one of these, each as likely
     sent_a_s: float  # messages
     starts_s: float = 0.0  # when the first message is sent
-    batch: int = 0  # shards of a map batch; 0: none waits for others
     visibility_s: float = NEVER
     max_receives: float = NEVER
     scaling: Scaling
@@ -113,7 +112,6 @@ def by_map(shards: int, seconds: Sequence[float], concurrency: int, **changes: A
         cap,
         starts_s=shards / fact("sparklet.planned_a_s"),
         sent_a_s=NEVER,
-        batch=int(fact("sparklet.map_batch")),
         scaling=Scaling(cap, 0.0, cap),
         visibility_s=NEVER,
         max_receives=NEVER,
@@ -133,7 +131,6 @@ def by_engine(shards: int, seconds: Sequence[float], concurrency: int, start_s: 
         concurrency,
         starts_s=0.0,
         sent_a_s=ENGINE_STARTS,
-        batch=0,
         capacity=concurrency,
         burst=NEVER,
         cold_start_s=0.0,

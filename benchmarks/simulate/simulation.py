@@ -25,7 +25,7 @@ from sparklet.ledger.rules import RENEWALS_PER_S
 from sparklet.model.shards import MAX_BUCKETS, ledger_bucket, ledger_bucket_count
 from sparklet.worker.attempt import BACK_OFF_S, MAX_BACK_OFF_S
 
-POLL, TRY, END, VISIBLE, SCALE, WAKE, BATCH = range(7)
+POLL, TRY, END, VISIBLE, SCALE, WAKE = range(6)
 QUEUED, IN_FLIGHT, DELETED, DEAD = range(4)  # a message
 PENDING, RUNNING, SUCCEEDED, FAILED, LOST = range(5)  # a shard
 WARM, COLD = 1, 2  # an environment
@@ -56,7 +56,6 @@ class Simulation:
         self._returned: deque[int] = deque()
         self._fresh = 0  # the next message that was never received
         self._again = self._gone = 0  # messages that are visible again, and that are deleted or dead letters
-        self._released = min(count, setup.batch or count)  # of the map batches so far
         self._open = count
         self._idle = self._slots = setup.scaling.first
         self._target = float(setup.scaling.first)
@@ -73,7 +72,7 @@ class Simulation:
     def run(self) -> Result:
         """Simulate to the end of the last shard, or to the run's time limit."""
         heap, limit_s = self._heap, self.setup.limit_s
-        handlers = (self._poll, self._try, self._end, self._visible, self._scale, self._wake, self._next_batch)
+        handlers = (self._poll, self._try, self._end, self._visible, self._scale, self._wake)
         self._wait_for_messages(0.0)
         self._keep_scaling(self.setup.starts_s)
         now = 0.0
@@ -95,8 +94,8 @@ class Simulation:
         if now < setup.starts_s:
             return 0
         if setup.sent_a_s == NEVER:
-            return self._released
-        return min(self._released, int((now - setup.starts_s) * setup.sent_a_s + 1e-6) + 1)
+            return setup.shards
+        return min(setup.shards, int((now - setup.starts_s) * setup.sent_a_s + 1e-6) + 1)
 
     def _receive(self, now: float) -> int:
         """A message, in flight from now on; -1 if none is visible. One received too often becomes a dead letter."""
@@ -156,7 +155,7 @@ class Simulation:
 
     def _wait_for_messages(self, now: float) -> None:
         """Idle slots begin with the next message that is sent."""
-        if not self._wakes and self._fresh < self._released:
+        if not self._wakes and self._fresh < self.setup.shards:
             self._wakes = True
             setup = self.setup
             next_s = setup.starts_s + (0.0 if setup.sent_a_s == NEVER else (self._fresh + 1e-7) / setup.sent_a_s)
@@ -172,10 +171,6 @@ class Simulation:
         while self._idle and (self._returned or self._fresh < self._sent(now)):
             self._idle -= 1
             self._poll(now, 0, 0)
-
-    def _next_batch(self, now: float, _message: int, _detail: int) -> None:
-        self._released = min(self.setup.shards, self._released + self.setup.batch)
-        self._rouse(now)
 
     # --- mapping
 
@@ -329,8 +324,6 @@ class Simulation:
         setup = self.setup
         sent_s = setup.starts_s if setup.sent_a_s == NEVER else setup.starts_s + message / setup.sent_a_s
         self.result.in_system_s += now - sent_s
-        if self._open and self.setup.shards - self._open == self._released:
-            heappush(self._heap, (now + CHECK_S / 2, BATCH, 0, 0))
 
     def _count_running(self, now: float, change: int) -> None:
         self.result.running_s += self._running * (now - self._changed_s)

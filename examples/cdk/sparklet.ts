@@ -29,7 +29,7 @@ for (const [name, value] of Object.entries(PARAMETERS)) {
 new Bucket(stack, "Raw", { bucketName: RAW, blockPublicAccess: BlockPublicAccess.BLOCK_ALL, enforceSSL: true });
 const output = (name: string) => Token.asString(sparklet.getOutput(name).value);
 const bucket = output("BucketName");
-const loop = StateMachine.fromStateMachineArn(stack, "Loop", output("LoopMachineArn"));
+const machine = StateMachine.fromStateMachineArn(stack, "Machine", output("RunMachineArn"));
 const request = {
   script: `s3://${bucket}/scripts/sales.py`,
   inputs: [`s3://${RAW}/sales/`],
@@ -39,5 +39,5 @@ const request = {
 };
 new Rule(stack, "Nightly", {
   schedule: Schedule.cron({ hour: "2", minute: "0" }),
-  targets: [new SfnStateMachine(loop, { input: RuleTargetInput.fromObject(request) })],
+  targets: [new SfnStateMachine(machine, { input: RuleTargetInput.fromObject(request) })],
 });

@@ -20,7 +20,7 @@ from sparklet.app.input_pages import input_pages
 from sparklet.app.redrive import Selection, redrive_run, selected
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.app.start import begin, invoke_script, run_request
-from sparklet.app.state_machines import WantedMode, end_waiting
+from sparklet.app.state_machines import DispatchMode, end_waiting
 from sparklet.app.status import explain_run, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.errors import RunFailedError
@@ -79,7 +79,7 @@ class Stack(AbstractContextManager["Stack"]):
         input: StrPath | Sequence[StrPath] = (),  # noqa: A002 - the command line's word
         output: StrPath = "",
         *,
-        dispatch_mode: WantedMode = "queue",
+        dispatch_mode: DispatchMode = "queue",
         **options: Any,
     ) -> "Run":
         """Plan and dispatch a run.

@@ -33,7 +33,7 @@ def notice_of_run(state: RunState = RunState.SUCCEEDED_WITH_FAILURES) -> Notice:
 
 
 def notice_of_execution() -> Notice:
-    return Notice.of_execution("e-ü", "LoopMachine", "Plan", "PlanError", "the input is empty", "run-1", "s3://b/x")
+    return Notice.of_execution("e-ü", "RunMachine", "Plan", "PlanError", "the input is empty", "run-1", "s3://b/x")
 
 
 def inbox(clients: AwsClients, name: str) -> tuple[str, ReadSqsQueue]:

@@ -108,7 +108,6 @@ SETTINGS: dict[str, Setting] = {
     },
     "a schedule": _main() | {"schedule.yaml": SCHEDULED},
     "a run for each object": _main() | {"schedule.yaml": OF_OBJECTS},
-    "both, by maps": _main() | {"schedule.yaml": {**SCHEDULED, **OF_OBJECTS, "Machine": "map"}},
     "an image from GitHub": _main() | {"image-builder.yaml": {"GitHubUrl": "https://github.com/a/b.git"}},
     "an image built in a network": _main()
     | {"image-builder.yaml": {"GitHubUrl": "https://github.com/a/b.git", "VpcId": "vpc-1", **NETWORK}},

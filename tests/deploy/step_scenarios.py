@@ -1,4 +1,4 @@
-"""What the steps of state machines are led through: a run of each dispatch, and what failed executions leave."""
+"""What the steps of the state machine are led through: a run of each dispatch, and what failed executions leave."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,11 @@ JOB = Path(__file__).parent / "scripts" / "job.py"
 
 
 def take_steps(stack: RecordedStack) -> None:
-    """Every step that the loop and the map machine call."""
+    """Every step that the machine calls."""
     follow_a_queue(stack)
-    dispatch_batches(stack)
-    for machine, run_id in (("MapMachineArn", "mapped"), ("LoopMachineArn", "")):
-        execution = execution_arn(stack.outputs[machine], f"{run_id}-1")
+    stop_a_map(stack)
+    for run_id in ("mapped", ""):
+        execution = execution_arn(stack.outputs["RunMachineArn"], f"{run_id}-1")
         told = {"execution": execution, "machine": "m", "where": "Check", "error": "E", "cause": "why"}
         assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **told})["recorded"]
 
@@ -46,20 +46,19 @@ def follow_a_queue(stack: RecordedStack) -> None:
     assert check(stack, "stepped-next-0") == "CANCELLED"
 
 
-def dispatch_batches(stack: RecordedStack) -> None:
+def stop_a_map(stack: RecordedStack) -> None:
     """A Map that stops since too much failed, and the same run again once that is mended."""
     deployment = stack.deployment()
     enter(stack, "mapped", Dispatch.MAP, 3, RunOptions(max_objects=1, tolerated_failure_count=1))
-    batch = stack.invoke("StepFunction", {"step": "batch", "run_id": "mapped", "batch": 0})
-    assert (batch["how"], batch["count"]) == ("inline", 3)
+    given = stack.invoke("StepFunction", {"step": "map", "run_id": "mapped"})
+    assert (given["how"], len(given["items"])) == ("inline", 3)
     for number in (0, 1):
         ref = deployment.ledger.shards.get("mapped", number).ref
         deployment.ledger.attempts.claim(ref, f"a{number}", 60, 3)
         deployment.ledger.attempts.fail("mapped", number, f"a{number}", Failure("E", "no", retryable=False))
     given_up = stack.invoke("StepFunction", {"step": "give_up", "run_id": "mapped", "reason": "its Map stopped"})
     assert (given_up["state"], given_up["counts"]["failed"]) == ("FAILED", 3)
-    redrive(deployment, "mapped")
-    assert stack.invoke("StepFunction", {"step": "batch", "run_id": "mapped", "batch": 0})["count"] == 3
+    assert redrive(deployment, "mapped").messages == 3
     for number in range(3):
         succeed(stack, "mapped", number)
     assert check(stack, "mapped") == "SUCCEEDED"  # what FAILED left is deleted

@@ -38,7 +38,7 @@ def arns(stack: RecordedStack, on: str) -> list[str]:
         "QueueUrl": [outputs["QueueArn"]],
         "WorkerLogGroup": [f"arn:aws:logs:{account}:log-group:{outputs['WorkerLogGroup']}{end}" for end in ("", ":*")],
         "WorkerAliasArn": [outputs["WorkerAliasArn"]],
-        "LoopMachineArn": [f"arn:aws:states:{account}:*"],
+        "RunMachineArn": [f"arn:aws:states:{account}:*"],
         "stack/NAME/*": [f"arn:aws:cloudformation:{account}:stack/sparklet/*"],
         "that role": [ROLE],
     }

@@ -27,7 +27,7 @@ REPOSITORY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/sparklet"
 PACKAGES = "packages-of-sam"
 QUIET = {"CI": "true", "CDK_DISABLE_CLI_TELEMETRY": "true", "CDK_DISABLE_VERSION_CHECK": "true"}
 WITHIN_S = deadline_s(40)
-ITS_OWN = {"CDKMetadata", "Raw", "RawPolicy", "Nightly", "LoopEventsRole", "LoopEventsRoleDefaultPolicy"}
+ITS_OWN = {"CDKMetadata", "Raw", "RawPolicy", "Nightly", "MachineEventsRole", "MachineEventsRoleDefaultPolicy"}
 
 
 @pytest.fixture(scope="module")
@@ -102,5 +102,5 @@ def test_parameters_are_set_and_the_nightly_run_is_a_request(folder: Path) -> No
 
     assert stack["Parameters"]["MaximumConcurrency"]["Default"] == 20
     assert "acme-raw" in stack["Parameters"]["ReadObjectArns"]["Default"]
-    assert target["Arn"] == {"Ref": "LoopMachine"}
+    assert target["Arn"] == {"Ref": "RunMachine"}
     assert run_request(json.loads(text), "night").inputs == ("s3://acme-raw/sales/",)

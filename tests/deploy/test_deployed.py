@@ -83,10 +83,10 @@ def test_by_default_nothing_outside_is_allowed(plain: Deployed) -> None:
     assert {m["EventSourceArn"] for m in plain.mappings()} == {
         plain.queue(name)["QueueArn"] for name in ("Queue", "DeadLetterQueue")
     }
-    # What machines may do to themselves, and their steps to them, stands apart from the roles; all else would be about
-    # what lies outside.
+    # What the machine may do to itself, and its steps to it, stands apart from the roles; all else would be about what
+    # lies outside.
     policies = of_type(MAIN, "AWS::IAM::Policy").keys() & plain.ids.keys()
-    assert policies == {"LoopMachinePolicy", "MapMachinePolicy", "StepPolicy"}
+    assert policies == {"RunMachinePolicy", "StepPolicy"}
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
 
 

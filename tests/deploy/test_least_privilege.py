@@ -99,7 +99,6 @@ def test_each_call_is_one_that_the_simulation_has(stack: RecordedStack, role: st
 def names_of(stack: RecordedStack) -> dict[str, str]:
     """What names in braces stand for in the recorded stack."""
     arn = f"arn:aws:{{}}:{REGION}:{ACCOUNT}:{{}}{{}}"
-    loop, mapped = (stack.outputs[f"{each}MachineArn"] for each in ("Loop", "Map"))
     return {
         **PARAMETERS,
         "Ledger": arn.format("dynamodb", "table/", stack.outputs["LedgerTable"]),
@@ -107,8 +106,7 @@ def names_of(stack: RecordedStack) -> dict[str, str]:
         "LargeWorkerFunctionAliaslive": arn.format("lambda", "function:", stack.names["LargeWorkerFunction"]),
         "bucket": f"arn:aws:s3:::{stack.bucket}",
         "catalog": arn.format("glue", "", "catalog"),
-        "loop_executions": loop.replace(":stateMachine:", ":execution:"),
-        "map_executions": mapped.replace(":stateMachine:", ":execution:"),
+        "executions": stack.outputs["RunMachineArn"].replace(":stateMachine:", ":execution:"),
     }
 
 

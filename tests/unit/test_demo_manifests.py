@@ -26,7 +26,7 @@ def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5
 
     run = world.run(shards, tolerated_failure_count=1)
     if dispatch is Dispatch.MAP:
-        world.children(world.handed_out(world.step("batch", batch=0)), do)
+        world.children(world.handed_out(world.step("map")), do)
     else:
         world.work(do)
     world.check()

@@ -24,7 +24,6 @@ from sparklet.app.stack import OpenStack
 from sparklet.local.process_engine import PROCESS
 from sparklet.model import Dispatch, Run, RunOptions
 from sparklet.model.options import AUTO, MIB, NO_LIMIT_BYTES
-from sparklet.model.services import automatic_mode
 from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import MEMORY_SHARE, RunRequest
@@ -57,7 +56,6 @@ class MemorySize(NamedTuple):
 class PlanEstimate:
     """A plan's cost and end if the queue dispatches it, and the basis of the estimate."""
 
-    reason: str
     estimate: Estimate
     time: ShardTime
     prices: Prices
@@ -72,7 +70,6 @@ class PlanEstimate:
         """For --json."""
         return {
             "dispatch_mode": str(Dispatch.QUEUE),
-            "reason": self.reason,
             "warning": self.too_slow or self.dear or None,
             "end_s": round(self.estimate.end_s, 1),
             "workers": self.estimate.workers,
@@ -141,7 +138,6 @@ def estimate_plan(
     apart, apart_bytes = sum(route.shards for route in routed), sum(route.size_bytes for route in routed)
     files = max(0, objects - apart)
     load = Load(shards - apart, files, size_bytes - apart_bytes, files if options.output_per else 0)
-    auto, why = automatic_mode(load.shards)
     time = shard_time(load, prices, size.memory_mb)
     total = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
     too_slow = ""
@@ -168,11 +164,10 @@ def estimate_plan(
         routes += (part._replace(cost_usd=engine_estimate.cost, end_s=engine_estimate.end_s),)
         costs, workers = added((total.costs, engine_estimate.costs)), total.workers + engine_estimate.workers
         total = Estimate(max(route.end_s for route in routes), costs, workers)
-    reason = f"by default; sparklet run --dispatch-mode auto would take {auto}, since {why}"
     own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what engines do
     alone = _alone(own_usd, total.cost) if shards else ""
     total = replace(total, costs={**total.costs, "run": own_usd})
-    return PlanEstimate(reason, total, time, prices, too_slow, dear, routes, sizes, bad_input, alone)
+    return PlanEstimate(total, time, prices, too_slow, dear, routes, sizes, bad_input, alone)
 
 
 def _alone(own_usd: float, work_usd: float) -> str:

@@ -242,8 +242,8 @@ def redrive_run(
         drive(stack, run, reporter)
         return
     if driven:
-        # Refuses a stack without this machine before anything is changed.
-        machine_of(stack, run.dispatch)
+        # Refuses a stack without a machine before anything is changed.
+        machine_of(stack)
     _upload_repaired(stack, run, shards, reporter)
     # Repaired inputs and script are there before a shard is opened: a worker may claim it at once.
     ref = repaired_script(stack.deployment, run, script) if script else None

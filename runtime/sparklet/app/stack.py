@@ -62,7 +62,7 @@ class OpenStack:
     state: Path | None = None  # the local stack's folder; None: a deployed stack
     command_options: tuple[str, ...] = ()  # that select this stack
     parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
-    machines: Mapping[str, str] = field(default_factory=dict)  # ARNs by name: loop, map
+    machine: str = ""  # the ARN of the state machine that drives runs; "": an older stack has none
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended meanwhile
 
 
@@ -115,7 +115,7 @@ def open_stack(
             local.orchestrator,
             state=selection.state,
             command_options=selection.command_options,
-            machines={"loop": local.info.loop_machine, "map": local.info.map_machine},
+            machine=local.info.run_machine,
             check=partial(local.check, STACK_ENDS_S),
         )
 
@@ -135,7 +135,6 @@ def _deployed(name: str) -> OpenStack:
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
     named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
-    machines = {"loop": outputs.get("LoopMachineArn", ""), "map": outputs.get("MapMachineArn", "")}
     deployment = compose(
         *(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"]),
         engines=engines_of(clients, named, env, functions),
@@ -153,7 +152,7 @@ def _deployed(name: str) -> OpenStack:
         StepFunctionsOrchestrator(clients),
         name=name,
         parameters=parameters,
-        machines={name: arn for name, arn in machines.items() if arn},
+        machine=outputs.get("RunMachineArn", ""),
     )
 
 

@@ -25,7 +25,7 @@ from sparklet.app.local_files import (
 )
 from sparklet.app.reporter import Reporter, count_text, size_text
 from sparklet.app.stack import OpenStack, StackSelection
-from sparklet.app.state_machines import WantedMode, chosen_mode, drive
+from sparklet.app.state_machines import DispatchMode, chosen_dispatch, drive
 from sparklet.errors import (
     CheckpointConflictError,
     LocalStackError,
@@ -164,13 +164,12 @@ def _read_list(source: str | ListRequest, form: str, *, items: bool) -> ListRequ
 
 
 def begin(
-    stack: OpenStack, request: RunRequest, dispatch_mode: WantedMode, reporter: Reporter, words: Sequence[str] = ()
+    stack: OpenStack, request: RunRequest, dispatch_mode: DispatchMode, reporter: Reporter, words: Sequence[str] = ()
 ) -> Run:
     """Start a run whose shards fit the stack's workers: copy local files, enter it, plan and dispatch it.
 
-    In a mode with a state machine that one plans and dispatches the run; with ``auto`` the run is planned first. The
-    inputs are read once. ``words`` are the command's arguments; without them an interrupted start names no command
-    that continues it.
+    In a mode with a state machine that one plans and dispatches the run. ``words`` are the command's arguments; without
+    them an interrupted start names no command that continues it.
     """
     request = request.fitted(stack.size.memory_mb, stack.size.scratch_bytes)
     # Fixed here, since copies of local files lie below the id before the ledger knows the run: the command that
@@ -178,9 +177,7 @@ def begin(
     request = replace(request, run_id=run_id_of(request, stack.deployment.clock.now_s()), idempotency_key="")
     with closing(PackedInput()) as packed:
         by_machine = dispatch_mode != "queue"
-        if by_machine:
-            mode = chosen_mode(stack, request, dispatch_mode, packed, reporter)
-            request = replace(request, dispatch=mode.dispatch)
+        request = replace(request, dispatch=chosen_dispatch(stack, request, dispatch_mode, packed))
         named = (
             *request.inputs,
             *(list_request.source for list_request in request.lists),
@@ -199,19 +196,13 @@ def begin(
             reporter.warn(warning)
         if not by_machine and existing_run:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")
-        return go_on(stack, run, reporter, packed, by_machine=by_machine, plans_here=dispatch_mode == "auto")
+        return go_on(stack, run, reporter, packed, by_machine=by_machine)
 
 
 def go_on(
-    stack: OpenStack,
-    run: Run,
-    reporter: Reporter,
-    packed: PackedInput | None = None,
-    *,
-    by_machine: bool,
-    plans_here: bool = False,
+    stack: OpenStack, run: Run, reporter: Reporter, packed: PackedInput | None = None, *, by_machine: bool
 ) -> Run:
-    """Plan the rest of an entered run, or start its state machine if it does not run; with ``plans_here`` do both."""
+    """Plan the rest of an entered run, or start its state machine if it does not run."""
 
     def show(progress: PlanProgress) -> None:
         skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
@@ -227,7 +218,9 @@ def go_on(
         return bool(check(stack.deployment, schema_run.run_id).run)
 
     with resumable(stack, reporter, lambda: ["sparklet", "resume", run.run_id, *stack.command_options]):
-        if plans_here or not by_machine:
+        if by_machine:
+            drive(stack, run, reporter)
+        else:
             infers = run.params.get(SCHEMA) == INFER and not run.schema
             reporter.say(f"run {run.run_id}: planning{', a first task infers the schema' if infers else ''}")
             try:
@@ -242,8 +235,6 @@ def go_on(
                 if run.cancelled_s is None:
                     raise
                 reporter.warn(f"run {run.run_id} was cancelled during planning")
-        if by_machine:
-            drive(stack, run, reporter)
         return run
 
 

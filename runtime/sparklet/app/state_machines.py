@@ -1,8 +1,7 @@
 """The dispatch mode of a run, and the state machine that drives it: started, found again, watched, stopped.
 
-``planning.request`` lists the modes. Only the ledger holds a run's state. The name of an execution is made of
-the run and its generation, so a run that is started twice has one execution; one that ended too early gets a successor,
-``-2`` and so on.
+Only the ledger holds a run's state. The name of an execution is made of the run and its generation, so a run that is
+started twice has one execution; one that ended too early gets a successor, ``-2`` and so on.
 """
 
 import json
@@ -14,62 +13,46 @@ from sparklet.app.reporter import Reporter, time_text
 from sparklet.app.stack import OpenStack
 from sparklet.errors import ObjectStoreError, OrchestrationError, PlanError
 from sparklet.model import MAX_INLINE, Dispatch, ExecutionStatus, Run, execution_name, successor
-from sparklet.model.services import DispatchMode, automatic_mode
 from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.request import RunRequest
 
-WantedMode = Literal["queue", "loop", "map", "inline", "auto"]
+DispatchMode = Literal["queue", "loop", "map", "inline"]
 LOOK_EVERY_S = 15.0
 CAUSE_CHARACTERS = 300
 
 
-def chosen_mode(
-    stack: OpenStack, request: RunRequest, dispatch_mode: WantedMode, packed: PackedInput, reporter: Reporter
-) -> DispatchMode:
-    """The dispatch mode of a run; what is not possible is refused before anything is written.
+def chosen_dispatch(stack: OpenStack, request: RunRequest, mode: DispatchMode, packed: PackedInput) -> Dispatch:
+    """What dispatches the shards in a mode; what is not possible is refused before anything is written.
 
-    For ``auto`` and ``inline`` the inputs are read into ``packed``, since the number of shards decides.
+    For ``inline`` the inputs are read into ``packed``, since the number of shards decides.
     """
-    if dispatch_mode == "auto":
-        mode, reason = automatic_mode(preview(stack.deployment, request, packed).shards)
-        reporter.say(f"dispatch mode {mode}: {reason}")
-    else:
-        mode = DispatchMode(dispatch_mode)
-    if mode is not DispatchMode.QUEUE:
-        machine_of(stack, mode.dispatch)
-    if dispatch_mode == "inline" and (shards := preview(stack.deployment, request, packed).shards) > MAX_INLINE:
+    if mode != "queue":
+        machine_of(stack)
+    if mode == "inline" and (shards := preview(stack.deployment, request, packed).shards) > MAX_INLINE:
         raise PlanError(
             f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
-            "Map; use map or loop (--dispatch-mode auto chooses)"
+            "Map; use map or loop"
         )
-    return mode
+    return Dispatch.MAP if mode in ("map", "inline") else Dispatch.QUEUE
 
 
-def machine_of(stack: OpenStack, dispatch: Dispatch) -> str:
-    """The stack's state machine for runs that are dispatched so; PlanError if it has none."""
-    name = machine_name(dispatch)
-    if name not in stack.machines:
+def machine_of(stack: OpenStack) -> str:
+    """The stack's state machine; PlanError if it has none."""
+    if not stack.machine:
         where = f"the stack {stack.name}" if stack.name else "the local stack"
         raise PlanError(
-            f"{where} has no state machine for {name}: deploy the newest sam/template.yaml, "
-            "or use --dispatch-mode queue"
+            f"{where} has no state machine: deploy the newest sam/template.yaml, or use --dispatch-mode queue"
         )
-    return stack.machines[name]
-
-
-def machine_name(dispatch: Dispatch) -> str:
-    """The name of the state machine that drives runs that are dispatched so."""
-    return "map" if dispatch is Dispatch.MAP else "loop"
+    return stack.machine
 
 
 def driver_of(stack: OpenStack, run: Run, generation: int | None = None) -> ExecutionStatus | None:
-    """The newest execution that a command line started; None without one, or if the stack has no state machines."""
-    machine = stack.machines.get(machine_name(run.dispatch))
-    if machine is None:
+    """The newest execution that a command line started; None without one, or if the stack has no state machine."""
+    if not stack.machine:
         return None
     newest, name = None, execution_name(run.run_id, run.generation if generation is None else generation)
     # Names follow from the run, so they are looked up; a listing would hold the executions of all runs.
-    while status := stack.orchestrator.find(machine, name):
+    while status := stack.orchestrator.find(stack.machine, name):
         newest, name = status, successor(name)
     return newest
 
@@ -83,7 +66,7 @@ def was_driven(stack: OpenStack, run: Run) -> bool:
 
 def drive(stack: OpenStack, run: Run, reporter: Reporter) -> None:
     """Start the run's machine, unless it runs already or the run has ended."""
-    machine = machine_of(stack, run.dispatch)
+    machine = machine_of(stack)
     if run.state.ended:
         reporter.say(f"run {run.run_id} is there already and has ended; nothing is started")
         return
@@ -133,11 +116,7 @@ def driver_text(run: Run, driver: ExecutionStatus) -> str:
 def ended_early_text(run: Run, name: str, state: str, error: str, cause: str) -> str:
     """Why an execution ended before its run, and how to continue."""
     why = ": ".join(filter(None, (error, cause[:CAUSE_CHARACTERS]))) or "no cause was given"
-    if run.dispatch is Dispatch.MAP:
-        again = f"sparklet redrive {run.run_id} starts a machine for it"
-        remedy = f"unless another execution dispatches its shards, {again}"
-    else:
-        remedy = "the run continues with its queue and the stack's checker; nothing need be done"
+    remedy = "the run continues with its queue and the stack's checker; nothing need be done"
     return f"{name} has {state} while {run.run_id} is open ({why}); {remedy}"
 
 

@@ -9,7 +9,7 @@ from sparklet.aws.clients import AwsClients, error_code, failing_as
 from sparklet.errors import ExecutionExistsError, OrchestrationError
 from sparklet.model import MAX_NAME, ExecutionState, ExecutionStatus
 
-MAX_INPUT_BYTES = 256_000  # of a state's 256 KiB: the machine adds its dispatch mode and a key
+MAX_INPUT_BYTES = 256_000  # of a state's 256 KiB: the machine adds a key
 
 
 class StepFunctionsOrchestrator:

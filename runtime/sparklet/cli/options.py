@@ -17,7 +17,7 @@ import typer
 from typer.main import get_current_context  # type: ignore[attr-defined]  # has no public place
 
 from sparklet.app.stack import StackSelection
-from sparklet.app.state_machines import WantedMode
+from sparklet.app.state_machines import DispatchMode
 from sparklet.errors import SettingsError
 from sparklet.local.state import StateDir, user_folder
 from sparklet.model.options import FAILURES, INPUT, LARGE_MB, ORCHESTRATION, RUN, SHARDS
@@ -76,14 +76,13 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before deleti
 
 
 DispatchModeOption = Annotated[
-    WantedMode,
+    DispatchMode,
     typer.Option(
         "--dispatch-mode",
         rich_help_panel=ORCHESTRATION,
         help="How shards reach workers. queue: this command plans the run and fills the queue, and the stack's checker "
-        "completes it. loop: a state machine does both. map: a state machine dispatches all shards at once, in a "
-        "Distributed Map. inline: the same in an inline Map, for up to 40 shards. auto: inline for up to 40 shards, "
-        "loop for more.",
+        "completes it. loop: a state machine does both. map: a state machine plans the run and dispatches its shards "
+        "by a Distributed Map, up to 40 by an inline Map. inline: the same, and more than 40 shards are refused.",
     ),
 ]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port on localhost; 0: any free one.")]

@@ -318,7 +318,7 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
 def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
     """A plan's dispatch mode, cost and end."""
     facts = Facts()
-    facts.add_row("dispatch mode", Text(f"queue: {plan_estimate.reason}", style="bold"))
+    facts.add_row("dispatch mode", Text("queue: by default", style="bold"))
     workers = count_text(plan_estimate.estimate.workers, "worker")
     facts.add_row("ends after", f"{duration_text(plan_estimate.estimate.end_s)}, with {workers}")
     facts.add_row(

@@ -1,7 +1,7 @@
 """Deploy the local template into the emulator, read its outputs, and restart interrupted executions."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +30,7 @@ class Deployed:
     queue_url: str
     dlq_url: str
     worker_function: str
-    loop_machine: str
-    map_machine: str
+    run_machine: str
     engines: str = "{}"  # that the template makes, as SPARKLET_ENGINES
 
 
@@ -112,26 +111,24 @@ def _outputs(clients: AwsClients) -> Deployed:
         queue_url=queues["QueueUrl"],
         dlq_url=queues["DlqUrl"],
         worker_function=values["WorkerFunctionName"],
-        loop_machine=values["LoopMachineArn"],
-        map_machine=values["MapMachineArn"],
+        run_machine=values["RunMachineArn"],
         engines=values["Engines"],
     )
 
 
-def restart_executions(clients: AwsClients, machines: Iterable[str]) -> None:
-    """Start executions of state machines again that a stop of the local stack interrupted, each for the same run.
+def restart_executions(clients: AwsClients, machine: str) -> None:
+    """Start a state machine's executions again that a stop of the local stack interrupted, each for the same run.
 
     When the emulator starts, RUNNING executions have FAILED, and it has no redrive. A new execution with the same run
     continues from the ledger's state; a superfluous one does no harm.
     """
     orchestrator = StepFunctionsOrchestrator(clients)
-    for machine in machines:
-        for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
-            status, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
-            # Each restart numbers the name, and Step Functions refuses names of more than 80 characters.
-            if status.error == CUT_OFF and len(name) <= MAX_NAME:
-                with suppress(ExecutionExistsError):  # it was started earlier, and has ended
-                    orchestrator.start(machine, name, same_run(failed["name"], status.input))
+    for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
+        status, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
+        # Each restart numbers the name, and Step Functions refuses names of more than 80 characters.
+        if status.error == CUT_OFF and len(name) <= MAX_NAME:
+            with suppress(ExecutionExistsError):  # it was started earlier, and has ended
+                orchestrator.start(machine, name, same_run(failed["name"], status.input))
 
 
 def same_run(name: str, execution_input: Any) -> Any:

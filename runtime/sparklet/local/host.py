@@ -77,7 +77,7 @@ class Host:
             ask(endpoint_url, token, SAVE_PATH, SAVED_WITHIN_S)
             if request["processing"]:
                 ask(endpoint_url, token, PROCESSING_PATH)
-                restart_executions(clients, (deployed.loop_machine, deployed.map_machine))
+                restart_executions(clients, deployed.run_machine)
             published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
             document = {**published, "deployed": asdict(deployed), "request": dict(request)}
             # ``info_file`` is last: clients use the stack as soon as it is there.

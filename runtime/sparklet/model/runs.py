@@ -52,7 +52,7 @@ class Dispatch(StrEnum):
     """A run's dispatch mode: how its shards reach the workers."""
 
     QUEUE = "queue"  # a message for each shard
-    MAP = "map"  # a Map state, in batches of those that are PENDING in the ledger; no message is ever sent
+    MAP = "map"  # a Map state over the sealed plan's index; a message for what that leaves, and for each later attempt
 
 
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")

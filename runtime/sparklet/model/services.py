@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sparklet.model.runs import Dispatch
-
 MAX_NAME = 80  # characters
-MAX_INLINE = 40  # iterations that an inline Map has at once; larger batches go to a Distributed Map
+MAX_INLINE = 40  # iterations that an inline Map has at once; more shards go to a Distributed Map
 
 _SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")
 
@@ -101,24 +99,3 @@ class StackSettings:
     reserved: int | None = None  # of concurrency, for the worker; None: nothing
     unreserved: int | None = None  # of the account, what functions without a reserve share; None: not known
     further_queues: Mapping[str, QueueSettings] = field(default_factory=dict)  # that the worker reads, by name
-
-
-class DispatchMode(StrEnum):
-    """How a run's shards reach the workers."""
-
-    QUEUE = "queue"
-    LOOP = "loop"
-    MAP = "map"
-    INLINE = "inline"
-
-    @property
-    def dispatch(self) -> Dispatch:
-        """What dispatches the shards, as the ledger stores it."""
-        return Dispatch.MAP if self in (DispatchMode.MAP, DispatchMode.INLINE) else Dispatch.QUEUE
-
-
-def automatic_mode(shards: int) -> tuple[DispatchMode, str]:
-    """The mode that ``auto`` takes for a plan, and why."""
-    if shards <= MAX_INLINE:
-        return DispatchMode.INLINE, f"the plan has no more than {MAX_INLINE} shards"
-    return DispatchMode.LOOP, f"the plan has more than {MAX_INLINE} shards"

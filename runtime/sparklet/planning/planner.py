@@ -24,6 +24,7 @@ from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import MAX_SENT_BYTES, Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning.follow_up_ids import own_task
+from sparklet.planning.map_index import write_index
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.packing import PackedInput
 from sparklet.planning.plan_files import END, Line, beside, named, part_lines
@@ -191,6 +192,8 @@ class _Planning:
         at_end = Counter(self._source.found.skipped) - self._skipped
         self._write_left_out(END, at_end)
         skipped = dict(Counter(done.skipped) + at_end)
+        if self._run.dispatch is Dispatch.MAP:
+            write_index(self._at, self._run)  # a sealed plan has it, so a Map that begins finds it
         self._at.ledger.runs.seal_plan(run_id, done.shards, done.objects, done.size_bytes, skipped)
         self._progress(replace(done, skipped=skipped, sealed=True, whole=dict(self._source.whole)))
         return self._at.ledger.runs.get(run_id)
@@ -211,7 +214,7 @@ def send_messages(
     by_check: bool = False,
     lines: Mapping[int, bytes] | None = None,
 ) -> int:
-    """Send the messages of those shards that are for functions; how many: none if a Map state dispatches them.
+    """Send the messages of those shards that are for functions; how many.
 
     ``lines``: of the plan, by the shards' numbers; short ones are sent along.
 
@@ -221,8 +224,7 @@ def send_messages(
     sent = {number: line.decode() for number, line in (lines or {}).items() if len(line) <= MAX_SENT_BYTES}
     refs = (record.ref for record in records if record.is_for_functions)
     bodies = (replace(ref, line=sent.get(ref.shard, "")).to_body() for ref in refs)
-    has_messages = run.dispatch is Dispatch.QUEUE and run.cancelled_s is None
-    if has_messages and (by_check or not run.options.max_concurrency):
+    if run.cancelled_s is None and (by_check or not run.options.max_concurrency):
         return deployment.queue.send(bodies)
     deque(bodies, maxlen=0)
     return 0
@@ -238,7 +240,7 @@ def records_of(run_id: str, part: str, lines: Iterable[Line], **alike: Any) -> I
 
 
 def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Sequence[Line]) -> None:
-    """Enter a sealed part's shards, send their messages and note that; it may be repeated."""
+    """Enter a sealed part's shards, send their messages, unless a Map has them, and note that; it may be repeated."""
     options = run.options
     records = list(records_of(run.run_id, part.part, lines, isolate=int(options.isolate)))
     if options.engine:
@@ -246,7 +248,8 @@ def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Seq
         engines = (options.planned_engine(line.estimated_bytes) for line in lines)
         records = [replace(record, engine=engine) for record, engine in zip(records, engines, strict=True)]
     deployment.ledger.shards.add(records)
-    send_messages(deployment, run, records, lines={line.number: line.body for line in lines})
+    if run.dispatch is Dispatch.QUEUE:
+        send_messages(deployment, run, records, lines={line.number: line.body for line in lines})
     # A kill before this mark repeats both writes. That is safe: entering is conditional, and a claim refuses the second
     # message of a shard.
     deployment.ledger.runs.mark_dispatched(run.run_id, part.index)

@@ -24,13 +24,14 @@ from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
+from sparklet.planning.map_index import index_info
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports import metrics
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
 from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
-from sparklet.runs.concurrency_cap import send_up_to_cap
+from sparklet.runs.concurrency_cap import has_begun, send_up_to_cap
 from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.follow_ups import check_run, enter_check, enter_next
@@ -158,15 +159,18 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     To find that, all shards are read, so it is done only if one of those that have waited longest is due. That time
     doubles with each message, so a run that waits for another one is read a few times in hours.
     """
-    if run.dispatch is Dispatch.MAP:
-        return 0  # such a run has no messages: see runs.map_batches
-    if run.options.max_concurrency:
+    by_map = run.dispatch is Dispatch.MAP and not run.generation
+    if by_map and not run.sealed:
+        return 0  # the Map begins after that
+    if run.options.max_concurrency and (not by_map or has_begun(deployment, run)):
         return send_up_to_cap(deployment, run)
-    # While a shard is RUNNING the queue is being worked off: what waits is rather behind others than lost.
+    # While a shard is RUNNING the queue, or the Map, is being worked off: what waits is rather behind others than lost.
     if counts.running or not counts.pending:
         return 0
     now_s = deployment.clock.now_s()
     since_s = now_s - MESSAGE.again_after_s
+    if by_map and index_info(deployment, run).modified_s > since_s:
+        return 0  # its first workers may be starting
 
     def waiting() -> Iterator[ShardRecord]:
         records = deployment.for_a_while(deployment.ledger.shards.expired(run.run_id, ShardState.PENDING, since_s))
@@ -175,6 +179,8 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(deployment, run, since_s):
         return 0
+    if run.options.max_concurrency:
+        return send_up_to_cap(deployment, run)
     # Each is counted before its message is sent: after a crash the shard waits anew, and is due again later.
     counted = (
         deployment.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s)

@@ -6,7 +6,8 @@ ones, in order of number, up to the cap. A file saves reading all shards each ti
     runs/<run_id>/capped/<identity>/sent-<generation>.json    {"next": shard, "sent": {shard: when}}
 
 Shards before ``next`` were looked at in this generation; those among them that had not ended are in ``sent``. However
-old the file is, the cap holds: what was sent since comes first again, and counts (docs/decisions/0038).
+old the file is, the cap holds: what was sent since comes first again, and counts (docs/decisions/0038). A Map state has
+the cap as its own, so only what it leaves is sent here.
 """
 
 import json
@@ -23,10 +24,15 @@ FOLDER, SENT = "capped/", "sent-{:06d}.json"
 
 def within_cap(deployment: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
     """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
-    if run.dispatch is not Dispatch.QUEUE or not waiting:
+    if not waiting or (run.dispatch is Dispatch.MAP and not run.generation):
         return waiting
     placed = _stored(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
     return [record for record in waiting if str(record.number) in placed]
+
+
+def has_begun(deployment: Deployment, run: Run) -> bool:
+    """Whether a check has sent a message of this run."""
+    return bool(_stored(deployment, run))
 
 
 def send_up_to_cap(deployment: Deployment, run: Run) -> int:

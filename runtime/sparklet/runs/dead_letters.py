@@ -14,7 +14,7 @@ from sparklet.errors import EventError, LedgerError, RunNotFoundError, ShardNotF
 from sparklet.events import TaskRequest
 from sparklet.job.event_objects import read_json
 from sparklet.ledger.rules import last_failure
-from sparklet.model import ClaimStatus, Dispatch, Notice, Run, ShardRecord, ShardRef, TaskRecord
+from sparklet.model import ClaimStatus, Notice, Run, ShardRecord, ShardRef, TaskRecord
 from sparklet.planning.planner import send_messages
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
@@ -27,7 +27,7 @@ MAX_TRIES = 5  # for a record that others change meanwhile; then the message com
 class Disposition(StrEnum):
     """What became of a dead-letter message, which may be deleted then."""
 
-    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, has a later generation; a Map or an engine has it
+    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, has a later generation; an engine has it
     SENT_AGAIN = "SENT_AGAIN"  # the shard has an attempt left and got a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
     KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
@@ -64,8 +64,8 @@ def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -
     """Whether a shard has this message alone, and nobody else who gives it out or ends it."""
     if not record.is_for_functions or ref.generation < record.generation:
         return False  # if its worker is lost, the checker sends another message; or it splits it, or an engine does it
-    if run.dispatch is Dispatch.MAP or run.cancelled_s is not None:
-        return False  # it is in the next map batch, or the checker fails it
+    if run.cancelled_s is not None:
+        return False  # the checker fails it
     has_newer = record.requeues > 0 and record.attempts == 0  # it was sent at changed_s, and no attempt has ended since
     return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 

@@ -1,13 +1,13 @@
 """When is a shard given out again, and when is it given up? One rule for all ways of giving shards out.
 
-A message, a line of a map batch or a worker of an engine may be lost before it claims its shard, and the ledger only
-shows that the shard is PENDING. So the shard is given out again once it ``is_due``, and the ledger counts that. Once it
+A message, a child of a Map or a worker of an engine may be lost before it claims its shard, and the ledger only shows
+that the shard is PENDING. So the shard is given out again once it ``is_due``, and the ledger counts that. Once it
 ``is_spent``, it is given up (FAILED) instead: at once if what was given out last is known to be lost, as a dead-letter
 message and a worker that has ended are, else if nothing of the run moves any more.
 
-``checker``, ``concurrency_cap`` and ``dead_letters`` give shards out by messages, ``map_batches`` and
-``engine_workers`` in their ways. To give a shard out twice does no harm: the ledger grants it to one attempt. An
-attempt that is lost after its claim is no matter of this rule: its lease expires, and it counts as an attempt.
+``checker``, ``concurrency_cap`` and ``dead_letters`` give shards out by messages, ``engine_workers`` by workers. To
+give a shard out twice does no harm: the ledger grants it to one attempt. An attempt that is lost after its claim is no
+matter of this rule: its lease expires, and it counts as an attempt.
 """
 
 import math
@@ -46,9 +46,6 @@ class Way:
 MESSAGE = Way(lambda record: record.requeues, 60.0)  # and nothing moves: longer than a cold start takes
 CAPPED = Way(lambda record: record.requeues, 600.0)  # though others move: a lost message keeps its place under the cap
 DEAD_LETTER = Way(lambda record: record.unrun, 0.0, most=3)  # it has waited enough, and may have killed its workers
-MAP_BATCH = Way(
-    lambda record: max(0, record.requeues - record.conflicts), 60.0, most=5
-)  # half an hour, in which other runs' children may end
 WORKER = Way(lambda record: record.unclaimed - 1, 60.0, most=2)  # each start costs, and fails for a lasting cause
 
 

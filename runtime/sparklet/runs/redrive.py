@@ -31,7 +31,7 @@ class Redriven:
 
     run: Run
     shards: int  # FAILED or SUCCEEDED before, PENDING now
-    messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where a Map, or checks, do that
+    messages: int  # sent, also for shards that an interrupted redrive had moved; 0 where checks do that
     unplanned: bool = False  # the plan was cut short by cancelling: objects that were never planned stay so
 
 

@@ -1,13 +1,12 @@
 """The steps that a run's state machine calls, each of which may be repeated, and its waits between two checks.
 
-An execution may have 25,000 events. A check (check, choose, wait) makes some ten, a map batch some fifteen. A wait is
+An execution may have 25,000 events. A check (check, choose, wait) makes some ten. A wait is
 
 - at least a fortieth of the execution's age, at most 300 s: in three days at most 1,100 checks (a test counts them);
 - longer while the end is far: a tenth of the remaining time, estimated from the run's throughput so far, but at most a
   tenth of the run's age, since an estimate from its first shards is worth little.
 
-Map batches are a twentieth of the execution's age apart, at most 900 s: shards that are lost one by one must not make a
-batch each.
+The Map state is begun once a run, over its plan's index.
 """
 
 import json
@@ -20,12 +19,12 @@ from typing import Any
 
 from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanError
 from sparklet.log import Log
-from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState
+from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState, split_uri
 from sparklet.model.redaction import redacted
+from sparklet.planning.map_index import INDEX, begins_map, index_info, inline_items
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.follow_ups import next_run
-from sparklet.runs.map_batches import MapBatch, write_batch
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
 
@@ -34,9 +33,6 @@ MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300
 CHECKS_PER_AGE = 40
 CHECKS_PER_REST = 10
 LATEST_SHARE = 10
-BATCHES_PER_AGE = 20
-MAX_BETWEEN_BATCHES_S = 900
-MAX_INLINE_BATCHES = 2  # an inline Map adds some ten events for each shard and try, a distributed one six in all
 CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
 
 Response = dict[str, Any]
@@ -65,11 +61,6 @@ def _wait_s(least_s: float, age_s: float, run_age_s: float, rest_s: float) -> in
     return math.ceil(min(MAX_S, max(least_s, age_s / CHECKS_PER_AGE, far_s)))
 
 
-def between_batches_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> float:
-    """The least time from one map batch to the next one."""
-    return min(MAX_BETWEEN_BATCHES_S, max(_min_s(run, counts), _age_s(run, now_s, since_s) / BATCHES_PER_AGE))
-
-
 def _min_s(run: Run, counts: Counts) -> float:
     return MIN_OF_SMALL_S if run.sealed and counts.total <= SMALL_RUN_SHARDS else MIN_S
 
@@ -92,29 +83,30 @@ def _check(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any
     return _status(deployment, check(deployment, _run_id(event)), event)
 
 
-def _batch(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    run_id, number = _run_id(event), _count(event, "batch")
-    if (run := deployment.ledger.runs.get(run_id)).dispatch is not Dispatch.MAP:
-        raise PlanError(f"the shards of {run_id} are dispatched by {run.dispatch}; the loop machine drives such a run")
-    report = check(deployment, run_id)
-    run, counts = report.run, report.counts
-    batch = MapBatch()
-    if counts.pending and run.sealed and not run.state.ended and run.cancelled_s is None:
-        between_s = between_batches_s(run, counts, deployment.clock.now_s(), _started_s(event))
-        batch = write_batch(deployment, run, number, between_s=between_s)
-    tolerated = tolerated_failures(run.options, counts.total)  # None: no limit stops the batch
-    how = "none"
-    if batch.count:
-        how = "inline" if batch.items and number < MAX_INLINE_BATCHES else "map"
-    return _status(deployment, report, event) | {
+def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
+    """What the Map state takes; nothing of a run that has had its Map, whose shards have messages, or get them."""
+    run = deployment.ledger.runs.get(_run_id(event))
+    if run.dispatch is not Dispatch.MAP or not run.sealed:
+        raise PlanError(f"no Map has the shards of {run.run_id}: its dispatch is {run.dispatch}, or its plan goes on")
+    shards, items, how = run.shard_count or 0, list[Any](), "none"
+    if (
+        # A plan that was cut short by cancelling has no index.
+        run.cancelled_s is None
+        and not run.generation
+        and begins_map(deployment, run, _text(event, "execution"))
+        and index_info(deployment, run).size_bytes
+    ):
+        items = inline_items(deployment, run)
+        how = "inline" if items else "distributed"
+    tolerated = tolerated_failures(run.options, shards)  # None: no limit stops the Map
+    return {
+        "run_id": run.run_id,
         "how": how,
-        "count": batch.count,
         "bucket": deployment.bucket,
-        "key": batch.key,
-        "items": [ref.to_document() for ref in batch.items] if how == "inline" else [],
-        "batch": number + 1,
+        "key": split_uri(deployment.run_uri(run.run_id, INDEX))[1],
+        "items": items,
         "max_concurrency": min(map_concurrency, run.options.max_concurrency or map_concurrency),
-        "tolerated_failures": batch.count if tolerated is None else max(0, tolerated - counts.failed),
+        "tolerated_failures": shards if tolerated is None else tolerated,
     }
 
 
@@ -167,7 +159,7 @@ def _give_up(deployment: Deployment, map_concurrency: int, event: Mapping[str, A
 
 STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Response]] = {
     "check": _check,
-    "batch": _batch,
+    "map": _map,
     "record": _record,
     "give_up": _give_up,
 }
@@ -208,14 +200,6 @@ def _run_id(event: Mapping[str, Any]) -> str:
     if not RUN_ID.fullmatch(run_id):
         raise EventError(f"run_id is {run_id[:80]!r}; it must be a run's id")
     return run_id
-
-
-def _count(event: Mapping[str, Any], key: str) -> int:
-    value = event.get(key, 0)
-    # isinstance would take true for 1.
-    if type(value) is not int or value < 0:
-        raise EventError(f"{key} is a {type(value).__name__}; it must be a whole number from 0")
-    return value
 
 
 def _text(event: Mapping[str, Any], key: str) -> str:

@@ -84,7 +84,7 @@ def end(deployment: Deployment) -> None:
 
 def drive(stack: LocalStack) -> None:
     """A state machine has driven the run."""
-    machine, name = stack.info.loop_machine, execution_name(RUN, 0)
+    machine, name = stack.info.run_machine, execution_name(RUN, 0)
     stack.orchestrator.start(machine, name, {"run_id": RUN})
     found = stack.orchestrator.find(machine, name)
     if not (found and found.state.ended):

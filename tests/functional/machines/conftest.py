@@ -1,4 +1,4 @@
-"""The local stack with its real state machines and handlers, one for all tests here; its waits are short."""
+"""The local stack with its real state machine and handlers, one for all tests here; its waits are short."""
 
 import json
 import os
@@ -12,9 +12,7 @@ import pytest
 
 from sparklet.aws.orchestrator import StepFunctionsOrchestrator
 from sparklet.local.stack import LocalStack
-from sparklet.model import COUNTED, Dispatch, ExecutionStatus, Run, RunOptions
-from sparklet.planning.new_run import new_run
-from sparklet.planning.request import RunRequest
+from sparklet.model import COUNTED, ExecutionStatus, Run
 from sparklet.ports.deployment import Deployment
 from tests.functional.local.conftest import Lab, make_lab
 from tests.waiting import eventually
@@ -54,44 +52,34 @@ class Stage:
         return uri
 
     def request(self, mode: str, *names: str, **more: Any) -> dict[str, Any]:
-        """What starts a machine: one shard for each input."""
+        """What starts the machine: one shard for each input."""
         output = f"s3://{self.deployment.bucket}/output/{uuid.uuid4().hex[:8]}/"
         request = {"script": self.script(), "inputs": [self.inputs(mode, *names)], "output": output, "max_objects": 1}
-        return {**request, "run_id": f"run-{uuid.uuid4().hex[:8]}", **more}
-
-    def enter(self, mode: str, *names: str, **options: Any) -> str:
-        """A run that somebody else entered, and a machine is to plan; its id."""
-        request = RunRequest(
-            self.script(),
-            (self.inputs(mode, *names),),
-            f"s3://{self.deployment.bucket}/output/{uuid.uuid4().hex[:8]}/",
-            f"run-{uuid.uuid4().hex[:8]}",
-            options=RunOptions(max_objects=1, **options),
-            dispatch=Dispatch.QUEUE if mode == "loop" else Dispatch.MAP,
-        )
-        return new_run(self.deployment, request).run_id
+        dispatch = {} if mode == "loop" else {"dispatch": "map"}
+        return {**request, **dispatch, "run_id": f"run-{uuid.uuid4().hex[:8]}", **more}
 
     @property
     def orchestrator(self) -> StepFunctionsOrchestrator:
         return StepFunctionsOrchestrator(self.stack.clients)
 
-    def start(self, mode: str, given: Mapping[str, Any], name: str = "") -> str:
-        """Start the machine of a mode; the execution."""
-        return self.orchestrator.start(self.machine(mode), name or f"test-{uuid.uuid4().hex[:8]}", given)
+    @property
+    def machine(self) -> str:
+        return self.stack.info.run_machine
 
-    def machine(self, mode: str) -> str:
-        return self.stack.info.loop_machine if mode == "loop" else self.stack.info.map_machine
+    def start(self, given: Mapping[str, Any], name: str = "") -> str:
+        """Start the machine; the execution."""
+        return self.orchestrator.start(self.machine, name or f"test-{uuid.uuid4().hex[:8]}", given)
 
-    def found(self, mode: str, name: str) -> ExecutionStatus | None:
+    def found(self, name: str) -> ExecutionStatus | None:
         """The execution of that name, whoever started it."""
-        return self.orchestrator.find(self.machine(mode), name)
+        return self.orchestrator.find(self.machine, name)
 
     def ended(self, execution: str) -> ExecutionStatus:
         eventually(lambda: self.orchestrator.status(execution).state.ended, f"{execution} has ended", 40)
         return self.orchestrator.status(execution)
 
-    def run_through(self, mode: str, given: Mapping[str, Any]) -> ExecutionStatus:
-        return self.ended(self.start(mode, given))
+    def run_through(self, given: Mapping[str, Any]) -> ExecutionStatus:
+        return self.ended(self.start(given))
 
     def run(self, run_id: str) -> Run:
         """The run, whose shards must add up."""
@@ -103,6 +91,11 @@ class Stage:
         counts = self.deployment.ledger.shards.count(run_id)
         every = {state.value: getattr(counts, state.value.lower()) for state in COUNTED}
         return {state: count for state, count in every.items() if count}
+
+    def hows(self) -> list[str]:
+        """What Maps were given in this test, in order."""
+        file = self.shown / "hows"
+        return file.read_text().split() if file.exists() else []
 
     def records(self, run_id: str = "") -> list[dict[str, Any]]:
         """What failed executions have left, of a run or of none."""

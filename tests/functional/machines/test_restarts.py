@@ -19,8 +19,8 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
         (lab.shown / "held").touch()
         named = stage.request("inline", "held-1", "held-2")
         keyed = {key: value for key, value in stage.request("inline", "held-3").items() if key != "run_id"}
-        stage.start("inline", named, f"{named['run_id']}-g0")
-        stage.start("inline", keyed, "nightly")
+        stage.start(named, f"{named['run_id']}-g0")
+        stage.start(keyed, "nightly")
         ledger = stack.deployment().ledger
         eventually(lambda: sum(ledger.shards.count(run.run_id).running for run in ledger.runs.list()) == 3)
         port = port_of(stack.info)
@@ -30,11 +30,11 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
 
     with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
-        for way, name in (("inline", f"{named['run_id']}-g0"), ("inline", "nightly")):
-            before = stage.found(way, name)
+        for name in (f"{named['run_id']}-g0", "nightly"):
+            before = stage.found(name)
             assert before is not None
             assert (before.state, before.error) == (ExecutionState.FAILED, "States.ServiceRestart")
-            after = stage.found(way, f"{name}-2")
+            after = stage.found(f"{name}-2")
             assert after is not None
             assert stage.ended(after.execution).state is ExecutionState.SUCCEEDED
         runs = list(stack.deployment().ledger.runs.list())
@@ -44,5 +44,5 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
 
     with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
-        assert stage.found("inline", "nightly-3") is None  # what has ended well, or was started again, rests
-        assert stage.found("inline", "nightly-2-2") is None
+        assert stage.found("nightly-3") is None  # what has ended well, or was started again, rests
+        assert stage.found("nightly-2-2") is None

@@ -31,11 +31,11 @@ def deployed(stage: Stage, name: str, **parameters: str) -> None:
 
 
 def begun(stage: Stage, below: str) -> Any:
-    """The one execution of the loop machine whose request has this in it, once it is there."""
+    """The one execution of the machine whose request has this in it, once it is there."""
     sfn = boto3.Session().client("stepfunctions")
 
     def promise() -> Any:
-        for each in sfn.list_executions(stateMachineArn=stage.machine("loop"))["executions"]:
+        for each in sfn.list_executions(stateMachineArn=stage.machine)["executions"]:
             found = sfn.describe_execution(executionArn=each["executionArn"])
             if below in found["input"]:
                 return found
@@ -67,7 +67,7 @@ def test_a_new_object_starts_one_run_despite_duplicate_events(stage: Stage) -> N
     run = run_of(stage, first["executionArn"])
     assert run.run_id.startswith("each-")
     assert run.inputs == (f's3://{bucket}/incoming/odd "name".csv',)
-    assert run_of(stage, stage.start("loop", json.loads(first["input"]))).run_id == run.run_id
+    assert run_of(stage, stage.start(json.loads(first["input"]))).run_id == run.run_id
     assert len([each for each in stage.deployment.ledger.runs.list() if each.name == "each"]) == 1
 
 
@@ -83,10 +83,10 @@ def test_a_schedule_starts_a_run(stage: Stage) -> None:
 def test_another_state_machine_can_start_a_run_and_wait_for_it(stage: Stage) -> None:
     guide = (ROOT / "docs" / "guide" / "runs.md").read_text()
     (snippet,) = re.findall(r"```json\n(\{\s+\"Type\": \"Task\",.*?)```", guide, re.DOTALL)
-    state = json.loads(snippet.replace("LOOP_MACHINE_ARN", stage.machine("loop")))
+    state = json.loads(re.sub(r"\w*MACHINE_ARN", stage.machine, snippet))
     states = {"Clean": state, state["Next"]: {"Type": "Pass", "End": True}}
     roles = boto3.Session().client("iam").list_roles()["Roles"]
-    (role,) = (each["Arn"] for each in roles if "LoopMachineRole" in each["RoleName"])
+    (role,) = (each["Arn"] for each in roles if "RunMachineRole" in each["RoleName"])
     sfn = boto3.Session().client("stepfunctions")
     definition = json.dumps({"StartAt": "Clean", "States": states})
     parent = sfn.create_state_machine(name="parent", roleArn=role, definition=definition)["stateMachineArn"]

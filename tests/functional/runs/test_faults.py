@@ -311,25 +311,25 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
 
 
 @AFTER
-def test_a_machine_killed_within_a_batch_loses_no_shard(after_effect: bool) -> None:
-    """Another execution begins with the first batch, whatever of it was handed out."""
+def test_a_planner_killed_at_a_maps_index_loses_no_shard(after_effect: bool) -> None:
+    """The next planner writes it again; what a Map leaves has messages."""
 
-    def mapped() -> World:
+    def entered() -> World:
         world = World(Dispatch.MAP)
-        world.run(5)
+        world.put(5)
+        new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
         return world
 
     killed = 0
-    for world in kill_everywhere(mapped, lambda at: World().step("batch", at, batch=0), after_effect):
+    for world in kill_everywhere(entered, lambda at: plan(at, "run-1"), after_effect):
         killed += 1
-        batch, ended = 0, False
-        while not ended:
-            assert batch < 20
-            answer = world.step("batch", batch=batch)
-            batch, ended = answer["batch"], answer["ended"]
-            world.children(world.handed_out(answer))
+        plan(world.deployment, "run-1")
+        refs = world.handed_out(world.step("map"))
+        assert [ref.shard for ref in refs] == list(range(5))
+        world.children(refs[killed % 6 :])
+        while not world.step("check")["ended"]:
+            world.work()
             world.clock.advance(170)
         assert world.ledger.runs.get("run-1").state is RunState.SUCCEEDED
         assert [record.attempts for record in world.shards()] == [1] * 5
-        assert len(world.queue) == 0
     assert killed > 5

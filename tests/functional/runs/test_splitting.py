@@ -26,7 +26,6 @@ from sparklet.planning.planner import plan
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import consume
-from sparklet.runs.map_batches import write_batch
 from sparklet.runs.redrive import redrive
 from sparklet.runs.verification import verify
 from sparklet.worker.executor import Execution
@@ -354,22 +353,21 @@ def test_a_shard_whose_line_is_gone_fails_at_last() -> None:
     assert it.world.shards()[0].state is ShardState.FAILED
 
 
-def test_a_map_dispatches_what_was_split_off() -> None:
+def test_what_is_split_off_a_maps_shard_has_messages() -> None:
     world = World(dispatch=Dispatch.MAP)
     world.put(10)
     plan(
         world.deployment,
         new_run(world.deployment, world.request(options=RunOptions(max_attempts=1, isolate=True))).run_id,
     )
-    (ref,) = write_batch(world.deployment, world.ledger.runs.get("run-1"), 0).items
+    (ref,) = world.handed_out(world.step("map"))
     claim = world.ledger.attempts.claim(ref, "a", 60, 1)
     world.ledger.attempts.release("run-1", 0, "a", Failure("BadRecord", "malformed"), split="3")
     assert claim.record.object_count == 10
-    assert write_batch(world.deployment, world.ledger.runs.get("run-1"), 1).count == 0
 
     check(world.deployment, "run-1")
 
-    assert [each.shard for each in write_batch(world.deployment, world.ledger.runs.get("run-1"), 2).items] == [1, 2]
+    assert [ref.shard for ref in world.bodies()] == [1, 2]
 
 
 def test_an_object_that_is_split_off_meanwhile_is_found() -> None:

@@ -27,6 +27,8 @@ from tests.stand_ins.memory import MemoryObjectStore
 from tests.world import World, ledger_of
 
 PRICES = load_prices()
+ROOT = Path(__file__).parents[3]
+STATES = json.loads((ROOT / "sam" / "statemachines" / "run.asl.json").read_text())["States"]
 TWO_GB = WorkerSize(memory_mb=2048, scratch_bytes=512 * 2**20, concurrency=50, map_concurrency=50)
 CONCURRENCY = st.integers(1, 20_000)
 SIZES = st.builds(
@@ -131,12 +133,11 @@ def test_a_shards_files_take_time_and_requests() -> None:
     assert found.costs["s3"] == pytest.approx(puts * 0.000005 + gets * 0.0000004)
 
 
-# --- what is assumed of the state machines is so ---
+# --- what is assumed of the state machine is so ---
 
 
 def test_a_child_of_the_map_enters_the_priced_states() -> None:
-    path = Path(__file__).parents[3] / "sam" / "statemachines" / "map.asl.json"
-    maps = [state for state in json.loads(path.read_text())["States"].values() if state["Type"] == "Map"]
+    maps = [state for state in STATES.values() if state["Type"] == "Map"]
     assert len(maps) == 2
     for state in maps:
         states, name, entered = state["ItemProcessor"]["States"], state["ItemProcessor"]["StartAt"], 1
@@ -147,10 +148,9 @@ def test_a_child_of_the_map_enters_the_priced_states() -> None:
 
 def test_a_run_enters_the_priced_states() -> None:
     """A request by schedule.yaml for an object: it has neither a run's id nor a dispatch mode."""
-    path = Path(__file__).parents[3] / "sam" / "statemachines" / "loop.asl.json"
-    states, found = json.loads(path.read_text())["States"], ["Accept"]
+    found = ["Accept"]
     taken = {"Planned": iter(["Check"]), "Ended": iter(["Wait", "Follow"]), "Verdict": iter(["Succeeded"])}
-    while (state := states[found[-1]])["Type"] != "Succeed":
+    while (state := STATES[found[-1]])["Type"] != "Succeed":
         found.append(next(taken[found[-1]]) if found[-1] in taken else state.get("Next") or state["Default"])
 
     of_checks = [each for each in found if each in ("Check", "Ended", "Wait")]
@@ -185,14 +185,14 @@ def test_a_run_itself_by_hand() -> None:
     """Its shard takes 2 s in a warm worker: checks after 0, 1 and 2 s, and one that comes too late to see more."""
     found = run_cost(1, 2.5, "x86_64", PRICES)
 
-    states, function_s = 9 + 4 * 3 - 1, 1 + 1 / 250 + 4 * 0.3
+    states, function_s = 8 + 4 * 3 - 1, 1 + 1 / 250 + 4 * 0.3
     of_functions = function_s * 1769 / 1024 * 0.0000166667 + 5 * 0.0000002
     requests = 27 * 0.000005 + 8 * 0.0000004 + 5 * 0.000000625 + 4 * 6 * 0.000000125
     assert found == pytest.approx(states * 0.000025 + of_functions + requests)
 
 
 def test_a_run_for_each_object_costs_what_the_guide_says() -> None:
-    guide = (Path(__file__).parents[3] / "docs" / "guide" / "costs.md").read_text()
+    guide = (ROOT / "docs" / "guide" / "costs.md").read_text()
     load = Load(100_000, 100_000, 10**9)
     shard_s = shard_time(load, PRICES).seconds
 

@@ -16,7 +16,7 @@ from sparklet.cli import main
 from sparklet.cli.commands import changing, looking, reporting, starting
 from sparklet.cli.console import Screen
 from sparklet.local.state import StateDir
-from sparklet.model import Dispatch, Failure, ShardResult, ShardState
+from sparklet.model import Dispatch, Failure, ShardResult
 from sparklet.planning.planner import plan
 from tests.stand_ins.memory import Machine, MemoryCompute, MemoryOrchestrator
 from tests.world import SOURCE, World
@@ -65,8 +65,7 @@ class Terminal:
     change: Callable[[OpenStack], OpenStack] = lambda env: env
     do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
     work_from_s: float = 0.0  # nobody works before
-    children: bool = False  # whether somebody hands out the shards of a map's run, too
-    machines: dict[str, Machine | None] = field(default_factory=dict)  # what each does; None: it only runs
+    machines: dict[str, Machine | None] = field(default_factory=dict)  # one or none: what it does; None: it only runs
     orchestrator: MemoryOrchestrator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -76,18 +75,11 @@ class Terminal:
         """What workers do while a command waits."""
         if self.world.clock.now_s() >= self.work_from_s:
             self.world.work(self.do)
-            if self.children and self.world.ledger.runs.get(RUN).dispatch is Dispatch.MAP:
-                pending = self.world.ledger.shards.list(RUN, ShardState.PENDING)
-                self.world.children([record.ref for record in pending], self.do)
 
-    def plans(self, given: Any) -> None:
-        """What a loop machine does, but for its waiting."""
-        plan(self.world.deployment, given["run_id"])
-
-    def hands_out(self, given: Any) -> None:
-        """What a map machine does: plan, a batch, its children; the end is left to whoever checks."""
-        self.plans(given)
-        self.world.children(self.world.handed_out(self.world.step("batch", batch=0, **given)), self.do)
+    def drives(self, given: Any) -> None:
+        """What the state machine does: plan, and a Map's children; the end is left to whoever checks."""
+        if plan(self.world.deployment, given["run_id"]).dispatch is Dispatch.MAP:
+            self.world.children(self.world.handed_out(self.world.step("map", **given)), self.do)
 
     def types(self, *words: str) -> CommandResult:
         """Type a command."""
@@ -110,7 +102,7 @@ class Terminal:
             self.orchestrator,
             state=self.state,
             command_options=selection.command_options,
-            machines={name: name for name in self.machines},
+            machine="".join(self.machines),
         )
         yield self.change(env)
 

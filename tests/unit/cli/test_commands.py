@@ -206,7 +206,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run x.py -i x --packages org.x:y:1", "No such option: --packages. Write --conf spark.jars.packages=…"),
         ("run x.py -i x --driver-memory 4g", "has all of its function's memory and cores: --memory MB"),
         ("run x.py -i a -o b --archived no", "'refuse', 'skip'"),
-        ("run x.py -i a -o b --dispatch-mode bus", "'queue', 'loop', 'map', 'inline', 'auto'"),
+        ("run x.py -i a -o b --dispatch-mode bus", "'queue', 'loop', 'map', 'inline'"),
         ("run x.py -i a", "--output is missing"),
         (
             "run x.py in out",

@@ -18,8 +18,8 @@ from tests.world import SCRIPT
 
 @pytest.fixture
 def driven(terminal: Terminal) -> Terminal:
-    """A stack with both machines, which do their work at once."""
-    terminal.machines |= {"loop": terminal.plans, "map": terminal.hands_out}
+    """A stack whose machine does its work at once."""
+    terminal.machines |= {"run": terminal.drives}
     return terminal
 
 
@@ -33,10 +33,10 @@ def refuses(given: Any) -> None:
 
 def begun(terminal: Terminal, mode: str, machine: Machine | None, shards: int = 3) -> str:
     """A run that such a machine drives; its execution."""
-    terminal.machines[mode] = machine
+    terminal.machines["run"] = machine
     terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
     terminal.world.run(shards)
-    return terminal.orchestrator.start(mode, f"{RUN}-g0", {"run_id": RUN})
+    return terminal.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
 
 
 # --- run ---
@@ -51,7 +51,7 @@ def test_a_machine_is_started_for_the_run_and_does_it(driven: Terminal, mode: st
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 50 and driven.world.bodies() == []
     (execution,) = driven.orchestrator.executions.values()
-    assert (execution.execution, execution.input) == (f"{mode}:{RUN}-g0", {"run_id": RUN})
+    assert (execution.execution, execution.input) == (f"run:{RUN}-g0", {"run_id": RUN})
     assert driven.world.ledger.runs.get(RUN).dispatch is dispatch
 
 
@@ -63,29 +63,17 @@ def test_inline_takes_40_shards_and_refuses_more_before_any_work(driven: Termina
 
     told = run(driven, "--dispatch-mode", "inline", run_id="run-2")
 
-    assert told.code == 1 and "41 shards are more than the 40" in told.err and "--dispatch-mode auto" in told.err
+    assert told.code == 1 and "41 shards are more than the 40" in told.err and "use map or loop" in told.err
     assert driven.world.keys("s3://sparklet/") == before
     assert [each.run_id for each in driven.world.ledger.runs.list()] == [RUN]
 
 
-def test_auto_takes_inline_up_to_40_shards_else_the_loop(driven: Terminal) -> None:
-    driven.world.put(40)
-    few = run(driven, "--dispatch-mode", "auto")
-    driven.world.put(41)
-    more = run(driven, "--dispatch-mode", "auto", run_id="run-2")
-
-    assert "dispatch mode inline: the plan has no more than 40 shards" in few.out
-    assert "dispatch mode loop: the plan has more than 40 shards" in more.out
-    assert [driven.world.ledger.runs.get(each).dispatch for each in (RUN, "run-2")] == [Dispatch.MAP, Dispatch.QUEUE]
-
-
-@pytest.mark.parametrize("mode", ["queue", "auto"])
-def test_a_run_lists_its_input_once(driven: Terminal, mode: str) -> None:
+def test_a_run_lists_its_input_once(driven: Terminal) -> None:
     driven.world.store = CountingStore(driven.world.clock)
     driven.world.store.put(SCRIPT, b"")
     driven.world.put(60)
 
-    told = run(driven, "--dispatch-mode", mode, "--json")
+    told = run(driven, "--json")
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 60
@@ -99,15 +87,15 @@ def test_without_a_machine_nothing_is_put_anywhere(terminal: Terminal, tmp_path:
 
     told = terminal.types("run", SCRIPT, "-i", str(tmp_path / "in"), "-o", "s3://data/out/", "--dispatch-mode", "map")
 
-    assert told.code == 1 and "no state machine for map" in told.err and "--dispatch-mode queue" in told.err
+    assert told.code == 1 and "has no state machine" in told.err and "--dispatch-mode queue" in told.err
     assert terminal.world.keys("s3://sparklet/") == before
 
 
 def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Terminal) -> None:
     driven.world.put(2)
-    driven.machines["loop"] = None  # it waits for long
+    driven.machines["run"] = None  # it waits for long
     assert driven.types("plan", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).code == 0
-    begun = driven.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    begun = driven.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
 
     told = run(driven, "--dispatch-mode", "loop")
     again = run(driven, "--dispatch-mode", "loop")
@@ -147,20 +135,16 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) ->
 # --- executions that break off ---
 
 
-@pytest.mark.parametrize(
-    ("mode", "remedy"),
-    [("loop", "nothing need be done"), ("map", f"sparklet redrive {RUN} starts a machine for it")],
-)
-def test_watch_reports_an_aborted_execution_and_the_remedy(terminal: Terminal, mode: str, remedy: str) -> None:
+@pytest.mark.parametrize("mode", ["loop", "map"])
+def test_watch_reports_an_aborted_execution_and_the_remedy(terminal: Terminal, mode: str) -> None:
     begun(terminal, mode, refuses)
     terminal.work_from_s = terminal.world.clock.now_s() + 40  # looked at three times before the end
-    terminal.children = True
 
     told = terminal.types("watch", RUN)
 
     words = " ".join(told.err.split())
     assert f"{RUN}-g0 has FAILED while {RUN} is open (RuntimeError: the planner is not there)" in words
-    assert remedy in words and words.count("has FAILED") == 1
+    assert "nothing need be done" in words and words.count("has FAILED") == 1
 
 
 def test_watch_reports_an_execution_started_by_someone_else(terminal: Terminal) -> None:
@@ -176,12 +160,12 @@ def test_watch_reports_an_execution_started_by_someone_else(terminal: Terminal) 
 
 
 def test_an_older_executions_failure_is_not_reported(terminal: Terminal) -> None:
-    terminal.machines |= {"loop": None}
+    terminal.machines |= {"run": None}
     terminal.world.run(1)
     recorded = json.dumps({"execution": "nightly-7", "where": "Check", "error": "E", "cause": "c"}).encode()
     terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", recorded)
     terminal.world.clock.advance(60)
-    terminal.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    terminal.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
 
     with terminal.environment(StackSelection(), Screen()) as env:
         assert MachineWatch(env).reports(terminal.world.ledger.runs.get(RUN)) == []
@@ -189,12 +173,12 @@ def test_an_older_executions_failure_is_not_reported(terminal: Terminal) -> None
 
 def test_an_execution_that_fails_because_its_run_did_is_no_news(terminal: Terminal) -> None:
     """The machine sees the end between two looks of a watch, and ends as its run did."""
-    terminal.machines |= {"loop": refuses}
+    terminal.machines |= {"run": refuses}
     terminal.world.run(1)
     terminal.world.work(lambda n: BROKEN)
     stale = terminal.world.ledger.runs.get(RUN)
     terminal.world.check()
-    terminal.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    terminal.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
 
     with terminal.environment(StackSelection(), Screen()) as env:
         assert not stale.state.ended and MachineWatch(env).reports(stale) == []
@@ -202,18 +186,18 @@ def test_an_execution_that_fails_because_its_run_did_is_no_news(terminal: Termin
 
 def test_an_aborted_machine_resumes_in_the_same_generation(terminal: Terminal) -> None:
     begun(terminal, "map", refuses)
-    terminal.machines["map"] = terminal.hands_out
+    terminal.machines["run"] = terminal.drives
 
     told = terminal.types("redrive", RUN, "--json")
 
     assert told.code == 0, told.err
     assert told.document["shards"]["succeeded"] == 3
-    assert list(terminal.orchestrator.executions) == [f"map:{RUN}-g0", f"map:{RUN}-g0-2"]
+    assert list(terminal.orchestrator.executions) == [f"run:{RUN}-g0", f"run:{RUN}-g0-2"]
     assert terminal.world.ledger.runs.get(RUN).generation == 0
 
 
 @pytest.mark.parametrize(("mode", "has_machine"), [("loop", True), ("map", True), ("queue", False)])
-def test_redrive_starts_the_runs_own_machine(driven: Terminal, mode: str, has_machine: bool) -> None:
+def test_redrive_starts_the_machine_that_drove_the_run(driven: Terminal, mode: str, has_machine: bool) -> None:
     driven.world.put(3)
     driven.do = lambda n: BROKEN if n == 1 else ShardResult()
     assert run(driven, "--dispatch-mode", mode).code == 2
@@ -223,22 +207,22 @@ def test_redrive_starts_the_runs_own_machine(driven: Terminal, mode: str, has_ma
 
     assert told.code == 0, told.err
     assert f"run {RUN}: 1 shard sent again, generation 1" in told.out
-    executions = [f"{mode}:{RUN}-g0", f"{mode}:{RUN}-g1"]
+    executions = [f"run:{RUN}-g0", f"run:{RUN}-g1"]
     assert list(driven.orchestrator.executions) == (executions if has_machine else [])
     assert driven.world.ledger.shards.count(RUN) == Counts(succeeded=3)
     assert (len(driven.world.bodies()) == 0) and driven.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
 
 def test_a_map_run_is_not_redriven_without_its_machine(terminal: Terminal) -> None:
-    terminal.machines |= {"map": terminal.hands_out}
+    terminal.machines |= {"run": terminal.drives}
     terminal.world.put(2)
     terminal.do = lambda n: BROKEN
     run(terminal, "--dispatch-mode", "map")
-    del terminal.machines["map"]
+    del terminal.machines["run"]
 
     told = terminal.types("redrive", RUN)
 
-    assert told.code == 1 and "no state machine for map" in told.err
+    assert told.code == 1 and "has no state machine" in told.err
     assert terminal.world.ledger.runs.get(RUN).generation == 0
 
 

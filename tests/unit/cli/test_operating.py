@@ -51,7 +51,7 @@ def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> 
 
     assert told.code == 0, told.err
     words = " ".join(told.out.split())
-    assert "dispatch mode queue: by default; sparklet run --dispatch-mode auto would take loop" in words
+    assert "dispatch mode queue: by default" in words
     assert "ends after 12 s, with 41 workers" in words
     assert "cost on AWS" in words and "dispatch < 0.0001 USD, lambda" in words
     assert "a shard 2.0 s; assumed: 2 s, and 0.0 MiB at 5 MB/s" in words
@@ -64,7 +64,7 @@ def test_its_document_has_the_same(terminal: Terminal) -> None:
 
     found = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--json").document["estimate"]
 
-    assert found["dispatch_mode"] == "queue" and "auto would take inline" in found["reason"]
+    assert found["dispatch_mode"] == "queue"
     assert found["shard_s_origin"].startswith("assumed: 2 s")
     assert found["cost_usd"] == pytest.approx(sum(found["costs_usd"].values()), abs=1e-5)
     assert found["end_s"] > 0 and found["workers"] == 3
@@ -142,9 +142,9 @@ def test_status_shows_pace_end_cost_slow_shards_and_causes(terminal: Terminal) -
 
 
 def test_executions_are_shown_whoever_started_them(terminal: Terminal) -> None:
-    terminal.machines |= {"loop": None}
+    terminal.machines |= {"run": None}
     terminal.world.run(1)
-    terminal.orchestrator.start("loop", f"{RUN}-g0", {"run_id": RUN})
+    terminal.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
     recorded = {"execution": "nightly-7", "machine": "m", "where": "Plan", "error": "PlanError", "cause": "no input"}
     terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/nightly-7.json", json.dumps(recorded).encode())
     terminal.world.store.put(f"s3://sparklet/runs/{RUN}/executions/torn.json", b"{")

@@ -132,10 +132,10 @@ def test_a_run_that_cannot_resume_prints_no_command(terminal: Terminal, words: l
 
 def test_a_run_that_a_machine_drives_is_resumed_by_its_machine(terminal: Terminal) -> None:
     terminal.world.put(2)
-    terminal.machines["map"], terminal.children = terminal.hands_out, True
+    terminal.machines["run"] = terminal.drives
     terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--dispatch-mode", "inline")
 
     told = terminal.types("resume", RUN)
 
     assert told.code == 0, told.err
-    assert list(terminal.orchestrator.executions) == [f"map:{RUN}-g0"]
+    assert list(terminal.orchestrator.executions) == [f"run:{RUN}-g0"]

@@ -44,8 +44,7 @@ def test_a_shim_can_be_pointed_at_another_handler(template: dict[str, Any]) -> N
 
 
 def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any], local: dict[str, Any]) -> None:
-    aliases = {"EngineSettingsPolicy", "LargeFunctionPolicy", "PlannerRole"}
-    aliases |= {"LoopMachine", "LoopMachineRole", "MapMachine", "MapMachineRole"}
+    aliases = {"EngineSettingsPolicy", "LargeFunctionPolicy", "PlannerRole", "RunMachine", "RunMachineRole"}
     for name, resource in template["Resources"].items():
         if resource["Type"] != "AWS::Serverless::Function" and name not in aliases:
             assert local["Resources"][name] == resource
@@ -54,11 +53,11 @@ def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any]
     assert set(local["Conditions"]) == set(template["Conditions"])
 
 
-def test_state_machines_are_those_of_aws(local: dict[str, Any]) -> None:
-    for name, file in (("LoopMachine", "loop"), ("MapMachine", "map")):
-        machine = local["Resources"][name]["Properties"]
-        assert machine["Definition"] == json.loads((ROOT / f"sam/statemachines/{file}.asl.json").read_text())
-        assert machine["DefinitionSubstitutions"]["StepArn"] == {"Fn::GetAtt": ["StepFunction", "Arn"]}
+def test_the_state_machine_is_that_of_aws(local: dict[str, Any]) -> None:
+    machine = local["Resources"]["RunMachine"]["Properties"]
+
+    assert machine["Definition"] == json.loads((ROOT / "sam/statemachines/run.asl.json").read_text())
+    assert machine["DefinitionSubstitutions"]["StepArn"] == {"Fn::GetAtt": ["StepFunction", "Arn"]}
 
 
 def test_a_condition_on_a_list_holds_only_if_something_is_in_it(template: dict[str, Any]) -> None:

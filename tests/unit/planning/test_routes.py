@@ -59,11 +59,11 @@ def work_there(world: World, engine: str = ENGINE, fails: bool = False) -> None:
 
 def work_here(world: World, mode: str, number: int) -> list[int]:
     """A check and the functions' work, as each dispatch mode has them; the shards that were handed to functions."""
-    if mode == "map":
-        refs = world.handed_out(world.step("batch", batch=number))
+    if mode == "map" and not number:
+        refs = world.handed_out(world.step("map"))
         world.children(refs)
         return [ref.shard for ref in refs]
-    world.step("check") if mode == "loop" else world.check()
+    world.check() if mode == "queue" else world.step("check")
     bodies = [ref.shard for ref in world.bodies()]
     world.work()
     return bodies

@@ -266,13 +266,13 @@ def test_no_commit_begins_for_a_run_cancelled_meanwhile(trial: Trial, monkeypatc
 def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
     trial.world.dispatch = Dispatch.MAP
     trial.enter(2)
+    refs = trial.world.handed_out(trial.world.step("map", trial.deployment))
+    trial.world.queue.send([ref.to_body() for ref in refs])  # its children, each once
     number, ended = 0, False
     while not ended and number < 10:
-        answer = trial.world.step("batch", trial.deployment, batch=number, started="2026-11-20T00:00:00Z")
-        trial.world.queue.send([ref.to_body() for ref in trial.world.handed_out(answer)])  # its children, each once
         trial.work()
         trial.world.clock.advance(1000)
-        number, ended = number + 1, answer["ended"]
+        number, ended = number + 1, trial.world.step("check", trial.deployment)["ended"]
 
     assert ended and trial.run_now.state is RunState.SUCCEEDED
     assert trial.table.rows == trial.winners() and len(trial.table.commits) == 1

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from sparklet.model import ClaimStatus, Dispatch, RunState, ShardResult, ShardState
+from sparklet.model import ClaimStatus, RunState, ShardResult, ShardState
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
 from tests.world import BROKEN, LEASE_S, PASSING, Fault, KilledError, World, all_but
@@ -70,12 +70,6 @@ def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
 
     # THEN what is in work still counts
     assert sorted(claim_all(world)) == [0] and running(world) == 2
-
-
-def test_a_maps_batch_has_the_cap() -> None:
-    world = World(dispatch=Dispatch.MAP)
-    world.run(45, max_concurrency=3)
-    assert world.step("batch", batch=0)["max_concurrency"] == 3
 
 
 def _act(world: World, rng: random.Random, held: list[tuple[int, str]], checks: Callable[[], None]) -> None:

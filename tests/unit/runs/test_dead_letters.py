@@ -10,7 +10,7 @@ import pytest
 from sparklet.errors import LeaseLostError, LedgerError, QueueError
 from sparklet.events import TaskRequest
 from sparklet.ledger import transitions
-from sparklet.model import Dispatch, Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
+from sparklet.model import Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
@@ -117,20 +117,16 @@ def test_an_old_dead_letter_of_an_attempted_shard_is_kept(world: World) -> None:
     assert consume(world.deployment, replace(letter(record.ref), sent_s=sent_s)) is Disposition.SENT_AGAIN
 
 
-@pytest.mark.parametrize("is_cancelled", [True, False], ids=["a cancelled run", "a map's run"])
-def test_what_nobody_sends_messages_for_is_not_resent(world: World, is_cancelled: bool) -> None:
-    run = world.run(1)
+def test_a_cancelled_runs_shard_is_not_sent_again(world: World) -> None:
+    world.run(1)
     (record,) = world.shards()
     world.queue.entries.clear()
-    if is_cancelled:
-        world.ledger.runs.cancel("run-1")
-    else:
-        world.ledger.put(replace(run, dispatch=Dispatch.MAP))
+    world.ledger.runs.cancel("run-1")
 
     assert consume(world.deployment, letter(record.ref)) is Disposition.DROPPED
 
     assert (world.bodies(), world.shards()[0].state) == ([], ShardState.PENDING)
-    assert world.check().run.state is (RunState.CANCELLED if is_cancelled else RunState.RUNNING)
+    assert world.check().run.state is RunState.CANCELLED
 
 
 @pytest.mark.parametrize(

@@ -208,8 +208,8 @@ def test_notices_of_tasks_match_the_schema() -> None:
 
 def test_notices_of_executions_match_the_schema() -> None:
     cause = "x" * 40_000
-    valid(Notice.of_execution("e-1", "LoopMachine", "Plan", "States.TaskFailed", cause, "run-1", "s3://b/runs/run-1/x"))
-    document = valid(Notice.of_execution("e-2", "LoopMachine", "Plan", "States.Timeout", ""))
+    valid(Notice.of_execution("e-1", "RunMachine", "Plan", "States.TaskFailed", cause, "run-1", "s3://b/runs/run-1/x"))
+    document = valid(Notice.of_execution("e-2", "RunMachine", "Plan", "States.Timeout", ""))
 
     assert (document["execution"]["run_id"], document["execution"]["recorded"]) == ("", "")
 

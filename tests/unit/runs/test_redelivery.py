@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from sparklet.model import ClaimStatus, Dispatch, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Engine, Message
 from sparklet.runs.dead_letters import consume
-from sparklet.runs.redelivery import CAPPED, MAP_BATCH, MESSAGE, WORKER
+from sparklet.runs.redelivery import CAPPED, MESSAGE, WORKER
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World, ref_of
 
 SHARDS, ENGINE, TIME_LIMIT_S = 3, "fargate", 86_400.0
-WAYS = {"messages": MESSAGE, "capped": CAPPED, "map": MAP_BATCH, "engine": WORKER}
+WAYS = {"messages": MESSAGE, "capped": CAPPED, "map": MESSAGE, "engine": WORKER}
 ENDED = Failure("TaskFailedToStart", "no such image")
 
 
@@ -22,7 +22,7 @@ class GivenOut:
     """A run whose shards are given out in one way."""
 
     def __init__(self, how: str) -> None:
-        self.how, self.way, self.batch = how, WAYS[how], 0
+        self.how, self.way = how, WAYS[how]
         self.engine = MemoryEngine()
         self.out: list[ShardRef] = []  # that nothing has become of yet
         self.last: dict[int, tuple[int, float]] = {}  # attempts until a shard was given out last, and when that was
@@ -38,6 +38,9 @@ class GivenOut:
                 self.world.ledger.attempts.escalate("run-1", record.number, attempt_id, ENDED, ENGINE)
             self.out.clear()
             self.last.clear()
+        if how == "map":
+            for ref in self.world.handed_out(self.world.step("map")):
+                self.give(ref)
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
         """The queue's."""
@@ -56,25 +59,18 @@ class GivenOut:
         early = record.attempts == attempts and now_s - given_s < self.way.again_after_s * 2**times
         if early or record.state is not ShardState.PENDING:
             self.wrong.append(record)
-        # Of a line in a batch that counts nothing the ledger knows only since when the shard waits.
-        self.last[ref.shard] = record.attempts, record.changed_s if self.how == "map" else now_s
+        self.last[ref.shard] = record.attempts, now_s
         self.out.append(ref)
         return True
 
     def move(self) -> list[ShardRef]:
-        """A check, or a step of a state machine; what has been given out and has met no fate."""
-        if self.how == "map":
-            answer = self.world.step("batch", batch=self.batch)
-            self.batch = answer["batch"]
-            for ref in self.world.handed_out(answer):
-                self.give(ref)
-        else:
-            self.world.check()
+        """A check; what has been given out and has met no fate."""
+        self.world.check()
         out, self.out = self.out, []
         return out
 
     def meet(self, ref: ShardRef, fate: str) -> None:
-        """What becomes of a message, a line of a batch, or a worker."""
+        """What becomes of a message, a child of a Map, or a worker."""
         world = self.world
         if fate in ("done", "killed"):
             world.attempts += 1

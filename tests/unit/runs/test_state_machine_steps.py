@@ -36,8 +36,8 @@ def world() -> World:
 
 def test_a_check_reports_a_runs_status_until_it_has_ended(world: World) -> None:
     world.run(2)
-    refs = world.handed_out(world.step("batch", batch=0))
-    world.claim_ref(refs[0])
+    refs = world.handed_out(world.step("map"))
+    owner, _ = world.claim_ref(refs[0])
     world.children(refs[1:])
 
     assert world.step("check") == {
@@ -49,8 +49,7 @@ def test_a_check_reports_a_runs_status_until_it_has_ended(world: World) -> None:
         "counts": {"pending": 0, "running": 1, "succeeded": 1, "failed": 0},
         "next_run_id": "",
     }
-    world.clock.advance(1000)
-    world.children(world.handed_out(world.step("batch", batch=1)))
+    world.ledger.attempts.succeed("run-1", 0, owner, ShardResult())
     answer = world.step("check")
     assert (answer["state"], answer["ended"]) == ("SUCCEEDED", True)
     assert world.step("check") == answer
@@ -66,25 +65,14 @@ def test_the_wait_is_bounded_by_the_executions_own_age(world: World) -> None:
         world.step("check", started="yesterday")
 
 
-# --- batch ---
-
-
-def test_every_batch_has_the_same_keys(world: World) -> None:
-    world.run(2)
-    first = world.step("batch", batch=0)
-    world.children(world.handed_out(first))
-    last = world.step("batch", batch=1)
-
-    assert first.keys() == last.keys()
-    assert (first["max_concurrency"], first["bucket"]) == (7, "sparklet")
-    assert (last["key"], last["items"], last["count"]) == ("", [], 0)
+# --- map ---
 
 
 def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) -> None:
     run_id = "r" * 63
     world.put(MAX_INLINE)
     world.plan(run_id=run_id, options=RunOptions(max_objects=1))
-    answer = world.step("batch", batch=0, run_id=run_id)
+    answer = world.step("map", run_id=run_id)
     assert len(answer["items"]) == MAX_INLINE
     assert len(json.dumps(answer)) < MAX_STATE_BYTES / 10
 
@@ -92,27 +80,22 @@ def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) ->
 def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
     world.dispatch = Dispatch.QUEUE
     world.run(2)
-    with pytest.raises(PlanError, match="dispatched by queue; the loop machine drives such a run"):
-        world.step("batch", batch=0)
+    with pytest.raises(PlanError, match="its dispatch is queue"):
+        world.step("map")
 
 
 @pytest.mark.parametrize(
-    ("options", "failed", "left"),
+    ("options", "tolerated"),
     [
-        ({}, 2, 8),  # no limit: as many as the batch has
-        ({"tolerated_failure_count": 3}, 2, 1),
-        ({"tolerated_failure_count": 1}, 2, 0),
-        ({"tolerated_failure_percentage": 59.9}, 2, 3),
-        ({"tolerated_failure_percentage": 90.0, "tolerated_failure_count": 4}, 2, 2),
+        ({}, 10),  # no limit: as many as there are
+        ({"tolerated_failure_count": 3}, 3),
+        ({"tolerated_failure_percentage": 59.9}, 5),
+        ({"tolerated_failure_percentage": 90.0, "tolerated_failure_count": 4}, 4),
     ],
 )
-def test_a_map_batch_has_the_number_of_tolerated_failures(
-    world: World, options: dict[str, float], failed: int, left: int
-) -> None:
+def test_a_map_has_the_number_of_tolerated_failures(world: World, options: dict[str, float], tolerated: int) -> None:
     world.run(10, **options)
-    world.children(world.handed_out(world.step("batch", batch=0))[:failed], lambda _: BROKEN)
-    world.clock.advance(1000)
-    assert world.step("batch", batch=1)["tolerated_failures"] == left
+    assert world.step("map")["tolerated_failures"] == tolerated
 
 
 # --- give_up ---
@@ -120,7 +103,7 @@ def test_a_map_batch_has_the_number_of_tolerated_failures(
 
 def test_pending_shards_are_given_up_after_too_many_failures(world: World) -> None:
     world.run(5, tolerated_failure_count=1)
-    refs = world.handed_out(world.step("batch", batch=0))
+    refs = world.handed_out(world.step("map"))
     world.children(refs[:2], lambda _: BROKEN)
     owner, _ = world.claim_ref(refs[2])
 
@@ -137,7 +120,7 @@ def test_pending_shards_are_given_up_after_too_many_failures(world: World) -> No
 def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[str, float]) -> None:
     """Step Functions counts children that were killed or aborted as well: the ledger decides."""
     world.run(5, **options)
-    world.children(world.handed_out(world.step("batch", batch=0))[:2], lambda _: BROKEN)
+    world.children(world.handed_out(world.step("map"))[:2], lambda _: BROKEN)
     assert world.step("give_up", reason="x")["counts"] == {"pending": 3, "running": 0, "succeeded": 0, "failed": 2}
 
 
@@ -228,13 +211,11 @@ def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(
     ("event", "words"),
     [
         ([], "must be a JSON object, not a list"),
-        ({}, "there is no step ''; there are check, batch"),
+        ({}, "there is no step ''; there are check, map"),
         ({"step": "chekc"}, "there is no step 'chekc'"),
         ({"step": 3}, "step is a int; it must be a string"),
         ({"step": "check"}, "run_id is ''; it must be a run's id"),
         ({"step": "check", "run_id": "../etc"}, "must be a run's id"),
-        ({"step": "batch", "run_id": "run-1", "batch": -1}, "batch is a int; it must be a whole number from 0"),
-        ({"step": "batch", "run_id": "run-1", "batch": "1"}, "batch is a str"),
         ({"step": "record", "run_id": "run-1/../x"}, "must be a run's id"),
     ],
 )
@@ -247,14 +228,14 @@ def test_a_wrongly_called_step_reports_what_is_wrong(
 
 
 def test_an_unknown_run_has_a_name_of_its_own(world: World) -> None:
-    for step in ("check", "batch", "give_up"):
+    for step in ("check", "map", "give_up"):
         with pytest.raises(RunNotFoundError):
-            world.step(step, batch=0)
+            world.step(step)
 
 
 def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
-    monkeypatch.setattr(world.store, "upload", Mock(side_effect=ObjectStoreError("S3 does not answer")))
+    monkeypatch.setattr(world.store, "head", Mock(side_effect=ObjectStoreError("S3 does not answer")))
     with pytest.raises(ObjectStoreError):
-        world.step("batch", batch=0)
+        world.step("map")
     assert world.ledger.shards.count("run-1") == Counts(pending=1)

@@ -27,9 +27,13 @@ COPIED = ("RestApi", "Resource", "Method", "Model", "RequestValidator", "Gateway
 REFERENCES = {
     "body": "$util.urlEncode($input.body)",
     "encoded_id": "$util.urlEncode($input.params('id'))",
+    "executions": "${Executions}",
     "ledger": "${Ledger}",
 }
-TOO_LONG = r"#if\(\$input\.json\('\$'\)\.length\(\) > (\d+)\)\n\{\}\n#elseif"
+POSTED = re.compile(  # the one template with directives
+    r"#set\(\$input_text = (?P<escaped>.*)\)\n"
+    r"#if\(\$input\.json\('\$'\)\.length\(\) > (?P<most>\d+)\)\n\{\}\n#else\n(?P<request>.*)\n#end"
+)
 BODY = '{"day": "2013-01-01", "q": "a&b=c+d %"}'
 
 
@@ -120,11 +124,10 @@ def test_lambdas_refusal_of_an_event_is_named(error: str, status: str) -> None:
 
 def test_a_run_that_leaves_no_room_names_no_machine() -> None:
     """With what the machine adds, its first state would be above 256 KiB and fail unrecorded."""
-    text, added = text_of("PostRun"), json.dumps({"dispatch": "queue", "idempotency_key": f"loop-{uuid.uuid4()}"})
-    most = re.search(TOO_LONG, text)
+    posted, added = POSTED.fullmatch(text_of("PostRun")), json.dumps({"idempotency_key": str(uuid.uuid4())})
     answers = properties(API, "PostRun")["Integration"]["IntegrationResponses"]
 
-    assert most and int(most[1]) == MAX_INPUT_BYTES < 256 * 1024 - len(added)
+    assert posted and int(posted["most"]) == MAX_INPUT_BYTES < 256 * 1024 - len(added)
     assert {each.get("SelectionPattern"): each["StatusCode"] for each in answers}["400"] == "400"
 
 
@@ -208,34 +211,16 @@ def test_the_model_accepts_direct_events_only() -> None:
 RUN = {"script": "s3://b/scripts/x.py", "inputs": ["s3://b/raw/"], "output": "s3://b/clean/{run_id}/"}
 
 
-def velocity(text: str, chosen: bool, references: dict[str, str]) -> Any:
-    """A mapping template of variables and one choice, as API Gateway fills it in."""
-    variables = dict(re.findall(r"#set\((\$\w+) = (.*)\)\n", text))
-    text = re.sub(TOO_LONG, "#if", re.sub(r"#set\(.*\)\n", "", text))
-    choice = re.fullmatch(r"#if\(.*\)\n(.*)\n#else\n(.*)\n#end", text)
-    assert choice
-    filled = choice[1] if chosen else choice[2]
-    for name, value in [*variables.items(), *references.items()]:
-        filled = filled.replace(name, value)
-    return json.loads(filled)
-
-
-@pytest.mark.parametrize("by_map", [True, False])
-def test_a_posted_run_starts_its_machine_with_the_request(by_map: bool) -> None:
+def test_a_posted_run_starts_the_machine_with_the_request() -> None:
     body = json.dumps(RUN | {"params": {"quote": 'it\'s "so"'}})
-    text = text_of("PostRun")
-    given = {
-        """$util.escapeJavaScript($input.json('$')).replaceAll("\\\\'", "'")""": json.dumps(body)[1:-1],
-        "${Map}": "arn-of-map",
-        "${Loop}": "arn-of-loop",
-        "$context.requestId": "req-1",
-    }
+    posted = POSTED.fullmatch(text_of("PostRun"))
+    assert posted
+    assert posted["escaped"] == """$util.escapeJavaScript($input.json('$')).replaceAll("\\\\'", "'")"""
+    text = posted["request"].replace("$input_text", json.dumps(body)[1:-1])
 
-    request = velocity(text, by_map, given)
+    request = json.loads(text.replace("${Machine}", "arn").replace("$context.requestId", "req-1"))
 
-    machine = "map" if by_map else "loop"
-    assert """if($input.path('$.dispatch') == "map")""" in text
-    assert (request["stateMachineArn"], request["name"]) == (f"arn-of-{machine}", f"{machine}-req-1")
+    assert (request["stateMachineArn"], request["name"]) == ("arn", "req-1")
     assert json.loads(request["input"]) == json.loads(body)
 
 
@@ -271,13 +256,10 @@ def test_the_model_accepts_the_planners_requests_and_all_keys() -> None:
         assert run_request(body, "x").script == RUN["script"]
 
 
-def test_a_run_is_found_by_the_id_that_names_its_machine() -> None:
-    text = text_of("GetRun")
-    given = {"$util.urlEncode($input.params('id'))": "map-1", "${Map}": "m", "${Loop}": "l"}
+def test_a_run_is_found_by_its_executions_name() -> None:
+    request = json.loads(request_template("GetRun", encoded_id="req-1", executions="arn"))
 
-    assert 'startsWith("map-")' in text
-    assert velocity(text, True, given) == {"executionArn": "m:map-1"}
-    assert velocity(text, False, given) == {"executionArn": "l:map-1"}
+    assert request == {"executionArn": "arn:req-1"}
 
 
 # --- queues, mappings, roles ---
@@ -316,8 +298,8 @@ def test_api_gateway_reads_tasks_and_no_runs() -> None:
     assert by_action["dynamodb:GetItem"]["Condition"] == {
         "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["task#*"]}
     }
-    executions = by_action.pop("states:DescribeExecution")["Resource"]  # have names, so end in *
-    assert all(each["Fn::Sub"][0] == "${Executions}:*" for each in executions)
+    executions = by_action.pop("states:DescribeExecution")["Resource"]
+    assert executions["Fn::Sub"][0] == "${Executions}:*"  # which have names
     assert not any("*" in json.dumps(statement["Resource"]) for statement in by_action.values())
 
 

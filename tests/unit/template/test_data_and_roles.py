@@ -45,7 +45,7 @@ def test_a_custom_key_encrypts_everything_for_every_role() -> None:
     assert all(queue["KmsMasterKeyId"] == mine for queue in of_type(MAIN, "AWS::SQS::Queue").values())
     assert all(group["KmsKeyId"] == mine for group in of_type(MAIN, "AWS::Logs::LogGroup").values())
     policy = properties(MAIN, "KeyPolicy")
-    assert policy["Roles"] == [{"Ref": role} for role in (*ROLES, "MapMachineRole")]
+    assert policy["Roles"] == [{"Ref": role} for role in (*ROLES, "RunMachineRole")]
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
@@ -118,7 +118,7 @@ WIDER = {  # statements whose patterns are no folder's: what those look like, an
     # All tables of databases that are named, by a parameter without patterns.
     "UseTables": (r'":database/", {"Ref": "GlueDatabaseArns"}', 2),
     "ReadTables": (r'":database/", {"Ref": "ReadGlueDatabaseArns"}', 2),
-    "SeeWhatWasAskedFor": (r":execution:\$\{(Loop|Map)Machine\.Name\}:\*", 1),  # executions of the two machines
+    "SeeWhatWasAskedFor": (r":execution:\$\{RunMachine\.Name\}:\*", 1),
     # Tasks have names once they are there: those of one cluster.
     "TagThem": (r"task/\$\{FargateCluster\}/\*", 1),
     "ReadGluesLogs": (r"log-group:/aws-glue/jobs\*:log-stream:\*", 2),

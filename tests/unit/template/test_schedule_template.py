@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sparklet.model import Dispatch
 from sparklet.planning.plan_requests import run_request
 from tests.unit.template.reading import TEMPLATES, properties, refused, resolved
 
@@ -25,10 +26,11 @@ def scheduled(time: str = "2026-11-20T02:00:00Z", **parameters: Any) -> Any:
 
 
 def test_a_schedule_makes_a_request_that_the_planner_accepts() -> None:
-    request = run_request(scheduled(JobName="daily", FurtherKeys='"tolerate": "2%", "params": {"n": 1}'), "x")
+    further = '"tolerate": "2%", "params": {"n": 1}, "dispatch": "map"'
+    request = run_request(scheduled(JobName="daily", FurtherKeys=further), "x")
 
     assert request.inputs == ("s3://lake/raw/", "s3://lake/more/")
-    assert (request.name, request.params) == ("daily", {"n": 1})
+    assert (request.name, request.params, request.dispatch) == ("daily", {"n": 1}, Dispatch.MAP)
     assert request.options.tolerated_failure_percentage == 2
 
 
@@ -47,15 +49,13 @@ def test_lists_may_replace_inputs() -> None:
     assert [given.source for given in request.lists] == ["s3://lake/today.csv"]
 
 
-@pytest.mark.parametrize(("machine", "wanted"), [("loop", "LoopMachineArn"), ("map", "MapMachineArn")])
-def test_either_machine_is_started_and_no_role_starts_another(machine: str, wanted: str) -> None:
+def test_the_machine_is_started_and_no_role_starts_another() -> None:
     arns = [target["Arn"] for target in TARGETS]
     for role in ("ScheduleRole", "ObjectRole"):
         (policy,) = properties(TEMPLATE, role)["Policies"]
         arns += [s["Resource"] for s in policy["PolicyDocument"]["Statement"] if s["Action"] == "states:StartExecution"]
 
-    started = [resolved(arn, TEMPLATE, {"Machine": machine}) for arn in arns]
-    assert started == [{"Fn::ImportValue": f"sparklet-{wanted}"}] * 4
+    assert [resolved(arn, TEMPLATE, {}) for arn in arns] == [{"Fn::ImportValue": "sparklet-RunMachineArn"}] * 4
 
 
 def test_a_rule_watches_its_own_prefix_and_suffix() -> None:

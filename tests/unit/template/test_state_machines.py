@@ -1,4 +1,4 @@
-"""What the state machines of sam/statemachines promise."""
+"""What the state machine of sam/statemachines promises."""
 
 import json
 import re
@@ -8,59 +8,53 @@ import pytest
 
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, lease_s
 from sparklet.model import MAX_INLINE
+from sparklet.planning.map_index import INDEX
 from sparklet.settings import MAX_MAP_CONCURRENCY
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import MAIN, SAM, as_list, of_type, properties, statements
 
-OURS = {name: json.loads((SAM / "statemachines" / f"{name}.asl.json").read_text()) for name in ("loop", "map")}
-RESOURCES = {"loop": "LoopMachine", "map": "MapMachine"}
-CHILDREN = {  # by state of the map: its children's machine, the state of that which works, how many work at once
-    name: (OURS["map"]["States"][name]["ItemProcessor"]["States"], step, workers)
+OURS = json.loads((SAM / "statemachines" / "run.asl.json").read_text())
+STATES = OURS["States"]
+RESOURCE = properties(MAIN, "RunMachine")
+CHILDREN = {  # by Map: its children's machine, the state of that which works, how many work at once
+    name: (STATES[name]["ItemProcessor"]["States"], step, workers)
     for name, step, workers in (("Inline", "InlineShard", MAX_INLINE), ("Distributed", "Shard", MAX_MAP_CONCURRENCY))
 }
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_machine_is_without_findings(name: str) -> None:
-    assert findings(OURS[name]) == []
+def test_the_machine_is_without_findings() -> None:
+    assert findings(OURS) == []
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_the_template_substitutes_exactly_the_placeholders(name: str) -> None:
-    machine = properties(MAIN, RESOURCES[name])
-
-    assert machine["DefinitionUri"] == f"statemachines/{name}.asl.json"
-    assert set(machine["DefinitionSubstitutions"]) == placeholders(OURS[name])
+def test_the_template_substitutes_exactly_the_placeholders() -> None:
+    assert RESOURCE["DefinitionUri"] == "statemachines/run.asl.json"
+    assert set(RESOURCE["DefinitionSubstitutions"]) == placeholders(OURS)
 
 
-# --- what the machines do, as far as the files show it ---
+# --- what the machine does, as far as the file shows it ---
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_failing_state_is_recorded_under_its_own_name(name: str) -> None:
-    states = OURS[name]["States"]
+def test_every_failing_state_is_recorded_under_its_own_name() -> None:
     caught = {
         key: catcher["Next"]
-        for key, state in states.items()
+        for key, state in STATES.items()
         for catcher in state.get("Catch", [])
         if "States.ALL" in catcher["ErrorEquals"] and key != "Record"
     }
 
     assert caught
     for key, handler in caught.items():
-        assert states[handler]["Parameters"]["where"] == key
-        assert states[handler]["Next"] == "Record"
-    assert states["Record"]["Next"] == "Broken"
+        assert STATES[handler]["Parameters"]["where"] == key
+        assert STATES[handler]["Next"] == "Record"
+    assert STATES["Record"]["Next"] == "Broken"
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_no_state_holds_the_input_and_an_error(name: str) -> None:
+def test_no_state_holds_the_input_and_an_error() -> None:
     """Each may be near the 256 KB that a state may hold; States.ALL does not catch what exceeds them."""
-    states = OURS[name]["States"]
-    [catcher] = states["Plan"]["Catch"]
+    [catcher] = STATES["Plan"]["Catch"]
 
-    assert catcher["ResultPath"] == "$" == states["PlanFailed"]["Parameters"]["failure.$"]
-    assert "Execution.Input" not in json.dumps(states)
+    assert catcher["ResultPath"] == "$" == STATES["PlanFailed"]["Parameters"]["failure.$"]
+    assert "Execution.Input" not in json.dumps(STATES)
 
 
 @pytest.mark.parametrize(("state", "failed"), [("Distributed", "Fail"), ("Inline", "Pass")])
@@ -96,13 +90,13 @@ def test_a_worker_that_is_not_ready_yet_is_called_again(state: str) -> None:
     (waits,) = (each for each in states[step]["Retry"] if not_ready <= set(each["ErrorEquals"]))
     delays = [min(waits["MaxDelaySeconds"], waits["IntervalSeconds"] * 2**n) for n in range(waits["MaxAttempts"])]
     assert set(waits["ErrorEquals"]) - {"Lambda.AWSLambdaException", "Lambda.SdkClientException"} <= declared
-    if state == "Distributed":  # an inline child's tries are events of the run's own history; its next batch waits
+    if state == "Distributed":  # an inline child's tries are events of the run's own history; a message waits for it
         assert sum(delays) / 2 > 240  # by jitter half of them; an init takes up to 100 s before its snapshot
 
 
 def test_no_state_waits_less_than_its_functions_timeout() -> None:
     functions = {"PlannerArn": "PlannerFunction", "StepArn": "StepFunction"}
-    for _, state in every_state(OURS["map"]):
+    for _, state in every_state(OURS):
         function = state.get("Parameters", {}).get("FunctionName", "")[2:-1] if state["Type"] == "Task" else ""
         if function in functions:
             assert state["TimeoutSeconds"] > properties(MAIN, functions[function])["Timeout"]
@@ -110,35 +104,33 @@ def test_no_state_waits_less_than_its_functions_timeout() -> None:
             assert state["TimeoutSeconds"] > max(MAIN["Parameters"]["FunctionTimeoutS"]["AllowedValues"])
 
 
-# --- roles of machines ---
+# --- its role ---
 
 
-@pytest.mark.parametrize("machine", RESOURCES.values())
-def test_a_machine_may_call_only_the_functions_it_names(machine: str) -> None:
-    given = properties(MAIN, machine)["DefinitionSubstitutions"]
-    (allowed,) = (s["Resource"] for s in statements(MAIN, f"{machine}Role") if s["Action"] == "lambda:InvokeFunction")
+def test_the_machine_may_call_only_the_functions_it_names() -> None:
+    given = RESOURCE["DefinitionSubstitutions"]
+    (allowed,) = (s["Resource"] for s in statements(MAIN, "RunMachineRole") if s["Action"] == "lambda:InvokeFunction")
 
     assert allowed == [value for key, value in given.items() if key.endswith("Arn")]
 
 
-def test_a_map_may_read_batches_and_write_results_of_runs_only() -> None:
-    data = [s for s in statements(MAIN, "MapMachineRole") if str(as_list(s["Action"])[0]).startswith("s3:")]
+def test_a_map_may_read_indexes_and_write_results_of_runs_only() -> None:
+    data = [s for s in statements(MAIN, "RunMachineRole") if str(as_list(s["Action"])[0]).startswith("s3:")]
 
-    assert [s["Resource"]["Fn::Sub"][0] for s in data] == ["${Arn}/runs/*/batches/*", "${Arn}/runs/*/map/*"]
-    written = OURS["map"]["States"]["Batch"]["ResultSelector"]["results.$"]
+    assert [s["Resource"]["Fn::Sub"][0] for s in data] == [f"${{Arn}}/runs/*/{INDEX}", "${Arn}/runs/*/map/*"]
+    written = STATES["Dispatch"]["ResultSelector"]["results.$"]
     assert written == "States.Format('runs/{}/map', $.Payload.run_id)"
 
 
-@pytest.mark.parametrize("machine", RESOURCES.values())
-def test_a_machine_logs_and_is_watched(machine: str) -> None:
-    logging = properties(MAIN, machine)["Logging"]
+def test_the_machine_logs_and_is_watched() -> None:
+    logging = RESOURCE["Logging"]
     (destination,) = logging["Destinations"]
 
     assert logging["IncludeExecutionData"] is False
-    assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"] == {"Fn::GetAtt": [f"{machine}Logs", "Arn"]}
+    assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"] == {"Fn::GetAtt": ["RunMachineLogs", "Arn"]}
     watched = {
         alarm["MetricName"]
         for alarm in of_type(MAIN, "AWS::CloudWatch::Alarm").values()
-        if alarm.get("Dimensions") == [{"Name": "StateMachineArn", "Value": {"Ref": machine}}]
+        if alarm.get("Dimensions") == [{"Name": "StateMachineArn", "Value": {"Ref": "RunMachine"}}]
     }
     assert watched == {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}

@@ -1,0 +1,51 @@
+"""The index of a plan: what a Map state reads, for a run with ``dispatch`` map.
+
+The planner writes it before it seals the plan, one reference of a shard for functions a line, as JSON Lines::
+
+    runs/<run_id>/index.jsonl    {"run_id": "daily-7", "shard": 0, "generation": 0}
+
+Whatever a Map leaves PENDING, the checker sends through the queue (docs/decisions/0017). ``map-of`` beside the index
+holds the execution whose Map it is.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sparklet.model import MAX_INLINE, Run, ShardState
+from sparklet.ports import ObjectInfo
+from sparklet.ports.deployment import Deployment, put_once, scratch
+
+INDEX, MAP_OF = "index.jsonl", "map-of"
+
+
+def write_index(deployment: Deployment, run: Run) -> None:
+    """Write the index of a plan whose shards are all entered, in constant memory; it may be repeated."""
+    with tempfile.TemporaryDirectory(prefix="sparklet-index-") as folder:
+        path = Path(folder, INDEX)
+        with scratch("the index of a plan"), path.open("w", encoding="utf-8") as file:
+            for record in deployment.ledger.shards.list(run.run_id, ShardState.PENDING):
+                if record.is_for_functions:
+                    file.write(record.ref.to_body() + "\n")
+        deployment.store.upload(path, deployment.run_uri(run.run_id, INDEX))
+
+
+def index_info(deployment: Deployment, run: Run) -> ObjectInfo:
+    """How large the index is, and when it was written: just before a Map could begin."""
+    return deployment.store.head(deployment.run_uri(run.run_id, INDEX))
+
+
+def begins_map(deployment: Deployment, run: Run, execution: str) -> bool:
+    """Whether an execution is the first that asks, and so the run's Map is its own; it may ask again."""
+    uri = deployment.run_uri(run.run_id, MAP_OF)
+    put_once(deployment.store, (uri, execution.encode()))
+    return deployment.store.get(uri) == execution.encode()
+
+
+def inline_items(deployment: Deployment, run: Run) -> list[Any]:
+    """The items of an index, if they are few enough for an inline Map; else none."""
+    if run.numbers > MAX_INLINE:
+        return []
+    body = deployment.store.get(deployment.run_uri(run.run_id, INDEX))
+    return [json.loads(line) for line in body.splitlines()]

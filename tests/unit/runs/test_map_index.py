@@ -1,0 +1,160 @@
+"""A Map state has the plan's index, once; whatever it leaves comes by messages, as after any loss."""
+
+import tracemalloc
+from dataclasses import replace
+from unittest.mock import Mock
+
+import pytest
+
+from sparklet.errors import PlanError, ScratchFullError
+from sparklet.ledger.rules import LEASE_S
+from sparklet.model import MAX_INLINE, Dispatch, RunOptions, ShardState
+from sparklet.planning.map_index import write_index
+from sparklet.planning.new_run import new_run
+from sparklet.planning.planner import plan
+from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.redrive import redrive
+from tests.world import PASSING, World, all_but
+
+
+@pytest.fixture
+def world() -> World:
+    return World(dispatch=Dispatch.MAP)
+
+
+@pytest.mark.parametrize(
+    ("shards", "how", "items"), [(1, "inline", 1), (MAX_INLINE, "inline", 40), (41, "distributed", 0)]
+)
+def test_a_map_has_every_shard_in_order(world: World, shards: int, how: str, items: int) -> None:
+    world.run(shards)
+
+    answer = world.step("map")
+
+    assert (answer["how"], len(answer["items"])) == (how, items)
+    assert [ref.shard for ref in world.handed_out(answer)] == list(range(shards))
+    assert len(world.queue) == 0 and world.check().requeued == 0
+
+
+def test_a_run_has_one_map_whoever_asks_for_it(world: World) -> None:
+    world.run(3)
+    first = world.step("map", execution="arn:1")
+    world.children(world.handed_out(first)[:1])
+
+    assert world.step("map", execution="arn:1") == first  # its answer was lost
+    assert world.step("map", execution="arn:2")["how"] == "none"
+
+
+def test_what_a_map_has_left_gets_a_message(world: World) -> None:
+    world.run(45)
+    refs = world.handed_out(world.step("map"))
+    world.children(refs[:40])
+    world.children(refs[40:42], lambda _: PASSING)
+    world.claim_ref(refs[42])
+    world.clock.advance(MESSAGE.again_after_s / 2)
+    assert world.check().requeued == 0
+
+    world.clock.advance(LEASE_S + MESSAGE.again_after_s)
+    assert world.check().expired == 1  # a lost worker's shard has its message at once
+    world.work()
+    world.clock.advance(MESSAGE.again_after_s)
+
+    assert world.check().requeued == 4  # 40, 41, 43, 44
+    world.work()
+    assert world.step("check")["state"] == "SUCCEEDED"
+
+
+def test_a_late_child_of_the_map_finds_its_shard_done(world: World) -> None:
+    world.run(2)
+    refs = world.handed_out(world.step("map"))
+    world.clock.advance(MESSAGE.again_after_s + 1)
+    world.check()
+    assert world.work() == 2
+
+    assert world.children(refs) == 0
+    assert [record.attempts for record in world.shards()] == [1, 1]
+
+
+def test_a_caps_messages_wait_for_the_map_too(world: World) -> None:
+    world.run(45, max_concurrency=2)
+    refs = world.handed_out(answer := world.step("map"))
+    assert answer["max_concurrency"] == 2
+    world.children(refs[:40])
+
+    world.check()
+    assert world.bodies() == []
+    world.clock.advance(MESSAGE.again_after_s + 1)
+
+    world.check()
+    assert [ref.shard for ref in world.bodies()] == [40, 41]
+    while not world.step("check")["ended"]:
+        world.work()
+    assert world.ledger.shards.count("run-1").succeeded == 45
+
+
+def test_a_redriven_run_comes_by_messages(world: World) -> None:
+    world.run(3)
+    world.children(world.handed_out(world.step("map")), all_but(1))
+    assert world.step("check")["state"] == "FAILED"
+
+    done = redrive(world.deployment, "run-1")
+
+    assert (done.shards, done.messages, world.step("map")["how"]) == (1, 1, "none")
+    assert world.work() == 1
+    assert world.step("check")["state"] == "SUCCEEDED"
+
+
+def test_no_map_begins_before_the_plan_is_sealed(world: World) -> None:
+    world.put(2)
+    new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
+    plan(world.deployment, "run-1", part_shards=1, stop=lambda: True)
+    world.clock.advance(MESSAGE.again_after_s + 1)
+    assert (len(world.shards()), world.check().requeued) == (1, 0)
+    with pytest.raises(PlanError, match="its plan goes on"):
+        world.step("map")
+
+    plan(world.deployment, "run-1")
+
+    assert len(world.step("map")["items"]) == 2
+
+
+def test_no_map_begins_for_a_cancelled_run(world: World) -> None:
+    """Also if it has no index, since its plan was cut short."""
+    world.put(2)
+    new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
+    plan(world.deployment, "run-1", part_shards=1, stop=lambda: True)
+    world.ledger.runs.cancel("run-1")
+    assert world.check().run.sealed
+
+    assert world.step("map")["how"] == "none"
+
+
+def test_memory_does_not_grow_with_an_index(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(1)
+    (record,) = world.shards()
+    peaks = []
+    for shards in (1_000, 8_000):
+        records = (replace(record, number=n) for n in range(shards))
+        monkeypatch.setattr(world.ledger.shards, "list", lambda *_, records=records: records)
+        monkeypatch.setattr(world.store, "upload", lambda path, uri: None)
+        tracemalloc.start()
+        write_index(world.deployment, run)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 100_000
+
+
+def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.run(1)
+    monkeypatch.setattr(world.ledger.shards, "list", Mock(side_effect=OSError(28, "No space left on device")))
+    with pytest.raises(ScratchFullError, match="TMPDIR"):
+        write_index(world.deployment, run)
+
+
+def test_a_shard_that_no_worker_claims_keeps_its_cause(world: World) -> None:
+    world.run(1, time_limit_s=3600.0)
+    world.children(world.handed_out(world.step("map")), lambda _: PASSING)
+    world.clock.advance(3600)
+    world.check()
+    (record,) = world.shards()
+    assert (record.state, record.error_class) == (ShardState.FAILED, "RunTimeLimit")
+    assert "503 Slow Down" in record.error_message
