@@ -214,12 +214,12 @@ def know_catalog_tables(args: Sequence[str]) -> None:
 
     def exists_there(self: Catalog, name: str, database: str | None = None) -> bool:
         whole = f"{database}.{name}" if database else name
-        return exists(self, name, database) or names().add(self._sparkSession, whole, set())
+        return bool(exists(self, name, database) or names().add(self._sparkSession, whole, set()))
 
     for kind, name in ((SparkSession, "sql"), (SparkSession, "table"), (DataFrameReader, "table")):
         setattr(kind, name, finding(getattr(kind, name)))
-    Catalog.tableExists = exists_there  # type: ignore[method-assign]
-    Catalog.setCurrentDatabase = lambda self, name: self._sparkSession.sql(f"USE `{name}`")  # type: ignore[method-assign]
+    Catalog.tableExists = exists_there
+    Catalog.setCurrentDatabase = lambda self, name: self._sparkSession.sql(f"USE `{name}`")
 
 
 def main() -> None:
