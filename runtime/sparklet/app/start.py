@@ -177,7 +177,8 @@ def begin(
     request = replace(request, run_id=run_id_of(request, stack.deployment.clock.now_s()), idempotency_key="")
     with closing(PackedInput()) as packed:
         by_machine = dispatch_mode != "queue"
-        request = replace(request, dispatch=chosen_dispatch(stack, request, dispatch_mode, packed))
+        if by_machine:
+            request = replace(request, dispatch=chosen_dispatch(stack, request, dispatch_mode, packed))
         named = (
             *request.inputs,
             *(list_request.source for list_request in request.lists),

@@ -22,12 +22,11 @@ CAUSE_CHARACTERS = 300
 
 
 def chosen_dispatch(stack: OpenStack, request: RunRequest, mode: DispatchMode, packed: PackedInput) -> Dispatch:
-    """What dispatches the shards in a mode; what is not possible is refused before anything is written.
+    """What dispatches the shards in a mode with a machine; what is not possible is refused before anything is written.
 
     For ``inline`` the inputs are read into ``packed``, since the number of shards decides.
     """
-    if mode != "queue":
-        machine_of(stack)
+    machine_of(stack)
     if mode == "inline" and (shards := preview(stack.deployment, request, packed).shards) > MAX_INLINE:
         raise PlanError(
             f"--dispatch-mode inline: {shards:,} shards are more than the {MAX_INLINE} that run at once in an inline "
