@@ -218,6 +218,13 @@ def test_plain_spark_reads_the_catalogs_tables_by_name(bench: Bench) -> None:
     assert bench.run(f"{PLAIN}told(spark.sql('SHOW VIEWS IN global_temp'))").told() == []
 
 
+def test_other_errors_of_spark_stand_as_they_are(bench: Bench) -> None:
+    ran = bench.run(f"{PLAIN}spark.sql('SELECT no_such_column')")
+
+    assert (ran.code, ran.result.cause_class) == (1, "AnalysisException")
+    assert "UNRESOLVED_COLUMN" in ran.result.cause
+
+
 @pytest.mark.parametrize("statement", ["INSERT INTO db.fixed VALUES (1, 2.0)", "MSCK REPAIR TABLE db.fixed"])
 def test_a_statement_that_changes_a_catalogs_table_is_refused(bench: Bench, statement: str) -> None:
     with suppress(boto3.client("glue", region_name=REGION).exceptions.AlreadyExistsException):

@@ -56,9 +56,12 @@ class CatalogNames:
             spark.sql(f"CREATE DATABASE IF NOT EXISTS {backquoted(chosen[1])}")
             tried.add(chosen[1])
             return True
-        relation = (error.getMessageParameters() or {}).get("relationName", "")
+        if error.getErrorClass() != "TABLE_OR_VIEW_NOT_FOUND":
+            return False
+        # Java's map gives None for a key that it lacks.
+        relation = (error.getMessageParameters() or {}).get("relationName") or ""
         words = [word.replace("``", "`") for word in _WORD.findall(relation)]
-        if error.getErrorClass() != "TABLE_OR_VIEW_NOT_FOUND" or not words:
+        if not words:
             return False
         if words[0] == "spark_catalog":
             del words[0]
