@@ -176,7 +176,7 @@ def local_file(stack: OpenStack, group: FailureGroup) -> str:
 
 
 def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
-    """The command that redrives this group's shards, larger, elsewhere or repaired if else it fails again; "": none."""
+    """The command that redrives this group's shards, with an option for what must change; "" if nothing was planned."""
     if group.task == "schema":  # without it the run is not planned
         return ""
     words = ["sparklet", "redrive", group.redriven, *group.redrive]
@@ -187,7 +187,7 @@ def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
     elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
         longer_s = 2 * stack.size.timeout_s
         words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]
-    # What is left needs more than functions have, or another kind of session, and an engine alone has these.
+    # What is left needs more than functions have, or another kind of session: only an engine offers these.
     elif name in (*OUT_OF_MEMORY, *OUT_OF_TIME, *NOT_HERE):
         words += ["--engine", next(iter(others), "NAME")]
     elif group.advice.at_fault == SCRIPT:

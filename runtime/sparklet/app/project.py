@@ -53,10 +53,10 @@ def deploy_options(folder: Path) -> Mapping[str, Any]:
 
 
 def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """The values of a job by the parameters of a command; none if there are no jobs, or ``name`` is one of a script.
+    """A job's values, by the names of a command's parameters; empty without jobs, or if ``name`` is a script's.
 
-    ``parameters``: by the options' names without dashes. SettingsError for a key that is no option, a value that no
-    option takes, and a name that is neither a job nor looks like a script.
+    ``parameters``: the parameters' names, by the options' names without leading dashes. SettingsError for a key that is
+    not an option, a value that no option takes, and a name that is neither a job nor looks like a script.
     """
     if not (by_name := jobs(folder)):
         return {}

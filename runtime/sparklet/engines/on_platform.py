@@ -46,7 +46,7 @@ def main() -> int:
 
         return one_shard(document["command"][1:])
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - it made it; Sparklet is in it
+        shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - this made the folder; ``delete_own`` is in it
 
 
 def unpack(package: str, folder: str, path: Any) -> str:

@@ -239,7 +239,7 @@ def _mapped(change: Callable[[Any], Any], arguments: Any) -> Any:
 
 
 class RemoteTraceback(Exception):  # noqa: N818 - it is a cause, never raised
-    """Where an exception was raised in its worker; its traceback has the remote frames."""
+    """The cause of a worker's exception: its text is the remote traceback, and its own traceback has those frames."""
 
     def __init__(self, tb: str) -> None:
         super().__init__(f"\n{tb}")

@@ -52,7 +52,7 @@ class Performer:
     def _answer(self, call: Call) -> Answer:
         try:
             function, arguments = self._loaded(call)
-        # As an exception of the call, by which the caller tries a larger worker.
+        # Reported as an exception of the call: the caller then tries a larger worker.
         except MemoryError as error:
             return self._raised(call, error)
         except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
@@ -69,7 +69,7 @@ class Performer:
             arguments = args = kwargs = None
         try:
             content = self._content(call, value)
-        except BaseException as error:  # noqa: BLE001 - so can a value's own way into a pickle
+        except BaseException as error:  # noqa: BLE001 - pickling a value may raise anything, too
             return self._raised(call, error)
         return Answer(call.task_id, content)
 

@@ -29,7 +29,7 @@ def claimed_id(envelope: Any) -> str:
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"this is no sparklet_call: {type(error).__name__}") from error
     if not TASK_ID.fullmatch(record_id):
-        raise PayloadError("this is no sparklet_call: no task has such an id")
+        raise PayloadError("this is no sparklet_call: its task_id and attempt are no task's")
     return record_id
 
 

@@ -213,7 +213,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         """
         if not (uri := self.input_path):
             raise EventError(
-                "no statistics of a run: this is the input of a check script (--check); pass --input FILE to try it"
+                "there are no statistics of a run: a check script (--check) gets them as its input; to try it, pass "
+                "--input FILE"
             )
         try:
             document = json.loads(_content(uri, spark))

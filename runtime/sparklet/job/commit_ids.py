@@ -55,9 +55,9 @@ def written_by(job: JobFields, named: Sequence[Any], label: str) -> str:
 
 
 def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int]]]:
-    """The records of a batch of a stream, for a direct write: by chain the shard's name, and the records' numbers.
+    """By chain: the name of the stream's shard and the numbers of its records in the batch, for a direct write.
 
-    Empty if the event is no batch, in a run, and in a window, whose rows may be made of earlier batches.
+    Empty if the event is not a batch, also in a run, and in a window, whose rows may be made of earlier batches.
     """
     counted = records_of(job.event)
     if job.shard is not None or counted is None or "window" in job.event or text_at(job.event, "sparklet", "task"):

@@ -54,7 +54,7 @@ class Outcome:
 
     @property
     def has_left_out(self) -> bool:
-        """Whether the script lacks records of a batch because a table has them; other tables may not."""
+        """Whether the script has read a batch only without the records that some table has; others may lack these."""
         return not self.has_read_all and any(batch.is_read and batch.old for batch in self.batches.values())
 
     @contextmanager
@@ -75,7 +75,7 @@ class Outcome:
             raise
 
     def declare(self, write: Mapping[str, Any]) -> None:
-        """Add a staged write and write the file; see ``sparklet.connectors.tables.declaration``."""
+        """Add a staged write to the totals and write them; see ``sparklet.connectors.tables.declaration``."""
         with self._lock:
             self.totals.setdefault("writes", []).append(write)
             self._write()

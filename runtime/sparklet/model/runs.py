@@ -160,7 +160,7 @@ class Run:
 
     @property
     def numbers(self) -> int:
-        """How many numbers its shards have had, once it is sealed."""
+        """How many shard numbers are in use, those of split shards included; 0 until the plan is sealed."""
         return (self.shard_count or 0) + self.split_count
 
     @property

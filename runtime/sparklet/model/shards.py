@@ -180,7 +180,10 @@ class Shard:
 
 
 def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
-    """``[uri, size, etag]``, where they are time, version, slice, partition, member; of an item ``{"item": value}``."""
+    """``[uri, size, etag]``, followed by time, version, slice, partition and member up to the last that is set.
+
+    An item is ``{"item": value}`` instead.
+    """
     if item.item:
         return {"item": json.loads(item.item)}
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]

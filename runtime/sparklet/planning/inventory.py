@@ -225,6 +225,7 @@ class Inventory:
 
     def _leaves_out(self, candidate: Candidate, reason: str) -> bool:
         self._on_left_out(candidate.uri, candidate.info.version_id if candidate.info else "", reason)
-        if len(names := self.named.get(reason, [candidate.uri] * NAMES_KEPT)) < NAMES_KEPT:
+        names = self.named.get(reason)  # None: a reason for which none are kept
+        if names is not None and len(names) < NAMES_KEPT:
             names.append(candidate.uri)
         return self._filter.skip(reason)

@@ -58,7 +58,8 @@ def _refuse_held(deployment: Deployment, run: Run) -> None:
 def _refuse_beside(run: Run, other: Run) -> None:
     """PlanError if an incremental run and another open run have one name, or if one of two wants a folder for itself.
 
-    A run that appends may join any run that is planned, and so may a redriven run, whose output is there already.
+    A run that appends may join one that appends too, or whose plan is sealed; so may a redriven run, whose output is
+    there already.
     """
     # A run also claims the folder of its next run, so parent and follow-ups would refuse each other.
     if other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):

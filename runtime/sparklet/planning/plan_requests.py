@@ -106,7 +106,9 @@ def _object_and_key(document: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     event, below = document.get("event"), document.get("below", "")
     uris = event_objects(event)
     if len(uris) != 1 or not isinstance(event, dict):
-        raise EventError(f"{OF_EVENT}.event is about {len(uris) or 'no'} objects; it must be about one, readable one")
+        raise EventError(
+            f"{OF_EVENT}.event is about {len(uris) or 'no'} objects; it must be about one object that can be read"
+        )
     (uri,) = uris
     if uri.endswith("/"):
         raise EventError(f"{OF_EVENT}.event is about {uri}, which stands for a folder; let the rule watch a suffix")

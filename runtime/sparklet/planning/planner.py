@@ -256,7 +256,7 @@ def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Seq
 
 
 def sealed_until_now(deployment: Deployment, run: Run) -> PlanProgress:
-    """What the sealed parts hold, all of them dispatched."""
+    """What the sealed parts hold; those that are not dispatched yet are dispatched first."""
     done = PlanProgress()
     for part in deployment.ledger.runs.parts(run.run_id):
         if not part.dispatched:

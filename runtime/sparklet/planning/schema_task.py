@@ -39,8 +39,8 @@ def schema_run(deployment: Deployment, run: Run, lines: Sequence[Line]) -> Run:
 def sample_of(lines: Iterable[Line]) -> tuple[str, ...]:
     """Objects of these shards, spread evenly; PlanError if none of them is small enough.
 
-    At most ``MAX_OBJECTS``, which together have at most ``MAX_BYTES`` when they are decompressed. They are read whole,
-    so slices of one count together, and one whose slices go on after these shards is left out.
+    At most ``MAX_OBJECTS``, which together have at most ``MAX_BYTES`` when they are decompressed. Objects are read
+    whole, so the sizes of an object's slices are added up; an object with slices in later shards is left out.
     """
     sizes, last, has_more = dict[str, int](), "", 0
     for line in lines:

@@ -127,7 +127,8 @@ class HostProcess:
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
         """Kill all started processes but ``spare``; returns those still alive after a few seconds.
 
-        ``spare``: ``jvm``, or ``jvm tree``: with Spark's Python workers. ``dump``: this script first writes its stacks.
+        ``spare``: ``jvm``, or ``jvm tree``: with Spark's Python workers. ``dump``: pid of a script, which first writes
+        its stacks; 0: none.
         """
         self.ask("end", spare=spare, dump=dump)
         self.wait(time.time() + 2 * END_LIMIT_S, lambda: self._ended)

@@ -119,7 +119,7 @@ def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
 
 
 def _cleaned(stderr: str) -> str:
-    """Without the edges of groups, and without failures that the first one caused while the interpreter ended."""
+    """The text without the borders of exception groups, and without what failed later, as the interpreter ended."""
     text = _THRIFT.sub(r"\1: \2", _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
     aftermath = _AFTERMATH.search(text)
     return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text

@@ -188,7 +188,10 @@ class Script:
         return _UNSEEN.search(self.code) is not None
 
     def may_write_unseen(self, words: str) -> bool:
-        """The same of writes, also by modules of others and in Python's workers; ``words``: its arguments and such."""
+        """Whether it may write to what nobody sees: also to tables, by modules of others, or from Python itself.
+
+        ``words``: its parameters, arguments and variables as one text.
+        """
         own_modules = {name.split("/")[0].removesuffix(".py") for path in self.py_files for name in _modules(path)}
         modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
         foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
@@ -207,7 +210,7 @@ class Script:
     # --- where ---
 
     def lines_with(self, name: str) -> list[int]:
-        """The lines that have a name in a text of the code."""
+        """The lines with a string literal that has a name in it as a whole word."""
         word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
         constants = (node for node in _nodes(self.whole_text) if isinstance(node, ast.Constant))
         return sorted(node.lineno for node in constants if isinstance(node.value, str) and word.search(node.value))

@@ -114,7 +114,7 @@ class ScriptOutput:
         return ScriptResult(exit_code, self._tail.text(), cause_class, cause, line, files, again, suspect)
 
     def _without_reads(self, line: bytes) -> bytes:
-        """What is left of a line if it says which file a task of Spark reads now."""
+        """Note which file a task of Spark reads now, if the line says so; what is left of the line."""
         if not (match := READS.match(line)):
             return line
         task, file = ((group or b"").decode(errors="replace") for group in match.groups()[1:])

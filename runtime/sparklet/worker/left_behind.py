@@ -31,7 +31,7 @@ _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
 
 @dataclass(frozen=True)
 class Acts:
-    """What a script and Spark have done in a task; ``seen``: the folder of their marks."""
+    """What a script and Spark have done in a task, by the marks (files) that they left in the folder ``seen``."""
 
     seen: Path
     script: Script

@@ -205,8 +205,8 @@ class ClaimedShard:
                 staged = self.output.files(result.uncommitted)
                 if any(info.uri == self.output.staged for info in staged):
                     raise PlanError(
-                        "the script has written a file in the place of its output, which is a folder, without Spark: "
-                        "write to job.output + '/' and a name"
+                        "the script has written a file in the place of its output folder: a script that writes without "
+                        "Spark must write to job.output + '/' and a name"
                     )
                 if self.run.options.output_per:
                     staged = self._tell_apart(result, staged)
@@ -289,7 +289,7 @@ class ClaimedShard:
             store.delete_all((uri for uri in others if self._was_of(item, uri)), base)
 
     def _was_of(self, item: InputObject, uri: str) -> bool:
-        """Whether an earlier run of the name has published a file for an input; no, if that run is cleaned up."""
+        """Whether an earlier run of the same name published the file ``uri`` for an input; no after its clean-up."""
         deployment, owner = self.claims.deployment, self.claims.deployment.store.head(uri).owner
         by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
         if by and (record := deployment.known_shard(by["run_id"], int(by["shard"]))):
@@ -393,7 +393,7 @@ class ClaimedShard:
         )
 
     def _planned(self) -> Shard:
-        """The shard of its plan's line: the message's, if that is of the claimed shard as it is now."""
+        """The claimed shard: from the message's copy of its plan line if that is current, else from the plan."""
         ref, record = self.attempt.task.shard, self.record
         part_uri = f"s3://{self.claims.deployment.bucket}/runs/{record.run_id}/plan/{record.part}"
         line = ref.line.encode() if ref else b""
@@ -456,14 +456,17 @@ class ClaimedShard:
         return not failure.retryable or spent or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED, or PENDING: for another attempt, for the engine that is returned, or to be split."""
+        """Record FAILED or PENDING; what goes on with the shard: an engine, or a check that splits it.
+
+        "": another attempt, or nothing.
+        """
         attempts, record = self.claims.deployment.ledger.attempts, self.record
         mine = (record.run_id, record.number, self.attempt.attempt_id)
         # First of all: what only lacks memory or time is the fault of no input.
         if engine := next_engine(record, failure, self.run.engine_after(self.claims.engine)):
             attempts.escalate(*mine, failure, engine)
         # Whatever attempts are left: each would mix the inputs. Not after a direct commit, which the pieces would
-        # repeat, nor in a redo, beside whose earlier output they would publish.
+        # repeat, nor in a redo: the pieces would publish beside the shard's earlier output.
         elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
             why = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"

@@ -225,6 +225,22 @@ def test_other_errors_of_spark_stand_as_they_are(bench: Bench) -> None:
     assert "UNRESOLVED_COLUMN" in ran.result.cause
 
 
+WHERE_NONE_IS = """
+from pyspark.errors import AnalysisException
+try:
+    spark.table("db.none")
+except AnalysisException:
+    print(json.dumps("made anew"))
+"""
+
+
+def test_a_script_that_expects_no_table_goes_on_without_glue(bench: Bench) -> None:
+    ran = bench.run(PLAIN + WHERE_NONE_IS, env={"AWS_ENDPOINT_URL_GLUE": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"})
+
+    assert ran.told() == "made anew"
+    assert "Glue's catalog gives no answer about the table db.none" in ran.text("stderr")
+
+
 @pytest.mark.parametrize("statement", ["INSERT INTO db.fixed VALUES (1, 2.0)", "MSCK REPAIR TABLE db.fixed"])
 def test_a_statement_that_changes_a_catalogs_table_is_refused(bench: Bench, statement: str) -> None:
     with suppress(boto3.client("glue", region_name=REGION).exceptions.AlreadyExistsException):

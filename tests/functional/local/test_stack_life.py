@@ -114,7 +114,7 @@ def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
 
 
 @pytest.mark.nightly
-def test_another_wish_is_deployed_anew_without_losing_anything(lab: Lab) -> None:
+def test_other_settings_are_deployed_without_losing_anything(lab: Lab) -> None:
     with lab.attach(processing=False, workers=2) as stack:
         leave_traces(stack)
 

@@ -47,7 +47,7 @@ def test_without_rows_nothing_is_committed(lake: Lake) -> None:
     assert lake.versions() == before
 
 
-def test_the_same_in_s3(lake_in_s3: Lake) -> None:
+def test_a_commit_is_made_once_in_s3_too(lake_in_s3: Lake) -> None:
     planned = lake_in_s3.planned(THREE, THREE)
     make(planned)
     another = lake_in_s3.planned(THREE, number=1)

@@ -104,7 +104,7 @@ def test_only_so_many_ids_are_kept(ice: Lake, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_plain_expiry_forgets_no_record(ice: Lake) -> None:
-    """The stream is idle; others write, compact and expire: the states before tell that nothing was rolled back."""
+    """The stream is idle; others write, compact and expire. The table's earlier states show no roll-back."""
     deliver(ice, 1, 2)
     for id_ in (-2, -3):
         ice.append(rows_of(id=[id_]))

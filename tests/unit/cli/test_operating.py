@@ -397,7 +397,7 @@ def test_a_commit_that_fails_alike_is_repeated_once(terminal: Terminal) -> None:
 
 @pytest.mark.parametrize(("what", "fits"), [("check", "a redrive runs it again"), ("schema", "--schema 'id INT")])
 def test_other_tasks_of_a_run_are_explained_too(terminal: Terminal, what: str, fits: str) -> None:
-    """Of a run without its schema nothing was planned, so nothing is redriven."""
+    """A run whose schema could not be inferred has planned nothing, so nothing is redriven."""
     world = terminal.world
     world.put(1)
     world.store.put(SCRIPT, b"job.read_csv(spark)\n")

@@ -120,7 +120,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("code", UNSUPPORTED)
-def test_what_is_not_there_is_named_with_its_own_way(code: str) -> None:
+def test_what_is_missing_is_named_with_what_to_use_in_its_place(code: str) -> None:
     with pytest.raises((AttributeError, ImportError), match=r"Sparklet's awsglue has no .*: use ") as refused:
         exec(code, {})
 

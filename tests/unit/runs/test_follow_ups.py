@@ -62,7 +62,7 @@ def ids(world: World) -> set[str]:
 
 
 def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
-    """They show no secret, which its own parameters have."""
+    """The figures hide secrets, which the check's own parameters still have."""
     given: dict[str, Any] = {"params": {"least": 4, "db_token": "of-a-param"}, "args": ("--password=of-an-arg",)}
     run = followed(world, do=all_but(1), options={"tolerated_failure_count": 1}, **given)
 

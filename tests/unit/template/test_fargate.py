@@ -123,8 +123,8 @@ def test_tasks_of_two_stacks_have_two_names() -> None:
     assert TASK["Family"] == {"Fn::Sub": "${AWS::StackName}-shard"}
 
 
-def test_a_definition_outlives_what_takes_its_place() -> None:
-    """ECS starts no task from one that is deregistered; the checker names it until the main stack is updated."""
+def test_a_replaced_task_definition_is_kept() -> None:
+    """ECS starts no task from a deregistered one, and the checker names the old one until its stack is updated."""
     definition = FARGATE["Resources"]["Task"]
 
     assert (definition["UpdateReplacePolicy"], definition["DeletionPolicy"]) == ("Retain", "Delete")

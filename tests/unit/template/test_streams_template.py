@@ -47,7 +47,7 @@ def test_lost_stream_batches_reach_the_dead_letter_queue() -> None:
 
 
 def test_unlimited_retries_of_kafka_have_no_destination() -> None:
-    """With one, Lambda makes ten attempts of unlimited ones, and passes the records over."""
+    """With a destination, Lambda would make ten attempts in place of unlimited ones, and then skip the records."""
     limited = {"Fn::Not": [{"Fn::Equals": [{"Ref": "StreamRetryAttempts"}, "-1"]}]}
 
     assert STREAMS["Conditions"]["KafkaGivesUp"] == {"Fn::And": [{"Condition": "HasKafkaPollers"}, limited]}

@@ -57,7 +57,7 @@ def test_a_failed_attempt_leaves_neither_changes_nor_writes(bench: Bench) -> Non
 def test_an_attempt_after_the_win_succeeds_without_script(
     bench: Bench, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A winner that only declared has staged nothing to publish: that is not a loss."""
+    """A winner that only declared writes has no staged file to publish, and that is no error."""
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes(*names, then=reports(DECLARES))
 

@@ -107,7 +107,7 @@ def _json(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
     from pyspark.sql.functions import col
 
     lenient = entry.properties.get("ignore.malformed.json", "").lower() == "true"
-    # Spark alone would make nulls of a malformed line; the table has to say so, as for Athena.
+    # Spark alone would make nulls of a malformed line; here only if the table's properties allow it, as in Athena.
     options = {**options, "mode": "PERMISSIVE" if lenient else "FAILFAST"}
     table_schema: Any = spark.createDataFrame([], _ddl([*entry.columns, *keys])).schema
     spelled = table_schema

@@ -34,6 +34,7 @@ REFUSED = {
     "InvalidInputException": "Glue refuses the condition",
 }
 TRIES = 20  # of a change that other shards make, too
+CONNECT_TIMEOUT_S = 5
 _IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{[\]^]")  # what Spark and Hive write as %XX
 _HIDDEN = re.compile(r"(^|/)[_.]")  # from Athena and Spark
 
@@ -46,10 +47,15 @@ class GlueCatalog:
 
     @classmethod
     def of_script(cls) -> GlueCatalog:
-        """With boto3's own client, which every platform of AWS has."""
+        """With boto3's own client, which every platform of AWS has; DatabaseError if that knows no region."""
         import boto3
+        from botocore.config import Config
 
-        return cls(SimpleNamespace(glue=boto3.client("glue", region_name=os.environ.get("AWS_REGION"))))
+        # In a network that does not lead to Glue nobody waits for five minutes.
+        config = Config(connect_timeout=CONNECT_TIMEOUT_S)
+        with _asking("of a script"):
+            client = boto3.client("glue", region_name=os.environ.get("AWS_REGION"), config=config)
+        return cls(SimpleNamespace(glue=client))
 
     def partitions(self, name: str, where: str) -> tuple[Entry, list[Place]]:
         """A table's entry, and the folders of its partitions that match, with their values.

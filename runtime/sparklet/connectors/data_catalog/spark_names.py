@@ -7,14 +7,16 @@ become a global view, which ``CatalogNames.java`` puts in the place of the name,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from sparklet.connectors.data_catalog.entries import OF_THEIR_OWN
 from sparklet.connectors.data_catalog.frames import read
+from sparklet.connectors.data_catalog.glue import REFUSED
 from sparklet.job import Job
-from sparklet.job.errors import TableError
+from sparklet.job.errors import DatabaseError, TableError
 from sparklet.job.session import backquoted
 
 if TYPE_CHECKING:
@@ -45,10 +47,10 @@ class CatalogNames:
                 self._show(spark, name)
 
     def learn(self, spark: SparkSession, error: AnalysisException, statement: str, tried: set[str]) -> bool:
-        """Make a view of the table that a call has not found; False if Glue has none, and Spark's error stands.
+        """Make a view of the table that a call has not found; False if Glue has none to show: Spark's error stands.
 
-        ``tried`` are the names that were made for this call. TableError if Glue has the table, but does not let it be
-        read, or if the call does more than read it.
+        ``tried`` are the names that were made for this call. TableError if Glue's table is of a kind that cannot be
+        read here, or if the call does more than read it.
         """
         chosen = _USE.fullmatch(statement)
         if error.getErrorClass() == "SCHEMA_NOT_FOUND" and chosen and chosen[1] not in tried:
@@ -80,10 +82,13 @@ class CatalogNames:
         tried.add(name)
         try:
             self._show(spark, name)
-        except TableError as error:
-            if MISSING in str(error):
-                return False
-            raise
+        except (TableError, DatabaseError) as error:
+            if isinstance(error, TableError) and not any(code in str(error) for code in REFUSED):
+                raise  # Glue has the table, which nobody here can read
+            # Spark's own error stands: scripts handle that, as where they make a table which is not there.
+            if MISSING not in str(error):
+                sys.stderr.write(f"sparklet: {error}\n")
+            return False
         return True
 
     def _show(self, spark: SparkSession, name: str) -> None:

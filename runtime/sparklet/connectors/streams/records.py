@@ -310,7 +310,7 @@ def _with_text(records: DataFrame) -> DataFrame:
 
 
 def _checked(frame: DataFrame, cases: str) -> DataFrame:
-    """The records with the first fault that the cases find; null, which in Kafka marks a deletion, has none."""
+    """Note each record's first fault, by the WHEN clauses ``cases``. A null, a deletion in Kafka, has none of these."""
     return frame.withColumn("_fault", F.expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
 
 

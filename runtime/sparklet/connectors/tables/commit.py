@@ -45,7 +45,7 @@ class OpenTable(Protocol):
         """The last version that set a name (a commit's id, or a chain), and its number; None if none has."""
 
     def holds(self, name: str, number: int) -> bool:
-        """Whether the version that set a name to a number is in this state, or a roll-back has removed it.
+        """True if the version that set a name to a number is in this state, False if a roll-back has removed it.
 
         CommitStateUnknownError if the table does not show it.
         """
@@ -107,12 +107,15 @@ def commit(
 
 
 def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
-    """The version that made a commit, and the numbers of its makers; CommitConflictError if another made a part."""
+    """The version that made a commit ("" for records of a stream) and the numbers that it set; None if none made it.
+
+    CommitConflictError if the table holds only a part of the commit's records.
+    """
     if not commit.records:
         made = table.made(commit.commit_id)
         return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
     chains = commit.records.items()
-    links = [link for named_records in chains for link in found(commit.chains_folder, *named_records, table).values()]
+    links = [link for name, numbers in chains for link in found(commit.chains_folder, name, numbers, table).values()]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
         # Left to the next delivery, which makes rows of the other records alone
         raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")

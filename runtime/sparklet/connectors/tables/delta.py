@@ -210,7 +210,7 @@ def _fits(metadata: Any, now: Any) -> bool:
 
 
 def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """A table's columns by their names in files, and what else a file must fit."""
+    """What a file must fit: a table's columns by their names in files, its partition columns and some properties."""
     fields = json.loads(metadata["schemaString"])["fields"]
     names = {field["name"]: field["metadata"].get(PHYSICAL_NAME, field["name"]) for field in fields}
     demands = {key: value for key, value in metadata["configuration"].items() if key.startswith(DEMANDS)}
@@ -394,7 +394,7 @@ class DeltaLakeTable:
     def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
         """Make the table in this transaction, or add the columns that it lacks; its columns then."""
         schema, columns = self._table_columns(), self._agreed(commit, writes)
-        # A new table takes over its first shard's state, whose files have the column names that Delta drew there.
+        # A new table takes over its first shard's state: that shard's files have the column names that Delta made up.
         first = next((_metadata(write.seen) for write in writes if write.described), None)
         if schema is None:
             by = list(commit.partition_by)

@@ -294,9 +294,9 @@ def _instants(table: Any | None) -> dict[str, bool]:
 
 
 def _rolled_back(table: Any, *, is_pending: bool = False) -> set[str]:
-    """The instants that a timeline's rollbacks undo, by their plans, which are there before a file is deleted.
+    """The instants that a timeline's rollbacks undo, by their plans: each is stored before its rollback deletes a file.
 
-    ``is_pending``: of those rollbacks alone that have not ended.
+    ``is_pending``: only those of rollbacks that have not ended.
     """
     timeline, instants = table.getActiveTimeline().getRollbackTimeline(), table.getInstantGenerator()
     timeline = timeline.filterInflightsAndRequested() if is_pending else timeline

@@ -67,7 +67,7 @@ def columns_of(path: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequence[str]) -> dict[str, str]:
-    """Of each object in a partition the root; and those of the ``examples`` with kinds of values that they lack."""
+    """By object in a partition, the root; and by folder, of the ``examples`` with kinds of values that these lack."""
     roots = {uri: root for uri in uris if (root := partition_root(uri[: uri.rfind("/") + 1], inputs))}
     seen = {kind for uri, root in roots.items() for kind in _kinds(uri, root)}
     # Only kinds that the shard lacks: each example costs the worker an empty file in Spark's listing.

@@ -38,9 +38,9 @@ class DataSink:
         self._table = f"{catalogDatabase}.{catalogTableName}"
 
     def writeFrame(self, frame: DynamicFrame, info: str = "") -> DynamicFrame:
-        """Write the rows; the catalog is changed by each shard, in ways that do not depend on their order."""
+        """Write the rows; each shard changes the catalog by itself, and the order of the shards does not matter."""
         table = self._table if self._updates else ""
-        columns_too = self._behavior == BEHAVIORS[0]
+        columns_too = self._behavior == "UPDATE_IN_DATABASE"
         self._glue.write_cataloged(frame, table, columns_too, self._kind, self._options, **self._format)
         return frame
 

@@ -90,7 +90,7 @@ def _outcomes(frame: DataFrame, rules: Sequence[Rule]) -> list[Outcome]:
 
 
 def _measured(rows: DataFrame, aggregates: Sequence[tuple[str, Column]]) -> Sequence[Any]:
-    """Aggregates, each a function of Spark's and its column, which may look at other rows by a window."""
+    """The values of aggregates, each given as a Spark function's name and its column, which may use a window."""
     from pyspark.sql import functions as F  # noqa: N812 - its usual name
 
     # Spark allows no window within an aggregate, so the windows are columns first.
