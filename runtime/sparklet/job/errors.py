@@ -61,6 +61,8 @@ class TableError(SparkletError):
 class DatabaseError(SparkletError, retryable=True):
     """A database could not be reached, or was busy, for too long; nothing was written."""
 
+    unreachable = False  # whether nobody here can reach it, as without a route, a region or credentials
+
 
 class CommitConflictError(SparkletError, retryable=True):
     """Other writers changed the table first, each time; nothing was committed."""

@@ -15,6 +15,7 @@ import org.apache.spark.sql.catalyst.trees.TreeNode;
  */
 public class CatalogNames extends scala.runtime.AbstractFunction1 {
     private static final String PREFIX = "glue "; // of a view's name, before DATABASE.TABLE
+    private static final String CATALOG = "spark_catalog";
 
     /** Spark passes each session. */
     public Object apply(Object session) {
@@ -45,18 +46,29 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
         }
 
         public Object apply(Object plan) {
-            UnresolvedRelation relation = (UnresolvedRelation) plan;
-            scala.collection.immutable.List words = relation.multipartIdentifier().toList();
-            return SubqueryAlias$.MODULE$.apply(words, (View) view(relation).get());
+            String[] words = name((UnresolvedRelation) plan);
+            // As Spark calls a table of its own: its columns may be named by it, its database and its catalog.
+            return SubqueryAlias$.MODULE$.apply(scala.collection.immutable.Nil$.MODULE$
+                    .$colon$colon(words[1]).$colon$colon(words[0]).$colon$colon(CATALOG),
+                    (View) view((UnresolvedRelation) plan).get());
         }
 
         private scala.Option view(UnresolvedRelation relation) {
+            String[] words = name(relation);
+            boolean isOurs = words.length == 2 && !relation.isStreaming()
+                    && CATALOG.equals(session.sessionState().catalogManager().currentCatalog().name());
             SessionCatalog catalog = session.sessionState().catalog();
-            String name = relation.multipartIdentifier().mkString(".");
-            if (relation.multipartIdentifier().size() == 1) {
-                name = catalog.getCurrentDatabase() + "." + name;
+            return isOurs ? catalog.getGlobalTempView(PREFIX + String.join(".", words).toLowerCase())
+                    : scala.Option.empty();
+        }
+
+        /** DATABASE and TABLE; of another catalog's more words. */
+        private String[] name(UnresolvedRelation relation) {
+            String text = relation.multipartIdentifier().mkString("\n");
+            if (text.indexOf('\n') < 0) {
+                text = session.sessionState().catalog().getCurrentDatabase() + "\n" + text;
             }
-            return catalog.getGlobalTempView(PREFIX + name.replaceFirst("^spark_catalog\\.", "").toLowerCase());
+            return text.replaceFirst("^" + CATALOG + "\n(?=.*\n)", "").split("\n");
         }
     }
 }

@@ -31,6 +31,7 @@ from select import POLLIN, poll
 from types import FunctionType, ModuleType
 from typing import Any
 
+from sparklet.spark.catalog_calls import know_catalog_tables
 from sparklet.spark.processes import (
     become_subreaper,
     descendants,
@@ -44,7 +45,6 @@ from sparklet.spark.script_main import (
     enter,
     execute,
     keep_master,
-    know_catalog_tables,
     place_fds,
     pool_threads,
     report,
@@ -240,7 +240,7 @@ def run_script(message: Message, fds: list[int]) -> None:
         jvm_calls().prepare(message["port"], message["secret"], **details)
     if message["keep"]:
         jvm_calls().keep_contexts()
-        know_catalog_tables(message["args"])
+        know_catalog_tables()
     ours = sys.modules.keys() - {"__main__"}
     # Not earlier: what fails before this report may be run once more, in a new JVM (``warm_runner``).
     report(status, "started", os.getpid())

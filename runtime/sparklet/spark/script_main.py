@@ -16,20 +16,20 @@ import stat
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sparklet.spark import script_acts
+from sparklet.spark.catalog_calls import know_catalog_tables
 
 STDOUT, STDERR, STATUS = 3, 4, 5
 """The script's own pipes in the JVM of ``submit``; Java closes them for its children."""
 
 AS_IN_LAMBDA = "SPARKLET_AS_IN_LAMBDA"  # set by local stacks: scripts fail here by what Lambda lacks
 
-CATALOG_NAMES = "sparklet.connectors.data_catalog.spark_names"
 CONFLICT, MAX_CONFLICTS = "HoodieWriteConflictException", 10
 
 DUMP_SIGNAL = signal.SIGRTMAX - 1
@@ -186,42 +186,6 @@ def retry_conflicts() -> None:
     DataFrameWriter.save = functools.wraps(save)(save_again)
 
 
-def know_catalog_tables(args: Sequence[str]) -> None:
-    """Let Spark's calls that read tables find those of Glue's catalog, which is asked once Spark has found none."""
-    from pyspark.errors import AnalysisException
-    from pyspark.sql import DataFrameReader, SparkSession
-    from pyspark.sql.catalog import Catalog
-
-    env = dict(os.environ)  # as it is now: what is asked later counts as the script's own act
-    names = functools.cache(lambda: importlib.import_module(CATALOG_NAMES).CatalogNames(args, env))
-    exists = Catalog.tableExists
-
-    def finding(call: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(call)
-        def call_again(self: Any, *values: Any, **named: Any) -> Any:
-            spark = self if isinstance(self, SparkSession) else self._spark
-            tried = set[str]()
-            if names.cache_info().currsize:
-                names().refresh(spark)
-            while True:
-                try:
-                    return call(self, *values, **named)
-                except AnalysisException as error:
-                    if not names().learn(spark, error, str(values[0] if values else ""), tried):
-                        raise
-
-        return call_again
-
-    def exists_there(self: Catalog, name: str, database: str | None = None) -> bool:
-        whole = f"{database}.{name}" if database else name
-        return bool(exists(self, name, database) or names().add(self._sparkSession, whole, set()))
-
-    for kind, name in ((SparkSession, "sql"), (SparkSession, "table"), (DataFrameReader, "table")):
-        setattr(kind, name, finding(getattr(kind, name)))
-    Catalog.tableExists = exists_there
-    Catalog.setCurrentDatabase = lambda self, name: self._sparkSession.sql(f"USE `{name}`")
-
-
 def main() -> None:
     """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM. Spark Connect needs no JVM.
 
@@ -244,7 +208,7 @@ def main() -> None:
             calls = importlib.import_module("sparklet.spark.jvm_calls")
             context._initialize_context = calls.with_inferred_types(context._initialize_context)
             retry_conflicts()
-            know_catalog_tables(sys.argv[2:])
+            know_catalog_tables()
         pool_threads()
         execute(sys.argv[1], sys.argv[2:])
     code = os.waitstatus_to_exitcode(os.waitpid(script_pid, 0)[1])

@@ -1,5 +1,6 @@
 """Tables of Glue's catalog by name, as scripts of Glue read and write them."""
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -178,6 +179,7 @@ def test_glue_catalog_is_icebergs_without_a_setting(bench: Bench) -> None:
 
 PLAIN = f"""{SPARK}
 import json
+from pyspark.errors import AnalysisException
 def told(frame):
     print(json.dumps([row.asDict() for row in frame.collect()]))
 """
@@ -189,8 +191,15 @@ told(spark.sql("SELECT c.id, db.words.price FROM db.cities AS c JOIN db.words ON
 spark.sql("CREATE TEMPORARY VIEW few AS WITH those AS (SELECT * FROM db.cities) SELECT max(id) AS id FROM those")
 told(spark.table("few"))
 spark.sql("USE db")
-told(spark.sql("SELECT count(*) AS n FROM cities AS one JOIN cities AS two USING (id)"))
-print(json.dumps([spark.catalog.tableExists("cities"), spark.catalog.tableExists("db.none")]))
+told(spark.sql("SELECT count(DISTINCT db.cities.id) AS n FROM cities JOIN cities AS two USING (id)"))
+asked = [{"tableName": "cities"}, {"tableName": "cities", "dbName": "db"}, {"tableName": "db.none"}]
+print(json.dumps([spark.catalog.tableExists(**names) for names in asked]))
+spark.sql("REFRESH TABLE db.cities")
+spark.catalog.setCurrentDatabase(dbName="default")
+try:
+    spark.catalog.setCurrentDatabase("none")
+except AnalysisException as error:
+    print(json.dumps(error.getErrorClass()))
 spark.table("db.none")
 """
 
@@ -209,10 +218,11 @@ def test_plain_spark_reads_the_catalogs_tables_by_name(bench: Bench) -> None:
 
     ran = bench.run(PLAIN + IN_SQL)
 
-    whole, chosen, joined, view, count, exist = each_told(ran)
+    whole, chosen, joined, view, count, exist, no_database = each_told(ran)
     cities = [{"id": n, "price": n + 0.5, "day": day} for n, day in enumerate("aab")]
     assert (whole, chosen) == (cities, cities[2:])
-    assert (joined, view, count, exist) == ([{"id": 1, "price": 70.0}], [{"id": 2}], [{"n": 3}], [True, False])
+    assert (joined, view, count, exist) == ([{"id": 1, "price": 70.0}], [{"id": 2}], [{"n": 3}], [True, True, False])
+    assert no_database == "SCHEMA_NOT_FOUND"
     assert "[TABLE_OR_VIEW_NOT_FOUND]" in ran.result.cause and "db`.`none" in ran.result.cause
     # Nothing of it is left to the next script in this JVM.
     assert bench.run(f"{PLAIN}told(spark.sql('SHOW VIEWS IN global_temp'))").told() == []
@@ -226,7 +236,6 @@ def test_other_errors_of_spark_stand_as_they_are(bench: Bench) -> None:
 
 
 WHERE_NONE_IS = """
-from pyspark.errors import AnalysisException
 try:
     spark.table("db.none")
 except AnalysisException:
@@ -234,11 +243,17 @@ except AnalysisException:
 """
 
 
-def test_a_script_that_expects_no_table_goes_on_without_glue(bench: Bench) -> None:
-    ran = bench.run(PLAIN + WHERE_NONE_IS, env={"AWS_ENDPOINT_URL_GLUE": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"})
+def test_a_script_that_expects_no_table_goes_on(bench: Bench) -> None:
+    """Also where nobody can ask Glue, and whatever its own arguments and its event are."""
+    env = {"AWS_ENDPOINT_URL_GLUE": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
+    event = {"SPARKLET_EVENT": json.dumps({"inputs": ["s3://lake/in/a.csv"], "output_path": "s3://lake/out"})}
 
-    assert ran.told() == "made anew"
-    assert "Glue's catalog gives no answer about the table db.none" in ran.text("stderr")
+    unreached = bench.run(PLAIN + WHERE_NONE_IS, env=env)
+    asked = bench.run(PLAIN + WHERE_NONE_IS, ["--input", "s3://lake/in/", "--param", "x"], env=event)
+    odd = bench.run(PLAIN + WHERE_NONE_IS, env={"SPARKLET_EVENT": '{"inputs": 7}'})
+
+    assert [ran.told() for ran in (unreached, asked, odd)] == ["made anew"] * 3
+    assert "Glue's catalog gives no answer about the table db.none" in unreached.text("stderr")
 
 
 @pytest.mark.parametrize("statement", ["INSERT INTO db.fixed VALUES (1, 2.0)", "MSCK REPAIR TABLE db.fixed"])
@@ -257,10 +272,14 @@ spark.range(3).write.format("delta").save("s3://lake/fresh")
 told(spark.sql("SELECT count(*) AS n FROM db.fresh"))
 spark.range(4).write.format("delta").mode("append").save("s3://lake/fresh")
 told(spark.sql("SELECT count(*) AS n FROM db.fresh"))
+spark.sql("DELETE FROM db.fresh WHERE id = 0")
+spark.sql("UPDATE db.fresh SET id = id + 10 WHERE id = 1")
+spark.sql("MERGE INTO db.fresh AS t USING (SELECT 2L AS id) AS s ON t.id = s.id WHEN MATCHED THEN DELETE")
+told(spark.sql("SELECT count(*) AS n, sum(id) AS ids FROM delta.`s3://lake/fresh`"))
 """
 
 
-def test_a_delta_table_is_read_as_it_is_at_each_query(bench: Bench) -> None:
+def test_a_delta_table_is_read_and_changed_as_it_is(bench: Bench) -> None:
     parameters = {"spark.sql.sources.provider": "delta", "table_type": "delta"}
     stored = {"Columns": COLUMNS, "Location": "s3://lake/fresh", **OF_JSON}
     table = {"Name": "fresh", "TableType": "EXTERNAL_TABLE", "StorageDescriptor": stored, "Parameters": parameters}
@@ -269,4 +288,7 @@ def test_a_delta_table_is_read_as_it_is_at_each_query(bench: Bench) -> None:
     conf = {"spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension"}
     conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 
-    assert each_told(bench.run(PLAIN + FRESH, conf=conf)) == [[{"n": 3}], [{"n": 7}]]
+    ran = bench.run(PLAIN + FRESH, conf=conf)
+    assert ran.code == 0, ran.result.cause
+
+    assert each_told(ran) == [[{"n": 3}], [{"n": 7}], [{"n": 3, "ids": 25}]]

@@ -25,7 +25,7 @@ OF_CSV = {"date": "date_from_unix_date(try_cast({} AS int))", "timestamp": "time
 """Types that Athena reads from numbers with OpenCSVSerde."""
 
 
-def read(job: Any, name: str, where: str) -> tuple[DataFrame, str]:
+def read(job: Any, name: str, where: str, catalog: GlueCatalog | None = None) -> tuple[DataFrame, str]:
     """The rows of a table, and its format; those of the shard's objects if it is the run's input."""
     spark = job.spark()
     of_run = job.event.get("catalog_table") if isinstance(job.event, Mapping) else None
@@ -34,7 +34,7 @@ def read(job: Any, name: str, where: str) -> tuple[DataFrame, str]:
         entry = Entry(**{key: value for key, value in of_run.items() if key != "values"})
         chosen = [(job.inputs[n], values[n]) for n in matching(where, entry.keys, values)]
         return _frame(spark, entry, chosen), entry.format
-    entry, places = GlueCatalog.of_script().partitions(name, where)
+    entry, places = (catalog or GlueCatalog.of_script()).partitions(name, where)
     if entry.format in OF_THEIR_OWN:
         frame: DataFrame = spark.read.format(entry.format).load(entry.location)
         return (frame.where(where) if where else frame), entry.format

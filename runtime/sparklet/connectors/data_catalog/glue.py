@@ -82,6 +82,15 @@ class GlueCatalog:
                 places += [_place(entry, document, partition) for partition in page["Partitions"]]
         return entry, [places[number] for number in matching(where, entry.keys, [values for _, values in places])]
 
+    def refuse_missing(self, name: str) -> None:
+        """TableError unless there is such a database, or DATABASE.TABLE."""
+        database, _, table = name.partition(".")
+        with _asking(name):
+            if table:
+                self._clients.glue.get_table(DatabaseName=database, Name=table)
+            else:
+                self._clients.glue.get_database(Name=database)
+
     def keep_table(
         self, name: str, uri: str, kind: str, columns: Sequence[tuple[str, str]], keys: Sequence[str], *, change: bool
     ) -> None:
@@ -214,13 +223,16 @@ def _listed(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:
 @contextmanager
 def _asking(name: str) -> Iterator[None]:
     """Raise errors of boto3 as ours alone: of a chain, a shard's cause is the first, which says no remedy."""
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore import exceptions
 
+    unreachable = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.NoCredentialsError)
     try:
         yield
-    except (BotoCoreError, ClientError) as error:
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
         # A TableError ends the shard at once, as no attempt would do better; a throttled call is tried again.
         if code in REFUSED:
             raise TableError(f"the table {name} cannot be read: {REFUSED[code]}: {error}") from None
-        raise DatabaseError(f"Glue's catalog gives no answer about the table {name}: {error}") from None
+        answer = DatabaseError(f"Glue's catalog gives no answer about the table {name}: {error}")
+        answer.unreachable = isinstance(error, (*unreachable, exceptions.NoRegionError))
+        raise answer from None
