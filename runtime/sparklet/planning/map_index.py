@@ -4,8 +4,8 @@ The planner writes it before it seals the plan, one reference of a shard for fun
 
     runs/<run_id>/index.jsonl    {"run_id": "daily-7", "shard": 0, "generation": 0}
 
-Whatever a Map leaves PENDING, the checker sends through the queue (docs/decisions/0017). ``map-of`` beside the index
-holds the execution whose Map it is.
+Whatever a Map leaves PENDING, the checker sends through the queue (docs/decisions/0017). ``map-of-<identity>`` beside
+the index says who dispatches the run first: an execution, or the queue.
 """
 
 import json
@@ -17,7 +17,7 @@ from sparklet.model import MAX_INLINE, Run, ShardState
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment, put_once, scratch
 
-INDEX, MAP_OF = "index.jsonl", "map-of"
+INDEX, MAP_OF, BY_QUEUE = "index.jsonl", "map-of-", "queue"
 
 
 def write_index(deployment: Deployment, run: Run) -> None:
@@ -36,11 +36,11 @@ def index_info(deployment: Deployment, run: Run) -> ObjectInfo:
     return deployment.store.head(deployment.run_uri(run.run_id, INDEX))
 
 
-def begins_map(deployment: Deployment, run: Run, execution: str) -> bool:
-    """Whether an execution is the first that asks, and so the run's Map is its own; it may ask again."""
-    uri = deployment.run_uri(run.run_id, MAP_OF)
-    put_once(deployment.store, (uri, execution.encode()))
-    return deployment.store.get(uri) == execution.encode()
+def dispatches_first(deployment: Deployment, run: Run, who: str) -> bool:
+    """Whether an execution, or ``BY_QUEUE``, is the first that asks, and so dispatches the run; it may ask again."""
+    uri = deployment.run_uri(run.run_id, f"{MAP_OF}{run.identity}")
+    put_once(deployment.store, (uri, who.encode()))
+    return deployment.store.get(uri) == who.encode()
 
 
 def inline_items(deployment: Deployment, run: Run) -> list[Any]:

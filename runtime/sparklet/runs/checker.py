@@ -24,7 +24,7 @@ from sparklet.log import Log
 from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
-from sparklet.planning.map_index import index_info
+from sparklet.planning.map_index import BY_QUEUE, dispatches_first, index_info
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports import metrics
@@ -165,7 +165,7 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     if run.options.max_concurrency and (not by_map or has_begun(deployment, run)):
         return send_up_to_cap(deployment, run)
     # While a shard is RUNNING the queue, or the Map, is being worked off: what waits is rather behind others than lost.
-    if counts.running or not counts.pending:
+    if not counts.pending or (counts.running and _runs_in_functions(deployment, run)):
         return 0
     now_s = deployment.clock.now_s()
     since_s = now_s - MESSAGE.again_after_s
@@ -179,6 +179,8 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(deployment, run, since_s):
         return 0
+    if by_map:
+        dispatches_first(deployment, run, BY_QUEUE)  # a machine that comes later would dispatch all of them again
     if run.options.max_concurrency:
         return send_up_to_cap(deployment, run)
     # Each is counted before its message is sent: after a crash the shard waits anew, and is due again later.
@@ -186,6 +188,13 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
         deployment.ledger.attempts.count_requeue(record) for record in waiting() if MESSAGE.is_due(record, now_s)
     )
     return send_messages(deployment, run, filter(None, counted), by_check=True)
+
+
+def _runs_in_functions(deployment: Deployment, run: Run) -> bool:
+    """Whether a shard is RUNNING in a function: one in an engine, for hours perhaps, says nothing of the queue."""
+    # To tell them apart all shards are read, so only of a run that has an engine.
+    running = deployment.ledger.shards.list(run.run_id, ShardState.RUNNING) if run.options.engine else ()
+    return not run.options.engine or any(not record.engine for record in running)
 
 
 def _continue_planning(

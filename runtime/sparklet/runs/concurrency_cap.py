@@ -11,10 +11,11 @@ the cap as its own, so only what it leaves is sent here.
 """
 
 import json
+from collections.abc import Container
 from itertools import count, takewhile
 from typing import Any
 
-from sparklet.model import Dispatch, Run, ShardRecord
+from sparklet.model import Dispatch, Run, ShardRecord, ShardState
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redelivery import CAPPED
@@ -54,9 +55,8 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
             to_send += filter(None, [deployment.ledger.attempts.count_requeue(record)])
     lost = len(to_send) if goes_on else 0
     next_number = was["next"] if goes_on else 0
-    for number in deployment.for_a_while(
-        takewhile(lambda _: len(sent) < run.options.max_concurrency, count(next_number))
-    ):
+    room = run.options.max_concurrency - _beside(deployment, run, sent)
+    for number in deployment.for_a_while(takewhile(lambda _: len(sent) < room, count(next_number))):
         if (later := deployment.known_shard(run.run_id, number)) is None:
             break  # not planned yet, or there are no more
         next_number += 1
@@ -71,6 +71,14 @@ def send_up_to_cap(deployment: Deployment, run: Run) -> int:
         json.dumps({"next": next_number, "sent": sent}).encode(),
     )
     return lost
+
+
+def _beside(deployment: Deployment, run: Run, sent: Container[int]) -> int:
+    """How many shards are RUNNING without a message: children of a Map that goes on."""
+    if run.dispatch is Dispatch.QUEUE:
+        return 0
+    running = deployment.ledger.shards.list(run.run_id, ShardState.RUNNING)
+    return sum(record.number not in sent and not record.engine for record in running)
 
 
 def _stored(deployment: Deployment, run: Run) -> dict[str, Any]:

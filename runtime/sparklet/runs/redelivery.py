@@ -50,8 +50,8 @@ WORKER = Way(lambda record: record.unclaimed - 1, 60.0, most=2)  # each start co
 
 
 def has_stalled(deployment: Deployment, run: Run, since_s: float) -> bool:
-    """Whether no shard of a run is RUNNING or has changed since then; this reads all of them."""
-    records = deployment.ledger.shards.list(run.run_id)
+    """Whether no shard of a run is RUNNING in a function, or has changed there since then; this reads all of them."""
+    records = (record for record in deployment.ledger.shards.list(run.run_id) if not record.engine)
     return all(record.state is not ShardState.RUNNING and record.changed_s <= since_s for record in records)
 
 

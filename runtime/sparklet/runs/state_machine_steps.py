@@ -21,7 +21,7 @@ from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanErr
 from sparklet.log import Log
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState, split_uri
 from sparklet.model.redaction import redacted
-from sparklet.planning.map_index import INDEX, begins_map, index_info, inline_items
+from sparklet.planning.map_index import INDEX, dispatches_first, index_info, inline_items
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.follow_ups import next_run
@@ -93,7 +93,7 @@ def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any])
         # A plan that was cut short by cancelling has no index.
         run.cancelled_s is None
         and not run.generation
-        and begins_map(deployment, run, _text(event, "execution"))
+        and dispatches_first(deployment, run, _text(event, "execution"))
         and index_info(deployment, run).size_bytes
     ):
         items = inline_items(deployment, run)

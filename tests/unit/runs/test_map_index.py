@@ -8,12 +8,13 @@ import pytest
 
 from sparklet.errors import PlanError, ScratchFullError
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import MAX_INLINE, Dispatch, RunOptions, ShardState
+from sparklet.model import MAX_INLINE, Dispatch, Failure, RunOptions, ShardState
 from sparklet.planning.map_index import write_index
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.redelivery import MESSAGE
 from sparklet.runs.redrive import redrive
+from tests.stand_ins.memory import MemoryEngine
 from tests.world import PASSING, World, all_but
 
 
@@ -72,6 +73,46 @@ def test_a_late_child_of_the_map_finds_its_shard_done(world: World) -> None:
 
     assert world.children(refs) == 0
     assert [record.attempts for record in world.shards()] == [1, 1]
+
+
+def test_a_machine_that_comes_late_leaves_the_run_to_the_queue(world: World) -> None:
+    """As that of a next run, whose parent's machine has waited for minutes."""
+    world.run(2)
+    world.clock.advance(MESSAGE.again_after_s + 1)
+    assert world.check().requeued == 2
+
+    assert world.step("map", execution="arn:1")["how"] == "none"
+
+
+def test_a_cap_counts_what_a_map_still_does(world: World) -> None:
+    world.run(45, max_concurrency=3)
+    refs = world.handed_out(world.step("map"))
+    world.clock.advance(MESSAGE.again_after_s + 1)
+    world.check()
+    assert world.work() == 3
+
+    for ref in refs[40:42]:  # the Map's children come late
+        world.claim_ref(ref)
+    world.check()
+
+    assert [ref.shard for ref in world.bodies()] == [3]
+
+
+def test_an_engines_shard_holds_up_nothing_that_a_map_left(world: World) -> None:
+    engine = MemoryEngine()
+    world.engines["fargate"] = engine
+    world.run(2)
+    attempt_id, _ = world.claim_ref(world.handed_out(world.step("map"))[0])
+    failure = Failure("OutOfMemory", "too much")
+    world.ledger.attempts.escalate("run-1", 0, attempt_id, failure, "fargate")
+    run = world.ledger.runs.get("run-1")
+    world.ledger.put(replace(run, options=replace(run.options, engine="fargate")))
+    world.claim_ref(world.shards()[0].ref, "fargate")
+    world.clock.advance(MESSAGE.again_after_s + 1)
+
+    world.check()
+
+    assert [ref.shard for ref in world.bodies()] == [1]
 
 
 def test_a_caps_messages_wait_for_the_map_too(world: World) -> None:
