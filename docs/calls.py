@@ -126,7 +126,7 @@ READ_GLUE = use(  # each call is authorized on the catalog, the database and the
     when="ReadGlueDatabaseArns",
 )
 OWN_GLUE = (
-    use("glue:GetDatabase", "{catalog}", "{GlueDatabaseArns}", when="GlueDatabaseArns"),  # by PyIceberg
+    use("glue.get_database", "{catalog}", "{GlueDatabaseArns}", when="GlueDatabaseArns"),  # PyIceberg, too
     use(
         "glue.get_table glue.create_table glue.update_table glue.batch_create_partition",
         *("{catalog}", "{GlueDatabaseArns}", "{own_tables}"),

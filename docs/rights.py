@@ -134,7 +134,7 @@ NOT_OF_CALLERS = {  # calls of functions and jobs alone
     *("ecs.describe_tasks", "ecs.run_task", "ecs.stop_task", "emr.add_job_flow_steps", "emr.cancel_steps"),
     *("emr.describe_step", "emr.list_steps", "emr_serverless.cancel_job_run", "emr_serverless.get_job_run"),
     *("emr_serverless.start_job_run", "events.put_events", "glue.batch_stop_job_run", "glue.create_table"),
-    "glue.batch_create_partition",
+    *("glue.batch_create_partition", "glue.get_database"),
     *("glue.get_job_run", "glue.get_job_runs", "glue.start_job_run", "glue.update_table", "s3.copy", "s3.copy_object"),
     *("secrets.get_secret_value", "sns.publish", "sqs.change_message_visibility", "sqs.get_queue_url"),
 }

@@ -33,7 +33,7 @@ def test_invalid_figures_are_refused_by_name(tmp_path: Path, content: bytes | No
 
 
 def test_a_script_without_figures_learns_what_they_are() -> None:
-    with pytest.raises(EventError, match="the input of a check script"):
+    with pytest.raises(EventError, match=r"a check script \(--check\) gets them"):
         Job.from_args([], {}).figures()
 
 
