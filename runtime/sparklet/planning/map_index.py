@@ -10,9 +10,11 @@ the index says who dispatches the run first: an execution, or the queue.
 
 import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from sparklet.errors import ObjectNotFoundError
 from sparklet.model import MAX_INLINE, Run, ShardState
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment, put_once, scratch
@@ -31,9 +33,11 @@ def write_index(deployment: Deployment, run: Run) -> None:
         deployment.store.upload(path, deployment.run_uri(run.run_id, INDEX))
 
 
-def index_info(deployment: Deployment, run: Run) -> ObjectInfo:
-    """How large the index is, and when it was written: just before a Map could begin."""
-    return deployment.store.head(deployment.run_uri(run.run_id, INDEX))
+def index_info(deployment: Deployment, run: Run) -> ObjectInfo | None:
+    """How large the index is, and when it was written, just before a Map could begin; None if nobody has written it."""
+    with suppress(ObjectNotFoundError):
+        return deployment.store.head(deployment.run_uri(run.run_id, INDEX))
+    return None
 
 
 def dispatches_first(deployment: Deployment, run: Run, who: str) -> bool:

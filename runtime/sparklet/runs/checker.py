@@ -169,7 +169,7 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
         return 0
     now_s = deployment.clock.now_s()
     since_s = now_s - MESSAGE.again_after_s
-    if by_map and index_info(deployment, run).modified_s > since_s:
+    if by_map and (index := index_info(deployment, run)) and index.modified_s > since_s:
         return 0  # its first workers may be starting
 
     def waiting() -> Iterator[ShardRecord]:

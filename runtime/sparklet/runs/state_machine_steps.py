@@ -90,11 +90,11 @@ def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any])
         raise PlanError(f"no Map has the shards of {run.run_id}: its dispatch is {run.dispatch}, or its plan goes on")
     shards, items, how = run.shard_count or 0, list[Any](), "none"
     if (
-        # A plan that was cut short by cancelling has no index.
         run.cancelled_s is None
         and not run.generation
         and dispatches_first(deployment, run, _text(event, "execution"))
-        and index_info(deployment, run).size_bytes
+        and (index := index_info(deployment, run))
+        and index.size_bytes
     ):
         items = inline_items(deployment, run)
         how = "inline" if items else "distributed"
