@@ -52,7 +52,8 @@ class CatalogNames:
         from pyspark.errors import PySparkException
 
         for name, kind in list(self._formats.items()):
-            if kind in OF_THEIR_OWN or name.partition(".")[2] in statement.lower():
+            is_named = re.search(rf"\b{re.escape(name.partition('.')[2])}\b", statement, re.IGNORECASE)
+            if kind in OF_THEIR_OWN or is_named:
                 try:
                     self._show(spark, name)
                 except (TableError, DatabaseError, PySparkException):  # it is looked up anew where a statement needs it
