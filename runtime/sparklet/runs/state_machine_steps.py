@@ -44,7 +44,9 @@ def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None)
     ended = counts.total - counts.open
     # Of a redriven run most shards ended long ago: their pace tells nothing of the rest.
     rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0  # by the throughput so far
-    return _wait_s(_min_s(run, counts), _age_s(run, now_s, since_s), run_age_s, rest_s)
+    least_s = MIN_OF_SMALL_S if run.sealed and counts.total <= SMALL_RUN_SHARDS else MIN_S
+    age_s = run_age_s if since_s is None else max(0.0, now_s - since_s)
+    return _wait_s(least_s, age_s, run_age_s, rest_s)
 
 
 def checks_until(end_s: float, shards: int) -> int:
@@ -59,14 +61,6 @@ def checks_until(end_s: float, shards: int) -> int:
 def _wait_s(least_s: float, age_s: float, run_age_s: float, rest_s: float) -> int:
     far_s = min(rest_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
     return math.ceil(min(MAX_S, max(least_s, age_s / CHECKS_PER_AGE, far_s)))
-
-
-def _min_s(run: Run, counts: Counts) -> float:
-    return MIN_OF_SMALL_S if run.sealed and counts.total <= SMALL_RUN_SHARDS else MIN_S
-
-
-def _age_s(run: Run, now_s: float, since_s: float | None) -> float:
-    return max(0.0, now_s - (run.created_s if since_s is None else since_s))
 
 
 def take_step(deployment: Deployment, map_concurrency: int, event: Any) -> Response:
