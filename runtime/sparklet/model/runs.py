@@ -154,6 +154,11 @@ class Run:
         return len(self.scripts) - 1
 
     @property
+    def has_map(self) -> bool:
+        """Whether a Map state dispatches the shards first; those that are redriven have messages."""
+        return self.dispatch is Dispatch.MAP and not self.generation
+
+    @property
     def sealed(self) -> bool:
         """Whether no shard will be added any more."""
         return self.shard_count is not None

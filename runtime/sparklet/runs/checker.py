@@ -21,7 +21,7 @@ from math import inf
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError, SparkletError, UnplannableError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
-from sparklet.model import Counts, Dispatch, PartRecord, Run, RunState, ShardRecord, ShardState
+from sparklet.model import Counts, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.map_index import BY_QUEUE, dispatches_first, index_info
@@ -159,17 +159,16 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     To find that, all shards are read, so it is done only if one of those that have waited longest is due. That time
     doubles with each message, so a run that waits for another one is read a few times in hours.
     """
-    by_map = run.dispatch is Dispatch.MAP and not run.generation
-    if by_map and not run.sealed:
+    if run.has_map and not run.sealed:
         return 0  # the Map begins after that
-    if run.options.max_concurrency and (not by_map or has_begun(deployment, run)):
+    if run.options.max_concurrency and (not run.has_map or has_begun(deployment, run)):
         return send_up_to_cap(deployment, run)
     # While a shard is RUNNING the queue, or the Map, is being worked off: what waits is rather behind others than lost.
     if not counts.pending or (counts.running and _runs_in_functions(deployment, run)):
         return 0
     now_s = deployment.clock.now_s()
     since_s = now_s - MESSAGE.again_after_s
-    if by_map and (index := index_info(deployment, run)) and index.modified_s > since_s:
+    if run.has_map and (index := index_info(deployment, run)) and index.modified_s > since_s:
         return 0  # its first workers may be starting
 
     def waiting() -> Iterator[ShardRecord]:
@@ -179,7 +178,7 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
     is_due = any(MESSAGE.is_due(record, now_s) for record in islice(waiting(), WAITING_LOOKED_AT))
     if not is_due or not has_stalled(deployment, run, since_s):
         return 0
-    if by_map:
+    if run.has_map:
         dispatches_first(deployment, run, BY_QUEUE)  # a machine that comes later would dispatch all of them again
     if run.options.max_concurrency:
         return send_up_to_cap(deployment, run)

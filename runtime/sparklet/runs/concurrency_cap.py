@@ -25,7 +25,7 @@ FOLDER, SENT = "capped/", "sent-{:06d}.json"
 
 def within_cap(deployment: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
     """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
-    if not waiting or (run.dispatch is Dispatch.MAP and not run.generation):
+    if not waiting or run.has_map:
         return waiting
     placed = _stored(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
     return [record for record in waiting if str(record.number) in placed]

@@ -84,8 +84,8 @@ def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any])
         raise PlanError(f"no Map has the shards of {run.run_id}: its dispatch is {run.dispatch}, or its plan goes on")
     shards, items, how = run.shard_count or 0, list[Any](), "none"
     if (
-        run.cancelled_s is None
-        and not run.generation
+        run.has_map
+        and run.cancelled_s is None
         and dispatches_first(deployment, run, _text(event, "execution"))
         and (index := index_info(deployment, run))
         and index.size_bytes
