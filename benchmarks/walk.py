@@ -7,6 +7,8 @@ call.
 - ``engine``: a shard on EMR, from the check that adds its step, then from ``main`` of the program in that step, until
   the ledger says SUCCEEDED. Modules that an event passes do not count.
 - ``run``: ``sparklet run`` of three objects, until the first message is in the queue.
+- ``check``: the check that ends a run with a check and a next script, once the check's script has succeeded, until it
+  returns.
 - ``commit``: the script of a commit run, from its ``main`` until a Delta table has the rows of one shard.
 
 A function counts once; comprehensions, lambdas and what dataclasses generate do not count, nor do the ledger, adapters
@@ -46,7 +48,7 @@ from sparklet.job.session import JARS
 from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache, stack_file
 from sparklet.local.state import StateDir
-from sparklet.model import Failure, ShardState
+from sparklet.model import Failure, RunState, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.engine_workers import start_workers
 from sparklet.settings import worker_settings
@@ -62,7 +64,7 @@ ADAPTERS = (
     *("stand_ins/memory_store.py", "stand_ins/memory.py", "sparklet/settings.py"),
     *(f"sparklet/ledger/{name}.py" for name in ("attempts", "memory", "runs", "shards")),
 )
-SOURCE = "s3://data/in/"
+SOURCE, JUDGE = "s3://data/in/", "s3://data/jobs/judge.py"
 
 
 class Walk:
@@ -197,6 +199,20 @@ def walk_run(walk: Walk, folder: Path) -> None:
         sparklet_command(["run", SCRIPT, "--input", SOURCE, "--output", "s3://data/out/"])
 
 
+def walk_check(walk: Walk, folder: Path) -> None:
+    """The check that ends a run, whose check run has succeeded, and that enters its next run."""
+    world = World()
+    world.put(1)
+    world.store.put(JUDGE, b"print()")
+    run = world.plan(check=JUDGE, next=JUDGE, next_output="s3://data/next/")
+    world.work_and_check()
+    world.work()
+    with walk.recorded():
+        ended = world.check().run
+    walk.end()
+    assert (run.run_id, ended.state) == (ended.run_id, RunState.SUCCEEDED)
+
+
 def walk_commit(walk: Walk, folder: Path) -> None:
     """The script of a commit run, until a Delta table has the rows of one shard."""
     jars = ensure_jars(stack_file(), jar_cache(), ["delta"], progress=print)
@@ -248,7 +264,7 @@ def _after(port: Any, method: str, then: Callable[[], None]) -> None:
     setattr(port, method, called)
 
 
-WALKS = {"event": walk_event, "engine": walk_engine, "run": walk_run, "commit": walk_commit}
+WALKS = {"event": walk_event, "engine": walk_engine, "run": walk_run, "check": walk_check, "commit": walk_commit}
 
 
 def main() -> None:

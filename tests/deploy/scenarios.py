@@ -19,7 +19,6 @@ from sparklet.model import (
     ShardRef,
     ShardState,
 )
-from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
@@ -287,4 +286,4 @@ def end_runs(stack: RecordedStack) -> None:
     stack.invoke("CheckerFunction", {})
     ended = {run.run_id: str(run.state) for run in deployment.ledger.runs.list()}
     assert ended == {**RUNS, **FOLLOWING, **dict.fromkeys(ASKED, "CANCELLED")}
-    assert all(run.notified_s is not None for run in deployment.ledger.runs.list() if not own_task(run.run_id))
+    assert all(run.notified_s is not None for run in deployment.ledger.runs.list() if not run.is_task)

@@ -10,7 +10,7 @@ from tests.waiting import deadline_s
 
 
 def test_each_walk_passes_few_modules_and_functions() -> None:
-    counts = measured(["event", "engine", "run"])
+    counts = measured(["event", "engine", "run", "check"])
 
     assert counts["event"][0] <= 18 and counts["event"][1] <= 69
     assert counts["engine"][0] <= 8 and counts["engine"][2] <= 3  # beyond what an event passes

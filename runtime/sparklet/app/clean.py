@@ -14,7 +14,7 @@ from sparklet.errors import PlanError
 from sparklet.model import Run
 from sparklet.planning.output_claims import delete_half_published, refuse_read
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import open_follow_ups
+from sparklet.runs.phases import open_followers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def ended_runs(deployment: Deployment, *, older_than_s: float = 0.0, keep: int =
             continue
         count += 1
         old = count > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
-        if old and not any(open_follow_ups(deployment, run)):
+        if old and not any(open_followers(deployment, run)):
             yield run
 
 
@@ -82,12 +82,12 @@ def named_run(deployment: Deployment, run_id: str) -> Run:
         raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
     if not run.state.ended:
         raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
-    _refuse_open_follow_ups(deployment, run)
+    _refuse_open_followers(deployment, run)
     return run
 
 
-def _refuse_open_follow_ups(deployment: Deployment, run: Run) -> None:
-    for follower in open_follow_ups(deployment, run):
+def _refuse_open_followers(deployment: Deployment, run: Run) -> None:
+    for follower in open_followers(deployment, run):
         raise PlanError(f"the run {follower.run_id} has not ended and needs the files of {run.run_id}; cancel it first")
 
 
@@ -112,8 +112,8 @@ def clean(deployment: Deployment, run: Run, folders: Sequence[str]) -> None:
     """
     for folder in folders:
         refuse_read(deployment, folder, (info.uri for info in deployment.store.list(folder)))
-    # Asked again once no redrive can open the run: a follow-up may have been entered since the look before.
-    _refuse_open_follow_ups(deployment, deployment.ledger.runs.retire(run.run_id))
+    # Asked again once no redrive can open the run: a follower may have been entered since the look before.
+    _refuse_open_followers(deployment, deployment.ledger.runs.retire(run.run_id))
     delete_half_published(deployment, run)
     for folder in folders:
         deployment.store.delete_all((info.uri for info in deployment.store.list(folder)), folder)

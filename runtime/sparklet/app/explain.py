@@ -8,7 +8,6 @@ from sparklet.app.reporter import count_text
 from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.ledger.rules import CONFLICTS
 from sparklet.model import MAX_CONFLICTS, Run, ShardRecord
-from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redrive import matches_cause
@@ -479,7 +478,7 @@ def explain(
     Those that succeeded with another script than a failed one's tell nothing of its data.
     """
     groups = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
-    task = own_task(run.run_id) if run.parent else ""
+    task = run.kind if run.is_task else ""
     for group in groups:
         group.task, group.redriven = task, run.parent if task else run.run_id
         advised = advice(group.example.error_class, group.example.error_message, task)

@@ -5,10 +5,9 @@ from shutil import which
 
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
 from sparklet.job.fields import Table
-from sparklet.model import Run, RunState
+from sparklet.model import Run, RunKind, RunState
 from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import last_commit_run
 
 IN_DUCKDB = ("parquet", "csv", "json")  # formats, as Spark and the names of its files have them
 FORMATS = (*IN_DUCKDB, "orc", "avro")
@@ -25,7 +24,7 @@ def uncommitted_text(deployment: Deployment, run: Run) -> str:
     """What a run that ended without success has committed: nothing, or not all; "" if it succeeded, or has no table."""
     if run.state not in (RunState.FAILED, RunState.CANCELLED) or not run.table or run.table.startswith("parquet:"):
         return ""
-    if (commit := last_commit_run(deployment, run)) is None:
+    if (commit := deployment.ledger.runs.followers(run).get(RunKind.COMMIT)) is None:
         return "nothing was committed"
     return f"not all was committed: {commit.run_id} was the last commit, it is {commit.state}"
 

@@ -22,7 +22,8 @@ from sparklet.planning.inputs.partitions import columns_of
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.plan_files import planned_shard, shards_of
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.redrive import failed_end, failed_with, redrivable, refuse_same_commit
+from sparklet.runs.phases import failed_end, refuse_same_commit
+from sparklet.runs.redrive import failed_with, redrivable
 from sparklet.runs.redrive import redrive as redrive_shards
 
 DAY_S = 24 * 3600.0

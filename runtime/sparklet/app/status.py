@@ -19,10 +19,9 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import driver_of, recorded_failures
 from sparklet.errors import OrchestrationError
 from sparklet.ledger.rules import lost_worker
-from sparklet.model import ExecutionStatus, Run, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import follow_up_id, own_task
+from sparklet.model import ExecutionStatus, Run, ShardRecord, ShardState, follower_id
 from sparklet.runs.drift import Drift, drift_of
-from sparklet.runs.follow_ups import FollowUp, as_follow_up, follow_ups
+from sparklet.runs.phases import PHASES, PhaseStatus
 from sparklet.runs.summary import Summary, Work
 
 SLOWEST = 5
@@ -143,7 +142,7 @@ class RunView:
     local: bool  # whether these are what AWS would charge
     driver: ExecutionStatus | None  # its newest execution from a command line, if known
     failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
-    follow_ups: tuple[Mapping[str, str], ...]  # check, commit and next run
+    phases: tuple[Mapping[str, str], ...]  # that other runs do
 
     def document(self, stack: OpenStack) -> dict[str, Any]:
         """As ``sparklet status RUN --json``."""
@@ -164,7 +163,7 @@ class RunView:
             "dispatch": str(self.run.dispatch),
             "execution": self.driver and {"name": self.driver.name, **asdict(self.driver)},
             "failed_executions": list(self.failed_executions),
-            "follow_ups": self.follow_ups,
+            "follow_ups": self.phases,
             "parent": self.run.parent or None,
         }
 
@@ -188,7 +187,7 @@ def view_run(
         local=stack.state is not None,
         driver=driver,
         failed_executions=tuple(islice(recorded_failures(stack, run), MAX_FAILED_EXECUTIONS)),
-        follow_ups=tuple(follow_up_documents(stack, run)),
+        phases=tuple(phase_documents(stack, run)),
     )
 
 
@@ -200,21 +199,25 @@ def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], O
 
 
 def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
-    """Why a run's schema, check and commit runs failed, those that were cancelled with it aside."""
-    for entered in follow_ups(stack.deployment, run).values():
-        if entered and own_task(entered.run_id) and not (run.cancelled_s and entered.cancelled_s):
-            failed = stack.deployment.ledger.shards.list(entered.run_id, ShardState.FAILED)
-            yield from explain(stack.deployment, entered, observe(entered, failed, 0.0).failures.values(), {})
+    """Why the phases that a run waits for failed, those that were cancelled with it aside."""
+    for task in stack.deployment.ledger.runs.followers(run).values():
+        if task.is_task and not (run.cancelled_s and task.cancelled_s):
+            failed = stack.deployment.ledger.shards.list(task.run_id, ShardState.FAILED)
+            yield from explain(stack.deployment, task, observe(task, failed, 0.0).failures.values(), {})
 
 
-def follow_up_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
-    """The runs that do a task of this one, and its next run: their scripts and states, and why they failed."""
-    scripts = {"check": run.check, "next": run.next and run.next.script}
-    for what, entered in follow_ups(stack.deployment, run).items():
-        if script := scripts.get(what) or (entered.scripts[-1] if entered else None):
-            run_id = follow_up_id(run.run_id, what, run.generation)
-            follow_up = as_follow_up(stack.deployment, entered) or FollowUp(run_id, "not begun")
-            yield {"what": what, "script": script.source_uri, **asdict(follow_up)}
+def phase_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
+    """The phases of a run that other runs do: their scripts and states, and why they failed."""
+    followers = stack.deployment.ledger.runs.followers(run)
+    for phase in PHASES:
+        follower = followers.get(phase.kind)
+        if script := phase.script(run) or (follower.scripts[-1] if follower else None):
+            status = (
+                PhaseStatus.of(stack.deployment, follower)
+                if follower
+                else PhaseStatus(follower_id(run.run_id, phase.kind, run.generation), "not begun")
+            )
+            yield {"what": phase.kind, "script": script.source_uri, **asdict(status)}
 
 
 def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:

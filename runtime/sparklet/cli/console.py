@@ -28,10 +28,10 @@ from sparklet.app.report.document import report_document
 from sparklet.app.report.page import page
 from sparklet.app.stack import OpenStack
 from sparklet.app.start import resumable
-from sparklet.app.status import follow_up_documents, view_run
+from sparklet.app.status import phase_documents, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.cli.exit_codes import ALL_WELL, FAILURES, INCOMPLETE, USAGE
-from sparklet.cli.render import Facts, follow_up_text, run_details, summary_table
+from sparklet.cli.render import Facts, phase_text, run_details, summary_table
 from sparklet.errors import PlanError, SparkletError
 from sparklet.model import Counts, Run, RunState
 from sparklet.model.redaction import printable
@@ -130,7 +130,7 @@ def confirm(screen: Screen, question: str, *, yes: bool, undone: str = "deleted"
 
 
 def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, report: bool = True) -> None:
-    """Watch a run until it ends, show its result, its follow-ups and where its report is, and exit with its code."""
+    """Watch a run until it ends, show its result, its phases and where its report is, and exit with its code."""
     is_local = stack.state is not None  # elsewhere each look at the logs is a request that is billed
     prints = shown_logs(stack, run_id, Printed(screen), screen) if is_local else nullcontext()
     with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), prints:
@@ -144,8 +144,8 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
         screen.document(result_document(stack, run, summary) | {"report_file": report_file})
     else:
         screen.out.print(summary_table(stack, run, summary))
-    for follower in follow_up_documents(stack, run):
-        screen.say(f"{follower['what']}: {follow_up_text(follower)}")
+    for phase in phase_documents(stack, run):
+        screen.say(f"{phase['what']}: {phase_text(phase)}")
     if report_file:
         screen.link("report", Path(report_file))
     raise typer.Exit(exit_code(summary.state))

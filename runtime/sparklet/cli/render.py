@@ -153,7 +153,7 @@ def _shard_facts(record: ShardRecord, output: str, shown_output: str) -> Rendera
 
 
 def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | None = None) -> RenderableType:
-    """A run's result; with ``view`` also pace, cost, slow shards, driver and follow-ups."""
+    """A run's result; with ``view`` also pace, cost, slow shards, driver and phases."""
     counts, (_, manifest) = summary.counts, places_of(stack, run)
     facts = Facts()
     facts.add_row("run", Text(run.run_id, style="bold"))
@@ -244,8 +244,8 @@ def _add_what_drives(facts: Facts, view: RunView) -> None:
     for failure in view.failed_executions:
         text = f"{failure['execution']} in {failure['where']}: {failure['error']}: {failure['cause']}"
         facts.add_row("failed execution", Text(text))
-    for follower in view.follow_ups:
-        facts.add_row(follower["what"], Text(f"{follower['script']} → {follow_up_text(follower)}"))
+    for phase in view.phases:
+        facts.add_row(phase["what"], Text(f"{phase['script']} → {phase_text(phase)}"))
 
 
 def lost_text(number: int, since: str) -> str:
@@ -253,12 +253,12 @@ def lost_text(number: int, since: str) -> str:
     return f"shard {number}: {since}; the shard is retried"
 
 
-def follow_up_text(follower: Mapping[str, str]) -> str:
-    """A follow-up run with its state."""
-    cause = f": {follower['error_class']}: {follower['message']}" if follower["error_class"] else ""
-    more = f"; to watch it: sparklet watch {follower['run_id']}" if follower["state"] in OPEN_STATES else ""
-    more = f"; what to do: sparklet explain {follower['run_id']}" if cause else more
-    return f"{follower['run_id']} {follower['state']}{cause}{more}"
+def phase_text(phase: Mapping[str, str]) -> str:
+    """The run that does a phase, with its state."""
+    cause = f": {phase['error_class']}: {phase['message']}" if phase["error_class"] else ""
+    more = f"; to watch it: sparklet watch {phase['run_id']}" if phase["state"] in OPEN_STATES else ""
+    more = f"; what to do: sparklet explain {phase['run_id']}" if cause else more
+    return f"{phase['run_id']} {phase['state']}{cause}{more}"
 
 
 def _slow_shards(view: RunView) -> Iterator[RenderableType]:

@@ -33,6 +33,7 @@ from sparklet.model import (
     PartRecord,
     Position,
     Run,
+    RunKind,
     RunOptions,
     RunState,
     ScriptRef,
@@ -49,7 +50,7 @@ TO_SPLIT, FOR_ENGINE = "!", "#"  # come before all times in the index
 MAX_TIME_S = 9_999_999_999.0  # the last one that sorts as text
 RUN_ATTRIBUTES = (
     *("shard_count", "split_count", "object_count", "size_bytes", "skipped", "schema"),
-    *("created_s", "ended_s", "cancelled_s", "notified_s", "retired_s"),
+    *("created_s", "ended_s", "cancelled_s", "notified_s", "retired_s", "followers"),
 )
 RUN_CONSTANTS = tuple(  # one JSON document
     field.name for field in fields(Run) if field.name not in {"run_id", "scripts", "state", "revision", *RUN_ATTRIBUTES}
@@ -269,6 +270,7 @@ def run_value(item: Item | None, run_id: str = "") -> Run:
         "lists": [ListSource(**source) for source in constant["lists"]],
         "access": Access(**constant["access"]),
         "dispatch": Dispatch(constant["dispatch"]),
+        "kind": RunKind(constant["kind"]),
         "check": _script(constant["check"]) if constant["check"] else None,
         "next": NextRun(**{**follower, "script": _script(follower["script"])}) if follower else None,
     }

@@ -7,7 +7,7 @@ from sparklet.errors import CheckpointConflictError, LedgerError, RunExistsError
 from sparklet.ledger import items, rules, transitions
 from sparklet.ledger.clock import Clock
 from sparklet.ledger.store import ABSENT, Change, Delete, New, Store, Swaps, Update
-from sparklet.model import PartRecord, Run, RunState, ScriptRef, ledger_bucket_count
+from sparklet.model import PartRecord, Run, RunKind, RunState, ScriptRef, ledger_bucket_count
 
 
 class Runs(Swaps[Run]):
@@ -18,13 +18,30 @@ class Runs(Swaps[Run]):
 
     def create(self, run: Run) -> None:
         """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
-        entered = New(items.run_item(run)), New(items.pointer_item(run))
-        # In one transaction with the tombstone: a deletion between a look at it and the put would free the id.
-        written = self._store.write(*entered, Update(items.tombstone_key(run.run_id), ABSENT))
+        written = self._store.write(*_new_run(run))
         if not written.applied:
             # A refusal brings the item of the first change: if there is none, the tombstone has refused.
             why = "was in the ledger and is deleted; an id is used once" if written.item is None else "is in the ledger"
             raise RunExistsError(f"a run {run.run_id} {why}; choose another id")
+
+    def follow(self, parent: Run, run: Run) -> Run:
+        """Enter a run that follows its parent's generation; the run as it is then, if another was faster.
+
+        In one transaction with its name in the parent's record: it is there exactly if the parent names it.
+        CheckpointConflictError if the parent was cancelled, has ended or has another generation.
+        """
+
+        def enter(now: Run) -> tuple[Run, *tuple[Change, ...]]:
+            return transitions.follow(now, run, parent.generation), *_new_run(run)
+
+        self._change(enter, parent)
+        return self.get(run.run_id)
+
+    def followers(self, run: Run) -> dict[RunKind, Run]:
+        """The runs that follow a run as it was read, in the order of their phases."""
+        found = self._store.get_many(items.run_key(run_id) for run_id in run.follower_ids.values())
+        followers = {follower.kind: follower for follower in map(items.run_value, found)}
+        return {kind: followers[kind] for kind in run.follower_ids if kind in followers}
 
     def get(self, run_id: str) -> Run:
         """The run (strongly consistent)."""
@@ -194,3 +211,9 @@ class Runs(Swaps[Run]):
         # One transaction: at no moment is the id free, nor is a pointer without its run.
         self._store.write(tombstone, Delete(key), Delete(items.pointer_key(run)))
         return deleted + 1
+
+
+def _new_run(run: Run) -> tuple[Change, ...]:
+    """What enters a run, if there is none of its id, nor was."""
+    # In one transaction with the tombstone: a deletion between a look at it and the put would free the id.
+    return New(items.run_item(run)), New(items.pointer_item(run)), Update(items.tombstone_key(run.run_id), ABSENT)

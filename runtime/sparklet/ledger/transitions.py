@@ -37,6 +37,7 @@ from sparklet.model import (
     PartRecord,
     Record,
     Run,
+    RunKind,
     RunState,
     ScriptRef,
     ShardRecord,
@@ -281,7 +282,19 @@ def start_generation(run: Run, generation: int, script: ScriptRef, *, stays_canc
             f"its plan {'sealed' if run.sealed else 'not sealed'}, and it is {status}"
         )
     opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING, ended_s=None, notified_s=None)
+    whole_runs = {kind: number for kind, number in run.followers.items() if not RunKind(kind).of_generation}
+    opened = replace(opened, followers=whole_runs)
     return opened if stays_cancelled else replace(opened, cancelled_s=None)
+
+
+def follow(run: Run, follower: Run, generation: int) -> Run:
+    """A run is entered that follows ``generation``: so whoever ends or cancels this one knows of it."""
+    if follower.number <= run.followers.get(follower.kind, -1):
+        return run
+    if run.state.ended or run.cancelled_s is not None or run.generation != generation:
+        is_at = f"the run {run.run_id} is {rules.status_of(run)} at generation {run.generation}"
+        raise CheckpointConflictError(f"{is_at}; {follower.run_id} does not follow it any more")
+    return replace(run, followers={**run.followers, follower.kind: follower.number})
 
 
 def finish(run: Run, generation: int, state: RunState, now_s: float, counted: int | None) -> Run:

@@ -12,6 +12,7 @@ All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compre
 from sparklet.model.options import MIB, Access, Key, RunOptions
 from sparklet.model.runs import (
     CONF_FILE,
+    FOLLOWER_ID,
     INPUT,
     LIBRARIES,
     MODULES,
@@ -25,9 +26,11 @@ from sparklet.model.runs import (
     ListSource,
     NextRun,
     Run,
+    RunKind,
     RunState,
     ScriptRef,
     check_script,
+    follower_id,
     published_by,
 )
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor

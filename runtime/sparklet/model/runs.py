@@ -1,5 +1,6 @@
 """What all shards of a run share."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,40 @@ class RunState(StrEnum):
     def ended(self) -> bool:
         """Whether nothing but a redrive changes this state."""
         return self not in (RunState.PLANNING, RunState.RUNNING)
+
+
+class RunKind(StrEnum):
+    """What a run does: shards of an input, or a phase of its parent (see ``runs.phases``)."""
+
+    SHARDS = "shards"  # what a user requested
+    SCHEMA = "schema"  # infers the schema of its parent before that is planned
+    CHECK = "check"  # judges its parent before that ends
+    COMMIT = "commit"  # writes to tables what shards of its parent have declared
+    NEXT = "next"  # processes what its parent has written
+
+    @property
+    def of_generation(self) -> bool:
+        """Whether each generation of its parent has one of its own."""
+        return self in (RunKind.CHECK, RunKind.NEXT)
+
+
+MAX_ID = 63  # see RUN_ID
+DIGEST_CHARACTERS = 8
+FOLLOWER_ID = re.compile(rf"-({'|'.join(kind for kind in RunKind if kind is not RunKind.SHARDS)})-\d{{1,6}}")
+"""The end of an id that derives from a parent's; a user's run has no such id."""
+
+
+def follower_id(parent_id: str, kind: RunKind, number: int = 0) -> str:
+    """The id of the run that does a phase of another, so that whoever enters it enters the same.
+
+    An id that would be too long is cut and ends with its digest.
+    """
+    ending = f"-{kind}-{number}"
+    room = MAX_ID - len(ending)
+    if len(parent_id) > room:
+        digest = hashlib.sha256(parent_id.encode()).hexdigest()[:DIGEST_CHARACTERS]
+        parent_id = f"{parent_id[: room - DIGEST_CHARACTERS - 1].rstrip('-')}-{digest}"
+    return parent_id + ending
 
 
 class Dispatch(StrEnum):
@@ -127,7 +162,10 @@ class Run:
     dispatch: Dispatch = Dispatch.QUEUE
     check: ScriptRef | None = None  # a run of it checks this one before it ends; if that fails, this one has FAILED
     next: NextRun | None = None
-    parent: str = ""  # the run whose check or next one this is
+    parent: str = ""  # the run of which this one does a phase
+    kind: RunKind = RunKind.SHARDS
+    number: int = 0  # among its parent's runs of this kind: the generation, or the commit, that it is for
+    followers: Mapping[str, int] = field(default_factory=dict)  # entered for this generation: the last number, by kind
     state: RunState = RunState.PLANNING
     shard_count: int | None = None
     split_count: int = 0  # shards that count no more, since others have their inputs
@@ -152,6 +190,22 @@ class Run:
     def generation(self) -> int:
         """How often the run was redriven."""
         return len(self.scripts) - 1
+
+    @property
+    def is_task(self) -> bool:
+        """Whether its parent waits for it, and repeats it if need be."""
+        return self.kind not in (RunKind.SHARDS, RunKind.NEXT)
+
+    @property
+    def follower_ids(self) -> dict[RunKind, str]:
+        """The runs that follow this generation, in the order of their phases; of the commits the last one."""
+        named = [kind for kind in RunKind if kind in self.followers]
+        return {kind: follower_id(self.run_id, kind, self.followers[kind]) for kind in named}
+
+    @property
+    def next_run_id(self) -> str:
+        """The run that processes what this generation has written; "" if none was entered."""
+        return self.follower_ids.get(RunKind.NEXT, "")
 
     @property
     def has_map(self) -> bool:

@@ -3,7 +3,7 @@
 ``runs/<run_id>/_commit-<identity>-<number>.jsonl`` is created once and never changes, so that a commit can be repeated.
 Its first line describes it, each other one is what a shard's winner declared. A shard is in two of a run's files only
 if it was done again, by another winner. A run of this id in another ledger has another identity.
-``runs.commit_runs`` writes the files; see ``docs/tables.md``.
+``runs.phases`` writes the files; see ``docs/tables.md``.
 """
 
 import json
@@ -14,8 +14,7 @@ from typing import Any
 
 from sparklet.errors import PlanError
 from sparklet.job.fields import Table
-from sparklet.model import WRITES, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import follow_up_id
+from sparklet.model import WRITES, Run, RunKind, RunState, ShardRecord, ShardState, follower_id
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment
 
@@ -93,7 +92,7 @@ def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
 def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
     """How many of the first ``count`` commits are made: each commit run makes all that are missing before it."""
     for number in reversed(range(count)):
-        commit_run = deployment.known_run(follow_up_id(run_id, "commit", number))  # its file is written first
+        commit_run = deployment.known_run(follower_id(run_id, RunKind.COMMIT, number))  # its file is written first
         if commit_run and next(deployment.ledger.shards.list(commit_run.run_id, ShardState.SUCCEEDED), None):
             return number + 1
     return 0

@@ -6,7 +6,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import (
     CONF_FILE,
+    FOLLOWER_ID,
     INPUT,
     MODULES,
     PY_FILE_SUFFIXES,
@@ -25,11 +26,11 @@ from sparklet.model import (
     NextRun,
     Run,
     ScriptRef,
+    follower_id,
     split_uri,
 )
 from sparklet.model.options import AUTO, REFUSE
 from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark, refuse_no_view
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID
 from sparklet.planning.inputs.list_requests import TABLE, stored_source
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
@@ -112,18 +113,23 @@ def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
 
 
 def entered(deployment: Deployment, parent: Run, follower: Run) -> Run:
-    """Enter a run that follows another, with its environment and schema; the known one if another was faster."""
+    """Enter the run of a kind and number that follows another; the known one if another checker was faster.
+
+    It has its parent's environment and schema, and a folder of its own unless it names an output.
+    CheckpointConflictError if the parent was cancelled, has ended or has another generation.
+    """
+    run_id = follower_id(parent.run_id, follower.kind, follower.number)
     run = replace(
         follower,
+        run_id=run_id,
+        output_uri=follower.output_uri or f"s3://{deployment.bucket}/output/{run_id}/",
+        name=f"{parent.name}-{follower.kind}",
         env=parent.env,
         schema=follower.schema or parent.schema,
         parent=parent.run_id,
         created_s=deployment.clock.now_s(),
     )
-    with suppress(RunExistsError):  # another checker was faster
-        deployment.ledger.runs.create(run)
-        return run
-    return deployment.ledger.runs.get(run.run_id)
+    return deployment.ledger.runs.follow(parent, run)
 
 
 def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
@@ -156,8 +162,8 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
         return f"{slug}-{datetime.fromtimestamp(now_s, UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(3)}"
     if not RUN_ID.fullmatch(run_id):
         raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
-    if FOLLOW_UP_ID.search(run_id):
-        raise PlanError(f"the run id {run_id!r} ends as those of check and next runs do; choose another one")
+    if FOLLOWER_ID.search(run_id):
+        raise PlanError(f"the run id {run_id!r} ends as those of runs that follow another do; choose another one")
     return run_id
 
 

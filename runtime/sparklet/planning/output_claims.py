@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import chain, takewhile
 
 from sparklet.errors import CheckpointConflictError, ObjectForbiddenError, ObjectNotFoundError, PlanError
-from sparklet.model import Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import FOLLOW_UP_ID, follow_up_id
+from sparklet.model import Run, RunKind, RunState, ShardRecord, ShardState, follower_id
 from sparklet.planning.incremental import others_of_name
 from sparklet.planning.outputs import files_in, published_files
 from sparklet.planning.plan_files import planned_objects
@@ -61,7 +60,7 @@ def _refuse_beside(run: Run, other: Run) -> None:
     A run that appends may join one that appends too, or whose plan is sealed; so may a redriven run, whose output is
     there already.
     """
-    # A run also claims the folder of its next run, so parent and follow-ups would refuse each other.
+    # A run also claims the folder of its next run, so the two would refuse each other.
     if other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
         return
     if run.options.incremental and run.name == other.name:
@@ -170,9 +169,9 @@ def _claims(deployment: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Clai
     return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in claim_files]
 
 
-def earlier_next_runs(deployment: Deployment, parent: str, generation: int) -> list[Run]:
-    """The next runs that were entered for generations of ``parent`` before this one."""
-    ids = (follow_up_id(parent, "next", number) for number in range(generation))
+def earlier_runs(deployment: Deployment, parent: str, kind: RunKind, number: int) -> list[Run]:
+    """The runs of a kind that were entered for ``parent`` before the one of this number."""
+    ids = (follower_id(parent, kind, earlier) for earlier in range(number))
     return list(filter(None, map(deployment.known_run, ids)))
 
 
@@ -190,8 +189,7 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
         # All shards of a SUCCEEDED run have published whole, so they need not be read.
         if other.state is not RunState.SUCCEEDED:
             delete_half_published(deployment, other, run)
-    named = FOLLOW_UP_ID.search(run.run_id) if run.parent else None
-    earlier = earlier_next_runs(deployment, run.parent, int(named[2])) if named and named[1] == "next" else []
+    earlier = earlier_runs(deployment, run.parent, run.kind, run.number)
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}

@@ -23,7 +23,6 @@ from typing import Any, Self
 from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import MAX_SENT_BYTES, Dispatch, PartRecord, Position, Run, RunState, ShardRecord
-from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.map_index import write_index
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.packing import PackedInput
@@ -92,7 +91,7 @@ def plan(
     if run.state is not RunState.PLANNING:
         return run
     # Once a part is sealed its shards may have published: then nothing in the output may be deleted any more.
-    if not done.parts and not (run.parent and own_task(run_id)):  # those write to folders of their own
+    if not done.parts and not run.is_task:  # those write to folders of their own
         take_outputs(deployment, run, empty=True)
     with closing(PackedInput()) as fresh:
         # `packed` begins where the input does, so it is of no use to a plan that goes on.

@@ -12,9 +12,8 @@ from typing import Any
 
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
 from sparklet.job.fields import INFER, LEFT_OUT, SCHEMA
-from sparklet.model import Run, RunOptions, Shard, ShardRecord, ShardState
+from sparklet.model import Run, RunKind, RunOptions, Shard, ShardRecord, ShardState, follower_id
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
-from sparklet.planning.follow_up_ids import follow_up_id
 from sparklet.planning.new_run import entered
 from sparklet.planning.plan_files import Line
 from sparklet.ports.deployment import Deployment
@@ -26,13 +25,11 @@ REMEDY = "give it: --schema 'id INT, name STRING, …'"
 
 def schema_run(deployment: Deployment, run: Run, lines: Sequence[Line]) -> Run:
     """The run that infers the schema, entered if it is not known; ``lines``: shards from which the sample is taken."""
-    made_id = follow_up_id(run.run_id, "schema")
     # A second planner may have read other lines; the sample is what the first one entered.
-    if existing_run := deployment.known_run(made_id):
+    if existing_run := deployment.known_run(follower_id(run.run_id, RunKind.SCHEMA)):
         return existing_run
     options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=run.options.time_limit_s)
-    folder, sample = f"s3://{deployment.bucket}/output/{made_id}/", sample_of(lines)
-    follower = Run(made_id, sample, folder, (run.scripts[-1],), run.args, run.params, options, f"{run.name}-schema")
+    follower = Run("", sample_of(lines), "", (run.scripts[-1],), run.args, run.params, options, kind=RunKind.SCHEMA)
     return entered(deployment, run, replace(follower, access=run.access, table=run.table, schema=INFER))
 
 
@@ -83,7 +80,7 @@ def inferred_schema(deployment: Deployment, run: Run, follower: Run) -> str | No
 
 def left_out(deployment: Deployment, run: Run) -> dict[str, str]:
     """Files that were left out of a run's sample, each with the reason; their own shards say more."""
-    record = next(deployment.ledger.shards.list(follow_up_id(run.run_id, "schema")), None)
+    record = next(deployment.ledger.shards.list(follower_id(run.run_id, RunKind.SCHEMA)), None)
     return dict(_answer(deployment, record).get(LEFT_OUT, {})) if record else {}
 
 

@@ -16,7 +16,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Run
 from sparklet.planning.planner import sealed_until_now
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import open_follow_ups
+from sparklet.runs.phases import open_followers
 from sparklet.runs.redelivery import RUN_CANCELLED, end_leases, give_up_all
 
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
@@ -37,7 +37,7 @@ def cancel(deployment: Deployment, run_id: str) -> Cancelled:
     run = deployment.ledger.runs.cancel(run_id)
     if run.cancelled_s is None:
         raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-    cancel_follow_ups(deployment, run)
+    cancel_followers(deployment, run)
     if run.state.ended:
         return Cancelled(run, 0, deployment.ledger.shards.count(run_id))
     run = seal_as_it_is(deployment, run)
@@ -45,9 +45,9 @@ def cancel(deployment: Deployment, run_id: str) -> Cancelled:
     return Cancelled(run, abandoned, deployment.ledger.shards.count(run_id))
 
 
-def cancel_follow_ups(deployment: Deployment, run: Run) -> None:
-    """Cancel the check run of a cancelled run, and the next run that a checker entered just before the mark."""
-    for follower in open_follow_ups(deployment, run):
+def cancel_followers(deployment: Deployment, run: Run) -> None:
+    """Cancel what follows a cancelled run: all that was entered before the mark, for nothing is entered after it."""
+    for follower in open_followers(deployment, run):
         with suppress(PlanError):  # it has ended meanwhile
             cancel(deployment, follower.run_id)
 

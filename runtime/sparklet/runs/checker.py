@@ -2,8 +2,8 @@
 
 A check does, in this order, what the run needs: it ends expired leases and sends those shards' messages again, fails
 shards at the time limit, splits those that fail because of some inputs (``splitting``), replaces lost messages, starts
-engines' workers, continues a dead planner's plan, and ends the run: check run, commit runs, manifests, notice
-(``follow_ups``, ``commit_runs``, ``manifest``, ``notices``).
+engines' workers, continues a dead planner's plan, and ends the run: its last phases, manifests, notice (``phases``,
+``manifest``, ``notices``).
 
 The checker function checks every open run each minute; commands that wait for a run and state machines do it more
 often. A check never reads the queue: the ledger shows which shard needs a message, and the claim rejects a
@@ -22,21 +22,18 @@ from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanEr
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
 from sparklet.model import Counts, PartRecord, Run, RunState, ShardRecord, ShardState
-from sparklet.planning.follow_up_ids import own_task
-from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.map_index import BY_QUEUE, dispatches_first, index_info
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports import metrics
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.cancel import cancel_follow_ups, give_up, seal_as_it_is
-from sparklet.runs.commit_runs import commit_at_end, commit_early, end_commit
+from sparklet.runs.cancel import cancel_followers, give_up, seal_as_it_is
 from sparklet.runs.concurrency_cap import has_begun, send_up_to_cap
 from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.engine_workers import start_workers, stop_workers
-from sparklet.runs.follow_ups import check_run, enter_check, enter_next
-from sparklet.runs.manifest import RESULTS, own_manifest, write_manifests, write_results
+from sparklet.runs.manifest import own_manifest, write_manifests
 from sparklet.runs.notices import needs_notice, notify
+from sparklet.runs.phases import AtEnd, commit_early, end_state, open_task
 from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.redrive import reopened
 from sparklet.runs.splitting import split_failing
@@ -107,7 +104,7 @@ def _ended(deployment: Deployment, run: Run) -> CheckReport:
 
 def _finish_cancelled(deployment: Deployment, run: Run) -> CheckReport:
     """Fail all PENDING shards, and end the run once none is RUNNING."""
-    cancel_follow_ups(deployment, run)
+    cancel_followers(deployment, run)
     try:
         run = seal_as_it_is(deployment, run)
     except SparkletError:
@@ -248,14 +245,11 @@ def _abandon_overdue(deployment: Deployment, run: Run) -> int:
 
 
 def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
-    """End the run if, by a strongly consistent count, every shard has ended, and its check and commit runs too."""
-    run = report.run
-    checking, committing = (
-        (check_run(deployment, run), end_commit(deployment, run)) if run.cancelled_s is None else (None, None)
-    )
-    if checking and not (checking := _driven(deployment, checking)).state.ended:
-        return report  # entered after all shards had ended: no need to count again
-    if committing and not _driven(deployment, committing).state.ended:
+    """End the run if, by a strongly consistent count, every shard has ended, and so have its check and commit runs."""
+    run, drive = report.run, partial(_driven, deployment)
+    # Entered after all shards had ended: no need to count again.
+    task = open_task(deployment, run) if run.cancelled_s is None else None
+    if task and not drive(task).state.ended:
         return report
     counts = deployment.ledger.shards.count(run.run_id)
     # The index said that all have ended, and it lags. A split adds shards and changes their number at once, but a count
@@ -264,32 +258,19 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
         return report
     drift = drift_of(deployment, run)
     state = final_state(run, counts, drift)
-    if run.cancelled_s is not None or not counts.total:  # no check, commit or next run without a shard
-        return _end(deployment, report, state, counts, drift)
-    # The check comes before the commit of the run's end, and that before the next run: what the check refuses gets into
-    # no table, except by earlier commits of ``commit_every``.
-    if state is not RunState.FAILED and run.check:
-        checking = checking or _driven(deployment, enter_check(deployment, run, state))
-        if not checking.state.ended:
+    if run.cancelled_s is None and counts.total and state is not RunState.FAILED:
+        try:
+            end = end_state(deployment, AtEnd(run, counts, state, drive))
+        except CheckpointConflictError:
+            return report  # it was cancelled or redriven since: the next check decides anew
+        if end is None:
             return report
-        state = state if checking.state is RunState.SUCCEEDED else RunState.FAILED
-    if state is not RunState.FAILED and (
-        committing := commit_at_end(deployment, run, counts, partial(_driven, deployment))
-    ):
-        if not committing.state.ended:
-            return report
-        state = state if committing.state is RunState.SUCCEEDED else RunState.FAILED
-    # Entered while this run is open: of an ended one later checks only see to the manifest and the notice.
-    if state is not RunState.FAILED and run.next:
-        written = write_results(deployment, run, MAX_ITEM_BYTES) if run.next.items else None
-        enter_next(
-            deployment, run, counts, deployment.run_uri(run.run_id, RESULTS) if written and "Key" in written else ""
-        )
+        state = end
     return _end(deployment, report, state, counts, drift)
 
 
 def _driven(deployment: Deployment, follower: Run) -> Run:
-    """A check or commit run after a check of its own, which also plans it."""
+    """A run that this one waits for, after a check of its own, which also plans it."""
     return follower if follower.state.ended else check(deployment, follower.run_id, planner_silent_s=0.0).run
 
 
@@ -304,7 +285,8 @@ def _end(
 
     So it does if a shard has been split since they were counted: DynamoDB shows a transaction's items one by one.
     """
-    run = report.run
+    # This check may have entered what the manifest is to name.
+    run = replace(report.run, followers=deployment.ledger.runs.get(report.run.run_id).followers)
     summary = write_manifests(deployment, run, state, drift)
     # Nothing happens if the run was cancelled, redriven or split since: the next check decides anew.
     ended = deployment.ledger.runs.finish(run.run_id, run.generation, state, counted.total if counted else None)
@@ -315,8 +297,8 @@ def _end(
         ended = reopened(deployment, ended, stays_cancelled=state is RunState.CANCELLED)
     if ended.generation != run.generation and ended.state.ended:
         summary = write_manifests(deployment, ended, ended.state)  # a redrive began and ended meanwhile
-    # Check and commit runs have folders of their own, and claim none.
-    if ended.state.ended and not own_task(run.run_id):
+    # Tasks have folders of their own, and claim none.
+    if ended.state.ended and not run.is_task:
         release_outputs(deployment, ended)
     unnotified = notify(deployment, ended, summary) if needs_notice(deployment, ended) else ""
     report = replace(report, run=ended, counts=summary.counts, summary=summary)

@@ -1,26 +1,17 @@
-"""What the end of a run writes: the manifest, the result files it names, and the file of the shards' answers.
-
-An attempt writes its answer (``job.answer``) under its own name, below ``runs/<run_id>/answers/``, before it reports
-success to the ledger. Only the answer of the attempt that succeeded is read, never that of a retry or a zombie.
-"""
+"""What the end of a run writes: the manifest, and the result files it names."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime
-from math import inf
-from operator import attrgetter
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
-from sparklet.log import Log
-from sparklet.model import ANSWERS, Counts, Run, RunState, ShardRecord, ShardState, split_uri
-from sparklet.planning.commit_files import kept_files
-from sparklet.ports.deployment import Deployment, scratch
+from sparklet.model import Counts, Run, RunState, ShardRecord, ShardState, split_uri
+from sparklet.ports.deployment import Deployment
 from sparklet.runs.drift import Drift, drift_of
-from sparklet.runs.follow_ups import NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, follow_ups
+from sparklet.runs.phases import NO_ANSWERS, TOO_MANY_FAILED, task_status
+from sparklet.runs.results import write_results
 from sparklet.runs.shard_table import VERSION, ShardTable
 from sparklet.runs.summary import Summary, statistics
 
@@ -33,57 +24,6 @@ _FILE_OF_STATE = {
     ShardState.PENDING: "PENDING",
     ShardState.RUNNING: "PENDING",  # Step Functions has one file for all that has not ended
 }
-RESULTS = "results.jsonl"
-MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which must fit into a function's /tmp
-MAX_COLLECTING_S = 120.0  # then the run ends without the file
-
-
-def results(deployment: Deployment, run: Run) -> Iterator[bytes]:
-    """The answers of SUCCEEDED shards in order, each ``{"shard": 7, "answer": …}`` as JSON.
-
-    Then, of a run with an output for each input, what became of each: ``{"shard": 7, "input": …, "rows": …, …}``.
-    """
-    if run.state.ended:
-        try:
-            yield from deployment.store.get(deployment.run_uri(run.run_id, RESULTS)).splitlines()
-            return
-        except ObjectNotFoundError:
-            pass  # there are no answers, or too many for one file
-    yield from _answers(deployment, run)
-
-
-def write_results(deployment: Deployment, run: Run, max_bytes: float = inf) -> dict[str, Any] | None:
-    """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many.
-
-    So are they if one has more than ``max_bytes``.
-    """
-    uri, until_s, count = deployment.run_uri(run.run_id, RESULTS), deployment.clock.now_s() + MAX_COLLECTING_S, 0
-    with TemporaryDirectory(prefix="sparklet-results-") as folder:
-        path = Path(folder, RESULTS)
-        with scratch("the answers of shards"), path.open("wb") as file:
-            for answer in _answers(deployment, run):
-                count += 1
-                file.write(answer + b"\n")
-                if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or deployment.clock.now_s() > until_s:
-                    Log().warning("answers are too many or too large; sparklet results reads them", subject=run.run_id)
-                    # A file of an earlier end would pass for this one's, and lacks answers.
-                    deployment.store.delete_all([uri], uri)
-                    return {"Folder": split_uri(deployment.run_uri(run.run_id, ANSWERS))[1]}
-        if not count:
-            deployment.store.delete_all([uri], uri)  # a run of this id in another ledger may have had answers
-            return None
-        size_bytes = path.stat().st_size
-        deployment.store.upload(path, uri)
-    return {"Key": split_uri(uri)[1], "Size": size_bytes, "Answers": count}
-
-
-def _answers(deployment: Deployment, run: Run) -> Iterator[bytes]:
-    def bodies(name: str) -> Iterator[bytes]:
-        return deployment.store.get_all(uri for _, uri in kept_files(deployment, run.run_id, ANSWERS, attrgetter(name)))
-
-    yield from bodies("answer_file")
-    for body in bodies("inputs_file") if run.options.output_per else ():
-        yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
 
 
 def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Drift | None = None) -> Summary:
@@ -101,7 +41,7 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
             files[_FILE_OF_STATE[record.state]].add(record)
     summary.drift = drift_of(deployment, run) if drift is None else drift
     written = {name: result.close() for name, result in sorted(files.items())}
-    document = {**_manifest(deployment, run, summary, written), **_follow_ups(deployment, run, state)}
+    document = {**_manifest(deployment, run, summary, written), **_phases(deployment, run, state)}
     if result_files := write_results(deployment, run):
         document["Results"] = result_files
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
@@ -232,16 +172,13 @@ def _manifest(
     }
 
 
-def _follow_ups(deployment: Deployment, run: Run, state: RunState) -> dict[str, Any]:
+def _phases(deployment: Deployment, run: Run, state: RunState) -> dict[str, Any]:
     document: dict[str, Any] = {}
-    entered = follow_ups(deployment, run)
-    follower = entered.pop("next")
-    for what, task in entered.items():
-        if follow_up := as_follow_up(deployment, task):
-            error = {"Error": follow_up.error_class, "Cause": follow_up.message} if follow_up.error_class else {}
-            document[what.title()] = {"RunId": follow_up.run_id, "Status": follow_up.state, **error}
-    if follower:
-        document["Next"] = {"RunId": follower.run_id, "Output": follower.output_uri}
+    for kind, task in task_status(deployment, run).items():
+        error = {"Error": task.error_class, "Cause": task.message} if task.error_class else {}
+        document[kind.title()] = {"RunId": task.run_id, "Status": task.state, **error}
+    if run.next and run.next_run_id:
+        document["Next"] = {"RunId": run.next_run_id, "Output": run.next.output_uri}
     elif run.next and state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         cause = NO_ANSWERS if run.next.items else TOO_MANY_FAILED
         document["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": cause}

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 
 from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
-from sparklet.planning.follow_up_ids import own_task
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.follow_ups import as_follow_up, follow_ups
 from sparklet.runs.manifest import MANIFEST
+from sparklet.runs.phases import TASKS, task_status
 from sparklet.runs.summary import Summary, statistics, summarize
 
 NOTIFY_WITHIN_S = 24 * 3600.0  # after the end
@@ -21,7 +20,7 @@ MAX_FINALIZED = 20  # a check
 
 def needs_notice(deployment: Deployment, run: Run) -> bool:
     """Whether the notice of a run's end must still be sent; check and commit runs have none."""
-    if deployment.notifier is None or not run.state.ended or run.notified_s is not None or own_task(run.run_id):
+    if deployment.notifier is None or not run.state.ended or run.notified_s is not None or run.is_task:
         return False
     return deployment.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
 
@@ -39,13 +38,9 @@ def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> 
     if deployment.notifier is None:
         return ""
     summary = summary or summarize(deployment, run)
-    entered = follow_ups(deployment, run)
-    follower = entered.pop("next")
-    document = statistics(run, summary)
-    for what, task in entered.items():
-        follow_up = as_follow_up(deployment, task)
-        document[what] = follow_up.to_document() if follow_up else None
-    document["next_run_id"] = follower.run_id if follower else ""
+    document, tasks = statistics(run, summary), task_status(deployment, run)
+    document |= {kind: tasks[kind].to_document() if kind in tasks else None for kind in TASKS}
+    document["next_run_id"] = run.next_run_id
     document["manifest"] = deployment.run_uri(run.run_id, MANIFEST)
     try:
         deployment.notifier.notify(Notice.of_run(run, document))

@@ -13,14 +13,12 @@ from sparklet.errors import LedgerError, PlanError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.planning.commit_files import commit_files, declarations, uncommitted, winner_of
 from sparklet.planning.engine_choice import chosen_engine
-from sparklet.planning.follow_up_ids import follow_up_id, own_task
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken, refuse_read
 from sparklet.planning.outputs import published_files
 from sparklet.planning.planner import send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import NOT_PLANNED
-from sparklet.runs.commit_runs import has_declared
-from sparklet.runs.follow_ups import FollowUp, as_follow_up, check_run, last_commit_run
+from sparklet.runs.phases import failed_end, has_declared
 
 MAX_NAMED = 10
 
@@ -117,8 +115,10 @@ def redrivable(deployment: Deployment, run_id: str, shards: Sequence[int] | None
     SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice, or another run reads.
     """
     run = deployment.ledger.runs.get(run_id)
-    if run.parent and (task := own_task(run_id)):
-        raise PlanError(f"{run_id} is the {task} run of {run.parent}, which repeats it: sparklet redrive {run.parent}")
+    if run.is_task:
+        raise PlanError(
+            f"{run_id} is the {run.kind} run of {run.parent}, which repeats it: sparklet redrive {run.parent}"
+        )
     if run.cancelled_s is not None and not run.state.ended:
         raise PlanError(f"the run {run_id} is being cancelled; redrive it once it has ended (sparklet watch {run_id})")
     if not run.sealed:
@@ -167,33 +167,6 @@ def _failed(deployment: Deployment, run_id: str, shards: Sequence[int] | None) -
     if shards is not None:
         return iter(shards)
     return (record.number for record in deployment.ledger.shards.list(run_id, ShardState.FAILED))
-
-
-def failed_end(deployment: Deployment, run: Run) -> FollowUp | None:
-    """The check run, or else the last commit run, because of which a run has FAILED; None if there is none."""
-    followers = (check_run(deployment, run), last_commit_run(deployment, run)) if run.state is RunState.FAILED else ()
-    return next(
-        (
-            follow_up
-            for follower in followers
-            if (follow_up := as_follow_up(deployment, follower)) and follow_up.error_class
-        ),
-        None,
-    )
-
-
-def refuse_same_commit(deployment: Deployment, run: Run, end: FollowUp) -> None:
-    """PlanError if the run's last two commits failed alike: whoever has repaired the table says so by ``--cause``."""
-    if own_task(end.run_id) != "commit":
-        return
-    before = as_follow_up(
-        deployment, deployment.known_run(follow_up_id(run.run_id, "commit", int(end.run_id.rpartition("-")[2]) - 1))
-    )
-    if before and before.error_class == end.error_class:
-        raise PlanError(
-            f"two commits have failed with {end.error_class}: {end.message}; another fails, too, unless the table was "
-            f"repaired. If so, sparklet redrive {run.run_id} --cause {end.error_class}; else start a new run"
-        )
 
 
 def _reopened(deployment: Deployment, run_id: str, opened: int | None) -> Run:

@@ -24,7 +24,6 @@ from sparklet.model.redaction import redacted
 from sparklet.planning.map_index import INDEX, dispatches_first, index_info, inline_items
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
-from sparklet.runs.follow_ups import next_run
 from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
 
@@ -163,9 +162,7 @@ def _status(deployment: Deployment, report: CheckReport, event: Mapping[str, Any
     run = report.run
     # a report has the counts before the check planned the rest of the run
     counts = deployment.ledger.shards.glance(run.run_id) if report.planned else report.counts
-    follower = (
-        next_run(deployment, run) if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES) else None
-    )
+    has_next = run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     log_unnotified(report)
     return {
         "run_id": run.run_id,
@@ -174,7 +171,7 @@ def _status(deployment: Deployment, report: CheckReport, event: Mapping[str, Any
         "wait_s": wait_s(run, counts, deployment.clock.now_s(), _started_s(event)),
         "generation": run.generation,
         "counts": asdict(counts),
-        "next_run_id": follower.run_id if follower else "",
+        "next_run_id": run.next_run_id if has_next else "",
     }
 
 

@@ -58,7 +58,6 @@ from sparklet.model import (
 )
 from sparklet.model.options import FAIL
 from sparklet.model.schemas import output_schemas, reader_schemas
-from sparklet.planning.follow_up_ids import own_task
 from sparklet.planning.inputs.partitions import seen_partitions
 from sparklet.planning.inputs.selection import Filter
 from sparklet.planning.outputs import is_named, may_replace, output_name
@@ -239,7 +238,7 @@ class ClaimedShard:
                 "metadata names files by the attempt's addresses, which end with it. Run with --table iceberg:NAME, "
                 "write by job.append, or let the catalog have a warehouse elsewhere (docs/guide/tables.md)"
             )
-        is_well = result.warning == NOTHING and (staged or own_task(self.run.run_id))  # checks write nothing
+        is_well = result.warning == NOTHING and (staged or self.run.is_task)  # checks write nothing
         warning = "" if is_well else cut(result.warning, WARNING_BYTES)
         if warning and self.run.options.strict:
             raise PlanError(f"{result.warning} (--strict refuses that)")

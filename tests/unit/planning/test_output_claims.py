@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import CheckpointConflictError, PlanError
-from sparklet.model import Failure, Run, RunOptions, RunState, ShardResult
+from sparklet.model import Failure, Run, RunKind, RunOptions, RunState, ShardResult
 from sparklet.planning import new_run as entering
 from sparklet.planning import output_claims
 from sparklet.planning.inputs.list_requests import ListRequest
@@ -219,9 +219,9 @@ def test_a_redrive_yields_to_a_later_incremental_run_of_its_name(world: World) -
 
 
 def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> None:
-    first = replace(enter(world, "run-1", "append"), run_id="run-1-next-0", parent="run-1")
+    first = replace(enter(world, "run-1", "append"), run_id="run-1-next-0", parent="run-1", kind=RunKind.NEXT)
     world.ledger.runs.create(first)
-    second = replace(first, run_id="run-1-next-1")
+    second = replace(first, run_id="run-1-next-1", number=1)
 
     with pytest.raises(CheckpointConflictError, match="is planned once run-1-next-0, which it replaces, has ended"):
         delete_replaced(world.deployment, second, world.clock.now_s())

@@ -9,10 +9,10 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
-from sparklet.runs.manifest import results
+from sparklet.runs.results import results
 from tests.stand_ins.memory import FakeClock
 from tests.unit.runs.one_table import RUN, Trial
-from tests.unit.runs.test_follow_ups import followed
+from tests.unit.runs.test_phases import followed
 from tests.world import World
 
 INCREMENTAL = RunOptions(max_objects=1, incremental=True)

@@ -17,7 +17,7 @@ from sparklet.runs.checker import check, log_unnotified
 from sparklet.runs.notices import NOTIFY_WITHIN_S, due
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
-from tests.unit.runs.test_follow_ups import WRONG, followed, start
+from tests.unit.runs.test_phases import WRONG, followed, start
 from tests.world import World, all_but
 
 

@@ -15,8 +15,8 @@ from sparklet.planning.incremental import done_before
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
-from sparklet.runs.manifest import results
 from sparklet.runs.redrive import redrive
+from sparklet.runs.results import results
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.archives import tarred, zipped
 from tests.unit.worker.conftest import Bench

@@ -28,7 +28,7 @@ from sparklet.cli.render import group_table, lost_text, object_table, runs_table
 from sparklet.errors import PlanError
 from sparklet.model.redaction import printable
 from sparklet.runs.drift import drift_of
-from sparklet.runs.manifest import results as results_of
+from sparklet.runs.results import results as results_of
 from sparklet.runs.verification import verify
 
 FOLLOW_POLL_S = 1.0

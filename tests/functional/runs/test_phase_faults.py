@@ -9,7 +9,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from tests.functional.runs.test_faults import AFTER, kill_everywhere
 from tests.stand_ins.memory import MemoryNotifier
-from tests.unit.runs.test_follow_ups import WRONG, start
+from tests.unit.runs.test_phases import WRONG, start
 from tests.world import World
 
 FOLLOWING = {"run-1", "run-1-check-0", "run-1-next-0"}

@@ -8,15 +8,15 @@ import pytest
 
 from sparklet.app.clean import clean, ended_runs, folders_of, named_run
 from sparklet.errors import PlanError, RunExistsError
-from sparklet.model import NAMES, Dispatch, Failure, Run, RunOptions, RunState, ShardResult, split_uri
+from sparklet.model import NAMES, Dispatch, Failure, Run, RunKind, RunOptions, RunState, ShardResult, split_uri
 from sparklet.model.redaction import HIDDEN
 from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
-from sparklet.runs import follow_ups
+from sparklet.runs import phases
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import UNPLANNED_S, check
-from sparklet.runs.follow_ups import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED, as_follow_up, next_run
 from sparklet.runs.notices import due
+from sparklet.runs.phases import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.runs.conftest import once
@@ -141,8 +141,7 @@ def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     assert world.json("manifest.json")["Next"] == {"RunId": "run-1-next-0", "Output": NEXT_OUTPUT}
     plan(world.deployment, "run-1-next-0")
     assert world.taken("run-1-next-0") == outputs
-    stands = as_follow_up(world.deployment, next_run(world.deployment, run_of(world, "run-1")))
-    assert stands and stands.to_document() == {"run_id": "run-1-next-0", "state": "RUNNING", "error": None}
+    assert world.ledger.runs.followers(run_of(world, "run-1")) == {RunKind.NEXT: run_of(world, "run-1-next-0")}
     world.work()
     assert check(world.deployment, "run-1-next-0").run.state is RunState.SUCCEEDED
 
@@ -188,7 +187,7 @@ def test_a_next_run_reads_the_files_of_inputs(world: World, existing: str, has_f
 
 
 def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow_ups, "MAX_LEFT_OUT", 1)
+    monkeypatch.setattr(phases, "MAX_LEFT_OUT", 1)
     start(world, check="", options={"tolerated_failure_count": 2})
     fail_while_published(world, 0, 1)
 
