@@ -266,9 +266,9 @@ def _account(world: World, deployment: Deployment, manifests: Mapping[str, Any])
     )
     winners = {record.number: record.attempt_id for record in records if record.state is ShardState.SUCCEEDED}
     result.duplicated += unexplained(done, winners)
-    document = json.loads(deployment.store.get(deployment.run_uri(world.run_id, "manifest.json")))
-    if document["Rows"] != result.succeeded or document["ItemCounts"]["Total"] != world.shards:
-        result.wrong.append(f"the manifest has {document['Rows']} rows and {document['ItemCounts']}")
+    ended = json.loads(deployment.store.get(deployment.run_uri(world.run_id, "manifest.json")))["run"]
+    if ended["rows"] != result.succeeded or ended["counts"]["total"] != world.shards:
+        result.wrong.append(f"the manifest has {ended['rows']} rows and {ended['counts']}")
     if result.repeated and not world.faults:
         result.wrong.append(f"{result.repeated} executions too many, though nothing went wrong")
     if not manifests["same_bytes"]:

@@ -12,7 +12,7 @@ MANIFEST = "manifest.json"
 STATES = ("SUCCEEDED", "FAILED", "PENDING")
 
 # How often a shard was tried and how long it took is the machine's luck; where things lie has the run's id in it.
-RUN_FIELDS = ("Status", "RedriveCount", "ItemCounts", "Objects", "InputBytes", "OutputBytes", "Rows", "FailureCauses")
+RUN_FIELDS = ("state", "generation", "counts", "objects", "input_bytes", "output_bytes", "rows", "causes")
 OWN_FOLDER = re.compile(r"^shard=.+_(?=\d{6})")  # id and time of a run, which differ
 SHARD_FIELDS = ("Status", "RedriveCount", "Objects", "InputBytes", "OutputBytes", "Rows", "Error", "Cause")
 
@@ -41,8 +41,8 @@ def keep_manifests(read: Callable[[str], bytes], run_folder: str, kept: Path) ->
 def differences(one: Path, other: Path) -> Iterator[str]:
     """What differs between two kept runs, a line each; nothing if they are equal up to ids and times."""
     manifests = [json.loads((folder / MANIFEST).read_text()) for folder in (one, other)]
-    yield from _unequal("the run", RUN_FIELDS, *manifests)
-    yield from _unequal("its script", ("Sha256",), *(manifest["Scripts"][-1] for manifest in manifests))
+    yield from _unequal("the run", RUN_FIELDS, *(manifest["run"] for manifest in manifests))
+    yield from _unequal("its script", ("sha256",), *(manifest["run"]["scripts"][-1] for manifest in manifests))
     shards = [_shards(folder, manifest) for folder, manifest in zip((one, other), manifests, strict=True)]
     for number in sorted(shards[0].keys() | shards[1].keys()):
         pair = [of.get(number) for of in shards]
@@ -65,7 +65,9 @@ def _shards(folder: Path, manifest: Mapping[str, Any]) -> dict[int, Mapping[str,
             if entry["Shard"] in found:
                 raise ValueError(f"shard {entry['Shard']} is in two result files of {folder}")
             outputs = json.loads(entry.get("Output", "{}")).get("outputs", [])
-            relative = sorted(OWN_FOLDER.sub("shard=", f"{uri}/".removeprefix(manifest["Output"])) for uri in outputs)
+            relative = sorted(
+                OWN_FOLDER.sub("shard=", f"{uri}/".removeprefix(manifest["run"]["output"])) for uri in outputs
+            )
             found[entry["Shard"]] = {**entry, "outputs": relative}
     return found
 

@@ -62,5 +62,5 @@ def test_a_relevant_difference_of_a_shard_is_reported(pair: tuple[Path, Path], f
 
 
 def test_differences_of_whole_runs_are_reported(pair: tuple[Path, Path]) -> None:
-    change(pair[0] / "manifest.json", lambda run: run.update(Status="FAILED", Rows=1))
-    assert [each.partition(" is ")[0] for each in differences(*pair)] == ["the run: Status", "the run: Rows"]
+    change(pair[0] / "manifest.json", lambda manifest: manifest["run"].update(state="FAILED", rows=1))
+    assert [each.partition(" is ")[0] for each in differences(*pair)] == ["the run: state", "the run: rows"]

@@ -14,12 +14,16 @@ from sparklet.local.state import StateDir
 from sparklet.model import SCHEME, Run, ShardRecord, ShardState, split_uri
 from sparklet.model.options import LARGE, LARGE_MB
 from sparklet.planning.packing import PlanPreview
-from sparklet.runs.summary import Summary
+from sparklet.runs.summary import Summary, statistics
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
 NOT_HERE = ("TooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
 MAX_TIMEOUT_S = 900
+STATISTICS = (  # of a run, which its result has as they are
+    *("state", "generation", "objects", "input_bytes", "rows", "output_bytes", "warnings", "skipped", "attempts"),
+    *("came_back_unrun", "task_s", "duration_s", "drift"),
+)
 
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
@@ -45,27 +49,16 @@ def run_document(run: Run) -> dict[str, Any]:
 
 def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, Any]:
     """A run's result, with where its output and manifest are."""
-    output, manifest = places_of(stack, run)
+    (output, manifest), figures = places_of(stack, run), statistics(run, summary)
     return {
         "run_id": run.run_id,
-        "state": str(summary.state),
+        **{name: figures[name] for name in STATISTICS},
         "cancelled": time_text(run.cancelled_s) if run.cancelled_s else None,
-        "generation": summary.generation,
-        "shards": summary.counts.to_document(),
-        "objects": summary.objects,
-        "input_bytes": summary.input_bytes,
-        "rows": summary.rows,
-        "output_bytes": summary.output_bytes,
-        "warnings": summary.warnings_document,
+        "shards": figures["counts"],
         "has_output": summary.has_output,
         "inputs": list(run.inputs),
         "lists": [source.uri for source in run.lists],
-        "skipped": dict(run.skipped),
-        "attempts": summary.attempts,
-        "came_back_unrun": summary.unrun,
         "conflicts": summary.conflicts,
-        "task_s": round(summary.task_s, 3),
-        "duration_s": round(summary.duration_s, 3),
         "waited_s": round(summary.waited_s, 3),
         "output": output,
         "table": run.table or None,
@@ -74,7 +67,6 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
         "manifest": manifest,
         "manifest_file": on_disk(stack, manifest) if stack.state else None,
         "failures": [asdict(cause) for cause in summary.causes],
-        "drift": summary.drift.text or None,
     }
 
 

@@ -62,14 +62,14 @@ def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
         manifest = None
     if not manifest:
         return UNKNOWN
-    failed, written = manifest["ItemCounts"]["Failed"], manifest["OutputBytes"]
+    ended, failed = manifest["run"], manifest["run"]["counts"]["failed"]
     # A manifest has no number of files; with an output for each input it is at least that of inputs.
     has_each = run.options.output_per and not failed
-    files = manifest["Objects"] if has_each else manifest["ShardsWithOutput"]  # at least
-    work = {entry["Engine"]: Work(entry["Seconds"], entry["Attempts"], entry["Objects"]) for entry in manifest["Work"]}
+    files, written = ended["objects"] if has_each else ended["output_shards"], ended["output_bytes"]
+    work = {entry["engine"]: Work(entry["task_s"], entry["attempts"], entry["objects"]) for entry in ended["work"]}
     return {
-        "duration_s": manifest["DurationSeconds"],
-        "rows": manifest["Rows"],
+        "duration_s": ended["duration_s"],
+        "rows": ended["rows"],
         "output_bytes": written,
         "failed": failed,
         "cost_usd": round(sum(costs_so_far(work, run, stack.size, prices).values()), 6),

@@ -84,9 +84,9 @@ class Notice:
         return cls("task", str(record.state), record.to_document())
 
     @classmethod
-    def of_run(cls, run: Run, statistics: Mapping[str, Any]) -> Self:
-        """That a run has ended, with the ``statistics`` of ``runs.summary``."""
-        return cls("run", str(run.state), {**statistics, "ended_s": run.ended_s})
+    def of_run(cls, run: Run, outcome: Mapping[str, Any]) -> Self:
+        """That a run has ended, with the ``outcome`` of ``runs.phases``."""
+        return cls("run", str(run.state), {**outcome, "ended_s": run.ended_s})
 
     @classmethod
     def of_execution(

@@ -1,16 +1,19 @@
-"""What the end of a run writes: the manifest, and the result files it names."""
+"""What the end of a run writes: result files and their manifest, as Step Functions has them, and the report's table.
+
+The manifest's ``run`` is the run's outcome, as its notice has it, with all inputs and scripts.
+"""
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from sparklet.errors import ObjectNotFoundError
-from sparklet.model import Counts, Run, RunState, ShardRecord, ShardState, split_uri
+from sparklet.model import Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.drift import Drift, drift_of
-from sparklet.runs.phases import NO_ANSWERS, TOO_MANY_FAILED, task_status
+from sparklet.runs.phases import outcome
 from sparklet.runs.results import write_results
 from sparklet.runs.shard_table import VERSION, ShardTable
 from sparklet.runs.summary import Summary, statistics
@@ -41,7 +44,13 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
             files[_FILE_OF_STATE[record.state]].add(record)
     summary.drift = drift_of(deployment, run) if drift is None else drift
     written = {name: result.close() for name, result in sorted(files.items())}
-    document = {**_manifest(deployment, run, summary, written), **_phases(deployment, run, state)}
+    scripts = [{"uri": script.uri, "sha256": script.sha256, "source": script.source_uri} for script in run.scripts]
+    whole = {"inputs": list(run.inputs), "lists": [source.uri for source in run.lists], "scripts": scripts}
+    document: dict[str, Any] = {
+        "DestinationBucket": deployment.bucket,
+        "ResultFiles": written,
+        "run": outcome(deployment, run, summary) | whole,
+    }
     if result_files := write_results(deployment, run):
         document["Results"] = result_files
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
@@ -63,12 +72,7 @@ def own_manifest(deployment: Deployment, run: Run) -> Mapping[str, Any] | None:
         document: Mapping[str, Any] = json.loads(deployment.store.get(deployment.run_uri(run.run_id, MANIFEST)))
     except ObjectNotFoundError:
         return None
-    return document if document["StartDate"] == _date(run.created_s) else None
-
-
-def item_counts(counts: Counts) -> dict[str, int]:
-    """Shards by state, as a manifest has them."""
-    return {state.title(): n for state, n in counts.to_document().items()}
+    return document if document["run"]["created_s"] == run.created_s else None
 
 
 @dataclass(slots=True)
@@ -133,56 +137,6 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         "Engine": record.engine,
         **({"RedoneSince": record.redone} if record.redone else {}),
     }
-
-
-def _manifest(
-    deployment: Deployment, run: Run, summary: Summary, files: Mapping[str, list[dict[str, Any]]]
-) -> dict[str, Any]:
-    return {
-        "DestinationBucket": deployment.bucket,
-        "RunId": run.run_id,
-        "Status": summary.state,
-        "RedriveCount": run.generation,
-        "StartDate": _date(run.created_s),
-        "StopDate": _date(summary.changed_s),
-        "ResultFiles": files,
-        "ItemCounts": item_counts(summary.counts),
-        "Inputs": run.inputs,
-        "Output": run.output_uri,
-        "Scripts": [{"Uri": s.uri, "Sha256": s.sha256, "Source": s.source_uri} for s in run.scripts],
-        "Objects": summary.objects,
-        "InputBytes": summary.input_bytes,
-        "OutputBytes": summary.output_bytes,
-        "Rows": summary.rows,
-        "Warnings": [{"Message": message, "Count": count} for message, count in summary.warnings.items()],
-        "Attempts": summary.attempts,
-        "CameBackUnrun": summary.unrun,
-        "DurationSeconds": round(summary.duration_s, 3),
-        "TaskSeconds": round(summary.task_s, 3),
-        "ShardsWithOutput": summary.output_shards,
-        "Work": [
-            {"Engine": engine, "Seconds": round(work.known_s, 3), "Attempts": work.attempts, "Objects": work.files}
-            for engine, work in summary.work.items()
-        ],
-        "FailureCauses": [
-            dict(zip(("Error", "Count", "ExampleShard", "ExampleCause"), astuple(cause), strict=True))
-            for cause in summary.causes
-        ],
-        **({"Drift": summary.drift.text} if summary.drift.text else {}),
-    }
-
-
-def _phases(deployment: Deployment, run: Run, state: RunState) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for kind, task in task_status(deployment, run).items():
-        error = {"Error": task.error_class, "Cause": task.message} if task.error_class else {}
-        document[kind.title()] = {"RunId": task.run_id, "Status": task.state, **error}
-    if run.next and run.next_run_id:
-        document["Next"] = {"RunId": run.next_run_id, "Output": run.next.output_uri}
-    elif run.next and state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
-        cause = NO_ANSWERS if run.next.items else TOO_MANY_FAILED
-        document["Next"] = {"RunId": "", "Output": run.next.output_uri, "Cause": cause}
-    return document
 
 
 def _date(time_s: float) -> str:

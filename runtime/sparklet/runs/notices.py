@@ -11,8 +11,8 @@ from sparklet.errors import NoticeError
 from sparklet.model import Notice, Run
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.manifest import MANIFEST
-from sparklet.runs.phases import TASKS, task_status
-from sparklet.runs.summary import Summary, statistics, summarize
+from sparklet.runs.phases import outcome
+from sparklet.runs.summary import Summary, summarize
 
 NOTIFY_WITHIN_S = 24 * 3600.0  # after the end
 MAX_FINALIZED = 20  # a check
@@ -38,10 +38,7 @@ def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> 
     if deployment.notifier is None:
         return ""
     summary = summary or summarize(deployment, run)
-    document, tasks = statistics(run, summary), task_status(deployment, run)
-    document |= {kind: tasks[kind].to_document() if kind in tasks else None for kind in TASKS}
-    document["next_run_id"] = run.next_run_id
-    document["manifest"] = deployment.run_uri(run.run_id, MANIFEST)
+    document = outcome(deployment, run, summary) | {"manifest": deployment.run_uri(run.run_id, MANIFEST)}
     try:
         deployment.notifier.notify(Notice.of_run(run, document))
     except NoticeError as error:

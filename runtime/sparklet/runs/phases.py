@@ -62,7 +62,7 @@ from sparklet.planning.outputs import published_files
 from sparklet.planning.schema_task import ALL_IN_ONE
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.runs.results import RESULTS, write_results
-from sparklet.runs.summary import statistics, summarize, tolerated_failures
+from sparklet.runs.summary import Summary, statistics, summarize, tolerated_failures
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
@@ -347,7 +347,7 @@ class PhaseStatus:
         return cls(follower.run_id, follower.state, failed.error_class, failed.error_message)
 
     def to_document(self) -> dict[str, Any]:
-        """Its entry in notices."""
+        """Its entry in the run's outcome."""
         error = {"class": self.error_class, "message": self.message} if self.error_class else None
         return {"run_id": self.run_id, "state": str(self.state), "error": error}
 
@@ -356,6 +356,19 @@ def task_status(deployment: Deployment, run: Run) -> dict[RunKind, PhaseStatus]:
     """The phases that a run waits for and that have begun, in their order."""
     followers = deployment.ledger.runs.followers(run)
     return {kind: PhaseStatus.of(deployment, task) for kind, task in followers.items() if task.is_task}
+
+
+def outcome(deployment: Deployment, run: Run, summary: Summary) -> dict[str, Any]:
+    """How a run has ended, and how its phases stand, as one JSON document: what its manifest and its notice share."""
+    tasks = task_status(deployment, run)
+    ended_well = summary.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
+    lacks_next = NO_ANSWERS if run.next and run.next.items else TOO_MANY_FAILED
+    return {
+        **statistics(run, summary),
+        **{str(kind): tasks[kind].to_document() if kind in tasks else None for kind in TASKS},
+        "next_run_id": run.next_run_id,
+        "no_next_run": lacks_next if run.next and ended_well and not run.next_run_id else None,
+    }
 
 
 def failed_end(deployment: Deployment, run: Run) -> PhaseStatus | None:

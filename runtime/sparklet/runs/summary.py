@@ -148,7 +148,7 @@ def summarize(deployment: Deployment, run: Run, state: RunState | None = None) -
 
 
 def statistics(run: Run, summary: Summary) -> dict[str, Any]:
-    """A run's statistics as one JSON document, for check scripts and notices; times are seconds since the epoch."""
+    """A run's statistics as one JSON document, which those of its end embed; times are seconds since the epoch."""
     return {
         "id": run.run_id,
         "name": run.name,
@@ -168,6 +168,12 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
         "silent_shards": summary.silent_shards,
         "warnings": summary.warnings_document,
         "attempts": summary.attempts,
+        "came_back_unrun": summary.unrun,
+        "output_shards": summary.output_shards,
+        "work": [
+            {"engine": engine, "task_s": round(work.known_s, 3), "attempts": work.attempts, "objects": work.files}
+            for engine, work in summary.work.items()
+        ],
         "created_s": summary.created_s,
         "changed_s": summary.changed_s,
         "duration_s": round(summary.duration_s, 3),

@@ -9,7 +9,7 @@ from sparklet.model import SCHEME, Counts, Run, ShardRecord, ShardState
 from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.manifest import MANIFEST, item_counts
+from sparklet.runs.manifest import MANIFEST
 
 MAX_EXAMPLES = 5
 
@@ -39,10 +39,10 @@ def verify(deployment: Deployment, run_id: str) -> Iterator[Difference]:
 def _in_manifest(deployment: Deployment, run: Run, counts: Counts) -> str:
     """How the manifest differs from the ledger, and the remedy; "" if it does not."""
     remedy = f"sparklet watch {run.run_id} writes it again"
-    ledger = {"Status": str(run.state), "RedriveCount": run.generation, "ItemCounts": item_counts(counts)}
+    ledger = {"state": str(run.state), "generation": run.generation, "counts": counts.to_document()}
     try:
         document = json.loads(deployment.store.get(deployment.run_uri(run.run_id, MANIFEST)))
-        manifest = {key: document[key] for key in ledger}
+        manifest = {key: document["run"][key] for key in ledger}
     except ObjectNotFoundError:
         return f"the run has ended and has no manifest; {remedy}"
     except (ValueError, KeyError, TypeError):

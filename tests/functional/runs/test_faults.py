@@ -145,7 +145,7 @@ def assert_cancelled(world: World) -> None:
     assert counts.open == 0
     assert counts.total == run.shard_count == sum(p.shard_count for p in world.ledger.runs.parts("run-1"))
     assert all(record.error_class for record in world.shards() if record.state is ShardState.FAILED)
-    assert world.json("manifest.json")["ItemCounts"]["Total"] == counts.total
+    assert world.json("manifest.json")["run"]["counts"]["total"] == counts.total
     assert world.work() == 0
 
 
@@ -244,7 +244,7 @@ def test_a_checker_killed_at_the_end_ends_the_run_next_time(after_effect: bool) 
     files = [f"{name}" for name in ("manifest.json", "SUCCEEDED_0.json", "FAILED_0.json")]
     for world in kill_everywhere(ready, lambda at: check(at, "run-1"), after_effect):
         ended = world.ledger.runs.get("run-1").state.ended
-        assert not ended or world.json("manifest.json")["Status"] == "FAILED"  # manifests first
+        assert not ended or world.json("manifest.json")["run"]["state"] == "FAILED"  # manifests first
         assert world.check().run.state is RunState.FAILED
         assert [name for name in files if world.json(name)] == files
         assert world.json("FAILED_0.json")[0]["Cause"] == "bad"

@@ -67,9 +67,8 @@ def assert_followed(world: Followed) -> None:
     assert judged.attempts == 1
     plan(world.deployment, "run-1-next-0")
     assert sum(record.object_count for record in world.shards("run-1-next-0")) == 2
-    manifest = world.json("manifest.json")
-    assert (manifest["Status"], manifest["Check"]["Status"]) == ("SUCCEEDED", "SUCCEEDED")
-    assert manifest["Next"]["RunId"] == "run-1-next-0"
+    ended = world.json("manifest.json")["run"]
+    assert (ended["state"], ended["check"]["state"], ended["next_run_id"]) == ("SUCCEEDED", "SUCCEEDED", "run-1-next-0")
     assert {(notice.kind, notice.state, notice.document["next_run_id"]) for notice in world.ear.notices} == {
         ("run", "SUCCEEDED", "run-1-next-0")
     }
@@ -99,7 +98,8 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
             world.work(lambda _: WRONG)
             world.clock.advance(60)
         assert world.ledger.runs.get("run-1").state is RunState.FAILED
-        told = {"Status": "FAILED", "Error": WRONG.error_class, "Cause": WRONG.message}
-        assert world.json("manifest.json")["Check"] == {"RunId": "run-1-check-0", **told}
+        error = {"class": WRONG.error_class, "message": WRONG.message}
+        told = {"run_id": "run-1-check-0", "state": "FAILED", "error": error}
+        assert world.json("manifest.json")["run"]["check"] == told
         assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
         assert {notice.document["check"]["state"] for notice in world.ear.notices} <= {"FAILED"}

@@ -125,7 +125,7 @@ class Splitting:
             (holding,) = object_status(self.world.deployment, "run-1", uri).shards
             assert holding.record == record
         assert list(verify(self.world.deployment, "run-1")) == []
-        assert self.world.json("manifest.json")["Objects"] == len(self.uris)
+        assert self.world.json("manifest.json")["run"]["objects"] == len(self.uris)
 
 
 def malformed(*files: str) -> ScriptFailedError:
@@ -157,7 +157,7 @@ def test_bad_objects_fail_alone(named: bool, cap: int, bad: list[int]) -> None:
     assert {(each.error_class, each.error_message) for each in failed.values()} == {
         ("BadRecord", f"malformed ({LINE}; exit code 1)")
     }
-    assert it.world.json("manifest.json")["Attempts"] == len(it.attempts)
+    assert it.world.json("manifest.json")["run"]["attempts"] == len(it.attempts)
 
 
 @pytest.mark.parametrize(("objects", "bad"), [(n, place) for n in (2, 3, 4, 5, 20) for place in (0, n // 2, n - 1)])

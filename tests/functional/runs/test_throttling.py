@@ -229,4 +229,4 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     shown.print(summary_table(env, run, summary))
     assert f"{summary.unrun} messages" in shown.file.getvalue()  # type: ignore[attr-defined]
     manifest = json.loads(account.deployment.store.get(account.deployment.run_uri("run-1", "manifest.json")))
-    assert (manifest["CameBackUnrun"], manifest["ItemCounts"]["Succeeded"]) == (summary.unrun, SHARDS)
+    assert (manifest["run"]["came_back_unrun"], manifest["run"]["counts"]["succeeded"]) == (summary.unrun, SHARDS)

@@ -43,9 +43,8 @@ def ended(function: Function, run_id: str) -> tuple[RunState, str]:
     """How a check ends the run, and the drift in its manifest."""
     deployment = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
     report = check(deployment, run_id)
-    return report.run.state, json.loads(function.store.get(deployment.run_uri(run_id, "manifest.json"))).get(
-        "Drift", ""
-    )
+    manifest = json.loads(function.store.get(deployment.run_uri(run_id, "manifest.json")))
+    return report.run.state, manifest["run"]["drift"] or ""
 
 
 READ = b"""

@@ -87,7 +87,7 @@ def test_a_run_of_another_ledger_is_none_of_these(terminal: Terminal) -> None:
     terminal.world.put(1)
     ran(terminal, "run-1")
     uri = terminal.world.deployment.run_uri("run-1", "manifest.json")
-    terminal.world.store.put(uri, terminal.world.store.get(uri).replace(b'"StartDate": "20', b'"StartDate": "19'))
+    terminal.world.store.put(uri, terminal.world.store.get(uri).replace(b'"created_s": ', b'"created_s": 1'))
 
     assert DASHES.items() <= told(terminal)["run-1"].items()
 

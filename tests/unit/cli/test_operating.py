@@ -428,7 +428,7 @@ def test_shards_that_wrote_nothing_are_told_everywhere(terminal: Terminal) -> No
             and "s3://data/out/" in out
         )
     assert document["warnings"] == [{"message": NOTHING, "count": 2}]
-    assert terminal.world.json("manifest.json")["Warnings"] == [{"Message": NOTHING, "Count": 2}]
+    assert terminal.world.json("manifest.json")["run"]["warnings"] == [{"message": NOTHING, "count": 2}]
     assert [each["warning"] for each in document["shard_list"]] == [NOTHING, NOTHING, None]
     assert terminal.types("report", RUN, "--json").document["status"]["warnings"] == document["warnings"]
 

@@ -74,7 +74,7 @@ def test_an_incremental_run_without_anything_new_succeeds(world: World, dispatch
 
     assert (answer["sealed"], answer["shards"], answer["dispatch"]) == (True, 0, dispatch) and answer["skipped"]
     assert ended.state is RunState.SUCCEEDED
-    assert world.json("manifest.json", "run-2")["Status"] == "SUCCEEDED"
+    assert world.json("manifest.json", "run-2")["run"]["state"] == "SUCCEEDED"
     assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-2"}
 
 

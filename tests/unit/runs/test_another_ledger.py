@@ -83,5 +83,5 @@ def test_its_results_and_its_manifest_are_its_own(world: World) -> None:
     later.ledger.runs.finish(RUN, 0, RunState.SUCCEEDED)  # and whoever did it is gone
     later.check()
 
-    assert later.json("manifest.json")["Rows"] == 7
+    assert later.json("manifest.json")["run"]["rows"] == 7
     assert list(results(later.deployment, later.ledger.runs.get(run.run_id))) == []

@@ -30,7 +30,7 @@ def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> N
     report = world.check()
     assert (report.run.state, report.counts) == (RunState.CANCELLED, Counts(succeeded=2, failed=2))
     assert cancel(world.deployment, "run-1").run == report.run
-    assert world.json("manifest.json")["Status"] == "CANCELLED"
+    assert world.json("manifest.json")["run"]["state"] == "CANCELLED"
 
 
 @pytest.mark.parametrize(("dies", "cause"), [(True, "LeaseExpired"), (False, "OSError: 503 Slow Down")])

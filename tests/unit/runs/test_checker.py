@@ -79,7 +79,7 @@ def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monk
     world.clock.advance(3600)
 
     assert world.check().run.state is RunState.FAILED
-    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 2
+    assert world.json("manifest.json")["run"]["counts"]["succeeded"] == 2
 
 
 def test_a_table_that_is_found_late_ends_the_run_as_failed(world: World) -> None:
@@ -96,7 +96,7 @@ def test_a_table_that_is_found_late_ends_the_run_as_failed(world: World) -> None
     world.work()
 
     assert world.check().run.state is RunState.FAILED
-    assert world.json("manifest.json")["ItemCounts"]["Succeeded"] == 1
+    assert world.json("manifest.json")["run"]["counts"]["succeeded"] == 1
 
 
 def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
@@ -180,7 +180,7 @@ def test_a_redrive_that_comes_while_the_run_is_ended_wins(world: World, monkeypa
     report = world.check()
 
     assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
-    assert world.json("manifest.json")["Status"] == "SUCCEEDED"
+    assert world.json("manifest.json")["run"]["state"] == "SUCCEEDED"
     assert world.keys(world.deployment.run_uri("run-1", "FAILED_")) == []
 
 

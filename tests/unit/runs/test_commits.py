@@ -43,7 +43,7 @@ def test_a_run_waits_for_its_commit_and_ends_well(trial: Trial) -> None:
     assert trial.table.commits == {f"{waiting.identity}/commit-0": trial.winners()} and len(trial.winners()) == 3
     run = trial.world.ledger.runs.get(f"{RUN}-commit-0")
     assert (run.state, run.parent, run.params, run.shard_count) == (RunState.SUCCEEDED, RUN, {"commits_made": []}, 1)
-    assert trial.world.json("manifest.json")["Commit"] == {"RunId": run.run_id, "Status": "SUCCEEDED"}
+    assert trial.world.json("manifest.json")["run"]["commit"]["state"] == "SUCCEEDED"
 
 
 def test_a_run_without_a_table_lists_once_at_its_end(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_a_failed_commit_fails_the_run_until_a_redrive_makes_it(trial: Trial) ->
 
     found = task_status(trial.deployment, trial.run_now)[RunKind.COMMIT]
     assert (found.error_class, found.state) == ("ValueError", RunState.FAILED)
-    assert trial.world.json("manifest.json")["Commit"]["Error"] == "ValueError"
+    assert trial.world.json("manifest.json")["run"]["commit"]["error"]["class"] == "ValueError"
     assert trial.table.commits == {} and len(trial.winners()) == 2
 
     scripts = trial.scripts

@@ -38,8 +38,8 @@ def end(world: World, *shards: tuple[Schema, ...], **options: bool) -> RunState:
 
 
 def drift(world: World) -> str:
-    manifest: Mapping[str, str] = world.json("manifest.json")
-    return manifest.get("Drift", "")
+    manifest: Mapping[str, Any] = world.json("manifest.json")
+    return manifest["run"]["drift"] or ""
 
 
 def test_two_schemas_of_one_output_fail_the_run(world: World) -> None:

@@ -34,12 +34,11 @@ def test_the_manifest_names_each_file_and_each_shard_is_in_one(world: World, mon
             assert len(body) == file["Size"]
             shards[name] += [entry["Shard"] for entry in json.loads(body)]
     assert shards == {"SUCCEEDED": [0, 1, 3, 4, 6, 7], "FAILED": [2, 5], "PENDING": []}
-    assert manifest["Status"] == "FAILED"
-    assert manifest["ItemCounts"] == {"Pending": 0, "Running": 0, "Succeeded": 6, "Failed": 2, "Total": 8}
-    assert (manifest["Rows"], manifest["OutputBytes"], manifest["InputBytes"]) == (210, 600, 80)
-    assert manifest["FailureCauses"] == [
-        {"Error": "ValueError", "Count": 2, "ExampleShard": 2, "ExampleCause": "bad line in 2"}
-    ]
+    ended = manifest["run"]
+    assert ended["state"] == "FAILED"
+    assert ended["counts"] == {"pending": 0, "running": 0, "succeeded": 6, "failed": 2, "total": 8}
+    assert (ended["rows"], ended["output_bytes"], ended["input_bytes"]) == (210, 600, 80)
+    assert ended["causes"] == [{"class": "ValueError", "count": 2, "example_shard": 2, "message": "bad line in 2"}]
     assert summary.counts == Counts(succeeded=6, failed=2)
 
 

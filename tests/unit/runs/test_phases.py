@@ -102,7 +102,7 @@ def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
     world.clock.advance(2)
 
     assert world.check().run.state is RunState.FAILED
-    assert world.json("manifest.json")["Check"]["Error"] == "RunTimeLimit"
+    assert world.json("manifest.json")["run"]["check"]["error"]["class"] == "RunTimeLimit"
 
 
 def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
@@ -110,7 +110,7 @@ def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
     cancel(world.deployment, "run-1-check-0")
 
     assert world.check().run.state is RunState.FAILED
-    assert world.json("manifest.json")["Check"]["Error"] == "RunCancelled"
+    assert world.json("manifest.json")["run"]["check"]["error"]["class"] == "RunCancelled"
 
 
 def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
@@ -138,7 +138,7 @@ def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
     follower = run_of(world, "run-1-next-0")
     assert (follower.parent, follower.inputs, follower.output_uri) == ("run-1", ("s3://data/out/",), NEXT_OUTPUT)
     assert run.next and follower.scripts == (run.next.script,) and follower.params == {"k": 1}
-    assert world.json("manifest.json")["Next"] == {"RunId": "run-1-next-0", "Output": NEXT_OUTPUT}
+    assert world.json("manifest.json")["run"]["next_run_id"] == "run-1-next-0"
     plan(world.deployment, "run-1-next-0")
     assert world.taken("run-1-next-0") == outputs
     assert world.ledger.runs.followers(run_of(world, "run-1")) == {RunKind.NEXT: run_of(world, "run-1-next-0")}
@@ -193,7 +193,7 @@ def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypa
 
     assert world.work_and_check().run.state is RunState.SUCCEEDED_WITH_FAILURES
     assert ids(world) == {"run-1"}
-    assert world.json("manifest.json")["Next"] == {"RunId": "", "Output": NEXT_OUTPUT, "Cause": TOO_MANY_FAILED}
+    assert world.json("manifest.json")["run"]["no_next_run"] == TOO_MANY_FAILED
 
 
 def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None:
@@ -225,7 +225,7 @@ def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monke
     assert not world.check().run.state.ended
 
     assert world.check().run.state is RunState.CANCELLED
-    assert world.json("manifest.json")["Status"] == "CANCELLED"
+    assert world.json("manifest.json")["run"]["state"] == "CANCELLED"
     assert run_of(world, "run-1-next-0").cancelled_s is not None
 
 
@@ -298,7 +298,7 @@ def test_without_usable_answers_there_is_no_next_run(world: World, answer: str |
         world.work_and_check()
 
     assert ids(world) == {"run-1"} and run_of(world, "run-1").state is RunState.SUCCEEDED
-    assert world.json("manifest.json")["Next"]["Cause"] == NO_ANSWERS
+    assert world.json("manifest.json")["run"]["no_next_run"] == NO_ANSWERS
 
 
 def test_a_request_of_another_next_run_is_another_run(world: World) -> None:
@@ -324,7 +324,7 @@ def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
     report = world.work_and_check()
 
     assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
-    assert world.json("manifest.json")["Check"]["RunId"] == "run-1-check-1"
+    assert world.json("manifest.json")["run"]["check"]["run_id"] == "run-1-check-1"
     assert run_of(world, "run-1-next-0").cancelled_s is not None  # it would write to the same place
     assert run_of(world, "run-1-next-1").state is RunState.PLANNING
 

@@ -28,12 +28,12 @@ def test_a_manifest_with_other_counts_is_found(world: World) -> None:
     assert list(verify(world.deployment, "run-1")) == []
     uri = f"s3://{BUCKET}/runs/run-1/manifest.json"
     document = json.loads(world.store.get(uri))
-    document["ItemCounts"] |= {"Succeeded": 4, "Failed": 0}
+    document["run"]["counts"] |= {"succeeded": 4, "failed": 0}
     world.store.put(uri, json.dumps(document).encode())
 
     (found,) = verify(world.deployment, "run-1")
     assert (found.kind, found.subject) == ("MANIFEST", "run-1")
-    assert '"Succeeded": 4, "Failed": 0}}, the ledger' in found.found
+    assert '"succeeded": 4, "failed": 0}}, the ledger' in found.found
 
     world.store.put(uri, b"[]")
     assert [each.kind for each in verify(world.deployment, "run-1")] == ["MANIFEST"]
