@@ -169,7 +169,7 @@ def append(spark: Any, folder: Path, table: str, given: dict[str, Any]) -> float
     planned = plan({"identity": "r_1", "commit": 0}, [declared])
     start_s = time.monotonic()
     for each in planned:
-        assert commit(each, lambda: spark).files == given["files"]
+        assert commit(each, spark).files == given["files"]
     return time.monotonic() - start_s
 
 

@@ -379,7 +379,7 @@ def _with_pyarrow(format_: str, place: Path) -> Any:
         staged = lake.stage(folder, rows_of(shard=[row["shard"] for row in rows], id=[row["id"] for row in rows]))
         root = batch.opened.root or f"{lake.place}/warehouse/db/t/data"
         planned = lake.commit(batch.name, staged, records=batch.new, chains_folder=f"{root}/{batch.folder}")
-        commit(planned, lambda: spark, batch.opened)
+        commit(planned, spark, batch.opened)
         if format_ == "iceberg" and random.random() < EXPIRED:
             _expire(f"{lake.table}".partition(":")[2])
         return answer

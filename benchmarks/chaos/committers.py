@@ -145,7 +145,7 @@ def _commit(table: str, number: int, commits: int) -> None:
         write = stage(rows, replace(write, files=())) if parsed.format == "delta" else _staged(rows, write)
         started_s = time.perf_counter()
         with suppress(CommitConflictError):  # others were faster for two minutes
-            commit(Commit(f"{number}/{place}", parsed, "append", (write,)), lambda: spark)
+            commit(Commit(f"{number}/{place}", parsed, "append", (write,)), spark)
             seconds.append(time.perf_counter() - started_s)
     print(json.dumps(seconds))
 

@@ -127,6 +127,11 @@ def has_class(jvm: Any, name: str) -> bool:
     return True
 
 
+def java_class(error: Any) -> str:
+    """The name of the exception of Java's in py4j's, without its package."""
+    return str(error.java_exception.getClass().getSimpleName())
+
+
 def platform(surroundings: Surroundings) -> Platform:
     """Where the script runs."""
     if "GLUE_VERSION" in surroundings.env or any(key.startswith("spark.glue.") for key in surroundings.given):

@@ -1,6 +1,7 @@
 """Tables for the committer's tests: what shards stage, what other writers do, and what a reader finds."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,14 +11,13 @@ from urllib.parse import quote
 
 import pyarrow as pa
 from deltalake import DeltaTable, Schema, write_deltalake
-from pyarrow import parquet
+from pyarrow import fs, parquet
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.table import Table as IcebergTable
 
 from sparklet.connectors.tables import staging
 from sparklet.connectors.tables.declaration import Commit, Declaration
 from sparklet.connectors.tables.layout import layout_of
-from sparklet.connectors.tables.staged_files import file_system
 from sparklet.job.fields import Table
 from tests.functional.tables.sessions import frame_of
 
@@ -196,6 +196,13 @@ def _parts(rows: pa.Table, by: Sequence[str], drop: bool) -> Iterator[tuple[str,
         path = "".join(f"{name}={value}/" for name, value in zip(by, values, strict=True))
         texts = [value if value is None else str(value) for value in key]
         yield path, texts, part.drop_columns(list(by)) if drop and by else part
+
+
+def file_system(uri: str) -> tuple[fs.FileSystem, str]:
+    """An independent one."""
+    if uri.startswith("s3://"):
+        return fs.S3FileSystem(endpoint_override=os.environ["AWS_ENDPOINT_URL"]), uri.removeprefix("s3://")
+    return fs.LocalFileSystem(), uri.removeprefix("file://")
 
 
 def _write(rows: pa.Table, uri: str) -> int:

@@ -28,9 +28,9 @@ def make(planned: Commit) -> Committed:
     return commit(planned, session_for(planned.table))
 
 
-def session_for(table: Table) -> Callable[[], Any]:
+def session_for(table: Table) -> SparkSession:
     """The committer's Spark."""
-    return spark_here if table.format == "iceberg" else session
+    return spark_here() if table.format == "iceberg" else session()
 
 
 @contextmanager

@@ -268,11 +268,11 @@ class Runs(Trial):
         """A committer that was asleep does what it had planned."""
         if self.commits:
             with suppress(SparkletError, KilledError):
-                self._watched(*self.commits[which % len(self.commits)], self._session)
+                self._watched(*self.commits[which % len(self.commits)], self._session())
 
     def _session(self) -> Any:
         """The committers' Spark."""
-        return session_for(self.table.lake.table)()
+        return session_for(self.table.lake.table)
 
     def _opened(self, *args: Any) -> Any:
         """A table as a committer loads it, and what then happens to it."""

@@ -47,4 +47,4 @@ class Shards:
 
     def commit(self) -> list[Committed]:
         """Make them."""
-        return [commit(replace(each, warehouse=None), SparkSession.active) for each in self.planned()]
+        return [commit(replace(each, warehouse=None), SparkSession.active()) for each in self.planned()]

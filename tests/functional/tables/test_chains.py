@@ -15,13 +15,12 @@ from deltalake import DeltaTable
 from sparklet.connectors.tables import chains, stream_batch
 from sparklet.connectors.tables import commit as committer
 from sparklet.connectors.tables.declaration import CHAINS, Committed
-from sparklet.connectors.tables.staged_files import file_system
 from sparklet.connectors.tables.stream_batch import Batch, batch_of
 from sparklet.job import Job
 from sparklet.job.commit_ids import KEPT_DAYS
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from tests.functional.job.conftest import SESSION_HERE
-from tests.functional.tables.lakes import Lake, rows_of
+from tests.functional.tables.lakes import Lake, file_system, rows_of
 from tests.functional.tables.making import session_for
 from tests.unit.events import samples
 
@@ -56,7 +55,7 @@ def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False, of:
 
 
 def opened_by(job: Job, lake: Lake, label: str | None = None, *, is_read: bool = False) -> Batch:
-    batch = batch_of(job, lake.table, label, session_for(lake.table)(), is_read)
+    batch = batch_of(job, lake.table, label, session_for(lake.table), is_read)
     assert batch
     return batch
 

@@ -54,7 +54,7 @@ class HudiLake(Lake):
         return Path(self.table.place.removeprefix("file://"))
 
     def make(self, planned: Commit) -> Committed:
-        return commit(planned, lambda: self.spark)
+        return commit(planned, self.spark)
 
     def read(self) -> pa.Table:
         found = self.spark.read.format("hudi").load(self.table.place).collect()

@@ -11,11 +11,12 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.connectors.tables import staging
-from sparklet.connectors.tables.commit import open_table, refusal
+from sparklet.connectors.tables.commit import open_table
 from sparklet.connectors.tables.declaration import Declaration
 from sparklet.connectors.tables.iceberg import IcebergTable
 from sparklet.connectors.tables.iceberg_draft import Draft
 from sparklet.connectors.tables.layout import layout_of
+from sparklet.connectors.tables.pyiceberg_catalog import refusal
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from tests.functional.job.conftest import SESSION_HERE
@@ -341,7 +342,7 @@ def test_a_namespace_that_another_writer_makes_meanwhile(ice: Lake, monkeypatch:
             self._catalog.createNamespace(namespace)
             self._catalog.createNamespace(namespace)
 
-    table = open_table(ice.table, spark_here, None)
+    table = open_table(ice.table, spark_here())
     assert isinstance(table, IcebergTable)
     table._catalog = Overtaken(table._catalog)
     planned = ice.planned(rows_of(id=[2]))

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.connectors.tables import commit as committer
-from sparklet.connectors.tables import layout, staging
+from sparklet.connectors.tables import layout, pyiceberg_catalog, staging
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Committed, Declaration
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
@@ -231,7 +231,7 @@ def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows
 
     with pytest.raises(TableError, match=r"branch_audit is a part of the table db\..*: name the table"):
         local.job.append(rows.select("id"), f"{table}.branch_audit")
-    assert "branch_audit is a part of the table" in committer.refusal(f"{table}.branch_audit", "")
+    assert "branch_audit is a part of the table" in pyiceberg_catalog.refusal(f"{table}.branch_audit", "")
 
 
 def test_a_new_column_comes_with_merge_schema(local: Place, rows: DataFrame) -> None:
@@ -320,7 +320,7 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
     """The commits that were asked for; who makes them is a recorder, which knows them by their ids."""
     made: list[Commit] = []
 
-    def commit(wanted: Commit, spark: Callable[[], SparkSession]) -> Committed:
+    def commit(wanted: Commit, spark: SparkSession) -> Committed:
         already = wanted.commit_id in [each.commit_id for each in made]
         made.append(wanted)
         return Committed("1", 0, len(wanted.writes[0].files), already)
@@ -381,9 +381,9 @@ def test_a_missing_library_is_named_before_any_work(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
-    with pytest.raises(TableError, match="needs pyarrow in the script's Python: pip install pyarrow"):
-        Job().append(rows, f"delta:{local.root}/t")
-    local.job.append(rows, f"delta:{local.root}/t")  # staging needs none
+    with pytest.raises(TableError, match="needs boto3 in the script's Python: pip install boto3"):
+        Job().append(rows, f"hudi:{local.root}/t")
+    local.job.append(rows, f"hudi:{local.root}/t")  # staging needs none
 
     assert commits == []
     assert len(local.declared()) == 1

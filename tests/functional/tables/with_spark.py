@@ -33,7 +33,7 @@ def main() -> None:
     for kind, *arguments in pickle.loads(bytes.fromhex(sys.argv[1])):
         if kind == "commit":
             (planned,) = arguments
-            told.append(asdict(commit(planned, lambda: spark)))
+            told.append(asdict(commit(planned, spark)))
         elif kind == "append":
             table, folder = arguments
             told.append(job.append(spark.read.parquet(folder), table))

@@ -1,12 +1,8 @@
-"""Writers of tables ask S3 for the encryption that the stack demands, or say that they cannot."""
-
-from types import SimpleNamespace
+"""The lease of a table asks S3 for the encryption that the stack demands."""
 
 import pytest
 
-from sparklet.connectors.tables import chains
 from sparklet.connectors.tables.lease import file_at
-from sparklet.job.errors import TableError
 from tests.stand_ins.http_server import QuietHandler, serving
 
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
@@ -45,12 +41,3 @@ def test_a_lease_asks_for_the_encryption_of_its_file(
         assert file_at("s3://lake/t/_lease").replace("", b"{}") == '"1"'
 
     assert sent == [headers]
-
-
-def test_what_cannot_ask_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records of a stream, which pyarrow stores beside a table."""
-    monkeypatch.setenv("SPARKLET_WRITE_ENCRYPTION", "AES256")
-    monkeypatch.setenv("AWS_REGION", "eu-west-1")
-
-    with pytest.raises(TableError, match="WriteEncryption"):
-        chains.extend("s3://lake/t/_sparklet_records", {"records/a": [1]}, SimpleNamespace(made=lambda name: None))

@@ -7,8 +7,7 @@ The way of a write, module by module:
    ``iceberg_draft``), or Spark Parquet files that the commit reads.
 2. ``declaration``: the write as JSON, in the script's outcome. The run collects the declarations of all shards.
 3. ``commit``: the script of the commit run, or a direct commit, makes all writes to a table one ``Commit``.
-   ``staged_files`` looks whether the files are there, ``changes`` reads rows that are written anew, and picks an
-   upsert's last one of each key.
+   ``changes`` reads rows that are written anew, and picks an upsert's last one of each key.
 4. The table's format, behind the protocol ``commit.OpenTable`` and chosen by name in ``commit.open_table``: ``iceberg``
    (with ``iceberg_draft`` for all changes and ``iceberg_history`` for roll-backs), ``delta`` or ``hudi``.
    ``pyiceberg_catalog`` is for the plan, which has no JVM.

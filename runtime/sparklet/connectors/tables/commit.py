@@ -13,24 +13,28 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
+from py4j.protocol import Py4JJavaError
+
 from sparklet.connectors.tables.chains import CHANGES, extend, found
-from sparklet.connectors.tables.declaration import Commit, Committed, Declaration, refuse_delta
-from sparklet.connectors.tables.staged_files import check_stored, files_in, read_column, read_lines
+from sparklet.connectors.tables.declaration import Commit, Committed, Declaration, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
+from sparklet.job.session import hadoop_path, java_class, stored_text
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 MAX_CONFLICTS_S = 120.0  # then another attempt may go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
+MAX_READERS = 16  # staged files asked for at a time: each waits for the store, not for the processor
 SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "deletes")  # in all writes to a table
 
 
@@ -61,7 +65,7 @@ class OpenTable(Protocol):
 
 
 def commit(
-    commit: Commit, spark: Callable[[], SparkSession], opened: OpenTable | None = None, *, only_on_opened: bool = False
+    commit: Commit, spark: SparkSession, opened: OpenTable | None = None, *, only_on_opened: bool = False
 ) -> Committed:
     """Make a commit, unless the table holds it already.
 
@@ -74,13 +78,13 @@ def commit(
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
     # A table's cleaner may have deleted staged files by now. One look a commit: it is a request for each file.
-    look = cache(lambda: check_stored([*commit.writes, *commit.earlier]))
+    look = cache(lambda: _check_stored(spark, [*commit.writes, *commit.earlier]))
     rows, files = sum(write.rows for write in commit.writes), sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
-        table, opened = opened or open_table(commit.table, spark, commit.warehouse), None
+        table, opened = opened or open_table(commit.table, spark), None
         # Looked for again after each conflict: the last try may have been made, and its answer lost.
-        if made := _made(commit, table):
+        if made := _made(commit, spark, table):
             # An earlier attempt may have died after its commit and before it entered the table into the catalog.
             _register(commit, spark)
             # By its number: if this call itself has made the commit and lost the answer, the staged files are the
@@ -89,7 +93,7 @@ def commit(
         # Without rows nothing could be there twice, so the table need not know of the commit.
         if not rows:
             return Committed("", 0, files, already=False)
-        names = _names(commit, table, maker)
+        names = _names(commit, spark, table, maker)
         tried.update(names.values())
         table.check(commit, names)
         look()
@@ -106,7 +110,7 @@ def commit(
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
-def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
+def _made(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple[str, set[int]] | None:
     """The version that made a commit ("" for records of a stream) and the numbers that it set; None if none made it.
 
     CommitConflictError if the table holds only a part of the commit's records.
@@ -115,18 +119,19 @@ def _made(commit: Commit, table: OpenTable) -> tuple[str, set[int]] | None:
         made = table.made(commit.commit_id)
         return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
     chains = commit.records.items()
-    links = [link for name, numbers in chains for link in found(commit.chains_folder, name, numbers, table).values()]
+    looks = (found(spark, commit.chains_folder, name, numbers, table) for name, numbers in chains)
+    links = [link for look in looks for link in look.values()]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
         # Left to the next delivery, which makes rows of the other records alone
         raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
     return ("", set(links)) if links else None
 
 
-def _names(commit: Commit, table: OpenTable, maker: int) -> dict[str, int]:
+def _names(commit: Commit, spark: SparkSession, table: OpenTable, maker: int) -> dict[str, int]:
     """The names that the commit sets in the table, and their numbers."""
     if not commit.records:
         return {commit.commit_id: maker}
-    heads = extend(commit.chains_folder, commit.records, table)
+    heads = extend(spark, commit.chains_folder, commit.records, table)
     return heads if commit.mode == "append" else {**heads, CHANGES: maker}
 
 
@@ -135,25 +140,47 @@ def main() -> None:
     from sparklet.job import Job
 
     job = Job.from_args()
-    commits = [_read_commit(uri) for uri in job.inputs]
+    spark = job.spark()
+    commits = [_read_commit(spark, uri) for uri in job.inputs]
     answers: list[dict[str, Any]] = []
     for number, (header, _) in enumerate(commits):
         # The ledger knows of commits whose ids the table may have forgotten.
         if header["commit"] in job.params.get("commits_made", ()):
             continue
         for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
-            done = commit(replace(planned, warehouse=job.params.get("warehouse")), job.spark)
+            done = commit(replace(planned, warehouse=job.params.get("warehouse")), spark)
             job.report(rows=done.rows, outputs=[str(planned.table)])
             answers.append({"table": str(planned.table), "commit_id": planned.commit_id, **asdict(done)})
             job.answer(answers)
 
 
-def _read_commit(uri: str) -> tuple[dict[str, Any], list[Declaration]]:
+def _read_commit(spark: SparkSession, uri: str) -> tuple[dict[str, Any], list[Declaration]]:
     """A commit file: its first line, and what each shard's winner declared."""
-    header, *shards = map(json.loads, read_lines(uri))
+    # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
+    header, *shards = (json.loads(line) for line in stored_text(spark, uri).split("\n") if line)
     return header, [
         Declaration.from_document(write, int(shard["shard"])) for shard in shards for write in shard["writes"]
     ]
+
+
+def _check_stored(spark: SparkSession, writes: Iterable[Declaration]) -> None:
+    """TableError if a staged file is missing, or has another size; files are asked for, and not read."""
+
+    def check(write: Declaration, name: str, size_bytes: int) -> None:
+        path, files = hadoop_path(spark, uri := name if ":/" in name else f"{write.folder.rstrip('/')}/{name}")
+        try:
+            stored_bytes = int(files.getFileStatus(path).getLen())
+        except Py4JJavaError as error:
+            if java_class(error) != "FileNotFoundException":
+                raise
+            raise TableError(f"{shard_name(write.shard)} staged {uri}, which is not there any more") from error
+        if stored_bytes != size_bytes:
+            raise TableError(
+                f"{shard_name(write.shard)} staged {uri} with {size_bytes} bytes; now it has {stored_bytes}"
+            )
+
+    with ThreadPoolExecutor(MAX_READERS) as readers:
+        list(readers.map(lambda file: check(*file), [(write, *file) for write in writes for file in write.files]))
 
 
 def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) -> list[Commit]:
@@ -194,55 +221,26 @@ def _shards(writes: Iterable[Declaration]) -> set[int]:
     return {write.shard for write in writes}
 
 
-def refusal(table: str, warehouse: str) -> str:
-    """Why no commit can write to a table; "" if one can. Nothing is asked of a JVM."""
-    parsed = Table.parse(table)
-    try:
-        if parsed.format == "delta":
-            refuse_delta(parsed, _delta_features(parsed.place))
-        elif parsed.format == "iceberg":
-            from sparklet.connectors.tables.pyiceberg_catalog import check
-
-            check(parsed, warehouse or None)
-    except TableError as error:
-        return str(error)
-    return ""
-
-
-def _delta_features(uri: str) -> Sequence[str]:
-    """What a Delta table's log demands of writers: in its newest version that sets it, or in its last checkpoint."""
-    for path in sorted(files_in(f"{uri}/_delta_log"), reverse=True):
-        if path.endswith(".json"):
-            protocols = [json.loads(line).get("protocol") for line in read_lines(path)]
-        elif path.endswith(".parquet"):
-            protocols = read_column(path, "protocol")
-        else:
-            continue
-        for protocol in filter(None, protocols):
-            return protocol.get("writerFeatures") or ()
-    return ()
-
-
-def open_table(table: Table, spark: Callable[[], SparkSession], warehouse: str | None) -> OpenTable:
+def open_table(table: Table, spark: SparkSession) -> OpenTable:
     """Load a table; a format's libraries are imported only for its own tables."""
     if table.format == "iceberg":
         from sparklet.connectors.tables.iceberg import IcebergTable
 
-        return IcebergTable(table.place, spark())
+        return IcebergTable(table.place, spark)
     if table.format == "delta":
         from sparklet.connectors.tables.delta import DeltaLakeTable
 
-        return DeltaLakeTable(table.place, spark())
+        return DeltaLakeTable(table.place, spark)
     if table.format == "hudi":
         from sparklet.connectors.tables.hudi import HudiTable
 
-        return HudiTable(table.place, spark())
+        return HudiTable(table.place, spark)
     raise TableError(f"{table} cannot be committed to")
 
 
-def _register(commit: Commit, spark: Callable[[], SparkSession]) -> None:
+def _register(commit: Commit, spark: SparkSession) -> None:
     """Enter a Delta table into Glue's catalog, if that is the catalog; Iceberg's tables are in theirs."""
     if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
         from sparklet.connectors.tables.delta import register
 
-        register(commit.table.place, commit.warehouse, spark())
+        register(commit.table.place, commit.warehouse, spark)

@@ -45,7 +45,7 @@ from sparklet.connectors.tables.columns import FILLED, agreed, aligned
 from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
-from sparklet.job.session import backquoted, session_options, stored_text
+from sparklet.job.session import backquoted, java_class, session_options, stored_text
 
 RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
@@ -337,7 +337,7 @@ class DeltaLakeTable:
             # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
             lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").split("\n")
         except Py4JJavaError as error:
-            if error.java_exception.getClass().getSimpleName() != "FileNotFoundException":
+            if java_class(error) != "FileNotFoundException":
                 raise
             return []  # a checkpoint has it
         # Never empty, since that stands for a file that is gone

@@ -33,7 +33,7 @@ from sparklet.connectors.tables.columns import agreed, aligned, without_hudi_col
 from sparklet.connectors.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi
 from sparklet.connectors.tables.lease import lease
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.session import hadoop_path
+from sparklet.job.session import hadoop_path, java_class
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 OPERATION = "hoodie.datasource.write.operation"
@@ -246,7 +246,7 @@ class HudiTable:
         try:
             return hudi.common.table.HoodieTableMetaClient.builder().setConf(conf).setBasePath(self._uri).build()
         except Py4JJavaError as error:
-            if error.java_exception.getClass().getSimpleName() != "TableNotFoundException" and not self._half_made():
+            if java_class(error) != "TableNotFoundException" and not self._half_made():
                 raise
             return None
 

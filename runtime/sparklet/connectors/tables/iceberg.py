@@ -36,7 +36,6 @@ from sparklet.connectors.tables.iceberg_draft import (
     catalog_of,
     fields_of,
     is_in_bucket,
-    java_class,
     load_table,
     partition_spec,
     root_of,
@@ -46,7 +45,7 @@ from sparklet.connectors.tables.iceberg_draft import (
 from sparklet.connectors.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.session import backquoted, session_options
+from sparklet.job.session import backquoted, java_class, session_options
 
 NOT_MADE = ("CommitFailedException", "AlreadyExistsException")  # another writer was faster
 UNKNOWN = (  # the answer was lost, or the catalog is busy

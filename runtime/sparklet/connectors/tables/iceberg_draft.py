@@ -22,7 +22,7 @@ from sparklet.connectors.tables.declaration import Partition, refuse_iceberg, re
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import has_class
+from sparklet.job.session import has_class, java_class
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
@@ -257,11 +257,6 @@ def spark_columns(iceberg: Any, schema: Any) -> StructType:
 def root_of(table: Any) -> str:
     """Where a table's data files are."""
     return str(table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data")
-
-
-def java_class(error: Py4JJavaError) -> str:
-    """The name of an exception of Java's, without its package."""
-    return str(error.java_exception.getClass().getSimpleName())
 
 
 def catalog_of(spark: SparkSession, name: str) -> Any:

@@ -21,14 +21,13 @@ from sparklet.connectors.tables.iceberg_draft import (
     Seen,
     catalog_of,
     is_in_bucket,
-    java_class,
     load_table,
     root_of,
     spark_columns,
 )
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import DELTA, ICEBERG, hadoop_path, has_class, stored_text
+from sparklet.job.session import DELTA, ICEBERG, hadoop_path, has_class, java_class, stored_text
 
 WAP, WAP_ENABLED = ("spark.wap.id", "spark.wap.branch"), "write.wap.enabled"  # write, audit, publish
 

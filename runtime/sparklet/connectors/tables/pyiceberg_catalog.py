@@ -11,6 +11,7 @@ from pyiceberg.exceptions import NoSuchTableError
 
 from sparklet.connectors.tables.declaration import refuse_iceberg, refuse_part
 from sparklet.job.catalogs import ICEBERG_CATALOG, catalog_properties
+from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
 from sparklet.job.session import s3_environment
 
@@ -35,3 +36,12 @@ def check(table: Table, warehouse: str | None) -> None:
             refuse_part(table.place, catalog.table_exists)
         else:
             refuse_iceberg(table, metadata.format_version, metadata.properties)
+
+
+def refusal(table: str, warehouse: str) -> str:
+    """Why no commit can write to an Iceberg table; "" if one can."""
+    try:
+        check(Table.parse(table), warehouse or None)
+    except TableError as error:
+        return str(error)
+    return ""

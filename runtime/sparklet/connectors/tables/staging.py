@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from sparklet.connectors.tables.stream_batch import Batch
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-LIBRARIES = {
-    "iceberg": ("pyarrow",),
-    "delta": ("pyarrow",),
-    "hudi": ("boto3", "pyarrow"),
-}
 FIELD_IDS = "spark.sql.parquet.fieldId.write.enabled"  # off: rows read from another table would keep its ids
 OPTIONS = {
     "timeZone": "UTC",  # of timestamps in the names of folders
@@ -273,10 +268,10 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
         # Rows to be appended are made of records alone; those that replace may be made of the table's, so they hold for
         # the state that was read.
         replaces = batch.is_read and draft.mode != "append"
-        done = commit(planned, lambda: spark, batch.opened, only_on_opened=replaces)
+        done = commit(planned, spark, batch.opened, only_on_opened=replaces)
         batch.is_written = True
     else:
-        done = commit(replace(planned, fixed_at_s=named_at_s(job)), lambda: spark)
+        done = commit(replace(planned, fixed_at_s=named_at_s(job)), spark)
         made_here.add(identity)
     # An earlier delivery has the rows in the table by its own files; of changes the commit has written them anew.
     if done.already or f"/{CHANGES}/" in draft.folder:
@@ -303,11 +298,11 @@ def sweep(spark: SparkSession, write: Declaration) -> None:
 def batch_for(
     job: JobFields, table: Table, label: str | None, spark: SparkSession, *, is_read: bool = False
 ) -> Batch | None:
-    """See ``stream_batch.batch_of``; TableError without the libraries of a direct commit."""
-    if missing := [name for name in LIBRARIES[table.format] if importlib.util.find_spec(name) is None]:
+    """See ``stream_batch.batch_of``; TableError without the library of a direct commit."""
+    if table.format == "hudi" and importlib.util.find_spec("boto3") is None:
         raise TableError(
-            f"a direct commit to {table.format} needs {' and '.join(missing)} in the script's Python: pip install "
-            f"{' '.join(missing)}. In a run, without commit='direct', the script needs neither"
+            "a direct commit to hudi needs boto3 in the script's Python: pip install boto3. In a run, without "
+            "commit='direct', the script does without"
         )
     from sparklet.connectors.tables.stream_batch import batch_of
 

@@ -26,13 +26,13 @@ class Batch:
 
     def __init__(self, job: JobFields, table: Table, label: str, spark: SparkSession) -> None:
         (kind, *_), counted = records_of(job.event) or ("",), records_by_chain(job, label)
-        self.opened: OpenTable = open_table(table, lambda: spark, job.params.get("warehouse"))
+        self.opened: OpenTable = open_table(table, spark)
         self.new: dict[str, tuple[int, ...]] = {}
         self.old, ranges = list[str](), list[str]()
         for chain, (name, numbers) in counted.items():
             self.folder = f"{CHAINS}/{chain}" if kind == MESSAGES else CHAINS  # of its own: old links are deleted
             chain = f"{CHAIN}{chain}"
-            links = found(f"{self.opened.root}/{self.folder}", chain, numbers, self.opened)
+            links = found(spark, f"{self.opened.root}/{self.folder}", chain, numbers, self.opened)
             self.old += labels(job.event, name, links)
             if new := tuple(sorted(numbers.difference(links))):
                 self.new[chain] = new
