@@ -129,20 +129,6 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-def oldest_s(event: Any) -> float:
-    """When the oldest record of a batch was written, in seconds since 1970, by the stream's clock."""
-    batches = event["records"].values() if "records" in event else [event["Records"]]
-    records = [record for batch in batches for record in batch]
-    dates = [
-        record.get("kinesis", {}).get("approximateArrivalTimestamp")
-        or int(text_at(record, "attributes", "SentTimestamp") or 0) / 1000  # SQS
-        or record.get("dynamodb", {}).get("ApproximateCreationDateTime")
-        or (record.get("timestamp") or 0) / 1000  # Kafka
-        for record in records
-    ]
-    return float(min(dates))
-
-
 MESSAGES = "sqs"  # the kind of their batches
 KEPT_DAYS = 15  # their ids are; a queue keeps messages for 14 days at most
 _PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
-from sparklet.connectors.tables.delta import RETENTION, DeltaLakeTable
+from sparklet.connectors.tables.declaration import RETENTION
 from sparklet.job import Job
-from sparklet.job.errors import CommitStateUnknownError, TableError
+from sparklet.job.errors import TableError
 from sparklet.job.session import session_options
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
@@ -408,23 +407,17 @@ def test_a_feature_that_delta_does_not_write_is_refused(delta: Lake, feature: st
         make(planned)
 
 
-@pytest.mark.parametrize("the_log_has_it", [True, False])
-def test_what_the_table_may_have_forgotten_is_refused(
-    delta: Lake, the_log_has_it: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head of a chain may be older than the retention, and its name in the log alone."""
-    write_deltalake(delta.delta, rows_of(id=[0]), configuration={RETENTION: "interval 1 days"})
-    made = delta.planned(rows_of(id=[2]), fixed_at_s=time.time() - 3600)
-    make(made)
-    assert make(made).already
-    stale = delta.planned(rows_of(id=[1]), number=1, fixed_at_s=time.time() - 2 * 86_400)
-    if the_log_has_it:
-        monkeypatch.setattr(DeltaLakeTable, "made", lambda *_: None)
+def test_a_table_that_forgets_commits_is_refused(delta: Lake) -> None:
+    """By shards, and by the commit of rows that were staged before."""
+    delta.create(rows_of(id=[0]))
+    planned = delta.planned(rows_of(id=[1]))
+    DeltaTable(delta.delta).alter.set_table_properties({RETENTION: "interval 1 days"})
 
-    with pytest.raises(CommitStateUnknownError, match=f"{RETENTION} = interval 1 days"):
-        make(made if the_log_has_it else stale)
+    for write in (lambda: Job().append(session().range(1), str(delta.table)), lambda: make(planned)):
+        with pytest.raises(TableError, match=f"has {RETENTION}, which Sparklet cannot write: ALTER TABLE … UNSET"):
+            write()
 
-    assert delta.rows() == [(0,), (2,)]
+    assert delta.rows() == [(0,)]
 
 
 def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from sparklet.job.errors import CommitStateUnknownError
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
 from tests.functional.tables.making import make
+from tests.functional.tables.sessions import spark_here
 from tests.functional.tables.test_chains import deliver, ids_of
 
 pytestmark = SESSION_HERE
@@ -41,13 +42,6 @@ def set_properties(lake: Lake, properties: dict[str, str]) -> None:
         change.set_properties(properties)
 
 
-def forget_earlier_states(lake: Lake) -> None:
-    """As after 100 commits, by default."""
-    set_properties(lake, {"write.metadata.previous-versions-max": "1"})
-    for _ in range(2):
-        set_properties(lake, {"touched": str(time.time())})
-
-
 def one(lake: Lake, id_: int, name: str = "run/commit-0", **options: Any) -> Commit:
     return lake.commit(name, lake.stage(0, rows_of(id=[id_])), **options)
 
@@ -61,16 +55,30 @@ def test_a_commit_that_was_rolled_back_is_made_again(ice: Lake) -> None:
     assert ids_of(ice) == [1]
 
 
-@pytest.mark.parametrize("name", ["sqs/0123456789abcdef/1", "run/commit-0"])
-def test_a_commit_is_known_after_its_snapshot_expired(ice: Lake, name: str) -> None:
-    planned = one(ice, 1, name, fixed_at_s=time.time())
+def test_what_was_taken_out_is_told_from_the_rest(ice: Lake) -> None:
+    """Also when a commit was made since, and after the table has gone forward again."""
+    first, lost, later = (one(ice, id_, f"run/commit-{id_}") for id_ in (1, 2, 3))
+    make(first)
+    before = current(ice)
+    make(lost)
+    there = current(ice)
+    go_to(ice, before)
+    make(later)
+
+    assert [make(each).already for each in (first, lost, lost, later)] == [True, False, True, True]
+    go_to(ice, there)
+    assert [make(each).already for each in (first, later)] == [True, False]
+    assert ids_of(ice) == [1, 2, 3]
+
+
+def test_a_commit_is_known_after_its_snapshot_expired(ice: Lake) -> None:
+    planned = one(ice, 1, fixed_at_s=time.time())
     make(planned)
-    for id_ in (2, 3):
-        ice.append(rows_of(id=[id_]))
-        ice.expire()
+    make(one(ice, 2, "sqs/0123456789abcdef/1"))
+    ice.expire()
 
     assert make(replace(planned, writes=(ice.stage(0, rows_of(id=[1])),))).already
-    assert ids_of(ice) == [1, 2, 3]
+    assert ids_of(ice) == [1, 2]
 
 
 def test_a_commit_of_which_nothing_is_left_is_refused(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,28 +111,15 @@ def test_only_so_many_ids_are_kept(ice: Lake, monkeypatch: pytest.MonkeyPatch) -
             make(planned)
 
 
-def test_a_plain_expiry_forgets_no_record(ice: Lake) -> None:
-    """The stream is idle; others write, compact and expire. The table's earlier states show no roll-back."""
-    deliver(ice, 1, 2)
-    for id_ in (-2, -3):
-        ice.append(rows_of(id=[id_]))
-    ice.iceberg().overwrite(ice.read())
-    ice.expire()
-
-    assert deliver(ice, 2, 3).rows == 1
-    assert ids_of(ice) == [1, 2, 3]
-
-
 @pytest.mark.parametrize("is_confirmed", [True, False])
 def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
-    """The snapshots between are gone, and the states that named them: until an operator has looked."""
+    """Others have written, and the snapshots between are gone: until an operator has looked."""
     deliver(ice, 1)
     planned = one(ice, 5)
     make(planned)
     for id_ in (-2, -3):
         ice.append(rows_of(id=[id_]))
     ice.expire()
-    forget_earlier_states(ice)
 
     with pytest.raises(CommitStateUnknownError, match="write them with another label") as refused:
         deliver(ice, 1)
@@ -135,19 +130,17 @@ def test_what_nobody_can_tell_is_refused(ice: Lake, is_confirmed: bool) -> None:
         deliver(ice, 1)
     if is_confirmed:
         assert f"'{history.AT}' = '" in str(refused.value)
-        set_properties(ice, {history.AT: str(current(ice)), history.LOST: ""})
+        set_properties(ice, {history.AT: str(current(ice))})
         assert deliver(ice, 1).rows == 0 and make(planned).already
     assert ids_of(ice) == [1, 2, 5]
 
 
-def test_a_roll_back_where_the_state_was_unset_is_refused(ice: Lake) -> None:
-    deliver(ice, 1)
-    before = current(ice)
-    deliver(ice, 2)
-    go_to(ice, before)
-    with ice.iceberg().transaction() as change:
-        change.remove_properties(history.AT, history.LOST)
+def test_a_table_that_a_query_replaced_is_refused(ice: Lake) -> None:
+    """The query may have kept the rows."""
+    planned = one(ice, 1)
+    make(planned)
+    spark_here().sql("CREATE OR REPLACE TABLE iceberg.db.t USING iceberg AS SELECT * FROM iceberg.db.t")
 
     with pytest.raises(CommitStateUnknownError, match="SET TBLPROPERTIES"):
-        deliver(ice, 2)
+        make(planned)
     assert ids_of(ice) == [1]

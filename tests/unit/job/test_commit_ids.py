@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.commit_ids import commit_id, named_at_s, named_work, oldest_s, records_of
+from sparklet.job.commit_ids import commit_id, named_at_s, named_work, records_of
 from sparklet.job.errors import TableError
 from tests.unit.events import samples
 
@@ -197,12 +197,3 @@ def test_when_an_event_says_that_it_happened(event: dict[str, Any], at_s: float 
 
 def test_work_of_a_run_is_as_old_as_the_run() -> None:
     assert named_at_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400
-
-
-def test_a_batch_is_as_old_as_its_oldest_record() -> None:
-    kafka = {"t-0": [{"timestamp": 1_600_000_000_500}], "t-1": [{"timestamp": 1_500_000_000_500}]}
-    assert oldest_s({"records": kafka}) == 1_500_000_000.5
-    late = samples.kinesis("2")
-    late["kinesis"]["approximateArrivalTimestamp"] += 60
-    assert oldest_s({"Records": [late, samples.kinesis("1")]}) == 1545084650.987
-    assert oldest_s({"Records": [samples.dynamodb("1")]}) == 0, "it has no date"

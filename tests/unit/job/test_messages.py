@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sparklet.job import OUTCOME_FILE, EventError, Job
-from sparklet.job.commit_ids import failed_numbers, labels, messages_of, oldest_s, records_by_chain, records_of
+from sparklet.job.commit_ids import failed_numbers, labels, messages_of, records_by_chain, records_of
 from tests.unit.events import samples
 
 
@@ -51,7 +51,6 @@ def test_a_number_begins_with_the_messages_time() -> None:
     early, late = messages_of({"Records": [message("b", sent_ms=1000), message("a", sent_ms=2000)]})
 
     assert [number >> 128 for number in (early, late)] == [1000, 2000]
-    assert oldest_s({"Records": [message("b", sent_ms=2000), message("a", sent_ms=1000)]}) == 1.0
 
 
 def test_in_another_batch_a_message_has_its_number_and_chain() -> None:

@@ -54,13 +54,11 @@ class OpenTable(Protocol):
         CommitStateUnknownError if the table does not show it.
         """
 
-    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
-        """CommitStateUnknownError if the table does not hold the commit's names, but may have forgotten them."""
-
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Commit on top of this state, set the names to these numbers with it, and return the new version.
 
         CommitConflictError if others have written since, or if the answer was lost: load the table and look again.
+        CommitStateUnknownError if the table may have forgotten the commit.
         """
 
 
@@ -95,7 +93,6 @@ def commit(
             return Committed("", 0, files, already=False)
         names = _names(commit, spark, table, maker)
         tried.update(names.values())
-        table.check(commit, names)
         look()
         try:
             version = table.write(commit, names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ PARQUET = {
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
 }
 """Options of the session for files of tables."""
+RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties
 ICEBERG_VERSION = 3  # the newest that Iceberg 1.12 writes
 ENCRYPTED = "encryption.key-id"  # a property of Iceberg's tables whose files are encrypted
@@ -125,10 +127,13 @@ class Committed:
     already: bool  # whether an earlier attempt had made it
 
 
-def refuse_delta(table: Table, features: Iterable[str]) -> None:
-    """TableError if a Delta table has a feature that Delta itself does not write without a catalog, or is unknown."""
+def refuse_delta(table: Table, protocol: Any, properties: Mapping[str, str]) -> None:
+    """TableError if a Delta table forgets commits, or has a feature that Delta does not write without a catalog."""
+    features = json.loads(protocol.json())["protocol"].get("writerFeatures") or ()
     for name in sorted(set(features).difference(WRITABLE)):
         _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
+    if RETENTION in properties:  # its checkpoints would drop the ids of commits
+        _refuse(table, RETENTION, f"ALTER TABLE … UNSET TBLPROPERTIES ('{RETENTION}')")
 
 
 def refuse_iceberg(table: Table, version: int, properties: Mapping[str, str]) -> None:

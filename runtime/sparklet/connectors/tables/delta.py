@@ -12,13 +12,11 @@ another one has set one of them since the table was loaded.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
@@ -42,15 +40,12 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
 )
 from sparklet.connectors.tables.columns import FILLED, agreed, aligned
-from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration, shard_name
+from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration, refuse_delta, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.fields import Table
 from sparklet.job.session import backquoted, java_class, session_options, stored_text
 
-RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
-UNITS_S = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
-MAX_SKEW_S = 3600.0  # of other writers' clocks
-MAX_READERS = 16  # files of the log at a time
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
 DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
 OF_DELTA = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # which have the number of rows
@@ -122,7 +117,7 @@ class _Delta:
         return self.parsed(json.dumps({kind: document}))
 
     def set_name(self, name: str, number: int) -> Any:
-        """With its date: a checkpoint drops what is older than RETENTION, or has none."""
+        """The transaction of an application, by which the table knows a commit or a chain."""
         return self.action("txn", {"appId": name, "version": number, "lastUpdated": int(time.time() * 1000)})
 
     def seq(self, values: Iterable[Any]) -> Any:
@@ -260,6 +255,8 @@ class DeltaLakeTable:
             self._transaction = self._log.startTransaction()
         self._version = int(self._transaction.readVersion())  # -1: there is no table
         self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
+        if self._now:
+            refuse_delta(Table("delta", uri), self._transaction.protocol(), self._now["configuration"])
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The table's version if it holds a name, and the name's number."""
@@ -272,11 +269,13 @@ class DeltaLakeTable:
         A RESTORE that is no longer in the log is ignored.
         """
         state, restored = self._version, None  # the newest version before which nothing was taken out
-        for version, names, info in self._versions():
-            if (name, number) in names:
+        for version, actions in self._versions():
+            set_here = (action["txn"] for action in actions if "txn" in action)
+            if any((each["appId"], each["version"]) == (name, number) for each in set_here):
                 return version <= state
             if version == state:
                 state = version - 1
+                info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
                 if info.get("operation") == "RESTORE":
                     restored, to = version, str(info["operationParameters"].get("version"))
                     # A RESTORE to a time does not say to which version.
@@ -291,57 +290,18 @@ class DeltaLakeTable:
             "write them with another label, or those of a run by a new run"
         )
 
-    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
-        """The table has forgotten names that are older than RETENTION; see ``OpenTable``."""
-        if self._now is None or not (retention := self._now["configuration"].get(RETENTION)):
-            return
-        kept_s = sum(
-            int(number) * UNITS_S[unit]
-            for number, unit in re.findall(r"(?<!\d)(\d+) (week|day|hour|minute|second)", retention)
-        )
-        since_s, gone = commit.fixed_at_s or 0.0, {name for name in names if self.made(name) is None}
-        if commit.commit_id.startswith("once/"):
-            return  # such an id is used once
-        is_old = commit.fixed_at_s is not None and time.time() - since_s > kept_s
-        for _, version_names, info in () if is_old else self._versions():
-            if is_old := not gone.isdisjoint(name for name, _ in version_names):
-                break
-            # What was committed before the work began cannot be its commit, nor can any earlier version.
-            if info.get("timestamp", math.inf) < 1000 * (since_s - MAX_SKEW_S):
-                return
-        if is_old:
-            raise CommitStateUnknownError(
-                f"{commit.table} forgets commits ({RETENTION} = {retention}), and may hold {commit.commit_id} already: "
-                "if it lacks these rows, unset the property and try again"
-            )
-
-    def _versions(self) -> Iterator[tuple[int, set[tuple[str, int]], dict[str, Any]]]:
-        """The versions, newest first, as far back as the log goes: the names that each has set, and its commitInfo."""
-        with ThreadPoolExecutor(MAX_READERS) as readers:
-            for newest in range(self._version, -1, -MAX_READERS):
-                versions = range(newest, max(newest - MAX_READERS, -1), -1)
-                for version, actions in zip(versions, readers.map(self._actions, versions)):  # noqa: B905 - Python 3.9
-                    if not actions:
-                        return
-                    names = {
-                        (action["txn"]["appId"], action["txn"]["version"]) for action in actions if "txn" in action
-                    }
-                    yield (
-                        version,
-                        names,
-                        next((action["commitInfo"] for action in actions if "commitInfo" in action), {}),
-                    )
-
-    def _actions(self, version: int) -> list[dict[str, Any]]:
-        try:
+    def _versions(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """The versions, newest first, as far back as the log goes, and of each the names and the commitInfo."""
+        for version in range(self._version, -1, -1):
+            try:
+                text = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json")
+            except Py4JJavaError as error:
+                if java_class(error) != "FileNotFoundException":
+                    raise
+                return  # a checkpoint has it
             # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
-            lines = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json").split("\n")
-        except Py4JJavaError as error:
-            if java_class(error) != "FileNotFoundException":
-                raise
-            return []  # a checkpoint has it
-        # Never empty, since that stands for a file that is gone
-        return [json.loads(line) for line in lines if line.startswith(('{"txn"', '{"commitInfo"'))] or [{}]
+            lines = (line for line in text.split("\n") if line.startswith(('{"txn"', '{"commitInfo"')))
+            yield version, list(map(json.loads, lines))
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""

@@ -51,9 +51,6 @@ class HudiTable:
         self._known: dict[str, bool] = {}  # the instants that this writer expects: whether each is completed
         self._refusal = ""  # why ``accept`` has refused an instant
 
-    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
-        """Hudi forgets no commit, see ``_newest``."""
-
     def made(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
         if name.startswith(CHAIN):

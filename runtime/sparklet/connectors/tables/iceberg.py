@@ -67,11 +67,6 @@ class IcebergTable:
         self._history = self._history_of(self._state) if self._table else None
         self.root = root_of(self._table) if self._table else None
 
-    def check(self, commit: Commit, names: Mapping[str, int]) -> None:
-        """See ``OpenTable``."""
-        if self._history:
-            self._history.check_age(commit)
-
     def made(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
         return self._history.made(name) if self._history else None
@@ -82,6 +77,8 @@ class IcebergTable:
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Make all of it one snapshot; see ``OpenTable``."""
+        if self._history:
+            self._history.check_age(commit)
         writes, earlier = (tuple(write for write in some if write.files) for some in (commit.writes, commit.earlier))
         commit = replace(commit, writes=writes, earlier=earlier)  # a shard without rows has no say in the columns
         draft = self._draft(commit)
@@ -116,18 +113,7 @@ class IcebergTable:
         return str(snapshot.snapshotId())
 
     def _history_of(self, metadata: Any) -> History:
-        parser, table = self._iceberg.TableMetadataParser, self._table
-
-        def earlier(file: str) -> Any:
-            assert table is not None, "a new table has no earlier states"
-            try:
-                return json.loads(parser.toJson(parser.read(table.io(), file)))
-            except Py4JJavaError as error:
-                if java_class(error) != "NotFoundException":
-                    raise
-                return None
-
-        return History(self._name, json.loads(parser.toJson(metadata)), earlier)
+        return History(self._name, json.loads(self._iceberg.TableMetadataParser.toJson(metadata)))
 
     def _draft(self, commit: Commit) -> Draft:
         """What the commit is to change: the table, or the one that its first shard has seen, which is to be made."""

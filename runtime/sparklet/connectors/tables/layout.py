@@ -86,13 +86,13 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
         snapshot = log._2()
         if snapshot.version() < 0:
             return Layout(table.place, None)
-        refuse_delta(table, json.loads(snapshot.protocol().json())["protocol"].get("writerFeatures") or ())
-        schema, columns = _python_schema(snapshot.schema()), snapshot.metadata().partitionColumns()
-    names = [columns.apply(index) for index in range(columns.length())]
+        metadata = json.loads(snapshot.metadata().json())["metaData"]
+        refuse_delta(table, snapshot.protocol(), metadata["configuration"])
+    schema = StructType.fromJson(json.loads(metadata["schemaString"]))
     return Layout(
         table.place,
         wanted(schema, frame),
-        tuple(map(Partition, names)),
+        tuple(map(Partition, metadata["partitionColumns"])),
         is_described(schema, frame),
         frozenset(map(str.lower, schema.names)),
     )
@@ -169,7 +169,3 @@ def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: t
             f"{name} does not exist, and its catalog does not say where it would be: {error.java_exception}; "
             "make the table, or its database, before"
         ) from error
-
-
-def _python_schema(schema: Any) -> StructType:
-    return StructType.fromJson(json.loads(schema.json()))

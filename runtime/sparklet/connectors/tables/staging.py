@@ -25,7 +25,7 @@ from sparklet.connectors.tables.columns import aligned, required, without_hudi_c
 from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration
 from sparklet.connectors.tables.delta import stage
 from sparklet.connectors.tables.layout import Layout, iceberg_schema, layout_of
-from sparklet.job.commit_ids import commit_id, named_at_s, oldest_s
+from sparklet.job.commit_ids import commit_id, named_at_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
 from sparklet.job.session import backquoted, hadoop_path, is_remote, session_options
@@ -263,8 +263,7 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
     how = (draft.keys, draft.order_by, draft.merge_schema, draft.partition_by, draft.deletes)
     planned = Commit(identity, draft.table, draft.mode, (draft,), *how, warehouse=job.params.get("warehouse"))
     if batch:
-        since_s = oldest_s(job.event) if draft.table.format == "delta" else None  # Delta may forget chains
-        planned = replace(planned, records=batch.new, chains_folder=f"{root}/{batch.folder}", fixed_at_s=since_s)
+        planned = replace(planned, records=batch.new, chains_folder=f"{root}/{batch.folder}")
         # Rows to be appended are made of records alone; those that replace may be made of the table's, so they hold for
         # the state that was read.
         replaces = batch.is_read and draft.mode != "append"
