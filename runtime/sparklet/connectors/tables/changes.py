@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 from pyspark.sql import DataFrame, SparkSession, Window, functions
 from pyspark.sql.types import BooleanType, StructField, StructType
@@ -17,7 +20,7 @@ from pyspark.sql.types import BooleanType, StructField, StructType
 from sparklet.connectors.tables.declaration import DELETED, Commit, Declaration, shard_name
 from sparklet.job.errors import TableError
 from sparklet.job.event_objects import escaped
-from sparklet.job.session import backquoted
+from sparklet.job.session import backquoted, session_options
 
 FILE, ROW, FILES, COUNT, RANK = (f"_sparklet_{name}" for name in ("file", "row", "files", "count", "rank"))
 # By types of keys whose bounds a scan is given. Delta leaves out files by literals alone, not by casts.
@@ -60,16 +63,67 @@ def _tail(write: Declaration) -> str:
     return f"/{'/'.join(write.folder.rstrip('/').split('/')[-2:])}/"
 
 
+def read_all(writes: Sequence[Declaration], read: Callable[[Sequence[Declaration]], DataFrame]) -> DataFrame:
+    """The rows of some writes; ``read``: those of writes that were made for the same columns, as the table has them."""
+    alike: dict[tuple[str, bool], list[Declaration]] = {}
+    for write in writes:
+        alike.setdefault((write.seen, bool(write.described)), []).append(write)
+    return reduce(DataFrame.unionByName, map(read, alike.values()))
+
+
+def upserted_rows(commit: Commit, read: Callable[[Sequence[Declaration]], DataFrame]) -> DataFrame:
+    """The rows of an upsert, one of each key: see ``last_rows`` and ``read_all``."""
+    rows = read_all(commit.writes, read)
+    return last_rows(commit, rows, rows.unionByName(read_all(commit.earlier, read)) if commit.earlier else None)
+
+
+def overwriting_rows(
+    commit: Commit, read: Callable[[Sequence[Declaration]], DataFrame], partitions: Sequence[str]
+) -> DataFrame:
+    """The rows of new partitions: the staged ones, and those that the run wrote there before.
+
+    ``partitions``: the values by which the table is partitioned, in SQL. TableError if it is not.
+    """
+    if not partitions:
+        raise TableError(f"{commit.table} has no partitions that could be overwritten")
+    rows = read_all(commit.writes, read)
+    if commit.earlier:
+        values = {f"_sparklet_part_{number}": functions.expr(value) for number, value in enumerate(partitions)}
+        touched = rows.select(*(value.alias(name) for name, value in values.items())).distinct()
+        same = [value.eqNullSafe(touched[name]) for name, value in values.items()]
+        before = read_all(commit.earlier, read).join(functions.broadcast(touched), same, "left_semi")
+        rows = rows.unionByName(before)
+    return rows.drop(FILE, ROW)
+
+
 def kept_rows(changes: DataFrame) -> DataFrame:
     """The rows of an upsert that a new table gets."""
     return changes.where(f"NOT {DELETED}").drop(DELETED) if DELETED in changes.columns else changes
 
 
-def merge_deletes(commit: Commit, newer: str) -> tuple[str, str]:
-    """What makes rows of ``s`` delete those of ``t`` in a MERGE: its first clause, and a condition of INSERT."""
-    if not commit.deletes:
-        return "", ""
-    return f"WHEN MATCHED {newer} AND s.{DELETED} THEN DELETE ", f" AND NOT s.{DELETED}"
+@contextmanager
+def merging(commit: Commit, rows: DataFrame, table: StructType) -> Iterator[str]:
+    """What follows ``MERGE INTO … t`` in an upsert of the rows into a table with these columns, within the block."""
+    names = [backquoted(name) for name in rows.columns if name != DELETED]
+    same = [f"t.{key} = s.{key}" for key in map(backquoted, commit.keys)]
+    newer, order = "", backquoted(commit.order_by or "")
+    if commit.order_by and commit.order_by.lower() in (name.lower() for name in table.names):
+        newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
+    deleted, new = "", ""
+    if commit.deletes:
+        deleted, new = f"WHEN MATCHED {newer} AND s.{DELETED} THEN DELETE ", f" AND NOT s.{DELETED}"
+    on, view = " AND ".join([*same, *key_bounds(rows, commit.keys, table)]), f"_sparklet_{uuid4().hex}"
+    rows.createOrReplaceTempView(view)
+    try:
+        with session_options(rows.sparkSession, MERGE_OPTIONS):
+            yield (
+                f"USING {view} s ON {on} {deleted}"  # noqa: S608 - names, in quotes
+                f"WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
+                f"WHEN NOT MATCHED{new} THEN INSERT ({', '.join(names)}) "
+                f"VALUES ({', '.join(f's.{name}' for name in names)})"
+            )
+    finally:
+        rows.sparkSession.catalog.dropTempView(view)
 
 
 def last_rows(commit: Commit, rows: DataFrame, whole_run: DataFrame | None = None) -> DataFrame:

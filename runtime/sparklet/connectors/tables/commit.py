@@ -73,6 +73,9 @@ def commit(
     CommitConflictError if other writers were faster for two minutes (``only_on_opened``: once).
     CommitStateUnknownError if the table does not hold the commit, but may have forgotten it.
     """
+    # A shard without rows has no say in the columns.
+    writes, earlier = (tuple(write for write in some if write.files) for some in (commit.writes, commit.earlier))
+    commit = replace(commit, writes=writes, earlier=earlier)
     maker = random.getrandbits(60)  # the number of this attempt at the commit
     tried = {maker}
     # A table's cleaner may have deleted staged files by now. One look a commit: it is a request for each file.

@@ -16,7 +16,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
@@ -30,17 +30,17 @@ from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables.changes import (
     FILE,
-    MERGE_OPTIONS,
     ROW,
     kept_rows,
-    key_bounds,
-    last_rows,
-    merge_deletes,
+    merging,
+    overwriting_rows,
+    read_all,
     staged_columns,
     staged_rows,
+    upserted_rows,
 )
 from sparklet.connectors.tables.columns import FILLED, agreed, aligned
-from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration, refuse_delta, shard_name
+from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse_delta, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.fields import Table
@@ -275,7 +275,7 @@ class DeltaLakeTable:
                 return version <= state
             if version == state:
                 state = version - 1
-                info = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+                info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
                 if info.get("operation") == "RESTORE":
                     restored, to = version, str(info["operationParameters"].get("version"))
                     # A RESTORE to a time does not say to which version.
@@ -305,7 +305,6 @@ class DeltaLakeTable:
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""
-        writes = [write for write in commit.writes if write.files]
         change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
         options = {**OF_DELTA, USER_METADATA: commit.commit_id}
         with refusals(str(commit.table)), session_options(self._spark, options):
@@ -313,7 +312,7 @@ class DeltaLakeTable:
                 self._transaction.txnVersion(name)  # now another commit that sets it is a conflict
             if self._now is None:
                 self._log.createLogDirectoriesIfNotExists()
-            actions = [*change(commit, writes), *(self._delta.set_name(*entry) for entry in names.items())]
+            actions = [*change(commit), *(self._delta.set_name(*entry) for entry in names.items())]
             operation = self._delta.module(f"{_PACKAGE}.DeltaOperations$ManualUpdate")
             tracking, no_tags = (
                 self._delta.module(f"{_PACKAGE}.RowTracking"),
@@ -325,24 +324,22 @@ class DeltaLakeTable:
     def _table_columns(self) -> StructType | None:
         return StructType.fromJson(json.loads(self._now["schemaString"])) if self._now else None
 
-    def _agreed(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
-        return agreed(commit, writes, self._table_columns(), _columns)
-
-    def _append(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
+    def _append(self, commit: Commit) -> list[Any]:
         """Add the files that fit the table; write the rows of others by Delta's writer, into the same commit."""
         late = [
             write
-            for write in writes
+            for write in commit.writes
             if not write.described or not self._now or not _fits(_metadata(write.seen), self._now)
         ]
         columns = self._grow(commit, late) if late else None
         now = json.loads(self._transaction.metadata().json())["metaData"]
         # Now that the table is made, or has the columns of all shards, some of these files may fit after all.
         others = [write for write in late if not write.described or not _fits(_metadata(write.seen), now)]
-        fitting = (text for write in writes if write not in others for text in write.described)
+        fitting = (text for write in commit.writes if write not in others for text in write.described)
         actions = [self._delta.parsed(text) for text in fitting]
         if others and columns:
-            rows = self._read(others, columns).drop(FILE, ROW)
+            read = self._reader(others, columns)
+            rows = read_all(others, lambda alike: read(alike).drop(FILE, ROW))
             try:
                 actions += _items(self._transaction.writeFiles(rows._jdf))
             except (Py4JJavaError, PySparkException) as error:
@@ -353,7 +350,8 @@ class DeltaLakeTable:
 
     def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
         """Make the table in this transaction, or add the columns that it lacks; its columns then."""
-        schema, columns = self._table_columns(), self._agreed(commit, writes)
+        schema = self._table_columns()
+        columns = agreed(commit, writes, schema, _columns)
         # A new table takes over its first shard's state: that shard's files have the column names that Delta made up.
         first = next((_metadata(write.seen) for write in writes if write.described), None)
         if schema is None:
@@ -375,67 +373,40 @@ class DeltaLakeTable:
         text = json.dumps({"type": "struct", "fields": fields})
         self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)
 
-    def _read(self, writes: Sequence[Declaration], columns: StructType) -> DataFrame:
-        """The staged rows, in these columns: null where a write lacks one, or what Delta fills in if all lack it.
+    def _reader(
+        self, writes: Sequence[Declaration], columns: StructType
+    ) -> Callable[[Sequence[Declaration]], DataFrame]:
+        """See ``read_all``; what Delta fills in is left out if all writes lack it."""
+        held = {name.lower() for write in writes for name in _columns(write).names}
+        filled = [f for f in columns.fields if f.name.lower() not in held and any(key in f.metadata for key in FILLED)]
+        read = StructType([field for field in columns.fields if field not in filled])
 
-        Where the commit writes all of them anew, the places of rows, and whether they delete others, are behind.
-        """
-        frames: dict[tuple[str, bool], list[Declaration]] = {}
-        for write in writes:
-            frames.setdefault((write.seen, bool(write.described)), []).append(write)
-        read = []
-        for (seen, is_described), alike in frames.items():
-            if is_described:
-                read.append(self._delta.rows(self._log, seen, (text for write in alike for text in write.described)))
-            else:
-                read.append(staged_rows(self._spark, alike))
-        frame_names = {name.lower() for frame in read for name in frame.columns}
-        filled = [
-            field
-            for field in columns.fields
-            if field.name.lower() in frame_names or not any(key in field.metadata for key in FILLED)
-        ]
-        return reduce(DataFrame.unionByName, (aligned(frame, StructType(filled), True) for frame in read))
+        def rows(alike: Sequence[Declaration]) -> DataFrame:
+            if alike[0].described:
+                texts = (text for write in alike for text in write.described)
+                return aligned(self._delta.rows(self._log, alike[0].seen, texts), read, merge_schema=True)
+            return aligned(staged_rows(self._spark, alike), read, merge_schema=True)
 
-    def _upsert(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
-        columns = self._agreed(commit, writes)
-        looks_back = commit.earlier and commit.order_by is None
-        whole_run = self._read([*commit.earlier, *writes], columns) if looks_back else None
-        changes = last_rows(commit, self._read(writes, columns), whole_run)
-        if self._now is None:
-            self._grow(commit, writes)
+        return rows
+
+    def _upsert(self, commit: Commit) -> list[Any]:
+        table, writes = self._table_columns(), [*commit.writes, *commit.earlier]
+        changes = upserted_rows(commit, self._reader(writes, agreed(commit, writes, table, _columns)))
+        if table is None:
+            self._grow(commit, commit.writes)
             return list(_items(self._transaction.writeFiles(kept_rows(changes)._jdf)))
-        view = f"_sparklet_{uuid.uuid4().hex}"
-        changes.createOrReplaceTempView(view)
-        try:
-            with session_options(self._spark, MERGE_OPTIONS):
-                return self._merge(commit, view, changes)
-        finally:
-            self._spark.catalog.dropTempView(view)
+        with merging(commit, changes, table) as clauses:
+            return self._merge(commit, f"MERGE INTO delta.{backquoted(self._uri)} t {clauses}")
 
-    def _merge(self, commit: Commit, view: str, changes: DataFrame) -> list[Any]:
+    def _merge(self, commit: Commit, statement: str) -> list[Any]:
         """What ``MERGE INTO`` does between the start of its transaction and its commit."""
-        schema, columns = self._table_columns(), [name for name in changes.columns if name != DELETED]
-        same, names = (list(map(backquoted, column_names)) for column_names in (commit.keys, columns))
-        near = key_bounds(changes, commit.keys, schema or StructType())
-        newer, order = "", backquoted(commit.order_by or "")
-        if commit.order_by and schema and commit.order_by.lower() in (name.lower() for name in schema.names):
-            newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"  # else it is null in all rows
-        deleted, new = merge_deletes(commit, newer)
-        text = (
-            f"MERGE INTO delta.{backquoted(self._uri)} t USING {view} s "  # noqa: S608 - names, in quotes
-            f"ON {' AND '.join([*(f't.{key} = s.{key}' for key in same), *near])} "
-            f"{deleted}WHEN MATCHED {newer} THEN UPDATE SET {', '.join(f'{name} = s.{name}' for name in names)} "
-            f"WHEN NOT MATCHED{new} THEN INSERT ({', '.join(names)}) "
-            f"VALUES ({', '.join(f's.{name}' for name in names)})"
-        )
         state, modes = (
             self._delta.session.sessionState(),
             self._delta.module("org.apache.spark.sql.execution.CommandExecutionMode"),
         )
         with session_options(self._spark, {AUTO_MERGE: str(commit.merge_schema).lower()}):
             # Only analyzed: its execution would begin a transaction of its own, at the newest state of the table.
-            merge = state.executePlan(state.sqlParser().parsePlan(text), modes.SKIP()).analyzed()
+            merge = state.executePlan(state.sqlParser().parsePlan(statement), modes.SKIP()).analyzed()
         session, transaction, metadata = self._delta.session, self._transaction, self._transaction.metadata()
         # The analysis has taken the newest columns, the transaction has those of the state that was looked at.
         if merge.targetFileIndex().metadata().schemaString() != metadata.schemaString():
@@ -456,20 +427,12 @@ class DeltaLakeTable:
             return [*_items(written), *_items(merge.writeDVs(session, transaction, touched._1()))]
         return [*_items(written), *(file.remove() for file in _items(touched._1()))]
 
-    def _overwrite(self, commit: Commit, writes: Sequence[Declaration]) -> list[Any]:
-        """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
+    def _overwrite(self, commit: Commit) -> list[Any]:
+        """Replace the partitions of the staged rows, see ``overwriting_rows``."""
         by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
-        if not by:
-            raise TableError(f"{commit.table} has no partitions that could be overwritten")
-        columns = self._agreed(commit, [*writes, *commit.earlier])
-        rows = self._read(writes, columns).drop(FILE, ROW)
-        if commit.earlier:
-            touched, before = (
-                rows.select(*map(backquoted, by)).distinct(),
-                self._read(commit.earlier, columns).drop(FILE, ROW),
-            )
-            same = [before[backquoted(name)].eqNullSafe(touched[backquoted(name)]) for name in by]
-            rows = rows.unionByName(before.join(touched, same, "left_semi"))
+        writes = [*commit.writes, *commit.earlier]
+        read = self._reader(writes, agreed(commit, writes, self._table_columns(), _columns))
+        rows = overwriting_rows(commit, read, list(map(backquoted, by)))
         options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
         return self._delta.write(self._log, self._transaction, rows, "Overwrite", options, by)
 

@@ -17,23 +17,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession, functions
-from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables.chains import CHAIN
-from sparklet.connectors.tables.changes import FILE, ROW, last_rows, staged_columns, staged_rows
+from sparklet.connectors.tables.changes import (
+    FILE,
+    ROW,
+    overwriting_rows,
+    read_all,
+    staged_columns,
+    staged_rows,
+    upserted_rows,
+)
 from sparklet.connectors.tables.columns import agreed, aligned, without_hudi_columns
 from sparklet.connectors.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi
 from sparklet.connectors.tables.lease import lease
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.session import hadoop_path, java_class
+from sparklet.job.session import backquoted, hadoop_path, java_class
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 OPERATION = "hoodie.datasource.write.operation"
@@ -189,20 +195,18 @@ class HudiTable:
 
     def new_rows(self, commit: Commit, table_rows: DataFrame | None, by: Sequence[str]) -> DataFrame:
         """The rows to write; ``table_rows``: the table's, None if its first writer was killed before it had any."""
-        writes, earlier = ([write for write in some if write.files] for some in (commit.writes, commit.earlier))
-        rewritten = earlier if commit.mode == "overwrite_partitions" else []
-        columns = agreed(commit, [*writes, *rewritten], table_rows.schema if table_rows else None, staged_columns)
-        rows = self._read(writes, columns)
+        writes = [*commit.writes, *commit.earlier]
+        columns = agreed(commit, writes, table_rows.schema if table_rows else None, staged_columns)
+
+        def read(alike: Sequence[Declaration]) -> DataFrame:
+            return aligned(staged_rows(self._spark, alike), columns, merge_schema=True)
+
         if commit.mode == "upsert":
-            whole_run = self._read([*writes, *earlier], columns) if earlier else None
-            changes = self._changes(commit, last_rows(commit, rows, whole_run), table_rows)
+            changes = self._changes(commit, upserted_rows(commit, read), table_rows)
             return changes.withColumnRenamed(DELETED, HUDI_DELETED)
-        rows = rows.drop(FILE, ROW)
-        if rewritten:
-            touched, before = rows.select(*by).distinct(), self._read(rewritten, columns).drop(FILE, ROW)
-            same = [before[name].eqNullSafe(touched[name]) for name in by]
-            return rows.union(before.join(touched, same, "left_semi") if by else before)
-        return rows
+        if commit.mode == "overwrite_partitions":
+            return overwriting_rows(commit, read, list(map(backquoted, by)))
+        return read_all(commit.writes, read).drop(FILE, ROW)
 
     def _changes(self, commit: Commit, newest: DataFrame, table_rows: DataFrame | None) -> DataFrame:
         """The rows without those that are older than the table's; with its own keys where Spark has them for equal.
@@ -225,13 +229,6 @@ class HudiTable:
         is_older = functions.coalesce(old > new, old.isNotNull())
         same = [table_rows[name] == newest[name] for name in commit.keys]
         return newest.join(table_rows, [*same, is_older], "left_anti")
-
-    def _read(self, writes: Iterable[Declaration], columns: StructType) -> DataFrame:
-        alike: dict[str, list[Declaration]] = {}
-        for write in writes:
-            alike.setdefault(write.seen, []).append(write)
-        read = (staged_rows(self._spark, group) for group in alike.values())
-        return reduce(DataFrame.unionByName, (aligned(frame, columns, merge_schema=True) for frame in read))
 
     def _metadata(self) -> Any | None:
         """Hudi's view of the table; None if there is none."""

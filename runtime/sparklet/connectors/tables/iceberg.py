@@ -8,44 +8,42 @@ would look for the new state and try again, on top of snapshots that were not se
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from functools import reduce
 from typing import Any
 from uuid import uuid4
 
 from py4j.protocol import Py4JJavaError
-from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables.changes import (
     FILE,
-    MERGE_OPTIONS,
     ROW,
     kept_rows,
-    key_bounds,
-    last_rows,
-    merge_deletes,
+    merging,
+    overwriting_rows,
+    read_all,
     staged_rows,
+    upserted_rows,
 )
-from sparklet.connectors.tables.columns import aligned
+from sparklet.connectors.tables.columns import agreed, aligned
 from sparklet.connectors.tables.declaration import Commit, Declaration, shard_name
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
     Seen,
     catalog_of,
-    fields_of,
+    iceberg_columns,
     is_in_bucket,
     load_table,
     partition_spec,
     root_of,
     spark_columns,
-    type_text,
 )
 from sparklet.connectors.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.job.catalogs import ICEBERG_CATALOG
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.session import backquoted, java_class, session_options
+from sparklet.job.session import backquoted, java_class
 
 NOT_MADE = ("CommitFailedException", "AlreadyExistsException")  # another writer was faster
 UNKNOWN = (  # the answer was lost, or the catalog is busy
@@ -79,8 +77,6 @@ class IcebergTable:
         """Make all of it one snapshot; see ``OpenTable``."""
         if self._history:
             self._history.check_age(commit)
-        writes, earlier = (tuple(write for write in some if write.files) for some in (commit.writes, commit.earlier))
-        commit = replace(commit, writes=writes, earlier=earlier)  # a shard without rows has no say in the columns
         draft = self._draft(commit)
         merge_columns(draft, commit)
         before = draft.metadata
@@ -164,94 +160,76 @@ def sweep(draft: Draft, snapshot: Any, writes: Iterable[Declaration]) -> None:
 
 
 def merge_columns(draft: Draft, commit: Commit) -> None:
-    """Add the columns that the shards have beyond the table's, once; TableError if they do not agree on them.
-
-    A column that the table had when a shard looked is known by its id, whatever its name is now.
-    """
-    first = f"the table {commit.table}" if draft.start else shard_name(commit.writes[0].shard)
-    table = json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema()))["fields"]
-    columns = {field["name"].lower(): (type_text(field["type"]), first) for field in table}
-    is_exact = draft.start is None and not commit.merge_schema
+    """Add the columns that the shards have beyond the table's; TableError if they do not agree on them."""
+    table = draft.columns
     firsts: dict[str, Declaration] = {}
     for write in (*commit.writes, *commit.earlier):
         firsts.setdefault(write.seen, write)
-    for text, write in firsts.items():
-        seen, shard, new = Seen.parse(text), shard_name(write.shard), list[str]()
-        last = seen.last if _is_of(draft, seen) else 0
-        names = {field["name"].lower() for field in seen.schema["fields"]}
-        for field in seen.schema["fields"]:
-            name, type_ = field["name"], type_text(field["type"])
-            existing_type, whose = columns.get(name.lower(), ("", ""))
-            if field["id"] <= last or existing_type == type_:
-                continue
-            if existing_type:
-                differ = f"as {type_}, {whose} as {existing_type}: cast it in the script"
-                raise TableError(f"{shard} has the column {name!r} {differ}")
-            if not commit.merge_schema:
-                raise TableError(
-                    f"{shard} has the column {name!r} ({type_}), which {first} has not: select the table's columns, or "
-                    "write with merge_schema=True"
-                )
-            columns[name.lower()] = type_, shard
-            new.append(name)
-        for field in table:
-            is_needed = field["id"] > last and (is_exact or field["required"])
-            if is_needed and field["name"].lower() not in names:
-                raise TableError(f"{shard} lacks the column {field['name']!r}")
-        draft.add_columns(draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)), new)
+    columns = agreed(
+        commit, list(firsts.values()), table if draft.start else None, lambda write: columns_of(draft, write)
+    )
+    new = StructType([field for field in columns.fields if field.name not in table.names])
+    draft.add_columns(iceberg_columns(draft.spark, new), new.names)
 
 
-def _is_of(draft: Draft, seen: Seen) -> bool:
-    """Whether a shard has seen the very table that the commit changes."""
-    return draft.start is not None and seen.uuid == str(draft.start.uuid())
+def columns_of(draft: Draft, write: Declaration) -> StructType:
+    """A shard's columns; one that the table had when the shard looked is the table's own, whatever its name is now."""
+    seen = Seen.parse(write.seen)
+    last, ids = last_known(draft, seen), [field["id"] for field in draft.fields]
+    own = dict(zip(ids, draft.columns.fields))  # noqa: B905 - Python 3.9
+    schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
+    columns = [
+        own.get(field["id"]) if field["id"] <= last else as_in_spark
+        for field, as_in_spark in zip(seen.schema["fields"], schema.fields)  # noqa: B905 - Python 3.9
+    ]
+    return StructType([column for column in columns if column is not None])
+
+
+def last_known(draft: Draft, seen: Seen) -> int:
+    """The last column id that means the same in the draft; 0 if the shard has seen another table, or none."""
+    return seen.last if draft.start is not None and seen.uuid == str(draft.start.uuid()) else 0
 
 
 def fits(draft: Draft, seen: Seen) -> bool:
     """Whether files that were made for a table are files of the draft: by the ids and partitions that they have."""
-    last = seen.last if _is_of(draft, seen) else 0
     spec = draft.table.specs().get(seen.spec["spec-id"])
     if spec is None or json.loads(draft.iceberg.PartitionSpecParser.toJson(spec)) != seen.spec:
         return False
-    table = fields_of(json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema())))
-    for id_, field in fields_of(seen.schema).items():
-        # Readers go by ids: a column that the table had already fits, though it was renamed or dropped since.
-        if id_ <= last:
-            continue
-        table_field = table.get(id_)
-        if table_field is None or table_field.type != field.type or _lower(table_field.path) != _lower(field.path):
-            return False
-    return True
+    last, now = last_known(draft, seen), {field["id"]: _named(field) for field in draft.fields}
+    # Readers go by ids: a column that the table had already fits, though it was renamed or dropped since.
+    return all(_named(field) == now.get(field["id"]) for field in seen.schema["fields"] if field["id"] > last)
 
 
-def _lower(path: Iterable[str]) -> list[str]:
-    return [name.lower() for name in path]
-
-
-def check_names(draft: Draft, commit: Commit, write: Declaration, seen: Seen) -> None:
-    """TableError if rows that a commit must write anew have columns that were renamed or dropped since."""
-    if not _is_of(draft, seen):
-        return
-    now = fields_of(json.loads(draft.iceberg.SchemaParser.toJson(draft.table.schema())))
-    for id_, field in fields_of(seen.schema).items():
-        if id_ <= seen.last and (id_ not in now or now[id_].path != field.path):
+def check_unchanged(draft: Draft, commit: Commit, write: Declaration, seen: Seen) -> None:
+    """TableError if rows that a commit must write anew have columns of the table that were changed since."""
+    last, now = last_known(draft, seen), {field["id"]: _named(field) for field in draft.fields}
+    for field in seen.schema["fields"]:
+        if field["id"] <= last and _named(field) != now.get(field["id"]):
             raise TableError(
-                f"{commit.table}: the column {'.'.join(field.path)!r} was changed after {shard_name(write.shard)} had "
+                f"{commit.table}: the column {field['name']!r} was changed after {shard_name(write.shard)} had "
                 f"staged its rows, which the commit must write anew: start a new run ({write.folder})"
             )
+
+
+def _named(field: Mapping[str, Any]) -> tuple[str, Any]:
+    return field["name"].lower(), field["type"]
 
 
 # --- rows that shards have staged ---
 
 
-def rows_of(draft: Draft, commit: Commit, writes: Sequence[Declaration], stack: ExitStack) -> Iterator[DataFrame]:
-    """The staged rows with the draft's columns; a frame for all shards that have seen the same table."""
-    groups: dict[tuple[str, bool], list[Declaration]] = {}
-    for write in writes:
-        groups.setdefault((write.seen, bool(write.described)), []).append(write)
-    for (text, is_described), group in groups.items():
-        seen = Seen.parse(text)
-        check_names(draft, commit, group[0], seen)
-        yield _described_rows(draft, seen, group, stack) if is_described else _parquet_rows(draft, seen, group)
+def reader(draft: Draft, commit: Commit, stack: ExitStack) -> Callable[[Sequence[Declaration]], DataFrame]:
+    """See ``read_all``: the staged rows with the draft's columns."""
+
+    def read(alike: Sequence[Declaration]) -> DataFrame:
+        seen = Seen.parse(alike[0].seen)
+        check_unchanged(draft, commit, alike[0], seen)
+        if alike[0].described:
+            return _described_rows(draft, seen, alike, stack)
+        schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
+        return aligned(staged_rows(draft.spark, alike, schema), draft.columns, merge_schema=True)
+
+    return read
 
 
 def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], stack: ExitStack) -> DataFrame:
@@ -260,7 +238,8 @@ def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], sta
     document = {"format-version": max(2, seen.version), "table-uuid": str(uuid4()), "location": draft.table.location()}
     document |= {"last-sequence-number": 0, "last-updated-ms": 0, "next-row-id": 0, "properties": {}}
     document |= {"schemas": [seen.schema], "current-schema-id": seen.schema["schema-id"]}
-    document |= {"last-column-id": max(fields_of(seen.schema)), "last-partition-id": last_part}
+    last_column = draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)).highestFieldId()
+    document |= {"last-column-id": last_column, "last-partition-id": last_part}
     document |= {"partition-specs": [seen.spec], "default-spec-id": seen.spec["spec-id"]}
     document |= {"sort-orders": [{"order-id": 0, "fields": []}], "default-sort-order-id": 0}
     start = draft.iceberg.TableMetadataParser.fromJson(json.dumps(document))
@@ -268,12 +247,6 @@ def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], sta
     append_files(of_files, of_files.table.newFastAppend(), writes).commit()
     stack.callback(sweep, of_files, of_files.table.currentSnapshot(), writes)
     return aligned(of_files.rows(), draft.columns, merge_schema=False)
-
-
-def _parquet_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
-    """Rows of Spark's Parquet files; what ``staged_rows`` has beyond the columns is behind them."""
-    schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
-    return aligned(staged_rows(draft.spark, writes, schema), draft.columns, merge_schema=True)
 
 
 # --- the changes of each mode ---
@@ -296,60 +269,35 @@ def append(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     fit = {text: fits(draft, Seen.parse(text)) for text in {write.seen for write in commit.writes if write.described}}
     fitting_writes = [write for write in commit.writes if write.described and fit[write.seen]]
     update = append_files(draft, draft.table.newAppend(), fitting_writes)
-    others = [write for write in commit.writes if not (write.described and fit[write.seen])]
-    for frame in rows_of(draft, commit, others, stack):
-        for file in draft.data_files(frame.drop(FILE, ROW)):
+    if others := [write for write in commit.writes if not (write.described and fit[write.seen])]:
+        read = reader(draft, commit, stack)
+        for file in draft.data_files(read_all(others, lambda alike: read(alike).drop(FILE, ROW))):
             update = update.appendFile(file)
     update.commit()
 
 
 def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
     """Merge the staged rows, one for each key."""
-    staged = _union(rows_of(draft, commit, commit.writes, stack))
-    whole_run = staged.unionByName(_union(rows_of(draft, commit, commit.earlier, stack))) if commit.earlier else None
-    rows = last_rows(commit, staged, whole_run)
+    rows = upserted_rows(commit, reader(draft, commit, stack))
     if draft.start is None:
         update = draft.table.newAppend()
         for file in draft.data_files(kept_rows(rows)):
             update = update.appendFile(file)
         update.commit()
         return
-    same = " AND ".join(f"t.{key} = s.{key}" for key in map(backquoted, commit.keys))
-    newer = ""
-    if commit.order_by:
-        order = backquoted(commit.order_by)
-        newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})"
-    deleted, new = merge_deletes(commit, newer)
-    near = "".join(f" AND {bound}" for bound in key_bounds(rows, commit.keys, rows.schema))
-    view = f"sparklet_{uuid4().hex}"
-    rows.createOrReplaceTempView(view)
-    try:
-        with session_options(draft.spark, MERGE_OPTIONS):
-            draft.merge(
-                f"USING {view} s ON {same}{near} {deleted}WHEN MATCHED {newer} THEN UPDATE SET * "
-                f"WHEN NOT MATCHED{new} THEN INSERT *"
-            )
-    finally:
-        draft.spark.catalog.dropTempView(view)
+    with merging(commit, rows, draft.columns) as clauses:
+        draft.merge(clauses)
 
 
 def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:
-    """Replace the partitions of the staged rows by these, and by those that the run wrote there before."""
-    if not draft.partitions:
-        raise TableError(f"{commit.table} has no partitions that could be overwritten")
+    """Replace the partitions of the staged rows, see ``overwriting_rows``."""
     # Spark replaces partitions of the present spec alone: rows in files of earlier ones would stay.
     snapshot, spec_id = draft.table.currentSnapshot(), draft.table.spec().specId()
     for manifest in snapshot.dataManifests(draft.table.io()) if snapshot else ():
         if manifest.partitionSpecId() != spec_id and (manifest.hasAddedFiles() or manifest.hasExistingFiles()):
             raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
-    rows = _union(rows_of(draft, commit, commit.writes, stack))
-    if commit.earlier:
-        before = _union(rows_of(draft, commit, commit.earlier, stack))
-        values = [functions.expr(_value(*partition)) for partition in draft.partitions]
-        touched = rows.select(*(value.alias(f"p{n}") for n, value in enumerate(values))).distinct()
-        same = reduce(lambda one, two: one & two, (v.eqNullSafe(touched[f"p{n}"]) for n, v in enumerate(values)))
-        rows = rows.unionByName(before.join(functions.broadcast(touched), same, "left_semi"))
-    draft.overwrite_partitions(rows.drop(FILE, ROW))
+    values = [_value(*partition) for partition in draft.partitions]
+    draft.overwrite_partitions(overwriting_rows(commit, reader(draft, commit, stack), values))
 
 
 def _value(column: str, transform: str) -> str:
@@ -359,7 +307,3 @@ def _value(column: str, transform: str) -> str:
     if name == "identity":
         return of
     return f"{ICEBERG_CATALOG}.system.{FUNCTIONS.get(name, name)}({width}{', ' if width else ''}{of})"
-
-
-def _union(frames: Iterable[DataFrame]) -> DataFrame:
-    return reduce(DataFrame.unionByName, frames)

@@ -10,11 +10,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from py4j.java_gateway import JavaMember
 from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
@@ -32,15 +33,6 @@ NO_CATALOG = (
 FILES_ONLY = "rewritten-file-scan-task-set-id"  # how Iceberg's own compaction makes files that it commits later
 LINEAGE = ("_row_id", "_last_updated_sequence_number")  # null: as for every new row of version 3
 FLOATS = ("float", "double")
-_INSIDE = {"list": ("element",), "map": ("key", "value")}
-
-
-class Field(NamedTuple):
-    """A column of Iceberg's, at any depth."""
-
-    path: tuple[str, ...]  # ("address", "zip"), ("tags", "element"), ("prices", "key")
-    type: str  # of primitives, else "struct", "list" or "map"
-    required: bool
 
 
 @dataclass(frozen=True)
@@ -104,6 +96,12 @@ class Draft:
     def columns(self) -> StructType:
         """The columns, as Spark has them."""
         return spark_columns(self.iceberg, self.table.schema())
+
+    @property
+    def fields(self) -> Sequence[Mapping[str, Any]]:
+        """The columns in Iceberg's JSON."""
+        fields: list[Any] = json.loads(self.iceberg.SchemaParser.toJson(self.table.schema()))["fields"]
+        return fields
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
@@ -218,29 +216,6 @@ class Draft:
         return sum(int(file["record-count"]) for file in files), stored, tuple(texts)
 
 
-def fields_of(schema: Mapping[str, Any], at: tuple[str, ...] = ()) -> dict[int, Field]:
-    """The columns in a schema, or in a type, of Iceberg's JSON, by their ids."""
-    kind, field_by_id = schema["type"], dict[int, Field]()
-    inner = [(field["name"], field["id"], field["type"], field["required"]) for field in schema.get("fields", ())]
-    inner += [(name, schema[f"{name}-id"], schema[name], False) for name in _INSIDE.get(kind, ())]
-    for name, id_, type_, required in inner:
-        is_nested = isinstance(type_, Mapping)
-        field_by_id[id_] = Field((*at, name), type_["type"] if is_nested else type_, required)
-        if is_nested:
-            field_by_id |= fields_of(type_, (*at, name))
-    return field_by_id
-
-
-def type_text(type_: Any) -> str:
-    """A type of Iceberg's JSON, without ids: ``struct<a:long>``."""
-    if not isinstance(type_, Mapping):
-        return str(type_)
-    if type_["type"] == "struct":
-        fields = (f"{field['name']}:{type_text(field['type'])}" for field in type_["fields"])
-        return f"struct<{','.join(fields)}>"
-    return f"{type_['type']}<{','.join(type_text(type_[name]) for name in _INSIDE[type_['type']])}>"
-
-
 def partition_spec(iceberg: Any, schema: Any, by: Sequence[str]) -> Any:
     """The partitioning of a new table."""
     builder = iceberg.PartitionSpec.builderFor(schema)
@@ -252,6 +227,16 @@ def partition_spec(iceberg: Any, schema: Any, by: Sequence[str]) -> Any:
 def spark_columns(iceberg: Any, schema: Any) -> StructType:
     """A schema of Iceberg's as Spark has it in Python."""
     return StructType.fromJson(json.loads(iceberg.spark.SparkSchemaUtil.convert(schema).json()))
+
+
+def iceberg_columns(spark: SparkSession, columns: StructType) -> Any:
+    """Columns of Spark's as a schema of Iceberg's, all of which may be null; TableError if it has no such type."""
+    java: Any = spark._jvm
+    schema = java.org.apache.spark.sql.types.DataType.fromJson(columns.json()).asNullable()
+    try:
+        return java.org.apache.iceberg.spark.SparkSchemaUtil.convert(schema)
+    except PySparkException as error:  # UnsupportedOperationException
+        raise TableError(f"Iceberg cannot have a column of the frame: {error}") from error
 
 
 def root_of(table: Any) -> str:

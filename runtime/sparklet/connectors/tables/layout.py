@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
@@ -20,6 +19,7 @@ from sparklet.connectors.tables.iceberg_draft import (
     Draft,
     Seen,
     catalog_of,
+    iceberg_columns,
     is_in_bucket,
     load_table,
     root_of,
@@ -135,7 +135,7 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
         return Layout(root, draft.columns, draft.partitions, names=names, draft=draft)
     if missing := [column for column in partition_by if column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
-    schema = iceberg_schema(frame)
+    schema = iceberg_columns(spark, frame.schema)
     if is_in_bucket(spark):  # its catalog gives a table a place as it makes it
         made = json.loads(iceberg.SchemaParser.toJson(schema))
         new = Seen("", 0, 2, made, {"spec-id": 0, "fields": []})
@@ -145,15 +145,6 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
     if new_table is None:
         return _iceberg(frame, named, partition_by)
     return Layout(root_of(new_table.table), new_table.columns, new_table.partitions, draft=new_table)
-
-
-def iceberg_schema(frame: DataFrame) -> Any:
-    """The frame's columns as Iceberg has them in a new table; TableError if it has no such type."""
-    iceberg: Any = frame.sparkSession._jvm.org.apache.iceberg
-    try:
-        return iceberg.spark.SparkSchemaUtil.convert(frame._jdf.schema().asNullable())
-    except PySparkException as error:  # UnsupportedOperationException
-        raise TableError(f"Iceberg cannot have a column of the frame: {error}") from error
 
 
 def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: tuple[str, ...]) -> Draft | None:

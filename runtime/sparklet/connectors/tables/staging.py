@@ -24,11 +24,12 @@ from pyspark.sql.types import StructType
 from sparklet.connectors.tables.columns import aligned, required, without_hudi_columns
 from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration
 from sparklet.connectors.tables.delta import stage
-from sparklet.connectors.tables.layout import Layout, iceberg_schema, layout_of
+from sparklet.connectors.tables.iceberg_draft import iceberg_columns
+from sparklet.connectors.tables.layout import Layout, layout_of
 from sparklet.job.commit_ids import commit_id, named_at_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
-from sparklet.job.session import backquoted, hadoop_path, is_remote, session_options
+from sparklet.job.session import hadoop_path, is_remote, session_options
 
 if TYPE_CHECKING:
     from sparklet.connectors.tables.stream_batch import Batch
@@ -142,8 +143,8 @@ def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     frame = required(aligned(frame, schema, write.merge_schema), schema)
     if layout.draft is None:
         return frame
-    new = frame.columns[len(schema) :]
-    layout.draft.add_columns(iceberg_schema(frame.select(*map(backquoted, new))), new)
+    new = StructType(frame.schema.fields[len(schema) :])
+    layout.draft.add_columns(iceberg_columns(frame.sparkSession, new), new.names)
     return frame
 
 
