@@ -75,18 +75,14 @@ class Declaration:
     def from_document(cls, document: Mapping[str, Any], shard: int = -1) -> Declaration:
         """Read ``to_document``'s JSON; EventError if it is none."""
         try:
-            table, mode = Table.parse(str(document["table"])), str(document["mode"])
-            if mode not in MODES:
-                raise ValueError(mode)
-            label, folder = (str(document[name]) for name in ("label", "folder"))
-            files = tuple((str(path), int(size_bytes)) for path, size_bytes in document["files"])
-            keys, by = (tuple(map(str, document[name])) for name in ("keys", "partition_by"))
-            order_by = None if document["order_by"] is None else str(document["order_by"])
-            merge_schema, rows = bool(document["merge_schema"]), int(document.get("rows", -1))
-            described, seen = tuple(map(str, document.get("described", ()))), str(document.get("seen", ""))
-            deletes = bool(document.get("deletes", False))
-            how = (keys, order_by, merge_schema, by, deletes, rows, shard, described, seen)
-            return cls(table, mode, label, folder, files, *how)
+            fields: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+            }
+            fields["table"] = Table.parse(document["table"])
+            fields["files"] = tuple((str(path), int(size_bytes)) for path, size_bytes in document["files"])
+            if fields["mode"] not in MODES:
+                raise ValueError(fields["mode"])
+            return cls(**fields, shard=shard)
         except (KeyError, TypeError, ValueError) as error:
             raise EventError(f"a declared write is not what sparklet.job writes: {error!r}") from error
 

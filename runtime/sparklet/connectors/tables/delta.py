@@ -184,24 +184,14 @@ def _fits(metadata: Any, now: Any) -> bool:
 
     Columns are compared by their names in files: with column mapping they may have been renamed, or dropped.
     """
-    old, new = (_demands(state) for state in (metadata, now))
-    if old[1:] != new[1:]:
+    (old, *old_demands), (new, *new_demands) = map(_demands, (metadata, now))
+    is_mapped = now["configuration"].get("delta.columnMapping.mode", "none") != "none"
+    if old_demands != new_demands or (old.keys() - new.keys() and not is_mapped):
         return False
-    mapped = now["configuration"].get("delta.columnMapping.mode", "none") != "none"
-    for name in old[0].keys() | new[0].keys():
-        before, after = old[0].get(name), new[0].get(name)
-        if after is None:
-            if not mapped:
-                return False
-        elif before is None:  # null in the files
-            if not after["nullable"] or any(key in after["metadata"] for key in FILLED):
-                return False
-        else:
-            takes_nulls = after["nullable"] or not before["nullable"]
-            same = {key: before[key] for key in ("nullable", *(["name"] if mapped else []))}
-            if not takes_nulls or before != {**after, **same}:
-                return False
-    return True
+    for name in new.keys() - old.keys():  # null in the files
+        if not new[name]["nullable"] or any(key in new[name]["metadata"] for key in FILLED):
+            return False
+    return all({**old[name], "name": ""} == {**new[name], "name": ""} for name in old.keys() & new.keys())
 
 
 def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
