@@ -18,7 +18,7 @@ from sparklet.job.errors import TableError
 from sparklet.job.session import session_options
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
-from tests.functional.tables.making import make, once_loaded, session
+from tests.functional.tables.making import make, session
 from tests.functional.tables.shards import Shards
 
 pytestmark = [*SESSION_HERE, pytest.mark.stack]
@@ -86,93 +86,11 @@ def tables(spark: SparkSession, tmp_path: Path) -> Tables:
     return Tables(spark, tmp_path)
 
 
-def test_a_row_deletes_that_of_its_key(tables: Tables) -> None:
-    """Of a table that requires values, and has no column that says what a change does."""
-    tables.sql("CREATE TABLE TABLE_ (id BIGINT, name STRING NOT NULL, v BIGINT) USING delta")
-    tables.sql("INSERT INTO TABLE_ VALUES (1, 'a', 5), (2, 'b', 5), (3, 'c', 5), (4, 'd', 5)")
-    changes = "SELECT * FROM VALUES {} AS t(id, name, v, op)".format
-    shards = (
-        changes("(1L, string(NULL), 6L, 'd'), (2L, 'B', 6L, 'u'), (3L, NULL, 4L, 'd')"),
-        changes("(4L, 'D', 6L, 'u'), (4L, NULL, 7L, 'd'), (5L, 'E', 1L, 'u'), (6L, NULL, 1L, 'd')"),
-        changes("(5L, NULL, 0L, 'd'), (2L, 'bb', 7L, NULL)"),
-    )
-    frames = [tables.spark.sql(query) for query in shards]
-    how: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
-
-    tables.run.stage(lambda job, frame: job.upsert(frame, tables.name, **how), *frames)
-    tables.run.commit()
-
-    assert tables.rows() == [
-        '{"id":2,"name":"bb","v":7}',
-        '{"id":3,"name":"c","v":5}',
-        '{"id":5,"name":"E","v":1}',
-    ]
-    with pytest.raises(Py4JJavaError, match="the column 'name' is null in a row"):
-        tables.run.stage(
-            lambda job, frame: job.upsert(frame, tables.name, **how),
-            tables.spark.sql(changes("(7L, string(NULL), 1L, 'u')")),
-        )
-    with pytest.raises(TableError, match=r"delete=\"kind = 'd'\" is no condition on the frame's columns"):
-        Job().upsert(frames[0], tables.name, **{**how, "delete": "kind = 'd'"})
-
-
-# --- values that own code once got wrong ---
-
-
-def test_times_that_partition_a_table_have_a_zone(tables: Tables) -> None:
-    tables.append("SELECT id, timestamp'2026-01-15 10:00:00' ts FROM range(3)", partition_by="ts")
-    tables.run.commit()
-
-    assert len(tables.compare()) == 3
-
-
-def test_dates_beyond_what_python_holds(tables: Tables) -> None:
-    ages = "SELECT 1 AS id, CAST('+10000-01-01 00:00:00Z' AS TIMESTAMP) AS x, CAST('-0044-03-15' AS DATE) AS d"
-    tables.append("SELECT 0 AS id, current_timestamp() - INTERVAL 1 DAY AS x, date'2026-01-15' AS d LIMIT 0", ages)
-    tables.run.commit()
-
-    assert len(tables.compare()) == 1
-
-
 def test_a_column_of_nulls_gets_the_type_of_another_shard(tables: Tables) -> None:
     tables.append("SELECT 1L AS id, NULL AS x", "SELECT 2L AS id, 'a' AS x", merge_schema=True)
     tables.run.commit()
 
     assert tables.rows() == ['{"id":1}', '{"id":2,"x":"a"}']
-
-
-def test_days_that_java_s_dates_lack(tables: Tables) -> None:
-    """Of a table that requires a column; the day is none of the Julian calendar, and not yet one of the other."""
-    tables.sql("CREATE TABLE TABLE_ (id BIGINT NOT NULL, d DATE) USING delta")
-    tables.append("SELECT 1L AS id, date'1582-10-10' AS d")
-    tables.run.commit()
-
-    assert tables.compare() == ['{"id":1,"d":"1582-10-10"}']
-
-
-@pytest.mark.parametrize("exists", [True, False])
-def test_two_names_that_differ_in_case_are_one_column(tables: Tables, exists: bool) -> None:
-    if exists:
-        tables.append("SELECT 0L AS id")
-        tables.run.commit()
-
-    tables.append("SELECT 1L AS id, 'n' AS Note", "SELECT 2L AS id, 'm' AS note", merge_schema=True)
-    tables.run.commit()
-
-    tables.compare()
-    found = DeltaTable(tables.ours).to_pyarrow_table(columns=["id", "Note"]).sort_by("id").to_pylist()
-    assert found[-2:] == [{"id": 1, "Note": "n"}, {"id": 2, "Note": "m"}]
-
-
-@pytest.mark.parametrize("of", ["DOUBLE", "FLOAT"])
-def test_keys_that_spark_has_for_equal_are_one(tables: Tables, of: str) -> None:
-    tables.append(f"SELECT CAST(k AS {of}) AS k, v FROM VALUES ('0.0', 'zero'), ('NaN', 'nan'), ('1', 'one') t(k, v)")
-    tables.run.commit()
-
-    tables.upsert(f"SELECT CAST(k AS {of}) AS k, v FROM VALUES ('-0.0', 'ZERO'), ('NaN', 'NAN') t(k, v)", "k", "k, v")
-    tables.run.commit()
-
-    assert len(tables.compare()) == 3
 
 
 ENDS: Mapping[str, tuple[str, str]] = {  # values of each type whose bounds a scan is given, and of those without
@@ -200,37 +118,6 @@ def test_keys_at_the_ends_of_their_types_are_updated(tables: Tables) -> None:
     tables.run.commit()
 
     assert [json.loads(row)["v"] for row in tables.rows()] == ["new", "new"]
-
-
-def test_the_greatest_is_what_spark_has_for_greatest(tables: Tables) -> None:
-    """NaN; a row of the table with it is not replaced by a lesser one."""
-    rows = "SELECT CAST(id AS BIGINT) AS id, CAST(o AS DOUBLE) AS o, v FROM VALUES {} t(id, o, v)"
-    upsert: Callable[[Job, DataFrame], int] = lambda job, frame: job.upsert(  # noqa: E731
-        frame, tables.name, keys="id", order_by="o"
-    )
-    for values in (
-        "(1, 'NaN', 'a'), (1, '9', 'b'), (2, null, 'a'), (2, '-Infinity', 'b')",
-        "(1, '5', 'c'), (2, '0', 'c')",
-    ):
-        tables.run.stage(upsert, tables.spark.sql(rows.format(values)))
-        tables.run.commit()
-
-    assert tables.rows() == ['{"id":1,"o":"NaN","v":"a"}', '{"id":2,"o":0.0,"v":"c"}']
-
-
-@pytest.mark.parametrize(
-    ("of", "old", "new"),
-    [("DOUBLE", "NaN", "NaN"), ("DECIMAL(24, 4)", "12345678901234567890.1234", "12345678901234567890.1234")],
-)
-def test_partitions_are_overwritten_whatever_their_values(tables: Tables, of: str, old: str, new: str) -> None:
-    tables.append(f"SELECT id, CAST('{old}' AS {of}) AS p FROM range(2)", partition_by="p")
-    tables.run.commit()
-
-    frame = tables.spark.sql(f"SELECT 9L AS id, CAST('{new}' AS {of}) AS p")
-    tables.run.stage(lambda job, each: job.overwrite_partitions(each, tables.name), frame)
-    tables.run.commit()
-
-    assert [json.loads(row)["id"] for row in tables.rows()] == [9]
 
 
 # --- kinds of tables ---
@@ -370,16 +257,6 @@ def test_a_column_that_has_become_wider_meanwhile(tables: Tables) -> None:
     tables.run.commit()
 
     assert tables.rows() == ['{"id":1}']
-
-
-def test_columns_that_others_add_while_a_commit_is_made(delta: Lake) -> None:
-    delta.create(rows_of(id=[0]))
-    planned = delta.planned(rows_of(id=[1], a=["a"]), merge_schema=True)
-
-    with once_loaded(lambda: make(delta.planned(rows_of(id=[2], b=["b"]), merge_schema=True, number=1))):
-        make(planned)
-
-    assert delta.rows("id", "a", "b") == [(0, None, None), (1, "a", None), (2, None, "b")]
 
 
 # --- what is refused ---

@@ -17,7 +17,6 @@ from sparklet.connectors.tables.iceberg import IcebergTable
 from sparklet.connectors.tables.iceberg_draft import Draft
 from sparklet.connectors.tables.layout import layout_of
 from sparklet.connectors.tables.pyiceberg_catalog import refusal
-from sparklet.job import Job
 from sparklet.job.errors import TableError
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
@@ -174,36 +173,6 @@ def test_partitions_by_transforms_are_overwritten(ice: Lake, session: SparkSessi
     make(ice.commit("run/commit-2", overwrites[1], earlier=(overwrites[0],), **OVERWRITE))
 
     assert found(session, "name") == [("ac",), ("ad",), ("b",)]
-
-
-def test_zeros_and_what_is_no_number_are_one_key_each(ice: Lake) -> None:
-    nan = float("nan")
-    ice.create(rows_of(id=[0.0, nan, 1.0], v=["zero", "nan", "one"]))
-
-    make(ice.planned(rows_of(id=[-0.0, nan], v=["minus zero", "NaN"]), **KEYED))
-    with pytest.raises(TableError, match="the key id=nan is twice in shard 0 and shard 1"):
-        make(ice.planned(rows_of(id=[nan], v=["a"]), rows_of(id=[nan], v=["b"]), number=1, **KEYED))
-
-    assert [v for (v,) in ice.rows("v")] == ["NaN", "minus zero", "one"]
-
-
-def test_what_is_no_number_is_greatest(ice: Lake) -> None:
-    ice.create(rows_of(id=[1, 2], o=[float("nan"), 5.0], v=["nan", "five"]))
-    rows = rows_of(id=[1, 2, 3, 3], o=[9.0, float("nan"), 1.0, float("nan")], v=["less", "more", "less", "more"])
-
-    make(ice.planned(rows, order_by="o", **KEYED))
-
-    assert ice.rows("id", "v") == [(1, "nan"), (2, "more"), (3, "more")]
-
-
-def test_one_column_whatever_its_capitals(ice: Lake) -> None:
-    ice.create(rows_of(id=[0]))
-    shards = [rows_of(id=[n], **{"Note" if n % 2 else "note": [f"n{n}"]}) for n in range(4)]
-
-    make(ice.planned(*shards, merge_schema=True))
-
-    (name,) = [name for name in ice.read().column_names if name != "id"]
-    assert ice.rows("id", name) == [(0, None), (0, "n0"), (1, "n1"), (2, "n2"), (3, "n3")]
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -367,20 +336,3 @@ def test_what_a_lost_commit_has_written_is_deleted(ice: Lake) -> None:
     manifests = {path.rpartition("/")[2] for path in table.inspect.all_manifests()["path"].to_pylist()}
     lists = {each.manifest_list.rpartition("/")[2] for each in table.snapshots()}
     assert {file.name for file in (folder / "metadata").glob("*.avro")} == manifests | lists
-
-
-def test_a_row_deletes_that_of_its_key(ice: Lake) -> None:
-    """In a table that requires values, and in one that the rows make."""
-    spark, name = spark_here(), str(ice.table)
-    how: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
-    values = "SELECT * FROM VALUES {} AS t(id, name, v, op)".format
-    spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
-    spark.sql("CREATE TABLE iceberg.db.t (id BIGINT, name STRING NOT NULL, v BIGINT)")
-    spark.sql("INSERT INTO iceberg.db.t VALUES (1, 'a', 5), (2, 'b', 5), (3, 'c', 5)")
-
-    changes = "(1L, NULL, 6L, 'd'), (2L, NULL, 4L, 'd'), (3L, NULL, 6L, 'd'), (3L, 'C', 7L, 'u'), (4L, NULL, 1L, 'd')"
-    Job().upsert(spark.sql(values(changes)), name, label="changes", **how)
-    Job().upsert(spark.sql(values("(5L, 'e', 1L, 'u'), (6L, 'f', 1L, 'd')")), "iceberg:db.made", label="made", **how)
-
-    assert ice.rows() == [(2, "b", 5), (3, "C", 7)]
-    assert list(map(tuple, spark.table("iceberg.db.made").collect())) == [(5, "e", 1, "u")]

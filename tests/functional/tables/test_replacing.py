@@ -6,10 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from py4j.protocol import Py4JJavaError
 
+from sparklet.job import Job
 from sparklet.job.errors import TableError
-from tests.functional.tables.lakes import Lake, table_of
-from tests.functional.tables.making import make
+from tests.functional.tables.lakes import Lake, rows_of, table_of
+from tests.functional.tables.making import make, session_for
 
 KEYED: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
 OVERWRITE: dict[str, Any] = {"mode": "overwrite_partitions"}
@@ -61,6 +63,44 @@ def test_with_an_order_the_greatest_wins(lake: Lake) -> None:
 
     new = [(9, "NULL", None), (10, "b", -1)]
     assert lake.rows() == [(5, "later", 9), (6, "same", 5), (7, "greatest", 5), (8, "known", 1), *new]
+
+
+def test_zeros_and_what_is_no_number_are_one_key_each(lake: Lake) -> None:
+    nan = float("nan")
+    lake.create(rows_of(id=[0.0, nan, 1.0], v=["zero", "nan", "one"]))
+
+    make(lake.planned(rows_of(id=[-0.0, nan], v=["minus zero", "NaN"]), **KEYED))
+    with pytest.raises(TableError, match="the key id=nan is twice in shard 0 and shard 1"):
+        make(lake.planned(rows_of(id=[nan], v=["a"]), rows_of(id=[nan], v=["b"]), number=1, **KEYED))
+
+    assert [v for (v,) in lake.rows("v")] == ["NaN", "minus zero", "one"]
+
+
+def test_what_is_no_number_is_greatest(lake: Lake) -> None:
+    lake.create(rows_of(id=[1, 2], o=[float("nan"), 5.0], v=["nan", "five"]))
+    rows = rows_of(id=[1, 2, 3, 3], o=[9.0, float("nan"), 1.0, float("nan")], v=["less", "more", "less", "more"])
+
+    make(lake.planned(rows, order_by="o", **KEYED))
+
+    assert lake.rows("id", "v") == [(1, "nan"), (2, "more"), (3, "more")]
+
+
+def test_a_row_deletes_that_of_its_key(lake: Lake) -> None:
+    """In a table that requires values, and in one that the rows make."""
+    required = pa.schema([("id", pa.int64()), pa.field("name", pa.string(), nullable=False), ("v", pa.int64())])
+    lake.create(table_of(required, (1, "a", 5), (2, "b", 5), (3, "c", 5)))
+    spark, values = session_for(lake.table), "SELECT * FROM VALUES {} AS t(id, name, v, op)".format
+    how: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
+
+    changes = "(1L, NULL, 6L, 'd'), (2L, NULL, 4L, 'd'), (3L, NULL, 6L, 'd'), (3L, 'C', 7L, 'u'), (4L, NULL, 1L, 'd')"
+    Job().upsert(spark.sql(values(changes)), str(lake.table), label="changes", **how)
+    Job().upsert(spark.sql(values("(5L, 'e', 1L, 'u'), (6L, 'f', 1L, NULL)")), f"{lake.table}_new", **how)
+
+    assert lake.rows() == [(2, "b", 5), (3, "C", 7)]
+    with pytest.raises(Py4JJavaError, match="the column 'name' is null in a row"):
+        Job().upsert(spark.sql(values("(7L, string(NULL), 1L, 'u')")), str(lake.table), label="null", **how)
+    with pytest.raises(TableError, match=r"delete=\"kind = 'd'\" is no condition on the frame's columns"):
+        Job().upsert(spark.sql(values("(7L, 'g', 1L, 'u')")), str(lake.table), **{**how, "delete": "kind = 'd'"})
 
 
 def test_an_order_that_is_new_to_the_table(lake: Lake) -> None:
