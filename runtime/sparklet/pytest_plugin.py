@@ -95,7 +95,7 @@ class SparkletJob:
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
         of_event = handed_over(event, home, is_shard=is_shard)
-        option = Script(script.read_text(encoding="utf-8", errors="replace")).event_option
+        option = Script(script.read_bytes()).event_option
         arguments = script_arguments(args, event if is_shard else {}, option, of_event)
         variables = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),

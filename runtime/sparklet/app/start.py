@@ -194,9 +194,9 @@ def begin(
             request = with_local_files(stack, request, reporter)
             existing_run = stack.deployment.known_run(request.run_id)
             run = new_run(stack.deployment, request, packed)
-        source = stack.deployment.store.get(run.scripts[0].uri).decode(errors="replace")
+        script = stack.deployment.store.get(run.scripts[0].uri)
         differing = differing_sparks(stack.deployment, run.options.engine) if run.options.engine else ()
-        for warning in (*differing, *plain_writes(source, run.options.engine)):
+        for warning in (*differing, *plain_writes(script, run.options.engine)):
             reporter.warn(warning)
         if not by_machine and existing_run:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")

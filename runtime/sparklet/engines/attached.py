@@ -20,7 +20,8 @@ from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
 from sparklet.spark.jvm_calls import connected, log_in, stop_context
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_options import JVM_OPTIONS, read_options
+from sparklet.spark.script import JVM_OPTIONS
+from sparklet.spark.script_options import script_options
 from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.spark_options import base_python_path, encryption_conf, task_env
 from sparklet.spark.warm_runner import PORT, SECRET, Jvm
@@ -39,7 +40,7 @@ class AttachedRunner(Runner):
         """Run one script to its end; see ``Runner``. Spark is stopped afterwards, and with it all the script's jobs."""
         call.refuse_if_over()
         gateway = int(os.environ[PORT]), os.environ[SECRET]
-        options = read_options(call, lambda: _jars(gateway))
+        options = script_options(call.source, lambda: _jars(gateway), call.conf)
         conf = options.conf
         if fixed := JVM_OPTIONS.intersection(conf):
             raise ScriptError(

@@ -64,10 +64,10 @@ def refuse_no_view(engines: str, options: RunOptions) -> None:
         raise PlanError(f"{engines} cannot tell inputs apart for an output of each: plan one a shard (--max-objects 1)")
 
 
-def asked_spark(source: str, body: bytes) -> str:
+def asked_spark(source: str, script: Script) -> str:
     """The line of Spark that a script's comment asks for; PlanError if one of its comments is wrong."""
     try:
-        return Script(body.decode(errors="replace")).comments.get("spark", "")
+        return script.comments.get("spark", "")
     except ScriptError as error:
         raise PlanError(f"the script {source}: {error}") from error
 
@@ -88,9 +88,9 @@ def refuse_another_spark(deployment: Deployment, asked: Mapping[str, str]) -> No
                 )
 
 
-def plain_writes(source: str, engines: str) -> Iterator[str]:
+def plain_writes(script: bytes, engines: str) -> Iterator[str]:
     """What to tell of a run whose script, by its text, commits to Delta by itself, in each shard."""
-    if Script(source).commits_delta_itself:
+    if Script(script).commits_delta_itself:
         yield (
             "the script writes Delta by itself: each shard commits at once, and one that is done again fails instead "
             "of appending twice; job.append commits all shards once (docs/guide/tables.md)"

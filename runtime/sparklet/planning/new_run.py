@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import secrets
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -59,11 +58,10 @@ def new_run(
     sources = filter(None, (request.script, request.check, request.next))
     beside = files_beside(request.py_files, request.spark_files, request.conf, deployment.store)
     scripts = {source: read_script(deployment, run_id, source, beside) for source in sources}
-    bodies = {source: script.files[0][1] for source, script in scripts.items()}
     if request.params.get(SCHEMA) == INFER:
-        _refuse_no_reader(request, bodies[request.script])
-    asked = {source: asked_spark(source, body) for source, body in bodies.items() if b"sparklet:" in body}
-    if asked and not existing_run:
+        _refuse_no_reader(request, scripts[request.script].script)
+    asked = {source: asked_spark(source, files.script) for source, files in scripts.items()}
+    if any(asked.values()) and not existing_run:
         refuse_another_spark(deployment, asked)
     if engine := request.options.engine:
         # `auto` might choose another engine by now, and the repeated request would be another run.
@@ -104,8 +102,8 @@ def new_run(
     return run
 
 
-def _refuse_no_reader(request: RunRequest, script: bytes) -> None:
-    if not (request.py_files or Script(script.decode(errors="replace")).infers_a_schema):
+def _refuse_no_reader(request: RunRequest, script: Script) -> None:
+    if not (request.py_files or script.infers_a_schema):
         raise PlanError(
             f"the script {request.script} does not call job.read_csv(spark), which infers a schema; let it do so, "
             "or leave out --schema infer"
@@ -302,6 +300,7 @@ class ScriptFiles:
     """A script and what comes with it as they were read: the address and the bytes of each copy."""
 
     ref: ScriptRef
+    script: Script
     files: tuple[tuple[str, bytes], ...]
 
 
@@ -318,7 +317,7 @@ def read_script(
     (uri, body), *others = files
     address = source if source.startswith(SCHEME) else str(Path(source).resolve())
     ref = ScriptRef(uri, hashlib.sha256(body).hexdigest(), address, tuple(file_uri for file_uri, _ in others))
-    return ScriptFiles(ref, tuple(files))
+    return ScriptFiles(ref, Script(body), tuple(files))
 
 
 def modules_of(source: str, body: bytes, beside: Iterable[str]) -> list[tuple[str, bytes]]:
@@ -363,24 +362,9 @@ def script_body(source: str, store: ObjectStore | None = None, what: str = "scri
         raise PlanError(f"the {what} {source} is not there; check its spelling") from None
     except OSError as error:
         raise PlanError(f"the {what} {source} cannot be read: {error.strerror}") from error
-    if what == "script":
-        _refuse_bad_syntax(source, body)
+    if what == "script" and (problem := Script(body).syntax_error(source)):
+        raise PlanError(problem)  # no shard could ever succeed
     return body
-
-
-def _refuse_bad_syntax(source: str, body: bytes) -> None:
-    """PlanError with file and line if a script cannot be compiled: no shard could ever succeed."""
-    try:
-        with warnings.catch_warnings():
-            # The script runs in a process of its own: how this one treats warnings must not refuse it.
-            warnings.simplefilter("ignore")
-            compile(body, source, "exec", dont_inherit=True)
-    except SyntaxError as error:
-        text, line = f": {error.text.strip()}" if error.text else "", error.lineno or 1
-        raise PlanError(f"the script {source} cannot be compiled, line {line}: {error.msg}{text}") from error
-    # Python 3.11 raises this, not SyntaxError, for a null byte.
-    except ValueError as error:
-        raise PlanError(f"the script {source} cannot be compiled: {error}") from error
 
 
 def repaired_script(deployment: Deployment, run: Run, source: str) -> ScriptRef:

@@ -10,14 +10,14 @@ from pathlib import Path
 from sparklet.errors import PlanError
 from sparklet.job.bundle import packed
 from sparklet.model import MIB
-from sparklet.spark.script import imported
+from sparklet.spark.script import Script
 
 # By the worker, whatever lies beside the script.
 SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
 MAX_FILES, MAX_MIB = 2000, 50
 
 
-def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -> bytes | None:
+def modules_beside(script: Path, body: bytes, brought: Collection[str] = ()) -> bytes | None:
     """A zip archive of the modules that a script imports from its folder, also by each other; None without any.
 
     Parameters
@@ -30,7 +30,7 @@ def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -
     PlanError
         If the modules have more than MAX_FILES files, or MAX_MIB.
     """
-    folder, files, names = script.parent, dict[str, Path](), [*imported(source)]
+    folder, files, names = script.parent, dict[str, Path](), [*Script(body).imports]
     known = {*SERVED, *brought}
     while names:
         if (name := names.pop()) in known:
@@ -39,7 +39,7 @@ def modules_beside(script: Path, source: bytes, brought: Collection[str] = ()) -
         for path in _files_of(folder, name):
             files[path.relative_to(folder).as_posix()] = path
             if path.suffix == ".py":
-                names += imported(path.read_bytes())
+                names += Script(path.read_bytes()).imports
             if len(files) > MAX_FILES:
                 raise _too_large(script, name, f"more than {MAX_FILES} files")
     if sum(path.stat().st_size for path in files.values()) > MAX_MIB * MIB:

@@ -125,5 +125,5 @@ def _reads_apart(deployment: Deployment, run: Run, first: str, second: str) -> b
     folders = {next(filter(uri.startswith, run.inputs), "") for uri in (first, second)}
     if len(folders) < 2 or "" in folders:
         return False
-    script = Script(deployment.store.get(run.scripts[-1].uri).decode(errors="replace"))
+    script = Script(deployment.store.get(run.scripts[-1].uri))
     return script.asks_for_folders or all(script.names_folder(folder) for folder in folders)

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from sparklet.errors import DeadlineExceededError
 from sparklet.model import InputObject
+from sparklet.spark.script import Script
 from sparklet.spark.task_limits import Deadline
 
 Stream = Literal["stdout", "stderr"]
@@ -23,6 +24,7 @@ class ScriptCall:
     """One execution of a script."""
 
     script: Path
+    source: Script  # what that file says
     args: tuple[str, ...]
     work_dir: Path  # the task's own folder; the current directory, TMPDIR, spark.local.dir, warehouse
     deadline: Deadline  # the guard ends the script at ``guard_s``, which may come earlier while it runs

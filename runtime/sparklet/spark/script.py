@@ -1,4 +1,4 @@
-"""What a script's text says: the one place where scripts are read.
+"""What a script's text says: the one place where scripts, and the modules that come with them, are read.
 
 Comments decide, anywhere, at the start of a line::
 
@@ -12,7 +12,8 @@ Comments decide, anywhere, at the start of a line::
 in packed inputs; ``spark=4`` or ``spark=4.1`` refuses any other Spark; ``script_options`` has the rest.
 
 What a script *does* is seen while it runs (``script_acts``, ``TaskS3A``). Its text is asked where nobody sees that, or
-before it runs.
+before it runs. Each fact is found when it is first asked for, and kept: a worker has one ``Script`` for all tasks with
+the same file.
 """
 
 import ast
@@ -20,10 +21,12 @@ import io
 import re
 import sys
 import tokenize
+import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
+from importlib.util import decode_source
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,15 @@ from sparklet.errors import ScriptError
 
 YES_NO = ("yes", "no")
 EVENT_OPTION, EVENT_FILE_OPTION = "--event", "--event-file"
+JVM_OPTIONS = frozenset(
+    {
+        *("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions", "spark.driver.extraLibraryPath"),
+        *("spark.driver.extraClassPath", "spark.driver.userClassPathFirst", "spark.jars", "spark.jars.excludes"),
+        *("spark.jars.ivySettings", "spark.jars.packages", "spark.jars.repositories"),
+    }
+)
+"""Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""
+
 SETTERS = frozenset({"config", "set", "setIfMissing"})
 
 _LINE_OF_SPARK = re.compile(r"\d+(\.\d+)?")
@@ -68,14 +80,64 @@ _PLAIN_DELTA = re.compile(
 
 @dataclass(frozen=True)
 class Script:
-    """A script's text, and the files of modules that come with it.
+    """A script as it was read, and its author's py-files.
 
-    ``params``: the run's parameters as JSON, in which readers' options may be, too.
+    ``params``, where a fact has them: the run's parameters as JSON, in which readers' options may be, too.
     """
 
-    text: str
+    body: bytes
     py_files: tuple[Path, ...] = ()
-    params: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        """The text as Python reads it: by its byte order mark or its comment, with line feeds alone."""
+        try:
+            return decode_source(self.body)
+        except (SyntaxError, LookupError, ValueError):  # Python refuses it, with a better message
+            return self.body.decode(errors="replace")
+
+    @cached_property
+    def modules(self) -> Sequence[tuple[str, str]]:
+        """The names and texts of the modules in its py-files, without those of Sparklet's own library."""
+        sources = list[tuple[str, bytes]]()
+        for path in self.py_files:
+            if zipfile.is_zipfile(path):
+                with zipfile.ZipFile(path) as archive:
+                    names = [name for name in archive.namelist() if name.endswith(".py")]
+                    sources += ((name, archive.read(name)) for name in names if not name.startswith("sparklet/"))
+            elif path.suffix == ".py":
+                sources.append((path.name, path.read_bytes()))
+        return [(name, Script(source).text) for name, source in sources]
+
+    # --- before it comes to a run ---
+
+    def syntax_error(self, source: str) -> str:
+        """Why Python cannot compile what was read from ``source``; "" if it can."""
+        try:
+            with warnings.catch_warnings():
+                # The script runs in a process of its own: how this one treats warnings must not refuse it.
+                warnings.simplefilter("ignore")
+                compile(self.body, source, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            text, line = f": {error.text.strip()}" if error.text else "", error.lineno or 1
+            return f"the script {source} cannot be compiled, line {line}: {error.msg}{text}"
+        # Python 3.11 raises this, not SyntaxError, for a null byte.
+        except ValueError as error:
+            return f"the script {source} cannot be compiled: {error}"
+        return ""
+
+    @property
+    def imports(self) -> Iterator[str]:
+        """The first names of the modules that it imports, anywhere in it."""
+        for node in _nodes(self.text):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0]
+            elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+                function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                    yield node.args[0].value.partition(".")[0]
 
     # --- what it asks for ---
 
@@ -114,7 +176,7 @@ class Script:
         """
         if chosen := self.comments.get("event"):
             return EVENT_OPTION if chosen == YES_NO[0] else ""
-        options = [_event_option_in(text) for text in self._texts()]
+        options = [_event_option_in(text) for text in (self.text, *(text for _, text in self.modules))]
         if named := {option for option in options if option}:
             return EVENT_OPTION if EVENT_OPTION in named else EVENT_FILE_OPTION
         return "" if "" in options else EVENT_OPTION
@@ -142,32 +204,29 @@ class Script:
         option = _OTHER_ROWS.search(self.text)
         return option[0] if option else ""
 
-    @property
-    def filters_names(self) -> bool:
+    def filters_names(self, params: str) -> bool:
         """Whether a reader may choose files by their names."""
-        return _NAME_FILTER.search(self.text + self.params) is not None
+        return _NAME_FILTER.search(self.text + params) is not None
 
-    @property
-    def may_set_base_path(self) -> bool:
+    def may_set_base_path(self, params: str) -> bool:
         """Whether a reader may have a base path; nobody looks into py-files for it."""
-        return bool(self.py_files) or _BASE_PATH.search(self.text + self.params) is not None
+        return bool(self.py_files) or _BASE_PATH.search(self.text + params) is not None
 
     @property
     def has_base_path(self) -> bool:
         """Whether its own text has a base path, as readers spell it."""
         return "basePath" in self.text
 
-    @property
-    def numbers_rows(self) -> bool:
+    def numbers_rows(self, params: str) -> bool:
         """Whether it may ask for the numbers of rows in their files."""
-        return "row_index" in self.text + self.params
+        return "row_index" in self.text + params
 
     # --- what it may do unseen ---
 
     @cached_property
     def whole_text(self) -> str:
         """The text with those of all modules that come with it."""
-        return "\n".join(self._texts())
+        return "\n".join((self.text, *(text for _, text in self.modules)))
 
     @cached_property
     def code(self) -> str:
@@ -182,7 +241,7 @@ class Script:
             return self.whole_text
         return "\n".join(lines)
 
-    @property
+    @cached_property
     def may_reach_unseen(self) -> bool:
         """Whether it may write to, or read from, what neither Spark's side nor its process sees."""
         return _UNSEEN.search(self.code) is not None
@@ -192,7 +251,7 @@ class Script:
 
         ``words``: its parameters, arguments and variables as one text.
         """
-        own_modules = {name.split("/")[0].removesuffix(".py") for path in self.py_files for name in _modules(path)}
+        own_modules = {name.split("/")[0].removesuffix(".py") for name, _ in self.modules}
         modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
         foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
         text = f"{self.code}\n{words}"
@@ -221,30 +280,16 @@ class Script:
         matches = ((number, _MIXING.search(line)) for number, line in enumerate(self.text.splitlines(), 1))
         return next(((number, match[1]) for number, match in matches if match), (0, ""))
 
-    def settings(self, names: Collection[Any]) -> Iterator[tuple[str, Any, int]]:
-        """Where the code sets one of these options: its name, its value if that is a literal, else None, the line."""
-        if any(name in self.text for name in names):
-            for key, value in chain.from_iterable(map(_pairs, _nodes(self.text))):
-                if isinstance(key, ast.Constant) and key.value in names:
-                    yield str(key.value), value.value if isinstance(value, ast.Constant) else None, key.lineno
-
-    def _texts(self) -> Iterator[str]:
-        yield self.text
-        for path in self.py_files:
-            yield from _modules(path).values()
-
-
-def imported(text: str | bytes) -> Iterator[str]:
-    """The first names of the modules that a source imports, anywhere in it."""
-    for node in _nodes(text):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module.partition(".")[0]
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
-                yield node.args[0].value.partition(".")[0]
+    @cached_property
+    def jvm_settings(self) -> Sequence[tuple[str, Any, int]]:
+        """Where the code sets one of ``JVM_OPTIONS``: its name, its value if that is a literal, else None, the line."""
+        if not any(name in self.text for name in JVM_OPTIONS):
+            return ()
+        return [
+            (str(key.value), value.value if isinstance(value, ast.Constant) else None, key.lineno)
+            for key, value in chain.from_iterable(map(_pairs, _nodes(self.text)))
+            if isinstance(key, ast.Constant) and key.value in JVM_OPTIONS
+        ]
 
 
 def _event_option_in(text: str) -> str | None:
@@ -262,17 +307,7 @@ def _event_option_in(text: str) -> str | None:
     return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named), "")
 
 
-@cache  # its path has the digest
-def _modules(path: Path) -> Mapping[str, str]:
-    """The sources in a py-file, by their names, without those of Sparklet's own library."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".py") and not name.startswith("sparklet/")]
-            return {name: archive.read(name).decode(errors="replace") for name in names}
-    return {path.name: path.read_text(encoding="utf-8", errors="replace")} if path.suffix == ".py" else {}
-
-
-def _nodes(text: str | bytes) -> Iterator[ast.AST]:
+def _nodes(text: str) -> Iterator[ast.AST]:
     """The nodes of a source; none if it cannot be parsed, since running it fails with a better message."""
     try:
         return ast.walk(ast.parse(text))

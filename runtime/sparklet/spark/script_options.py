@@ -15,17 +15,8 @@ from pathlib import Path
 
 from sparklet.errors import ScriptError
 from sparklet.job.spark_lines import is_of, version_on
-from sparklet.spark.runner import Output, ScriptCall
-from sparklet.spark.script import Script
-
-JVM_OPTIONS = frozenset(
-    {
-        *("spark.driver.defaultJavaOptions", "spark.driver.extraJavaOptions", "spark.driver.extraLibraryPath"),
-        *("spark.driver.extraClassPath", "spark.driver.userClassPathFirst", "spark.jars", "spark.jars.excludes"),
-        *("spark.jars.ivySettings", "spark.jars.packages", "spark.jars.repositories"),
-    }
-)
-"""Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""
+from sparklet.spark.runner import Output
+from sparklet.spark.script import JVM_OPTIONS, Script
 
 IN_A_COMMENT = JVM_OPTIONS | {"spark.driver.memory"}
 JARS, PACKAGES = "spark.jars", "spark.jars.packages"
@@ -52,22 +43,13 @@ class ScriptOptions:
             output("stderr", f"sparklet: {warning}\n".encode())
 
 
-def read_options(call: ScriptCall, jars: Callable[[], Sequence[str]]) -> ScriptOptions:
-    """The options of a script and of its call; raises ScriptError if it cannot be read, or as ``script_options``."""
-    try:
-        return script_options(call.script.read_text(encoding="utf-8", errors="replace"), jars, call.conf)
-    except OSError as error:
-        raise ScriptError(f"{call.script} cannot be read: {error.strerror}") from error
-
-
 def script_options(
-    source: str, jars: Callable[[], Sequence[str]] = tuple, conf: Mapping[str, str] = {}
+    script: Script, jars: Callable[[], Sequence[str]] = tuple, conf: Mapping[str, str] = {}
 ) -> ScriptOptions:
     """The options in a script's text, which runs with the class path ``jars``; ``conf`` wins over its comments.
 
     Raises ScriptError if a ``# sparklet:`` comment or a coordinate is wrong, or two comments contradict.
     """
-    script = Script(source)
     asked_for = {**script.comments, **conf}
     asked = asked_for.pop("spark", "")
     if asked and (version := version_on(jars())) and not is_of(version, asked):
@@ -120,7 +102,7 @@ def _literals(
     script: Script, jars: Callable[[], Sequence[str]], warnings: list[str]
 ) -> Iterator[tuple[str, str | None]]:
     """JVM options in the code that ask for what is not there, each with its value if that is a plain string."""
-    for name, literal, line in script.settings(JVM_OPTIONS):
+    for name, literal, line in script.jvm_settings:
         if name in (JARS, PACKAGES) and literal:
             literal = _not_bundled(name, str(literal), line, jars(), warnings)
         if literal != "":

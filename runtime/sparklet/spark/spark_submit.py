@@ -17,7 +17,7 @@ from sparklet.spark.host_process import HostProcess
 from sparklet.spark.processes import environment
 from sparklet.spark.root_cause import where_it_was
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.script_options import ScriptOptions, read_options
+from sparklet.spark.script_options import ScriptOptions, script_options
 from sparklet.spark.script_output import ScriptOutput
 from sparklet.spark.spark_options import (
     class_path,
@@ -48,7 +48,7 @@ class SubmitRunner(Runner):
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
         call.refuse_if_over()
-        options = read_options(call, lambda: class_path(self.spark))
+        options = script_options(call.source, lambda: class_path(self.spark), call.conf)
         options.warn(output)
         host = HostProcess(self.scratch, process_env(self.spark, os.environ))
         try:

@@ -25,7 +25,7 @@ from sparklet.spark.owned import delete_own
 from sparklet.spark.processes import cpu_time_s
 from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
-from sparklet.spark.script_options import read_options
+from sparklet.spark.script_options import script_options
 from sparklet.spark.script_output import ScriptOutput, Tail
 from sparklet.spark.spark_options import (
     SHELL,
@@ -235,7 +235,7 @@ class WarmRunner:
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end; see ``Runner``."""
         call.refuse_if_over()
-        options = read_options(call, lambda: class_path(self._spark))
+        options = script_options(call.source, lambda: class_path(self._spark), call.conf)
         if options.submit:
             self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
             return self._submit.run(call, output)

@@ -112,8 +112,8 @@ MADE_MEANWHILE = "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION]"  # maybe another
 class Fetched(NamedTuple):
     """A script, and what a run has beside it."""
 
-    script: Path
-    source: str
+    path: Path
+    script: Script
     py_files: tuple[Path, ...]
     files: tuple[Path, ...]
     conf: Path | None  # the run's options of Spark
@@ -144,6 +144,11 @@ class Execution:
     verify: Callable[[Collection[str]], None] | None = None  # inputs but those that Spark has read as they are planned
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
 
+    @property
+    def params(self) -> str:
+        """A run's parameters as JSON; "" without a run."""
+        return json.dumps(self.event.get("params")) if self.is_shard else ""
+
 
 @dataclass
 class Executor:
@@ -162,9 +167,7 @@ class Executor:
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         planned, fetched = execution, self.scripts.fetch(execution.script)
-        params = json.dumps(execution.event.get("params")) if execution.is_shard else ""
-        own_files = tuple(path for path in fetched.py_files if path.name != LIBRARIES)
-        script = Script(fetched.source, own_files, params)
+        script = fetched.script
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
             ExitStack() as ending,  # before the folder, out of which it stores Spark's event log
@@ -182,9 +185,11 @@ class Executor:
             if execution.keep_events:
                 (events := attempt_folder / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
-            sees_options = self.runner.has_view and (copies or (execution.partitions and script.may_set_base_path))
+            sees_options = self.runner.has_view and (
+                copies or (execution.partitions and script.may_set_base_path(execution.params))
+            )
             call = replace(
-                _script_call(execution, fetched, script, attempt_folder, deadline),
+                _script_call(execution, fetched, attempt_folder, deadline),
                 sees_options=bool(sees_options),
                 events=events,
             )
@@ -200,8 +205,9 @@ class Executor:
             )
             if result.exit_code == 0 and not looks:
                 parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
-                self._refuse_unseen(execution, attempt_folder / SEEN, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, script, attempt_folder)
+                acts = Acts(attempt_folder / SEEN, script)
+                self._refuse_unseen(execution, acts, uris, parts, reads_folder=reads_folder)
+                return self._report(execution, acts, attempt_folder)
             if not (result.suspect or looks):
                 raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
@@ -215,7 +221,7 @@ class Executor:
         execution.discard()
         return self.execute(replace(planned, is_again=True), attempt)  # the first may have committed to a table
 
-    def _report(self, execution: Execution, script: Script, attempt_folder: Path) -> ShardResult:
+    def _report(self, execution: Execution, acts: Acts, attempt_folder: Path) -> ShardResult:
         """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
         begun, ended = (
             [*folder.iterdir()] if folder.exists() else []
@@ -226,7 +232,7 @@ class Executor:
         checks, outcome = outcome.quality, replace(outcome, quality=())  # which say nothing of the script's work
         warning = failed_rules(checks) if checks else ""
         if self.runner.has_view:
-            warning = _judge(attempt_folder, Acts(attempt_folder / SEEN, script), outcome, execution, warning)
+            warning = _judge(attempt_folder, acts, outcome, execution, warning)
         if checks and execution.is_shard and not outcome.answer:
             outcome = replace(outcome, answer=({"data_quality": list(checks)},))
         packed = execution.staging.origins if execution.staging else {}
@@ -240,7 +246,7 @@ class Executor:
         uris = {key: item.uri for key, item in objects.items()}
         if execution.per_input:
             try:
-                outcome = replace(outcome, origins=told_origins(attempt_folder / ORIGINS, uris, script))
+                outcome = replace(outcome, origins=told_origins(attempt_folder / ORIGINS, uris, acts.script))
             except MixedInputsError as error:
                 error.direct = _is_direct(attempt_folder / WORK)
                 raise
@@ -248,19 +254,18 @@ class Executor:
         return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, warning=warning)
 
     def _refuse_unseen(
-        self, execution: Execution, seen: Path, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool
+        self, execution: Execution, acts: Acts, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool
     ) -> None:
         """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
         in_place = [uris[n] for n in parts if self.runner.has_view and uris[n].startswith(SCHEME)]
-        if in_place and not (seen / "copy").exists():
+        if in_place and not acts.has("copy"):
             raise PlanError(
                 f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
                 "planned part or version: read it by Spark, or plan without --split"
             )
-        is_seen = any((seen / name).exists() for name in ("input", "copy"))
-        if reads_folder and not is_seen and not any(uri.startswith(LOCAL) for uri in uris):
+        if reads_folder and not acts.has("input", "copy") and not any(uri.startswith(LOCAL) for uri in uris):
             raise PlanError(
-                read_by_name(Acts(seen, Script("")), execution.is_planned)
+                read_by_name(acts, execution.is_planned)
                 or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
                 "of the run's input: read it by Spark, or read job.inputs"
             )
@@ -279,9 +284,10 @@ class Executor:
         execution, uris = _with_members(execution, staging), [item.uri for item in staging.items]
         if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
             uris = staging.shown(
-                copies, set(uris) if execution.per_input or script.filters_names else execution.partitions
+                copies,
+                set(uris) if execution.per_input or script.filters_names(execution.params) else execution.partitions,
             )
-        elif script.filters_names and copies:
+        elif script.filters_names(execution.params) and copies:
             raise PlanError(
                 "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by the "
                 "run's --include instead, or run the script in functions"
@@ -335,7 +341,7 @@ class Executor:
             return {}
         uri = str(choice["env"])
         # As a script is fetched, so that only files under the operator's prefixes set variables.
-        text = self.scripts.fetch(unpinned(uri)).source
+        text = self.scripts.fetch(unpinned(uri)).path.read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
 
 
@@ -380,17 +386,16 @@ def _failed(
     return failed
 
 
-def _script_call(
-    execution: Execution, fetched: Fetched, script: Script, attempt_folder: Path, deadline: Deadline
-) -> ScriptCall:
+def _script_call(execution: Execution, fetched: Fetched, attempt_folder: Path, deadline: Deadline) -> ScriptCall:
     """A script with its arguments, variables and files; its event is written into the attempt's folder."""
     of_event = handed_over(execution.event, attempt_folder, is_shard=execution.is_shard)
     claimed = {CLAIMED: "1"} if execution.is_shard else {}
     folder = attempt_folder / WORK
     return ScriptCall(
-        script=fetched.script,
+        script=fetched.path,
+        source=fetched.script,
         args=script_arguments(
-            execution.args, execution.event if execution.is_shard else {}, script.event_option, of_event
+            execution.args, execution.event if execution.is_shard else {}, fetched.script.event_option, of_event
         ),
         work_dir=folder,
         deadline=deadline,
@@ -512,7 +517,7 @@ def _words_for_java(execution: Execution, copies: Mapping[int, Path], script: Sc
             words += (file, "-1", "")
         elif part.kind is SliceKind.LINES:
             words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
-        elif script.numbers_rows:
+        elif script.numbers_rows(execution.params):
             raise PlanError(
                 "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
                 " its own first one: plan without --split"
@@ -582,6 +587,7 @@ class ScriptCache:
     _folder: Path
     _allowed: tuple[str, ...]  # prefixes (``s3://bucket/folder/``) of scripts
     _digests: dict[Path, str] = field(default_factory=dict)
+    _scripts: dict[tuple[tuple[Path, str], ...], Script] = field(default_factory=dict)  # by their files and digests
 
     def fetch(self, script: ScriptRef) -> Fetched:
         """A script and what lies beside it; raises ScriptNotAllowedError or ScriptFetchError.
@@ -596,7 +602,11 @@ class ScriptCache:
         py_files = tuple(file for file in beside if file.suffix in PY_FILE_SUFFIXES)
         files = tuple(file for file in beside if file not in py_files and file.name != CONF_FILE)
         conf = next((file for file in beside if file.name == CONF_FILE), None)
-        return Fetched(path, path.read_text(encoding="utf-8", errors="replace"), py_files, files, conf)
+        own_files = tuple(file for file in py_files if file.name != LIBRARIES)
+        read = tuple((file, self._digests[file]) for file in (path, *own_files))
+        if read not in self._scripts:
+            self._scripts[read] = Script(path.read_bytes(), own_files)
+        return Fetched(path, self._scripts[read], py_files, files, conf)
 
     def _file(self, uri: str, sha256: str) -> Path:
         """The file of this digest; "": whatever is current."""

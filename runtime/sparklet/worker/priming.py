@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sparklet.log import Log
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script import Script
 from sparklet.spark.spark_options import INPUTS
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
@@ -68,7 +69,7 @@ def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> No
         folder.mkdir()
         (part_folder / INPUTS).touch()
         env = {"SPARKLET_OUTCOME_FILE": str(folder / "outcome.json")}
-        call = ScriptCall(SCRIPT, (part,), folder, deadline, env, is_priming=True)
+        call = ScriptCall(SCRIPT, Script(SCRIPT.read_bytes()), (part,), folder, deadline, env, is_priming=True)
         result = runner.run(call, lambda stream, line: None)
     if result.exit_code:
         raise RuntimeError(result.stderr_tail)

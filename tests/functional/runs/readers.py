@@ -116,7 +116,7 @@ class Worker:
 
     def execute(self, execution: Execution, attempt: WorkerAttempt) -> ShardResult:
         """What the claims' executor does."""
-        path = self.scripts.fetch(execution.script).script
+        path = self.scripts.fetch(execution.script).path
         self.pause()
         return self.script(execution, path)
 

@@ -17,6 +17,7 @@ from sparklet.local.java import find_java
 from sparklet.local.spark_installation import stack_file, worker_archive, worker_jars
 from sparklet.settings import SparkSettings, spark_settings
 from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
+from sparklet.spark.script import Script
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
@@ -91,6 +92,7 @@ class Bench:
         with task_folder(self.scratch, uuid.uuid4().hex[:12]) as work_dir:
             call = ScriptCall(
                 script=script,
+                source=Script(script.read_bytes()),
                 args=tuple(args),
                 work_dir=work_dir,
                 deadline=Deadline.within(limit_s, grace_s),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, ScriptError, SettingsError
+from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, SettingsError
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script import Script
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import (
@@ -223,17 +224,14 @@ def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path:
     def broken(stream: str, line: bytes) -> None:
         raise BrokenPipeError(stream)
 
-    call = ScriptCall(script, (), tmp_path, Deadline.within(deadline_s()), {MARK: bench.mark})
+    call = ScriptCall(
+        script, Script(script.read_bytes()), (), tmp_path, Deadline.within(deadline_s()), {MARK: bench.mark}
+    )
     with pytest.raises(BrokenPipeError):
         bench.runner.run(call, broken)
 
     assert bench.survivors() == {}
     bench.settle()
-
-
-def test_a_script_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> None:
-    with pytest.raises(ScriptError, match=r"gone\.py cannot be read: No such file"):
-        bench.runner.run(ScriptCall(tmp_path / "gone.py", (), tmp_path, Deadline.within(deadline_s())), lambda *_: None)
 
 
 NO_START = "-XX:-IgnoreUnrecognizedVMOptions -XX:+NoSuchCollector"

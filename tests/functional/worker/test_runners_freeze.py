@@ -27,6 +27,7 @@ from sparklet.errors import SparkletError
 from sparklet.settings import spark_settings
 from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script import Script
 from sparklet.spark.spark_submit import SubmitRunner
 from sparklet.spark.warm_runner import WarmRunner
 
@@ -41,7 +42,8 @@ starting.join()
 for number, line in enumerate(sys.stdin):
     job = json.loads(line)
     with task_folder(scratch, str(number)) as folder:
-        call = ScriptCall(Path(job["script"]), (), folder, Deadline.within(600))
+        script = Path(job["script"])
+        call = ScriptCall(script, Script(script.read_bytes()), (), folder, Deadline.within(600))
 
         def hear(stream, line):
             if job["left_s"]:

@@ -8,6 +8,7 @@ from sparklet.engines.attached import AttachedRunner
 from sparklet.errors import ScriptError
 from sparklet.settings import spark_settings
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script import Script
 from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import PORT, SECRET
 from sparklet.worker.staging import uploaded
@@ -22,7 +23,10 @@ def test_options_of_a_jvm_that_runs_are_refused(tmp_path: Path, monkeypatch: pyt
     runner = AttachedRunner(spark_settings({}), tmp_path)
 
     with pytest.raises(ScriptError, match=r"spark\.jars\.packages"):
-        runner.run(ScriptCall(script, (), tmp_path, Deadline.within(60)), lambda stream, line: None)
+        runner.run(
+            ScriptCall(script, Script(script.read_bytes()), (), tmp_path, Deadline.within(60)),
+            lambda stream, line: None,
+        )
 
 
 def test_fetched_inputs_are_uploaded_for_executors(tmp_path: Path) -> None:

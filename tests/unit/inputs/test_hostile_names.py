@@ -48,10 +48,10 @@ def by_definition(segments: list[str], patterns: list[str]) -> bool:
 
 
 WORK = {
-    "a line of output": "ScriptOutput(print, ScriptCall(Path('/a.py'), (), Path('/'), Deadline(0, 0)))"
+    "a line of output": "ScriptOutput(print, ScriptCall(Path('/a.py'), Script(b''), (), Path('/'), Deadline(0, 0)))"
     ".add('script', 'stderr', (PART * 65536)[:65536].encode())",
     "a failure's output": "bad_file(PART * (131072 // len(PART)), {}), root_cause(PART * (131072 // len(PART)))",
-    "comments": "Script('# sparklet: spark.x=' + PART * 200_000 + 'b').comments",
+    "comments": "Script(b'# sparklet: spark.x=' + PART.encode() * 200_000 + b'b').comments",
     "a condition": "_TOKEN.sub('', PART * 200_000 + 'a')",
 }
 IMPORTS = """

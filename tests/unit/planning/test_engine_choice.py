@@ -90,6 +90,6 @@ def test_a_difference_in_the_major_version_is_told() -> None:
     ],
 )
 def test_a_script_that_writes_delta_by_itself_is_named(source: str, engines: str, told: list[str]) -> None:
-    said = list(plain_writes(f"import x\n{source}\n", engines))
+    said = list(plain_writes(f"import x\n{source}\n".encode(), engines))
 
     assert [part in line for part, line in zip(told, said, strict=True)] == [True] * len(told)

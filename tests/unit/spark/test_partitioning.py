@@ -11,6 +11,7 @@ from sparklet.model import InputObject
 from sparklet.settings import spark_settings
 from sparklet.spark.partitioning import EXPANSION, partitioning_conf, task_memory_bytes
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script import Script
 from sparklet.spark.spark_options import core_count, heap_mb, spark_defaults, task_conf
 from sparklet.spark.task_limits import Deadline
 from tests.unit.worker.conftest import Bench
@@ -134,7 +135,7 @@ def test_compressed_objects_get_smaller_tasks() -> None:
 def test_the_operators_settings_win_except_over_the_scripts() -> None:
     own = spark_settings({"SPARKLET_SPARK_CONF": '{"spark.sql.shuffle.partitions": "7"}'})
     large = InputObject("s3://b/a", 5 * GIB)
-    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), inputs=(large,))
+    call = ScriptCall(Path("/s/job.py"), Script(b""), (), Path("/tmp/task-1"), Deadline(0, 0), inputs=(large,))
 
     conf = {**spark_defaults(own, Path("/tmp")), **task_conf(call, {}, own)}
 

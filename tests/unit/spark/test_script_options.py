@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import ScriptError
-from sparklet.spark.script import Script
-from sparklet.spark.script_options import JVM_OPTIONS, ScriptOptions, bundled, script_options
+from sparklet.spark.script import JVM_OPTIONS, Script
+from sparklet.spark.script_options import ScriptOptions, bundled, script_options
 
 JARS = (
     *("/spark/jars/core-1.1.2.jar", "/spark/jars/guava-14.0.1.jar", "/spark/jars/spark-sql_2.12-3.5.9.jar"),
@@ -55,7 +55,7 @@ READ: dict[str, tuple[str, bool, dict[str, str]]] = {  # the source, whether it 
 def test_comments_and_code_choose_runner_and_options(case: str) -> None:
     source, submit, conf = READ[case]
 
-    assert script_options(source, lambda: JARS) == ScriptOptions(submit=submit, conf=conf)
+    assert script_options(Script(source.encode()), lambda: JARS) == ScriptOptions(submit=submit, conf=conf)
 
 
 @pytest.mark.parametrize("option", sorted(JVM_OPTIONS))
@@ -71,7 +71,7 @@ def test_comments_and_code_choose_runner_and_options(case: str) -> None:
     ],
 )
 def test_an_option_that_needs_a_new_jvm_is_seen_in_the_code(option: str, code: str) -> None:
-    options = script_options(code.format(option).replace("'x'", "'a:b:1'"))
+    options = script_options(Script(code.format(option).replace("'x'", "'a:b:1'").encode()))
 
     assert options.submit
     assert options.conf == {option: "a:b:1"}
@@ -122,7 +122,7 @@ def test_a_jar_of_another_line_of_spark_is_known(artifact: str) -> None:
 def test_what_the_worker_has_already_needs_no_jvm(option: str) -> None:
     source = f"import os\nb.config('{option}', 'org.apache.iceberg, deequ-2.0.3-spark-3.3.jar')"
 
-    options = script_options(source, lambda: JARS)
+    options = script_options(Script(source.encode()), lambda: JARS)
 
     assert (options.submit, options.conf) == (False, {})
     for name, warning in zip(("org.apache.iceberg", "deequ-2.0.3-spark-3.3.jar"), options.warnings, strict=True):
@@ -133,7 +133,7 @@ def test_what_the_worker_has_already_needs_no_jvm(option: str) -> None:
 def test_only_what_is_not_there_is_fetched() -> None:
     source = "b.config('spark.jars.packages', 'io.delta:delta-core_2.12:2.2.0,com.acme:thing:1.0')"
 
-    options = script_options(source, lambda: JARS)
+    options = script_options(Script(source.encode()), lambda: JARS)
 
     assert (options.submit, options.conf) == (True, {"spark.jars.packages": "com.acme:thing:1.0"})
     assert len(options.warnings) == 1
@@ -144,7 +144,7 @@ def test_only_what_is_not_there_is_fetched() -> None:
 )
 def test_a_package_that_is_no_coordinate_is_refused(name: str) -> None:
     with pytest.raises(ScriptError, match=r"line 2 of the script: spark.jars.packages names .*group:artifact:version"):
-        script_options(f"import os\nb.config('spark.jars.packages', 'a:b:1,{name}')", lambda: JARS)
+        script_options(Script(f"import os\nb.config('spark.jars.packages', 'a:b:1,{name}')".encode()), lambda: JARS)
 
 
 def test_warnings_are_written_to_the_tasks_output() -> None:
@@ -166,12 +166,13 @@ def test_warnings_are_written_to_the_tasks_output() -> None:
 )
 def test_a_comment_that_cannot_be_followed_is_an_error(text: str, said: str) -> None:
     with pytest.raises(ScriptError, match=said.replace("(", r"\(")):
-        script_options(text)
+        script_options(Script(text.encode()))
 
 
 def test_a_comment_refuses_another_spark() -> None:
     def options(line: str) -> ScriptOptions:
-        return script_options(f"# sparklet: spark={line}", lambda: ["/spark/jars/spark-core_2.12-3.5.9.jar"])
+        script = Script(f"# sparklet: spark={line}".encode())
+        return script_options(script, lambda: ["/spark/jars/spark-core_2.12-3.5.9.jar"])
 
     assert options("3") == options("3.5") == ScriptOptions()
     for line in ("4", "3.4"):
@@ -206,8 +207,27 @@ TAKES = {
 
 @pytest.mark.parametrize("source", TAKES)
 def test_a_script_that_reads_other_arguments_is_given_no_event(source: str) -> None:
-    assert Script(source).event_option == TAKES[source]
-    assert not script_options(source).conf
+    assert (script := Script(source.encode())).event_option == TAKES[source]
+    assert not script_options(script).conf
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xef\xbb\xbfimport sys\nprint(sys.argv, '--event')",  # as editors on Windows begin a file
+        b"# coding: cp1252\nimport sys\nprint(sys.argv, '--event \x80')  # \x80\nprint('--event')",
+        b"import sys\rprint(sys.argv, '--event')",
+    ],
+)
+def test_a_script_is_decoded_as_python_does_it(body: bytes) -> None:
+    assert not Script(body).syntax_error("job.py")
+    assert Script(body).event_option == "--event"
+    assert Script(body + b"\n# sparklet: runner=submit").comments == {"runner": "submit"}
+
+
+def test_what_is_no_text_is_read_as_far_as_it_is() -> None:
+    for cookie in (b"none-such", b"hex", b"utf-8"):
+        assert Script(b"# coding: " + cookie + b"\n# sparklet: event=no\n\xff").comments == {"event": "no"}
 
 
 def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
@@ -222,7 +242,7 @@ def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
     own = library("job.zip", "import argparse", "sparklet/job/arguments.py")
 
     assert [
-        Script(script.read_text(), files).event_option for files in ((), (own,), (reads,), (plain,), (plain, named))
+        Script(script.read_bytes(), files).event_option for files in ((), (own,), (reads,), (plain,), (plain, named))
     ] == [*("--event", "--event", "", "", "--event")]
     script.write_text("import sys\nprint(sys.argv)\n")
-    assert [Script(script.read_text(), files).event_option for files in ((), (named,))] == ["", "--event"]
+    assert [Script(script.read_bytes(), files).event_option for files in ((), (named,))] == ["", "--event"]

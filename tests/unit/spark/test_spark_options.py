@@ -16,6 +16,7 @@ from sparklet.model import LIBRARIES, MODULES
 from sparklet.settings import OF_SCRIPTS, SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
 from sparklet.spark.runner import ScriptCall
+from sparklet.spark.script import Script
 from sparklet.spark.spark_options import (
     AWSGLUE,
     TASK_S3A,
@@ -60,7 +61,9 @@ def test_fewer_requests_need_our_java_on_the_class_path() -> None:
 
 def test_only_an_attempts_own_folders_are_written_directly() -> None:
     def conf(output: str) -> dict[str, str]:
-        return task_conf(ScriptCall(Path("j.py"), (), Path("/t"), Deadline.within(1), output=output), {}, settings())
+        return task_conf(
+            ScriptCall(Path("j.py"), Script(b""), (), Path("/t"), Deadline.within(1), output=output), {}, settings()
+        )
 
     assert conf("s3://b/staged/run-1/000007-ab")["spark.hadoop.sparklet.attempt"] == "/run-1/000007-ab"
     assert "spark.hadoop.sparklet.attempt" not in conf("")
@@ -68,7 +71,7 @@ def test_only_an_attempts_own_folders_are_written_directly() -> None:
 
 def test_a_clusters_driver_is_reached_and_tries_tasks_again(tmp_path: Path) -> None:
     jar, own = jars_in(tmp_path, "a.jar", f"{mark()}.jar")
-    call = ScriptCall(Path("j.py"), (), tmp_path, Deadline.within(1))
+    call = ScriptCall(Path("j.py"), Script(b""), (), tmp_path, Deadline.within(1))
     spark = settings(SPARKLET_JARS=f"{jar}{os.pathsep}{own}")
     there = replace(spark, conf={"spark.master": "spark://127.0.0.1:7077"})
 
@@ -292,7 +295,9 @@ def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
 
 
 def test_a_tasks_files_lie_in_its_own_folder() -> None:
-    call = ScriptCall(Path("/s/job.py"), (), Path("/tmp/task-1"), Deadline(0, 0), {"OUTCOME": "/tmp/task-1/o"})
+    call = ScriptCall(
+        Path("/s/job.py"), Script(b""), (), Path("/tmp/task-1"), Deadline(0, 0), {"OUTCOME": "/tmp/task-1/o"}
+    )
     env = task_env(call, settings())
     conf = task_conf(call, env, settings())
 

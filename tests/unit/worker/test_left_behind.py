@@ -51,7 +51,7 @@ def acts_of(folder: Path, text: str, *marks: str, **places: str) -> Acts:
     (folder / "seen").mkdir(exist_ok=True)
     for mark in (*marks, *places):
         (folder / "seen" / mark).write_text("".join(f"{each}\n" for each in places.get(mark, "").split()))
-    return Acts(folder / "seen", Script(text))
+    return Acts(folder / "seen", Script(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getO
 def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
     (helper := tmp_path / "helper.py").touch()
 
-    assert not Script(f"{READS}{more}\n", (helper,)).may_write_unseen('{"day": "1"}')
+    assert not Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unseen('{"day": "1"}')
 
 
 @pytest.mark.parametrize(
@@ -216,4 +216,4 @@ def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) 
 def test_who_may_have_written_unseen_is_not_accused(tmp_path: Path, more: str, words: str) -> None:
     (helper := tmp_path / "helper.py").touch()
 
-    assert Script(f"{READS}{more}\n", (helper,)).may_write_unseen(words)
+    assert Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unseen(words)

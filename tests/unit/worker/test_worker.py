@@ -21,7 +21,7 @@ from sparklet.errors import (
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.worker.executor import ScriptCache
 from tests.unit.events.samples import kinesis, s3, s3_test_event, sqs
-from tests.unit.worker.conftest import BUCKET, OWN, Behaviour, Bench, exits, raises, reports
+from tests.unit.worker.conftest import BUCKET, OWN, SCRIPT, Behaviour, Bench, exits, raises, reports
 
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
 
@@ -140,6 +140,17 @@ def test_a_changed_script_is_fetched_again(bench: Bench) -> None:
     one(bench, {})
 
     assert bench.runner.calls[1].script.read_bytes() == b"print('new')\n"
+
+
+def test_a_file_is_read_as_a_script_once_for_all_its_tasks(bench: Bench) -> None:
+    for _ in range(2):
+        one(bench, {})
+    bench.store.put(f"s3://{BUCKET}/scripts/default.py", b"print('new')\n")
+    one(bench, {})
+
+    first, second, changed = (call.source for call in bench.runner.calls)
+    assert first is second and first.body == SCRIPT
+    assert changed.body == b"print('new')\n"
 
 
 def test_a_cached_script_that_a_task_altered_is_fetched_again(bench: Bench) -> None:

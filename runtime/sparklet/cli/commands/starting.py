@@ -235,8 +235,8 @@ def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Scre
     with nothing_new_is_well(screen), opened as stack:
         plan_preview, estimate = preview_request(stack, request, prices)
         if stack or "://" not in request.script:
-            source = script_body(request.script, stack.deployment.store if stack else None).decode(errors="replace")
-            for warning in plain_writes(source, request.options.engine):
+            script = script_body(request.script, stack.deployment.store if stack else None)
+            for warning in plain_writes(script, request.options.engine):
                 screen.warn(warning)
         if screen.as_json:
             screen.document(
