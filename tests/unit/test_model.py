@@ -11,6 +11,7 @@ from sparklet.errors import EventError, SettingsError
 from sparklet.model import (
     SHARDS_PER_BUCKET,
     InputObject,
+    JobOutcome,
     Run,
     RunOptions,
     RunState,
@@ -123,6 +124,11 @@ def test_a_record_names_its_message() -> None:
     record = ShardRecord("run-1", 7, "part-000000.jsonl", 100, 50, 3, 4000, generation=2)
 
     assert record.ref == REF
+
+
+def test_outcomes_of_rules_are_no_report_of_work() -> None:
+    assert JobOutcome(quality=({"rules": []},)).is_empty
+    assert not JobOutcome(rows=0).is_empty and not JobOutcome(quality=({},), answer=(None,)).is_empty
 
 
 # --- options, runs, counts ---

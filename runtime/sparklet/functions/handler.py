@@ -27,7 +27,7 @@ from sparklet.functions.performer import Performer
 from sparklet.functions.recorded_calls import claimed_id
 from sparklet.ledger.rules import TASK_ANSWER_BYTES
 from sparklet.log import Log
-from sparklet.model import ShardResult
+from sparklet.model import ExecutionResult, JobOutcome
 from sparklet.settings import function_settings
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt, persist
@@ -51,7 +51,7 @@ def lambda_handler(event: Event, context: Any) -> None:
 class FunctionWorker(Performer):
     """Performs claimed calls. When a call's time is over the process ends: nothing else stops any Python code."""
 
-    def execute_task(self, attempt: Attempt) -> ShardResult:
+    def execute_task(self, attempt: Attempt) -> ExecutionResult:
         """Perform a call. The ledger keeps its signed answer, or where that is stored if it is large."""
         call = Call.opened(attempt.task.event, self.key)
         timer = threading.Timer(call.timeout_s, _end, [call])
@@ -66,7 +66,7 @@ class FunctionWorker(Performer):
         encoded = json.dumps(answer).encode()
         if len(encoded) > TASK_ANSWER_BYTES:
             answer = {"stored": self.contents.put(hashlib.sha256(encoded).hexdigest(), encoded)}
-        return ShardResult(answer=(answer,))
+        return ExecutionResult(JobOutcome(answer=(answer,)))
 
 
 def _end(call: Call) -> None:

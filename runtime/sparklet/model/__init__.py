@@ -3,7 +3,7 @@
 ::
 
     InputObject → Shard → PartRecord, ShardRecord → ShardRef (a message)
-    ShardRef → Claim → ShardResult | Failure → ShardRecord
+    ShardRef → Claim → ExecutionResult → ShardResult | Failure → ShardRecord
     Run holds what all shards of a run share; Counts are those shards by state.
 
 All are frozen. Times are seconds since the epoch (``_s``), sizes stored (compressed) bytes (``_bytes``).
@@ -58,8 +58,10 @@ from sparklet.model.shards import (
     Claim,
     ClaimStatus,
     Counts,
+    ExecutionResult,
     Failure,
     InputObject,
+    JobOutcome,
     PartRecord,
     Position,
     Record,

@@ -94,7 +94,7 @@ def reader_schemas(
 ) -> list[tuple[Schema, str]]:
     """What a shard's readers have inferred, each with one of its inputs.
 
-    ``reports``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ShardResult``;
+    ``reports``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ExecutionResult``;
     ``folders``: the run's inputs. Where there are several, readers are also compared by theirs, since a script
     may read them apart. A column that a reader sees with several types, as in a loop over files, is not compared: so it
     would be in one job.

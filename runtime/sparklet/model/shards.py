@@ -4,7 +4,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Generic, Self, TypeVar
 
@@ -304,25 +304,48 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """What a script has reported by ``sparklet.job``."""
+
+    rows: int | None = None
+    output_bytes: int | None = None
+    outputs: tuple[str, ...] = ()
+    answer: tuple[Any, ...] = ()  # one value, if the script gave one
+    state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
+    failed: Mapping[str, str] = field(default_factory=dict)  # messages of a batch, and causes
+    committed: tuple[str, ...] = ()  # messages of a batch that a table has, see ``ScriptFailedError``
+    writes: tuple[Mapping[str, Any], ...] = ()  # to tables, as they are declared
+    quality: tuple[Any, ...] = ()  # outcomes of rules of data quality
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says nothing of the script's work; outcomes of rules do not."""
+        return replace(self, quality=()) == JobOutcome()
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionResult:
+    """What a script has done that has ended well: what it reported, and what else it left."""
+
+    outcome: JobOutcome = JobOutcome()
+    warning: str = ""  # why its work may be lost or another shard's, and rules of data that failed; "": none
+    uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count
+    schema_reports: Mapping[str, str] = field(default_factory=dict)  # of ``InferredTypes``, by ids of reads and writes
+    objects: Mapping[str, str] = field(default_factory=dict)  # inputs, by bucket and key of where Spark reads them
+    origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins
+
+
+@dataclass(frozen=True, slots=True)
 class ShardResult:
-    """A successful attempt's result."""
+    """What the ledger keeps of a successful attempt."""
 
     rows: int | None = None  # None: not reported by the script
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
-    answer: tuple[Any, ...] = ()  # one value, if the script gave one; not for the ledger, see ``answer_file``
-    state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
-    failed: Mapping[str, str] = field(default_factory=dict)  # messages of a batch and causes; not for the ledger
-    committed: tuple[str, ...] = ()  # messages of a batch that a table has, see ``ScriptFailedError``
-    writes: tuple[Mapping[str, Any], ...] = ()  # declared ones, to tables; not for the ledger, see ``writes_file``
-    uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count; not for the ledger
-    written: Mapping[str, str] = field(default_factory=dict)  # by their ids what they wrote; not for the ledger
-    objects: Mapping[str, str] = field(default_factory=dict)  # inputs, by bucket and key of where Spark reads them
+    answer: tuple[Any, ...] = ()  # a task's; a shard's is in a file, see ``answer_file``
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
-    origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins; not for the ledger
     memory_mb: int | None = None  # the worker's peak until then
-    quality: tuple[Any, ...] = ()  # outcomes of rules of data quality; not for the ledger
-    warning: str = ""  # why its work may be lost or another shard's, and rules of data that failed; "": none
+    warning: str = ""  # see ExecutionResult
 
 
 NOTHING = (
@@ -374,7 +397,7 @@ class ShardRecord(Record):
     worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
     memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
     schemas: Mapping[str, str] = field(default_factory=dict)  # of outputs and readers, each with a file or an input
-    warning: str = ""  # see ShardResult
+    warning: str = ""  # see ExecutionResult
     engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
     task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
     isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time

@@ -35,9 +35,10 @@ from sparklet.model import (
     OUTPUT,
     PY_FILE_SUFFIXES,
     SCHEME,
+    ExecutionResult,
     InputObject,
+    JobOutcome,
     ScriptRef,
-    ShardResult,
     SliceKind,
     check_script,
     split_uri,
@@ -159,7 +160,7 @@ class Executor:
     scripts: "ScriptCache"
     inputs_to: ObjectStore | None = None  # for executors that see none of this machine's files, nor have a view
 
-    def execute(self, execution: Execution, attempt: Attempt) -> ShardResult:
+    def execute(self, execution: Execution, attempt: Attempt) -> ExecutionResult:
         """Run a script to its end in its own folder and read its result; once more if its JVM or an input is suspect.
 
         Raises the errors of fetching and of the runner; ScratchFullError before any work, if less than
@@ -221,20 +222,12 @@ class Executor:
         execution.discard()
         return self.execute(replace(planned, is_again=True), attempt)  # the first may have committed to a table
 
-    def _report(self, execution: Execution, acts: Acts, attempt_folder: Path) -> ShardResult:
-        """What a script that has ended well reports, and what else it left; PlanError if its work is lost."""
-        begun, ended = (
-            [*folder.iterdir()] if folder.exists() else []
-            for folder in (attempt_folder / UNCOMMITTED, attempt_folder / SCHEMAS)
-        )
-        written = {path.name: path.read_text(encoding="utf-8") for path in ended}
+    def _report(self, execution: Execution, acts: Acts, attempt_folder: Path) -> ExecutionResult:
+        """What a script that has ended well has done; PlanError if its work is lost."""
         outcome = read_outcome(attempt_folder / WORK / OUTCOME)
-        checks, outcome = outcome.quality, replace(outcome, quality=())  # which say nothing of the script's work
-        warning = failed_rules(checks) if checks else ""
+        warning = failed_rules(outcome.quality) if outcome.quality else ""
         if self.runner.has_view:
             warning = _judge(attempt_folder, acts, outcome, execution, warning)
-        if checks and execution.is_shard and not outcome.answer:
-            outcome = replace(outcome, answer=({"data_quality": list(checks)},))
         packed = execution.staging.origins if execution.staging else {}
         origins = (packed.get(item.uri, item) for item in execution.inputs)
         keys = (attempt_folder / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
@@ -243,15 +236,25 @@ class Executor:
             opened = (attempt_folder / OPENED).read_text(encoding="utf-8").split("\0")
             # What Spark has opened was read by the planned ETag, and needs no HEAD.
             execution.verify({objects[key].object_uri for key in opened if key in objects})
-        uris = {key: item.uri for key, item in objects.items()}
+        uris, tasks = {key: item.uri for key, item in objects.items()}, dict[str, tuple[str, int]]()
         if execution.per_input:
             try:
-                outcome = replace(outcome, origins=told_origins(attempt_folder / ORIGINS, uris, acts.script))
+                tasks = told_origins(attempt_folder / ORIGINS, uris, acts.script)
             except MixedInputsError as error:
                 error.direct = _is_direct(attempt_folder / WORK)
                 raise
-        uncommitted = tuple(path.name for path in begun)
-        return replace(outcome, uncommitted=uncommitted, written=written, objects=uris, warning=warning)
+        begun, schemas = (
+            [*folder.iterdir()] if folder.exists() else []
+            for folder in (attempt_folder / UNCOMMITTED, attempt_folder / SCHEMAS)
+        )
+        return ExecutionResult(
+            outcome,
+            warning,
+            uncommitted=tuple(path.name for path in begun),
+            schema_reports={path.name: path.read_text(encoding="utf-8") for path in schemas},
+            objects=uris,
+            origins=tasks,
+        )
 
     def _refuse_unseen(
         self, execution: Execution, acts: Acts, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool
@@ -302,7 +305,7 @@ class Executor:
             execution = replace(execution, event=with_shown_inputs(execution.event, uris, origins))
         return execution, uris, copies
 
-    def execute_task(self, attempt: Attempt) -> ShardResult:
+    def execute_task(self, attempt: Attempt) -> ExecutionResult:
         """Run the script of a task that belongs to no run."""
         task = attempt.task
         script, args = self._choose_script(task)
@@ -311,7 +314,7 @@ class Executor:
         result = self.execute(Execution(script, event, args, env, deletes=task.source in FORGETTING), attempt)
         if result.warning:
             attempt.log.warning(result.warning)
-        if result.writes:
+        if result.outcome.writes:
             raise EventError(
                 f"{script.source_uri} staged a write to a table, and only a run commits such: pass commit='direct', or "
                 "hand the worker an event without a run"
@@ -438,7 +441,7 @@ def _refuse_without_view(execution: Execution, script: Script, *, reads_folder: 
 def _judge(
     attempt_folder: Path,
     acts: Acts,
-    outcome: ShardResult,
+    outcome: JobOutcome,
     execution: Execution,
     warning: str,
 ) -> str:
@@ -448,17 +451,17 @@ def _judge(
         what, is_lost = told(names, acts, attempt_folder / WORK)
         # An error only where it was seen that nothing else was done: elsewhere a script may have done more than is
         # seen.
-        if is_lost and outcome == ShardResult() and not acts.has("output", "written"):
+        if is_lost and outcome.is_empty and not acts.has("output", "written"):
             raise PlanError(what)
         warnings.append(what)
     warnings += filter(None, [unregistered(acts), outliving_checkpoint(acts) if execution.is_shard else ""])
     has_input, has_output = (any(name in argument for argument in execution.args) for name in (INPUT, OUTPUT))
     has_input |= acts.script.event_option != ""
     asked = acts.asked(of_arguments=has_input or has_output)
-    if execution.deletes and acts.has(ARGUMENTS) and not (asked or outcome != ShardResult()):
+    if execution.deletes and acts.has(ARGUMENTS) and outcome.is_empty and not asked:
         raise PlanError(NO_EVENT)
     asked_more = acts.asked_more(of_arguments=has_input)
-    what, was_seen = repeats(acts, asked=asked_more) if outcome == ShardResult() else ("", False)
+    what, was_seen = repeats(acts, asked=asked_more) if outcome.is_empty else ("", False)
     changed = {} if outcome.writes else changed_addresses(acts)  # staged files of a table are the commit's
     named = read_by_name(acts, execution.is_planned)
     if execution.claim and (what or changed or named) and not execution.is_alone():
@@ -543,17 +546,17 @@ def _is_direct(folder: Path) -> bool:
     return (folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes()
 
 
-def read_outcome(path: Path) -> ShardResult:
+def read_outcome(path: Path) -> JobOutcome:
     """The script's report through ``sparklet.job``, or an empty one; raises EventError if the file is malformed."""
     size_bytes = path.stat().st_size if path.exists() else 0
     if not size_bytes:
-        return ShardResult()
+        return JobOutcome()
     if size_bytes > MAX_OUTCOME_BYTES:
         raise EventError(f"the script's outcome file has {size_bytes} bytes; write large results to S3")
     try:
         document: Any = json.loads(path.read_bytes())
         rows, size, state = document.get("rows"), document.get("output_bytes"), document.get("state")
-        return ShardResult(
+        return JobOutcome(
             rows=None if rows is None else int(rows),
             output_bytes=None if size is None else int(size),
             outputs=tuple(str(uri) for uri in document.get("outputs") or ()),

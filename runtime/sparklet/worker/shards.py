@@ -46,8 +46,10 @@ from sparklet.model import (
     Claim,
     ClaimStatus,
     Dispatch,
+    ExecutionResult,
     Failure,
     InputObject,
+    JobOutcome,
     Run,
     Shard,
     ShardRecord,
@@ -193,31 +195,25 @@ class ClaimedShard:
             result, self._files = self._won_before()
         else:
             try:
-                result = self.claims.executor.execute(self._execution(), self.attempt)
-                if self.claims.peak_mb:
-                    result = replace(result, memory_mb=round(self.claims.peak_mb()))
+                done = self.claims.executor.execute(self._execution(), self.attempt)
                 # Before the win: a commit run takes the declarations of winners, and must find each. A kill in between
                 # leaves a file that no winner names.
-                if result.answer or result.writes:
-                    self._store(result)
-                result = replace(result, outputs=tuple(map(self.output.published_uri, result.outputs)))
-                staged = self.output.files(result.uncommitted)
+                self._store(done.outcome)
+                staged = self.output.files(done.uncommitted)
                 if any(info.uri == self.output.staged for info in staged):
                     raise PlanError(
                         "the script has written a file in the place of its output folder: a script that writes without "
                         "Spark must write to job.output + '/' and a name"
                     )
                 if self.run.options.output_per:
-                    staged = self._tell_apart(result, staged)
-                if result.written:
-                    result = replace(result, schemas=self._keep_schemas(result, staged))
-                result = self._judged(result, staged)
+                    staged = self._tell_apart(done, staged)
+                result = self._result(done, staged)
             except SparkletError:
                 self.output.discard()
                 raise
             self._files = staged
             # An attempt that leaves nothing saves the write: there is nothing that another one could publish.
-            if staged or result.writes or self.record.redone:  # this deletes what is there: only the winner may
+            if staged or done.outcome.writes or self.record.redone:  # this deletes what is there: only the winner may
                 persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
                 self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
         # A worker that wakes late stops here and before each copy: what its successor has published may have been
@@ -230,23 +226,31 @@ class ClaimedShard:
             self._replace_earlier(self._planned().objects)
         return result
 
-    def _judged(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> ShardResult:
-        """The result with its bytes and warning; PlanError if there is one, and the run is strict, or for Iceberg."""
+    def _result(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> ShardResult:
+        """What the ledger keeps; PlanError for a warning if the run is strict, or for a table of Iceberg."""
         if table := next((info.uri for info in staged if OF_ICEBERG.fullmatch(info.uri)), ""):
             raise PlanError(
                 f"the script has made an Iceberg table below its output ({table[len(self.output.staged) + 1 :]}): its "
                 "metadata names files by the attempt's addresses, which end with it. Run with --table iceberg:NAME, "
                 "write by job.append, or let the catalog have a warehouse elsewhere (docs/guide/tables.md)"
             )
-        is_well = result.warning == NOTHING and (staged or self.run.is_task)  # checks write nothing
-        warning = "" if is_well else cut(result.warning, WARNING_BYTES)
+        is_well = done.warning == NOTHING and (staged or self.run.is_task)  # checks write nothing
+        warning = "" if is_well else done.warning
         if warning and self.run.options.strict:
-            raise PlanError(f"{result.warning} (--strict refuses that)")
+            raise PlanError(f"{warning} (--strict refuses that)")
         if warning:
-            self.attempt.log.warning(result.warning)
-        if (staged or self.record.redone) and result.output_bytes is None:
-            result = replace(result, output_bytes=sum(info.size_bytes for info in staged))
-        return replace(result, warning=warning)
+            self.attempt.log.warning(warning)
+        output_bytes, peak_mb = done.outcome.output_bytes, self.claims.peak_mb
+        if (staged or self.record.redone) and output_bytes is None:
+            output_bytes = sum(info.size_bytes for info in staged)
+        return ShardResult(
+            done.outcome.rows,
+            output_bytes,
+            tuple(map(self.output.published_uri, done.outcome.outputs)),
+            schemas=self._keep_schemas(done, staged) if done.schema_reports else {},
+            memory_mb=round(peak_mb()) if peak_mb else None,
+            warning=cut(warning, WARNING_BYTES) if warning else "",
+        )
 
     def _claim(self, addresses: Mapping[str, bool]) -> None:
         """Note which addresses of its script's own this shard has written, and whether it has replaced what was there.
@@ -266,10 +270,10 @@ class ClaimedShard:
                     f"and one has replaced what the other wrote: {OF_THE_RUN}"
                 )
 
-    def _tell_apart(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+    def _tell_apart(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
         """Keep under this attempt's name which file is of which input, and what each became; the files that count."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
-        names, inputs = by_input(self.run, self.record.number, files, self._objects, result.origins)
+        names, inputs = by_input(self.run, self.record.number, files, self._objects, done.origins)
         # Before the win: an attempt that only publishes reads the names from this file.
         self.claims.deployment.store.put(
             self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs)))
@@ -303,25 +307,26 @@ class ClaimedShard:
                 )
         return False
 
-    def _store(self, result: ShardResult) -> None:
-        """Store answer and declared writes under this attempt's name; they count if the attempt wins."""
+    def _store(self, outcome: JobOutcome) -> None:
+        """Store answer and declared writes under this attempt's name, if any; they count if the attempt wins."""
         record = self.record
-        if result.answer:
-            body = _json({"shard": record.number, "answer": result.answer[0]})
+        if outcome.answer or outcome.quality:
+            [answer] = outcome.answer or [{"data_quality": outcome.quality}]
+            body = _json({"shard": record.number, "answer": answer})
             if len(body) > MAX_ANSWER_BYTES:
                 raise EventError(
                     f"the script's answer has {len(body):,} bytes as JSON, and a run keeps at most "
                     f"{MAX_ANSWER_BYTES:,} of each shard: write it to job.output"
                 )
             self.claims.deployment.store.put(self._run_file(record.answer_file), body)
-        if result.writes:
-            document = {"shard": record.number, "attempt": record.attempt_id, "writes": result.writes}
+        if outcome.writes:
+            document = {"shard": record.number, "attempt": record.attempt_id, "writes": outcome.writes}
             self.claims.deployment.store.put(self._run_file(record.writes_file), _json(document))
 
-    def _keep_schemas(self, result: ShardResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
+    def _keep_schemas(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
         """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
-        written = output_schemas(result.written, [info.uri for info in staged], self.output.staged)
-        read = reader_schemas(result.written.values(), result.objects, self.run.inputs)
+        written = output_schemas(done.schema_reports, [info.uri for info in staged], self.output.staged)
+        read = reader_schemas(done.schema_reports.values(), done.objects, self.run.inputs)
         for schema, _ in (*written, *read):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.deployment.store.put(uri, json.dumps(schema).encode())
@@ -343,8 +348,10 @@ class ClaimedShard:
             first_line = self.claims.deployment.store.get(self._run_file(record.inputs_file)).partition(b"\n")[0]
             self.output = replace(self.output, names=json.loads(first_line))
             files = [info for info in files if info.uri[len(self.output.staged) :] in self.output.names]
-        recorded = ShardResult(record.rows, record.output_bytes, record.outputs, schemas=record.schemas)
-        return replace(recorded, memory_mb=record.memory_mb), files
+        recorded = ShardResult(
+            record.rows, record.output_bytes, record.outputs, schemas=record.schemas, memory_mb=record.memory_mb
+        )
+        return recorded, files
 
     def _has_declared(self) -> bool:
         """Whether the winner declared writes to tables: then it may have staged nothing to publish."""

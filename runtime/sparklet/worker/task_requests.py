@@ -14,7 +14,7 @@ from sparklet.errors import LeaseLostError, NoticeError
 from sparklet.events import Outcome, Task
 from sparklet.ledger import transitions
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
+from sparklet.model import ClaimStatus, ExecutionResult, Failure, Notice, ShardResult, TaskRecord
 from sparklet.ports import Ledger, Notifier, TaskQueue
 from sparklet.worker.attempt import Attempt, return_message
 
@@ -24,7 +24,7 @@ MAX_ATTEMPTS = 3
 class TaskExecutor(Protocol):
     """Does what a task request asks for."""
 
-    def execute_task(self, attempt: Attempt) -> ShardResult:
+    def execute_task(self, attempt: Attempt) -> ExecutionResult:
         """The result; raises SparkletError if it fails."""
 
 
@@ -101,7 +101,8 @@ class ClaimedRequest:
         """Run its script."""
         if self.attempt.task.problem is not None:
             raise self.attempt.task.problem
-        return self.claims.executor.execute_task(self.attempt)
+        outcome = self.claims.executor.execute_task(self.attempt).outcome
+        return ShardResult(outcome.rows, outcome.output_bytes, outcome.outputs, outcome.answer)
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""

@@ -144,20 +144,21 @@ class Worker:
             return Outcome(task, task.problem, acknowledged=False)
         try:
             result = self.executor.execute_task(attempt)
-            of_sqs = task.source is Source.SQS and (result.failed or result.answer)
-            failed = failed_messages(task, result.failed, *result.answer) if of_sqs else {}
+            outcome = result.outcome
+            of_sqs = task.source is Source.SQS and (outcome.failed or outcome.answer)
+            failed = failed_messages(task, outcome.failed, *outcome.answer) if of_sqs else {}
         except SparkletError as error:
             log.error("task failed", error_class=type(error).__name__, error=str(error))
             return Outcome(task, error, acknowledged=False, parts=_parts(task, getattr(error, "committed", ())))
-        log.info("task succeeded", rows=result.rows)
-        answer: dict[str, Any] = {"state": "SUCCEEDED", "attempt": attempt.attempt_id, "rows": result.rows}
-        answer |= {"output_bytes": result.output_bytes, "outputs": list(result.outputs)}
+        log.info("task succeeded", rows=outcome.rows)
+        answer: dict[str, Any] = {"state": "SUCCEEDED", "attempt": attempt.attempt_id, "rows": outcome.rows}
+        answer |= {"output_bytes": outcome.output_bytes, "outputs": list(outcome.outputs)}
         if result.warning:
             answer["warning"] = result.warning
-        if result.answer:
-            answer["answer"] = result.answer[0]
+        if outcome.answer:
+            answer["answer"] = outcome.answer[0]
         if not failed:
-            return Outcome(task, answer=answer, state=result.state)
+            return Outcome(task, answer=answer, state=outcome.state)
         for message_id, cause in failed.items():
             log.error("message failed", record=message_id, cause=cause)
         causes = "; ".join(f"{message_id}: {cause}" for message_id, cause in [*failed.items()][:MAX_CAUSES])

@@ -9,7 +9,7 @@ from typing import Any
 
 from sparklet.events import Source, Task
 from sparklet.log import Log
-from sparklet.model import ShardResult
+from sparklet.model import ExecutionResult, JobOutcome
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 from sparklet.spark.task_limits import Deadline
@@ -20,7 +20,7 @@ from sparklet.worker.shards import ShardClaims
 from tests.stand_ins.read_queues import Received
 from tests.world import BUCKET, KilledError, World, ledger_of, ref_of
 
-Script = Callable[[Execution, Path], ShardResult]
+Script = Callable[[Execution, Path], ExecutionResult]
 TIMEOUT_S = 900.0
 
 
@@ -114,7 +114,7 @@ class Worker:
         while self.attempt and not self.attempt.done:
             self.attempt.step(50)
 
-    def execute(self, execution: Execution, attempt: WorkerAttempt) -> ShardResult:
+    def execute(self, execution: Execution, attempt: WorkerAttempt) -> ExecutionResult:
         """What the claims' executor does."""
         path = self.scripts.fetch(execution.script).path
         self.pause()
@@ -156,13 +156,13 @@ def rows_below(world: World, folder: str) -> list[str]:
     return rows
 
 
-def write_rows(world: World, execution: Execution, rows: list[str]) -> ShardResult:
+def write_rows(world: World, execution: Execution, rows: list[str]) -> ExecutionResult:
     """Two files of the same names for each attempt, so that one may be published without the other; and a hidden."""
     output = execution.event["output_path"]
     for number in range(2):
         world.store.put(f"{output}/part-{number}", "\n".join(rows[number::2]).encode())
     world.store.put(f"{output}/_SUCCESS", b"")
-    return ShardResult(rows=len(rows), outputs=(output,))
+    return ExecutionResult(JobOutcome(rows=len(rows), outputs=(output,)))
 
 
 def event_of(execution: Execution) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from sparklet.errors import (
     RunNotFoundError,
     ScriptFailedError,
 )
-from sparklet.model import Run, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model import ExecutionResult, Run, RunOptions, RunState, ShardState
 from sparklet.planning.new_run import new_run, repaired_script
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
@@ -90,7 +90,7 @@ class Readers(RuleBasedStateMachine):
 
     # --- scripts ---
 
-    def _script(self, execution: Execution, path: Path) -> ShardResult:
+    def _script(self, execution: Execution, path: Path) -> ExecutionResult:
         """Each row says which run, which script and which input it is of."""
         event = event_of(execution)
         run_id, number = event["sparklet"]["run"], event["sparklet"]["shard"]
@@ -101,7 +101,7 @@ class Readers(RuleBasedStateMachine):
         if self.fails == "all" or (self.fails == "odd" and odd):
             raise ScriptFailedError(source, 1, cause_class="ValueError", cause="bad input", permanent=True)
         if source == CHECK:
-            return ShardResult()
+            return ExecutionResult()
         rows = []
         for uri in event["inputs"]:
             read = self.world.store.get(uri).decode().splitlines()

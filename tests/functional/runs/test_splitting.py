@@ -17,7 +17,17 @@ import pytest
 
 from sparklet.app.object_status import object_status
 from sparklet.errors import CheckpointConflictError, OutOfMemoryError, ScriptFailedError, SparkletError
-from sparklet.model import HALVES, Dispatch, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
+from sparklet.model import (
+    HALVES,
+    Dispatch,
+    ExecutionResult,
+    Failure,
+    RunOptions,
+    RunState,
+    ShardRecord,
+    ShardResult,
+    ShardState,
+)
 from sparklet.model.options import NO_LIMIT_BYTES
 from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import new_run
@@ -60,7 +70,7 @@ class Splitting:
         options = {"max_objects": per_shard, "isolate": True, "tolerated_failure_count": objects, **options}
         self.run = new_run(self.world.deployment, self.world.request(options=RunOptions(**options), output_uri=OUT))
 
-    def _script(self, execution: Execution, path: Path) -> ShardResult:
+    def _script(self, execution: Execution, path: Path) -> ExecutionResult:
         inputs = event_of(execution)["inputs"]
         self.attempts.append(inputs)
         if cause := self.cause(inputs):
