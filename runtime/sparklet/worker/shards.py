@@ -53,7 +53,6 @@ from sparklet.model import (
     Run,
     Shard,
     ShardRecord,
-    ShardRef,
     ShardResult,
     ShardState,
     s3_address,
@@ -108,7 +107,14 @@ class ShardClaims:
         """The task's shard; the outcome if it has ended or another attempt has it."""
         ref = attempt.task.shard
         assert ref is not None
-        run = self._run(ref)
+        run = self._runs.get(ref.run_id)
+        # Kept, since a run's options do not change; but each generation adds a script.
+        if run is None or len(run.scripts) <= ref.generation:
+            run = self._runs[ref.run_id] = self.deployment.ledger.runs.get(ref.run_id)
+        if len(run.scripts) <= ref.generation:
+            raise LedgerError(
+                f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
+            )
         # Renewals of a run share a partition of DynamoDB, with 1,000 writes a second: more workers, longer leases
         # (docs/decisions/0079).
         workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
@@ -139,18 +145,6 @@ class ShardClaims:
     def queue_of(self, task: Task) -> TaskQueue | None:
         """All shards' messages come by one queue."""
         return self.deployment.queue
-
-    def _run(self, ref: ShardRef) -> Run:
-        """The shard's run; read again if the message names a newer generation."""
-        run = self._runs.get(ref.run_id)
-        # Kept, since a run's options do not change, and each generation adds a script.
-        if run is None or len(run.scripts) <= ref.generation:
-            run = self._runs[ref.run_id] = self.deployment.ledger.runs.get(ref.run_id)
-        if len(run.scripts) <= ref.generation:
-            raise LedgerError(
-                f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
-            )
-        return run
 
     def _reject(self, task: Task, claim: Claim[ShardRecord]) -> Outcome:
         """Acknowledge a message, even if another attempt has the shard: the checker replaces lost messages.

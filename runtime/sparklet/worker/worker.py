@@ -32,17 +32,6 @@ MAX_GROWTHS = 10
 MAX_CAUSES = 5  # of failed messages, in an error
 
 
-def share_s(task: Task, index: int, count: int, left_s: float, whole_s: float) -> float:
-    """Seconds of task ``index`` of ``count`` in a batch; 0: it does not start.
-
-    ``left_s`` and ``whole_s`` are the invocation's remaining seconds now and before the first task.
-    """
-    min_s = min(MIN_SHARE_S * GROWTH ** min(task.receive_count - 1, MAX_GROWTHS), whole_s / 2)
-    if index > 0 and left_s < min_s:
-        return 0.0
-    return max(left_s / (count - index), min_s)
-
-
 def _parts(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
     """A batch as two: what a table has (a lost script may have had more to do with it) and the rest; else ()."""
     halves = [
@@ -84,8 +73,10 @@ class Worker:
             if not (free := [message for message in messages if message.group not in held]):
                 continue
             task = as_one(free) if len(free) < len(messages) else task
-            task_s = share_s(task, index, index + len(todo) + 1, deadline.remaining_s(now_s()), whole_s)
-            outcome = self.run(task, deadline.share(task_s, now_s()), request_id)
+            min_s = min(MIN_SHARE_S * GROWTH ** min(task.receive_count - 1, MAX_GROWTHS), whole_s / 2)
+            left_s = deadline.remaining_s(now_s())
+            share_s = 0.0 if index > 0 and left_s < min_s else max(left_s / (len(todo) + 1), min_s)
+            outcome = self.run(task, deadline.share(share_s, now_s()), request_id)
             # To the front and in order: of a FIFO queue nothing behind may be done before the parts.
             todo.extendleft(reversed(outcome.parts))
             if not outcome.parts:

@@ -11,7 +11,7 @@ from sparklet.errors import ScriptFailedError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
 from sparklet.log import Log
 from sparklet.spark.task_limits import Deadline
-from sparklet.worker.worker import MIN_SHARE_S, share_s
+from sparklet.worker.worker import MIN_SHARE_S
 from tests.unit.events.samples import sqs
 from tests.unit.worker.conftest import do_batch
 
@@ -125,4 +125,4 @@ def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float
     assert sum(min(need, share) for (need, _), share in zip(records, had, strict=True)) <= whole_s + 1e-6
     if all(count == 1 for _, count in records) and whole_s / len(records) >= MIN_SHARE_S:
         assert all(share >= whole_s / len(records) - 1e-6 for share in had)
-    assert share_s(Task(Source.SQS, {}), 0, 1, whole_s, whole_s) == pytest.approx(whole_s)
+    assert shared_out([1], whole_s, [1])[0] == [pytest.approx(whole_s)]
