@@ -23,6 +23,7 @@ from sparklet.model import (
     PartRecord,
     Position,
     Run,
+    RunKind,
     RunOptions,
     ScriptRef,
     Shard,
@@ -184,6 +185,7 @@ class Bench:
         inputs: Sequence[Sequence[InputObject]] = (),
         access: Access = NO_ACCESS,
         source: bytes = SCRIPT,
+        kind: RunKind = RunKind.SHARDS,
         **changed: Any,
     ) -> list[ShardRef]:
         """Enter a sealed run and send its messages; unless they are given, inputs are ``0.csv``, ``0-1.csv`` …"""
@@ -192,7 +194,7 @@ class Bench:
         self.store.put(uri, source)
         script, options = ScriptRef(uri, digest, "s3://mine/job.py"), RunOptions(**{"max_attempts": 3, **changed})
         given = self.args, self.params, options, name
-        run = Run(run_id, ("s3://in/",), "s3://out/x", (script,), *given, access=access, env=self.env)
+        run = Run(run_id, ("s3://in/",), "s3://out/x", (script,), *given, access=access, kind=kind, env=self.env)
         self.ledger.runs.create(run := replace(run, created_s=self.clock.now_s()))
         self.when_entered(run)
         if not inputs:

@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.errors import GatewayLostError, ObjectForbiddenError, ObjectStoreError
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import NOTHING, ClaimStatus, ShardResult, ShardState
+from sparklet.model import NOTHING, ClaimStatus, RunKind, ShardResult, ShardState
 from sparklet.model.schemas import Schema
 from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
@@ -306,21 +306,21 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
 
 
 @pytest.mark.parametrize(
-    ("run_id", "names", "is_nothing"),
-    [("run-1", (), True), ("run-1", ("x.csv",), False), ("run-1-check-0", (), False)],
+    ("kind", "names", "is_nothing"),
+    [(RunKind.SHARDS, (), True), (RunKind.SHARDS, ("x.csv",), False), (RunKind.CHECK, (), False)],
 )
 def test_no_output_is_told_unless_a_run_is_a_check(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, run_id: str, names: tuple[str, ...], is_nothing: bool
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: RunKind, names: tuple[str, ...], is_nothing: bool
 ) -> None:
     """What pandas or another library has written to the output counts as well as what Spark has."""
     monkeypatch.setattr(CallableRunner, "has_view", True)
-    (ref,) = bench.plan(run_id)
+    (ref,) = bench.plan(kind=kind)
     bench.queue.send([ref.to_body()])
     bench.runner.behaviour = bench.writes(*names)
 
     bench.deliver()
 
-    record = bench.ledger.shards.get(run_id, 0)
+    record = bench.ledger.shards.get("run-1", 0)
     assert (record.state, record.warning == NOTHING) == (ShardState.SUCCEEDED, is_nothing)
     assert (b"nothing was written" in bench.lines.getvalue()) is is_nothing
 
