@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from statistics import StatisticsError, correlation, linear_regression, median
 from typing import Any
 
-from sparklet.app.costs import Load, Prices, WorkerSize, estimate_engine, work_costs
+from sparklet.app.costs import Load, Prices, WorkerSize, work_costs
 from sparklet.app.estimates import PACKED, fewest
-from sparklet.app.reporter import count_text, duration_text, size_text, usd_text
+from sparklet.app.reporter import count_text, duration_text, size_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
 from sparklet.model import Run, ShardState
@@ -25,7 +25,6 @@ TAIL, SLOW = 0.25, 3.0  # of the run's time for its last 5 % of shards; times th
 ROOMY, TIGHT, HEADROOM = 0.5, 0.85, 1.3  # of the function's memory; over the measured peak
 LATE = 0.7  # of the function's timeout
 REPEATED = 0.05  # attempts beyond the first
-CHEAPER = 0.8  # an engine's cost of the functions'
 LEAST_USD, LEAST_S = 0.01, 10.0  # less than a cent, and than this, is nothing to act on
 SHORT = 5  # times what a task takes whatever it reads: in a shorter shard without data that is most of it
 
@@ -51,7 +50,6 @@ class Measured:
     table: Mapping[str, Any]
     size: WorkerSize
     prices: Prices
-    engines: Sequence[str]
 
     def values(self, *names: str) -> list[tuple[Any, ...]]:
         """The fair sample's values in columns; only succeeded shards that have all of them."""
@@ -72,7 +70,7 @@ class Measured:
 
 def advise(run: Run, view: RunView, table: Mapping[str, Any], stack: OpenStack, prices: Prices) -> list[dict[str, Any]]:
     """What each rule says; what to act on first, what is fine last."""
-    measured = Measured(run, view, table, stack.size, prices, tuple(stack.deployment.engines))
+    measured = Measured(run, view, table, stack.size, prices)
     nothing = Advised("All rules", "unknown", "no shard has succeeded")
     said = [rule(measured) for rule in RULES] if view.found.summary.counts.succeeded else [nothing]
     return [
@@ -191,27 +189,6 @@ def near_timeout(of: Measured) -> Advised:
     return Advised("NearTimeout", "act", text, "smaller shards (--shard-size, --split), or --too-large engine")
 
 
-def engine(of: Measured) -> Advised:
-    """Engine: whether another engine would have cost less for the same seconds."""
-    times = [row[0] for row in of.values("took_s")]
-    if not of.engines:
-        return Advised("Engine", "unknown", "the stack has no engine beside the functions")
-    if len(times) < MIN_SHARDS:
-        return _too_few("Engine", times)
-    mean_s, total_usd = sum(times) / len(times), sum(of.view.costs.values())
-    costs = {name: estimate_engine(name, Load(of.ended), mean_s, of.size, of.prices).cost for name in of.engines}
-    name = min(costs, key=costs.__getitem__)
-    text = (
-        f"{of.ended} shards of {duration_text(mean_s)} cost {usd_text(total_usd)}; "
-        f"with {name} about {usd_text(costs[name])}"
-    )
-    if costs[name] > CHEAPER * total_usd:
-        return Advised("Engine", "fine", text)
-    return _worth(
-        "Engine", text, f"--too-large engine --engine {name} for shards of this length", total_usd - costs[name]
-    )
-
-
 def retries(of: Measured) -> Advised:
     """Retries: attempts that were made again."""
     attempts, ended = sum(work.attempts for work in of.view.found.summary.work.values()), of.ended
@@ -227,7 +204,7 @@ def retries(of: Measured) -> Advised:
     return Advised("Retries", "act", text, remedy)
 
 
-RULES: Sequence[Callable[[Measured], Advised]] = (small_shards, skew, memory, near_timeout, engine, retries)
+RULES: Sequence[Callable[[Measured], Advised]] = (small_shards, skew, memory, near_timeout, retries)
 
 
 def _too_few(rule: str, rows: Sequence[Any]) -> Advised:
