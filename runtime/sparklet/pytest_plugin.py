@@ -43,10 +43,11 @@ class SparkletJob:
         self._others = _context()  # of the tests' own: used, and never stopped
 
     def __call__(
-        self, script: str | Path, inputs: Inputs = (), *, event: Any = None, engine: str = "", **options: Any
+        self, script: str | Path, inputs: Inputs = (), *, event: Any = None, worker: bool | None = None, **options: Any
     ) -> Finished:
         """Run a script as one shard of all ``inputs``, or on an ``event``; its failure is raised.
 
+        ``worker``: it runs on the local stack, not in this process; None: as ``pytest --sparklet-worker`` says.
         ``options`` are those of ``sparklet.run``: ``params``, ``items``, ``args`` and ``env``, for a worker any.
         """
         self._calls += 1
@@ -58,8 +59,8 @@ class SparkletJob:
             for path, text in zip(paths, inputs.values(), strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
-        engine = engine or self._request.config.getoption("--sparklet-engine")
-        return {"local": self._here, "worker": self._by_worker}[engine](root / script, paths, home, event, **options)
+        by_worker = self._request.config.getoption("--sparklet-worker") if worker is None else worker
+        return (self._by_worker if by_worker else self._here)(root / script, paths, home, event, **options)
 
     @property
     def session(self) -> Any:
@@ -86,7 +87,7 @@ class SparkletJob:
 
         params, items, args, env = (options.pop(name, ()) for name in ("params", "items", "args", "env"))
         if options:
-            raise TypeError(f"only engine='worker' takes {', '.join(options)}")
+            raise TypeError(f"only worker=True takes {', '.join(options)}")
         self.stop()
         is_shard, output, outcome = event is None, str(home / "output"), home / "outcome.json"
         if is_shard:
@@ -118,7 +119,7 @@ class SparkletJob:
                     raise
             except Exception as error:
                 if re.search("DATA_SOURCE_NOT_FOUND|ClassNotFound|NoClassDefFound|No FileSystem", str(error)):
-                    error.add_note('Jars of S3A and of tables are missing here: engine="worker" has them.')
+                    error.add_note("Jars of S3A and of tables are missing here: worker=True has them.")
                 raise
         job_outcome = read_outcome(outcome)
         return Finished(self, home / "output", job_outcome.rows, *job_outcome.answer)
@@ -155,8 +156,8 @@ def _variables() -> dict[str, str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``pytest --sparklet-engine worker``: every script runs on Sparklet's local stack."""
-    parser.addoption("--sparklet-engine", choices=("local", "worker"), default="local", help="where scripts run")
+    """``pytest --sparklet-worker``: every script runs on Sparklet's local stack."""
+    parser.addoption("--sparklet-worker", action="store_true", help="run scripts on Sparklet's local stack")
 
 
 @pytest.fixture(scope="session")

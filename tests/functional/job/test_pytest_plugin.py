@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark import SparkContext
@@ -60,22 +61,22 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "script.py"
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("worker", marks=[pytest.mark.stack, pytest.mark.nightly])])
-def test_both_engines_leave_the_same(sparklet_job: SparkletJob, script: Path, engine: str) -> None:
+@pytest.mark.parametrize("worker", [False, pytest.param(True, marks=[pytest.mark.stack, pytest.mark.nightly])])
+def test_a_worker_leaves_the_same(sparklet_job: SparkletJob, script: Path, worker: bool) -> None:
     script.write_text(DOUBLED)
     inputs = {"a.csv": "id\n1\n", "a folder/b[1].csv": "id\n2\n"}
 
-    job = sparklet_job(script, inputs, params={"schema": "id INT"}, args=["--day", "1"], engine=engine)
+    job = sparklet_job(script, inputs, params={"schema": "id INT"}, args=["--day", "1"], worker=worker)
 
     assert sorted(row["doubled"] for row in job.output()) == [2, 4]
     assert (job.rows, job.answer) == (2, [[], ["--day", "1"]])
 
     # AND what fails is raised
-    once = {"max_attempts": 1} if engine == "worker" else {}
+    once: dict[str, Any] = {"max_attempts": 1} if worker else {}
     script.write_text(DOUBLED.replace("value * 2", "{}[value]"))
     with pytest.raises(Exception, match="KeyError: 1") as raised:
-        sparklet_job(script, {"a.csv": "id\n1\n"}, params={"schema": "id INT"}, engine=engine, **once)
-    assert isinstance(raised.value, RunFailedError) is (engine == "worker")
+        sparklet_job(script, {"a.csv": "id\n1\n"}, params={"schema": "id INT"}, worker=worker, **once)
+    assert isinstance(raised.value, RunFailedError) is worker
 
 
 def test_a_plain_script_leaves_nothing_behind(sparklet_job: SparkletJob, script: Path) -> None:
@@ -109,7 +110,7 @@ def test_what_only_a_worker_has_is_named(sparklet_job: SparkletJob, script: Path
     with pytest.raises(Exception, match="delta") as failed:
         sparklet_job(script)
 
-    assert 'engine="worker"' in "".join(failed.value.__notes__)
+    assert "worker=True" in "".join(failed.value.__notes__)
 
 
 def test_the_tests_own_session_is_kept(
