@@ -28,6 +28,7 @@ from sparklet.model import RunState
 from sparklet.model.redaction import printable
 from sparklet.planning.inputs.list_requests import read_items
 from sparklet.runs.cancel import cancel
+from sparklet.runs.redrive import Again
 
 StrPath = str | PathLike[str]
 OF_STACK = {name: name for name in ("state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep")}
@@ -215,7 +216,7 @@ class Run:
         """
         which = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
         numbers = selected(self.stack.opened, self.run_id, which)
-        redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, isolate=isolate)
+        redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, Again(isolate=isolate))
         return self
 
     def cancel(self) -> None:

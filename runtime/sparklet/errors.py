@@ -180,7 +180,7 @@ class ScratchFullError(SparkRuntimeError):
 
 
 class TooLargeError(ScratchFullError, retryable=False):
-    """A shard's inputs have, unpacked, more than fits here, or than a function takes: perhaps an engine does."""
+    """A shard's inputs have, unpacked, more than fits here, or than a function takes."""
 
 
 class DeadlineExceededError(SparkletError, retryable=True):

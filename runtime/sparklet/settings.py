@@ -93,6 +93,7 @@ class WorkerSettings:
     keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
     script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
     event_variables: tuple[str, ...] = ()  # SPARKLET_EVENT_VARIABLES: keys of events, variables of their tasks
+    engine: str = ""  # SPARKLET_ENGINE: lambda-large is the worker in a function of its own; its shards have this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         keep_context=_one_of(env, "SPARKLET_KEEP_CONTEXT", "on", "off") == "on",
         script_env=script_env,
         event_variables=tuple(script_environment(keys, "SPARKLET_EVENT_VARIABLES", "SPARK", "JAVA")),
+        engine=env.get("SPARKLET_ENGINE", ""),
     )
 
 

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sparklet.ledger.rules import LEASE_S
-from sparklet.model import Dispatch
+from sparklet.model import Dispatch, ShardRecord
 from sparklet.model.options import LARGE, MIB
 from sparklet.runs.state_machine_steps import checks_until
 
@@ -120,6 +121,21 @@ class Load:
         return more * prices["assumptions.task_file_s"] + more_outputs * prices["assumptions.task_output_s"]
 
 
+class Route(NamedTuple):
+    """What functions, or an engine's workers, do of a plan."""
+
+    engine: str  # "": functions
+    shards: int
+    size_bytes: int
+    cost_usd: float = 0.0
+    end_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.engine or "functions"
+
+
 def estimate(dispatch: Dispatch, load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
     """Estimate a run whose shards take ``shard_s`` each, on workers of this size.
 
@@ -137,15 +153,24 @@ def estimate(dispatch: Dispatch, load: Load, shard_s: float, size: WorkerSize, p
     return Estimate(cold_start_s + end_s, costs, workers)
 
 
-def estimate_engine(engine: str, load: Load, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
+def routes_of(records: Iterable[ShardRecord]) -> list[Route]:
+    """What engines do of a run's shards."""
+    sizes: dict[str, list[int]] = {}
+    for record in records:
+        sizes.setdefault(record.engine, []).append(record.size_bytes)
+    return [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
+
+
+def estimate_route(route: Route, shard_s: float, size: WorkerSize, prices: Prices) -> Estimate:
     """Estimate shards that an engine does, each in a worker of its own: locally one after the other, else all at once.
 
     A shard takes as long as in a function; before it, the worker has to start.
     """
-    shards = load.shards
+    shards, is_function = route.shards, route.engine == LARGE
     workers = min(shards, 1 if size.is_local else shards)
-    one_s = prices["assumptions.cold_start_s" if engine == LARGE else "assumptions.engine_start_s"] + shard_s
-    costs = work_costs(Dispatch.QUEUE, shards * one_s, load, size, prices, engine)
+    one_s = prices["assumptions.cold_start_s" if is_function else "assumptions.engine_start_s"] + shard_s
+    load = Load(shards, size_bytes=route.size_bytes)
+    costs = work_costs(Dispatch.QUEUE, shards * one_s, load, size, prices, route.engine)
     return Estimate(one_s * math.ceil(shards / max(1, workers)), costs, workers)
 
 

@@ -11,36 +11,26 @@ from sparklet.app.costs import (
     Estimate,
     Load,
     Prices,
+    Route,
     ShardTime,
     WorkerSize,
     added,
     estimate,
-    estimate_engine,
+    estimate_route,
+    routes_of,
     run_cost,
     shard_time,
 )
 from sparklet.app.reporter import duration_text, usd_text
 from sparklet.app.stack import OpenStack
-from sparklet.local.process_engine import PROCESS
 from sparklet.model import Dispatch, Run, RunOptions
-from sparklet.model.options import AUTO, MIB, NO_LIMIT_BYTES
-from sparklet.planning.engine_choice import chosen_engine
+from sparklet.model.options import MIB, NO_LIMIT_BYTES
+from sparklet.planning import routes
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import MEMORY_SHARE, RunRequest
-from sparklet.settings import engines
 
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
 PACKED = RunOptions()  # shards as they are packed by default
-
-
-class Route(NamedTuple):
-    """What functions, or an engine's workers, do of a plan."""
-
-    engine: str  # "": functions
-    shards: int
-    size_bytes: int
-    cost_usd: float = 0.0
-    end_s: float = 0.0
 
 
 class MemorySize(NamedTuple):
@@ -61,7 +51,7 @@ class PlanEstimate:
     prices: Prices
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
-    routes: tuple[Route, ...] = ()  # if an engine does shards
+    routes: tuple[Route, ...] = ()  # if functions do not do all shards
     sizes: tuple[MemorySize, ...] = ()  # in which a shard ends in time, the cheapest first
     bad_input: str = ""  # what one costs at most, with --isolate
     alone: str = ""  # a line if the run itself costs more than its work
@@ -101,25 +91,21 @@ def preview_request(
     local_size = WorkerSize(concurrency=cores, map_concurrency=cores, scratch_bytes=NO_LIMIT_BYTES, is_local=True)
     size = stack.size if stack else local_size
     request = request.fitted(size.memory_mb, size.scratch_bytes)
-    if engine := request.options.engine:
-        usual = next(iter(engines()), PROCESS) if engine == AUTO else engine
-        engine = chosen_engine(stack.deployment, engine, request.table) if stack else usual
-    options = replace(request.options, engine=engine)
-    plan_preview = preview(stack.deployment if stack else None, replace(request, options=options))
+    deployment = stack.deployment if stack else None
+    options = routes.chosen(deployment, request.options, request.table)
+    plan_preview = preview(deployment, replace(request, options=options))
     if prices is None:
         return plan_preview, None
     counts = plan_preview.shards, plan_preview.objects, plan_preview.size_bytes
-    routed = [Route(engine, *totals) for engine, totals in plan_preview.of_engines.items()]
+    routed = [Route(name, *totals) for name, totals in plan_preview.elsewhere.items()]
     return plan_preview, estimate_plan(size, options, *counts, prices, routed)
 
 
 def estimate_run(stack: OpenStack, run: Run, prices: Prices) -> PlanEstimate:
     """Estimate a planned run that was sent to the queue."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    sizes: dict[str, list[int]] = {}
-    for record in stack.deployment.ledger.shards.list(run.run_id) if run.options.engine else ():
-        sizes.setdefault(record.engine, []).append(record.size_bytes)
-    routed = [Route(engine, len(of), sum(of)) for engine, of in sizes.items() if engine]
+    leaves = routes.leaves_functions(run.options)
+    routed = routes_of(stack.deployment.ledger.shards.list(run.run_id)) if leaves else []
     return estimate_plan(stack.size, run.options, *counts, prices, routed)
 
 
@@ -132,7 +118,7 @@ def estimate_plan(
     prices: Prices,
     routed: Sequence[Route] = (),
 ) -> PlanEstimate:
-    """Estimate a plan whose shards the queue dispatches, as it does by default; ``routed`` are engines' parts."""
+    """Estimate a plan whose shards the queue dispatches, as it does by default, but for those that are ``routed``."""
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     apart, apart_bytes = sum(route.shards for route in routed), sum(route.size_bytes for route in routed)
@@ -158,13 +144,12 @@ def estimate_plan(
     if routed:
         routes = (Route("", load.shards, load.size_bytes, total.cost, total.end_s if load.shards else 0.0),)
     for part in routed:
-        of_part = Load(part.shards, size_bytes=part.size_bytes)
-        shard_s = shard_time(of_part, prices).seconds
-        engine_estimate = estimate_engine(part.engine, of_part, shard_s, size, prices)
-        routes += (part._replace(cost_usd=engine_estimate.cost, end_s=engine_estimate.end_s),)
-        costs, workers = added((total.costs, engine_estimate.costs)), total.workers + engine_estimate.workers
+        part_s = shard_time(Load(part.shards, size_bytes=part.size_bytes), prices).seconds
+        of_part = estimate_route(part, part_s, size, prices)
+        routes += (part._replace(cost_usd=of_part.cost, end_s=of_part.end_s),)
+        costs, workers = added((total.costs, of_part.costs)), total.workers + of_part.workers
         total = Estimate(max(route.end_s for route in routes), costs, workers)
-    own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what engines do
+    own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what functions do not do
     alone = _alone(own_usd, total.cost) if shards else ""
     total = replace(total, costs={**total.costs, "run": own_usd})
     return PlanEstimate(total, time, prices, too_slow, dear, routes, sizes, bad_input, alone)

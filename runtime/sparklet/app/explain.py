@@ -9,6 +9,7 @@ from sparklet.errors import ObjectStoreError, PlanError
 from sparklet.ledger.rules import CONFLICTS
 from sparklet.model import MAX_CONFLICTS, Run, ShardRecord
 from sparklet.planning.plan_files import planned_shard
+from sparklet.planning.routes import DO_ELSEWHERE, FOR_ROOM, NO_WORKER
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redrive import matches_cause
 from sparklet.spark.root_cause import GONE
@@ -92,8 +93,8 @@ _RULES = (
     ),
     _Rule(
         "the shard was too much for a function, and no worker beside the functions came to do it",
-        "the cause names what the engine says; repair it (docs/reference/errors.md), then sparklet redrive RUN",
-        classes="EngineFailed",
+        "the cause names what it says; repair it (docs/reference/errors.md), then sparklet redrive RUN",
+        classes=NO_WORKER,
     ),
     _Rule(
         "more shards had failed than the run tolerates, so the state machine stopped before this one was done",
@@ -102,8 +103,7 @@ _RULES = (
     ),
     _Rule(
         "the shard is larger than one function can take on",
-        "sparklet redrive RUN --engine NAME does it elsewhere; or a new run with smaller shards (--shard-size), or one "
-        "that sends what is too large to an engine (--too-large engine)",
+        f"{DO_ELSEWHERE}; or start a new run with smaller shards (--shard-size), or {FOR_ROOM} there",
         classes="TooLargeError",
     ),
     _Rule(
@@ -131,7 +131,7 @@ _RULES = (
     _Rule(
         "the script needs longer than the function may run",
         "make shards smaller (--shard-size), give the function more time or memory (CPU comes with it), or "
-        "--too-large engine; a stream ends by itself only with trigger(availableNow=True)",
+        f"{FOR_ROOM}; a stream ends by itself only with trigger(availableNow=True)",
         classes="DeadlineExceededError",
     ),
     _Rule(
@@ -170,8 +170,7 @@ _RULES = (
     # memory, disk and the JVM
     _Rule(
         "memory was used up",
-        "more memory for the function, smaller shards (--shard-size), less collected into the driver, or "
-        "--too-large engine",
+        f"more memory for the function, smaller shards (--shard-size), less collected into the driver, or {FOR_ROOM}",
         classes="OutOfMemoryError MemoryError",
         message=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
         r"|Python worker exited unexpectedly",
@@ -311,7 +310,7 @@ _RULES = (
     ),
     _Rule(
         "the script uses what a remote session (Spark Connect) does not have: SparkContext, RDDs, the JVM",
-        "do the shard in another engine: sparklet redrive RUN --engine NAME; or " + _FIX_AND_REDRIVE,
+        f"{DO_ELSEWHERE}; or {_FIX_AND_REDRIVE}",
         classes="PySparkAttributeError PySparkNotImplementedError",
     ),
     _Rule(

@@ -18,7 +18,7 @@ from sparklet.errors import ObjectForbiddenError
 from sparklet.model import Run
 from sparklet.model.options import MIB
 from sparklet.runs.manifest import own_manifest
-from sparklet.runs.summary import Work
+from sparklet.runs.summary import work_of
 
 MAX_READ = 100  # runs whose manifests are read, the newest
 LAST = 5  # runs of its name that a run is compared with
@@ -66,7 +66,7 @@ def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     # A manifest has no number of files; with an output for each input it is at least that of inputs.
     has_each = run.options.output_per and not failed
     files, written = ended["objects"] if has_each else ended["output_shards"], ended["output_bytes"]
-    work = {entry["engine"]: Work(entry["task_s"], entry["attempts"], entry["objects"]) for entry in ended["work"]}
+    work = work_of(ended)
     return {
         "duration_s": ended["duration_s"],
         "rows": ended["rows"],

@@ -16,14 +16,14 @@ from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.app.state_machines import drive, driver_of, machine_of, was_driven
 from sparklet.errors import PlanError
 from sparklet.model import SCHEME, InputObject, Run, ShardRecord, ShardState
-from sparklet.model.options import LARGE, LARGE_MB
+from sparklet.model.options import LARGE_MB
 from sparklet.model.quantities import parse_time_s
 from sparklet.planning.inputs.partitions import columns_of
 from sparklet.planning.new_run import repaired_script
 from sparklet.planning.plan_files import planned_shard, shards_of
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.phases import failed_end, refuse_same_commit
-from sparklet.runs.redrive import failed_with, redrivable
+from sparklet.runs.redrive import Again, failed_with, redrivable
 from sparklet.runs.redrive import redrive as redrive_shards
 
 DAY_S = 24 * 3600.0
@@ -180,22 +180,22 @@ def resized(selection: StackSelection) -> StackSelection:
     return replace(selection, workers=info.workers, memory_mb=memory_mb, timeout_s=timeout_s, replace_kept=True)
 
 
-def engine_of_size(stack: OpenStack, memory_mb: int | None, timeout_s: int | None, engine: str = "") -> str:
-    """The engine for shards that --memory and --timeout are for; PlanError with the remedy if workers have other sizes.
+def sized(stack: OpenStack, again: Again, memory_mb: int | None, timeout_s: int | None) -> Again:
+    """How shards are done that --memory and --timeout are for; PlanError with the remedy if workers have other sizes.
 
     The local stack restarts with that size unless another command uses it. A deployed stack is not changed from here:
     that needs permission to change its functions, and affects every run on it. It may have lambda-large.
     """
-    is_larger = (memory_mb or 0) > stack.size.memory_mb and not stack.state and not engine
-    if is_larger and LARGE in stack.deployment.engines and (timeout_s or 0) <= TIMEOUTS_S[-1]:
-        return LARGE
+    is_larger = (memory_mb or 0) > stack.size.memory_mb and not stack.state and (timeout_s or 0) <= TIMEOUTS_S[-1]
+    if is_larger and (by_larger := again.by_large_function(stack.deployment)):
+        return by_larger
     sizes = {
         "--memory": ("FunctionMemoryMB", memory_mb, stack.size.memory_mb),
         "--timeout": ("FunctionTimeoutS", timeout_s, stack.size.timeout_s),
     }
     other = {option: size for option, size in sizes.items() if size[1] not in (None, size[2])}
     if not other:
-        return engine
+        return again
     sizes_text = " and ".join(f"{option} {size}" for option, (_, size, _) in other.items())
     if stack.state:
         raise PlanError(
@@ -232,9 +232,7 @@ def redrive_run(
     shards: tuple[int, ...],
     script: str,
     reporter: Reporter,
-    engine: str = "",
-    *,
-    isolate: bool = False,
+    again: Again,
 ) -> None:
     """Copy repaired local inputs and dispatch shards again, through the state machine if one drove the run."""
     run = stack.deployment.ledger.runs.get(run_id)
@@ -248,7 +246,7 @@ def redrive_run(
     _upload_repaired(stack, run, shards, reporter)
     # Repaired inputs and script are there before a shard is opened: a worker may claim it at once.
     ref = repaired_script(stack.deployment, run, script) if script else None
-    redriven = redrive_shards(stack.deployment, run_id, shards or None, ref, engine, isolate=isolate)
+    redriven = redrive_shards(stack.deployment, run_id, shards or None, ref, again)
     sent = f"{count_text(max(redriven.messages, redriven.shards), 'shard')} sent again"
     if (end := failed_end(stack.deployment, run)) and not (redriven.messages or redriven.shards):
         sent = f"what {end.run_id} could not do is done again, it failed with {end.error_class}: {end.message}"

@@ -40,7 +40,7 @@ from sparklet.local.state import StateDir
 from sparklet.model import Run
 from sparklet.model.quantities import parse_duration_s
 from sparklet.model.redaction import redacted
-from sparklet.planning.engine_choice import differing_sparks, plain_writes
+from sparklet.planning import routes
 from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.new_run import files_beside, modules_of, new_run, run_id_of, script_body
 from sparklet.planning.packing import PackedInput
@@ -195,8 +195,7 @@ def begin(
             existing_run = stack.deployment.known_run(request.run_id)
             run = new_run(stack.deployment, request, packed)
         script = stack.deployment.store.get(run.scripts[0].uri)
-        differing = differing_sparks(stack.deployment, run.options.engine) if run.options.engine else ()
-        for warning in (*differing, *plain_writes(script, run.options.engine)):
+        for warning in routes.warnings(stack.deployment, run.options, script):
             reporter.warn(warning)
         if not by_machine and existing_run:
             reporter.say(f"run {run.run_id} exists already, {run.state}; this is the same run")

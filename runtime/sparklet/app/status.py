@@ -66,7 +66,7 @@ class Observation:
         if record.state in (ShardState.PENDING, ShardState.SPLIT) or not record.attempts:
             return
         if record.state is ShardState.RUNNING:
-            self.summary.work[record.engine].known_s += took_s
+            self.summary.add_running(record, took_s)
             _keep(self._longest, took_s, record)
             return
         self.finished += 1
@@ -225,9 +225,9 @@ def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
 
 
 def costs_so_far(work: Mapping[str, Work], run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by item; ``work``: what each engine has done."""
+    """US dollars that a run's attempts have cost so far, by item; ``work``: see ``Summary``."""
     costs = []
-    for engine, w in work.items():
+    for name, w in work.items():
         load = Load(w.attempts, w.files, outputs=w.files if run.options.output_per else 0)
-        costs.append(work_costs(run.dispatch, w.known_s, load, size, prices, engine))
+        costs.append(work_costs(run.dispatch, w.known_s, load, size, prices, name))
     return added(costs)

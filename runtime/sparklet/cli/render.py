@@ -104,10 +104,10 @@ def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
 
 def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
     """Shards in a list, for people."""
-    table = Table("shard", "state", "engine", "attempts", "rows", Column("cause", overflow="fold"), show_edge=False)
+    table = Table("shard", "state", "attempts", "rows", Column("cause", overflow="fold"), show_edge=False)
     for record in records:
         rows, state = "" if record.rows is None else str(record.rows), _state_text(record)
-        table.add_row(str(record.number), state, record.engine, str(record.attempts), rows, _cause_text(record))
+        table.add_row(str(record.number), state, str(record.attempts), rows, _cause_text(record))
     return table
 
 
@@ -126,7 +126,7 @@ def object_table(stack: OpenStack, run: Run, status: ObjectStatus) -> Renderable
 
 
 def _state_text(record: ShardRecord) -> Text:
-    return Text(str(record.state), style=STYLES.get(record.state, ""))
+    return Text(record.state_text, style=STYLES.get(record.state, ""))
 
 
 def _cause_text(record: ShardRecord) -> Text:
@@ -272,8 +272,7 @@ def _slow_shards(view: RunView) -> Iterator[RenderableType]:
     for record in records:
         stream = Text(record.log_stream or "–")
         took = duration_text(seconds_of(record, view.found.now_s))
-        state = f"{record.state} in {record.engine}" if record.engine else str(record.state)
-        table.add_row(str(record.number), took, state, str(record.attempts), stream)
+        table.add_row(str(record.number), took, record.state_text, str(record.attempts), stream)
     yield from (Text(""), table)
 
 
@@ -299,7 +298,7 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     facts = Facts()
     example_object = local_file(stack, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {example_object}" if example_object else "")
-    example += f", in {group.example.engine}" if group.example.engine else ""
+    example += "" if group.example.by_function else f", {group.example.state_text}"
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if example_object and more > 0 else "")))
     facts.add_row("  says", Text(localized(stack, group.example.run_id, group.example.error_message)))
@@ -327,7 +326,7 @@ def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
     for route in plan_estimate.routes:
         does = f"{count_text(route.shards, 'shard')}, {size_text(route.size_bytes)}"
         about = f"{usd_text(route.cost_usd)}, ends after {duration_text(route.end_s)}"
-        facts.add_row(f"in {route.engine or 'functions'}", f"{does}: {about}")
+        facts.add_row(f"in {route.name}", f"{does}: {about}")
     for size in plan_estimate.sizes:
         about = f"{usd_text(size.cost_usd)}, ends after {duration_text(size.end_s)}"
         cheapest = "; the cheapest (--memory, FunctionMemoryMB)" if size is plan_estimate.sizes[0] else ""

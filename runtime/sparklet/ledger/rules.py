@@ -91,9 +91,10 @@ def is_held(record: Record, now_s: float) -> bool:
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
-def next_engine(record: ShardRecord, cause: Failure, escalate: str) -> str:
-    """The engine, ``escalate`` or none (""), that a shard goes to after an attempt's end by this cause."""
-    return escalate if outgrown(cause) and escalate != record.engine else ""
+def next_of(route: str, worker: str) -> str:
+    """Who comes in a run's route, such as "lambda-large,fargate", after this worker, or a function (""); "": nobody."""
+    names = ["", *route.split(","), ""]
+    return names[names.index(worker) + 1] if worker in names else ""
 
 
 def outgrown(cause: Failure) -> bool:

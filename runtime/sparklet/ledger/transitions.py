@@ -218,10 +218,10 @@ def join(record: ShardRecord, failure: Failure) -> ShardRecord:
     return _ended(record, FAILED, failure, record.changed_s)
 
 
-def _exhausted(record: ShardRecord, failure: Failure, engine: str, now_s: float) -> ShardRecord:
+def _exhausted(record: ShardRecord, failure: Failure, escalate_to: str, now_s: float) -> ShardRecord:
     """A shard without an attempt left: an engine goes on, or it is split, or it has FAILED."""
-    if larger := rules.next_engine(record, failure, engine):
-        return _ended(_anew(record, larger), PENDING, failure, now_s)
+    if escalate_to and rules.outgrown(failure):
+        return _ended(_anew(record, escalate_to), PENDING, failure, now_s)
     if rules.splits(record, failure):
         return _ended(record, PENDING, failure, now_s, HALVES)
     return _ended(record, FAILED, failure, now_s)

@@ -15,7 +15,6 @@ from sparklet.local.state import StateDir, read_json, write_json
 from sparklet.model import Failure
 from sparklet.ports import Engine
 
-PROCESS = "process"  # the engine's name
 ONE_SHARD = "sparklet.engines.one_shard"  # the image's command `shard`
 
 

@@ -39,10 +39,11 @@ from sparklet.local.attach import (
 from sparklet.local.deploy import Deployed
 from sparklet.local.environment import LEAST_WAIT_S, PROCESSING_PATH, REGION, ask
 from sparklet.local.lock import POLL_S, Lock
-from sparklet.local.process_engine import PROCESS, LocalProcesses
+from sparklet.local.process_engine import LocalProcesses
 from sparklet.local.spark_installation import stack_file
 from sparklet.local.state import StateDir
-from sparklet.planning.engine_choice import SPARK_LINE
+from sparklet.model.options import PROCESS
+from sparklet.planning.routes import SPARK_LINE
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, of_workers
 

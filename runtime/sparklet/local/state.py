@@ -47,7 +47,7 @@ class StateDir:
         self.objects = root / "s3"  # the emulator's S3
         self.scratch = root / "scratch"  # the workers' own /tmp; emptied at every start
         self.tmp = root / "tmp"  # TMPDIR of the emulator; emptied at every start
-        self.tasks = root / "tasks"  # of ``process_engine``; emptied at every start
+        self.tasks = root / "tasks"  # requests for workers of single shards; emptied at every start
         self.fill_lock = root / "fill.lock"  # held by a client that fills a run's local output
         self.local_paths = root / LOCAL_PATHS  # a file for each run that was started from here
         self.log = root / "log"  # host.log, aws.log and a file for each worker process, which log_stream names

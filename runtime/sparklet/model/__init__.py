@@ -49,6 +49,7 @@ from sparklet.model.shards import (
     NOTHING,
     OF_SPLIT,
     PACKED,
+    PASSED_ON,
     RUN_ID,
     SCHEMAS,
     SCHEME,

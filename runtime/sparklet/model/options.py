@@ -14,6 +14,7 @@ RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Fai
 MIB = 1024 * 1024
 REFUSE, FAIL, ENGINE = "refuse", "fail", "engine"  # of too_large
 AUTO = "auto"  # of engine
+PROCESS = "process"  # the engine of the local stack
 LARGE, LARGE_MB = "lambda-large", 10_240  # the worker's function once more, with all memory and /tmp of Lambda
 LARGE_BYTES = LARGE_MB * MIB // 3  # the largest shard it takes, by the rule of RunRequest.fitted
 NO_LIMIT_BYTES = 1 << 62
@@ -254,14 +255,3 @@ class RunOptions:
             raise SettingsError("--output-name and --empty-outputs are for a file for each input (--output-per input)")
         if self.too_large == ENGINE and not self.engine:
             object.__setattr__(self, "engine", AUTO)
-
-    def is_above_limit(self, estimated_bytes: int) -> bool:
-        """Whether a shard of this size is too large for a function."""
-        return 0 < self.max_shard_bytes < estimated_bytes
-
-    def planned_engine(self, estimated_bytes: int) -> str:
-        """The engine that a shard of this size is planned for; "": a function does it."""
-        if self.too_large == ENGINE and not self.is_above_limit(estimated_bytes):
-            return ""
-        first, _, second = self.engine.partition(",")
-        return second if second and first == LARGE and estimated_bytes > LARGE_BYTES else first

@@ -235,11 +235,6 @@ class Run:
         """The beginning of the names of this run's output folders, and of no other run's."""
         return f"shard={self.identity}_"
 
-    def engine_after(self, engine: str) -> str:
-        """Of its engines the one for what is too much for ``engine``, or for a function (""); "": there is none."""
-        names = ["", *self.options.engine.split(","), ""]
-        return names[names.index(engine) + 1] if engine in names else ""
-
     def shard_output(self, number: int) -> str:
         """Where readers find what shard ``number`` has written, once it has a winner; by inputs: the run's output."""
         output = self.output_uri.rstrip("/")

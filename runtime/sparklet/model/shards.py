@@ -16,6 +16,7 @@ SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
 HALVES, APART = "halves", "apart"  # how a shard is split; apart: each input alone
 WITH_MEMBERS = "members "  # before it where archives are split, too: see ``ShardRecord.members_file``
+PASSED_ON = ("generation", "error_class", "error_message", "engine", "isolate")  # by a shard that is split
 MAX_NAMED = 90  # inputs that one split sets apart: a transaction of DynamoDB has up to 100 writes
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
 SHOWN_ITEM = 100  # characters
@@ -422,7 +423,17 @@ class ShardRecord(Record):
     @property
     def is_for_functions(self) -> bool:
         """Whether it is PENDING for the functions: no engine does it, and no check is to split it."""
-        return self.state is ShardState.PENDING and not self.engine and not self.split
+        return self.state is ShardState.PENDING and self.by_function and not self.split
+
+    @property
+    def by_function(self) -> bool:
+        """Whether a function does it, in whatever state it is; else an engine."""
+        return not self.engine
+
+    @property
+    def state_text(self) -> str:
+        """Its state, and the engine if one does it, for people."""
+        return f"{self.state} in {self.engine}" if self.engine else str(self.state)
 
     @property
     def unclaimed(self) -> int:

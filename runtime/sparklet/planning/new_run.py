@@ -28,8 +28,8 @@ from sparklet.model import (
     follower_id,
     split_uri,
 )
-from sparklet.model.options import AUTO, REFUSE
-from sparklet.planning.engine_choice import asked_spark, chosen_engine, refuse_another_spark, refuse_no_view
+from sparklet.model.options import NO_LIMIT_BYTES, REFUSE
+from sparklet.planning import routes
 from sparklet.planning.inputs.list_requests import TABLE, stored_source
 from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
@@ -60,20 +60,17 @@ def new_run(
     scripts = {source: read_script(deployment, run_id, source, beside) for source in sources}
     if request.params.get(SCHEMA) == INFER:
         _refuse_no_reader(request, scripts[request.script].script)
-    asked = {source: asked_spark(source, files.script) for source, files in scripts.items()}
+    asked = {source: routes.asked_spark(source, files.script) for source, files in scripts.items()}
     if any(asked.values()) and not existing_run:
-        refuse_another_spark(deployment, asked)
-    if engine := request.options.engine:
-        # `auto` might choose another engine by now, and the repeated request would be another run.
-        stored = existing_run.options.engine if existing_run and engine == AUTO else ""
-        engine = stored or chosen_engine(deployment, engine, request.table, asked.values())
-        refuse_no_view(engine, request.options)
+        routes.refuse_another_spark(deployment, asked)
+    known = existing_run.options if existing_run else None
+    options = routes.chosen(deployment, request.options, request.table, asked.values(), known)
     output = request.output_uri or (f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
         request,
         run_id=run_id,
-        options=replace(request.options, engine=engine),
+        options=options,
         output_uri=output_folder(output, run_id),
         next_output=output_folder(next_output, run_id) if request.next else "",
     )
@@ -210,7 +207,8 @@ def _checked_run(
         next=_next(request, scripts),
         created_s=deployment.clock.now_s(),
     )
-    refuses_large = options.too_large == REFUSE and not options.engine and options.max_shard_bytes > 0
+    # Of any size: what is too large for a function has nobody else to do it.
+    refuses_large = options.too_large == REFUSE and routes.of_size(options, NO_LIMIT_BYTES) == (True, "")
     try:
         # Work may begin before the listing ends, unless what comes behind the first shard may refuse the run.
         to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large

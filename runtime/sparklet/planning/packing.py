@@ -17,6 +17,7 @@ from sparklet.errors import NothingNewError, PlanError
 from sparklet.model import SCHEME, Access, ListSource, Position, Run, RunOptions, Shard
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
+from sparklet.planning import routes
 from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
 from sparklet.planning.inputs.list_requests import TABLE, ListRequest, refuse_mixed, resolve_list
 from sparklet.planning.inputs.lists import ListReader
@@ -44,8 +45,8 @@ PREFIX = "prefix"
 MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
 MAX_NAMED = 3  # objects that a refusal names
 ADVICE = (
-    "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), have an engine run the same "
-    "script over it (--too-large engine), or a function try it (--too-large fail)"
+    "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), "
+    f"{routes.FOR_ROOM}, or have a function try it (--too-large fail)"
 )
 IN_MEMORY_BYTES = 8 * MIB
 MAX_KEPT_BYTES = 256 * MIB  # compressed: the shards of some four million objects
@@ -123,7 +124,7 @@ class PlanPreview:
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
     too_large: int = 0  # shards too large for one function
-    of_engines: dict[str, tuple[int, int]] = field(default_factory=dict)  # shards that each does, and their bytes
+    elsewhere: dict[str, tuple[int, int]] = field(default_factory=dict)  # shards that no function does: by whom, bytes
 
     def add(self, shard: Shard, line: Line, options: RunOptions) -> None:
         """Count a shard."""
@@ -134,10 +135,11 @@ class PlanPreview:
             self.largest_object = shard.objects[0].name
         self.most_objects_in_a_shard = max(self.most_objects_in_a_shard, len(shard.objects))
         self.slices += sum(item.slice is not None for item in shard.objects)
-        self.too_large += options.is_above_limit(line.estimated_bytes)
-        if engine := options.planned_engine(line.estimated_bytes):
-            shards, engine_bytes = self.of_engines.get(engine, (0, 0))
-            self.of_engines[engine] = shards + 1, engine_bytes + size_bytes
+        is_too_large, name = routes.of_size(options, line.estimated_bytes)
+        self.too_large += is_too_large
+        if name:
+            shards, routed_bytes = self.elsewhere.get(name, (0, 0))
+            self.elsewhere[name] = shards + 1, routed_bytes + size_bytes
         self.shards, self.objects = self.shards + 1, self.objects + len(shard.objects)
         self.size_bytes += size_bytes
 
@@ -286,7 +288,7 @@ class PackedInput:
             objects = slice_objects(store, objects, options, position, lambda why: self.whole.update([why]), access)
         for shard, line in pack_shards(objects, options, first_number, self.inputs):
             self.found.add(shard, line, options)
-            if options.is_above_limit(line.estimated_bytes) and len(self.too_large) < MAX_NAMED:
+            if routes.of_size(options, line.estimated_bytes)[0] and len(self.too_large) < MAX_NAMED:
                 self.too_large.append(_shown(shard, line.estimated_bytes))
             if self._replaced:
                 refuse_replaced([item.uri for item in shard.objects], self._replaced)

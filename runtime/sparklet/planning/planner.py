@@ -23,6 +23,7 @@ from typing import Any, Self
 from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import MAX_SENT_BYTES, Dispatch, PartRecord, Position, Run, RunState, ShardRecord
+from sparklet.planning import routes
 from sparklet.planning.map_index import write_index
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.packing import PackedInput
@@ -240,12 +241,10 @@ def records_of(run_id: str, part: str, lines: Iterable[Line], **alike: Any) -> I
 
 def dispatch_part(deployment: Deployment, run: Run, part: PartRecord, lines: Sequence[Line]) -> None:
     """Enter a sealed part's shards, send their messages, unless a Map has them, and note that; it may be repeated."""
-    options = run.options
-    records = list(records_of(run.run_id, part.part, lines, isolate=int(options.isolate)))
-    if options.engine:
-        # By size and options alone: a planner that repeats this must mark the same shards.
-        engines = (options.planned_engine(line.estimated_bytes) for line in lines)
-        records = [replace(record, engine=engine) for record, engine in zip(records, engines, strict=True)]
+    records: Sequence[ShardRecord] = list(records_of(run.run_id, part.part, lines, isolate=int(run.options.isolate)))
+    # By size and options alone: a planner that repeats this must send the same shards to the same workers.
+    if any(names := [routes.of_size(run.options, line.estimated_bytes)[1] for line in lines]):
+        records = routes.routed(records, names)
     deployment.ledger.shards.add(records)
     if run.dispatch is Dispatch.QUEUE:
         send_messages(deployment, run, records, lines={line.number: line.body for line in lines})

@@ -22,6 +22,7 @@ from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanEr
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
 from sparklet.model import Counts, PartRecord, Run, RunState, ShardRecord, ShardState
+from sparklet.planning import routes
 from sparklet.planning.map_index import BY_QUEUE, dispatches_first, index_info
 from sparklet.planning.output_claims import release_outputs
 from sparklet.planning.planner import plan, send_messages
@@ -34,7 +35,7 @@ from sparklet.runs.engine_workers import start_workers, stop_workers
 from sparklet.runs.manifest import own_manifest, write_manifests
 from sparklet.runs.notices import needs_notice, notify
 from sparklet.runs.phases import AtEnd, commit_early, end_state, open_task
-from sparklet.runs.redelivery import BY_CHECKS, MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
+from sparklet.runs.redelivery import MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.redrive import reopened
 from sparklet.runs.splitting import split_failing
 from sparklet.runs.summary import Summary, final_state
@@ -120,14 +121,13 @@ def _finish_cancelled(deployment: Deployment, run: Run) -> CheckReport:
 
 
 def _measure(deployment: Deployment, report: CheckReport) -> None:
-    causes = report.summary.in_engines if report.summary and report.just_ended else {}
-    in_engines = sum(count for cause, count in causes.items() if cause not in BY_CHECKS)
+    unmeasured = report.summary.unmeasured if report.summary and report.just_ended else 0
     ended_well = report.run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     for metric, value in (
         (metrics.LEASES_EXPIRED, report.expired),
         (metrics.MESSAGES_REQUEUED, report.requeued),
         (metrics.SHARDS_ABANDONED, report.abandoned),
-        (metrics.SHARDS_FAILED, in_engines),
+        (metrics.SHARDS_FAILED, unmeasured),
         (metrics.RUNS_SUCCEEDED, report.just_ended and ended_well),
         (metrics.RUNS_FAILED, report.just_ended and report.run.state is RunState.FAILED),
     ):
@@ -188,9 +188,9 @@ def _requeue(deployment: Deployment, run: Run, counts: Counts, planner_from: flo
 
 def _runs_in_functions(deployment: Deployment, run: Run) -> bool:
     """Whether a shard is RUNNING in a function: one in an engine, for hours perhaps, says nothing of the queue."""
-    # To tell them apart all shards are read, so only of a run that has an engine.
-    running = deployment.ledger.shards.list(run.run_id, ShardState.RUNNING) if run.options.engine else ()
-    return not run.options.engine or any(not record.engine for record in running)
+    if not routes.leaves_functions(run.options):  # to tell them apart all shards are read
+        return True
+    return any(record.by_function for record in deployment.ledger.shards.list(run.run_id, ShardState.RUNNING))
 
 
 def _continue_planning(

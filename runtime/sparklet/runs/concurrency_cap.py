@@ -24,7 +24,7 @@ FOLDER, SENT = "capped/", "sent-{:06d}.json"
 
 
 def within_cap(deployment: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
-    """Those of an engine's waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
+    """Those of waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
     if not waiting or run.has_map:
         return waiting
     placed = _stored(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
@@ -78,7 +78,7 @@ def _beside(deployment: Deployment, run: Run, sent: Container[int]) -> int:
     if run.dispatch is Dispatch.QUEUE:
         return 0
     running = deployment.ledger.shards.list(run.run_id, ShardState.RUNNING)
-    return sum(record.number not in sent and not record.engine for record in running)
+    return sum(record.number not in sent and record.by_function for record in running)
 
 
 def _stored(deployment: Deployment, run: Run) -> dict[str, Any]:

@@ -27,7 +27,7 @@ MAX_TRIES = 5  # for a record that others change meanwhile; then the message com
 class Disposition(StrEnum):
     """What became of a dead-letter message, which may be deleted then."""
 
-    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, has a later generation; an engine has it
+    DROPPED = "DROPPED"  # the shard has ended, is RUNNING, has a later generation, or is not for the queue
     SENT_AGAIN = "SENT_AGAIN"  # the shard has an attempt left and got a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
     KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
@@ -63,7 +63,7 @@ def consume(deployment: Deployment, message: Message) -> Disposition:
 def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
     """Whether a shard has this message alone, and nobody else who gives it out or ends it."""
     if not record.is_for_functions or ref.generation < record.generation:
-        return False  # if its worker is lost, the checker sends another message; or it splits it, or an engine does it
+        return False  # if its worker is lost, the checker sends another message; or it splits it, or starts a worker
     if run.cancelled_s is not None:
         return False  # the checker fails it
     has_newer = record.requeues > 0 and record.attempts == 0  # it was sent at changed_s, and no attempt has ended since

@@ -11,12 +11,12 @@ from itertools import islice
 
 from sparklet.errors import LedgerError, RemoteTaskError, SettingsError
 from sparklet.model import Failure, Run, ShardRecord, ShardState
+from sparklet.planning.routes import DO_ELSEWHERE, NO_WORKER
 from sparklet.ports import Engine
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.concurrency_cap import within_cap
-from sparklet.runs.redelivery import ENGINE_FAILED, WORKER, give_up
+from sparklet.runs.redelivery import WORKER, give_up
 
-ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
 MAX_LOOKED_AT = 1_000  # waiting shards of a run at each check
 CLAIMS_WITHIN_S = 900.0  # fetching the image takes minutes; then the worker is stopped
 
@@ -57,7 +57,7 @@ def _each(deployment: Deployment, run: Run, name: str, waiting: Sequence[ShardRe
             _go_on(deployment, deployment.engines[name], record, stopped.get(record.task_id)) for record in waiting
         )
     elif deployment.engines:
-        raise SettingsError(f"the stack's parameters name no such engine; {ELSEWHERE}")
+        raise SettingsError(f"the stack's parameters name no such engine; {DO_ELSEWHERE}")
 
 
 def stop_workers(deployment: Deployment, run: Run) -> None:
@@ -104,5 +104,5 @@ def _go_on(deployment: Deployment, engine: Engine, record: ShardRecord, end: Fai
 
 
 def _give_up(deployment: Deployment, record: ShardRecord, why: str) -> bool:
-    give_up(deployment, record, ENGINE_FAILED, f"{record.engine}: {why}")
+    give_up(deployment, record, NO_WORKER, f"{record.engine}: {why}")
     return False

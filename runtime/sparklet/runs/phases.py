@@ -41,9 +41,9 @@ from sparklet.model import (
     ShardState,
     follower_id,
 )
-from sparklet.model.options import AUTO, ENGINE, FAIL, NO_LIMIT_BYTES
 from sparklet.model.quantities import parse_every
 from sparklet.model.redaction import redacted
+from sparklet.planning import routes
 from sparklet.planning.commit_files import (
     CommitFile,
     commit_files,
@@ -53,7 +53,6 @@ from sparklet.planning.commit_files import (
     winner_of,
     winners_in,
 )
-from sparklet.planning.engine_choice import fit_engines
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.new_run import entered
@@ -69,7 +68,7 @@ TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
 NO_ANSWERS = "no shard has given an answer (job.answer), or they are too many or too large for items"
 INHERITED = (  # options of a next run
-    *("target_bytes", "max_attempts", "time_limit_s", "engine", "too_large", "max_shard_bytes"),
+    *("target_bytes", "max_attempts", "time_limit_s", *routes.ROUTE),
     *("isolate", "tolerated_failure_count", "tolerated_failure_percentage", "allow_drift"),
 )
 COMMIT_SCRIPT = b"from sparklet.connectors.tables.commit import main\n\nmain()\n"
@@ -250,7 +249,7 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
         **{name: getattr(run.options, name) for name in INHERITED},
     )
     if run.next.shards:
-        options = _in_one_shard(deployment, options)
+        options = routes.for_one_shard(deployment, options)
     list_uri = items_uri
     if not items_uri and run.options.output_per and (left_out or run.options.existing == "append"):
         list_uri = _listed_outputs(deployment, run, left_out)  # names do not tell whose the folder's files are
@@ -277,14 +276,6 @@ def _listed_outputs(deployment: Deployment, run: Run, left_out: Collection[int])
     ]
     deployment.store.put(uri, "\n".join(lines).encode())
     return uri
-
-
-def _in_one_shard(deployment: Deployment, options: RunOptions) -> RunOptions:
-    """The options of a reduce: one shard of any size, which an engine does if it is too large for a function."""
-    engine = options.engine or fit_engines(deployment, AUTO)[0]
-    too_large = options.too_large if options.engine else ENGINE if engine else FAIL
-    whole = replace(options, target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
-    return replace(whole, engine=engine, too_large=too_large)
 
 
 # --- all phases ---

@@ -1,11 +1,11 @@
 """When is a shard given out again, and when is it given up? One rule for all ways of giving shards out.
 
-A message, a child of a Map or a worker of an engine may be lost before it claims its shard, and the ledger only shows
-that the shard is PENDING. So the shard is given out again once it ``is_due``, and the ledger counts that. Once it
+A message, a child of a Map or a worker that was started may be lost before it claims its shard, and the ledger only
+shows that the shard is PENDING. So the shard is given out again once it ``is_due``, and the ledger counts that. Once it
 ``is_spent``, it is given up (FAILED) instead: at once if what was given out last is known to be lost, as a dead-letter
 message and a worker that has ended are, else if nothing of the run moves any more.
 
-``checker``, ``concurrency_cap`` and ``dead_letters`` give shards out by messages, ``engine_workers`` by workers. To
+``checker``, ``concurrency_cap`` and ``dead_letters`` give shards out by messages; others get workers of their own. To
 give a shard out twice does no harm: the ledger grants it to one attempt. An attempt that is lost after its claim is no
 matter of this rule: its lease expires, and it counts as an attempt.
 """
@@ -14,15 +14,15 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause
+from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause, next_of
 from sparklet.model import Failure, Run, ShardRecord, ShardState
+from sparklet.planning import routes
 from sparklet.ports.deployment import Deployment
 from sparklet.ports.metrics import SHARDS_FAILED
 
 RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED = "RunCancelled", "RunTimeLimit", "ToleranceExceeded"
-ENGINE_FAILED = "EngineFailed"
-BY_CHECKS = {ENGINE_FAILED, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED}
-"""Causes that checks give, and count. Workers of engines write no metrics: the check that ends a run counts theirs."""
+BY_CHECKS = {routes.NO_WORKER, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOLERANCE_EXCEEDED}
+"""Causes that checks give, and count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ WORKER = Way(lambda record: record.unclaimed - 1, 60.0, most=2)  # each start co
 
 def has_stalled(deployment: Deployment, run: Run, since_s: float) -> bool:
     """Whether no shard of a run is RUNNING in a function, or has changed there since then; this reads all of them."""
-    records = (record for record in deployment.ledger.shards.list(run.run_id) if not record.engine)
+    records = (record for record in deployment.ledger.shards.list(run.run_id) if record.by_function)
     return all(record.state is not ShardState.RUNNING and record.changed_s <= since_s for record in records)
 
 
@@ -78,6 +78,6 @@ def end_leases(deployment: Deployment, run: Run, *, escalate: bool = False) -> I
     for record in deployment.for_a_while(
         deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s())
     ):
-        larger = run.engine_after(record.engine) if escalate else ""
+        larger = next_of(run.options.engine, record.engine) if escalate else ""
         if now := deployment.ledger.attempts.expire(record, run.options.max_attempts, larger):
             yield now

@@ -7,12 +7,13 @@ shards that are still FAILED and sends missing messages, as the checker's stall 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparklet.errors import LedgerError, PlanError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
+from sparklet.model.options import LARGE
+from sparklet.planning import routes
 from sparklet.planning.commit_files import commit_files, declarations, uncommitted, winner_of
-from sparklet.planning.engine_choice import chosen_engine
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken, refuse_read
 from sparklet.planning.outputs import published_files
 from sparklet.planning.planner import send_messages
@@ -21,6 +22,18 @@ from sparklet.runs.cancel import NOT_PLANNED
 from sparklet.runs.phases import failed_end, has_declared
 
 MAX_NAMED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """How shards are done again."""
+
+    engine: str = ""  # does them; "": each stays where it was done
+    isolate: bool = False  # they are split where they fail, also for lack of memory or time
+
+    def by_large_function(self, deployment: Deployment) -> "Again | None":
+        """The same by ``lambda-large``; None if the stack has none, or another engine is to do them."""
+        return replace(self, engine=LARGE) if LARGE in deployment.engines and not self.engine else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +51,16 @@ def redrive(
     run_id: str,
     shards: Sequence[int] | None = None,
     script: ScriptRef | None = None,
-    engine: str = "",
-    *,
-    isolate: bool = False,
+    how: Again = Again(),
 ) -> Redriven:
     """Repeat shards (None: all FAILED) in a new generation; if only the check or commit run has FAILED, repeat the end.
 
-    ``script`` is the new generation's (see ``new_run.repaired_script``); None: the last one's. ``engine`` does the
-    shards; "": each stays where it was done. ``isolate``: they are split where they fail, also for lack of memory or
-    time. PlanError if the stack has no such engine, the run is being planned or cancelled, one of ``shards`` cannot be
-    done again (see ``redrivable``), or there is nothing to repeat.
+    ``script`` is the new generation's (see ``new_run.repaired_script``); None: the last one's. PlanError if the
+    stack cannot do them so (``how``), the run is being planned or cancelled, one of ``shards`` cannot be done again
+    (see ``redrivable``), or there is nothing to repeat.
     """
     run, lacks = redrivable(deployment, run_id, shards)
-    engine = engine and chosen_engine(deployment, engine, run.table).partition(",")[0]
+    engine = routes.of_redrive(deployment, how.engine, run.table)
     moved = 0
     again = next(_failed(deployment, run_id, shards), None) is not None
     unfinished = run.state is RunState.CANCELLED and has_declared(
@@ -59,7 +69,7 @@ def redrive(
     ends_again = not again and shards is None and (unfinished or failed_end(deployment, run) is not None)
     if again or ends_again:
         run = _opened(deployment, run, script or run.scripts[-1], lacks=lacks)
-        level = 2 if isolate else int(run.options.isolate)
+        level = 2 if how.isolate else int(run.options.isolate)
         moved = sum(
             deployment.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
             for n in _failed(deployment, run_id, shards)

@@ -18,6 +18,7 @@ from sparklet.model import (
     HALVES,
     MAX_NAMED,
     OF_SPLIT,
+    PASSED_ON,
     WITH_MEMBERS,
     Failure,
     InputObject,
@@ -147,9 +148,7 @@ def _split(
     # It counts as dispatched, since its shards are entered with it: a message that a crash keeps from being sent is one
     # that a later check finds missing.
     part = PartRecord(last.index + 1, file, *counts, last.position, dispatched=True)
-    alike = {
-        name: getattr(record, name) for name in ("generation", "error_class", "error_message", "engine", "isolate")
-    }
+    alike = {name: getattr(record, name) for name in PASSED_ON}
     into = list(records_of(run.run_id, file, lines, changed_s=deployment.clock.now_s(), **alike))
     if record.split.endswith(APART):  # what is left is split again
         into = [replace(piece, split=APART if piece.object_count > 1 else "") for piece in into]

@@ -1,6 +1,7 @@
 """A run's statistics: counts, rows, bytes, time, and causes of failure; read from the ledger in one pass."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any
@@ -9,6 +10,7 @@ from sparklet.model import COUNTED, NOTHING, Counts, Run, RunOptions, RunState, 
 from sparklet.planning.packing import is_nothing_new
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.drift import Drift, drift_of
+from sparklet.runs.redelivery import BY_CHECKS
 
 TOP_CAUSES = 10
 MAX_WARNINGS = 10
@@ -31,7 +33,7 @@ class Cause:
 class Work:
     """What one kind of worker has done in this generation."""
 
-    known_s: float = 0.0  # of all attempts; those that run are for ``app.status`` to add
+    known_s: float = 0.0  # of all attempts; see ``Summary.add_running``
     attempts: int = 0
     files: int = 0  # that these were given
 
@@ -62,7 +64,7 @@ class Summary:
     work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "": the functions
     all_causes: dict[str, Cause] = field(default_factory=dict)
     drift: Drift = field(default_factory=Drift)  # how shards that succeeded differ, where one job has one schema
-    in_engines: Counter[str] = field(default_factory=Counter)  # classes of failures there, in this generation
+    unmeasured: int = 0  # FAILED shards of this generation whose workers, of engines, write no metrics
 
     @classmethod
     def of(cls, run: Run, state: RunState | None = None) -> "Summary":
@@ -104,8 +106,12 @@ class Summary:
             if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
                 name = OTHER_CAUSES
             self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
-            if record.engine and record.generation == self.generation:
-                self.in_engines[record.error_class] += 1
+            of_engine = record.engine and record.error_class not in BY_CHECKS
+            self.unmeasured += bool(of_engine and record.generation == self.generation)
+
+    def add_running(self, record: ShardRecord, took_s: float) -> None:
+        """Count the time until now of an attempt that is RUNNING, whose shard was added."""
+        self.work[record.engine].known_s += took_s
 
     @property
     def warnings_document(self) -> list[dict[str, Any]]:
@@ -184,6 +190,11 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
             for c in summary.causes
         ],
     }
+
+
+def work_of(document: Mapping[str, Any]) -> dict[str, Work]:
+    """``Summary.work``, as its ``statistics`` have it."""
+    return {entry["engine"]: Work(entry["task_s"], entry["attempts"], entry["objects"]) for entry in document["work"]}
 
 
 def final_state(run: Run, counts: Counts, drift: Drift) -> RunState:

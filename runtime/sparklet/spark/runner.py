@@ -1,6 +1,6 @@
 """The contract of all runners: the call of a script, its result and the protocol ``Runner``.
 
-``warm_runner`` keeps a JVM between scripts, ``spark_submit`` starts one for each, ``engines.attached`` uses that of a
+``warm_runner`` keeps a JVM between scripts, ``spark_submit`` starts one for each, ``AttachedRunner`` uses that of a
 platform. Scripts run in processes that ``script_host`` forks; ``host_process`` is the worker's side of it.
 """
 

@@ -129,7 +129,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     cause = {"error_class": failure.error_class, "cause": failure.message}
     if elsewhere:
         log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", by=elsewhere, **cause)
-        # Acknowledged: an engine's worker or a check goes on with it, and the message could only be HELD.
+        # Acknowledged: others go on with it, and the message could only be HELD.
         return Outcome(task, answer={"state": str(ShardState.PENDING), "by": elsewhere})
     if final:
         log.error(f"{claimed.kind} failed", **cause)

@@ -92,13 +92,11 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
         deployment = compose(clients, *names, clock=SystemClock(), meter=meter)
         notifier = notifier_for(clients, settings.notice_topic_arn, settings.notice_bus)
         worker.requests = RequestClaims(deployment.ledger, notifier, queue_opener(clients), worker.executor, log_stream)
-        engine = os.environ.get("SPARKLET_ENGINE", "")  # lambda-large is this code in a function of its own
         worker.shards = ShardClaims(
             deployment,
             worker.executor,
             log_stream,
             map_concurrency=map_concurrency(),
-            engine=engine,
             peak_mb=memory_peak_mb,
         )
     return worker

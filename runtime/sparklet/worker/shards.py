@@ -32,7 +32,17 @@ from sparklet.errors import (
 )
 from sparklet.events import Outcome, Task
 from sparklet.job.fields import CHANGES
-from sparklet.ledger.rules import LEASE_S, WARNING_BYTES, cut, is_conclusive, is_conflict, lease_s, next_engine, splits
+from sparklet.ledger.rules import (
+    LEASE_S,
+    WARNING_BYTES,
+    cut,
+    is_conclusive,
+    is_conflict,
+    lease_s,
+    next_of,
+    outgrown,
+    splits,
+)
 from sparklet.model import (
     APART,
     EVENTS,
@@ -94,7 +104,6 @@ class ShardClaims:
     log_stream: str = ""
     lease_s: float = LEASE_S  # at least
     map_concurrency: int = 0  # shards of a map's run that may be in work at once
-    engine: str = ""  # whose worker this is; "": a function
     peak_mb: Callable[[], float] | None = None  # the memory of its processes
     beside: Callable[[Callable[[], None]], object] = lambda work: work()  # does what the answer need not wait for
     _runs: dict[str, Run] = field(default_factory=dict)
@@ -102,6 +111,7 @@ class ShardClaims:
 
     def __post_init__(self) -> None:
         self.clock = self.deployment.clock
+        self.engine = self.executor.settings.engine  # whose worker this is; "": a function
 
     def claim(self, attempt: Attempt) -> "ClaimedShard | Outcome":
         """The task's shard; the outcome if it has ended or another attempt has it."""
@@ -123,7 +133,7 @@ class ShardClaims:
         # Before the claim, so that the lease ends here no later than in the ledger.
         begun_s = self.clock.now_s()
         claim = self.deployment.ledger.attempts.claim(
-            ref, *terms, engine=self.engine, escalate=run.engine_after(self.engine)
+            ref, *terms, engine=self.engine, escalate=next_of(run.options.engine, self.engine)
         )
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
         if claim.status is not ClaimStatus.GRANTED:
@@ -463,26 +473,27 @@ class ClaimedShard:
         attempts, record = self.claims.deployment.ledger.attempts, self.record
         mine = (record.run_id, record.number, self.attempt.attempt_id)
         # First of all: what only lacks memory or time is the fault of no input.
-        if engine := next_engine(record, failure, self.run.engine_after(self.claims.engine)):
-            attempts.escalate(*mine, failure, engine)
+        if (larger := next_of(self.run.options.engine, self.claims.engine)) and outgrown(failure):
+            attempts.escalate(*mine, failure, larger)
+            return larger
         # Whatever attempts are left: each would mix the inputs. Not after a direct commit, which the pieces would
         # repeat, nor in a redo: the pieces would publish beside the shard's earlier output.
-        elif failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
+        if failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
             why = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
             failure = replace(failure, message=f"{why}; {one_by_one} (--strict refuses that)")
             attempts.release(*mine, failure, record.engine, self._to_split(APART))
             return "a check that splits it"
-        elif final and splits(record, failure):
+        if final and splits(record, failure):
             attempts.release(*mine, failure, record.engine, self._to_split(self._named(failure) or HALVES))
             return "a check that splits it"
-        elif final:
+        if final:
             if failure.direct and splits(record, replace(failure, direct=False)):
                 failure = replace(failure, message=f"{WHOLE}{failure.message}")
             attempts.fail(*mine, failure)
         else:
             attempts.release(*mine, failure, record.engine)
-        return engine
+        return ""
 
     def _to_split(self, split: str) -> str:
         """How to split; the check finds the files of archives where this stores them. LedgerError if it cannot."""

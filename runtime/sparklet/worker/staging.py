@@ -28,6 +28,7 @@ from sparklet.errors import (
 )
 from sparklet.job.event_objects import GLOB, misread
 from sparklet.model import FIRST_BYTES, MIB, PACKED, SCHEME, Access, InputObject, Slice, SliceKind, is_misnamed
+from sparklet.planning.routes import FOR_ROOM
 from sparklet.ports import ObjectStore
 from sparklet.spark.task_limits import Deadline
 
@@ -191,7 +192,8 @@ class Staging:
         if origins and 0 < self.max_bytes < needed_bytes:
             raise TooLargeError(
                 f"the shard's inputs have {needed_bytes / MIB:,.0f} MiB unpacked, and a function takes "
-                f"{self.max_bytes / MIB:,.0f} MiB: make shards smaller, or choose --too-large engine, or fail to try it"
+                f"{self.max_bytes / MIB:,.0f} MiB: make shards smaller, "
+                f"{FOR_ROOM}, or have a function try it (--too-large fail)"
             )
         return replace(self, items=tuple(items), origins=origins), copies
 

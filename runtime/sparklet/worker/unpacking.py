@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from sparklet.errors import EventError, SparkletError, TooLargeError
 from sparklet.model import COMPRESSED, FIRST_BYTES, MIB, PACKED, is_misnamed
+from sparklet.planning.routes import FOR_ROOM
 
 CHUNK_BYTES, BUFFER_BYTES = 4 * MIB, MIB // 16
 MAX_MEMBERS = 10_000
@@ -279,7 +280,7 @@ def _copy(chunks: Iterable[bytes], target: Path, min_free_bytes: int) -> None:
             if shutil.disk_usage(target.parent).free < min_free_bytes + len(chunk):
                 raise TooLargeError(
                     "there is no space left for what it holds: give the function more ephemeral storage, make shards "
-                    "smaller, have an engine do it (--too-large engine) or leave it out (--exclude)"
+                    f"smaller, {FOR_ROOM}, or leave it out (--exclude)"
                 )
             file.write(chunk)
 

@@ -12,6 +12,7 @@ from sparklet.log import Log
 from sparklet.model import ExecutionResult, JobOutcome
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
+from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.task_limits import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
 from sparklet.worker.attempt import make_attempt
@@ -80,6 +81,7 @@ class Worker:
     attempt: Attempt | None = None
     attempts: int = 0
     claims: ShardClaims = field(init=False)
+    settings: WorkerSettings = field(default_factory=lambda: worker_settings({}))
 
     def __post_init__(self) -> None:
         store: Any = _Stepping(self.world.store, self)

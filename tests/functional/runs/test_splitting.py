@@ -36,7 +36,7 @@ from sparklet.planning.planner import plan
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import consume
-from sparklet.runs.redrive import redrive
+from sparklet.runs.redrive import Again, redrive
 from sparklet.runs.verification import verify
 from sparklet.worker.executor import Execution
 from tests.functional.runs.readers import Worker, event_of, rows_below, write_rows
@@ -296,7 +296,7 @@ def test_lack_of_memory_splits_after_a_redrive_that_says_so() -> None:
     it.to_the_end()
     assert it.world.ledger.shards.count("run-1").failed == 1
 
-    redrive(it.world.deployment, "run-1", isolate=True)
+    redrive(it.world.deployment, "run-1", how=Again(isolate=True))
     it.to_the_end()
 
     it.assert_in_the_end()

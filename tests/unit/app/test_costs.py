@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sparklet.app.costs import (
     Estimate,
     Load,
+    Route,
     WorkerSize,
     estimate,
-    estimate_engine,
+    estimate_route,
     load_prices,
     run_cost,
     shard_time,
@@ -108,13 +109,13 @@ def test_scratch_and_arm_by_hand() -> None:
 )
 def test_an_engines_shards_by_hand(engine: str, architecture: str, an_hour: float) -> None:
     size = replace(TWO_GB, architecture=deployed_size({"Architecture": architecture}).architecture)  # of the stack
-    found = estimate_engine(engine, Load(4), 60.0, size, PRICES)
+    found = estimate_route(Route(engine, 4, 0), 60.0, size, PRICES)
 
     # four workers at once, 90 s until each has its shard
     assert (found.workers, found.end_s) == (4, 150.0)
     assert found.costs[engine] == pytest.approx(4 * 150 * an_hour / 3600)
     assert not {"lambda", "dispatch"} & found.costs.keys()
-    assert estimate_engine(engine, Load(4), 60.0, replace(size, is_local=True), PRICES).end_s == 600.0
+    assert estimate_route(Route(engine, 4, 0), 60.0, replace(size, is_local=True), PRICES).end_s == 600.0
 
 
 def test_a_shards_time_by_hand() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparklet.app.costs import WorkerSize, load_prices
-from sparklet.app.estimates import PlanEstimate, Route, estimate_plan
+from sparklet.app.costs import Route, WorkerSize, load_prices
+from sparklet.app.estimates import PlanEstimate, estimate_plan
 from sparklet.model import RunOptions
 
 

@@ -11,7 +11,7 @@ import pytest
 from sparklet.errors import RunNotFoundError
 from sparklet.model import APART, ClaimStatus, Counts, Failure, RunState, ShardRecord, ShardResult
 from sparklet.model.redaction import HIDDEN
-from sparklet.runs.redrive import redrive
+from sparklet.runs.redrive import Again, redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.cli.conftest import BROKEN, ONE_A_SHARD, RUN, Terminal, ended
 from tests.world import BUCKET, LEASE_S, SCRIPT, SOURCE, World
@@ -351,7 +351,7 @@ def test_explain_sends_what_the_large_function_lacks_elsewhere(terminal: Termina
     ended(terminal, NO_MEMORY)
     terminal.world.engines = {"lambda-large": MemoryEngine(), "fargate": MemoryEngine()}
     terminal.change = terminal.deployed
-    redrive(terminal.world.deployment, RUN, engine="lambda-large")
+    redrive(terminal.world.deployment, RUN, how=Again("lambda-large"))
     ref = terminal.world.shards()[0].ref
     claim = terminal.world.ledger.attempts.claim(ref, "there", LEASE_S, 3, engine="lambda-large")
     terminal.world.ledger.attempts.fail(RUN, 0, claim.record.attempt_id, NO_MEMORY)

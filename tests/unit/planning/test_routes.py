@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError, RunExistsError
+from sparklet.ledger.rules import next_of
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
 from sparklet.model.options import LARGE_BYTES
-from sparklet.planning.engine_choice import chosen_engine
+from sparklet.planning import routes
 from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import preview
-from sparklet.runs.redrive import redrive
+from sparklet.runs.redrive import Again, redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, SOURCE, World
 
@@ -121,7 +122,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
     world.work()
     assert world.check().run.state is RunState.FAILED
 
-    redrive(world.deployment, "run-1", engine=OTHER)
+    redrive(world.deployment, "run-1", how=Again(OTHER))
     world.check()
 
     assert (started(world, OTHER), world.bodies()) == (LARGE, [])
@@ -143,7 +144,7 @@ def test_a_redrive_takes_routed_shards_back_there() -> None:
 def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    found = preview(world.deployment, world.request(options=options)).of_engines
+    found = preview(world.deployment, world.request(options=options)).elsewhere
     assert list(found.values()) == list(there.values())  # which engine it is, a preview may leave to the plan
     planned(world, **changes)
     engines = Counter(record.engine for record in world.shards() if record.engine)
@@ -156,7 +157,7 @@ def test_auto_is_the_first_engine_that_can_do_the_run() -> None:
     assert isinstance(first, MemoryEngine)
     request = world.request(options=ROUTED, table="delta:s3://lake/flights")
 
-    assert chosen_engine(world.deployment, "auto", request.table) == ENGINE
+    assert routes.chosen(world.deployment, ROUTED, request.table).engine == ENGINE
     first.lacks = "delta"
     assert new_run(world.deployment, request).options.engine == OTHER
 
@@ -178,25 +179,25 @@ MUCH, TOO_MUCH = LARGE_BYTES, LARGE_BYTES + 1
 def test_the_large_function_gets_what_fits_it(engine: str, size_bytes: int, planned_for: str) -> None:
     options = replace(ROUTED, engine=engine)
 
-    assert options.planned_engine(size_bytes) == planned_for
+    assert routes.of_size(options, size_bytes)[1] == planned_for
 
 
 def test_auto_names_the_engine_after_the_large_function() -> None:
     world = world_of(SIZES)
     world.engines = {"lambda-large": MemoryEngine(), **world.engines}
 
-    assert chosen_engine(world.deployment, "auto", "") == f"lambda-large,{ENGINE}"
-    assert chosen_engine(world.deployment, "lambda-large", "") == "lambda-large"
+    assert routes.chosen(world.deployment, ROUTED, "").engine == f"lambda-large,{ENGINE}"
+    assert routes.chosen(world.deployment, replace(ROUTED, engine="lambda-large"), "").engine == "lambda-large"
     planned(world)
     run = world.ledger.runs.get("run-1")
-    after = {name: run.engine_after(name) for name in ("", "lambda-large", ENGINE, OTHER, "by hand")}
+    after = {name: next_of(run.options.engine, name) for name in ("", "lambda-large", ENGINE, OTHER, "by hand")}
     assert after == {"": "lambda-large", "lambda-large": ENGINE, ENGINE: "", OTHER: "", "by hand": ""}
     assert routed(world, "lambda-large") == LARGE
     world.check()
     work_there(world, "lambda-large", fails=True)
     world.work()
     assert world.check().run.state is RunState.FAILED
-    redrive(world.deployment, "run-1", engine="auto")  # a shard has one engine
+    redrive(world.deployment, "run-1", how=Again("auto"))  # a shard has one engine
     assert routed(world, "lambda-large") == LARGE
 
 

@@ -9,6 +9,7 @@ import pytest
 from sparklet.errors import PlanError, RemoteTaskError, SettingsError
 from sparklet.model import ClaimStatus, Failure, RunOptions, RunState, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
+from sparklet.planning.routes import NO_WORKER
 from sparklet.ports import Message
 from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs import handlers
@@ -16,8 +17,8 @@ from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
 from sparklet.runs.engine_workers import CLAIMS_WITHIN_S
-from sparklet.runs.redelivery import CAPPED, ENGINE_FAILED, WORKER
-from sparklet.runs.redrive import redrive
+from sparklet.runs.redelivery import CAPPED, WORKER
+from sparklet.runs.redrive import Again, redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World
 
@@ -103,7 +104,7 @@ def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: Memor
     world.check()
 
     [record] = world.shards()
-    assert (record.state, record.error_class) == (ShardState.FAILED, ENGINE_FAILED)
+    assert (record.state, record.error_class) == (ShardState.FAILED, NO_WORKER)
     assert "the subnet does not exist" in record.error_message
 
 
@@ -177,9 +178,9 @@ def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
 def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:
     world.ran(1, lambda _: Failure("TooLargeError", "9 GB", retryable=False))
     with pytest.raises(PlanError, match="emr"):
-        redrive(world.deployment, "run-1", engine="emr")
+        redrive(world.deployment, "run-1", how=Again("emr"))
 
-    redrive(world.deployment, "run-1", engine=ENGINE)
+    redrive(world.deployment, "run-1", how=Again(ENGINE))
 
     assert world.check().started == 1
 

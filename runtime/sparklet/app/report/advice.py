@@ -16,6 +16,7 @@ from sparklet.app.reporter import count_text, duration_text, size_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
 from sparklet.model import Run, ShardState
+from sparklet.planning.routes import FOR_ROOM
 from sparklet.runs.shard_table import fair_values
 from sparklet.spark.spark_options import MB_PER_CORE
 
@@ -186,7 +187,7 @@ def near_timeout(of: Measured) -> Advised:
     text = f"the slowest shard, {slowest.number}, took {duration_text(slowest.took_s)} of the {limit} it may take"
     if slowest.took_s < LATE * of.size.timeout_s:
         return Advised("NearTimeout", "fine", text)
-    return Advised("NearTimeout", "act", text, "smaller shards (--shard-size, --split), or --too-large engine")
+    return Advised("NearTimeout", "act", text, f"smaller shards (--shard-size, --split), or {FOR_ROOM}")
 
 
 def retries(of: Measured) -> Advised:

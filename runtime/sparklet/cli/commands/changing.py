@@ -10,7 +10,7 @@ import typer
 from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
 from sparklet.app.explain import ShardRanges
-from sparklet.app.redrive import Selection, engine_of_size, preview, redrive_run, resized, selected
+from sparklet.app.redrive import Selection, preview, redrive_run, resized, selected, sized
 from sparklet.app.reporter import count_text, size_text, usd_text
 from sparklet.app.stack import open_stack
 from sparklet.app.state_machines import end_waiting
@@ -21,6 +21,7 @@ from sparklet.model.quantities import parse_duration_s
 from sparklet.model.redaction import printable
 from sparklet.runs.cancel import Cancelled
 from sparklet.runs.cancel import cancel as cancel_run
+from sparklet.runs.redrive import Again
 
 
 def redrive(
@@ -59,15 +60,16 @@ def redrive(
     execution failed.
     """
     screen, figures = Screen(selection.as_json), load_prices()
+    again = Again(engine, isolate)
     which = Selection(opt.parse_shards(shards), cause, tuple(objects or ()), first, last, everything)
     with open_stack(selection if dry_run else resized(selection), screen, reading=dry_run) as stack:
         if not (dry_run and stack.state):  # a dry run changes no local stack
-            engine = engine_of_size(stack, selection.memory_mb, selection.timeout_s, engine)
+            again = sized(stack, again, selection.memory_mb, selection.timeout_s)
         numbers = selected(stack, run_id, which)
         if dry_run:
             _show_redriven(screen, preview(stack, run_id, numbers, figures))
             return
-        redrive_run(stack, run_id, numbers, script, screen, engine, isolate=isolate)
+        redrive_run(stack, run_id, numbers, script, screen, again)
         finish(stack, run_id, screen, figures)
 
 

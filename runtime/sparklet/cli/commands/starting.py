@@ -28,7 +28,7 @@ from sparklet.cli.console import Screen, finish
 from sparklet.cli.render import estimate_table, preview_table
 from sparklet.errors import NothingNewError, PlanError, RemoteFailureError
 from sparklet.model.options import ORCHESTRATION
-from sparklet.planning.engine_choice import plain_writes
+from sparklet.planning import routes
 from sparklet.planning.new_run import script_body
 from sparklet.planning.request import RunRequest
 from sparklet.settings import BatchHandling, script_environment
@@ -236,7 +236,7 @@ def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Scre
         plan_preview, estimate = preview_request(stack, request, prices)
         if stack or "://" not in request.script:
             script = script_body(request.script, stack.deployment.store if stack else None)
-            for warning in plain_writes(script, request.options.engine):
+            for warning in routes.warnings(stack.deployment if stack else None, request.options, script):
                 screen.warn(warning)
         if screen.as_json:
             screen.document(

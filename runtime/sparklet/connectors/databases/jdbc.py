@@ -127,7 +127,7 @@ def _login(credentials: str) -> dict[str, str]:
     store, _, name = credentials.partition(":")
     if store not in ("secretsmanager", "ssm"):
         raise ValueError("credentials must be secretsmanager:NAME or ssm:/PATH")
-    import boto3  # every engine on AWS has it
+    import boto3  # wherever a script runs on AWS, it is there
 
     make: Any = boto3.client
     client = make(store, region_name=os.environ.get("AWS_REGION"))  # boto3 itself reads AWS_DEFAULT_REGION

@@ -7,8 +7,8 @@ import pytest
 
 from sparklet.errors import PlanError
 from sparklet.model import Run, RunOptions
-from sparklet.planning.engine_choice import differing_sparks, plain_writes
 from sparklet.planning.new_run import new_run
+from sparklet.planning.routes import warnings
 from sparklet.ports.deployment import Deployment
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import SCRIPT, World
@@ -69,14 +69,10 @@ def test_engines_of_an_unknown_spark_are_taken() -> None:
 def test_a_difference_in_the_major_version_is_told() -> None:
     _, offered = deployment("spark-3.5", glue="4.1", emr="3.5", fargate="")
 
-    (told,) = differing_sparks(offered, "glue")
+    (told,) = warnings(offered, RunOptions(engine="glue"), b"")
 
     assert "Spark 3.5" in told and "glue runs Spark 4.1" in told
-    assert not [
-        *differing_sparks(offered, "emr"),
-        *differing_sparks(offered, "fargate"),
-        *differing_sparks(offered, ""),
-    ]
+    assert not [line for name in ("emr", "fargate", "") for line in warnings(offered, RunOptions(engine=name), b"")]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +86,6 @@ def test_a_difference_in_the_major_version_is_told() -> None:
     ],
 )
 def test_a_script_that_writes_delta_by_itself_is_named(source: str, engines: str, told: list[str]) -> None:
-    said = list(plain_writes(f"import x\n{source}\n".encode(), engines))
+    said = list(warnings(None, RunOptions(engine=engines), f"import x\n{source}\n".encode()))
 
     assert [part in line for part, line in zip(told, said, strict=True)] == [True] * len(told)
