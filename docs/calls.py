@@ -5,14 +5,17 @@ authorized beside a call. ``tests/deploy/test_simulated_rights.py`` evaluates ev
 each setting; ``test_least_privilege.py`` compares them with what the functions asked the stand-in for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 
 import botocore.session
 from botocore import xform_name
 
 from sparklet.aws.clients import SERVICES
+from sparklet.engines import Asked
+from sparklet.engines.create import KINDS
 
 PREFIXES = {  # of IAM, where they are not called like the clients
     "emr": "elasticmapreduce",
@@ -83,7 +86,6 @@ def log(group: str) -> Use:
     return use("logs:CreateLogStream logs:PutLogEvents", f"{{{group}}}")
 
 
-SPARK = "{EmrClusterId} {EmrServerlessApplicationId} {GlueJobName}"
 OWN, OUTPUTS = "{bucket}", ("output/*", "staged/*")
 WHOLE_LEDGER = (
     use(
@@ -133,41 +135,21 @@ OWN_GLUE = (
         when="GlueDatabaseArns",
     ),
 )
-VERSIONS = (
-    use("emr.describe_cluster", "{EmrClusterId}"),
-    use("emr_serverless.get_application", "{EmrServerlessApplicationId}"),
-    use("glue.get_job", "{GlueJobName}"),
-)
+
+
+def of_engines(*lists: Sequence[Asked]) -> Iterator[Use]:
+    """What engines need, as their modules say."""
+    for asked in chain(*lists):
+        yield Use(tuple(asked.calls.split()), tuple(asked.on), asked.keys, asked.when)
+
+
+VERSIONS = (*of_engines(*(kind.to_plan for kind in KINDS.values())),)
 NOTICES = (use("sns.publish", "{NoticeTopicArn}"), use("events.put_events", "{NoticeBusArn}"))
 SETTINGS_OF_WORKERS = use("functions.get_function_configuration", "{WorkerFunctionAliaslive}")
 ENGINES = (
     replace(SETTINGS_OF_WORKERS, when="engines"),
-    use("functions.invoke", "{LargeWorkerFunctionAliaslive}"),
-    use("ecs.run_task", "{FargateTaskDefinition}", ecs_cluster="{FargateCluster}"),
-    use("ecs:TagResource", "{fargate_task}", ecs_CreateAction="RunTask"),
-    use("ecs.describe_tasks ecs.stop_task", "{fargate_task}", ecs_cluster="{FargateCluster}"),
-    use("iam:PassRole", "{FargateRoleArns}", iam_PassedToService="ecs-tasks.amazonaws.com"),
-    use("iam:PassRole", "{EmrServerlessRoleArn}", iam_PassedToService="emr-serverless.amazonaws.com"),
-    use("emr.add_job_flow_steps emr.cancel_steps emr.describe_step emr.list_steps", "{EmrClusterId}"),
-    use("emr_serverless.start_job_run", "{EmrServerlessApplicationId}"),
-    use("emr-serverless:TagResource", "{EmrServerlessApplicationId}/jobruns/*"),
-    use(
-        "emr_serverless.get_job_run emr_serverless.cancel_job_run",
-        "{EmrServerlessApplicationId}/jobruns/*",
-    ),
-    use("glue.start_job_run glue.get_job_run glue.get_job_runs glue.batch_stop_job_run", "{GlueJobName}"),
-    # A security configuration is in the name of the group.
-    use(
-        "logs.get_log_events",
-        *(
-            f"{{group}}/aws-glue/jobs{secured}/{end}:log-stream:*"
-            for secured in ("", "-role-conf")
-            for end in ("output", "error")
-        ),
-        when="GlueJobName",
-    ),
+    *of_engines(*(kind.to_work for kind in KINDS.values())),
     use("s3.get_object s3.put_object", f"{OWN}/engines/*", when="platforms"),
-    use("s3.get_object s3.head_object", f"{OWN}/engine-logs/*", when="EmrServerlessApplicationId"),
 )
 MACHINE_LOGS = (
     use(

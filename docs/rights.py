@@ -14,13 +14,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import botocore.session
 from botocore import xform_name
 
-from docs.calls import PREFIXES, ROLES, Use, actions_of
+from docs.calls import ENGINES, PREFIXES, ROLES, VERSIONS, Use, actions_of
 from sparklet.aws.clients import SERVICES
+from sparklet.engines.create import KINDS
 from sparklet.local.local_template import parse_template
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "sparklet"
@@ -42,6 +44,8 @@ GIVEN_BY = {  # where docs.calls does not name the parameter itself
     "fargate_task": "FargateTaskDefinition",
     "platforms": "an engine",
 }
+LIST, LIST_END = "<!-- engines: written by docs.rights -->", "<!-- engines: end -->"
+ELSEWHERE = SAM.parent / "docs" / "guide" / "elsewhere.md"
 BEGIN, END = "<!-- rights: written by docs.rights -->", "<!-- rights: end -->"
 LEDGER, BUCKET = "`LedgerTable`", "the bucket `BucketName`"
 
@@ -99,7 +103,7 @@ NEEDS = (
     ),
     Need(
         "a run with EMR, EMR Serverless, Glue",
-        ("emr.describe_cluster", "emr_serverless.get_application", "glue.get_job"),
+        tuple(call for each in VERSIONS for call in each.calls),
         "the engine",
     ),
     Need(
@@ -130,12 +134,11 @@ NEEDS = (
     ),
     Need("the same", ("s3.create_bucket", "sts.get_caller_identity"), "the artifacts' bucket; `*`"),
 )
+OF_CALLERS = {call for need in NEEDS for call in need.calls}
 NOT_OF_CALLERS = {  # calls of functions and jobs alone
-    *("ecs.describe_tasks", "ecs.run_task", "ecs.stop_task", "emr.add_job_flow_steps", "emr.cancel_steps"),
-    *("emr.describe_step", "emr.list_steps", "emr_serverless.cancel_job_run", "emr_serverless.get_job_run"),
-    *("emr_serverless.start_job_run", "events.put_events", "glue.batch_stop_job_run", "glue.create_table"),
-    *("glue.batch_create_partition", "glue.get_database"),
-    *("glue.get_job_run", "glue.get_job_runs", "glue.start_job_run", "glue.update_table", "s3.copy", "s3.copy_object"),
+    *(call for each in ENGINES for call in each.calls if "." in call and call not in OF_CALLERS),
+    *("events.put_events", "glue.batch_create_partition", "glue.create_table", "glue.get_database"),
+    *("glue.update_table", "s3.copy", "s3.copy_object"),
     *("secrets.get_secret_value", "sns.publish", "sqs.change_message_visibility", "sqs.get_queue_url"),
 }
 OF_ROLES = frozenset(call for uses in ROLES.values() for each in uses for call in each.calls if "." in call)
@@ -337,11 +340,26 @@ def endpoint_table() -> str:
     return f"{ENDPOINTS}\n\n{head}" + "\n".join(rows) + f"\n\n{ENDPOINTS_END}"
 
 
+def engine_list() -> str:
+    """The list of engines, between its marks."""
+    items = (f"`{name}` is {kind.about}." for name, kind in KINDS.items())
+    lines = "\n".join(
+        fill(item, 118, initial_indent="- ", subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        for item in items
+    )
+    return f"{LIST}\n\n{lines}\n\n{LIST_END}"
+
+
 def main(path: Path) -> None:
-    """Write the tables into the page, and the reference."""
-    text = path.read_text(encoding="utf-8")
+    """Write the tables into the page, the list of engines into its own, and the reference."""
     PAGE.write_text(page(), encoding="utf-8")
-    for begin, made, end in ((BEGIN, table(), END), (ENDPOINTS, endpoint_table(), ENDPOINTS_END)):
+    _write(path, (BEGIN, table(), END), (ENDPOINTS, endpoint_table(), ENDPOINTS_END))
+    _write(ELSEWHERE, (LIST, engine_list(), LIST_END))
+
+
+def _write(path: Path, *parts: tuple[str, str, str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    for begin, made, end in parts:
         before, _, rest = text.partition(begin)
         text = before + made + rest.partition(end)[2]
     path.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ them. Prices are Sparklet's own: ``runtime/sparklet/app/prices.toml``.
 import random
 from dataclasses import dataclass
 
-from sparklet.app.costs import Figure
+from sparklet.model.quantities import Figure
 
 AWS_2022 = "AWS Compute Blog, Understanding how AWS Lambda scales with Amazon SQS standard queues"
 AWS_2023 = "AWS Compute Blog, Introducing faster polling scale-up for AWS Lambda functions configured with Amazon SQS"

@@ -58,8 +58,6 @@ NAMES = OF_FUNCTIONS | frozenset(
 OF_SCRIPTS = re.compile(
     "SPARKLET_(EXTERNAL_ID|JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE|WRITE_ENCRYPTION)$|PYICEBERG_"
 )
-# of auto: lambda-large, then by the price of an hour (app/prices.toml)
-IN_ORDER = ("lambda-large", "emr", "fargate", "standalone", "connect", "emr-serverless", "glue")
 MAX_SHOWN = 60  # characters of a wrong value
 GRACE_S, MAX_GRACE_S = 10.0, 600.0
 MAX_MAP_CONCURRENCY = 10_000  # children that a Distributed Map runs at once
@@ -105,7 +103,7 @@ class FanoutSettings:
     queue_url: str  # SPARKLET_QUEUE_URL
     notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
     notice_bus: str = ""
-    engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON; the cheapest first
+    engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON
     worker_function: str = ""  # SPARKLET_WORKER_FUNCTION, whose settings engines' workers get
 
 
@@ -219,13 +217,12 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
 def engines(env: Mapping[str, str] = os.environ) -> Engines:
     """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none.
 
-    They come in the order of ``auto``. ``conf`` beside the names has settings of Spark for all; an engine's own win.
+    ``conf`` beside the names has settings of Spark for all; an engine's own win.
     """
     try:
         named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
         conf = named.pop("conf", {})
-        ordered = {name: named[name] for name in (*IN_ORDER, *named) if name in named}
-        made = {name: of for name, of in ordered.items() if next(iter(of.values()), "")}
+        made = {name: of for name, of in named.items() if next(iter(of.values()), "")}
         return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None

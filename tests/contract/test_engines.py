@@ -5,24 +5,22 @@ import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.engines.create import CLUSTERS, clusters_of, engines_of
+from sparklet.engines.create import CLUSTERS, KINDS, clusters_of, engines_of
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.errors import RemoteTaskError
 from sparklet.local.process_engine import LocalProcesses, ProcessRunner
 from sparklet.local.state import StateDir
+from sparklet.model.options import LARGE
 from sparklet.ports import Engine
-from tests.stand_ins.emr_serverless import ROLE, EmrServerless
+from tests.stand_ins.engines import EXAMPLES
 from tests.stand_ins.memory import MemoryEngine
 from tests.waiting import POLL_S, eventually
 
-NETWORK = {"subnets": "subnet-1,subnet-2", "securityGroups": "sg-1", "assignPublicIp": "DISABLED"}
 COMMAND = ("shard", "--run", "no-such-run", "--shard", "0", "--generation", "0")
 
 
@@ -45,7 +43,7 @@ def runner(tmp_path: Path) -> Iterator[ProcessRunner]:
     thread.join()
 
 
-OF_AWS = [pytest.param(name, marks=pytest.mark.stack) for name in ("fargate", "emr-serverless", "emr", "glue")]
+OF_AWS = [pytest.param(name, marks=pytest.mark.stack) for name in EXAMPLES]
 
 
 @pytest.fixture(params=["memory", "process", "standalone", "connect", *OF_AWS])
@@ -60,47 +58,17 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
     return of_aws(request.param, request.getfixturevalue("ministack_clients"))
 
 
-class WithEmrServerless(AwsClients):
-    """The emulator has no EMR Serverless."""
-
-    @cached_property
-    def emr_serverless(self) -> EmrServerless:
-        return EmrServerless()
-
-
 def of_aws(name: str, clients: AwsClients) -> Engine:
     """An engine on the stand-in, as the setting names it."""
     own = f"shards-{uuid.uuid4().hex[:8]}"
-    named: dict[str, Any] = {
-        "fargate": {"cluster": own, "taskDefinition": "sparklet-shard", **NETWORK},
-        "emr-serverless": {"application": "00f1", "role": ROLE},
-        "glue": {"job": own},
-    }
-    if name == "fargate":
-        register(clients, own)
-    elif name == "emr":
-        instances = {"MasterInstanceType": "m5.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
-        cluster = clients.emr.run_job_flow(Name=own, ReleaseLabel="emr-7.13.0", Instances=instances)
-        named["emr"] = {"cluster": cluster["JobFlowId"]}
-    elif name == "glue":
-        clients.glue.create_job(Name=own, Role=ROLE, Command={"Name": "glueetl"}, GlueVersion="5.0")
-    elif name == "emr-serverless":
-        clients = WithEmrServerless(endpoint_url=clients.s3.meta.endpoint_url)
+    clients, settings = EXAMPLES[name].make(clients, own)
     clients.s3.create_bucket(Bucket=own)
-    env = {"SPARKLET_BUCKET": own, "SPARKLET_LEDGER_TABLE": "ledger"}
-    return engines_of(clients, {name: named[name]}, env)[name]
+    return engines_of(clients, {name: settings}, {"SPARKLET_BUCKET": own, "SPARKLET_LEDGER_TABLE": "ledger"})[name]
 
 
-def register(clients: AwsClients, cluster: str) -> None:
-    clients.ecs.create_cluster(clusterName=cluster)
-    clients.ecs.register_task_definition(
-        family="sparklet-shard",
-        containerDefinitions=[{"name": "sparklet-shard", "image": "local"}],
-        requiresCompatibilities=["FARGATE"],
-        networkMode="awsvpc",
-        cpu="1024",
-        memory="2048",
-    )
+def test_every_engine_is_in_this_suite() -> None:
+    """But the large function, which tells of no worker that it has ended."""
+    assert {*EXAMPLES, *CLUSTERS, LARGE} == {*KINDS}
 
 
 def test_a_worker_that_is_stopped_has_stopped_with_a_cause(engine: Engine) -> None:
@@ -114,7 +82,7 @@ def test_a_worker_that_is_stopped_has_stopped_with_a_cause(engine: Engine) -> No
     assert engine.stopped([]) == {}  # nothing is said of who was not asked for
 
 
-@pytest.mark.parametrize("name", ["emr-serverless", "emr", "glue"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "fargate"])
 @pytest.mark.stack
 def test_the_same_token_starts_no_second_job(ministack_clients: AwsClients, name: str) -> None:
     """The stand-ins of EMR and Glue know no tokens, as the services do not."""

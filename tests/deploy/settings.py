@@ -1,6 +1,7 @@
 """The settings of parameters that change what is called, or with which key: for each, the stacks that there are."""
 
-from tests.deploy.simulation import ACCOUNT, OF_REGION, Setting
+from tests.deploy.simulation import Setting
+from tests.stand_ins.engines import ACCOUNT, EXAMPLES, OF_REGION
 
 STACK_KEY, DATA_KEY, TOPIC_KEY, STREAM_KEY = (
     f"arn:aws:kms:{OF_REGION}:key/{each}" for each in ("stack", "data", "topic", "stream")
@@ -17,17 +18,13 @@ NOTICES = {
     "NoticeBusArn": f"arn:aws:events:{OF_REGION}:event-bus/notices",
 }
 LAKE = {"GlueDatabaseArns": f"arn:aws:glue:{OF_REGION}:database/lake"}
-FARGATE = {
-    "FargateTaskDefinition": f"arn:aws:ecs:{OF_REGION}:task-definition/sparklet-shard:1",
-    "FargateCluster": "jobs",
-    "FargateRoleArns": f"arn:aws:iam::{ACCOUNT}:role/start,arn:aws:iam::{ACCOUNT}:role/task",
-}
+FARGATE = EXAMPLES["fargate"].parameters
 TASKS = {
     "ImageUri": f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/sparklet:1",
     "RepositoryArn": f"arn:aws:ecr:{OF_REGION}:repository/sparklet",
 }
-SERVERLESS = {"EmrServerlessApplicationId": "00f1abc", "EmrServerlessRoleArn": f"arn:aws:iam::{ACCOUNT}:role/jobs"}
-ENGINES = {**SERVERLESS, "EmrClusterId": "j-1AB", "GlueJobName": "shards"}
+PLATFORMS = {name: example.parameters for name, example in EXAMPLES.items() if name != "fargate"}
+ENGINES = {name: text for parameters in PLATFORMS.values() for name, text in parameters.items()}
 CLUSTER = {"KafkaClusterArn": f"arn:aws:kafka:{OF_REGION}:cluster/events/1-2", "FunctionTimeoutS": "840"}
 SECRET = {
     "KafkaSecretArn": f"arn:aws:secretsmanager:{OF_REGION}:secret:AmazonMSK_1",
@@ -78,9 +75,7 @@ SETTINGS: dict[str, Setting] = {
     | {"fargate.yaml": {**TASKS, "RemoteTokenArn": f"arn:aws:secretsmanager:{OF_REGION}:secret:token"}},
     "Spark Connect, a parameter": _main(**FARGATE, SparkRemote="sc://host:1")
     | {"fargate.yaml": {**TASKS, "RemoteTokenArn": f"arn:aws:ssm:{OF_REGION}:parameter/token"}},
-    "EMR": _main(EmrClusterId="j-1AB"),
-    "EMR Serverless": _main(**SERVERLESS),
-    "Glue's jobs": _main(GlueJobName="shards"),
+    **{name: _main(**parameters) for name, parameters in PLATFORMS.items()},
     "every engine, with keys": _main(
         **ENGINES, **FARGATE, LargeFunction="yes", KmsKeyArn=STACK_KEY, WriteEncryption=STACK_KEY, InputRoleArns=ROLE
     ),

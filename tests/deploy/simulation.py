@@ -14,10 +14,10 @@ from ministack.core.iam_evaluator import EvalContext, evaluate, parse_policy_doc
 
 from docs.calls import ROLES, SENT, Use, actions_of
 from tests.deploy.policies import Call, Grant, grants
+from tests.stand_ins.engines import ACCOUNT, EXAMPLES, OF_REGION, REGION
 from tests.unit.template.reading import TEMPLATES, as_list, expanded, resolved
 
-REGION, ACCOUNT, MAIN = "us-east-1", "111122223333", "template.yaml"
-OF_REGION = f"{REGION}:{ACCOUNT}"
+MAIN = "template.yaml"
 PSEUDO = {
     "AWS::Partition": "aws",
     "AWS::Region": REGION,
@@ -42,11 +42,7 @@ LISTS = ("CommaDelimitedList",)
 ENCRYPTED = {"AWS::SQS::Queue": "KmsMasterKeyId", "AWS::SecretsManager::Secret": "KmsKeyId"}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 Setting = dict[str, dict[str, str]]  # template → parameters
-PLATFORMS = (
-    ("EmrClusterId", "elasticmapreduce", "cluster/"),
-    ("EmrServerlessApplicationId", "emr-serverless", "/applications/"),
-    ("GlueJobName", "glue", "job/"),
-)
+PLATFORMS = [(next(iter(of.parameters)), *of.platform) for of in EXAMPLES.values() if any(of.platform)]
 DESTINATIONS = ("OnSuccessArn", "OnFailureArn")
 USES_OF_KEYS = {  # what the caller of an action needs of the key that the thing is encrypted with
     "s3:GetObject": ("kms:Decrypt",),
@@ -193,7 +189,7 @@ class World:
         return {
             **engines,
             "platforms": platforms,
-            "engines": f"{platforms}{given['FargateTaskDefinition']}",
+            "engines": "".join(given[next(iter(of.parameters))] for of in EXAMPLES.values()),
             "fargate_task": cluster and _arn("ecs", f"task/{cluster}/*"),
             "FargateCluster": cluster and _arn("ecs", f"cluster/{cluster}"),
             "bucket": f"arn:aws:s3:::{bucket}" if bucket else main.arn("Bucket"),

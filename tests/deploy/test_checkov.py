@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.settings import IMAGE, NETWORK, SCHEDULED, STACK_KEY, TASKS
-from tests.deploy.simulation import OF_REGION, Setting, World
+from tests.deploy.simulation import Setting, World
+from tests.stand_ins.engines import OF_REGION
 from tests.unit.template.reading import ROOT, TEMPLATES
 
 CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"  # make checkov-venv

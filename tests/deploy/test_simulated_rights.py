@@ -15,7 +15,8 @@ from docs.calls import ROLES, actions_of
 from tests.deploy import simulation
 from tests.deploy.policies import Call
 from tests.deploy.settings import SETTINGS
-from tests.deploy.simulation import MAIN, OF_REGION, World, allowed, refusals, transformed, unused
+from tests.deploy.simulation import MAIN, World, allowed, refusals, transformed, unused
+from tests.stand_ins.engines import OF_REGION
 from tests.unit.template.reading import TEMPLATES, as_list, every_statement, resolved
 
 # What is granted in a setting although no call needs it there: role, grant (a pattern), and why.
@@ -182,7 +183,7 @@ def logs_of_one_group(template: Any) -> None:
         ("the defaults", MAIN, without("ReadScriptsAndInputs", "}/input'"), "PlannerRole", "Bucket/input"),
         ("data elsewhere", MAIN, outputs_are_not_read, "PlannerRole", "clean/out"),
         ("data elsewhere", MAIN, outputs_are_not_read, "CheckerRole", "clean/out"),
-        ("Glue's jobs", MAIN, logs_of_one_group, "CheckerRole", "jobs-role-conf"),
+        ("glue", MAIN, logs_of_one_group, "CheckerRole", "jobs-role-conf"),
         (
             "the defaults",
             MAIN,
@@ -191,7 +192,7 @@ def logs_of_one_group(template: Any) -> None:
             "sqs:",
         ),
         ("a network", MAIN, with_action("JoinTheNetwork", "ec2:DescribeVpcs"), "WorkerRole", "ec2:DescribeVpcs"),
-        ("EMR", MAIN, with_action("StartWatchAndStopSteps", "glue:GetJobRun"), "CheckerRole", "glue:GetJobRun"),
+        ("emr", MAIN, with_action("StartWatchAndStopSteps", "glue:GetJobRun"), "CheckerRole", "glue:GetJobRun"),
         (
             "Kafka by IAM",
             "streams.yaml",

@@ -246,8 +246,8 @@ class MemoryCompute:
 class MemoryEngine:
     """An ``Engine`` that starts nothing: tests are its workers. ``trouble`` is raised by each start."""
 
-    def __init__(self, at_once: int = 0) -> None:
-        self.at_once = at_once
+    def __init__(self, at_once: int = 0, *, like_functions: bool = False) -> None:
+        self.at_once, self.like_functions = at_once, like_functions
         self.commands: dict[str, Sequence[str]] = {}
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}

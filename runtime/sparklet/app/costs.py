@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import Dispatch, ShardRecord
 from sparklet.model.options import LARGE, MIB
+from sparklet.model.quantities import Figure
 from sparklet.runs.state_machine_steps import checks_until
 
 # Lambda's price includes this much of /tmp.
@@ -21,15 +22,6 @@ COST_EXCLUDES = (
     "before a move to an engine and in earlier generations, storage, transfer, logs"
 )
 _SHIPPED = Path(__file__).with_name("prices.toml")
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number and its source."""
-
-    value: float
-    date: str  # 2026-11, or 2026-11-20
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +53,16 @@ def load_prices() -> Prices:
     """The figures."""
     import tomllib  # only an estimate needs it
 
+    from sparklet.engines.create import KINDS
+
     document = tomllib.loads(_SHIPPED.read_text(encoding="utf-8"))
-    return Prices(
-        {
-            f"{table}.{name}": Figure(float(figure["value"]), figure["date"], figure["source"])
-            for table, figures in document.items()
-            for name, figure in figures.items()
-        }
-    )
+    shipped = {
+        f"{table}.{name}": Figure(float(figure["value"]), figure["date"], figure["source"])
+        for table, figures in document.items()
+        for name, figure in figures.items()
+    }
+    hours = {f"prices.{name}_hour{end}": hour for name, kind in KINDS.items() for end, hour in kind.hours.items()}
+    return Prices({**shipped, **hours})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ The way of a shard to an engine and back::
 
     worker.shards        a function runs out of memory or time: the ledger has the shard PENDING for an engine
     runs.engine_workers  the checker starts a worker for it: Engine.start(token, ("shard", "--run", …))
-    create               the engines by their names in SPARKLET_ENGINES, one module each:
-                         lambda_large, fargate, and emr_serverless, emr, glue over spark_platform; clusters here
+    create               the engines by their names in SPARKLET_ENGINES, one module each: lambda_large, fargate,
+                         clusters, and emr_serverless, emr, glue over spark_platform
     one_shard            the worker: it claims the shard, runs the script, and writes the result to the ledger
     runs.engine_workers  later checks ask Engine.stopped why a worker ended without a claim, and start another
 
@@ -14,3 +14,30 @@ Serverless, EMR and Glue the driver's program is ``on_platform``: it unpacks ``w
 and scripts use the driver's JVM (``attached``). An engine only starts processes. All workers go through the same claims
 and leases, so a superfluous one does no harm.
 """
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from sparklet.model.quantities import Figure
+from sparklet.ports import Engine
+
+
+class Asked(NamedTuple):
+    """Calls of AWS, space-separated, and on what; ``docs.calls`` says how both are written, and compares with roles."""
+
+    calls: str
+    on: Sequence[str]
+    keys: Mapping[str, str] = {}  # of conditions
+    when: str = ""  # only where this parameter is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """All that others need to know of an engine: each module has its own, and ``create.KINDS`` is the list."""
+
+    make: Callable[..., Engine]  # of ``clients``, ``env``, ``script_settings``, and its own part of SPARKLET_ENGINES
+    about: str  # what its worker is, and the parameters that name it: for docs/guide/elsewhere.md
+    hours: Mapping[str, Figure] = field(default_factory=dict)  # US dollars; "", and "_arm64" if it differs
+    to_plan: Sequence[Asked] = ()  # whoever plans a run asks this, too
+    to_work: Sequence[Asked] = ()  # the checker, which starts, watches and stops workers

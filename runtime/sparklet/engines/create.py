@@ -8,11 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparklet.aws.clients import AwsClients
-from sparklet.engines.emr import EmrSteps
-from sparklet.engines.emr_serverless import EmrServerlessJobs
-from sparklet.engines.fargate import FargateTasks
-from sparklet.engines.glue import GlueJobRuns
-from sparklet.engines.lambda_large import LargeFunction
+from sparklet.engines import Kind, emr, emr_serverless, fargate, glue, lambda_large
 from sparklet.engines.spark_platform import missing_setting
 from sparklet.errors import RemoteTaskError, SettingsError
 from sparklet.model import Failure
@@ -21,14 +17,6 @@ from sparklet.ports import Engine
 from sparklet.settings import Engines
 
 FARGATE = "fargate"
-ENGINES: Mapping[str, Callable[..., Engine]] = {
-    LARGE: LargeFunction.named,
-    FARGATE: FargateTasks.named,
-    "emr-serverless": EmrServerlessJobs,
-    "emr": EmrSteps,
-    "glue": GlueJobRuns,
-}
-"""Each takes ``clients``, ``env``, ``script_settings``, and its own part of SPARKLET_ENGINES; see also ``CLUSTERS``."""
 CLUSTERS = {"standalone": ("master", "spark://"), "connect": ("remote", "sc://")}
 """The setting that has a cluster's address, and the address' scheme."""
 
@@ -87,7 +75,7 @@ class SparkCluster(Engine):
 def engines_of(
     clients: AwsClients, named: Engines, env: Mapping[str, str], script_settings: Callable[[], Mapping[str, str]] = dict
 ) -> Mapping[str, Engine]:
-    """The named engines, in their order; one whose settings are incomplete is ``Unusable``.
+    """The named engines, in the order of ``auto``; one whose settings are incomplete is ``Unusable``.
 
     Their workers get ``env`` and the functions' ``script_settings``.
     """
@@ -95,11 +83,25 @@ def engines_of(
     arguments = {"clients": clients, "env": env, "script_settings": script_settings}
     for name in named.keys() - CLUSTERS.keys():
         try:
-            made[name] = ENGINES[name](**arguments, **named[name])
+            made[name] = KINDS[name].make(**arguments, **named[name])
         except (KeyError, TypeError) as error:
             made[name] = Unusable(f"SPARKLET_ENGINES: the settings of {name} are unknown or incomplete: {error}")
     made |= clusters_of(named, made.get(FARGATE), script_settings)
-    return {name: made[name] for name in named}
+    return {name: made[name] for name in (*KINDS, *made) if name in made}
+
+
+OF_CLUSTERS = Kind(
+    make=SparkCluster, about="a Fargate task that uses [a cluster](#a-spark-cluster)", hours=fargate.KIND.hours
+)
+KINDS: Mapping[str, Kind] = {
+    LARGE: lambda_large.KIND,
+    "emr": emr.KIND,
+    FARGATE: fargate.KIND,
+    **dict.fromkeys(CLUSTERS, OF_CLUSTERS),
+    "emr-serverless": emr_serverless.KIND,
+    "glue": glue.KIND,
+}
+"""Every engine of AWS, by its name in SPARKLET_ENGINES, in the order of ``auto``: by the price of an hour."""
 
 
 def clusters_of(

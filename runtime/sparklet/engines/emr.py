@@ -8,7 +8,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sparklet.engines import Asked, Kind
 from sparklet.engines.spark_platform import PYTHON, PlatformJob, SparkPlatform, job_name
+from sparklet.model.quantities import Figure
 
 MAX_LISTED = 300  # a cluster has at most 256 active steps
 
@@ -54,3 +56,13 @@ class EmrSteps(SparkPlatform):
         cluster = self._call(self.clients.emr.describe_cluster, ClusterId=self.cluster)["Cluster"]
         names = (configuration.get("Classification", "") for configuration in cluster.get("Configurations", ()))
         return cluster["ReleaseLabel"], "the cluster's classifications (delta-defaults, …)", " ".join(names)
+
+
+KIND = Kind(
+    make=EmrSteps,
+    about="the driver of a step: `EmrClusterId` (a lasting cluster, emr-7.0.0 or later; `StepConcurrencyLevel` limits "
+    "its shards at once)",
+    hours={"": Figure(0.0, "2026-11", "a step on a cluster that runs anyway, whose price is not counted")},
+    to_plan=[Asked("emr.describe_cluster", ["{EmrClusterId}"])],
+    to_work=[Asked("emr.add_job_flow_steps emr.cancel_steps emr.describe_step emr.list_steps", ["{EmrClusterId}"])],
+)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparklet.aws.clients import client_token
+from sparklet.engines import Asked, Kind
 from sparklet.engines.spark_platform import LOGS, PYTHON, PlatformJob, SparkPlatform, job_name
+from sparklet.model.quantities import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,3 +60,21 @@ class EmrServerlessJobs(SparkPlatform):
     def _application(self) -> dict[str, Any]:
         get = self.clients.emr_serverless.get_application
         return dict(self._call(get, applicationId=self.application)["application"])
+
+
+APPLICATION = "{EmrServerlessApplicationId}"
+SOURCE = "EMR price list, secondary: driver and one executor, each 4 vCPU at 0.052624 and 16 GB at 0.0057785"
+KIND = Kind(
+    make=EmrServerlessJobs,
+    about="the driver of a job: `EmrServerlessApplicationId` (type Spark, emr-7.0.0 or later) and "
+    "`EmrServerlessRoleArn`",
+    hours={"": Figure(0.605904, "2026-11", SOURCE)},
+    to_plan=[Asked("emr_serverless.get_application", [APPLICATION])],
+    to_work=[
+        Asked("iam:PassRole", ["{EmrServerlessRoleArn}"], {"iam:PassedToService": "emr-serverless.amazonaws.com"}),
+        Asked("emr_serverless.start_job_run", [APPLICATION]),
+        Asked("emr-serverless:TagResource", [f"{APPLICATION}/jobruns/*"]),
+        Asked("emr_serverless.get_job_run emr_serverless.cancel_job_run", [f"{APPLICATION}/jobruns/*"]),
+        Asked("s3.get_object s3.head_object", [f"{{bucket}}/{LOGS}/*"], when="EmrServerlessApplicationId"),
+    ],
+)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients, client_token, explained, failing_as
+from sparklet.engines import Asked, Kind
 from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
+from sparklet.model.quantities import Figure
 from sparklet.ports import Engine
 
 MAX_DESCRIBED = 100  # tasks a request
@@ -24,6 +26,7 @@ class FargateTasks(Engine):
     task_definition: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
     script_settings: Callable[[], Mapping[str, str]] = dict  # of the functions, beside the definition's environment
+    like_functions: bool = True
 
     @classmethod
     def named(
@@ -91,3 +94,19 @@ def _stop_cause(task: Mapping[str, Any]) -> Failure:
     ]
     error_class = code if code == NOT_STARTED else f"Stopped.{code}"
     return Failure(error_class, "; ".join(filter(None, reasons)), retryable=False)
+
+
+TASK, CLUSTER = "{fargate_task}", {"ecs:cluster": "{FargateCluster}"}
+SOURCE = "Fargate price list, secondary: 4 vCPU at 0.04048 and 16 GB at 0.004445, as in sam/fargate.yaml"
+SOURCE_ARM64 = "Fargate price list, secondary: the same at 0.03238 and 0.00356"
+KIND = Kind(
+    make=FargateTasks.named,
+    about="a task of [another template](image.md#shards-that-need-more-than-15-minutes-ecs-fargate)",
+    hours={"": Figure(0.23304, "2026-11", SOURCE), "_arm64": Figure(0.18648, "2026-11", SOURCE_ARM64)},
+    to_work=[
+        Asked("ecs.run_task", ["{FargateTaskDefinition}"], CLUSTER),
+        Asked("ecs:TagResource", [TASK], {"ecs:CreateAction": "RunTask"}),
+        Asked("ecs.describe_tasks ecs.stop_task", [TASK], CLUSTER),
+        Asked("iam:PassRole", ["{FargateRoleArns}"], {"iam:PassedToService": "ecs-tasks.amazonaws.com"}),
+    ],
+)

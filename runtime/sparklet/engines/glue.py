@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from sparklet.engines import Asked, Kind
 from sparklet.engines.spark_platform import TAIL_LINES, PlatformJob, SparkPlatform
 from sparklet.errors import RemoteTaskError
+from sparklet.model.quantities import Figure
 
 TOKEN = "--sparklet_token"  # noqa: S105 - a name
 
@@ -57,3 +59,21 @@ class GlueJobRuns(SparkPlatform):
         job = self._call(self.clients.glue.get_job, JobName=self.job)["Job"]
         formats = job.get("DefaultArguments", {}).get("--datalake-formats", "")
         return f"Glue {job.get('GlueVersion', '0.9')}", "the job's --datalake-formats", formats
+
+
+GROUPS = [  # a security configuration is in the name of the group
+    f"{{group}}/aws-glue/jobs{secured}/{end}:log-stream:*"
+    for secured in ("", "-role-conf")
+    for end in ("output", "error")
+]
+KIND = Kind(
+    make=GlueJobRuns,
+    about="the driver of a job run: `GlueJobName` (type `glueetl`, 5.0 or later, with any script, a maximum "
+    "concurrency and no retries)",
+    hours={"": Figure(0.88, "2026-11", "Glue price list, secondary: two workers of one DPU at 0.44")},
+    to_plan=[Asked("glue.get_job", ["{GlueJobName}"])],
+    to_work=[
+        Asked("glue.start_job_run glue.get_job_run glue.get_job_runs glue.batch_stop_job_run", ["{GlueJobName}"]),
+        Asked("logs.get_log_events", GROUPS, when="GlueJobName"),
+    ],
+)

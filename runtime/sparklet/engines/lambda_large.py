@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.compute import LambdaCompute
+from sparklet.engines import Asked, Kind
+from sparklet.model.quantities import Figure
 from sparklet.ports import Engine
 
 
@@ -20,6 +22,7 @@ class LargeFunction(Engine):
     compute: LambdaCompute
     function: str
     at_once: int = 0  # Lambda would keep further calls waiting, and they would look lost
+    like_functions: bool = True
 
     @classmethod
     def named(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - as set
@@ -37,3 +40,13 @@ class LargeFunction(Engine):
 
     def stop(self, task_id: str) -> None:
         """Do nothing: the function ends by itself, after 15 minutes at the latest."""
+
+
+SOURCE = "Lambda price list, secondary: an hour of 10 GB of memory and of 9.5 GB of /tmp"
+KIND = Kind(
+    make=LargeFunction.named,
+    about="a second worker function with 10,240 MB and as much `/tmp`, if your [account allows](deploy.md#deploy) it: "
+    "`LargeFunction=yes`, without `Revision`",
+    hours={"": Figure(0.601057, "2026-11", SOURCE), "_arm64": Figure(0.481059, "2026-11", SOURCE)},
+    to_work=[Asked("functions.invoke", ["{LargeWorkerFunctionAliaslive}"])],
+)

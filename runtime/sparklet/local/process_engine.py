@@ -23,6 +23,7 @@ class LocalProcesses(Engine):
     """The ``Engine`` of the stack's clients, which requests workers of the host."""
 
     folder: Path
+    like_functions: bool = True
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Request a worker, once for each token."""

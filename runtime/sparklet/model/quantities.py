@@ -2,12 +2,22 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sparklet.errors import SettingsError
 
 _SIZES = {"": 1, "B": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _DURATIONS = {"S": 1, "M": 60, "H": 3600, "D": 24 * 3600, "W": 7 * 24 * 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number and its source."""
+
+    value: float
+    date: str  # 2026-11, or 2026-11-20
+    source: str
 
 
 def count_text(count: int, what: str) -> str:

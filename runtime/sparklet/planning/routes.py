@@ -11,14 +11,13 @@ from sparklet.errors import PlanError, ScriptError
 from sparklet.job.spark_lines import is_of, major_of
 from sparklet.model import ShardRecord
 from sparklet.model.options import AUTO, ENGINE, FAIL, LARGE, LARGE_BYTES, NO_LIMIT_BYTES, PROCESS, RunOptions
+from sparklet.ports import Engine
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines
 from sparklet.spark.script import Script
 
 ROUTE = ("engine", "too_large", "max_shard_bytes")
 """The options that a route is made of."""
-WITH_VIEW = frozenset({LARGE, "fargate", PROCESS})
-"""Engines whose workers run scripts as functions do."""
 SPARK_LINE = "SPARKLET_SPARK_LINE"
 """Among the functions' settings: the stack of their image (docker/stacks)."""
 FOR_ROOM = "have an engine do it (--too-large engine)"
@@ -72,7 +71,8 @@ def chosen(
     if options.engine == AUTO and known and known.engine:
         return replace(options, engine=known.engine)
     names = _fit_or_refused(deployment, options.engine, table, asked)
-    if options.output_per and options.max_objects > 1 and not WITH_VIEW.issuperset(names.split(",")):
+    all_see = all(deployment.engines[name].like_functions for name in names.split(","))
+    if options.output_per and options.max_objects > 1 and not all_see:
         raise PlanError(f"{names} cannot tell inputs apart for an output of each: plan one a shard (--max-objects 1)")
     return replace(options, engine=names)
 
@@ -160,23 +160,24 @@ def refuse_another_spark(deployment: Deployment, asked: Mapping[str, str]) -> No
 
 def warnings(deployment: Deployment | None, options: RunOptions, script: bytes) -> Iterator[str]:
     """What to tell of a run: engines with another Spark than the functions', scripts that commit by themselves."""
-    names = [*filter(None, options.engine.split(","))]
-    if deployment and names:
-        yield from _differing_sparks(deployment, names)
+    known = deployment.engines if deployment else {}
+    engines_by_name = {name: known[name] for name in options.engine.split(",") if name in known}
+    if deployment and engines_by_name:
+        yield from _differing_sparks(deployment, engines_by_name)
     if Script(script).commits_delta_itself:
         yield (
             "the script writes Delta by itself: each shard commits at once, and one that is done again fails instead "
             "of appending twice; job.append commits all shards once (docs/guide/tables.md)"
         )
-        for name in {*names} - WITH_VIEW:
+        for name in (name for name, engine in engines_by_name.items() if not engine.like_functions):
             yield f"in the engine {name} one of two such commits at the same moment is lost: write by job.append there"
 
 
-def _differing_sparks(deployment: Deployment, names: Iterable[str]) -> Iterator[str]:
+def _differing_sparks(deployment: Deployment, engines_by_name: Mapping[str, Engine]) -> Iterator[str]:
     """Which engines have another major version of Spark than the functions."""
     spark = spark_of_functions(deployment)
-    for name in names:
-        engine_spark = deployment.engines[name].spark() if name in deployment.engines else ""
+    for name, engine in engines_by_name.items():
+        engine_spark = engine.spark()
         if spark and engine_spark and major_of(spark) != major_of(engine_spark):
             yield (
                 f"functions run Spark {spark}, the engine {name} runs Spark {engine_spark}: casts and functions may "

@@ -126,6 +126,7 @@ class Engine(Protocol):
     """
 
     at_once: int = 0  # workers of one run, at most; 0: ``start`` says when there is no capacity
+    like_functions: bool = False  # scripts run as in functions: they see whose rows a file holds
 
     def start(self, token: str, command: Sequence[str]) -> str:
         """Start a worker with the command ``shard …``, once for each token; its id. ``throttled``: no capacity now."""

@@ -116,7 +116,7 @@ def test_options_that_contradict_it_are_refused(more: dict[str, Any]) -> None:
 
 
 def test_engines_that_tell_nothing_are_refused() -> None:
-    world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine()})
+    world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)})
     world.put(2)
     with pytest.raises(PlanError, match="glue cannot tell inputs apart"):
         new_run(world.deployment, world.request(options=replace(BY_INPUT, engine="glue", max_objects=2)))

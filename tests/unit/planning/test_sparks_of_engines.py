@@ -86,6 +86,9 @@ def test_a_difference_in_the_major_version_is_told() -> None:
     ],
 )
 def test_a_script_that_writes_delta_by_itself_is_named(source: str, engines: str, told: list[str]) -> None:
-    said = list(warnings(None, RunOptions(engine=engines), f"import x\n{source}\n".encode()))
+    engines_by_name = {"emr": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)}
+    offered = replace(World().deployment, engines=engines_by_name)
+
+    said = list(warnings(offered, RunOptions(engine=engines), f"import x\n{source}\n".encode()))
 
     assert [part in line for part, line in zip(told, said, strict=True)] == [True] * len(told)

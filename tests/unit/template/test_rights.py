@@ -60,6 +60,11 @@ def test_the_guide_has_the_endpoints_as_they_are_made() -> None:
     assert rights.endpoint_table() in GUIDE.read_text(encoding="utf-8")
 
 
+def test_the_guide_has_the_list_of_engines() -> None:
+    """Else: python -m docs.rights docs/guide/deploy.md."""
+    assert rights.engine_list() in rights.ELSEWHERE.read_text(encoding="utf-8")
+
+
 def test_endpoints_are_those_of_what_a_function_calls() -> None:
     every = {
         (name, body["Properties"]["Role"]["Fn::GetAtt"][0])
