@@ -2,13 +2,16 @@
 
     python -m tests.mutate record tests/unit     # which quick test runs which function; adds to what was recorded
     python -m tests.mutate run sparklet.aws      # each function a no-op, then raising; goes on where it was
+    python -m tests.mutate run --draw 40 sparklet.planning.inputs   # finer ones: 40 details of functions, by ``--seed``
     python -m tests.mutate report                # what no quick test noticed: JSON lines
 
 A mutant is a function whose body is gone: it returns None at once (``none``), or it raises (``raise``). Only the tests
 that run it are asked, until one fails. The files stay as they are: an import hook compiles the mutant, in a process
 that is forked for it. ``none`` survives where tests run a function and assert nothing of it; ``raise`` where its
 failure is swallowed; ``unreached`` is what no recorded test runs (perhaps a process that a test starts does). ``--how
-same`` is the control, which must survive. Results lie in ``build/mutants``.
+same`` is the control, which must survive. A detail is an operator flipped, a condition negated, a constant changed or a
+statement dropped, in private functions, too; some change nothing that can be seen, a person has to look at survivors.
+Results lie in ``build/mutants``: move them away to compare other tests with the same draw.
 """
 
 import argparse
@@ -18,6 +21,7 @@ import importlib
 import importlib.machinery
 import json
 import os
+import random
 import select
 import signal
 import subprocess
@@ -26,9 +30,10 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -41,6 +46,11 @@ CONTEXTS, MUTANTS = RESULTS / "contexts.json", RESULTS / "mutants.jsonl"
 PACKAGES = [f"sparklet.{name}" for name in ("aws", "local", "runs", "worker", "planning", "job")]
 QUICK = "not slow and not spark and not stack and not campaign and not container and not validate"
 HOW = ("none", "raise")
+DETAIL = "detail-"  # and its number in the function
+FLIPPED: dict[type[ast.AST], type[ast.AST]] = {ast.Eq: ast.NotEq, ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.In: ast.NotIn}
+FLIPPED |= {ast.Is: ast.IsNot, ast.And: ast.Or, ast.Add: ast.Sub, ast.Mult: ast.FloorDiv}
+FLIPPED |= {new: old for old, new in FLIPPED.items()}
+DROPPED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Return, ast.Delete)
 MAX_TESTS, MAX_TESTS_S = 200, 15.0  # of a mutant
 LIMIT_S = 90.0
 OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q", "--assert=plain")  # pytest's import hook would win over ours
@@ -68,14 +78,15 @@ def file_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def functions(package: str) -> Iterator[Function]:
-    """The public functions and methods of a package or module that do something, in order."""
+def functions(package: str, *, private: bool = False) -> Iterator[Function]:
+    """The public functions and methods of a package or module that do something, in order; ``private``: all."""
     root = file_of(package)
     for file in sorted(root.parent.rglob("*.py")) if root.name == "__init__.py" else [root]:
         parts = file.relative_to(RUNTIME).with_suffix("").parts
         module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         for name, node in nodes(ast.parse(file.read_text())):
-            if not any(part.startswith("_") for part in name.split(".")) and any(map(_does, node.body)):
+            public = not any(part.startswith("_") for part in name.split("."))
+            if (public or private) and any(map(_does, node.body)):
                 yield Function(module, name, hashlib.sha256(ast.unparse(node).encode()).hexdigest()[:12])
 
 
@@ -94,6 +105,48 @@ def _does(statement: ast.stmt) -> bool:
     """It is no docstring, ``...``, ``pass`` or ``return None``."""
     says = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     return not says and ast.unparse(statement) not in ("pass", "return", "return None")
+
+
+def details(function: ast.FunctionDef) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What can be changed in a function's body: in words, and what changes it in place; not texts for people."""
+    for node in chain.from_iterable(map(_walk, function.body)):
+        line = f"line {getattr(node, 'lineno', 0)}"
+        match node:
+            case ast.Compare(ops=[operator, *_]) | ast.BoolOp(op=operator) | ast.BinOp(op=operator):
+                if new := FLIPPED.get(type(operator)):
+                    field, value = ("ops", [new(), *node.ops[1:]]) if isinstance(node, ast.Compare) else ("op", new())
+                    yield f"{line}: {new.__name__} in {ast.unparse(node)}", partial(setattr, node, field, value)
+            case ast.Constant(value=bool() | int() | float() as old):
+                other = not old if isinstance(old, bool) else old + 1
+                yield f"{line}: {other!r} for {old!r}", partial(setattr, node, "value", other)
+            case ast.Constant(value=str() as text) if " " not in text:
+                yield f"{line}: another text than {text!r}", partial(setattr, node, "value", f"{text}~")
+        if isinstance(node, (ast.If, ast.IfExp, ast.While)) and not isinstance(node.test, (ast.Compare, ast.BoolOp)):
+            negated = ast.UnaryOp(ast.Not(), node.test)
+            yield f"{line}: {ast.unparse(negated)}", partial(setattr, node, "test", negated)
+    for block in _blocks(function):
+        for index, statement in enumerate(block):
+            if isinstance(statement, DROPPED) and _does(statement):
+                words = f"line {statement.lineno}: without {ast.unparse(statement).splitlines()[0]}"
+                yield words, partial(block.__setitem__, index, ast.copy_location(ast.Pass(), statement))
+
+
+def _walk(node: ast.AST) -> Iterator[ast.AST]:
+    """It and what is in it, without types, formatted texts and docstrings."""
+    yield node
+    for name, value in ast.iter_fields(node):
+        inner = value if isinstance(value, list) else [value]
+        for child in inner if name not in ("annotation", "returns") else ():
+            says = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr) and not says:
+                yield from _walk(child)
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    for each in ast.walk(node):
+        for name in ("body", "orelse", "finalbody"):
+            if isinstance(block := getattr(each, name, None), list):
+                yield block
 
 
 # --- within pytest ---
@@ -121,7 +174,9 @@ class Mutating(importlib.machinery.SourceFileLoader):
         self.used, tree = True, ast.parse(Path(self.path).read_text())
         node = dict(nodes(tree))[self.function]
         yields = any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(node))
-        if self.how != "same":
+        if self.how.startswith(DETAIL):
+            list(details(node))[int(self.how.removeprefix(DETAIL))][1]()
+        elif self.how != "same":
             body = "return None" if self.how == "none" else "raise RuntimeError('a mutant')"
             node.body = ast.parse(f"{body}\nyield" if yields else body).body
         return compile(ast.fix_missing_locations(tree), self.path, "exec")
@@ -230,17 +285,35 @@ def run(options: argparse.Namespace) -> None:
     tried = (each for each in _results() if each["result"] != "unreached")  # slow tests may have been recorded since
     done = {(each["function"], each["source"], each["how"]) for each in tried}
     running: list[Trial] = []
-    for how in options.how or HOW:
-        for package in options.packages or PACKAGES:
-            for function in functions(package):
-                if (function.key, function.source, how) in done:
-                    continue
-                if tests := _chosen(function, contexts["reached"].get(function.key, ()), contexts["seconds"]):
-                    running.append(Trial(function, how, tests))
-                else:
-                    _note_result(function, how, {"result": "unreached"})
-                _reap(running, options.jobs - 1)
+    for function, how in _mutants(options):
+        if (function.key, function.source, how) in done:
+            continue
+        if tests := _chosen(function, contexts["reached"].get(function.key, ()), contexts["seconds"]):
+            running.append(Trial(function, how, tests))
+        else:
+            _note_result(function, how, {"result": "unreached"})
+        _reap(running, options.jobs - 1)
     _reap(running, 0)
+
+
+def _mutants(options: argparse.Namespace) -> list[tuple[Function, str]]:
+    """Functions, and how each is changed."""
+    packages = options.packages or PACKAGES
+    if not options.draw:
+        return [(function, how) for how in options.how or HOW for each in packages for function in functions(each)]
+    every = []
+    for function in chain.from_iterable(functions(package, private=True) for package in packages):
+        count = sum(1 for _ in details(_node(function)))
+        every += [(function, f"{DETAIL}{number}") for number in range(count)]
+    return random.Random(options.seed).sample(every, min(options.draw, len(every)))
+
+
+def _node(function: Function) -> ast.FunctionDef:
+    return dict(nodes(ast.parse(file_of(function.module).read_text())))[function.name]
+
+
+def _words(function: Function, how: str) -> str:
+    return list(details(_node(function)))[int(how.removeprefix(DETAIL))][0] if how.startswith(DETAIL) else ""
 
 
 def _chosen(function: Function, tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
@@ -263,12 +336,13 @@ def _reap(running: list[Trial], most: int) -> None:
 
 def _note_result(function: Function, how: str, result: Mapping[str, Any]) -> None:
     with MUTANTS.open("a") as out:
-        print(json.dumps({"function": function.key, "source": function.source, "how": how, **result}), file=out)
+        mutant = {"function": function.key, "source": function.source, "how": how, "what": _words(function, how)}
+        print(json.dumps({**mutant, **result}), file=out)
 
 
 def report(options: argparse.Namespace) -> None:
     """The survivors of the code as it is."""
-    now = {(f.key, f.source) for p in options.packages or PACKAGES for f in functions(p)}
+    now = {(f.key, f.source) for p in options.packages or PACKAGES for f in functions(p, private=True)}
     latest = {(each["function"], each["how"]): each for each in _results() if (each["function"], each["source"]) in now}
     survivors = [each for each in latest.values() if not each["result"].startswith("noticed")]
     print("\n".join(map(json.dumps, survivors)))
@@ -285,6 +359,8 @@ def main() -> None:
     parser.add_argument("what", choices=("record", "run", "report"))
     parser.add_argument("packages", nargs="*", help=f"of record: tests; else packages or modules ({PACKAGES})")
     parser.add_argument("--how", action="append", choices=(*HOW, "same"), help="one alone")
+    parser.add_argument("--draw", type=int, default=0, help="so many details of functions, instead of whole functions")
+    parser.add_argument("--seed", type=int, default=1, help="of the draw")
     parser.add_argument("--slow", action="store_true", help="record slow tests, too, with Spark and the local stack")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once")
     options = parser.parse_intermixed_args()
