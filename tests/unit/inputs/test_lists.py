@@ -210,6 +210,9 @@ def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
         (ListRequest("-", MANY + b"hello"), PlanError, "the list -, row 5001: 'hello' names no object"),
         (ListRequest("-", b"data/gone\n"), PlanError, "1 object not there|left out: 1 named but not"),
         (ListRequest("-", b""), PlanError, "the input - has nothing to plan; left out: nothing"),
+        (ListRequest("-", b"[]", "json", items=True), PlanError, "the input - has nothing to plan"),
+        (ListRequest("-", b"Ulm\n\xff", items=True), PlanError, "the list -.*: it is not UTF-8"),
+        (ListRequest("s3://inv/manifest.json", items=True), PlanError, "is an S3 Inventory, which lists objects"),
     ],
 )
 @pytest.mark.parametrize(("archived", "limit"), [("refuse", 9_999), ("skip", 9_999), ("skip", 0)])

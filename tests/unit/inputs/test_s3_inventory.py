@@ -1,6 +1,7 @@
 """S3 Inventory in each of its formats: verified, decoded as AWS documents, read without asking S3 for an object."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +13,11 @@ from sparklet.planning.inputs.lists import ListReader
 from sparklet.planning.inputs.selection import Reason
 from sparklet.planning.inventory import Inventory
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.inputs.inventories import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
+from tests.unit.inputs.written_lists import MANIFEST, SCHEMA, inventory_row, write_inventory, write_manifest
 
 FORMS = ["CSV", "ORC", "Parquet"]
-EMPTY = {"fileFormat": "CSV", "fileSchema": "", "destinationBucket": "arn:aws:s3:::lists", "files": []}
+CHECKSUM = MANIFEST.replace("manifest.json", "manifest.checksum")
+DATA_FILE = "s3://lists/inv/data/daily/data/0.csv.gz"
 KEYS = ["a b+c%20.csv", "ü/日本?#.csv", 'quote",.csv', "new\nline", "//x/../y", "+", "plain.csv", "tr/"]
 
 
@@ -93,58 +95,41 @@ def test_missing_sizes_are_requested_from_the_objects() -> None:
     assert (found.item.size_bytes, found.item.etag) == (5, store.head("s3://data/a b").etag)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_data_file_that_was_changed_is_refused(form: str) -> None:
-    store = NoHeads()
-    write_inventory(store, form, [[inventory_row("a")], [inventory_row("b")]])
-    (name,) = [info.uri for info in store.list("s3://lists/inv/data/daily/data/1")]
-    store.put(name, store.get(name) + b"\0")
-    with pytest.raises(PlanError, match=rf"data file {name} has the MD5 \w+, its manifest has \w+: it was changed"):
-        list(inventory(store).objects())
+def changed(uri: str) -> Callable[[MemoryObjectStore], object]:
+    return lambda store: store.put(uri, store.get(uri) + b" ")
 
 
-def test_a_missing_data_file_is_reported() -> None:
-    store = NoHeads()
-    write_inventory(store, "CSV", [[inventory_row("a")]])
-    store.delete("s3://lists/inv/data/daily/data/0.csv.gz")
-    with pytest.raises(PlanError, match="does not exist any more; give a newer manifest"):
-        list(inventory(store).objects())
+def gone(uri: str) -> Callable[[MemoryObjectStore], object]:
+    return lambda store: store.delete(uri)
 
 
-def test_a_manifest_must_match_its_checksum_and_have_one() -> None:
-    store = NoHeads()
-    write_inventory(store, "CSV", [[inventory_row("a")]])
-    body = store.get(MANIFEST)
-    store.put(MANIFEST, body + b" ")
-    with pytest.raises(PlanError, match=r"has the MD5 \w+, its checksum file has '\w+': it was changed"):
-        list(inventory(store).objects())
-    store.put(MANIFEST, body)
-    store.delete(MANIFEST.replace("manifest.json", "manifest.checksum"))
-    with pytest.raises(PlanError, match=r"has no manifest.checksum next to it: it is incomplete"):
-        list(inventory(store).objects())
+def rewritten(manifest: Any = None, **keys: Any) -> Callable[[MemoryObjectStore], object]:
+    """Another manifest, or one with other keys, and the checksum that fits it."""
+    return lambda store: write_manifest(
+        store, MANIFEST, {**json.loads(store.get(MANIFEST)), **keys} if keys else manifest
+    )
 
 
 @pytest.mark.parametrize(
-    ("manifest", "message"),
+    ("damage", "message"),
     [
-        ([], "is no manifest of S3 Inventory"),
-        ({"fileFormat": "CSV"}, "is no manifest of S3 Inventory .*fileSchema.*; name its manifest.json"),
-        ({**EMPTY, "files": [1]}, "is no manifest"),
-        ({**EMPTY, "fileFormat": "XML"}, "is in XML; Sparklet reads CSV"),
-        ({**EMPTY, "fileSchema": "Key"}, "no columns Bucket and Key"),
+        (changed(DATA_FILE), rf"data file {DATA_FILE} has the MD5 \w+, its manifest has \w+: it was changed"),
+        (gone(DATA_FILE), "does not exist any more; give a newer manifest"),
+        (changed(MANIFEST), r"has the MD5 \w+, its checksum file has '\w+': it was changed"),
+        (gone(CHECKSUM), "has no manifest.checksum next to it: it is incomplete"),
+        (rewritten([]), "is no manifest of S3 Inventory"),
+        (rewritten({"fileFormat": "CSV"}), "is no manifest of S3 Inventory .*fileSchema.*; name its manifest.json"),
+        (rewritten(files=[1]), "is no manifest"),
+        (rewritten(fileFormat="XML"), "is in XML; Sparklet reads CSV"),
+        (rewritten(fileSchema="Key"), "no columns Bucket and Key"),
+        (rewritten(fileSchema="Bucket, Key"), r"0.csv.gz, row 1: it has 9 columns, not 2 \(Bucket, Key\)"),
     ],
 )
-def test_an_invalid_manifest_is_refused(manifest: Any, message: str) -> None:
+def test_an_inventory_that_is_not_as_s3_wrote_it_is_refused(
+    damage: Callable[[MemoryObjectStore], object], message: str
+) -> None:
     store = NoHeads()
-    write_manifest(store, MANIFEST, manifest)
+    write_inventory(store, "CSV", [[inventory_row("a")], [inventory_row("b")]])
+    damage(store)
     with pytest.raises(PlanError, match=message):
-        list(inventory(store).objects())
-
-
-def test_a_row_outside_the_schema_is_refused() -> None:
-    store = NoHeads()
-    write_inventory(store, "CSV", [[inventory_row("a")]])
-    manifest = json.loads(store.get(MANIFEST))
-    write_manifest(store, MANIFEST, {**manifest, "fileSchema": "Bucket, Key"})
-    with pytest.raises(PlanError, match=r"0.csv.gz, row 1: it has 9 columns, not 2 \(Bucket, Key\)"):
         list(inventory(store).objects())

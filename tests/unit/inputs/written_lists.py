@@ -1,4 +1,4 @@
-"""S3 Inventories as S3 writes them: manifest, checksum, data files in each of its formats."""
+"""Lists as others write them, in every format; S3 Inventories with manifest, checksum and data files."""
 
 import csv
 import gzip
@@ -20,6 +20,23 @@ from sparklet.ports import ObjectStore
 MANIFEST = "s3://lists/inv/data/daily/2026-11-20T01-00Z/manifest.json"
 SCHEMA = "Bucket, Key, VersionId, IsLatest, IsDeleteMarker, Size, LastModifiedDate, ETag, StorageClass"
 Row = Mapping[str, Any]
+
+
+def written(form: str, rows: Sequence[Any]) -> bytes:
+    """A list with these rows: addresses, or columns, None in one where a row has no value."""
+    if form == "lines":
+        return "\n".join(rows).encode()
+    if form == "json":
+        return json.dumps(rows).encode()
+    if form == "jsonl":
+        return "\n".join(map(json.dumps, rows)).encode()
+    if form == "csv":
+        writer = csv.DictWriter(text := io.StringIO(), [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().encode()
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows), sink := io.BytesIO(), row_group_size=2)
+    return sink.getvalue()
 
 
 def inventory_row(key: str, size: int | None = 4, **more: Any) -> dict[str, Any]:
