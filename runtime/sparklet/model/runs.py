@@ -66,7 +66,7 @@ class RunKind(StrEnum):
 
 MAX_ID = 63  # see RUN_ID
 DIGEST_CHARACTERS = 8
-FOLLOWER_ID = re.compile(rf"-({'|'.join(kind for kind in RunKind if kind is not RunKind.SHARDS)})-\d{{1,6}}")
+FOLLOWER_ID = re.compile(rf"-({'|'.join(kind for kind in RunKind if kind is not RunKind.SHARDS)})-\d{{1,6}}$")
 """The end of an id that derives from a parent's; a user's run has no such id."""
 
 

@@ -189,7 +189,7 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
         # All shards of a SUCCEEDED run have published whole, so they need not be read.
         if other.state is not RunState.SUCCEEDED:
             delete_half_published(deployment, other, run)
-    earlier = earlier_runs(deployment, run.parent, run.kind, run.number)
+    earlier = earlier_runs(deployment, run.parent, run.kind, run.number) if run.number else []
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}
