@@ -91,12 +91,6 @@ def is_held(record: Record, now_s: float) -> bool:
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
-def next_of(route: str, worker: str) -> str:
-    """Who comes in a run's route, such as "lambda-large,fargate", after this worker, or a function (""); "": nobody."""
-    names = ["", *route.split(","), ""]
-    return names[names.index(worker) + 1] if worker in names else ""
-
-
 def outgrown(cause: Failure) -> bool:
     """Whether a worker with more memory and time may do what failed by this cause."""
     # The kernel's killer for lack of memory raises no exception: the signal is all that is left to know it by.

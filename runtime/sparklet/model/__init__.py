@@ -31,6 +31,7 @@ from sparklet.model.runs import (
     ScriptRef,
     check_script,
     follower_id,
+    next_of,
     published_by,
 )
 from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor

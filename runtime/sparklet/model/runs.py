@@ -247,3 +247,9 @@ class Run:
     def patterns(self, number: int | None = None) -> str:
         """A pattern of the folders of this run, or of one shard's: see ``inputs.selection.Filter``."""
         return f"{self.shard_prefix}{'*' if number is None else f'{number:06d}'}/**"
+
+
+def next_of(route: str, worker: str) -> str:
+    """Who comes in a run's route, such as "lambda-large,fargate", after this worker, or a function (""); "": nobody."""
+    names = ["", *route.split(","), ""]
+    return names[names.index(worker) + 1] if worker in names else ""

@@ -1,7 +1,7 @@
 """The route of a run's shards: which worker does each, a function or an engine, and what is too large for one.
 
 ``options.engine`` is the route, the engines in the order in which a shard moves on: "lambda-large,fargate". Here it is
-chosen, and its shards are sent to their first engine; ``ledger.rules.next_of`` says who comes after one.
+chosen, and its shards are sent to their first engine; ``model.next_of`` says who comes after one.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence

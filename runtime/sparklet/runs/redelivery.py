@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause, next_of
-from sparklet.model import Failure, Run, ShardRecord, ShardState
+from sparklet.ledger.rules import LEASE_EXPIRED, LEASE_GRACE_S, last_cause
+from sparklet.model import Failure, Run, ShardRecord, ShardState, next_of
 from sparklet.planning import routes
 from sparklet.ports.deployment import Deployment
 from sparklet.ports.metrics import SHARDS_FAILED

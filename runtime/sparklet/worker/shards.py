@@ -39,7 +39,6 @@ from sparklet.ledger.rules import (
     is_conclusive,
     is_conflict,
     lease_s,
-    next_of,
     outgrown,
     splits,
 )
@@ -65,6 +64,7 @@ from sparklet.model import (
     ShardRecord,
     ShardResult,
     ShardState,
+    next_of,
     s3_address,
 )
 from sparklet.model.options import FAIL

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import PlanError, RunExistsError
-from sparklet.ledger.rules import next_of
-from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState
+from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult, ShardState, next_of
 from sparklet.model.options import LARGE_BYTES
 from sparklet.planning import routes
 from sparklet.planning.new_run import new_run
