@@ -70,7 +70,7 @@ def test_on_aws_the_workers_are_tasks_of_fargate() -> None:
     assert "needs fargate" in engines_of(clients, {"standalone": STANDALONE}, {})["standalone"].unfit("")
 
     named = {"standalone": STANDALONE, "fargate": FARGATE}
-    assert list(engines_of(clients, named, {})) == ["standalone", "fargate"]
+    assert list(engines_of(clients, named, {})) == ["fargate", "standalone"]  # the order of auto
 
 
 def test_an_engine_without_an_address_is_none() -> None:
