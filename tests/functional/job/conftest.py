@@ -28,6 +28,7 @@ def session_here(
     """A session in this process, and in its environment; without ``jvm`` in a JVM of its own, which ends with it."""
     small = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
     small["spark.driver.extraJavaOptions"] = QUICK_JAVA
+    small["spark.sql.codegen.wholeStage"] = "false"  # compiling takes longer than a few rows do
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in {"PYSPARK_PYTHON": sys.executable, **env}.items():
             patch.setenv(variable, value)
