@@ -55,10 +55,7 @@ SCHEMA_POLL_S = 0.5
 BUSY_POLL_S = 1.0
 MAX_NAME_BYTES = 255  # of a file
 TABLE_CHECK_S = 20.0  # at most
-REFUSAL = (
-    "import sys; from sparklet.connectors.tables.pyiceberg_catalog import refusal; "
-    "print(refusal(*sys.argv[1:]), end='')"
-)
+REFUSAL = "import sys; from sparklet.connectors.tables.plan_check import refusal; print(refusal(*sys.argv[1:]), end='')"
 
 
 def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: bool = False) -> RunRequest:
@@ -276,15 +273,16 @@ def resumable(stack: OpenStack, reporter: Reporter, command: Callable[[], Sequen
 
 
 def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
-    """PlanError if no commit can write to the run's Iceberg table. Of others the first script will tell.
+    """PlanError if no commit can write to the run's table. Where this machine cannot tell, the first script will.
 
     In a process of its own: the tables' libraries may be missing here, are slow to import, and wait long for networks.
     ``in_s3``: look there, too, since the stack is a deployed one.
     """
+    format_, _, location = request.table.partition(":")
     environ, warehouse = {**os.environ, **request.env}, str(request.params.get("warehouse") or "")
-    uri = catalog_properties(environ, warehouse).get("uri", "s3://")
-    is_here = Path(uri.removeprefix("sqlite:///")).exists()
-    if not request.table.startswith("iceberg:") or not (is_here or in_s3):
+    uri = location if format_ == "delta" else catalog_properties(environ, warehouse).get("uri", "s3://")
+    is_here = Path(uri.removeprefix("file://").removeprefix("sqlite:///")).exists()
+    if format_ not in ("delta", "iceberg") or not (is_here or in_s3):
         return
     words = [sys.executable, "-c", REFUSAL, request.table, warehouse]
     with suppress(subprocess.TimeoutExpired):

@@ -16,7 +16,7 @@ from sparklet.connectors.tables.declaration import Declaration
 from sparklet.connectors.tables.iceberg import IcebergTable
 from sparklet.connectors.tables.iceberg_draft import Draft
 from sparklet.connectors.tables.layout import layout_of
-from sparklet.connectors.tables.pyiceberg_catalog import refusal
+from sparklet.connectors.tables.plan_check import refusal
 from sparklet.job.errors import TableError
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of

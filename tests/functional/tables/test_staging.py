@@ -20,7 +20,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.connectors.tables import commit as committer
-from sparklet.connectors.tables import layout, pyiceberg_catalog, staging
+from sparklet.connectors.tables import layout, plan_check, staging
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Committed, Declaration
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
@@ -231,7 +231,7 @@ def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows
 
     with pytest.raises(TableError, match=r"branch_audit is a part of the table db\..*: name the table"):
         local.job.append(rows.select("id"), f"{table}.branch_audit")
-    assert "branch_audit is a part of the table" in pyiceberg_catalog.refusal(f"{table}.branch_audit", "")
+    assert "branch_audit is a part of the table" in plan_check.refusal(f"{table}.branch_audit", "")
 
 
 def test_a_new_column_comes_with_merge_schema(local: Place, rows: DataFrame) -> None:

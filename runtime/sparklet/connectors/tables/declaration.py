@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -123,9 +122,8 @@ class Committed:
     already: bool  # whether an earlier attempt had made it
 
 
-def refuse_delta(table: Table, protocol: Any, properties: Mapping[str, str]) -> None:
+def refuse_delta(table: Table, features: Iterable[str], properties: Mapping[str, str]) -> None:
     """TableError if a Delta table forgets commits, or has a feature that Delta does not write without a catalog."""
-    features = json.loads(protocol.json())["protocol"].get("writerFeatures") or ()
     for name in sorted(set(features).difference(WRITABLE)):
         _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
     if RETENTION in properties:  # its checkpoints would drop the ids of commits

@@ -202,6 +202,11 @@ def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     return {names[f["name"]]: f for f in fields}, [names[column] for column in metadata["partitionColumns"]], demands
 
 
+def features_of(state: Any) -> Sequence[str]:
+    """The features that a table demands of writers; ``state``: its snapshot, or a transaction."""
+    return json.loads(state.protocol().json())["protocol"].get("writerFeatures") or ()
+
+
 @contextmanager
 def refusals(context: str) -> Iterator[None]:
     """What Delta refuses as TableError, and what another writer was faster with as CommitConflictError."""
@@ -246,7 +251,7 @@ class DeltaLakeTable:
         self._version = int(self._transaction.readVersion())  # -1: there is no table
         self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
         if self._now:
-            refuse_delta(Table("delta", uri), self._transaction.protocol(), self._now["configuration"])
+            refuse_delta(Table("delta", uri), features_of(self._transaction), self._now["configuration"])
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The table's version if it holds a name, and the name's number."""

@@ -1,6 +1,6 @@
 """Where a table's files lie, and how they are partitioned, as the script's JVM knows it.
 
-pyiceberg and deltalake know it as well, but their import takes each process a second.
+pyiceberg knows it as well, but its import takes each process a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables.declaration import HUDI_DELETED, Declaration, Partition, refuse_delta, refuse_hudi
-from sparklet.connectors.tables.delta import is_described, refusals, wanted
+from sparklet.connectors.tables.delta import features_of, is_described, refusals, wanted
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
     Seen,
@@ -87,7 +87,7 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
         if snapshot.version() < 0:
             return Layout(table.place, None)
         metadata = json.loads(snapshot.metadata().json())["metaData"]
-        refuse_delta(table, snapshot.protocol(), metadata["configuration"])
+        refuse_delta(table, features_of(snapshot), metadata["configuration"])
     schema = StructType.fromJson(json.loads(metadata["schemaString"]))
     return Layout(
         table.place,
