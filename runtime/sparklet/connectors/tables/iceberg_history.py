@@ -21,6 +21,7 @@ COMMIT_ID, MAKER = "sparklet.commit-id", "sparklet.maker"  # in a snapshot's sum
 AT, COMMITS = "sparklet.at", "sparklet.commits"  # properties
 DOUBTFUL = "doubtful"  # AT, once a commit was made on a state that did not show all commits before
 PICKED = "source-snapshot-id"  # whose files a cherry-pick has added
+MAX_UNCERTAIN_S = 4 * 86400  # without COMMITS: by default snapshots, and the ids in them, expire after 5 days
 KEPT_S, MAX_KEPT = 15 * 86400, 2000  # ids of commits in COMMITS; a queue of SQS keeps its messages for 14 days
 
 Snapshot = Mapping[str, Any]
@@ -46,8 +47,10 @@ class History:
         self._ids: dict[str, tuple[int, int]] = stored["ids"] if stored else {}
         # Since when all ids are known: by COMMITS, or by the snapshots, of which a table's first has the number 1.
         is_complete = len(there) == len(self._line) and all(each.get("sequence-number", 1) == 1 for each in there[-1:])
-        self._since_s = stored["since"] if stored else 0.0
-        self._known_s = min(self._since_s, 0.0 if is_complete else there[-1]["timestamp-ms"] / 1000)
+        oldest_s = 0.0 if is_complete else there[-1]["timestamp-ms"] / 1000
+        # Somebody may have unset COMMITS.
+        self._since_s = stored["since"] if stored else min(oldest_s, time.time() - MAX_UNCERTAIN_S)
+        self._known_s = min(self._since_s, oldest_s)
 
     def _line_of(self, at: int | None) -> list[int]:
         """A snapshot and its ancestors; the last may have expired."""
