@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
+from sparklet.connectors.tables.commit import commit, plan
 from sparklet.connectors.tables.declaration import RETENTION
 from sparklet.job import Job
 from sparklet.job.errors import TableError
@@ -306,3 +308,21 @@ def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.M
 
     monkeypatch.undo()
     assert delta.rows("id") == [(1,)]
+
+
+def test_a_column_that_an_earlier_commit_has_gets_its_default(tables: Tables) -> None:
+    """A run's second commit reads the keys of the first one, and none of its columns."""
+    tables.sql(
+        "CREATE TABLE TABLE_ (id BIGINT) USING delta TBLPROPERTIES ('delta.feature.allowColumnDefaults' = 'supported')",
+        "ALTER TABLE TABLE_ ADD COLUMN v STRING",
+        "ALTER TABLE TABLE_ ALTER COLUMN v SET DEFAULT 'none'",
+    )
+    for query in ("SELECT 1L AS id, 'given' AS v", "SELECT 2L AS id"):
+        tables.run.stage(lambda job, frame: job.upsert(frame, tables.name, keys="id"), tables.spark.sql(query))
+    one, two = (replace(write, shard=number) for number, write in enumerate(tables.run.declared))
+
+    for number, commits in enumerate(([[one]], [[one], [two]])):
+        (planned,) = plan({"identity": "r", "commit": number}, commits)
+        commit(planned, tables.spark)
+
+    assert tables.rows() == ['{"id":1,"v":"given"}', '{"id":2,"v":"none"}']

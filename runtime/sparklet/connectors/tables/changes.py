@@ -74,7 +74,12 @@ def read_all(writes: Sequence[Declaration], read: Callable[[Sequence[Declaration
 def upserted_rows(commit: Commit, read: Callable[[Sequence[Declaration]], DataFrame]) -> DataFrame:
     """The rows of an upsert, one of each key: see ``last_rows`` and ``read_all``."""
     rows = read_all(commit.writes, read)
-    return last_rows(commit, rows, rows.unionByName(read_all(commit.earlier, read)) if commit.earlier else None)
+    if not commit.earlier or commit.order_by is not None:
+        return last_rows(commit, rows)
+    # No more of what is in the table already: its other columns are not this commit's.
+    names = [*map(backquoted, commit.keys), FILE]
+    before = read_all(commit.earlier, lambda alike: read(alike).select(*names))
+    return last_rows(commit, rows, rows.select(*names).unionByName(before))
 
 
 def overwriting_rows(

@@ -385,7 +385,7 @@ class DeltaLakeTable:
         return rows
 
     def _upsert(self, commit: Commit) -> list[Any]:
-        table, writes = self._table_columns(), [*commit.writes, *commit.earlier]
+        table, writes = self._table_columns(), commit.writes
         changes = upserted_rows(commit, self._reader(writes, agreed(commit, writes, table, _columns)))
         if table is None:
             self._grow(commit, commit.writes)

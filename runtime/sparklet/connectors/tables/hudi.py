@@ -195,7 +195,8 @@ class HudiTable:
 
     def new_rows(self, commit: Commit, table_rows: DataFrame | None, by: Sequence[str]) -> DataFrame:
         """The rows to write; ``table_rows``: the table's, None if its first writer was killed before it had any."""
-        writes = [*commit.writes, *commit.earlier]
+        # An upsert takes keys alone of what was committed before.
+        writes = [*commit.writes, *(commit.earlier if commit.mode == "overwrite_partitions" else ())]
         columns = agreed(commit, writes, table_rows.schema if table_rows else None, staged_columns)
 
         def read(alike: Sequence[Declaration]) -> DataFrame:
