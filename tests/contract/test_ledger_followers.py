@@ -62,6 +62,7 @@ def test_nothing_follows_what_goes_on_otherwise(ledger: Ledger, run_id: str, mea
 
 
 def test_a_generation_has_a_check_and_a_next_run_of_its_own(ledger: Ledger, run_id: str) -> None:
+    """The earlier ones stay known: they may be open, and whoever cancels or deletes the run must see to them."""
     planned(ledger, run_id)
     parent = ledger.runs.get(run_id)
     for kind in (RunKind.SCHEMA, RunKind.CHECK, RunKind.COMMIT, RunKind.NEXT):
@@ -69,4 +70,8 @@ def test_a_generation_has_a_check_and_a_next_run_of_its_own(ledger: Ledger, run_
 
     opened = ledger.runs.start_generation(run_id, 1, script())
 
-    assert opened.followers == ledger.runs.get(run_id).followers == {"schema": 0, "commit": 0}
+    assert opened.followers == ledger.runs.get(run_id).followers == {"schema": 0, "check": 0, "commit": 0, "next": 0}
+    assert opened.follower_ids.keys() == {"schema", "commit"} and not opened.next_run_id
+    ledger.runs.follow(opened, follower(opened, RunKind.CHECK, 1))
+    with pytest.raises(CheckpointConflictError, match="generation 1"):  # a checker that has slept since
+        ledger.runs.follow(parent, follower(parent, RunKind.CHECK))

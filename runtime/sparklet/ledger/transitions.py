@@ -37,7 +37,6 @@ from sparklet.model import (
     PartRecord,
     Record,
     Run,
-    RunKind,
     RunState,
     ScriptRef,
     ShardRecord,
@@ -282,14 +281,13 @@ def start_generation(run: Run, generation: int, script: ScriptRef, *, stays_canc
             f"its plan {'sealed' if run.sealed else 'not sealed'}, and it is {status}"
         )
     opened = replace(run, scripts=(*run.scripts, script), state=RunState.RUNNING, ended_s=None, notified_s=None)
-    whole_runs = {kind: number for kind, number in run.followers.items() if not RunKind(kind).of_generation}
-    opened = replace(opened, followers=whole_runs)
     return opened if stays_cancelled else replace(opened, cancelled_s=None)
 
 
 def follow(run: Run, follower: Run, generation: int) -> Run:
-    """A run is entered that follows ``generation``: so whoever ends or cancels this one knows of it."""
-    if follower.number <= run.followers.get(follower.kind, -1):
+    """Name a follower in its parent's record; refused once that has ended, was cancelled or is redriven."""
+    is_of_now = run.generation == generation or not follower.kind.of_generation
+    if is_of_now and follower.number <= run.followers.get(follower.kind, -1):
         return run
     if run.state.ended or run.cancelled_s is not None or run.generation != generation:
         is_at = f"the run {run.run_id} is {rules.status_of(run)} at generation {run.generation}"

@@ -164,10 +164,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         tasks, named = LocalProcesses(self._state.tasks), engines()
         functions = partial(of_workers, {**os.environ, SPARK_LINE: stack_file().stem})
         of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
-        engines_by_name = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
-        engines_here = {
-            name: engines_by_name[name] for name in (*named, PROCESS, *of_template) if name in engines_by_name
-        }
+        engines_here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
         catalog = GlueCatalog(self.clients).objects
         return compose(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
 

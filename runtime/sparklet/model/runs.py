@@ -165,7 +165,7 @@ class Run:
     parent: str = ""  # the run of which this one does a phase
     kind: RunKind = RunKind.SHARDS
     number: int = 0  # among its parent's runs of this kind: the generation, or the commit, that it is for
-    followers: Mapping[str, int] = field(default_factory=dict)  # entered for this generation: the last number, by kind
+    followers: Mapping[str, int] = field(default_factory=dict)  # the last number that was entered, by kind
     state: RunState = RunState.PLANNING
     shard_count: int | None = None
     split_count: int = 0  # shards that count no more, since others have their inputs
@@ -199,8 +199,12 @@ class Run:
     @property
     def follower_ids(self) -> dict[RunKind, str]:
         """The runs that follow this generation, in the order of their phases; of the commits the last one."""
-        named = [kind for kind in RunKind if kind in self.followers]
-        return {kind: follower_id(self.run_id, kind, self.followers[kind]) for kind in named}
+        named = {kind: self.followers[kind] for kind in RunKind if kind in self.followers}
+        return {
+            kind: follower_id(self.run_id, kind, number)
+            for kind, number in named.items()
+            if number == self.generation or not kind.of_generation
+        }
 
     @property
     def next_run_id(self) -> str:

@@ -14,7 +14,7 @@ from sparklet.model import Run, RunState, ShardRecord, ShardState, split_uri
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.phases import outcome
-from sparklet.runs.results import write_results
+from sparklet.runs.results import RESULTS, write_results
 from sparklet.runs.shard_table import VERSION, ShardTable
 from sparklet.runs.summary import Summary, statistics
 
@@ -51,7 +51,7 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
         "ResultFiles": written,
         "run": outcome(deployment, run, summary) | whole,
     }
-    if result_files := write_results(deployment, run):
+    if result_files := write_results(deployment, run, deployment.run_uri(run.run_id, RESULTS)):
         document["Results"] = result_files
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
     deployment.store.put(deployment.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())

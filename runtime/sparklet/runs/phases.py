@@ -21,6 +21,7 @@ missing.
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ from sparklet.planning.output_claims import earlier_runs, half_published, take_o
 from sparklet.planning.outputs import published_files
 from sparklet.planning.schema_task import ALL_IN_ONE
 from sparklet.ports.deployment import Deployment, put_once
-from sparklet.runs.results import RESULTS, write_results
+from sparklet.runs.results import write_results
 from sparklet.runs.summary import Summary, statistics, summarize, tolerated_failures
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
@@ -100,8 +101,8 @@ def check_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     run = end.run
     if run.check is None:
         return None
-    if RunKind.CHECK in run.followers:
-        return end.drive(deployment.ledger.runs.get(run.follower_ids[RunKind.CHECK]))
+    if made_id := run.follower_ids.get(RunKind.CHECK):
+        return end.drive(deployment.ledger.runs.get(made_id))
     uri = deployment.run_uri(run.run_id, f"_summary-{run.identity}-{run.generation}.json")
     # A faster checker's is the same: the shards have ended.
     put_once(deployment.store, (uri, _summary(deployment, run, end.state)))
@@ -132,7 +133,7 @@ def commit_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     files = commit_files(deployment, run)
     last = end.drive(_commit_run(deployment, run, files)) if files else None
     # Of two commits at once the later would find the earlier one missing and make it, too: so one follows the other.
-    if last and (not last.state.ended or files[-1].header(deployment.store)["ends"] == run.generation):
+    if last and (not last.state.ended or _is_of_end(deployment, run, files)):
         return last
     # The redrive of a run whose commit has failed may declare nothing new: an empty file gives it a commit run, which
     # makes what is missing.
@@ -162,6 +163,11 @@ def commit_early(deployment: Deployment, run: Run, counts: Counts) -> Run | None
     if due and _fix(deployment, run, files, counts, at_end=False, even_empty=False):
         return _commit_run(deployment, run, commit_files(deployment, run))
     return last
+
+
+def _is_of_end(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -> bool:
+    """Whether the last commit is the one that this generation's end waits for."""
+    return bool(files[-1].header(deployment.store)["ends"] == run.generation)
 
 
 def has_declared(deployment: Deployment, run: Run) -> bool:
@@ -228,13 +234,13 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     their output was published. Open next runs of earlier generations are cancelled: this one replaces their output.
     """
     run, items_uri = end.run, ""
-    if run.next is None:
-        return None
+    if run.next is None or run.next_run_id:
+        return None  # an earlier check has entered it
     if run.next.items:
-        written = write_results(deployment, run, MAX_ITEM_BYTES)
+        items_uri = _list_uri(deployment, run, "items")
+        written = write_results(deployment, run, items_uri, MAX_ITEM_BYTES)
         if not (written and "Key" in written):
             return None
-        items_uri = deployment.run_uri(run.run_id, RESULTS)
     records = half_published(deployment, run) if end.counts.failed else iter(())
     left_out = {record.number for record in islice(records, MAX_LEFT_OUT + 1)}
     if len(left_out) > MAX_LEFT_OUT:
@@ -266,9 +272,14 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     return made
 
 
+def _list_uri(deployment: Deployment, run: Run, name: str) -> str:
+    """Where this check alone writes a list: a second upload of the same bytes has another ETag under a KMS key."""
+    return deployment.run_uri(run.run_id, f"{name}-{run.generation}-{secrets.token_hex(4)}.jsonl")
+
+
 def _listed_outputs(deployment: Deployment, run: Run, left_out: Collection[int]) -> str:
     """The address of a list of the files that a run has published for its inputs, but for some shards'."""
-    base, uri = f"{run.output_uri.rstrip('/')}/", deployment.run_uri(run.run_id, f"outputs-{run.generation}.jsonl")
+    base, uri = f"{run.output_uri.rstrip('/')}/", _list_uri(deployment, run, "outputs")
     lines = [
         json.dumps({"uri": info.uri, "size": info.size_bytes, "etag": info.etag})
         for number, info in published_files(deployment.store, run)
@@ -307,14 +318,24 @@ def open_task(deployment: Deployment, run: Run) -> Run | None:
         run_id = run.follower_ids.get(phase.kind, "")
         if phase.script(run) and not run_id:
             return None  # it comes first
-        if phase.enter and run_id and (task := deployment.ledger.runs.get(run_id)).is_task and not task.state.ended:
+        if not (phase.enter and run_id) or (task := deployment.ledger.runs.get(run_id)).state.ended:
+            continue
+        # Shards that have failed end the run beside an earlier commit.
+        is_early = phase.kind is RunKind.COMMIT and not _is_of_end(deployment, run, commit_files(deployment, run))
+        if task.is_task and not is_early:
             return task
     return None
 
 
 def open_followers(deployment: Deployment, run: Run) -> Iterator[Run]:
-    """The runs that follow this one's generation and have not ended."""
-    return (follower for follower in deployment.ledger.runs.followers(run).values() if not follower.state.ended)
+    """The runs that follow this one, in whatever generation, and have not ended."""
+    for kind, last in ((RunKind(name), number) for name, number in run.followers.items()):
+        # One commit follows another, and begins once that has ended.
+        first = 0 if kind.of_generation else last
+        for number in range(first, last + 1):
+            follower = deployment.known_run(follower_id(run.run_id, kind, number))
+            if follower and not follower.state.ended:
+                yield follower
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,15 +379,18 @@ def outcome(deployment: Deployment, run: Run, summary: Summary) -> dict[str, Any
         **statistics(run, summary),
         **{str(kind): tasks[kind].to_document() if kind in tasks else None for kind in TASKS},
         "next_run_id": run.next_run_id,
-        "no_next_run": lacks_next if run.next and ended_well and not run.next_run_id else None,
+        "no_next_run": lacks_next if run.next and ended_well and summary.counts.total and not run.next_run_id else None,
     }
 
 
 def failed_end(deployment: Deployment, run: Run) -> PhaseStatus | None:
     """The check run, or else the last commit run, because of which a run has FAILED; None if there is none."""
-    tasks = task_status(deployment, run) if run.state is RunState.FAILED else {}
-    ends = (tasks[kind] for kind in (RunKind.CHECK, RunKind.COMMIT) if kind in tasks)
-    return next((end for end in ends if end.error_class), None)
+    if run.state is not RunState.FAILED:
+        return None
+    # The check of an earlier generation, too: a redrive that was refused has opened one that has none.
+    numbers = [(kind, run.followers[kind]) for kind in (RunKind.CHECK, RunKind.COMMIT) if kind in run.followers]
+    ends = (deployment.ledger.runs.get(follower_id(run.run_id, *which)) for which in numbers)
+    return next((status for end in ends if (status := PhaseStatus.of(deployment, end)).error_class), None)
 
 
 def refuse_same_commit(deployment: Deployment, run: Run, end: PhaseStatus) -> None:

@@ -36,12 +36,12 @@ def results(deployment: Deployment, run: Run) -> Iterator[bytes]:
     yield from _answers(deployment, run)
 
 
-def write_results(deployment: Deployment, run: Run, max_bytes: float = inf) -> dict[str, Any] | None:
-    """Write ``results.jsonl`` with all answers; its entry in the manifest, the answers' folder if they are too many.
+def write_results(deployment: Deployment, run: Run, uri: str, max_bytes: float = inf) -> dict[str, Any] | None:
+    """Write all answers into a file; its entry in the manifest, the answers' folder if they are too many.
 
     So are they if one has more than ``max_bytes``.
     """
-    uri, until_s, count = deployment.run_uri(run.run_id, RESULTS), deployment.clock.now_s() + MAX_COLLECTING_S, 0
+    until_s, count = deployment.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
         path = Path(folder, RESULTS)
         with scratch("the answers of shards"), path.open("wb") as file:

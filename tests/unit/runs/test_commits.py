@@ -287,3 +287,16 @@ def test_shards_are_not_recounted_while_a_run_commits(trial: Trial) -> None:
     check(trial.deployment, RUN)
 
     assert trial.run_now.state is RunState.RUNNING and trial.seam.names.count("count") == before
+
+
+def test_a_run_that_fails_waits_for_no_earlier_commit(trial: Trial) -> None:
+    trial.at_once, trial.fails = 1, failing(2)
+    trial.enter(3, commit_every="1")
+    while trial.world.ledger.shards.count(RUN).open:
+        trial.look()
+        trial.work()
+        trial.world.clock.advance(60)
+
+    check(trial.world.deployment, RUN)
+
+    assert trial.run_now.state is RunState.FAILED

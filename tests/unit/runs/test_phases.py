@@ -1,6 +1,9 @@
 """Check and next runs: what judges a run decides how it ends, and what follows it works on what it wrote."""
 
+import hashlib
 import json
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, call
 
@@ -10,6 +13,7 @@ from sparklet.app.clean import clean, ended_runs, folders_of, named_run
 from sparklet.errors import PlanError, RunExistsError
 from sparklet.model import NAMES, Dispatch, Failure, Run, RunKind, RunOptions, RunState, ShardResult, split_uri
 from sparklet.model.redaction import HIDDEN
+from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
 from sparklet.runs import phases
@@ -18,6 +22,7 @@ from sparklet.runs.checker import UNPLANNED_S, check
 from sparklet.runs.notices import due
 from sparklet.runs.phases import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED
 from sparklet.runs.redrive import redrive
+from tests.stand_ins import memory_store
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.runs.conftest import once
 from tests.world import BUCKET, LEASE_S, WELL, Do, World, all_but
@@ -342,3 +347,69 @@ def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
         named_run(world.deployment, "run-1-next-0")
     clean(world.deployment, named_run(world.deployment, "run-1"), folders_of(world.deployment, "run-1"))
     assert [run.run_id for run in ended_runs(world.deployment)] == ["run-1-next-0"]
+
+
+# --- what another generation, or another check, has begun ---
+
+
+def test_an_open_next_run_keeps_its_parent_from_being_deleted(world: World) -> None:
+    start(world, check="")
+    world.work_and_check()
+    redrive(world.deployment, "run-1", [0])
+    world.work_and_check(lambda _: WRONG)
+    assert (world.check().run.state, run_of(world, "run-1-next-0").state.ended) == (RunState.FAILED, False)
+
+    with pytest.raises(PlanError, match="run-1-next-0"):
+        named_run(world.deployment, "run-1")
+
+
+def test_a_cancel_after_a_redrive_cancels_the_next_run_before_it(world: World) -> None:
+    start(world, check="")
+    world.work_and_check()
+    redrive(world.deployment, "run-1", [0])
+
+    cancel(world.deployment, "run-1")
+
+    assert run_of(world, "run-1-next-0").cancelled_s is not None
+
+
+def test_a_redrive_that_was_refused_can_repeat_the_check_later(world: World) -> None:
+    followed(world)
+    world.work_and_check(lambda _: WRONG)
+    assert world.check().run.state is RunState.FAILED
+    new_run(world.deployment, world.request(run_id="run-2", output_uri="s3://data/out/"))  # it is being planned
+    with pytest.raises(PlanError, match="wait for its end"):
+        redrive(world.deployment, "run-1")
+    cancel(world.deployment, "run-2")
+    check(world.deployment, "run-2")
+
+    assert redrive(world.deployment, "run-1").run.generation == 2
+
+
+def test_items_are_read_where_equal_bytes_have_other_etags(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a KMS key."""
+    uploads = count()
+    salted = SimpleNamespace(md5=lambda body, **how: hashlib.md5(body + str(next(uploads)).encode(), **how))
+    monkeypatch.setattr(memory_store, "hashlib", salted)
+    start(world, check="", next_items=True, next_shards=1)
+    answered(world, 3, None, {"rows": 7})
+
+    plan(world.deployment, "run-1-next-0")
+
+    (shard,) = world.planned("run-1-next-0")
+    assert len(shard.objects) == 3
+
+
+def test_a_run_without_anything_new_tells_no_other_reason(world: World) -> None:
+    for uri in (CHECK, NEXT):
+        world.store.put(uri, b"print()\n")
+    world.put(1)
+    options = RunOptions(incremental=True, existing="append")
+    world.plan(options=options)
+    world.work_and_check()
+    request = world.request(run_id="run-2", next=NEXT, next_output=NEXT_OUTPUT, options=options)
+    plan(world.deployment, new_run(world.deployment, request, even_empty=True).run_id)
+
+    assert check(world.deployment, "run-2").run.state is RunState.SUCCEEDED
+
+    assert world.json("manifest.json", "run-2")["run"]["no_next_run"] is None
