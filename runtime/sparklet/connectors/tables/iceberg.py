@@ -169,7 +169,7 @@ def merge_columns(draft: Draft, commit: Commit) -> None:
         commit, list(firsts.values()), table if draft.start else None, lambda write: columns_of(draft, write)
     )
     new = StructType([field for field in columns.fields if field.name not in table.names])
-    draft.add_columns(iceberg_columns(draft.spark, new), new.names)
+    draft.add_columns(iceberg_columns(draft.spark, new.json()), new.names)
 
 
 def columns_of(draft: Draft, write: Declaration) -> StructType:

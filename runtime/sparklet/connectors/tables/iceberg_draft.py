@@ -229,10 +229,10 @@ def spark_columns(iceberg: Any, schema: Any) -> StructType:
     return StructType.fromJson(json.loads(iceberg.spark.SparkSchemaUtil.convert(schema).json()))
 
 
-def iceberg_columns(spark: SparkSession, columns: StructType) -> Any:
-    """Columns of Spark's as a schema of Iceberg's, all of which may be null; TableError if it has no such type."""
+def iceberg_columns(spark: SparkSession, columns: str) -> Any:
+    """Spark's columns, as JSON, as a schema of Iceberg's, all of which may be null; TableError if it lacks a type."""
     java: Any = spark._jvm
-    schema = java.org.apache.spark.sql.types.DataType.fromJson(columns.json()).asNullable()
+    schema = java.org.apache.spark.sql.types.DataType.fromJson(columns).asNullable()
     try:
         return java.org.apache.iceberg.spark.SparkSchemaUtil.convert(schema)
     except PySparkException as error:  # UnsupportedOperationException

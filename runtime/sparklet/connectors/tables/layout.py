@@ -135,7 +135,7 @@ def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> L
         return Layout(root, draft.columns, draft.partitions, names=names, draft=draft)
     if missing := [column for column in partition_by if column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
-    schema = iceberg_columns(spark, frame.schema)
+    schema = iceberg_columns(spark, frame._jdf.schema().json())  # Python lacks some types
     if is_in_bucket(spark):  # its catalog gives a table a place as it makes it
         made = json.loads(iceberg.SchemaParser.toJson(schema))
         new = Seen("", 0, 2, made, {"spec-id": 0, "fields": []})

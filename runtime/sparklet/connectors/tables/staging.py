@@ -144,7 +144,7 @@ def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     if layout.draft is None:
         return frame
     new = StructType(frame.schema.fields[len(schema) :])
-    layout.draft.add_columns(iceberg_columns(frame.sparkSession, new), new.names)
+    layout.draft.add_columns(iceberg_columns(frame.sparkSession, new.json()), new.names)
     return frame
 
 
