@@ -199,3 +199,17 @@ def test_shards_that_add_columns_at_once_lose_none() -> None:
     assert glue.table is not None
     found = {each["Name"] for each in glue.table["StorageDescriptor"]["Columns"]}
     assert found == {"id", *(f"of_{number}" for number in range(6))}
+
+
+@pytest.mark.parametrize(("code", "is_glues"), [("ThrottlingException", True), ("UnrecognizedClientException", False)])
+def test_another_stores_keys_are_no_answer_of_glues(
+    stub: tuple[GlueCatalog, Stubber], code: str, is_glues: bool
+) -> None:
+    """Spark's own error stands then: a script of MinIO names its own tables."""
+    catalog, glue = stub
+    glue.add_client_error("get_table", code)
+
+    with pytest.raises(DatabaseError) as answer:
+        catalog.refuse_missing("sales.orders")
+
+    assert answer.value.unreachable is not is_glues

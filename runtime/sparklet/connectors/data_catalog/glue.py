@@ -33,6 +33,7 @@ REFUSED = {
     "EntityNotFoundException": "there is none of that name in this account and region",
     "InvalidInputException": "Glue refuses the condition",
 }
+NOT_GLUES = ("UnrecognizedClientException", "405")  # keys of another store, or its own endpoint
 TRIES = 20  # of a change that other shards make, too
 CONNECT_TIMEOUT_S = 5
 _IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{[\]^]")  # what Spark and Hive write as %XX
@@ -225,7 +226,10 @@ def _asking(name: str) -> Iterator[None]:
     """Raise errors of boto3 as ours alone: of a chain, a shard's cause is the first, which says no remedy."""
     from botocore import exceptions
 
-    unreachable = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.NoCredentialsError)
+    unreachable = (
+        *(exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.SSLError),
+        *(exceptions.ProxyConnectionError, exceptions.NoCredentialsError, exceptions.NoRegionError),
+    )
     try:
         yield
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
@@ -234,5 +238,5 @@ def _asking(name: str) -> Iterator[None]:
         if code in REFUSED:
             raise TableError(f"the table {name} cannot be read: {REFUSED[code]}: {error}") from None
         answer = DatabaseError(f"Glue's catalog gives no answer about the table {name}: {error}")
-        answer.unreachable = isinstance(error, (*unreachable, exceptions.NoRegionError))
+        answer.unreachable = isinstance(error, unreachable) or code in NOT_GLUES
         raise answer from None
