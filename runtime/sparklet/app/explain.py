@@ -103,7 +103,7 @@ _RULES = (
     ),
     _Rule(
         "the shard is larger than one function can take on",
-        f"{DO_ELSEWHERE}; or start a new run with smaller shards (--shard-size), or {FOR_ROOM} there",
+        f"{DO_ELSEWHERE}; or start a new run with smaller shards (--shard-size), or {FOR_ROOM}",
         classes="TooLargeError",
     ),
     _Rule(
@@ -170,7 +170,8 @@ _RULES = (
     # memory, disk and the JVM
     _Rule(
         "memory was used up",
-        f"more memory for the function, smaller shards (--shard-size), less collected into the driver, or {FOR_ROOM}",
+        "give the function more memory, make shards smaller (--shard-size), collect less into the driver, or "
+        f"{FOR_ROOM}",
         classes="OutOfMemoryError MemoryError",
         message=r"OutOfMemoryError|Java heap space|GC overhead limit|Cannot allocate memory|SIGKILL|\bexit code -9\b"
         r"|Python worker exited unexpectedly",

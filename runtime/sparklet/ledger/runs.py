@@ -214,6 +214,6 @@ class Runs(Swaps[Run]):
 
 
 def _new_run(run: Run) -> tuple[Change, ...]:
-    """What enters a run, if there is none of its id, nor was."""
+    """The changes that enter a run; they are refused if its id is another run's, or was."""
     # In one transaction with the tombstone: a deletion between a look at it and the put would free the id.
     return New(items.run_item(run)), New(items.pointer_item(run)), Update(items.tombstone_key(run.run_id), ABSENT)

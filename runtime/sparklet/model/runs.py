@@ -254,6 +254,6 @@ class Run:
 
 
 def next_of(route: str, worker: str) -> str:
-    """Who comes in a run's route, such as "lambda-large,fargate", after this worker, or a function (""); "": nobody."""
+    """The worker after this one ("": a function) in a route such as "lambda-large,fargate"; "" after the last."""
     names = ["", *route.split(","), ""]
     return names[names.index(worker) + 1] if worker in names else ""

@@ -124,7 +124,7 @@ class PlanPreview:
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
     too_large: int = 0  # shards too large for one function
-    elsewhere: dict[str, tuple[int, int]] = field(default_factory=dict)  # shards that no function does: by whom, bytes
+    elsewhere: dict[str, tuple[int, int]] = field(default_factory=dict)  # by worker: shards, and their bytes
 
     def add(self, shard: Shard, line: Line, options: RunOptions) -> None:
         """Count a shard."""

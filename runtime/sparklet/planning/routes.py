@@ -23,7 +23,7 @@ SPARK_LINE = "SPARKLET_SPARK_LINE"
 FOR_ROOM = "have an engine do it (--too-large engine)"
 """What a user does about a shard that needs more than a function has."""
 NO_WORKER = "EngineFailed"  # the cause of a shard whose engine has none
-DO_ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do it"
+DO_ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
 
 
 # --- one shard: by the run's options alone ---
@@ -39,7 +39,7 @@ def of_size(options: RunOptions, estimated_bytes: int) -> tuple[bool, str]:
 
 
 def routed(records: Iterable[ShardRecord], names: Iterable[str]) -> Sequence[ShardRecord]:
-    """Shards as they are planned, each for this engine, or a function ("")."""
+    """The shards, each planned for the engine at its position ("": a function)."""
     return [replace(record, engine=name) for record, name in zip(records, names, strict=True)]
 
 

@@ -79,7 +79,7 @@ MADE = "commits_made"  # the parameter that names the commits which need no look
 
 @dataclass(frozen=True, slots=True)
 class AtEnd:
-    """A run whose shards have all ended, not as FAILED."""
+    """A run whose shards have all ended, with no more failures than it tolerates."""
 
     run: Run
     counts: Counts
