@@ -25,7 +25,7 @@ import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any, Self
 
@@ -329,13 +329,11 @@ def open_task(deployment: Deployment, run: Run) -> Run | None:
 
 def open_followers(deployment: Deployment, run: Run) -> Iterator[Run]:
     """The runs that follow this one, in whatever generation, and have not ended."""
-    for kind, last in ((RunKind(name), number) for name, number in run.followers.items()):
-        # One commit follows another, and begins once that has ended.
-        first = 0 if kind.of_generation else last
-        for number in range(first, last + 1):
-            follower = deployment.known_run(follower_id(run.run_id, kind, number))
-            if follower and not follower.state.ended:
-                yield follower
+    # Of the commits only the last can be open: each begins once the one before has ended.
+    kinds = [kind for kind in RunKind if kind.of_generation and kind in run.followers]
+    earlier = (earlier_runs(deployment, run.run_id, kind, run.generation) for kind in kinds)
+    followers = chain(deployment.ledger.runs.followers(run).values(), *earlier)
+    return (follower for follower in followers if not follower.state.ended)
 
 
 @dataclass(frozen=True, slots=True)
