@@ -140,19 +140,19 @@ def estimate_plan(
     own_usd = run_cost(shards, total.end_s, size.architecture, prices)
     sizes = _memory_sizes(load, own_usd, size, prices)
     bad_input = _bad_input(load, size, prices) if options.isolate else ""
-    routes: tuple[Route, ...] = ()
+    parts: tuple[Route, ...] = ()
     if routed:
-        routes = (Route("", load.shards, load.size_bytes, total.cost, total.end_s if load.shards else 0.0),)
+        parts = (Route("", load.shards, load.size_bytes, total.cost, total.end_s if load.shards else 0.0),)
     for part in routed:
         part_s = shard_time(Load(part.shards, size_bytes=part.size_bytes), prices).seconds
         of_part = estimate_route(part, part_s, size, prices)
-        routes += (part._replace(cost_usd=of_part.cost, end_s=of_part.end_s),)
+        parts += (part._replace(cost_usd=of_part.cost, end_s=of_part.end_s),)
         costs, workers = added((total.costs, of_part.costs)), total.workers + of_part.workers
-        total = Estimate(max(route.end_s for route in routes), costs, workers)
+        total = Estimate(max(route.end_s for route in parts), costs, workers)
     own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what functions do not do
     alone = _alone(own_usd, total.cost) if shards else ""
     total = replace(total, costs={**total.costs, "run": own_usd})
-    return PlanEstimate(total, time, prices, too_slow, dear, routes, sizes, bad_input, alone)
+    return PlanEstimate(total, time, prices, too_slow, dear, parts, sizes, bad_input, alone)
 
 
 def _alone(own_usd: float, work_usd: float) -> str:

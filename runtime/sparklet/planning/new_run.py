@@ -211,9 +211,8 @@ def _checked_run(
     refuses_large = options.too_large == REFUSE and routes.of_size(options, NO_LIMIT_BYTES) == (True, "")
     try:
         # Work may begin before the listing ends, unless what comes behind the first shard may refuse the run.
-        to_end = "refuse" in (options.archived, options.missing) or options.limit > 0 or refuses_large
-        to_end = to_end or bool(options.output_per)
-        preview = packed.read(deployment, request, limit=options.limit, to_end=to_end)
+        may_refuse = refuses_large or options.output_per or "refuse" in (options.archived, options.missing)
+        preview = packed.read(deployment, request, limit=options.limit, to_end=bool(may_refuse) or options.limit > 0)
     except NothingNewError:
         if not even_empty:  # an event's request, such as a schedule's, gets a run without shards; a user is told
             raise

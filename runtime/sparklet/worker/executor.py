@@ -189,11 +189,8 @@ class Executor:
             sees_options = self.runner.has_view and (
                 copies or (execution.partitions and script.may_set_base_path(execution.params))
             )
-            call = replace(
-                _script_call(execution, fetched, attempt_folder, deadline),
-                sees_options=bool(sees_options),
-                events=events,
-            )
+            call = _script_call(execution, fetched, attempt_folder, deadline)
+            call = replace(call, sees_options=bool(sees_options), events=events)
             started_s = time.monotonic()
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
