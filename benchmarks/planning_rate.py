@@ -26,7 +26,7 @@ from benchmarks.facts import ROOT
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger, attributes
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.task_queue import SqsTaskQueue
+from sparklet.aws.services import SqsTaskQueue
 from sparklet.ledger.clock import SystemClock
 from sparklet.ledger.items import shard_item
 from sparklet.model import RunOptions, ShardRecord, ShardRef

@@ -50,7 +50,7 @@ from sparklet.local.spark_installation import jar_cache, stack_file
 from sparklet.local.state import StateDir
 from sparklet.model import Failure, RunState, ShardState
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.engine_workers import start_workers
+from sparklet.runs.dispatch import start_workers
 from sparklet.settings import worker_settings
 from sparklet.spark.warm_runner import PORT, SECRET
 from sparklet.worker.worker import Worker
@@ -62,7 +62,7 @@ from tests.world import SCRIPT, World
 ROOT = Path(sparklet.__file__).parent
 ADAPTERS = (
     *("stand_ins/memory_store.py", "stand_ins/memory.py", "sparklet/settings.py"),
-    *(f"sparklet/ledger/{name}.py" for name in ("attempts", "memory", "runs", "shards")),
+    *(f"sparklet/ledger/{name}.py" for name in ("runs", "shards", "store")),
 )
 SOURCE, JUDGE = "s3://data/in/", "s3://data/jobs/judge.py"
 

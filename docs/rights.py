@@ -23,7 +23,7 @@ from botocore import xform_name
 from docs.calls import ENGINES, PREFIXES, ROLES, VERSIONS, Use, actions_of
 from sparklet.aws.clients import SERVICES
 from sparklet.engines.create import KINDS
-from sparklet.local.local_template import parse_template
+from sparklet.local.deploy import parse_template
 
 RUNTIME = Path(__file__).resolve().parents[1] / "runtime" / "sparklet"
 SAM = RUNTIME.parents[1] / "sam"

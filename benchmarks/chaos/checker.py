@@ -5,7 +5,7 @@ import sys
 import time
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.deployment import compose
+from sparklet.aws.services import compose
 from sparklet.errors import SparkletError
 from sparklet.runs.checker import check
 

@@ -39,7 +39,7 @@ from sparklet.model import ShardRecord, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker.attempt import Attempt, Lease, persist
 
 if TYPE_CHECKING:

@@ -9,10 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from sparklet.ledger.attempts import Attempts
 from sparklet.ledger.clock import Clock
-from sparklet.ledger.memory import MemoryStore
-from sparklet.ledger.store import Change, Item, New, Update, Written
+from sparklet.ledger.shards import Attempts
+from sparklet.ledger.store import Change, Item, MemoryStore, New, Update, Written
 
 
 class Partition(MemoryStore):

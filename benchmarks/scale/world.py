@@ -12,7 +12,7 @@ from typing import Any, Self
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.task_queue import MAX_ENTRIES, SqsTaskQueue
+from sparklet.aws.services import MAX_ENTRIES, SqsTaskQueue
 from sparklet.ledger.clock import SystemClock
 from sparklet.model import Dispatch, RunOptions
 from sparklet.planning.request import RunRequest

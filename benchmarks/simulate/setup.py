@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.simulate.constants import fact, usual
 from sparklet.ledger.rules import LEASE_S, lease_s
 from sparklet.model.options import RunOptions
-from sparklet.runs.redelivery import DEAD_LETTER
+from sparklet.runs.dispatch import DEAD_LETTER
 
 NEVER = float("inf")
 MAX_RECEIVES = 20  # the template's MaxReceiveCount

@@ -126,7 +126,7 @@ class SparkletJob:
 
     def _by_worker(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.client import Stack
-        from sparklet.runs.results import results
+        from sparklet.runs.summary import results
 
         with Stack(state_dir=self._request.getfixturevalue("_sparklet_state"), workers=1, quiet=True) as stack:
             if event is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.task_queue import SqsTaskQueue
+from sparklet.aws.services import SqsTaskQueue
 from sparklet.ledger.clock import SystemClock
 from sparklet.local import environment
 from sparklet.model import Run, RunOptions, ShardRecord

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.compute import MAX_PAYLOAD_BYTES, LambdaCompute
+from sparklet.aws.services import MAX_PAYLOAD_BYTES, LambdaCompute
 from sparklet.errors import RemoteTaskError
 from sparklet.ports import Compute
 from tests.contract.conftest import ON_STACK

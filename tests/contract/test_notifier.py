@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.notifiers import AwsNotifier, notifier_for
+from sparklet.aws.services import AwsNotifier, notifier_for
 from sparklet.errors import NoticeError
 from sparklet.ledger import transitions
 from sparklet.model import Failure, Notice, Run, RunState, ScriptRef, ShardResult, TaskRecord

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.orchestrator import MAX_INPUT_BYTES, StepFunctionsOrchestrator
+from sparklet.aws.services import MAX_INPUT_BYTES, StepFunctionsOrchestrator
 from sparklet.errors import ExecutionExistsError, OrchestrationError
 from sparklet.model import ExecutionState, ExecutionStatus
 from sparklet.ports import Orchestrator

@@ -10,7 +10,7 @@ import pytest
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.worker_logs import CloudWatchWorkerLogs
+from sparklet.aws.services import CloudWatchWorkerLogs
 from sparklet.errors import LogsError
 from sparklet.local import state as files
 from sparklet.local.state import FileLogs

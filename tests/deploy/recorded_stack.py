@@ -14,9 +14,9 @@ from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore, input_stores
 from sparklet.ledger.clock import SystemClock
+from sparklet.local.deploy import Template, load_template, localise, to_json
 from sparklet.local.environment import REGION
 from sparklet.local.java import find_java
-from sparklet.local.local_template import Template, load_template, localise, to_json
 from sparklet.local.state import ACCOUNT
 from sparklet.ports.deployment import Deployment
 from tests.deploy.policies import Call

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sparklet.aws.orchestrator import execution_arn
+from sparklet.aws.services import execution_arn
 from sparklet.model import ClaimStatus, Dispatch, Failure, RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan

@@ -13,8 +13,8 @@ import boto3
 import pytest
 from samtranslator.translator.transform import transform
 
+from sparklet.local.deploy import Template
 from sparklet.local.environment import REGION, applied, of_client
-from sparklet.local.local_template import Template
 from tests.container.built_image import NotHereError
 from tests.container.conftest import or_skipped
 from tests.deploy.test_sam import NOT_TRIED, Sam

@@ -17,12 +17,12 @@ from sparklet.app.doctor import contradictions, examine_stack
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.services import SqsTaskQueue
 from sparklet.aws.stacks import stack_settings, unused_snapshots
-from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.ledger.clock import SystemClock
+from sparklet.local.deploy import load_template, localise, to_json
 from sparklet.local.environment import REGION, applied, of_client
-from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.state import ACCOUNT
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest

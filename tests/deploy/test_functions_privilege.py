@@ -7,7 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from sparklet.functions.executor import LambdaExecutor
-from sparklet.local.local_template import localise, to_json
+from sparklet.local.deploy import localise, to_json
 from tests.deploy.recorded_stack import RecordedStack, client
 from tests.functional.functions import called
 from tests.stand_ins.enforcing import enforcing_ministack

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.local.local_template import Template
+from sparklet.local.deploy import Template
 from tests.unit.template.reading import TEMPLATES, as_list, every_statement, expanded, of_type, resolved
 
 # Services that take no role of another account (iam:PassRole), and of which AWS does not say that they name a source.

@@ -17,7 +17,7 @@ from sparklet.events import Outcome, Source, Task, answer, parse_event
 from sparklet.job.event_objects import event_objects
 from sparklet.log import Log
 from sparklet.settings import fanout_settings, spark_settings, worker_settings
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from tests.fuzz.figures import REFUSED, TASKS, peak_bytes
 from tests.fuzz.inputs import SAMPLES, SECRET, Change, changed, environments, json_values, plans
 from tests.unit.events.samples import http_request, kafka, kinesis, s3, sns, sns_envelope, sqs

@@ -4,7 +4,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from sparklet.local.local_template import load_template
+from sparklet.local.deploy import load_template
 
 COPIED = ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 

@@ -21,8 +21,7 @@ from sparklet.errors import (
 )
 from sparklet.ledger import Ledger, items
 from sparklet.ledger.clock import SystemClock
-from sparklet.ledger.memory import MemoryStore
-from sparklet.ledger.store import Delete, New, Update
+from sparklet.ledger.store import Delete, MemoryStore, New, Update
 from sparklet.model import ExecutionState, ExecutionStatus, Failure, Notice, Run, ShardRecord
 from sparklet.ports import Clock
 from tests.stand_ins.memory_store import MemoryObjectStore

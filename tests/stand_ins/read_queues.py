@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 from sparklet.aws.clients import error_code, failing_as
-from sparklet.aws.task_queue import OUTDATED_RECEIPT, SqsTaskQueue
+from sparklet.aws.services import OUTDATED_RECEIPT, SqsTaskQueue
 from sparklet.errors import QueueError
 from sparklet.ports import Message, TaskQueue
 

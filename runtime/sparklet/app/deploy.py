@@ -65,7 +65,7 @@ def propose_deployment(
 def packaged_template() -> dict[str, Any]:
     """The template of this installation; PlanError if a library is missing."""
     try:
-        from sparklet.local.local_template import load_template
+        from sparklet.local.deploy import load_template
     except ModuleNotFoundError as error:
         raise PlanError(f"the template cannot be read without {error.name}: pip install 'sparklet[template]'") from None
     return load_template()
@@ -73,7 +73,7 @@ def packaged_template() -> dict[str, Any]:
 
 def for_local_stack(template: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
     """The template as the local stack has it, whose functions run this installation, not the image."""
-    from sparklet.local.local_template import OF_THE_MACHINE, localise
+    from sparklet.local.deploy import OF_THE_MACHINE, localise
     from sparklet.local.spark_installation import PASSED
 
     defaults = {name: str(definition.get("Default", "")) for name, definition in template["Parameters"].items()}

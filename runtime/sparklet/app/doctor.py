@@ -22,7 +22,7 @@ from sparklet.local.emulator_packages import ensure_emulator
 from sparklet.local.java import OF_PYPI, find_java, is_bundled
 from sparklet.local.spark_installation import fetched_jars, install_command, stack_file, worker_archive, worker_jars
 from sparklet.model import RunOptions
-from sparklet.model.services import StackSettings
+from sparklet.model.tasks import StackSettings
 from sparklet.spark.spark_options import MB_PER_CORE, SUBMIT
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def delete_snapshots(name: str, confirm: Callable[[str], None]) -> None:
 
 def room(unreserved: int | None) -> Finding:
     """Whether the account's concurrency allows a stack with the template's own numbers; None: it is not known."""
-    from sparklet.local.local_template import load_template
+    from sparklet.local.deploy import load_template
 
     most = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
     if unreserved is None or unreserved >= most + OTHER_FUNCTIONS:

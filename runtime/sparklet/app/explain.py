@@ -12,7 +12,7 @@ from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.routes import DO_ELSEWHERE, FOR_ROOM, NO_WORKER
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.redrive import matches_cause
-from sparklet.spark.root_cause import GONE
+from sparklet.spark.script_output import GONE
 
 MAX_GROUPS = 200  # further causes are counted together
 MAX_RANGES = 12  # of shard numbers, as many as a person reads or types

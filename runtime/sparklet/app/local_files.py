@@ -21,7 +21,7 @@ from sparklet.job.catalogs import VARIABLES, catalog_properties
 from sparklet.local.lock import Lock
 from sparklet.local.state import LOCAL_PATHS, StateDir, read_json, write_json
 from sparklet.model import InputObject, Run, RunOptions
-from sparklet.planning.inputs.local_files import local_files
+from sparklet.planning.inputs.folders import local_files
 from sparklet.planning.inputs.selection import Filter
 from sparklet.planning.new_run import refuse_own_output, run_id_of
 from sparklet.planning.output_claims import replaced_by

@@ -77,7 +77,7 @@ def open_stack(
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)
         return
-    from sparklet.aws.compute import LambdaCompute
+    from sparklet.aws.services import LambdaCompute
     from sparklet.local.saved import SavedStack
     from sparklet.local.spark_installation import PASSED, worker_environment
     from sparklet.local.stack import LocalStack, StackOptions
@@ -122,11 +122,8 @@ def open_stack(
 
 def _deployed(name: str) -> OpenStack:
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.compute import LambdaCompute
-    from sparklet.aws.deployment import compose
-    from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+    from sparklet.aws.services import CloudWatchWorkerLogs, LambdaCompute, StepFunctionsOrchestrator, compose
     from sparklet.aws.stacks import described_stack, settings_of
-    from sparklet.aws.worker_logs import CloudWatchWorkerLogs
     from sparklet.connectors.data_catalog.glue import GlueCatalog
     from sparklet.engines.create import engines_of
 

@@ -20,9 +20,8 @@ from sparklet.app.state_machines import driver_of, recorded_failures
 from sparklet.errors import OrchestrationError
 from sparklet.ledger.rules import lost_worker
 from sparklet.model import ExecutionStatus, Run, ShardRecord, ShardState, follower_id
-from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.phases import PHASES, PhaseStatus
-from sparklet.runs.summary import Summary, Work
+from sparklet.runs.summary import Drift, Summary, Work, drift_of
 
 SLOWEST = 5
 PACE_S = 60.0  # the current pace is that of the last minute, or of the time of three shards

@@ -6,10 +6,13 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, islice
 from types import MappingProxyType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sparklet.errors import SettingsError, SparkletError
 from sparklet.job.session import write_encryption
@@ -25,6 +28,34 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_sqs import SQSClient
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_parallel(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2
+) -> Generator[R, None, None]:
+    """``function`` of every item, in order, by ``threads``, with ``ahead`` items begun for each of them."""
+    waiting = iter(items)
+    # For one item a pool of threads would cost more than it saves.
+    first = list(islice(waiting, 2))
+    if len(first) < 2:
+        yield from map(function, first)
+        return
+    pool = ThreadPoolExecutor(threads)
+    try:
+        begun: deque[Future[R]] = deque()
+        for item in chain(first, waiting):
+            begun.append(pool.submit(function, item))
+            if len(begun) >= ahead * threads:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        # Also if the consumer stops early or a call fails: what has not begun never does.
+        pool.shutdown(cancel_futures=True)
+
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s

@@ -22,8 +22,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sparklet.aws.clients import AwsClients, error_code, explained, failing_with, http_status
-from sparklet.aws.parallel import in_parallel
+from sparklet.aws.clients import AwsClients, error_code, explained, failing_with, http_status, in_parallel
 from sparklet.errors import LedgerError
 from sparklet.ledger import Ledger
 from sparklet.ledger.clock import Clock, ServiceClock

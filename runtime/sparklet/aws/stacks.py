@@ -14,7 +14,7 @@ from typing import Any
 from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, failing_as, failing_with, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.job.session import write_encryption
-from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
+from sparklet.model.tasks import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import GRACE_S, of_workers, opened
 
 FRESH_S = 60  # AWS allows 15 such requests a second

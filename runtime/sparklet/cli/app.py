@@ -208,7 +208,7 @@ _add("Change", "changing.stop", "sparklet stop")
 _add("Change", "changing.env", "sparklet env", "sparklet env --json")
 _add(
     "Functions",
-    "packaging.package",
+    "deploying.package",
     "sparklet package src/ -r requirements.txt",
     "sparklet package shop/ -r requirements.txt --as layer --architecture arm64 --json | jq -r .next",
 )

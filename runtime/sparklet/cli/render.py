@@ -8,11 +8,18 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES
-from sparklet.app.documents import local_file, object_state, on_disk, places_of, redrive_command, shard_document
+from sparklet.app.documents import (
+    ObjectStatus,
+    local_file,
+    object_state,
+    on_disk,
+    places_of,
+    redrive_command,
+    shard_document,
+)
 from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup, first_object
 from sparklet.app.local_files import localized
-from sparklet.app.object_status import ObjectStatus
 from sparklet.app.opening import how_to_open, table_text, uncommitted_text
 from sparklet.app.reporter import count_text, duration_text, size_text, time_text, usd_text
 from sparklet.app.stack import OpenStack

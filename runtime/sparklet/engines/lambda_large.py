@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.compute import LambdaCompute
+from sparklet.aws.services import LambdaCompute
 from sparklet.engines import Asked, Kind
 from sparklet.model.quantities import Figure
 from sparklet.ports import Engine

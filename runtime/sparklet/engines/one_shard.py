@@ -25,9 +25,8 @@ from sparklet.log import Log
 from sparklet.model import MIB, ShardRecord, ShardRef, ShardState
 from sparklet.ports import Clock, Ledger
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings, worker_settings
-from sparklet.spark.runner import Runner
+from sparklet.spark.runner import Deadline, Runner
 from sparklet.spark.spark_options import is_local
-from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import PORT, runner_for
 from sparklet.worker.handler import worker_over_aws
 from sparklet.worker.shards import ShardClaims

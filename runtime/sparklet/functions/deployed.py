@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, read_secret
-from sparklet.aws.compute import LambdaCompute, reason_of
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.services import LambdaCompute, reason_of
 from sparklet.aws.stacks import described_stack, unreserved_concurrency
 from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
 from sparklet.functions.backend import StoredContents

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparklet.aws.clients import AwsClients, read_secret
-from sparklet.aws.compute import TIMED_OUT
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.task_queue import queue_opener
+from sparklet.aws.services import TIMED_OUT, queue_opener
 from sparklet.errors import LeaseLostError
 from sparklet.events import Event, Outcome, Source, Task, TaskRequest
 from sparklet.functions.backend import StoredContents
@@ -29,7 +28,7 @@ from sparklet.ledger.rules import TASK_ANSWER_BYTES
 from sparklet.log import Log
 from sparklet.model import ExecutionResult, JobOutcome
 from sparklet.settings import function_settings
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt, persist
 from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 TABLES = "sparklet.connectors.tables.staging"
-STREAMS = "sparklet.connectors.streams.records"
-DATABASES = "sparklet.connectors.databases.jdbc"
+STREAMS = "sparklet.connectors.streams"
+DATABASES = "sparklet.connectors.databases"
 CATALOG = "sparklet.connectors.data_catalog.frames"
 
 

@@ -60,7 +60,7 @@ def _refuse_other_header(spark: SparkSession, uri: str, columns: Sequence[str], 
     """EventError, in Spark's words, if a file has another header; one without any line has none."""
     header = spark.read.csv(uri, **{**options, "inferSchema": False}).columns
     if _same(spark, header) != _same(spark, columns) and spark.read.csv(uri, **{**options, **ALONE}).columns:
-        # By these words the worker knows the file and the kind of the error (``root_cause``).
+        # By these words the worker knows the file and the kind of the error (``script_output.root_cause``).
         raise EventError(
             f"Encountered error while reading file {quote(uri, safe=':/')}. CSV header does not conform to the schema: "
             f"it is {', '.join(header)}, not {', '.join(columns)}"

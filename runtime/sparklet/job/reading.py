@@ -57,7 +57,7 @@ def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[s
     of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
     for uri, name in zip(uris, job.inputs):  # noqa: B905 - Python 3.9
         if columns := differences([uri]):
-            # In Spark's words, by which the worker finds the file in the cause (``root_cause``).
+            # In Spark's words, by which the worker finds the file in the cause (``script_output.root_cause``).
             named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(columns)}"
             why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
             if not (of_run or {}).get("allow_drift"):

@@ -3,10 +3,9 @@
 ``transitions`` first: pure functions. A ``store`` swaps what they make of a record, in memory or in a table.
 """
 
-from sparklet.ledger.attempts import Attempts
 from sparklet.ledger.clock import Clock
 from sparklet.ledger.runs import Runs
-from sparklet.ledger.shards import Shards
+from sparklet.ledger.shards import Attempts, Shards
 from sparklet.ledger.store import Store
 from sparklet.ledger.tasks import Tasks
 

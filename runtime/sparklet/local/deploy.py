@@ -1,4 +1,11 @@
-"""Deploy the local template into the emulator, read its outputs, and restart interrupted executions."""
+"""Deploy the local template into the emulator, read its outputs, and restart interrupted executions.
+
+``sam/template.yaml`` for the emulator: each function's code becomes three lines, which call its real handler here.
+
+Nothing is built or published: there are no versions, and references to an alias refer to its function
+(``_unpublished``). The emulator takes a mapping's concurrency, and conditions on lists, in another form only, and any
+timeout. Everything else, such as queues, policies, alarms, mappings and state machines, is deployed as on AWS.
+"""
 
 import json
 from collections.abc import Mapping
@@ -6,10 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
+from samtranslator.yaml_helper import intrinsics_multi_constructor
+
 from sparklet.aws.clients import AwsClients, failing_as
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+from sparklet.aws.services import StepFunctionsOrchestrator
 from sparklet.aws.stacks import described_stack
 from sparklet.errors import ExecutionExistsError, LocalStackError, NotDeployedError
+from sparklet.local.environment import resource
 from sparklet.local.spark_installation import stack_file
 from sparklet.model import MAX_NAME, successor
 
@@ -136,3 +147,156 @@ def same_run(name: str, execution_input: Any) -> Any:
     if not isinstance(execution_input, dict) or "run_id" in execution_input or "idempotency_key" in execution_input:
         return execution_input
     return {**execution_input, "idempotency_key": name}
+
+
+Template = dict[str, Any]
+
+_FUNCTION = "AWS::Serverless::Function"
+_MACHINE = "AWS::Serverless::StateMachine"
+_CODE = ("PackageType", "ImageUri", "ImageConfig", "CodeUri", "Layers")
+_PUBLISHING = (
+    *("AutoPublishAlias", "AutoPublishAliasAllProperties", "VersionDescription"),
+    *("ProvisionedConcurrencyConfig", "SnapStart"),
+)
+OF_THE_MACHINE = ("SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_METRICS_NAMESPACE", "SPARKLET_SCRATCH")
+"""Variables of the template that functions inherit from the emulator instead."""
+_HANDLER_CODE = """\
+from sparklet.local.worker_process import prepare
+
+handler = prepare({target!r}, {name!r})
+"""
+
+
+def load_template() -> Template:
+    """The template with its state machines; LocalStackError if neither this installation nor a checkout has it."""
+    template = parse_template(resource("sam/template.yaml").read_text(encoding="utf-8"))
+    for body in template["Resources"].values():
+        if body["Type"] == _MACHINE:
+            path = f"sam/{body['Properties'].pop('DefinitionUri')}"
+            body["Properties"]["Definition"] = json.loads(resource(path).read_text(encoding="utf-8"))
+    return template
+
+
+def parse_template(text: str) -> Template:
+    """A CloudFormation template in YAML, its short forms (``!Ref``) written out (``{"Ref": …}``)."""
+    document = yaml.load(text, Loader=_CloudFormationLoader)  # noqa: S506 - derived from SafeLoader
+    if not isinstance(document, dict):
+        raise LocalStackError("the template is not a mapping")
+    return document
+
+
+def localise(
+    template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
+) -> Template:
+    """The template for the emulator.
+
+    The function's timeout in ``parameters`` need not be one of the template's allowed values. ``handlers`` are dotted,
+    by logical id, instead of the template's. Functions inherit ``worker_env`` from the emulator: they do not set it.
+    """
+    local = _unpublished(template)
+    for name, body in _functions(local).items():
+        properties = body["Properties"]
+        target = handlers.get(name) or handler_of(properties)
+        body.pop("Metadata", None)  # how it would be built
+        for key in _CODE:
+            properties.pop(key, None)
+        properties["Runtime"] = "python3.12"  # ignored: the emulator runs its own Python
+        properties["Handler"] = "index.handler"
+        properties["InlineCode"] = _HANDLER_CODE.format(target=target, name=log_name(name))
+        _number_scaling(properties, parameters)
+    for settings in _settings(local):
+        # A function's own variable would win over the one that it inherits.
+        variables = settings.get("Environment", {}).get("Variables", {})
+        for key in variables.keys() & worker_env.keys():
+            del variables[key]
+    local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
+    timeout_s = int(parameters["FunctionTimeoutS"])
+    local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
+    # The template has the visibility of its allowed timeouts only: six times the timeout, as AWS advises.
+    if mappings := local.get("Mappings"):
+        mappings["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
+    return local
+
+
+def log_name(logical_id: str) -> str:
+    """The prefix of a function's log files: ``WorkerFunction`` → ``worker``."""
+    stem = logical_id.removesuffix("Function")
+    return "".join(f"-{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(stem))
+
+
+def to_json(template: Template) -> str:
+    """The template as JSON; the same text for the same template."""
+    return json.dumps(template, sort_keys=True, separators=(",", ":"))
+
+
+def handler_of(properties: Mapping[str, Any]) -> str:
+    """The dotted handler of a function with these properties."""
+    if "ImageConfig" in properties:
+        return str(properties["ImageConfig"]["Command"][0])
+    return str(properties["Handler"])
+
+
+def _unpublished(template: Template) -> Template:
+    """A copy in which each function is its own only version, and its alias the function itself."""
+    functions = _functions(template)
+    alias = template.get("Globals", {}).get("Function", {}).get("AutoPublishAlias")
+
+    def rewritten(node: Any) -> Any:
+        if isinstance(node, list):
+            return [rewritten(child) for child in node]
+        if not isinstance(node, dict):
+            return node
+        name, _, attribute = str(node.get("Ref", "")).partition(".")
+        # ``NAME.Alias`` is made by SAM for published functions only.
+        if attribute == "Alias" and name in functions:
+            return {"Fn::GetAtt": [name, "Arn"]}
+        return {key: rewritten(value) for key, value in node.items()}
+
+    local: Template = rewritten(template)
+    for settings in _settings(local):
+        for key in _PUBLISHING:
+            settings.pop(key, None)
+    for output in local.get("Outputs", {}).values():
+        if alias and output["Value"] == alias:
+            output["Value"] = "$LATEST"
+    return local
+
+
+def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
+    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the emulator does not evaluate."""
+    if isinstance(node, list):
+        return [_without_joins(child, definitions, parameters) for child in node]
+    if not isinstance(node, dict):
+        return node
+    if "Fn::Join" in node:
+        name = node["Fn::Join"][1]["Ref"]
+        return parameters.get(name, definitions[name].get("Default", ""))
+    return {key: _without_joins(value, definitions, parameters) for key, value in node.items()}
+
+
+def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
+    """Replace parameters in a mapping's concurrency by numbers: the emulator would compare strings."""
+    for event in properties.get("Events", {}).values():
+        scaling = event["Properties"].get("ScalingConfig", {})
+        if isinstance(limit := scaling.get("MaximumConcurrency"), dict):
+            scaling["MaximumConcurrency"] = int(parameters[limit["Ref"]])
+
+
+def _functions(template: Template) -> dict[str, Any]:
+    return {name: body for name, body in template["Resources"].items() if body["Type"] == _FUNCTION}
+
+
+def _settings(template: Template) -> list[Any]:
+    """The properties of all functions, those of ``Globals`` first."""
+    shared = template.get("Globals", {}).get("Function", {})
+    return [shared, *(body["Properties"] for body in _functions(template).values())]
+
+
+_FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
+
+
+class _CloudFormationLoader(_FASTEST):  # type: ignore[misc]
+    """YAML with CloudFormation's tags."""
+
+
+_CloudFormationLoader.add_multi_constructor("!", intrinsics_multi_constructor)

@@ -22,10 +22,9 @@ from typing import Any
 from sparklet.aws.clients import AwsClients
 from sparklet.errors import LocalStackError
 from sparklet.local import environment
-from sparklet.local.deploy import Deployed, deploy, parameters_of, restart_executions
+from sparklet.local.deploy import Deployed, deploy, load_template, localise, parameters_of, restart_executions, to_json
 from sparklet.local.emulator_packages import EMULATOR, emulator_python
 from sparklet.local.environment import HEALTH_PATH, LEAST_WAIT_S, PROCESSING_PATH, REGION, SAVE_PATH, ask
-from sparklet.local.local_template import load_template, localise, to_json
 from sparklet.local.lock import POLL_S, Lock
 from sparklet.local.process_engine import ProcessRunner
 from sparklet.local.state import StateDir, read_json, write_json

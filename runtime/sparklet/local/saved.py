@@ -14,11 +14,10 @@ from typing import Any, Self
 
 from sparklet.aws.dynamodb import item_of
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator, execution_arn
+from sparklet.aws.services import StepFunctionsOrchestrator, execution_arn
 from sparklet.errors import ObjectNotFoundError
 from sparklet.ledger import Ledger
-from sparklet.ledger.memory import MemoryStore
-from sparklet.ledger.store import Item, Key
+from sparklet.ledger.store import Item, Key, MemoryStore
 from sparklet.local.attach import Progress, share, start_lock
 from sparklet.local.deploy import CUT_OFF
 from sparklet.local.lock import Lock, is_locked

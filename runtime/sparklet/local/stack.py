@@ -21,8 +21,7 @@ from typing import Any, Self
 
 from sparklet import __version__
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.deployment import compose
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+from sparklet.aws.services import StepFunctionsOrchestrator, compose
 from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import clusters_of, engines_of
 from sparklet.errors import LocalStackError, SettingsError
@@ -82,7 +81,7 @@ class StackOptions:
 
     def request(self) -> dict[str, Any]:
         """The host's request, which clients that share a stack have in common."""
-        from sparklet.local.local_template import load_template, to_json
+        from sparklet.local.deploy import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
         local_names = ("state_dir", "keep", "replace_kept", "asked")

@@ -34,7 +34,6 @@ from sparklet.model.runs import (
     next_of,
     published_by,
 )
-from sparklet.model.services import MAX_INLINE, MAX_NAME, ExecutionState, ExecutionStatus, execution_name, successor
 from sparklet.model.shards import (
     ANSWERS,
     APART,
@@ -80,4 +79,14 @@ from sparklet.model.shards import (
     s3_address,
     split_uri,
 )
-from sparklet.model.tasks import TASK_ID, Notice, TaskRecord
+from sparklet.model.tasks import (
+    MAX_INLINE,
+    MAX_NAME,
+    TASK_ID,
+    ExecutionState,
+    ExecutionStatus,
+    Notice,
+    TaskRecord,
+    execution_name,
+    successor,
+)

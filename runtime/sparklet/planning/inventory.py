@@ -8,11 +8,9 @@ from pathlib import Path
 
 from sparklet.errors import ObjectNotFoundError, PlanError
 from sparklet.model import SCHEME, InputObject, Position, RunOptions, s3_address, split_uri
-from sparklet.planning.inputs.digests import Digests
+from sparklet.planning.inputs.folders import TableFolders, local_files
 from sparklet.planning.inputs.lists import Listed, ListReader
-from sparklet.planning.inputs.local_files import local_files
-from sparklet.planning.inputs.selection import Candidate, Filter, Found, Reason, is_hidden
-from sparklet.planning.inputs.table_folders import TableFolders
+from sparklet.planning.inputs.selection import Candidate, Digests, Filter, Found, Reason, is_hidden
 from sparklet.ports import ObjectInfo, ObjectStore
 
 NAMES_KEPT = 3

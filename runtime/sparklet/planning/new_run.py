@@ -1,10 +1,16 @@
-"""From a request to a run in the ledger; the same request again continues the run."""
+"""From a request to a run in the ledger; the same request again continues the run.
+
+The modules beside a local script that it imports, packed to come along as Python finds them there.
+
+``python job.py`` and spark-submit have the script's folder on the path, so ``import helpers`` means the file or the
+package of this name beside the script, before any other.
+"""
 
 import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from sparklet.errors import NothingNewError, ObjectNotFoundError, PlanError, RunExistsError
+from sparklet.job.bundle import packed
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import (
     CONF_FILE,
     FOLLOWER_ID,
     INPUT,
+    MIB,
     MODULES,
     PY_FILE_SUFFIXES,
     RUN_ID,
@@ -35,7 +43,6 @@ from sparklet.planning.inventory import refuse_other_regions
 from sparklet.planning.output_claims import refuse_another_open, refuse_outputs, take_outputs
 from sparklet.planning.packing import PackedInput, too_large
 from sparklet.planning.request import RUN_ID_IN_OUTPUT, RunRequest, output_folder
-from sparklet.planning.script_modules import modules_beside
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.spark.script import Script
@@ -371,3 +378,57 @@ def repaired_script(deployment: Deployment, run: Run, source: str) -> ScriptRef:
     # The repaired script was packed with its own modules; the former archive holds the old ones.
     brought = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
     return replace(script.ref, py_files=(*brought, *script.ref.py_files))
+
+
+# By the worker, whatever lies beside the script.
+SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
+MAX_FILES, MAX_MIB = 2000, 50
+
+
+def modules_beside(script: Path, body: bytes, brought: Collection[str] = ()) -> bytes | None:
+    """A zip archive of the modules that a script imports from its folder, also by each other; None without any.
+
+    Parameters
+    ----------
+    brought
+        Names of modules that come along anyhow, by ``--py-files``.
+
+    Raises
+    ------
+    PlanError
+        If the modules have more than MAX_FILES files, or MAX_MIB.
+    """
+    folder, files, names = script.parent, dict[str, Path](), [*Script(body).imports]
+    known = {*SERVED, *brought}
+    while names:
+        if (name := names.pop()) in known:
+            continue
+        known.add(name)
+        for path in _files_of(folder, name):
+            files[path.relative_to(folder).as_posix()] = path
+            if path.suffix == ".py":
+                names += Script(path.read_bytes()).imports
+            if len(files) > MAX_FILES:
+                raise _too_large(script, name, f"more than {MAX_FILES} files")
+    if sum(path.stat().st_size for path in files.values()) > MAX_MIB * MIB:
+        largest = max(files, key=lambda name: files[name].stat().st_size)
+        raise _too_large(script, largest, f"more than {MAX_MIB} MiB")
+    return packed(files) if files else None
+
+
+def _files_of(folder: Path, name: str) -> Iterator[Path]:
+    """The files of a module, or of a package with all that is in it; one without ``__init__.py`` is Python's last."""
+    package, module = folder / name, folder / f"{name}.py"
+    if module.is_file() and not (package / "__init__.py").is_file():
+        yield module
+        return
+    inside = [path for path in sorted(package.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    if any(path.suffix == ".py" for path in inside):
+        yield from inside
+
+
+def _too_large(script: Path, name: str, what: str) -> PlanError:
+    return PlanError(
+        f"what {script} imports from its folder has {what}, {name} among it: keep data apart from modules, or bring "
+        "the modules by --py-files"
+    )

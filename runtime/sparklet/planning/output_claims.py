@@ -4,18 +4,23 @@ A run claims its output folders and its name before it is planned, and each redr
 numbered files in ``runs/_outputs/``, each created once. A run creates the next one after it has read all before it: of
 two runs that exclude each other, one sees the other. A claim binds while its run is open in the ledger; no clock
 decides (``docs/decisions/0048-who-owns-an-output-folder.md``).
+
+An incremental run leaves out what earlier runs of its name have done. So only one of them is open at a time.
 """
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain, groupby, takewhile
+from operator import itemgetter
 
 from sparklet.errors import CheckpointConflictError, ObjectForbiddenError, ObjectNotFoundError, PlanError
-from sparklet.model import Run, RunKind, RunState, ShardRecord, ShardState, follower_id
-from sparklet.planning.incremental import others_of_name
+from sparklet.model import OF_SPLIT, InputObject, Run, RunKind, RunState, ShardRecord, ShardState, Slice, follower_id
+from sparklet.planning.commit_files import uncommitted
+from sparklet.planning.inputs.selection import Digests
 from sparklet.planning.outputs import files_in, published_files
-from sparklet.planning.plan_files import planned_objects
+from sparklet.planning.plan_files import planned_objects, shards_of
 from sparklet.ports.deployment import Deployment, put_once
 
 CLAIMS = "_outputs/"  # no run id begins with an underscore
@@ -169,7 +174,7 @@ def _claims(deployment: Deployment, tries: int = LISTED_AGAIN) -> Sequence[_Clai
     return [_Claim(info.uri, info.modified_s, body[0], body[1], tuple(body[2]), body[3]) for info, body in claim_files]
 
 
-def earlier_runs(deployment: Deployment, parent: str, kind: RunKind, number: int) -> list[Run]:
+def earlier_followers(deployment: Deployment, parent: str, kind: RunKind, number: int) -> list[Run]:
     """The runs of a kind that were entered for ``parent`` before the one of this number."""
     ids = (follower_id(parent, kind, earlier) for earlier in range(number))
     return list(filter(None, map(deployment.known_run, ids)))
@@ -189,7 +194,7 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
         # All shards of a SUCCEEDED run have published whole, so they need not be read.
         if other.state is not RunState.SUCCEEDED:
             delete_half_published(deployment, other, run)
-    earlier = earlier_runs(deployment, run.parent, run.kind, run.number) if run.number else []
+    earlier = earlier_followers(deployment, run.parent, run.kind, run.number) if run.number else []
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
         raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}
@@ -309,3 +314,65 @@ def _claimed(run: Run) -> tuple[str, ...]:
 
 def _overlap(folder: str, others: tuple[str, ...]) -> bool:
     return any(folder.startswith(other) or other.startswith(folder) for other in others)
+
+
+RunStatus = tuple[str, int, RunState]  # identity, generation, state
+
+
+def done_before(deployment: Deployment, name: str, run_id: str = "") -> Digests:
+    """What other runs of the name have done, by address, version and ETag; a cut object is done with its last slice."""
+    done = Digests()
+    for earlier in others_of_name(deployment, name, run_id):
+        _add(deployment, earlier, done)
+    return done
+
+
+def earlier_runs(deployment: Deployment, name: str, run_id: str = "") -> list[RunStatus]:
+    """The other runs of the name: while they are the same, so is what they have done."""
+    return [(run.identity, run.generation, run.state) for run in others_of_name(deployment, name, run_id)]
+
+
+def others_of_name(deployment: Deployment, name: str, run_id: str) -> Iterator[Run]:
+    """The other runs of a run's name."""
+    return (run for run in deployment.ledger.runs.list() if run.name == name and run.run_id != run_id)
+
+
+def _add(deployment: Deployment, run: Run, done: Digests) -> None:
+    """Add what a run has done. Slices of an object follow each other in the plan."""
+    name: tuple[str, ...] = ()
+    for name, items in groupby(_outcomes(deployment, run), key=itemgetter(0)):
+        if all(succeeded for _, succeeded in items):
+            done.add(*name)
+    last = deque(deployment.ledger.runs.parts(run.run_id), maxlen=1)
+    if last and last[0].position.slices:  # its planner was stopped before all slices of this object were planned
+        done.discard(*name)
+
+
+def _outcomes(deployment: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], bool]]:
+    """Every object and slice of a run's plan, and whether its shard has an output and its writes are committed."""
+    left_out = uncommitted(deployment, run)
+    records = (record for record in deployment.ledger.shards.list(run.run_id) if record.has_output)
+    done = (record.number for record in records if record.number not in left_out)
+    # Ledger and plan are both read in the order of numbers, so one pass joins them without keeping the shards.
+    number, parts = next(done, None), list(deployment.ledger.runs.parts(run.run_id))
+    apart = dict[tuple[str, str, str, Slice | None], bool]()
+    for part in parts:  # split off from shards whose lines follow each other as the slices of an object do
+        for shard in shards_of(deployment, run.run_id, part) if part.part.startswith(OF_SPLIT) else ():
+            record = deployment.ledger.shards.get(run.run_id, shard.number)
+            # What a split shard held is in other shards: its pieces, or, of pieces that were joined, the one they came
+            # from. One of the two loops meets these.
+            if record.state is not ShardState.SPLIT:
+                is_done = shard.number not in left_out and record.has_output
+                for item in shard.objects:  # an archive is done if all files of it are
+                    apart[_of_object(item)] = apart.get(_of_object(item), True) and is_done
+    for part in parts:
+        for shard in () if part.part.startswith(OF_SPLIT) else shards_of(deployment, run.run_id, part):
+            while number is not None and number < shard.number:
+                number = next(done, None)
+            for item in shard.objects:
+                is_done = number == shard.number or apart.get(_of_object(item), False)
+                yield (item.uri, item.version_id, item.etag), is_done
+
+
+def _of_object(item: InputObject) -> tuple[str, str, str, Slice | None]:
+    return item.object_uri, item.version_id, item.etag, item.slice

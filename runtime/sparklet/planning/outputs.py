@@ -9,8 +9,7 @@ from typing import NamedTuple
 
 from sparklet.errors import PlanError
 from sparklet.model import NAMES, NAMES_FILE, OWNER, InputObject, Run, RunOptions, published_by, split_uri
-from sparklet.planning.inputs.digests import Digests
-from sparklet.planning.inputs.selection import is_hidden
+from sparklet.planning.inputs.selection import Digests, is_hidden
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
 

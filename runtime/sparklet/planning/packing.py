@@ -18,14 +18,14 @@ from sparklet.model import SCHEME, Access, ListSource, Position, Run, RunOptions
 from sparklet.model.options import MIB, NO_LIMIT_BYTES
 from sparklet.model.quantities import count_text
 from sparklet.planning import routes
-from sparklet.planning.incremental import RunStatus, done_before, earlier_runs
+from sparklet.planning.inputs.folders import refuse_part_of_table
 from sparklet.planning.inputs.list_requests import TABLE, ListRequest, refuse_mixed, resolve_list
 from sparklet.planning.inputs.lists import ListReader
 from sparklet.planning.inputs.partitions import Partitions, partition_root
 from sparklet.planning.inputs.selection import Found, Reason
 from sparklet.planning.inputs.slicing import slice_objects
-from sparklet.planning.inputs.table_folders import refuse_part_of_table
 from sparklet.planning.inventory import Inventory, resolve_inputs
+from sparklet.planning.output_claims import RunStatus, done_before, earlier_runs
 from sparklet.planning.outputs import (
     OutputNames,
     Owners,

@@ -24,10 +24,9 @@ from sparklet.errors import CheckpointConflictError
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.model import MAX_SENT_BYTES, Dispatch, PartRecord, Position, Run, RunState, ShardRecord
 from sparklet.planning import routes
-from sparklet.planning.map_index import write_index
 from sparklet.planning.output_claims import take_outputs
 from sparklet.planning.packing import PackedInput
-from sparklet.planning.plan_files import END, Line, beside, named, part_lines
+from sparklet.planning.plan_files import END, Line, beside, named, part_lines, write_index
 from sparklet.planning.schema_task import inferred_schema, schema_run
 from sparklet.ports.deployment import Deployment
 
@@ -218,7 +217,7 @@ def send_messages(
 
     ``lines``: of the plan, by the shards' numbers; short ones are sent along.
 
-    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.concurrency_cap``; those of a
+    Those of a run with a cap are sent by its checks alone (``by_check``), see ``runs.dispatch``; those of a
     cancelled run not at all. All records are drawn in any case, since the iterator may do work.
     """
     sent = {number: line.decode() for number, line in (lines or {}).items() if len(line) <= MAX_SENT_BYTES}

@@ -16,8 +16,8 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Run
 from sparklet.planning.planner import sealed_until_now
 from sparklet.ports.deployment import Deployment
+from sparklet.runs.dispatch import RUN_CANCELLED, end_leases, give_up_all
 from sparklet.runs.phases import open_followers
-from sparklet.runs.redelivery import RUN_CANCELLED, end_leases, give_up_all
 
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
 """A reason among those for left-out objects, with the number 0: how many there are is unknown."""

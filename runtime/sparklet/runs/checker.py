@@ -23,22 +23,28 @@ from sparklet.job.fields import INFER, SCHEMA
 from sparklet.log import Log
 from sparklet.model import Counts, PartRecord, Run, RunState, ShardRecord, ShardState
 from sparklet.planning import routes
-from sparklet.planning.map_index import BY_QUEUE, dispatches_first, index_info
 from sparklet.planning.output_claims import release_outputs
+from sparklet.planning.plan_files import BY_QUEUE, dispatches_first, index_info
 from sparklet.planning.planner import plan, send_messages
 from sparklet.ports import metrics
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.cancel import cancel_followers, give_up, seal_as_it_is
-from sparklet.runs.concurrency_cap import has_begun, send_up_to_cap
-from sparklet.runs.drift import Drift, drift_of
-from sparklet.runs.engine_workers import start_workers, stop_workers
-from sparklet.runs.manifest import own_manifest, write_manifests
-from sparklet.runs.notices import needs_notice, notify
+from sparklet.runs.dispatch import (
+    MESSAGE,
+    RUN_TIME_LIMIT,
+    end_leases,
+    give_up_all,
+    has_begun,
+    has_stalled,
+    send_up_to_cap,
+    start_workers,
+    stop_workers,
+)
+from sparklet.runs.manifest import needs_notice, notify, own_manifest, write_manifests
 from sparklet.runs.phases import AtEnd, commit_early, end_state, open_task
-from sparklet.runs.redelivery import MESSAGE, RUN_TIME_LIMIT, end_leases, give_up_all, has_stalled
 from sparklet.runs.redrive import reopened
 from sparklet.runs.splitting import split_failing
-from sparklet.runs.summary import Summary, final_state
+from sparklet.runs.summary import Drift, Summary, drift_of, final_state
 
 WAITING_LOOKED_AT = 100  # PENDING shards, the longest waiting ones, before all shards are read
 PLANNER_SILENT_S = 600.0  # then a planner is presumed dead; two planners do no harm

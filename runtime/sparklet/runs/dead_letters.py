@@ -2,7 +2,7 @@
 
 A message gets there after too many receives. A receive is no attempt: SQS counts it even if workers are throttled and
 no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, as
-often as ``redelivery`` says. A message of the asynchronous API ends its task as FAILED, with the last known cause.
+often as ``dispatch`` says. A message of the asynchronous API ends its task as FAILED, with the last known cause.
 """
 
 import json
@@ -18,7 +18,7 @@ from sparklet.model import ClaimStatus, Notice, Run, ShardRecord, ShardRef, Task
 from sparklet.planning.planner import send_messages
 from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.redelivery import DEAD_LETTER
+from sparklet.runs.dispatch import DEAD_LETTER
 
 CLOCKS_DIFFER_S = 1.0  # the queue's and ours, at most
 MAX_TRIES = 5  # for a record that others change meanwhile; then the message comes back

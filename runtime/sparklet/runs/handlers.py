@@ -8,9 +8,7 @@ from itertools import islice
 from typing import Any
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.deployment import compose
-from sparklet.aws.notifiers import notifier_for
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+from sparklet.aws.services import StepFunctionsOrchestrator, compose, notifier_for
 from sparklet.aws.stacks import settings_of
 from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.engines.create import engines_of
@@ -24,7 +22,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
-from sparklet.runs.notices import due, finalizable
+from sparklet.runs.manifest import due, finalizable
 from sparklet.runs.state_machine_steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 

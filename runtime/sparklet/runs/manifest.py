@@ -1,22 +1,32 @@
-"""What the end of a run writes: result files and their manifest, as Step Functions has them, and the report's table.
+"""What the end of a run writes: result files and a manifest, as Step Functions has them, the report's table, a notice.
 
 The manifest's ``run`` is the run's outcome, as its notice has it, with all inputs and scripts.
+
+The report's table (``report.json``, docs/schemas/report.json) has the shards of a run as columns: all of them, or of a
+large run those that matter and a fair sample. Of an open run the command line reads them itself.
+
+Then the run's notice is sent at least once, and the run is finalized. The ledger records which notices were sent, so
+after a crash the next check continues. A run is unfinalized from its creation until it has ended and its notice was
+sent: so the cost of a check depends on the open runs, not on the number of all runs (docs/decisions/0079).
 """
 
+import heapq
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
-from sparklet.errors import ObjectNotFoundError
-from sparklet.model import Run, RunState, ShardRecord, ShardState, split_uri
+from sparklet.errors import NoticeError, ObjectNotFoundError
+from sparklet.ledger.rules import LEASE_EXPIRED
+from sparklet.model import SCHEME, Counts, Notice, Run, RunState, ShardRecord, ShardState, split_uri
+from sparklet.planning.inputs.selection import is_hidden
+from sparklet.planning.outputs import published_files
 from sparklet.ports.deployment import Deployment
-from sparklet.runs.drift import Drift, drift_of
 from sparklet.runs.phases import outcome
-from sparklet.runs.results import RESULTS, write_results
-from sparklet.runs.shard_table import VERSION, ShardTable
-from sparklet.runs.summary import Summary, statistics
+from sparklet.runs.summary import RESULTS, Drift, Summary, drift_of, statistics, summarize, write_results
 
 MANIFEST = "manifest.json"
 REPORT = "report.json"
@@ -142,3 +152,225 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
 def _date(time_s: float) -> str:
     """ISO 8601 in UTC with milliseconds, as Step Functions writes it."""
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+VERSION = 1  # of report.json; raised when its reader of before would be wrong
+MAX_SHARDS = 20_000  # of a larger run so many are listed at most: failed and slowest ones, and a fair sample
+MAX_FAILED, MAX_SLOWEST = 4_000, 2_000
+MAX_MESSAGES = 1_000  # of causes; of further ones the class alone
+COLUMNS = (
+    *("shard", "state", "attempts", "started_s", "took_s", "objects", "input_bytes", "output_bytes", "rows"),
+    *("memory_mb", "lost", "worker", "engine", "cause"),
+)
+LISTED = ("worker", "engine", "cause")  # columns of numbers of entries in lists
+_SHARD, _TOOK_S = COLUMNS.index("shard"), COLUMNS.index("took_s")
+
+
+class ShardTable:
+    """Takes shards one by one; it grows to ``most`` of them."""
+
+    def __init__(self, created_s: float, most: int = MAX_SHARDS) -> None:
+        self._created_s = created_s
+        self._most, self._most_failed = most, most * MAX_FAILED // MAX_SHARDS
+        self._most_slowest = most * MAX_SLOWEST // MAX_SHARDS
+        self._most_fair = most - self._most_failed - self._most_slowest  # if not all can be listed
+        self._count = 0
+        self._all: list[tuple[Any, ...]] | None = []  # until there are too many
+        self._fair: list[tuple[Any, ...]] = []
+        self._failed: list[tuple[Any, ...]] = []
+        self._slowest: list[tuple[float, int, tuple[Any, ...]]] = []  # a heap
+        # Seeded, so a report that is written again after a crash has the same sample.
+        self._random = random.Random(0)
+
+    def add(self, record: ShardRecord) -> None:
+        """Take one shard."""
+        row = self._row(record)
+        self._count += 1
+        if self._all is not None:
+            self._all.append(row)
+            if len(self._all) > self._most:
+                self._all = None
+        if len(self._fair) < self._most_fair:
+            self._fair.append(row)
+        elif (index := self._random.randrange(self._count)) < self._most_fair:  # Vitter's algorithm R
+            self._fair[index] = row
+        if record.state is ShardState.FAILED and len(self._failed) < self._most_failed:
+            self._failed.append(row)
+        if row[_TOOK_S] is not None:
+            # The number decides between equal times: rows hold None, and cannot be compared.
+            heapq.heappush(self._slowest, (row[_TOOK_S], -record.number, row))
+            if len(self._slowest) > self._most_slowest:
+                heapq.heappop(self._slowest)
+
+    def document(self) -> dict[str, Any]:
+        """The table as ``report.json`` has it: a list of values for each column, and the lists that they refer to.
+
+        ``sampled`` is 1 for the shards of a fair sample: from these alone distributions may be drawn.
+        """
+        fair = self._fair if self._all is None else self._all
+        rows = {row[_SHARD]: row for row in (*fair, *self._failed, *(row for *_, row in self._slowest))}
+        ordered = sorted(rows.values(), key=itemgetter(_SHARD))
+        columns = {name: [row[index] for row in ordered] for index, name in enumerate(COLUMNS)}
+        sampled = {row[_SHARD] for row in fair}
+        lists = {name: _numbered(columns[name], name == "cause") for name in LISTED}
+        return {
+            "count": self._count,
+            "complete": self._all is not None,
+            "columns": columns
+            | {name: numbers for name, (numbers, _) in lists.items()}
+            | {"sampled": [int(row[_SHARD] in sampled) for row in ordered]},
+            **{f"{name}s": entries for name, (_, entries) in lists.items()},
+        }
+
+    def _row(self, record: ShardRecord) -> tuple[Any, ...]:
+        ended = record.state.ended and record.attempts
+        return (
+            record.number,
+            str(record.state),
+            record.attempts,
+            round(record.started_s - self._created_s, 3) if record.attempts and record.started_s else None,
+            round(record.took_s, 3) if ended else None,
+            record.object_count,
+            record.size_bytes,
+            record.output_bytes,
+            record.rows,
+            record.memory_mb,
+            int(record.error_class == LEASE_EXPIRED),
+            (record.log_stream or record.task_id or None) if record.attempts else None,
+            record.engine or None,
+            (record.error_class, record.error_message) if record.error_class else None,
+        )
+
+
+def _numbered(values: Iterable[Any], are_causes: bool) -> tuple[list[int | None], list[Any]]:
+    """Numbers in place of values, in the order in which they come, and the values."""
+    number_by_value: dict[Any, int] = {}
+    numbers: list[int | None] = []
+    for value in values:
+        if are_causes and value and value not in number_by_value and len(number_by_value) >= MAX_MESSAGES:
+            value = value[0], ""
+        numbers.append(None if value is None else number_by_value.setdefault(value, len(number_by_value)))
+    return numbers, list(number_by_value)
+
+
+def fair_values(table: Mapping[str, Any], *names: str) -> list[tuple[Any, ...]]:
+    """The values of the fair sample in these columns; shards without one of them are left out."""
+    columns = [table["columns"][name] for name in ("sampled", *names)]
+    return [values for sampled, *values in zip(*columns, strict=True) if sampled and None not in values]  # type: ignore[misc]
+
+
+NOTIFY_WITHIN_S = 24 * 3600.0  # after the end
+MAX_FINALIZED = 20  # a check
+
+
+def needs_notice(deployment: Deployment, run: Run) -> bool:
+    """Whether the notice of a run's end must still be sent; check and commit runs have none."""
+    if deployment.notifier is None or not run.state.ended or run.notified_s is not None or run.is_task:
+        return False
+    return deployment.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
+
+
+def is_notice_due(deployment: Deployment, run: Run) -> bool:
+    """Whether a scheduled check should send the notice: 0, 1, 2, 4, 8, … minutes after the end, or a minute later."""
+    if not needs_notice(deployment, run):
+        return False
+    minutes = max(0, int((deployment.clock.now_s() - (run.ended_s or run.created_s)) // 60))
+    return any(power & (power - 1) == 0 for power in (minutes, minutes - 1))
+
+
+def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> str:
+    """Send the notice of a run's end and record that; why it could not be sent, "" if it was."""
+    if deployment.notifier is None:
+        return ""
+    summary = summary or summarize(deployment, run)
+    document = outcome(deployment, run, summary) | {"manifest": deployment.run_uri(run.run_id, MANIFEST)}
+    try:
+        deployment.notifier.notify(Notice.of_run(run, document))
+    except NoticeError as error:
+        return str(error)
+    deployment.ledger.runs.mark_notified(run.run_id, run.generation)
+    return ""
+
+
+def due(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
+    """Runs that need a check: open ones, first those with a sealed plan, then ended ones whose notice is due."""
+    runs = [run for run in unfinalized if not run.state.ended or is_notice_due(deployment, run)]
+    return sorted(runs, key=lambda run: (run.state.ended, not run.sealed))
+
+
+def finalizable(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
+    """Ended runs whose notice is not due any more, the oldest end first, at most ``MAX_FINALIZED``."""
+    ended = [run for run in unfinalized if run.state.ended and not needs_notice(deployment, run)]
+    return sorted(ended, key=lambda run: run.ended_s or run.created_s)[:MAX_FINALIZED]
+
+
+MAX_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A difference between ledger, manifest and output of a run."""
+
+    kind: str  # COUNTS: states and plan; MANIFEST: it and the ledger; NO_OUTPUT: of a shard that wrote rows
+    subject: str  # the run
+    found: str  # what, and what to do
+    count: int = 1  # shards
+
+
+def verify(deployment: Deployment, run_id: str) -> Iterator[Difference]:
+    """All differences of one run, by a whole pass over its shards and a listing of its output."""
+    run = deployment.ledger.runs.get(run_id)
+    counts = deployment.ledger.shards.count(run_id)
+    if run.shard_count is not None and counts.total != run.shard_count:
+        message = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
+        yield Difference("COUNTS", run_id, message, abs(counts.total - run.shard_count))
+    if run.state.ended and (message := _in_manifest(deployment, run, counts)):
+        yield Difference("MANIFEST", run_id, message)
+    yield from _in_output(deployment, run)
+
+
+def _in_manifest(deployment: Deployment, run: Run, counts: Counts) -> str:
+    """How the manifest differs from the ledger, and the remedy; "" if it does not."""
+    remedy = f"sparklet watch {run.run_id} writes it again"
+    ledger = {"state": str(run.state), "generation": run.generation, "counts": counts.to_document()}
+    try:
+        document = json.loads(deployment.store.get(deployment.run_uri(run.run_id, MANIFEST)))
+        manifest = {key: document["run"][key] for key in ledger}
+    except ObjectNotFoundError:
+        return f"the run has ended and has no manifest; {remedy}"
+    except (ValueError, KeyError, TypeError):
+        return f"its manifest is damaged; delete it, then {remedy}"
+    if manifest == ledger:
+        return ""
+    differ = f"its manifest has {json.dumps(manifest)}, the ledger {json.dumps(ledger)}"
+    return f"{differ}; delete the manifest, then {remedy}"
+
+
+def _in_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
+    """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
+    if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
+        return
+    has_data = bytearray(run.numbers)
+    for number, info in published_files(deployment.store, run):
+        if not is_hidden(info.uri[len(run.output_uri) :]) and number < run.numbers:
+            has_data[number] = 1
+    lacking, examples = 0, list[str]()
+    for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
+        if record.rows and not has_data[record.number] and not _elsewhere(deployment, run, record):
+            lacking += 1
+            if lacking <= MAX_EXAMPLES:
+                examples.append(str(record.number))
+    if lacking:
+        named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
+        message = (
+            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {run.output_uri} "
+            f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
+        )
+        yield Difference("NO_OUTPUT", run.run_id, message, lacking)
+
+
+def _elsewhere(deployment: Deployment, run: Run, record: ShardRecord) -> bool:
+    """Whether there is an object at an address that the script reported, outside the shard's own folder."""
+    own_folder = run.shard_output(record.number)
+    reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own_folder)]
+    return any(next(iter(deployment.store.list(uri)), None) is not None for uri in reported)

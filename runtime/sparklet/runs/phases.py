@@ -57,12 +57,11 @@ from sparklet.planning.commit_files import (
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.new_run import entered
-from sparklet.planning.output_claims import earlier_runs, half_published, take_outputs
+from sparklet.planning.output_claims import earlier_followers, half_published, take_outputs
 from sparklet.planning.outputs import published_files
 from sparklet.planning.schema_task import ALL_IN_ONE
 from sparklet.ports.deployment import Deployment, put_once
-from sparklet.runs.results import write_results
-from sparklet.runs.summary import Summary, statistics, summarize, tolerated_failures
+from sparklet.runs.summary import Summary, statistics, summarize, tolerated_failures, write_results
 
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
@@ -245,7 +244,7 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     left_out = {record.number for record in islice(records, MAX_LEFT_OUT + 1)}
     if len(left_out) > MAX_LEFT_OUT:
         return None
-    earlier = earlier_runs(deployment, run.run_id, RunKind.NEXT, run.generation)
+    earlier = earlier_followers(deployment, run.run_id, RunKind.NEXT, run.generation)
     for earlier_run in earlier:
         deployment.ledger.runs.cancel(earlier_run.run_id)
     options = RunOptions(
@@ -331,7 +330,7 @@ def open_followers(deployment: Deployment, run: Run) -> Iterator[Run]:
     """The runs that follow this one, in whatever generation, and have not ended."""
     # Of the commits only the last can be open: each begins once the one before has ended.
     kinds = [kind for kind in RunKind if kind.of_generation and kind in run.followers]
-    earlier = (earlier_runs(deployment, run.run_id, kind, run.generation) for kind in kinds)
+    earlier = (earlier_followers(deployment, run.run_id, kind, run.generation) for kind in kinds)
     followers = chain(deployment.ledger.runs.followers(run).values(), *earlier)
     return (follower for follower in followers if not follower.state.ended)
 

@@ -34,7 +34,7 @@ from sparklet.planning.plan_files import Line, planned_shard
 from sparklet.planning.planner import records_of, send_messages
 from sparklet.ports.deployment import Deployment
 from sparklet.ports.metrics import SHARDS_FAILED
-from sparklet.runs.redelivery import give_up
+from sparklet.runs.dispatch import give_up
 
 BY_SCRIPT = "the script is at fault, not an input: "
 _LINE = re.compile(r"\bline \d+ of [^\s;)]+|[\w.-]+\.py, line \d+")

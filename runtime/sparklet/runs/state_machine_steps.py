@@ -21,10 +21,10 @@ from sparklet.errors import EventError, NoticeError, OrchestrationError, PlanErr
 from sparklet.log import Log
 from sparklet.model import RUN_ID, Counts, Dispatch, Notice, Run, RunOptions, RunState, ShardState, split_uri
 from sparklet.model.redaction import redacted
-from sparklet.planning.map_index import INDEX, dispatches_first, index_info, inline_items
+from sparklet.planning.plan_files import INDEX, dispatches_first, index_info, inline_items
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import CheckReport, check, log_unnotified
-from sparklet.runs.redelivery import TOLERANCE_EXCEEDED, give_up
+from sparklet.runs.dispatch import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
 
 SMALL_RUN_SHARDS = 40

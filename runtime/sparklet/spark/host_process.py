@@ -21,9 +21,9 @@ from typing import Any, cast
 from sparklet.errors import GatewayLostError
 from sparklet.spark.owned import delete_own
 from sparklet.spark.processes import cpu_times_s, end_marked, signal_process
+from sparklet.spark.runner import COLLECTORS, LOOKS, WATCHED_S, CollectorWatch, Deadline
 from sparklet.spark.script_host import END_LIMIT_S, receive, send
 from sparklet.spark.script_output import LineFeed, ScriptOutput
-from sparklet.spark.task_limits import COLLECTORS, LOOKS, WATCHED_S, CollectorWatch, Deadline
 
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"

@@ -15,10 +15,9 @@ from sparklet.settings import SparkSettings
 from sparklet.spark import script_main
 from sparklet.spark.host_process import HostProcess
 from sparklet.spark.processes import environment
-from sparklet.spark.root_cause import where_it_was
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import ScriptOptions, script_options
-from sparklet.spark.script_output import ScriptOutput
+from sparklet.spark.script_output import ScriptOutput, where_it_was
 from sparklet.spark.spark_options import (
     class_path,
     has_own_java,

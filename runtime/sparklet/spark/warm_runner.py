@@ -23,10 +23,9 @@ from sparklet.spark.host_process import HostProcess
 from sparklet.spark.java_classes import encoded
 from sparklet.spark.owned import delete_own
 from sparklet.spark.processes import cpu_time_s
-from sparklet.spark.root_cause import root_cause
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
 from sparklet.spark.script_options import script_options
-from sparklet.spark.script_output import ScriptOutput, Tail
+from sparklet.spark.script_output import ScriptOutput, Tail, root_cause
 from sparklet.spark.spark_options import (
     SHELL,
     class_path,

@@ -19,7 +19,7 @@ from sparklet.ledger.rules import ERROR_MESSAGE_BYTES, cut, is_conflict
 from sparklet.log import Log
 from sparklet.model import Failure, Record, ShardResult, ShardState
 from sparklet.ports import Clock, TaskQueue
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 
 T = TypeVar("T")
 

@@ -46,10 +46,10 @@ from sparklet.model import (
 from sparklet.model.redaction import hidden, redacted
 from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
-from sparklet.spark.root_cause import GONE
-from sparklet.spark.runner import Runner, ScriptCall, ScriptResult
+from sparklet.spark.runner import Deadline, Runner, ScriptCall, ScriptResult, task_folder
 from sparklet.spark.script import Script
 from sparklet.spark.script_acts import ARGUMENTS, ELSEWHERE, SEEN
+from sparklet.spark.script_output import GONE
 from sparklet.spark.spark_options import (
     COMMITTED,
     EMPTY,
@@ -61,7 +61,6 @@ from sparklet.spark.spark_options import (
     UNCOMMITTED,
     WRITER,
 )
-from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.left_behind import (
     Acts,

@@ -24,8 +24,7 @@ from sparklet.ledger.clock import SystemClock
 from sparklet.log import Log
 from sparklet.ports.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
-from sparklet.spark.runner import Runner
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline, Runner
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.measuring import Measuring, memory_peak_mb
@@ -77,10 +76,8 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
     """A worker whose ports are AWS's, of this environment's account and region."""
     # Imported here, when the JVM has been started: it boots while botocore is loaded.
     from sparklet.aws.clients import AwsClients
-    from sparklet.aws.deployment import compose
-    from sparklet.aws.notifiers import notifier_for
     from sparklet.aws.object_store import S3ObjectStore
-    from sparklet.aws.task_queue import queue_opener
+    from sparklet.aws.services import compose, notifier_for, queue_opener
 
     clients = AwsClients()
     store = S3ObjectStore(clients)

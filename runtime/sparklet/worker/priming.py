@@ -17,10 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from sparklet.log import Log
-from sparklet.spark.runner import ScriptCall
+from sparklet.spark.runner import Deadline, ScriptCall, task_folder
 from sparklet.spark.script import Script
 from sparklet.spark.spark_options import INPUTS
-from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 
 SNAP_START = "snap-start"

@@ -30,7 +30,7 @@ from sparklet.job.event_objects import GLOB, misread
 from sparklet.model import FIRST_BYTES, MIB, PACKED, SCHEME, Access, InputObject, Slice, SliceKind, is_misnamed
 from sparklet.planning.routes import FOR_ROOM
 from sparklet.ports import ObjectStore
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 
 FOLDER, LOCAL = "copies", "file://"
 PATTERNS = {False: GLOB, True: "*?"}  # what makes a name one; True: for our S3A, which takes others as they are

@@ -18,7 +18,7 @@ from sparklet.events import Outcome, Source, Task
 from sparklet.events.sqs import as_one, failed_messages, joined
 from sparklet.job.event_objects import event_objects
 from sparklet.log import Log
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker.attempt import Attempt, Claims, make_attempt, return_message
 from sparklet.worker.executor import Executor
 from sparklet.worker.shards import ShardClaims

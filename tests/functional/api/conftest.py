@@ -15,7 +15,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-from sparklet.local.local_template import load_template, localise, parse_template, to_json
+from sparklet.local.deploy import load_template, localise, parse_template, to_json
 from tests.stand_ins.enforcing import enforcing_ministack
 from tests.stand_ins.formation import deploy
 from tests.unit.template.reading import resolved

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession, functions
 
-from sparklet.connectors.databases import jdbc
+from sparklet.connectors import databases
 from sparklet.job import Job
 from sparklet.job.errors import DatabaseError, TableError
 from tests.stand_ins.postgresql import PASSWORD, PostgreSQL
@@ -135,7 +135,7 @@ def test_a_read_shares_its_rows_over_connections(
 
 @pytest.mark.usefixtures("spark")
 def test_the_server_ends_a_session_that_is_frozen(database: Any) -> None:
-    with jdbc.Database(Job(), **database, timeout_s=2).connection() as connection:
+    with databases.Database(Job(), **database, timeout_s=2).connection() as connection:
         limits = ("statement_timeout", "idle_session_timeout", *(f"tcp_keepalives_{n}" for n in ("idle", "interval")))
         asked = ", ".join(f"current_setting('{name}')" for name in limits)
         shown = connection.createStatement().executeQuery(f"SELECT {asked}")  # in one: a session may not be idle
@@ -160,7 +160,7 @@ def test_nobody_sees_the_password(
     frame = Job().jdbc_read(spark, quoted, split_by="id", connections=2, **database)
     plan = frame._jdf.queryExecution().toString() + frame.rdd.toDebugString().decode()
     errors = []
-    monkeypatch.setattr(jdbc, "TRIES", 2)
+    monkeypatch.setattr(databases, "TRIES", 2)
     for wrong in ({"credentials": "secretsmanager:odd"}, {"credentials": "secretsmanager:wrong"}):
         with pytest.raises((TableError, DatabaseError)) as raised:
             Job().jdbc_write(rows((1, "a", 0)), table, **{**database, **wrong})
@@ -178,7 +178,7 @@ def test_what_cannot_work_is_refused(rows: Rows, table: str, database: Any, monk
     for wrong in ({"url": database["url"] + "?password=x"}, {"url": "jdbc:mysql://h/d"}, {"credentials": "env:X"}):
         with pytest.raises(ValueError, match="must be"):
             Job().jdbc_write(rows(), table, **{**database, **wrong})
-    monkeypatch.setattr(jdbc, "TRIES", 2)
+    monkeypatch.setattr(databases, "TRIES", 2)
     with pytest.raises(DatabaseError, match="08001"):
         Job().jdbc_write(rows(), table, **{**database, "url": "jdbc:postgresql://127.0.0.1:1/none"})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.local_template import localise, parse_template, to_json
+from sparklet.local.deploy import localise, parse_template, to_json
 from tests.functional.local.conftest import Lab, make_lab
 from tests.stand_ins.formation import deploy
 

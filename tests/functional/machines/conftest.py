@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+from sparklet.aws.services import StepFunctionsOrchestrator
 from sparklet.local.stack import LocalStack
 from sparklet.model import COUNTED, ExecutionStatus, Run
 from sparklet.ports.deployment import Deployment

@@ -6,7 +6,7 @@ import pytest
 
 from sparklet.model import ExecutionState, RunState
 from sparklet.runs import checker
-from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.dispatch import MESSAGE
 from sparklet.runs.redrive import redrive
 from tests.functional.machines.conftest import ABOVE_INLINE, WAYS, WORKERS, Stage
 from tests.waiting import eventually

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from sparklet.local.local_template import parse_template, to_json
+from sparklet.local.deploy import parse_template, to_json
 from sparklet.model import ExecutionState, Run, RunState
 from tests.functional.machines.conftest import Stage
 from tests.stand_ins.formation import deploy

@@ -11,13 +11,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
+from sparklet.app.report.page import Looks
 from sparklet.app.report.page import page as page_of
-from sparklet.app.report.server import Looks
 from sparklet.model import Failure, RunOptions, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
-from sparklet.runs.shard_table import ShardTable
+from sparklet.runs.manifest import ShardTable
 from tests.functional.report.test_server import serving
 from tests.stand_ins.memory import FakeClock
 from tests.unit.cli.conftest import RUN, Terminal, terminal

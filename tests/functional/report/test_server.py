@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.report.server import Looks, Server
+from sparklet.app.report.page import Looks, Server
 from sparklet.errors import RunNotFoundError
 from tests.stand_ins.memory import FakeClock
 

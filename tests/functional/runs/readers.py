@@ -13,7 +13,7 @@ from sparklet.model import ExecutionResult, JobOutcome
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, worker_settings
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker.attempt import Attempt as WorkerAttempt
 from sparklet.worker.attempt import make_attempt
 from sparklet.worker.executor import Execution, ScriptCache

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.object_status import object_status
+from sparklet.app.documents import object_status
 from sparklet.errors import CheckpointConflictError, OutOfMemoryError, ScriptFailedError, SparkletError
 from sparklet.model import (
     HALVES,
@@ -29,15 +29,15 @@ from sparklet.model import (
     ShardState,
 )
 from sparklet.model.options import NO_LIMIT_BYTES
-from sparklet.planning.incremental import done_before
 from sparklet.planning.new_run import new_run
+from sparklet.planning.output_claims import done_before
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import consume
+from sparklet.runs.manifest import verify
 from sparklet.runs.redrive import Again, redrive
-from sparklet.runs.verification import verify
 from sparklet.worker.executor import Execution
 from tests.functional.runs.readers import Worker, event_of, rows_below, write_rows
 from tests.stand_ins.memory import MemoryTaskQueue

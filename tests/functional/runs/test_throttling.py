@@ -37,11 +37,10 @@ from sparklet.ports.deployment import Deployment
 from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.checker import check
 from sparklet.runs.handlers import handle_check, handle_dead_letters
+from sparklet.runs.manifest import verify
 from sparklet.runs.summary import summarize
-from sparklet.runs.verification import verify
 from sparklet.settings import worker_settings
-from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline, Output, Runner, ScriptCall, ScriptResult
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.measuring import Measuring
 from sparklet.worker.shards import ShardClaims

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from sparklet.connectors.streams import records
+from sparklet.connectors import streams
 from sparklet.job import EventError, Job
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, MAGIC, aggregate
 from tests.functional.job.conftest import SESSION_HERE
@@ -228,9 +228,9 @@ def test_python_workers_are_started_for_aggregated_records_only(spark: SparkSess
 
 
 def test_a_batch_of_six_megabytes(spark: SparkSession) -> None:
-    records = [b'{"sensor": "%s", "celsius": %d}' % (b"y" * 200, number) for number in range(10_000)]
+    streams = [b'{"sensor": "%s", "celsius": %d}' % (b"y" * 200, number) for number in range(10_000)]
 
-    summed = kinesis(*records).records(spark, "json", READING).selectExpr("count(*)", "sum(celsius)")
+    summed = kinesis(*streams).records(spark, "json", READING).selectExpr("count(*)", "sum(celsius)")
 
     assert tuples(summed) == [(10_000, sum(range(10_000)))]
 
@@ -273,7 +273,7 @@ def test_arguments_that_do_not_go_together_are_refused(
 
 
 def test_without_spark_avro_the_remedy_is_named(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "AVRO", "org.example.NotThere")
+    monkeypatch.setattr(streams, "AVRO", "org.example.NotThere")
 
     with pytest.raises(EventError, match="put its jar into SPARKLET_JARS, or on a cluster use --packages"):
         kinesis(b"x").records(spark, "avro", AVRO)

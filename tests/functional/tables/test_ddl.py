@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from sparklet.app.ddl import ddl
+from sparklet.app.opening import ddl
 from tests.functional.job.conftest import session_here
 from tests.world import World
 

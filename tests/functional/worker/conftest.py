@@ -16,10 +16,9 @@ from sparklet.errors import LocalStackError
 from sparklet.local.java import find_java
 from sparklet.local.spark_installation import stack_file, worker_archive, worker_jars
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.spark.runner import Runner, ScriptCall, ScriptResult, Stream
+from sparklet.spark.runner import Deadline, Runner, ScriptCall, ScriptResult, Stream, task_folder
 from sparklet.spark.script import Script
 from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.task_limits import Deadline, task_folder
 from sparklet.spark.warm_runner import WarmRunner
 from tests.waiting import deadline_s, eventually
 

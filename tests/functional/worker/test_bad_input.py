@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from sparklet.model import NOTHING, ShardState
-from sparklet.spark.task_limits import IN_LAMBDA
+from sparklet.spark.runner import IN_LAMBDA
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import OTHERS, Function, deployed
 from tests.functional.worker.misbehaving import CASES, DONE, GOOD, GOOD_ROWS, JOB, RETRIED, Case

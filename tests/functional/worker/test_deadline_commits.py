@@ -64,7 +64,7 @@ while True:  # until the deadline has come
 @pytest.fixture(autouse=True)
 def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether a commit fits into the grace is not asked here: a script that ends uses up no more of it."""
-    monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", deadline_s())
+    monkeypatch.setattr("sparklet.spark.runner.MAX_SCRIPT_GRACE_S", deadline_s())
 
 
 def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from sparklet.app.explain import advice
 from sparklet.aws.clients import WRITES, AwsClients
-from sparklet.aws.deployment import compose
+from sparklet.aws.services import compose
 from sparklet.errors import ObjectForbiddenError
 from sparklet.local.java import jks, trust_options
 from sparklet.model import Run, RunState, ShardState

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import DeadlineExceededError, GatewayLostError, OutOfMemoryError, SettingsError
-from sparklet.spark.runner import ScriptCall
+from sparklet.spark.runner import Deadline, ScriptCall
 from sparklet.spark.script import Script
-from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner
 from tests.functional.worker.conftest import (
     JVM,
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """No script here ends by itself at its deadline: its grace is waited for in full."""
-    monkeypatch.setattr("sparklet.spark.task_limits.MAX_SCRIPT_GRACE_S", 0.5)
+    monkeypatch.setattr("sparklet.spark.runner.MAX_SCRIPT_GRACE_S", 0.5)
 
 
 def test_a_hanging_script_is_ended_at_its_deadline_with_its_line(bench: Bench) -> None:
@@ -159,8 +158,8 @@ longs.range(1000, 10**12).boxed().max(jvm.java.util.Comparator.naturalOrder())  
 @pytest.mark.parametrize("kind", ["warm", "submit"])
 def test_a_jvm_that_only_collects_garbage_is_ended(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its objects fits: Java itself never runs out of memory."""
-    monkeypatch.setattr("sparklet.spark.task_limits.WATCHED_S", 3.0)
-    monkeypatch.setattr("sparklet.spark.task_limits.MIN_BUSY", 0.0)  # others may have the machine's cores
+    monkeypatch.setattr("sparklet.spark.runner.WATCHED_S", 3.0)
+    monkeypatch.setattr("sparklet.spark.runner.MIN_BUSY", 0.0)  # others may have the machine's cores
     small_steps = f"{SMALL['SPARKLET_JAVA_OPTIONS']} -Xmn8m"  # a collection each 6 MB
     bench = Bench(make(kind, tmp_path, SPARKLET_JAVA_OPTIONS=small_steps), tmp_path)
     try:

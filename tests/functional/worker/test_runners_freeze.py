@@ -25,7 +25,7 @@ import json, sys, threading, time
 from pathlib import Path
 from sparklet.errors import SparkletError
 from sparklet.settings import spark_settings
-from sparklet.spark.task_limits import Deadline, task_folder
+from sparklet.spark.runner import Deadline, task_folder
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.script import Script
 from sparklet.spark.spark_submit import SubmitRunner

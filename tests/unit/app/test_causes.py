@@ -8,7 +8,7 @@ from sparklet import errors
 from sparklet.app import documents, explain
 from sparklet.app.explain import advice
 from sparklet.job import errors as of_jobs
-from sparklet.runs.redelivery import RUN_CANCELLED, TOLERANCE_EXCEEDED
+from sparklet.runs.dispatch import RUN_CANCELLED, TOLERANCE_EXCEEDED
 
 EXPECTED = [
     ("OutOfMemoryError", "the JVM ran out of memory: Java heap space", "memory was used up", "more memory"),

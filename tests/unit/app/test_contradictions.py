@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sparklet.app.doctor import contradictions, room
-from sparklet.local.local_template import load_template
-from sparklet.model.services import MappingSettings, QueueSettings, StackSettings
+from sparklet.local.deploy import load_template
+from sparklet.model.tasks import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import worker_settings
 from tests.unit.template.reading import resolved
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.app.object_status import object_status
+from sparklet.app.documents import object_status
 from sparklet.errors import PlanError
 from sparklet.model import Failure, InputObject, PartRecord, Position, Shard, ShardState, Slice, SliceKind
 from sparklet.planning.new_run import new_run

@@ -16,10 +16,10 @@ HEAVY = ("boto3", "botocore", "s3transfer", "urllib3")
 def test_importing_the_adapters_loads_no_aws_library() -> None:
     """A worker's cold start imports them while the JVM boots; boto3 comes with the first client."""
     code = (
-        "import sys, sparklet.aws.object_store, sparklet.aws.task_queue, sparklet.aws.compute, sparklet.aws.dynamodb;"
+        "import sys, sparklet.aws.object_store, sparklet.aws.services, sparklet.aws.services, sparklet.aws.dynamodb;"
         "from sparklet.aws.clients import AwsClients; clients = AwsClients();"
         "sparklet.aws.dynamodb.DynamoLedger(clients, 't'); sparklet.aws.object_store.S3ObjectStore(clients);"
-        "sparklet.aws.task_queue.SqsTaskQueue(clients, 'q'); sparklet.aws.compute.LambdaCompute(clients);"
+        "sparklet.aws.services.SqsTaskQueue(clients, 'q'); sparklet.aws.services.LambdaCompute(clients);"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.compute import LambdaCompute
+from sparklet.aws.services import LambdaCompute
 from sparklet.errors import RemoteTaskError
 
 REPORT = "REPORT RequestId: 4f\tDuration: 9.81 ms\tMemory Size: 128 MB\tMax Memory Used: {} MB"

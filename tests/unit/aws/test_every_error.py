@@ -17,14 +17,16 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import SSLError
 
 from sparklet.aws.clients import AwsClients, read_secret
-from sparklet.aws.compute import LambdaCompute
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.aws.notifiers import AwsNotifier
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.orchestrator import StepFunctionsOrchestrator
+from sparklet.aws.services import (
+    AwsNotifier,
+    CloudWatchWorkerLogs,
+    LambdaCompute,
+    SqsTaskQueue,
+    StepFunctionsOrchestrator,
+)
 from sparklet.aws.stacks import described_stack, unreserved_concurrency
-from sparklet.aws.task_queue import SqsTaskQueue
-from sparklet.aws.worker_logs import CloudWatchWorkerLogs
 from sparklet.engines.emr_serverless import EmrServerlessJobs
 from sparklet.engines.fargate import FargateTasks
 from sparklet.engines.glue import GlueJobRuns

@@ -66,7 +66,7 @@ def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
         state=ShardState.RUNNING,
         attempts=1000,
         requeues=1000,
-        unrun=3,  # its most: see runs.redelivery
+        unrun=3,  # its most: see runs.dispatch
         attempt_id="a" * 36,
         taken_from=ShardState.RUNNING,
         lease_end_s=1_763_625_600.123456,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.aws import listing
+from sparklet.aws import object_store
 
 PAGE = 3
 keys_of_buckets = st.sets(
@@ -22,7 +22,7 @@ class Bucket:
         self.keys = sorted(keys)
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, prefix: str, start_after: str = "", **more: Any) -> listing.Page:
+    def __call__(self, prefix: str, start_after: str = "", **more: Any) -> object_store.Page:
         self.asked.append((prefix, more))
         after, delimiter = more.get("ContinuationToken", start_after), more.get("Delimiter")
         entries = list[tuple[str, str]]()  # what is named, and the last key that it stands for
@@ -43,14 +43,16 @@ class Bucket:
 
 
 def listed(bucket: Bucket, prefix: str, start_after: str) -> list[str]:
-    return [each["Key"] for page in listing.pages(bucket, prefix, start_after) for each in page.get("Contents", ())]
+    return [
+        each["Key"] for page in object_store.pages(bucket, prefix, start_after) for each in page.get("Contents", ())
+    ]
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "MANY_KEYS", PAGE)
-    monkeypatch.setattr(listing, "MIN_KEYS_A_FOLDER", 2)
-    monkeypatch.setattr(listing, "MANY_FOLDERS", 2)
+    monkeypatch.setattr(object_store, "MANY_KEYS", PAGE)
+    monkeypatch.setattr(object_store, "MIN_KEYS_A_FOLDER", 2)
+    monkeypatch.setattr(object_store, "MANY_FOLDERS", 2)
 
 
 @given(keys=keys_of_buckets, prefix=st.sampled_from(["", "a", "b/", "b0/a"]), after=st.sampled_from(["", "a/b", "b"]))
@@ -93,7 +95,7 @@ def test_a_key_that_arrives_meanwhile_doubles_no_other() -> None:
     keys = [*bucket.keys]
 
     found = list[str]()
-    for page in listing.pages(bucket, "in/"):
+    for page in object_store.pages(bucket, "in/"):
         found += [entry["Key"] for entry in page["Contents"]]
         if found[-1] == "in/a/4":
             bucket.keys.insert(5, "in/a/5")
@@ -104,7 +106,7 @@ def test_a_key_that_arrives_meanwhile_doubles_no_other() -> None:
 def test_pages_are_asked_for_as_they_are_needed() -> None:
     bucket = Bucket({f"in/{number:02}" for number in range(20)})
 
-    names = (each["Key"] for page in listing.pages(bucket, "in/") for each in page["Contents"])
+    names = (each["Key"] for page in object_store.pages(bucket, "in/") for each in page["Contents"])
 
     assert list(takewhile(lambda name: name < "in/04", names)) == bucket.keys[:4]
     assert len(bucket.asked) == 2

@@ -9,8 +9,8 @@ from sparklet.aws import clients as client_module
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
+from sparklet.aws.services import SqsTaskQueue
 from sparklet.aws.stacks import described_stack
-from sparklet.aws.task_queue import SqsTaskQueue
 from sparklet.cli import main
 from sparklet.errors import LedgerError, ObjectStoreError, QueueError, SettingsError, SparkletError
 from tests.waiting import deadline_s

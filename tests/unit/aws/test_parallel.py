@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparklet.aws.parallel import in_parallel
+from sparklet.aws.clients import in_parallel
 
 
 def test_no_more_is_taken_than_is_worked_on() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.aws.clients import AwsClients
-from sparklet.aws.task_queue import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsTaskQueue, batches, queue_opener
+from sparklet.aws.services import MAX_BATCH_BYTES, MAX_ENTRIES, SEND_TRIES, SqsTaskQueue, batches, queue_opener
 from sparklet.errors import QueueError
 from tests.stand_ins.memory import FakeClock
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from sparklet.app.ddl import PARTITIONS_PER_STATEMENT
+from sparklet.app.opening import PARTITIONS_PER_STATEMENT
 from sparklet.model import Failure, Run, ShardResult
 from sparklet.planning.commit_files import commit_uri
 from tests.unit.cli.conftest import RUN, Terminal

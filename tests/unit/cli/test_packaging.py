@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.cli import main
-from sparklet.cli.commands import packaging
+from sparklet.cli.commands import deploying
 from sparklet.model import LIBRARIES
 from tests.unit.cli.conftest import Terminal
 
@@ -79,7 +79,7 @@ def test_requirements_are_those_of_the_workers_platform(tmp_path: Path) -> None:
 
 
 def test_what_lambda_would_refuse_is_refused(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packaging, "MAX_LAYER_BYTES", 10)
+    monkeypatch.setattr(deploying, "MAX_LAYER_BYTES", 10)
 
     assert main(["package", str(code), "--as", "layer", "-o", str(tmp_path / "out")]) == 1
     assert main(["package", str(code), "-o", str(tmp_path / "out")]) == 0

@@ -16,7 +16,7 @@ from sparklet.aws.clients import AwsClients
 from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.errors import DatabaseError, TableError
 from sparklet.model import RunOptions
-from sparklet.spark.root_cause import root_cause
+from sparklet.spark.script_output import root_cause
 from sparklet.worker.executor import PERMANENT_CAUSES
 from tests.stand_ins.glue import MemoryGlue, partition_input, table_input
 from tests.stand_ins.memory import MemoryObjectStore

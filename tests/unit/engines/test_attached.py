@@ -7,9 +7,8 @@ import pytest
 from sparklet.engines.attached import AttachedRunner
 from sparklet.errors import ScriptError
 from sparklet.settings import spark_settings
-from sparklet.spark.runner import ScriptCall
+from sparklet.spark.runner import Deadline, ScriptCall
 from sparklet.spark.script import Script
-from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import PORT, SECRET
 from sparklet.worker.staging import uploaded
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore

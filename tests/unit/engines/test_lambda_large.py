@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.aws.compute import LambdaCompute
+from sparklet.aws.services import LambdaCompute
 from sparklet.engines.lambda_large import LargeFunction
 from sparklet.errors import RemoteTaskError
 from sparklet.events import parse_event

@@ -19,7 +19,7 @@ from sparklet.functions.recorded_calls import Poller, claimed_id, fail
 from sparklet.ledger.store import Change, Written
 from sparklet.log import Log
 from sparklet.model import ShardState, TaskRecord
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker.attempt import Attempt, make_attempt
 from tests.stand_ins.memory import FakeClock, MemoryLedger
 from tests.waiting import deadline_s, eventually

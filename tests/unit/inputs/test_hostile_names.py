@@ -57,11 +57,11 @@ WORK = {
 IMPORTS = """
 from pathlib import Path
 from sparklet.connectors.data_catalog.conditions import _TOKEN
-from sparklet.spark.root_cause import bad_file, root_cause
+from sparklet.spark.script_output import bad_file, root_cause
 from sparklet.spark.runner import ScriptCall
 from sparklet.spark.script import Script
 from sparklet.spark.script_output import ScriptOutput
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 """
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
 from sparklet.model import ListSource
-from sparklet.planning.inputs.list_entries import Entry
+from sparklet.planning.inputs.list_rows import Entry
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES, MAX_ITEM_DEPTH, ListReader, list_format
 from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.inputs.written_lists import written

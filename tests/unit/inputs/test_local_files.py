@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparklet.errors import PlanError
-from sparklet.planning.inputs.local_files import local_files
+from sparklet.planning.inputs.folders import local_files
 from sparklet.planning.inputs.selection import Filter, Reason
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from sparklet.errors import ObjectForbiddenError, PlanError, UnplannableError
 from sparklet.model import Position, RunOptions
+from sparklet.planning.inputs.folders import local_files
 from sparklet.planning.inputs.list_requests import ListRequest
-from sparklet.planning.inputs.local_files import local_files
 from sparklet.planning.inputs.selection import Filter
 from sparklet.planning.inventory import Inventory
 from sparklet.planning.packing import preview

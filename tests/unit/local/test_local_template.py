@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sparklet.errors import LocalStackError
-from sparklet.local.local_template import handler_of, load_template, localise, log_name, parse_template, to_json
+from sparklet.local.deploy import handler_of, load_template, localise, log_name, parse_template, to_json
 
 ROOT = Path(__file__).resolve().parents[3]
 PARAMETERS = {"FunctionTimeoutS": "45", "MaximumConcurrency": "7"}

@@ -50,6 +50,6 @@ def test_a_mapping_gets_at_least_its_minimum_concurrency(workers: int, mapped: s
 
 
 def test_every_parameter_is_one_of_the_templates() -> None:
-    from sparklet.local.local_template import load_template
+    from sparklet.local.deploy import load_template
 
     assert set(parameters_of(options().request())) <= set(load_template()["Parameters"])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sparklet.app.object_status import object_status
+from sparklet.app.documents import object_status
 from sparklet.errors import CheckpointConflictError, ObjectNotFoundError, PlanError
 from sparklet.model import RunOptions
 from sparklet.planning.new_run import new_run

@@ -11,11 +11,9 @@ import pytest
 from sparklet.app.clean import clean, folders_of
 from sparklet.errors import NothingNewError, PlanError, ScratchFullError
 from sparklet.model import Failure, RunOptions, RunState, ShardResult
-from sparklet.planning.incremental import done_before
-from sparklet.planning.inputs.digests import Digests
-from sparklet.planning.inputs.selection import Reason
+from sparklet.planning.inputs.selection import Digests, Reason
 from sparklet.planning.new_run import new_run
-from sparklet.planning.output_claims import take_outputs
+from sparklet.planning.output_claims import done_before, take_outputs
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
@@ -227,7 +225,7 @@ def test_digests_depend_on_every_part_of_a_name() -> None:
 
 
 def test_digests_beyond_the_cache_go_to_an_unlinked_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.planning.inputs.digests.CACHE_KIB", 64)
+    monkeypatch.setattr("sparklet.planning.inputs.selection.CACHE_KIB", 64)
     names = [f"s3://data/part-{n:08d}.csv" for n in range(20_000)]
 
     with closing(Digests()) as met:

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from sparklet.app.object_status import object_status
+from sparklet.app.documents import object_status
 from sparklet.model import RunOptions
 from sparklet.planning.inputs.list_requests import ListRequest
 from sparklet.planning.inputs.selection import Reason

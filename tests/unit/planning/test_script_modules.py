@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparklet.errors import PlanError
-from sparklet.planning import script_modules
-from sparklet.planning.script_modules import modules_beside
+from sparklet.planning import new_run
+from sparklet.planning.new_run import modules_beside
 
 FILES = {
     "helpers.py": "import lib.deep\n",
@@ -71,7 +71,7 @@ def test_the_same_modules_have_the_same_digest(folder: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "says"), [("MAX_FILES", "more than 1 files"), ("MAX_MIB", "more than 0 MiB")])
 def test_too_much_is_refused_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str) -> None:
-    monkeypatch.setattr(script_modules, limit, int(says.split()[2]))
+    monkeypatch.setattr(new_run, limit, int(says.split()[2]))
 
     with pytest.raises(PlanError, match=f"{says}.* among it: .*--py-files"):
         modules_beside(folder / "job.py", b"import lib")

@@ -12,7 +12,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.status import view_run
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import RunState, ShardRecord, ShardState
-from sparklet.runs.shard_table import ShardTable
+from sparklet.runs.manifest import ShardTable
 from tests.stand_ins.memory import MemoryCompute
 from tests.unit.cli.conftest import RUN, Terminal
 

@@ -16,8 +16,7 @@ import pytest
 
 from sparklet.app.logs import MAX_PRINTED_BYTES
 from sparklet.app.report import document
-from sparklet.app.report.page import page
-from sparklet.app.report.server import Server
+from sparklet.app.report.page import Server, page
 from sparklet.app.stack import OpenStack, StackSelection
 from sparklet.cli.commands import reporting
 from sparklet.cli.console import MAX_PRINTED_LINES, Screen, report_path

@@ -17,8 +17,7 @@ from sparklet.model import Run, RunOptions, ShardState
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.settings import worker_settings
-from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline, Output, Runner, ScriptCall, ScriptResult
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker

@@ -9,7 +9,7 @@ import pytest
 from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardResult
 from sparklet.planning.new_run import new_run
-from sparklet.runs.results import results
+from sparklet.runs.summary import results
 from tests.stand_ins.memory import FakeClock
 from tests.unit.runs.one_table import RUN, Trial
 from tests.unit.runs.test_phases import followed

@@ -8,7 +8,7 @@ from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, RunOptions, RunState, ShardResult, ShardState
 from sparklet.planning.planner import plan
 from sparklet.runs.cancel import NOT_PLANNED, cancel
-from sparklet.runs.redelivery import MESSAGE, RUN_CANCELLED
+from sparklet.runs.dispatch import MESSAGE, RUN_CANCELLED
 from sparklet.runs.redrive import redrive
 from tests.unit.runs.conftest import once
 from tests.world import LEASE_S, PASSING, World, all_but

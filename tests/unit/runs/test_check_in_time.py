@@ -8,7 +8,7 @@ from sparklet.model import Counts, RunState
 from sparklet.ports.deployment import A_WHILE_S
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import CheckReport
-from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.dispatch import MESSAGE
 from tests.stand_ins.memory import FakeClock
 from tests.world import LEASE_S, World
 

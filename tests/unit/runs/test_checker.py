@@ -10,7 +10,7 @@ from sparklet.model import ClaimStatus, Counts, RunOptions, RunState, ShardResul
 from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import PLANNER_SILENT_S
-from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.dispatch import MESSAGE
 from tests.unit.runs.conftest import once, refuse
 from tests.unit.runs.test_cancel import half_planned
 from tests.world import SOURCE, World, all_but

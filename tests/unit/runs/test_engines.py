@@ -16,8 +16,7 @@ from sparklet.runs import handlers
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check
 from sparklet.runs.dead_letters import Disposition, consume
-from sparklet.runs.engine_workers import CLAIMS_WITHIN_S
-from sparklet.runs.redelivery import CAPPED, WORKER
+from sparklet.runs.dispatch import CAPPED, CLAIMS_WITHIN_S, WORKER
 from sparklet.runs.redrive import Again, redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World

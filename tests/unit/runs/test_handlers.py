@@ -12,14 +12,14 @@ import pytest
 
 from sparklet.aws.dynamodb import DynamoLedger
 from sparklet.aws.object_store import S3ObjectStore
-from sparklet.aws.task_queue import SqsTaskQueue
+from sparklet.aws.services import SqsTaskQueue
 from sparklet.errors import LedgerError, RunNotFoundError, SettingsError
 from sparklet.model import RunState
 from sparklet.planning.new_run import new_run
 from sparklet.runs import handlers
 from sparklet.runs.checker import check
-from sparklet.runs.notices import MAX_FINALIZED
-from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.dispatch import MESSAGE
+from sparklet.runs.manifest import MAX_FINALIZED
 from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.conftest import refuse
 from tests.world import BUCKET, Fault, KilledError, World

@@ -9,10 +9,10 @@ import pytest
 from sparklet.errors import PlanError, ScratchFullError
 from sparklet.ledger.rules import LEASE_S
 from sparklet.model import MAX_INLINE, Dispatch, Failure, RunOptions, ShardState
-from sparklet.planning.map_index import write_index
 from sparklet.planning.new_run import new_run
+from sparklet.planning.plan_files import write_index
 from sparklet.planning.planner import plan
-from sparklet.runs.redelivery import MESSAGE
+from sparklet.runs.dispatch import MESSAGE
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import PASSING, World, all_but

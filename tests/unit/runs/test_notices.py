@@ -14,7 +14,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check, log_unnotified
-from sparklet.runs.notices import NOTIFY_WITHIN_S, due
+from sparklet.runs.manifest import NOTIFY_WITHIN_S, due
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_phases import WRONG, followed, start

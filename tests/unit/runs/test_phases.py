@@ -19,7 +19,7 @@ from sparklet.planning.request import read_request
 from sparklet.runs import phases
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import UNPLANNED_S, check
-from sparklet.runs.notices import due
+from sparklet.runs.manifest import due
 from sparklet.runs.phases import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED
 from sparklet.runs.redrive import redrive
 from tests.stand_ins import memory_store

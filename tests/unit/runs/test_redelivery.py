@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sparklet.model import ClaimStatus, Dispatch, Failure, ShardRecord, ShardRef, ShardResult, ShardState
 from sparklet.ports import Engine, Message
 from sparklet.runs.dead_letters import consume
-from sparklet.runs.redelivery import CAPPED, MESSAGE, WORKER
+from sparklet.runs.dispatch import CAPPED, MESSAGE, WORKER
 from tests.stand_ins.memory import MemoryEngine
 from tests.world import LEASE_S, World, ref_of
 

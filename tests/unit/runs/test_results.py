@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sparklet.model import ClaimStatus, RunState, ShardResult
-from sparklet.runs import results as module
+from sparklet.runs import summary as module
 from sparklet.runs.redrive import redrive
-from sparklet.runs.results import results
+from sparklet.runs.summary import results
 from tests.world import BROKEN, World
 
 

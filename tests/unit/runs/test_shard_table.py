@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from sparklet.ledger.rules import LEASE_EXPIRED
 from sparklet.model import RunState, ShardRecord, ShardResult, ShardState
-from sparklet.runs.manifest import write_manifests
-from sparklet.runs.shard_table import COLUMNS, ShardTable, fair_values
+from sparklet.runs.manifest import COLUMNS, ShardTable, fair_values, write_manifests
 from tests.world import BROKEN, World
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from sparklet.model import MAX_INLINE, Counts, Dispatch, RunOptions, ShardResult
 from sparklet.model.redaction import HIDDEN
 from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
-from sparklet.runs.redelivery import TOLERANCE_EXCEEDED
+from sparklet.runs.dispatch import TOLERANCE_EXCEEDED
 from tests.stand_ins.memory import MemoryNotifier
 from tests.world import BROKEN, World
 

@@ -9,13 +9,13 @@ from unittest.mock import Mock
 import pytest
 
 from sparklet.errors import LedgerError, RemoteTaskError
-from sparklet.local.local_template import load_template
+from sparklet.local.deploy import load_template
 from sparklet.model import Failure, ShardResult
 from sparklet.ports import Message
 from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.dead_letters import keep
 from sparklet.runs.handlers import handle_check
-from sparklet.runs.verification import verify
+from sparklet.runs.manifest import verify
 from tests.stand_ins.memory import MemoryEngine
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.world import BROKEN, BUCKET, PASSING, World

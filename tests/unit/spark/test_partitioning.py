@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 
 from sparklet.model import InputObject
 from sparklet.settings import spark_settings
-from sparklet.spark.partitioning import EXPANSION, partitioning_conf, task_memory_bytes
-from sparklet.spark.runner import ScriptCall
+from sparklet.spark.runner import Deadline, ScriptCall
 from sparklet.spark.script import Script
-from sparklet.spark.spark_options import core_count, heap_mb, spark_defaults, task_conf
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.spark_options import (
+    EXPANSION,
+    core_count,
+    heap_mb,
+    partitioning_conf,
+    spark_defaults,
+    task_conf,
+    task_memory_bytes,
+)
 from tests.unit.worker.conftest import Bench
 
 MIB = 1024 * 1024

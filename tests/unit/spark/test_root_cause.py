@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.spark.root_cause import (
+from sparklet.spark.script_output import (
     MAX_MESSAGE,
     bad_file,
     is_sparks_own,

@@ -8,10 +8,9 @@ from typing import Literal
 import pytest
 
 from sparklet.errors import GatewayLostError, OutOfMemoryError, ScratchFullError
-from sparklet.spark.runner import ScriptCall, Stream
+from sparklet.spark.runner import Deadline, ScriptCall, Stream
 from sparklet.spark.script import Script
 from sparklet.spark.script_output import MAX_PIECE_BYTES, TAIL_BYTES, LineFeed, ScriptOutput, Tail, signal_name
-from sparklet.spark.task_limits import Deadline
 from tests.unit.spark.test_root_cause import JAVAS, LOST, READER, TRACE
 
 TASK = Path("/task")

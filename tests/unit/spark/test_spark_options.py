@@ -15,7 +15,7 @@ from sparklet.errors import SettingsError
 from sparklet.model import LIBRARIES, MODULES
 from sparklet.settings import OF_SCRIPTS, SparkSettings, spark_settings, worker_settings
 from sparklet.spark.java_classes import mark
-from sparklet.spark.runner import ScriptCall
+from sparklet.spark.runner import Deadline, ScriptCall
 from sparklet.spark.script import Script
 from sparklet.spark.spark_options import (
     AWSGLUE,
@@ -36,7 +36,6 @@ from sparklet.spark.spark_options import (
     task_env,
 )
 from sparklet.spark.spark_submit import SubmitRunner
-from sparklet.spark.task_limits import Deadline
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 
 

@@ -15,7 +15,7 @@ import pytest
 from sparklet.errors import ScratchFullError
 from sparklet.spark.owned import delete_own, delete_tree
 from sparklet.spark.processes import cpu_times_s, has_name
-from sparklet.spark.task_limits import IN_LAMBDA, CollectorWatch, Deadline, delete_leftovers, task_folder
+from sparklet.spark.runner import IN_LAMBDA, CollectorWatch, Deadline, delete_leftovers, task_folder
 from tests.waiting import deadline_s, eventually, has_ended
 
 NOBODY = 65534

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.connectors.streams.aggregates import MAGIC, MAGIC_IN_BASE64, AggregateError, opened, user_records
+from sparklet.connectors.streams import MAGIC, MAGIC_IN_BASE64, AggregateError, opened, user_records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, aggregate, field, number, sealed, varint
 
 KEYS = st.text(max_size=64).filter(lambda text: text.isprintable())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from samtranslator.translator.transform import transform
 
-from sparklet.local.local_template import Template, parse_template
+from sparklet.local.deploy import Template, parse_template
 from sparklet.settings import engines
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from sparklet.aws.dynamodb import key_attributes
-from sparklet.aws.orchestrator import MAX_INPUT_BYTES
+from sparklet.aws.services import MAX_INPUT_BYTES
 from sparklet.events.sqs import OWN_ID, TASK_ATTRIBUTE
 from sparklet.ledger.items import task_key
 from tests.unit.template.reading import ROOT, TEMPLATES, of_type, properties

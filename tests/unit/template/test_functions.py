@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sparklet.functions.deployed import WAITING_S
-from sparklet.local.local_template import Template, handler_of
+from sparklet.local.deploy import Template, handler_of
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
 from tests.unit.template.reading import LARGE, MAIN, ROOT, SAM, TEMPLATES, ZIPS, expanded, functions, of_type, variables
 

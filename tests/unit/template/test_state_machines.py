@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.ledger.rules import LEASE_GRACE_S, LEASE_S, lease_s
 from sparklet.model import MAX_INLINE
-from sparklet.planning.map_index import INDEX
+from sparklet.planning.plan_files import INDEX
 from sparklet.settings import MAX_MAP_CONCURRENCY
 from tests.unit.template.asl import every_state, findings, placeholders
 from tests.unit.template.reading import MAIN, SAM, as_list, of_type, properties, statements

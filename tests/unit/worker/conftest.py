@@ -33,8 +33,7 @@ from sparklet.model import (
 )
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, worker_settings
-from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline, Output, Runner, ScriptCall, ScriptResult
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sparklet.errors import ScriptFailedError
 from sparklet.events import Outcome, Source, Task, answer, parse_event
 from sparklet.log import Log
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker.worker import MIN_SHARE_S
 from tests.unit.events.samples import sqs
 from tests.unit.worker.conftest import do_batch

@@ -24,7 +24,7 @@ from sparklet.planning.outputs import owners
 from sparklet.ports import ObjectInfo
 from sparklet.runs.checker import check
 from sparklet.runs.manifest import write_manifests
-from sparklet.runs.results import RESULTS, results
+from sparklet.runs.summary import RESULTS, results
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import ORIGINS

@@ -14,7 +14,7 @@ from sparklet.errors import (
 )
 from sparklet.events import Source, Task
 from sparklet.model import ShardState
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from tests.unit.worker.conftest import Behaviour, Bench, exits, meanwhile, raises
 
 ENGINE = "fargate"

@@ -12,8 +12,7 @@ from sparklet.events import Source, Task, answer
 from sparklet.job.outcome import EVENT
 from sparklet.log import Log
 from sparklet.model import InputObject, Slice, SliceKind
-from sparklet.spark.runner import ScriptResult
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline, ScriptResult
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.executor import Execution, unpinned
 from tests.unit.events.samples import every_source, http_request, kinesis, s3, sqs, window

@@ -14,8 +14,7 @@ from sparklet.events import Source, Task
 from sparklet.ledger.rules import LEASE_S, RENEWALS_PER_S
 from sparklet.log import Log
 from sparklet.model import ClaimStatus, Dispatch, Failure, ShardResult, ShardState
-from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline, Output, ScriptCall, ScriptResult
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.shards import ClaimedShard
 from tests.unit.worker.conftest import Bench

@@ -6,17 +6,16 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.documents import object_document, object_state
-from sparklet.app.object_status import object_status
+from sparklet.app.documents import object_document, object_state, object_status
 from sparklet.errors import ObjectStoreError
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.model import InputObject, RunState, Shard, ShardRecord, ShardState
-from sparklet.planning.incremental import done_before
+from sparklet.planning.output_claims import done_before
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
-from sparklet.runs.results import results
+from sparklet.runs.summary import results
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.archives import tarred, zipped
 from tests.unit.worker.conftest import Bench

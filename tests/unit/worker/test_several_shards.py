@@ -17,7 +17,7 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, LedgerError
 from sparklet.job.outcome import EVENT
 from sparklet.model import ShardRecord, ShardState
 from sparklet.settings import worker_settings
-from sparklet.spark import task_limits
+from sparklet.spark import runner
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from tests.unit.worker.conftest import BUCKET, Bench, exits, make_bench, raises, reports
 
@@ -78,7 +78,7 @@ def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) ->
 def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     script = planned(bench, 3)
     script.meanwhile = lambda number: bench.clock.sleep(1.6)
-    monkeypatch.setattr(task_limits, "time", SimpleNamespace(time=bench.clock.now_s))
+    monkeypatch.setattr(runner, "time", SimpleNamespace(time=bench.clock.now_s))
     monkeypatch.setattr(bench.worker, "do", partial(bench.worker.do, now_s=bench.clock.now_s))
     messages = bench.queue.receive(10)
 

@@ -25,7 +25,7 @@ from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.planning.inputs.selection import Found
 from sparklet.planning.inputs.slicing import slice_objects
-from sparklet.spark.task_limits import Deadline
+from sparklet.spark.runner import Deadline
 from sparklet.worker import staging
 from sparklet.worker.staging import Staging, described, staged_name
 from tests.stand_ins.memory import MemoryObjectStore

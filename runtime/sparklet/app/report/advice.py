@@ -17,7 +17,7 @@ from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView
 from sparklet.model import Run, ShardState
 from sparklet.planning.routes import FOR_ROOM
-from sparklet.runs.shard_table import fair_values
+from sparklet.runs.manifest import fair_values
 from sparklet.spark.spark_options import MB_PER_CORE
 
 MIN_SHARDS = 20  # with fewer no rule about distributions can tell

@@ -29,7 +29,7 @@ from sparklet.model import Run, ScriptRef, ShardRecord
 from sparklet.model.redaction import redacted
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.request import places
-from sparklet.runs.shard_table import VERSION, ShardTable
+from sparklet.runs.manifest import VERSION, ShardTable
 
 MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for each is a read of the plan
 GROUPS_WITH_FILES = 5

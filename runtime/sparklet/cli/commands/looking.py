@@ -12,13 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from sparklet.app.costs import load_prices
-from sparklet.app.ddl import ddl as ddl_of
 from sparklet.app.doctor import Finding, delete_snapshots, examine, examine_image, examine_stack, fetch_now
-from sparklet.app.documents import group_document, object_document, shard_document
+from sparklet.app.documents import ObjectStatus, group_document, object_document, object_status, shard_document
 from sparklet.app.history import run_history
 from sparklet.app.local_files import local_inputs, stored_uri
 from sparklet.app.logs import INVOCATION, LogLine, LogReader
-from sparklet.app.object_status import ObjectStatus, object_status
+from sparklet.app.opening import ddl as ddl_of
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.app.status import explain_run, view_run
 from sparklet.cli import options as opt
@@ -27,9 +26,9 @@ from sparklet.cli.exit_codes import ALL_WELL, USAGE
 from sparklet.cli.render import group_table, lost_text, object_table, runs_table, shards_table, summary_table
 from sparklet.errors import PlanError
 from sparklet.model.redaction import printable
-from sparklet.runs.drift import drift_of
-from sparklet.runs.results import results as results_of
-from sparklet.runs.verification import verify
+from sparklet.runs.manifest import verify
+from sparklet.runs.summary import drift_of
+from sparklet.runs.summary import results as results_of
 
 FOLLOW_POLL_S = 1.0
 

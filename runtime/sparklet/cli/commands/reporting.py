@@ -12,8 +12,7 @@ from sparklet.app.costs import load_prices
 from sparklet.app.history import Known, run_history
 from sparklet.app.report.document import report_document
 from sparklet.app.report.events import history_server
-from sparklet.app.report.page import page
-from sparklet.app.report.server import Looks, Server
+from sparklet.app.report.page import Looks, Server, page
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, Terminal, report_path

@@ -17,8 +17,7 @@ from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
 from sparklet.app.explain import advice_outside_of_runs
 from sparklet.app.logs import INVOCATION, shown_logs, written
-from sparklet.app.project import write_starter
-from sparklet.app.requirements import packed_requirements
+from sparklet.app.project import packed_requirements, write_starter
 from sparklet.app.stack import open_stack
 from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven

@@ -7,7 +7,7 @@ import os
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
-from sparklet.connectors.streams.records import without_records
+from sparklet.connectors.streams import without_records
 from sparklet.connectors.tables.chains import CHAIN, found
 from sparklet.connectors.tables.commit import OpenTable, open_table
 from sparklet.connectors.tables.declaration import CHAINS

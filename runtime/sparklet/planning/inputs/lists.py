@@ -15,8 +15,7 @@ from urllib.parse import unquote_plus
 
 from sparklet.errors import ObjectChangedError, ObjectNotFoundError, PlanError
 from sparklet.model import SCHEME, InputObject, ListSource, Position, RunOptions, split_uri
-from sparklet.planning.inputs.list_entries import Entry, RowError, entry_of
-from sparklet.planning.inputs.list_rows import Row, csv_rows, table_rows, text_rows
+from sparklet.planning.inputs.list_rows import Entry, Row, RowError, csv_rows, entry_of, table_rows, text_rows
 from sparklet.planning.inputs.selection import Candidate, Reason
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import scratch

@@ -29,7 +29,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - its usual name
 from pyspark.sql.types import ArrayType, BinaryType, MapType, StringType, StructField, StructType, TimestampType
 
-from sparklet.connectors.streams.records import without_records
+from sparklet.connectors.streams import without_records
 from sparklet.job.commit_ids import KEPT_DAYS, MESSAGES, commit_id, failed_numbers, labels, records_by_chain
 from sparklet.job.errors import DatabaseError, TableError
 from sparklet.job.fields import CHANGES, JobFields

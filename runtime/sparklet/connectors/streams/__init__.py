@@ -1,1 +1,0 @@
-"""Records of Kinesis, Kafka and DynamoDB Streams as DataFrames; ``aggregates`` opens those of Kinesis."""

@@ -1,0 +1,160 @@
+"""The files of a folder, and which of them are those of a table.
+
+Files on this machine are uploaded before a run is planned.
+
+Read as files, they give deleted and replaced rows again; read by the table's reader, each shard has all rows.
+"""
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import chain, islice
+from pathlib import Path
+
+from sparklet.errors import ObjectForbiddenError, PlanError, UnplannableError
+from sparklet.planning.inputs.selection import Filter, is_hidden, matches
+
+FORMATS = {"_delta_log/": "delta", ".hoodie/": "hudi", "metadata/": "iceberg"}  # by the folder of the log
+_LOG = re.compile(  # others' files in metadata/, such as report.pdf.metadata.json, make no table
+    r"/(_delta_log/(?=\d{20}\.)|\.hoodie/(?=hoodie\.properties$)"
+    r"|metadata/(?=(?:v\d+|\d{5,}-[\da-f-]{36})(?:\.gz)?\.metadata\.json(?:\.gz)?$))"
+)
+MAX_LISTS = 16  # at a time
+_LOG_BEGINNINGS = ("_delta_log/0", ".hoodie/hoodie.properties", "metadata/0", "metadata/v")
+
+
+class TableFolders:
+    """Refuses an input folder of which files of a table are planned, while it is listed.
+
+    A folder's objects are listed one after the other, so one table and the last planned object are all that is kept.
+    With a pattern that excludes a table's log the user asks for its files.
+    """
+
+    def __init__(self, folder: str, exclude: Sequence[str], planned: str = "") -> None:
+        self._folder, self._exclude, self._planned = folder, exclude, planned
+        # No address begins with this.
+        self._table = self._log = "\0"
+
+    def sees(self, uri: str) -> None:
+        """Note an object of the listing; UnplannableError if it makes the object planned last a table's."""
+        if (log := _LOG.search(uri)) and not uri.startswith(self._table):
+            in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}  # any name
+            if not any(matches(path, pattern) for path in in_log for pattern in self._exclude):
+                self._table, self._log = uri[: log.start(1)], uri[: log.end()]
+                # A table's data may be listed before its log, as Iceberg's data/ is before metadata/.
+                self.plans(self._planned)
+
+    def plans(self, uri: str) -> None:
+        """Note an object that is planned; UnplannableError if it is a table's, and not of its log."""
+        self._planned = uri
+        if not uri.startswith(self._table) or uri.startswith(self._log):
+            return
+        log, below = self._log[len(self._table) :], self._table[len(self._folder) :]
+        left_out = f"leave the table out with --exclude '{below}**', " if below else ""
+        raise UnplannableError(
+            f"{self._table} is the folder of a table of {FORMATS[log].capitalize()}, and which of its files hold rows, "
+            f"only its {log} tells: read all of it by spark.read.format('{FORMATS[log]}').load('{self._table}') in a "
+            "script without an input (sparklet invoke), or by job.table('DATABASE.TABLE') if it is in the catalog; "
+            f"{left_out}or take its files as they are, with deleted and replaced rows, by --exclude '**/{log}**'"
+        )
+
+
+def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[str], Iterable[str]]) -> None:
+    """UnplannableError if an input folder is a table's or lies in one; ``names``: all that begin with an address."""
+    tables = TableFolders(folder, exclude, folder)
+    slashes = [*re.finditer("^/|(?<![:/])/", folder)][1:]  # few may list a bucket from its root, and few are a table
+    prefixes = [folder[: slash.end()] + log for slash in slashes for log in _LOG_BEGINNINGS]
+
+    def first_names(prefix: str) -> list[str]:
+        with suppress(ObjectForbiddenError):  # the right to list may end at the input
+            # A page of S3's listing has 1,000 keys, and a log is known by its first ones.
+            return [*islice(names(prefix), 1000)]
+        return []
+
+    with ThreadPoolExecutor(MAX_LISTS) as lists:
+        for uri in chain.from_iterable(lists.map(first_names, prefixes)):
+            tables.sees(uri)
+
+
+def local_files(path: Path, file_filter: Filter | None = None) -> Iterator[tuple[Path, str]]:
+    """The files below a folder, or the file itself, each with its key relative to the folder.
+
+    The order is that of an S3 listing of those keys. Links are followed. Files that ``file_filter`` leaves out are not
+    opened. PlanError if the path is not there, or a file cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise PlanError(f"the input {path} is not there; check its spelling (you are in {Path.cwd()})") from None
+    except OSError as error:
+        raise PlanError(f"the input {path} cannot be read: {error.strerror}") from error
+    file_filter = file_filter or Filter()
+    if stat.S_ISDIR(mode):
+        folder = f"{path.resolve()}/".replace("//", "/")
+        refuse_part_of_table(
+            folder, file_filter.exclude, lambda name: map(str, Path(name).parent.glob(f"{Path(name).name}*"))
+        )
+        tables = TableFolders(folder, file_filter.exclude)
+        for file, key in _walk(path, "", ()):
+            tables.sees(folder + key)
+            if file_filter.keeps(key):
+                if not is_hidden(key):
+                    tables.plans(folder + key)
+                yield _checked(file, key)
+    elif file_filter.keeps(path.name):
+        yield _checked(path, path.name)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
+    """One folder and those below it; ``above`` are the identities of the folders it lies in."""
+    identity = (folder.stat().st_dev, folder.stat().st_ino)
+    if identity in above:
+        raise PlanError(f"the link {folder} leads back into a folder above it; remove it or name other inputs")
+    for name in _names(folder):
+        path, key = folder / name.rstrip("/"), prefix + name
+        if name.endswith("/"):
+            yield from _walk(path, key, (*above, identity))
+        else:
+            yield path, key
+
+
+def _names(folder: Path) -> list[str]:
+    """A folder's entries, folders with a slash at the end, so that their order is that of whole keys."""
+    try:
+        with os.scandir(folder) as entries:
+            # S3 sorts whole keys: a-b.csv comes before a/x, though the name a comes before a-b.csv.
+            return sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
+    except OSError as error:
+        raise PlanError(f"the folder {folder} cannot be listed: {error.strerror}; make it readable") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself: refused as a file, unless it is left out
+
+
+def _checked(path: Path, key: str) -> tuple[Path, str]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        reason = "a link to nothing" if path.is_symlink() else str(error.strerror)
+        raise PlanError(
+            f"the file {path} cannot be read: {reason}; repair it or leave it out with --exclude"
+        ) from error
+    if not stat.S_ISREG(mode):
+        raise PlanError(f"{path} is neither file nor folder; leave it out with --exclude '{path.name}'")
+    if not os.access(path, os.R_OK):
+        raise PlanError(f"the file {path} may not be read; make it readable or leave it out with --exclude")
+    encoding = sys.getfilesystemencoding()
+    try:
+        key.encode("utf-8" if encoding == "utf-8" else "ascii")
+    except UnicodeEncodeError as error:
+        what = "is not UTF-8; rename it" if encoding == "utf-8" else f"is read as {encoding} here; set PYTHONUTF8=1"
+        raise PlanError(f"the name of {os.fsencode(path)!r} cannot be a key, since it {what}") from error
+    return path, key
