@@ -1,21 +1,31 @@
 import org.apache.spark.sql.SparkSession;
+import org.apache.spark.sql.catalyst.CatalystIdentifier;
+import org.apache.spark.sql.catalyst.analysis.NoSuchNamespaceException;
+import org.apache.spark.sql.catalyst.analysis.ResolvedIdentifier;
+import org.apache.spark.sql.catalyst.analysis.ResolvedNamespace;
 import org.apache.spark.sql.catalyst.analysis.UnresolvedRelation;
+import org.apache.spark.sql.catalyst.analysis.UnresolvedTableOrView;
+import org.apache.spark.sql.catalyst.catalog.CatalogTable;
 import org.apache.spark.sql.catalyst.catalog.SessionCatalog;
-import org.apache.spark.sql.catalyst.plans.logical.LogicalPlan;
-import org.apache.spark.sql.catalyst.plans.logical.SubqueryAlias$;
-import org.apache.spark.sql.catalyst.plans.logical.View;
+import org.apache.spark.sql.catalyst.plans.logical.*;
 import org.apache.spark.sql.catalyst.rules.Rule;
 import org.apache.spark.sql.catalyst.trees.TreeNode;
+import org.apache.spark.sql.connector.catalog.Identifier;
+import org.apache.spark.sql.execution.datasources.CreateTable;
+import org.apache.spark.unsafe.Platform;
 
 /**
- * Puts the rows of Glue's tables in the place of their names, by a rule that sees what Spark itself could not find.
+ * Puts the rows of Glue's tables in the place of their names, by a rule that sees what Spark itself could not find, and
+ * refuses commands that would do more in Glue's databases.
  *
  * The rows are global views, which connectors/data_catalog/spark_names.py makes: no script lists these by accident, and
- * they end with the session.
+ * they end with the session. It also says, in Hadoop's options, which databases are Glue's.
  */
 public class CatalogNames extends scala.runtime.AbstractFunction1 {
     private static final String PREFIX = "glue "; // of a view's name, before DATABASE.TABLE
+    private static final String OPTION = "sparklet.glue."; // + DATABASE: why it is refused, or ""; + DATABASE.TABLE: its format
     private static final String CATALOG = "spark_catalog";
+    private static final String[] NONE = {};
 
     /** Spark passes each session. */
     public Object apply(Object session) {
@@ -30,7 +40,82 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
         }
 
         public TreeNode apply(TreeNode plan) {
-            return (TreeNode) ((LogicalPlan) plan).resolveOperators(new Replacement(session));
+            Replacement rows = new Replacement(session);
+            LogicalPlan first = plan.children().isEmpty() ? null : (LogicalPlan) plan.children().head();
+            if (plan instanceof UpdateTable || plan instanceof DeleteFromTable || plan instanceof MergeIntoTable) {
+                while (first instanceof SubqueryAlias) {
+                    first = ((SubqueryAlias) first).child();
+                }
+                if (rows.isDefinedAt(first)) {
+                    refuseOthersThanDelta(rows.words(((UnresolvedRelation) first).multipartIdentifier()));
+                }
+            } else if (plan instanceof RefreshTable && first instanceof UnresolvedTableOrView
+                    && rows.view(((UnresolvedTableOrView) first).multipartIdentifier()).isDefined()) {
+                return new NoopCommand("REFRESH TABLE", scala.collection.immutable.Nil$.MODULE$); // Python does it
+            } else if (plan instanceof Command || plan instanceof CreateTable) {
+                refuseInGlue((LogicalPlan) plan);
+            }
+            return (TreeNode) ((LogicalPlan) plan).resolveOperators(rows);
+        }
+
+        /** Of a view of another format's rows Spark would say that it cannot be changed, and no remedy. */
+        private void refuseOthersThanDelta(String[] words) {
+            String name = String.join(".", words);
+            if (!"delta".equals(session.sparkContext().hadoopConfiguration().get(OPTION + name.toLowerCase()))) {
+                refuse(words[0], name, false);
+            }
+        }
+
+        /** Refuse what Spark's own catalog would do in databases of Glue's, and lose with the worker. */
+        private void refuseInGlue(LogicalPlan command) {
+            boolean isHarmless = command instanceof SetCatalogAndNamespace
+                    || command instanceof CreateNamespace && ((CreateNamespace) command).ifNotExists();
+            for (scala.collection.Iterator each = command.productIterator(); each.hasNext();) {
+                String[] words = named(each.next());
+                if (words.length > 0) {
+                    refuse(words[0], String.join(".", words), isHarmless);
+                }
+            }
+            try {
+                Object database = command.getClass().getMethod("databaseName", new Class[0])
+                        .invoke(command, new Object[0]);
+                database = database instanceof scala.Some ? ((scala.Some) database).get() : database;
+                if (database instanceof String) {
+                    refuse((String) database, (String) database, isHarmless);
+                }
+            } catch (ReflectiveOperationException none) { // few commands have it
+            }
+        }
+
+        /** DATABASE and perhaps TABLE of the session's own catalog, if a part of a command names them, and no path. */
+        private static String[] named(Object part) {
+            part = part instanceof CatalogTable ? ((CatalogTable) part).identifier() : part;
+            String[] words = NONE;
+            if (part instanceof CatalystIdentifier && ((CatalystIdentifier) part).database().isDefined()) {
+                words = new String[] {(String) ((CatalystIdentifier) part).database().get(),
+                        ((CatalystIdentifier) part).identifier()};
+            } else if (part instanceof ResolvedIdentifier
+                    && CATALOG.equals(((ResolvedIdentifier) part).catalog().name())) {
+                Identifier table = ((ResolvedIdentifier) part).identifier();
+                words = table.namespace().length == 1 ? new String[] {table.namespace()[0], table.name()} : NONE;
+            } else if (part instanceof ResolvedNamespace
+                    && CATALOG.equals(((ResolvedNamespace) part).catalog().name())
+                    && ((ResolvedNamespace) part).namespace().size() == 1) {
+                words = new String[] {(String) ((ResolvedNamespace) part).namespace().head()};
+            }
+            return words.length == 2 && words[1].indexOf('/') >= 0 ? NONE : words; // as of delta.`s3://lake/t`
+        }
+
+        private void refuse(String database, String name, boolean isHarmless) {
+            String refusal = session.sparkContext().hadoopConfiguration().get(OPTION + database.toLowerCase());
+            if (refusal == null && !"global_temp".equals(database)
+                    && !session.sessionState().catalog().databaseExists(database)) {
+                // Python asks Glue for it, and makes the call again.
+                Platform.throwException(new NoSuchNamespaceException(new String[] {CATALOG, database}));
+            }
+            if (refusal != null && !refusal.isEmpty() && !isHarmless) {
+                throw new UnsupportedOperationException(name + refusal);
+            }
         }
     }
 
@@ -42,20 +127,22 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
         }
 
         public boolean isDefinedAt(Object plan) {
-            return plan instanceof UnresolvedRelation && view((UnresolvedRelation) plan).isDefined();
+            return plan instanceof UnresolvedRelation && !((UnresolvedRelation) plan).isStreaming()
+                    && view(((UnresolvedRelation) plan).multipartIdentifier()).isDefined();
         }
 
         public Object apply(Object plan) {
-            String[] words = name((UnresolvedRelation) plan);
+            scala.collection.Seq identifier = ((UnresolvedRelation) plan).multipartIdentifier();
+            String[] words = words(identifier);
             // As Spark calls a table of its own: its columns may be named by it, its database and its catalog.
             return SubqueryAlias$.MODULE$.apply(scala.collection.immutable.Nil$.MODULE$
                     .$colon$colon(words[1]).$colon$colon(words[0]).$colon$colon(CATALOG),
-                    (View) view((UnresolvedRelation) plan).get());
+                    (View) view(identifier).get());
         }
 
-        private scala.Option view(UnresolvedRelation relation) {
-            String[] words = name(relation);
-            boolean isOurs = words.length == 2 && !relation.isStreaming()
+        scala.Option view(scala.collection.Seq identifier) {
+            String[] words = words(identifier);
+            boolean isOurs = words.length == 2
                     && CATALOG.equals(session.sessionState().catalogManager().currentCatalog().name());
             SessionCatalog catalog = session.sessionState().catalog();
             return isOurs ? catalog.getGlobalTempView(PREFIX + String.join(".", words).toLowerCase())
@@ -63,8 +150,8 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
         }
 
         /** DATABASE and TABLE; of another catalog's more words. */
-        private String[] name(UnresolvedRelation relation) {
-            String text = relation.multipartIdentifier().mkString("\n");
+        String[] words(scala.collection.Seq identifier) {
+            String text = identifier.mkString("\n");
             if (text.indexOf('\n') < 0) {
                 text = session.sessionState().catalog().getCurrentDatabase() + "\n" + text;
             }

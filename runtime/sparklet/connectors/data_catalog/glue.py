@@ -29,7 +29,8 @@ PARTITIONS = 100  # that one call adds
 THREADS = 16
 MAX_ENTRY_BYTES = 200_000  # the ledger's item of a run holds 400 kB
 REFUSED = {
-    "AccessDeniedException": "it needs glue:GetTable and glue:GetPartitions, and in Lake Formation the whole table",
+    "AccessDeniedException": "it needs glue:GetDatabase, glue:GetTable, glue:GetPartitions, and in Lake Formation all "
+    "columns; for tables of its own a script has Spark's database default",
     "EntityNotFoundException": "there is none of that name in this account and region",
     "InvalidInputException": "Glue refuses the condition",
 }
@@ -54,7 +55,7 @@ class GlueCatalog:
 
         # In a network that does not lead to Glue nobody waits for five minutes.
         config = Config(connect_timeout=CONNECT_TIMEOUT_S)
-        with _asking("of a script"):
+        with _asking("a script's tables"):
             client = boto3.client("glue", region_name=os.environ.get("AWS_REGION"), config=config)
         return cls(SimpleNamespace(glue=client))
 
@@ -236,7 +237,7 @@ def _asking(name: str) -> Iterator[None]:
         code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
         # A TableError ends the shard at once, as no attempt would do better; a throttled call is tried again.
         if code in REFUSED:
-            raise TableError(f"the table {name} cannot be read: {REFUSED[code]}: {error}") from None
-        answer = DatabaseError(f"Glue's catalog gives no answer about the table {name}: {error}")
+            raise TableError(f"{name} cannot be read in Glue's catalog: {REFUSED[code]}: {error}") from None
+        answer = DatabaseError(f"Glue's catalog gives no answer about {name}: {error}")
         answer.unreachable = isinstance(error, unreachable) or code in NOT_GLUES
         raise answer from None

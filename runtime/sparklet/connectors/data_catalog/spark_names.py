@@ -1,7 +1,8 @@
 """Tables of Glue's Data Catalog by their names in Spark's own calls: ``spark.table("db.t")``, ``spark.sql``.
 
 Spark's session catalog has none of them. Where Spark finds no table of a name, Glue is asked: the rows of ``job.table``
-become a global view, which ``CatalogNames.java`` puts in the place of the name, and Spark is called again.
+become a global view, which ``CatalogNames.java`` puts in the place of the name, and Spark is called again. That class
+also asks, by Spark's own error, whose a database is in which a command would make, fill or drop something.
 """
 
 from __future__ import annotations
@@ -11,25 +12,29 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparklet.connectors.data_catalog.entries import OF_THEIR_OWN
 from sparklet.connectors.data_catalog.frames import read
-from sparklet.connectors.data_catalog.glue import REFUSED, GlueCatalog
+from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
 from sparklet.job.errors import DatabaseError, EventError, TableError
 from sparklet.job.outcome import EVENT
 from sparklet.job.session import backquoted
 
 if TYPE_CHECKING:
-    from pyspark.errors import AnalysisException
+    from pyspark.errors import AnalysisException, UnsupportedOperationException
     from pyspark.sql import SparkSession
 
-VIEW = "glue "  # before DATABASE.TABLE, as CatalogNames.java has it
+VIEW, OPTION, CATALOG = "glue ", "sparklet.glue.", "spark_catalog"  # as CatalogNames.java has them
 MISSING = "EntityNotFoundException"
+REFUSAL = (
+    " is in Glue's catalog, where a plain name only reads the newest rows: write by job.append, job.upsert, getSink or "
+    "df.write to a path, to Iceberg's tables as glue_catalog.DATABASE.TABLE; describe and change tables by Athena"
+)
 OF_SPARK = ("default.", "global_temp.")  # databases that Spark itself has: their tables are not looked up
 _WORD = re.compile("`((?:[^`]|``)+)`")
-_USE = re.compile(r"(?i)\s*USE\s+(?:(?:DATABASE|SCHEMA|NAMESPACE)\s+)?`?(\w+)`?[\s;]*")
+_SCRIPT = re.compile(r"(?is)(\s|--[^\n]*\n|/\*.*?\*/)*([\w`]+\s*:\s*)?BEGIN\b")  # whose statements run one by one
 
 
 class CatalogNames:
@@ -61,66 +66,92 @@ class CatalogNames:
                     spark.catalog.dropGlobalTempView(VIEW + name)
 
     def learn(self, spark: SparkSession, error: AnalysisException, statement: str, tried: set[str]) -> bool:
-        """Make a view of the table that a call has not found; False if Glue has none to show: Spark's error stands.
+        """Make what a call has not found known to Spark; False if that is Spark's own matter: its error stands.
 
-        ``tried`` are the names that were made for this call. TableError if Glue's table is of a kind that cannot be
-        read here, or if the call does more than read it.
+        ``tried`` are the names that were asked for in this call. TableError if Glue's table is of a kind that cannot
+        be read here, or if the call does more than read it or cannot be made again.
         """
-        if spark.catalog.currentCatalog() != "spark_catalog":
-            return False
-        if chosen := _USE.fullmatch(statement):
-            return self._choose(spark, chosen[1], tried)
         # Java's map gives None for a key that it lacks.
-        relation = (error.getMessageParameters() or {}).get("relationName") or ""
-        words = [word.replace("``", "`") for word in _WORD.findall(relation)]
-        name = _whole(spark, ".".join(words))
-        if not words or not name:
-            return False
-        if name in tried:
-            raise TableError(
-                f"{name} is a table of Glue's catalog, and this statement is more than Spark can do with it here: read "
-                "its rows by SELECT and spark.table, change them by job.append or getSink (Delta's also by DELETE, "
-                "UPDATE and MERGE), and describe or change the table itself by Athena"
-            )
-        tried.add(name)
-        return self._is_there(name, lambda: self._show(spark, name))
+        parameters: Any = error.getMessageParameters() or {}
+        named = parameters.get("relationName") or parameters.get("schemaName") or ""
+        words = [word.replace("``", "`") for word in _WORD.findall(named)]
+        is_of_spark = spark.catalog.currentCatalog() == CATALOG
+        if parameters.get("schemaName"):
+            name = words[-1].lower()
+            is_of_spark = words[:-1] == [CATALOG] or (is_of_spark and len(words) == 1)
+            is_known = is_of_spark and self._learn_database(spark, name, tried)
+        else:
+            name = _whole(spark, ".".join(words)) if is_of_spark and words else ""
+            if name in tried:
+                raise TableError(name + REFUSAL)
+            tried.add(name)
+            is_known = bool(name) and self._is_there(name, lambda: self._show(spark, name))
+        if is_known and _SCRIPT.match(statement):  # a part of it is done
+            raise TableError(f"name {name} before a script of SQL does, as by USE or spark.table: this one has stopped")
+        return is_known
+
+    def refuse(self, error: UnsupportedOperationException) -> None:
+        """TableError, which no attempt repeats, if ``CatalogNames.java`` has refused a call."""
+        if REFUSAL in str(error):
+            raise TableError(str(error)) from None
+
+    def refuse_database(self, spark: SparkSession, name: str) -> None:
+        """TableError for a database of Glue's: of its place and tables, Spark's empty one of that name says nothing."""
+        if refusal := _hadoop(spark).get(OPTION + name.lower()):
+            raise TableError(name + refusal)
 
     def has(self, spark: SparkSession, name: str) -> bool:
         """Whether Glue has a table of this name, whether or not it can be read here."""
-        if spark.catalog.currentCatalog() != "spark_catalog" or not (name := _whole(spark, name)):
+        if spark.catalog.currentCatalog() != CATALOG or not (name := _whole(spark, name)):
             return False
         return self._is_there(name, lambda: self._catalog().refuse_missing(name))
 
-    def _choose(self, spark: SparkSession, database: str, tried: set[str]) -> bool:
-        """Let Spark look up names in a database of Glue's, whose tables are asked for as any other."""
+    def has_database(self, spark: SparkSession, name: str) -> bool:
+        """Whether Glue has such a database."""
+        words = name.replace("`", "").split(".")
+        is_of_spark = spark.catalog.currentCatalog() == CATALOG if len(words) == 1 else words[0] == CATALOG
+        return is_of_spark and self._is_there(name, lambda: self._catalog().refuse_missing(words[-1]))
+
+    def _learn_database(self, spark: SparkSession, database: str, tried: set[str]) -> bool:
+        """Tell Java whether a database is Glue's; Spark gets an empty one of its name, which it can choose."""
         if database in tried:
             return False
         tried.add(database)
-        if is_there := self._is_there(database, lambda: self._catalog().refuse_missing(database)):
-            spark.sql(f"CREATE DATABASE IF NOT EXISTS {backquoted(database)}")
-        return is_there
+        is_there = self._is_there(database, lambda: self._catalog().refuse_missing(database))
+        _hadoop(spark).set(OPTION + database, REFUSAL if is_there else "")
+        if is_there:
+            spark.sql(f"CREATE DATABASE IF NOT EXISTS {CATALOG}.{backquoted(database)}")
+        return True
 
     def _is_there(self, name: str, ask: Callable[[], None]) -> bool:
-        """Whether Glue has what is asked for; False, too, where nobody here can ask it, as on a laptop."""
+        """Whether Glue has what is asked for; False, too, where nobody here can ask it, as on a laptop.
+
+        Raises all other errors: scripts take "there is none" for a reason to make a table, or its rows, anew.
+        """
         try:
             if self._is_reachable:
                 ask()
         except (TableError, DatabaseError) as error:
+            if MISSING in str(error):
+                return False
             self._is_reachable = not getattr(error, "unreachable", False)
-            is_refused = isinstance(error, TableError) and any(code in str(error) for code in REFUSED)
-            if self._is_reachable and not is_refused:
-                raise  # Glue has the table, which nobody here can read; or it may answer another attempt
-            # Spark's own error stands: scripts handle that, as where they make a table which is not there.
-            if MISSING not in str(error):
-                sys.stderr.write(f"sparklet: {name}: {error}\n")
-            return False
+            if self._is_reachable:
+                raise
+            sys.stderr.write(f"sparklet: {name}: {error}\n")
         return self._is_reachable
 
     def _show(self, spark: SparkSession, name: str) -> None:
         # Not the job's own session, which would set options that the script has not asked for.
         source = SimpleNamespace(event=self._job.event, inputs=self._job.inputs, spark=lambda: spark)
         frame, self._formats[name] = read(source, name, "", self._catalog())
+        _hadoop(spark).set(OPTION + name, self._formats[name])
+        _hadoop(spark).set(OPTION + name.partition(".")[0], REFUSAL)
         frame.createOrReplaceGlobalTempView(backquoted(VIEW + name))
+
+
+def _hadoop(spark: SparkSession) -> Any:
+    """Options that all sessions and threads of the script have."""
+    return spark.sparkContext._jsc.hadoopConfiguration()
 
 
 def _whole(spark: SparkSession, name: str) -> str:
