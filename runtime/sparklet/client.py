@@ -140,7 +140,7 @@ class Stack(AbstractContextManager["Stack"]):
         return future
 
     def close(self) -> None:
-        """Let the stack go; a local one ends with its last user."""
+        """Release the stack; a local one ends with its last user."""
         self._held.close()
 
     def __exit__(self, *_: object) -> None:
@@ -155,7 +155,7 @@ class Run:
     run_id: str
 
     def status(self) -> dict[str, Any]:
-        """How it stands, as ``sparklet status RUN``."""
+        """The run's status, as ``sparklet status RUN`` shows it."""
         return view_run(self.stack.opened, self._found(), load_prices()).document(self.stack.opened)
 
     def result(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ class Run:
         return [group_document(self.stack.opened, group) for group in groups]
 
     def inputs(self, page_size: int = 1000) -> Iterator[list[dict[str, Any]]]:
-        """What each input became, in pages, in the order of the shards; while the run is open, what it is now.
+        """The state of each input, in pages, in the order of the shards: the final one once the run has ended.
 
         Parameters
         ----------
@@ -220,7 +220,7 @@ class Run:
         return self
 
     def cancel(self) -> None:
-        """Give up what has not begun; what runs may end."""
+        """Give up the shards that have not begun; running ones may end."""
         end_waiting(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
 
     def _found(self) -> model.Run:

@@ -229,7 +229,7 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
 
 
 def of_workers(variables: Mapping[str, str]) -> dict[str, str]:
-    """Of a worker function's variables those that change what scripts do: engines' workers need the same."""
+    """A worker function's variables that change what scripts do, which engines' workers need, too."""
     return {name: value for name, value in opened(variables).items() if value and OF_SCRIPTS.match(name)}
 
 
@@ -249,7 +249,7 @@ def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
 
 
 def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Where an event may choose its script: the deployment's own folders, and what the operator allows."""
+    """The folders from which an event may choose its script: the deployment's own, and what the operator allows."""
     bucket = env.get("SPARKLET_BUCKET", "")
     bucket_prefixes = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
     return bucket_prefixes + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
@@ -316,7 +316,7 @@ def _prefixes(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
-    """Where this function writes: an event of S3 about an object there would only start it again."""
+    """The folders to which this function writes: an S3 event about an object there would only start it again."""
     # Scripts write to s3a:// or s3n://, and S3's events are compared as s3://.
     written = re.sub(r"^s3[an]:", "s3:", env.get("output_path") or env.get("OUTPUT_PATH", ""))
     of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
@@ -335,7 +335,7 @@ def _shown(env: Mapping[str, str], text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SparkSettings:
-    """Where Spark and Java are, and how much of the machine they may have."""
+    """The places of Spark and Java, and how much of the machine they may have."""
 
     spark_home: Path | None  # SPARK_HOME; None: the folder of the installed pyspark
     java_home: Path | None  # JAVA_HOME; None: java on the PATH

@@ -30,7 +30,7 @@ class RunFiles:
 def runs_to_clean(
     stack: OpenStack, run_ids: Sequence[str], older_than_s: float, keep: int, reporter: Reporter
 ) -> Iterator[RunFiles]:
-    """The named runs, or all that ended so long ago but for the ``keep`` newest, with what is deleted."""
+    """The runs to delete, with their files: the named ones, or all that ended that long ago but the ``keep`` newest."""
     ended = ended_runs(stack.deployment, older_than_s=older_than_s, keep=keep)
     chosen = [named_run(stack.deployment, run_id) for run_id in run_ids] if run_ids else list(ended)
     incremental = {run.name for run in stack.deployment.ledger.runs.list() if run.options.incremental}
@@ -60,7 +60,7 @@ def delete_run(stack: OpenStack, run: Run, folders: Sequence[str]) -> None:
 
 
 def ended_runs(deployment: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
-    """Runs that ended so long ago, newest first, without the ``keep`` newest.
+    """Runs that ended at least that long ago, newest first, without the ``keep`` newest.
 
     Left out are runs with an open check or next run, whose scripts they keep, and check and next runs whose parent is
     still in the ledger.

@@ -35,7 +35,7 @@ class Prices:
         return self.figures[name].value
 
     def hour_of(self, engine: str, architecture: str) -> float:
-        """US dollars for an hour of an engine's worker; one that has no figure of its own is a task of Fargate.
+        """US dollars for an hour of an engine's worker; an engine without a price of its own has Fargate's.
 
         A task runs the functions' image, so on their architecture.
         """
@@ -102,7 +102,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What shards have to do together: their price and their time follow from it."""
+    """The total work of some shards, from which their cost and time are computed."""
 
     shards: int
     files: int = 0  # that they read; 0: one each
@@ -110,13 +110,13 @@ class Load:
     outputs: int = 0  # files that they publish; 0: one each
 
     def files_s(self, prices: Prices) -> float:
-        """The time in one of them for further files, read and published."""
+        """Seconds that a shard takes to read and publish its files after the first ones."""
         more, more_outputs = (max(0.0, count / max(1, self.shards) - 1) for count in (self.files, self.outputs))
         return more * prices["assumptions.task_file_s"] + more_outputs * prices["assumptions.task_output_s"]
 
 
 class Route(NamedTuple):
-    """What functions, or an engine's workers, do of a plan."""
+    """The part of a plan that functions, or an engine's workers, run."""
 
     engine: str  # "": functions
     shards: int
@@ -126,7 +126,7 @@ class Route(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name as people read it."""
         return self.engine or "functions"
 
 
@@ -148,7 +148,7 @@ def estimate(dispatch: Dispatch, load: Load, shard_s: float, size: WorkerSize, p
 
 
 def routes_of(records: Iterable[ShardRecord]) -> list[Route]:
-    """What engines do of a run's shards."""
+    """The routes of those of a run's shards that engines run."""
     sizes: dict[str, list[int]] = {}
     for record in records:
         sizes.setdefault(record.engine, []).append(record.size_bytes)
@@ -179,7 +179,7 @@ def added(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def work_costs(
     dispatch: Dispatch, task_s: float, load: Load, size: WorkerSize, prices: Prices, engine: str = ""
 ) -> dict[str, float]:
-    """US dollars for so many seconds of functions, or of an engine, by item; each shard is one task."""
+    """US dollars, by item, for this many seconds of functions or of an engine; each shard is one task."""
     tasks = load.shards
     scratch_gb = 0.0 if size.is_local else max(0, size.scratch_bytes - FREE_SCRATCH_BYTES) / 2**30
     gb_s = size.memory_mb / 1024 * prices[f"prices.lambda_gb_s_{size.architecture}"]

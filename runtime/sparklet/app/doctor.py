@@ -49,7 +49,7 @@ class Finding:
     bad: str = "missing"  # the word if it is not good
 
     def document(self) -> dict[str, Any]:
-        """For --json."""
+        """The finding as --json prints it."""
         return {"check": self.what, "ok": self.good, "found": self.found, "remedy": self.remedy or None}
 
 
@@ -87,7 +87,7 @@ def examine_stack(name: str) -> list[Finding]:
 
 
 def encryption(clients: "AwsClients", bucket: str) -> Iterator[Finding]:
-    """Whether the bucket's policy denies what the stack writes, since that asks for no encryption."""
+    """Check whether the bucket's policy denies the stack's writes because they ask for no encryption."""
     from sparklet.aws.stacks import demands_encryption
 
     if not clients.write_encryption[0] and demands_encryption(clients, bucket):
@@ -193,7 +193,7 @@ def _emulator() -> str:
 
 
 def _fetched(look: Callable[[], str], none_yet: str) -> str:
-    """What a look finds; what is missing is an error only where nothing may be fetched later either."""
+    """The result of ``look``, or ``none_yet`` for a missing file; an error offline, since no run can fetch it."""
     try:
         return look()
     except LocalStackError:

@@ -137,7 +137,7 @@ def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
 
 
 def on_disk(stack: OpenStack, address: str) -> str:
-    """Where this machine has an object or a folder of the local stack; the address itself, if that is elsewhere."""
+    """The path on this machine of an object or a folder of the local stack; any other address unchanged."""
     if stack.state and address.startswith(SCHEME):
         return str(StateDir(stack.state).object_file(*split_uri(address)))
     return address.rstrip("/")

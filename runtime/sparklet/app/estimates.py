@@ -34,7 +34,7 @@ PACKED = RunOptions()  # shards as they are packed by default
 
 
 class MemorySize(NamedTuple):
-    """The plan by functions of another memory, and so with other vCPUs."""
+    """The plan's estimate for functions with another memory size, and so with other vCPUs."""
 
     memory_mb: int
     shard_s: float
@@ -57,7 +57,7 @@ class PlanEstimate:
     alone: str = ""  # a line if the run itself costs more than its work
 
     def document(self) -> dict[str, Any]:
-        """For --json."""
+        """The estimate as --json prints it."""
         return {
             "dispatch_mode": str(Dispatch.QUEUE),
             "warning": self.too_slow or self.dear or None,
@@ -118,7 +118,7 @@ def estimate_plan(
     prices: Prices,
     routed: Sequence[Route] = (),
 ) -> PlanEstimate:
-    """Estimate a plan whose shards the queue dispatches, as it does by default, but for those that are ``routed``."""
+    """Estimate a plan whose shards the queue dispatches (the default), except those that are ``routed`` to engines."""
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     apart, apart_bytes = sum(route.shards for route in routed), sum(route.size_bytes for route in routed)
@@ -182,7 +182,7 @@ def fewest(size_bytes: int, files: int) -> int:
 
 
 def _bad_input(load: Load, size: WorkerSize, prices: Prices) -> str:
-    """The price of one bad input of a shard, which is split until it is alone; "" if it is (docs/decisions/0055)."""
+    """What one bad input of a shard costs, which is split until it is alone; "" if it is (docs/decisions/0055)."""
     files = load.files / max(1, load.shards)
     if files <= 1:
         return ""

@@ -395,7 +395,7 @@ def _script_error(name: str) -> Advice:
 
 
 def _judged(advised: Advice, alike: int, succeeded: int) -> Advice:
-    """Advice that tells data from script, where the class does not, by how many shards failed alike or succeeded."""
+    """Advice that blames data or script by how many shards failed alike or succeeded, where the class does not tell."""
     if advised.at_fault != EITHER:
         return advised
     if succeeded:
@@ -430,7 +430,7 @@ class ShardRanges:
             self.whole = False
 
     def text(self) -> str:
-        """As ``--shards`` takes them: ``3,17,20-25``."""
+        """The ranges as ``--shards`` takes them: ``3,17,20-25``."""
         return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
 
 

@@ -39,7 +39,7 @@ Say = Callable[[str], None]
 
 
 def local_inputs(stack: OpenStack, run_id: str) -> Mapping[str, str]:
-    """Where a run's inputs were copied from: local paths by S3 folder or object; {} in a deployed stack."""
+    """The local paths from which a run's inputs were copied, by S3 folder or object; {} in a deployed stack."""
     return (read_json(_kept(stack.state, run_id)) or {}) if stack.state else {}
 
 
@@ -346,7 +346,7 @@ def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:
 
 
 def localized(stack: OpenStack, run_id: str, text: str) -> str:
-    """A text in which addresses of inputs' copies are the local files that were copied."""
+    """The text with the addresses of copied inputs replaced by the local files that were copied."""
     for uri, path in local_inputs(stack, run_id).items():
         local = f"{path}/" if uri.endswith("/") else path
         # Spark's messages have the scheme of Hadoop's client.
@@ -355,7 +355,7 @@ def localized(stack: OpenStack, run_id: str, text: str) -> str:
 
 
 def stored_uri(path: Path, inputs: Mapping[str, str]) -> str:
-    """Where a local file was put; "" if it is no input of the run."""
+    """The address to which a local file was copied; "" if the file is not an input of the run."""
     for folder, local in inputs.items():
         whole, root = path.absolute(), Path(local)
         if folder.endswith("/") and whole.is_relative_to(root):

@@ -42,11 +42,11 @@ class LogLine:
     own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: a line of the script or JVM
 
     def document(self) -> dict[str, Any]:
-        """For --json, with the line unchanged."""
+        """The line as --json prints it, its text unchanged."""
         return {"run": self.run, "shard": self.shard, "attempt": self.attempt, "stream": self.stream, "line": self.text}
 
     def readable(self) -> str:
-        """For people: a worker's line short, any other without control characters."""
+        """The text as people read it: a worker's line shortened, any other without control characters."""
         if self.own is None:
             return printable(self.text)
         time = str(self.own["time"])[11:23]
@@ -111,7 +111,7 @@ class LogReader:
 
 @contextmanager
 def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], reporter: Reporter) -> Iterator[None]:
-    """Show what a run's, or an invocation's, scripts and JVMs write, as it comes; after the block what is missing."""
+    """Show the output of a run's, or an invocation's, scripts and JVMs as it arrives; when the block ends, the rest."""
     reader, ended = LogReader(stack.logs, run_id, since_s=stack.deployment.clock.now_s()), threading.Event()
 
     def pass_on() -> None:
@@ -155,7 +155,7 @@ def written(to: TextIO) -> Callable[[LogLine], None]:
 
 
 def printed(stack: OpenStack, run_id: str, since_s: float) -> dict[int, str]:
-    """The end of what the last attempt of each of a run's shards has printed, of the first shards that printed."""
+    """The last lines that each shard's last attempt has printed, of the first ``MAX_PRINTED`` shards that printed."""
     text_by_shard, last = defaultdict[int, str](str), dict[int, str]()
     for line in LogReader(stack.logs, run_id, since_s=since_s).lines():
         if line.own is None and (line.shard in text_by_shard or len(text_by_shard) < MAX_PRINTED):

@@ -32,7 +32,7 @@ def table_text(run: Run) -> str:
 
 
 def uncommitted_text(deployment: Deployment, run: Run) -> str:
-    """What a run that ended without success has committed: nothing, or not all; "" if it succeeded, or has no table."""
+    """How much an unsuccessful run has committed, nothing or a part; "" if it succeeded, or has no table."""
     if run.state not in (RunState.FAILED, RunState.CANCELLED) or not run.table or run.table.startswith("parquet:"):
         return ""
     if (commit := deployment.ledger.runs.followers(run).get(RunKind.COMMIT)) is None:
@@ -41,7 +41,7 @@ def uncommitted_text(deployment: Deployment, run: Run) -> str:
 
 
 def how_to_open(deployment: Deployment, run: Run, folder: str) -> str:
-    """A line that shows what an ended run has written to its table, or to its output ``folder``; "" if nothing."""
+    """A line to type that shows the rows of an ended run's table, or of its output ``folder``; "" if it wrote none."""
     if not run.state.ended:
         return ""
     if run.table and not run.table.startswith("parquet:"):
@@ -93,7 +93,7 @@ _DELTA = re.compile(r".*?(?:([^/]+)\.db/)?([^/]+)")
 
 
 def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]]:
-    """For each table of a run that has ended, and for its output: the statements, or a note why there are none.
+    """The statements for each table and the output of a run that has ended, or a note why there are none.
 
     PlanError if the run is open or has written nothing, or if its files do not make one table.
     """

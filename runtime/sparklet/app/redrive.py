@@ -32,7 +32,7 @@ TIMEOUTS_S = (60, 120, 180, 300, 600, 900)  # that the template's queue has a vi
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a run is redriven: by default all that has failed."""
+    """The part of a run to redrive: by default everything that has failed."""
 
     shards: tuple[int, ...] = ()
     cause: str = ""
@@ -81,7 +81,7 @@ def _by_inputs(stack: OpenStack, run_id: str, which: Selection) -> set[int]:
 
 
 def _stored(path: str, copied: Mapping[str, str]) -> str:
-    """Where a local input was copied to; PlanError if it is none of the run's."""
+    """The address to which a local input was copied; PlanError if it is not an input of the run."""
     uri = stored_uri(Path(path), copied)
     if not uri:
         raise PlanError(f"{path} is no input of this run, whose inputs are {', '.join(copied.values()) or 'in S3'}")
@@ -131,7 +131,7 @@ def _in_order(value: str) -> tuple[float, str]:
 
 
 def preview(stack: OpenStack, run_id: str, shards: tuple[int, ...], prices: Prices) -> dict[str, Any]:
-    """What would be redriven, with its files, bytes and cost, by the time that these shards have taken before."""
+    """A preview of a redrive: its files, bytes, and the cost if these shards take as long as before."""
     deployment, (run, _) = stack.deployment, redrivable(stack.deployment, run_id, shards or None)
     records = list(_records(deployment, run_id, shards))
     files, size_bytes = (sum(getattr(record, name) for record in records) for name in ("object_count", "size_bytes"))
@@ -168,7 +168,7 @@ def _by_cause(deployment: Deployment, run_id: str, numbers: tuple[int, ...], cau
 
 
 def resized(selection: StackSelection) -> StackSelection:
-    """The same; if the running local stack's workers have another size, it is to be restarted with the selected one."""
+    """The selection, which restarts the running local stack if its workers have another size than the selected one."""
     from sparklet.local.stack import running
 
     info = None if selection.stack else running(selection.state)
@@ -181,7 +181,7 @@ def resized(selection: StackSelection) -> StackSelection:
 
 
 def sized(stack: OpenStack, again: Again, memory_mb: int | None, timeout_s: int | None) -> Again:
-    """How shards are done that --memory and --timeout are for; PlanError with the remedy if workers have other sizes.
+    """How to redrive shards with --memory and --timeout; PlanError with the remedy if the workers have another size.
 
     The local stack restarts with that size unless another command uses it. A deployed stack is not changed from here:
     that needs permission to change its functions, and affects every run on it. It may have lambda-large.

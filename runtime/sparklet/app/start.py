@@ -106,7 +106,7 @@ def _ddl(schema: str) -> str:
 
 
 def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
-    """The request, with the catalog of a local output; PlanError or SettingsError for what this machine can tell."""
+    """The request, with the catalog of a local output; PlanError or SettingsError for mistakes seen on this machine."""
     for source in filter(None, (request.script, request.check, request.next)):
         if "://" not in source:
             script_body(source)

@@ -22,7 +22,7 @@ CAUSE_CHARACTERS = 300
 
 
 def chosen_dispatch(stack: OpenStack, request: RunRequest, mode: DispatchMode, packed: PackedInput) -> Dispatch:
-    """What dispatches the shards in a mode with a machine; what is not possible is refused before anything is written.
+    """The dispatch of a mode that needs a state machine; an impossible mode is refused before anything is written.
 
     For ``inline`` the inputs are read into ``packed``, since the number of shards decides.
     """
@@ -144,7 +144,7 @@ class MachineWatch:
         return reports
 
     def _ended_early(self, run: Run) -> Iterator[tuple[str, str]]:
-        """By name: the newest from a command line, and those recorded since it began."""
+        """Executions that ended early, by name: the newest from a command line, and those recorded since it began."""
         driver = driver_of(self.stack, run)
         if driver and driver.ended_early:
             yield driver.name, driver_text(run, driver)

@@ -144,7 +144,7 @@ class RunView:
     phases: tuple[Mapping[str, str], ...]  # that other runs do
 
     def document(self, stack: OpenStack) -> dict[str, Any]:
-        """As ``sparklet status RUN --json``."""
+        """The view as ``sparklet status RUN --json`` prints it."""
         pace, now_s = self.found.pace, self.found.now_s
         left_s = pace.remaining_s
         return result_document(stack, self.run, self.found.summary) | {

@@ -64,7 +64,7 @@ class StackChanges:
         return {output["OutputKey"]: output["OutputValue"] for output in description.get("Outputs", [])}
 
     def drop(self) -> None:
-        """Leave all as it was: no change set, and no stack that only was to be made."""
+        """Delete the change set, and the stack if it exists only for that change set; nothing else changes."""
         formation = self.clients.cloudformation
         with failing_as(SettingsError, f"the changes of {self.stack} cannot be dropped"):
             # A change set for a new stack makes that stack, in REVIEW_IN_PROGRESS, and it would stay without the set.

@@ -147,7 +147,7 @@ class AwsClients:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Have no client yet: two processes that share a connection would read each other's answers."""
+        """Forget the clients: two processes that share a connection would read each other's answers."""
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -196,7 +196,7 @@ class AwsClients:
         return client
 
     def _as_by_spark(self, params: dict[str, Any], **_: Any) -> None:
-        """Have a write ask for its encryption and ACL, which a bucket's policy may demand, as S3A does."""
+        """Add to a write the encryption and ACL that S3A asks for, since a bucket's policy may demand them."""
         algorithm, key = self.write_encryption
         params |= {"ServerSideEncryption": algorithm} if algorithm else {}
         params |= {"SSEKMSKeyId": key, "BucketKeyEnabled": True} if key else {}
@@ -258,7 +258,7 @@ def prime_clients() -> None:
 
 
 def _readable(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call; a page that a proxy answers, and what else botocore raises, becomes an error of its two kinds."""
+    """The call, which raises only botocore's two kinds of errors, also for a proxy's page or an unreadable answer."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     kind: Any = type("UnreadableAnswerError", (BotoCoreError,), {"fmt": "the answer cannot be read: {error}"})
@@ -286,7 +286,7 @@ def read_secret(clients: AwsClients, secret: str) -> bytes:
 
 
 def client_token(token: str, request: Mapping[str, Any]) -> str:
-    """The token of this very request: services refuse one that they know of another, as after an upgrade."""
+    """A token for exactly this request: a service refuses a token that it knows from another, as after an upgrade."""
     return hashlib.sha256(json.dumps([token, request], sort_keys=True).encode()).hexdigest()
 
 
@@ -298,7 +298,7 @@ def remedy(error: Exception) -> str:
 
 @contextmanager
 def failing_with(ours: Callable[[Exception], SparkletError]) -> Iterator[None]:
-    """Raise errors of a call to AWS as what ``ours`` makes of them."""
+    """Raise errors of a call to AWS as the exceptions that ``ours`` makes of them."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
@@ -312,7 +312,7 @@ def failing_with(ours: Callable[[Exception], SparkletError]) -> Iterator[None]:
 def failing_as(
     kind: type[SparkletError], what: str, remedies: Mapping[str, str] = MappingProxyType({})
 ) -> AbstractContextManager[None]:
-    """Raise them as ``kind``: ``what`` failed, why, and what helps: ``remedies``, by code, or in general."""
+    """Raise errors of a call to AWS as ``kind``, with ``what`` failed, why, and a remedy, from ``remedies`` by code."""
 
     def ours(error: Exception) -> SparkletError:
         code = error_code(error)

@@ -338,7 +338,7 @@ def _value(name: str, attribute: Any) -> Any:
 
 
 def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[Item]:
-    """The items of these pages, each read while the one before is consumed; decoded ones need less memory."""
+    """The items of these pages; each page is read, and decoded to save memory, while the one before is consumed."""
 
     def read() -> list[Item] | None:
         page = next(pages, None)

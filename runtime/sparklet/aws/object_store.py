@@ -68,7 +68,7 @@ def pages(lister: Lister, prefix: str, start_after: str = "", page: Page | None 
 
 
 def _by_folders(lister: Lister, prefix: str, last: str) -> Generator[Page, None, str]:
-    """What follows a key in a prefix, of several folders side by side; returns the last key if folders are small."""
+    """The pages after the key ``last``, listing folders in parallel; returns the last key if the folders are small."""
     # Not by the delimiter: servers differ in whether they name a folder that the listing starts within.
     for page in pages(lister, last[: last.index("/", len(prefix)) + 1], last):
         last = _last_key(page) or last
@@ -92,7 +92,7 @@ def _last_key(page: Page) -> str:
 
 
 def _parts(lister: Lister, prefix: str, start_after: str) -> Iterator[tuple[str, Page | None]]:
-    """What follows directly in a prefix: folders, and files, each of which is a page."""
+    """The folders and files directly in a prefix, after a key; a file comes with its own page."""
     page = lister(prefix, start_after, Delimiter="/")
     while True:
         names = (folder["Prefix"] for folder in page.get("CommonPrefixes", ()))
@@ -306,7 +306,7 @@ class S3ObjectStore:
         raise ObjectChangedError(f"{target} is being written by others; {CREATE_TRIES} tries failed")
 
     def _copy(self, pair: tuple[ObjectInfo, str]) -> None:
-        """One request for most; S3 answers one for gigabytes, in parallel parts here, later than is waited for."""
+        """Copy with one request; gigabytes in parallel parts, since S3 would answer one request after the timeout."""
         source, target = pair
         origin: Any = _place(source.uri)
         try:

@@ -188,7 +188,7 @@ def reason_of(cause: str, log_tail: str = "") -> str:
 
 
 def _reason_of_refusal(error: Any) -> str:
-    """Why Lambda's API did not do it; ``killed``: whether it did is not known."""
+    """Why Lambda's API did not make a call; ``killed`` if it is not known whether it did."""
     code = error_code(error) or type(error).__name__
     if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
         return "throttled"

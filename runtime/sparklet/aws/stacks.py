@@ -52,7 +52,7 @@ def described_stack(
 
 
 def demands_encryption(clients: AwsClients, bucket: str) -> bool:
-    """Whether a bucket denies a write as the stack's are, and its policy speaks of encryption.
+    """Whether a bucket denies a write like the stack's, and its policy mentions encryption.
 
     That write changes nothing: S3 decides about policies first, and no object has the ETag that it names.
     """
@@ -89,7 +89,7 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
 
 
 def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
-    """What a worker function's scripts are set to (``settings.of_workers``), as it was a minute ago at most."""
+    """The settings of a worker function's scripts (``settings.of_workers``), at most a minute old."""
     # The minute is a key of the cache, by which an entry grows old.
     return _settings_of(clients, function, int(time.time() // FRESH_S))
 

@@ -109,7 +109,7 @@ class Group(TyperGroup):
         return list(self.commands)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """Commands, or options, that begin so."""
+        """The commands, or options, that begin with the given text."""
         # Typer's own would make each command for its help text.
         names = [CompletionItem(name) for name in self.commands if name.startswith(incomplete)]
         return names + super(TyperGroup, self).shell_complete(ctx, incomplete)
@@ -237,7 +237,7 @@ OF_SPARK_SUBMIT = {
     "--archives": "Bring files by --files, modules by --py-files",
     "--class": "Scripts are Python's; jars that they call: --conf spark.jars=…",
 }
-"""Options of spark-submit that ``run`` and ``invoke`` have not, and what to write instead."""
+"""Options of spark-submit that ``run`` and ``invoke`` do not have, and what to write instead."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _screen() -> Any:
-    """Where errors go; imported when there is one."""
+    """The screen for errors, imported when there is one."""
     from sparklet.cli.console import Screen
 
     return Screen()

@@ -193,7 +193,7 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
 
 
 def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> None:
-    """Add what a run is looked at for, as the last lines."""
+    """Add the result, for which a run is looked at, as the last lines."""
     output, _ = places_of(stack, run)
     state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
     facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))

@@ -196,7 +196,7 @@ def write(
 
 
 def _begun(connection: Any, identity: str, batch: Batch) -> Any:
-    """Begin a write's transaction once others have ended theirs; its number of rows if the database has its id."""
+    """Begin a write's transaction once others have ended; return its number of rows if the database has its id."""
     name, definition = ("sparklet_records", RECORDS) if batch.chains else ("sparklet_commits", COMMITS)
     # The look comes first, since the role may lack the right to make tables; the lock, since IF NOT EXISTS fails where
     # two sessions make one table.
@@ -213,7 +213,7 @@ def _begun(connection: Any, identity: str, batch: Batch) -> Any:
 
 
 class Batch:
-    """The records of a stream of which a write's rows are made, as the database counts them; none for other writes."""
+    """The stream records from which a write makes its rows, as the database counts them; none for other writes."""
 
     def __init__(self, job: JobFields, label: str | None) -> None:
         counted, self._failed = {} if label is None else records_by_chain(job, label), failed_numbers(job)
@@ -222,7 +222,7 @@ class Batch:
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
-        """The rows whose records the database lacked at the last look; TableError if rows do not show their records."""
+        """The rows whose records the database lacked last time; TableError if rows do not show their records."""
         if self.chains and self._job.outcome.has_left_out:
             raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
@@ -240,7 +240,7 @@ class Batch:
             ) from error
 
     def is_unchanged(self, connection: Any) -> bool:
-        """Look which records the database has; whether they are those of the last look."""
+        """Look up the records that the database has, and return whether they are the same as last time."""
         before, self._old = self._old, {}
         for chain, (_, numbers) in self.chains.items():
             bounds = (str(find(numbers, default=0)) for find in (min, max))

@@ -35,7 +35,7 @@ class Unusable(Engine):
         """Do nothing."""
 
     def unfit(self, table_format: str) -> str:
-        """It is unfit for every run."""
+        """Why it is unfit for every run: its settings."""
         return self.why
 
 
@@ -63,7 +63,7 @@ class SparkCluster(Engine):
         self.workers.stop(task_id)
 
     def unfit(self, table_format: str) -> str:
-        """Connect is unfit for tables: rows are staged through the JVM, and a Connect session has none."""
+        """Why Connect is unfit for tables: rows are staged through the JVM, and a Connect session has none."""
         is_remote = "spark.remote" in self.conf
         if table_format and is_remote:
             return "Spark Connect gives a script no JVM, by which rows for a table are staged"

@@ -1,7 +1,7 @@
 """``lambda-large``: the worker's function once more, with all the memory and /tmp of Lambda; a call for each shard.
 
-Lambda takes the calls asynchronously and, by the template, repeats none. It says of no call how it ended, and stops
-none: a worker that is lost is missed when its lease ends, or after 15 minutes without a claim.
+Lambda takes the calls asynchronously and, by the template, never repeats one. It does not report how a call ended and
+cannot stop one: a lost worker is noticed when its lease ends, or after 15 minutes without a claim.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class LargeFunction(Engine):
 
     @classmethod
     def named(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - as set
-        """The function that SPARKLET_ENGINES names; it has all settings of the other one."""
+        """The function that SPARKLET_ENGINES names; it has all settings of the worker function."""
         return cls(LambdaCompute(clients), function, int(atOnce))
 
     def start(self, token: str, command: Sequence[str]) -> str:

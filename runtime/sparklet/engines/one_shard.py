@@ -154,7 +154,7 @@ def runner_here(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runn
 
 
 def settings_of_the_functions(clients: AwsClients, env: Mapping[str, str]) -> Mapping[str, str]:
-    """What a container that a user started lacks: the shard's siblings had these, and they decide its rows.
+    """The functions' settings, which a user's container lacks; other shards of the run had them, and they affect rows.
 
     An engine's worker was given them, and names no function.
     """

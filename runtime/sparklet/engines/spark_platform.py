@@ -68,7 +68,7 @@ class SparkPlatform(Engine):
         return started.timestamp() if started else math.inf
 
     def unfit(self, table_format: str) -> str:
-        """The release is too old, it lacks the format's jars, or its JVM lacks a setting of the functions'."""
+        """Why it is unfit: its release is too old, or lacks the format's jars or a setting of the functions."""
         release, jars_setting, jars = self._release()
         if tuple(map(int, re.findall(r"\d+", release)[:2])) < self.least_release:
             least = ".".join(map(str, self.least_release))

@@ -40,7 +40,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def joined(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks of messages; those that only the script reads are one, in a FIFO queue each row of them."""
+    """The tasks of messages; those that only the script reads become one, in a FIFO queue one for each run of them."""
     # A standard queue has no order to keep, so the messages of the script may become neighbours.
     if not any(task.group for task in tasks):
         tasks = sorted(tasks, key=_has_own_way)
@@ -52,7 +52,7 @@ def _has_own_way(task: Task) -> bool:
 
 
 def as_one(messages: Sequence[Task], **said: Any) -> Task:
-    """A batch of messages as one task; ``said``: what its event says besides."""
+    """A batch of messages as one task; ``said`` are further keys of its event."""
     first, records = messages[0], [record for message in messages for record in message.event["Records"]]
     return replace(
         first,

@@ -41,7 +41,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Options:
-    """How tasks are done.
+    """The options by which tasks are executed.
 
     Parameters
     ----------

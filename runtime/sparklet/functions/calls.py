@@ -26,7 +26,7 @@ MAX_CONTENT_BYTES = 5 * 1024**3  # S3's limit of one request
 
 
 class Contents(Protocol):
-    """Where large contents lie."""
+    """The store of large contents."""
 
     def put(self, name: str, content: bytes) -> str:
         """Store a content under its digest; its URI. May be called twice. ObjectStoreError if it fails."""

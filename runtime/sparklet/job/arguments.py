@@ -171,15 +171,15 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def read_json(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as JSON Lines, by the same schema as ``read_csv``; a missing key is null.
 
-        To see the keys takes another pass over the inputs. Without a schema Spark infers one, but not in a run. Keys
-        that differ in capitals alone are several: a run's inferred schema has the spelling of most files.
+        To see the keys takes another pass over the inputs. A run needs a schema; elsewhere Spark infers one. Keys
+        that differ in capitals alone are different keys: a schema that a run's task infers has most files' spelling.
 
         Raises
         ------
         DriftError
             If a file has a key that the schema lacks, also in an inner object; with ``--allow-drift`` only a warning.
         EventError
-            As ``input_list``; if a run has no schema.
+            As ``input_list``; also if a run has no schema.
         """
         from sparklet.job.reading import read
 

@@ -55,7 +55,7 @@ def written_by(job: JobFields, named: Sequence[Any], label: str) -> str:
 
 
 def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int]]]:
-    """By chain: the name of the stream's shard and the numbers of its records in the batch, for a direct write.
+    """The batch's records for a direct write, by chain: the name of the stream's shard and the records' numbers.
 
     Empty if the event is not a batch, also in a run, and in a window, whose rows may be made of earlier batches.
     """
@@ -158,7 +158,7 @@ def messages_of(event: Any) -> dict[int, list[str]]:
 
 
 def labels(event: Any, shard: str, numbers: Collection[int]) -> list[str]:
-    """What records are called: messages of SQS by their ids, others by shard and number, as in ``streams.records``."""
+    """The labels of records: the ids of SQS messages, or shard and number of others, as in ``streams.records``."""
     messages = messages_of(event) if numbers else {}
     return [label for n in sorted(numbers) for label in messages.get(n) or [f"{shard}:{n}"]]
 
@@ -171,7 +171,7 @@ def failed_numbers(job: JobFields) -> set[int]:
 
 
 def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
-    """Kind and name of a batch's stream, and its records' numbers by shard, partition or queue (DynamoDB's: "").
+    """The kind and name of a batch's stream, and its records' numbers by shard ("" for DynamoDB), partition or queue.
 
     None if it is no batch of a stream, or some record has no number.
     """

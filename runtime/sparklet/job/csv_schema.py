@@ -106,7 +106,7 @@ def inferred(spark: SparkSession, uris: Sequence[str], options: Mapping[str, Any
 def sampled(
     uris: Sequence[str], schema_of: Callable[[str], StructType]
 ) -> tuple[dict[str, StructType], dict[str, str], list[Exception]]:
-    """The schemas of files, why others of them cannot be read, and the errors of these."""
+    """The schemas of the readable files; for the others the reasons, and the errors."""
     schemas: dict[str, StructType] = {}
     left_out: dict[str, str] = {}
     unread: list[Exception] = []
@@ -132,7 +132,7 @@ def ddl(schema: StructType, wider: Mapping[str, str] = MappingProxyType({})) -> 
 
 
 def _sql(type_: Any) -> str:
-    """A type in SQL's words, which ``simpleString`` has not for an inner name with a space."""
+    """A type in SQL's words; ``simpleString`` does not quote an inner name with a space."""
     if hasattr(type_, "fields"):
         return f"struct<{', '.join(f'{backquoted(column.name)}: {_sql(column.dataType)}' for column in type_.fields)}>"
     if hasattr(type_, "elementType"):

@@ -43,7 +43,7 @@ def event_objects(event: Any) -> tuple[str, ...]:
 
 
 def object_versions(event: Any) -> list[tuple[str, ...]]:
-    """Of each object that an event names: its uri, what happened, when, and the version; the same in each delivery.
+    """The objects that an event names: uri, what happened, when, and the version; the same in each delivery.
 
     Empty if the event lacks the version of one of them.
     """

@@ -50,7 +50,7 @@ def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[s
     """DriftError if a file has other columns than the schema; where drift is allowed, a warning for each."""
     try:  # all at once first: each look is a job of Spark
         differ = bool(differences(uris))
-    except Exception:  # noqa: BLE001 - that they do not merge is said without a name; the look at each has one
+    except Exception:  # noqa: BLE001 - types that do not merge: the check of each file below names it
         differ = True
     if not differ:
         return
@@ -87,7 +87,7 @@ def _inferred(spark: SparkSession, reader: DataFrameReader, uris: list[str], for
 
 @contextmanager
 def _exact_names(spark: SparkSession) -> Iterator[None]:
-    """Spark's guess tells ID from id in here; else it takes them for one, and its parser of JSON finds just one."""
+    """In this block Spark's inference tells ID from id; otherwise its JSON parser would find only one of the two."""
     before = spark.conf.get(CASE_SENSITIVE, "false")
     spark.conf.set(CASE_SENSITIVE, "true")
     try:
@@ -106,7 +106,7 @@ def _names(type_: Any, name: str = "") -> Iterator[str]:
 
 
 def _differences(file_type: Any, schema_type: Any, format_: str, name: str = "") -> Iterator[str]:
-    """Names, and in Parquet types, that one type of Spark has inside and the other one has not."""
+    """The names, and in Parquet the types, that one of two Spark types contains and the other does not."""
     if hasattr(file_type, "fields") and (hasattr(schema_type, "fields") or hasattr(schema_type, "valueType")):
         fold = str if format_ == "json" else str.lower  # Spark takes ID of JSON for another name than id
         types_by_name = {fold(field.name): field.dataType for field in getattr(schema_type, "fields", ())}

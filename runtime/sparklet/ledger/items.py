@@ -86,7 +86,7 @@ UNKNOWN: Any = _Unknown()
 
 
 def presumed_shard(run_id: str, number: int, **presumed_fields: Any) -> ShardRecord:
-    """A shard of which only this is known: what a swap is made dependent on, so that nobody needs to read it."""
+    """A shard of which only these fields are known: a swap depends on them, so the item need not be read first."""
     return ShardRecord(run_id, number, **{**dict.fromkeys((*SHARD, "revision"), UNKNOWN), **presumed_fields})
 
 

@@ -82,7 +82,7 @@ def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
 
 
 def lease_s(workers: int) -> float:
-    """The length of a lease if so many workers may do a run at once; each renews it twice in this time."""
+    """The length of a lease in a run that this many workers may do at once; each renews it twice in that time."""
     return max(LEASE_S, 2 * workers / RENEWALS_PER_S)
 
 
@@ -92,7 +92,7 @@ def is_held(record: Record, now_s: float) -> bool:
 
 
 def outgrown(cause: Failure) -> bool:
-    """Whether a worker with more memory and time may do what failed by this cause."""
+    """Whether a shard that failed by this cause may succeed in a worker with more memory and time."""
     # The kernel's killer for lack of memory raises no exception: the signal is all that is left to know it by.
     return cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
 
@@ -104,7 +104,7 @@ def is_conflict(cause: Failure) -> bool:
 
 
 def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
-    """Whether a shard of at ``least`` so many inputs is split, instead of it being FAILED by this cause."""
+    """Whether a shard that failed by this cause is split instead of FAILED: only if it has ``least`` inputs or more."""
     by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
     isolates = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
     # A winner's rows are there and need only be published. Pieces of what is done again would publish beside the
@@ -134,7 +134,7 @@ def refusal(record: Record, attempt_id: str, now_s: float, elsewhere: bool = Fal
 
 
 def last_failure(record: Record, never: str = "its message became a dead-letter message before any attempt") -> Failure:
-    """Why a shard or a task ends if there is no further attempt, as far as its record shows; ``never``: none began."""
+    """The failure that ends a shard or task without a further attempt; ``never`` is its text if none ever began."""
     if record.state is ShardState.RUNNING:
         return expired_failure(record)
     if record.attempts == 0:

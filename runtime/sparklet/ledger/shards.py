@@ -141,7 +141,7 @@ class Attempts(Swaps[ShardRecord]):
         return self._answer(answer, *self._first(ref, engine))
 
     def _first(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
-        """What a claim begins with: a function's first one, by far the most frequent, with a shard as it was planned.
+        """The record that a claim presumes: for a function's first claim, by far the most frequent, the planned shard.
 
         Its revision is the first, so it was never claimed. Of redriven and engines' shards no revision is known.
         """
@@ -167,7 +167,7 @@ class Attempts(Swaps[ShardRecord]):
     def succeed(
         self, run_id: str, number: int, attempt_id: str, result: ShardResult, *, inherited: bool = False
     ) -> None:
-        """RUNNING → SUCCEEDED; its cause is ``inherited`` from the shard off which it was split, and forgotten."""
+        """RUNNING → SUCCEEDED; a cause ``inherited`` from the shard that it was split off is forgotten."""
         self._own(run_id, number, attempt_id, transitions.succeed, result, inherited)
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
@@ -195,14 +195,14 @@ class Attempts(Swaps[ShardRecord]):
         *what: object,
         **presumed_fields: object,
     ) -> None:
-        """Do what an attempt says of its own shard: one write, which depends on that and ``presumed_fields``."""
+        """Make an attempt's transition of its own shard: one write, if it is the owner and ``presumed_fields`` hold."""
         # Not the revision: a script's end and a renewal, by two threads of one attempt, would refuse each other
         # (docs/decisions/0079).
         presumed_fields = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **presumed_fields}
         mine = items.presumed_shard(run_id, number, **presumed_fields)
         self._change(lambda record: (said(record, attempt_id, self._clock.now_s(), *what),), mine, *presumed_fields)
 
-    # --- what others say of a record that they have read ---
+    # --- transitions that others request of a record that they have read ---
 
     def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
@@ -235,7 +235,7 @@ class Attempts(Swaps[ShardRecord]):
         return self._swap(self._read(run_id, number), transitions.redrive, generation, engine, isolate)
 
     def _swap(self, was: ShardRecord, said: Callable[..., ShardRecord | None], *what: object) -> ShardRecord | None:
-        """The shard after a transition; None if there is none from where it stands, or it was refused."""
+        """The shard after a transition; None if its state allows no such transition, or the write was refused."""
         if (after := said(was, self._clock.now_s(), *what)) is None:
             return None
         # Tried once: the decision rests on the record that was read, and a refusal means that its reason may be gone.
@@ -269,7 +269,7 @@ class Attempts(Swaps[ShardRecord]):
 
 
 def _counting(run: Run, shards: int, split: int) -> Update:
-    """So many shards more of an open run, and so many more that count no longer."""
+    """Add to an open run's number of shards, and to the number of those that were split and no longer count."""
     assert run.shard_count is not None
     # The state excludes a run that has ended since: no check would look at its new shards. The counts exclude another
     # split: this one would overwrite its counts.

@@ -40,7 +40,7 @@ class New:
 
     @property
     def given(self) -> Item:
-        """What must hold: there is no item."""
+        """The condition: there is no such item."""
         return ABSENT
 
 
@@ -117,7 +117,7 @@ def holds(expected_values: Item, item: Item | None) -> bool:
 
 
 class Swaps(Generic[T]):
-    """Changes records of one kind, which a transition makes of what was read, unless another change came before.
+    """Writes what transitions make of records that were read, unless another change came first; one kind of record.
 
     ``change`` is a swap: it depends on the revision that was read, or on what is presumed of a record that nobody has
     read. A refusal comes with the item, of which ``value`` makes the record for the next try.
@@ -129,7 +129,7 @@ class Swaps(Generic[T]):
         self._store, self._clock, self._swap_of, self._value = store, clock, change, value
 
     def _change(self, step: Callable[[T], tuple[T, *tuple[Change, ...]]], was: T, *presumed: str) -> T:
-        """Swap what ``step`` makes of a record, unless it stays as it is, with other changes; the record then."""
+        """Write the record that ``step`` makes, if it differs, with other changes; return the record as it is then."""
         for _ in range(TRIES):
             after, *also = step(was)
             change = self._swap_of(was, after, *presumed)
@@ -147,7 +147,7 @@ class Swaps(Generic[T]):
         raise LedgerError(f"the item {' '.join(change.key)} changed under {TRIES} tries; try again")
 
     def _answer(self, answer: Callable[[T], Claim[T]], was: T, *presumed: str) -> Claim[T]:
-        """Swap what the answer to a claim makes of a record; the answer, with the record then."""
+        """Write the record that the answer to a claim makes; return the answer, with the record as it is then."""
         answers: list[Claim[T]] = []
 
         def step(record: T) -> tuple[T]:

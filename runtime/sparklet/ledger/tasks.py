@@ -36,7 +36,7 @@ class Tasks(Swaps[TaskRecord]):
         return self._answer(answer, task)
 
     def tell(self, mine: TaskRecord, said: Callable[..., TaskRecord], what: ShardResult | Failure) -> TaskRecord:
-        """Do what an attempt says of the task that it has claimed: succeed, fail or release; the task then."""
+        """Make an attempt's transition of the task it has claimed: succeed, fail, release; the task as it is then."""
         return self._change(lambda record: (said(record, mine.attempt_id, self._clock.now_s(), what),), mine)
 
     def give_up(

@@ -155,7 +155,7 @@ def _owned(record: Record, attempt_id: str, target_state: ShardState | None = No
     raise rules.not_owned(record, attempt_id)
 
 
-# --- what others say; None: the shard does not stand as they think ---
+# --- transitions that others request; None if the shard's state does not allow them ---
 
 
 def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: str) -> ShardRecord | None:
@@ -208,7 +208,7 @@ def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, iso
 
 
 def split(record: ShardRecord) -> ShardRecord:
-    """PENDING, or FAILED of those that are joined, → SPLIT: others have its inputs; how long it took stays known."""
+    """PENDING (or FAILED, of shards that are joined) → SPLIT: others have its inputs; the time it took is kept."""
     return replace(record, state=ShardState.SPLIT, split="")
 
 
@@ -234,7 +234,7 @@ def _ended(record: R, state: ShardState, failure: Failure, now_s: float, split: 
 
 
 def _timed(record: ShardRecord) -> ShardRecord:
-    """With its last attempt's time kept, before the times by which it is known change."""
+    """The record with its last attempt's time added to ``worked_s``, before the timestamps that show it change."""
     if not record.started_s:
         return record
     # When a lost attempt ended nobody knows: only the end of its lease is known.

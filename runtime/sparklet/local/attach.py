@@ -30,7 +30,7 @@ ENDS_WITHIN_S = 360.0
 
 @contextmanager
 def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
-    """Meanwhile no other client starts, attaches to or stops the stack."""
+    """A block during which no other client starts, attaches to or stops the stack."""
     with Lock(state.start_lock) as lock:
         waits = partial(progress, "waiting for another sparklet that starts or stops the local stack")
         if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S, waits):
@@ -41,7 +41,7 @@ def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
 def attach_or_start(
     state: StateDir, request: Mapping[str, Any], hold: Lock, progress: Progress, *, keep: bool, replace_kept: bool
 ) -> Any:
-    """Take the clients' lock with others, start the stack if necessary; the document that its host published.
+    """Take the lock that clients share, start the stack if necessary; return the document that its host published.
 
     A stack that differs from the request is ended and started anew if it has no other client; a kept one only with
     ``replace_kept``. With ``keep`` it outlives its clients. LocalStackError if it does not start or end.

@@ -29,7 +29,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Coordinate:
-    """Where Maven keeps a jar."""
+    """The place of a jar in a Maven repository."""
 
     organisation: str
     artifact: str
@@ -38,7 +38,7 @@ class Coordinate:
 
     @classmethod
     def parse(cls, text: str) -> "Coordinate":
-        """From ``organisation:artifact:version``, or with ``:classifier``; ValueError if it is anything else."""
+        """Parse ``organisation:artifact:version``, or with ``:classifier``; ValueError if it is anything else."""
         parts = text.split(":")
         if len(parts) not in (3, 4) or not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
             raise ValueError(f"{text!r} is not organisation:artifact:version")

@@ -32,7 +32,7 @@ META = [".meta", ".json"]  # the emulator's file beside each object
 
 
 class SavedStack(LocalStack):
-    """In the place of a ``LocalStack``, for commands that only look."""
+    """Stands for a ``LocalStack`` that has ended, for commands that only read."""
 
     @classmethod
     def find(cls, state: StateDir, progress: Progress) -> Self | None:

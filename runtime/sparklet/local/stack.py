@@ -72,7 +72,7 @@ class StackOptions:
             raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
 
     def asked_for(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """What of a request the user chose, and the version: each variable of the workers by its own name."""
+        """The part of a request that the user chose, and the version; each variable of the workers by its own name."""
         return {
             name: setting
             for name, setting in {**request, **self.worker_env}.items()

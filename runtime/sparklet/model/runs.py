@@ -22,7 +22,7 @@ NAMES_FILE = re.compile(rf"\.sparklet/{OWNER.pattern}\.json")
 
 
 def published_by(path: str) -> re.Match[str] | None:
-    """By its path below an output, which run and shard published a file: run_id, created_ms, identity, shard.
+    """The run and shard that published a file, by its path below an output: run_id, created_ms, identity, shard.
 
     None also of a file that was given its input's name: see ``planning.outputs.Owners``.
     """
@@ -30,7 +30,7 @@ def published_by(path: str) -> re.Match[str] | None:
 
 
 INPUT, OUTPUT = "{input}", "{output}"
-"""In a run's arguments: the address of its input, and that of the shard's output."""
+"""Stand in a run's arguments for the address of its input, and for that of the shard's output."""
 
 
 class RunState(StrEnum):
@@ -93,7 +93,7 @@ class Dispatch(StrEnum):
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
 LIBRARIES = "libraries.zip"  # a py-file: what --requirements names
 MODULES = "modules-beside.zip"  # a py-file: what a script imports from its own folder
-"""Of files that Python imports; others are for ``SparkFiles`` and the script's folder."""
+"""Suffixes of files that Python imports; other files are for ``SparkFiles`` and the script's folder."""
 CONF_FILE = "spark-conf.json"
 """Beside a script: what ``--conf`` sets."""
 
@@ -132,7 +132,7 @@ class ListSource:
 
 @dataclass(frozen=True, slots=True)
 class NextRun:
-    """What follows a run that ended well: a run of its own over what the first one wrote."""
+    """The run that is entered after a successful one, to process its output."""
 
     script: ScriptRef
     output_uri: str
@@ -228,7 +228,7 @@ class Run:
 
     @property
     def identity(self) -> str:
-        """A name that no other run has, of no ledger: commits to tables and output folders are known by it.
+        """A name that no other run in any ledger has: it identifies the run's commits to tables and its output folders.
 
         A ledger never has two runs of one id; the time, in milliseconds, distinguishes runs of different ledgers.
         """
@@ -240,12 +240,12 @@ class Run:
         return f"shard={self.identity}_"
 
     def shard_output(self, number: int) -> str:
-        """Where readers find what shard ``number`` has written, once it has a winner; by inputs: the run's output."""
+        """The folder of shard ``number``'s output for readers, once it has a winner; by inputs: the run's output."""
         output = self.output_uri.rstrip("/")
         return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
 
     def owner(self, number: int) -> str:
-        """What names a shard of this run as the one that published a file."""
+        """The name by which a file shows that this run's shard ``number`` published it."""
         return f"{self.identity}_{number:06d}"
 
     def patterns(self, number: int | None = None) -> str:

@@ -119,7 +119,7 @@ def reader_schemas(
 
 
 def clash(types: Iterable[str]) -> tuple[str, ...]:
-    """Two that one job would make alike; () if there are none, or if it would take the text of all, as shards did."""
+    """Two types that one job would make alike; () if there are none, or if it would take all as text, as shards did."""
     # In reverse, so that of "int=" and "int" the latter stays, which somebody needed as a type.
     bare = {_bare(type_): type_ for type_ in sorted(types, reverse=True)}
     odd = [type_ for type_ in bare.values() if type_ != "string" and TEXT not in type_]

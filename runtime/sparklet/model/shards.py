@@ -157,7 +157,7 @@ class Shard:
 
     @property
     def estimated_bytes(self) -> int:
-        """Of all objects together."""
+        """The estimated size of all objects together."""
         return sum(o.estimated_bytes for o in self.objects)
 
     def to_line(self) -> bytes:
@@ -358,7 +358,7 @@ NOTHING = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What the ledger holds of all that attempts do: shards, tasks of the API, calls of ``functions``."""
+    """The fields that the ledger keeps of all work of attempts: shards, tasks of the API, calls of ``functions``."""
 
     state: ShardState = ShardState.PENDING
     attempts: int = 0  # of a shard: in this generation

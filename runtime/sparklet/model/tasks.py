@@ -73,7 +73,7 @@ class TaskRecord(Record):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """That a task, a run or an execution has ended."""
+    """The notice that a task, a run or an execution has ended."""
 
     kind: str  # task | run | execution
     state: str
@@ -81,19 +81,19 @@ class Notice:
 
     @classmethod
     def of_task(cls, record: TaskRecord) -> Self:
-        """That a task of the asynchronous API has ended."""
+        """The notice that a task of the asynchronous API has ended."""
         return cls("task", str(record.state), record.to_document())
 
     @classmethod
     def of_run(cls, run: Run, outcome: Mapping[str, Any]) -> Self:
-        """That a run has ended, with the ``outcome`` of ``runs.phases``."""
+        """The notice that a run has ended, with the ``outcome`` of ``runs.phases``."""
         return cls("run", str(run.state), {**outcome, "ended_s": run.ended_s})
 
     @classmethod
     def of_execution(
         cls, execution: str, machine: str, where: str, error: str, cause: str, run_id: str = "", recorded: str = ""
     ) -> Self:
-        """That an execution of a state machine ended by an error of its own; its run goes on without it.
+        """The notice that a state machine's execution ended by an error of its own; its run goes on without it.
 
         ``execution`` and ``machine`` are names or ARNs, ``where`` is the state that failed, ``recorded`` the file with
         the same text. Without ``run_id`` it failed before it had a run.

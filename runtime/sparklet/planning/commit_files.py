@@ -67,7 +67,7 @@ def commit_files(deployment: Deployment, run: Run) -> Sequence[CommitFile]:
 
 
 def declarations(store: ObjectStore, files: Sequence[CommitFile]) -> Iterator[Mapping[str, Any]]:
-    """What these commits make: for each ``shard`` its ``writes``."""
+    """The writes that these commits make: for each ``shard`` its ``writes``."""
     for body in store.get_all(file.uri for file in files):
         yield from map(json.loads, body.splitlines()[1:])
 

@@ -1,6 +1,6 @@
 """From a request to a run in the ledger; the same request again continues the run.
 
-The modules beside a local script that it imports, packed to come along as Python finds them there.
+A local script's run brings the modules that the script imports from its folder, packed as Python finds them there.
 
 ``python job.py`` and spark-submit have the script's folder on the path, so ``import helpers`` means the file or the
 package of this name beside the script, before any other.
@@ -325,7 +325,7 @@ def read_script(
 
 
 def modules_of(source: str, body: bytes, beside: Iterable[str]) -> list[tuple[str, bytes]]:
-    """The archive with what a local script imports from its folder, if it does; ``beside``: names of what it has."""
+    """An archive of what a local script imports from its folder, if anything; ``beside``: names that it has already."""
     brought = [Path(name).stem for name in beside if name.endswith(".py")]
     modules = None if source.startswith(SCHEME) else modules_beside(Path(source), body, brought)
     return [(MODULES, modules)] if modules else []

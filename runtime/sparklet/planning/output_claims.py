@@ -304,7 +304,7 @@ def _later(deployment: Deployment, run: Run) -> Iterator[Run]:
 
 
 def _folders(run: Run) -> tuple[str, ...]:
-    """Where a run publishes; the client that fills a local output looks at that itself."""
+    """The folders in which a run publishes; the client that fills a local output checks that one itself."""
     return (run.output_uri, run.next.output_uri) if run.next else (run.output_uri,)
 
 

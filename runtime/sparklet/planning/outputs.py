@@ -42,7 +42,7 @@ class Owners:
                 self._names.setdefault(path, []).append((by, size_bytes))
 
     def of(self, path: str, size_bytes: int | None = None) -> By | None:
-        """Which run and shard published a file of this size, by its path below the output; None: none, or somebody."""
+        """The run and shard that published a file of this size, by its path below the output; None if not known."""
         if by := published_by(path):
             return by
         claims = [by for by, its_bytes in self._names.get(path, ()) if size_bytes in (None, its_bytes)]
@@ -165,7 +165,7 @@ def is_named(path: str, name: str) -> bool:
 
 
 class OutputNames:
-    """The names of a run's inputs' files: no two are one, whatever the capitals, and none is in ``existing_paths``."""
+    """The names of the files for a run's inputs: unique whatever the capitals, and none is in ``existing_paths``."""
 
     def __init__(
         self, run_id: str, options: RunOptions, inputs: Sequence[str], existing_paths: Iterable[str] = ()

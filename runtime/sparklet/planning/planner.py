@@ -48,7 +48,7 @@ class PlanProgress:
     whole: Mapping[str, int] = field(default_factory=dict)  # large objects that this planner could not cut, by reason
 
     def and_part(self, part: PartRecord) -> Self:
-        """With one part more."""
+        """The progress with one more part."""
         return replace(
             self,
             parts=self.parts + 1,
@@ -74,11 +74,11 @@ def plan(
     part_bytes: int = PART_BYTES,
     stop: Callable[[], bool] = lambda: False,
 ) -> Run:
-    """Plan a run to its end, after what earlier planners have sealed; the run with its plan sealed.
+    """Plan the rest of a run, behind the parts that earlier planners have sealed; return the run as it is then.
 
-    ``packed`` is the input, if it was read already. ``stop`` is called after each part: if it returns True, the next
-    call plans the rest. So it does if the run's schema is to be inferred first, and ``wait``, called with the run that
-    does it, does not wait any longer. CheckpointConflictError if another planner works on this run, the run was
+    ``packed`` is the input, if it was read already. ``stop`` is called after each part: if it returns True, planning
+    stops, and the next call plans the rest. So it does if another run infers the schema first and has not ended
+    when ``wait(that run)`` returns. CheckpointConflictError if another planner works on this run, the run was
     cancelled, or a run that it replaces has not ended: nothing is lost or planned twice. PlanError if an incremental
     run of the same name has not ended, another run owns the output, a list was changed, or no schema can be inferred.
     """

@@ -357,7 +357,7 @@ def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run:
 
 
 def _resolved(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
-    """The request with what a value says of another: a table of Parquet is the output, a schema a parameter."""
+    """The request, where one value sets another: a table of Parquet is the output, a schema is a parameter."""
     if request.table and request.options.output_per:
         raise PlanError(f"{named['table']} and {named['output_per']} exclude each other; give one of them")
     if request.table.startswith(PARQUET):

@@ -110,7 +110,7 @@ def _fit_or_refused(deployment: Deployment, name: str, table: str, asked: Collec
 def _fit(
     deployment: Deployment, name: str, table_format: str = "", asked: Collection[str] = ()
 ) -> tuple[str, list[str]]:
-    """The first fit engine, after ``lambda-large``, which has limits, the next one, too; and why others are unfit."""
+    """The first fit engine, and after ``lambda-large``, which has limits, the next one; and why others are unfit."""
     names, unfit = list[str](), list[str]()
     for engine in deployment.engines if name == AUTO else deployment.engines.keys() & {name}:
         why = deployment.engines[engine].unfit(table_format)

@@ -66,8 +66,8 @@ class ObjectStore(Protocol):
     ) -> None:
         """Copy each pair's object to its URI, several at a time; pairs are drawn as copies are begun.
 
-        With an ``owner``, which the copies keep beside the type that their names tell, they replace nothing but what
-        this owner, or another that ``replaces`` allows, has copied there: else ObjectChangedError.
+        With an ``owner``, which the copies name in their metadata beside the type that their names tell, they replace
+        only copies of this owner, or of an owner that ``replaces`` allows: ObjectChangedError for any other object.
         """
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
@@ -178,7 +178,7 @@ class Orchestrator(Protocol):
 
 
 class Notifier(Protocol):
-    """Where notices of ends go. Every method raises NoticeError."""
+    """Sends notices of ends. Every method raises NoticeError."""
 
     def notify(self, notice: Notice) -> None:
         """Send a notice once; after a lost answer it may be there twice."""

@@ -80,7 +80,7 @@ class Deployment:
             return None
 
     def function_settings(self) -> Mapping[str, str] | None:
-        """What the functions' scripts are set to; None if that is not known, or the caller may not read it."""
+        """The settings of the functions' scripts; None if they are not known, or the caller may not read them."""
         try:
             return self.functions() if self.functions else None
         except SettingsError:

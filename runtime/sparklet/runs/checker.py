@@ -276,7 +276,7 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
 
 
 def _driven(deployment: Deployment, follower: Run) -> Run:
-    """A run that this one waits for, after a check of its own, which also plans it."""
+    """A run that the checked one waits for, after a check of that run, which also continues its plan."""
     return follower if follower.state.ended else check(deployment, follower.run_id, planner_silent_s=0.0).run
 
 

@@ -51,19 +51,19 @@ BY_CHECKS = {routes.NO_WORKER, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOL
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The values of the rule for one way of giving shards out (docs/decisions/0079)."""
+    """How often, and after what time, one way of dispatch sends a PENDING shard again (docs/decisions/0079)."""
 
     times: Callable[[ShardRecord], int]  # how often the ledger has counted that the shard was given out again
     again_after_s: float  # without a claim; doubled with each time
     most: float = math.inf  # times; without it a shard is given up at the run's time limit only
 
     def is_due(self, record: ShardRecord, now_s: float, given_s: float = 0.0) -> bool:
-        """Whether a PENDING shard is to be given out again; ``given_s``: when it was, if the ledger does not know."""
+        """Whether a PENDING shard is to be dispatched again; ``given_s``: when it was, if the ledger does not know."""
         doubled = 2 ** min(self.times(record), self.most)
         return now_s - max(record.changed_s, given_s) >= self.again_after_s * doubled
 
     def is_spent(self, record: ShardRecord) -> bool:
-        """Whether a PENDING shard was given out again as often as this is done."""
+        """Whether a PENDING shard was dispatched again as often as it may be."""
         return self.times(record) >= self.most
 
 
@@ -206,7 +206,7 @@ def start_workers(deployment: Deployment, run: Run) -> tuple[int, str]:
 
 
 def _each(deployment: Deployment, run: Run, name: str, waiting: Sequence[ShardRecord]) -> Iterator[bool]:
-    """Do what each shard that waits for an engine needs; whether a worker was started for it."""
+    """Do what each shard that waits for an engine needs; yield whether a worker was started for it."""
     if name in deployment.engines:
         if most := deployment.engines[name].at_once:
             working = sum(record.engine == name for record in _running(deployment, run))

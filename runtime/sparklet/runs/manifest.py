@@ -347,7 +347,7 @@ def _in_manifest(deployment: Deployment, run: Run, counts: Counts) -> str:
 
 
 def _in_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
-    """One listing of the output, then one pass over the shards; one byte of memory for each shard."""
+    """SUCCEEDED shards with rows but no output: one listing, one pass over the shards, a byte of memory for each."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
     has_data = bytearray(run.numbers)

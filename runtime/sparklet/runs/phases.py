@@ -178,7 +178,7 @@ def has_declared(deployment: Deployment, run: Run) -> bool:
 def _fix(
     deployment: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
 ) -> bool:
-    """Write the next commit file, of winners in none of ``files``; False if empty. A faster checker's file counts."""
+    """Write the next commit file, with the winners that no file in ``files`` has; False if there are none."""
     committed_winners = winners_in(deployment.store, files)
     winners = kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))
     fresh = [uri for record, uri in winners if winner_of(record) not in committed_winners]
@@ -272,7 +272,7 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
 
 
 def _list_uri(deployment: Deployment, run: Run, name: str) -> str:
-    """Where this check alone writes a list: a second upload of the same bytes has another ETag under a KMS key."""
+    """An address for this check alone: a second upload of the same bytes has another ETag under a KMS key."""
     return deployment.run_uri(run.run_id, f"{name}-{run.generation}-{secrets.token_hex(4)}.jsonl")
 
 

@@ -77,7 +77,7 @@ def _check(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any
 
 
 def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """What the Map state takes; nothing of a run that has had its Map, whose shards have messages, or get them."""
+    """The input of the Map state; without shards if the run has had its Map, since they are then sent as messages."""
     run = deployment.ledger.runs.get(_run_id(event))
     if run.dispatch is not Dispatch.MAP or not run.sealed:
         raise PlanError(f"no Map has the shards of {run.run_id}: its dispatch is {run.dispatch}, or its plan goes on")

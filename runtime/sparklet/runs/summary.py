@@ -105,7 +105,7 @@ def _before(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str, str
 
 
 def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
-    """By output or reader and schema the first shard's file or input; none where one shard alone has several."""
+    """The first shard's file or input, by output (or reader) and schema; none where one shard alone has several."""
     examples = defaultdict[str, dict[str, str]](dict)
     for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         for subject, names in several.items():
@@ -279,12 +279,12 @@ class Summary:
 
     @property
     def duration_s(self) -> float:
-        """From the run's creation to the last change of a shard."""
+        """The time from the run's creation to the last change of a shard."""
         return max(0.0, self.changed_s - self.created_s)
 
     @property
     def waited_s(self) -> float:
-        """The part of it until the first attempt known began."""
+        """The time from the run's creation until the first known attempt began."""
         return max(0.0, min(self.first_s, self.changed_s) - self.created_s)
 
 

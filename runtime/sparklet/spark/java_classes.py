@@ -25,7 +25,7 @@ _ESCAPED |= str.maketrans({"\n": r"\n", "\r": r"\r", "\t": r"\t", "\f": r"\f"})
 
 
 def mark() -> str:
-    """The name of an empty file in a jar of exactly these classes."""
+    """The name of the empty file that marks a jar of exactly these classes."""
     # The digest is of the sources, so a jar of an older version counts as none, and Janino compiles.
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.java")):
@@ -52,7 +52,7 @@ def compiled(jvm: Any, name: str, parent: Any) -> Any:
 
 
 def files(jvm: Any) -> Iterator[tuple[str, bytes]]:
-    """The jar's files by name; without those for kept contexts if the Spark's cannot be kept."""
+    """The jar's files by name; classes for kept contexts only if this Spark's contexts can be kept."""
     yield mark(), b""
     loader = class_loader(jvm)
     version = getattr(getattr(jvm.org.apache.spark, "package$"), "MODULE$").SPARK_VERSION()

@@ -73,7 +73,7 @@ def hudi(spark: "SparkSession") -> None:
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """Of S3's API what writing and reading a CSV takes; there is no other object, and this one is always the same."""
+    """The part of S3's API that writing and reading a CSV needs; its only object is always the same."""
 
     protocol_version = "HTTP/1.1"
 
@@ -113,7 +113,7 @@ class Bucket(BaseHTTPRequestHandler):
 
 
 def s3(spark: "SparkSession") -> None:
-    """A CSV through S3A, written by itself and read by Spark; and what TLS needs in Java."""
+    """A CSV that S3A writes and Spark reads, and Java's classes for TLS."""
     spark._jvm.javax.net.ssl.SSLContext.getDefault().getSocketFactory()
     path = spark._jvm.org.apache.hadoop.fs.Path("s3a://priming/rows.csv")
     stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).create(path)

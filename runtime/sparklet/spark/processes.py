@@ -114,7 +114,7 @@ def cpu_time_s(pid: int) -> float:
 
 
 def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
-    """CPU time of a process, and of those of its threads whose names begin so; less if it ends meanwhile."""
+    """CPU time of a process, and of its threads whose names begin with ``threads``; less if it ends meanwhile."""
     whole_s, part_s = cpu_time_s(pid), 0.0
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/task").glob("*/stat"):

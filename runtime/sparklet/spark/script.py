@@ -164,7 +164,7 @@ class Script:
 
     @property
     def unpacks(self) -> bool:
-        """Whether it is shown what packed inputs hold, not these themselves."""
+        """Whether it is given the contents of packed inputs, not the archives themselves."""
         return self.comments.get("unpack") != YES_NO[1]
 
     @cached_property
@@ -243,11 +243,11 @@ class Script:
 
     @cached_property
     def may_reach_unseen(self) -> bool:
-        """Whether it may write to, or read from, what neither Spark's side nor its process sees."""
+        """Whether it may write or read where neither Spark's classes nor the hooks in its process see it."""
         return _UNSEEN.search(self.code) is not None
 
     def may_write_unseen(self, words: str) -> bool:
-        """Whether it may write to what nobody sees: also to tables, by modules of others, or from Python itself.
+        """Whether it may write unseen: also to tables, by modules of others, or from Python itself.
 
         ``words``: its parameters, arguments and variables as one text.
         """

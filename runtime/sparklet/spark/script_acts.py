@@ -33,7 +33,7 @@ PURE = frozenset(
 
 
 class Acts:
-    """The acts of this process, each told once."""
+    """The acts of this process, each reported once."""
 
     def __init__(self, outcome_file: str) -> None:
         task = Path(outcome_file).parents[1]
@@ -73,7 +73,7 @@ class Acts:
                     self.tell(READ, whole)
 
     def end(self) -> None:
-        """Tell of compiled modules that nobody hears."""
+        """Report imported compiled modules, which the audit hook does not hear."""
         packages = [sys.modules[name] for name in PURE & sys.modules.keys()]
         folders = tuple(f"{path}/" for package in packages for path in getattr(package, "__path__", ()))
         for name in sys.modules.keys() - self._ours:
@@ -94,7 +94,7 @@ def _is_by(packages: tuple[str, ...]) -> bool:
 
 
 class _Environment(os._Environ[str]):
-    """``os.environ`` once the script has it: the variables of the event are told."""
+    """``os.environ`` for the script: reading a variable of the event is reported."""
 
     def __getitem__(self, name: str) -> str:
         if name in OF_EVENT and acts:
@@ -103,7 +103,7 @@ class _Environment(os._Environ[str]):
 
 
 class _Arguments(list[str]):
-    """``sys.argv``: who reads more than the script's name is told."""
+    """``sys.argv`` for the script: reading more than the script's name is reported."""
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> str: ...

@@ -34,7 +34,7 @@ SWITCHES = ("--help", "--supervise", "--usage-error", "--verbose", "--version") 
 
 
 def main() -> NoReturn:
-    """Replace this process by what these arguments of ``spark-submit`` ask for."""
+    """Replace this process by the command that its arguments, those of ``spark-submit``, ask for."""
     try:
         settings = spark_settings()
         scratch = Path(os.environ.get("SPARKLET_SCRATCH") or "/tmp")  # noqa: S108 - the image's only writable place

@@ -59,7 +59,7 @@ TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "org.apache.hadoop.fs.s3a.TaskS3A", "Stag
 S3_SCHEMES = ("s3", "s3n", "s3a")
 INPUTS, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "uncommitted", "schemas", "misnamed"  # beside SEEN
 ORIGINS, EMPTY, OPENED, WRITER, COMMITTED = "origins", "empty", "opened", "writer", "committed"
-"""In a task's folder, known to our Java."""
+"""Names of files in a task's folder that our Java knows, too."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("connectors") / "glue")  # whose folder has a package ``awsglue``
 
 OPENED_PACKAGES = (  # as org.apache.spark.launcher.JavaModuleOptions has them
@@ -212,7 +212,7 @@ def _class_data(settings: SparkSettings, options: Iterable[str]) -> list[str]:
     """Map the class-data archive, if it exists, to the address for which it was made.
 
     At another address, Java 17's default, it would read and change nearly the whole archive (docs/decisions/0011). Java
-    ignores an archive that does not fit, and without the file its own archive, too.
+    ignores an archive that does not fit; if the file is missing, it would not even use its own archive.
     """
     archive = settings.cds_archive
     if archive is None or not archive.is_file():
@@ -245,7 +245,7 @@ def spark_defaults(settings: SparkSettings, scratch: Path, jars: Sequence[str] =
 
 
 def _alone(cores: int) -> dict[str, str]:
-    """Of a driver that is its own executor, in an environment that may be frozen."""
+    """Options of a driver that is its own executor, in an environment that may be frozen."""
     return {
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
@@ -271,7 +271,7 @@ def bypass_threshold(cores: int) -> int:
 
 
 def _on_cluster(settings: SparkSettings) -> dict[str, str]:
-    """Of a driver whose executors are a standalone cluster's: they reach it, and have its jars at the same places."""
+    """Options of a driver on a standalone cluster: its executors reach it, and have its jars at the same places."""
     master = settings.conf.get("spark.master", "")
     host, _, port = master.partition("://")[2].split(",")[0].rpartition(":")
     try:
@@ -412,7 +412,7 @@ def _version(home: Path) -> str:
 
 
 def _hudi_env(settings: SparkSettings) -> dict[str, str]:
-    """Where Hudi finds our defaults. It parses the path as a URI and opens it undecoded, so a space breaks it."""
+    """The folder of our defaults for Hudi, which parses the path as a URI but opens it undecoded: a space breaks it."""
     if HUDI_OF_THE_MACHINE.exists():
         return {}
     folder = str(HUDI_DEFAULTS)

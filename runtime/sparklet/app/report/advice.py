@@ -63,7 +63,7 @@ class Measured:
         return self.view.found.finished
 
     def cost(self, shards: int, shard_s: float) -> Mapping[str, float]:
-        """US dollars of so many shards as this run dispatches them, by item, without cold starts."""
+        """US dollars, by item, for that many shards if they are dispatched as in this run, without cold starts."""
         files = self.view.found.summary.objects
         load = Load(shards, files, outputs=files if self.run.options.output_per else 0)
         return work_costs(self.run.dispatch, shards * shard_s, load, self.size, self.prices)
@@ -114,7 +114,7 @@ def small_shards(of: Measured) -> Advised:
 
 
 def _larger_by_default(of: Measured) -> float:
-    """How many times as large shards packed by default would be; 1: they are, or it is not files that they hold."""
+    """How many times larger shards would be if packed by default; 1 if they are already, or do not hold files."""
     options, summary = of.run.options, of.view.found.summary
     is_packed = options.max_objects >= PACKED.max_objects and options.target_bytes >= PACKED.target_bytes
     if is_packed or options.group_by or any(source.items for source in of.run.lists):
@@ -123,7 +123,7 @@ def _larger_by_default(of: Measured) -> float:
 
 
 def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
-    """The time of a shard of no bytes, if time follows size at all; 0: it cannot be told."""
+    """The seconds that an empty shard would take, if time depends on size at all; 0 if that is not known."""
     try:
         # Where time hardly follows size, the line's value at no bytes says nothing.
         if correlation(sizes, times) < 0.5:
@@ -134,7 +134,7 @@ def _fixed_s(sizes: Sequence[float], times: Sequence[float]) -> float:
 
 
 def skew(of: Measured) -> Advised:
-    """Skew: a few shards keep the run from its end."""
+    """Skew: a few shards delay the run's end."""
     rows = of.values("started_s", "took_s", "input_bytes", "shard")
     if len(rows) < MIN_SHARDS or not of.run.state.ended:
         return _too_few("Skew", rows) if of.run.state.ended else Advised("Skew", "unknown", "the run has not ended")

@@ -122,7 +122,7 @@ def _run_document(run: Run) -> dict[str, Any]:
 
 
 def _options(run: Run) -> Iterator[str]:
-    """What differs from the defaults of a user's options, as it is typed."""
+    """The user's options that differ from the defaults, as they are typed."""
     texts = {"size": lambda value: size_text(value).replace(".0 ", "").replace(" ", ""), "time": time_text}
     for key, option, kind, default, group, name in places().values():
         value = getattr(run.options, name) if group == "options" else default

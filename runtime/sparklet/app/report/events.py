@@ -129,7 +129,7 @@ def _unpacked(stack: OpenStack, uris: Collection[str], folder: Path) -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], address: str, count: int, log: Path) -> None:
-    """Until the server has read so many logs, for before its page is empty; one that was cut off may be left out."""
+    """Wait until the server has read that many logs: its page is empty before. It may leave out a truncated one."""
     until_s = time.monotonic() + LISTS_WITHIN_S
     while process.poll() is None and time.monotonic() < until_s:
         with suppress(OSError), urlopen(f"{address}api/v1/applications", timeout=10) as answer:  # noqa: S310 - its own

@@ -258,7 +258,7 @@ def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:
-    """A line for people, below its attempt's name if that changes."""
+    """The line as people read it, below a heading if its attempt is not the last line's."""
     head = ""
     if last is None or (last.stream, last.shard, last.attempt) != (line.stream, line.shard, line.attempt):
         head = f"{'' if last is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"

@@ -103,7 +103,7 @@ def resolve_list(store: ObjectStore, request: ListRequest) -> ListSource:
 
 
 def stored_source(deployment: Deployment, run_id: str, index: int, reader: ListReader) -> ListSource:
-    """Where a list of a run is read from; the name of a list given with its bytes contains their digest."""
+    """The address from which a run's list is read; the name of a list given as bytes contains their digest."""
     if reader.body is None:
         return reader.source
     suffix = ".gz" if reader.source.uri.endswith(".gz") else ""

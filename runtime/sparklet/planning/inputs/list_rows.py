@@ -103,7 +103,7 @@ def _decoded(text: str, row: int) -> Any:
 def table_rows(
     file: Path, form: str, after_row: int = 0, *, all_columns: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of Parquet or ORC, without batches up to ``after_row``: the columns that describe objects, or all.
+    """Rows of Parquet or ORC, with all columns or those that describe objects; batches up to ``after_row`` are skipped.
 
     RowError if it is not in that format.
     """

@@ -50,7 +50,7 @@ def _root(uri: str, inputs: Sequence[str]) -> str:
 
 
 def columns_of(path: str) -> tuple[str, list[tuple[str, str]]]:
-    """The folder of the partitions, and of an object's columns the names and, as they are written, the values.
+    """The folder of the partitions, and an object's partition columns: names, and values as they are written.
 
     Spark reads a path from its end: nothing may lie between columns.
     """
@@ -67,7 +67,7 @@ def columns_of(path: str) -> tuple[str, list[tuple[str, str]]]:
 
 
 def seen_partitions(uris: Sequence[str], inputs: tuple[str, ...], examples: Sequence[str]) -> dict[str, str]:
-    """By object in a partition, the root; and by folder, of the ``examples`` with kinds of values that these lack."""
+    """The roots of objects in partitions, and of ``examples`` with kinds of values that those lack, by address."""
     roots = {uri: root for uri in uris if (root := partition_root(uri[: uri.rfind("/") + 1], inputs))}
     seen = {kind for uri, root in roots.items() for kind in _kinds(uri, root)}
     # Only kinds that the shard lacks: each example costs the worker an empty file in Spark's listing.
@@ -83,7 +83,7 @@ def _kinds(uri: str, root: str) -> Iterator[tuple[str, str, str]]:
 
 
 class Partitions:
-    """The partitions of a run's input: of each kind of value of each column an example."""
+    """The partitions of a run's input: one example for each kind of value of each column."""
 
     def __init__(self, inputs: Sequence[str]) -> None:
         self._inputs = inputs

@@ -149,7 +149,7 @@ def slice_objects(
 
 
 def split_kind(uri: str, split: str) -> str:
-    """As what an object is cut: ``csv``, ``lines``, ``parquet``, or ``""``."""
+    """The kind of slices that an object is cut into: ``csv``, ``lines``, ``parquet``, or ``""`` for none."""
     if split != "auto":
         return split
     return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
@@ -201,7 +201,7 @@ def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) ->
 
 
 def _reader(store: ObjectStore, item: InputObject) -> Read:
-    """Of an object, or of a local file, which a preview cuts as the plan will cut it in the bucket."""
+    """The reader of an object, or of a local file, which a preview cuts as the plan will cut it in the bucket."""
     if "://" not in item.uri:
         return partial(_read_file, item.uri)
     return lambda offset, length: store.get(item.uri, offset, length, item.etag, item.version_id)
@@ -223,7 +223,7 @@ def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, wi
 
 
 def _parquet_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
-    """Of even size; ``ParquetPart`` gives a row group to the slice in which its middle lies."""
+    """Slices of even size; ``ParquetPart`` gives a row group to the slice in which its middle lies."""
     # Four bytes suffice: a slice has the row groups whose middle is in it, so only its worker must read the footer.
     ending = _reader(store, item)(max(0, item.size_bytes - 4), 4)
     if ending != b"PAR1":

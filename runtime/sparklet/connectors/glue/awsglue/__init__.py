@@ -21,7 +21,7 @@ def missing(name: str) -> NoReturn:
 
 
 class _Modules:
-    """The last finder: of this package's modules and Glue Studio's, what it is asked for is not there."""
+    """The last import finder: it refuses the modules of this package and of Glue Studio that nothing else has found."""
 
     @staticmethod
     def find_spec(name: str, *_: Any) -> None:

@@ -80,7 +80,7 @@ class GlueContext:
         return DataSink(self, connection_type, format, **options)
 
     def record_quality(self, context: str, rules: Sequence[Mapping[str, Any]]) -> None:
-        """Let the shard's answer and the run's report have these outcomes."""
+        """Add these outcomes to the shard's answer and to the run's report."""
         self._job.outcome.judge(context, rules)
 
     def catalog_casts(self, database: Any, table_name: Any, columns: Sequence[str]) -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ class GlueContext:
         return [(name, f"cast:{type_}") for name, type_ in [*entry.columns, *entry.keys] if name in columns]
 
     def write_cataloged(self, frame: Any, table: str, columns_too: bool, *args: Any, **kwargs: Any) -> None:
-        """Write to a folder that a table shows, which has the frame's columns before and its partitions afterwards."""
+        """Write to a table's folder: the table gets the frame's columns before, and the partitions afterwards."""
         kind, glue_options, _ = _files(*args, **kwargs)
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         path, keys = str(glue_options.get("path") or ""), glue_options.get("partitionKeys", [])
@@ -189,7 +189,7 @@ class GlueContext:
 
 
 def _root(path: str) -> str:
-    """A folder as Hadoop takes it, which knows no bucket without a slash."""
+    """A folder as Hadoop takes it: a bucket's address must end in a slash."""
     return f"{path}/" if re.fullmatch("s3[an]?://[^/]+", path) else path
 
 
@@ -218,7 +218,7 @@ def _files(
     *late: str,
     **more: Any,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Spark's format, what is not Spark's, and Spark's options."""
+    """Spark's format, our own options, and Spark's options."""
     more |= dict(zip(("transformation_ctx", "push_down_predicate"), late, strict=False))
     # Glue also takes a format as the connection's type.
     kind = (connection_type if connection_type in FORMATS else format or "").lower().replace("glueparquet", "parquet")
@@ -230,7 +230,7 @@ def _files(
 
 
 def _told(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of our own, and Spark's; AttributeError for any other."""
+    """The options divided into our own and Spark's; AttributeError for any other."""
     value_by_name = {name: value for mapping in options for name, value in (mapping or {}).items() if value is not None}
     if unknown := value_by_name.keys() - SPARKS.keys() - OWN - HINTS:
         raise lacking(f"option {min(unknown)!r}", f"glueContext.spark_session.read.option({min(unknown)!r}, …)")

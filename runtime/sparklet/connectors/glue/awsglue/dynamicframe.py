@@ -79,20 +79,20 @@ class DynamicFrame:
         return self._frame.schema
 
     def getNumPartitions(self) -> int:
-        """Into how many parts the rows are cut."""
+        """The number of partitions of the rows."""
         parts: int = self._frame.rdd.getNumPartitions()
         return parts
 
     def coalesce(self, num_partitions: int, shuffle: bool = False, *_: Any, **hints: Any) -> DynamicFrame:
-        """The rows in at most so many parts; so many files are written."""
+        """The rows in at most that many partitions, each of which is written as one file."""
         return self.repartition(num_partitions) if shuffle else self._of(self._frame.coalesce(num_partitions))
 
     def repartition(self, num_partitions: int, *_: Any, **hints: Any) -> DynamicFrame:
-        """The rows in so many parts."""
+        """The rows in that many partitions."""
         return self._of(self._frame.repartition(num_partitions))
 
     def union(self, other_frame: DynamicFrame, *_: Any, **hints: Any) -> DynamicFrame:
-        """The rows of both, by the names of their columns; where one has none, it is null."""
+        """The rows of both frames, with columns matched by name; a column that one frame lacks is null there."""
         return self._of(self._frame.unionByName(other_frame._frame, allowMissingColumns=True))
 
     def select_fields(self, paths: str | Sequence[str], *_: Any, **hints: Any) -> DynamicFrame:
@@ -104,7 +104,7 @@ class DynamicFrame:
         return self._of(self._frame.drop(*self._columns(paths)))
 
     def rename_field(self, oldName: str, newName: str, *_: Any, **hints: Any) -> DynamicFrame:
-        """One column under another name."""
+        """The frame with one column renamed."""
         return self._of(self._frame.withColumnRenamed(*self._columns([oldName, newName])))
 
     def filter(self, f: Callable[[Any], Any], *_: Any, **hints: Any) -> DynamicFrame:
@@ -169,7 +169,7 @@ class DynamicFrame:
         *_: Any,
         **hints: Any,
     ) -> DynamicFrame:
-        """The columns of ``specs`` cast; else unchanged: a column has one type, and no choice."""
+        """The frame with the columns of ``specs`` cast; every column has one type already, so there is no choice."""
         if (specs is None) == (not choice):
             raise ValueError("resolveChoice needs specs or choice, and not both")
         if choice == "match_catalog":

@@ -44,7 +44,7 @@ class Condition:
 
     @property
     def orders(self) -> bool:
-        """Whether it asks which of two numbers is greater."""
+        """Whether it compares numbers by size."""
         return self.operator in ("between", ">", ">=", "<", "<=") and isinstance(self.values[0], float)
 
     def holds(self, number: float) -> bool:
@@ -109,7 +109,7 @@ class Rule:
 
     @property
     def value(self) -> Column:
-        """A row's value that it is about."""
+        """The value of a row that the rule checks."""
         from pyspark.sql.functions import coalesce, col, length, lit
 
         column = col(f"`{self.names[0]}`")
@@ -156,7 +156,7 @@ class _Reader:
         raise ValueError(f"the ruleset has {self.ahead or 'its end'} after {read!r} in place of {expected}")
 
     def _told(self, first: int) -> str:
-        """What has been read since then, in Glue's spelling."""
+        """The text of the tokens from ``first`` up to here, in Glue's spelling."""
         text = " ".join(self._tokens[first : self._at])
         return re.sub(rf"({TEXT})|(?<=[(\[]) | (?=[)\],])", r"\1", text)
 
@@ -171,7 +171,7 @@ class _Reader:
         return entries
 
     def analyzer(self) -> None:
-        """Pass over what only measures."""
+        """Skip an analyzer, which only measures."""
         while self.ahead not in (",", "]", ""):
             self.next()
 

@@ -200,7 +200,7 @@ def _row(rule: Rule) -> Column | None:
 
 
 def _by_rows(frame: DataFrame, columns: Mapping[str, Column | None]) -> DataFrame:
-    """The rows, and which rules each has passed, failed and skipped: those of all rows together."""
+    """The rows, with the rules that each has passed and failed; rules about all rows together count as skipped."""
     from pyspark.sql.functions import array, array_compact, col, lit, size, when
 
     held = {text: f"_rule_{number}" for number, (text, column) in enumerate(columns.items()) if column is not None}
