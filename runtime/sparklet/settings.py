@@ -225,7 +225,7 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
         made = {name: of for name, of in named.items() if next(iter(of.values()), "")}
         return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
-        raise SettingsError('SPARKLET_ENGINES is no JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
+        raise SettingsError('SPARKLET_ENGINES is not a JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
 
 
 def of_workers(variables: Mapping[str, str]) -> dict[str, str]:
@@ -397,14 +397,14 @@ def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, 
         document = json.loads(text or "{}")
     # The cause is cut off: it holds the text, which may be a secret.
     except (ValueError, RecursionError):
-        raise SettingsError(f'{name} is no JSON object of strings, such as {{"{begin}…": "…"}}') from None
+        raise SettingsError(f'{name} is not a JSON object of strings, such as {{"{begin}…": "…"}}') from None
     if not isinstance(document, dict):
         raise SettingsError(f"{name} is a JSON {type(document).__name__}; it must be a JSON object of strings")
     for key, value in document.items():
         if not key.startswith(begin) or not isinstance(value, str):
             where = f"{_shown(env, key)} is a {type(value).__name__}"
             raise SettingsError(
-                f"{name} is no JSON object of strings: {where}; values are strings"
+                f"{name} is not a JSON object of strings: {where}; values are strings"
                 + f", keys begin with {begin}" * bool(begin)
             )
     return document

@@ -139,7 +139,7 @@ def test_a_worker_of_an_earlier_local_stack_has_stopped(tmp_path: Path) -> None:
     assert task_id in LocalProcesses(state.tasks).stopped([task_id])
 
 
-def test_a_local_worker_ends_when_it_is_told_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_local_worker_ends_when_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other than the commands above, this worker does not end by itself."""
     (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
     monkeypatch.setattr("sparklet.local.process_engine.ONE_SHARD", "sleeper")

@@ -109,7 +109,7 @@ def test_a_result_that_does_not_unpickle_is_an_error(backend: Backend) -> None:
     ("function", "words"),
     [(called.raise_unpicklable, "UnpicklableError: holds a lock"), (called.raise_one_way, "OneWayError: one way")],
 )
-def test_any_exception_is_told_as_text(backend: Backend, function: Callable[[], None], words: str) -> None:
+def test_any_exception_is_reported_as_text(backend: Backend, function: Callable[[], None], words: str) -> None:
     error = begin(backend, function).error()
 
     assert isinstance(error, RemoteTaskError)

@@ -73,7 +73,7 @@ def test_a_started_worker_is_noted_once(moved: Ledger, run_id: str, clock: FakeC
 
 
 @pytest.mark.parametrize("to", ["", "another"])
-def test_a_redrive_keeps_the_engine_unless_told(moved: Ledger, run_id: str, to: str) -> None:
+def test_a_redrive_keeps_the_engine_unless_it_names_one(moved: Ledger, run_id: str, to: str) -> None:
     moved.attempts.count_requeue(waiting(moved, run_id)[0], task_id="task-1")
     engine_claim(moved, run_id, "b")
     moved.attempts.fail(run_id, 0, "b", BROKEN)

@@ -63,7 +63,7 @@ def test_a_sealed_plan_takes_no_more_parts(ledger: Ledger, run_id: str) -> None:
     assert [p.index for p in ledger.runs.parts(run_id)] == [0]
 
 
-def test_a_dispatched_part_stays_so(ledger: Ledger, run_id: str) -> None:
+def test_a_dispatched_part_stays_dispatched(ledger: Ledger, run_id: str) -> None:
     ledger.runs.create(run(run_id))
     ledger.runs.add_part(run_id, part(0, 0, 3))
     ledger.runs.add_part(run_id, part(1, 3, 3))

@@ -423,7 +423,7 @@ def full(examples: int) -> Any:
 
 
 @pytest.mark.parametrize("examples", [pytest.param(120, id="small"), full(300)])
-def test_in_memory(examples: int) -> None:
+def test_the_memory_ledger_keeps_to_the_model(examples: int) -> None:
     """``make pytest ARGS='-n 0 -m campaign tests/contract/test_ledger_stateful.py'``: full size."""
     _check(MemoryLedger, examples, steps=60)
 
@@ -432,6 +432,6 @@ def test_in_memory(examples: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("examples", [pytest.param(8, id="small"), full(15)])
 @pytest.mark.parametrize("stand_in", ["ministack", pytest.param("dynamodb_local", marks=pytest.mark.nightly)])
-def test_in_dynamodb(request: pytest.FixtureRequest, stand_in: str, examples: int) -> None:
+def test_dynamodb_keeps_to_the_model(request: pytest.FixtureRequest, stand_in: str, examples: int) -> None:
     clients: AwsClients = request.getfixturevalue(f"{stand_in}_clients")
     _check(lambda clock: DynamoLedger(clients, TABLE, clock), examples, steps=30)

@@ -66,7 +66,7 @@ def answers(request: pytest.FixtureRequest) -> int:
     return count
 
 
-def test_a_claim(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_a_claim_is_granted(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
     proxy.lose(UPDATE, answers)
 
@@ -78,7 +78,7 @@ def test_a_claim(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: 
 
 
 @pytest.mark.parametrize("staged", [None, ShardResult(5)], ids=["renewed", "won"])
-def test_a_renewal(
+def test_a_renewal_or_a_win_counts_once(
     ledger: DynamoLedger,
     proxy: LossyProxy,
     run_id: str,
@@ -110,7 +110,7 @@ def test_the_end_of_an_attempt(ledger: DynamoLedger, proxy: LossyProxy, run_id: 
     assert (record.state, record.attempt_id, record.rows) == (ShardState.SUCCEEDED, "a", 7)
 
 
-def test_a_renewal_beside_a_win(
+def test_a_win_beside_a_renewal_counts(
     ledger: DynamoLedger, other: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
 ) -> None:
     """GIVEN a renewal that was made and whose answer is lost, WHEN the attempt wins beside it, THEN it has won."""
@@ -170,7 +170,7 @@ def test_the_checkers_writes(
     assert proxy.lost == answers
 
 
-def test_a_split(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock) -> None:
+def test_a_split_is_kept(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock) -> None:
     planned(ledger, run_id)
     clock.advance(0.5)  # ministack takes a repeated transaction for another one if it has written 1000.0 as 1000
     ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
@@ -202,7 +202,7 @@ def test_a_claim_that_expired_meanwhile_is_not_granted(
     assert ledger.shards.get(run_id, 0).attempt_id == "b"
 
 
-def test_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_a_run_is_entered_once(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     proxy.lose(TRANSACT, answers)
 
     ledger.runs.create(run(run_id))
@@ -212,7 +212,7 @@ def test_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: in
     assert [r.run_id for r in ledger.runs.list()].count(run_id) == 1
 
 
-def test_what_becomes_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_changes_of_a_run_are_made_once(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     ledger.runs.create(run(run_id))
     steps: list[tuple[str, Callable[[], object]]] = [
         (TRANSACT, lambda: ledger.runs.add_part(run_id, part(0, 0, 3))),
@@ -235,7 +235,7 @@ def test_what_becomes_of_a_run(ledger: DynamoLedger, proxy: LossyProxy, run_id: 
     assert run_id in [r.run_id for r in ledger.runs.unfinalized()]
 
 
-def test_a_retired_run_and_its_end(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_a_run_is_retired_and_deleted_once(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
     planned(ledger, run_id)
     ledger.runs.finish(run_id, 0, RunState.FAILED)
     proxy.lose(UPDATE, answers)
@@ -247,7 +247,7 @@ def test_a_retired_run_and_its_end(ledger: DynamoLedger, proxy: LossyProxy, run_
         ledger.runs.get(run_id)
 
 
-def test_shards(ledger: DynamoLedger, proxy: LossyProxy, run_id: str) -> None:
+def test_shards_are_added_once(ledger: DynamoLedger, proxy: LossyProxy, run_id: str) -> None:
     ledger.runs.create(run(run_id))
     ledger.runs.add_part(run_id, part(0, 0, 60))
     ledger.shards.add(shard(run_id, number) for number in range(10))

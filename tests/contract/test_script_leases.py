@@ -85,7 +85,7 @@ def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock, monkeypatch: pyt
     assert all(enter.split()[0] == leave.split()[0] for enter, leave in zip(seen[::2], seen[1::2], strict=True))
 
 
-def test_it_is_renewed_and_who_waits_too_long_is_told(
+def test_a_lease_is_renewed_and_a_waiter_gives_up_with_an_error(
     lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with lease.hold():
@@ -124,12 +124,12 @@ def test_one_that_is_left_is_free_once_it_is_over(lease: Lease, clock: FakeClock
         assert clock.now_s() >= over_s
 
 
-def test_who_lost_it_is_told(lease: Lease, clock: FakeClock) -> None:
+def test_a_writer_that_lost_its_lease_gets_an_error(lease: Lease, clock: FakeClock) -> None:
     with pytest.raises(CommitConflictError, match="was lost"), lease.hold():
         lease.leave(clock.now_s() + 30)
 
 
-def test_who_has_lost_it_changes_it_no_more(lease: Lease, clock: FakeClock) -> None:
+def test_a_writer_that_lost_its_lease_cannot_change_it(lease: Lease, clock: FakeClock) -> None:
     held = leases._Lease(lease.uri)
     assert held.take()
     lease.leave(end_s := clock.now_s() + 30)

@@ -87,7 +87,7 @@ def test_a_missing_artifact_is_named_after_several_tries(mirror: Mirror, monkeyp
     with pytest.raises(LocalStackError) as caught:
         mirror.ensure()
 
-    assert "gone-1.jar cannot be had" in str(caught.value)
+    assert "gone-1.jar is not available" in str(caught.value)
     assert "the repository has no org.example:gone:1" in str(caught.value)
     assert MIRROR_VARIABLE in str(caught.value)
 

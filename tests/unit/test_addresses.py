@@ -18,7 +18,7 @@ from sparklet.model import split_uri
         ("s3://b/s3://b/k", ("b", "s3://b/k")),
     ],
 )
-def test_bucket_and_key(uri: str, parts: tuple[str, str]) -> None:
+def test_an_address_is_split_into_bucket_and_key(uri: str, parts: tuple[str, str]) -> None:
     assert split_uri(uri) == parts
 
 

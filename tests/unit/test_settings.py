@@ -137,7 +137,7 @@ def test_settings_within_one_variable_count_like_their_own() -> None:
 @pytest.mark.parametrize(
     ("within", "said"),
     [
-        ("hunter2", "SPARKLET_WORKER_SETTINGS is no JSON object"),
+        ("hunter2", "SPARKLET_WORKER_SETTINGS is not a JSON object"),
         ('{"SPARKLET_HEAP_MB": 900}', "SPARKLET_HEAP_MB' is a int; values are strings"),
         ('{"HEAP_MB": "900"}', "keys begin with SPARKLET_"),
         ('{"SPARKLET_HEAP_MIB": "900"}', "is SPARKLET_HEAP_MB meant"),

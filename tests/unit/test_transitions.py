@@ -132,7 +132,7 @@ def test_what_an_attempt_presumes_is_enough(saying: str, record: ShardRecord) ->
     assert place == (before if saying in ("renew", "win") else after)
 
 
-def test_an_attempt_that_owns_nothing_is_told_of_what() -> None:
+def test_a_refused_attempt_is_told_who_owns_the_record() -> None:
     shard = ShardRecord("run-1", 3, "part", 0, 9, 1, 1, state=ShardState.RUNNING, attempt_id="mine")
 
     told = [str(not_owned(record, "other")) for record in (shard, TaskRecord("t", state=ShardState.PENDING))]
@@ -209,7 +209,7 @@ def test_what_a_shards_life_costs_in_write_units() -> None:
     assert costs == [2, 3, 1, 1, 2]
 
 
-def test_a_repeated_claim_costs_one_refused_write_more() -> None:
+def test_a_second_claim_costs_four_write_units_with_its_refused_write() -> None:
     ledger = Counted()
     ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
     ledger.attempts.claim(REF, "a", 16.0, 3)

@@ -104,7 +104,7 @@ def examine_image(uri: str) -> Finding:
     from sparklet.aws.clients import AwsClients, failing_as
 
     if not (named := IN_ECR.fullmatch(uri)):
-        raise SettingsError(f"{uri} is no image in ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG")
+        raise SettingsError(f"{uri} is not an image in ECR: ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG")
     account, region, name, tag, digest = named.groups()
     which = {"imageDigest": digest} if digest else {"imageTag": tag or "latest"}
     with failing_as(SettingsError, f"{uri} cannot be looked up"):

@@ -204,7 +204,7 @@ _RULES = (
         message=r"\[PATH_NOT_FOUND\][^:]*: s3a?://[^ ]*[*?{]",
     ),
     _Rule(
-        "the script reads an address of S3 by Python's own functions, which know none, or makes a local path of one",
+        "the script reads an address of S3 by Python's own functions, which cannot, or as a local path",
         "read it by Spark, boto3 or pandas, as it was given, without os.path or pathlib; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"No such file or directory: '([^']*/)?(s3[an]?|hdfs):/|path does not exist: file:/\S*/s3[an]?:/",
@@ -261,7 +261,7 @@ _RULES = (
     # the script
     _Rule("the script does not compile", _FIX_AND_REDRIVE, SCRIPT, "SyntaxError IndentationError TabError"),
     _Rule(
-        "the script is an exported notebook: there the session is defined by others",
+        "the script is an exported notebook: outside of the notebook nothing defines its session",
         "begin it with: from pyspark.sql import SparkSession; spark = SparkSession.builder.getOrCreate(); "
         "sc = spark.sparkContext; and without dbutils and display; " + _FIX_AND_REDRIVE,
         SCRIPT,

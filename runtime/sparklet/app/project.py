@@ -82,7 +82,7 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
         if not (parameter := parameters.get(key.replace("_", "-"))):
             near = difflib.get_close_matches(key, parameters, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is no option of this command{hint}")
+            raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is not an option of this command{hint}")
         if isinstance(value, dict):  # params, env, conf: pairs
             value = [f"{pair_key}={text if isinstance(text, str) else _json(text)}" for pair_key, text in value.items()]
         elif not isinstance(value, str | int | float | list):

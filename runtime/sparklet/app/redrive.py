@@ -84,7 +84,7 @@ def _stored(path: str, copied: Mapping[str, str]) -> str:
     """The address to which a local input was copied; PlanError if it is not an input of the run."""
     uri = stored_uri(Path(path), copied)
     if not uri:
-        raise PlanError(f"{path} is no input of this run, whose inputs are {', '.join(copied.values()) or 'in S3'}")
+        raise PlanError(f"{path} is not an input of this run, whose inputs are {', '.join(copied.values()) or 'in S3'}")
     return f"{uri}/" if path.endswith("/") and not uri.endswith("/") else uri
 
 

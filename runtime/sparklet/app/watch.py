@@ -98,7 +98,7 @@ class FailureWatch:
                     self._reported.add(cause)
                     ends = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
                     what = f"attempt {failed} of shard {record.number} has failed, {ends}"
-                    what = what if failed > 0 else f"shard {record.number} has inputs of one that was split"
+                    what = what if failed > 0 else f"shard {record.number} was split off a shard that failed"
                     why = localized(self.stack, run.run_id, f"{record.error_class}: {record.error_message}")
                     yield f"{what}: {why}"
 

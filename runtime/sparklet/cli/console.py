@@ -164,7 +164,7 @@ class Printed:
         if self.shown <= MAX_PRINTED_LINES:
             self.screen.say(f"shard {line.shard}: {line.readable()}")
         elif self.shown == MAX_PRINTED_LINES + 1:
-            self.screen.say(f"scripts print more: sparklet logs {line.run} --follow")
+            self.screen.say(f"scripts print more than is shown here: sparklet logs {line.run} --follow")
 
 
 def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:

@@ -48,7 +48,7 @@ def respond(event: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Any:
         response = _response(document)
         size_bytes = len(json.dumps(response, ensure_ascii=False).encode())
     except (EventError, ValueError, RecursionError):
-        return _failure(event, 500, "the script's answer is no HTTP response")
+        return _failure(event, 500, "the script's answer is not an HTTP response")
     if size_bytes > MAX_RESPONSE_BYTES:
         return _failure(event, 500, "the answer is larger than the 6 MB that Lambda returns")
     return response

@@ -68,7 +68,7 @@ def failed_messages(task: Task, failed: Mapping[str, str], answer: Any = None) -
     items = (answer.get("batchItemFailures") if isinstance(answer, dict) else None) or []
     names = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in items]
     if unknown := [str(name) for name in (*names, *failed) if name not in task.record_ids]:  # Lambda would return all
-        raise EventError(f"the script fails what is no message of its event, so all come back: {unknown[0][:100]!r}")
+        raise EventError(f"the script fails a message that is not in its event, so all come back: {unknown[0][:100]!r}")
     causes = {str(name): "the script's batchItemFailures name it" for name in names}
     return with_those_behind(task.event["Records"], {**causes, **failed})
 

@@ -91,7 +91,7 @@ class Signed:
             content = document.pop("content")
             return cls(**{**document, "content": content and Content(**content)})
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise PayloadError(f"this is no {cls.kind}: {type(error).__name__}") from error
+            raise PayloadError(f"this is not a {cls.kind}: {type(error).__name__}") from error
 
 
 def _signature(kind: str, text: str, key: bytes) -> str:
@@ -163,7 +163,7 @@ def encode(codec: Codec, value: Any, what: str = "") -> bytes:
         if codec == "json":
             encoded = COMPACT.encode(value).encode()
             if json.loads(encoded, parse_constant=_refuse_constant) != value:
-                raise TypeError("JSON changes it, as it changes tuples and keys that are no strings")
+                raise TypeError("JSON changes it, as it changes tuples and keys that are not strings")
             return encoded
         if codec == "cloudpickle":
             import cloudpickle

@@ -120,7 +120,7 @@ def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
     _refuse_others(name.partition(":")[0], modules)
     function = unwrapped(pkgutil.resolve_name(name))
     if not callable(function):
-        raise PayloadError(f"{name} is no function")
+        raise PayloadError(f"{name} is not a function")
     _refuse_others(str(function.__module__), modules)  # or a module that imports ``os`` would allow its functions
     return function  # type: ignore[no-any-return]
 

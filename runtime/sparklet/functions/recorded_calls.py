@@ -27,9 +27,9 @@ def claimed_id(envelope: Any) -> str:
         document = json.loads(envelope["sparklet_call"])
         record_id = f"{document['task_id']}.{document['attempt']}"
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(f"this is no sparklet_call: {type(error).__name__}") from error
+        raise PayloadError(f"this is not a sparklet_call: {type(error).__name__}") from error
     if not TASK_ID.fullmatch(record_id):
-        raise PayloadError("this is no sparklet_call: its task_id and attempt are no task's")
+        raise PayloadError("this is not a sparklet_call: its task_id and attempt are no task's")
     return record_id
 
 

@@ -40,7 +40,7 @@ def main() -> None:
     """Write what the command line names."""
     target = sys.argv[1] if len(sys.argv) > 1 else "sparklet-job.zip"
     if not target.endswith(".zip"):
-        sys.exit(f"{target} is no name of a zip: name the file to write, such as sparklet-job.zip")
+        sys.exit(f"{target} is not the name of a zip: name the file to write, such as sparklet-job.zip")
     print(f"{target}: {len(write_bundle(Path(target)))} files")
 
 

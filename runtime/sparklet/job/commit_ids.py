@@ -33,9 +33,9 @@ def commit_id(job: JobFields, label: str) -> str:
     if job.shard is not None:
         names = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
         if names and names.get("split_off"):
-            raise TableError("a write that commits at once is not made by a part of a shard (--isolate): stage it")
+            raise TableError("a part of a split shard (--isolate) may not commit at once: stage the write")
         if names and names.get("redone"):
-            raise TableError("a write that commits at once is not made by a shard that is done again: stage it")
+            raise TableError("a redriven shard may not commit at once: stage the write")
         # Before the first row: the script may be killed within the write, and the worker must know that rows may be
         # there.
         job.outcome.give("direct", True)

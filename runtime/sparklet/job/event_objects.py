@@ -98,7 +98,7 @@ def _of_eventbridge(event: dict[str, Any]) -> Iterator[_Found]:
 def _address(part: Any, what: str) -> tuple[str, str, dict[str, Any]]:
     name, key = text_at(part, "bucket", "name"), text_at(part, "object", "key")
     if not name or not key:
-        raise EventError(f"{what} names no object: it must have bucket.name and object.key, both text")
+        raise EventError(f"{what} does not name an object: it must have bucket.name and object.key, both text")
     return name, key, part["object"]
 
 

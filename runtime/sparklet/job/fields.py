@@ -33,7 +33,7 @@ class Table:
         if format_ == "iceberg":
             if "://" in place or "." not in place.strip("."):
                 raise EventError(
-                    f"{name!r} names no Iceberg table: write iceberg:DATABASE.TABLE, as the catalog knows it"
+                    f"{name!r} does not name an Iceberg table: write iceberg:DATABASE.TABLE, as the catalog knows it"
                 )
             return cls(format_, place)
         if "://" not in place:

@@ -107,7 +107,7 @@ def _await_end(formation: Any, change: str) -> None:
         reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]
         reasons = reasons or [str(error)]
         if change == "update":
-            reasons.append("should its kept state be at fault: name another --state-dir, or delete this one")
+            reasons.append("if its kept state is at fault, name another --state-dir, or delete this one")
         raise LocalStackError(f"{CANNOT}: {'; '.join(dict.fromkeys(reasons))}") from error
 
 

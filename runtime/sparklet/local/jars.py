@@ -150,4 +150,4 @@ def _accept(jar: PinnedJar, arrived: Path, cache_dir: Path) -> None:
 
 def _unavailable(missing: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:
     others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return LocalStackError(f"{missing[0].file_name}{others} cannot be had: not in {cache_dir}, and {why}")
+    return LocalStackError(f"{missing[0].file_name}{others} is not available: not in {cache_dir}, and {why}")

@@ -38,7 +38,7 @@ def parse_duration_s(text: str) -> float:
 def _scaled(text: str, unit: str, units: Mapping[str, int], what: str) -> float:
     match = re.fullmatch(rf"\s*(\d+(?:\.\d+)?)\s*{unit}\s*", text, re.IGNORECASE)
     if not match:
-        raise SettingsError(f"{text!r} is no {what}")
+        raise SettingsError(f"{text!r} is not a {what}")
     return float(match[1]) * units[match[2].upper()]
 
 

@@ -552,5 +552,5 @@ def split_uri(uri: str) -> tuple[str, str]:
     """Bucket and key, which may be empty, of a URI; ObjectNotFoundError if it has no bucket or is not UTF-8."""
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not uri.startswith(SCHEME) or not bucket or uri.encode(errors="ignore").decode() != uri:  # a lone surrogate
-        raise ObjectNotFoundError(f"{uri!r} is no object's address; it must look like s3://bucket/key, in UTF-8")
+        raise ObjectNotFoundError(f"{uri!r} is not an object's address; it must look like s3://bucket/key, in UTF-8")
     return bucket, key

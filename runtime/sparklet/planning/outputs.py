@@ -154,7 +154,7 @@ def output_name(
     parts = name.split("/")
     is_long = len(name.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > MAX_NAME_BYTES
     if is_long or not {"", ".", ".."}.isdisjoint(parts) or "\0" in name:
-        raise PlanError(f"the output of {item.uri} would be {name}, which can be no name: leave it out (--exclude)")
+        raise PlanError(f"the output of {item.uri} would be {name}, not a valid name: leave it out (--exclude)")
     return name
 
 
@@ -185,7 +185,7 @@ class OutputNames:
         self._last, name = item.uri, output_name(*self._of, item)
         if not self._met.add("output", name.casefold()):
             raise PlanError(
-                f"the output of {item.uri} would be {name}, and that of another input, too, whatever the capitals: "
+                f"the output of {item.uri} would be {name}, and so would that of another input, whatever the capitals: "
                 f"{TELL_APART}"
             )
         if self._met.has("there", name.casefold()):

@@ -89,7 +89,7 @@ def _document(event: Any) -> dict[str, Any]:
         # Half of a surrogate pair passes as JSON, and fails only where a file or message is written.
         json.dumps(event, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:
-        raise EventError(f"a request holds what is no text in UTF-8, or is nested too deeply: {error}") from error
+        raise EventError(f"a request holds text that is not UTF-8, or is nested too deeply: {error}") from error
     return {key: value for key, value in event.items() if value is not None and value != ""}
 
 
@@ -102,7 +102,7 @@ def _object_and_key(document: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     not one object, or if one of ``outputs`` lies in the watched folder: each run would start the next one.
     """
     if not isinstance(document, Mapping) or not document.keys() <= {"event", "below"}:
-        raise EventError(f"{OF_EVENT} must be an object of the keys event and below")
+        raise EventError(f"{OF_EVENT} must be an object with the keys 'event' and 'below'")
     event, below = document.get("event"), document.get("below", "")
     uris = event_objects(event)
     if len(uris) != 1 or not isinstance(event, dict):

@@ -94,7 +94,7 @@ class RunRequest:
         Key("conf", RUN, "A Spark option for the script, no secret; may be repeated.", kind="object", document=False),
     ] = field(default_factory=dict)
     args: Annotated[
-        tuple[str, ...], Key("args", RUN, "Arguments for the script, no secret.", metavar="-- ARGS", argument=True)
+        tuple[str, ...], Key("args", RUN, "Arguments for the script (no secrets).", metavar="-- ARGS", argument=True)
     ] = ()
     params: Annotated[
         Mapping[str, Any],
@@ -152,7 +152,7 @@ class RunRequest:
         ),
     ] = ""
     next: Annotated[
-        str, Key("next", ORCHESTRATION, "A script to run over the output once the run ended well.", metavar="SCRIPT")
+        str, Key("next", ORCHESTRATION, "A script to run over the output once the run has succeeded.", metavar="SCRIPT")
     ] = ""
     next_output: Annotated[
         str,

@@ -73,7 +73,7 @@ def chosen(
     names = _fit_or_refused(deployment, options.engine, table, asked)
     all_see = all(deployment.engines[name].like_functions for name in names.split(","))
     if options.output_per and options.max_objects > 1 and not all_see:
-        raise PlanError(f"{names} cannot tell inputs apart for an output of each: plan one a shard (--max-objects 1)")
+        raise PlanError(f"{names} cannot give each input an output: plan one input a shard (--max-objects 1)")
     return replace(options, engine=names)
 
 

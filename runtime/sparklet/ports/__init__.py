@@ -80,7 +80,7 @@ class ObjectStore(Protocol):
 def only_within(uris: Iterable[str], within: str) -> Iterator[str]:
     """The addresses of objects to delete; see ``ObjectStore.delete_all``."""
     if not within.partition("://")[2].partition("/")[2]:
-        raise ValueError(f"{within!r} is no prefix in a bucket")
+        raise ValueError(f"{within!r} is not a prefix in a bucket")
     for uri in uris:
         if not uri.startswith(within):
             raise ValueError(f"{uri} is not below {within}, and is not deleted")

@@ -40,7 +40,7 @@ def consume(deployment: Deployment, message: Message) -> Disposition:
     except EventError as error:
         return keep(deployment, message, str(error))
     if ref is None:
-        return keep(deployment, message, "the message names no run and shard, as JSON")
+        return keep(deployment, message, "the message does not name a run and a shard, as JSON")
     for _ in range(MAX_TRIES):
         try:
             run, record = deployment.ledger.runs.get(ref.run_id), deployment.ledger.shards.get(ref.run_id, ref.shard)

@@ -363,7 +363,7 @@ def _in_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
     if lacking:
         named = ", ".join([*examples, "…"] if lacking > MAX_EXAMPLES else examples)
         message = (
-            f"{lacking} SUCCEEDED shards reported rows and nothing lies in {run.output_uri} "
+            f"{lacking} SUCCEEDED shards reported rows, but have no files in {run.output_uri} "
             f"(shards {named}): deleted since, or written elsewhere and not reported (job.report outputs=…)"
         )
         yield Difference("NO_OUTPUT", run.run_id, message, lacking)

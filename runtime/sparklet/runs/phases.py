@@ -66,7 +66,7 @@ from sparklet.runs.summary import Summary, statistics, summarize, tolerated_fail
 MIN_CHECK_S = 3600.0  # time limit of a check or commit run, at least, even if its run's time is over
 TOO_MANY_FAILED = "too many shards have FAILED while their output was published"
 MAX_LEFT_OUT = 500  # such shards, which a next run leaves out, each by a pattern
-NO_ANSWERS = "no shard has given an answer (job.answer), or they are too many or too large for items"
+NO_ANSWERS = "no shard has given an answer (job.answer), or the answers are too many or too large for items"
 INHERITED = (  # options of a next run
     *("target_bytes", "max_attempts", "time_limit_s", *routes.ROUTE),
     *("isolate", "tolerated_failure_count", "tolerated_failure_percentage", "allow_drift"),

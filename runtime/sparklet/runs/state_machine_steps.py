@@ -80,7 +80,7 @@ def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any])
     """The input of the Map state; without shards if the run has had its Map, since they are then sent as messages."""
     run = deployment.ledger.runs.get(_run_id(event))
     if run.dispatch is not Dispatch.MAP or not run.sealed:
-        raise PlanError(f"no Map has the shards of {run.run_id}: its dispatch is {run.dispatch}, or its plan goes on")
+        raise PlanError(f"{run.run_id} has no shards for a Map: its dispatch is {run.dispatch}, or it is still planned")
     shards, items, how = run.shard_count or 0, list[Any](), "none"
     if (
         run.has_map

@@ -40,7 +40,7 @@ def make_own(folder: Path, option: str, mode: int = 0o777) -> None:
 def delete_own(folder: Path) -> None:
     """``delete_tree`` for a folder of Sparklet's own; ValueError if neither its name nor a marker above it says so."""
     if not (_NAMES.fullmatch(folder.name) or (folder.name and (folder.parent / MARKER).exists())):
-        raise ValueError(f"{folder} is no folder of Sparklet's own, and is not deleted")
+        raise ValueError(f"{folder} is not a folder of Sparklet's own, and is not deleted")
     delete_tree(folder)
 
 
@@ -64,4 +64,4 @@ def delete_tree(folder: Path) -> None:
     with contextlib.suppress(RecursionError):  # of folders that could not be moved
         shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - the one place
     if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
-        _log.warning("%s could not be deleted whole, there stays %a", folder, stays)
+        _log.warning("%s could not be deleted completely, %a is left", folder, stays)

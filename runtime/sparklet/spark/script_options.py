@@ -74,7 +74,7 @@ def _not_bundled(key: str, names: str, line: int, jars: Sequence[str], warnings:
             warnings.append(f"line {line} of the script: {key} names {name}; {jar} is there and serves it")
         elif key == PACKAGES and not _COORDINATE.fullmatch(name):
             raise ScriptError(
-                f"line {line} of the script: {key} names {name!r}, which is no jar of this worker and no coordinate; "
+                f"line {line} of the script: {key} names {name!r}, neither a jar of this worker nor a coordinate; "
                 "write group:artifact:version, such as org.postgresql:postgresql:42.7.4"
             )
         else:

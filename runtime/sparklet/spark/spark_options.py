@@ -122,7 +122,7 @@ def class_path(settings: SparkSettings) -> list[str]:
     extra = [jar for path in settings.jars for jar in _jars_in(path)]
     missing = [str(jar) for jar in extra if not jar.is_file()]
     if missing:
-        raise SettingsError(f"SPARKLET_JARS names {missing[0]}, which is no jar and no folder of jars")
+        raise SettingsError(f"SPARKLET_JARS names {missing[0]}, which is neither a jar nor a folder of jars")
     replaced = {_artifact(jar) for jar in extra}
     spark_jars = [jar for jar in _jars_in(spark_home(settings) / "jars") if _artifact(jar) not in replaced]
     return [str(jar) for jar in [*spark_jars, *extra]]

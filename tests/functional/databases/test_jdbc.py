@@ -142,7 +142,7 @@ def test_the_server_ends_a_session_that_is_frozen(database: Any) -> None:
         assert shown.next() and [shown.getString(place) for place in (1, 2, 3, 4)] == ["2s", "2s", "2", "2"]
 
 
-def test_nobody_sees_the_password(
+def test_the_password_appears_in_no_log_or_plan(
     spark: SparkSession,
     spark_log: Path,
     rows: Rows,

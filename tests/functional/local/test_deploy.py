@@ -77,7 +77,7 @@ def test_what_cannot_be_deployed_changes_nothing(formation: Any, capsys: pytest.
     assert not formation.list_stacks()["StackSummaries"]
 
 
-def test_what_fails_is_taken_back_and_told(
+def test_a_failed_deployment_is_rolled_back_and_reported(
     formation: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_layer(whole: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:

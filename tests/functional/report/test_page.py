@@ -222,7 +222,7 @@ def test_the_pace_is_what_a_worker_does(show: Show, document: dict[str, Any]) ->
     assert "Pace: up to 30 shards a minute" in page.inner_text("#pace")
 
 
-def test_what_was_split_is_shown_with_its_work(show: Show, document: dict[str, Any]) -> None:
+def test_a_split_shard_is_shown_with_its_work(show: Show, document: dict[str, Any]) -> None:
     document["shard_table"]["columns"]["state"][0] = "SPLIT"
 
     page, seen = show()

@@ -74,7 +74,7 @@ def test_no_answer_sets_a_cookie_or_may_be_framed(server: Server) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/data", "", "//", "//data", "/wrong/", "/wrong/data", "/data/{token}", "/{token}"]
 )
-def test_nobody_else_gets_anything(server: Server, path: str) -> None:
+def test_any_other_path_is_refused_even_with_the_token(server: Server, path: str) -> None:
     path = path.format(token=server.token)
     for given in (path, f"{path}?token={server.token}"):
         status, _, body = get(server, given, Cookie=f"sparklet={server.token}")
@@ -89,7 +89,7 @@ def test_other_hosts_and_origins_are_refused(server: Server, header: dict[str, s
     assert get(server, below(server), **header)[0] == 403
 
 
-def test_nothing_can_be_changed(server: Server) -> None:
+def test_the_server_refuses_every_change(server: Server) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert get(server, below(server), method)[0] == 501
 

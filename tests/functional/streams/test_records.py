@@ -75,7 +75,7 @@ def test_raw_records_are_their_bytes(spark: SparkSession) -> None:
     assert tuples(kinesis(b"\x00\xff", b"").records(spark, "raw")) == [(b"\x00\xff",), (b"",)]
 
 
-def test_kinesis_metadata(spark: SparkSession) -> None:
+def test_kinesis_records_come_with_their_metadata(spark: SparkSession) -> None:
     found = kinesis(b"x").records(spark, "raw", metadata=True)
 
     stream = "arn:aws:kinesis:us-east-2:123456789012:stream/lambda-stream"
@@ -85,7 +85,7 @@ def test_kinesis_metadata(spark: SparkSession) -> None:
 
 
 @pytest.mark.parametrize("source", ["aws:kafka", "SelfManagedKafka", "aws:SelfManagedKafka"])
-def test_kafka_records_of_all_partitions_with_metadata(spark: SparkSession, source: str) -> None:
+def test_kafka_records_of_all_partitions_come_with_their_metadata(spark: SparkSession, source: str) -> None:
     found = kafka(b'{"n": 1}', b'{"n": 2}', None, source=source).records(spark, "json", "n INT", metadata=True)
 
     place = found.selectExpr("n", "_record.topic", "_record.partition", "_record.offset")

@@ -49,7 +49,7 @@ READINGS = [
 
 
 @pytest.mark.parametrize("format_", ["delta", "iceberg", HUDI])
-def test_each_record_once_in_each_format(spark: SparkSession, tmp_path: Path, format_: str) -> None:
+def test_a_table_of_each_format_has_each_record_once(spark: SparkSession, tmp_path: Path, format_: str) -> None:
     table = "iceberg:db.readings" if format_ == "iceberg" else f"{format_}:{tmp_path}/readings"
 
     for begin, end in ((0, 2), (1, 4), (0, 5)):  # again with others, cut, and the whole stream
@@ -72,7 +72,7 @@ def test_rows_of_exploded_and_chosen_records(spark: SparkSession, table: str) ->
     assert rows_of(spark, table, "n") == [(1,), (2,), (3,), (10,), (20,), (30,)]
 
 
-def test_aggregates_of_what_is_new(spark: SparkSession, table: str) -> None:
+def test_aggregates_need_records_that_were_read_for_their_table(spark: SparkSession, table: str) -> None:
     def append(first: int, last: int, read_for: str | None) -> None:
         job = Job(event=numbers(first, last))
         job.append(job.records(spark, "json", NUMBERS, table=read_for).groupBy("key").count(), table)

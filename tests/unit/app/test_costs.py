@@ -63,7 +63,7 @@ class Counting:
 # --- by hand ---
 
 
-def test_a_queue_by_hand() -> None:
+def test_the_cost_of_a_queue_run_is_that_computed_by_hand() -> None:
     found = of_100(Dispatch.QUEUE)
 
     # a cold start of 10 s, then 50 workers do 2 shards each, of which the first arrive while the plan is still written:
@@ -78,7 +78,7 @@ def test_a_queue_by_hand() -> None:
     assert found.cost == pytest.approx(0.0833535 + 0.000084 + 0.0007453125 + 0.00204)
 
 
-def test_a_map_by_hand() -> None:
+def test_the_cost_of_a_map_run_is_that_computed_by_hand() -> None:
     found = of_100(Dispatch.MAP)
 
     # a cold start, 100 shards planned at 250 a second, then 2,000 s of work with 50 at once:
@@ -87,7 +87,7 @@ def test_a_map_by_hand() -> None:
     assert found.costs["lambda"] == of_100(Dispatch.QUEUE).costs["lambda"]
 
 
-def test_scratch_and_arm_by_hand() -> None:
+def test_the_cost_of_scratch_and_arm_is_that_computed_by_hand() -> None:
     found = of_100(Dispatch.QUEUE, replace(TWO_GB, scratch_bytes=4608 * 2**20, architecture="arm64"))
     # 2,500 s with 4 GB of /tmp above the free 512 MB
     wanted = 2500 * (2 * 0.0000133334 + 4 * 0.0000000309) + 100 * 0.0000002

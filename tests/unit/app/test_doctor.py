@@ -40,7 +40,7 @@ def test_a_fresh_installation_is_well(what: str, tmp_path: Path, monkeypatch: py
         ("application/vnd.docker.distribution.manifest.list.v2+json", False),
     ],
 )
-def test_a_list_of_images_is_told_from_an_image(monkeypatch: pytest.MonkeyPatch, kind: str, good: bool) -> None:
+def test_a_list_of_images_is_not_an_image(monkeypatch: pytest.MonkeyPatch, kind: str, good: bool) -> None:
     asked: list[Any] = []
 
     def describe_images(**given: Any) -> Any:
@@ -57,5 +57,5 @@ def test_a_list_of_images_is_told_from_an_image(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_an_image_elsewhere_cannot_be_examined() -> None:
-    with pytest.raises(SettingsError, match="no image in ECR"):
+    with pytest.raises(SettingsError, match="not an image in ECR"):
         examine_image("docker.io/library/python:3")

@@ -54,7 +54,7 @@ def test_a_cap_on_the_runs_shards_delays_its_end() -> None:
     assert end_s(1) > 5 * end_s(10) > 5 * end_s(0)
 
 
-def test_a_routed_plan_is_the_sum_of_its_routes() -> None:
+def test_a_routed_plans_estimate_is_the_sum_of_its_routes() -> None:
     prices, options = load_prices(), RunOptions(too_large="engine")
     routed = [Route("lambda-large", 3, 3 * 10**9), Route("fargate", 2, 2 * 10**10)]
 

@@ -98,7 +98,7 @@ def test_groups_come_by_count_and_advice_names_run_and_shard(world: World) -> No
         ([("ThrottlingException", "slow down")], True, ""),
     ],
 )
-def test_data_is_told_from_script(world: World, failures: list[tuple[str, str]], succeeds: bool, at_fault: str) -> None:
+def test_data_or_script_is_blamed(world: World, failures: list[tuple[str, str]], succeeds: bool, at_fault: str) -> None:
     run = world.run(len(failures) + succeeds)
     world.work(lambda n: broken(*failures[n]) if n < len(failures) else ShardResult())
 

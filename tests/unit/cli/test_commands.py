@@ -121,7 +121,7 @@ def test_a_redrive_takes_local_files_that_were_repaired(terminal: Terminal, tmp_
     assert "copying 1 repaired file to the bucket" in told.out
 
 
-def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_attempt_is_reported_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
     terminal.world.put(2)
     failing = [0, 1]
@@ -141,7 +141,7 @@ def test_a_failing_attempt_is_told_once_with_its_cause(terminal: Terminal, monke
     assert "attempt 1 of shard 0 has failed, another attempt follows" in " ".join(told.err.split())
 
 
-def test_why_a_shard_was_split_is_told_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cause_of_a_split_is_reported_once(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.world.put(3)
     mixes = Failure("MixedInputsError", "line 3 has groupBy()", retryable=False)
     meanwhile(terminal, monkeypatch, lambda record: mixes if record.object_count > 1 else None, split=APART)
@@ -215,7 +215,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run x.py in -o out", "no input was given: name folders"),
         ("run x.py -o out -- --password hunter2", f"'--password', '{HIDDEN}' went to the script"),
         ("clean", "--older-than"),
-        ("clean --older-than month", "no duration"),
+        ("clean --older-than month", "not a duration"),
         ("run jobb.py -i in -o out", "jobb.py is not there"),
         ("run broken.py -i in -o out", "broken.py cannot be compiled, line 1"),
         ("run job.jar -i in -o out", "job.jar must be a .py file"),
@@ -232,7 +232,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("run job.py -i in -o out --py-files lib.py", "py-file lib.py is not there"),
         ("run job.py -i in -o out --param-file table=t.csv", "there is no such file"),
         ("run job.py -i in -o out --table icebrg:db.t", "names no table"),
-        ("run job.py -i in -o out --table iceberg:flights", "names no Iceberg table"),
+        ("run job.py -i in -o out --table iceberg:flights", "does not name an Iceberg table"),
         ("run job.py -i in -o out --next-shards 1", "--next"),
         ("run job.py -i in -o out --next job.py --next-shards 2", "must be 1"),
         ("plan jobb.py -i in -o out", "jobb.py is not there"),
@@ -240,7 +240,7 @@ def test_incremental_is_refused_for_local_folders_at_once(terminal: Terminal, tm
         ("invoke jobb.py --event event.json", "jobb.py is not there"),
     ],
 )
-def test_mistakes_are_told_before_a_stack_is_opened(
+def test_mistakes_are_reported_before_a_stack_is_opened(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, told: str
 ) -> None:
     for name, text in (("job.py", "pass"), ("broken.py", "pas s"), ("in/a.csv", "1"), ("used/x", "1")):
@@ -280,7 +280,7 @@ def test_explain_reports_a_run_without_failures(terminal: Terminal) -> None:
     assert "no shard of run-1 has failed" in terminal.types("explain", RUN).out
 
 
-def test_redrive_of_shards_with_one_cause_and_only_saying_so(terminal: Terminal) -> None:
+def test_a_dry_run_shows_what_a_redrive_by_cause_would_do(terminal: Terminal) -> None:
     ended(terminal, BROKEN, NO_MEMORY, BROKEN)
 
     told = terminal.types("redrive", RUN, "--cause", "COLUMN 3", "--shards", "1,2", "--dry-run", "--json")

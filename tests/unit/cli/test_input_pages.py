@@ -100,7 +100,7 @@ def test_local_files_and_items_are_named_as_they_were_given(terminal: Terminal, 
     assert [each["input"] for each in values] == [{"city": "Rome"}, 7]
 
 
-def test_a_split_shard_is_told_by_those_that_have_its_inputs(terminal: Terminal) -> None:
+def test_inputs_of_a_split_shard_are_shown_with_its_pieces(terminal: Terminal) -> None:
     uris = terminal.world.put(2)
     terminal.world.plan(options=RunOptions(max_objects=2, isolate=True))
     attempt_id, record = terminal.world.take()

@@ -310,7 +310,7 @@ def test_differences_are_shown_with_their_remedy(terminal: Terminal) -> None:
     told = terminal.types("status", RUN, "--verify")
     (found,) = terminal.types("status", RUN, "--verify", "--json").document["differences"]
 
-    assert "1 SUCCEEDED shards reported rows and nothing lies in" in " ".join((told.out + told.err).split())
+    assert "1 SUCCEEDED shards reported rows, but have no files in" in " ".join((told.out + told.err).split())
     assert "verified" not in told.out
     assert (found["kind"], found["subject"], found["count"]) == ("NO_OUTPUT", RUN, 1)
 
@@ -414,7 +414,7 @@ def test_other_tasks_of_a_run_are_explained_too(terminal: Terminal, what: str, f
     assert ("sparklet redrive" in told) == (what == "check")
 
 
-def test_shards_that_wrote_nothing_are_told_everywhere(terminal: Terminal) -> None:
+def test_shards_that_wrote_nothing_are_reported_everywhere(terminal: Terminal) -> None:
     terminal.world.put(3)
     terminal.do = lambda n: ShardResult(warning=NOTHING if n < 2 else "")
 
@@ -433,7 +433,7 @@ def test_shards_that_wrote_nothing_are_told_everywhere(terminal: Terminal) -> No
     assert terminal.types("report", RUN, "--json").document["status"]["warnings"] == document["warnings"]
 
 
-def test_no_output_is_shown_that_nobody_wrote(terminal: Terminal) -> None:
+def test_an_output_that_was_not_written_is_not_shown(terminal: Terminal) -> None:
     terminal.world.put(1)
     terminal.do = lambda _: ShardResult(warning=NOTHING)
 

@@ -45,7 +45,7 @@ def test_pairs_keep_everything_behind_the_first_equals_sign() -> None:
 @pytest.mark.parametrize(
     ("read", "wrong", "named"),
     [
-        (parse_size_bytes, ["", "MiB", "-1", "1 XB", "1e6", "12 34"], "no size"),
+        (parse_size_bytes, ["", "MiB", "-1", "1 XB", "1e6", "12 34"], "not a size"),
         (parse_shards, ["a", "1-", "-1", "5-3", "1;2"], "--shards"),
         (partial(parse_pairs, "--param"), [["novalue"], ["=x"], ["a=1", "a=2"]], "--param"),
     ],
@@ -206,7 +206,7 @@ def test_since_may_be_a_day_or_a_time_in_utc_or_its_own_zone() -> None:
     ("words", "names"),
     [
         ("--shard-size 0", "--shard-size is 0; it must be at least 1"),
-        ("--shard-size big", "--shard-size: 'big' is no size"),
+        ("--shard-size big", "--shard-size: 'big' is not a size"),
         ("--tolerate some", "--tolerate: 'some'"),
         ("--append --overwrite", "--append and --overwrite exclude each other"),
         ("--run-id a --idempotency-key b", "--run-id and --idempotency-key were given; give one of them"),

@@ -82,7 +82,7 @@ def test_a_script_of_that_name_is_no_job(project: Path, capsys: pytest.CaptureFi
     [
         (JOBS, "sale", "there is no script sale here, and no job sale in sparklet.toml, which has sales"),
         (JOBS, "sale.py", "the script sale.py is not there"),
-        (f"{A}ouput = 'x'", "a", "[jobs.a]: ouput is no option of this command; did you mean output?"),
+        (f"{A}ouput = 'x'", "a", "[jobs.a]: ouput is not an option of this command; did you mean output?"),
         ("[jobs.a]\noutput = 'x'", "a", "[jobs.a]: there is no script"),
         (f"{A}since = 2026-01-01", "a", "since is datetime.date(2026, 1, 1); write it as a text"),
         (f"{A}max-objects = 'x'", "a", "for '--max-objects': Input should be a valid integer"),
@@ -91,7 +91,7 @@ def test_a_script_of_that_name_is_no_job(project: Path, capsys: pytest.CaptureFi
         ("[jobs", "a", "sparklet.toml is not TOML"),
     ],
 )
-def test_a_wrong_project_is_told(
+def test_a_wrong_project_file_is_refused_with_its_fault(
     project: Path, capsys: pytest.CaptureFixture[str], text: str, name: str, told: str
 ) -> None:
     (project / PROJECT).write_text(text)

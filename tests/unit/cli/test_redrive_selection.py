@@ -26,7 +26,7 @@ def done(terminal: Terminal, *uris: str, each_s: float = 0.0) -> None:
     assert terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).code == 0
 
 
-def test_all_takes_what_has_succeeded_too(terminal: Terminal) -> None:
+def test_all_also_selects_succeeded_shards(terminal: Terminal) -> None:
     ended(terminal, BROKEN)
 
     assert (redriven(terminal), redriven(terminal, "--all")) == ([0], [0, 1])
@@ -108,7 +108,7 @@ def test_a_local_input_is_done_again_as_it_is_now(terminal: Terminal, tmp_path: 
     assert outputs(tmp_path) == ["first-0", "second-1"]
     assert terminal.world.ledger.runs.get(RUN).state is RunState.FAILED
     told = terminal.types("redrive", RUN, "--object", str(tmp_path / "c.csv"))
-    assert told.code == 1 and f"{tmp_path}/c.csv is no input of this run" in told.err
+    assert told.code == 1 and f"{tmp_path}/c.csv is not an input of this run" in told.err
 
 
 def written(terminal: Terminal, number: int, name: str) -> ShardResult:

@@ -277,7 +277,7 @@ def test_what_runs_has_not_stopped(aws: Recorded, engine: Callable[[str], Engine
         assert engine(name).stopped([task_id]) == {}
 
 
-def test_waiting_for_room_is_told_from_running(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_job_waiting_for_capacity_is_not_a_running_one(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     timeline = {"CreationDateTime": STARTED, "StartDateTime": STARTED}
     for begun in (False, True):
         job = serverless_job("RUNNING", "it runs", startedAt=STARTED) if begun else serverless_job("QUEUED", "it waits")

@@ -79,14 +79,14 @@ def spying(trace: Path, contents: MemoryContents | None = None, codec: Codec = "
     return Call("task", "tests.stand_ins.called:keep", content, 10.0, NOW_S + 10, INLINE_BYTES)
 
 
-def test_the_trace_shows_what_is_performed(trace: Path) -> None:
+def test_a_performed_call_leaves_its_trace(trace: Path) -> None:
     answer = Answer.opened(performer().perform(spying(trace).sealed(KEY)), KEY)
 
     assert trace.exists() and not answer.raised
 
 
 @given(anything)
-def test_what_is_no_envelope_is_refused(found: Any) -> None:
+def test_a_document_that_is_not_an_envelope_is_refused(found: Any) -> None:
     for kind in (Call, Answer):
         with pytest.raises(PayloadError):
             kind.opened(found, KEY)
@@ -212,7 +212,7 @@ def test_contents_that_were_changed_are_not_unpickled(
 
 
 @given(size_bytes=st.integers(0, 6_000), codec=st.sampled_from(["json", "pickle"]))
-def test_what_is_large_is_stored(size_bytes: int, codec: Codec) -> None:
+def test_a_large_value_is_stored(size_bytes: int, codec: Codec) -> None:
     encoded, contents = encode(codec, "x" * size_bytes), MemoryContents()
     content = Content.of(codec, encoded, INLINE_BYTES, contents)
 
@@ -220,7 +220,7 @@ def test_what_is_large_is_stored(size_bytes: int, codec: Codec) -> None:
     assert bool(content.uri) == (not content.text) == bool(contents.stored) == (len(encoded) > INLINE_BYTES)
 
 
-def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "MAX_CONTENT_BYTES", 5_000)
     with pytest.raises(PayloadError, match="at most 5000"):
         Content.of("pickle", b"x" * 5_001, INLINE_BYTES, MemoryContents())
@@ -269,7 +269,7 @@ def test_an_answer_of_any_form_ends_the_task(found: Any, raised: bool) -> None:
 
 
 @given(json_values)
-def test_json_comes_back_as_it_was(value: Any) -> None:
+def test_json_comes_back_unchanged(value: Any) -> None:
     assert decode("json", encode("json", value)) == value
 
 

@@ -207,7 +207,7 @@ def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
             "the list format 'xml' is unknown; it must be one of lines",
         ),
         (ListRequest("manifest.json", b"{}"), PlanError, "a local copy without its checksum; give its s3:// address"),
-        (ListRequest("-", MANY + b"hello"), PlanError, "the list -, row 5001: 'hello' names no object"),
+        (ListRequest("-", MANY + b"hello"), PlanError, "the list -, row 5001: 'hello' does not name an object"),
         (ListRequest("-", b"data/gone\n"), PlanError, "1 object not there|left out: 1 named but not"),
         (ListRequest("-", b""), PlanError, "the input - has nothing to plan; left out: nothing"),
         (ListRequest("-", b"[]", "json", items=True), PlanError, "the input - has nothing to plan"),

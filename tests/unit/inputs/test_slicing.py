@@ -130,19 +130,19 @@ def test_an_uncuttable_object_is_planned_whole_with_a_reason(what: str, split: s
     assert len(told) == 1
 
 
-COMMENT = "its first line may be a comment, so that the header would be another one"
+COMMENT = "its first line may be a comment, so which line is the header is not known"
 
 
 @pytest.mark.parametrize(
     ("body", "split", "uri", "reasons"),
     [
-        (b'"a\nb",c\n' + b"1,2\n" * 20, "csv", URI, ["its header goes over several lines"]),
+        (b'"a\nb",c\n' + b"1,2\n" * 20, "csv", URI, ["its header spans several lines"]),
         (b"# made today\na,b\n" + b"1,2\n" * 20, "csv", URI, [COMMENT]),
         (b"x\n" * 40, "lines", "s3://data/in/a.jsonl.gz", ["compressed as a whole"]),
         (b"x\n" * 8, "lines", URI, []),  # it is small enough
     ],
 )
-def test_the_reason_is_told_where_one_could_cut(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
+def test_the_reason_is_given_only_where_one_could_cut(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
     items, told = cut(body, split, 16, uri)
     assert [item.slice for item in items] == [None]
     assert told == reasons

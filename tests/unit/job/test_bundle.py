@@ -106,5 +106,5 @@ def test_another_file_than_a_zip_is_refused(tmp_path: Path) -> None:
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1 and "dist/ is no name of a zip" in done.stderr
+    assert done.returncode == 1 and "dist/ is not the name of a zip" in done.stderr
     assert not list(tmp_path.iterdir())

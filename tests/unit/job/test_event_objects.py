@@ -107,7 +107,7 @@ def test_any_other_event_names_none(event: Any) -> None:
 def test_a_notification_without_an_object_is_refused(change: Any) -> None:
     (record,) = s3()["Records"]
 
-    with pytest.raises(EventError, match="names no object") as error:
+    with pytest.raises(EventError, match="does not name an object") as error:
         event_objects({"Records": [{**record, **change}]})
 
     assert "secret" not in str(error.value)

@@ -20,7 +20,7 @@ def job(*records: dict[str, Any], env: dict[str, str] | None = None, **more: Any
     return Job.from_args(["--event", json.dumps({"Records": records, **more})], env or {})
 
 
-def test_a_failed_message_is_told_with_its_cause(tmp_path: Any) -> None:
+def test_a_failed_message_is_reported_with_its_cause(tmp_path: Any) -> None:
     file = tmp_path / "outcome.json"
     of_two = job(message("a"), message("b"), env={OUTCOME_FILE: str(file)})
 

@@ -99,7 +99,7 @@ def test_offline_a_jar_not_known_to_be_right_is_named_as_missing(tmp_path: Path,
     else:
         marker.write_text("0" * 64)
 
-    with pytest.raises(LocalStackError, match=r"two-1\.jar cannot be had: .*offline mode\. Run once with network"):
+    with pytest.raises(LocalStackError, match=r"two-1\.jar is not available: .*offline mode\. Run once with network"):
         ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
 
 

@@ -85,7 +85,7 @@ def test_any_timeout_may_be_chosen_and_visibility_follows(local: dict[str, Any])
     assert local["Mappings"]["VisibilityS"]["45"] == {"Queue": 270}
 
 
-def test_the_template_itself_stays_as_it_was(template: dict[str, Any]) -> None:
+def test_localising_leaves_the_original_template_unchanged(template: dict[str, Any]) -> None:
     before = to_json(template)
 
     localise(template, PARAMETERS, {}, {"SPARKLET_SCRATCH": "/somewhere"})

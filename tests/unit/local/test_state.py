@@ -99,7 +99,7 @@ def state(tmp_path: Path) -> StateDir:
     return state
 
 
-def test_a_start_empties_what_is_passing_and_keeps_what_lasts(state: StateDir) -> None:
+def test_a_start_deletes_temporary_files_and_keeps_the_state(state: StateDir) -> None:
     passing = state.scratch / "task-1" / "file", state.tmp / "file", state.info_file, state.failure_file, state.aws_log
     for path in (*passing, state.objects / "object", state.services / "sqs"):
         path.parent.mkdir(exist_ok=True)

@@ -79,7 +79,7 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
     assert (tmp_path / "worker-1.log.1").read_bytes() == b"more than ten bytes\n"
 
 
-def test_a_log_that_somebody_deleted_troubles_nobody(tmp_path: Path) -> None:
+def test_a_worker_survives_the_deletion_of_its_log(tmp_path: Path) -> None:
     worker_process.bound(tmp_path / "gone.log")
 
     assert not any(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
 )
 def test_options_that_choose_among_objects_are_refused(world: World, options: RunOptions) -> None:
     for begin in (new_run, preview):
-        with pytest.raises(PlanError, match="items are no objects"):
+        with pytest.raises(PlanError, match="items are not objects"):
             begin(world.deployment, request(world, of([1]), options=options))
 
 

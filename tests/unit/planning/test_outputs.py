@@ -94,7 +94,7 @@ def test_slices_of_one_object_share_its_output() -> None:
         names_of("a.csv", "a.csv", "b.csv", "x/a.csv", "x/b.csv", "y/a.csv", "a.json")
 
 
-def test_names_that_are_taken_are_told_at_once() -> None:
+def test_output_names_that_are_taken_are_refused_at_once() -> None:
     outputs = names_of("a.csv", "x/b.csv", "c.csv", "d.csv", there=["A.json", "x/b.csv.gz", "c-00001.parquet"])
     with pytest.raises(PlanError, match=r"the output holds a, x/b already"):
         outputs.refuse_taken()
@@ -103,7 +103,7 @@ def test_names_that_are_taken_are_told_at_once() -> None:
 def test_a_run_with_two_inputs_of_one_output_is_refused(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv", b"x")
     world.store.put(f"{SOURCE}a.json", b"x")
-    with pytest.raises(PlanError, match=r"the output of s3://data/in/a\.json would be a, and that of another input"):
+    with pytest.raises(PlanError, match=r"the output of s3://data/in/a\.json would be a, and so would that of another"):
         new_run(world.deployment, world.request(options=replace(BY_INPUT, limit=0)))
     assert list(world.ledger.runs.list()) == []
 
@@ -118,7 +118,7 @@ def test_options_that_contradict_it_are_refused(more: dict[str, Any]) -> None:
 def test_engines_that_tell_nothing_are_refused() -> None:
     world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)})
     world.put(2)
-    with pytest.raises(PlanError, match="glue cannot tell inputs apart"):
+    with pytest.raises(PlanError, match="glue cannot give each input an output"):
         new_run(world.deployment, world.request(options=replace(BY_INPUT, engine="glue", max_objects=2)))
     for engine, max_objects in (("glue", 1), ("fargate", 2)):
         options = replace(BY_INPUT, engine=engine, max_objects=max_objects)
@@ -174,7 +174,7 @@ def test_a_request_that_is_made_again_meets_no_file_of_its_own(world: World) -> 
 
 
 @pytest.mark.parametrize("mine", ["00000.json", "00001.parquet"])  # beside them; in the place of one that was theirs
-def test_a_file_of_nobodys_is_not_overwritten(world: World, mine: str) -> None:
+def test_a_file_that_no_run_published_is_not_overwritten(world: World, mine: str) -> None:
     an_earlier_run(world)
     world.store.put(f"{OUTPUT}{mine}", b"my own")
     with pytest.raises(PlanError, match="which no Sparklet run wrote"):

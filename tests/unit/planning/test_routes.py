@@ -99,7 +99,7 @@ def test_an_engine_that_is_not_there_is_refused() -> None:
     assert world.deployment.known_run("run-1") is None
 
 
-def test_a_cap_holds_for_engines_too() -> None:
+def test_a_concurrency_cap_also_limits_engines() -> None:
     world = world_of(SIZES)
     planned(world, max_concurrency=2)
 
@@ -113,7 +113,7 @@ def test_a_cap_holds_for_engines_too() -> None:
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def test_a_redrive_takes_routed_shards_back_there() -> None:
+def test_a_redrive_takes_routed_shards_back_to_their_engine() -> None:
     world = world_of(SIZES)
     planned(world)
     world.check()

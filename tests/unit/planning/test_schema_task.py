@@ -94,7 +94,7 @@ def test_slices_count_as_the_whole_that_is_read(world: World, part_shards: int) 
     assert list(world.ledger.runs.get(TASK).inputs) == SAMPLE[:1]
 
 
-def test_files_that_the_sample_leaves_out_are_told(world: World) -> None:
+def test_files_that_the_sample_leaves_out_are_reported(world: World) -> None:
     run = asked(world)
     assert left_out(world.deployment, run) == {}
     answer(world, {"schema": SCHEMA, "left_out": {SAMPLE[1]: "it is no text"}})
@@ -108,7 +108,7 @@ def test_an_input_of_large_objects_alone_is_refused(world: World) -> None:
         plan(world.deployment, "run-1")
 
 
-def test_another_planner_asks_the_same_task(world: World) -> None:
+def test_several_planners_start_one_schema_task_with_one_sample(world: World) -> None:
     asked(world)
     world.put(8)  # a later listing: the sample does not change
     plan(world.deployment, "run-1")

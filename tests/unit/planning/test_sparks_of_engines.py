@@ -66,7 +66,7 @@ def test_engines_of_an_unknown_spark_are_taken() -> None:
     assert entered(offered, world, engine="auto").options.engine == "fargate"
 
 
-def test_a_difference_in_the_major_version_is_told() -> None:
+def test_a_difference_in_the_major_version_is_reported() -> None:
     _, offered = deployment("spark-3.5", glue="4.1", emr="3.5", fargate="")
 
     (told,) = warnings(offered, RunOptions(engine="glue"), b"")

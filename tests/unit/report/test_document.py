@@ -98,7 +98,7 @@ def test_what_scripts_print_is_shown_and_stands_in_the_report(terminal: Terminal
     lines = told.out.splitlines()
     assert "shard 1: rows 7" in lines and "\x1b" not in told.out
     assert len([line for line in lines if line.startswith("shard ")]) == MAX_PRINTED_LINES
-    assert f"scripts print more: sparklet logs {RUN} --follow" in lines
+    assert f"scripts print more than is shown here: sparklet logs {RUN} --follow" in lines
     found = report(terminal)
     by_shard = dict(zip(found["shard_table"]["columns"]["shard"], found["printed"], strict=True))
     assert by_shard[1].startswith("rows 7\n") and "another attempt" not in by_shard[1]

@@ -91,7 +91,7 @@ def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> 
     assert world.check().run.state is RunState.CANCELLED
 
 
-def test_nobody_plans_a_cancelled_run_any_further(world: World) -> None:
+def test_a_cancelled_run_is_not_planned_further(world: World) -> None:
     half_planned(world)
     world.ledger.runs.cancel("run-1")
     with pytest.raises(CheckpointConflictError, match="cancelled"):

@@ -174,7 +174,7 @@ def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
     assert world.check().run.state is RunState.CANCELLED
 
 
-def test_a_redrive_may_take_any_shard_there(world: World, engine: MemoryEngine) -> None:
+def test_a_redrive_may_send_any_shard_to_an_engine(world: World, engine: MemoryEngine) -> None:
     world.ran(1, lambda _: Failure("TooLargeError", "9 GB", retryable=False))
     with pytest.raises(PlanError, match="emr"):
         redrive(world.deployment, "run-1", how=Again("emr"))
@@ -286,7 +286,7 @@ def test_an_engine_without_a_queue_gets_so_many_at_once() -> None:
     assert world.check().started == 1
 
 
-def test_what_is_lost_in_one_engine_goes_to_the_next() -> None:
+def test_a_shard_lost_in_one_engine_goes_to_the_next() -> None:
     """All workers of lambda-large were killed: the checker moves the shard to Fargate, where it begins anew."""
     world = World(engines={"lambda-large": MemoryEngine(), ENGINE: MemoryEngine()})
     run = world.run(1, too_large="engine")

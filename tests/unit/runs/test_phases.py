@@ -97,7 +97,7 @@ def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypa
     assert call("run-1") not in counting.mock_calls
 
 
-def test_a_check_nobody_runs_fails_at_its_own_time_limit(world: World) -> None:
+def test_a_check_that_no_worker_runs_fails_at_its_own_time_limit(world: World) -> None:
     start(world, options={"time_limit_s": 1000.0})
     world.clock.advance(990)
     world.work_and_check()

@@ -286,5 +286,5 @@ OF_OTHERS = {
 
 
 @pytest.mark.parametrize("case", [*OF_SPARK, *OF_OTHERS])
-def test_a_failure_of_sparks_own_code_is_told_from_others(case: str) -> None:
+def test_a_failure_in_sparks_own_code_is_recognized(case: str) -> None:
     assert is_sparks_own({**OF_SPARK, **OF_OTHERS}[case]) == (case in OF_SPARK)

@@ -130,7 +130,7 @@ def test_what_the_worker_has_already_needs_no_jvm(option: str) -> None:
         assert bundled(name, JARS) in warning
 
 
-def test_only_what_is_not_there_is_fetched() -> None:
+def test_only_missing_jars_are_fetched() -> None:
     source = "b.config('spark.jars.packages', 'io.delta:delta-core_2.12:2.2.0,com.acme:thing:1.0')"
 
     options = script_options(Script(source.encode()), lambda: JARS)

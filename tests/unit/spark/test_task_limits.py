@@ -89,7 +89,7 @@ def test_a_freeze_is_not_time_that_a_jvm_is_stuck() -> None:
     assert first_stuck_s(*[FULL] * 6, frozen_s=3600) is None
 
 
-def test_the_cpu_time_of_some_threads_is_told_apart() -> None:
+def test_the_cpu_time_of_some_threads_is_measured_separately() -> None:
     own, name = os.getpid(), Path("/proc/self/comm").read_text().strip()
 
     whole_s, threads_s = cpu_times_s(own, (name[:3],))
@@ -214,7 +214,7 @@ def test_undeletable_files_are_reported_and_the_rest_deleted(tmp_path: Path, cap
         delete_tree(task)
 
     assert [path.name for path in task.rglob("*") if path.is_file()] == ["c.txt"]
-    assert f"{task} could not be deleted whole" in caplog.text
+    assert f"{task} could not be deleted completely" in caplog.text
     assert "c.txt" in caplog.text
 
 
@@ -222,7 +222,7 @@ def test_undeletable_files_are_reported_and_the_rest_deleted(tmp_path: Path, cap
 def test_a_folder_of_others_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(ValueError, match="is no folder of Sparklet's own"):
+    with pytest.raises(ValueError, match="is not a folder of Sparklet's own"):
         delete_own(Path(name))
 
 

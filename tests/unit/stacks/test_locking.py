@@ -95,7 +95,7 @@ def test_newer_is_by_number_within_one_kind_of_version(
     assert newer("x", version, available) == (Newer("x", version, in_line, newest) if newest else None)
 
 
-def test_the_end_of_support_is_told_with_its_source() -> None:
+def test_the_end_of_support_is_shown_with_its_source() -> None:
     stack = {"support": [{"of": "Spark 3.5, by its community", "until": date(2026, 4, 12), "source": "https://a.test"}]}
 
     assert ["ended on 2026-04-12 (https://a.test)" in line for line in supported(stack, date(2026, 4, 13))] == [True]

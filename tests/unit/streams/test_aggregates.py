@@ -44,7 +44,7 @@ def test_one_wrong_byte_anywhere_is_seen() -> None:
         *(((MAGIC + bytes(20))[:length], "digest") for length in (4, 10, 19)),  # too short for one
     ],
 )
-def test_what_is_no_aggregate_is_refused(record: bytes, why: str) -> None:
+def test_a_record_that_is_not_an_aggregate_is_refused(record: bytes, why: str) -> None:
     with pytest.raises(AggregateError, match=why):
         user_records(record)
 

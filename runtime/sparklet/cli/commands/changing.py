@@ -49,7 +49,7 @@ def redrive(
     ] = "",
     isolate: Annotated[
         bool,
-        typer.Option("--isolate", help="As of run, and also for lack of memory or time."),
+        typer.Option("--isolate", help="As for run, and also after a lack of memory or time."),
     ] = False,
     dry_run: opt.DryRun = False,
 ) -> None:

@@ -66,7 +66,7 @@ def deploy(
     (screen.err if as_json else screen.out).print(table)
     for change in proposed.changes:
         if change.kind in HOLDING and (change.action == "Remove" or change.replaced == "True"):
-            screen.warn(f"{change.resource} ({change.kind}) would be another one: what it holds now stays behind")
+            screen.warn(f"{change.resource} ({change.kind}) would be replaced: what it holds now stays in the old one")
     if dry_run:
         proposed.drop()
         screen.result(document)

@@ -130,9 +130,7 @@ def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
 def ddl(
     run_id: opt.RunId,
     selection: opt.StackOptions,
-    name: Annotated[
-        str, typer.Option("--name", metavar="DATABASE.TABLE", help="What Athena shall call the table.")
-    ] = "",
+    name: Annotated[str, typer.Option("--name", metavar="DATABASE.TABLE", help="The table's name in Athena.")] = "",
 ) -> None:
     """Print what makes Athena read the tables and the output of a run that has ended."""
     screen = Screen(selection.as_json)

@@ -68,7 +68,7 @@ def _cells(text: TextIO) -> Iterator[Row]:
             if cells:
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise RowError(f"it is no CSV: {error}", reader.line_num) from error
+        raise RowError(f"it is not CSV: {error}", reader.line_num) from error
 
 
 def _jsonl(text: TextIO) -> Iterator[Row]:
@@ -86,7 +86,7 @@ def _json(text: TextIO) -> Iterator[Row]:
         )
     document = _decoded(content, 0)
     if not isinstance(document, list):
-        raise RowError("the document is no array: write an array of addresses or objects, or JSON Lines")
+        raise RowError("the document is not an array: write an array of addresses or objects, or JSON Lines")
     yield from enumerate(document, start=1)
 
 
@@ -94,7 +94,7 @@ def _decoded(text: str, row: int) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RowError(f"it is no JSON: {error}", row) from error
+        raise RowError(f"it is not JSON: {error}", row) from error
 
 
 # --- Parquet and ORC ---
@@ -199,14 +199,14 @@ def address_of(text: str) -> str:
         text = rest
     # A key may hold :// itself, so only what could be a scheme is refused as one.
     elif separator and BUCKET.fullmatch(scheme):
-        raise RowError(f"{_short(text)} is no address in S3; write s3://bucket/key")
+        raise RowError(f"{_short(text)} is not an address in S3; write s3://bucket/key")
     bucket, _, key = text.partition("/")
     return _joined(bucket, key, text)
 
 
 def _joined(bucket: str, key: str, text: object) -> str:
     if not BUCKET.fullmatch(bucket) or not key:
-        raise RowError(f"{_short(text)} names no object; write s3://bucket/key, or bucket/key")
+        raise RowError(f"{_short(text)} does not name an object; write s3://bucket/key, or bucket/key")
     if len(key.encode(errors="replace")) > MAX_KEY_BYTES:
         raise RowError(f"{_short(text)} has a key of more than {MAX_KEY_BYTES} bytes, which S3 cannot hold")
     return f"{SCHEME}{bucket}/{key}"
@@ -228,7 +228,7 @@ def _text(row: Mapping[str, object], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise RowError(f"{name} is {_short(value)}, which is no text")
+        raise RowError(f"{name} is {_short(value)}, which is not a text")
     return value
 
 
@@ -241,7 +241,7 @@ def _size(value: object) -> int | None:
     except ValueError:
         size = -1
     if size < 0:
-        raise RowError(f"size is {_short(value)}, which is no number of bytes")
+        raise RowError(f"size is {_short(value)}, which is not a number of bytes")
     return size
 
 

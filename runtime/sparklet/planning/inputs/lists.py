@@ -130,7 +130,7 @@ def data_files(store: ObjectStore, uri: str, body: bytes) -> tuple[DataFile, ...
         files = [(str(file["key"]), str(file["MD5checksum"])) for file in manifest["files"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PlanError(
-            f"{uri} is no manifest of S3 Inventory ({type(error).__name__}: {error}); name its manifest.json"
+            f"{uri} is not a manifest of S3 Inventory ({type(error).__name__}: {error}); name its manifest.json"
         ) from error
     if form not in INVENTORY_FORMATS:
         raise PlanError(f"the inventory {uri} is in {form}; Sparklet reads {', '.join(INVENTORY_FORMATS)}")

@@ -44,7 +44,7 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
     """
     head = read(0, min(HEAD_BYTES, size_bytes))
     if b"\0" in head or is_misnamed("", head):
-        raise CannotCutError("no text in UTF-8, or compressed, by its first bytes")
+        raise CannotCutError("not UTF-8 text, or compressed, by its first bytes")
     header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
     cuts: list[int] = []
     # A target within a long header would give a first slice without rows.
@@ -78,9 +78,9 @@ def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
         raise CannotCutError("no line feed ends its header within 1 MiB")
     # Which line Spark takes for the header depends on an option of the script, which no planner knows.
     if head.removeprefix(UTF8_MARK).lstrip()[:1] in COMMENTS:
-        raise CannotCutError("its first line may be a comment, so that the header would be another one")
+        raise CannotCutError("its first line may be a comment, so which line is the header is not known")
     if head.count(b'"', 0, end) % 2:
-        raise CannotCutError("its header goes over several lines")
+        raise CannotCutError("its header spans several lines")
     return end
 
 
