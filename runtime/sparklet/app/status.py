@@ -66,10 +66,10 @@ class Observation:
             return
         if record.state is ShardState.RUNNING:
             self.summary.add_running(record, took_s)
-            _keep(self._longest, took_s, record)
+            _keep_slowest(self._longest, took_s, record)
             return
         self.finished += 1
-        _keep(self._slowest, took_s, record)
+        _keep_slowest(self._slowest, took_s, record)
         ago_s = self.now_s - record.changed_s
         if ago_s < MAX_PACE_S:
             # Sixty counters instead of a time for each of 100,000 shards.
@@ -121,7 +121,7 @@ def seconds_of(record: ShardRecord, now_s: float) -> float:
     return max(0.0, now_s - record.started_s) if record.state is ShardState.RUNNING else record.took_s
 
 
-def _keep(heap: list[tuple[float, int, ShardRecord]], took_s: float, record: ShardRecord) -> None:
+def _keep_slowest(heap: list[tuple[float, int, ShardRecord]], took_s: float, record: ShardRecord) -> None:
     # Records have no order; of equal times the number decides.
     heapq.heappush(heap, (took_s, -record.number, record))
     if len(heap) > SLOWEST:

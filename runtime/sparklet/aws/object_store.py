@@ -142,7 +142,7 @@ class S3ObjectStore:
         with _faults(prefix_uri):
             for page in pages(partial(self._page, bucket), prefix, start_after):
                 for entry in page.get("Contents", ()):
-                    yield _listed(bucket, entry)
+                    yield _info_of_entry(bucket, entry)
 
     def _page(self, bucket: str, prefix: str, start_after: str = "", **more: Any) -> Page:
         more |= {"StartAfter": start_after} if start_after else {}
@@ -152,7 +152,7 @@ class S3ObjectStore:
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:
         with _faults(uri, version_id):
-            return _headed(uri, version_id, self._clients.s3.head_object(**self._read(uri, version_id)))
+            return _info_of_head(uri, version_id, self._clients.s3.head_object(**self._read(uri, version_id)))
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
         """``head`` of each, as many at a time as the client has connections."""
@@ -200,7 +200,7 @@ class S3ObjectStore:
     def _read(self, uri: str, version_id: str, etag: str = "") -> dict[str, Any]:
         version = {"VersionId": version_id} if version_id else {}
         match = {"IfMatch": f'"{etag}"'} if etag else {}
-        return {**_place(uri), **version, **match, **self._payer}
+        return {**_s3_key(uri), **version, **match, **self._payer}
 
     def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
         """``get`` of each, as many at a time as the client has connections."""
@@ -210,7 +210,7 @@ class S3ObjectStore:
         if create_only:
             return self._create(uri, body)
         with _faults(uri):
-            return self._clients.s3.put_object(**_place(uri), Body=body)["ETag"].strip('"')
+            return self._clients.s3.put_object(**_s3_key(uri), Body=body)["ETag"].strip('"')
 
     def _create(self, uri: str, body: bytes) -> str:
         """Write an object that is not there yet.
@@ -221,7 +221,7 @@ class S3ObjectStore:
         with _faults(uri):
             for _ in range(CREATE_TRIES):
                 try:
-                    return self._clients.s3.put_object(**_place(uri), Body=body, IfNoneMatch="*")["ETag"].strip('"')
+                    return self._clients.s3.put_object(**_s3_key(uri), Body=body, IfNoneMatch="*")["ETag"].strip('"')
                 except self._clients.s3.exceptions.ClientError as error:
                     if error_code(error) == "ConditionalRequestConflict":
                         continue
@@ -268,8 +268,8 @@ class S3ObjectStore:
         name = target.rpartition("/")[2].lower()
         kind = next((kind for suffix, kind in CONTENT_TYPES.items() if name.endswith(suffix)), BYTES)
         request: Any = {
-            "CopySource": _place(source.uri),
-            **_place(target),
+            "CopySource": _s3_key(source.uri),
+            **_s3_key(target),
             "MetadataDirective": "REPLACE",
             "Metadata": {OWNER: owner},
             "ContentType": kind,
@@ -308,12 +308,12 @@ class S3ObjectStore:
     def _copy(self, pair: tuple[ObjectInfo, str]) -> None:
         """Copy with one request; gigabytes in parallel parts, since S3 would answer one request after the timeout."""
         source, target = pair
-        origin: Any = _place(source.uri)
+        origin: Any = _s3_key(source.uri)
         try:
             with _faults(target):
                 extra_args: Any = {"StorageClass": source.storage_class} if source.storage_class else {}
                 if source.size_bytes <= MAX_ONE_COPY_BYTES:
-                    self._clients.s3.copy_object(CopySource=origin, **_place(target), **extra_args)
+                    self._clients.s3.copy_object(CopySource=origin, **_s3_key(target), **extra_args)
                     return
                 from boto3.s3.transfer import TransferConfig
 
@@ -349,7 +349,7 @@ def input_stores(clients: AwsClients) -> Callable[[Access], S3ObjectStore]:
     return store
 
 
-def _listed(bucket: str, entry: Mapping[str, Any]) -> ObjectInfo:
+def _info_of_entry(bucket: str, entry: Mapping[str, Any]) -> ObjectInfo:
     """An entry of a listing, which does not show whether Intelligent-Tiering has moved the object to an archive."""
     restore = entry.get("RestoreStatus", {})
     restored = "RestoreExpiryDate" in restore and not restore.get("IsRestoreInProgress")
@@ -364,7 +364,7 @@ def _listed(bucket: str, entry: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
-def _headed(uri: str, version_id: str, head: Mapping[str, Any]) -> ObjectInfo:
+def _info_of_head(uri: str, version_id: str, head: Mapping[str, Any]) -> ObjectInfo:
     cold = head.get("StorageClass") in ARCHIVES or "ArchiveStatus" in head
     return ObjectInfo(
         uri,
@@ -377,7 +377,7 @@ def _headed(uri: str, version_id: str, head: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
-def _place(uri: str) -> dict[str, Any]:
+def _s3_key(uri: str) -> dict[str, Any]:
     bucket, key = split_uri(uri)
     return {"Bucket": bucket, "Key": key}
 
@@ -392,13 +392,13 @@ def _faults(uri: str, version_id: str = "") -> AbstractContextManager[None]:
         # boto3 raises this one in place of the service's error, whose text it has and whose code it has not.
         error = raised.__context__ if isinstance(raised, S3UploadFailedError) else raised
         if isinstance(error, ClientError):
-            return _named(uri, error, version_id)
+            return _error_of(uri, error, version_id)
         return ObjectStoreError(f"{uri}: S3 could not be used: {explained(raised)}")
 
     return failing_with(ours)
 
 
-def _named(uri: str, error: "ClientError", version_id: str) -> ObjectStoreError:
+def _error_of(uri: str, error: "ClientError", version_id: str) -> ObjectStoreError:
     code = error_code(error)
     # A role is assumed within the first call to S3, so its refusal comes as that call's.
     if error.operation_name == "AssumeRole":

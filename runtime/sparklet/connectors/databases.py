@@ -98,7 +98,7 @@ class Database:
                 info.setProperty(name, value)
             made = jvm.org.postgresql.Driver().connect(self.url, info)
         with closing(made):
-            _ask(made, LIMITS.format(self.timeout_s))  # first: until then a frozen worker keeps its connection
+            _execute(made, LIMITS.format(self.timeout_s))  # first: until then a frozen worker keeps its connection
             made.setTransactionIsolation(READ_COMMITTED)  # what is read after a lock must be the newest
             made.setAutoCommit(False)
             yield made
@@ -143,7 +143,7 @@ def _login(credentials: str) -> dict[str, str]:
         raise TableError(f"{credentials} holds no JSON with username and password") from None
 
 
-def _ask(connection: Any, statement: str, *values: Any) -> Any:
+def _execute(connection: Any, statement: str, *values: Any) -> Any:
     """Execute a statement; the first value of its result, if it has one."""
     with closing(connection.prepareStatement(statement)) as prepared:
         for position, value in enumerate(values, 1):
@@ -170,17 +170,17 @@ def write(
                 return None
             if keys:
                 # COPY knows no ON CONFLICT.
-                _ask(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
+                _execute(at, f"CREATE TEMP TABLE {into} ON COMMIT DROP AS SELECT {names} FROM {target} WITH NO DATA")
             rows = 0
             for path in paths:
                 with closing(files.open(path)) as stream:
                     rows += int(at.getCopyAPI().copyIn(f"COPY {into} ({names}) FROM STDIN", stream))
             if keys:
-                _ask(at, _upsert(target, into, frame.columns, keys, order_by))
+                _execute(at, _upsert(target, into, frame.columns, keys, order_by))
             if batch.chains:
                 batch.add(at, target)
             else:
-                _ask(at, "INSERT INTO sparklet_commits VALUES (?, ?, ?)", identity, target, rows)
+                _execute(at, "INSERT INTO sparklet_commits VALUES (?, ?, ?)", identity, target, rows)
             at.commit()
         return rows
 
@@ -200,16 +200,16 @@ def _begun(connection: Any, identity: str, batch: Batch) -> Any:
     name, definition = ("sparklet_records", RECORDS) if batch.chains else ("sparklet_commits", COMMITS)
     # The look comes first, since the role may lack the right to make tables; the lock, since IF NOT EXISTS fails where
     # two sessions make one table.
-    if _ask(connection, "SELECT to_regclass(?)::text", name) is None:
-        _ask(connection, LOCK, name)
-        _ask(connection, definition)
+    if _execute(connection, "SELECT to_regclass(?)::text", name) is None:
+        _execute(connection, LOCK, name)
+        _execute(connection, definition)
         connection.commit()
     # In one order, so that no two batches wait for each other
     for lock_name in sorted(batch.chains or [identity]):
-        _ask(connection, LOCK, lock_name)
+        _execute(connection, LOCK, lock_name)
     if batch.chains:
         return None
-    return _ask(connection, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
+    return _execute(connection, "SELECT row_count FROM sparklet_commits WHERE commit_id = ?", identity)
 
 
 class Batch:
@@ -244,7 +244,7 @@ class Batch:
         before, self._old = self._old, {}
         for chain, (_, numbers) in self.chains.items():
             bounds = (str(find(numbers, default=0)) for find in (min, max))
-            stored_numbers = _ask(connection, FOUND, chain, *bounds, _array(numbers))
+            stored_numbers = _execute(connection, FOUND, chain, *bounds, _array(numbers))
             self._old[chain] = set(map(int, stored_numbers.split(","))) if stored_numbers else set()
         return before == self._old
 
@@ -252,9 +252,9 @@ class Batch:
         """Add the records that are new."""
         for chain, (_, numbers) in self.chains.items():
             if new := numbers - self._old[chain]:
-                _ask(connection, ADD, chain, str(min(new)), str(max(new)), _array(new), target)
+                _execute(connection, ADD, chain, str(min(new)), str(max(new)), _array(new), target)
             if chain.startswith(MESSAGES):
-                _ask(connection, FORGET, chain)
+                _execute(connection, FORGET, chain)
 
 
 def _array(numbers: set[int]) -> str:

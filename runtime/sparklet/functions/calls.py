@@ -256,14 +256,14 @@ def read(call: Call, end: End, contents: Contents) -> tuple[Any, BaseException |
             raise PayloadError("it belongs to another call")
         if content:
             decoded = decode(content.codec, content.read(contents))
-            return (None, _raised(decoded, end)) if end.raised else (decoded, None)
+            return (None, _exception_of(decoded, end)) if end.raised else (decoded, None)
     except BaseException as error:  # noqa: BLE001 - unpickling raises anything, even SystemExit
         cause = f"the answer cannot be read: {type(error).__name__}: {error}; {end.error}".rstrip("; ")
         return None, RemoteTaskError(cause, log_tail=end.trace, facts=end.facts)
     return None, RemoteTaskError(end.error, "" if end.raised else "refused", log_tail=end.trace, facts=end.facts)
 
 
-def _raised(decoded: Any, end: Answer) -> BaseException:
+def _exception_of(decoded: Any, end: Answer) -> BaseException:
     error, frames = decoded
     cause = RemoteTraceback(end.trace)
     if frames:

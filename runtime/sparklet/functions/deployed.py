@@ -55,7 +55,7 @@ class LambdaFunctions:
         self.key = read_secret(clients, outputs["SecretArn"])
         self.contents: Contents = StoredContents(S3ObjectStore(clients), f"s3://{outputs['BucketName']}/functions/")
         self.max_timeout_s = float(outputs["FunctionTimeoutS"]) - 1
-        self.slots = slots or self._workers[0]["reserved"] or _share(clients)
+        self.slots = slots or self._workers[0]["reserved"] or _share_of_concurrency(clients)
         self._compute, self._tasks = LambdaCompute(clients), DynamoLedger(clients, outputs["LedgerTable"]).tasks
         self._closed = False
         self.after_fork()
@@ -121,7 +121,7 @@ class LambdaFunctions:
         return RemoteTaskError(f"{call.name}: {cause}", reason, facts=facts)
 
 
-def _share(clients: AwsClients) -> int:
+def _share_of_concurrency(clients: AwsClients) -> int:
     with contextlib.suppress(SettingsError):  # the caller may lack the right
         if concurrency := unreserved_concurrency(clients):
             return max(1, int(SHARE * concurrency))

@@ -218,7 +218,7 @@ class LambdaExecutor(Executor):
         for task in under_way:
             self._done(task, task.call, RemoteTaskError(f"{task.call.name}: its caller ended it", "killed"))
         for task in later:
-            self._again(task)
+            self._retry(task)
 
     def stats(self) -> dict[str, float]:
         """Tasks by their ends, tries, cold starts; total seconds of waiting, working and travelling; GB-seconds."""
@@ -310,7 +310,7 @@ class LambdaExecutor(Executor):
             with self._lock:
                 self._stats["retried"] += 1
                 self._later.add(task)
-            self._timer.at(time.monotonic() + delay_s, functools.partial(self._again, task))
+            self._timer.at(time.monotonic() + delay_s, functools.partial(self._retry, task))
             return self._pump()
         with self._lock:
             self._stats["succeeded" if error is None else "failed"] += 1
@@ -323,7 +323,7 @@ class LambdaExecutor(Executor):
             self._unfinished.discard(task)
         return self._pump()
 
-    def _again(self, task: _Task) -> None:
+    def _retry(self, task: _Task) -> None:
         with self._lock:
             if task in self._later:
                 self._later.remove(task)

@@ -295,7 +295,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         records = self.event.get("Records") if isinstance(self.event, Mapping) else None
         messages = [record for record in records or () if text_at(record, "eventSource") == "aws:sqs"]
         if message_id not in [message["messageId"] for message in messages]:
-            raise EventError(f"the event holds no message {_shown(message_id)} of SQS that could be failed")
+            raise EventError(f"the event holds no message {_quoted(message_id)} of SQS that could be failed")
         failed = with_those_behind(
             messages, {message_id: str(cause)[:MAX_CAUSE], **self.outcome.totals.get("failed", {})}
         )
@@ -382,7 +382,7 @@ def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
         path = _text(event, "input_path")
         return (path,) if path else ()
     if not isinstance(inputs, list) or not all(isinstance(uri, str) and uri for uri in inputs):
-        raise EventError(f"the event's inputs are {_shown(inputs)}; they must be a list of uris")
+        raise EventError(f"the event's inputs are {_quoted(inputs)}; they must be a list of uris")
     return tuple(inputs)
 
 
@@ -390,7 +390,7 @@ def _one_source(what: str, of_event: Any, of_arguments: Any) -> Any:
     """Event or arguments; EventError if they differ: shards with one ``--output`` would overwrite each other."""
     if of_event and of_arguments and of_event != of_arguments:
         raise EventError(
-            f"the event's {what} is {_shown(of_event)} and --{what} says {_shown(of_arguments)}; "
+            f"the event's {what} is {_quoted(of_event)} and --{what} says {_quoted(of_arguments)}; "
             f"leave --{what} away, or change the event"
         )
     return of_event or of_arguments
@@ -399,7 +399,7 @@ def _one_source(what: str, of_event: Any, of_arguments: Any) -> Any:
 def _text(event: Mapping[str, Any], key: str) -> str | None:
     value = event.get(key)
     if value is not None and not isinstance(value, str):
-        raise EventError(f"the event's {key} is {_shown(value)}; it must be a text")
+        raise EventError(f"the event's {key} is {_quoted(value)}; it must be a text")
     return value
 
 
@@ -408,7 +408,7 @@ def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise EventError(f"the event's {key} is {_shown(value)}; it must be an object")
+        raise EventError(f"the event's {key} is {_quoted(value)}; it must be an object")
     return value
 
 
@@ -419,11 +419,11 @@ def _shard_of(names: Mapping[str, Any]) -> dict[str, Any]:
     run_id, shard, generation = names.get("run"), names.get("shard"), names.get("generation")
     # ``type``, since to ``isinstance`` JSON's true is an int.
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
-        raise EventError(f"the event's sparklet is {_shown(names)}; it must hold run, shard, attempt and generation")
+        raise EventError(f"the event's sparklet is {_quoted(names)}; it must hold run, shard, attempt and generation")
     attempt = None if names.get("attempt") is None else str(names["attempt"])
     return {"run_id": run_id, "shard": shard, "attempt": attempt, "generation": generation}
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"

@@ -85,7 +85,7 @@ class Outcome:
         if isinstance(outputs, str):
             raise TypeError(f"outputs is the text {outputs!r}; it must be a list of uris: [{outputs!r}]")
         new = [str(uri) for uri in outputs]
-        counts = {"rows": _count("rows", rows), "output_bytes": _count("output_bytes", output_bytes)}
+        counts = {"rows": _checked_count("rows", rows), "output_bytes": _checked_count("output_bytes", output_bytes)}
         with self._lock:
             for name, count in counts.items():
                 if count is not None:
@@ -136,7 +136,7 @@ def _json_value(what: str, value: Any, max_bytes: int) -> Any:
     return json.loads(text)
 
 
-def _count(name: str, value: int | None) -> int | None:
+def _checked_count(name: str, value: int | None) -> int | None:
     if value is None:
         return None
     number = operator.index(value)  # numpy's integers too, but no float and no text

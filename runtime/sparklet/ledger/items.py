@@ -151,7 +151,7 @@ def open_value(state: ShardState, since_s: float, first: str = "") -> str:
     return f"{state}#{first}{padded(since_s)}"
 
 
-def _place(record: ShardRecord) -> str | None:
+def _index_place(record: ShardRecord) -> str | None:
     # An item without a place is not in the index, so that holds what may still need work, not all shards of all runs.
     if record.state in (ShardState.SUCCEEDED, ShardState.SPLIT):
         return None
@@ -190,7 +190,7 @@ def _refuse_newer(item: Item) -> None:
 
 def shard_item(record: ShardRecord) -> Item:
     """The item of a shard that is entered."""
-    return _of(shard_key(record.run_id, record.number), **_kept(record, SHARD), open=_place(record), fmt=FORMAT)
+    return _of(shard_key(record.run_id, record.number), **_kept(record, SHARD), open=_index_place(record), fmt=FORMAT)
 
 
 def shard_record(item: Item | None, run_id: str = "", number: int = 0) -> ShardRecord:
@@ -215,7 +215,7 @@ def shard_change(was: ShardRecord, after: ShardRecord, *presumed: str) -> Update
     }
     # A renewal sets none of these: a new place in the index would cost two more writes, a delete and a put there.
     if sets.keys() & {"state", "changed_s", "engine"}:
-        sets["open"] = _place(after)
+        sets["open"] = _index_place(after)
     expected_values: dict[str, Any] = {"revision": was.revision} if was.revision is not UNKNOWN else {}
     # A default is never stored, so it becomes the condition that the attribute is not there.
     expected_values |= {name: _attribute(getattr(was, name), SHARD[name]) for name in presumed}
@@ -233,7 +233,7 @@ def _differ(was: Any, after: Any) -> bool:
 def run_item(run: Run) -> Item:
     """A run's item: what never changes as one JSON document, the rest as attributes."""
     constant = json.dumps({name: getattr(run, name) for name in RUN_CONSTANTS}, default=_document)
-    return _of(run_key(run.run_id), **_changing(run), constant=constant, fmt=FORMAT)
+    return _of(run_key(run.run_id), **_run_attributes(run), constant=constant, fmt=FORMAT)
 
 
 def pointer_item(run: Run) -> Item:
@@ -241,7 +241,7 @@ def pointer_item(run: Run) -> Item:
     return _of(pointer_key(run), run_id=run.run_id, open=unfinalized_value(run))
 
 
-def _changing(run: Run) -> dict[str, Any]:
+def _run_attributes(run: Run) -> dict[str, Any]:
     values = _kept(run, {name: RUN[name] for name in RUN_ATTRIBUTES})
     scripts = tuple(json.dumps(asdict(script)) for script in run.scripts)
     return {**values, "scripts": scripts, "generation": run.generation, "state": run.state}
@@ -249,7 +249,7 @@ def _changing(run: Run) -> dict[str, Any]:
 
 def run_change(was: Run, after: Run) -> Update:
     """The swap of a run that was read."""
-    before, now = _changing(was), _changing(after)
+    before, now = _run_attributes(was), _run_attributes(after)
     sets = {name: value for name, value in now.items() if value != before[name]}
     return Update(run_key(was.run_id), {"revision": was.revision}, sets)
 

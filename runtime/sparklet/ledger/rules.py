@@ -145,7 +145,7 @@ def last_failure(record: Record, never: str = "its message became a dead-letter 
 
 def expired_failure(record: Record) -> Failure:
     """The cause of an attempt whose lease expired without a result, with the cause before it."""
-    message = _lost(record)
+    message = _lost_text(record)
     # Of lost attempts in a row only the last is told, or each message would have the one before it inside.
     if record.error_class and record.error_class != LEASE_EXPIRED:
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
@@ -155,7 +155,7 @@ def expired_failure(record: Record) -> Failure:
 def lost_worker(record: ShardRecord, now_s: float) -> str:
     """The lost attempt at an open shard, and its time; "" if none was lost."""
     if record.state is ShardState.RUNNING and record.lease_end_s < now_s:
-        return _lost(record)
+        return _lost_text(record)
     return record.error_message if record.error_class == LEASE_EXPIRED and not record.state.ended else ""
 
 
@@ -164,7 +164,7 @@ def last_cause(record: ShardRecord) -> str:
     return f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
 
 
-def _lost(record: Record) -> str:
+def _lost_text(record: Record) -> str:
     since = datetime.fromtimestamp(record.lease_end_s, UTC)
     why = "killed, out of memory or cut off"
     return f"attempt {record.attempt_id} was lost, its lease ended at {since:%H:%M:%S} UTC: {why}"

@@ -78,10 +78,10 @@ def claim(
         return Claim(refused, record)
     # The last attempt was lost before it could end the shard, so the next claim does that in its place.
     if record.used_attempts >= max_attempts:
-        after = _exhausted(_timed(record), rules.last_failure(record), escalate, now_s)
+        after = _exhausted(_add_time(record), rules.last_failure(record), escalate, now_s)
         return Claim(ClaimStatus.EXHAUSTED if after.state.ended else ClaimStatus.HELD, after)
-    taken = replace(_timed(record), taken_from=record.state)
-    return Claim(ClaimStatus.GRANTED, _taken(taken, attempt_id, now_s, lease_s, log_stream))
+    taken = replace(_add_time(record), taken_from=record.state)
+    return Claim(ClaimStatus.GRANTED, _claimed(taken, attempt_id, now_s, lease_s, log_stream))
 
 
 def claim_task(
@@ -92,10 +92,10 @@ def claim_task(
         return Claim(refused, record)
     if record.attempts >= max_attempts:
         return give_up(record, now_s, None, is_lost=False)
-    return Claim(ClaimStatus.GRANTED, _taken(record, attempt_id, now_s, lease_s, log_stream))
+    return Claim(ClaimStatus.GRANTED, _claimed(record, attempt_id, now_s, lease_s, log_stream))
 
 
-def _taken(record: R, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> R:
+def _claimed(record: R, attempt_id: str, now_s: float, lease_s: float, log_stream: str) -> R:
     taken = replace(record, attempts=record.attempts + 1, attempt_id=attempt_id, state=RUNNING, started_s=now_s)
     taken = replace(taken, lease_end_s=now_s + lease_s, changed_s=now_s)
     return replace(taken, log_stream=rules.cut(log_stream, rules.LOG_STREAM_BYTES))
@@ -173,13 +173,13 @@ def count_requeue(record: ShardRecord, now_s: float, unrun: bool, task_id: str) 
     # A message for a shard that is to be split would only be turned away.
     if record.state is not PENDING or record.split:
         return None
-    counted = replace(_timed(record), requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
+    counted = replace(_add_time(record), requeues=record.requeues + 1, unrun=record.unrun + unrun, changed_s=now_s)
     return replace(counted, task_id=task_id or record.task_id)
 
 
 def abandon(record: ShardRecord, now_s: float, failure: Failure) -> ShardRecord | None:
     """PENDING → FAILED."""
-    return _ended(_timed(record), FAILED, failure, now_s) if record.state is PENDING else None
+    return _ended(_add_time(record), FAILED, failure, now_s) if record.state is PENDING else None
 
 
 def give_up(record: TaskRecord, now_s: float, failure: Failure | None, is_lost: bool) -> Claim[TaskRecord]:
@@ -199,7 +199,7 @@ def redrive(record: ShardRecord, now_s: float, generation: int, engine: str, iso
     # A redrive that is repeated after a crash passes over what it had moved already.
     if record.state not in (FAILED, SUCCEEDED) or record.generation >= generation:
         return None
-    fresh = _timed(_anew(record, engine or record.engine))
+    fresh = _add_time(_anew(record, engine or record.engine))
     # A FAILED shard keeps its winner: its output may be half published, and the next attempt goes on with the same
     # files.
     if record.state is SUCCEEDED:
@@ -233,7 +233,7 @@ def _ended(record: R, state: ShardState, failure: Failure, now_s: float, split: 
     return replace(record, error_class=stored_failure.error_class, error_message=stored_failure.message)
 
 
-def _timed(record: ShardRecord) -> ShardRecord:
+def _add_time(record: ShardRecord) -> ShardRecord:
     """The record with its last attempt's time added to ``worked_s``, before the timestamps that show it change."""
     if not record.started_s:
         return record

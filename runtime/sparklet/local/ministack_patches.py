@@ -2,7 +2,7 @@
 
 A newer ministack may not need a patch. Remove it and run the test named here: it fails while the patch is needed.
 
-``_hold`` (test_stack_life)
+``_hold_until_started`` (test_stack_life)
     ministack starts event source mappings and schedules as soon as its state is loaded. They must wait for a client.
 ``_hold_calls`` (test_restarts, which may pass without it)
     While ministack ends, executions of state machines go on, and call functions that cannot run any more.
@@ -49,8 +49,8 @@ class Processing:
     def __init__(self) -> None:
         self._started = threading.Event()
         self._stopped = threading.Event()
-        self._hold(lambda_svc, "_poll_sqs")
-        self._hold(eventbridge, "_tick_scheduled_rules")
+        self._hold_until_started(lambda_svc, "_poll_sqs")
+        self._hold_until_started(eventbridge, "_tick_scheduled_rules")
         self._hold_calls()
         _name_errors()
         _read_map_limits()
@@ -72,7 +72,7 @@ class Processing:
         self._stopped.set()
         ministack.PERSIST_STATE = False
 
-    def _hold(self, module: Any, name: str) -> None:
+    def _hold_until_started(self, module: Any, name: str) -> None:
         step = getattr(module, name)
         # False is a look that found no message: the poller sleeps.
         setattr(module, name, lambda: step() if self._started.is_set() else False)

@@ -70,10 +70,10 @@ class ProcessRunner:
             elif request.with_suffix(".stop").exists():
                 process.terminate()
         if not self._running and (requested := next(self._state.tasks.glob("*.json"), None)):
-            self._running = requested, self._begin(requested)
+            self._running = requested, self._start_worker(requested)
         return (self._running[1].pid,) if self._running else ()
 
-    def _begin(self, request: Path) -> "subprocess.Popen[bytes]":
+    def _start_worker(self, request: Path) -> "subprocess.Popen[bytes]":
         name = f"worker-{request.stem}.log"  # `sparklet logs` finds it
         command = [sys.executable, "-P", "-m", ONE_SHARD, *read_json(request)[1:]]
         env = {**self._env, "AWS_LAMBDA_LOG_STREAM_NAME": name}

@@ -28,7 +28,7 @@ def resolve_inputs(store: ObjectStore, inputs: Sequence[str], local: bool = Fals
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
     resolved = tuple(
-        _local(address) if local and "://" not in address else _resolve(store, address) for address in inputs
+        _local(address) if local and "://" not in address else _folder_or_object(store, address) for address in inputs
     )
     if len(resolved) > 1:
         _refuse_overlap(address if "://" in address else _local(str(Path(address).resolve())) for address in resolved)
@@ -52,7 +52,7 @@ def _refuse_overlap(inputs: Iterable[str]) -> None:
             )
 
 
-def _resolve(store: ObjectStore, address: str) -> str:
+def _folder_or_object(store: ObjectStore, address: str) -> str:
     if not (uri := s3_address(address)):
         raise PlanError(f"the input {address!r} cannot be listed; it must look like s3://bucket/folder/")
     folder = uri if uri.endswith("/") else f"{uri}/"

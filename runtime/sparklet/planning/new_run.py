@@ -211,7 +211,7 @@ def _checked_run(
         dispatch=request.dispatch,
         table=request.table,
         check=scripts[request.check].ref if request.check else None,
-        next=_next(request, scripts),
+        next=_next_run(request, scripts),
         created_s=deployment.clock.now_s(),
     )
     # Of any size: what is too large for a function has nobody else to do it.
@@ -262,7 +262,7 @@ def _same_run(existing_run: Run, request: RunRequest, scripts: "dict[str, Script
         "dispatch": existing_run.dispatch is not request.dispatch,
         "table": existing_run.table != request.table,
         "check": existing_run.check != (scripts[request.check].ref if request.check else None),
-        "next": existing_run.next != _next(request, scripts),
+        "next": existing_run.next != _next_run(request, scripts),
     }
     if any(differences.values()):
         names = " and ".join(name for name, differs in differences.items() if differs)
@@ -270,7 +270,7 @@ def _same_run(existing_run: Run, request: RunRequest, scripts: "dict[str, Script
     return existing_run
 
 
-def _next(request: RunRequest, scripts: "dict[str, ScriptFiles]") -> NextRun | None:
+def _next_run(request: RunRequest, scripts: "dict[str, ScriptFiles]") -> NextRun | None:
     options = request.next_output, request.next_shards, request.next_items
     return NextRun(scripts[request.next].ref, *options) if request.next else None
 

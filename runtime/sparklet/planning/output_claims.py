@@ -32,7 +32,7 @@ def refuse_another_open(deployment: Deployment, name: str, run_id: str) -> None:
     """PlanError if an earlier run of an incremental run's name is open: what it will have done is not known yet."""
     for run in others_of_name(deployment, name, run_id):
         if not run.state.ended:
-            raise _busy(run)
+            raise _still_open(run)
 
 
 def refuse_outputs(deployment: Deployment, run: Run) -> None:
@@ -69,7 +69,7 @@ def _refuse_beside(run: Run, other: Run) -> None:
     if other.state.ended or (other.parent or other.run_id) == (run.parent or run.run_id):
         return
     if run.options.incremental and run.name == other.name:
-        raise _busy(other)
+        raise _still_open(other)
     shared = next((folder for folder in _claimed(run) if _overlap(folder, _claimed(other))), "")
     if not shared:
         return
@@ -80,7 +80,7 @@ def _refuse_beside(run: Run, other: Run) -> None:
         raise PlanError(f"the run {other.run_id} writes to {shared} too and has not ended; wait for its end{remedy}")
 
 
-def _busy(run: Run) -> PlanError:
+def _still_open(run: Run) -> PlanError:
     stop = f"sparklet cancel {run.run_id}"
     return PlanError(f"the run {run.run_id}, also named {run.name!r}, has not ended: wait for it, or stop it ({stop})")
 

@@ -180,7 +180,7 @@ class PackedInput:
         if not self._is_open:
             refuse_mixed(request.lists, request.inputs, request.options)
             self.inputs = resolve_inputs(store, request.inputs, local) if request.inputs or not request.lists else ()
-            self.lists = [_opened(deployment, store, list_request, request.options) for list_request in request.lists]
+            self.lists = [_reader(deployment, store, list_request, request.options) for list_request in request.lists]
             for uri in self.inputs:
                 if uri.startswith(SCHEME) and uri.endswith("/"):
                     names = lambda beginning: (info.uri for info in store.list(beginning))  # noqa: E731
@@ -231,7 +231,7 @@ class PackedInput:
         self._is_read = to_end
         for reason, asked in ((Reason.ARCHIVED, options.archived), (Reason.MISSING, options.missing)):
             if asked == "refuse" and inventory.named[reason]:
-                raise _refused(inventory, reason)
+                raise _refusal(inventory, reason)
         if not self.found.shards:
             raise _nothing_to_plan(name, inventory.skipped)
         return self.found
@@ -266,9 +266,9 @@ class PackedInput:
         """The input of a run, by its name and id."""
         planned = partial(planned_objects, deployment, run[1]) if deployment else tuple
         done = partial(done_before, deployment, *run) if deployment and options.incremental else None
-        return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._leave)
+        return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._omit)
 
-    def _leave(self, uri: str, version_id: str, reason: str) -> None:
+    def _omit(self, uri: str, version_id: str, reason: str) -> None:
         self.left_out.add(uri, version_id, reason)
         folder = uri[: uri.rfind("/") + 1]
         if reason == Reason.EMPTY and partition_root(folder, self.inputs):  # Spark lists it, and takes its values
@@ -289,7 +289,7 @@ class PackedInput:
         for shard, line in pack_shards(objects, options, first_number, self.inputs):
             self.found.add(shard, line, options)
             if routes.of_size(options, line.estimated_bytes)[0] and len(self.too_large) < MAX_NAMED:
-                self.too_large.append(_shown(shard, line.estimated_bytes))
+                self.too_large.append(_shard_text(shard, line.estimated_bytes))
             if self._replaced:
                 refuse_replaced([item.uri for item in shard.objects], self._replaced)
             for item in shard.objects:
@@ -323,7 +323,7 @@ def names_there(deployment: Deployment | None, request: RunRequest) -> Iterator[
     return (file.path for file in files if not (file.by and file.by["run_id"] == request.run_id))
 
 
-def _opened(
+def _reader(
     deployment: Deployment | None, store: ObjectStore, list_request: ListRequest, options: RunOptions
 ) -> ListReader:
     if not list_request.source.startswith(TABLE):
@@ -370,7 +370,7 @@ def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
     )
 
 
-def _refused(inventory: Inventory, reason: Reason) -> PlanError:
+def _refusal(inventory: Inventory, reason: Reason) -> PlanError:
     count, names = inventory.skipped[reason], inventory.named[reason]
     more = f" and {count - len(names)} more" if count > len(names) else ""
     if reason is Reason.MISSING:
@@ -395,7 +395,7 @@ def is_nothing_new(skipped: Mapping[str, int]) -> bool:
     return (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped
 
 
-def _shown(shard: Shard, estimated_bytes: int) -> str:
+def _shard_text(shard: Shard, estimated_bytes: int) -> str:
     estimated = f", decompressed about {estimated_bytes / MIB:,.0f} MiB" if estimated_bytes != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
     return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{estimated})"

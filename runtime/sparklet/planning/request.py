@@ -291,7 +291,7 @@ def _role(value: str) -> str:
     return value
 
 
-def _every(value: int | str) -> str:
+def _checked_every(value: int | str) -> str:
     parse_every(str(value))
     return str(value)
 
@@ -305,7 +305,7 @@ KINDS: Mapping[str, ValueKind] = {
     "size": ValueKind((int, str), "a number or a text", lambda value: parse_size_bytes(str(value))),
     "tolerance": ValueKind((int, str), "a number or a text", lambda value: parse_tolerance(str(value))),
     "time": ValueKind((str,), "a text", parse_time_s),
-    "every": ValueKind((int, str), "a number or a text", _every),
+    "every": ValueKind((int, str), "a number or a text", _checked_every),
     "table": ValueKind((str,), "a text", lambda value: str(Table.parse(value))),
     "role": ValueKind((str,), "a text", _role),
     "object": ValueKind((dict,), "an object", dict),
@@ -330,7 +330,7 @@ def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run:
     named = {name: place.option if command else name for name, place in place_by_name.items()}
     values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {}}
     if unknown := sorted(document.keys() - place_by_name):
-        raise EventError(_unknown(unknown[0], named))
+        raise EventError(_unknown_key(unknown[0], named))
     for name, value in document.items():
         place, of_group = place_by_name[name], values[place_by_name[name].group]
         read = _read_value(place, named[name], value)
@@ -387,7 +387,7 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
     return read
 
 
-def _unknown(name: str, named: Mapping[str, str]) -> str:
+def _unknown_key(name: str, named: Mapping[str, str]) -> str:
     import difflib  # needed for this error only
 
     near = difflib.get_close_matches(name, sorted(named), 1)

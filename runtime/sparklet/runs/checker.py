@@ -70,12 +70,12 @@ class CheckReport:
 
 def check(deployment: Deployment, run_id: str, *, planner_silent_s: float = PLANNER_SILENT_S) -> CheckReport:
     """Do what a run needs now; its plan is continued if no part was sealed for ``planner_silent_s``."""
-    report = _checked(deployment, deployment.ledger.runs.get(run_id), planner_silent_s)
+    report = _check_once(deployment, deployment.ledger.runs.get(run_id), planner_silent_s)
     _measure(deployment, report)
     return report
 
 
-def _checked(deployment: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
+def _check_once(deployment: Deployment, run: Run, planner_silent_s: float) -> CheckReport:
     if run.state.ended:
         return _ended(deployment, run)
     if run.cancelled_s is not None:
@@ -92,7 +92,7 @@ def _checked(deployment: Deployment, run: Run, planner_silent_s: float) -> Check
     report = CheckReport(run, counts, expired, requeued, abandoned, started, trouble)
     # Once all have ended, the commit of the run's end takes what is left, so an early one would only be one more.
     if (counts.open or not run.sealed) and (early := commit_early(deployment, run, counts)):
-        _driven(deployment, early)
+        _checked_follower(deployment, early)
     if not run.sealed:
         return _continue_planning(deployment, report, parts, planner_silent_s)
     return report if counts.open else _finish(deployment, report)
@@ -252,7 +252,7 @@ def _abandon_overdue(deployment: Deployment, run: Run) -> int:
 
 def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     """End the run if, by a strongly consistent count, every shard has ended, and so have its check and commit runs."""
-    run, drive = report.run, partial(_driven, deployment)
+    run, drive = report.run, partial(_checked_follower, deployment)
     # Entered after all shards had ended: no need to count again.
     task = open_task(deployment, run) if run.cancelled_s is None else None
     if task and not drive(task).state.ended:
@@ -275,7 +275,7 @@ def _finish(deployment: Deployment, report: CheckReport) -> CheckReport:
     return _end(deployment, report, state, counts, drift)
 
 
-def _driven(deployment: Deployment, follower: Run) -> Run:
+def _checked_follower(deployment: Deployment, follower: Run) -> Run:
     """A run that the checked one waits for, after a check of that run, which also continues its plan."""
     return follower if follower.state.ended else check(deployment, follower.run_id, planner_silent_s=0.0).run
 

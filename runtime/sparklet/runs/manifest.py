@@ -324,12 +324,12 @@ def verify(deployment: Deployment, run_id: str) -> Iterator[Difference]:
     if run.shard_count is not None and counts.total != run.shard_count:
         message = f"the ledger has {counts.total} shards, the sealed plan {run.shard_count}"
         yield Difference("COUNTS", run_id, message, abs(counts.total - run.shard_count))
-    if run.state.ended and (message := _in_manifest(deployment, run, counts)):
+    if run.state.ended and (message := _manifest_difference(deployment, run, counts)):
         yield Difference("MANIFEST", run_id, message)
-    yield from _in_output(deployment, run)
+    yield from _missing_output(deployment, run)
 
 
-def _in_manifest(deployment: Deployment, run: Run, counts: Counts) -> str:
+def _manifest_difference(deployment: Deployment, run: Run, counts: Counts) -> str:
     """How the manifest differs from the ledger, and the remedy; "" if it does not."""
     remedy = f"sparklet watch {run.run_id} writes it again"
     ledger = {"state": str(run.state), "generation": run.generation, "counts": counts.to_document()}
@@ -346,7 +346,7 @@ def _in_manifest(deployment: Deployment, run: Run, counts: Counts) -> str:
     return f"{differ}; delete the manifest, then {remedy}"
 
 
-def _in_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
+def _missing_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
     """SUCCEEDED shards with rows but no output: one listing, one pass over the shards, a byte of memory for each."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return

@@ -137,7 +137,7 @@ def commit_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     # The redrive of a run whose commit has failed may declare nothing new: an empty file gives it a commit run, which
     # makes what is missing.
     missing = last is not None and last.state is not RunState.SUCCEEDED
-    if not _fix(deployment, run, files, end.counts, at_end=True, even_empty=missing):
+    if not _write_commit_file(deployment, run, files, end.counts, at_end=True, even_empty=missing):
         return None
     return commit_phase(deployment, end)  # the file may be another checker's, and not of the end
 
@@ -159,7 +159,7 @@ def commit_early(deployment: Deployment, run: Run, counts: Counts) -> Run | None
     fresh = counts.succeeded - (files[-1].header(deployment.store)["succeeded"] if files else 0)
     since_s = files[-1].written_s if files else run.created_s
     due = fresh >= shards if shards else fresh > 0 and deployment.clock.now_s() - since_s >= every_s
-    if due and _fix(deployment, run, files, counts, at_end=False, even_empty=False):
+    if due and _write_commit_file(deployment, run, files, counts, at_end=False, even_empty=False):
         return _commit_run(deployment, run, commit_files(deployment, run))
     return last
 
@@ -175,7 +175,7 @@ def has_declared(deployment: Deployment, run: Run) -> bool:
     return next(iter(deployment.store.list(deployment.run_uri(run.run_id, WRITES))), None) is not None
 
 
-def _fix(
+def _write_commit_file(
     deployment: Deployment, run: Run, files: Sequence[CommitFile], counts: Counts, *, at_end: bool, even_empty: bool
 ) -> bool:
     """Write the next commit file, with the winners that no file in ``files`` has; False if there are none."""

@@ -62,7 +62,7 @@ def redrive(
     run, lacks = redrivable(deployment, run_id, shards)
     engine = routes.of_redrive(deployment, how.engine, run.table)
     moved = 0
-    again = next(_failed(deployment, run_id, shards), None) is not None
+    again = next(_shards_to_redrive(deployment, run_id, shards), None) is not None
     unfinished = run.state is RunState.CANCELLED and has_declared(
         deployment, run
     )  # its tables may lack what it declared
@@ -72,7 +72,7 @@ def redrive(
         level = 2 if how.isolate else int(run.options.isolate)
         moved = sum(
             deployment.ledger.attempts.redrive(run_id, n, run.generation, engine, isolate=level) is not None
-            for n in _failed(deployment, run_id, shards)
+            for n in _shards_to_redrive(deployment, run_id, shards)
         )
     run = _reopened(deployment, run_id, run.generation if moved else None)
     if not (moved or ends_again or run.cancelled_s is not None or next(_unstarted(deployment, run), None)):
@@ -173,7 +173,7 @@ def _refuse_committed(deployment: Deployment, run: Run, again: Sequence[ShardRec
             )
 
 
-def _failed(deployment: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
+def _shards_to_redrive(deployment: Deployment, run_id: str, shards: Sequence[int] | None) -> Iterator[int]:
     if shards is not None:
         return iter(shards)
     return (record.number for record in deployment.ledger.shards.list(run_id, ShardState.FAILED))

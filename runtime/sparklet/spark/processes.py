@@ -42,7 +42,7 @@ def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> Non
 
 def descendants(*roots: int) -> set[int]:
     """All living processes below ``roots``, in whatever session or group."""
-    return _below(_children(), roots)
+    return _tree(_children(), roots)
 
 
 def end_descendants(
@@ -57,7 +57,7 @@ def end_descendants(
     pause_s = 0.001
     while True:
         children = _children()
-        victims = _below(children, [os.getpid()]).difference(spared, _below(children, spared) if spare_below else ())
+        victims = _tree(children, [os.getpid()]).difference(spared, _tree(children, spared) if spare_below else ())
         for pid in victims:
             signal_process(pid, signal.SIGKILL)
         reap()
@@ -156,7 +156,7 @@ def _children() -> dict[int, list[int]]:
     return children
 
 
-def _below(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
+def _tree(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
     pids: set[int] = set()
     open_pids = list(roots)
     while open_pids:

@@ -58,11 +58,11 @@ class Acts:
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         """An audit hook: it must never raise, or the script's own call would fail."""
         if event == "open":
-            self._opened(*arguments[:2])
+            self._hear_open(*arguments[:2])
         elif (event == "socket.connect" and not _is_by(HEARD)) or (event in PROCESSES and not _is_by(HARMLESS)):
             self.tell(ELSEWHERE)
 
-    def _opened(self, path: Any, mode: Any) -> None:
+    def _hear_open(self, path: Any, mode: Any) -> None:
         if not isinstance(path, str):
             return
         if path == self._event_file:

@@ -128,13 +128,13 @@ class ScriptHost:
                 request = receive(self._control)
                 if request is None:
                     break
-                afterwards = self._do(*request)
+                afterwards = self._handle(*request)
                 if afterwards is not None:
                     return afterwards
         end_descendants((), self._reap, END_LIMIT_S)
         return None
 
-    def _do(self, message: Message, fds: list[int]) -> Afterwards | None:
+    def _handle(self, message: Message, fds: list[int]) -> Afterwards | None:
         afterwards: Afterwards | None = None
         match message["do"]:
             case "jvm":

@@ -250,7 +250,7 @@ def script_line(stderr: str, files: Iterable[str]) -> str:
     ``files``: the script and its py-files; a module within an archive counts as its file.
     """
     frames = list(_FRAME.finditer(_report(_cleaned(stderr)) or ""))
-    return _place(reversed(frames), files)
+    return _script_line_in(reversed(frames), files)
 
 
 def where_it_was(stderr: str, files: Iterable[str]) -> str:
@@ -261,11 +261,11 @@ def where_it_was(stderr: str, files: Iterable[str]) -> str:
     ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
     since = ends[-2].end() if len(ends) > 1 else 0
     threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current one first
-    places = (_place(_FRAME.finditer(match["frames"]), files) for match in threads)
+    places = (_script_line_in(_FRAME.finditer(match["frames"]), files) for match in threads)
     return next(filter(None, places), "")
 
 
-def _place(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
+def _script_line_in(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
     script_files = tuple(files)
     for frame in frames:
         if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in script_files):

@@ -245,7 +245,7 @@ class WarmRunner:
             return self._attempt(call, options.conf, output)
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
-        jvm = self._ready(call)
+        jvm = self._ready_jvm(call)
         self._task = task = ScriptOutput(output, call)
         try:
             _point(jvm.host.home / "cwd", call.work_dir)
@@ -288,7 +288,7 @@ class WarmRunner:
             self._host.close()
         self._host = self._jvm = None
 
-    def _ready(self, call: ScriptCall) -> Jvm:
+    def _ready_jvm(self, call: ScriptCall) -> Jvm:
         jvm = self._booting()
         host = jvm.host
         while not jvm.is_up():

@@ -104,9 +104,9 @@ def local_files(path: Path, file_filter: Filter | None = None) -> Iterator[tuple
             if file_filter.keeps(key):
                 if not is_hidden(key):
                     tables.plans(folder + key)
-                yield _checked(file, key)
+                yield _checked_key(file, key)
     elif file_filter.keeps(path.name):
-        yield _checked(path, path.name)
+        yield _checked_key(path, path.name)
 
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
@@ -139,7 +139,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False  # a link to itself: refused as a file, unless it is left out
 
 
-def _checked(path: Path, key: str) -> tuple[Path, str]:
+def _checked_key(path: Path, key: str) -> tuple[Path, str]:
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -173,7 +173,7 @@ class ListReader:
 
     def entries(self, after: Place = (0, 0)) -> Iterator[tuple[Place, Entry]]:
         """The objects that the list names after a place; PlanError with list, row and remedy if a row names none."""
-        for place, entry in self._each(after, self._entry):
+        for place, entry in self._each_row(after, self._entry):
             self.buckets.add(split_uri(entry.uri)[0])
             yield place, entry
 
@@ -183,9 +183,9 @@ class ListReader:
 
     def items(self, after: Place = (0, 0)) -> Iterator[tuple[Place, InputObject]]:
         """The items of the list after a place; PlanError as for ``entries``, if a row is no item."""
-        return self._each(after, item_of)
+        return self._each_row(after, item_of)
 
-    def _each(self, after: Place, parse: Callable[[Any], T]) -> Iterator[tuple[Place, T]]:
+    def _each_row(self, after: Place, parse: Callable[[Any], T]) -> Iterator[tuple[Place, T]]:
         source = self.source
         with tempfile.TemporaryDirectory(prefix="sparklet-list-") as folder:
             path = Path(folder) / "list"
@@ -261,20 +261,20 @@ class Listed:
             heads = self._store.head_all(incomplete)
             for (file, row), entry in batch:
                 # `head_all` answers in the order of the addresses.
-                info = next(heads) if self._needs_head(entry) else self._listed(entry)
+                info = next(heads) if self._needs_head(entry) else self._info_of(entry)
                 after = f"{file}:{row}"
                 resumed = bool(at.slices) and after == at.after
-                reason = self._unwanted(entry) or ("" if info else Reason.MISSING)
+                reason = self._why_skipped(entry) or ("" if info else Reason.MISSING)
                 yield Candidate(after, entry.uri, info, reason, resumed, partition=entry.partition)
 
-    def _unwanted(self, entry: Entry) -> str:
+    def _why_skipped(self, entry: Entry) -> str:
         if entry.deleted:
             return Reason.DELETE_MARKER
         return Reason.NOT_LATEST if entry.latest is False else ""
 
     def _needs_head(self, entry: Entry) -> bool:
         """Whether the list omits something of the object that planning needs."""
-        if self._unwanted(entry):
+        if self._why_skipped(entry):
             return False
         return (
             entry.size_bytes is None
@@ -287,6 +287,6 @@ class Listed:
         """The version to read; "", the current one, for an inventory's latest version."""
         return "" if entry.latest else entry.version_id
 
-    def _listed(self, entry: Entry) -> ObjectInfo:
+    def _info_of(self, entry: Entry) -> ObjectInfo:
         version_id, modified_s = self._version(entry), entry.modified_s or 0.0
         return ObjectInfo(entry.uri, entry.size_bytes or 0, entry.etag or "", modified_s, version_id)

@@ -135,17 +135,17 @@ class Digests:
 
     def add(self, *name: str) -> bool:
         """Add an object, named by its address, version and the like; whether it is new."""
-        return self._do("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
+        return self._execute("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
 
     def discard(self, *name: str) -> None:
         """Forget an object."""
-        self._do("DELETE FROM met WHERE digest = ?", name)
+        self._execute("DELETE FROM met WHERE digest = ?", name)
 
     def has(self, *name: str) -> bool:
         """Whether an object was added."""
-        return self._do("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
+        return self._execute("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
 
-    def _do(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
+    def _execute(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
         text = "".join(f"{len(part)}:{part}" for part in name)  # no two names make the same text
         digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
         with scratch("the digests of objects", sqlite3.OperationalError):

@@ -206,7 +206,7 @@ def _table(order: Sequence[str], *args: Any, **named: Any) -> tuple[str, dict[st
     database = arguments.pop("database", None) or arguments.pop("name_space", None)
     if not (database and (table := arguments.pop("table_name", None))):
         raise TypeError(f"from_catalog needs database and table_name; it has {', '.join(arguments) or 'neither'}")
-    glue_options, _ = _told(arguments.pop("additional_options", None), arguments)
+    glue_options, _ = _own_and_sparks(arguments.pop("additional_options", None), arguments)
     return f"{database}.{table}", glue_options
 
 
@@ -226,10 +226,10 @@ def _files(
         raise lacking(f"connection_type {connection_type!r}", "glueContext.spark_session.read or frame.toDF().write")
     if kind not in FORMATS:
         raise lacking(f"format {kind!r}", f"{', '.join(FORMATS)}, or glueContext.spark_session.read")
-    return kind, *_told(connection_options, format_options, more)
+    return kind, *_own_and_sparks(connection_options, format_options, more)
 
 
-def _told(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _own_and_sparks(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options divided into our own and Spark's; AttributeError for any other."""
     value_by_name = {name: value for mapping in options for name, value in (mapping or {}).items() if value is not None}
     if unknown := value_by_name.keys() - SPARKS.keys() - OWN - HINTS:

@@ -130,7 +130,7 @@ class DynamicFrame:
         script, where Glue has an error record.
         """
         frame, sparse = self._frame, self._sparse
-        rows = frame.rdd.map(lambda row: _changed(f(_record(row, sparse))))
+        rows = frame.rdd.map(lambda row: _checked_record(f(_record(row, sparse))))
         # No row, no types: Spark refuses to infer a schema.
         if rows.isEmpty():
             return self
@@ -299,7 +299,7 @@ def _relationalized(frame: DataFrame, root: str, name: str) -> dict[str, DataFra
     return frames
 
 
-def _changed(record: Any) -> Any:
+def _checked_record(record: Any) -> Any:
     if isinstance(record, Mapping):
         return dict(record)
     raise ValueError(f"the function of Map returned {type(record).__name__}, not a record")

@@ -59,9 +59,9 @@ class Condition:
         """Whether a row's value meets it, which is never null."""
         from pyspark.sql.functions import coalesce, lit
 
-        # ``_is`` is never null, so ``!=`` and ``not in`` hold for a null, as in Glue.
+        # ``_equals`` is never null, so ``!=`` and ``not in`` hold for a null, as in Glue.
         if self.operator in ("in", "=", "!="):
-            condition = reduce(operator.or_, (_is(column, value) for value in self.values))
+            condition = reduce(operator.or_, (_equals(column, value) for value in self.values))
             return ~condition if self.negated or self.operator == "!=" else condition
         if self.operator == "matches":
             # rlike finds a match anywhere, a rule's pattern is for the whole text.
@@ -76,7 +76,7 @@ class Condition:
         return coalesce(condition, lit(False))
 
 
-def _is(column: Column, value: Any) -> Column:
+def _equals(column: Column, value: Any) -> Column:
     from pyspark.sql.functions import coalesce, lit
 
     if value is None:
@@ -155,7 +155,7 @@ class _Reader:
         read = " ".join(self._tokens[max(0, self._at - 8) : self._at])
         raise ValueError(f"the ruleset has {self.ahead or 'its end'} after {read!r} in place of {expected}")
 
-    def _told(self, first: int) -> str:
+    def _text_since(self, first: int) -> str:
         """The text of the tokens from ``first`` up to here, in Glue's spelling."""
         text = " ".join(self._tokens[first : self._at])
         return re.sub(rf"({TEXT})|(?<=[(\[]) | (?=[)\],])", r"\1", text)
@@ -179,11 +179,11 @@ class _Reader:
         """A rule, or several in brackets."""
         first = self._at
         if self.ahead != "(":
-            return self._single()
+            return self._single_rule()
         rule = self._bracketed()
         while self.ahead in ("and", "or"):
             kind, parts = self.next(), (rule, self._bracketed())
-            rule = Rule(self._told(first), kind, parts=parts)
+            rule = Rule(self._text_since(first), kind, parts=parts)
         return rule
 
     def _bracketed(self) -> Rule:
@@ -196,7 +196,7 @@ class _Reader:
         while self.ahead.startswith('"'):
             yield self._value("")
 
-    def _single(self) -> Rule:
+    def _single_rule(self) -> Rule:
         first, kind = self._at, self.next()
         if kind not in RULES:
             raise lacking(f"rule {kind}", f"{', '.join(sorted(RULES))}, or conditions on frame.toDF()")
@@ -213,8 +213,8 @@ class _Reader:
         where = "".join(self._texts()) if self.has("where") else ""
         # What is not read, such as labels, could change the rule's meaning.
         if self.ahead not in (",", "]", ")"):
-            raise lacking(f"rule {self._told(first)} {self.ahead}", "the rule without it")
-        return Rule(self._told(first), kind, names, of_row, limit, where)
+            raise lacking(f"rule {self._text_since(first)} {self.ahead}", "the rule without it")
+        return Rule(self._text_since(first), kind, names, of_row, limit, where)
 
     def _condition(self, kind: str) -> Condition:
         if self.ahead in (",", "]", ")"):
