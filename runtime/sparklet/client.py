@@ -209,7 +209,7 @@ class Run:
         last: str = "",
         everything: bool = False,
     ) -> Self:
-        """Send failed shards again, all or chosen ones, if need be with a repaired script; the run itself.
+        """Send failed shards again, all or chosen ones, if need be with a repaired script; return the run itself.
 
         Shards that are named by number, by their inputs' ``objects``, by a range of partitions or times from ``first``
         to ``last``, or by ``everything``, are also done again if they have succeeded: their output is replaced.

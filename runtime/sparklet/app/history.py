@@ -30,7 +30,7 @@ Known = dict[tuple[str, int], dict[str, Any]]  # what an ended run's manifest te
 
 
 def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, figures_by_run: Known) -> list[dict[str, Any]]:
-    """Documents of runs, in their order, newest first; what is read of ended ones is kept in ``figures_by_run``.
+    """Documents of runs, newest first; figures of ended runs are read once and kept in ``figures_by_run``.
 
     ``trend`` holds the ratios to the medians of the last runs, and ``marks`` what of them is worth a look, for people.
     All figures are None for a run without a manifest: it is open, or its files are deleted.
@@ -78,7 +78,7 @@ def _figures_of(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
 
 
 def _trend(document: Mapping[str, Any], last: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many runs a run is compared with, and the ratio of each figure to their median; None: one is 0 or unknown."""
+    """The number of runs compared with, and each figure's ratio to their median; None if one is 0 or unknown."""
     trend: dict[str, Any] = {"runs": len(list(last))}
     for name in COMPARED:
         before = [run[name] for run in last if run[name] is not None]

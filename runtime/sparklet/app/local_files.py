@@ -54,7 +54,7 @@ def _kept(state: Path, run_id: str) -> Path:
 
 
 def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) -> RunRequest:
-    """Copy a request's local files to the bucket; the request with their addresses, its output in the bucket."""
+    """Copy a request's local files to the bucket; return the request with their addresses, its output in the bucket."""
     if stack.state is None:
         table = request.table.partition("file://")[2]
         refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
@@ -138,7 +138,7 @@ def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
 
 
 def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path, reporter: Reporter) -> str:
-    """Copy one local input; the S3 folder or object of the copy."""
+    """Copy one local input; return the S3 folder or object of the copy."""
     base, options = f"s3://{stack.deployment.bucket}/input/{request.run_id}/{index}/", request.options
     reporter.say(f"copying {path} to the bucket")
     deque(within_limit(wanted_files(path, options), options.limit, str(path)), maxlen=0)  # before anything is copied
@@ -230,7 +230,7 @@ def local_folder(run: Run) -> Path:
 
 
 def _refuse_others(deployment: Deployment, run: Run) -> None:
-    """PlanError if what others have published in the local output since the run began would not be there in S3.
+    """PlanError if the local output has files of other runs since this one began that its output in S3 would not have.
 
     That is a run entered later that does not append; and beside a run that wanted the folder empty, any other run.
     """

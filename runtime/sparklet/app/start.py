@@ -308,7 +308,7 @@ def invoke_script(
     invocation: str = "",
     waiting: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
-    """Invoke the worker function with ``event`` for ``script``; the worker's answer.
+    """Invoke the worker function with ``event`` for ``script``; return the worker's answer.
 
     Local files and environment variables are copied to ``scripts/`` of the bucket first; the invocation only names
     them. PlanError if one cannot be read or compiled, RemoteFailureError if the script failed.
@@ -346,7 +346,7 @@ def invoke_script(
 
 
 def _stored(stack: OpenStack, name: str, body: bytes) -> str:
-    """Store a file in the bucket under its digest; its URI."""
+    """Store a file in the bucket under its digest; return its URI."""
     uri = f"s3://{stack.deployment.bucket}/scripts/{hashlib.sha256(body).hexdigest()}/{name.rpartition('/')[2]}"
     stack.deployment.store.put(uri, body)
     return uri

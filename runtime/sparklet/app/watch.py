@@ -104,7 +104,7 @@ class FailureWatch:
 
 
 def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager[Lines], reporter: Reporter) -> Summary:
-    """Check a run and show it until it has ended, then fill its local output; its summary."""
+    """Check a run and show it until it has ended, then fill its local output; return its summary."""
     silent_since_s: float | None = None
     machine, failures = MachineWatch(stack), FailureWatch(stack)
     with display_context as display:

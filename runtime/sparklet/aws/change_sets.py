@@ -36,7 +36,7 @@ class StackChanges:
     clock: Clock
 
     def carry_out(self, on_event: Callable[[str], None]) -> Mapping[str, str]:
-        """Make the changes and wait for their end; the stack's outputs.
+        """Make the changes and wait for their end; return the stack's outputs.
 
         ``on_event`` gets a line for each resource that is begun or done. SettingsError with the resources' reasons if
         they fail: CloudFormation has then rolled them back.
@@ -102,7 +102,7 @@ def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
 
 
 def put_artifact(clients: AwsClients, bucket: str, account: str, key: str, body: bytes) -> str:
-    """Put a file whose name has its digest; its address for CloudFormation."""
+    """Put a file whose name has its digest; return its address for CloudFormation."""
     with failing_as(SettingsError, f"s3://{bucket}/{key} cannot be written"):
         clients.s3.put_object(Bucket=bucket, Key=key, Body=body, ExpectedBucketOwner=account)
     return f"{clients.s3.meta.endpoint_url}/{bucket}/{key}"

@@ -259,7 +259,7 @@ class S3ObjectStore:
         deque(in_parallel(copy, pairs, self._clients.threads), maxlen=0)
 
     def _copy_owned(self, owner: str, replaces: Callable[[str], bool], pair: tuple[ObjectInfo, str]) -> None:
-        """One request for any size: if its answer is not waited for, the next try sees whose the object is.
+        """Copy with one request for any size; if its answer comes too late, the next try sees who owns the object.
 
         A conflict (409) means that another writer is at work just now.
         """

@@ -168,7 +168,7 @@ class Printed:
 
 
 def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:
-    """Write a run's report where its user looks; its file, or None with a warning if that cannot be done."""
+    """Write a run's report where its user looks; return its file, or None with a warning if that cannot be done."""
     path = report_path(run)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -144,7 +144,7 @@ def _login(credentials: str) -> dict[str, str]:
 
 
 def _execute(connection: Any, statement: str, *values: Any) -> Any:
-    """Execute a statement; the first value of its result, if it has one."""
+    """Execute a statement; return the first value of its result, if it has one."""
     with closing(connection.prepareStatement(statement)) as prepared:
         for position, value in enumerate(values, 1):
             prepared.setObject(position, value)

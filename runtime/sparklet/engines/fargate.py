@@ -44,7 +44,7 @@ class FargateTasks(Engine):
         )
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a task, once for each ``token``; its ARN. RemoteTaskError, ``throttled`` without capacity."""
+        """Start a task, once for each ``token``; return its ARN. RemoteTaskError, ``throttled`` without capacity."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         variables = {"SPARKLET_WORKER_FUNCTION": "", **self.script_settings()}  # it need not ask a function for them

@@ -28,7 +28,7 @@ LEAST = (3, 11)
 
 
 def main() -> int:
-    """Unpack the worker and do the shard; the exit code."""
+    """Unpack the worker and do the shard; return the exit code."""
     if sys.version_info < LEAST:
         version, least = (".".join(map(str, release[:2])) for release in (sys.version_info, LEAST))
         sys.exit("this Python is " + version + ", and Sparklet's worker needs " + least + ": set spark.pyspark.python")
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def unpack(package: str, folder: str, path: Any) -> str:
-    """Unpack the worker into ``folder``, which scripts see; the folder of those dependencies that they do not.
+    """Unpack the worker into ``folder``, which scripts see; return the folder of dependencies hidden from them.
 
     botocore here knows few services, so scripts find the platform's, and ours only where that has none on its ``path``.
     """

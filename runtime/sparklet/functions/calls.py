@@ -29,7 +29,7 @@ class Contents(Protocol):
     """The store of large contents."""
 
     def put(self, name: str, content: bytes) -> str:
-        """Store a content under its digest; its URI. May be called twice. ObjectStoreError if it fails."""
+        """Store a content under its digest; return its URI. May be called twice. ObjectStoreError if it fails."""
 
     def get(self, uri: str) -> bytes:
         """A content; ObjectStoreError if it is not there, PayloadError if the URI is outside the folder."""

@@ -114,7 +114,7 @@ class LambdaExecutor(Executor):
             task.future.set_exception(RemoteTaskError(f"{task.call.name} was submitted by the process before its fork"))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a call performed; its future, which has the error of an argument that cannot be encoded or stored."""
+        """Have a call performed; return its future, which gets the error if an argument cannot be encoded or stored."""
         return self.submit_with(self.options.of(fn), fn, (args, kwargs))
 
     def submit_with(

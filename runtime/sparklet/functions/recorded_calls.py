@@ -64,7 +64,7 @@ class Poller:
             self._changed.notify()
 
     def forget(self, record_id: str) -> bool:
-        """Stop watching a record; whether it was watched."""
+        """Stop watching a record; return whether it was watched."""
         return self.open.pop(record_id, None) is not None
 
     def close(self) -> None:

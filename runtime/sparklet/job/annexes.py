@@ -211,7 +211,7 @@ class DatabaseAccess(JobFields):
         commit_id: str | None = None,
         **database: Any,
     ) -> int:
-        """Add the rows and the write's id in one transaction, or nothing if the id is there; the number of rows.
+        """Add the rows and the write's id in one transaction, or nothing if the id is there; return the number of rows.
 
         Of a batch of a stream or of messages, rows of records that the database has are left out.
 

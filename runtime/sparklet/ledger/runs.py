@@ -25,7 +25,7 @@ class Runs(Swaps[Run]):
             raise RunExistsError(f"a run {run.run_id} {why}; choose another id")
 
     def follow(self, parent: Run, run: Run) -> Run:
-        """Enter a run that follows its parent's generation; the run as it is then, if another was faster.
+        """Enter a run that follows its parent's generation; return the run as it is then, if another was faster.
 
         In one transaction with its name in the parent's record: it is there exactly if the parent names it.
         CheckpointConflictError if the parent was cancelled, has ended or has another generation.
@@ -131,7 +131,7 @@ class Runs(Swaps[Run]):
         self._change(seal, self.get(run_id))
 
     def set_schema(self, run_id: str, schema: str) -> Run:
-        """Keep a schema, unless the run has one or its plan is sealed; the run as it is then."""
+        """Keep a schema, unless the run has one or its plan is sealed; return the run as it is then."""
         return self._change(lambda run: (transitions.set_schema(run, schema),), self.get(run_id))
 
     # --- its ends ---
@@ -153,7 +153,7 @@ class Runs(Swaps[Run]):
         return self._change(start, self.get(run_id))
 
     def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
-        """Record how a run ended; the run as it is then.
+        """Record how a run ended; return the run as it is then.
 
         Nothing happens if it has ended or a later generation is open, or unless ``state`` is CANCELLED exactly if the
         run was cancelled; nor if its plan is sealed with another number of shards than was ``counted``.
@@ -168,7 +168,7 @@ class Runs(Swaps[Run]):
         self._change(lambda run: (transitions.notify(run, generation, self._clock.now_s()),), self.get(run_id))
 
     def cancel(self, run_id: str) -> Run:
-        """Note that the run is to end (``cancelled_s``), and so takes no part and no generation; the run as it is then.
+        """Note that the run is to end (``cancelled_s``), and takes no part or generation any more; the run then.
 
         Nothing happens if it was cancelled before or has ended.
         """

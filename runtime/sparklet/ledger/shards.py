@@ -205,7 +205,7 @@ class Attempts(Swaps[ShardRecord]):
     # --- transitions that others request of a record that they have read ---
 
     def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
-        """End a lease that is over: PENDING, or FAILED if no attempt is left; the shard as it is then.
+        """End a lease that is over: PENDING, or FAILED if no attempt is left; return the shard as it is then.
 
         A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named, and any is
         if it is to be split.

@@ -102,7 +102,7 @@ class Store(Protocol):
         """Items of these states by the index, a moment old."""
 
     def add(self, items: Iterable[Item]) -> int:
-        """Put each item that is not there yet, many at a time; how many were new."""
+        """Put each item that is not there yet, many at a time; return how many were new."""
 
     def write(self, *changes: Change) -> Written:
         """Make all changes, if every condition holds; LedgerError if it is not known and may still be made."""
@@ -215,7 +215,7 @@ class MemoryStore:
             return [item for partition in partitions for item in self.partitions.get(partition, {}).values()]
 
     def add(self, items: Iterable[Item]) -> int:
-        """Put each item that is not there yet; how many were new."""
+        """Put each item that is not there yet; return how many were new."""
         return sum(self.write(New(item)).applied for item in items)
 
     def write(self, *changes: Change) -> Written:

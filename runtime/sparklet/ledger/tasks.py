@@ -36,7 +36,7 @@ class Tasks(Swaps[TaskRecord]):
         return self._answer(answer, task)
 
     def tell(self, mine: TaskRecord, said: Callable[..., TaskRecord], what: ShardResult | Failure) -> TaskRecord:
-        """Make an attempt's transition of the task it has claimed: succeed, fail, release; the task as it is then."""
+        """Make an attempt's transition of the task it has claimed (succeed, fail, release); return the task then."""
         return self._change(lambda record: (said(record, mine.attempt_id, self._clock.now_s(), what),), mine)
 
     def give_up(

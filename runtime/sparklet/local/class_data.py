@@ -56,7 +56,7 @@ class ClassArchive:
         return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
 
     def begin(self, env: Mapping[str, str]) -> bool:
-        """Begin to make it, unless it is there or being made; whether it was begun.
+        """Begin to make it, unless it is there or being made; return whether it was begun.
 
         The maker outlives this process. It stays in the terminal's session, since priorities count within a session,
         but in a process group of its own, which Ctrl-C does not reach.

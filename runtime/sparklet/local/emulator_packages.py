@@ -77,7 +77,7 @@ def _install(target: Path) -> None:
 
 
 def _installer() -> tuple[list[str], str]:
-    """pip, or uv where the environment is uv's and has no pip; and where each learns of an index of one's own."""
+    """pip, or uv if the environment is uv's and has no pip; and the settings that give each the user's own index."""
     own_index = "An index of your own is taken from"
     if importlib.util.find_spec("pip"):
         options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-user"]

@@ -92,7 +92,7 @@ class Host:
             self._end()
 
     def _start(self, worker_env: Mapping[str, str]) -> tuple[str, str]:
-        """Start the emulator; its address and token."""
+        """Start the emulator; return its address and token."""
         token = secrets.token_urlsafe(24)
         # The host listens, the emulator inherits the socket: nobody takes the port between, early requests wait.
         with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -59,7 +59,7 @@ class ProcessRunner:
         self._running: tuple[Path, subprocess.Popen[bytes]] | None = None
 
     def look(self) -> Collection[int]:
-        """Record an end, stop a worker, or start one, as requested; the pid of the running worker."""
+        """Record an end, stop a worker, or start one, as requested; return the pid of the running worker."""
         if self._running:
             request, process = self._running
             if process.poll() is not None:

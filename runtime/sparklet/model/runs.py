@@ -60,7 +60,7 @@ class RunKind(StrEnum):
 
     @property
     def of_generation(self) -> bool:
-        """Whether each generation of its parent has one of its own."""
+        """Whether each generation of its parent has its own run of this kind."""
         return self in (RunKind.CHECK, RunKind.NEXT)
 
 
@@ -249,7 +249,7 @@ class Run:
         return f"{self.identity}_{number:06d}"
 
     def patterns(self, number: int | None = None) -> str:
-        """A pattern of the folders of this run, or of one shard's: see ``inputs.selection.Filter``."""
+        """The pattern that matches this run's folders, or one shard's: see ``inputs.selection.Filter``."""
         return f"{self.shard_prefix}{'*' if number is None else f'{number:06d}'}/**"
 
 

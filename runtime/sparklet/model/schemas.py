@@ -48,7 +48,7 @@ class Schema(NamedTuple):
         return f"{SCHEMAS}{self.name}.json"
 
     def difference(self, other: "Schema") -> str:
-        """What the other schema of the same output or reader has instead, in words."""
+        """How the other schema of the same output or reader differs, in words."""
         mine, theirs = self.columns, other.columns
         differences = [
             f"{name} is {mine[name]} and {theirs[name]}".replace(TEXT, "")
@@ -135,7 +135,7 @@ def _bare(type_: str) -> str:
 
 
 def _fields(struct: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names, as they are spelled in files that tell names to readers, and types."""
+    """Names, spelled as in the files from which readers take names, and types."""
     return [(field["name"], _type(field["type"])) for field in struct["fields"]]
 
 

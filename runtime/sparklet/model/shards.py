@@ -412,7 +412,7 @@ class ShardRecord(Record):
 
     @property
     def has_output(self) -> bool:
-        """Whether what it has published counts: it has SUCCEEDED, or is done again, and its earlier output stays."""
+        """Whether its published output counts: it has SUCCEEDED, or is being redone while its earlier output stays."""
         return self.state is ShardState.SUCCEEDED or bool(self.redone and not self.winner)
 
     @property

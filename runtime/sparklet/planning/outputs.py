@@ -91,7 +91,7 @@ def local_outputs(folder: Path) -> Iterator[PublishedFile]:
 
 
 def may_replace(deployment: Deployment, run: Run, by: By | None) -> bool:
-    """Whether a run may write in the place of a file of another attempt, which ``by`` published."""
+    """Whether a run may replace another attempt's file, which ``by`` published."""
     # However late an attempt wakes, what a run that was entered later has published stays.
     if by is None or by["identity"] == run.identity or int(by["created_ms"], 16) > int(run.created_s * 1000):
         return False

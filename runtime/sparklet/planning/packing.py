@@ -237,7 +237,7 @@ class PackedInput:
         return self.found
 
     def _look_at_outputs(self, deployment: Deployment | None, request: RunRequest) -> None:
-        """What the run would replace, and which names are taken, if it names files after inputs."""
+        """Look up what the run would replace and, if it names files after inputs, which names are taken."""
         options = request.options
         if deployment:
             self._replaced = {

@@ -53,7 +53,7 @@ class ObjectStore(Protocol):
         """The bytes of each object, in order, several at a time; URIs are drawn as requests begin."""
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
-        """Write an object; its ETag. With ``create_only`` ObjectChangedError if it is there already."""
+        """Write an object; return its ETag. With ``create_only`` ObjectChangedError if it is there already."""
 
     def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
@@ -100,7 +100,7 @@ class TaskQueue(Protocol):
     """The queue of shard messages, which Lambda reads. Every method raises QueueError."""
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
-        """Send every body, in batches, entries that a batch reports as failed sent again; how many were sent."""
+        """Send every body, in batches, entries that a batch reports as failed sent again; return how many were sent."""
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
@@ -155,14 +155,14 @@ class Compute(Protocol):
     """Deployed functions."""
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
-        """Invoke synchronously; the decoded answer. RemoteTaskError if the function failed."""
+        """Invoke synchronously; return the decoded answer. RemoteTaskError if the function failed."""
 
 
 class Orchestrator(Protocol):
     """Deployed state machines. Every method raises OrchestrationError."""
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """Start an execution; its id. The same name and input again: the same execution, while it runs.
+        """Start an execution; return its id. The same name and input again: the same execution, while it runs.
 
         ExecutionExistsError if one of that name has ended or has another input.
         """

@@ -81,7 +81,7 @@ class Meter:
         return bool(self._namespace)
 
     def add(self, metric: Metric, value: float = 1) -> None:
-        """Measure something: values of one invocation are added up, but of seconds each is kept."""
+        """Add to a metric: an invocation's values are summed up, but each number of seconds is kept."""
         assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
         # Percentiles of times need each value; of events the sum is enough.

@@ -141,7 +141,7 @@ def _measure(deployment: Deployment, report: CheckReport) -> None:
 
 
 def _expire(deployment: Deployment, run: Run) -> int:
-    """End expired leases and send messages for shards that are PENDING then; how many leases."""
+    """End expired leases and send messages for shards that are PENDING then; return how many leases."""
     ended: Counter[ShardState] = Counter()
 
     def counted() -> Iterator[ShardRecord]:

@@ -98,7 +98,7 @@ def give_up_all(
 
 
 def end_leases(deployment: Deployment, run: Run, *, escalate: bool = False) -> Iterator[ShardRecord]:
-    """End a run's expired leases; those shards as they are then, PENDING or FAILED."""
+    """End a run's expired leases; return those shards as they are then, PENDING or FAILED."""
     for record in deployment.for_a_while(
         deployment.ledger.shards.expired(run.run_id, ShardState.RUNNING, deployment.clock.now_s())
     ):
@@ -111,7 +111,7 @@ FOLDER, SENT = "capped/", "sent-{:06d}.json"
 
 
 def within_cap(deployment: Deployment, run: Run, waiting: list[ShardRecord]) -> list[ShardRecord]:
-    """Those of waiting shards that have a place under the cap, as ``send_up_to_cap`` gave it to them."""
+    """The waiting shards to which ``send_up_to_cap`` gave a place under the cap."""
     if not waiting or run.has_map:
         return waiting
     placed = _stored(deployment, run).get(SENT.format(run.generation), {"sent": {}})["sent"]
@@ -124,7 +124,7 @@ def has_begun(deployment: Deployment, run: Run) -> bool:
 
 
 def send_up_to_cap(deployment: Deployment, run: Run) -> int:
-    """Send messages for as many shards as the cap has room for, and lost ones again; how many were lost."""
+    """Send messages for as many shards as the cap has room for, and lost ones again; return how many were lost."""
     stored, now_s, sent = _stored(deployment, run), deployment.clock.now_s(), dict[int, float]()
     file = SENT.format(run.generation)
     # Names are padded, so the last one as text is that of the latest generation.

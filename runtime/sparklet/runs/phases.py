@@ -277,7 +277,7 @@ def _list_uri(deployment: Deployment, run: Run, name: str) -> str:
 
 
 def _listed_outputs(deployment: Deployment, run: Run, left_out: Collection[int]) -> str:
-    """The address of a list of the files that a run has published for its inputs, but for some shards'."""
+    """The address of a list of the files that a run has published for its inputs, except some shards' files."""
     base, uri = f"{run.output_uri.rstrip('/')}/", _list_uri(deployment, run, "outputs")
     lines = [
         json.dumps({"uri": info.uri, "size": info.size_bytes, "etag": info.etag})

@@ -54,7 +54,7 @@ def split_failing(deployment: Deployment, run: Run) -> None:
 
 
 def _move_on(deployment: Deployment, run: Run, record: ShardRecord) -> None:
-    """Split a shard, or end it, by what the pieces of its planned shard show; nothing, as long as they show nothing."""
+    """Split a shard or end it, by how the pieces of its planned shard ended; do nothing while that shows nothing."""
     parts = list(deployment.ledger.runs.parts(record.run_id))
     root = int(record.part.split("-")[1]) if record.part.startswith(OF_SPLIT) else record.number
     how = record.split.removeprefix(WITH_MEMBERS)

@@ -125,7 +125,7 @@ def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]])
 def _drift(
     deployment: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]
 ) -> tuple[bool, bool, str]:
-    """Whether the script reads apart what differs, whether that was written, not read, and the difference in words."""
+    """Whether the script reads differing inputs apart, whether outputs (not inputs) differ, and how, in words."""
     # By what must not differ, and how it is, the first.
     firsts_by_part = defaultdict[str, dict[str, tuple[str, Schema]]](dict)
     for name, example in islice(examples.items(), MAX_COMPARED):

@@ -180,7 +180,7 @@ class HostProcess:
         delete_own(self.home)
 
     def _read(self, wait_s: float) -> bool:
-        """Wait for input and process it; whether there was any."""
+        """Wait for input and process it; return whether there was any."""
         ready = self._selector.select(wait_s)
         for key, _ in ready:
             if key.data is None:

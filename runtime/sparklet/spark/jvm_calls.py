@@ -92,7 +92,7 @@ class _OwnProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
 
 
 def own_callbacks() -> None:
-    """Let Java never take a script's callbacks for those of an earlier one."""
+    """Keep Java from mistaking a script's callbacks for those of an earlier script."""
     java_gateway.PythonProxyPool = _OwnProxies
 
 

@@ -200,7 +200,7 @@ class Script:
 
     @property
     def option_of_rows(self) -> str:
-        """An option of a reader whose rows may end elsewhere than lines; "" without one."""
+        """A reader's option by which rows may end elsewhere than at line ends; "" without one."""
         option = _OTHER_ROWS.search(self.text)
         return option[0] if option else ""
 
@@ -209,7 +209,7 @@ class Script:
         return _NAME_FILTER.search(self.text + params) is not None
 
     def may_set_base_path(self, params: str) -> bool:
-        """Whether a reader may have a base path; nobody looks into py-files for it."""
+        """Whether a reader may have a base path; py-files are not searched for one."""
         return bool(self.py_files) or _BASE_PATH.search(self.text + params) is not None
 
     @property
@@ -258,7 +258,7 @@ class Script:
         return any(re.search(pattern, text) for pattern in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
 
     def may_read_again(self, lines: Sequence[int]) -> bool:
-        """Whether what is named in these lines may be read by a reader that nobody sees."""
+        """Whether a file that these lines name may also be read by an unseen reader."""
         return len(lines) > 1 and _READS_UNSEEN.search(self.whole_text) is not None
 
     @property

@@ -237,7 +237,7 @@ def must_come_again(stderr: str) -> bool:
 
 
 def is_sparks_own(stderr: str) -> bool:
-    """Whether Spark's own code failed, as in a JVM that a script has broken, and not for a value or this script."""
+    """Whether Spark's own code failed, as in a JVM that a script has broken; no value or script here is to blame."""
     text = _innermost(stderr)
     chain = _java_chain(text)
     match = bool(chain) and _OF_SPARK_ITSELF.match(text, chain[0].start("name"))

@@ -92,7 +92,7 @@ class SubmitRunner(Runner):
 
 
 def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
-    """Wait until nothing is left; the result of the script, or of the JVM if the script never started."""
+    """Wait until nothing is left; return the result of the script, or of the JVM if the script never started."""
     call, deadline, codes = task.call, task.call.deadline, host.codes
     host.wait_for_script(task, JVM, lambda: codes)
     # The JVM's own code tells whether it failed under the script, so its end is awaited, but not for long.

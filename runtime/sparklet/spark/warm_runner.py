@@ -101,7 +101,7 @@ class Jvm:
         return bool(self.port)
 
     def call(self, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
-        """Call ``WarmJvm``; the answer in Py4J's words, or "" if none came in time or the JVM has ended.
+        """Call ``WarmJvm``; return its answer as Py4J words it, or "" if none came in time or the JVM has ended.
 
         Py4J's own client is not used: it would wait, and no pipe would be read meanwhile.
         """
@@ -127,7 +127,7 @@ class Jvm:
                 raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
 
     def run(self, task: ScriptOutput, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool) -> int:
-        """Run a script from its fork until nothing of it is left; its exit code.
+        """Run a script from its fork until nothing of it is left; return its exit code.
 
         ``keep``: its SparkContext may be a kept one; ``restored``: see ``renew``. A JVM's first script prepares it with
         ``properties``, ``encoded``; later the JVM has them already.

@@ -37,7 +37,7 @@ def test_in_a_run_it_is_run_shard_and_label_alone() -> None:
 
 @pytest.mark.parametrize("name", ["split_off", "redone"])
 def test_a_shard_whose_rows_may_be_there_makes_no_direct_commit(name: str) -> None:
-    with pytest.raises(TableError, match="stage it"):
+    with pytest.raises(TableError, match="stage the write"):
         in_run(**{name: True})
 
 

@@ -53,7 +53,7 @@ class Measured:
     prices: Prices
 
     def values(self, *names: str) -> list[tuple[Any, ...]]:
-        """The fair sample's values in columns; only succeeded shards that have all of them."""
+        """The fair sample's values by column, of those succeeded shards that have all of them."""
         rows = fair_values(self.table, "state", *names)
         return [tuple(values) for state, *values in rows if state == ShardState.SUCCEEDED]
 

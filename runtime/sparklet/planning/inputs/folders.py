@@ -40,7 +40,7 @@ class TableFolders:
         self._table = self._log = "\0"
 
     def sees(self, uri: str) -> None:
-        """Note an object of the listing; UnplannableError if it makes the object planned last a table's."""
+        """Note an object of the listing; UnplannableError if it shows that the last planned object is a table's."""
         if (log := _LOG.search(uri)) and not uri.startswith(self._table):
             in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}  # any name
             if not any(matches(path, pattern) for path in in_log for pattern in self._exclude):

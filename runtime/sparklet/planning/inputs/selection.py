@@ -134,7 +134,7 @@ class Digests:
             self._file.execute(statement)
 
     def add(self, *name: str) -> bool:
-        """Add an object, named by its address, version and the like; whether it is new."""
+        """Add an object, named by its address, version and the like; return whether it is new."""
         return self._execute("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
 
     def discard(self, *name: str) -> None:
