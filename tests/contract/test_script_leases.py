@@ -152,7 +152,7 @@ def test_a_change_whose_answer_is_lost_is_the_holders(lease: Lease, clock: FakeC
     assert leases._Lease(lease.uri).take()
 
 
-def test_of_two_that_find_none_one_makes_it(lease: Lease) -> None:
+def test_only_one_of_two_creates_a_missing_lease(lease: Lease) -> None:
     file = leases.file_at(lease.uri)
 
     assert file.read() == ("", b"")

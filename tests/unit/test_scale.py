@@ -81,7 +81,7 @@ def test_an_execution_known_not_to_count_is_no_double(what: str) -> None:
     assert "shard 3" in told and "attempt b" in told
 
 
-def test_exactly_those_fail_that_are_meant_to() -> None:
+def test_a_scale_run_is_good_if_only_the_intended_shards_fail() -> None:
     failed = [*LEDGER[:3], replace(LEDGER[3], state=ShardState.FAILED)]
     listed = [*LISTED[:3], (3, "FAILED")]
 

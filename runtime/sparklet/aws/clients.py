@@ -36,7 +36,7 @@ R = TypeVar("R")
 def in_parallel(
     function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2
 ) -> Generator[R, None, None]:
-    """``function`` of every item, in order, by ``threads``, with ``ahead`` items begun for each of them."""
+    """The results of ``function`` for all items, in order; up to ``ahead * threads`` calls are begun at a time."""
     waiting = iter(items)
     # For one item a pool of threads would cost more than it saves.
     first = list(islice(waiting, 2))

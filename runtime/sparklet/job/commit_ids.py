@@ -141,7 +141,7 @@ def _messages(records: list[Any]) -> tuple[str, Any] | None:
 
 
 def messages_of(event: Any) -> dict[int, list[str]]:
-    """The ids of messages of SQS, by numbers that are the same in each delivery; {} of another batch.
+    """The ids of SQS messages, by numbers that are the same in each delivery; {} for a batch of another source.
 
     A number begins with the time. Two messages of one notification, as S3 sends them at times, have one number.
     """

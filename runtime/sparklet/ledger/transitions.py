@@ -260,7 +260,7 @@ def seal(
     if run.state is not RunState.PLANNING or planned != shards:
         raise CheckpointConflictError(
             f"the plan of run {run.run_id} cannot be sealed with {shards} shards: "
-            f"it is {run.state} with {run.shard_count}, its parts hold {planned}"
+            f"it is {run.state}, sealed with {run.shard_count}, and its parts hold {planned}"
         )
     sealed = replace(run, state=RunState.RUNNING, shard_count=shards, skipped=dict(skipped))
     return replace(sealed, object_count=objects, size_bytes=size_bytes)
@@ -285,7 +285,7 @@ def start_generation(run: Run, generation: int, script: ScriptRef, *, stays_canc
 
 
 def follow(run: Run, follower: Run, generation: int) -> Run:
-    """Name a follower in its parent's record; refused once that has ended, was cancelled or is redriven."""
+    """Name a follower in its parent's record; refused once the parent has ended, was cancelled or redriven."""
     is_of_now = run.generation == generation or not follower.kind.of_generation
     if is_of_now and follower.number <= run.followers.get(follower.kind, -1):
         return run

@@ -205,8 +205,8 @@ def _write_commit_file(
 def _commit_run(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -> Run:
     """The run that makes these commits, entered if it is not known.
 
-    It is refused to a parent that was cancelled since its file was written: a run that plans again what a cancelled one
-    has not committed either sees the file, or no commit run is entered for it.
+    A parent that was cancelled after its file was written gets none: so a run that plans a cancelled run's uncommitted
+    input again either sees the file, or no commit run is entered for that file.
     """
     number = files[-1].number
     made_id = follower_id(run.run_id, RunKind.COMMIT, number)

@@ -225,7 +225,7 @@ def messages(*ids: int) -> Job:
     return Job(event={"Records": [samples.sqs(str(id_), "{}") for id_ in ids]})
 
 
-def test_batches_of_kafka_that_are_cut_anew(orders: Orders) -> None:
+def test_kafka_batches_that_are_cut_anew_write_each_record_once(orders: Orders) -> None:
     """All were written, the answer was lost; the batch comes again in two parts, the second with more behind it."""
     assert orders.deliver(kafka(*range(10))) == 10
     assert orders.deliver(kafka(*range(6))) == 0
@@ -234,7 +234,7 @@ def test_batches_of_kafka_that_are_cut_anew(orders: Orders) -> None:
     assert orders.ids() == list(range(13))
 
 
-def test_lanes_of_kinesis_that_overlap(orders: Orders) -> None:
+def test_overlapping_kinesis_batches_write_each_record_once(orders: Orders) -> None:
     for numbers in [(1, 5, 9), (2, 6), (1, 5), (1, 2, 3), (9,), (4, 5, 7, 9)]:
         orders.deliver(kinesis(*numbers))
 
@@ -249,7 +249,7 @@ def test_two_deliveries_at_once(orders: Orders) -> None:
     assert orders.ids() == list(range(10))
 
 
-def test_sums_of_records_that_are_there_in_part(orders: Orders) -> None:
+def test_a_sum_over_partly_written_records_is_refused(orders: Orders) -> None:
     assert orders.deliver(kafka(1, 2, 3), in_sum=True) == 1
     assert orders.deliver(kafka(2, 3), in_sum=True) == 0
 
@@ -258,7 +258,7 @@ def test_sums_of_records_that_are_there_in_part(orders: Orders) -> None:
     assert orders.ids() == [6]
 
 
-def test_messages_that_come_again_in_another_batch(orders: Orders) -> None:
+def test_messages_in_a_second_batch_are_written_once(orders: Orders) -> None:
     first, last = messages(1, 2, 3), messages(4)
     first.fail_message("2", "bad")
     last.fail_message("4", "bad")
@@ -284,7 +284,7 @@ def test_sums_of_messages_ask_for_the_others_alone(orders: Orders) -> None:
     assert orders.ids() == [3]
 
 
-def test_records_that_were_read_for_a_table(orders: Orders) -> None:
+def test_records_read_for_another_table_are_refused(orders: Orders) -> None:
     """What that table has was left out, and would count as written here."""
     job = kafka(1, 2)
     job.outcome.batches["delta:/t", ""] = SimpleNamespace(is_read=True, old=["orders-0:1"])

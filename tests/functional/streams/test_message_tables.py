@@ -91,7 +91,7 @@ def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession
     assert rows_of(spark, table, "n") == [(1,), (2,), (3,)]
 
 
-def test_an_upsert_of_messages(spark: SparkSession, table: str) -> None:
+def test_an_upsert_of_messages_keeps_each_once(spark: SparkSession, table: str) -> None:
     for numbers in ((1, 2), (2, 3), (1, 2, 3)):
         batch = sales(*numbers)
         batch.upsert(batch.records(spark, "json", SALE), table, keys="n")

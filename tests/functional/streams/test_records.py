@@ -227,7 +227,7 @@ def test_python_workers_are_started_for_aggregated_records_only(spark: SparkSess
     assert ("BatchEvalPython" in plan) is python
 
 
-def test_a_batch_of_six_megabytes(spark: SparkSession) -> None:
+def test_a_batch_of_six_megabytes_is_read(spark: SparkSession) -> None:
     streams = [b'{"sensor": "%s", "celsius": %d}' % (b"y" * 200, number) for number in range(10_000)]
 
     summed = kinesis(*streams).records(spark, "json", READING).selectExpr("count(*)", "sum(celsius)")

@@ -62,7 +62,7 @@ def test_a_table_of_each_format_has_each_record_once(spark: SparkSession, tmp_pa
     assert json.loads(record)["sequence_number"] == str(10**55 + 2)
 
 
-def test_rows_of_exploded_and_chosen_records(spark: SparkSession, table: str) -> None:
+def test_exploded_and_filtered_records_are_appended_once(spark: SparkSession, table: str) -> None:
     """The frame has no column of where its rows come from; Spark knows."""
     for ids in ((1, 2), (2, 3)):
         records = Job(event=numbers(*ids)).records(spark, "json", NUMBERS)

@@ -112,7 +112,7 @@ def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
         ({"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}, "cast the column"),  # Athena has no such
     ],
 )
-def test_files_that_are_no_table_together(terminal: Terminal, other: dict[str, bytes], why: str) -> None:
+def test_files_without_a_common_schema_are_refused(terminal: Terminal, other: dict[str, bytes], why: str) -> None:
     ended(terminal, {0: {"a.parquet": stored(ROWS)}, 1: other})
 
     assert why in refused(terminal)
@@ -124,7 +124,7 @@ def test_an_open_run_is_refused(terminal: Terminal) -> None:
     assert "wait for its end" in refused(terminal)
 
 
-def test_a_run_that_has_written_nothing(terminal: Terminal) -> None:
+def test_a_run_that_wrote_nothing_is_refused(terminal: Terminal) -> None:
     ended(terminal, {})
 
     assert "no file and no table" in refused(terminal)

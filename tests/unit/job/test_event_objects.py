@@ -97,7 +97,7 @@ def test_only_an_object_that_is_there_is_an_input(names: tuple[str, ...], inputs
         {"input_path": "s3://b/in/"},
     ],
 )
-def test_any_other_event_names_none(event: Any) -> None:
+def test_any_other_event_names_no_objects(event: Any) -> None:
     assert event_objects(event) == ()
 
 

@@ -75,7 +75,7 @@ def test_waiting_for_a_lock_comes_to_an_end(tmp_path: Path) -> None:
         assert two.exclusive(within_s=0.1) is False
 
 
-def test_looking_at_a_lock_that_nobody_made_makes_none(tmp_path: Path) -> None:
+def test_checking_a_missing_lock_creates_no_file(tmp_path: Path) -> None:
     assert is_locked(tmp_path / "lock") is False
     assert not (tmp_path / "lock").exists()
 

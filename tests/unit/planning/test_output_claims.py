@@ -306,7 +306,7 @@ def test_a_run_deletes_no_input_of_an_open_one(world: World, given: dict[str, An
     assert OLD not in world.store.objects
 
 
-def test_the_output_lies_in_no_next_output_that_goes(world: World) -> None:
+def test_an_output_inside_a_replaced_next_output_is_refused(world: World) -> None:
     request = world.request(
         options=RunOptions(existing="overwrite"), output_uri=f"{OUT}deeper/", next=SCRIPT, next_output=OUT
     )

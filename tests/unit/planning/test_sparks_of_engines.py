@@ -46,7 +46,7 @@ def test_another_spark_or_an_unknown_word_is_refused(line: str, told: str) -> No
 @pytest.mark.parametrize(
     ("functions", "line"), [("spark-4.1", "4"), ("spark-4.1", "4.1"), ("", "4"), ("spark-3.5", "")]
 )
-def test_functions_with_that_or_an_unknown_spark_are_taken(functions: str, line: str) -> None:
+def test_functions_of_the_same_or_an_unknown_spark_are_taken(functions: str, line: str) -> None:
     world, offered = deployment(functions, f"# sparklet: spark={line}" if line else "")
 
     assert entered(offered, world).run_id == "run-1"

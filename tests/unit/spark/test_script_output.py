@@ -156,7 +156,7 @@ def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
         ),
     ],
 )
-def test_memory_running_out_is_one_error_whoever_tells(said: str, told: str) -> None:
+def test_lack_of_memory_raises_one_error_whatever_reports_it(said: str, told: str) -> None:
     """Also of a JVM that lives on."""
     with pytest.raises(OutOfMemoryError, match=f"{told}; give the function more memory"):
         failed(1, ("script", f"{TRACE}{said}"))

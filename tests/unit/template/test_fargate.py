@@ -89,7 +89,7 @@ def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
     assert TASK["ExecutionRoleArn"] == {"Fn::GetAtt": ["StartRole", "Arn"]}
 
 
-def test_only_the_checker_and_only_that_definition() -> None:
+def test_only_the_checker_starts_tasks_of_only_that_definition() -> None:
     policy = MAIN["Resources"]["FargatePolicy"]
     start, tag, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
 

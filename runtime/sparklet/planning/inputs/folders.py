@@ -28,7 +28,7 @@ _LOG_BEGINNINGS = ("_delta_log/0", ".hoodie/hoodie.properties", "metadata/0", "m
 
 
 class TableFolders:
-    """Refuses an input folder of which files of a table are planned, while it is listed.
+    """Refuses, while an input folder is listed, to plan files of a table that lies in it.
 
     A folder's objects are listed one after the other, so one table and the last planned object are all that is kept.
     With a pattern that excludes a table's log the user asks for its files.
@@ -49,7 +49,7 @@ class TableFolders:
                 self.plans(self._planned)
 
     def plans(self, uri: str) -> None:
-        """Note an object that is planned; UnplannableError if it is a table's, and not of its log."""
+        """Note a planned object; UnplannableError if it lies in a table's folder and is not part of its log."""
         self._planned = uri
         if not uri.startswith(self._table) or uri.startswith(self._log):
             return
