@@ -223,7 +223,7 @@ def run_cost(shards: int, end_s: float, architecture: str, prices: Prices) -> fl
 def shard_time(load: Load, prices: Prices, memory_mb: int = MEMORY_MB[-1]) -> ShardTime:
     """What one of a load's shards is assumed to take in a function of this memory, and so of its vCPUs.
 
-    What a shard takes whatever it holds hardly uses a second vCPU; reading goes by the vCPUs.
+    A shard's fixed time hardly uses a second vCPU; its reading time depends on the vCPUs.
     """
     times = prices[
         f"assumptions.times_at_{max((size for size in MEMORY_MB if size <= memory_mb), default=MEMORY_MB[0])}"

@@ -43,7 +43,7 @@ class ObjectStatus:
 def object_status(deployment: Deployment, run_id: str, uri: str) -> ObjectStatus:
     """Find the shards of an object, or of ``ARCHIVE#FILE``, in the parts of the plan, one part in memory at a time.
 
-    A file of an archive that is no input of its own is where that is.
+    A file of an archive, unless it is an input of its own, is where the archive is.
 
     PlanError if the object is below no input of the run, and no list could have named it.
     """

@@ -475,7 +475,7 @@ def explain(
 ) -> tuple[FailureGroup, ...]:
     """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: shards by generation.
 
-    Those that succeeded with another script than a failed one's tell nothing of its data.
+    Shards that succeeded with another script than a failed one's say nothing about its data.
     """
     groups = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
     task = run.kind if run.is_task else ""

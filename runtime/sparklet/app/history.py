@@ -32,8 +32,8 @@ Known = dict[tuple[str, int], dict[str, Any]]  # what an ended run's manifest te
 def run_history(stack: OpenStack, runs: Sequence[Run], prices: Prices, figures_by_run: Known) -> list[dict[str, Any]]:
     """Documents of runs, newest first; figures of ended runs are read once and kept in ``figures_by_run``.
 
-    ``trend`` holds the ratios to the medians of the last runs, and ``marks`` what of them is worth a look, for people.
-    All figures are None for a run without a manifest: it is open, or its files are deleted.
+    ``trend`` holds the ratios to the medians of the last runs, and ``marks`` the noteworthy ones in words. All figures
+    are None for a run without a manifest: it is open, or its files are deleted.
     """
     new = [run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in figures_by_run]
     with ThreadPoolExecutor(THREADS) as pool:

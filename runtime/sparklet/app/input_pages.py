@@ -1,7 +1,7 @@
 """What each input of a run became, page by page, in bounded memory: its shard, state, rows, outputs, and why it failed.
 
-Inputs are read from the plan, a part at a time, and states from the ledger. Of a run with an output for each input the
-workers have told what each became, in a file a shard; else an input has what its shard has.
+Inputs are read from the plan, a part at a time, and states from the ledger. In a run with an output for each input,
+workers have written what each input became, one file a shard; else an input has its shard's state.
 """
 
 import json
@@ -21,8 +21,8 @@ SHARDS_AT_ONCE = 100  # whose files are read at the same time
 def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str, Any]]]:
     """All inputs that are in the ledger so far, in the order of their shards, at most ``size`` a page.
 
-    Copies of local files are named as these, and outputs by their place in a local folder. PlanError if the plan is
-    damaged, ObjectNotFoundError if a file of the run is gone.
+    Copies of local files appear under the files' names, and outputs by their place in a local folder. PlanError if the
+    plan is damaged, ObjectNotFoundError if a file of the run is gone.
     """
     if size < 1:
         raise ValueError(f"a page of {size} inputs is none")

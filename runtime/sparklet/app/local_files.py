@@ -232,7 +232,7 @@ def local_folder(run: Run) -> Path:
 def _refuse_others(deployment: Deployment, run: Run) -> None:
     """PlanError if the local output has files of other runs since this one began that its output in S3 would not have.
 
-    That is a run entered later that does not append; and beside a run that wanted the folder empty, any other run.
+    Those are runs entered later that do not append; and beside a run that wanted the folder empty, all other runs.
     """
     wanted_empty, folder = run.options.existing == "refuse", local_folder(run)
     for path, run_id, is_later in _others(run):

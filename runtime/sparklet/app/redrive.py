@@ -45,7 +45,7 @@ class Selection:
 def selected(stack: OpenStack, run_id: str, which: Selection) -> tuple[int, ...]:
     """The shards that are selected; empty: all failed ones, or the check or commit that failed.
 
-    PlanError if there are none, SettingsError if the range is none.
+    PlanError if there are none, SettingsError if the range is not valid.
     """
     by_inputs = which.objects or which.first or which.last
     if which.everything and (which.shards or which.cause or by_inputs):

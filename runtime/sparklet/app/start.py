@@ -61,8 +61,8 @@ REFUSAL = "import sys; from sparklet.connectors.tables.plan_check import refusal
 def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: bool = False) -> RunRequest:
     """The request that options of a command line make; SettingsError or PlanError with the option and the remedy.
 
-    What this machine can tell is told before ``stack`` is opened. ``list_format`` (by default by their names) is how
-    lists are read; the request holds it with each list.
+    Mistakes that this machine can find are reported before ``stack`` is opened. ``list_format`` (by default by their
+    names) is how lists are read; the request holds it with each list.
     """
     document: dict[str, Any] = dict(options)
     for name in ("params", "env", "files", "conf"):

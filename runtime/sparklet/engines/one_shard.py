@@ -156,7 +156,7 @@ def runner_here(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runn
 def settings_of_the_functions(clients: AwsClients, env: Mapping[str, str]) -> Mapping[str, str]:
     """The functions' settings, which a user's container lacks; other shards of the run had them, and they affect rows.
 
-    An engine's worker was given them, and names no function.
+    An engine's worker was given them; its environment names no function.
     """
     function = env.get("SPARKLET_WORKER_FUNCTION", "")
     return settings_of(clients, function) if function else {}

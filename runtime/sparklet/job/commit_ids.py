@@ -27,8 +27,8 @@ from sparklet.job.fields import JobFields
 def commit_id(job: JobFields, label: str) -> str:
     """The commit id of a direct write of a ``Job``, of which the worker is told; TableError where rows may be there.
 
-    So it is in a shard that was split off, under the id of the one that was split, and in one that is done again. What
-    a run stages is committed once.
+    They may be in a shard that was split off (under the id of the one that was split), and in one that is done again.
+    What a run stages is committed once.
     """
     if job.shard is not None:
         names = job.event.get("sparklet") if isinstance(job.event, Mapping) else None

@@ -7,8 +7,8 @@ It holds one JSON object::
 
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
 ``writes`` (declared writes to tables, see ``sparklet.connectors.tables.declaration``) may be there, and ``direct`` once
-a write that commits at once has begun. A script that never reports leaves no file. Of messages of SQS ``failed`` has
-those that come back, ``committed`` those because of which it failed; ``quality`` has the outcomes of Glue's rules of
+a write that commits at once has begun. A script that never reports leaves no file. For SQS messages, ``failed`` has
+those that come back, ``committed`` those that made the script fail; ``quality`` has the outcomes of Glue's rules of
 data quality.
 """
 

@@ -206,7 +206,7 @@ def shard_record(item: Item | None, run_id: str = "", number: int = 0) -> ShardR
 def shard_change(was: ShardRecord, after: ShardRecord, *presumed: str) -> Update:
     """The swap of a shard that was read, or of one of which only some fields are presumed.
 
-    What a transition does not change is not written, and so is the place in the index, which a renewal does not move.
+    Fields that a transition does not change are not written, nor is the place in the index, which a renewal keeps.
     """
     sets = {
         name: _attribute(getattr(after, name), default)

@@ -68,7 +68,7 @@ def bounded_failure(failure: Failure) -> Failure:
 def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
     """What a record keeps of a result: as many of its first outputs, each whole, as fit into a shard's item.
 
-    A task keeps more, and its answer, and forgets the cause of an attempt before.
+    A task keeps more, and its answer, but not the cause of an earlier attempt.
     """
     fields: dict[str, Any] = {"rows": result.rows, "output_bytes": result.output_bytes}
     if isinstance(record, TaskRecord):

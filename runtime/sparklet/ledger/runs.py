@@ -141,8 +141,8 @@ class Runs(Swaps[Run]):
     ) -> Run:
         """Open generation ``generation`` (the next one) with its script: the run is RUNNING again.
 
-        If it was cancelled, it is so no more, unless it ``stays_cancelled``: then the next check ends it again.
-        LedgerError if the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
+        A cancelled run is open again, unless it ``stays_cancelled``: then the next check ends it again. LedgerError if
+        the run is not at ``generation - 1``, not sealed, or is being cancelled or deleted.
         """
 
         def start(run: Run) -> tuple[Run, Change]:
@@ -155,8 +155,8 @@ class Runs(Swaps[Run]):
     def finish(self, run_id: str, generation: int, state: RunState, counted: int | None = None) -> Run:
         """Record how a run ended; return the run as it is then.
 
-        Nothing happens if it has ended or a later generation is open, or unless ``state`` is CANCELLED exactly if the
-        run was cancelled; nor if its plan is sealed with another number of shards than was ``counted``.
+        Nothing happens if it has ended, if a later generation is open, if ``state`` is CANCELLED and the run was not
+        cancelled or the reverse, or if its plan is sealed with another number of shards than was ``counted``.
         """
         if not state.ended:
             raise ValueError(f"a run does not end as {state}")

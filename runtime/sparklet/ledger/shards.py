@@ -1,7 +1,7 @@
 """Shards: entered, read, counted; and what attempts change of a shard: transitions, swapped in the store.
 
-A first claim and whatever an attempt says of its own shard read nothing: the transition is applied to a *presumed*
-shard, of which only what it looks at is known, and the swap depends on exactly that.
+A first claim, and an attempt's changes of its own shard, read nothing: the transition is applied to a *presumed* shard,
+of which only the fields it looks at are known, and the swap depends on exactly those.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,7 +108,7 @@ class Shards:
 class Attempts(Swaps[ShardRecord]):
     """Changes of a shard's state. Every method raises LedgerError, and ShardNotFoundError.
 
-    Attempts end with LeaseLostError if the shard is not theirs; what they say twice does no harm.
+    Attempts end with LeaseLostError if the shard is not theirs; a repeated change does no harm.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -143,7 +143,7 @@ class Attempts(Swaps[ShardRecord]):
     def _first(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
         """The record that a claim presumes: for a function's first claim, by far the most frequent, the planned shard.
 
-        Its revision is the first, so it was never claimed. Of redriven and engines' shards no revision is known.
+        It has the first revision, so it was never claimed. The revisions of redriven and engines' shards are not known.
         """
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
@@ -207,9 +207,9 @@ class Attempts(Swaps[ShardRecord]):
     def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
         """End a lease that is over: PENDING, or FAILED if no attempt is left; return the shard as it is then.
 
-        A function's shard without an attempt left is PENDING for the engine ``escalate``, if one is named, and any is
-        if it is to be split.
-        None if the shard has moved on or its lease was renewed since ``record`` was read, or the lease still runs.
+        Without an attempt left, a function's shard is PENDING for the engine ``escalate``, if one is named, and a shard
+        that is to be split is PENDING for its split. None if the shard has moved on or its lease was renewed since
+        ``record`` was read, or the lease still runs.
         """
         return self._swap(record, transitions.expire, max_attempts, escalate)
 

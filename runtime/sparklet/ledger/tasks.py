@@ -1,6 +1,6 @@
 """Tasks of the asynchronous API, and calls of ``functions``: transitions, swapped in the store.
 
-A claim, and a task's end by others, begin with one that was never recorded, by far the most frequent, and read nothing.
+A claim, and an end by others, presume a task that was never recorded, the most frequent case, and read nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator

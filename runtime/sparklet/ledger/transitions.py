@@ -185,7 +185,7 @@ def abandon(record: ShardRecord, now_s: float, failure: Failure) -> ShardRecord 
 def give_up(record: TaskRecord, now_s: float, failure: Failure | None, is_lost: bool) -> Claim[TaskRecord]:
     """PENDING, or RUNNING by an attempt that ``is_lost`` or whose lease is over, → FAILED; None: by its last cause.
 
-    The answer is that to a claim without an attempt left; LeaseLostError if an attempt holds it.
+    The answer is that of a claim without an attempt left; LeaseLostError if an attempt holds it.
     """
     if record.state.ended:
         return Claim(ClaimStatus.DONE, record)

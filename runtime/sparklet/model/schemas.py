@@ -95,9 +95,9 @@ def reader_schemas(
     """What a shard's readers have inferred, each with one of its inputs.
 
     ``reports``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ExecutionResult``;
-    ``folders``: the run's inputs. Where there are several, readers are also compared by theirs, since a script
-    may read them apart. A column that a reader sees with several types, as in a loop over files, is not compared: so it
-    would be in one job.
+    ``folders``: the run's inputs. Where there are several, readers are also compared by folder, since a script may read
+    them apart. A column that a reader sees with several types, as in a loop over files, is not compared: so it would be
+    in one job.
     """
     readers = dict[tuple[str, str, bool], tuple[str, defaultdict[str, set[str]]]]()
     for _, format_, options, key, *words in (report.split("\0") for report in reports if report.startswith(READ)):

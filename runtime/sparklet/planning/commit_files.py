@@ -101,7 +101,7 @@ def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
 def uncommitted(deployment: Deployment, run: Run) -> frozenset[int]:
     """Shards of an ended run whose writes no table has; PlanError if a commit began and its end is unknown.
 
-    Of one that is done again, and has FAILED, it is what it declared before.
+    Of a shard that was done again and has FAILED, the writes that it declared before count.
     """
     # A run ends like this only after its commits.
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):

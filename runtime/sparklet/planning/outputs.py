@@ -105,7 +105,7 @@ def may_replace(deployment: Deployment, run: Run, by: By | None) -> bool:
 def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owners]]) -> None:
     """PlanError if an object of a run's input is one that the run would delete; so does Spark refuse it.
 
-    Who published what is asked only of ``outputs`` in which an object lies.
+    Owners are looked up only in those ``outputs`` in which an object lies.
     """
     for (folder, published), uri in product(outputs.items(), uris):
         if uri.startswith(folder) and published().of(uri[len(folder) :]):

@@ -122,7 +122,7 @@ def failed_with(deployment: Deployment, run_id: str, cause: str, among: Sequence
 def redrivable(deployment: Deployment, run_id: str, shards: Sequence[int] | None = None) -> tuple[Run, bool]:
     """The run, and whether it lacks what is redriven; PlanError if it, or one of ``shards``, cannot be redriven now.
 
-    SUCCEEDED ones can once the run has ended, but for those whose rows a table would have twice, or another run reads.
+    SUCCEEDED shards can once the run has ended, unless a table would have their rows twice, or another run reads them.
     """
     run = deployment.ledger.runs.get(run_id)
     if run.is_task:

@@ -124,7 +124,7 @@ def _have_failed_alike(siblings: Sequence[ShardRecord]) -> bool:
 def _pieces(inputs: Sequence[InputObject], named: Sequence[int], *, probes: bool) -> list[tuple[InputObject, ...]]:
     """A shard's inputs in pieces: those at the ``named`` places, each alone, and the rest, or else halves.
 
-    With ``probes`` another one is alone, too: if it fails as all others do, it is not for its content.
+    With ``probes`` one more input is alone: if it fails like all others, its content is not to blame.
     """
     rest = sorted(set(range(len(inputs))).difference(named))
     first = 1 if probes and len(rest) > 2 else 0

@@ -58,8 +58,8 @@ class Drift(NamedTuple):
 def drift_of(deployment: Deployment, run: Run) -> Drift:
     """The drift of a run, which fails it unless it allows drift, or its script reads two input folders apart.
 
-    What one shard alone has with several schemas is not compared: so would one job. An incremental run is compared with
-    the last one of its name, too.
+    Outputs and readers with several schemas in one shard alone are not compared: one job would have them, too. An
+    incremental run is compared with the last one of its name, too.
     """
     files, (before, earlier) = (
         _files(deployment, run),

@@ -50,7 +50,7 @@ def end_descendants(
 ) -> set[int]:
     """Kill all descendants of this process, a subreaper, in rounds; returns those still alive after ``limit_s``.
 
-    The ``spared`` live, and all below them with ``spare_below``; ``reap`` collects ended children.
+    The ``spared`` processes live on, with ``spare_below`` all below them, too; ``reap`` collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
     # One pass is not enough: a process may fork before its signal arrives, and leaves its children to this subreaper.

@@ -128,7 +128,7 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
 def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
     """In Lambda, delete files that scripts left in ``/tmp`` since this process began, because space is short.
 
-    Another folder may be shared, as one of EFS.
+    Any other scratch folder may be shared, such as one on EFS.
     """
     if IN_LAMBDA not in os.environ or scratch.resolve() != Path(tempfile.gettempdir()).resolve():
         return

@@ -11,9 +11,9 @@ Comments decide, anywhere, at the start of a line::
 ``event`` decides whether the event is the script's last argument, ``--event``; ``unpack`` whether it is shown the files
 in packed inputs; ``spark=4`` or ``spark=4.1`` refuses any other Spark; ``script_options`` has the rest.
 
-What a script *does* is seen while it runs (``script_acts``, ``TaskS3A``). Its text is asked where nobody sees that, or
-before it runs. Each fact is found when it is first asked for, and kept: a worker has one ``Script`` for all tasks with
-the same file.
+What a script *does* is seen while it runs (``script_acts``, ``TaskS3A``). Its text is searched for what cannot be seen
+then, or must be known before. Each fact is found when it is first asked for, and kept: a worker has one ``Script`` for
+all tasks with the same file.
 """
 
 import ast
