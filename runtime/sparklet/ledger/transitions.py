@@ -8,7 +8,7 @@ A shard from left to right, one lease below the other::
                 │ └ by a check: split ─▶ SPLIT, and others PENDING in its place ─ join ─▶ SPLIT, and it is FAILED
                 ├─ release, escalate: its attempt gives it back, perhaps to be split               │
                 ├─ expire: its lease is over; FAILED without an attempt left                       │
-                ├─ count_requeue: it was given out again                                           │
+                ├─ count_requeue: it was dispatched again                                          │
                 └─ redrive: the next generation, of what SUCCEEDED only on demand ◀────────────────┘
 
 A task of the API or a call of ``functions``: ``claim_task``, then the same ``succeed``, ``fail`` and ``release``; what
@@ -169,7 +169,7 @@ def expire(record: ShardRecord, now_s: float, max_attempts: int, escalate_to: st
 
 
 def count_requeue(record: ShardRecord, now_s: float, unrun: bool, task_id: str) -> ShardRecord | None:
-    """PENDING, and given out again."""
+    """PENDING, and dispatched again."""
     # A message for a shard that is to be split would only be turned away.
     if record.state is not PENDING or record.split:
         return None

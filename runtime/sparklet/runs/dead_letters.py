@@ -61,7 +61,7 @@ def consume(deployment: Deployment, message: Message) -> Disposition:
 
 
 def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
-    """Whether a shard has this message alone, and nobody else who gives it out or ends it."""
+    """Whether a shard has this message alone, and nobody else who dispatches or ends it."""
     if not record.is_for_functions or ref.generation < record.generation:
         return False  # if its worker is lost, the checker sends another message; or it splits it, or starts a worker
     if run.cancelled_s is not None:

@@ -1,11 +1,11 @@
-"""How checks give shards out: again, by one rule; under a run's cap; and to workers of engines.
+"""How checks dispatch shards: again, by one rule; under a run's cap; and to workers of engines.
 
 **Again**: a message, a child of a Map or a worker that was started may be lost before it claims its shard, and the
-ledger only shows that the shard is PENDING. So the shard is given out again once it ``is_due``, and the ledger counts
-that. Once it ``is_spent``, it is given up (FAILED) instead: at once if what was given out last is known to be lost, as
+ledger only shows that the shard is PENDING. So the shard is dispatched again once it ``is_due``, and the ledger counts
+that. Once it ``is_spent``, it is given up (FAILED) instead: at once if the last dispatch is known to be lost, as
 a dead-letter message and a worker that has ended are, else if nothing of the run moves any more.
 
-``checker`` and ``dead_letters`` give shards out by messages; others get workers of their own. To give a shard out twice
+``checker`` and ``dead_letters`` dispatch shards by messages; others get workers of their own. To dispatch a shard twice
 does no harm: the ledger grants it to one attempt. An attempt that is lost after its claim is no matter of this rule:
 its lease expires, and it counts as an attempt.
 
@@ -53,7 +53,7 @@ BY_CHECKS = {routes.NO_WORKER, LEASE_EXPIRED, RUN_CANCELLED, RUN_TIME_LIMIT, TOL
 class Way:
     """How often, and after what time, one way of dispatch sends a PENDING shard again (docs/decisions/0079)."""
 
-    times: Callable[[ShardRecord], int]  # how often the ledger has counted that the shard was given out again
+    times: Callable[[ShardRecord], int]  # how often the ledger has counted that the shard was dispatched again
     again_after_s: float  # without a claim; doubled with each time
     most: float = math.inf  # times; without it a shard is given up at the run's time limit only
 

@@ -1,4 +1,4 @@
-"""One rule of redelivery: whoever gives a shard out, and whatever is lost, it is claimed or given up with a cause."""
+"""One rule of redelivery: whoever dispatches a shard, and whatever is lost, it is claimed or given up with a cause."""
 
 from collections.abc import Iterable, Sequence
 from math import inf
@@ -19,14 +19,14 @@ ENDED = Failure("TaskFailedToStart", "no such image")
 
 
 class GivenOut:
-    """A run whose shards are given out in one way."""
+    """A run whose shards are dispatched in one way."""
 
     def __init__(self, how: str) -> None:
         self.how, self.way = how, WAYS[how]
         self.engine = MemoryEngine()
         self.out: list[ShardRef] = []  # that nothing has become of yet
-        self.last: dict[int, tuple[int, float]] = {}  # attempts until a shard was given out last, and when that was
-        self.wrong: list[ShardRecord] = []  # given out too early, or although somebody has them
+        self.last: dict[int, tuple[int, float]] = {}  # attempts until a shard was last dispatched, and when that was
+        self.wrong: list[ShardRecord] = []  # dispatched too early, or although somebody has them
         engines: dict[str, Engine] = {ENGINE: self.engine} if how == "engine" else {}
         self.world = World(Dispatch.MAP if how == "map" else Dispatch.QUEUE, engines=engines)
         self.world.queue.send = self.send  # type: ignore[method-assign]
@@ -52,7 +52,7 @@ class GivenOut:
         return token
 
     def give(self, ref: ShardRef) -> bool:
-        """Note that a shard is given out; it must be waiting, and for long enough."""
+        """Note that a shard is dispatched; it must be waiting, and for long enough."""
         record, now_s = self.world.ledger.shards.get("run-1", ref.shard), self.world.clock.now_s()
         attempts, given_s = self.last.get(ref.shard, (-1, 0.0))
         times = min(self.way.times(record) - (self.how != "engine"), self.way.most)  # a worker is counted once started
@@ -64,7 +64,7 @@ class GivenOut:
         return True
 
     def move(self) -> list[ShardRef]:
-        """A check; what has been given out and has met no fate."""
+        """A check; what has been dispatched and has met no fate."""
         self.world.check()
         out, self.out = self.out, []
         return out

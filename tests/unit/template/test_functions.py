@@ -217,7 +217,7 @@ def test_the_checker_is_called_once_a_minute(transformed: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize(("function", "age_s"), [("CheckerFunction", 60), (LARGE, 900)])
 def test_lambda_repeats_no_call(transformed: dict[str, Any], function: str, age_s: int) -> None:
-    """The checker is called each minute; it gives a shard out again, and a call that comes late finds it done."""
+    """The checker is called each minute; it dispatches a shard again, and a call that comes late finds it done."""
     configs = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
     (config,) = (each for each in configs if each["FunctionName"] == {"Ref": function})
 
