@@ -1,7 +1,7 @@
 """Maintenance: forget old versions of tables, and delete the files that only those refer to.
 
-Parameter ``days`` (default 7): versions that are younger can still be read. Not less than 5: Sparklet looks its commits
-up in the versions that are there, and a run may be committed again for four days. ::
+Parameter ``days`` (default 7): versions that are younger can still be read. Not less than 5: files
+that a run has staged are deleted, too, and it may be committed for four days. ::
 
     python spark_scripts/expire_snapshots.py --table iceberg:db.people --param days=30
     sparklet run spark_scripts/expire_snapshots.py --items tables.txt …     # a table a line, FORMAT:PLACE

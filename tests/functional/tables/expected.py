@@ -1,7 +1,7 @@
 """What a table must hold: a few lines that know nothing of files, snapshots and logs.
 
 A column has an identity besides its name, so a name that is dropped and added again is another column. A state has the
-ids of the commits that are in it: who rolls a table back takes them out with their rows.
+ids of all commits, also of those whose rows somebody took out by going back to an earlier state.
 """
 
 from collections.abc import Mapping, Sequence

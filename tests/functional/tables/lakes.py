@@ -143,8 +143,22 @@ class Lake:
     def versions(self) -> int:
         """How often the table was changed."""
         if self.format == "delta":
-            return int(DeltaTable(self.delta, storage_options=self.options).version()) + 1
+            return self.version() + 1
         return len(self.iceberg().metadata.snapshots)
+
+    def version(self) -> int:
+        """What the table calls its state; an Iceberg table without rows is in none."""
+        if self.format == "delta":
+            return int(DeltaTable(self.delta, storage_options=self.options).version())
+        return int(self.iceberg().metadata.current_snapshot_id or 0)
+
+    def restore(self, version: int) -> None:
+        """Go back to a state, or forward again."""
+        if self.format == "delta":
+            DeltaTable(self.delta, storage_options=self.options).restore(version)
+        else:
+            with self.iceberg().manage_snapshots() as manage:
+                manage.set_current_snapshot(version)
 
     def expire(self, *, full: bool = False) -> None:
         """Forget all states but the last; Delta deletes their files, ``full``: and all that it does not know."""

@@ -12,7 +12,7 @@ from deltalake.schema import PrimitiveType
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.types import DoubleType, StringType
 
-from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, SparkletError, TableError
+from sparklet.job.errors import CommitConflictError, SparkletError, TableError
 from tests.functional.tables.expected import BASE, DAY, ID, VERSION, Column, Row, State, Write
 from tests.functional.tables.lakes import Lake
 
@@ -32,8 +32,6 @@ class SharedTable:
         self.state = State({**BASE, "a": self._identity("a", "string")})
         self.exists = False
         self.history: dict[int, State] = {}  # by snapshot or version
-        self.ever_made = set[str]()
-        self.rolled_back = False
 
     def _identity(self, name: str, type_: str) -> Column:
         """A new column's; in Delta, without column mapping, name and type are all there is."""
@@ -72,11 +70,7 @@ class SharedTable:
         seen, wanted = sorted(rows, key=repr), self.state.visible()
         lost, more = [row for row in wanted if row not in seen], [row for row in seen if row not in wanted]
         assert seen == wanted, f"lost {lost}, too much {more}"
-        self.history[self.version()] = self.state
-
-    def version(self) -> int:
-        """What the table calls its state; an Iceberg table without rows is in none."""
-        return int(self._delta().version() if self.is_delta else self.lake.iceberg().metadata.current_snapshot_id or 0)
+        self.history[self.lake.version()] = self.state
 
     def _delta(self) -> DeltaTable:
         return DeltaTable(self.lake.delta)
@@ -86,9 +80,8 @@ class SharedTable:
     def made(self, writes: Sequence[Write]) -> None:
         """A committer has said, or will be told, that these are in the table."""
         for write in writes:
-            assert not write.has_a_key_twice or self.rolled_back, "a key is twice in a run without an order"
+            assert not write.has_a_key_twice, "a key is twice in a run without an order"
             self.state = self.state.after(write)
-            self.ever_made.add(write.id)
 
     def may_refuse(self, writes: Sequence[Write], error: SparkletError, interfered: bool) -> bool:
         """Whether an error is a right answer. Nothing of the commit may be in the table then."""
@@ -99,8 +92,7 @@ class SharedTable:
             if isinstance(error, CommitConflictError) or (interfered and isinstance(error, TableError)):
                 return interfered or there_in_part
         unfit = any(not self.state.fits(write) or write.has_a_key_twice for write in writes)
-        doubtful = self.rolled_back and any(write.id in self.ever_made for write in writes)
-        return isinstance(error, (TableError, CommitStateUnknownError)) and (unfit or doubtful)
+        return isinstance(error, TableError) and unfit
 
     # --- other writers ---
 
@@ -140,18 +132,13 @@ class SharedTable:
             table.overwrite(table.scan().to_arrow())
 
     def roll_back(self, which: int) -> None:
-        """To a state that the table still knows; Iceberg's columns stay what they are."""
+        """To a state that the table still knows; the ids of commits stay, and so do Iceberg's columns."""
         version, before = list(self.history.items())[which % len(self.history)]
-        if version == self.version() or not (version or self.is_delta):
+        if version == self.lake.version() or not (version or self.is_delta):
             return
-        if self.is_delta:
-            self._delta().restore(version)
-            self.state = before
-        else:
-            with self.lake.iceberg().manage_snapshots() as manage:
-                manage.set_current_snapshot(version)
-            self.state = replace(before, columns=self.state.columns)
-        self.rolled_back |= not self.ever_made <= self.state.made
+        self.lake.restore(version)
+        columns = before.columns if self.is_delta else self.state.columns
+        self.state = replace(before, columns=columns, made=self.state.made)
 
     def expire(self) -> None:
         self.lake.expire()

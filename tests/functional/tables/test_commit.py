@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sparklet.connectors.tables import commit as committer
+from sparklet.connectors.tables import iceberg
 from sparklet.connectors.tables.declaration import Committed, Declaration
 from sparklet.connectors.tables.delta import DeltaLakeTable
 from sparklet.connectors.tables.iceberg import IcebergTable
@@ -208,12 +209,41 @@ def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.Monk
     assert lake.rows() == THREE_ROWS
 
 
-def test_a_commit_too_old_to_be_known_is_refused(ice: Lake) -> None:
-    ice.create(THREE.slice(0, 0))
-    ice.append(THREE)
+def test_who_restores_takes_out_rows_and_no_ids(lake: Lake) -> None:
+    """So a redrive, or an event that comes again, does not write them once more."""
+    lake.create(THREE)
+    before = lake.version()
+    planned = lake.planned(FOUR)
+    make(planned)
+    lake.restore(before)
+
+    assert make(planned).already
+    assert make(lake.planned(rows_of(id=[5], day=["d"]), number=1)).rows == 1
+    assert lake.rows() == [*THREE_ROWS, (5, "d")]
+
+
+def test_so_many_ids_are_kept_when_snapshots_expire(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their number, and for so long; an older commit that is not found is refused."""
+    monkeypatch.setattr(iceberg, "MAX_KEPT", 3)
+    day_s, start_s = 86400, time.time()
+    commits = [
+        ice.commit(f"sqs/{number}/1", ice.stage(0, rows_of(id=[number])), fixed_at_s=start_s + 60 * number)
+        for number in range(7)
+    ]
+
+    def commit_at(number: int, at_s: float) -> Committed:
+        monkeypatch.setattr(time, "time", lambda: at_s)
+        return make(commits[number])
+
+    for number in range(5):
+        assert not commit_at(number, start_s + 60 * number + 1).already
     ice.expire()
+    assert all(commit_at(number, start_s + 600).already for number in (2, 3, 4))
+    commit_at(5, start_s + 16 * day_s)
+    for number, why in ((1, "sqs/1/1, but it was due 16 days ago"), (4, "knows its commits of the last 15.0 days")):
+        with pytest.raises(CommitStateUnknownError, match=why):
+            make(commits[number])
+    with pytest.raises(CommitStateUnknownError):
+        make(commits[6])
 
-    with pytest.raises(CommitStateUnknownError, match="does not hold the commit run/commit-0, but it was due 5 days"):
-        make(ice.planned(THREE, fixed_at_s=time.time() - 5 * 86400))
-
-    assert ice.rows() == THREE_ROWS
+    assert ice.rows("id") == [(number,) for number in range(6)]

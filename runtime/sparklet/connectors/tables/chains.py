@@ -36,7 +36,7 @@ MAX_RANGES = 100
 
 
 def found(spark: SparkSession, folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:
-    """The records of a batch that the table has, each with its link; links of rolled back commits do not count."""
+    """The records of a batch that the table has, each with its link."""
     record_numbers, links, head = frozenset(records), dict[int, int](), table.made(name)
     at = head and head[1]
     while at is not None:
@@ -44,8 +44,7 @@ def found(spark: SparkSession, folder: str, name: str, records: Collection[int],
         for first, last, number in link["ranges"]:
             if first <= max(record_numbers) and last >= min(record_numbers):
                 range_records = record_numbers.intersection(accumulate(links_of(spark, folder, number)[name]["steps"]))
-                if range_records and table.holds(name, number):
-                    links.update(dict.fromkeys(range_records, number))
+                links.update(dict.fromkeys(range_records, number))
         # If no record before this link is as great as the least of the batch, earlier links need not be read.
         at = link["before"] if link["last_before"] >= min(record_numbers) else None
     return links

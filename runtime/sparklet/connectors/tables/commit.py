@@ -46,12 +46,9 @@ class OpenTable(Protocol):
         """Where its files are; None if it does not exist and its catalog will choose the place."""
 
     def made(self, name: str) -> tuple[str, int] | None:
-        """The last version that set a name (a commit's id, or a chain), and its number; None if none has."""
+        """The last version that set a name (a commit's id, or a chain), and its number; None if none has.
 
-    def holds(self, name: str, number: int) -> bool:
-        """True if the version that set a name to a number is in this state, False if a roll-back has removed it.
-
-        CommitStateUnknownError if the table does not show it.
+        Who restores an earlier state takes rows out, and no name, but in Hudi.
         """
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
@@ -117,7 +114,7 @@ def _made(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple[str, s
     """
     if not commit.records:
         made = table.made(commit.commit_id)
-        return (made[0], {made[1]}) if made and table.holds(commit.commit_id, made[1]) else None
+        return made and (made[0], {made[1]})
     chains = commit.records.items()
     looks = (found(spark, commit.chains_folder, name, numbers, table) for name, numbers in chains)
     links = [link for look in looks for link in look.values()]

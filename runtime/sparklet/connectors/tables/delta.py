@@ -42,9 +42,9 @@ from sparklet.connectors.tables.changes import (
 from sparklet.connectors.tables.columns import FILLED, agreed, aligned
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse_delta, shard_name
 from sparklet.job.catalogs import catalog_properties
-from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
+from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import backquoted, java_class, session_options, stored_text
+from sparklet.job.session import backquoted, session_options
 
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
 DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
@@ -257,46 +257,6 @@ class DeltaLakeTable:
         """The table's version if it holds a name, and the name's number."""
         number = self._transaction.snapshot().transactions().get(name) if self._now else self._delta.none
         return (str(self._version), int(number.get())) if number.isDefined() else None
-
-    def holds(self, name: str, number: int) -> bool:
-        """Follow the log back over each RESTORE, which leaves transactions as they are; see ``OpenTable``.
-
-        A RESTORE that is no longer in the log is ignored.
-        """
-        state, restored = self._version, None  # the newest version before which nothing was taken out
-        for version, actions in self._versions():
-            set_here = (action["txn"] for action in actions if "txn" in action)
-            if any((each["appId"], each["version"]) == (name, number) for each in set_here):
-                return version <= state
-            if version == state:
-                state = version - 1
-                info: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
-                if info.get("operation") == "RESTORE":
-                    restored, to = version, str(info["operationParameters"].get("version"))
-                    # A RESTORE to a time does not say to which version.
-                    if not to.isdigit():
-                        break
-                    state = int(to)
-        if restored is None:
-            return True  # set before the log's first version
-        raise CommitStateUnknownError(
-            f"{self._uri} was restored by version {restored}, and its log does not show whether that removed rows that "
-            "are to be written now: RESTORE it by a version's number that the log has; or, if these rows are missing, "
-            "write them with another label, or those of a run by a new run"
-        )
-
-    def _versions(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """The versions, newest first, as far back as the log goes, and of each the names and the commitInfo."""
-        for version in range(self._version, -1, -1):
-            try:
-                text = stored_text(self._spark, f"{self._uri}/_delta_log/{version:020d}.json")
-            except Py4JJavaError as error:
-                if java_class(error) != "FileNotFoundException":
-                    raise
-                return  # a checkpoint has it
-            # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
-            lines = (line for line in text.split("\n") if line.startswith(('{"txn"', '{"commitInfo"')))
-            yield version, list(map(json.loads, lines))
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""

@@ -65,10 +65,6 @@ class HudiTable:
         newest = self._newest(lambda metadata: metadata.getMetadata(COMMIT_ID) == name)
         return newest and (str(newest[0].requestedTime()), int(newest[1].getMetadata(MAKER) or 0))
 
-    def holds(self, name: str, number: int) -> bool:
-        """True: a roll-back removes instants from the timeline, so ``made`` does not find them."""
-        return True
-
     def _chains_now(self) -> dict[str, int]:
         newest = self._newest(lambda metadata: metadata.getMetadata(CHAINS) is not None)
         return dict(json.loads(newest[1].getMetadata(CHAINS))) if newest else {}

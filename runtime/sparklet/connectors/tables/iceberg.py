@@ -1,13 +1,17 @@
-"""Commits to Iceberg tables, by Iceberg in the JVM; ``iceberg_history`` knows which of them a table has.
+"""Commits to Iceberg tables, by Iceberg in the JVM.
 
 All that a commit changes, columns, files and properties, is changed in a draft. Then one call replaces the state in
 which the table was loaded by the draft, or fails because the table has another state by now. Iceberg's own ``commit()``
-would look for the new state and try again, on top of snapshots that were not searched for the commit's id.
+would look for the new state and try again, on top of a state that was not searched for the commit's id.
+
+The table's properties have the ids of commits, and the heads of chains: they outlive snapshots that expire.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -40,9 +44,8 @@ from sparklet.connectors.tables.iceberg_draft import (
     root_of,
     spark_columns,
 )
-from sparklet.connectors.tables.iceberg_history import COMMIT_ID, MAKER, History
 from sparklet.job.catalogs import ICEBERG_CATALOG
-from sparklet.job.errors import CommitConflictError, TableError
+from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, TableError
 from sparklet.job.session import backquoted, java_class
 
 NOT_MADE = ("CommitFailedException", "AlreadyExistsException")  # another writer was faster
@@ -50,6 +53,9 @@ UNKNOWN = (  # the answer was lost, or the catalog is busy
     *("CommitStateUnknownException", "ServiceUnavailableException", "ServiceFailureException", "RESTException"),
     *("UncheckedSQLException", "UncheckedInterruptedException", "RuntimeIOException", "UncheckedIOException"),
 )
+COMMIT_ID = "sparklet.commit-id"  # in a snapshot's summary, for people
+COMMITS = "sparklet.commits"  # a property: of each commit by its id the number and the time; since when all are there
+KEPT_S, MAX_KEPT = 15 * 86400, 2000  # of COMMITS; a queue of SQS keeps its messages for 14 days
 FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
 
 
@@ -62,21 +68,42 @@ class IcebergTable:
         self._catalog = catalog_of(spark, name)
         self._table = load_table(spark, self._catalog, name)
         self._state = self._table.operations().current() if self._table else None
-        self._history = self._history_of(self._state) if self._table else None
+        self._properties = dict(self._table.properties()) if self._table else {}
+        stored = json.loads(self._properties.get(COMMITS, '{"since": 0, "ids": {}}'))
+        self._since_s, self._ids = stored["since"], stored["ids"]
         self.root = root_of(self._table) if self._table else None
 
     def made(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
-        return self._history.made(name) if self._history else None
+        if number := self._properties.get(f"sparklet.{name}"):
+            return "", int(number)
+        stored = self._ids.get(_short(name))
+        return stored and ("", stored[0])
 
-    def holds(self, name: str, number: int) -> bool:
-        """See ``OpenTable``."""
-        return self._history is not None and self._history.holds(number)
+    def _check_age(self, commit: Commit) -> None:
+        """CommitStateUnknownError for a commit that this table lacks, but may have forgotten."""
+        if not commit.records and (commit.fixed_at_s or self._since_s) < self._since_s:
+            due, known = ((time.time() - at_s) / 86400 for at_s in (commit.fixed_at_s or 0, self._since_s))
+            raise CommitStateUnknownError(
+                f"{commit.table} does not hold the commit {commit.commit_id}, but it was due {due:.0f} days ago, and "
+                f"the table knows its commits of the last {known:.1f} days: if it lacks the rows, start a new run, or "
+                "send the event anew"
+            )
+
+    def _named(self, commit: Commit, names: Mapping[str, int]) -> dict[str, str]:
+        """The properties by which the table knows the commit."""
+        if commit.records:
+            return {f"sparklet.{name}": str(number) for name, number in names.items()}
+        now_s = round(time.time())
+        ids = {**self._ids, _short(commit.commit_id): (names[commit.commit_id], now_s)}
+        ended_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
+        kept = {name: entry for name, entry in ids.items() if entry[1] > ended_s}
+        since_s = self._since_s if len(kept) == len(ids) else max(self._since_s, ended_s)
+        return {COMMITS: json.dumps({"since": since_s, "ids": kept}, separators=(",", ":"))}
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Make all of it one snapshot; see ``OpenTable``."""
-        if self._history:
-            self._history.check_age(commit)
+        self._check_age(commit)
         draft = self._draft(commit)
         merge_columns(draft, commit)
         before = draft.metadata
@@ -85,16 +112,13 @@ class IcebergTable:
         # A REST catalog compares the snapshot of main alone: a commit without a snapshot would conflict with none.
         if draft.metadata.currentSnapshot() == before.currentSnapshot():
             draft.table.newAppend().commit()  # the table is to keep the id of a commit that changed no row
-        snapshot, number = draft.table.currentSnapshot(), next(iter(names.values()))  # all links of a batch have one
+        snapshot = draft.table.currentSnapshot()
         document = json.loads(self._iceberg.SnapshotParser.toJson(snapshot))
         # Here for all modes: Spark's MERGE makes its snapshot by itself, and takes no summary from us.
-        document["summary"] |= {COMMIT_ID: commit.commit_id, MAKER: str(number)}
-        heads = {f"sparklet.{name}": str(number) for name, number in names.items() if commit.records}
-        history = self._history or self._history_of(before)
-        properties = {**heads, **history.properties(commit, number, snapshot.snapshotId())}
+        document["summary"][COMMIT_ID] = commit.commit_id
         builder = self._iceberg.TableMetadata.buildFrom(before)
         named = self._iceberg.SnapshotParser.fromJson(json.dumps(document))
-        after = builder.setBranchSnapshot(named, "main").setProperties(properties).build()
+        after = builder.setBranchSnapshot(named, "main").setProperties(self._named(commit, names)).build()
         try:
             draft.operations.commit(draft.start, after)
         except Py4JJavaError as error:
@@ -107,9 +131,6 @@ class IcebergTable:
                 sweep(draft, snapshot, commit.writes)
             raise CommitConflictError(f"{commit.table}: {error.java_exception.getMessage()}") from error
         return str(snapshot.snapshotId())
-
-    def _history_of(self, metadata: Any) -> History:
-        return History(self._name, json.loads(self._iceberg.TableMetadataParser.toJson(metadata)))
 
     def _draft(self, commit: Commit) -> Draft:
         """What the commit is to change: the table, or the one that its first shard has seen, which is to be made."""
@@ -139,6 +160,11 @@ class IcebergTable:
         except Py4JJavaError:
             if not self._catalog.namespaceExists(namespace):  # else another writer was faster; catalogs' errors differ
                 raise
+
+
+def _short(name: str) -> str:
+    # Each version of the metadata repeats up to MAX_KEPT of them.
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def sweep(draft: Draft, snapshot: Any, writes: Iterable[Declaration]) -> None:
