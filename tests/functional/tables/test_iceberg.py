@@ -20,7 +20,7 @@ from sparklet.connectors.tables.plan_check import refusal
 from sparklet.job.errors import TableError
 from tests.functional.job.conftest import SESSION_HERE
 from tests.functional.tables.lakes import Lake, rows_of
-from tests.functional.tables.making import make, once_loaded
+from tests.functional.tables.making import make
 from tests.functional.tables.sessions import spark_here
 
 pytestmark = SESSION_HERE
@@ -200,34 +200,6 @@ def test_years_that_python_does_not_have(ice: Lake, session: SparkSession) -> No
     ]
 
 
-@pytest.mark.parametrize(
-    ("type_", "value"),
-    [
-        ("STRUCT<a: INT NOT NULL>", "named_struct('a', IF(id = 0, NULL, 1))"),
-        ("ARRAY<STRUCT<a: INT NOT NULL>>", "array(named_struct('a', 1), named_struct('a', IF(id = 0, NULL, 1)))"),
-        ("MAP<STRING, STRUCT<a: INT NOT NULL>>", "map('k', named_struct('a', IF(id = 0, NULL, 1)))"),
-    ],
-)
-@pytest.mark.parametrize("mode", ["append", "overwrite"])
-def test_a_null_inside_fails_its_shard(ice: Lake, session: SparkSession, type_: str, value: str, mode: Any) -> None:
-    create(session, f"id BIGINT, s {type_}")
-
-    with pytest.raises(Exception, match="the column 's' is null in a row, or holds a null"):
-        stage(ice, session.sql(f"SELECT id, {value} AS s FROM range(2)"), mode=mode)
-
-    stage(ice, session.sql(f"SELECT id, IF(id = 2, NULL, {value}) AS s FROM range(1, 3)"), mode=mode)
-
-
-def test_a_null_fails_its_shard(ice: Lake, session: SparkSession) -> None:
-    create(session, "id BIGINT, name STRING NOT NULL")
-
-    with pytest.raises(Exception, match="the column 'name' is null in a row"):
-        stage(ice, session.sql("SELECT 1L AS id, IF(id = 0, NULL, 'x') AS name FROM range(1)"))
-
-    make(ice.planned(rows_of(id=[1], name=["a"])))
-    assert found(session) == [(1, "a")]
-
-
 def test_a_type_that_iceberg_has_not_fails_its_shard(ice: Lake, session: SparkSession) -> None:
     with pytest.raises(TableError, match=r"Iceberg cannot have a column of the frame: .*interval"):
         stage(ice, session.sql("SELECT 1L AS id, make_interval(1) AS year"))
@@ -318,21 +290,3 @@ def test_a_namespace_that_another_writer_makes_meanwhile(ice: Lake, monkeypatch:
     table.write(planned, {planned.commit_id: 1})
 
     assert ice.rows("id") == [(2,)]
-
-
-def test_what_a_lost_commit_has_written_is_deleted(ice: Lake) -> None:
-    """Its snapshot's manifests, and the files that it made itself; a shard's own are committed by the next try."""
-    ice.create(rows_of(id=[1, 2], v=["a", "b"]))
-    planned = ice.planned(rows_of(id=[2], v=["B"]), **KEYED)
-
-    with once_loaded(lambda: ice.append(rows_of(id=[3], v=["c"]))):
-        make(planned)
-
-    assert ice.rows() == [(1, "a"), (2, "B"), (3, "c")]
-    folder = Path(f"{ice.place}/warehouse/db/t".removeprefix("file://"))
-    table = ice.iceberg()
-    known = {each["file_path"].rpartition("/")[2] for each in table.inspect.all_files().to_pylist()}
-    assert {file.name for file in (folder / "data").rglob("*.parquet")} == known
-    manifests = {path.rpartition("/")[2] for path in table.inspect.all_manifests()["path"].to_pylist()}
-    lists = {each.manifest_list.rpartition("/")[2] for each in table.snapshots()}
-    assert {file.name for file in (folder / "metadata").glob("*.avro")} == manifests | lists

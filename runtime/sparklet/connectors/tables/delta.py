@@ -19,7 +19,6 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import reduce
 from typing import Any
 from urllib.parse import unquote
 
@@ -39,12 +38,12 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import FILLED, agreed, aligned
+from sparklet.connectors.tables.columns import FILLED, agreed, fitted
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse_delta, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import backquoted, session_options
+from sparklet.job.session import backquoted, scala_object, session_options
 
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
 DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
@@ -122,12 +121,6 @@ class _Delta:
 
     def seq(self, values: Iterable[Any]) -> Any:
         return self.jvm.PythonUtils.toSeq(list(values))
-
-    def module(self, name: str) -> Any:
-        """A Scala object; its class has no static methods where it has a companion, or is nested."""
-        package, _, last = name.rpartition(".")
-        at = reduce(getattr, package.split("."), self.jvm)
-        return getattr(getattr(at, f"{last}$"), "MODULE$")
 
     def parameters(self, name: str) -> int:
         """The number of parameters of a class's widest constructor: Delta 4 has more, with defaults."""
@@ -268,9 +261,9 @@ class DeltaLakeTable:
             if self._now is None:
                 self._log.createLogDirectoriesIfNotExists()
             actions = [*change(commit), *(self._delta.set_name(*entry) for entry in names.items())]
-            operation = self._delta.module(f"{_PACKAGE}.DeltaOperations$ManualUpdate")
+            operation = scala_object(self._spark, f"{_PACKAGE}.DeltaOperations$ManualUpdate")
             tracking, no_tags = (
-                self._delta.module(f"{_PACKAGE}.RowTracking"),
+                scala_object(self._spark, f"{_PACKAGE}.RowTracking"),
                 self._delta.jvm.PythonUtils.toScalaMap({}),
             )
             tags = tracking.addPreservedRowTrackingTagIfNotSet(self._transaction.snapshot(), no_tags)
@@ -339,8 +332,10 @@ class DeltaLakeTable:
         def rows(alike: Sequence[Declaration]) -> DataFrame:
             if alike[0].described:
                 texts = (text for write in alike for text in write.described)
-                return aligned(self._delta.rows(self._log, alike[0].seen, texts), read, merge_schema=True)
-            return aligned(staged_rows(self._spark, alike), read, merge_schema=True)
+                frame = self._delta.rows(self._log, alike[0].seen, texts)
+            else:
+                frame = staged_rows(self._spark, alike)
+            return fitted(frame, read, f"{alike[0].table}, {shard_name(alike[0].shard)}", merge_schema=True)
 
         return rows
 
@@ -357,7 +352,7 @@ class DeltaLakeTable:
         """What ``MERGE INTO`` does between the start of its transaction and its commit."""
         state, modes = (
             self._delta.session.sessionState(),
-            self._delta.module("org.apache.spark.sql.execution.CommandExecutionMode"),
+            scala_object(self._spark, "org.apache.spark.sql.execution.CommandExecutionMode"),
         )
         with session_options(self._spark, {AUTO_MERGE: str(commit.merge_schema).lower()}):
             # Only analyzed: its execution would begin a transaction of its own, at the newest state of the table.

@@ -24,6 +24,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.java_gateway import ensure_callback_server_started
 from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables.chains import CHAIN
 from sparklet.connectors.tables.changes import (
@@ -35,11 +36,11 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import agreed, aligned, without_hudi_columns
-from sparklet.connectors.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi
+from sparklet.connectors.tables.columns import agreed, fitted, without_hudi_columns
+from sparklet.connectors.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi, shard_name
 from sparklet.connectors.tables.lease import lease
 from sparklet.job.errors import CommitConflictError, TableError
-from sparklet.job.session import backquoted, hadoop_path, java_class
+from sparklet.job.session import backquoted, hadoop_path, java_class, scala_object
 
 COMMIT_ID, MAKER, CHAINS = "sparklet.commit-id", "sparklet.maker", "sparklet.chains"
 OPERATION = "hoodie.datasource.write.operation"
@@ -136,7 +137,7 @@ class HudiTable:
         self._spark._jsc.hadoopConfiguration().setIfUnset("parquet.avro.write-old-list-structure", "false")
         some, nothing, hudi = jvm.scala.Option.apply, jvm.scala.Option.empty(), jvm.org.apache.hudi
         hooks = getattr(hudi, "HoodieSparkSqlWriter$StreamingWriteParams")(nothing, nothing, nothing, some(self))
-        writer = getattr(getattr(hudi, "HoodieSparkSqlWriter$"), "MODULE$")
+        writer = scala_object(self._spark, "org.apache.hudi.HoodieSparkSqlWriter")
         scala_options = jvm.PythonUtils.toScalaMap({**options, "path": self._uri})
         mode = jvm.org.apache.spark.sql.SaveMode.Append
         context = self._spark._jsparkSession.sqlContext()
@@ -193,10 +194,13 @@ class HudiTable:
         """The rows to write; ``table_rows``: the table's, None if its first writer was killed before it had any."""
         # An upsert takes keys alone of what was committed before.
         writes = [*commit.writes, *(commit.earlier if commit.mode == "overwrite_partitions" else ())]
-        columns = agreed(commit, writes, table_rows.schema if table_rows else None, staged_columns)
+        # A column that has had no null may have one from now on.
+        table = table_rows and StructType.fromJson(json.loads(table_rows._jdf.schema().asNullable().json()))
+        columns = agreed(commit, writes, table, staged_columns)
 
         def read(alike: Sequence[Declaration]) -> DataFrame:
-            return aligned(staged_rows(self._spark, alike), columns, merge_schema=True)
+            whose = f"{commit.table}, {shard_name(alike[0].shard)}"
+            return fitted(staged_rows(self._spark, alike), columns, whose, merge_schema=True)
 
         if commit.mode == "upsert":
             changes = self._changes(commit, upserted_rows(commit, read), table_rows)

@@ -13,7 +13,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +30,7 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import agreed, aligned
+from sparklet.connectors.tables.columns import agreed, fitted
 from sparklet.connectors.tables.declaration import Commit, Declaration, shard_name
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
@@ -107,8 +106,7 @@ class IcebergTable:
         draft = self._draft(commit)
         merge_columns(draft, commit)
         before = draft.metadata
-        with ExitStack() as stack:
-            {"append": append, "upsert": upsert, "overwrite_partitions": overwrite}[commit.mode](draft, commit, stack)
+        {"append": append, "upsert": upsert, "overwrite_partitions": overwrite}[commit.mode](draft, commit)
         # A REST catalog compares the snapshot of main alone: a commit without a snapshot would conflict with none.
         if draft.metadata.currentSnapshot() == before.currentSnapshot():
             draft.table.newAppend().commit()  # the table is to keep the id of a commit that changed no row
@@ -122,13 +120,9 @@ class IcebergTable:
         try:
             draft.operations.commit(draft.start, after)
         except Py4JJavaError as error:
-            if (name := java_class(error)) not in (*NOT_MADE, *UNKNOWN):
+            if java_class(error) not in (*NOT_MADE, *UNKNOWN):
                 raise
-            # A catalog that hears a try twice refuses the second, so the table is asked before files are deleted. Of an
-            # unknown end all files stay: the table may have them.
-            now = draft.operations.refresh() if name in NOT_MADE else None
-            if now is not None and now.snapshot(snapshot.snapshotId()) is None:
-                sweep(draft, snapshot, commit.writes)
+            # What was written stays: after a lost answer it may be the table's, else Iceberg's cleaner removes it.
             raise CommitConflictError(f"{commit.table}: {error.java_exception.getMessage()}") from error
         return str(snapshot.snapshotId())
 
@@ -167,33 +161,13 @@ def _short(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def sweep(draft: Draft, snapshot: Any, writes: Iterable[Declaration]) -> None:
-    """Delete the files of a snapshot that was not committed, without those that shards have staged."""
-    io, staged = draft.table.io(), {json.loads(text)["file-path"] for write in writes for text in write.described}
-    # What cannot be deleted is no harm: no snapshot names it, so Iceberg's own cleaner removes it.
-    with suppress(Py4JJavaError):
-        for file in (*snapshot.addedDataFiles(io), *snapshot.addedDeleteFiles(io)):
-            # The next try adds what the shards have staged.
-            if file.location() not in staged:
-                io.deleteFile(file.location())
-        for manifest in snapshot.allManifests(io):
-            if manifest.snapshotId() == snapshot.snapshotId():
-                io.deleteFile(manifest.path())
-        io.deleteFile(snapshot.manifestListLocation())
-
-
 # --- columns ---
 
 
 def merge_columns(draft: Draft, commit: Commit) -> None:
     """Add the columns that the shards have beyond the table's; TableError if they do not agree on them."""
-    table = draft.columns
-    firsts: dict[str, Declaration] = {}
-    for write in (*commit.writes, *commit.earlier):
-        firsts.setdefault(write.seen, write)
-    columns = agreed(
-        commit, list(firsts.values()), table if draft.start else None, lambda write: columns_of(draft, write)
-    )
+    table, writes = draft.columns, [*commit.writes, *commit.earlier]
+    columns = agreed(commit, writes, table if draft.start else None, lambda write: columns_of(draft, write))
     new = StructType([field for field in columns.fields if field.name not in table.names])
     draft.add_columns(iceberg_columns(draft.spark, new.json()), new.names)
 
@@ -244,21 +218,22 @@ def _named(field: Mapping[str, Any]) -> tuple[str, Any]:
 # --- rows that shards have staged ---
 
 
-def reader(draft: Draft, commit: Commit, stack: ExitStack) -> Callable[[Sequence[Declaration]], DataFrame]:
+def reader(draft: Draft, commit: Commit) -> Callable[[Sequence[Declaration]], DataFrame]:
     """See ``read_all``: the staged rows with the draft's columns."""
 
     def read(alike: Sequence[Declaration]) -> DataFrame:
         seen = Seen.parse(alike[0].seen)
         check_unchanged(draft, commit, alike[0], seen)
         if alike[0].described:
-            return _described_rows(draft, seen, alike, stack)
+            return _described_rows(draft, seen, alike)
         schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
-        return aligned(staged_rows(draft.spark, alike, schema), draft.columns, merge_schema=True)
+        whose = f"{commit.table}, {shard_name(alike[0].shard)}"
+        return fitted(staged_rows(draft.spark, alike, schema), draft.columns, whose, merge_schema=True)
 
     return read
 
 
-def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], stack: ExitStack) -> DataFrame:
+def _described_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
     """Rows of files of Iceberg's, as a table of their own, which lives in memory."""
     last_part = max([999, *(field["field-id"] for field in seen.spec["fields"])])
     document = {"format-version": max(2, seen.version), "table-uuid": str(uuid4()), "location": draft.table.location()}
@@ -271,8 +246,7 @@ def _described_rows(draft: Draft, seen: Seen, writes: Iterable[Declaration], sta
     start = draft.iceberg.TableMetadataParser.fromJson(json.dumps(document))
     of_files = Draft.of_state(draft.spark, "staged", draft.operations, start)
     append_files(of_files, of_files.table.newFastAppend(), writes).commit()
-    stack.callback(sweep, of_files, of_files.table.currentSnapshot(), writes)
-    return aligned(of_files.rows(), draft.columns, merge_schema=False)
+    return fitted(of_files.rows(), draft.columns, f"{writes[0].table}, {shard_name(writes[0].shard)}")
 
 
 # --- the changes of each mode ---
@@ -290,21 +264,21 @@ def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> An
     return update
 
 
-def append(draft: Draft, commit: Commit, stack: ExitStack) -> None:
+def append(draft: Draft, commit: Commit) -> None:
     """Add the staged files themselves; write their rows anew if they are not files of the table as it is now."""
     fit = {text: fits(draft, Seen.parse(text)) for text in {write.seen for write in commit.writes if write.described}}
     fitting_writes = [write for write in commit.writes if write.described and fit[write.seen]]
     update = append_files(draft, draft.table.newAppend(), fitting_writes)
     if others := [write for write in commit.writes if not (write.described and fit[write.seen])]:
-        read = reader(draft, commit, stack)
+        read = reader(draft, commit)
         for file in draft.data_files(read_all(others, lambda alike: read(alike).drop(FILE, ROW))):
             update = update.appendFile(file)
     update.commit()
 
 
-def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
+def upsert(draft: Draft, commit: Commit) -> None:
     """Merge the staged rows, one for each key."""
-    rows = upserted_rows(commit, reader(draft, commit, stack))
+    rows = upserted_rows(commit, reader(draft, commit))
     if draft.start is None:
         update = draft.table.newAppend()
         for file in draft.data_files(kept_rows(rows)):
@@ -315,7 +289,7 @@ def upsert(draft: Draft, commit: Commit, stack: ExitStack) -> None:
         draft.merge(clauses)
 
 
-def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:
+def overwrite(draft: Draft, commit: Commit) -> None:
     """Replace the partitions of the staged rows, see ``overwriting_rows``."""
     # Spark replaces partitions of the present spec alone: rows in files of earlier ones would stay.
     snapshot, spec_id = draft.table.currentSnapshot(), draft.table.spec().specId()
@@ -323,7 +297,7 @@ def overwrite(draft: Draft, commit: Commit, stack: ExitStack) -> None:
         if manifest.partitionSpecId() != spec_id and (manifest.hasAddedFiles() or manifest.hasExistingFiles()):
             raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
     values = [_value(*partition) for partition in draft.partitions]
-    draft.overwrite_partitions(overwriting_rows(commit, reader(draft, commit, stack), values))
+    draft.overwrite_partitions(overwriting_rows(commit, reader(draft, commit), values))
 
 
 def _value(column: str, transform: str) -> str:

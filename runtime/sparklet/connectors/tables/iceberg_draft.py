@@ -23,7 +23,7 @@ from sparklet.connectors.tables.declaration import Partition, refuse_iceberg, re
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
-from sparklet.job.session import has_class, java_class
+from sparklet.job.session import frame_of_plan, has_class, java_class, scala_object
 
 CATALOG = f"spark.sql.catalog.{ICEBERG_CATALOG}"
 NO_CATALOG = (
@@ -32,6 +32,7 @@ NO_CATALOG = (
 )
 FILES_ONLY = "rewritten-file-scan-task-set-id"  # how Iceberg's own compaction makes files that it commits later
 LINEAGE = ("_row_id", "_last_updated_sequence_number")  # null: as for every new row of version 3
+LOGICAL = "org.apache.spark.sql.catalyst.plans.logical"
 FLOATS = ("float", "double")
 
 
@@ -141,33 +142,25 @@ class Draft:
         of_spark, option = self.iceberg.spark.source.SparkTable, self._java.scala.Option
         table = of_spark(self.table) if self._is_four else of_spark(self.table, False)
         catalog = self.spark._jsparkSession.sessionState().catalogManager().catalog(ICEBERG_CATALOG)  # of functions
-        create = self._module("execution.datasources.v2.DataSourceV2Relation").create
+        create = scala_object(self.spark, "org.apache.spark.sql.execution.datasources.v2.DataSourceV2Relation").create
         return create(table, option.apply(catalog), option.empty())
-
-    def _run(self, plan: Any) -> DataFrame:
-        dataset = self._module("classic.Dataset" if self._is_four else "Dataset")
-        return DataFrame(dataset.ofRows(self.spark._jsparkSession, plan), self.spark)
-
-    def _module(self, name: str) -> Any:
-        """An object of Scala's."""
-        return getattr(getattr(self._java, f"org.apache.spark.sql.{name}$"), "MODULE$")
 
     def rows(self) -> DataFrame:
         """The rows that the draft has."""
-        return self._run(self._relation())
+        return frame_of_plan(self.spark, self._relation())
 
     def merge(self, clauses: str) -> None:
         """``MERGE INTO`` the draft, as ``t``; ``clauses``: all that follows."""
         parsed = self.spark._jsparkSession.sessionState().sqlParser().parsePlan(f"MERGE INTO draft t {clauses}")
-        target = self._module("catalyst.plans.logical.SubqueryAlias").apply("t", self._relation())
+        target = scala_object(self.spark, f"{LOGICAL}.SubqueryAlias").apply("t", self._relation())
         source = parsed.children().apply(1)
-        self._run(parsed.withNewChildren(self._java.PythonUtils.toSeq([target, source])))
+        frame_of_plan(self.spark, parsed.withNewChildren(self._java.PythonUtils.toSeq([target, source])))
 
     def overwrite_partitions(self, rows: DataFrame) -> None:
         """``rows.writeTo(…).overwritePartitions()``."""
-        command = self._module("catalyst.plans.logical.OverwritePartitionsDynamic")
+        command = scala_object(self.spark, f"{LOGICAL}.OverwritePartitionsDynamic")
         plan = rows._jdf.queryExecution().logical()
-        self._run(command.byName(self._relation(), plan, self._java.PythonUtils.toScalaMap({})))
+        frame_of_plan(self.spark, command.byName(self._relation(), plan, self._java.PythonUtils.toScalaMap({})))
 
     def _single(self, name: str) -> Any:
         """The one object of a class of Iceberg's; py4j stumbles over ``get()`` where ``get(key)`` is a method, too."""

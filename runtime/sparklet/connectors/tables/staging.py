@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, Observation, SparkSession, functions
-from pyspark.sql.types import StructType
 
-from sparklet.connectors.tables.columns import aligned, required, without_hudi_columns
+from sparklet.connectors.tables.columns import fitted, without_hudi_columns
 from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Declaration
 from sparklet.connectors.tables.delta import stage
 from sparklet.connectors.tables.iceberg_draft import iceberg_columns
@@ -29,7 +28,7 @@ from sparklet.connectors.tables.layout import Layout, layout_of
 from sparklet.job.commit_ids import commit_id, named_at_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
-from sparklet.job.session import hadoop_path, is_remote, session_options
+from sparklet.job.session import backquoted, hadoop_path, is_remote, session_options
 
 if TYPE_CHECKING:
     from sparklet.connectors.tables.stream_batch import Batch
@@ -106,8 +105,8 @@ def _staged(job: JobFields, frame: DataFrame, draft: Declaration, layout: Layout
     if draft.mode == "append" and draft.table.format == "delta" and layout.is_described:
         with _writing:
             return stage(frame, draft)
-    columns = StructType([field for field in frame.schema.fields if field.name != DELETED])
-    draft = replace(draft, folder=_folder(job, draft, layout), seen=layout.seen or columns.json())
+    columns = frame.drop(DELETED)._jdf.schema().asNullable().json()  # another shard may have nulls
+    draft = replace(draft, folder=_folder(job, draft, layout), seen=layout.seen or columns)
     if layout.draft and _adds_files(draft, layout):
         rows, files, described = layout.draft.stage(frame, draft.folder)
         return replace(draft, rows=rows, files=files, described=described)
@@ -138,13 +137,11 @@ def _fitted(frame: DataFrame, layout: Layout, write: Declaration) -> DataFrame:
     """The frame with the table's columns, which get the frame's new ones in Iceberg's draft."""
     if layout.schema is None:
         return without_hudi_columns(frame) if write.table.format == "hudi" else frame
-    marks = [field for field in frame.schema.fields if field.name == DELETED]
-    schema = StructType([*layout.schema.fields, *marks])
-    frame = required(aligned(frame, schema, write.merge_schema), schema)
-    if layout.draft is None:
-        return frame
-    new = StructType(frame.schema.fields[len(schema) :])
-    layout.draft.add_columns(iceberg_columns(frame.sparkSession, new.json()), new.names)
+    frame = fitted(frame, layout.schema, str(write.table), merge_schema=write.merge_schema)
+    if layout.draft:
+        new = [name for name in frame.columns[len(layout.schema) :] if name != DELETED]
+        columns = frame.select(*map(backquoted, new))._jdf.schema().json()
+        layout.draft.add_columns(iceberg_columns(frame.sparkSession, columns), new)
     return frame
 
 
