@@ -5,11 +5,10 @@ import itertools
 import json
 import os
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +33,6 @@ from sparklet.errors import (
     SettingsError,
     SparkletError,
 )
-from sparklet.job.catalogs import catalog_properties
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.local.state import StateDir
 from sparklet.model import Run
@@ -54,8 +52,6 @@ STANDARD_INPUT = "-"
 SCHEMA_POLL_S = 0.5
 BUSY_POLL_S = 1.0
 MAX_NAME_BYTES = 255  # of a file
-TABLE_CHECK_S = 20.0  # at most
-REFUSAL = "import sys; from sparklet.connectors.tables.plan_check import refusal; print(refusal(*sys.argv[1:]), end='')"
 
 
 def run_request(options: Mapping[str, Any], stack: StackSelection, *, dry_run: bool = False) -> RunRequest:
@@ -124,8 +120,6 @@ def _checked(request: RunRequest, stack: StackSelection) -> RunRequest:
     if request.output_uri and "://" not in request.output_uri:
         request = checked_output(request, stack.state)
         refuse_taken_names(request)
-    if request.table:
-        _refuse_table(request, in_s3=bool(stack.stack))
     return request
 
 
@@ -270,25 +264,6 @@ def resumable(stack: OpenStack, reporter: Reporter, command: Callable[[], Sequen
                 stop = ["sparklet", "cancel", words[2], *where]
                 reporter.warn(f"what has been sent goes on in the stack meanwhile; `{shlex.join(stop)}` ends it")
         raise
-
-
-def _refuse_table(request: RunRequest, *, in_s3: bool) -> None:
-    """PlanError if no commit can write to the run's table. Where this machine cannot tell, the first script will.
-
-    In a process of its own: the tables' libraries may be missing here, are slow to import, and wait long for networks.
-    ``in_s3``: look there, too, since the stack is a deployed one.
-    """
-    format_, _, location = request.table.partition(":")
-    environ, warehouse = {**os.environ, **request.env}, str(request.params.get("warehouse") or "")
-    uri = location if format_ == "delta" else catalog_properties(environ, warehouse).get("uri", "s3://")
-    is_here = Path(uri.removeprefix("file://").removeprefix("sqlite:///")).exists()
-    if format_ not in ("delta", "iceberg") or not (is_here or in_s3):
-        return
-    words = [sys.executable, "-c", REFUSAL, request.table, warehouse]
-    with suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=TABLE_CHECK_S, check=False)
-        if done.stdout:
-            raise PlanError(done.stdout)
 
 
 # --- one script on one event, without a run ---

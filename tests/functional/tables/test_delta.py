@@ -14,7 +14,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.connectors.tables.commit import commit, plan
-from sparklet.connectors.tables.declaration import RETENTION
+from sparklet.connectors.tables.delta import RETENTION
 from sparklet.job import Job
 from sparklet.job.errors import TableError
 from sparklet.job.session import session_options

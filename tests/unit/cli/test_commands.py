@@ -486,24 +486,6 @@ def test_a_catalog_of_the_users_own_is_kept(
     assert terminal.world.ledger.runs.get(RUN).env == env
 
 
-def test_an_unwritable_table_is_refused_before_the_plan(terminal: Terminal, tmp_path: Path) -> None:
-    terminal.world.put(1)
-    protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": ["laterFeature"]}
-    schema = {"type": "struct", "fields": [{"name": "id", "type": "long", "nullable": True, "metadata": {}}]}
-    metadata = {"id": "t", "schemaString": json.dumps(schema), "partitionColumns": [], "createdTime": 1}
-    metadata |= {"format": {"provider": "parquet", "options": {}}, "configuration": {}}
-    log = tmp_path / "t" / "_delta_log"
-    log.mkdir(parents=True)
-    actions = {"commitInfo": {"timestamp": 1}}, {"protocol": protocol}, {"metaData": metadata}
-    (log / f"{0:020d}.json").write_text("\n".join(map(json.dumps, actions)))
-
-    told = terminal.types("plan", SCRIPT, "-i", SOURCE, "--table", f"delta:{tmp_path}/t", "--run-id", RUN)
-
-    assert told.code == 1 and "has laterFeature" in told.err and "DROP FEATURE" in told.err
-    with pytest.raises(RunNotFoundError):
-        terminal.world.ledger.runs.get(RUN)
-
-
 def test_local_tables_have_absolute_places(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.world.put(1)
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,6 @@ The way of a write, module by module:
    ``changes`` reads rows that are written anew, and picks an upsert's last one of each key.
 4. The table's format, behind the protocol ``commit.OpenTable`` and chosen by name in ``commit.open_table``: ``iceberg``
    (with ``iceberg_draft`` for all changes), ``delta`` or ``hudi``.
-   ``plan_check`` is for the plan, which has no JVM.
 
 A batch of a stream is known by its records: ``stream_batch`` finds the new ones in a table's ``chains``.
 """

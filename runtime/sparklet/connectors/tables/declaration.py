@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import Table
 
 MODES = ("append", "upsert", "overwrite_partitions")
-WRITABLE = {
-    *("allowColumnDefaults", "appendOnly", "changeDataFeed", "checkConstraints", "checkpointProtection", "clustering"),
-    *("columnMapping", "deletionVectors", "domainMetadata", "generatedColumns", "icebergCompatV1", "icebergCompatV2"),
-    *("identityColumns", "inCommitTimestamp", "invariants", "rowTracking", "timestampNtz", "typeWidening"),
-    *("typeWidening-preview", "v2Checkpoint", "vacuumProtocolCheck"),
-}
-"""Features of Delta that Delta 3.3 and 4.4 write. A shard's own Delta refuses what it does not know."""
 PARQUET = {
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Spark's default, INT96, is not Iceberg's
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
 }
 """Options of the session for files of tables."""
-RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties
-ICEBERG_VERSION = 3  # the newest that Iceberg 1.12 writes
-ENCRYPTED = "encryption.key-id"  # a property of Iceberg's tables whose files are encrypted
 DELETED, HUDI_DELETED = "_sparklet_deleted", "_hoodie_is_deleted"  # columns: whether a row deletes that of its key
 CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
 
@@ -122,29 +112,6 @@ class Committed:
     already: bool  # whether an earlier attempt had made it
 
 
-def refuse_delta(table: Table, features: Iterable[str], properties: Mapping[str, str]) -> None:
-    """TableError if a Delta table forgets commits, or has a feature that Delta does not write without a catalog."""
-    for name in sorted(set(features).difference(WRITABLE)):
-        _refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
-    if RETENTION in properties:  # its checkpoints would drop the ids of commits
-        _refuse(table, RETENTION, f"ALTER TABLE … UNSET TBLPROPERTIES ('{RETENTION}')")
-
-
-def refuse_iceberg(table: Table, version: int, properties: Mapping[str, str]) -> None:
-    """TableError if a table of Iceberg has a feature that no commit of ours writes."""
-    if version > ICEBERG_VERSION:
-        _refuse(table, f"format version {version}", f"make it anew with 'format-version'='{ICEBERG_VERSION}'")
-    if properties.get(ENCRYPTED):
-        _refuse(table, ENCRYPTED, "make it anew without")
-
-
-def refuse_part(name: str, is_table: Callable[[str], bool]) -> None:
-    """TableError if a name that is no table's is of a branch or tag: ``db.t.branch_audit``."""
-    of, _, part = name.rpartition(".")
-    if "." in of and is_table(of):
-        raise TableError(f"{part} is a part of the table {of}, and a commit changes main: name the table")
-
-
 def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[str, str]) -> None:
     """TableError if Hudi would not do what an upsert asks for, by the table's hoodie.properties."""
     if write.mode != "upsert":
@@ -161,7 +128,8 @@ def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[s
         raise TableError(f"{table} has the record key {', '.join(sorted(keys))}: pass keys={sorted(keys)!r}")
 
 
-def _refuse(table: Table, name: str, remedy: str) -> None:
+def refuse(table: Table, name: str, remedy: str) -> NoReturn:
+    """TableError: no commit of ours can write to it."""
     raise TableError(f"{table} has {name}, which Sparklet cannot write: {remedy}, or write to another table")
 
 

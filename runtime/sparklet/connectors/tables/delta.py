@@ -39,12 +39,14 @@ from sparklet.connectors.tables.changes import (
     upserted_rows,
 )
 from sparklet.connectors.tables.columns import FILLED, agreed, fitted
-from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse_delta, shard_name
+from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.job.session import backquoted, scala_object, session_options
 
+OF_CATALOGS = {"catalogManaged", "catalogOwned-preview"}  # features of tables to which a catalog alone may commit
+RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
 DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
 OF_DELTA = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # which have the number of rows
@@ -195,9 +197,17 @@ def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     return {names[f["name"]]: f for f in fields}, [names[column] for column in metadata["partitionColumns"]], demands
 
 
-def features_of(state: Any) -> Sequence[str]:
-    """The features that a table demands of writers; ``state``: its snapshot, or a transaction."""
-    return json.loads(state.protocol().json())["protocol"].get("writerFeatures") or ()
+def check_writable(uri: str, log: Any, state: Any) -> None:
+    """TableError if Delta, by itself, cannot write to the table, or if the table forgets commits.
+
+    ``state``: its snapshot, or a transaction.
+    """
+    table, protocol = Table("delta", uri), state.protocol()
+    log.protocolWrite(protocol)
+    for name in OF_CATALOGS.intersection(json.loads(protocol.json())["protocol"].get("writerFeatures") or ()):
+        refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
+    if state.metadata().configuration().contains(RETENTION):  # its checkpoints would drop the ids of commits
+        refuse(table, RETENTION, f"ALTER TABLE … UNSET TBLPROPERTIES ('{RETENTION}')")
 
 
 @contextmanager
@@ -241,10 +251,10 @@ class DeltaLakeTable:
             self._log = self._delta.log(uri)
             # One transaction for look and commit: a name that another writer sets in between is a conflict of Delta's.
             self._transaction = self._log.startTransaction()
-        self._version = int(self._transaction.readVersion())  # -1: there is no table
+            self._version = int(self._transaction.readVersion())  # -1: there is no table
+            if self._version >= 0:
+                check_writable(uri, self._log, self._transaction)
         self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
-        if self._now:
-            refuse_delta(Table("delta", uri), features_of(self._transaction), self._now["configuration"])
 
     def made(self, name: str) -> tuple[str, int] | None:
         """The table's version if it holds a name, and the name's number."""

@@ -19,7 +19,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from sparklet.connectors.tables.declaration import Partition, refuse_iceberg, refuse_part
+from sparklet.connectors.tables.declaration import Partition, refuse
 from sparklet.job.catalogs import AWS_BUNDLE, ICEBERG_CATALOG, in_table_bucket
 from sparklet.job.errors import TableError
 from sparklet.job.fields import Table
@@ -30,6 +30,7 @@ NO_CATALOG = (
     "name one for Spark and for the commit: --param warehouse=glue:s3://BUCKET/FOLDER or the ARN of a bucket of S3 "
     "Tables, or PYICEBERG_CATALOG__ICEBERG__TYPE (sql, rest, glue), __URI and __WAREHOUSE in the environment"
 )
+ENCRYPTED = "encryption.key-id"  # a property of tables whose files are encrypted
 FILES_ONLY = "rewritten-file-scan-task-set-id"  # how Iceberg's own compaction makes files that it commits later
 LINEAGE = ("_row_id", "_last_updated_sequence_number")  # null: as for every new row of version 3
 LOGICAL = "org.apache.spark.sql.catalyst.plans.logical"
@@ -268,7 +269,12 @@ def load_table(spark: SparkSession, catalog: Any, name: str) -> Any | None:
     except Py4JJavaError as error:
         if java_class(error) != "NoSuchTableException":
             raise
-        refuse_part(name, lambda of: catalog.tableExists(identifier.parse(of)))
+        of, _, part = name.rpartition(".")
+        if "." in of and catalog.tableExists(identifier.parse(of)):
+            raise TableError(
+                f"{part} is a part of the table {of}, and a commit changes main: name the table"
+            ) from error
         return None
-    refuse_iceberg(Table("iceberg", name), int(table.operations().current().formatVersion()), table.properties())
+    if table.properties().get(ENCRYPTED):
+        refuse(Table("iceberg", name), ENCRYPTED, "make it anew without")
     return table

@@ -13,8 +13,8 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
-from sparklet.connectors.tables.declaration import HUDI_DELETED, Declaration, Partition, refuse_delta, refuse_hudi
-from sparklet.connectors.tables.delta import features_of, is_described, refusals, wanted
+from sparklet.connectors.tables.declaration import HUDI_DELETED, Declaration, Partition, refuse_hudi
+from sparklet.connectors.tables.delta import check_writable, is_described, refusals, wanted
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
     Seen,
@@ -86,8 +86,8 @@ def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
         snapshot = log._2()
         if snapshot.version() < 0:
             return Layout(table.place, None)
-        metadata = json.loads(snapshot.metadata().json())["metaData"]
-        refuse_delta(table, features_of(snapshot), metadata["configuration"])
+        check_writable(table.place, log._1(), snapshot)
+    metadata = json.loads(snapshot.metadata().json())["metaData"]
     schema = StructType.fromJson(json.loads(metadata["schemaString"]))
     return Layout(
         table.place,
