@@ -220,7 +220,7 @@ def test_an_encrypted_table_is_refused(ice: Lake) -> None:
     with ice.iceberg().transaction() as change:
         change.set_properties({"encryption.key-id": "k"})
 
-    with pytest.raises(TableError, match="has encryption.key-id"):
+    with pytest.raises(TableError, match=r"has encryption\.key-id"):
         ice.planned(rows_of(id=[2]))
 
 

@@ -36,31 +36,14 @@ def staged_columns(write: Declaration) -> StructType:
 
 
 def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: StructType | None = None) -> DataFrame:
-    """The rows of files of Spark's, with ``columns`` or those of the first write, and behind them DELETED, FILE, ROW.
-
-    TableError if there are more or less than the shards have counted.
-    """
+    """The rows of files of Spark's, with ``columns`` or those of the first write; behind them DELETED, FILE, ROW."""
     columns = columns or staged_columns(writes[0])
     if writes[0].deletes:
         columns = StructType([*columns.fields, StructField(DELETED, BooleanType())])
     files = [escaped(f"{write.folder.rstrip('/')}/{path}") for write in writes for path, _ in write.files]
     frame = spark.read.schema(columns).parquet(*files)
     file_and_row = functions.col("_metadata.file_path").alias(FILE), functions.col("_metadata.row_index").alias(ROW)
-    # First as a whole, which reads no column; by file only to name the shard.
-    if frame.count() != sum(write.rows for write in writes):
-        counted = {unquote(file): rows for file, rows in frame.groupBy(file_and_row[0]).count().collect()}
-        for write in writes:
-            if (rows := sum(rows for file, rows in counted.items() if _tail(write) in file)) != write.rows:
-                raise TableError(
-                    f"{shard_name(write.shard)} staged {write.rows} rows at {write.folder}; now its files have {rows}: "
-                    "a lost task has written there since; start a new run"
-                )
     return frame.select("*", *file_and_row)
-
-
-def _tail(write: Declaration) -> str:
-    """What the paths of a write's files have, and no other's; Hadoop writes the beginning in several ways."""
-    return f"/{'/'.join(write.folder.rstrip('/').split('/')[-2:])}/"
 
 
 def read_all(writes: Sequence[Declaration], read: Callable[[Sequence[Declaration]], DataFrame]) -> DataFrame:

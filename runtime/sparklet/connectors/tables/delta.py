@@ -15,7 +15,6 @@ import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +24,7 @@ from urllib.parse import unquote
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import StructType
+from pyspark.sql.types import StructField, StructType
 
 from sparklet.connectors.tables.changes import (
     FILE,
@@ -86,7 +85,7 @@ def stage(frame: DataFrame, draft: Declaration) -> Declaration:
     transaction = log.startTransaction()
     with session_options(frame.sparkSession, OF_DELTA):
         options = {"mergeSchema": str(draft.merge_schema).lower()}
-        actions = delta.write(log, transaction, frame, "Append", options, draft.partition_by)
+        actions = delta.write(log, transaction, frame._jdf, "Append", options, draft.partition_by)
     # Of its actions only the files count: new columns and a new table are one change for all shards (``_grow``).
     described = [text for action in actions if (text := str(action.json())).startswith('{"add"')]
     added = [json.loads(text)["add"] for text in described]
@@ -131,14 +130,14 @@ class _Delta:
         return max(len(constructor.getParameterTypes()) for constructor in constructors)
 
     def write(
-        self, log: Any, transaction: Any, frame: DataFrame, mode: str, options: Mapping[str, str], by: Sequence[str]
+        self, log: Any, transaction: Any, frame: Any, mode: str, options: Mapping[str, str], by: Sequence[str]
     ) -> list[Any]:
         """The actions of a write as ``DataFrameWriter.save`` does it, in a transaction that stays open."""
         commands, java_map = self.jvm.org.apache.spark.sql.delta.commands, self.jvm.PythonUtils.toScalaMap
         how = self.jvm.org.apache.spark.sql.delta.DeltaOptions(java_map(options), self.session.sessionState().conf())
         more = [False] * (self.parameters(f"{_PACKAGE}.commands.WriteIntoDelta") - 8)
         save_mode = getattr(self.jvm.org.apache.spark.sql.SaveMode, mode)
-        arguments = (log, save_mode, how, self.seq(by), java_map({}), frame._jdf, self.none, self.none)
+        arguments = (log, save_mode, how, self.seq(by), java_map({}), frame, self.none, self.none)
         done = commands.WriteIntoDelta(*arguments, *more).writeAndReturnCommitData(
             transaction, self.session, self.none, False
         )
@@ -307,29 +306,18 @@ class DeltaLakeTable:
         return actions
 
     def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
-        """Make the table in this transaction, or add the columns that it lacks; its columns then."""
+        """Have Delta make the table in this transaction, or add the columns that it lacks; its columns then."""
         schema = self._table_columns()
         columns = agreed(commit, writes, schema, _columns)
-        # A new table takes over its first shard's state: that shard's files have the column names that Delta made up.
-        first = next((_metadata(write.seen) for write in writes if write.described), None)
-        if schema is None:
-            by = list(commit.partition_by)
-            if unknown := [name for name in by if name not in columns.names]:
-                raise TableError(f"{commit.table} cannot be partitioned by {unknown[0]!r}, a column that no shard has")
-            new: dict[str, Any] = {"id": str(uuid.uuid4()), "createdTime": int(time.time() * 1000), "configuration": {}}
-            new |= {"format": {"provider": "parquet", "options": {}}, "partitionColumns": by}
-            self._set_columns({**new, **(first or {})}, columns, first)
-        elif len(columns) > len(schema):
-            self._set_columns(self._now, columns, None)
+        if schema is None or len(columns) > len(schema):
+            plain = [
+                StructField(f.name, f.dataType) for f in columns.fields if not any(key in f.metadata for key in FILLED)
+            ]
+            types, nothing = self._delta.jvm.org.apache.spark.sql.types.DataType, self._delta.jvm.java.util.ArrayList()
+            empty = self._delta.session.createDataFrame(nothing, types.fromJson(StructType(plain).json()))
+            by = () if schema else commit.partition_by
+            self._delta.write(self._log, self._transaction, empty, "Append", {"mergeSchema": "true"}, by)
         return columns
-
-    def _set_columns(self, metadata: Any, columns: StructType, first: Any) -> None:
-        """``first``: a shard's state whose columns have names in files already."""
-        fields = json.loads(first["schemaString"])["fields"] if first else []
-        field_by_name = {field["name"]: field for field in fields if field["type"] != "void"}
-        fields = [field_by_name.get(field.name) or field.jsonValue() for field in columns.fields]
-        text = json.dumps({"type": "struct", "fields": fields})
-        self._transaction.updateMetadata(self._delta.action("metaData", {**metadata, "schemaString": text}), False)
 
     def _reader(
         self, writes: Sequence[Declaration], columns: StructType
@@ -394,7 +382,7 @@ class DeltaLakeTable:
         read = self._reader(writes, agreed(commit, writes, self._table_columns(), _columns))
         rows = overwriting_rows(commit, read, list(map(backquoted, by)))
         options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
-        return self._delta.write(self._log, self._transaction, rows, "Overwrite", options, by)
+        return self._delta.write(self._log, self._transaction, rows._jdf, "Overwrite", options, by)
 
 
 # --- Glue's Data Catalog, where Athena finds tables by name ---
