@@ -248,20 +248,6 @@ def test_rows_made_of_an_old_state_are_refused(lake: Lake) -> None:
     assert ids_of(lake) == [1]
 
 
-def test_new_columns_and_a_lane_in_between(lake: Lake) -> None:
-    """Delta gets new columns by a version of its own: it must not hide what others have committed before it."""
-    batch, another = opened(lake, 1), opened(lake, 2)
-    committed(lake, another)
-    staged = lake.stage(-1, rows_of(id=[1], more=["x"]))
-    folder = f"{batch.opened.root}/{CHAINS}"
-    how = {"merge_schema": True, "records": batch.new, "chains_folder": folder}
-
-    committer.commit(lake.commit(batch.name, staged, **how), session_for(lake.table), batch.opened)
-
-    assert not opened(lake, 1, 2).new
-    assert ids_of(lake) == [1, 2]
-
-
 def test_a_second_write_of_a_batch_needs_a_label(lake: Lake) -> None:
     job = Job(event=event(1))
     batch = opened_by(job, lake)

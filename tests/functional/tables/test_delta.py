@@ -151,18 +151,6 @@ def test_every_kind_of_table_is_written_as_by_spark(tables: Tables, kind: str) -
     assert len(tables.compare()) == 5
 
 
-def test_ends_of_lines_of_unicode_are_no_ends_in_the_log(tables: Tables) -> None:
-    end = "\u2028 \u0085"
-    tables.sql(f"CREATE TABLE TABLE_ (id BIGINT COMMENT 'a{end}b', day STRING) USING delta PARTITIONED BY (day)")
-
-    for number in range(2):
-        tables.append(f"SELECT {number}L AS id, 'day{end}' AS day", partition_by="day")
-        tables.sql(f"DELETE FROM TABLE_ WHERE day = '{end}'")
-        tables.run.commit()
-
-    assert len(tables.compare()) == 2
-
-
 def computed(tables: Tables) -> None:
     """A table of columns that Delta itself fills, which SQL cannot make by its place."""
     builder: Any = tables.spark._jvm.io.delta.tables.DeltaTable

@@ -124,15 +124,3 @@ def test_new_columns_of_two_runs(ice: Lake) -> None:
     assert ice.rows("id", "a", "b") == [(0, None, None), (1, "a", None), (2, None, "b")]
     evolve(ice, rename("a", to="b2"), rename("b", to="a"), rename("b2", to="b"))
     assert ice.rows("id", "a", "b") == [(0, None, None), (1, None, "a"), (2, "b", None)]
-
-
-def test_what_readers_skip(ice: Lake) -> None:
-    """The bounds of columns are those of the file's own."""
-    ice.create(rows_of(id=[0], a=["zz"], b=["y"]).slice(0, 0))
-    planned = ice.planned(rows_of(id=[1], a=["old"], b=["other"]))
-    evolve(ice, drop("a"), rename("b", to="a"))
-    make(planned)
-
-    table = ice.iceberg()
-    assert table.scan(row_filter="a == 'other'").to_arrow()["id"].to_pylist() == [1]
-    assert len(list(table.scan(row_filter="a > 'p'").plan_files())) == 0

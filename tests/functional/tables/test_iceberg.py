@@ -1,7 +1,6 @@
 """What is Iceberg's own: transforms, versions, orders, and values that only some of its parts take well."""
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from py4j.protocol import Py4JJavaError
@@ -114,40 +113,6 @@ def test_rows_replace_others_in_every_version(ice: Lake, session: SparkSession, 
     assert found(session) == sorted([*((n, "old") for n in (0, 1, 4, 5)), *new], key=repr)
 
 
-def delete_where_equal(session: SparkSession, **values: str) -> None:
-    """Delete rows as Flink does: by a file of values, whatever the data files hold."""
-    iceberg: Any = session._jvm.org.apache.iceberg
-    table = iceberg.spark.Spark3Util.loadIcebergTable(session._jsparkSession, "iceberg.db.t")
-    schema = table.schema().select(list(values))
-    ids = session.sparkContext._gateway.new_array(session._jvm.int, len(values))
-    for place, name in enumerate(values):
-        ids[place] = schema.findField(name).fieldId()
-    builder: Any = getattr(iceberg.data, "GenericFileWriterFactory$Builder")
-    writers = builder(table).equalityFieldIds(ids).equalityDeleteRowSchema(schema).build()
-    file = table.io().newOutputFile(f"{table.location()}/data/deleted-{uuid4().hex}.parquet")
-    plain = iceberg.encryption.EncryptedFiles.plainAsEncryptedOutput(file)
-    writer = writers.newEqualityDeleteWriter(plain, table.spec(), None)
-    record = iceberg.data.GenericRecord.create(schema)
-    for name, value in values.items():
-        record.setField(name, value)
-    writer.write(record)
-    writer.close()
-    table.newRowDelta().addDeletes(writer.toDeleteFile()).commit()
-
-
-def test_rows_that_others_deleted_by_value_stay_deleted(ice: Lake, session: SparkSession) -> None:
-    create(session, "id BIGINT, v STRING")
-    session.sql("INSERT INTO iceberg.db.t SELECT id, concat('old', id) FROM range(5)")
-    delete_where_equal(session, v="old3")
-    delete_where_equal(session, v="old4")
-
-    make(ice.planned(rows_of(id=[3, 5], v=["added", "added"])))
-    make(ice.planned(rows_of(id=[2, 4], v=["new", "new"]), number=1, **KEYED))
-
-    old = [(0, "old0"), (1, "old1")]
-    assert found(session) == [*old, (2, "new"), (3, "added"), (4, "new"), (5, "added")]
-
-
 def test_a_partition_of_a_double_is_overwritten(ice: Lake, session: SparkSession) -> None:
     create(session, "id BIGINT, amount DOUBLE", "PARTITIONED BY (amount)")
     make(ice.planned(rows_of(id=[1, 2, 3], amount=[0.1, 0.2, float("nan")])))
@@ -185,34 +150,11 @@ def test_shards_that_add_other_columns(ice: Lake, exists: bool) -> None:
     assert ice.rows("id", "a", "b", "c")[-3:] == rows
 
 
-def test_years_that_python_does_not_have(ice: Lake, session: SparkSession) -> None:
-    create(session, "id BIGINT, at TIMESTAMP, day DATE", "PARTITIONED BY (day)")
-    late = "SELECT 1L AS id, timestamp'+10000-01-01 00:00:00' AS at, date'+12000-02-03' AS day"
-
-    make(ice.commit("run/commit-0", stage(ice, session.sql(late))))
-
-    text = "CAST(at AS STRING)", "CAST(day AS STRING)"
-    assert found(session, *text, where="at > timestamp'9999-12-31 23:59:59'") == [
-        ("+10000-01-01 00:00:00", "+12000-02-03")
-    ]
-
-
 def test_a_type_that_iceberg_has_not_fails_its_shard(ice: Lake, session: SparkSession) -> None:
     with pytest.raises(TableError, match=r"Iceberg cannot have a column of the frame: .*interval"):
         stage(ice, session.sql("SELECT 1L AS id, make_interval(1) AS year"))
     with pytest.raises(TableError, match=r"db\.t cannot be made of the frame: .*\n.*nothing"):
         stage(ice, session.sql("SELECT 1L AS id, NULL AS nothing"))
-
-
-def test_a_branch_of_the_session_is_refused(ice: Lake, session: SparkSession) -> None:
-    create(session, "id BIGINT", **{"write.wap.enabled": "true"})
-    make(ice.planned(rows_of(id=[1])))
-    session.conf.set("spark.wap.branch", "audit")
-    try:
-        with pytest.raises(TableError, match=r"db\.t has write\.wap\.enabled, and the session spark\.wap\.branch"):
-            ice.planned(rows_of(id=[2]))
-    finally:
-        session.conf.unset("spark.wap.branch")
 
 
 def test_an_encrypted_table_is_refused(ice: Lake) -> None:

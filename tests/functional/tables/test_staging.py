@@ -27,6 +27,7 @@ from sparklet.connectors.tables.declaration import PARQUET, Commit, Committed, D
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.outcome import CLAIMED, OUTCOME_FILE
+from sparklet.job.session import session_options
 from tests.functional.job.conftest import SESSION_HERE, session_here
 from tests.functional.job.warm_jvm import WarmJvm
 from tests.functional.tables.conftest import REGION, configure_catalog, sqlite
@@ -216,19 +217,19 @@ def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, forma
     assert format_ == "delta" or not local.open(declared)[0].schema_arrow.field("name").nullable
 
 
-def test_a_feature_that_no_commit_writes_is_refused(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+@pytest.mark.parametrize("option", layout.WAP)
+def test_a_branch_of_the_session_is_refused(spark: SparkSession, local: Place, rows: DataFrame, option: str) -> None:
     """Before anything is staged, and not by the commit of all shards."""
     table = local.make_table("iceberg", "id BIGINT")
+    local.job.append(rows.select("id"), table)
     spark.sql(f"ALTER TABLE {table.replace(':', '.')} SET TBLPROPERTIES ('write.wap.enabled' = 'true')")
-    spark.conf.set("spark.wap.id", "audit")
+    local.job.append(rows.select("id"), table)
 
-    try:
+    with session_options(spark, {option: "audit"}):
         for write in (local.job.append, functools.partial(local.job.upsert, keys="id")):
-            with pytest.raises(TableError, match=r"has write.wap.enabled, and the session spark.wap.id"):
+            with pytest.raises(TableError, match=f"has write.wap.enabled, and the session {option}"):
                 write(rows.select("id"), table)
-    finally:
-        spark.conf.unset("spark.wap.id")
-    assert local.declared() == []
+    assert len(local.declared()) == 2
 
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta"])
@@ -305,32 +306,6 @@ def test_changes_go_into_the_attempts_own_output(local: Place, rows: DataFrame, 
 
 
 # --- direct commits ---
-
-
-NESTED = ["id", "name", "struct(name AS a, id AS b) AS s", "array(struct(name AS a)) AS l", "map(name, id) AS m"]
-
-
-@pytest.mark.parametrize("is_made", [True, False])
-def test_columns_of_iceberg_keep_their_own_values(spark: SparkSession, is_made: bool) -> None:
-    """Spark drops and renames columns, and uses their names again: at any depth, of tables of both kinds."""
-    name = f"db.t{uuid.uuid4().hex}"
-    rows = spark.createDataFrame([(1, "old")], "id BIGINT, name STRING").selectExpr(*NESTED)
-    if is_made:
-        spark.sql("CREATE NAMESPACE IF NOT EXISTS iceberg.db")
-        rows.limit(0).writeTo(f"iceberg.{name}").create()
-
-    Job(event={}).append(rows, f"iceberg:{name}")
-    files = spark.sql(f"SELECT file_path FROM iceberg.{name}.files").collect()
-    assert all("/data/sparklet/direct/" in file for (file,) in files)  # nothing was copied
-    for change in ("DROP COLUMN {}", "ADD COLUMN {} STRING"):
-        for column in ("name", "s.a", "l.element.a"):
-            spark.sql(f"ALTER TABLE iceberg.{name} {change.format(column)}")
-    spark.sql(f"ALTER TABLE iceberg.{name} RENAME COLUMN m TO prices")
-    again = rows.selectExpr("id", "name", "struct(s.b AS b, s.a AS a) AS s", "l", "m AS prices")
-    Job(event={}).append(again, f"iceberg:{name}")
-
-    found = spark.sql(f"SELECT name, s.a, s.b, l[0].a AS e, prices FROM iceberg.{name} ORDER BY name").collect()
-    assert [tuple(row) for row in found] == [(None, None, 1, None, {"old": 1}), ("old", "old", 1, "old", {"old": 1})]
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from tests.functional.job.conftest import STACK
 from tests.functional.job.warm_jvm import SCRIPTS, WarmJvm, run_script, warm_jvm
 from tests.functional.tables.conftest import REGION
 from tests.functional.tables.lakes import Lake, table_of
-from tests.functional.tables.making import make
 from tests.functional.tables.with_spark import answers, call
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -44,27 +43,6 @@ flights = partial(
 
 def at(microsecond: int) -> datetime:
     return datetime(2013, 1, 1, 5, 0, 0, microsecond, UTC)
-
-
-def test_spark_reads_the_same_rows(jvm: WarmJvm, ice: Lake) -> None:
-    ice.create(flights((0, "mon", at(0), "a")), by=["day"])
-    shards = flights((1, "mon", at(999_999), "b" * 70), (2, None, None, None)), flights((3, "a b/c:%", at(1), "c"))
-    make(ice.commit("run/commit-0", *(ice.stage(number, rows, ["day"]) for number, rows in enumerate(shards))))
-    changes = flights((1, "tue", at(5), "d"), (4, None, at(5), "e"))
-    make(ice.planned(changes, number=1, mode="upsert", keys=("id",)))
-    place = ice.iceberg().metadata_location
-    conditions = {
-        "true": [0, 1, 2, 3, 4],
-        "day is null": [2, 4],
-        "day = 'a b/c:%'": [3],
-        "name > 'c'": [1, 4],
-        "at >= timestamp'2013-01-01 05:00:00.000001Z'": [1, 3, 4],
-        "at is null": [2],
-    }
-
-    found = answers(jvm, *(("read", "iceberg", place, condition, "id") for condition in conditions))
-
-    assert dict(zip(conditions, [sorted(id_ for (id_,) in rows) for rows in found], strict=True)) == conditions
 
 
 READ = "read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"
