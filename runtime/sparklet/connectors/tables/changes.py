@@ -17,6 +17,7 @@ from uuid import uuid4
 from pyspark.sql import DataFrame, SparkSession, Window, functions
 from pyspark.sql.types import BooleanType, StructField, StructType
 
+from sparklet.connectors.tables.columns import fitted
 from sparklet.connectors.tables.declaration import DELETED, Commit, Declaration, shard_name
 from sparklet.job.errors import TableError
 from sparklet.job.event_objects import escaped
@@ -28,6 +29,8 @@ LITERALS = {"tinyint": "{}Y", "smallint": "{}S", "int": "{}", "bigint": "{}L", "
 PADDED = "__CHAR_VARCHAR_TYPE_STRING"  # in the metadata of CHAR(n), whose values are compared as if they were padded
 # A table of hashes of the changes, which are few, instead of a sort of all rows in the files that they touch.
 MERGE_OPTIONS = {"spark.sql.join.preferSortMergeJoin": "false"}
+
+Rows = Callable[[Sequence[Declaration]], DataFrame]  # of writes that were made for the same columns
 
 
 def staged_columns(write: Declaration) -> StructType:
@@ -46,42 +49,44 @@ def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: Str
     return frame.select("*", *file_and_row)
 
 
-def read_all(writes: Sequence[Declaration], read: Callable[[Sequence[Declaration]], DataFrame]) -> DataFrame:
-    """The rows of some writes; ``read``: those of writes that were made for the same columns, as the table has them."""
+def read_all(writes: Sequence[Declaration], columns: StructType, rows: Rows, *names: str) -> DataFrame:
+    """The rows of some writes with the table's columns; ``names``: with these alone."""
     alike: dict[tuple[str, bool], list[Declaration]] = {}
     for write in writes:
         alike.setdefault((write.seen, bool(write.described)), []).append(write)
-    return reduce(DataFrame.unionByName, map(read, alike.values()))
+    frames = (
+        fitted(rows(same), columns, f"{same[0].table}, {shard_name(same[0].shard)}", merge_schema=True)
+        for same in alike.values()
+    )
+    return reduce(DataFrame.unionByName, (frame.select(*names or "*") for frame in frames))
 
 
-def upserted_rows(commit: Commit, read: Callable[[Sequence[Declaration]], DataFrame]) -> DataFrame:
+def upserted_rows(commit: Commit, columns: StructType, rows: Rows) -> DataFrame:
     """The rows of an upsert, one of each key: see ``last_rows`` and ``read_all``."""
-    rows = read_all(commit.writes, read)
+    staged = read_all(commit.writes, columns, rows)
     if not commit.earlier or commit.order_by is not None:
-        return last_rows(commit, rows)
+        return last_rows(commit, staged)
     # No more of what is in the table already: its other columns are not this commit's.
     names = [*map(backquoted, commit.keys), FILE]
-    before = read_all(commit.earlier, lambda alike: read(alike).select(*names))
-    return last_rows(commit, rows, rows.select(*names).unionByName(before))
+    before = read_all(commit.earlier, columns, rows, *names)
+    return last_rows(commit, staged, staged.select(*names).unionByName(before))
 
 
-def overwriting_rows(
-    commit: Commit, read: Callable[[Sequence[Declaration]], DataFrame], partitions: Sequence[str]
-) -> DataFrame:
+def overwriting_rows(commit: Commit, columns: StructType, rows: Rows, partitions: Sequence[str]) -> DataFrame:
     """The rows of new partitions: the staged ones, and those that the run wrote there before.
 
     ``partitions``: the values by which the table is partitioned, in SQL. TableError if it is not.
     """
     if not partitions:
         raise TableError(f"{commit.table} has no partitions that could be overwritten")
-    rows = read_all(commit.writes, read)
+    staged = read_all(commit.writes, columns, rows)
     if commit.earlier:
         values = {f"_sparklet_part_{number}": functions.expr(value) for number, value in enumerate(partitions)}
-        touched = rows.select(*(value.alias(name) for name, value in values.items())).distinct()
+        touched = staged.select(*(value.alias(name) for name, value in values.items())).distinct()
         same = [value.eqNullSafe(touched[name]) for name, value in values.items()]
-        before = read_all(commit.earlier, read).join(functions.broadcast(touched), same, "left_semi")
-        rows = rows.unionByName(before)
-    return rows.drop(FILE, ROW)
+        before = read_all(commit.earlier, columns, rows).join(functions.broadcast(touched), same, "left_semi")
+        staged = staged.unionByName(before)
+    return staged.drop(FILE, ROW)
 
 
 def kept_rows(changes: DataFrame) -> DataFrame:

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -37,7 +37,7 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import FILLED, agreed, fitted
+from sparklet.connectors.tables.columns import FILLED, agreed
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
@@ -295,8 +295,7 @@ class DeltaLakeTable:
         fitting = (text for write in commit.writes if write not in others for text in write.described)
         actions = [self._delta.parsed(text) for text in fitting]
         if others and columns:
-            read = self._reader(others, columns)
-            rows = read_all(others, lambda alike: read(alike).drop(FILE, ROW))
+            rows = read_all(others, self._readable(others, columns), self._rows).drop(FILE, ROW)
             try:
                 actions += _items(self._transaction.writeFiles(rows._jdf))
             except (Py4JJavaError, PySparkException) as error:
@@ -319,27 +318,23 @@ class DeltaLakeTable:
             self._delta.write(self._log, self._transaction, empty, "Append", {"mergeSchema": "true"}, by)
         return columns
 
-    def _reader(
-        self, writes: Sequence[Declaration], columns: StructType
-    ) -> Callable[[Sequence[Declaration]], DataFrame]:
-        """See ``read_all``; what Delta fills in is left out if all writes lack it."""
+    def _readable(self, writes: Sequence[Declaration], columns: StructType) -> StructType:
+        """The columns that rows are to have: without those that Delta fills, if all writes lack them."""
         held = {name.lower() for write in writes for name in _columns(write).names}
-        filled = [f for f in columns.fields if f.name.lower() not in held and any(key in f.metadata for key in FILLED)]
-        read = StructType([field for field in columns.fields if field not in filled])
+        return StructType(
+            [f for f in columns.fields if f.name.lower() in held or not any(k in f.metadata for k in FILLED)]
+        )
 
-        def rows(alike: Sequence[Declaration]) -> DataFrame:
-            if alike[0].described:
-                texts = (text for write in alike for text in write.described)
-                frame = self._delta.rows(self._log, alike[0].seen, texts)
-            else:
-                frame = staged_rows(self._spark, alike)
-            return fitted(frame, read, f"{alike[0].table}, {shard_name(alike[0].shard)}", merge_schema=True)
-
-        return rows
+    def _rows(self, alike: Sequence[Declaration]) -> DataFrame:
+        """See ``read_all``."""
+        if not alike[0].described:
+            return staged_rows(self._spark, alike)
+        return self._delta.rows(self._log, alike[0].seen, (text for write in alike for text in write.described))
 
     def _upsert(self, commit: Commit) -> list[Any]:
         table, writes = self._table_columns(), commit.writes
-        changes = upserted_rows(commit, self._reader(writes, agreed(commit, writes, table, _columns)))
+        columns = self._readable(writes, agreed(commit, writes, table, _columns))
+        changes = upserted_rows(commit, columns, self._rows)
         if table is None:
             self._grow(commit, commit.writes)
             return list(_items(self._transaction.writeFiles(kept_rows(changes)._jdf)))
@@ -379,8 +374,8 @@ class DeltaLakeTable:
         """Replace the partitions of the staged rows, see ``overwriting_rows``."""
         by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
         writes = [*commit.writes, *commit.earlier]
-        read = self._reader(writes, agreed(commit, writes, self._table_columns(), _columns))
-        rows = overwriting_rows(commit, read, list(map(backquoted, by)))
+        columns = self._readable(writes, agreed(commit, writes, self._table_columns(), _columns))
+        rows = overwriting_rows(commit, columns, self._rows, list(map(backquoted, by)))
         options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
         return self._delta.write(self._log, self._transaction, rows._jdf, "Overwrite", options, by)
 

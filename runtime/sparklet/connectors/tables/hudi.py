@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
@@ -36,8 +37,8 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import agreed, fitted, without_hudi_columns
-from sparklet.connectors.tables.declaration import DELETED, HUDI_DELETED, Commit, Declaration, refuse_hudi, shard_name
+from sparklet.connectors.tables.columns import agreed, without_hudi_columns
+from sparklet.connectors.tables.declaration import DELETED, HUDI_DELETED, Commit, refuse_hudi
 from sparklet.connectors.tables.lease import lease
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.session import backquoted, hadoop_path, java_class, scala_object
@@ -198,16 +199,13 @@ class HudiTable:
         table = table_rows and StructType.fromJson(json.loads(table_rows._jdf.schema().asNullable().json()))
         columns = agreed(commit, writes, table, staged_columns)
 
-        def read(alike: Sequence[Declaration]) -> DataFrame:
-            whose = f"{commit.table}, {shard_name(alike[0].shard)}"
-            return fitted(staged_rows(self._spark, alike), columns, whose, merge_schema=True)
-
+        rows = partial(staged_rows, self._spark)
         if commit.mode == "upsert":
-            changes = self._changes(commit, upserted_rows(commit, read), table_rows)
+            changes = self._changes(commit, upserted_rows(commit, columns, rows), table_rows)
             return changes.withColumnRenamed(DELETED, HUDI_DELETED)
         if commit.mode == "overwrite_partitions":
-            return overwriting_rows(commit, read, list(map(backquoted, by)))
-        return read_all(commit.writes, read).drop(FILE, ROW)
+            return overwriting_rows(commit, columns, rows, list(map(backquoted, by)))
+        return read_all(commit.writes, columns, rows).drop(FILE, ROW)
 
     def _changes(self, commit: Commit, newest: DataFrame, table_rows: DataFrame | None) -> DataFrame:
         """The rows without those that are older than the table's; with its own keys where Spark has them for equal.

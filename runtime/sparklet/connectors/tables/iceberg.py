@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from pyspark.sql.types import StructType
 from sparklet.connectors.tables.changes import (
     FILE,
     ROW,
+    Rows,
     kept_rows,
     merging,
     overwriting_rows,
@@ -30,7 +31,7 @@ from sparklet.connectors.tables.changes import (
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import agreed, fitted
+from sparklet.connectors.tables.columns import agreed
 from sparklet.connectors.tables.declaration import Commit, Declaration, shard_name
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
@@ -218,8 +219,8 @@ def _named(field: Mapping[str, Any]) -> tuple[str, Any]:
 # --- rows that shards have staged ---
 
 
-def reader(draft: Draft, commit: Commit) -> Callable[[Sequence[Declaration]], DataFrame]:
-    """See ``read_all``: the staged rows with the draft's columns."""
+def reader(draft: Draft, commit: Commit) -> Rows:
+    """See ``read_all``."""
 
     def read(alike: Sequence[Declaration]) -> DataFrame:
         seen = Seen.parse(alike[0].seen)
@@ -227,8 +228,7 @@ def reader(draft: Draft, commit: Commit) -> Callable[[Sequence[Declaration]], Da
         if alike[0].described:
             return _described_rows(draft, seen, alike)
         schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
-        whose = f"{commit.table}, {shard_name(alike[0].shard)}"
-        return fitted(staged_rows(draft.spark, alike, schema), draft.columns, whose, merge_schema=True)
+        return staged_rows(draft.spark, alike, schema)
 
     return read
 
@@ -246,7 +246,7 @@ def _described_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> 
     start = draft.iceberg.TableMetadataParser.fromJson(json.dumps(document))
     of_files = Draft.of_state(draft.spark, "staged", draft.operations, start)
     append_files(of_files, of_files.table.newFastAppend(), writes).commit()
-    return fitted(of_files.rows(), draft.columns, f"{writes[0].table}, {shard_name(writes[0].shard)}")
+    return of_files.rows()
 
 
 # --- the changes of each mode ---
@@ -270,15 +270,14 @@ def append(draft: Draft, commit: Commit) -> None:
     fitting_writes = [write for write in commit.writes if write.described and fit[write.seen]]
     update = append_files(draft, draft.table.newAppend(), fitting_writes)
     if others := [write for write in commit.writes if not (write.described and fit[write.seen])]:
-        read = reader(draft, commit)
-        for file in draft.data_files(read_all(others, lambda alike: read(alike).drop(FILE, ROW))):
+        for file in draft.data_files(read_all(others, draft.columns, reader(draft, commit)).drop(FILE, ROW)):
             update = update.appendFile(file)
     update.commit()
 
 
 def upsert(draft: Draft, commit: Commit) -> None:
     """Merge the staged rows, one for each key."""
-    rows = upserted_rows(commit, reader(draft, commit))
+    rows = upserted_rows(commit, draft.columns, reader(draft, commit))
     if draft.start is None:
         update = draft.table.newAppend()
         for file in draft.data_files(kept_rows(rows)):
@@ -297,7 +296,7 @@ def overwrite(draft: Draft, commit: Commit) -> None:
         if manifest.partitionSpecId() != spec_id and (manifest.hasAddedFiles() or manifest.hasExistingFiles()):
             raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
     values = [_value(*partition) for partition in draft.partitions]
-    draft.overwrite_partitions(overwriting_rows(commit, reader(draft, commit), values))
+    draft.overwrite_partitions(overwriting_rows(commit, draft.columns, reader(draft, commit), values))
 
 
 def _value(column: str, transform: str) -> str:
