@@ -10,7 +10,7 @@ and after a crash between any two steps the next check continues. ``PHASES`` has
       → the commit runs, if shards have declared writes to tables → their end
       → the next run, whose input is what this run wrote → the end of this run
 
-The summary's name begins with an underscore, so the worker fetches it (``worker.staging``): the script gets it as a
+The summary's name begins with an underscore, so the worker fetches it (``worker.inputs``): the script gets it as a
 file without a permission to list ``runs/``.
 
 A commit: what the winners of all shards have declared is fixed in a file, then a commit run of one shard, with lease

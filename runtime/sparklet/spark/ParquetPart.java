@@ -32,9 +32,9 @@ public class ParquetPart {
     private long footerAt;
     private byte[] footer;
 
-    public ParquetPart(String start, String end) {
-        this.start = Long.parseLong(start);
-        this.end = Long.parseLong(end);
+    public ParquetPart(long start, long end) {
+        this.start = start;
+        this.end = end;
     }
 
     /** Read the file's own footer. */

@@ -18,6 +18,7 @@ import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.fs.s3a.SparkInput;
 import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.hadoop.util.Progressable;
 
@@ -46,16 +47,12 @@ public class StagedS3A extends FileSystem {
     private class Copy {
         private final java.io.File file;
         private final java.io.File raw; // UTF-16 or UTF-32, as it is, beside the same in UTF-8
-        final int headerBytes;
-        final boolean isFirst;
-        private final String ownName; // "": the same as here
+        final SparkInput input;
 
-        Copy(String[] words) {
-            file = new java.io.File(words[0]);
-            raw = new java.io.File(words[0] + ".raw");
-            headerBytes = Integer.parseInt(words[1]);
-            isFirst = !words[2].isEmpty();
-            ownName = words[4];
+        Copy(SparkInput input) {
+            this.input = input;
+            file = new java.io.File(input.copy);
+            raw = new java.io.File(input.copy + ".raw");
         }
 
         /** In UTF-8, unless the reader says how it is encoded. */
@@ -65,12 +62,13 @@ public class StagedS3A extends FileSystem {
 
         /** Where it begins for this reader: a header is a row for who reads none, and then it is the first slice's. */
         long start() {
-            return headerBytes <= 0 || isFirst || option("header").equalsIgnoreCase("true") ? 0 : headerBytes;
+            return input.isFirst || option("header").equalsIgnoreCase("true") ? 0 : input.headerBytes;
         }
 
         /** Refused to a reader whose filter takes the name here, and not the file's own, or the other way round. */
         FileStatus status(Path path) throws IOException {
             String filter = option("pathGlobFilter");
+            String ownName = input.name;
             if (!ownName.isEmpty() && !filter.isEmpty() && matches(filter, ownName) != matches(filter, path.getName())) {
                 throw new InvalidRequestException(ownName + " has another name here, " + path.getName() + ", and "
                         + "pathGlobFilter takes one of them only: choose inputs by the run's --include instead, or plan "
@@ -107,8 +105,8 @@ public class StagedS3A extends FileSystem {
     }
 
     private Copy copy(Path path) {
-        String[] words = s3a.fetched(key(path));
-        return words == null ? null : new Copy(words);
+        SparkInput input = s3a.fetched(key(path));
+        return input == null ? null : new Copy(input);
     }
 
     public FileStatus getFileStatus(Path path) throws IOException {
@@ -166,7 +164,7 @@ public class StagedS3A extends FileSystem {
 
         Reading(Copy copy) throws IOException {
             file = new RandomAccessFile(copy.file(), "r");
-            if (copy.headerBytes >= 0) {
+            if (copy.input.isSlice) {
                 String comment = option("comment");
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
                 refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
@@ -175,7 +173,7 @@ public class StagedS3A extends FileSystem {
                     refuse(!option(each).isEmpty() && !option(each).equals("\n"), each);
                 }
                 refuse(!Arrays.equals("\n".getBytes(encoding().isEmpty() ? "UTF-8" : encoding()), LINE_FEED), "encoding");
-                refuse(!comment.isEmpty() && copy.headerBytes > 0 && file.read() == comment.charAt(0), "comment");
+                refuse(!comment.isEmpty() && copy.input.headerBytes > 0 && file.read() == comment.charAt(0), "comment");
             }
             start = copy.start();
             seek(0);

@@ -9,7 +9,6 @@ import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
-import java.util.HashMap;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
@@ -66,7 +65,7 @@ import org.apache.spark.TaskContext;
  */
 public class TaskS3A extends S3AFileSystem {
     private final Map known = new ConcurrentHashMap();
-    private final TreeMap inputs = new TreeMap(); // bucket/key -> planned ETag, "" if nobody knows it
+    private final TreeMap inputs = new TreeMap(); // bucket/key -> SparkInput
     private final List roots = new ArrayList(); // bucket/key/ of the run's input folders
     private final Set opened = ConcurrentHashMap.newKeySet(); // of these
     private boolean hasSeen;
@@ -75,13 +74,10 @@ public class TaskS3A extends S3AFileSystem {
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
     private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
     private final Set tables = ConcurrentHashMap.newKeySet(); // bucket/key/ of those at whose logs the task has looked
-    private final Map folders = new HashMap(); // bucket/key -> the run's input in which it lies, if that has partitions
-    private final Set matched = ConcurrentHashMap.newKeySet(); // of these, what a pattern of the script's found last
+    private final Set matched = ConcurrentHashMap.newKeySet(); // of those in partitions, what a pattern of the script's found last
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
     private Path empty; // what is in them
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
-    private final Map parts = new HashMap(); // bucket/key -> ParquetPart
-    private final Map fetched = new HashMap(); // bucket/key -> what the list has of the worker's copy
     private SmallInputs small; // from when the task opens an input
     private String output = ""; // bucket/key of the attempt's own folder; "": it has none
     private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
@@ -109,55 +105,54 @@ public class TaskS3A extends S3AFileSystem {
         misnamed = rule.exists() ? Pattern.compile(Files.readString(rule.toPath()), Pattern.DOTALL) : null;
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
-            String[] words = new String(Files.readAllBytes(list.toPath()), "UTF-8").split("\0", -1);
-            for (int at = 0; at + 7 < words.length; at += 8) {
-                if (words[at].startsWith(uri.getHost() + "/")) {
-                    add(words[at], words[at + 1], words[at + 2]);
-                    if (!words[at + 3].isEmpty()) {
-                        fetched.put(words[at], Arrays.copyOfRange(words, at + 3, at + 8));
-                    } else if (!words[at + 5].isEmpty()) {
-                        ParquetPart part = new ParquetPart(words[at + 4], words[at + 5]);
-                        if (parts.put(words[at], part) != null) { // no plan packs them together
-                            throw new IOException("a shard has two parts of " + words[at]);
-                        }
-                    }
-                    if (!words[at + 6].isEmpty() && !MUST_ASK) {
-                        know(words[at], words[at + 1], Long.parseLong(words[at + 6]), Long.parseLong(words[at + 7]));
-                    }
+            for (Object line : Files.readAllLines(list.toPath())) {
+                SparkInput input = new SparkInput((String) line);
+                if (input.key.startsWith(uri.getHost() + "/")) {
+                    add(input);
                 }
             }
         }
     }
 
-    private void add(String key, String etag, String folder) {
-        if (key.endsWith("/") && folder.isEmpty()) {
-            roots.add(key);
-            return;
-        }
-        if (key.endsWith("/")) {
-            key = key + "none";
-            Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
+    private void add(SparkInput input) throws IOException {
+        if (input.isFolder) {
+            roots.add(input.key);
+        } else if (input.isOther) {
+            Path path = path(input.key + "none");
             FileStatus empty = new FileStatus(0, false, 1, getDefaultBlockSize(path), 0, path);
             others.add(empty);
-            known.put(key, empty); // Spark infers the columns of CSV from all files, one by one
-        }
-        inputs.put(key, etag);
-        if (!folder.isEmpty()) {
-            folders.put(key, new Path(getUri().getScheme(), getUri().getHost(), folder));
+            known.put(input.key + "none", empty); // Spark infers the columns of CSV from all files, one by one
+            inputs.put(input.key + "none", input);
+        } else if (inputs.put(input.key, input) != null && input.part != null) { // no plan packs them together
+            throw new IOException("a shard has two parts of " + input.key);
+        } else if (input.isKnown() && !MUST_ASK) {
+            Path path = path(input.key);
+            known.put(input.key, new S3AFileStatus(input.bytes, input.modifiedMs, path, getDefaultBlockSize(path),
+                    getUsername(), input.etag, null));
         }
     }
 
-    /** What the plan knows of an input need not be asked: S3A reads by its ETag, or not at all. */
-    private void know(String key, String etag, long bytes, long modifiedMs) {
-        Path path = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
-        known.put(key, new S3AFileStatus(
-                bytes, modifiedMs, path, getDefaultBlockSize(path), getUsername(), etag, null));
+    /** The path of bucket/key. */
+    private Path path(String key) {
+        return new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
+    }
+
+    /** The folder below which an input's partitions begin; null if it lies in none, or is none. */
+    private Path partitions(String key) {
+        SparkInput input = inputs == null ? null : (SparkInput) inputs.get(key); // null: S3A begins
+        return input == null || input.partitions.isEmpty() ? null
+                : new Path(getUri().getScheme(), getUri().getHost(), input.partitions);
+    }
+
+    private ParquetPart part(String key) {
+        SparkInput input = (SparkInput) inputs.get(key);
+        return input == null ? null : input.part;
     }
 
     /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */
     public Path makeQualified(Path path) {
         Path found = super.makeQualified(path.toUri().getPath().isEmpty() ? new Path(path, "/") : path); // s3://bucket
-        Path folder = folders == null ? null : (Path) folders.get(key(found));
+        Path folder = partitions(key(found));
         return folder != null && !matched.contains(key(found)) && isAskedForBasePaths() ? folder : found;
     }
 
@@ -362,7 +357,7 @@ public class TaskS3A extends S3AFileSystem {
             }
             int end = key.indexOf('/', folder.length());
             String child = end < 0 ? key : key.substring(0, end);
-            Path own = new Path(getUri().getScheme(), getUri().getHost(), child.substring(child.indexOf('/')));
+            Path own = path(child);
             if (end < 0 && others.contains(known.get(key))) {
                 if (isAskedBySql()) {
                     all.add(known.get(key));
@@ -554,8 +549,7 @@ public class TaskS3A extends S3AFileSystem {
             if (!others.contains(known.get(key))) {
                 empty = new Path("file:///dev/null");
                 if (key.contains(".parquet")) {
-                    Path own = new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
-                    fill(asked.getFileStatus(own), asked.getConf());
+                    fill(asked.getFileStatus(path(key)), asked.getConf());
                 }
             }
         }
@@ -584,7 +578,7 @@ public class TaskS3A extends S3AFileSystem {
     public FileStatus[] withOthers(Path path, FileStatus found, FileSystem asked, boolean hasBasePath) throws IOException {
         List all = new ArrayList();
         String key = key(super.makeQualified(path));
-        if (folders.containsKey(key) && (hasBasePath || !matched.contains(key)) && isAskedBySql()) {
+        if (partitions(key) != null && (hasBasePath || !matched.contains(key)) && isAskedBySql()) {
             fillOthers(asked);
             all.addAll(others);
         }
@@ -607,12 +601,12 @@ public class TaskS3A extends S3AFileSystem {
             mark(getConf(), "named", key);
         }
         FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
-        ParquetPart part = given instanceof EtagSource ? null : (ParquetPart) parts.get(key);
+        ParquetPart part = given instanceof EtagSource ? null : part(key);
         FileStatus found = given instanceof EtagSource ? null : input(path);
         if (found != null) {
             parameters.withStatus(part == null ? found : part.whole());
         }
-        FSInputStream body = inputs.containsKey(key) && !parts.containsKey(key) ? small().stream(key) : null;
+        FSInputStream body = inputs.containsKey(key) && part(key) == null ? small().stream(key) : null;
         CompletableFuture opened = body == null ? super.openFileWithOptions(path, parameters)
                 : CompletableFuture.completedFuture(new FSDataInputStream(body));
         if (part == null && !isReadAsText()) {
@@ -625,9 +619,10 @@ public class TaskS3A extends S3AFileSystem {
     private synchronized SmallInputs small() {
         if (small == null) {
             small = new OfThisStore();
-            for (Object key : inputs.keySet()) {
-                if (known.get(key) instanceof S3AFileStatus && !parts.containsKey(key) && !fetched.containsKey(key)) {
-                    small.read((String) key, (S3AFileStatus) known.get(key));
+            for (Object each : inputs.values()) {
+                SparkInput input = (SparkInput) each;
+                if (known.get(input.key) instanceof S3AFileStatus && input.part == null && input.copy.isEmpty()) {
+                    small.read(input.key, (S3AFileStatus) known.get(input.key));
                 }
             }
             small.noMore();
@@ -743,16 +738,17 @@ public class TaskS3A extends S3AFileSystem {
         return getUri().getHost() + qualified.toUri().getPath();
     }
 
-    /** File, bytes of the header, whether it is a first slice, (nothing), own name; null for what is read from S3. */
-    public String[] fetched(String key) {
-        return (String[]) fetched.get(key);
+    /** An input of which the worker has a copy; null for what is read from S3. */
+    public SparkInput fetched(String key) {
+        SparkInput input = (SparkInput) inputs.get(key);
+        return input == null || input.copy.isEmpty() ? null : input;
     }
 
     /** What is known of an input; null for any other path. */
     public FileStatus input(Path path) throws IOException {
         String key = key(super.makeQualified(path));
         if (!known.containsKey(key) && inputs.containsKey(key)) {
-            String planned = (String) inputs.get(key);
+            String planned = ((SparkInput) inputs.get(key)).etag;
             try {
                 FileStatus found = super.getFileStatus(path);
                 if (found.isFile()) {
@@ -761,7 +757,7 @@ public class TaskS3A extends S3AFileSystem {
                         throw new RemoteFileChangedException(key, "read", "replaced since the plan: ETag " + etag
                                 + ", planned " + planned);
                     }
-                    ParquetPart part = (ParquetPart) parts.get(key);
+                    ParquetPart part = part(key);
                     if (part != null) {
                         mark(getConf(), "copy");
                         part.read(found, (FSDataInputStream) FutureIOSupport.awaitFuture(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,12 +36,9 @@ from sparklet.model import (
     PY_FILE_SUFFIXES,
     SCHEME,
     ExecutionResult,
-    InputObject,
     JobOutcome,
     ScriptRef,
-    SliceKind,
     check_script,
-    split_uri,
 )
 from sparklet.model.redaction import hidden, redacted
 from sparklet.ports import ObjectStore
@@ -62,6 +59,7 @@ from sparklet.spark.spark_options import (
     WRITER,
 )
 from sparklet.worker.attempt import Attempt
+from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, with_origins
 from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
@@ -80,7 +78,7 @@ from sparklet.worker.script_event import (
     script_arguments,
     with_shown_inputs,
 )
-from sparklet.worker.staging import LOCAL, Staging, uploaded
+from sparklet.worker.without_view import WithoutView
 
 WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
@@ -128,9 +126,7 @@ class Execution:
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own
     is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
-    inputs: tuple[InputObject, ...] = ()  # a shard's: their sizes decide how Spark reads them
-    partitions: Mapping[str, str] = field(default_factory=dict)  # of inputs and folders of others: where theirs begin
-    staging: Staging | None = None  # fetches some of the event's inputs first
+    inputs: ShardInputs = field(default_factory=ShardInputs)  # a shard's
     deletes: bool = False  # whether its source forgets the event once the script has ended well
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
     is_planned: Callable[[str], bool] = lambda _: True  # whether an address below its input is input of a shard
@@ -140,14 +136,8 @@ class Execution:
     since_s: float = 0.0  # when the first of them may have been made
     is_again: bool = False  # whether one may have been made
     empty_outputs: bool = False  # whether an input without rows has a file, too
-    per_input: bool = False  # whether what is written must be told apart by inputs
     verify: Callable[[Collection[str]], None] | None = None  # inputs but those that Spark has read as they are planned
     keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
-
-    @property
-    def params(self) -> str:
-        """A run's parameters as JSON; "" without a run."""
-        return json.dumps(self.event.get("params")) if self.is_shard else ""
 
 
 @dataclass
@@ -159,6 +149,17 @@ class Executor:
     scripts: "ScriptCache"
     inputs_to: ObjectStore | None = None  # for executors that see none of this machine's files, nor have a view
 
+    def _view(self, execution: Execution, script: Script) -> View:
+        """What makes the inputs for the Spark here."""
+        is_given_folder = any(INPUT in argument for argument in execution.args)
+        reads_folder = execution.is_shard and (is_given_folder or script.asks_for_folders)
+        what = execution.inputs, script, reads_folder
+        if self.runner.has_view:
+            return View(*what)
+        return WithoutView(
+            *what, self.inputs_to, f"{execution.event['output_path']}-inputs" if execution.is_shard else ""
+        )
+
     def execute(self, execution: Execution, attempt: Attempt) -> ExecutionResult:
         """Run a script to its end in its own folder and read its result; once more if its JVM or an input is suspect.
 
@@ -166,8 +167,8 @@ class Executor:
         ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
-        planned, fetched = execution, self.scripts.fetch(execution.script)
-        script = fetched.script
+        fetched = self.scripts.fetch(execution.script)
+        view = self._view(execution, fetched.script)
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
             ExitStack() as ending,  # before the folder, out of which it stores Spark's event log
@@ -175,65 +176,62 @@ class Executor:
             (folder := attempt_folder / WORK).mkdir()  # the script finds nothing there
             for path in fetched.files:
                 (folder / path.name).symlink_to(path)
-            is_given_folder = any(INPUT in argument for argument in execution.args)
-            reads_folder = execution.is_shard and (is_given_folder or script.asks_for_folders)
-            if not self.runner.has_view:
-                _refuse_without_view(execution, script, reads_folder=reads_folder)
-            execution, uris, copies = self._inputs(execution, attempt_folder, attempt, ending, script)
-            _tell_java(attempt_folder, execution, copies, script)
+            inputs = ending.enter_context(view.shown(attempt, attempt_folder, min_free_bytes))
+            (attempt_folder / SEEN).mkdir()
+            if execution.inputs.apart:
+                (attempt_folder / ORIGINS).mkdir()
+            if execution.verify:
+                (attempt_folder / OPENED).touch()
+            if view.tells:
+                _tell_java(attempt_folder, execution, view, inputs)
             events = None
             if execution.keep_events:
                 (events := attempt_folder / "events").mkdir()
                 ending.callback(execution.keep_events, events)  # that of a failed attempt, too
-            sees_options = self.runner.has_view and (
-                copies or (execution.partitions and script.may_set_base_path(execution.params))
-            )
-            call = _script_call(execution, fetched, attempt_folder, deadline)
-            call = replace(call, sees_options=bool(sees_options), events=events)
+            call = _script_call(execution, fetched, inputs, attempt_folder, deadline)
+            call = replace(call, sees_options=view.tells and view.sees_options(inputs), events=events)
             started_s = time.monotonic()
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             # Spark has met first bytes that a name does not promise. An exit code of 0 then proves nothing.
             looks = (
-                planned.staging is not None
-                and not planned.staging.looks
+                bool(execution.inputs.items)
+                and not execution.inputs.looks
                 and (attempt_folder / SEEN / MISNAMED_RULE).exists()
             )
             if result.exit_code == 0 and not looks:
-                parts = [number for number, item in enumerate(execution.inputs) if number in copies or item.slice]
-                acts = Acts(attempt_folder / SEEN, script)
-                self._refuse_unseen(execution, acts, uris, parts, reads_folder=reads_folder)
-                return self._report(execution, acts, attempt_folder)
+                return self._report(execution, view, inputs, attempt_folder)
             if not (result.suspect or looks):
-                raise _failed(execution, result, uris, folder, is_local=self.inputs_to is None)
+                raise _failed(execution, result, inputs, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
-        if looks and planned.staging:
+        if looks:
             cause = "an input's first bytes are not what its name says"
-            planned = replace(planned, staging=replace(planned.staging, looks=True))
+            execution = replace(execution, inputs=replace(execution.inputs, looks=True))
         # A second try takes about as long as the first. Without time for it this error says so, and blames no input.
         elif deadline.remaining_s() < time.monotonic() - started_s:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
         log.warning("the script is run again", cause=cause)
         execution.discard()
-        return self.execute(replace(planned, is_again=True), attempt)  # the first may have committed to a table
+        return self.execute(replace(execution, is_again=True), attempt)  # the first may have committed to a table
 
-    def _report(self, execution: Execution, acts: Acts, attempt_folder: Path) -> ExecutionResult:
+    def _report(
+        self, execution: Execution, view: View, inputs: Sequence[SparkInput], attempt_folder: Path
+    ) -> ExecutionResult:
         """What a script that has ended well has done; PlanError if its work is lost."""
+        acts = Acts(attempt_folder / SEEN, view.script)
         outcome = read_outcome(attempt_folder / WORK / OUTCOME)
         warning = failed_rules(outcome.quality) if outcome.quality else ""
-        if self.runner.has_view:
+        if view.tells:
+            _refuse_unseen(execution, acts, inputs, reads_folder=view.reads_folder)
             warning = _judge(attempt_folder, acts, outcome, execution, warning)
-        packed = execution.staging.origins if execution.staging else {}
-        origins = (packed.get(item.uri, item) for item in execution.inputs)
-        keys = (attempt_folder / INPUTS).read_text(encoding="utf-8").split("\0")[::8]  # those of inputs come first
-        objects = dict(zip(keys, origins, strict=False))
+        objects = {each.key: each.origin for each in inputs if each.item.uri}
         if execution.verify:
             opened = (attempt_folder / OPENED).read_text(encoding="utf-8").split("\0")
             # What Spark has opened was read by the planned ETag, and needs no HEAD.
             execution.verify({objects[key].object_uri for key in opened if key in objects})
         uris, tasks = {key: item.uri for key, item in objects.items()}, dict[str, tuple[str, int]]()
-        if execution.per_input:
+        if execution.inputs.apart:
             try:
                 tasks = told_origins(attempt_folder / ORIGINS, uris, acts.script)
             except MixedInputsError as error:
@@ -251,55 +249,6 @@ class Executor:
             objects=uris,
             origins=tasks,
         )
-
-    def _refuse_unseen(
-        self, execution: Execution, acts: Acts, uris: Sequence[str], parts: Iterable[int], *, reads_folder: bool
-    ) -> None:
-        """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
-        in_place = [uris[n] for n in parts if self.runner.has_view and uris[n].startswith(SCHEME)]
-        if in_place and not acts.has("copy"):
-            raise PlanError(
-                f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
-                "planned part or version: read it by Spark, or plan without --split"
-            )
-        if reads_folder and not acts.has("input", "copy") and not any(uri.startswith(LOCAL) for uri in uris):
-            raise PlanError(
-                read_by_name(acts, execution.is_planned)
-                or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
-                "of the run's input: read it by Spark, or read job.inputs"
-            )
-
-    def _inputs(
-        self, execution: Execution, attempt_folder: Path, attempt: Attempt, ending: ExitStack, script: Script
-    ) -> tuple[Execution, list[str], Mapping[int, Path]]:
-        """Fetch what Spark cannot read; what the script then reads, the addresses of it all, and the local copies."""
-        staging = execution.staging and replace(execution.staging, in_view=self.runner.has_view)
-        if staging is None or not (staging.looks or any(map(staging.is_fetched, staging.items))):
-            return execution, [item.uri for item in execution.inputs], {}
-        started_s = time.monotonic()
-        staging, copies = staging.fetch(
-            attempt_folder, attempt.deadline, self.settings.min_free_bytes, unpack=script.unpacks
-        )
-        execution, uris = _with_members(execution, staging), [item.uri for item in staging.items]
-        if self.runner.has_view:  # of file:// nobody tells who opens it, nor by which options
-            uris = staging.shown(
-                copies,
-                set(uris) if execution.per_input or script.filters_names(execution.params) else execution.partitions,
-            )
-        elif script.filters_names(execution.params) and copies:
-            raise PlanError(
-                "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by the "
-                "run's --include instead, or run the script in functions"
-            )
-        else:
-            uris = [f"{LOCAL}{copies[number]}" if number in copies else uri for number, uri in enumerate(uris)]
-        if self.inputs_to is not None:
-            uris = ending.enter_context(uploaded(uris, self.inputs_to, f"{execution.event['output_path']}-inputs"))
-        attempt.log.info("inputs fetched", inputs=len(copies), duration_s=round(time.monotonic() - started_s, 3))
-        if copies:
-            origins = [staging.origins.get(item.uri, item).object_uri for item in execution.inputs]
-            execution = replace(execution, event=with_shown_inputs(execution.event, uris, origins))
-        return execution, uris, copies
 
     def execute_task(self, attempt: Attempt) -> ExecutionResult:
         """Run the script of a task that belongs to no run."""
@@ -344,24 +293,16 @@ class Executor:
         return script_environment(strings({uri: text}, uri), uri)
 
 
-def _with_members(execution: Execution, staging: Staging) -> Execution:
-    """An execution over the members of packed inputs, which lie where these lie."""
-    roots, objects = execution.partitions, {uri: item.object_uri for uri, item in staging.origins.items()}
-    packed = {*objects.values()}
-    partitions = {uri: root for uri, root in roots.items() if uri not in packed}
-    partitions |= {uri: roots[packed_as] for uri, packed_as in objects.items() if packed_as in roots}
-    return replace(execution, inputs=staging.items, partitions=partitions, staging=staging)
-
-
 def _failed(
-    execution: Execution, result: ScriptResult, uris: Sequence[str], folder: Path, *, is_local: bool
+    execution: Execution, result: ScriptResult, inputs: Sequence[SparkInput], folder: Path, *, is_local: bool
 ) -> ScriptFailedError:
     """Why a script has failed, in its users' words, and what it had told in its folder before."""
-    as_planned = is_local and execution.inputs and all(item.etag for item in execution.inputs)  # are read by their ETag
-    cause, stderr_tail, staging, files = result.cause, result.stderr_tail, execution.staging, [*result.files]
-    if staging is not None:  # the user does not know the fetched files
-        cause, stderr_tail, *files = (staging.with_origins(text, uris) for text in (cause, stderr_tail, *files))
-    gone = re.search(GONE, cause) and not {item.uri for item in execution.inputs}.isdisjoint(files)  # since the plan
+    as_planned = is_local and inputs and all(each.item.etag for each in inputs)  # are read by their ETag
+    # The user does not know the fetched files.
+    cause, stderr_tail, *files = (
+        with_origins(text, inputs) for text in (result.cause, result.stderr_tail, *result.files)
+    )
+    gone = re.search(GONE, cause) and not {each.item.uri for each in inputs}.isdisjoint(files)  # since the plan
     event, secrets = execution.event, set[str]()
     # Parameters, arguments and variables may be credentials, and a cause goes into the ledger and a run's documents.
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
@@ -385,16 +326,19 @@ def _failed(
     return failed
 
 
-def _script_call(execution: Execution, fetched: Fetched, attempt_folder: Path, deadline: Deadline) -> ScriptCall:
+def _script_call(
+    execution: Execution, fetched: Fetched, inputs: Sequence[SparkInput], attempt_folder: Path, deadline: Deadline
+) -> ScriptCall:
     """A script with its arguments, variables and files; its event is written into the attempt's folder."""
-    of_event = handed_over(execution.event, attempt_folder, is_shard=execution.is_shard)
+    event = with_shown_inputs(execution.event, inputs) if execution.is_shard else execution.event
+    of_event = handed_over(event, attempt_folder, is_shard=execution.is_shard)
     claimed = {CLAIMED: "1"} if execution.is_shard else {}
     folder = attempt_folder / WORK
     return ScriptCall(
         script=fetched.path,
         source=fetched.script,
         args=script_arguments(
-            execution.args, execution.event if execution.is_shard else {}, fetched.script.event_option, of_event
+            execution.args, event if execution.is_shard else {}, fetched.script.event_option, of_event
         ),
         work_dir=folder,
         deadline=deadline,
@@ -402,35 +346,25 @@ def _script_call(execution: Execution, fetched: Fetched, attempt_folder: Path, d
         py_files=fetched.py_files,
         files=fetched.files,
         conf=json.loads(fetched.conf.read_bytes()) if fetched.conf else {},
-        inputs=execution.inputs,
+        inputs=tuple(each.item for each in inputs),
         output=execution.event["output_path"] if execution.is_shard else "",
-        per_input=execution.per_input,
+        per_input=execution.inputs.apart,
     )
 
 
-def _refuse_without_view(execution: Execution, script: Script, *, reads_folder: bool) -> None:
-    """PlanError where Spark would list all of the run's input, read all of a file, or find no columns in folders."""
-    if reads_folder:
+def _refuse_unseen(execution: Execution, acts: Acts, inputs: Sequence[SparkInput], *, reads_folder: bool) -> None:
+    """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
+    in_place = [each.path for each in inputs if (each.copy or each.item.slice) and each.path.startswith(SCHEME)]
+    if in_place and not acts.has("copy"):
         raise PlanError(
-            "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: let it "
-            "read job.inputs, or run it in functions"
+            f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
+            "planned part or version: read it by Spark, or plan without --split"
         )
-    if any(item.slice and item.slice.kind is SliceKind.ROW_GROUPS for item in execution.inputs):
+    if reads_folder and not acts.has("input", "copy") and not any(each.path.startswith(LOCAL) for each in inputs):
         raise PlanError(
-            "only Sparklet's S3A shows a part of a Parquet file, and Spark here has another: plan without --split, or "
-            "run the script in functions"
-        )
-    is_cut = any(item.slice and item.slice.kind is SliceKind.LINES for item in execution.inputs)
-    if is_cut and (option := script.option_of_rows):
-        raise PlanError(
-            f"the script has {option}, with which rows may end elsewhere than slices, and only Sparklet's "
-            "S3A sees a reader's options: plan without --split, or run the script in functions"
-        )
-    if execution.partitions and not script.has_base_path:
-        [root, *_] = execution.partitions.values()
-        raise PlanError(
-            f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these columns:"
-            " give the reader that folder as basePath, or run the script in functions"
+            read_by_name(acts, execution.is_planned)
+            or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
+            "of the run's input: read it by Spark, or read job.inputs"
         )
 
 
@@ -473,10 +407,9 @@ def _judge(
     return "; ".join(warnings)
 
 
-def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, Path], script: Script) -> None:
+def _tell_java(attempt_folder: Path, execution: Execution, view: View, inputs: Sequence[SparkInput]) -> None:
     """Write what is planned, whose commits these are, and what to tell, for our Java."""
-    words = _words_for_java(execution, copies, script)
-    (attempt_folder / INPUTS).write_text("\0".join(words), encoding="utf-8")
+    (attempt_folder / INPUTS).write_text(view.lines(inputs), encoding="ascii")
     if execution.committers:
         # With a token for each try, since one attempt may run its script twice, and the second must find the first's
         # commits.
@@ -484,54 +417,10 @@ def _tell_java(attempt_folder: Path, execution: Execution, copies: Mapping[int, 
         earlier = execution.committers if execution.is_again else ()
         (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
     # A script that is shown packed inputs themselves reads them as they are: ``(?!)`` matches no name.
-    (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if script.unpacks else "(?!)")
-    (attempt_folder / SEEN).mkdir()
-    if execution.per_input:
-        (attempt_folder / ORIGINS).mkdir()
+    (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if view.script.unpacks else "(?!)")
     if execution.empty_outputs:  # no task of Spark reads an input without a byte
-        without = (key for key, item in zip(words[::8], execution.inputs, strict=False) if not item.size_bytes)
-        (attempt_folder / EMPTY).write_text("\0".join(without), encoding="utf-8")
-    if execution.verify:
-        (attempt_folder / OPENED).touch()
-
-
-def _words_for_java(execution: Execution, copies: Mapping[int, Path], script: Script) -> list[str]:
-    """For ``TaskS3A`` and ``StagedS3A`` eight words for each input, and for folders.
-
-    The address; of an input the ETag; the folder below which its partitions begin; of a fetched one the file, how many
-    bytes of it are a slice's header (-1: it is no slice), and whether it is the first slice; of a slice of Parquet no
-    file, and its first byte and the one behind its last; of an object that is read in place, and whole, size and time
-    in milliseconds, if both are planned; of one that is fetched and has another name here, its own, instead of the
-    time. Folders are those with other values of partitions, and, by the address alone, the run's inputs.
-    """
-    roots = {uri: f"/{split_uri(root)[1]}" for uri, root in execution.partitions.items()}
-    uris = [item.uri for item in execution.inputs]
-    if execution.staging and copies:
-        uris = execution.staging.shown(copies, set(uris))
-    words = list[str]()
-    for number, item in enumerate(execution.inputs):
-        words += (uris[number].partition("://")[2], item.etag.strip('"'), roots.get(item.uri, ""))
-        part, file = item.slice, str(copies.get(number, ""))
-        if part is None:
-            words += (file, "-1", "")
-        elif part.kind is SliceKind.LINES:
-            words += (file, str(part.header_bytes), "1" if part.start == part.header_bytes else "")
-        elif script.numbers_rows(execution.params):
-            raise PlanError(
-                "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
-                " its own first one: plan without --split"
-            )
-        else:
-            words += ("", str(part.start), str(part.end))
-        # With all of these S3A needs no HEAD, and opens just the planned object.
-        is_known = item.etag and item.modified_s and not part and number not in copies
-        own_name = "" if uris[number] == item.uri else item.uri.rpartition("/")[2]
-        words += (str(item.size_bytes), str(int(item.modified_s * 1000))) if is_known else ("", own_name)
-    for folder in roots.keys() - {item.uri for item in execution.inputs}:
-        words += (folder.partition("://")[2], "", roots[folder], *[""] * 5)
-    for folder in execution.event.get("input_folders", ()) if execution.is_shard else ():
-        words += (folder.partition("://")[2], *[""] * 7)
-    return words
+        without = "\0".join(each.key for each in inputs if not each.item.size_bytes)
+        (attempt_folder / EMPTY).write_text(without, encoding="utf-8")
 
 
 def _is_direct(folder: Path) -> bool:

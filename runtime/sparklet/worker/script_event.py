@@ -14,6 +14,7 @@ from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import INPUT, OUTPUT, Run, Shard, ShardRecord, ShardState
 from sparklet.model.shards import OF_SPLIT
 from sparklet.spark.script import EVENT_FILE_OPTION, EVENT_OPTION
+from sparklet.worker.inputs import SparkInput
 
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
@@ -61,12 +62,14 @@ def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
     return {"previous_attempt": previous}
 
 
-def with_shown_inputs(event: Mapping[str, Any], uris: Sequence[str], origins: Sequence[str]) -> Mapping[str, Any]:
+def with_shown_inputs(event: Mapping[str, Any], inputs: Iterable[SparkInput]) -> Mapping[str, Any]:
     """A shard's event with the names under which Spark reads its inputs, and their addresses, if others."""
-    if list(uris) == list(origins) == event["inputs"]:
+    objects = [each for each in inputs if each.item.uri]
+    paths, origins = [each.path for each in objects], [each.origin.object_uri for each in objects]
+    if paths == origins == event["inputs"]:
         return event
-    one = uris[0] if len(uris) == 1 else None
-    return {**event, "inputs": list(uris), "input_path": one, "origins": list(origins)}
+    one = paths[0] if len(paths) == 1 else None
+    return {**event, "inputs": paths, "input_path": one, "origins": origins}
 
 
 def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:

@@ -76,10 +76,10 @@ from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue, metrics
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor
+from sparklet.worker.inputs import ShardInputs, described
 from sparklet.worker.left_behind import OF_THE_RUN
 from sparklet.worker.origins import by_input
 from sparklet.worker.script_event import shard_event
-from sparklet.worker.staging import Staging, described
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 MAX_MEMBERS = 20_000  # of archives in one shard, which are inputs of their own: a shard's line has 100 bytes for each
@@ -365,33 +365,38 @@ class ClaimedShard:
 
     def _execution(self) -> Execution:
         run, record, shard = self.run, self.record, self._planned()
-        staging, self._objects, inputs = None, shard.objects, shard.objects
+        self._objects = items = shard.objects
         # A redrive takes what was repaired since the plan. Not in an incremental run, the next of which would take it
         # again, nor for a part, which is one of the object that was cut.
         if record.generation and not run.options.incremental:
-            inputs = tuple(item if item.slice else replace(item, etag="") for item in inputs)
-        if shard.inputs:
+            items = tuple(item if item.slice else replace(item, etag="") for item in items)
+        event = shard_event(run, record, shard, self.output.staged)
+        inputs = ShardInputs(
+            items,
+            run.access,
+            partial(self.claims.deployment.inputs, run.access),
+            params=json.dumps(event["params"]),
+            folders=tuple(event.get("input_folders", ())),
+            partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
+            apart=bool(run.options.output_per),
             # An engine's worker has no function's limit, and FAIL is the wish to try what may not fit.
-            most = 0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes
-            store = self.claims.deployment.inputs(run.access)
-            staging = Staging(inputs, run.access, store, max_bytes=most, tell=self._take_members)
+            max_bytes=0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes,
+            tell=self._take_members,
+        )
         # The shard from which this one was split may have committed its rows: commits of both count as its own.
         numbers = record.number, *map(int, re.findall(rf"^{OF_SPLIT}(\d+)", record.part))
         was_told = record.error_class.endswith(COMMITTED_BEFORE)  # whoever redrives it now wants what it writes
         return Execution(
             script=run.scripts[record.generation],
-            event=shard_event(run, record, shard, self.output.staged),
+            event=event,
             args=run.args,
             env=run.env,
             is_shard=True,
             inputs=inputs,
-            partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
-            staging=staging,
             committers=tuple(f"{run.identity}/{number}/" for number in numbers),
             since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
             # Only then can an earlier commit be there, and to look for it takes a listing of the table's log.
             is_again=record.attempts > 1 or bool(record.error_class or record.redone),
-            per_input=bool(run.options.output_per),
             empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
             # Asked of the ledger, since the cached run may be from before its plan was sealed, and has no count then.

@@ -19,7 +19,7 @@ from sparklet.job.event_objects import misread
 from sparklet.model import InputObject, RunOptions, ShardRef, ShardState, Slice, SliceKind
 from sparklet.planning.request import RunRequest
 from tests.functional.worker.ledgered import BUCKET, Function
-from tests.unit.worker.test_staging import MISREAD, RIGHT
+from tests.unit.worker.test_inputs import MISREAD, RIGHT
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 

@@ -6,11 +6,16 @@ import pytest
 
 from sparklet.engines.attached import AttachedRunner
 from sparklet.errors import ScriptError
+from sparklet.events import Source, Task
+from sparklet.log import Log
+from sparklet.model import InputObject
 from sparklet.settings import spark_settings
 from sparklet.spark.runner import Deadline, ScriptCall
 from sparklet.spark.script import Script
 from sparklet.spark.warm_runner import PORT, SECRET
-from sparklet.worker.staging import uploaded
+from sparklet.worker.attempt import Attempt
+from sparklet.worker.inputs import ShardInputs
+from sparklet.worker.without_view import WithoutView
 from tests.stand_ins.memory import FakeClock, MemoryObjectStore
 
 
@@ -30,14 +35,18 @@ def test_options_of_a_jvm_that_runs_are_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_fetched_inputs_are_uploaded_for_executors(tmp_path: Path) -> None:
     store = MemoryObjectStore(FakeClock())
-    fetched = tmp_path / "00000-slice.csv"
-    fetched.write_bytes(b"a,b\n")
+    store.put("s3://in/_hidden.csv", b"a,b\n")
+    items = InputObject("s3://in/_hidden.csv", 4), InputObject("s3://in/plain.csv", 4)
     staged = "s3://runs/staged/run-1/000000-a1"
+    attempt = Attempt("a1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
+    view = WithoutView(
+        ShardInputs(items, open_store=lambda: store), Script(b""), store=store, copies=f"{staged}-inputs"
+    )
 
-    with uploaded([f"file://{fetched}", "s3://in/plain.csv"], store, f"{staged}-inputs") as uris:
-        assert store.get(uris[0]) == b"a,b\n"
-        assert uris[1] == "s3://in/plain.csv"
+    with view.shown(attempt, tmp_path, 0) as (hidden, plain):
+        assert store.get(hidden.path) == b"a,b\n"
+        assert plain.path == "s3://in/plain.csv"
         assert not list(store.list(f"{staged}/"))  # or a script could not write there
-        assert not fetched.exists()
+        assert hidden.copy and not hidden.copy.exists()
 
     assert not list(store.list(staged))

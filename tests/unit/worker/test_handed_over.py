@@ -15,6 +15,7 @@ from sparklet.model import InputObject, Slice, SliceKind
 from sparklet.spark.runner import Deadline, ScriptResult
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.executor import Execution, unpinned
+from sparklet.worker.inputs import ShardInputs
 from tests.unit.events.samples import every_source, http_request, kinesis, s3, sqs, window
 from tests.unit.worker.conftest import BUCKET, OWN, Bench, exits
 
@@ -179,12 +180,12 @@ READS = b"read(event['inputs'])"
     [
         (b"read(sys.argv[1])", {"args": ("{input}",)}, False, "the folder of its inputs, and Spark here does not list"),
         (b"read(event['input_folders'])", {}, False, "the folder of its inputs, and Spark here does not list"),
-        (READS, {"inputs": (PART,)}, False, "a part of a Parquet file, and Spark here has another"),
-        (b"read(lineSep=';')", {"inputs": (LINES,)}, False, "the script has lineSep, with which rows may"),
+        (READS, {"items": (PART,)}, False, "a part of a Parquet file, and Spark here has another"),
+        (b"read(lineSep=';')", {"items": (LINES,)}, False, "the script has lineSep, with which rows may"),
         (READS, {"partitions": IN_PARTITIONS}, False, "below s3://in/, and Spark here reads files without"),
         (b"read(event['inputs'], basePath='s3://in/')", {"partitions": IN_PARTITIONS}, False, ""),
         (READS, {}, False, ""),
-        (b"frame.select('_metadata.row_index')", {"inputs": (PART,)}, True, "the script has row_index"),
+        (b"frame.select('_metadata.row_index')", {"items": (PART,)}, True, "the script has row_index"),
     ],
 )
 def test_what_spark_cannot_see_here_as_planned_is_refused(
@@ -194,7 +195,8 @@ def test_what_spark_cannot_see_here_as_planned_is_refused(
     monkeypatch.setattr(type(bench.runner), "has_view", has_view)
     bench.store.put(GIVEN, script)
     event = {"inputs": [PART.uri], "input_path": None, "output_path": "s3://out", "input_folders": ["s3://in/"]}
-    execution = Execution(unpinned(GIVEN), event, is_shard=True, **seen)
+    args = seen.pop("args", ())
+    execution = Execution(unpinned(GIVEN), event, args, is_shard=True, inputs=ShardInputs(**seen))
     attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
 
     with pytest.raises(PlanError, match=message) if message else nullcontext():

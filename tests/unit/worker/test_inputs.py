@@ -1,12 +1,14 @@
-"""Staging: what is fetched is exactly what was planned, and everything else is left to Spark."""
+"""Inputs of Spark: what is fetched is exactly what was planned, and everything else is left to Spark."""
 
 import csv
 import gzip
 import io
+import json
 import tempfile
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -25,13 +27,27 @@ from sparklet.job.event_objects import misread
 from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.planning.inputs.selection import Found
 from sparklet.planning.inputs.slicing import slice_objects
+from sparklet.spark.script import Script
 from sparklet.spark.runner import Deadline
-from sparklet.worker import staging
-from sparklet.worker.staging import Staging, described, staged_name
+from sparklet.worker import inputs
+from sparklet.worker.inputs import Read, ShardInputs, SparkInput, View, described, staged_name, with_origins
+from sparklet.worker.without_view import WithoutView
 from tests.stand_ins.memory import MemoryObjectStore
 
 URI = "s3://data/in/a b#1.csv"
 LATER = Deadline(4e9, 4e9)
+NO_ACCESS, PLAIN = Access(), Script(b"")
+
+
+def view(
+    store: MemoryObjectStore, *items: InputObject, access: Access = NO_ACCESS, kind: type[View] = View, **planned: Any
+) -> View:
+    """What makes these the inputs of Spark."""
+    return kind(ShardInputs(items, access, lambda: store, **planned), PLAIN)
+
+
+def copies(read: Sequence[Read]) -> dict[int, Path]:
+    return {number: copy for number, (_, _, copy) in enumerate(read) if copy}
 
 
 def slices_of(store: MemoryObjectStore, body: bytes, split: str, target: int) -> list[InputObject]:
@@ -40,14 +56,14 @@ def slices_of(store: MemoryObjectStore, body: bytes, split: str, target: int) ->
     return [each.item for each in slice_objects(store, [found], options)]
 
 
-def fetched(store: MemoryObjectStore, items: Sequence[InputObject], chunk: int = staging.CHUNK_BYTES) -> list[bytes]:
+def fetched(store: MemoryObjectStore, items: Sequence[InputObject], chunk: int = inputs.CHUNK_BYTES) -> list[bytes]:
     """What the script would find in each input, each fetched as a shard of its own, ``chunk`` bytes at a time."""
     contents = []
     for item in items:
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(staging, "CHUNK_BYTES", chunk)
-            _, copies = Staging((item,), Access(), store).fetch(Path(folder), LATER, 0)
-            contents.append(copies[0].read_bytes() if copies else b"")
+            patch.setattr(inputs, "CHUNK_BYTES", chunk)
+            [(_, _, copy)] = view(store, item, kind=WithoutView).fetch(Path(folder), LATER, 0)
+            contents.append(copy.read_bytes() if copy else b"")
     return contents
 
 
@@ -174,15 +190,16 @@ def test_just_the_names_that_spark_misreads_are_fetched(key: str) -> None:
 
 
 def test_names_with_brackets_are_left_to_our_s3a() -> None:
-    keys = [key for key in MISREAD if misread(f"s3://b/{key}", staging.PATTERNS[True])]
-    assert [key for key in MISREAD if key not in keys] == ["a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
+    read = view(MemoryObjectStore())
+    keys = [key for key in MISREAD if not read.is_fetched(InputObject(f"s3://b/{key}", 1))]
+    assert keys == ["a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
 
 
 def test_slices_versions_and_foreign_access_are_fetched() -> None:
     plain, none = InputObject("s3://b/a.csv", 1), Access()
 
     def is_fetched(item: InputObject, access: Access) -> bool:
-        return Staging((item,), access, MemoryObjectStore(), in_view=True).is_fetched(item)
+        return view(MemoryObjectStore(), item, access=access).is_fetched(item)
 
     assert not is_fetched(plain, none)
     assert is_fetched(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
@@ -224,34 +241,82 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
     keys = ("z.csv", "_y.csv", "x.csv", "w[1].csv", "v\n/_y.csv")
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
 
-    work = Staging(tuple(items), Access(), store)
-    _, copies = work.fetch(tmp_path, LATER, 0)
+    work = view(store, *items, kind=WithoutView)
+    read = work.fetch(tmp_path, LATER, 0)
 
-    assert {place: path.read_text() for place, path in copies.items()} == {n: keys[n] for n in (1, 3, 4)}
+    fetched = copies(read)
+    assert {place: path.read_text() for place, path in fetched.items()} == {n: keys[n] for n in (1, 3, 4)}
     assert len(list((tmp_path / "copies").iterdir())) == 3
-    shown = ["s3://b/z.csv", "s3://b/y-00001.csv", "s3://b/x.csv", "s3://b/w-1-00003.csv", "s3://b/v-/y-00004.csv"]
-    assert work.shown(copies, [item.uri for item in items]) == shown  # each in a partition
-    local = [f"file://{copies[n]}" if n in copies else item.uri for n, item in enumerate(items)]
-    assert work.shown(copies, ()) == local
+    local = [f"file://{fetched[n]}" if n in fetched else item.uri for n, item in enumerate(items)]
+    assert [each.path for each in work.stand(read)] == local
+
+
+@pytest.mark.parametrize("in_partitions", [False, True])
+def test_a_copy_stands_in_its_folder_under_a_name_of_its_own(tmp_path: Path, in_partitions: bool) -> None:
+    """Where only its address counts, the script gets that, too; anything can read a file."""
+    store = MemoryObjectStore()
+    keys = ("z.csv", "_y.csv", "w[1].csv", "v\n/_y.csv")
+    items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
+    work = view(store, *items, partitions={item.uri: "s3://b/" for item in items if in_partitions})
+
+    shown = work.stand(work.fetch(tmp_path, LATER, 0))
+
+    addresses = ["s3://b/z.csv", "s3://b/y-00001.csv", "s3://b/w[1].csv", "s3://b/v-/y-00003.csv"]
+    assert [f"s3://{each.key}" for each in shown] == addresses
+    files = [f"file://{each.copy}" if each.copy else f"s3://{each.key}" for each in shown]
+    assert [each.path for each in shown] == (addresses if in_partitions else files)
 
 
 def test_what_comes_again_has_a_name_of_its_own() -> None:
     store = MemoryObjectStore()
-    work = Staging(tuple(slices_of(store, b"abc\n" * 10, "lines", 8)[:3]), Access(), store)
+    items = slices_of(store, b"abc\n" * 10, "lines", 8)[:3]
 
     others = ["s3://data/in/a-b-1-00001.csv", "s3://data/in/a-b-1-00002.csv"]
-    assert work.shown(dict.fromkeys(range(3), Path("x")), ()) == [URI, *others]
+    shown = view(store).stand([(item, item, Path("x")) for item in items])
+    assert [each.path for each in shown] == [URI, *others]
+
+
+def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
+    part = InputObject("s3://b/in/p.parquet", 9, "p", slice=Slice(SliceKind.ROW_GROUPS, 4, 13), modified_s=2.5)
+    lines = InputObject("s3://b/in/l.csv", 9, "l", slice=Slice(SliceKind.LINES, 20, 29, 3))
+    plain, item = InputObject("s3://b/in/day=1/ü.csv", 7, '"e"'), InputObject.of_item(1)
+    roots = dict.fromkeys((plain.uri, "s3://b/in/day=2/"), "s3://b/in/")
+    work = view(MemoryObjectStore(), part, lines, plain, item, partitions=roots, folders=("s3://b/in/",))
+
+    told = work.lines(
+        work.stand([(part, part, None), (lines, lines, Path("/t/l")), (plain, plain, None), (item, item, None)])
+    )
+
+    assert list(map(json.loads, told.splitlines())) == [
+        {
+            "input": "b/in/p.parquet",
+            "etag": "p",
+            "bytes": 9,
+            "modified_ms": 2500,
+            "slice": {"start": 4, "end": 13, "header_bytes": 0},
+        },
+        {
+            "input": "b/in/l.csv",
+            "etag": "l",
+            "bytes": 9,
+            "copy": "/t/l",
+            "slice": {"start": 20, "end": 29, "header_bytes": 3},
+        },
+        {"input": "b/in/day=1/ü.csv", "etag": "e", "bytes": 7, "partitions": "/in/"},
+        {"others": "b/in/day=2/", "partitions": "/in/"},
+        {"folder": "b/in/"},
+    ]
 
 
 @pytest.mark.parametrize("body", [b"id\n1\n", gzip.compress(b"id\n1\n")])
 def test_a_copy_is_as_old_as_its_object(tmp_path: Path, body: bytes) -> None:
     """Readers choose by ``modifiedBefore``."""
-    (store := MemoryObjectStore()).put("s3://b/[1].csv", body)
-    work = Staging((InputObject("s3://b/[1].csv", len(body), modified_s=1000.5),), Access(), store, looks=True)
+    (store := MemoryObjectStore()).put("s3://b/_1.csv", body)
+    work = view(store, InputObject("s3://b/_1.csv", len(body), modified_s=1000.5), looks=True)
 
-    _, copies = work.fetch(tmp_path, LATER, 0)
+    read = work.fetch(tmp_path, LATER, 0)
 
-    assert [path.stat().st_mtime for path in copies.values()] == [1000.5]
+    assert [path.stat().st_mtime for path in copies(read).values()] == [1000.5]
 
 
 def test_an_old_version_is_fetched() -> None:
@@ -283,10 +348,10 @@ def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None
     store, bodies = MemoryObjectStore(), {"a*1.csv": gzip.compress(b"x"), "b*.csv": "x".encode("utf-16"), "c?": b"x"}
     items = tuple(InputObject(f"s3://b/{name}", 9, store.put(f"s3://b/{name}", bodies[name])) for name in bodies)
 
-    work, copies = Staging(items, Access(), store, in_view=True).fetch(tmp_path, LATER, 0)
+    read = (work := view(store, *items)).fetch(tmp_path, LATER, 0)
 
-    assert [copies[number].read_bytes() for number in range(3)] == [b"x"] * 3
-    assert [uri.partition("//")[0] for uri in work.shown(copies, ())] == ["file:", "s3:", "file:"]
+    assert [path.read_bytes() for path in copies(read).values()] == [b"x"] * 3
+    assert [each.path.partition("//")[0] for each in work.stand(read)] == ["file:", "s3:", "file:"]
 
 
 @pytest.mark.parametrize(
@@ -303,7 +368,7 @@ def test_what_cannot_be_fetched_is_named_for_isolation(
     (store := MemoryObjectStore()).put("s3://b/a.zip", b"PK\x03\x04")
 
     with pytest.raises(error) as raised:
-        Staging((item,), Access(), store).fetch(tmp_path, LATER, 0)
+        view(store, item).fetch(tmp_path, LATER, 0)
 
     assert raised.value.files == (described(item),)
 
@@ -314,24 +379,25 @@ def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
     with pytest.raises(
         ScratchFullError, match=r"MiB free, the shard's inputs that must be fetched have 1099511627776 MiB"
     ):
-        Staging((huge,), Access(), store).fetch(tmp_path, LATER, 0)
+        view(store, huge).fetch(tmp_path, LATER, 0)
     small = sliced(store)
     with pytest.raises(ScratchFullError, match="must stay free"):
-        Staging((small,), Access(), store).fetch(tmp_path, LATER, 1 << 60)
+        view(store, small).fetch(tmp_path, LATER, 1 << 60)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fetching_ends_at_the_deadline(tmp_path: Path) -> None:
     store = MemoryObjectStore()
     with pytest.raises(DeadlineExceededError, match=r"a b#1\.csv \(bytes 8 to 15\) was fetched"):
-        Staging((sliced(store),), Access(), store).fetch(tmp_path, Deadline(0, 0), 0)
+        view(store, sliced(store)).fetch(tmp_path, Deadline(0, 0), 0)
 
 
 def test_a_failure_names_the_object_and_not_the_fetched_file() -> None:
     store = MemoryObjectStore()
-    work = Staging((sliced(store), InputObject("s3://b/_x.csv", 1)), Access(), store)
+    items = {URI: sliced(store), "file:///t/1-x.csv": InputObject("s3://b/_x.csv", 1)}
+    shown = [SparkInput(item, item, path, path) for path, item in items.items()]
 
-    told = work.with_origins(f"bad line in s3a://{URI[5:]}, file:/t/1-x.csv and {URI}: 'x'", [URI, "file:///t/1-x.csv"])
+    told = with_origins(f"bad line in s3a://{URI[5:]}, file:/t/1-x.csv and {URI}: 'x'", shown)
 
     cut = f"{URI} (bytes 8 to 15)"
     assert told == f"bad line in {cut}, s3://b/_x.csv and {cut}: 'x'"

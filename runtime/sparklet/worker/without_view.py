@@ -1,0 +1,129 @@
+"""Inputs for a Spark whose S3A is not ours, as on most engines: it reads files by their names, and all of each.
+
+Executors on other machines find none of our files, so copies of what must be fetched lie in S3 while the script runs.
+What only our S3A would show as it is planned is refused.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from sparklet.errors import PlanError
+from sparklet.job.event_objects import GLOB
+from sparklet.model import MIB, InputObject, SliceKind
+from sparklet.ports import ObjectStore
+from sparklet.worker.attempt import Attempt
+from sparklet.worker.inputs import LOCAL, SparkInput, View, described
+
+BLOCK_BYTES = MIB // 2
+
+_ESCAPED = re.compile(rb'\\[\\"]')
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutView(View):
+    """Makes the inputs of a Spark without our S3A: addresses of objects, and copies of what is fetched."""
+
+    store: ObjectStore | None = None  # for copies, where executors see none of this machine's files
+    copies: str = ""  # the folder in it
+
+    patterns: ClassVar[str] = GLOB
+    tells: ClassVar[bool] = False
+
+    @contextmanager
+    def shown(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
+        """See ``View``; copies lie in S3 meanwhile, if there is a store for them."""
+        self._refuse_unshown()
+        inputs = self._inputs(attempt, folder, min_free_bytes)
+        if any(each.copy for each in inputs) and self.script.filters_names(self.planned.params):
+            raise PlanError(
+                "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by the "
+                "run's --include instead, or run the script in functions"
+            )
+        if self.store is None:
+            yield inputs
+            return
+        places = {each.path: f"{self.copies}/{each.copy.name}" for each in inputs if each.copy}
+        try:
+            for path, target in places.items():
+                self.store.upload(copy := Path(path.removeprefix(LOCAL)), target)
+                copy.unlink()
+            yield tuple(replace(each, path=places.get(each.path, each.path)) for each in inputs)
+        finally:
+            self.store.delete_all(places.values(), self.copies)
+
+    def named(self, shown: SparkInput) -> SparkInput:
+        """See ``View``: a copy is read as a file."""
+        return replace(shown, path=f"{LOCAL}{shown.copy}")
+
+    def checked(self, item: InputObject, rows: Iterator[bytes]) -> Iterator[bytes]:
+        """See ``View``: in CSV, the only format with a header, rows of several lines are looked for."""
+        quotes, closed = _Quotes(), True
+        for chunk in rows:
+            yield chunk
+            if item.slice and item.slice.header_bytes:
+                # In blocks, because the objects of all short lines of a chunk could have 300 MB.
+                blocks = (chunk[offset : offset + BLOCK_BYTES] for offset in range(0, len(chunk), BLOCK_BYTES))
+                closed = all(map(quotes.closed_in, blocks))
+            if not closed:
+                break
+        if not closed or quotes.open:
+            raise PlanError(
+                f"{described(item)} has a line with an odd number of quotes, so rows over several lines: "
+                "plan without --split csv"
+            )
+
+    def _refuse_unshown(self) -> None:
+        """PlanError where Spark would list all of the run's input, read all of a file, or miss columns of folders."""
+        items, partitions = self.planned.items, self.planned.partitions
+        if self.reads_folder:
+            raise PlanError(
+                "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: "
+                "let it read job.inputs, or run it in functions"
+            )
+        if any(item.slice and item.slice.kind is SliceKind.ROW_GROUPS for item in items):
+            raise PlanError(
+                "only Sparklet's S3A shows a part of a Parquet file, and Spark here has another: plan without --split, "
+                "or run the script in functions"
+            )
+        is_cut = any(item.slice and item.slice.kind is SliceKind.LINES for item in items)
+        if is_cut and (option := self.script.option_of_rows):
+            raise PlanError(
+                f"the script has {option}, with which rows may end elsewhere than slices, and only Sparklet's "
+                "S3A sees a reader's options: plan without --split, or run the script in functions"
+            )
+        if partitions and not self.script.has_base_path:
+            [root, *_] = partitions.values()
+            raise PlanError(
+                f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these "
+                "columns: give the reader that folder as basePath, or run the script in functions"
+            )
+
+
+class _Quotes:
+    """Counts the quotes of each line, without those after a backslash."""
+
+    def __init__(self) -> None:
+        self.open = False  # whether the line so far has an odd number
+        self._held = b""
+
+    def closed_in(self, chunk: bytes) -> bool:
+        """Whether every line that ends in this chunk has an even number."""
+        chunk = self._held + chunk
+        behind = len(chunk) - len(chunk.rstrip(b"\\"))
+        self._held = b"\\" * (behind % 2)  # the escaped character is in the next chunk
+        chunk = chunk.removesuffix(self._held)
+        if b"\\" in chunk:
+            chunk = _ESCAPED.sub(b"", chunk)
+        if b'"' not in chunk:
+            return not (self.open and b"\n" in chunk)
+        *ended, last = chunk.split(b"\n")
+        if ended:
+            if (ended[0].count(b'"') + self.open) % 2 or any(line.count(b'"') % 2 for line in ended[1:]):
+                return False
+            self.open = False
+        self.open ^= bool(last.count(b'"') % 2)
+        return True
