@@ -15,6 +15,7 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.FileSystem;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.RemoteIterator;
+import org.apache.hadoop.fs.s3a.Seen;
 import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.hadoop.mapreduce.Job;
 import org.apache.hadoop.mapreduce.JobContext;
@@ -160,7 +161,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
     private class Direct extends OutputCommitter {
         public void setupJob(JobContext context) throws IOException {
-            TaskS3A.mark(context.getConfiguration(), "output"); // also of a job without a file
+            Seen.tell(context.getConfiguration(), "output"); // also of a job without a file
             uncommitted(context).getParentFile().mkdirs();
             uncommitted(context).createNewFile();
         }

@@ -53,7 +53,7 @@ class DeltaCommit extends FSDataOutputStream {
                 throw new FileAlreadyExistsException(path + " is another writer's");
             }
             if (shard.exists()) {
-                new File(task, "seen/committed").createNewFile(); // so that no split repeats it
+                Seen.tell(s3a.getConf(), "committed"); // so that no split repeats it
             }
         } finally {
             file.delete();

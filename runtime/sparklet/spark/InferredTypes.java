@@ -5,7 +5,7 @@ import java.util.*;
 import java.util.concurrent.ConcurrentHashMap;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.Path;
-import org.apache.hadoop.fs.s3a.TaskS3A;
+import org.apache.hadoop.fs.s3a.Seen;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SaveMode;
@@ -96,7 +96,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
                 while (roots.hasNext()) {
                     URI root = ((Path) roots.next()).toUri();
                     if ("file".equals(root.getScheme())) {
-                        TaskS3A.mark(conf, "read", root.getPath());
+                        Seen.tell(conf, "read", root.getPath());
                     }
                 }
             } else if (plan instanceof SaveIntoDataSourceCommand
@@ -106,7 +106,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
                 String path = Objects.toString(options.get("path"), "");
                 boolean isWhole = !options.toString().matches("(?i).*(replacewhere|partitionoverwrite).*");
                 if (isWhole && path.matches("s3[an]?://.*")) {
-                    TaskS3A.mark(conf, "deleted", path.replaceFirst("^[^/]*//", "").replaceFirst("/+$", ""));
+                    Seen.tell(conf, "deleted", path.replaceFirst("^[^/]*//", "").replaceFirst("/+$", ""));
                 }
             }
             String kind = plan.getClass().getSimpleName();
@@ -130,7 +130,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             boolean isOwn = session.sessionState().newHadoopConf().get("hive.metastore.uris", "").isEmpty();
             if (isOwn && place.isDefined() && !place.get().toString().startsWith("file:")) {
                 name = name.replace("`", "").replaceFirst("^spark_catalog\\.", "");
-                TaskS3A.mark(conf, what, (name.indexOf('.') < 0 ? "default." : "") + name + " " + place.get());
+                Seen.tell(conf, what, (name.indexOf('.') < 0 ? "default." : "") + name + " " + place.get());
             }
         }
 

@@ -33,12 +33,12 @@ public abstract class SmallInputs {
     /** Tell Spark that the task of this thread has read so many bytes. */
     public abstract void count(int bytes);
 
-    /** Read an input, if it is small, and there is room for it. */
-    public void read(String key, S3AFileStatus status) {
-        long length = status.getLen();
+    /** Read an input, a file's bytes from ``start`` on, if it is small, and there is room for it. */
+    public void read(String key, S3AFileStatus status, long start) {
+        long length = status.getLen() - start;
         if (length > 0 && length <= MAX_BYTES && bytes + length <= MAX_BYTES_TOGETHER) {
             bytes += length;
-            bodies.put(key, readers.submit(new Whole(status)));
+            bodies.put(key, readers.submit(new Whole(status, start)));
         }
     }
 
@@ -68,15 +68,18 @@ public abstract class SmallInputs {
 
     private class Whole implements Callable {
         private final S3AFileStatus status;
+        private final long start;
 
-        Whole(S3AFileStatus status) {
+        Whole(S3AFileStatus status, long start) {
             this.status = status;
+            this.start = start;
         }
 
         public Object call() throws IOException {
-            byte[] body = new byte[(int) status.getLen()];
+            byte[] body = new byte[(int) (status.getLen() - start)];
             FSDataInputStream stream = opened(status);
             try {
+                stream.seek(start);
                 stream.readFully(body);
             } finally {
                 stream.close();

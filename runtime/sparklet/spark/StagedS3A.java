@@ -1,7 +1,6 @@
 import java.io.FileNotFoundException;
 import java.io.IOError;
 import java.io.IOException;
-import java.io.RandomAccessFile;
 import java.net.URI;
 import java.util.Arrays;
 import org.apache.hadoop.conf.Configuration;
@@ -18,12 +17,13 @@ import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.fs.PathFilter;
 import org.apache.hadoop.fs.RemoteIterator;
 import org.apache.hadoop.fs.permission.FsPermission;
+import org.apache.hadoop.fs.s3a.Seen;
 import org.apache.hadoop.fs.s3a.SparkInput;
 import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.hadoop.util.Progressable;
 
 /**
- * S3A in which the inputs that the worker has fetched, such as slices, stand at their own addresses, and in folders.
+ * S3A in which the inputs stand that a reader's options change: slices of texts, and those that the worker has fetched.
  *
  * A reader makes one with its own options, since nothing caches it: only they say whether a slice has its object's
  * header. All other paths are TaskS3A's, which is cached.
@@ -43,41 +43,54 @@ public class StagedS3A extends FileSystem {
         s3a = (TaskS3A) FileSystem.get(given, cached);
     }
 
-    /** A fetched input; of a slice of CSV with the bytes of the object's header before its own. */
-    private class Copy {
-        private final java.io.File file;
-        private final java.io.File raw; // UTF-16 or UTF-32, as it is, beside the same in UTF-8
+    /** An input for this reader. */
+    private class Shown {
         final SparkInput input;
+        private final java.io.File raw; // UTF-16 or UTF-32, as it is, beside the same in UTF-8
 
-        Copy(SparkInput input) {
+        Shown(SparkInput input) {
             this.input = input;
-            file = new java.io.File(input.copy);
             raw = new java.io.File(input.copy + ".raw");
         }
 
-        /** In UTF-8, unless the reader says how it is encoded. */
+        /** The worker's copy: in UTF-8, unless the reader says how it is encoded; null: it is read from S3. */
         java.io.File file() {
-            return encoding().isEmpty() || encoding().equalsIgnoreCase("UTF-8") || !raw.exists() ? file : raw;
+            boolean isUtf8 = encoding().isEmpty() || encoding().equalsIgnoreCase("UTF-8") || !raw.exists();
+            return input.copy.isEmpty() ? null : isUtf8 ? new java.io.File(input.copy) : raw;
         }
 
         /** Where it begins for this reader: a header is a row for who reads none, and then it is the first slice's. */
         long start() {
-            return input.isFirst || option("header").equalsIgnoreCase("true") ? 0 : input.headerBytes;
+            return input.isFirst() || option("header").equalsIgnoreCase("true") ? 0 : input.headerBytes;
         }
 
         /** Refused to a reader whose filter takes the name here, and not the file's own, or the other way round. */
         FileStatus status(Path path) throws IOException {
             String filter = option("pathGlobFilter");
-            String ownName = input.name;
+            String ownName = input.ownName();
             if (!ownName.isEmpty() && !filter.isEmpty() && matches(filter, ownName) != matches(filter, path.getName())) {
                 throw new InvalidRequestException(ownName + " has another name here, " + path.getName() + ", and "
                         + "pathGlobFilter takes one of them only: choose inputs by the run's --include instead, or plan "
                         + "without --split");
             }
-            TaskS3A.mark(getConf(), "copy");
-            Path own = StagedS3A.this.makeQualified(path);
-            long length = file().length() - start();
-            return new FileStatus(length, false, 1, getDefaultBlockSize(path), file.lastModified(), own);
+            Seen.tell(getConf(), "part");
+            java.io.File file = file();
+            long bytes = file == null ? input.headerBytes + input.end - input.start : file.length();
+            long modifiedMs = file == null ? s3a.object(input).getModificationTime() : file.lastModified();
+            return new FileStatus(bytes - start(), false, 1, getDefaultBlockSize(path), modifiedMs,
+                    StagedS3A.this.makeQualified(path));
+        }
+
+        /** All of it, with the header. */
+        FSDataInputStream open() throws IOException {
+            java.io.File file = file();
+            return file == null ? new FSDataInputStream(s3a.lines(input))
+                    : getLocal(getConf()).getRaw().open(new Path(file.toURI()), 65536);
+        }
+
+        /** Whether it is as it was, and a reader of text wants what its name says. */
+        boolean isChecked() {
+            return !raw.equals(file()) && s3a.isReadAsText();
         }
     }
 
@@ -104,19 +117,19 @@ public class StagedS3A extends FileSystem {
         return uri.getHost() + s3a.makeQualified(path).toUri().getPath();
     }
 
-    private Copy copy(Path path) {
-        SparkInput input = s3a.fetched(key(path));
-        return input == null ? null : new Copy(input);
+    private Shown shown(Path path) {
+        SparkInput input = s3a.byOptions(key(path));
+        return input == null ? null : new Shown(input);
     }
 
     public FileStatus getFileStatus(Path path) throws IOException {
-        Copy copy = copy(path);
-        return copy == null ? s3a.getFileStatus(path) : copy.status(path);
+        Shown shown = shown(path);
+        return shown == null ? s3a.getFileStatus(path) : shown.status(path);
     }
 
     public FileStatus[] listStatus(Path path) throws FileNotFoundException, IOException {
-        Copy copy = copy(path);
-        FileStatus found = copy == null ? s3a.input(path) : copy.status(path);
+        Shown shown = shown(path);
+        FileStatus found = shown == null ? s3a.input(path) : shown.status(path);
         if (found != null) {
             return s3a.withOthers(path, found, this, !option("basePath").isEmpty());
         }
@@ -128,23 +141,22 @@ public class StagedS3A extends FileSystem {
     }
 
     public FSDataInputStream open(Path path, int bufferBytes) throws IOException {
-        Copy copy = copy(path);
-        if (copy == null) {
+        Shown shown = shown(path);
+        if (shown == null) {
             return s3a.open(path, bufferBytes);
         }
         s3a.opens(key(path));
-        FSDataInputStream opened = new FSDataInputStream(new Reading(copy));
-        boolean isChecked = copy.file() != copy.raw && s3a.isReadAsText();
-        return isChecked ? s3a.checked(path, opened) : opened;
+        FSDataInputStream opened = new FSDataInputStream(new Reading(shown));
+        return shown.isChecked() ? s3a.checked(path, opened) : opened;
     }
 
     public FutureDataInputStreamBuilder openFile(Path path) throws IOException {
-        return copy(path) == null ? s3a.openFile(path) : super.openFile(path);
+        return shown(path) == null ? s3a.openFile(path) : super.openFile(path);
     }
 
     public boolean exists(Path path) throws IOException {
         s3a.named(path);
-        return copy(path) != null || s3a.exists(path);
+        return shown(path) != null || s3a.exists(path);
     }
 
     public FileStatus[] globStatus(Path pattern) throws IOException {
@@ -157,14 +169,14 @@ public class StagedS3A extends FileSystem {
         return own == null ? super.globStatus(pattern, filter) : own;
     }
 
-    /** A copy from its start; a slice is refused to a reader for whom it is not what it is in the whole object. */
+    /** An input from its start; a slice is refused to a reader for whom it is not what it is in the whole object. */
     private class Reading extends FSInputStream {
-        private final RandomAccessFile file;
+        private final FSDataInputStream all;
         private final long start;
 
-        Reading(Copy copy) throws IOException {
-            file = new RandomAccessFile(copy.file(), "r");
-            if (copy.input.isSlice) {
+        Reading(Shown shown) throws IOException {
+            all = shown.open();
+            if (shown.input.isLines) {
                 String comment = option("comment");
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
                 refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
@@ -173,26 +185,26 @@ public class StagedS3A extends FileSystem {
                     refuse(!option(each).isEmpty() && !option(each).equals("\n"), each);
                 }
                 refuse(!Arrays.equals("\n".getBytes(encoding().isEmpty() ? "UTF-8" : encoding()), LINE_FEED), "encoding");
-                refuse(!comment.isEmpty() && copy.input.headerBytes > 0 && file.read() == comment.charAt(0), "comment");
+                refuse(!comment.isEmpty() && shown.input.headerBytes > 0 && all.read() == comment.charAt(0), "comment");
             }
-            start = copy.start();
+            start = shown.start();
             seek(0);
         }
 
         private void refuse(boolean is, String option) throws IOException {
             if (is) {
-                file.close();
+                all.close();
                 String why = "a slice cannot be read with the option " + option + ": plan without --split";
                 throw new IOError(new InvalidRequestException(why)); // ignoreCorruptFiles skips what throws an exception
             }
         }
 
         public void seek(long place) throws IOException {
-            file.seek(start + place);
+            all.seek(start + place);
         }
 
         public long getPos() throws IOException {
-            return file.getFilePointer() - start;
+            return all.getPos() - start;
         }
 
         public boolean seekToNewSource(long target) {
@@ -200,19 +212,19 @@ public class StagedS3A extends FileSystem {
         }
 
         public int available() throws IOException {
-            return (int) Math.min(Integer.MAX_VALUE, file.length() - file.getFilePointer());
+            return all.available();
         }
 
         public int read() throws IOException {
-            return file.read();
+            return all.read();
         }
 
         public int read(byte[] into, int at, int length) throws IOException {
-            return file.read(into, at, length);
+            return all.read(into, at, length);
         }
 
         public void close() throws IOException {
-            file.close();
+            all.close();
         }
     }
 
@@ -229,11 +241,11 @@ public class StagedS3A extends FileSystem {
     }
 
     public RemoteIterator listFiles(Path path, boolean recursive) throws FileNotFoundException, IOException {
-        return copy(path) == null && !isView(path) ? s3a.listFiles(path, recursive) : super.listFiles(path, recursive);
+        return shown(path) == null && !isView(path) ? s3a.listFiles(path, recursive) : super.listFiles(path, recursive);
     }
 
     public ContentSummary getContentSummary(Path path) throws IOException {
-        return copy(path) == null && !isView(path) ? s3a.getContentSummary(path) : super.getContentSummary(path);
+        return shown(path) == null && !isView(path) ? s3a.getContentSummary(path) : super.getContentSummary(path);
     }
 
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,

@@ -1,11 +1,12 @@
 package org.apache.hadoop.fs.s3a;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.ByteArrayInputStream;
 import java.io.FileNotFoundException;
 import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Files;
-import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -77,6 +78,7 @@ public class TaskS3A extends S3AFileSystem {
     private final Set matched = ConcurrentHashMap.newKeySet(); // of those in partitions, what a pattern of the script's found last
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
     private Path empty; // what is in them
+    private final Map headers = new ConcurrentHashMap(); // of texts, by bucket/key
     private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
     private SmallInputs small; // from when the task opens an input
     private String output = ""; // bucket/key of the attempt's own folder; "": it has none
@@ -101,35 +103,45 @@ public class TaskS3A extends S3AFileSystem {
     public void initialize(URI uri, Configuration conf) throws IOException {
         super.initialize(uri, conf);
         output = getConf().get("fs.s3a.authoritative.path", "").replaceFirst("^[^/]*//", "");
-        java.io.File rule = new java.io.File(conf.get("sparklet.task", "/proc/none"), "misnamed");
-        misnamed = rule.exists() ? Pattern.compile(Files.readString(rule.toPath()), Pattern.DOTALL) : null;
         java.io.File list = new java.io.File(conf.get("sparklet.task", "/proc/none"), "inputs");
         if (list.exists()) {
+            ObjectMapper json = new ObjectMapper();
             for (Object line : Files.readAllLines(list.toPath())) {
-                SparkInput input = new SparkInput((String) line);
-                if (input.key.startsWith(uri.getHost() + "/")) {
-                    add(input);
-                }
+                add(json.readTree((String) line));
             }
         }
     }
 
-    private void add(SparkInput input) throws IOException {
-        if (input.isFolder) {
-            roots.add(input.key);
-        } else if (input.isOther) {
-            Path path = path(input.key + "none");
-            FileStatus empty = new FileStatus(0, false, 1, getDefaultBlockSize(path), 0, path);
-            others.add(empty);
-            known.put(input.key + "none", empty); // Spark infers the columns of CSV from all files, one by one
-            inputs.put(input.key + "none", input);
-        } else if (inputs.put(input.key, input) != null && input.part != null) { // no plan packs them together
-            throw new IOException("a shard has two parts of " + input.key);
-        } else if (input.isKnown() && !MUST_ASK) {
-            Path path = path(input.key);
-            known.put(input.key, new S3AFileStatus(input.bytes, input.modifiedMs, path, getDefaultBlockSize(path),
-                    getUsername(), input.etag, null));
+    /** Take a line of what the worker tells, see ``View.lines`` in ``worker/inputs.py``. */
+    private void add(JsonNode said) throws IOException {
+        if (said.has("misnamed")) {
+            misnamed = Pattern.compile(SparkInput.text(said, "misnamed"), Pattern.DOTALL);
+        } else if (said.has("folder")) {
+            roots.add(SparkInput.text(said, "folder"));
+        } else if (said.has("others")) { // none of whose files are the task's
+            String key = SparkInput.text(said, "others") + "none";
+            if (isHere(key)) {
+                Path path = path(key);
+                FileStatus empty = new FileStatus(0, false, 1, getDefaultBlockSize(path), 0, path);
+                others.add(empty);
+                known.put(key, empty); // Spark infers the columns of CSV from all files, one by one
+                inputs.put(key, new SparkInput(key, said));
+            }
+        } else if (isHere(SparkInput.text(said, "input"))) {
+            SparkInput input = new SparkInput(SparkInput.text(said, "input"), said);
+            if (inputs.put(input.key, input) != null && input.part != null) { // no plan packs them together
+                throw new IOException("a shard has two parts of " + input.key);
+            }
+            if (input.copy.isEmpty() && input.part == null && input.isKnown() && !MUST_ASK) {
+                Path path = path(input.object);
+                known.put(input.key, new S3AFileStatus(input.bytes, input.modifiedMs, path, getDefaultBlockSize(path),
+                        getUsername(), input.etag, null));
+            }
         }
+    }
+
+    private boolean isHere(String key) {
+        return key.startsWith(getUri().getHost() + "/");
     }
 
     /** The path of bucket/key. */
@@ -381,7 +393,7 @@ public class TaskS3A extends S3AFileSystem {
     private void saw() throws IOException {
         if (!hasSeen) {
             hasSeen = true;
-            mark(getConf(), "input");
+            Seen.tell(getConf(), "input");
         }
     }
 
@@ -391,7 +403,7 @@ public class TaskS3A extends S3AFileSystem {
         String mark = isOutput ? "output" : what;
         String address = isOutput ? "" : address(folder);
         if ((isOutput || told.size() < MAX_ADDRESSES) && told.add(mark + address)) {
-            mark(getConf(), mark, address);
+            Seen.tell(getConf(), mark, address);
         }
         return isOutput;
     }
@@ -405,20 +417,6 @@ public class TaskS3A extends S3AFileSystem {
         }
         String address = BELOW_ADDRESS.matcher(folder).replaceFirst("");
         return dynamic.contains(address) ? folder : address;
-    }
-
-    /** Tell the worker, if it asks, what Spark has seen or done. */
-    public static void mark(Configuration conf, String what) throws IOException {
-        mark(conf, what, "");
-    }
-
-    /** The same, with the address of it. */
-    public static void mark(Configuration conf, String what, String address) throws IOException {
-        java.io.File seen = new java.io.File(conf.get("sparklet.task", "/proc/none"), "seen");
-        if (seen.isDirectory()) {
-            Files.writeString(new java.io.File(seen, what).toPath(), address.isEmpty() ? "" : address + "\n",
-                    StandardOpenOption.CREATE, StandardOpenOption.APPEND);
-        }
     }
 
     public FSDataOutputStream create(Path path, FsPermission permission, boolean overwrite, int bufferBytes,
@@ -598,7 +596,7 @@ public class TaskS3A extends S3AFileSystem {
         if (inputs.containsKey(key)) {
             opens(key);
         } else if (isView(path) && told.size() < MAX_ADDRESSES && told.add("named" + key)) {
-            mark(getConf(), "named", key);
+            Seen.tell(getConf(), "named", key);
         }
         FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
         ParquetPart part = given instanceof EtagSource ? null : part(key);
@@ -616,13 +614,16 @@ public class TaskS3A extends S3AFileSystem {
         return CompletableFuture.completedFuture(part == null ? checked(path, stream) : part.open(stream));
     }
 
-    private synchronized SmallInputs small() {
+    private synchronized SmallInputs small() throws IOException {
         if (small == null) {
             small = new OfThisStore();
             for (Object each : inputs.values()) {
                 SparkInput input = (SparkInput) each;
-                if (known.get(input.key) instanceof S3AFileStatus && input.part == null && input.copy.isEmpty()) {
-                    small.read(input.key, (S3AFileStatus) known.get(input.key));
+                boolean isKnown = known.get(input.key) instanceof S3AFileStatus && input.part == null;
+                if (isKnown && input.isLines) {
+                    small.read(input.key, upTo(input.end, input), own(input));
+                } else if (isKnown) {
+                    small.read(input.key, (S3AFileStatus) known.get(input.key), 0);
                 }
             }
             small.noMore();
@@ -632,9 +633,7 @@ public class TaskS3A extends S3AFileSystem {
 
     private class OfThisStore extends SmallInputs {
         public FSDataInputStream opened(S3AFileStatus status) throws IOException {
-            OpenFileParameters parameters = new OpenFileParameters().withStatus(status).withBufferSize(4096)
-                    .withMandatoryKeys(Collections.EMPTY_SET).withOptions(new Configuration(false));
-            return (FSDataInputStream) FutureIOSupport.awaitFuture(asStored(status.getPath(), parameters));
+            return asStored(status);
         }
 
         public void count(int bytes) {
@@ -646,8 +645,51 @@ public class TaskS3A extends S3AFileSystem {
         statistics.incrementBytesRead(bytes);
     }
 
-    private CompletableFuture asStored(Path path, OpenFileParameters parameters) throws IOException {
-        return super.openFileWithOptions(path, parameters);
+    private FSDataInputStream asStored(S3AFileStatus status) throws IOException {
+        OpenFileParameters parameters = new OpenFileParameters().withStatus(status).withBufferSize(4096)
+                .withMandatoryKeys(Collections.EMPTY_SET).withOptions(new Configuration(false));
+        return (FSDataInputStream) FutureIOSupport.awaitFuture(
+                super.openFileWithOptions(status.getPath(), parameters));
+    }
+
+    /** A slice of a text: its object's first bytes, then its own. */
+    public FSInputStream lines(SparkInput input) throws IOException {
+        byte[] header = header(input);
+        FSInputStream own = small().stream(input.key);
+        return own != null ? new TextPart(header, own, 0)
+                : new TextPart(header, (FSInputStream) asStored(upTo(input.end, input)).getWrappedStream(), own(input));
+    }
+
+    /** Where a slice of a text begins in its object; the first one begins with the header. */
+    private static long own(SparkInput input) {
+        return input.isFirst() ? 0 : input.start;
+    }
+
+    private synchronized byte[] header(SparkInput input) throws IOException {
+        if (input.isFirst()) {
+            return new byte[0];
+        }
+        byte[] header = (byte[]) headers.get(input.object);
+        if (header == null) {
+            header = new byte[(int) input.headerBytes];
+            if (header.length > 0) {
+                FSDataInputStream stream = asStored(upTo(input.headerBytes, input));
+                try {
+                    stream.readFully(header);
+                } finally {
+                    stream.close();
+                }
+            }
+            headers.put(input.object, header);
+        }
+        return header;
+    }
+
+    /** The status of the first bytes of an input's object: S3A reads no further, and asks for nothing before. */
+    private S3AFileStatus upTo(long bytes, SparkInput input) throws IOException {
+        FileStatus whole = object(input);
+        return new S3AFileStatus(bytes, whole.getModificationTime(), whole.getPath(), whole.getBlockSize(),
+                getUsername(), ((EtagSource) whole).getEtag(), null);
     }
 
     public void close() throws IOException {
@@ -657,11 +699,10 @@ public class TaskS3A extends S3AFileSystem {
         super.close();
     }
 
-    /** Note, also for a worker that asks, that the task of this thread reads an input: by its ETag, or from a copy. */
+    /** Note, also for the worker, that the task of this thread reads an input: by its ETag, or from a copy. */
     public void opens(String key) throws IOException {
-        java.io.File list = new java.io.File(getConf().get("sparklet.task", "/proc/none"), "opened");
-        if (opened.add(key) && list.exists()) {
-            Files.writeString(list.toPath(), key + "\0", StandardOpenOption.APPEND);
+        if (opened.add(key)) {
+            Seen.tell(getConf(), "opened", key);
         }
         TaskContext task = TaskContext.get();
         if (task != null) {
@@ -712,7 +753,7 @@ public class TaskS3A extends S3AFileSystem {
             mark(HEAD_BYTES);
             if (isMisnamed(path.getName(), readNBytes(HEAD_BYTES))) {
                 if (inputs.containsKey(key(TaskS3A.this.makeQualified(path)))) {
-                    TaskS3A.mark(getConf(), "misnamed"); // the worker looks at all inputs and runs the script again
+                    Seen.tell(getConf(), "misnamed"); // the worker looks at all inputs and runs the script again
                 }
                 throw new InvalidFileTypeException(path + " is not what its name says, by its first bytes, but packed, "
                         + "compressed or in UTF-16: unpack or convert it, or give it the name of what it is");
@@ -738,40 +779,45 @@ public class TaskS3A extends S3AFileSystem {
         return getUri().getHost() + qualified.toUri().getPath();
     }
 
-    /** An input of which the worker has a copy; null for what is read from S3. */
-    public SparkInput fetched(String key) {
+    /** An input that a reader's options change: of which the worker has a copy, or a slice of a text; or null. */
+    public SparkInput byOptions(String key) {
         SparkInput input = (SparkInput) inputs.get(key);
-        return input == null || input.copy.isEmpty() ? null : input;
+        return input == null || input.isInPlace() ? null : input;
     }
 
     /** What is known of an input; null for any other path. */
     public FileStatus input(Path path) throws IOException {
-        String key = key(super.makeQualified(path));
-        if (!known.containsKey(key) && inputs.containsKey(key)) {
-            String planned = ((SparkInput) inputs.get(key)).etag;
-            try {
-                FileStatus found = super.getFileStatus(path);
-                if (found.isFile()) {
-                    String etag = ((EtagSource) found).getEtag().replace("\"", "");
-                    if (!planned.isEmpty() && !etag.equals(planned)) {
-                        throw new RemoteFileChangedException(key, "read", "replaced since the plan: ETag " + etag
-                                + ", planned " + planned);
-                    }
-                    ParquetPart part = part(key);
-                    if (part != null) {
-                        mark(getConf(), "copy");
-                        part.read(found, (FSDataInputStream) FutureIOSupport.awaitFuture(
-                                openFile(path).withFileStatus(found).build()));
-                    }
-                    known.put(key, part == null ? found : part.status());
-                }
-            } catch (FileNotFoundException missing) {
+        SparkInput input = (SparkInput) inputs.get(key(super.makeQualified(path)));
+        try {
+            FileStatus found = input == null ? null : object(input);
+            if (input != null) {
+                saw();
+            }
+            return found;
+        } catch (FileNotFoundException missing) {
+            return null;
+        }
+    }
+
+    /** The status of an input's object, as it is planned or by one question; of a slice of Parquet what readers see. */
+    public FileStatus object(SparkInput input) throws IOException {
+        if (!known.containsKey(input.key)) {
+            FileStatus found = super.getFileStatus(path(input.object));
+            if (!found.isFile()) {
                 return null;
             }
+            String etag = ((EtagSource) found).getEtag().replace("\"", "");
+            if (!input.etag.isEmpty() && !etag.equals(input.etag)) {
+                throw new RemoteFileChangedException(input.object, "read", "replaced since the plan: ETag " + etag
+                        + ", planned " + input.etag);
+            }
+            if (input.part != null) {
+                Seen.tell(getConf(), "part");
+                input.part.read(found, (FSDataInputStream) FutureIOSupport.awaitFuture(
+                        openFile(found.getPath()).withFileStatus(found).build()));
+            }
+            known.put(input.key, input.part == null ? found : input.part.status());
         }
-        if (inputs.containsKey(key)) {
-            saw();
-        }
-        return (FileStatus) known.get(key);
+        return (FileStatus) known.get(input.key);
     }
 }

@@ -12,8 +12,8 @@ from typing import Any
 from sparklet.job.spark_lines import is_known
 
 FOR_ALL = (
-    *("JvmState", "WarmJvm", "ParquetPart", "SparkInput", "SmallInputs", "PutOnce", "DeltaCommit", "TaskS3A"),
-    *("StagedS3A", "AttemptCommit", "CatalogNames", "InferredTypes"),
+    *("JvmState", "WarmJvm", "Seen", "ParquetPart", "TextPart", "SparkInput", "SmallInputs", "PutOnce", "DeltaCommit"),
+    *("TaskS3A", "StagedS3A", "AttemptCommit", "CatalogNames", "InferredTypes"),
 )
 SOURCES = (*FOR_ALL, "SparkInsides", "KeptContext")
 """Each may use those before it. One that differs with Hadoop has another file, ``<name>-<its line>.java``."""

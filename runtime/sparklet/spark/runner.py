@@ -195,7 +195,7 @@ class Runner(Protocol):
 
     @property
     def has_view(self) -> bool:
-        """Whether its Spark lists a shard's inputs in their folders, and reads copies at the objects' addresses."""
+        """Whether its Spark has our S3A, which shows each input of a shard as it is planned."""
         return False
 
     def start(self) -> None:

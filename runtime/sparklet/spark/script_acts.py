@@ -1,10 +1,11 @@
 """What a script's own process does, for the worker to judge the script by (``worker.left_behind``).
 
 An audit hook (PEP 578) hears of files, connections and processes, whatever library asks for them; what extension
-modules do in C, it does not hear. Each act is an empty file, or one with a line for each path, in the task's folder
-``seen``, where Spark's side leaves its own. A process that the script forks leaves them there, too.
+modules do in C, it does not hear. Each act is a line of JSON in the task's file ``seen``, where Spark's side leaves its
+own (``Seen.java``). A process that the script forks leaves them there, too.
 """
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from sparklet.job.outcome import EVENT, EVENT_FILE, OUTCOME_FILE
 ARGUMENTS, ASKED, ELSEWHERE, READ = "arguments", "asked", "elsewhere", "read"
 """It has read its arguments; its event; connected to others, or started a process; read files of its folder."""
 ASKED_OUTPUT = "asked-output"  # where it is to write, and nothing else
+OPENED, MISNAMED_INPUT, COMMITTED = "opened", "misnamed", "committed"
+"""Spark has opened an input; met first bytes that a name does not promise; committed to a table at once."""
 SEEN = "seen"
 OF_EVENT = dict.fromkeys((EVENT, EVENT_FILE, "input_path", "INPUT_PATH"), ASKED)
 OF_EVENT |= dict.fromkeys(("output_path", "OUTPUT_PATH"), ASKED_OUTPUT)
@@ -43,15 +46,15 @@ class Acts:
         self._ours = frozenset(sys.modules)
 
     def tell(self, what: str, path: str = "") -> None:
-        """Leave a mark; the script may have deleted its folder, or have no room."""
+        """Leave a line; there may be no room."""
         if f"{what} {path}" in self._told:
             return
         self._told.add(f"{what} {path}")
         try:
-            # Appended, since forks of the script leave their lines in the same files.
-            mark = os.open(self._seen / what, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.write(mark, f"{path}\n".encode() if path else b"")
-            os.close(mark)
+            # Appended, since Spark and forks of the script leave their lines in the same file.
+            seen = os.open(self._seen, os.O_WRONLY | os.O_APPEND)
+            os.write(seen, f"{json.dumps({'seen': what, **({'place': path} if path else {})})}\n".encode())
+            os.close(seen)
         except OSError:
             return
 

@@ -57,8 +57,8 @@ SHELL = "pyspark-shell"
 TASK_S3A, STAGED_S3A, ATTEMPT_COMMIT = "org.apache.hadoop.fs.s3a.TaskS3A", "StagedS3A", "AttemptCommit"
 """Our Java classes; the first is in the package of what it overrides."""
 S3_SCHEMES = ("s3", "s3n", "s3a")
-INPUTS, UNCOMMITTED, SCHEMAS, MISNAMED_RULE = "inputs", "uncommitted", "schemas", "misnamed"  # beside SEEN
-ORIGINS, EMPTY, OPENED, WRITER, COMMITTED = "origins", "empty", "opened", "writer", "committed"
+INPUTS, UNCOMMITTED, SCHEMAS, ORIGINS = "inputs", "uncommitted", "schemas", "origins"  # beside SEEN
+EMPTY, WRITER = "empty", "writer"
 """Names of files in a task's folder that our Java knows, too."""
 AWSGLUE = str(Path(sparklet.__file__).with_name("connectors") / "glue")  # whose folder has a package ``awsglue``
 

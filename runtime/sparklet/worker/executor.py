@@ -30,7 +30,6 @@ from sparklet.model import (
     INPUT,
     LIBRARIES,
     MIB,
-    MISNAMED,
     NOTHING,
     OUTPUT,
     PY_FILE_SUFFIXES,
@@ -45,19 +44,9 @@ from sparklet.ports import ObjectStore
 from sparklet.settings import WorkerSettings, script_environment, strings
 from sparklet.spark.runner import Deadline, Runner, ScriptCall, ScriptResult, task_folder
 from sparklet.spark.script import Script
-from sparklet.spark.script_acts import ARGUMENTS, ELSEWHERE, SEEN
+from sparklet.spark.script_acts import ARGUMENTS, COMMITTED, ELSEWHERE, MISNAMED_INPUT, OPENED, SEEN
 from sparklet.spark.script_output import GONE
-from sparklet.spark.spark_options import (
-    COMMITTED,
-    EMPTY,
-    INPUTS,
-    MISNAMED_RULE,
-    OPENED,
-    ORIGINS,
-    SCHEMAS,
-    UNCOMMITTED,
-    WRITER,
-)
+from sparklet.spark.spark_options import EMPTY, INPUTS, ORIGINS, SCHEMAS, UNCOMMITTED, WRITER
 from sparklet.worker.attempt import Attempt
 from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, with_origins
 from sparklet.worker.left_behind import (
@@ -177,11 +166,8 @@ class Executor:
             for path in fetched.files:
                 (folder / path.name).symlink_to(path)
             inputs = ending.enter_context(view.shown(attempt, attempt_folder, min_free_bytes))
-            (attempt_folder / SEEN).mkdir()
             if execution.inputs.apart:
                 (attempt_folder / ORIGINS).mkdir()
-            if execution.verify:
-                (attempt_folder / OPENED).touch()
             if view.tells:
                 _tell_java(attempt_folder, execution, view, inputs)
             events = None
@@ -194,16 +180,13 @@ class Executor:
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
+            acts = Acts.read(attempt_folder / SEEN, fetched.script) if view.tells else Acts({}, fetched.script)
             # Spark has met first bytes that a name does not promise. An exit code of 0 then proves nothing.
-            looks = (
-                bool(execution.inputs.items)
-                and not execution.inputs.looks
-                and (attempt_folder / SEEN / MISNAMED_RULE).exists()
-            )
+            looks = bool(execution.inputs.items) and not execution.inputs.looks and acts.has(MISNAMED_INPUT)
             if result.exit_code == 0 and not looks:
-                return self._report(execution, view, inputs, attempt_folder)
+                return self._report(execution, view, inputs, acts, attempt_folder)
             if not (result.suspect or looks):
-                raise _failed(execution, result, inputs, folder, is_local=self.inputs_to is None)
+                raise _failed(execution, result, inputs, acts, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
         if looks:
             cause = "an input's first bytes are not what its name says"
@@ -216,10 +199,9 @@ class Executor:
         return self.execute(replace(execution, is_again=True), attempt)  # the first may have committed to a table
 
     def _report(
-        self, execution: Execution, view: View, inputs: Sequence[SparkInput], attempt_folder: Path
+        self, execution: Execution, view: View, inputs: Sequence[SparkInput], acts: Acts, attempt_folder: Path
     ) -> ExecutionResult:
         """What a script that has ended well has done; PlanError if its work is lost."""
-        acts = Acts(attempt_folder / SEEN, view.script)
         outcome = read_outcome(attempt_folder / WORK / OUTCOME)
         warning = failed_rules(outcome.quality) if outcome.quality else ""
         if view.tells:
@@ -227,15 +209,14 @@ class Executor:
             warning = _judge(attempt_folder, acts, outcome, execution, warning)
         objects = {each.key: each.origin for each in inputs if each.item.uri}
         if execution.verify:
-            opened = (attempt_folder / OPENED).read_text(encoding="utf-8").split("\0")
             # What Spark has opened was read by the planned ETag, and needs no HEAD.
-            execution.verify({objects[key].object_uri for key in opened if key in objects})
+            execution.verify({objects[key].object_uri for key in acts.places(OPENED) if key in objects})
         uris, tasks = {key: item.uri for key, item in objects.items()}, dict[str, tuple[str, int]]()
         if execution.inputs.apart:
             try:
                 tasks = told_origins(attempt_folder / ORIGINS, uris, acts.script)
             except MixedInputsError as error:
-                error.direct = _is_direct(attempt_folder / WORK)
+                error.direct = _is_direct(acts, attempt_folder / WORK)
                 raise
         begun, schemas = (
             [*folder.iterdir()] if folder.exists() else []
@@ -294,7 +275,13 @@ class Executor:
 
 
 def _failed(
-    execution: Execution, result: ScriptResult, inputs: Sequence[SparkInput], folder: Path, *, is_local: bool
+    execution: Execution,
+    result: ScriptResult,
+    inputs: Sequence[SparkInput],
+    acts: Acts,
+    folder: Path,
+    *,
+    is_local: bool,
 ) -> ScriptFailedError:
     """Why a script has failed, in its users' words, and what it had told in its folder before."""
     as_planned = is_local and inputs and all(each.item.etag for each in inputs)  # are read by their ETag
@@ -319,7 +306,7 @@ def _failed(
         or bool((result.comes_again or gone) and as_planned),
         files=tuple(files),
     )
-    failed.direct = _is_direct(folder)
+    failed.direct = _is_direct(acts, folder)
     # A script that was killed may have left half a report; why it was matters more.
     with suppress(EventError):
         failed.committed = read_outcome(folder / OUTCOME).committed
@@ -355,12 +342,12 @@ def _script_call(
 def _refuse_unseen(execution: Execution, acts: Acts, inputs: Sequence[SparkInput], *, reads_folder: bool) -> None:
     """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
     in_place = [each.path for each in inputs if (each.copy or each.item.slice) and each.path.startswith(SCHEME)]
-    if in_place and not acts.has("copy"):
+    if in_place and not acts.has("part"):
         raise PlanError(
             f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
             "planned part or version: read it by Spark, or plan without --split"
         )
-    if reads_folder and not acts.has("input", "copy") and not any(each.path.startswith(LOCAL) for each in inputs):
+    if reads_folder and not acts.has("input", "part") and not any(each.path.startswith(LOCAL) for each in inputs):
         raise PlanError(
             read_by_name(acts, execution.is_planned)
             or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
@@ -409,6 +396,7 @@ def _judge(
 
 def _tell_java(attempt_folder: Path, execution: Execution, view: View, inputs: Sequence[SparkInput]) -> None:
     """Write what is planned, whose commits these are, and what to tell, for our Java."""
+    (attempt_folder / SEEN).touch()
     (attempt_folder / INPUTS).write_text(view.lines(inputs), encoding="ascii")
     if execution.committers:
         # With a token for each try, since one attempt may run its script twice, and the second must find the first's
@@ -416,19 +404,15 @@ def _tell_java(attempt_folder: Path, execution: Execution, view: View, inputs: S
         mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
         earlier = execution.committers if execution.is_again else ()
         (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
-    # A script that is shown packed inputs themselves reads them as they are: ``(?!)`` matches no name.
-    (attempt_folder / MISNAMED_RULE).write_text(MISNAMED if view.script.unpacks else "(?!)")
     if execution.empty_outputs:  # no task of Spark reads an input without a byte
         without = "\0".join(each.key for each in inputs if not each.item.size_bytes)
         (attempt_folder / EMPTY).write_text(without, encoding="utf-8")
 
 
-def _is_direct(folder: Path) -> bool:
+def _is_direct(acts: Acts, folder: Path) -> bool:
     """Whether a script has begun a write that it commits at once, or has committed by itself."""
-    if (folder.parent / SEEN / COMMITTED).exists():
-        return True
     # By its bytes: the file of a script that was killed may be no whole document.
-    return (folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes()
+    return acts.has(COMMITTED) or ((folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes())
 
 
 def read_outcome(path: Path) -> JobOutcome:

@@ -1,9 +1,9 @@
 """A shard's inputs on their way from the plan to Spark: each becomes one ``SparkInput``, which our S3A is told.
 
-Most inputs Spark reads itself, by their addresses. What it cannot read so is fetched into the task's folder first:
-slices of lines, old versions, objects that need another role or payer, packed ones, and names that Hadoop or Spark
-misread. Our S3A shows the copies at the objects' addresses, so a script needs no change and no Sparklet. Where Spark
-has another S3A, see ``worker.without_view``.
+Most inputs, slices too, Spark reads itself by their addresses. What it cannot read so is fetched into the task's folder
+first: old versions, objects that need another role or payer, packed ones, and names that Hadoop or Spark misread. Our
+S3A shows the copies at the objects' addresses, so a script needs no change and no Sparklet. Where Spark has another
+S3A, see ``worker.without_view``.
 """
 
 import json
@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
 from time import monotonic
@@ -32,6 +32,7 @@ from sparklet.job.event_objects import misread
 from sparklet.model import (
     FIRST_BYTES,
     MIB,
+    MISNAMED,
     PACKED,
     SCHEME,
     Access,
@@ -42,8 +43,8 @@ from sparklet.model import (
 )
 from sparklet.planning.routes import FOR_ROOM
 from sparklet.ports import ObjectStore
-from sparklet.spark.script import Script
 from sparklet.spark.runner import Deadline
+from sparklet.spark.script import Script
 from sparklet.worker.attempt import Attempt
 
 FOLDER, LOCAL = "copies", "file://"
@@ -100,23 +101,28 @@ class SparkInput:
     partitions: str = ""  # the folder below which its partitions begin; "": it lies in none
     copy: Path | None = None  # of its bytes, on this machine
 
+    @property
+    def by_options(self) -> bool:
+        """Whether options of a reader decide what it sees: the header of a slice of text, a copy's encoding."""
+        return self.copy is not None or is_cut(self.item)
+
     def to_document(self) -> dict[str, Any]:
         """For ``SparkInput.java``: what it needs besides the key is there if it is known."""
-        part, is_renamed = self.item.slice, self.key != self.item.uri.partition("://")[2]
+        item, own_key = self.item, self.item.uri.partition("://")[2]
         document = {
             "input": self.key,
-            "etag": self.item.etag.strip('"'),
-            "bytes": self.item.size_bytes,
-            "modified_ms": int(self.item.modified_s * 1000),
+            "object": own_key if own_key != self.key else "",
+            "etag": item.etag.strip('"'),
+            "bytes": item.size_bytes,
+            "modified_ms": int(item.modified_s * 1000),
             "partitions": self.partitions and f"/{split_uri(self.partitions)[1]}",
             "copy": self.copy and str(self.copy),
-            "name": self.item.uri.rpartition("/")[2] if is_renamed else "",
-            "slice": part and {"start": part.start, "end": part.end, "header_bytes": part.header_bytes},
+            "slice": item.slice and asdict(item.slice),
         }
         return {name: value for name, value in document.items() if value}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class View:
     """Makes the inputs of a Spark that has our S3A: there each stands at its object's address, as it is planned."""
 
@@ -124,8 +130,8 @@ class View:
     script: Script
     reads_folder: bool = False  # whether the script is given the folder of its inputs
 
-    patterns: ClassVar[str] = "*?"  # what makes a name a pattern: our S3A takes other patterns for names
-    tells: ClassVar[bool] = True  # whether Spark's side tells what it sees and does
+    patterns: ClassVar[str] = ""  # what makes a name a pattern: our S3A takes an input's own for its name
+    tells: ClassVar[bool] = True  # whether Spark's side is told of inputs, shows slices, and tells what it does
 
     def shown(
         self, attempt: Attempt, folder: Path, min_free_bytes: int
@@ -145,12 +151,12 @@ class View:
 
     def sees_options(self, inputs: Sequence[SparkInput]) -> bool:
         """Whether the options of the script's readers decide what they see."""
-        return any(each.copy for each in inputs) or (
+        return any(each.by_options for each in inputs) or (
             bool(self.planned.partitions) and self.script.may_set_base_path(self.planned.params)
         )
 
     def lines(self, inputs: Sequence[SparkInput]) -> str:
-        """What our Java is told in the file ``inputs``, in lines of JSON: inputs, and folders.
+        """What our Java is told in the file ``inputs``, in lines of JSON: inputs, folders, a rule for misnamed ones.
 
         The folders are those of the run's input, and those of others with other values of partitions.
         """
@@ -162,17 +168,19 @@ class View:
             if folder not in own
         )
         documents += ({"folder": folder.partition("://")[2]} for folder in self.planned.folders)
+        if self.script.unpacks:  # one that is shown packed inputs themselves reads them as they are
+            documents.append({"misnamed": MISNAMED})
         return "".join(f"{json.dumps(document)}\n" for document in documents)
 
     def is_fetched(self, item: InputObject) -> bool:
         """Whether Spark cannot read just this input by its object's name."""
         if item.item:
             return False
-        is_cut = item.slice and item.slice.kind is SliceKind.LINES  # our S3A shows a part of Parquet
         access = self.planned.access
         # Spark reads with the worker's own role and pays for nothing; the store does as the run's access says.
-        differs = is_cut or item.member or item.version_id or access.requester_pays or access.role_arn
-        if differs or misread(item.uri, self.patterns) or PACKED.search(item.uri):
+        differs = item.member or item.version_id or access.requester_pays or access.role_arn
+        is_shown = self.tells or not (item.slice and is_cut(item))
+        if differs or not is_shown or misread(item.uri, self.patterns) or PACKED.search(item.uri):
             return True
         return self.planned.looks and is_misnamed(item.uri, self.planned.store.get(item.uri, 0, FIRST_BYTES))
 
@@ -193,14 +201,15 @@ class View:
         return self.stand(read)
 
     def stand(self, read: "Sequence[Read]") -> tuple[SparkInput, ...]:
-        """Each at its own address, but for copies with names that Spark misreads, or that come again.
+        """Each at its own address, but for copies with names that Spark misreads, and an object's further slices.
 
         Such a one has a name in the same folder that nothing else there has.
         """
         inputs, used, roots = list[SparkInput](), set[str](), self.planned.partitions
         for number, (item, origin, copy) in enumerate(read):
             address = item.uri
-            if copy and (misread(item.uri, self.patterns) or item.uri in used):
+            is_again = item.uri in used and (copy or is_cut(item))
+            if is_again or (copy and misread(item.uri, self.patterns)):
                 folders = [_plain(part) for part in item.uri.removeprefix(SCHEME).split("/")[:-1]]
                 folder = "/".join(part for part in folders if part not in ("", ".", ".."))
                 address = f"{SCHEME}{folder}/{staged_name(number, item.uri)}"
@@ -351,6 +360,11 @@ def with_origins(text: str, inputs: Sequence[SparkInput]) -> str:
             path = "|".join(map(re.escape, {address := each.path.partition("://")[2], quote(address)}))
             text = described(each.origin).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
     return text
+
+
+def is_cut(item: InputObject) -> bool:
+    """Whether it is a slice of a text."""
+    return item.slice is not None and item.slice.kind is SliceKind.LINES
 
 
 def _plain(folder: str) -> str:

@@ -5,12 +5,15 @@ stay, so a script that wrote there and nowhere else has lost its work. A script 
 them in each shard.
 
 A script is judged by its acts, which Spark's side (``TaskS3A``, ``InferredTypes``) and its process (``script_acts``)
-have left in the task's folder ``seen``. What nobody sees, such as a database, is looked for in its text, so that no
+have left in the task's file ``seen``. What nobody sees, such as a database, is looked for in its text, so that no
 script is refused for what it may have done there.
 """
 
+import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,20 +34,28 @@ _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
 
 @dataclass(frozen=True)
 class Acts:
-    """What a script and Spark have done in a task, by the marks (files) that they left in the folder ``seen``."""
+    """What a script and Spark have done in a task: by each act its places, addresses or local paths."""
 
-    seen: Path
+    seen: Mapping[str, list[str]]
     script: Script
 
-    def has(self, *marks: str) -> bool:
-        """Whether one of these was seen."""
-        return any((self.seen / mark).exists() for mark in marks)
+    @classmethod
+    def read(cls, path: Path, script: Script) -> "Acts":
+        """Those of the file ``seen``."""
+        seen = defaultdict[str, list[str]](list)
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError):  # there was no room for the whole line
+                act = json.loads(line)
+                seen[act["seen"]] += [act["place"]] if "place" in act else []
+        return cls(dict(seen), script)
 
-    def places(self, mark: str) -> list[str]:
-        """The addresses, or local paths, of an act."""
-        path = self.seen / mark
-        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        return [line for line in text.split("\n") if line]
+    def has(self, *acts: str) -> bool:
+        """Whether one of these was seen."""
+        return not self.seen.keys().isdisjoint(acts)
+
+    def places(self, act: str) -> list[str]:
+        """Where it was seen."""
+        return self.seen.get(act, [])
 
     @property
     def elsewhere(self) -> bool:
@@ -114,7 +125,7 @@ def repeats(acts: Acts, *, asked: bool) -> tuple[str, bool]:
 
     ``asked``: whether the script has asked for something of its shard, other than the output.
     """
-    if asked or acts.has("input", "copy"):
+    if asked or acts.has("input", "part"):
         return "", False
     if acts.has("output"):
         return f"the script asks for nothing of its shard but the output; {SAME_IN_EACH}: {OF_THE_RUN}", False

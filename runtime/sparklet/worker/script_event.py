@@ -65,11 +65,11 @@ def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
 def with_shown_inputs(event: Mapping[str, Any], inputs: Iterable[SparkInput]) -> Mapping[str, Any]:
     """A shard's event with the names under which Spark reads its inputs, and their addresses, if others."""
     objects = [each for each in inputs if each.item.uri]
-    paths, origins = [each.path for each in objects], [each.origin.object_uri for each in objects]
-    if paths == origins == event["inputs"]:
+    paths = [each.path for each in objects]
+    if paths == event["inputs"] and all(each.origin is each.item for each in objects):
         return event
-    one = paths[0] if len(paths) == 1 else None
-    return {**event, "inputs": paths, "input_path": one, "origins": origins}
+    origins = [each.origin.object_uri for each in objects]
+    return {**event, "inputs": paths, "input_path": paths[0] if len(paths) == 1 else None, "origins": origins}
 
 
 def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from sparklet.job.event_objects import GLOB
 from sparklet.model import MIB, InputObject, SliceKind
 from sparklet.ports import ObjectStore
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.inputs import LOCAL, SparkInput, View, described
+from sparklet.worker.inputs import LOCAL, SparkInput, View, described, is_cut
 
 BLOCK_BYTES = MIB // 2
 
 _ESCAPED = re.compile(rb'\\[\\"]')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WithoutView(View):
     """Makes the inputs of a Spark without our S3A: addresses of objects, and copies of what is fetched."""
 
@@ -89,8 +89,7 @@ class WithoutView(View):
                 "only Sparklet's S3A shows a part of a Parquet file, and Spark here has another: plan without --split, "
                 "or run the script in functions"
             )
-        is_cut = any(item.slice and item.slice.kind is SliceKind.LINES for item in items)
-        if is_cut and (option := self.script.option_of_rows):
+        if any(item.slice and is_cut(item) for item in items) and (option := self.script.option_of_rows):
             raise PlanError(
                 f"the script has {option}, with which rows may end elsewhere than slices, and only Sparklet's "
                 "S3A sees a reader's options: plan without --split, or run the script in functions"

@@ -34,6 +34,7 @@ from sparklet.model import (
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Deadline, Output, Runner, ScriptCall, ScriptResult
+from sparklet.spark.script_acts import SEEN
 from sparklet.worker.executor import Executor, ScriptCache
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
@@ -69,6 +70,12 @@ def raises(error: BaseException) -> Callable[..., Any]:
     return behave
 
 
+def saw(call: ScriptCall, act: str, place: str = "") -> None:
+    """Tell, as our Java does, what Spark has seen."""
+    with (call.work_dir.parent / SEEN).open("a") as seen:
+        seen.write(json.dumps({"seen": act, **({"place": place} if place else {})}) + "\n")
+
+
 def meanwhile(act: Callable[[], object], then: Behaviour = succeed) -> Behaviour:
     """A script during which this happens."""
 
@@ -95,6 +102,7 @@ class CallableRunner(Runner):
 
     behaviour: Behaviour = succeed
     calls: list[ScriptCall] = field(default_factory=list)
+    has_view: bool = False
 
     def start(self) -> None:
         pass

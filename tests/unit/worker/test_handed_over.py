@@ -189,10 +189,10 @@ READS = b"read(event['inputs'])"
     ],
 )
 def test_what_spark_cannot_see_here_as_planned_is_refused(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, script: bytes, seen: dict[str, Any], has_view: bool, message: str
+    bench: Bench, script: bytes, seen: dict[str, Any], has_view: bool, message: str
 ) -> None:
     """Without our view, as in engines, Spark lists the whole folder, and knows nothing of its partitions."""
-    monkeypatch.setattr(type(bench.runner), "has_view", has_view)
+    bench.runner.has_view = has_view
     bench.store.put(GIVEN, script)
     event = {"inputs": [PART.uri], "input_path": None, "output_path": "s3://out", "input_folders": ["s3://in/"]}
     args = seen.pop("args", ())

@@ -24,11 +24,11 @@ from sparklet.errors import (
     SparkletError,
 )
 from sparklet.job.event_objects import misread
-from sparklet.model import Access, InputObject, Position, RunOptions, Slice, SliceKind
+from sparklet.model import MISNAMED, Access, InputObject, Position, RunOptions, Slice, SliceKind
 from sparklet.planning.inputs.selection import Found
 from sparklet.planning.inputs.slicing import slice_objects
-from sparklet.spark.script import Script
 from sparklet.spark.runner import Deadline
+from sparklet.spark.script import Script
 from sparklet.worker import inputs
 from sparklet.worker.inputs import Read, ShardInputs, SparkInput, View, described, staged_name, with_origins
 from sparklet.worker.without_view import WithoutView
@@ -189,21 +189,22 @@ def test_just_the_names_that_spark_misreads_are_fetched(key: str) -> None:
     assert bool(misread(f"s3://b/{key}")) == (key in MISREAD)
 
 
-def test_names_with_brackets_are_left_to_our_s3a() -> None:
+def test_names_that_are_patterns_are_left_to_our_s3a() -> None:
     read = view(MemoryObjectStore())
     keys = [key for key in MISREAD if not read.is_fetched(InputObject(f"s3://b/{key}", 1))]
-    assert keys == ["a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
+    assert keys == ["a*b.csv", "a?b.csv", "a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
 
 
-def test_slices_versions_and_foreign_access_are_fetched() -> None:
+def test_versions_and_foreign_access_are_fetched() -> None:
     plain, none = InputObject("s3://b/a.csv", 1), Access()
 
-    def is_fetched(item: InputObject, access: Access) -> bool:
-        return view(MemoryObjectStore(), item, access=access).is_fetched(item)
+    def is_fetched(item: InputObject, access: Access, kind: type[View] = View) -> bool:
+        return view(MemoryObjectStore(), item, access=access, kind=kind).is_fetched(item)
 
     assert not is_fetched(plain, none)
     assert is_fetched(InputObject("s3://b/a.csv", 1, version_id="v1"), none)
-    assert is_fetched(InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1)), none)
+    lines = InputObject("s3://b/a.csv", 1, slice=Slice(SliceKind.LINES, 0, 1))
+    assert is_fetched(lines, none, WithoutView) and not is_fetched(lines, none)
     assert not is_fetched(InputObject("s3://b/a.parquet", 1, slice=Slice(SliceKind.ROW_GROUPS, 0, 1)), none)
     assert is_fetched(plain, Access(requester_pays=True))
     assert is_fetched(plain, Access(role_arn="arn:aws:iam::1:role/x"))
@@ -255,13 +256,13 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
 def test_a_copy_stands_in_its_folder_under_a_name_of_its_own(tmp_path: Path, in_partitions: bool) -> None:
     """Where only its address counts, the script gets that, too; anything can read a file."""
     store = MemoryObjectStore()
-    keys = ("z.csv", "_y.csv", "w[1].csv", "v\n/_y.csv")
+    keys = ("z.csv", "_y.csv", "w[1]*.csv", "v\n/_y.csv")
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
     work = view(store, *items, partitions={item.uri: "s3://b/" for item in items if in_partitions})
 
     shown = work.stand(work.fetch(tmp_path, LATER, 0))
 
-    addresses = ["s3://b/z.csv", "s3://b/y-00001.csv", "s3://b/w[1].csv", "s3://b/v-/y-00003.csv"]
+    addresses = ["s3://b/z.csv", "s3://b/y-00001.csv", "s3://b/w[1]*.csv", "s3://b/v-/y-00003.csv"]
     assert [f"s3://{each.key}" for each in shown] == addresses
     files = [f"file://{each.copy}" if each.copy else f"s3://{each.key}" for each in shown]
     assert [each.path for each in shown] == (addresses if in_partitions else files)
@@ -272,8 +273,9 @@ def test_what_comes_again_has_a_name_of_its_own() -> None:
     items = slices_of(store, b"abc\n" * 10, "lines", 8)[:3]
 
     others = ["s3://data/in/a-b-1-00001.csv", "s3://data/in/a-b-1-00002.csv"]
-    shown = view(store).stand([(item, item, Path("x")) for item in items])
-    assert [each.path for each in shown] == [URI, *others]
+    for copy in (None, Path("x")):
+        shown = view(store).stand([(item, item, copy) for item in items])
+        assert [each.path for each in shown] == [URI, *others]
 
 
 def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
@@ -284,27 +286,19 @@ def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
     work = view(MemoryObjectStore(), part, lines, plain, item, partitions=roots, folders=("s3://b/in/",))
 
     told = work.lines(
-        work.stand([(part, part, None), (lines, lines, Path("/t/l")), (plain, plain, None), (item, item, None)])
+        work.stand([*((each, each, None) for each in (part, lines, plain, item)), (lines, lines, Path("/t/l"))])
     )
 
+    of_part = {"kind": "row-groups", "start": 4, "end": 13, "header_bytes": 0}
+    of_lines = {"etag": "l", "bytes": 9, "slice": {"kind": "lines", "start": 20, "end": 29, "header_bytes": 3}}
     assert list(map(json.loads, told.splitlines())) == [
-        {
-            "input": "b/in/p.parquet",
-            "etag": "p",
-            "bytes": 9,
-            "modified_ms": 2500,
-            "slice": {"start": 4, "end": 13, "header_bytes": 0},
-        },
-        {
-            "input": "b/in/l.csv",
-            "etag": "l",
-            "bytes": 9,
-            "copy": "/t/l",
-            "slice": {"start": 20, "end": 29, "header_bytes": 3},
-        },
+        {"input": "b/in/p.parquet", "etag": "p", "bytes": 9, "modified_ms": 2500, "slice": of_part},
+        {"input": "b/in/l.csv", **of_lines},
         {"input": "b/in/day=1/ü.csv", "etag": "e", "bytes": 7, "partitions": "/in/"},
+        {"input": "b/in/l-00004.csv", "object": "b/in/l.csv", "copy": "/t/l", **of_lines},
         {"others": "b/in/day=2/", "partitions": "/in/"},
         {"folder": "b/in/"},
+        {"misnamed": MISNAMED},
     ]
 
 
@@ -345,7 +339,7 @@ def test_an_object_that_is_cut_short_is_noticed() -> None:
 
 def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None:
     """It reads them by file://, where nothing compares their first bytes; UTF-16 is shown where something does."""
-    store, bodies = MemoryObjectStore(), {"a*1.csv": gzip.compress(b"x"), "b*.csv": "x".encode("utf-16"), "c?": b"x"}
+    store, bodies = MemoryObjectStore(), {"_1.csv": gzip.compress(b"x"), "_2.csv": "x".encode("utf-16"), "_c": b"x"}
     items = tuple(InputObject(f"s3://b/{name}", 9, store.put(f"s3://b/{name}", bodies[name])) for name in bodies)
 
     read = (work := view(store, *items)).fetch(tmp_path, LATER, 0)
@@ -368,7 +362,7 @@ def test_what_cannot_be_fetched_is_named_for_isolation(
     (store := MemoryObjectStore()).put("s3://b/a.zip", b"PK\x03\x04")
 
     with pytest.raises(error) as raised:
-        view(store, item).fetch(tmp_path, LATER, 0)
+        view(store, item, kind=WithoutView).fetch(tmp_path, LATER, 0)
 
     assert raised.value.files == (described(item),)
 
@@ -379,17 +373,17 @@ def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
     with pytest.raises(
         ScratchFullError, match=r"MiB free, the shard's inputs that must be fetched have 1099511627776 MiB"
     ):
-        view(store, huge).fetch(tmp_path, LATER, 0)
+        view(store, huge, kind=WithoutView).fetch(tmp_path, LATER, 0)
     small = sliced(store)
     with pytest.raises(ScratchFullError, match="must stay free"):
-        view(store, small).fetch(tmp_path, LATER, 1 << 60)
+        view(store, small, kind=WithoutView).fetch(tmp_path, LATER, 1 << 60)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_fetching_ends_at_the_deadline(tmp_path: Path) -> None:
     store = MemoryObjectStore()
     with pytest.raises(DeadlineExceededError, match=r"a b#1\.csv \(bytes 8 to 15\) was fetched"):
-        view(store, sliced(store)).fetch(tmp_path, Deadline(0, 0), 0)
+        view(store, sliced(store), kind=WithoutView).fetch(tmp_path, Deadline(0, 0), 0)
 
 
 def test_a_failure_names_the_object_and_not_the_fetched_file() -> None:

@@ -1,5 +1,6 @@
 """What Spark wrote into a task's own folder, and what is said of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,22 @@ def test_a_folder_that_the_script_has_deleted_holds_nothing(tmp_path: Path) -> N
     assert left_behind(tmp_path) == left_behind(tmp_path / "gone") == []
 
 
-def acts_of(folder: Path, text: str, *marks: str, **places: str) -> Acts:
-    """Acts of a task in ``folder``: marks without and with places."""
-    (folder / "seen").mkdir(exist_ok=True)
-    for mark in (*marks, *places):
-        (folder / "seen" / mark).write_text("".join(f"{each}\n" for each in places.get(mark, "").split()))
-    return Acts(folder / "seen", Script(text.encode()))
+def test_each_line_of_what_was_seen_counts(tmp_path: Path) -> None:
+    """A line may be cut off, where there was no room; an address may have any character."""
+    places = ["b/a\n1", "b/ä\u2028"]
+    written = (json.dumps({"seen": "written", "place": place}) for place in places)
+    lines = ['{"seen": "input"}', *written, '{"seen": "na']
+    (tmp_path / "seen").write_text("\n".join(lines), encoding="utf-8")
+
+    acts = Acts.read(tmp_path / "seen", Script(b""))
+
+    assert (acts.has("input"), acts.has("named"), acts.places("written")) == (True, False, places)
+
+
+def acts_of(text: str, *marks: str, **places: str) -> Acts:
+    """Acts of a task: marks without and with places."""
+    seen = {mark: places.get(mark, "").split() for mark in (*marks, *places)}
+    return Acts(seen, Script(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,7 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
     tmp_path: Path, more: str, read: str, marks: str, lost: bool
 ) -> None:
     places = {"read": " ".join(f"{tmp_path}/{each}" for each in read.split())} if read else {}
-    acts = acts_of(tmp_path, f"import os\n{SAVED}{more}", *marks.split(), **places)
+    acts = acts_of(f"import os\n{SAVED}{more}", *marks.split(), **places)
 
     what, is_lost = told(["out/days"], acts, tmp_path)
 
@@ -91,7 +102,7 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
 )
 def test_a_name_has_its_line_where_the_script_says_it(tmp_path: Path, name: str, source: str, said: str) -> None:
     """A folder's suffix is not taken for its format."""
-    what, is_lost = told([name], acts_of(tmp_path, source), tmp_path)
+    what, is_lost = told([name], acts_of(source), tmp_path)
 
     assert is_lost and what.startswith(f"the script wrote {said}")
 
@@ -99,7 +110,7 @@ def test_a_name_has_its_line_where_the_script_says_it(tmp_path: Path, name: str,
 @pytest.mark.parametrize("name", ["people", "shop.people"])
 def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name: str) -> None:
     place = {"people": "people", "shop.people": "shop.db/people"}[name]
-    acts = acts_of(tmp_path, "", read=f"{tmp_path}/spark-warehouse/{place}")
+    acts = acts_of("", read=f"{tmp_path}/spark-warehouse/{place}")
 
     _, is_lost = told([name], acts, tmp_path)
 
@@ -113,7 +124,7 @@ def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name:
         ("written deleted", "", False, "refused"),
         ("written", "", True, ""),
         ("written input", "", False, ""),
-        ("written copy", "", False, ""),
+        ("written part", "", False, ""),
         ("written output", "", False, "warned"),  # as many times as there are shards
         ("output", "", False, "warned"),
         ("output input", "", False, ""),
@@ -126,21 +137,21 @@ def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name:
     ],
 )
 def test_a_script_repeats_work_if_that_was_seen(tmp_path: Path, marks: str, text: str, asked: bool, what: str) -> None:
-    why, was_seen = repeats(acts_of(tmp_path, text, *marks.split()), asked=asked)
+    why, was_seen = repeats(acts_of(text, *marks.split()), asked=asked)
 
     assert ("refused" if was_seen else "warned" if why else "") == what
 
 
 def test_arguments_count_if_they_have_something_of_the_shard(tmp_path: Path) -> None:
-    acts = acts_of(tmp_path, "", "arguments")
+    acts = acts_of("", "arguments")
 
     assert [acts.asked(of_arguments=each) for each in (True, False)] == [True, False]
-    acts = acts_of(tmp_path, "", "asked-output")
+    acts = acts_of("", "asked-output")
     assert acts.asked(of_arguments=False) and not acts.asked_more(of_arguments=False)
 
 
 def test_addresses_of_its_own_are_written_or_replaced(tmp_path: Path) -> None:
-    acts = acts_of(tmp_path, "", written="b/one b/two", deleted="b/two b/three")
+    acts = acts_of("", written="b/one b/two", deleted="b/two b/three")
 
     assert changed_addresses(acts) == {"b/one": False, "b/two": True, "b/three": True}
 
@@ -149,14 +160,14 @@ def test_a_streams_checkpoint_elsewhere_is_told(tmp_path: Path) -> None:
     """A failed attempt has moved it on, and its output is gone."""
     places = "b/points/offsets b/points/commits b/points"
 
-    assert outliving_checkpoint(acts_of(tmp_path, "", written=places)) == ""  # of another sink
-    assert "s3://b/points," in outliving_checkpoint(acts_of(tmp_path, "", "output", written=places))
+    assert outliving_checkpoint(acts_of("", written=places)) == ""  # of another sink
+    assert "s3://b/points," in outliving_checkpoint(acts_of("", "output", written=places))
 
 
 def test_an_input_of_another_shard_read_by_its_name_is_told(tmp_path: Path) -> None:
     """Each shard that reads it writes its rows; what the run leaves out is for all to look things up in."""
-    assert read_by_name(acts_of(tmp_path, ""), lambda _: True) == ""
-    acts = acts_of(tmp_path, "", named="b/in/dim.csv b/in/f2.csv")
+    assert read_by_name(acts_of(""), lambda _: True) == ""
+    acts = acts_of("", named="b/in/dim.csv b/in/f2.csv")
     assert read_by_name(acts, lambda _: False) == ""
     assert "s3://b/in/f2.csv by its name" in read_by_name(acts, lambda uri: "dim" not in uri)
 

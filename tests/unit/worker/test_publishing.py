@@ -14,7 +14,7 @@ from sparklet.ports import ObjectInfo
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import SCHEMAS, UNCOMMITTED
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.worker.conftest import Bench, CallableRunner, exits, raises, reports
+from tests.unit.worker.conftest import Bench, exits, raises, reports
 from tests.world import KilledError
 
 PUBLISHED = "s3://out/x/"
@@ -310,10 +310,10 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
     [(RunKind.SHARDS, (), True), (RunKind.SHARDS, ("x.csv",), False), (RunKind.CHECK, (), False)],
 )
 def test_no_output_is_told_unless_a_run_is_a_check(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: RunKind, names: tuple[str, ...], is_nothing: bool
+    bench: Bench, kind: RunKind, names: tuple[str, ...], is_nothing: bool
 ) -> None:
     """What pandas or another library has written to the output counts as well as what Spark has."""
-    monkeypatch.setattr(CallableRunner, "has_view", True)
+    bench.runner.has_view = True
     (ref,) = bench.plan(kind=kind)
     bench.queue.send([ref.to_body()])
     bench.runner.behaviour = bench.writes(*names)

@@ -7,7 +7,7 @@ import pytest
 
 from sparklet.model import HALVES, MAX_NAMED, ShardState
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, reports
+from tests.unit.worker.conftest import BUCKET, Behaviour, Bench, exits, reports, saw
 
 OBJECTS = 100
 
@@ -64,8 +64,10 @@ def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> No
 
 
 def test_a_script_that_committed_a_table_keeps_its_shard_whole(bench: Bench) -> None:
+    bench.runner.has_view = True
+
     def commits(call: ScriptCall, output: Output) -> ScriptResult:
-        (call.work_dir.parent / "seen" / "committed").touch()  # as ``DeltaCommit`` does
+        saw(call, "committed")  # as ``DeltaCommit`` does
         return fails(bench, "s3://in/0-3.csv")(call, output)
 
     bench.attempt(commits, objects=OBJECTS, isolate=True, max_attempts=1)
@@ -106,9 +108,8 @@ def told_writers(bench: Bench) -> list[str]:
         return ScriptResult(0)
 
     bench.runner.behaviour = reads
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(bench.runner), "has_view", True)
-        bench.deliver()
+    bench.runner.has_view = True
+    bench.deliver()
     return told
 
 

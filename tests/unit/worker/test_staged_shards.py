@@ -13,10 +13,8 @@ from sparklet.model import MIB, Access, InputObject, Position, RunOptions, Shard
 from sparklet.planning.inputs.selection import Found
 from sparklet.planning.inputs.slicing import slice_objects
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
-from sparklet.spark.script_acts import SEEN
-from sparklet.spark.spark_options import MISNAMED_RULE, OPENED
 from tests.stand_ins.memory import MemoryObjectStore
-from tests.unit.worker.conftest import Bench
+from tests.unit.worker.conftest import Bench, saw
 
 
 class Script:
@@ -61,11 +59,13 @@ def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> N
 
 def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> None:
     """Spark has met one, and the script may have taken no notice; all inputs are looked at, once."""
+    bench.runner.has_view = True
     script, bodies = Script(bench), {"a.csv": b"x\n", "b.csv": gzip.compress(b"y\n"), "c.json.gz": gzip.compress(b"{}")}
-    items = [bench.put(f"s3://in/{name}", body) for name, body in bodies.items()]
+    items, copies = [bench.put(f"s3://in/{name}", body) for name, body in bodies.items()], list[bytes]()
 
     def meets(call: ScriptCall, output: Output) -> ScriptResult:
-        (call.work_dir.parent / SEEN / MISNAMED_RULE).touch()
+        saw(call, "misnamed" if len(bench.runner.calls) == 1 else "part")
+        copies.extend(path.read_bytes() for path in call.work_dir.parent.glob("copies/*"))
         return script(call, output)
 
     assert bench.attempt(meets, inputs=[items]).acknowledged
@@ -74,7 +74,7 @@ def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> No
     first, second = script.events
     assert first["inputs"] == [item.uri for item in items]
     assert second["origins"] == first["inputs"]
-    assert list(script.read[1].values()) == [b"y\n"]
+    assert copies == [b"y\n"]
 
 
 @pytest.mark.parametrize(("too_large", "fails"), [("refuse", True), ("fail", False)])
@@ -146,6 +146,7 @@ def test_an_incremental_shard_has_read_what_was_planned(
     bench: Bench, incremental: bool, opened: bool, what: str
 ) -> None:
     """Its inputs are asked for their ETags at its end, but for those that Spark has opened, and reads by these."""
+    bench.runner.has_view = True
     item, other = bench.put("s3://in/a.csv", b"old"), bench.put("s3://in/b.csv", b"b")
 
     def reads(call: ScriptCall, output: Output) -> ScriptResult:
@@ -154,7 +155,7 @@ def test_an_incremental_shard_has_read_what_was_planned(
         elif what != "untouched":
             bench.store.put(item.uri, b"new" if what == "replaced" else b"old")
         if opened and incremental:
-            (call.work_dir.parent / OPENED).write_text("in/a.csv\0")
+            saw(call, "opened", "in/a.csv")
         return ScriptResult(0)
 
     assert bench.attempt(reads, inputs=[[item, other]], incremental=incremental).acknowledged
