@@ -20,8 +20,8 @@ import org.apache.hadoop.fs.FSInputStream;
  * One that cannot be read so is read as any other file, which tells the cause.
  */
 public abstract class SmallInputs {
-    private static final long MAX_BYTES = 8388608;
-    private static final long MAX_BYTES_TOGETHER = 33554432;
+    public static final long MAX_BYTES = 8388608;
+    public static final long MAX_BYTES_TOGETHER = 33554432;
     private static final int READERS = 8;
     private final Map bodies = new ConcurrentHashMap(); // bucket/key -> Future of its bytes
     private final ExecutorService readers = Executors.newFixedThreadPool(READERS);
@@ -33,10 +33,10 @@ public abstract class SmallInputs {
     /** Tell Spark that the task of this thread has read so many bytes. */
     public abstract void count(int bytes);
 
-    /** Read an input, a file's bytes from ``start`` on, if it is small, and there is room for it. */
-    public void read(String key, S3AFileStatus status, long start) {
+    /** Read an input, a file's bytes from ``start`` on, if it has no more than ``most``, and there is room for it. */
+    public void read(String key, S3AFileStatus status, long start, long most) {
         long length = status.getLen() - start;
-        if (length > 0 && length <= MAX_BYTES && bytes + length <= MAX_BYTES_TOGETHER) {
+        if (length > 0 && length <= most && bytes + length <= MAX_BYTES_TOGETHER) {
             bytes += length;
             bodies.put(key, readers.submit(new Whole(status, start)));
         }

@@ -620,10 +620,10 @@ public class TaskS3A extends S3AFileSystem {
             for (Object each : inputs.values()) {
                 SparkInput input = (SparkInput) each;
                 boolean isKnown = known.get(input.key) instanceof S3AFileStatus && input.part == null;
-                if (isKnown && input.isLines) {
-                    small.read(input.key, upTo(input.end, input), own(input));
+                if (isKnown && input.isLines) { // all of it is read, and by some more than once
+                    small.read(input.key, upTo(input.end, input), own(input), SmallInputs.MAX_BYTES_TOGETHER);
                 } else if (isKnown) {
-                    small.read(input.key, (S3AFileStatus) known.get(input.key), 0);
+                    small.read(input.key, (S3AFileStatus) known.get(input.key), 0, SmallInputs.MAX_BYTES);
                 }
             }
             small.noMore();

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pyspark
 import pytest
 
-from sparklet.model import ShardRef, ShardState
+from sparklet.model import InputObject, ShardRef, ShardState, Slice, SliceKind
 from tests.contract.lossy_proxy import LossyProxy, lossy_proxy
 from tests.functional.worker.conftest import local_jars
 from tests.functional.worker.ledgered import BUCKET, Function, deployed
@@ -64,7 +65,7 @@ class Counted:
     function: Function
     proxy: LossyProxy
 
-    def run(self, script: bytes, *inputs: str) -> list[str]:
+    def run(self, script: bytes, *inputs: str | InputObject) -> list[str]:
         """One shard; what was asked meanwhile."""
         ref = self.function.plan(script, inputs)
         part = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
@@ -135,6 +136,21 @@ def test_a_shard_makes_few_requests(counted: Counted, script: bytes, names: list
     assert sum(each.startswith("PUT") for each in asked) == 2  # the file, its copy
     assert sum(each.startswith("GET") for each in of_inputs) == len(names)
     assert len(of_inputs) == len(names) * (1 + ASKS)  # the plan knows size and time
+
+
+@pytest.mark.parametrize("rows", [SMALL_ROWS, LARGE_ROWS])
+def test_a_slice_of_text_is_read_once(counted: Counted, rows: int) -> None:
+    """And the header once for all slices but the first, whose own it is."""
+    whole, header = counted.function.listed(counted.put("cut.csv", rows)), len(b"id,name\n")
+    cuts = (header, header + len(b"0,n0\n1,n1\n"), whole.size_bytes)
+    slices = [Slice(SliceKind.LINES, start, end, header) for start, end in pairwise(cuts)]
+
+    inputs = [replace(whole, size_bytes=part.end - part.start, slice=part) for part in slices]
+    asked = counted.run(HEAD + b"print('ROWS', spark.read.csv(job.input_list(), header=True).count())\n", *inputs)
+
+    assert b"ROWS %d\n" % rows in counted.function.said()
+    of_input = [each for each in asked if "/in/cut.csv" in each]
+    assert sorted(each.split()[0] for each in of_input) == ["GET"] * 3 + ["HEAD"] * 2 * ASKS, of_input
 
 
 def test_nobody_asks_for_a_file_that_a_table_gets(counted: Counted) -> None:
