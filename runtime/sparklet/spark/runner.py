@@ -165,7 +165,7 @@ class ScriptCall:
     inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
     sees_options: bool = False  # whether readers' options decide what they see, as of a local copy of an input
     output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
-    per_input: bool = False  # whether each input has an output, so no task may read two
+    files_apart: bool = False  # whether no task may read two files
     is_priming: bool = False  # for its JVM alone
     events: Path | None = None  # where Spark writes its event log
 

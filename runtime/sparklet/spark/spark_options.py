@@ -340,7 +340,7 @@ def task_conf(call: ScriptCall, env: Mapping[str, str], settings: SparkSettings)
     if not is_local(settings):  # executors have folders of their own, and Spark's settings for their size
         files = ",".join(map(str, call.py_files))
         return {**common, **({"spark.submit.pyFiles": files} if files else {})}
-    splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings), apart=call.per_input)
+    splitting = partitioning_conf(call.inputs, heap_mb(settings), core_count(settings), apart=call.files_apart)
     output_conf = {
         # Spark writes directly below the attempt's own folders: all that end like ``output``, RUN/SHARD-ATTEMPT
         "spark.hadoop.sparklet.attempt": "/" + "/".join(call.output.split("/")[-2:]),

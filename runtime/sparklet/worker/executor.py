@@ -335,7 +335,7 @@ def _script_call(
         conf=json.loads(fetched.conf.read_bytes()) if fetched.conf else {},
         inputs=tuple(each.item for each in inputs),
         output=execution.event["output_path"] if execution.is_shard else "",
-        per_input=execution.inputs.apart,
+        files_apart=execution.inputs.apart,
     )
 
 

@@ -43,7 +43,7 @@ class Acts:
     def read(cls, path: Path, script: Script) -> "Acts":
         """Those of the file ``seen``."""
         seen = defaultdict[str, list[str]](list)
-        for line in path.read_bytes().splitlines():
+        for line in path.read_bytes().splitlines() if path.exists() else ():  # the script may have deleted it
             with suppress(ValueError):  # there was no room for the whole line
                 act = json.loads(line)
                 seen[act["seen"]] += [act["place"]] if "place" in act else []

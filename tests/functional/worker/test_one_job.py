@@ -261,7 +261,7 @@ def folders(draw: st.DrawFn) -> Folder:
     typed = [f", `{name}` {of}" for name in columns if name not in ("id", "v") for of in ("STRING", "DATE")]
     schema += draw(st.sampled_from(["", *typed])) if schema else ""
     cut_bytes, pattern = 500 if kind in COLUMNAR else 40, ""
-    as_named = files == stored and not split and not any(re.search(r"[*?]", name) for name in files)
+    as_named = files == stored and not split
     ways = ["load"] * 4 + (["metadata"] * 2 if as_named else [])
     ways += ["row_index"] * (1 if split else 3) if kind == "parquet" else []  # slices are refused to its reader
     if by_folder:

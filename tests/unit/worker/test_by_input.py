@@ -48,7 +48,7 @@ def spark_writes(
         for name in more:
             bench.store.put(f"{folder}/{name}", b"more")
         words = [word for task, (key, count) in tasks.items() for word in (str(task), key, str(count))]
-        if words and call.per_input:
+        if words and call.files_apart:
             (call.work_dir.parent / ORIGINS / job).write_text("\0".join(words))
         return ScriptResult(0)
 
