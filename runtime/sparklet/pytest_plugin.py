@@ -82,8 +82,7 @@ class SparkletJob:
         from sparklet.model import InputObject, Run, Shard, ShardRecord
         from sparklet.spark.script import Script
         from sparklet.spark.spark_options import AWSGLUE
-        from sparklet.worker.executor import read_outcome
-        from sparklet.worker.script_event import handed_over, script_arguments, shard_event
+        from sparklet.worker.executor import handed_over, read_outcome, script_arguments, shard_event
 
         params, items, args, env = (options.pop(name, ()) for name in ("params", "items", "args", "env"))
         if options:

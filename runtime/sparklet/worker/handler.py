@@ -6,7 +6,7 @@ Read the worker from here::
     worker            gives each task its share of the time
     attempt           claim → execute → conclude, and the lease meanwhile
     shards            claims, publishes and records a run's shards; task_requests, those of the API
-    executor          fetches script and inputs (staging), builds the event (script_event), runs the script
+    executor          fetches script and inputs (inputs), makes the event, runs the script
     spark.runner      runs it in a warm JVM (warm_runner) or a new one (spark_submit)
 
 The JVM starts before AWS's clients are made, and init, which has 10 s, does not wait for it. Before a snapshot, and

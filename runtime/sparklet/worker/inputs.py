@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 from pathlib import Path
@@ -133,9 +133,8 @@ class View:
     patterns: ClassVar[str] = ""  # what makes a name a pattern: our S3A takes an input's own for its name
     tells: ClassVar[bool] = True  # whether Spark's side is told of inputs, shows slices, and tells what it does
 
-    def shown(
-        self, attempt: Attempt, folder: Path, min_free_bytes: int
-    ) -> AbstractContextManager[tuple[SparkInput, ...]]:
+    @contextmanager
+    def shown(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
         """The inputs while they can be read; what Spark cannot read is fetched into ``folder``.
 
         Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
@@ -147,7 +146,13 @@ class View:
                 "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
                 " its own first one: plan without --split"
             )
-        return nullcontext(self._inputs(attempt, folder, min_free_bytes))
+        read: list[Read] = [(item, item, None) for item in self.planned.items]
+        if self.planned.looks or any(map(self.is_fetched, self.planned.items)):
+            started_s = monotonic()
+            read = self.fetch(folder, attempt.deadline, min_free_bytes)
+            fetched, duration_s = sum(copy is not None for _, _, copy in read), round(monotonic() - started_s, 3)
+            attempt.log.info("inputs fetched", inputs=fetched, duration_s=duration_s)
+        yield self.stand(read)
 
     def sees_options(self, inputs: Sequence[SparkInput]) -> bool:
         """Whether the options of the script's readers decide what they see."""
@@ -190,15 +195,6 @@ class View:
         Our S3A refuses a slice to readers who would not.
         """
         return rows
-
-    def _inputs(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> tuple[SparkInput, ...]:
-        read: list[Read] = [(item, item, None) for item in self.planned.items]
-        if self.planned.looks or any(map(self.is_fetched, self.planned.items)):
-            started_s = monotonic()
-            read = self.fetch(folder, attempt.deadline, min_free_bytes)
-            fetched, duration_s = sum(copy is not None for _, _, copy in read), round(monotonic() - started_s, 3)
-            attempt.log.info("inputs fetched", inputs=fetched, duration_s=duration_s)
-        return self.stand(read)
 
     def stand(self, read: "Sequence[Read]") -> tuple[SparkInput, ...]:
         """Each at its own address, but for copies with names that Spark misreads, and an object's further slices.

@@ -75,11 +75,10 @@ from sparklet.planning.outputs import is_named, may_replace, output_name
 from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue, metrics
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.worker.attempt import Attempt, Lease, persist
-from sparklet.worker.executor import Execution, Executor
+from sparklet.worker.executor import Execution, Executor, shard_event
 from sparklet.worker.inputs import ShardInputs, described
 from sparklet.worker.left_behind import OF_THE_RUN
 from sparklet.worker.origins import by_input
-from sparklet.worker.script_event import shard_event
 
 MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
 MAX_MEMBERS = 20_000  # of archives in one shard, which are inputs of their own: a shard's line has 100 bytes for each

@@ -37,23 +37,23 @@ class WithoutView(View):
     def shown(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
         """See ``View``; copies lie in S3 meanwhile, if there is a store for them."""
         self._refuse_unshown()
-        inputs = self._inputs(attempt, folder, min_free_bytes)
-        if any(each.copy for each in inputs) and self.script.filters_names(self.planned.params):
-            raise PlanError(
-                "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by the "
-                "run's --include instead, or run the script in functions"
-            )
-        if self.store is None:
-            yield inputs
-            return
-        places = {each.path: f"{self.copies}/{each.copy.name}" for each in inputs if each.copy}
-        try:
-            for path, target in places.items():
-                self.store.upload(copy := Path(path.removeprefix(LOCAL)), target)
-                copy.unlink()
-            yield tuple(replace(each, path=places.get(each.path, each.path)) for each in inputs)
-        finally:
-            self.store.delete_all(places.values(), self.copies)
+        with super().shown(attempt, folder, min_free_bytes) as inputs:
+            if any(each.copy for each in inputs) and self.script.filters_names(self.planned.params):
+                raise PlanError(
+                    "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by "
+                    "the run's --include instead, or run the script in functions"
+                )
+            if self.store is None:
+                yield inputs
+                return
+            places = {each.path: f"{self.copies}/{each.copy.name}" for each in inputs if each.copy}
+            try:
+                for path, target in places.items():
+                    self.store.upload(copy := Path(path.removeprefix(LOCAL)), target)
+                    copy.unlink()
+                yield tuple(replace(each, path=places.get(each.path, each.path)) for each in inputs)
+            finally:
+                self.store.delete_all(places.values(), self.copies)
 
     def named(self, shown: SparkInput) -> SparkInput:
         """See ``View``: a copy is read as a file."""

@@ -12,7 +12,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.packing import PackedInput, preview
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest, read_request
-from sparklet.worker.script_event import shard_event
+from sparklet.worker.executor import shard_event
 from tests.stand_ins.glue import MemoryGlue, partition_input, table_input
 from tests.unit.worker.script_events import check_event
 from tests.world import SCRIPT, Fault, KilledError, World

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.worker.script_event import request_event
+from sparklet.worker.executor import request_event
 
 SHARD_EVENT = {
     "sparklet": {"run": "run-1", "shard": 7, "attempt": "a1b2", "generation": 1},

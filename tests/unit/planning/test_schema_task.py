@@ -12,7 +12,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import read_request
 from sparklet.planning.schema_task import MAX_BYTES, MAX_OBJECTS, left_out
 from sparklet.runs.checker import check
-from sparklet.worker.script_event import shard_event
+from sparklet.worker.executor import shard_event
 from tests.world import SCRIPT, SOURCE, World
 
 TASK, SCHEMA = "run-1-schema-0", "`id` bigint, `amount` double"

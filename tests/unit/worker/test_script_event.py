@@ -10,7 +10,7 @@ import pytest
 from sparklet.errors import EventError
 from sparklet.job.outcome import EVENT, EVENT_FILE
 from sparklet.model import InputObject, Run, RunOptions, ScriptRef, Shard, ShardRecord
-from sparklet.worker.script_event import (
+from sparklet.worker.executor import (
     MAX_ARGUMENT_BYTES,
     event_variables,
     handed_over,
