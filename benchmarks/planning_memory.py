@@ -26,7 +26,7 @@ from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
-from sparklet.worker.measuring import memory_peak_mb
+from sparklet.worker.handler import memory_peak_mb
 from tests.stand_ins.memory import MemoryLedger, MemoryObjectStore, MemoryTaskQueue, SystemClock
 
 RAW = "raw"

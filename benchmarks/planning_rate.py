@@ -34,7 +34,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.planning.request import RunRequest
 from sparklet.ports.deployment import Deployment
-from sparklet.worker.measuring import memory_peak_mb
+from sparklet.worker.handler import memory_peak_mb
 from tests.stand_ins.ledger_table import create_table
 from tests.stand_ins.ministack import ministack
 

@@ -28,7 +28,7 @@ from sparklet.runs.handlers import handle_dead_letters
 from sparklet.runs.manifest import write_manifests
 from sparklet.runs.state_machine_steps import take_step
 from sparklet.spark.processes import die_with_parent
-from sparklet.worker.measuring import memory_peak_mb
+from sparklet.worker.handler import memory_peak_mb
 from tests.stand_ins.read_queues import ReadSqsQueue
 
 # A check costs the stand-in, whose index queries read a whole partition, far more than DynamoDB: the pause behind it is

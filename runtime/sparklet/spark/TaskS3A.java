@@ -788,6 +788,9 @@ public class TaskS3A extends S3AFileSystem {
     /** What is known of an input; null for any other path. */
     public FileStatus input(Path path) throws IOException {
         SparkInput input = (SparkInput) inputs.get(key(super.makeQualified(path)));
+        if (input != null && !input.isInPlace()) { // all of the object would be read, without a word
+            throw new InvalidRequestException(path + " is shown by a reader's options alone");
+        }
         try {
             FileStatus found = input == null ? null : object(input);
             if (input != null) {
@@ -804,7 +807,7 @@ public class TaskS3A extends S3AFileSystem {
         if (!known.containsKey(input.key)) {
             FileStatus found = super.getFileStatus(path(input.object));
             if (!found.isFile()) {
-                return null;
+                throw new FileNotFoundException(found.getPath() + " is a folder");
             }
             String etag = ((EtagSource) found).getEtag().replace("\"", "");
             if (!input.etag.isEmpty() && !etag.equals(input.etag)) {

@@ -58,7 +58,7 @@ from sparklet.spark.script_acts import ARGUMENTS, COMMITTED, ELSEWHERE, MISNAMED
 from sparklet.spark.script_output import GONE
 from sparklet.spark.spark_options import EMPTY, INPUTS, ORIGINS, SCHEMAS, UNCOMMITTED, WRITER
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, with_origins
+from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, described, with_origins
 from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
@@ -296,7 +296,8 @@ def _failed(
     cause, stderr_tail, *files = (
         with_origins(text, inputs) for text in (result.cause, result.stderr_tail, *result.files)
     )
-    gone = re.search(GONE, cause) and not {each.item.uri for each in inputs}.isdisjoint(files)  # since the plan
+    names = {name for each in inputs for name in (each.item.uri, described(each.origin))}
+    gone = re.search(GONE, cause) and not names.isdisjoint(files)  # since the plan
     event, secrets = execution.event, set[str]()
     # Parameters, arguments and variables may be credentials, and a cause goes into the ledger and a run's documents.
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)

@@ -8,6 +8,7 @@ Read the worker from here::
     shards            claims, publishes and records a run's shards; task_requests, those of the API
     executor          fetches script and inputs (inputs), makes the event, runs the script
     spark.runner      runs it in a warm JVM (warm_runner) or a new one (spark_submit)
+    Measuring         the metrics of an invocation, its peak of memory among them
 
 The JVM starts before AWS's clients are made, and init, which has 10 s, does not wait for it. Before a snapshot, and
 with provisioned concurrency, init has more time and primes the worker (``priming``).
@@ -15,22 +16,28 @@ with provisioned concurrency, init has more time and primes the worker (``primin
 
 import functools
 import os
+import re
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from sparklet.events import Event, answer, parse_event
+from sparklet.events import Event, Outcome, answer, parse_event
 from sparklet.ledger.clock import SystemClock
 from sparklet.log import Log
+from sparklet.ports import metrics
 from sparklet.ports.metrics import Emitter, Meter
 from sparklet.settings import WorkerSettings, map_concurrency, metrics_namespace, worker_settings
+from sparklet.spark.processes import descendants
 from sparklet.spark.runner import Deadline, Runner
 from sparklet.spark.warm_runner import WarmRunner, runner_for
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.measuring import Measuring, memory_peak_mb
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
 from sparklet.worker.worker import Worker
+
+_PEAK = re.compile(rb"^VmHWM:\s+(\d+) kB", re.MULTILINE)
 
 
 def lambda_handler(event: Event, context: Any) -> Any:
@@ -58,7 +65,7 @@ def _runner() -> Runner:
 
 
 @functools.cache
-def _worker() -> tuple[Worker, Measuring]:
+def _worker() -> "tuple[Worker, Measuring]":
     """The worker of this environment, made while the JVM boots, and what measures it."""
     meter = Meter(metrics_namespace(), Emitter.WORKER, Log().line)
     worker = worker_over_aws(_settings(), _runner(), meter)
@@ -108,6 +115,59 @@ def _prime() -> None:
     if isinstance(runner, WarmRunner):
         renew_after_restore(runner)
         prime(runner, _settings().scratch, clients=prime_clients)
+
+
+@dataclass
+class Measuring:
+    """Measures each invocation of one environment."""
+
+    meter: Meter
+    _cold: bool = True
+    _jvm_starts: int = 1  # the first one is no restart
+
+    def invocation(self, outcomes: Iterable[Outcome], runner: Runner, request_id: str) -> None:
+        """Emit the metrics of one invocation in one line; ``ShardClaims`` has added those of shards."""
+        if not self.meter.on:
+            return
+        if self._cold:
+            self.meter.add(metrics.COLD_STARTS)
+        self._cold = False
+        for outcome in outcomes:
+            self._task(outcome)
+        starts = getattr(runner, "jvm_starts", 0)  # only the warm runner counts them
+        if starts > self._jvm_starts:
+            self.meter.add(metrics.JVM_RESTARTS, starts - self._jvm_starts)
+            self._jvm_starts = starts
+        self.meter.add(metrics.MEMORY_PEAK, memory_peak_mb())
+        self.meter.emit(request_id=request_id)
+
+    def _task(self, outcome: Outcome) -> None:
+        """Count a task that belongs to no run, unless it was skipped or another attempt has it."""
+        if outcome.task.shard is not None:
+            return
+        if outcome.error is not None:
+            self.meter.add(metrics.TASKS_FAILED)
+            if outcome.task.request is not None and outcome.acknowledged:
+                self.meter.add(metrics.SHARDS_FAILED)
+        elif outcome.answer.get("state") == "SUCCEEDED" and "claim" not in outcome.answer:
+            self.meter.add(metrics.TASKS_SUCCEEDED)
+
+
+def memory_peak_mb() -> float:
+    """The sum of the peaks of this process and its descendants, an upper bound; of ended ones only the largest."""
+    ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    living_kb = sum(map(peak_kb, descendants(os.getpid())))
+    return round((peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
+
+
+def peak_kb(pid: int) -> int:
+    """The peak of one process; 0 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            match = _PEAK.search(file.read())
+    except OSError:  # it has ended
+        return 0
+    return int(match[1]) if match else 0  # a zombie has no memory
 
 
 if "AWS_LAMBDA_FUNCTION_NAME" in os.environ:  # in Lambda, not in a test that imports this module

@@ -101,11 +101,6 @@ class SparkInput:
     partitions: str = ""  # the folder below which its partitions begin; "": it lies in none
     copy: Path | None = None  # of its bytes, on this machine
 
-    @property
-    def by_options(self) -> bool:
-        """Whether options of a reader decide what it sees: the header of a slice of text, a copy's encoding."""
-        return self.copy is not None or is_cut(self.item)
-
     def to_document(self) -> dict[str, Any]:
         """For ``SparkInput.java``: what it needs besides the key is there if it is known."""
         item, own_key = self.item, self.item.uri.partition("://")[2]
@@ -155,8 +150,8 @@ class View:
         yield self.stand(read)
 
     def sees_options(self, inputs: Sequence[SparkInput]) -> bool:
-        """Whether the options of the script's readers decide what they see."""
-        return any(each.by_options for each in inputs) or (
+        """Whether options of the script's readers decide what they see: the header of a slice, a copy's encoding."""
+        return any(each.copy or is_cut(each.item) for each in inputs) or (
             bool(self.planned.partitions) and self.script.may_set_base_path(self.planned.params)
         )
 

@@ -42,7 +42,7 @@ from sparklet.runs.summary import summarize
 from sparklet.settings import worker_settings
 from sparklet.spark.runner import Deadline, Output, Runner, ScriptCall, ScriptResult
 from sparklet.worker.executor import Executor, ScriptCache
-from sparklet.worker.measuring import Measuring
+from sparklet.worker.handler import Measuring
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.worker import Worker
 from tests.stand_ins.ledger_table import create_table

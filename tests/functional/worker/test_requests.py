@@ -294,9 +294,10 @@ def test_only_a_redrive_takes_an_input_that_was_repaired(counted: Counted, incre
     assert second.state is (ShardState.FAILED if incremental else ShardState.SUCCEEDED)  # the next run takes it as new
 
 
-def test_an_input_that_is_gone_ends_its_shard_at_once(counted: Counted) -> None:
+@pytest.mark.parametrize("part", [None, Slice(SliceKind.LINES, 8, 18, 8), Slice(SliceKind.LINES, 13, 18, 8)])
+def test_an_input_that_is_gone_ends_its_shard_at_once(counted: Counted, part: Slice | None) -> None:
     uri = counted.put("gone.csv", 10)
-    ref = counted.function.plan(CSV_TO_PARQUET, [uri])
+    ref = counted.function.plan(CSV_TO_PARQUET, [replace(counted.function.listed(uri), slice=part)])
     counted.function.store.delete_all([uri], uri)
 
     assert counted.function.deliver(ref) == []

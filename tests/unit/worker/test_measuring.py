@@ -9,7 +9,7 @@ import pytest
 
 from sparklet.errors import ScriptFailedError
 from sparklet.ports.metrics import Emitter, Meter
-from sparklet.worker.measuring import Measuring, memory_peak_mb
+from sparklet.worker.handler import Measuring, memory_peak_mb
 from tests.unit.test_metrics import METRICS, check_emf
 from tests.unit.worker.conftest import Bench, exits, meanwhile, reports
 
@@ -92,7 +92,7 @@ def test_a_jvm_that_was_replaced_is_counted_once(bench: Bench, said: Said) -> No
 
 
 def test_without_a_namespace_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.worker.measuring.memory_peak_mb", lambda: pytest.fail("measured"))
+    monkeypatch.setattr("sparklet.worker.handler.memory_peak_mb", lambda: pytest.fail("measured"))
     Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.runner, "r")
 
 
