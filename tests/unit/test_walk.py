@@ -13,7 +13,7 @@ def test_each_walk_passes_few_modules_and_functions() -> None:
     counts = measured(["event", "engine", "run", "check"])
 
     assert counts["event"][0] <= 15 and counts["event"][1] <= 66
-    assert counts["engine"][0] <= 9 and counts["engine"][2] <= 3  # beyond what an event passes
+    assert counts["engine"][0] <= 9 and counts["engine"][2] <= 4  # beyond what an event passes
     assert counts["run"][0] <= 24 and counts["run"][1] <= 117  # one asks whether --help-all was given
     assert counts["check"][0] <= 14 and counts["check"][1] <= 91
 

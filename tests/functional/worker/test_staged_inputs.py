@@ -112,6 +112,16 @@ def by_record():
     classes = "org.apache.hadoop.mapreduce.lib.input.TextInputFormat", "org.apache.hadoop.io.LongWritable"
     return spark.sparkContext.newAPIHadoopFile(path, *classes, "org.apache.hadoop.io.Text", conf=hadoop)
 
+def by_another_class():
+    hadoop = spark._jvm.org.apache.hadoop
+    conf = hadoop.conf.Configuration(spark._jsc.hadoopConfiguration())
+    conf.set("fs.s3.impl", "org.apache.hadoop.fs.s3a.TaskS3A")
+    return hadoop.fs.Path(path).getFileSystem(conf).getFileStatus(hadoop.fs.Path(path))
+
+try:
+    print("ROW " + json.dumps(["whole", [], str(by_another_class()), []]))
+except Exception as error:
+    print("ROW " + json.dumps(["whole", [], "is shown by a reader's options alone" in str(error), []]))
 others = {
     "multiLine": lambda: spark.read.csv(path, multiLine=True),
     "wholetext": lambda: spark.read.text(path, wholetext=True),
@@ -145,6 +155,7 @@ def test_a_slice_stands_at_its_address_in_its_partition(function: Function) -> N
     assert all(row[1] == columns for row in found if row[0] in ("header", "base", "sql"))
     files = {file.replace("s3a://", "s3://") for row in found for file in row[3] if row[0] != "rdd"}
     assert files == {f"{DATA}/{name}"}
+    assert [row[2] for row in found if row[0] == "whole"] == [True] * 4
     assert [row[2] for row in found if row[0] == "other"] == [True] * 4 * 5  # readers of other rows in each slice
 
 
