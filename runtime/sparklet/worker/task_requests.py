@@ -8,17 +8,24 @@ import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sparklet.errors import LeaseLostError, NoticeError
 from sparklet.events import Outcome, Task
 from sparklet.ledger import transitions
 from sparklet.ledger.rules import LEASE_GRACE_S
-from sparklet.model import ClaimStatus, Failure, Notice, ShardResult, TaskRecord
+from sparklet.model import ClaimStatus, ExecutionResult, Failure, Notice, ShardResult, TaskRecord
 from sparklet.ports import Ledger, Notifier, TaskQueue
 from sparklet.worker.attempt import Attempt, return_message
-from sparklet.worker.executor import Executor
 
 MAX_ATTEMPTS = 3
+
+
+class TaskExecutor(Protocol):
+    """Does what a task request asks for."""
+
+    def execute_task(self, attempt: Attempt) -> ExecutionResult:
+        """The result; raises SparkletError if it fails."""
 
 
 @dataclass
@@ -28,7 +35,7 @@ class RequestClaims:
     ledger: Ledger
     notifier: Notifier | None  # None: notices are not configured
     open_queue: Callable[[str], TaskQueue]  # by ARN: each API has a queue of its own
-    executor: Executor
+    executor: TaskExecutor
     log_stream: str = ""
     max_attempts: int = MAX_ATTEMPTS
     _queues: dict[str, TaskQueue] = field(default_factory=dict)
