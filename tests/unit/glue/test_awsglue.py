@@ -96,6 +96,16 @@ def test_a_job_begins_and_ends_without_a_bookmark() -> None:
     job.commit()
 
 
+@pytest.mark.parametrize("module", ["context", "data_sink", "dynamicframe", "job", "utils"])
+def test_a_star_import_brings_only_glues_own_names(module: str) -> None:
+    brought: dict[str, Any] = {}
+    exec(f"from awsglue.{module} import *", brought)
+
+    brought.pop("__builtins__")
+    assert [name for name, value in brought.items() if value.__module__.split(".")[0] != "awsglue"] == []
+    assert brought
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("s3a://b/out/a/", True), ("s3://b/out/a/x", True), ("s3://b/out/ab", False), ("s3://b/out", False)],

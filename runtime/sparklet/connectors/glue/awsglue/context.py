@@ -31,6 +31,7 @@ HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation
 OF_SESSION = ("createDataFrame", "range", "read", "readStream", "sql", "table", "udf")  # Glue's is an SQLContext
 IN_SQL = {"==": "=", "!=": "<>"}  # Spark knows both
 __getattr__ = missing
+__all__ = ["DataSink", "DynamicFrame", "GlueContext"]
 
 
 class _Ways(SimpleNamespace):

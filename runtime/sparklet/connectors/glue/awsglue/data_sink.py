@@ -9,6 +9,7 @@ from .dynamicframe import DynamicFrame
 
 BEHAVIORS = ("UPDATE_IN_DATABASE", "LOG")
 __getattr__ = missing
+__all__ = ["DataSink"]
 
 
 class DataSink:

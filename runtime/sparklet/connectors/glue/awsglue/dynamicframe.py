@@ -25,6 +25,7 @@ WHOLE = ("array", "map", "struct")  # types that a mapping names without their e
 SAME_HERE = ("make_cols", "make_struct")  # of choices, which a column of one type has not
 AS_STRUCTS = "spark.sql.pyspark.inferNestedDictAsStruct.enabled"
 __getattr__ = missing
+__all__ = ["DynamicFrame", "DynamicFrameCollection", "DynamicRecord"]
 
 
 class DynamicRecord(dict[str, Any]):

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+__all__ = ["Job"]
+
 
 class Job:
     """Glue's object for bookmarks, of which there are none: ``init`` and ``commit`` do nothing."""

@@ -13,6 +13,7 @@ from sparklet.job import Job
 from . import missing
 
 __getattr__ = missing
+__all__ = ["GlueArgumentError", "getResolvedOptions"]
 OF_EVENT = f"jr_{uuid.uuid4().hex}"  # JOB_RUN_ID outside of a run
 
 

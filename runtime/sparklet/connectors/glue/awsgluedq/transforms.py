@@ -21,6 +21,7 @@ from .dqdl import OF_ROWS, Rule, rules_of
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
+__all__ = ["EvaluateDataQuality"]
 COLUMNS = ("Rule", "Outcome", "FailureReason", "EvaluatedMetrics", "EvaluatedRule")
 SCHEMA = "{} string, {} string, {} string, {} map<string, double>, {} string".format(*COLUMNS)
 OPTIONS = {"dataQualityEvaluationContext", "enableDataQualityCloudWatchMetrics", "enableDataQualityResultsPublishing"}
