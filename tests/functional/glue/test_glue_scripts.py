@@ -77,11 +77,14 @@ def test_csv_is_read_as_glue_has_it(warm: Bench, tmp_path: Path) -> None:
     assert each_told(ran) == [[row] for *_, row in cases], ran.text("stderr")
 
 
+QUOTED = 'a "b, c" \\ d\\'
+
+
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet", "orc"])
 def test_what_is_written_is_read_again(warm: Bench, tmp_path: Path, kind: str) -> None:
     code = f"""
 kind, place = "{kind}", {{"path": "{tmp_path}/out"}}
-frame = spark.createDataFrame([("x", "a b"), ("y", "c")], "key string, value string")
+frame = spark.createDataFrame([("x", {QUOTED!r}), ("y", "c")], "key string, value string")
 glue.write_data_frame.from_options(frame, "s3", place, kind)
 glue.write_dynamic_frame_from_options(DynamicFrame.fromDF(frame, glue, "f"), "s3", place, kind)
 header = {{"withHeader": True}} if kind == "csv" else {{}}
@@ -90,7 +93,7 @@ found = DynamicFrame.fromDF(read, glue, "found")
 """
     found = rows(warm, code)
 
-    assert sorted((row["key"], row["value"]) for row in found) == [("x", "a b")] * 2 + [("y", "c")] * 2  # it appends
+    assert sorted((row["key"], row["value"]) for row in found) == [("x", QUOTED)] * 2 + [("y", "c")] * 2  # it appends
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet", "orc"])

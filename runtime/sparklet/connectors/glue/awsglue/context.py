@@ -29,6 +29,7 @@ HINTS |= {"jobBookmarkKeysSortOrder", "jobBookmarksKeysSortOrder"}  # Glue's gui
 HINTS |= {"maxFilesInBand", "optimizePerformance", "pageSize", "redshift_tmp_dir", "strictCheckForQuoting"}
 HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation"}  # without them the rows are the same
 OF_SESSION = ("createDataFrame", "range", "read", "readStream", "sql", "table", "udf")  # Glue's is an SQLContext
+DOUBLED = {"escape": '"'}  # for Glue's CSV a doubled quote is a quote, and a backslash itself; Spark escapes by one
 IN_SQL = {"==": "=", "!=": "<>"}  # Spark knows both
 __getattr__ = missing
 __all__ = ["DataSink", "DynamicFrame", "GlueContext"]
@@ -123,8 +124,7 @@ class GlueContext:
         path_option, recursive = glue_options.get("paths"), glue_options.get("recurse", False)
         paths = _root(path_option) if isinstance(path_option, str) else [_root(path) for path in path_option or ()]
         if kind == "csv":
-            # For Glue a doubled quote is a quote, and a backslash is itself; Spark escapes by a backslash.
-            options = {"escape": '"', **options}
+            options = {**DOUBLED, **options}
         elif kind != "json" and recursive:  # in folders such as day=1 Spark reads to the bottom, and the day, too
             # recursiveFileLookup forgets the partitions' columns. The source of texts shows whether there are any,
             # and reads no row for it.
@@ -142,7 +142,7 @@ class GlueContext:
     def _write(self, frame: Any, *args: Any, **kwargs: Any) -> Any:
         kind, glue_options, options = _files(*args, **kwargs)
         if kind == "csv":
-            options = {"header": True, **options}
+            options = {"header": True, **DOUBLED, **options}
         rows = frame.toDF() if isinstance(frame, DynamicFrame) else frame
         path, keys, mode = _root(glue_options.get("path") or ""), glue_options.get("partitionKeys", []), "append"
         if self._job.shard is not None and not is_inside(path, self._job.output_path):
