@@ -161,6 +161,7 @@ def test_a_filter_drops_what_lacks_the_key(warm: Bench, tmp_path: Path) -> None:
 
 
 FRAME = """
+import gs_derived  # as Studio writes it beside the method
 df = spark.createDataFrame([(1, (2, "x"), 3), (4, (5, "y"), None)], "a int, s struct<b int, c string>, `d.e` int")
 frame = DynamicFrame.fromDF(df, glue, "frame")
 """
@@ -169,6 +170,10 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "select_fields('d.e')": [{"d.e": 3}, {"d.e": None}],
     "select_fields(paths=['`d.e`'], transformation_ctx='x')": [{"d.e": 3}, {"d.e": None}],
     "drop_fields(['s', 'd.e'], 'ctx', 'info', 0, 0)": [{"a": 1}, {"a": 4}],
+    "gs_derived(colName='a', expr='a + s.b').gs_derived('half', 'a / 2').select_fields(['a', 'half'])": [
+        {"a": 3, "half": 1.5},
+        {"a": 9, "half": 4.5},
+    ],
     "rename_field('`d.e`', 'f').select_fields(['f'])": [{"f": 3}, {"f": None}],
     "filter(lambda row: row['s']['c'] == 'y').select_fields(['a'])": [{"a": 4}],
     "filter(lambda row: row['d.e'] > 0).select_fields(['a'])": [{"a": 1}],

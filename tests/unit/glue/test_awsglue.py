@@ -123,6 +123,7 @@ UNSUPPORTED = {
     "from awsglue.dynamicframe import DynamicFrame\nDynamicFrame(None, None).errorsAsDynamicFrame()": "--isolate",
     "from awsglue.transforms import EvaluateDataQuality": "awsgluedq.transforms",
     "import awsglue\nimport awsgluedq.rules": "toDF",
+    "import awsglue\nimport gs_explode": "toDF",
     "from awsglue.gluetypes import Field": "pyspark.sql.types",
     "from awsglue.context import DataSource": "create_dynamic_frame",
     "from awsglue.dynamicframe import Unknown": "toDF",

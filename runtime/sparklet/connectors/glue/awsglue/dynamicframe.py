@@ -188,6 +188,12 @@ class DynamicFrame:
             frame = frame.withColumn(name, try_cast(frame[f"`{name}`"], type_))
         return self._of(frame)
 
+    def gs_derived(self, colName: str, expr: str, *_: Any, **hints: Any) -> DynamicFrame:
+        """The columns and one more, or another in its place: the value of an expression of SQL."""
+        from pyspark.sql import functions
+
+        return self._of(self._frame.withColumn(colName, functions.expr(expr)))
+
     def unnest(self, *_: Any, **hints: Any) -> DynamicFrame:
         """Fields of structs as columns with dots in their names."""
         return self._of(self._frame.select(*_unnested(self._frame.schema)))
