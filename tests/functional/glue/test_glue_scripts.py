@@ -303,10 +303,11 @@ def test_a_sink_writes_its_format(warm: Bench, tmp_path: Path, written: str) -> 
     assert sorted(each.name for each in (tmp_path / "out").glob("day=*")) == ["day=a", "day=b"]
 
 
-def test_one_path_is_read_as_a_list_of_one(warm: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["paths", "path"])
+def test_one_path_is_read_as_a_list_of_one(warm: Bench, tmp_path: Path, name: str) -> None:
     """With either spelling of a hint that Glue's guide has."""
     (tmp_path / "a.json").write_text('{"id": 1}\n')
-    options = {"paths": str(tmp_path), "jobBookmarkKeys": ["id"], "jobBookmarkKeysSortOrder": "asc"}
+    options = {name: str(tmp_path), "jobBookmarkKeys": ["id"], "jobBookmarkKeysSortOrder": "asc"}
 
     ran = warm.run(f"{BEGIN}told(glue.create_dynamic_frame.from_options('s3', {options}, 'json'))\n")
 

@@ -121,7 +121,8 @@ class GlueContext:
     def _read(self, *args: Any, **kwargs: Any) -> tuple[DataFrame, str]:
         """The rows, and their format."""
         kind, glue_options, options = _files(*args, **kwargs)
-        path_option, recursive = glue_options.get("paths"), glue_options.get("recurse", False)
+        # The guide has only "paths", and jobs have "path", too.
+        path_option, recursive = glue_options.get("paths", glue_options.get("path")), glue_options.get("recurse", False)
         paths = _root(path_option) if isinstance(path_option, str) else [_root(path) for path in path_option or ()]
         if kind == "csv":
             options = {**DOUBLED, **options}
