@@ -127,6 +127,7 @@ READ_GLUE = use(  # each call is authorized on the catalog, the database and the
     *("glue.get_table glue.get_partitions", "{catalog}", "{ReadGlueDatabaseArns}", "{read_tables}"),
     when="ReadGlueDatabaseArns",
 )
+FIND_GLUE = use("glue.get_database", "{catalog}", "{ReadGlueDatabaseArns}", when="ReadGlueDatabaseArns")
 OWN_GLUE = (
     use("glue.get_database", "{catalog}", "{GlueDatabaseArns}", when="GlueDatabaseArns"),  # PyIceberg, too
     use(
@@ -183,7 +184,7 @@ BUILD_NETWORK = (
 ROLES: Mapping[tuple[str, str], tuple[Use, ...]] = {  # template, role (or managed policy)
     ("template.yaml", "WorkerRole"): (
         *(log("WorkerLogs"), use(POLLED, "{Queue}"), use("sqs.change_message_visibility", "{Queue}")),
-        *(*SHARD, *ELSEWHERE, *NOTICES, READ_GLUE, *OWN_GLUE, NETWORK),
+        *(*SHARD, *ELSEWHERE, *NOTICES, READ_GLUE, FIND_GLUE, *OWN_GLUE, NETWORK),
     ),
     ("template.yaml", "PlannerRole"): (
         *(log("PlannerLogs"), *WHOLE_LEDGER, *PLANNED, READ_GLUE, *VERSIONS, SETTINGS_OF_WORKERS, NETWORK),

@@ -192,7 +192,7 @@ def test_nothing_outside_the_prefix_is_deleted(store: ObjectStore, bucket: str) 
         store.put(f"s3://{bucket}/{key}", b"x")
 
     for within in (f"s3://{bucket}/runs/1/", f"s3://{bucket}/", f"s3://{bucket}", ""):
-        with pytest.raises(ValueError, match=r"is not below|no prefix"):
+        with pytest.raises(ValueError, match=r"is not below|is not a prefix"):
             store.delete_all([f"s3://{bucket}/runs/10/x"], within)
 
     assert len(list(store.list(f"s3://{bucket}/"))) == 2

@@ -85,7 +85,7 @@ def test_kinesis_records_come_with_their_metadata(spark: SparkSession) -> None:
 
 
 @pytest.mark.parametrize("source", ["aws:kafka", "SelfManagedKafka", "aws:SelfManagedKafka"])
-def test_kafka_records_of_all_partitions_come_with_their_metadata(spark: SparkSession, source: str) -> None:
+def test_kafka_records_of_all_partitions_have_their_metadata(spark: SparkSession, source: str) -> None:
     found = kafka(b'{"n": 1}', b'{"n": 2}', None, source=source).records(spark, "json", "n INT", metadata=True)
 
     place = found.selectExpr("n", "_record.topic", "_record.partition", "_record.offset")
