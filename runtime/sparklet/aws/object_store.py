@@ -1,8 +1,7 @@
 """Objects in Amazon S3.
 
-Pages of a listing of S3 in the order of keys; of many folders the first pages are asked for side by side.
-
-One page names the next, so a million objects would be a thousand requests in a row.
+A listing has its pages in the order of keys. One page names the next, so a million objects would be a thousand
+requests in a row: the first pages of many folders are asked for side by side.
 """
 
 import os

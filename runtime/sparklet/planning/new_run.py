@@ -1,9 +1,8 @@
 """From a request to a run in the ledger; the same request again continues the run.
 
-A local script's run brings the modules that the script imports from its folder, packed as Python finds them there.
-
-``python job.py`` and spark-submit have the script's folder on the path, so ``import helpers`` means the file or the
-package of this name beside the script, before any other.
+A local script's run brings the modules that the script imports from its folder, packed as Python finds them there:
+``python job.py`` and spark-submit have this folder on the path, so ``import helpers`` means the file or the package of
+this name beside the script, before any other.
 """
 
 import hashlib

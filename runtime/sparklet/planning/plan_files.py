@@ -1,8 +1,7 @@
 """The files of a plan: parts, which hold shards and never change, and beside them the names of what was left out.
 
-The index of a plan: what a Map state reads, for a run with ``dispatch`` map.
-
-The planner writes it before it seals the plan, one reference of a shard for functions a line, as JSON Lines::
+A run with ``dispatch`` map has an index, too, which the Map state reads. The planner writes it before it seals the
+plan, as JSON Lines, with a line for each shard that a function does::
 
     runs/<run_id>/index.jsonl    {"run_id": "daily-7", "shard": 0, "generation": 0}
 

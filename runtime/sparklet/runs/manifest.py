@@ -8,6 +8,8 @@ large run those that matter and a fair sample. Of an open run the command line r
 Then the run's notice is sent at least once, and the run is finalized. The ledger records which notices were sent, so
 after a crash the next check continues. A run is unfinalized from its creation until it has ended and its notice was
 sent: so the cost of a check depends on the open runs, not on the number of all runs (docs/decisions/0079).
+
+``verify`` compares what was written with the ledger and the output.
 """
 
 import heapq

@@ -3,10 +3,8 @@
 Later ones win: ``spark_defaults``, the operator's ``SPARKLET_SPARK_CONF``, ``task_conf``, the script's own
 (``script_options``).
 
-Spark's settings that depend on the size of a task's input: how Spark partitions reading and shuffling.
-
-Only settings of a session (``spark.sql.…``), so that one SparkContext serves shards of every size. docs/guide/shards.md
-explains the formulas.
+How Spark partitions reading and shuffling depends on the size of a task's input. Those are settings of a session alone
+(``spark.sql.…``), so that one SparkContext serves shards of every size. docs/guide/shards.md explains the formulas.
 """
 
 import functools

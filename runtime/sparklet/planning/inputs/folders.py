@@ -1,8 +1,7 @@
-"""The files of a folder, and which of them are those of a table.
+"""The files of a folder on this machine, and which files of any folder belong to a table.
 
-Files on this machine are uploaded before a run is planned.
-
-Read as files, they give deleted and replaced rows again; read by the table's reader, each shard has all rows.
+Only the log of a Delta, Hudi or Iceberg table says which of its files hold rows. Read as files, they give deleted and
+replaced rows again; read by the table's reader, each shard has all rows.
 """
 
 import os
