@@ -64,11 +64,12 @@ def propose_deployment(
 
 def packaged_template() -> dict[str, Any]:
     """The template of this installation; PlanError if a library is missing."""
+    from sparklet.local.deploy import load_template
+
     try:
-        from sparklet.local.deploy import load_template
+        return load_template()
     except ModuleNotFoundError as error:
         raise PlanError(f"the template cannot be read without {error.name}: pip install 'sparklet[template]'") from None
-    return load_template()
 
 
 def for_local_stack(template: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:

@@ -13,9 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-from samtranslator.yaml_helper import intrinsics_multi_constructor
-
 from sparklet.aws.clients import AwsClients, failing_as
 from sparklet.aws.services import StepFunctionsOrchestrator
 from sparklet.aws.stacks import described_stack
@@ -179,7 +176,13 @@ def load_template() -> Template:
 
 def parse_template(text: str) -> Template:
     """A CloudFormation template in YAML, its short forms (``!Ref``) written out (``{"Ref": …}``)."""
-    document = yaml.load(text, Loader=_CloudFormationLoader)  # noqa: S506 - derived from SafeLoader
+    import yaml  # of the extra `template`: commands without a local stack do without
+    from samtranslator.yaml_helper import intrinsics_multi_constructor
+
+    fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
+    loader: Any = type("CloudFormationLoader", (fastest,), {})
+    loader.add_multi_constructor("!", intrinsics_multi_constructor)
+    document = yaml.load(text, Loader=loader)  # noqa: S506 - derived from SafeLoader
     if not isinstance(document, dict):
         raise LocalStackError("the template is not a mapping")
     return document
@@ -290,13 +293,3 @@ def _settings(template: Template) -> list[Any]:
     """The properties of all functions, those of ``Globals`` first."""
     shared = template.get("Globals", {}).get("Function", {})
     return [shared, *(body["Properties"] for body in _functions(template).values())]
-
-
-_FASTEST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
-
-
-class _CloudFormationLoader(_FASTEST):  # type: ignore[misc]
-    """YAML with CloudFormation's tags."""
-
-
-_CloudFormationLoader.add_multi_constructor("!", intrinsics_multi_constructor)
