@@ -57,7 +57,7 @@ def written(account: Account, folder: Path, output: str) -> Path:
 # Files
 
 
-def test_the_hello_example_runs_in_the_image(account: Account, function: Container) -> None:
+def test_hello(account: Account, function: Container) -> None:
     ran(account, function, "hello")
 
     assert "hello from Spark" in function.said()
