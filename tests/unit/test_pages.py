@@ -28,6 +28,16 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
 
 
+def test_recipes_name_what_is_in_the_code() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`(\w+)`[^`]{0,30}\(`([\w/]+\.py)`", text)
+    assert len(named) > 10
+
+    for name, path in named:
+        (module,) = [place for place in (ROOT / path, ROOT / "runtime" / "sparklet" / path) if place.exists()]
+        assert re.search(rf"\b{name}\b", module.read_text()), f"{name} is not in {path}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
