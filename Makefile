@@ -137,7 +137,7 @@ simulate: venv ## What if: the published experiment simulated, in a minute; ARGS
 chaos: reader-venv ## Tables under kills, double deliveries, zombies and network faults; hours (ARGS='--seeds 0:200')
 	@$(RUN) -m benchmarks.chaos $(ARGS)
 
-chaos-quick: reader-venv ## The same with at least a dozen trials, in four minutes
+chaos-quick: reader-venv ## The same with at least ten trials, in three minutes
 	@$(RUN) -m benchmarks.chaos --quick $(ARGS)
 
 fuzz: venv ## Try over 100,000 events and environments
