@@ -9,10 +9,10 @@ The way of a shard to an engine and back::
     one_shard            the worker: it claims the shard, runs the script, and writes the result to the ledger
     runs.dispatch        later checks ask Engine.stopped why a worker ended without a claim, and start another
 
-The large function's worker is that of the functions. On Fargate ``one_shard`` is the image's command ``shard``. On EMR
-Serverless, EMR and Glue the driver's program is ``on_platform``: it unpacks ``worker_package`` and calls ``one_shard``,
-and scripts use the driver's JVM (``attached``). An engine only starts processes. All workers go through the same claims
-and leases, so a superfluous one does no harm.
+The large function runs the same worker as the other functions. On Fargate ``one_shard`` is the image's command
+``shard``. On EMR Serverless, EMR and Glue the driver's program is ``on_platform``: it unpacks ``worker_package`` and
+calls ``one_shard``, and scripts use the driver's JVM (``attached``). An engine only starts processes. All workers go
+through the same claims and leases, so a superfluous one does no harm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,20 +24,20 @@ from sparklet.ports import Engine
 
 
 class Asked(NamedTuple):
-    """Calls of AWS, space-separated, and on what; ``docs.calls`` says how both are written, and compares with roles."""
+    """AWS calls that a role needs, and their resources, written as in ``docs.calls``, which checks the roles."""
 
-    calls: str
-    on: Sequence[str]
-    keys: Mapping[str, str] = {}  # of conditions
-    when: str = ""  # only where this parameter is given
+    calls: str  # separated by spaces
+    on: Sequence[str]  # the resources
+    keys: Mapping[str, str] = {}  # IAM condition keys, with their values
+    when: str = ""  # a template parameter: without it these calls are not made; "" = they are always made
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """All that others need to know of an engine: each module has its own, and ``create.KINDS`` is the list."""
+    """What other modules need to know of an engine. Each engine's module defines one; ``create.KINDS`` lists them."""
 
-    make: Callable[..., Engine]  # of ``clients``, ``env``, ``script_settings``, and its own part of SPARKLET_ENGINES
+    make: Callable[..., Engine]  # gets ``clients``, ``env``, ``script_settings`` and the entry in SPARKLET_ENGINES
     about: str  # what its worker is, and the parameters that name it: for docs/guide/elsewhere.md
-    hours: Mapping[str, Figure] = field(default_factory=dict)  # US dollars; "", and "_arm64" if it differs
-    to_plan: Sequence[Asked] = ()  # whoever plans a run asks this, too
-    to_work: Sequence[Asked] = ()  # the checker, which starts, watches and stops workers
+    hours: Mapping[str, Figure] = field(default_factory=dict)  # an hour in US dollars: "", and "_arm64" if it differs
+    to_plan: Sequence[Asked] = ()  # calls that also a planner or a client makes, before it plans a run
+    to_work: Sequence[Asked] = ()  # calls of the checker, which starts, watches and stops workers

@@ -28,7 +28,7 @@ from sparklet.spark.warm_runner import PORT, SECRET, Jvm
 
 
 class AttachedRunner(Runner):
-    """Runs scripts against the JVM at ``PORT``, which started this process and ends after it.
+    """Runs scripts against the JVM at the port in ``PORT``. That JVM started this process and ends after it.
 
     The platform sets master, memory, S3 and Python.
     """
@@ -44,8 +44,8 @@ class AttachedRunner(Runner):
         conf = options.conf
         if fixed := JVM_OPTIONS.intersection(conf):
             raise ScriptError(
-                f"{call.script.name} asks for {min(fixed)}, but the JVM here has started already: set it for the "
-                "engine, see EngineSparkConf"
+                f"{call.script.name} sets {min(fixed)}, but the engine's JVM has already started: set it for the "
+                "engine, with EngineSparkConf"
             )
         options.warn(output)
         properties = {  # without the driver's own folders and PATH
@@ -61,33 +61,36 @@ class AttachedRunner(Runner):
         try:
             env = {**os.environ, **task_env(call, self._spark)}
             port, secret = gateway
-            jvm = Jvm("platform", host, self._scratch, {}, port=port, secret=secret, tasks=1)  # not its first: prepared
+            # Begins with one task counted: a JVM's first task would set the properties, which ``_prepare`` has done.
+            jvm = Jvm("platform", host, self._scratch, {}, port=port, secret=secret, tasks=1)
             return task.result(jvm.run(task, env, "", keep=False, restored=False))
         finally:
             host.close()
-            with contextlib.suppress(Py4JError), connected(*gateway) as client:  # unless it has ended
+            # Py4JError: the JVM has ended, and Spark with it.
+            with contextlib.suppress(Py4JError), connected(*gateway) as client:
                 stop_context(client)
 
 
 def _jars(gateway: tuple[int, str]) -> list[str]:
-    """The jars on a JVM's class path, and those that its spark-submit was given."""
+    """The jars on the JVM's class path, and those that were given to its spark-submit."""
     with connected(*gateway) as client:
         class_paths = [client.jvm.java.lang.System.getProperty(name) for name in ("java.class.path", "spark.jars")]
     return re.split(f"[{os.pathsep},]", ",".join(filter(None, class_paths)))
 
 
 def _prepare(gateway: tuple[int, str], properties: dict[str, str], conf: Mapping[str, str], call: ScriptCall) -> None:
-    """Set the JVM's system properties; executors get the call's files, too, beside what spark-submit was given."""
+    """Set the JVM's system properties. Executors get the call's files besides those that spark-submit was given."""
+    # ``SparkContext.addPyFile`` refuses wheels, so they are copied to names that end with .zip.
     py_files = [
         str(shutil.copy(path, call.work_dir / f"{path.name}.zip") if path.suffix == ".whl" else path)
-        for path in call.py_files  # for ``SparkContext.addPyFile``, which refuses wheels
+        for path in call.py_files
     ]
-    places = {"spark.files": [*py_files, *map(str, call.files)], "spark.submit.pyFiles": py_files}
+    added_files = {"spark.files": [*py_files, *map(str, call.files)], "spark.submit.pyFiles": py_files}
     with connected(*gateway) as client:
         log_in(client)
         java: Any = client.jvm.java
-        for name, added in places.items():
+        for name, added in added_files.items():
             if added:
                 properties[name] = ",".join(filter(None, (java.lang.System.getProperty(name), *added)))
-        # In one call, since each property set by itself would be a request to the JVM.
+        # All properties in one call: each call is a request to the JVM.
         java.lang.System.getProperties().load(java.io.StringReader(encoded({**properties, **conf})))

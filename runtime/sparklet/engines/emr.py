@@ -12,7 +12,7 @@ from sparklet.engines import Asked, Kind
 from sparklet.engines.spark_platform import PYTHON, PlatformJob, SparkPlatform, job_name
 from sparklet.model.quantities import Figure
 
-MAX_LISTED = 300  # a cluster has at most 256 active steps
+MAX_LISTED = 300  # steps; a cluster has at most 256 active ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +22,13 @@ class EmrSteps(SparkPlatform):
     cluster: str
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Add a step, unless the cluster has one whose name ends with the token."""
-        program, package = self._stored_worker()
+        """Add a step, or find the earlier step whose name ends with the token; return its id."""
+        program, package = self._store_worker()
         emr, conf = self.clients.emr, {"spark.pyspark.python": PYTHON, "spark.pyspark.driver.python": PYTHON}
         options = [word for key, value in {**conf, **self.conf}.items() for word in ("--conf", f"{key}={value}")]
         submit = ["spark-submit", "--deploy-mode", "client", "--py-files", package, *options, program]
         newest = {"ClusterId": self.cluster, "PaginationConfig": {"MaxItems": MAX_LISTED}}
-        # EMR takes no token with a step, so the step's name has it.
+        # EMR takes no token with a step, so the token is in the step's name.
         ids = emr.get_paginator("list_steps").paginate(**newest).search(f"Steps[?ends_with(Name, '{token}')].Id")
         if step_id := self._call(lambda: next(ids, None)):
             return str(step_id)
@@ -50,6 +50,7 @@ class EmrSteps(SparkPlatform):
         reasons = details.get("Reason"), details.get("Message"), status.get("StateChangeReason", {}).get("Message")
         logs = details.get("LogFile", "").rpartition("/")[0] or step.get("LogUri", "").rstrip("/")
         started = status.get("Timeline", {}).get("StartDateTime")
+        # EMR writes the address of a log with the scheme s3n.
         return PlatformJob(status["State"], "; ".join(filter(None, reasons)), started, re.sub("^s3n:", "s3:", logs))
 
     def _release(self) -> tuple[str, str, str]:

@@ -18,8 +18,8 @@ class EmrServerlessJobs(SparkPlatform):
     role: str
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a job; the service compares the token."""
-        program, package = self._stored_worker()
+        """Start a job, once for each token, which the service compares; return its id."""
+        program, package = self._store_worker()
         python = "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON", "spark.emr-serverless.driverEnv.PYSPARK_PYTHON"
         conf = {**dict.fromkeys((*python, "spark.executorEnv.PYSPARK_PYTHON"), PYTHON), **self.conf}
         submit = {
@@ -32,7 +32,7 @@ class EmrServerlessJobs(SparkPlatform):
             "applicationId": self.application,
             "executionRoleArn": self.role,
             "name": job_name(command),
-            "tags": self._application().get("tags", {}),  # as a task of Fargate has its definition's
+            "tags": self._application().get("tags", {}),  # the application's, since a job gets none by itself
             "jobDriver": {"sparkSubmit": submit},
             "configurationOverrides": {
                 "applicationConfiguration": [{"classification": "spark-defaults", "properties": conf}],

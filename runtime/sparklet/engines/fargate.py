@@ -11,7 +11,7 @@ from sparklet.model import Failure
 from sparklet.model.quantities import Figure
 from sparklet.ports import Engine
 
-MAX_DESCRIBED = 100  # tasks a request
+MAX_DESCRIBED = 100  # tasks in one request
 NO_CAPACITY = ("Capacity is unavailable", "reached the limit", "RESOURCE:", "Throttling", "ServerException")
 NOT_STARTED = "TaskFailedToStart"
 CONTAINER = "sparklet-shard"  # of the task definition in sam/fargate.yaml
@@ -25,14 +25,14 @@ class FargateTasks(Engine):
     cluster: str
     task_definition: str
     network: Mapping[str, Any]  # ECS's awsvpcConfiguration: subnets, securityGroups, assignPublicIp
-    script_settings: Callable[[], Mapping[str, str]] = dict  # of the functions, beside the definition's environment
+    script_settings: Callable[[], Mapping[str, str]] = dict  # the functions'; added to the definition's environment
     like_functions: bool = True
 
     @classmethod
-    def named(
+    def from_settings(
         cls, *, clients: AwsClients, env: object, script_settings: Callable[[], Mapping[str, str]], **settings: Any
     ) -> Self:
-        """The tasks that SPARKLET_ENGINES names; the task definition has the worker's ``env``."""
+        """Create the engine by its entry in SPARKLET_ENGINES. ``env`` is not used: the task definition has it."""
         network: dict[str, Any] = {name: settings[name].split(",") for name in ("subnets", "securityGroups")}
         network["assignPublicIp"] = settings["assignPublicIp"]
         return cls(
@@ -47,7 +47,8 @@ class FargateTasks(Engine):
         """Start a task, once for each ``token``; return its ARN. RemoteTaskError, ``throttled`` without capacity."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        variables = {"SPARKLET_WORKER_FUNCTION": "", **self.script_settings()}  # it need not ask a function for them
+        # Without the function's name the worker does not read the settings, which it gets here.
+        variables = {"SPARKLET_WORKER_FUNCTION": "", **self.script_settings()}
         env = [{"name": name, "value": value} for name, value in variables.items()]
         container = {"name": CONTAINER, "command": list(command), "environment": env}
         task: Any = {
@@ -59,25 +60,25 @@ class FargateTasks(Engine):
             "overrides": {"containerOverrides": [container]},
         }
         try:
-            # With the request in the token: ECS refuses a token that it has seen with another request, such as one for
-            # the task definition before an upgrade.
-            answer = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
-            # ECS reports want of capacity in an answer, not as an error.
-            if answer["tasks"]:
-                return str(answer["tasks"][0]["taskArn"])
-            why = "; ".join(failure.get("reason", "") for failure in answer["failures"])
+            # The client token includes the request, since ECS refuses a known token with another request: an upgrade,
+            # for example, changes the task definition.
+            response = self.clients.ecs.run_task(**task, clientToken=client_token(token, task))
+            # ECS reports a lack of capacity in a response, not as an error.
+            if response["tasks"]:
+                return str(response["tasks"][0]["taskArn"])
+            why = "; ".join(failure.get("reason", "") for failure in response["failures"])
         except (BotoCoreError, ClientError) as error:
             why = explained(error)
         reason = "throttled" if any(words in why for words in NO_CAPACITY) else ""
         raise RemoteTaskError(f"no task of {self.task_definition} could be started: {why}", reason)
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Which tasks have stopped, and why. RemoteTaskError if they cannot be described."""
+        """The tasks that have stopped, with the causes. RemoteTaskError if ECS cannot describe them."""
         tasks = []
         with failing_as(RemoteTaskError, "the tasks cannot be described"):
             for first in range(0, len(task_ids), MAX_DESCRIBED):
-                some = task_ids[first : first + MAX_DESCRIBED]
-                tasks += self.clients.ecs.describe_tasks(cluster=self.cluster, tasks=some)["tasks"]
+                batch = task_ids[first : first + MAX_DESCRIBED]
+                tasks += self.clients.ecs.describe_tasks(cluster=self.cluster, tasks=batch)["tasks"]
         return {task["taskArn"]: _stop_cause(task) for task in tasks if task["lastStatus"] == "STOPPED"}
 
     def stop(self, task_id: str) -> None:
@@ -87,6 +88,7 @@ class FargateTasks(Engine):
 
 
 def _stop_cause(task: Mapping[str, Any]) -> Failure:
+    """Why a task has stopped: ECS's code, its reasons, and the containers' exit statuses."""
     code, containers = task.get("stopCode") or "Stopped", task.get("containers", ())
     reasons = [task.get("stoppedReason"), *(container.get("reason") for container in containers)]
     reasons += [
@@ -100,7 +102,7 @@ TASK, CLUSTER = "{fargate_task}", {"ecs:cluster": "{FargateCluster}"}
 SOURCE = "Fargate price list, secondary: 4 vCPU at 0.04048 and 16 GB at 0.004445, as in sam/fargate.yaml"
 SOURCE_ARM64 = "Fargate price list, secondary: the same at 0.03238 and 0.00356"
 KIND = Kind(
-    make=FargateTasks.named,
+    make=FargateTasks.from_settings,
     about="a task of [another template](image.md#shards-that-need-more-than-15-minutes-ecs-fargate)",
     hours={"": Figure(0.23304, "2026-11", SOURCE), "_arm64": Figure(0.18648, "2026-11", SOURCE_ARM64)},
     to_work=[

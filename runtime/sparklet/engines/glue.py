@@ -21,14 +21,14 @@ class GlueJobRuns(SparkPlatform):
     job: str
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a run, unless one has this token among its arguments."""
-        program, package = self._stored_worker()
+        """Start a job run, or find the earlier run that has the token as an argument; return its id."""
+        program, package = self._store_worker()
         key, value = self._arguments(command)
         arguments = {"--scriptLocation": program, "--extra-py-files": package, key: value, TOKEN: token}
         if self.conf:
-            # A run of Glue has one argument ``--conf``: further settings are chained in its value.
+            # A job run has a single argument ``--conf``; its value can chain further settings.
             arguments["--conf"] = " --conf ".join(f"{name}={setting}" for name, setting in self.conf.items())
-        # Glue takes no token, so an argument of the run has it.
+        # Glue takes no token with a run, so the token is an argument.
         for run in self._call(self.clients.glue.get_job_runs, JobName=self.job, MaxResults=200)["JobRuns"]:
             if run.get("Arguments", {}).get(TOKEN) == token:
                 return str(run["Id"])
@@ -61,10 +61,11 @@ class GlueJobRuns(SparkPlatform):
         return f"Glue {job.get('GlueVersion', '0.9')}", "the job's --datalake-formats", formats
 
 
-GROUPS = [  # a security configuration is in the name of the group
-    f"{{group}}/aws-glue/jobs{secured}/{end}:log-stream:*"
-    for secured in ("", "-role-conf")
-    for end in ("output", "error")
+# The names of a job's log groups have a suffix if the job has a security configuration.
+GROUPS = [
+    f"{{group}}/aws-glue/jobs{suffix}/{output}:log-stream:*"
+    for suffix in ("", "-role-conf")
+    for output in ("output", "error")
 ]
 KIND = Kind(
     make=GlueJobRuns,

@@ -1,7 +1,7 @@
-"""``lambda-large``: the worker's function once more, with all the memory and /tmp of Lambda; a call for each shard.
+"""``lambda-large``: a second worker function, with the most memory and /tmp that Lambda has; a call for each shard.
 
-Lambda takes the calls asynchronously and, by the template, never repeats one. It does not report how a call ended and
-cannot stop one: a lost worker is noticed when its lease ends, or after 15 minutes without a claim.
+Lambda runs the calls asynchronously and, by the template, never repeats one. It does not report how a call ended and
+cannot stop one: a lost worker is noticed when its lease expires, or after 15 minutes without a claim.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from sparklet.ports import Engine
 
 @dataclass(frozen=True)
 class LargeFunction(Engine):
-    """Calls the large function; its environment has the engine's name, under which its workers claim shards."""
+    """Calls the large function, whose workers claim shards under the engine's name in their environment."""
 
     compute: LambdaCompute
     function: str
-    at_once: int = 0  # Lambda would keep further calls waiting, and they would look lost
+    at_once: int = 0  # workers; Lambda would keep further calls waiting, and they would seem to be lost
     like_functions: bool = True
 
     @classmethod
-    def named(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - as set
-        """The function that SPARKLET_ENGINES names; it has all settings of the worker function."""
+    def from_settings(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - its name in JSON
+        """Create the engine by its entry in SPARKLET_ENGINES. Other arguments are ignored: the function has them."""
         return cls(LambdaCompute(clients), function, int(atOnce))
 
     def start(self, token: str, command: Sequence[str]) -> str:
@@ -34,7 +34,7 @@ class LargeFunction(Engine):
         options = dict(zip(command[1::2], command[2::2], strict=True))
         shard, generation = int(options["--shard"]), int(options["--generation"])
         event = {"run_id": options["--run"], "shard": shard, "generation": generation}
-        # Without the plan's place, which the worker has from the record that it claims.
+        # The place in the plan stays empty: the worker reads it from the record that it claims.
         self.compute.invoke(self.function, {**event, "part": "", "offset": 0, "length": 0}, wait=False)
         return token
 
@@ -44,7 +44,7 @@ class LargeFunction(Engine):
 
 SOURCE = "Lambda price list, secondary: an hour of 10 GB of memory and of 9.5 GB of /tmp"
 KIND = Kind(
-    make=LargeFunction.named,
+    make=LargeFunction.from_settings,
     about="a second worker function with 10,240 MB and as much `/tmp`, if your [account allows](deploy.md#deploy) it: "
     "`LargeFunction=yes`, without `Revision`",
     hours={"": Figure(0.601057, "2026-11", SOURCE), "_arm64": Figure(0.481059, "2026-11", SOURCE)},

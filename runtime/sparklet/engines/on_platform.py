@@ -1,9 +1,9 @@
-"""The program of a spark-submit that does one shard, on EMR Serverless, EMR, Glue, or any cluster.
+"""The program for a spark-submit that runs one shard, on EMR Serverless, EMR, Glue, or any cluster.
 
 ``spark-submit --py-files …/sparklet-worker.zip on_platform.py --sparklet '{"env": {…}, "command": ["shard", …]}'``
 
-It is stored beside the package, in syntax that every Python 3 reads, so that an old Python gets a message with the
-version that it needs.
+This file is stored beside the package. Its syntax can be read by every Python 3, so that an old Python reports which
+version is needed.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "sparklet-worker.zip"
-DEPENDENCIES = "dependencies"  # Sparklet's, in the package: out of the sight of executors
-BOTO = {"boto3", "botocore", "s3transfer"}  # of one version
+DEPENDENCIES = "dependencies"  # the package's folder of Sparklet's dependencies, where executors do not find them
+BOTO = {"boto3", "botocore", "s3transfer"}  # their versions must fit together
 LEAST = (3, 11)
 
 
 def main() -> int:
-    """Unpack the worker and do the shard; return the exit code."""
+    """Unpack the worker and run the shard; return the exit code."""
     if sys.version_info < LEAST:
         version, least = (".".join(map(str, release[:2])) for release in (sys.version_info, LEAST))
         sys.exit("this Python is " + version + ", and Sparklet's worker needs " + least + ": set spark.pyspark.python")
@@ -41,18 +41,19 @@ def main() -> int:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (folder, os.environ.get("PYTHONPATH"))))
         sys.path[:0] = [folder, dependencies]
         sys.stdout = io.TextIOWrapper(io.BufferedWriter(Output(1, "w", closefd=False)))
-        threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_end_with_jvm, args=(os.getppid(),), daemon=True).start()
         from sparklet.engines.one_shard import main as one_shard
 
         return one_shard(document["command"][1:])
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - this made the folder; ``delete_own`` is in it
+        shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - made above; the code of ``delete_own`` is in it
 
 
 def unpack(package: str, folder: str, path: Any) -> str:
-    """Unpack the worker into ``folder``, which scripts see; return the folder of dependencies hidden from them.
+    """Unpack the worker into ``folder``, from which scripts import; return the folder of hidden dependencies.
 
-    botocore here knows few services, so scripts find the platform's, and ours only where that has none on its ``path``.
+    Our botocore knows few services. So scripts import the dependencies that the platform has on its ``path``; only the
+    others are moved into ``folder``.
     """
     with zipfile.ZipFile(package) as content:
         content.extractall(folder)
@@ -66,18 +67,18 @@ def unpack(package: str, folder: str, path: Any) -> str:
 
 
 class Output(io.FileIO):
-    """Standard output, the JVM's pipe; text that is written after the JVM's end is lost, without an error."""
+    """Standard output, a pipe to the JVM. Text that is written after the JVM's end is lost without an error."""
 
     def write(self, content: Any) -> int:
-        """Write all of it, or nothing."""
+        """Write the content, or lose it; return its length in both cases."""
         with contextlib.suppress(OSError):
             super().write(content)
         return len(content)
 
 
-def _follow(jvm: int) -> None:
-    """Release the shard if the JVM ends, which does not end this process by itself."""
-    # A process whose parent has ended gets another parent, and no signal tells it of that.
+def _end_with_jvm(jvm: int) -> None:
+    """Send SIGTERM to this process once the JVM has ended, so that the worker releases its shard."""
+    # A process whose parent has ended gets another parent, without any signal.
     while os.getppid() == jvm:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -85,5 +86,6 @@ def _follow(jvm: int) -> None:
 
 if __name__ == "__main__":
     code = main()
-    if code:  # Glue reports every SystemExit as a failure
+    # Glue would report SystemExit as a failure even with code 0.
+    if code:
         sys.exit(code)

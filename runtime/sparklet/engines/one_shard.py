@@ -36,25 +36,25 @@ DONE, FAILED, WRONG, LATER = 0, 1, 2, 75  # 75 is EX_TEMPFAIL
 MESSAGE_VARIABLE = "SPARKLET_SHARD_MESSAGE"
 DEFAULT_TIMEOUT_S = 4 * 3600.0
 GENERATION_TRIES = 5
-BY_HAND = "by hand"  # the engine of a container that a user started for a shard of the functions
+BY_HAND = "by hand"  # stands for an engine where a user started the container for a shard of the functions
 STOPPED = "the container received SIGTERM before the script had ended"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardCommand:
-    """The command line."""
+    """The options of the command ``shard``, which makes one attempt at one shard."""
 
     run_id: str
     shard: int
-    generation: int | None  # None: the shard's own
+    generation: int | None  # None: the generation that the shard has in the ledger
     timeout_s: float
     redrive: bool  # first reopen a FAILED shard
-    conf: Mapping[str, str] = field(default_factory=dict)  # Spark's, such as a cluster's spark.master
+    conf: Mapping[str, str] = field(default_factory=dict)  # Spark settings, such as a cluster's spark.master
 
 
 def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
-    """Read the command line, or the environment's ``message``; raises EventError if they name no shard."""
+    """Read the command line. A ``message`` names the shard if no option does; EventError if neither does."""
     parser = argparse.ArgumentParser(prog="shard", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--run", default="", help="the run's id")
     parser.add_argument("--shard", type=int, metavar="N", help="the shard's number")
@@ -84,37 +84,41 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
 
 
 def run_one(shards: ShardClaims, worker: Worker, command: ShardCommand) -> int:
-    """Make one attempt at the shard and return the exit code. SIGTERM ends the script, but no call to the ledger."""
+    """Make one attempt at the shard; return the exit code. SIGTERM ends the script, but interrupts no ledger call."""
     log = worker.log.bind(run=command.run_id, shard=command.shard)
     grace_s = worker.executor.settings.grace_s
     deadline = Deadline.within(command.timeout_s + grace_s, grace_s, shards.clock.now_s())
-    # No exception here: it could break off a write to the ledger, by which the shard would be recorded or released.
+    # The handler raises no exception: that could interrupt the write that records or releases the shard.
     signal.signal(signal.SIGTERM, lambda number, frame: deadline.expire(STOPPED))
     try:
-        record = _record(shards.deployment.ledger, shards.clock, command, log)
+        record = _read_or_reopen(shards.deployment.ledger, shards.clock, command, log)
     except LedgerError as error:
         log.error("the shard cannot be claimed", error=str(error))
         return LATER if error.retryable else WRONG
     ref = record.ref
     if command.generation is not None and not command.redrive:
         ref = replace(ref, generation=command.generation)
-    # A name that no engine has: it may claim the functions' shards, and what it lacks memory for goes to no engine.
+    # Under a name that no engine has, a worker can claim shards of the functions; and a shard that needs more memory is
+    # not sent to another engine.
     shards.engine = record.engine or BY_HAND
     return exit_code(worker.run(Task(Source.DIRECT, {}, shard=ref), deadline, request_id=""))
 
 
 def exit_code(outcome: Outcome) -> int:
-    """The container's exit code."""
+    """The container's exit code for an attempt's outcome."""
     if outcome.error is not None:
         return FAILED if outcome.acknowledged else LATER
-    return {str(ShardState.SUCCEEDED): DONE, str(ShardState.FAILED): FAILED}.get(outcome.answer.get("state", ""), LATER)
+    code_by_state = {str(ShardState.SUCCEEDED): DONE, str(ShardState.FAILED): FAILED}
+    return code_by_state.get(outcome.answer.get("state", ""), LATER)
 
 
-def _record(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRecord:
+def _read_or_reopen(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> ShardRecord:
+    """The shard's record; with ``redrive`` a FAILED shard is reopened first, in a new generation of its run."""
     tries = GENERATION_TRIES if command.redrive else 0
     while (record := ledger.shards.get(command.run_id, command.shard)).state is ShardState.FAILED and tries:
         tries -= 1
-        with suppress(LedgerError):  # another worker opened a generation: the next try opens a later one
+        # LedgerError: another worker has started this generation; the next try starts a later one.
+        with suppress(LedgerError):
             run = ledger.runs.get(command.run_id)
             run = ledger.runs.start_generation(command.run_id, run.generation + 1, run.scripts[-1])
             ledger.attempts.redrive(command.run_id, command.shard, run.generation)
@@ -124,28 +128,29 @@ def _record(ledger: Ledger, clock: Clock, command: ShardCommand, log: Log) -> Sh
 
 
 def container_memory_mb(limits: Sequence[Path] = CGROUP_LIMITS) -> int:
-    """The container's memory limit, at most the machine's memory."""
+    """The container's memory limit in MB, at most the machine's memory."""
     machine_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     texts = [limit.read_text().strip() for limit in limits if limit.is_file()]
-    # Without a limit cgroup v2 says ``max``, and v1 a number beyond any machine's memory.
+    # Without a limit the file has ``max`` (cgroup v2), or a number beyond any machine's memory (v1).
     return min([machine_bytes, *(int(text) for text in texts if text.isdigit())]) // MIB
 
 
 def shares_disk(settings: SparkSettings) -> bool:
-    """Whether the executors read this machine's files: they are here, by the cluster's address."""
-    places = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
-    return is_local(settings) or "://127.0.0.1" in places or "://localhost" in places
+    """Whether the executors can read this machine's files: by the cluster's address they run on this machine."""
+    addresses = f"{settings.conf.get('spark.master')} {settings.conf.get('spark.remote')}"
+    return is_local(settings) or "://127.0.0.1" in addresses or "://localhost" in addresses
 
 
-def runner_here(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runner, bool]:
-    """The runner, with ``conf`` of the command; and whether Spark's executors read this machine's files."""
-    spark, attached = spark_settings(), PORT in os.environ  # attached: a driver's program, see ``on_platform``
+def make_runner(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runner, bool]:
+    """Make the runner, with the command's ``conf``. Returns also whether executors can read this machine's files."""
+    spark, attached = spark_settings(), PORT in os.environ  # attached: this process is a driver (``on_platform``)
     if "AWS_LAMBDA_FUNCTION_MEMORY_SIZE" not in os.environ:
         spark = replace(spark, memory_mb=container_memory_mb())
     spark = replace(spark, conf={**spark.conf, **conf})
-    if attached or not is_local(spark):  # executors on other machines do not inherit the environment
-        of_executors = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
-        spark = replace(spark, conf={**of_executors, **spark.conf})
+    # Executors on other machines do not inherit the environment.
+    if attached or not is_local(spark):
+        executor_env = {f"spark.executorEnv.{name}": value for name, value in settings.script_env.items()}
+        spark = replace(spark, conf={**executor_env, **spark.conf})
     if not attached:
         return runner_for(settings, spark), shares_disk(spark)
     from sparklet.engines.attached import AttachedRunner
@@ -154,28 +159,30 @@ def runner_here(settings: WorkerSettings, conf: Mapping[str, str]) -> tuple[Runn
 
 
 def settings_of_the_functions(clients: AwsClients, env: Mapping[str, str]) -> Mapping[str, str]:
-    """The functions' settings, which a user's container lacks; other shards of the run had them, and they affect rows.
+    """The settings of the worker function that the environment names; {} if it names none.
 
-    An engine's worker was given them; its environment names no function.
+    Other shards of the run have these settings, which affect rows. A container that a user starts must read them; an
+    engine's worker gets them at its start, so its environment names no function.
     """
     function = env.get("SPARKLET_WORKER_FUNCTION", "")
     return settings_of(clients, function) if function else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the container; the exit code."""
+    """Run the container's command; return the exit code."""
     log = Log()
     try:
         command = parse(sys.argv[1:] if arguments is None else arguments, os.environ.get(MESSAGE_VARIABLE, ""))
         os.environ |= {**settings_of_the_functions(AwsClients(), os.environ), **os.environ}
         settings = worker_settings()
         os.environ.update(settings.script_env)
-        runner, sees_files = runner_here(settings, command.conf)
+        runner, sees_files = make_runner(settings, command.conf)
         worker = worker_over_aws(settings, runner)
         if worker.shards is None:
             raise SettingsError("SPARKLET_LEDGER_TABLE and SPARKLET_BUCKET are not set: the stack's outputs name both")
         worker.executor.inputs_to = None if sees_files else worker.shards.deployment.store
-        if PORT not in os.environ:  # that JVM is up already
+        # With PORT the JVM runs already.
+        if PORT not in os.environ:
             runner.start()
     except SparkletError as error:
         log.error(str(error), error_class=type(error).__name__)
