@@ -39,7 +39,7 @@ from benchmarks.workload import Job
 from spark_scripts.demo.flights_data import FlightsData, make_flights
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.dynamodb import DynamoLedger
-from sparklet.local.environment import of_host
+from sparklet.local.environment import host_env
 from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import running
 from sparklet.local.state import StateDir
@@ -67,7 +67,7 @@ def main() -> None:
     case, shares = Case(f"{given.days} files", [ONE_JOB]), list[Shares]()
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), given.days)
-        rival = plain({**of_host(), **worker_environment(1, say)}, year.folder)
+        rival = plain({**host_env(), **worker_environment(1, say)}, year.folder)
         with year.stack(given.workers):
             for turn in range(given.rounds):
                 for side in (SPARKLET, ONE_JOB) if turn % 2 else (ONE_JOB, SPARKLET):

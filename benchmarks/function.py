@@ -22,7 +22,7 @@ from benchmarks.process_tree import MemoryPeak
 from benchmarks.workload import Job
 from sparklet.aws.clients import AwsClients
 from sparklet.local.class_data import ClassArchive
-from sparklet.local.environment import of_client, of_host
+from sparklet.local.environment import client_env, host_env
 from sparklet.local.spark_installation import worker_archive, worker_environment
 from sparklet.spark.spark_options import SUBMIT
 from tests.stand_ins.ministack import free_port, ministack
@@ -138,12 +138,12 @@ def function(folder: Path, jobs: list[Job]) -> Iterator[Function]:
     spark = worker_environment(1, say)
     _await_archive(spark)
     with ministack(folder) as endpoint:
-        aws = of_client(endpoint, "bench")
+        aws = client_env(endpoint, "bench")
         env = {
-            **of_host(),
+            **host_env(),
             **spark,
             **aws,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / ".venv-bench" / "lambda"), of_host().get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT / ".venv-bench" / "lambda"), host_env().get("PYTHONPATH", "")]),
             "AWS_LAMBDA_FUNCTION_NAME": "bench",
             "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
             "AWS_LAMBDA_FUNCTION_TIMEOUT": str(int(LIMIT_S)),

@@ -19,7 +19,7 @@ from benchmarks.facts import ROOT
 from benchmarks.fan_out import ONE_JOB, Year
 from benchmarks.rivals import SparkSubmit, parameters, plain
 from spark_scripts.demo.flights_data import make_flights
-from sparklet.local.environment import of_host
+from sparklet.local.environment import host_env
 from sparklet.local.spark_installation import worker_environment
 from tests.functional.worker.test_by_input import HEAD, MIXED, NATIVE
 
@@ -48,7 +48,7 @@ def staged(days: int, workers: int) -> Iterator[tuple[Year, SparkSubmit]]:
     with tempfile.TemporaryDirectory(prefix="sparklet-bench-") as name:
         year = Year(Path(name), make_flights(ROOT / "build" / "demo" / "data"), days)
         with year.stack(workers):
-            yield year, plain({**of_host(), **worker_environment(1, say)}, year.folder)
+            yield year, plain({**host_env(), **worker_environment(1, say)}, year.folder)
 
 
 def compared(year: Year, rival: SparkSubmit, workers: int, rounds: int) -> Case:

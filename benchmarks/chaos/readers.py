@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.chaos.world import World
 from benchmarks.facts import ROOT
-from sparklet.local.environment import of_host
+from sparklet.local.environment import host_env
 
 READER = Path(os.environ.get("CHAOS_READER", ROOT / ".venv-reader" / "bin" / "python"))
 ENGINES = {"delta": ("duckdb", "delta-rs"), "iceberg": ("duckdb", "pyiceberg"), "hudi": ("spark",)}
@@ -53,7 +53,7 @@ class Readers:
         if name not in self._processes:
             mine = name == "hudi_reader"
             script = Path(__file__).with_name(f"{name}.py")
-            env = {**of_host(), **self.world.info.env, "AWS_ALLOW_HTTP": "true"}
+            env = {**host_env(), **self.world.info.env, "AWS_ALLOW_HTTP": "true"}
             with (self.world.folder / f"{name}.log").open("wb") as log:
                 self._processes[name] = subprocess.Popen(
                     [sys.executable if mine else str(READER), str(script)],

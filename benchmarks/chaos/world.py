@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparklet.local.environment import of_host
+from sparklet.local.environment import host_env
 from sparklet.local.spark_installation import worker_environment
 from sparklet.local.stack import LocalStack, StackInfo, StackOptions, stop
 from sparklet.ports.deployment import Deployment
@@ -30,7 +30,7 @@ class World:
     def environment(self, endpoint: str, scratch: Path, *, in_lambda: bool = True) -> dict[str, str]:
         """The variables of a worker that reaches AWS at ``endpoint``."""
         return {
-            **of_host(),
+            **host_env(),
             **self.info.env,
             "AWS_ENDPOINT_URL": endpoint,
             **({"AWS_LAMBDA_FUNCTION_NAME": "chaos"} if in_lambda else {}),

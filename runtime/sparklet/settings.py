@@ -146,7 +146,7 @@ def function_settings(env: Mapping[str, str] = os.environ) -> FunctionSettings:
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
-    check_names(env := opened(env))
+    check_names(env := with_worker_settings(env))
     bucket = env.get("SPARKLET_BUCKET", "")
     script_env = script_environment(strings(env, "SPARKLET_SCRIPT_ENV"), "SPARKLET_SCRIPT_ENV")
     keys = {key.strip(): "" for key in env.get("SPARKLET_EVENT_VARIABLES", "").split(",") if key.strip()}
@@ -184,7 +184,7 @@ def script_environment(variables: Mapping[str, str], source: str, *reserved: str
     return variables
 
 
-def opened(env: Mapping[str, str]) -> Mapping[str, str]:
+def with_worker_settings(env: Mapping[str, str]) -> Mapping[str, str]:
     """The environment with the variables that SPARKLET_WORKER_SETTINGS holds as JSON; one set by itself wins."""
     return {**strings(env, "SPARKLET_WORKER_SETTINGS", PREFIX), **env}
 
@@ -228,9 +228,9 @@ def engines(env: Mapping[str, str] = os.environ) -> Engines:
         raise SettingsError('SPARKLET_ENGINES is not a JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
 
 
-def of_workers(variables: Mapping[str, str]) -> dict[str, str]:
+def script_variables(variables: Mapping[str, str]) -> dict[str, str]:
     """A worker function's variables that change what scripts do, which engines' workers need, too."""
-    return {name: value for name, value in opened(variables).items() if value and OF_SCRIPTS.match(name)}
+    return {name: value for name, value in with_worker_settings(variables).items() if value and OF_SCRIPTS.match(name)}
 
 
 def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:
@@ -355,7 +355,7 @@ class SparkSettings:
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
     """Read the runners' settings; SettingsError names the variable, its value and what it may be."""
-    check_names(env := opened(env))
+    check_names(env := with_worker_settings(env))
     memory_mb = _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int, least=1)
     heap_mb = _number(env, "SPARKLET_HEAP_MB", 0, int)
     if env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") and heap_mb > memory_mb:

@@ -46,7 +46,7 @@ class Account:
             "SPARKLET_QUEUE_URL": self.queue_url,
             "SCRIPT_LOCATION": self.uri("scripts/default.py"),
         }
-        return {**environment.of_client(self.endpoint, TOKEN), **own}
+        return {**environment.client_env(self.endpoint, TOKEN), **own}
 
     def uri(self, key: str) -> str:
         """An object or folder of the bucket."""
@@ -127,7 +127,7 @@ def _took(answer: Answer, message_id: str) -> bool:
 def new_account(endpoint: str, visibility_s: int) -> Iterator[Account]:
     """Bucket, table and queue of a fresh name; this process' own AWS settings lead there for a while."""
     name = f"sparklet-{uuid.uuid4().hex[:8]}"
-    with environment.applied(environment.of_client(endpoint, TOKEN)):
+    with environment.applied(environment.client_env(endpoint, TOKEN)):
         clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
         clients.s3.create_bucket(Bucket=name)
         create_table(clients.dynamodb, name)

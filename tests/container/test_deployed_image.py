@@ -13,7 +13,7 @@ import pytest
 from sparklet.app import deploy
 from sparklet.app.deploy import for_local_stack
 from sparklet.cli import main
-from sparklet.local.environment import applied, of_client
+from sparklet.local.environment import applied, client_env
 from tests.container.built_image import ROOT, BuiltImage
 from tests.container.container import podman
 from tests.stand_ins.ministack import ministack
@@ -59,7 +59,7 @@ def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with subprocess.Popen(command, env=image.environ) as service:
         try:
             eventually(socket.exists)
-            with ministack(tmp_path, address="0.0.0.0") as endpoint_url, applied(of_client(endpoint_url, "")):
+            with ministack(tmp_path, address="0.0.0.0") as endpoint_url, applied(client_env(endpoint_url, "")):
                 yield
         finally:
             if containers := podman(image, "ps", "--all", "--quiet", "--filter", LABEL).stdout.split():

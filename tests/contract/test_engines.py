@@ -33,12 +33,12 @@ def runner(tmp_path: Path) -> Iterator[ProcessRunner]:
 
     def look() -> None:
         while not ended.wait(POLL_S):
-            runner.look()
+            runner.handle_requests()
 
     thread = threading.Thread(target=look)
     thread.start()
     yield runner
-    eventually(lambda: not runner.look())
+    eventually(lambda: not runner.handle_requests())
     ended.set()
     thread.join()
 
@@ -147,9 +147,9 @@ def test_a_local_worker_ends_when_it_is_stopped(tmp_path: Path, monkeypatch: pyt
     state.create()
     runner, engine = ProcessRunner(state, {"PYTHONPATH": str(tmp_path)}), LocalProcesses(state.tasks)
     task_id = engine.start("token-1", COMMAND)
-    assert runner.look()
+    assert runner.handle_requests()
 
     engine.stop(task_id)
 
-    eventually(lambda: not runner.look())
+    eventually(lambda: not runner.handle_requests())
     assert "exit status -15" in engine.stopped([task_id])[task_id].message

@@ -14,7 +14,7 @@ import pytest
 from samtranslator.translator.transform import transform
 
 from sparklet.local.deploy import Template
-from sparklet.local.environment import REGION, applied, of_client
+from sparklet.local.environment import REGION, applied, client_env
 from tests.container.built_image import NotHereError
 from tests.container.conftest import or_skipped
 from tests.deploy.test_sam import NOT_TRIED, Sam
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with or_skipped(NOT_TRIED):
         if not MODULES.is_dir():
             raise NotHereError("there is no CDK: run `make deploy-venv` with npm first")
-        with ministack(folder) as endpoint_url, applied(of_client(endpoint_url, "")):
+        with ministack(folder) as endpoint_url, applied(client_env(endpoint_url, "")):
             boto3.Session().client("s3").create_bucket(Bucket=PACKAGES)
             arguments = ("--template-file", "template.yaml", "--image-repository", REPOSITORY, "--s3-bucket", PACKAGES)
             output = ("--use-json", "--output-template-file", str(folder / "packaged.json"))

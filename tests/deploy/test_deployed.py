@@ -22,7 +22,7 @@ from sparklet.aws.stacks import stack_settings, unused_snapshots
 from sparklet.cli import main
 from sparklet.ledger.clock import SystemClock
 from sparklet.local.deploy import load_template, localise, to_json
-from sparklet.local.environment import REGION, applied, of_client
+from sparklet.local.environment import REGION, applied, client_env
 from sparklet.local.state import ACCOUNT
 from sparklet.planning.new_run import new_run
 from sparklet.planning.request import RunRequest
@@ -52,7 +52,7 @@ class Deployed(Stack):
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An account with a stream and nothing else."""
-    with ministack(tmp_path_factory.mktemp("deployed")) as endpoint_url, applied(of_client(endpoint_url, "")):
+    with ministack(tmp_path_factory.mktemp("deployed")) as endpoint_url, applied(client_env(endpoint_url, "")):
         client("kinesis").create_stream(StreamName="events", ShardCount=1)
         yield
 

@@ -10,7 +10,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sparklet.local.emulator_packages import emulator_python, ensure_emulator
-from sparklet.local.environment import applied, of_client, of_host
+from sparklet.local.environment import applied, client_env, host_env
 from tests.stand_ins.ministack import free_port
 from tests.waiting import eventually
 
@@ -30,11 +30,11 @@ def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> I
     """
     port, records, log = free_port(), folder / "calls.jsonl", folder / "aws.log"
     endpoint = f"http://127.0.0.1:{port}"
-    client = {**of_client(endpoint, ""), "AWS_ACCESS_KEY_ID": "test"}
+    client = {**client_env(endpoint, ""), "AWS_ACCESS_KEY_ID": "test"}
     del client["AWS_SESSION_TOKEN"]
     own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
     own |= {"TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
-    whole = {**of_host(), **client, **own, **env}
+    whole = {**host_env(), **client, **own, **env}
     whole["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, paths), str(ROOT), whole.get("PYTHONPATH")]))
     program = "from tests.stand_ins.recording_ministack import main; main()"
     command = emulator_python(ensure_emulator(print), program, str(records))

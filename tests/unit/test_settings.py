@@ -10,7 +10,14 @@ import pytest
 
 from sparklet import settings
 from sparklet.errors import SettingsError
-from sparklet.settings import NAMES, fanout_settings, of_workers, planner_settings, spark_settings, worker_settings
+from sparklet.settings import (
+    NAMES,
+    fanout_settings,
+    planner_settings,
+    script_variables,
+    spark_settings,
+    worker_settings,
+)
 
 RUNTIME = Path(settings.__file__).parent
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -130,7 +137,7 @@ def test_settings_within_one_variable_count_like_their_own() -> None:
     assert worker_settings(env).runner == "submit"
     assert spark_settings(env).heap_mb == 900
     assert spark_settings({**env, "SPARKLET_HEAP_MB": "700"}).heap_mb == 700  # one that is set by itself wins
-    assert of_workers(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # what engines' workers get, too
+    assert script_variables(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # what engines' workers get, too
 
 
 @pytest.mark.parametrize("read", [worker_settings, spark_settings])

@@ -95,7 +95,7 @@ def open_stack(
         keep=selection.keep,
         replace_kept=selection.replace_kept,
         handlers=selection.handlers,
-        asked=(*chosen, *(name for name in PASSED if name in os.environ)),
+        chosen=(*chosen, *(name for name in PASSED if name in os.environ)),
         worker_env={} if reading else worker_environment(workers, reporter.say),
     )
     with saved or LocalStack.attach(options, reporter.say) as local:

@@ -15,7 +15,7 @@ from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, f
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.job.session import write_encryption
 from sparklet.model.tasks import MappingSettings, QueueSettings, StackSettings
-from sparklet.settings import GRACE_S, of_workers, opened
+from sparklet.settings import GRACE_S, script_variables, with_worker_settings
 
 FRESH_S = 60  # AWS allows 15 such requests a second
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
@@ -70,7 +70,7 @@ def demands_encryption(clients: AwsClients, bucket: str) -> bool:
 def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:
     """The settings of a stack with these outputs; SettingsError, which names what, if some cannot be read."""
     worker = _function(clients, outputs["WorkerAliasArn"])
-    environment = opened(worker.get("Environment", {}).get("Variables", {}))
+    environment = with_worker_settings(worker.get("Environment", {}).get("Variables", {}))
     queue, dead_letters = (_queue(clients, outputs[name]) for name in ("QueueUrl", "DlqUrl"))
     return StackSettings(
         queue=queue,
@@ -89,7 +89,7 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
 
 
 def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
-    """The settings of a worker function's scripts (``settings.of_workers``), at most a minute old."""
+    """The settings of a worker function's scripts (``settings.script_variables``), at most a minute old."""
     # The minute is a key of the cache, by which an entry grows old.
     return _settings_of(clients, function, int(time.time() // FRESH_S))
 
@@ -101,7 +101,7 @@ def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str
     # be wrong.
     if "Error" in environment:
         raise SettingsError(f"the settings of {function} cannot be read: {environment['Error'].get('Message', '')}")
-    return of_workers(environment.get("Variables", {}))
+    return script_variables(environment.get("Variables", {}))
 
 
 def _queue(clients: AwsClients, url: str) -> QueueSettings:

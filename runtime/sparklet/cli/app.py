@@ -259,12 +259,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     # Commands import the local mode's packages when they need them, and an installation without the extra has none.
     except (SparkletError, ModuleNotFoundError) as error:
-        from sparklet.local.spark_installation import missing
+        from sparklet.local.spark_installation import missing_package_message
 
         screen = _screen()
         if "--debug" in arguments:
             screen.err.print_exception()
-        screen.fail(missing(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
+        screen.fail(missing_package_message(error.name or "") if isinstance(error, ModuleNotFoundError) else str(error))
         return FAILURES if isinstance(error, RemoteFailureError) else USAGE
 
 

@@ -1,11 +1,11 @@
 """The class-data archive: classes that Java maps instead of parsing, which halves the CPU time of a JVM's start.
 
-The image has one (``docker/archive.py``). Elsewhere it is made once for each Java and class path, in the background and
-at the lowest priority, and kept beside the jars. Java ignores an archive that does not fit, so no start waits for one
-or fails without one.
+The image has one (``docker/archive.py``). On a user's machine one is made once for each Java and class path, in the
+background and at the lowest priority, and kept beside the jars. Java ignores an archive that does not fit, so no start
+waits for an archive or fails without one.
 
-Only the standard library and ``local.lock``: the image's builder loads the two alone. As a program it makes an archive:
-``python -m sparklet.local.class_data ARCHIVE CLASSES JAVA CLASS_PATH``.
+This module imports only the standard library and ``local.lock``: the image's builder loads the two alone. As a program
+it makes an archive: ``python -m sparklet.local.class_data ARCHIVE CLASSES JAVA CLASS_PATH``.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sparklet.local.lock import Lock, incoming
+from sparklet.local.lock import Lock, incoming_folder
 
-MAX_ARCHIVES = 4  # of 260 MB each; of more, those not used for longest are deleted
+MAX_ARCHIVES = 4  # of 260 MB each; beyond that the least recently used ones are deleted
 MIN_FREE_BYTES = 2 * 2**30
 CHECK_LIMIT_S = 60.0
 CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
@@ -33,19 +33,19 @@ LOCK = ".lock"  # held by the maker of an archive
 
 @dataclass(frozen=True, slots=True)
 class ClassArchive:
-    """An archive, made or not, of a Java and a class path."""
+    """The archive for a Java and a class path, whether it exists yet or not."""
 
     path: Path
-    classes: Path  # the stack's list, gzipped
+    classes: Path  # the stack's list of classes, gzipped
     java: Path
     jars: tuple[str, ...]  # the class path
 
     @classmethod
     def of(cls, folder: Path, classes: Path, java: Path, jars: Sequence[str]) -> Self:
-        """The archive of this Java and class path.
+        """The archive for this Java and class path.
 
-        Its name is a digest of all that Java compares (its build; each jar's path, size and date) and the class list.
-        Dates are whole seconds, as Java compares them: a layer of an image keeps no others.
+        Its name is a digest of the class list and of all that Java compares: Java's build, each jar's path, size and
+        date. Dates are whole seconds, as Java compares them, and as an image's layers keep them.
         """
         home = java.resolve().parent.parent
         digest = hashlib.sha256()
@@ -56,73 +56,73 @@ class ClassArchive:
         return cls(folder / f"{digest.hexdigest()[:32]}.jsa", classes, java, tuple(jars))
 
     def begin(self, env: Mapping[str, str]) -> bool:
-        """Begin to make it, unless it is there or being made; return whether it was begun.
+        """Start a process that makes the archive, unless it exists or is being made; return whether one was started.
 
-        The maker outlives this process. It stays in the terminal's session, since priorities count within a session,
-        but in a process group of its own, which Ctrl-C does not reach.
+        The process outlives this one. It stays in the terminal's session, since priorities count within a session, but
+        in a process group of its own, which Ctrl-C does not reach.
         """
         try:
-            if not self._is_wanted():
+            if not self._should_be_made():
                 return False
             self._start_maker(env)
-        except OSError:  # a cache that may only be read, for example
+        except OSError:  # for example, the cache is read-only
             return False
         return True
 
-    def _is_wanted(self) -> bool:
+    def _should_be_made(self) -> bool:
         folder = self.path.parent
         if self.path.exists():
-            os.utime(self.path)  # used
+            os.utime(self.path)  # the date of its last use
             return False
         if self.failure():
             return False  # it would fail again
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
             return False
-        # Only a look: the maker takes the lock itself, and of two that begin at once the second ends.
+        # Only a check: each maker takes the lock itself, and of two that start at the same time one ends at once.
         with Lock(folder / LOCK) as lock:
             return lock.exclusive()
 
     def _start_maker(self, env: Mapping[str, str]) -> None:
-        described = [*map(str, (self.path, self.classes, self.java)), os.pathsep.join(self.jars)]
-        nothing = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
+        arguments = [*map(str, (self.path, self.classes, self.java)), os.pathsep.join(self.jars)]
+        no_input = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-P", "-m", "sparklet.local.class_data", *described],
+            [sys.executable, "-P", "-m", "sparklet.local.class_data", *arguments],
             env,
-            file_actions=[nothing, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)],
+            file_actions=[no_input, (os.POSIX_SPAWN_DUP2, 0, 1), (os.POSIX_SPAWN_DUP2, 0, 2)],
             setpgroup=0,
         )
 
     def make(self) -> None:
-        """Make it, atomically, in one process at a time; see ``failure``."""
+        """Make the archive, unless it exists or another process makes one. ``failure`` returns why Java failed."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with Lock(self.path.with_name(LOCK)) as lock:
             if not lock.exclusive() or self.path.exists():
                 return
-            with incoming(self.path.parent) as folder:
-                made = folder / "archive"
+            with incoming_folder(self.path.parent) as folder:
+                draft = folder / "archive"
                 java = [str(self.java), "-Xmx1g", "-XX:+UseSerialGC", "-cp", os.pathsep.join(self.jars)]
                 names = read_names(self.classes, folder, map(Path, self.jars), lambdas=self._is_java_17)
-                command = dump_command(java, names, made)
+                command = dump_command(java, names, draft)
                 # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
                 ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False)
-                # Java would fail or crash in the same way again; any other signal says nothing about the archive.
+                # After an exit code or a crash Java would fail again. After any other signal the next try may succeed.
                 if ended.returncode > 0 or -ended.returncode in CRASHES:
                     self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
-                if ended.returncode:  # below 0: killed, the next try may do better
+                if ended.returncode:
                     return
-                made.replace(self.path)
-            made_so_far = sorted(self.path.parent.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
-            for outdated in made_so_far[MAX_ARCHIVES:]:  # a JVM that has one of them mapped keeps it
+                draft.replace(self.path)
+            archives = sorted(self.path.parent.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for outdated in archives[MAX_ARCHIVES:]:  # a JVM that has mapped a deleted archive can go on
                 outdated.unlink(missing_ok=True)
 
     def refusal(self, name: str) -> str:
-        """Why Java would silently ignore it, or its class of this name; "" if Java uses it."""
-        # -Xshare:on makes an error of what Java would otherwise not mention.
+        """Why Java would silently ignore the archive, or would not load the class ``name`` from it; "" if it does."""
+        # -Xshare:on makes Java fail where it would otherwise silently ignore the archive.
         options = ["-Xshare:on", f"-XX:SharedArchiveFile={self.path}", "-Xlog:class+load", "--dry-run"]
         try:
-            answer = subprocess.run(
+            java = subprocess.run(
                 [str(self.java), *options, "-cp", os.pathsep.join(self.jars), name],
                 capture_output=True,
                 text=True,
@@ -131,14 +131,14 @@ class ClassArchive:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
-        if not answer.returncode:
-            used = f" {name} source: shared objects file" in answer.stdout
-            return "" if used else f"Java takes {name} from its jar, not from {self.path}"
-        lines = (answer.stdout + answer.stderr).strip().splitlines() or [f"Java ended with code {answer.returncode}"]
+        if java.returncode == 0:
+            is_used = f" {name} source: shared objects file" in java.stdout
+            return "" if is_used else f"Java loads {name} from its jar, not from {self.path}"
+        lines = (java.stdout + java.stderr).strip().splitlines() or [f"Java ended with code {java.returncode}"]
         return " ".join(lines[:2])
 
     def failure(self) -> str:
-        """Why it could not be made; "" if no try has failed."""
+        """Why the archive could not be made; "" if no try has failed."""
         try:
             return self._failure_file.read_text()
         except FileNotFoundError:
@@ -155,23 +155,24 @@ class ClassArchive:
 
 
 def dump_command(command: Sequence[str], names: Path | None, archive: Path) -> list[str]:
-    """Java's command, which ends with the class path, changed to write an archive of the classes in ``names``.
+    """A Java command, which ends with ``-cp`` and a class path, changed to write an archive of the listed ``names``.
 
-    Missing classes, such as those of a format left out, are ignored. None: Java's own list.
+    Java ignores missing classes, such as those of a table format that is left out. If ``names`` is None, Java's own
+    list is used.
     """
-    chosen = ["-Xshare:dump", f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=error", "-Xlog:class+path=error"]
+    options = ["-Xshare:dump", f"-XX:SharedArchiveFile={archive}", "-Xlog:cds=error", "-Xlog:class+path=error"]
     if names is not None:
-        chosen.append(f"-XX:SharedClassListFile={names}")
-    return [*command[:-2], *chosen, *command[-2:]]
+        options.append(f"-XX:SharedClassListFile={names}")
+    return [*command[:-2], *options, *command[-2:]]
 
 
 def read_names(classes: Path, folder: Path, jars: Iterable[Path], *, lambdas: bool = True) -> Path:
-    """The stack's list of classes as Java reads it, unpacked into ``folder``, with all of the worker's own Java.
+    """Write the stack's list of classes into ``folder``, with all classes of the worker's own Java; return its path.
 
-    ``lambdas``: with those of lambdas, which are Java 17's own; Java 21 crashes as it reads them.
+    Without ``lambdas`` the lines of lambda expressions are left out: Java 17 made them, and Java 21 crashes on them.
     """
     listed = gzip.decompress(classes.read_bytes()).decode().split("\n")
-    # The list is a training run's (``docker/build.py --train``), which may be older than the worker's own Java.
+    # A training run (``docker/build.py --train``) made the list, perhaps before the worker's own Java was changed.
     for jar in jars:
         if jar.name.startswith("sparklet-java-"):
             with zipfile.ZipFile(jar) as archive:
@@ -185,7 +186,7 @@ def read_names(classes: Path, folder: Path, jars: Iterable[Path], *, lambdas: bo
 
 
 def main(path: str, classes: str, java: str, class_path: str) -> None:
-    """Make it at the lowest priority."""
+    """Make the archive at the lowest priority."""
     os.nice(19)
     ClassArchive(Path(path), Path(classes), Path(java), tuple(class_path.split(os.pathsep))).make()
 

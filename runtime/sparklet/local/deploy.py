@@ -1,10 +1,10 @@
 """Deploy the local template into the emulator, read its outputs, and restart interrupted executions.
 
-``sam/template.yaml`` for the emulator: each function's code becomes three lines, which call its real handler here.
-
-Nothing is built or published: there are no versions, and references to an alias refer to its function
-(``_unpublished``). The emulator takes a mapping's concurrency, and conditions on lists, in another form only, and any
-timeout. Everything else, such as queues, policies, alarms, mappings and state machines, is deployed as on AWS.
+``sam/template.yaml`` is changed for the emulator: each function's code becomes three lines, which call its real handler
+in this installation. Nothing is built or published: there are no versions, and a reference to an alias becomes one to
+its function (``_without_versions``). The emulator needs a mapping's concurrency, and conditions on lists, in another
+form, and allows any timeout. Everything else, such as queues, policies, alarms, mappings and state machines, is
+deployed as on AWS.
 """
 
 import json
@@ -22,9 +22,9 @@ from sparklet.local.spark_installation import stack_file
 from sparklet.model import MAX_NAME, successor
 
 STACK_NAME = "sparklet"
-TEMPLATE_BUCKET, TEMPLATE = "sparklet-templates", "template.json"  # above 51,200 bytes it must lie in S3
+TEMPLATE_BUCKET, TEMPLATE = "sparklet-templates", "template.json"  # a template above 51,200 bytes must be in S3
 MIN_MAPPED = 2  # the least MaximumConcurrency of an SQS mapping
-CUT_OFF = "States.ServiceRestart"  # the emulator's own error
+CUT_OFF = "States.ServiceRestart"  # the emulator's error for an execution that its restart interrupted
 CANNOT = "the local stack cannot be deployed"
 WAITING: Any = {"Delay": 0.05, "MaxAttempts": 6000}  # seconds; five minutes in all
 
@@ -39,7 +39,7 @@ class Deployed:
     dlq_url: str
     worker_function: str
     run_machine: str
-    engines: str = "{}"  # that the template makes, as SPARKLET_ENGINES
+    engines: str = "{}"  # the engines that the template creates, in the form of SPARKLET_ENGINES
 
 
 def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
@@ -58,7 +58,7 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str], workers: int) -> Deployed:
-    """Create or update the stack and wait for it; LocalStackError with the emulator's reasons."""
+    """Create or update the stack, and wait until that is done. LocalStackError, with the reasons, if it fails."""
     formation: Any = clients.cloudformation
     try:
         described_stack(clients, STACK_NAME, ())
@@ -73,23 +73,24 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
     }
     try:
         with failing_as(LocalStackError, CANNOT):
-            # In us-east-1 S3 accepts a request to make a bucket that is one's own already.
+            # In us-east-1, S3 accepts the creation of a bucket that the caller already owns.
             clients.s3.create_bucket(Bucket=TEMPLATE_BUCKET)
             clients.s3.put_object(Bucket=TEMPLATE_BUCKET, Key=TEMPLATE, Body=template_body)
             getattr(formation, f"{change}_stack")(**request)
     except LocalStackError as error:
-        # CloudFormation has no code of its own for this.
+        # CloudFormation has no error code of its own for an update without changes.
         if "No updates are to be performed" not in str(error):
             raise
     else:
         _await_end(formation, change)
     deployed = _outputs(clients)
-    # The emulator's CloudFormation does not know reserved concurrency, and a mapping allows no fewer than two.
+    # A mapping has a concurrency of at least two, so fewer workers need reserved concurrency, which the emulator's
+    # CloudFormation does not know.
     function = {"FunctionName": deployed.worker_function}
     if workers < MIN_MAPPED:
         clients.functions.put_function_concurrency(**function, ReservedConcurrentExecutions=workers)
     else:
-        # A state folder that had one worker still has the reservation.
+        # An earlier stack with one worker has left its reservation in the state folder.
         clients.functions.delete_function_concurrency(**function)
     return deployed
 
@@ -104,13 +105,13 @@ def _await_end(formation: Any, change: str) -> None:
         reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]
         reasons = reasons or [str(error)]
         if change == "update":
-            reasons.append("if its kept state is at fault, name another --state-dir, or delete this one")
+            reasons.append("if the state folder is the cause, name another with --state-dir, or delete this one")
         raise LocalStackError(f"{CANNOT}: {'; '.join(dict.fromkeys(reasons))}") from error
 
 
 def _outputs(clients: AwsClients) -> Deployed:
     values, _ = described_stack(clients, STACK_NAME)
-    # The emulator's addresses of queues have another port; only account and name count.
+    # The emulator writes queue URLs with another port, so only their account and name are used.
     endpoint_url = clients.sqs.meta.endpoint_url
     queues = {name: "/".join([endpoint_url, *values[name].split("/")[-2:]]) for name in ("QueueUrl", "DlqUrl")}
     return Deployed(
@@ -125,22 +126,26 @@ def _outputs(clients: AwsClients) -> Deployed:
 
 
 def restart_executions(clients: AwsClients, machine: str) -> None:
-    """Start a state machine's executions again that a stop of the local stack interrupted, each for the same run.
+    """For each execution that a stop of the local stack interrupted, start another one for the same run.
 
-    When the emulator starts, RUNNING executions have FAILED, and it has no redrive. A new execution with the same run
-    continues from the ledger's state; a superfluous one does no harm.
+    The emulator sets interrupted executions to FAILED at its next start, and cannot redrive them. A new execution of
+    the same run continues from the ledger's state; a superfluous one does no harm.
     """
     orchestrator = StepFunctionsOrchestrator(clients)
     for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
         status, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
-        # Each restart numbers the name, and Step Functions refuses names of more than 80 characters.
+        # Each restart adds a number to the name, and Step Functions refuses names of more than 80 characters.
         if status.error == CUT_OFF and len(name) <= MAX_NAME:
-            with suppress(ExecutionExistsError):  # it was started earlier, and has ended
+            # ExecutionExistsError: an earlier start of the stack has restarted this one, and that one has ended.
+            with suppress(ExecutionExistsError):
                 orchestrator.start(machine, name, same_run(failed["name"], status.input))
 
 
 def same_run(name: str, execution_input: Any) -> Any:
-    """An execution's input for another execution of the same run: the first execution's name was the run's key."""
+    """An execution's input, changed so that another execution with it finds the same run.
+
+    Without a run id or key in the input, the name of the first execution is the run's idempotency key.
+    """
     if not isinstance(execution_input, dict) or "run_id" in execution_input or "idempotency_key" in execution_input:
         return execution_input
     return {**execution_input, "idempotency_key": name}
@@ -156,7 +161,7 @@ _PUBLISHING = (
     *("ProvisionedConcurrencyConfig", "SnapStart"),
 )
 OF_THE_MACHINE = ("SPARKLET_CORES", "SPARKLET_ENGINES", "SPARKLET_METRICS_NAMESPACE", "SPARKLET_SCRATCH")
-"""Variables of the template that functions inherit from the emulator instead."""
+"""Variables that the template sets, and that functions inherit from the emulator instead."""
 _HANDLER_CODE = """\
 from sparklet.local.worker_process import prepare
 
@@ -165,7 +170,7 @@ handler = prepare({target!r}, {name!r})
 
 
 def load_template() -> Template:
-    """The template with its state machines; LocalStackError if neither this installation nor a checkout has it."""
+    """The template, with the definitions of its state machines put in. LocalStackError if a file is missing."""
     template = parse_template(resource("sam/template.yaml").read_text(encoding="utf-8"))
     for body in template["Resources"].values():
         if body["Type"] == _MACHINE:
@@ -175,8 +180,9 @@ def load_template() -> Template:
 
 
 def parse_template(text: str) -> Template:
-    """A CloudFormation template in YAML, its short forms (``!Ref``) written out (``{"Ref": …}``)."""
-    import yaml  # of the extra `template`: commands without a local stack do without
+    """Read a CloudFormation template in YAML; short forms (``!Ref``) are written out (``{"Ref": …}``)."""
+    # Both come with the extra `template`, which commands without a local stack need not have.
+    import yaml
     from samtranslator.yaml_helper import intrinsics_multi_constructor
 
     fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
@@ -191,31 +197,32 @@ def parse_template(text: str) -> Template:
 def localise(
     template: Template, parameters: Mapping[str, str], handlers: Mapping[str, str], worker_env: Mapping[str, str]
 ) -> Template:
-    """The template for the emulator.
+    """A copy of the template, changed for the emulator.
 
-    The function's timeout in ``parameters`` need not be one of the template's allowed values. ``handlers`` are dotted,
-    by logical id, instead of the template's. Functions inherit ``worker_env`` from the emulator: they do not set it.
+    The timeout in ``parameters`` need not be one of the template's allowed values. ``handlers`` has dotted names by
+    logical id, in place of the template's handlers. Functions inherit ``worker_env`` from the emulator, so these
+    variables are removed.
     """
-    local = _unpublished(template)
+    local = _without_versions(template)
     for name, body in _functions(local).items():
         properties = body["Properties"]
         target = handlers.get(name) or handler_of(properties)
-        body.pop("Metadata", None)  # how it would be built
+        body.pop("Metadata", None)  # instructions for a build
         for key in _CODE:
             properties.pop(key, None)
         properties["Runtime"] = "python3.12"  # ignored: the emulator runs its own Python
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _HANDLER_CODE.format(target=target, name=log_name(name))
-        _number_scaling(properties, parameters)
-    for settings in _settings(local):
-        # A function's own variable would win over the one that it inherits.
+        _set_scaling_numbers(properties, parameters)
+    for settings in _function_properties(local):
+        # A variable that a function sets would win over the one that it inherits.
         variables = settings.get("Environment", {}).get("Variables", {})
         for key in variables.keys() & worker_env.keys():
             del variables[key]
     local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
     timeout_s = int(parameters["FunctionTimeoutS"])
     local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
-    # The template has the visibility of its allowed timeouts only: six times the timeout, as AWS advises.
+    # The template maps only its allowed timeouts to the queue's visibility: six times the timeout, as AWS advises.
     if mappings := local.get("Mappings"):
         mappings["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
     return local
@@ -239,24 +246,24 @@ def handler_of(properties: Mapping[str, Any]) -> str:
     return str(properties["Handler"])
 
 
-def _unpublished(template: Template) -> Template:
-    """A copy in which each function is its own only version, and its alias the function itself."""
+def _without_versions(template: Template) -> Template:
+    """A copy of the template that publishes no versions, and refers to a function instead of its alias."""
     functions = _functions(template)
     alias = template.get("Globals", {}).get("Function", {}).get("AutoPublishAlias")
 
-    def rewritten(node: Any) -> Any:
+    def rewrite(node: Any) -> Any:
         if isinstance(node, list):
-            return [rewritten(child) for child in node]
+            return [rewrite(child) for child in node]
         if not isinstance(node, dict):
             return node
         name, _, attribute = str(node.get("Ref", "")).partition(".")
-        # ``NAME.Alias`` is made by SAM for published functions only.
+        # SAM resolves ``NAME.Alias`` for published functions only.
         if attribute == "Alias" and name in functions:
             return {"Fn::GetAtt": [name, "Arn"]}
-        return {key: rewritten(value) for key, value in node.items()}
+        return {key: rewrite(value) for key, value in node.items()}
 
-    local: Template = rewritten(template)
-    for settings in _settings(local):
+    local: Template = rewrite(template)
+    for settings in _function_properties(local):
         for key in _PUBLISHING:
             settings.pop(key, None)
     for output in local.get("Outputs", {}).values():
@@ -266,7 +273,10 @@ def _unpublished(template: Template) -> Template:
 
 
 def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
-    """Conditions with a list parameter's text in place of its ``Fn::Join``, which the emulator does not evaluate."""
+    """A copy of conditions with each ``Fn::Join`` of a list parameter replaced by the parameter's value.
+
+    The emulator does not evaluate ``Fn::Join`` in conditions.
+    """
     if isinstance(node, list):
         return [_without_joins(child, definitions, parameters) for child in node]
     if not isinstance(node, dict):
@@ -277,8 +287,8 @@ def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mappin
     return {key: _without_joins(value, definitions, parameters) for key, value in node.items()}
 
 
-def _number_scaling(properties: Any, parameters: Mapping[str, str]) -> None:
-    """Replace parameters in a mapping's concurrency by numbers: the emulator would compare strings."""
+def _set_scaling_numbers(properties: Any, parameters: Mapping[str, str]) -> None:
+    """Replace parameters in a mapping's concurrency by their numbers: the emulator would compare strings."""
     for event in properties.get("Events", {}).values():
         scaling = event["Properties"].get("ScalingConfig", {})
         if isinstance(limit := scaling.get("MaximumConcurrency"), dict):
@@ -289,7 +299,7 @@ def _functions(template: Template) -> dict[str, Any]:
     return {name: body for name, body in template["Resources"].items() if body["Type"] == _FUNCTION}
 
 
-def _settings(template: Template) -> list[Any]:
-    """The properties of all functions, those of ``Globals`` first."""
+def _function_properties(template: Template) -> list[Any]:
+    """The properties of all functions: those that ``Globals`` has for every function, then each function's own."""
     shared = template.get("Globals", {}).get("Function", {})
     return [shared, *(body["Properties"] for body in _functions(template).values())]

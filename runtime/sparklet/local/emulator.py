@@ -1,9 +1,9 @@
-"""The emulator's process: ministack behind a token; its state is saved while it runs, and writes to a full disk fail.
+"""The emulator's process: ministack behind a token. Its state is saved while it runs; writes to a full disk fail.
 
-Event source mappings and schedules wait until a client requests them. Requests need a token: loopback is open to other
-users and to web pages, and a caller that can create a function can run code as this user.
+Event source mappings and schedules wait until a client requests their start. Requests need a token: loopback is open to
+other users and to web pages, and a caller that can create a function can run code as this user.
 
-The host starts it with packages of its own (``emulator_packages``).
+The host starts this process, with separate packages (``emulator_packages``).
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from sparklet.local.state import DISK_REMEDY
 from sparklet.model import MIB
 from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 
-# Longer than ``worker_process.STOP_GRACE_S``, in which a worker gives its shard back
+# Longer than ``worker_process.STOP_GRACE_S``, in which a worker releases its shard
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
-END_WITHIN_S = 300.0  # then it ends unsaved: the host may be gone
-CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # S3's buckets only: its objects are on disk at once
+END_WITHIN_S = 300.0  # after that it ends without saving: the host may be gone
+CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # of S3 only the buckets: objects are written to disk at once
 EVERY_S = 3.0
-SHARE = 4  # a pause is at least four times as long as saving
+SHARE = 4  # a pause is at least four times as long as the save before it
 RESERVE_BYTES = 64 * MIB  # kept free for the ledger and the queues
 
 Message = MutableMapping[str, Any]
@@ -46,27 +46,27 @@ Application = Callable[[Message, Any, Any], Awaitable[None]]
 
 
 class Saver:
-    """Saves changes every few seconds from a forked child, which has the state of one instant."""
+    """Saves changes every few seconds. A forked child writes them, since its memory is a copy of one instant."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()  # two writers would write the same draft
+        self._lock = threading.Lock()  # two children would write to the same draft file
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="saver", daemon=True)
 
     def start(self) -> None:
-        """Begin to save."""
+        """Begin to save every few seconds."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Save no more."""
+        """Stop saving, after a save that is under way."""
         self._ended.set()
         self._thread.join()
 
     def save(self, services: Collection[str] = ()) -> None:
-        """Save these services (none: everything, the deployment included); OSError if that fails."""
+        """Save these services, or all, with the deployment, if none are named. OSError if that fails."""
         with self._lock:
-            # The child's memory is a copy of one instant, so queue and ledger fit together while the server goes on.
+            # In the child's copy, queue and ledger fit together, while the server continues to change its own.
             parent, child = os.getpid(), os.fork()
             if child == 0:
                 _write(services, parent)
@@ -86,10 +86,10 @@ class Saver:
 
 
 def _write(services: Collection[str], parent: int) -> None:
-    """In the child: write its copy of the state, and end. It takes no lock that another thread may hold."""
+    """In the forked child: write its copy of the state, and end. It takes no lock that another thread might hold."""
     try:
         # Another thread may have been writing a log line at the fork: logging renews its own locks in the child, but
-        # not the lock of the stream below.
+        # not the lock of the stream that it writes to.
         logging.disable()
         # The inherited handler belongs to the server's event loop, which does not run here.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -98,18 +98,18 @@ def _write(services: Collection[str], parent: int) -> None:
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the server's sockets: its port must not stay open here
         write_state(services)
         os._exit(0)
-    except BaseException:  # noqa: BLE001 - no caller may go on in this copy of the process
+    except BaseException:  # noqa: BLE001 - no caller must continue in this copy of the process
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(1)
 
 
 def refusal(folder: Path, wanted_bytes: int) -> str:
-    """The error, in S3's XML, of a write of so many bytes that does not fit on the disk; "" if it fits.
+    """The error, as S3's XML, for a write of ``wanted_bytes`` that does not fit on the disk; "" if it fits.
 
-    The emulator would only log the failure and keep such an object in memory, where the stack's end would lose it.
+    The emulator itself would only log the failure and keep the object in memory, and so lose it at the stack's end.
     """
-    # Parts of uploads are in memory until they are completed; then they need the disk, too.
+    # The parts of an upload are in memory until the upload is completed; then they need room on the disk, too.
     free = shutil.disk_usage(folder).free
     if free >= uploaded_bytes() + wanted_bytes + RESERVE_BYTES:
         return ""
@@ -118,12 +118,12 @@ def refusal(folder: Path, wanted_bytes: int) -> str:
     return f"<Error><Code>DiskFull</Code><Message>{escaped}</Message></Error>"
 
 
-def guarded(inner: Application, token: str, saver: Saver, processing: Processing) -> Application:
-    """The application for callers with the token, and the host's own two requests."""
+def with_token(inner: Application, token: str, saver: Saver, processing: Processing) -> Application:
+    """The application ``inner``, for requests with the token only; answers also the host's own two requests."""
 
     async def application(scope: Message, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await inner(scope, receive, _saving_once_loaded(saver, send))
+            await inner(scope, receive, _start_saver_at_startup(saver, send))
         elif not _has_token(token, scope):
             await _answer(scope, send, 403, b"This emulator belongs to another user's `sparklet run`.")
         elif scope["path"] == SAVE_PATH:
@@ -137,15 +137,18 @@ def guarded(inner: Application, token: str, saver: Saver, processing: Processing
     return application
 
 
-def _saving_once_loaded(saver: Saver, send: Any) -> Any:
-    """Begin to save once the state is loaded: earlier, empty tables would replace the full ones."""
+def _start_saver_at_startup(saver: Saver, send: Any) -> Any:
+    """The function ``send``, which also starts the saver once ministack has reported that its state is loaded.
 
-    async def sent(message: Message) -> None:
+    Before that, empty tables would replace the saved ones.
+    """
+
+    async def send_and_start(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":
             saver.start()
         await send(message)
 
-    return sent
+    return send_and_start
 
 
 async def _save(saver: Saver, scope: Message, send: Any) -> None:
@@ -160,7 +163,7 @@ async def _save(saver: Saver, scope: Message, send: Any) -> None:
 def _has_token(token: str, scope: Message) -> bool:
     name = TOKEN_HEADER.lower().encode()
     tokens = [value for key, value in scope.get("headers", ()) if key.lower() == name]
-    # Every user of this machine may guess, and a plain comparison would tell by its time how much was right.
+    # Every user of this machine can try tokens, and a plain comparison takes longer the more characters match.
     return any(hmac.compare_digest(value, token.encode()) for value in tokens)
 
 
@@ -174,7 +177,7 @@ async def _answer(scope: Message, send: Any, status: int, body: bytes) -> None:
 
 
 async def _serve(listening: int, token: str) -> None:
-    """Serve until SIGTERM, save, and end this process; with code 1 if that could not be saved."""
+    """Serve until SIGTERM, save the state, and end this process, with code 1 if the state could not be saved."""
     saver, processing, end_requested = Saver(Path(os.environ["STATE_DIR"])), Processing(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end_requested.set)
@@ -184,16 +187,16 @@ async def _serve(listening: int, token: str) -> None:
         limit = threading.Timer(END_WITHIN_S, os._exit, [1])
         limit.daemon = True
         limit.start()
-        # The server goes on until this has returned: first no new calls, then no further writer, then the workers,
-        # which still write to the ledger.
+        # The server runs until this function returns, since workers that end still write to the ledger. First no more
+        # calls are made, then no saver forks any more, then the workers are ended.
         processing.stop()
         await asyncio.to_thread(saver.stop)
         await asyncio.to_thread(_end_workers)
 
     refuse_writes(functools.partial(refusal, Path(os.environ["S3_DATA_DIR"])))
-    application: Any = guarded(ministack.app, token, saver, processing)
+    application: Any = with_token(ministack.app, token, saver, processing)
     await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
-    # The last save comes after the workers, and has what they wrote at their end.
+    # Saved after the workers have ended, so that the state has their last writes.
     code = 0
     try:
         saver.save()
@@ -202,20 +205,20 @@ async def _serve(listening: int, token: str) -> None:
         code = 1
     kill_tree(os.getpid(), itself=False)
     sys.stderr.flush()
-    os._exit(code)  # threads that wait for killed workers would hold up an ordinary exit
+    os._exit(code)  # sys.exit would wait for threads that wait for the killed workers
 
 
 def _config(listening: int) -> hypercorn.config.Config:
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listening}"]
     config.keep_alive_timeout = 75
-    config.startup_timeout = STARTS_WITHIN_S  # a large state on a slow disk
+    config.startup_timeout = STARTS_WITHIN_S  # enough for a large state on a slow disk
     config.loglevel = "WARNING"
     return config
 
 
 def _end_workers() -> None:
-    """Send SIGTERM to the functions' processes, while they can write to the ledger; then kill the rest."""
+    """Send SIGTERM to the functions' processes, which then can still write to the ledger; later kill the rest."""
     workers = psutil.Process().children()
     for worker in workers:
         signal_process(worker.pid, signal.SIGTERM)

@@ -1,7 +1,7 @@
 """The emulator's own packages, fetched once, by their digests, into the user's cache.
 
-ministack pins its botocore. In the user's environment it would pin theirs, and all that goes with it. So only the
-emulator's process sees these packages, before all others, and hands them to none of the functions' processes.
+ministack pins the version of botocore. Installed in the user's environment, it would pin the user's botocore, too. So
+only the emulator's process imports these packages, before all others; the functions' processes do not inherit them.
 """
 
 import hashlib
@@ -17,30 +17,30 @@ from pathlib import Path
 from sparklet.errors import LocalStackError
 from sparklet.local.environment import resource
 from sparklet.local.ivy import Progress
-from sparklet.local.lock import Lock, incoming
+from sparklet.local.lock import Lock, incoming_folder
 from sparklet.local.state import user_folder
 
 EMULATOR = "from sparklet.local.emulator import main; main()"
 
 
 def emulator_python(packages: Path, code: str, *arguments: str) -> list[str]:
-    """The command that runs code with the emulator's packages, which lie where ``ensure_emulator`` says."""
-    # By sys.path, not by PYTHONPATH, which the functions' processes would inherit.
-    first = "import sys; sys.path.insert(0, sys.argv.pop(1))"
-    return [sys.executable, "-P", "-c", f"{first}; {code}", str(packages), *arguments]
+    """The command that runs code with the emulator's ``packages``, the folder that ``ensure_emulator`` returns."""
+    # By sys.path, since the functions' processes would inherit PYTHONPATH.
+    preamble = "import sys; sys.path.insert(0, sys.argv.pop(1))"
+    return [sys.executable, "-P", "-c", f"{preamble}; {code}", str(packages), *arguments]
 
 
 def packages_folder() -> Path:
-    """Where the packages of this version are, for this Python and processor: some are compiled."""
+    """The folder for this version's packages. Some are compiled, so each Python and processor has its own folder."""
     lock = resource("requirements/emulator.lock").read_bytes()
     name = f"{sysconfig.get_config_var('SOABI')}-{hashlib.sha256(lock).hexdigest()[:16]}"
     return user_folder("cache").resolve() / "emulator" / name
 
 
-def ensure_emulator(say: Progress, offline: bool = False) -> Path:
-    """The folder of the packages, which are fetched where they are not there yet; of several processes one does.
+def ensure_emulator(progress: Progress, offline: bool = False) -> Path:
+    """Fetch the packages if they are not in their folder yet; return that folder. Of several processes one fetches.
 
-    LocalStackError, with the installer's last words, if they cannot be fetched (``offline``: are not there).
+    LocalStackError, with the installer's output, if the packages cannot be fetched, or are missing in ``offline`` mode.
     """
     folder = packages_folder()
     if folder.exists():
@@ -50,12 +50,13 @@ def ensure_emulator(say: Progress, offline: bool = False) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Lock(folder.parent / "lock") as lock:
-            lock.exclusive(math.inf, lambda: say("another process is fetching the emulator of AWS; waiting for it"))
+            waits = "another process is fetching the emulator of AWS; waiting for it"
+            lock.exclusive(math.inf, lambda: progress(waits))
             if not folder.exists():
-                say(f"fetching the emulator of AWS, once, into {folder}")
-                with incoming(folder.parent) as draft:
+                progress(f"fetching the emulator of AWS, once, into {folder}")
+                with incoming_folder(folder.parent) as draft:
                     _install(draft / "packages")
-                    # In one step: a folder that is there is complete.
+                    # In one step, so that a folder that exists is complete.
                     (draft / "packages").rename(folder)
     except OSError as error:
         raise LocalStackError(
@@ -69,7 +70,8 @@ def _install(target: Path) -> None:
     command, remedy = _installer()
     # The lock file names every package with its digest; nothing else may be resolved.
     command += ["--target", str(target), "--no-deps", "--require-hashes", "--requirement", str(lock)]
-    # What would contradict the lock file: the user's constraints, also those in a pyproject in this folder or above.
+    # Without the user's constraints, which might contradict the lock file. A pyproject.toml may hold some, too, so the
+    # installer runs in another folder than the user's.
     env = {**os.environ, "PYTHONPATH": "", "PIP_CONSTRAINT": os.devnull, "UV_CONSTRAINT": "", "UV_SYSTEM_CERTS": "true"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=target.parent)
     if done.returncode:
@@ -77,8 +79,8 @@ def _install(target: Path) -> None:
 
 
 def _installer() -> tuple[list[str], str]:
-    """pip, or uv if the environment is uv's and has no pip; and the settings that give each the user's own index."""
-    own_index = "An index of your own is taken from"
+    """The command of pip, or of uv if there is no pip; and the hint by which settings it finds the user's own index."""
+    own_index = "Your own package index is read from"
     if importlib.util.find_spec("pip"):
         options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-user"]
         return [sys.executable, "-P", "-m", "pip", "install", *options], f"{own_index} PIP_INDEX_URL or pip.conf"

@@ -18,9 +18,9 @@ from sparklet.local.state import ACCOUNT, StateDir
 from sparklet.local.worker_process import LOG_DIR_VARIABLE
 
 REGION = "us-east-1"
-LEAST_WAIT_S = 120.0  # for an answer of the stand-in, which has the machine to share with the workers
+LEAST_WAIT_S = 120.0  # for an answer of the emulator, which shares the machine with the workers
 TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - its name
-HEALTH_PATH = "/_ministack/health"  # its port is open from the start: a first request waits for the answer
+HEALTH_PATH = "/_ministack/health"  # the port is open before the emulator is ready: a request waits for that
 SAVE_PATH = "/_sparklet/save"  # write the whole state to disk, now
 PROCESSING_PATH = "/_sparklet/processing"  # let mappings and schedules invoke functions
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
@@ -29,9 +29,9 @@ _FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def resource(path: str) -> Path:
-    """The file at ``path`` of a checkout, such as ``sam/template.yaml``; a wheel has it beside this module.
+    """The file that a checkout has at ``path``, such as ``sam/template.yaml``, and a wheel beside this module.
 
-    LocalStackError if neither this installation nor a checkout has it.
+    LocalStackError if neither of the two exists.
     """
     module_file = Path(__file__).resolve()
     for candidate in (module_file.with_name(Path(path).name), module_file.parents[3] / path):
@@ -40,17 +40,19 @@ def resource(path: str) -> Path:
     raise LocalStackError(f"neither this installation nor a checkout has {path}; reinstall Sparklet")
 
 
-def of_host(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The part of the user's environment that the host, the emulator and the workers get; the locale is the image's."""
-    passed = {name: environ[name] for name in _PASSED if name in environ} | {"LANG": "C.UTF-8"}  # else Java opens no ä
+def host_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of the host: the user's variables that it and its processes need, with the image's locale."""
+    # Without a UTF-8 locale Java cannot open files with names such as ä.csv.
+    passed = {name: environ[name] for name in _PASSED if name in environ} | {"LANG": "C.UTF-8"}
     home = str(Path(sparklet.__file__).resolve().parents[1])
-    if home not in (*site.getsitepackages(), site.getusersitepackages()):  # a checkout: no other packages beside it
+    # A checkout is put on the path; folders of installed packages are on it already.
+    if home not in (*site.getsitepackages(), site.getusersitepackages()):
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, [home, passed.get("PYTHONPATH")]))
     return passed
 
 
-def of_client(endpoint_url: str, token: str) -> dict[str, str]:
-    """Variables that direct every AWS library to the emulator only."""
+def client_env(endpoint_url: str, token: str) -> dict[str, str]:
+    """The variables of a client, by which every AWS library uses the emulator only."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": ACCOUNT,
@@ -64,21 +66,21 @@ def of_client(endpoint_url: str, token: str) -> dict[str, str]:
     }
 
 
-def of_workers(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]:
-    """Variables of every function's process, in place of the template's values."""
+def function_env(state: StateDir, worker_env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that the process of every function has, in place of the template's values."""
     return {
         "SPARKLET_SCRATCH": str(state.scratch),
-        "SPARKLET_METRICS_NAMESPACE": "",  # no service collects metrics here
+        "SPARKLET_METRICS_NAMESPACE": "",  # the local stack collects no metrics
         LOG_DIR_VARIABLE: str(state.log),
         **worker_env,
     }
 
 
-def of_emulator(state: StateDir, endpoint_url: str, token: str, worker_env: Mapping[str, str]) -> dict[str, str]:
+def emulator_env(state: StateDir, endpoint_url: str, token: str, worker_env: Mapping[str, str]) -> dict[str, str]:
     """The emulator's environment, which its functions' processes inherit."""
     return {
-        **of_host(),
-        **of_client(endpoint_url, token),
+        **host_env(),
+        **client_env(endpoint_url, token),
         "AWS_CONFIG_FILE": str(state.no_config),
         "AWS_SHARED_CREDENTIALS_FILE": str(state.no_config),
         "PERSIST_STATE": "1",
@@ -87,17 +89,17 @@ def of_emulator(state: StateDir, endpoint_url: str, token: str, worker_env: Mapp
         "S3_DATA_DIR": str(state.objects),
         "MINISTACK_REGION": REGION,
         "LOG_LEVEL": "WARNING",
-        "IOT_MTLS_ENABLED": "0",  # or it listens on a second port
+        "IOT_MTLS_ENABLED": "0",  # otherwise it listens on a second port
         "SFTP_ENABLED": "0",
-        "DOCKER_HOST": f"unix://{os.devnull}.none",  # or it removes containers of another ministack at its start
+        "DOCKER_HOST": f"unix://{os.devnull}.none",  # otherwise it removes another ministack's containers at its start
         "TMPDIR": str(state.tmp),
-        **of_workers(state, worker_env),
+        **function_env(state, worker_env),
     }
 
 
 @contextmanager
 def applied(env: Mapping[str, str]) -> Iterator[None]:
-    """During the block, this process has ``env``, and no other AWS settings or proxies."""
+    """Give this process the variables ``env``, and no other AWS settings or proxies, during the block."""
     before = dict(os.environ)
     for name in before:
         if name.startswith("AWS_") or name.lower() in _FOREIGN:
@@ -111,17 +113,17 @@ def applied(env: Mapping[str, str]) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of localhost that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """A port of localhost that no process uses now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
-def ask(endpoint_url: str, token: str, path: str, within_s: float = 60.0) -> None:
-    """Send a request and wait for its answer; LocalStackError if the emulator refuses it or does not answer."""
+def send_request(endpoint_url: str, token: str, path: str, within_s: float = 60.0) -> None:
+    """Send the emulator a request, and wait until it has answered. LocalStackError if it refuses or does not answer."""
     request = urllib.request.Request(endpoint_url + path, headers={TOKEN_HEADER: token})  # noqa: S310
     try:
         _DIRECT.open(request, timeout=within_s).close()
-    # It is an OSError, too, and the only one that has the emulator's reason.
+    # An HTTPError is an OSError, too, but has the emulator's reason in its body.
     except urllib.error.HTTPError as error:
         raise LocalStackError(error.read().decode("utf-8", "replace")[:500]) from error
     except OSError as error:

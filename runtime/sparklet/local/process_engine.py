@@ -1,7 +1,7 @@
 """The local stack's engine: one worker at a time, with the machine's memory and without the functions' time limit.
 
-A client's request is a file, ``tasks/TOKEN.json``. The host runs it, then writes the end to ``TOKEN.ended`` and deletes
-the request. Each start of the stack begins without requests.
+A client requests a worker by a file, ``tasks/TOKEN.json``. The host runs the worker, then writes how it ended into
+``TOKEN.ended`` and deletes the request. Each start of the stack begins without requests.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ ONE_SHARD = "sparklet.engines.one_shard"  # the image's command `shard`
 
 @dataclass(frozen=True)
 class LocalProcesses(Engine):
-    """The ``Engine`` of the stack's clients, which requests workers of the host."""
+    """The ``Engine`` of the stack's clients: it requests workers from the host."""
 
     folder: Path
     like_functions: bool = True
@@ -28,7 +28,7 @@ class LocalProcesses(Engine):
     def start(self, token: str, command: Sequence[str]) -> str:
         """Request a worker, once for each token."""
         request = self.folder / f"{token}.json"
-        # A checker that died before it recorded the worker asks again, by the same token, perhaps after its end.
+        # A checker that died before it recorded the worker requests it again by the same token, even if it has ended.
         if not request.exists() and not request.with_suffix(".ended").exists():
             if any(self.folder.glob("*.json")):
                 raise RemoteTaskError("the local stack runs one worker beside the functions' at a time", "throttled")
@@ -36,10 +36,9 @@ class LocalProcesses(Engine):
         return token
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """The workers whose requests are gone."""
+        """The workers whose requests the host has deleted, with the causes."""
         files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
-        # A start of the stack for processing deletes the requests, so the workers of an earlier host count as stopped,
-        # too.
+        # A start of the stack for processing deletes all requests, so workers of an earlier host have stopped, too.
         return {
             task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
             for task_id, ended in files.items()
@@ -47,34 +46,34 @@ class LocalProcesses(Engine):
         }
 
     def stop(self, task_id: str) -> None:
-        """Have the host send SIGTERM."""
+        """Have the host send the worker SIGTERM."""
         (self.folder / f"{task_id}.stop").touch()
 
 
 class ProcessRunner:
-    """The host's part: runs the requested workers."""
+    """The host's part of the engine: runs the requested workers, one at a time."""
 
     def __init__(self, state: StateDir, env: Mapping[str, str]) -> None:
         self._state, self._env = state, env
         self._running: tuple[Path, subprocess.Popen[bytes]] | None = None
 
-    def look(self) -> Collection[int]:
-        """Record an end, stop a worker, or start one, as requested; return the pid of the running worker."""
+    def handle_requests(self) -> Collection[int]:
+        """Record that the worker has ended, stop it, or start the next one. Returns the running worker's pid if any."""
         if self._running:
             request, process = self._running
             if process.poll() is not None:
-                # In this order: as soon as the request is gone, ``stopped`` reads the end.
+                # In this order, since ``stopped`` reads the file .ended as soon as the request is deleted.
                 request.with_suffix(".ended").write_text(f"exit status {process.returncode}; see {request.stem} in log")
                 request.unlink(missing_ok=True)
                 self._running = None
             elif request.with_suffix(".stop").exists():
                 process.terminate()
-        if not self._running and (requested := next(self._state.tasks.glob("*.json"), None)):
-            self._running = requested, self._start_worker(requested)
+        if not self._running and (next_request := next(self._state.tasks.glob("*.json"), None)):
+            self._running = next_request, self._start_worker(next_request)
         return (self._running[1].pid,) if self._running else ()
 
     def _start_worker(self, request: Path) -> "subprocess.Popen[bytes]":
-        name = f"worker-{request.stem}.log"  # `sparklet logs` finds it
+        name = f"worker-{request.stem}.log"  # a name that `sparklet logs` reads
         command = [sys.executable, "-P", "-m", ONE_SHARD, *read_json(request)[1:]]
         env = {**self._env, "AWS_LAMBDA_LOG_STREAM_NAME": name}
         with (self._state.log / name).open("wb") as log:

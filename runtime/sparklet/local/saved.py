@@ -1,7 +1,7 @@
-"""A local stack that has ended, read from its state folder: nothing is started, and an answer takes no second.
+"""A local stack that has ended, read from its state folder: nothing is started, so a command takes less than a second.
 
-The emulator writes each service's state as JSON, and each object as a file. That is what it would load at its next
-start, so the answers are those of a running stack. Only commands that change nothing may use it.
+The emulator writes each service's state as JSON, and each object as a file. It would load the same files at its next
+start, so the results are those of a running stack. Only commands that change nothing are allowed to use this.
 """
 
 import json
@@ -28,40 +28,43 @@ from sparklet.model.quantities import parse_time_s
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import Deployment
 
-META = [".meta", ".json"]  # the emulator's file beside each object
+META = [".meta", ".json"]  # suffixes of the file that the emulator writes beside each object
 
 
 class SavedStack(LocalStack):
-    """Stands for a ``LocalStack`` that has ended, for commands that only read."""
+    """A ``LocalStack`` that has ended, for commands that only read."""
 
     @classmethod
     def find(cls, state: StateDir, progress: Progress) -> Self | None:
-        """The stack that has ended; None if it runs, or none of this version was started. Waits for one that ends."""
+        """The stack of a state folder, if it has ended; None if it runs, or if this version never started it.
+
+        Waits for a stack that is stopping.
+        """
         try:
             info = stack_info(read_json(state.last_file))
-        # Another version's document has other fields; without a file it is None.
+        # KeyError: another version's document has other fields. TypeError: there is no document.
         except (KeyError, TypeError):
             return None
         with start_lock(state, progress), Lock(state.clients_lock) as hold:
-            # A host that ends holds this lock until the state is saved.
+            # A host that is stopping holds this lock until the state is saved.
             share(hold, progress)
             return None if is_locked(state.host_lock) else cls(state, info, ExitStack())
 
     @cached_property
     def orchestrator(self) -> StepFunctionsOrchestrator:
-        """Executions of state machines, as they were."""
+        """The saved executions of state machines."""
         return SavedExecutions(self._state, self.clients)
 
     def deployment(self) -> Deployment:
-        """The stack's ports, of which ledger and objects can be read."""
+        """The stack's ports. Ledger and objects are read from the state folder; other ports must not be used."""
         deployment = super().deployment()
-        items = _saved(self._state, "dynamodb", "tables")[self.info.ledger_table]["items"]
+        items = _saved_entries(self._state, "dynamodb", "tables")[self.info.ledger_table]["items"]
         ledger = Ledger(SavedStore(items), deployment.clock)
         return replace(deployment, store=SavedObjects(self._state, self.clients), ledger=ledger)
 
 
-class _Saved:
-    """A part of an adapter that reads files of the state folder."""
+class _StateFolderReader:
+    """A base class of adapters that read files of the state folder."""
 
     def __init__(self, state: StateDir, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -69,10 +72,10 @@ class _Saved:
 
 
 class SavedStore(MemoryStore):
-    """The ledger's table: its items are decoded when they are read."""
+    """The ledger's table. Its items are kept as DynamoDB stores them, and decoded when they are read."""
 
     def get(self, key: Key) -> Item | None:
-        """An item."""
+        """The item with this key, decoded; None if there is none."""
         stored_item = super().get(key)
         return item_of(stored_item) if stored_item else None
 
@@ -80,23 +83,23 @@ class SavedStore(MemoryStore):
         return [item_of(stored_item) for stored_item in super()._all(partitions)]
 
 
-class SavedObjects(_Saved, S3ObjectStore):
-    """Objects whose keys are plain paths, as all below ``runs/`` are."""
+class SavedObjects(_StateFolderReader, S3ObjectStore):
+    """The saved objects whose keys are plain paths, as all keys below ``runs/`` are."""
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """All objects below a prefix in key order, without their ETags."""
+        """All objects below a prefix, in the order of their keys, without ETags."""
         bucket, prefix = split_uri(prefix_uri)
         root = self._state.object_file(bucket)
         below = (root / prefix.rpartition("/")[0]).rglob("*")
         keys = (path.relative_to(root).as_posix() for path in below if path.is_file() and path.suffixes[-2:] != META)
-        # S3 lists by the bytes of UTF-8, not by folders.
+        # As S3 does: in the order of their UTF-8 bytes, not folder by folder.
         for key in sorted(keys, key=str.encode):
             if key.startswith(prefix) and key > start_after:
                 status = (root / key).stat()
                 yield ObjectInfo(f"s3://{bucket}/{key}", status.st_size, "", status.st_mtime)
 
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
-        """An object's bytes, or a range."""
+        """The bytes of an object, or a range of them. The latest version is read, whatever ETag or version is named."""
         try:
             with self._state.object_file(*split_uri(uri)).open("rb") as file:
                 file.seek(offset)
@@ -105,13 +108,13 @@ class SavedObjects(_Saved, S3ObjectStore):
             raise ObjectNotFoundError(f"{uri} is not there") from error
 
 
-class SavedExecutions(_Saved, StepFunctionsOrchestrator):
-    """Executions; one that ran when the stack ended has failed, as the emulator will have it."""
+class SavedExecutions(_StateFolderReader, StepFunctionsOrchestrator):
+    """The saved executions. One that ran when the stack ended is FAILED, as after the emulator's next start."""
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
-        """The execution of this name, if there is one."""
+        """The execution of this name; None if there is none."""
         arn = execution_arn(machine, name)
-        if (execution := _saved(self._state, "stepfunctions", "executions").get(arn)) is None:
+        if (execution := _saved_entries(self._state, "stepfunctions", "executions").get(arn)) is None:
             return None
         if execution["status"] == ExecutionState.RUNNING:
             execution |= {"status": ExecutionState.FAILED, "error": CUT_OFF}
@@ -119,14 +122,15 @@ class SavedExecutions(_Saved, StepFunctionsOrchestrator):
             parse_time_s(execution[key]) if execution[key] else 0.0 for key in ("startDate", "stopDate")
         )
         input_document, output = (json.loads(execution[key] or "null") for key in ("input", "output"))
-        why = execution.get("error") or "", execution.get("cause") or ""
+        error, cause = execution.get("error") or "", execution.get("cause") or ""
         return ExecutionStatus(
-            arn, ExecutionState(execution["status"]), began_s, ended_s, input_document or {}, output, *why
+            arn, ExecutionState(execution["status"]), began_s, ended_s, input_document or {}, output, error, cause
         )
 
 
-def _saved(state: StateDir, service: str, kind: str) -> dict[str, Any]:
-    """What a service had of one kind, by its name; the emulator's keys begin with account and region."""
-    document = read_json(state.services / f"{service}.json") or {"payload": {kind: {}}}
-    data = document["payload"][kind].get("data", {})
-    return {literal_eval(key.rpartition("\0")[2]): value for key, value in data.items()}
+def _saved_entries(state: StateDir, service: str, collection: str) -> dict[str, Any]:
+    """A collection of a service's saved state, such as DynamoDB's tables: its entries by name."""
+    document = read_json(state.services / f"{service}.json") or {"payload": {collection: {}}}
+    data = document["payload"][collection].get("data", {})
+    # Before the name, the emulator's keys have account and region.
+    return {literal_eval(key.rpartition("\0")[2]): entry for key, entry in data.items()}

@@ -1,4 +1,7 @@
-"""The Spark of local workers: Java, pyspark, the jars that it lacks, the class-data archive; makes what is missing."""
+"""The Spark of local workers: Java, pyspark, the jars that it lacks, the class-data archive.
+
+Jars that are missing are fetched or made; the archive is made in the background.
+"""
 
 import json
 import os
@@ -11,7 +14,7 @@ from pathlib import Path
 from sparklet.errors import LocalStackError
 from sparklet.job.spark_lines import SCALA, line_of
 from sparklet.local.class_data import ClassArchive
-from sparklet.local.environment import of_host, resource
+from sparklet.local.environment import host_env, resource
 from sparklet.local.ivy import Progress
 from sparklet.local.jars import ensure_jars, load_stack
 from sparklet.local.java import find_java
@@ -28,7 +31,7 @@ PASSED = (  # from the user's shell
 
 
 def install_command() -> str:
-    """The command that installs the local stack's packages, from where Sparklet came: a file, git, or an index."""
+    """The command that installs the local stack's packages, from where Sparklet was installed: file, git or index."""
     try:
         origin = json.loads(distribution("sparklet").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
@@ -38,21 +41,23 @@ def install_command() -> str:
     return shlex.join(["pip", "install", "sparklet[local]" + (f" @ {url}" if url else "")])
 
 
-def missing(package: str) -> str:
-    """The message for a user who lacks a package of the local mode."""
+def missing_package_message(package: str) -> str:
+    """The message for a user whose environment lacks a package that the local stack needs."""
     return f"the package {package} is missing, which the local stack needs: {install_command()}"
 
 
-def worker_environment(workers: int, say: Progress) -> dict[str, str]:
-    """The variables by which local workers find Java, Spark and the jars; fetches what is missing."""
-    stack_file()  # report a missing pyspark before a missing Java
-    spark_settings()  # report a mistake in the user's shell here, not by workers that do not start
+def worker_environment(workers: int, progress: Progress) -> dict[str, str]:
+    """The variables by which local workers find Java, Spark and the jars. Missing jars are fetched or made first."""
+    # First the checks that fail: a missing pyspark is reported before a missing Java, and mistakes in the user's shell
+    # here instead of by workers that do not start.
+    stack_file()
+    spark_settings()
     java = find_java()
-    jars = worker_jars(java, say, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
+    jars = worker_jars(java, progress, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
     archive = worker_archive(java, jars)
-    # The user may name an archive, or "" for none: then none is made here.
-    if "SPARKLET_CDS_ARCHIVE" not in os.environ and archive.begin(of_host()):
-        say("making an archive of Java's classes in the background, once: later runs start faster")
+    # If the user names an archive, or "" for none, then no archive is made.
+    if "SPARKLET_CDS_ARCHIVE" not in os.environ and archive.begin(host_env()):
+        progress("making an archive of Java's classes in the background, once: later runs start faster")
     return {
         "JAVA_HOME": str(java.parent.parent),
         "SPARK_HOME": str(spark_home(spark_settings({}))),
@@ -67,31 +72,34 @@ def worker_environment(workers: int, say: Progress) -> dict[str, str]:
 
 
 def stack_file() -> Path:
-    """The stack of the pyspark that is installed; LocalStackError if there is none, or none for its line."""
+    """The stack file for the installed pyspark; LocalStackError if there is none, or if its line is not supported."""
     try:
         spark_version = version("pyspark")
     except PackageNotFoundError as error:
-        raise LocalStackError(missing("pyspark")) from error
+        raise LocalStackError(missing_package_message("pyspark")) from error
     if line_of(spark_version) not in SCALA:
-        raise LocalStackError(f"pyspark {spark_version} is installed, and Sparklet knows Spark {' and '.join(SCALA)}")
+        raise LocalStackError(
+            f"pyspark {spark_version} is installed, but Sparklet supports only Spark {' and '.join(SCALA)}"
+        )
     return resource(f"docker/stacks/spark-{line_of(spark_version)}.toml")
 
 
-def fetched_jars(say: Progress, offline: bool) -> list[Path]:
-    """The jars that pyspark does not bring; fetches what is missing."""
-    return ensure_jars(stack_file(), jar_cache(), load_stack(stack_file()).local, say, offline)
+def fetched_jars(progress: Progress, offline: bool) -> list[Path]:
+    """The jars that pyspark does not bring; the missing ones are fetched first."""
+    return ensure_jars(stack_file(), jar_cache(), load_stack(stack_file()).local, progress, offline)
 
 
-def worker_jars(java: Path, say: Progress, offline: bool) -> list[Path]:
-    """The jars of local workers beside Spark's own; fetches or makes what is missing."""
-    fetched = fetched_jars(say, offline)
+def worker_jars(java: Path, progress: Progress, offline: bool) -> list[Path]:
+    """The jars that local workers need besides pyspark's own; the missing ones are fetched or made first."""
+    fetched = fetched_jars(progress, offline)
     spark = spark_home(spark_settings({})) / "jars"
     compiled = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled") / stack_file().stem)
     jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), compiled, *fetched]
-    # Links serve only the archive that is made here, which Java 17 would ignore for jars on such paths.
+    # Links are needed only for our own archive, which Java 17 would ignore for jars on paths that are not plain.
     if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
         return jars
-    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))  # includes Spark's own
+    # The class path includes pyspark's own jars.
+    return linked_jars(_class_path(jars), jar_cache().with_name("linked"))
 
 
 def worker_archive(java: Path, jars: Sequence[Path]) -> ClassArchive:
@@ -105,5 +113,5 @@ def _class_path(jars: Sequence[Path]) -> list[str]:
 
 
 def jar_cache() -> Path:
-    """The user's cache of jars; SPARKLET_CACHE_DIR moves it."""
+    """The folder of the user's jar cache, below SPARKLET_CACHE_DIR if that is set."""
     return user_folder("cache").resolve() / "jars"

@@ -6,7 +6,7 @@
                                                        └─ emulator (ministack, 127.0.0.1, own state folder)
                                                             └─ worker processes ─ JVMs, scripts
 
-However a client ends, the kernel releases its lock; when no client holds it, the host ends everything below itself.
+However a client ends, the kernel releases its lock. When no client holds the lock, the host stops all processes below.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ from sparklet.local.attach import (
     attach_or_start,
     differences_between,
     end_host,
-    published,
+    published_document,
     start_lock,
     why_it_ended,
 )
 from sparklet.local.deploy import Deployed
-from sparklet.local.environment import LEAST_WAIT_S, PROCESSING_PATH, REGION, ask
+from sparklet.local.environment import LEAST_WAIT_S, PROCESSING_PATH, REGION, send_request
 from sparklet.local.lock import POLL_S, Lock
 from sparklet.local.process_engine import LocalProcesses
 from sparklet.local.spark_installation import stack_file
@@ -44,68 +44,65 @@ from sparklet.local.state import StateDir
 from sparklet.model.options import PROCESS
 from sparklet.planning.routes import SPARK_LINE
 from sparklet.ports.deployment import Deployment
-from sparklet.settings import engines, of_workers
+from sparklet.settings import engines, script_variables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """A client's settings of the stack; a running stack may have others, see ``LocalStack.attach``."""
+    """The settings that a client wants for the stack. A running stack can have others: see ``LocalStack.attach``."""
 
     state_dir: Path
     workers: int = 2
     timeout_s: int = 900  # of one shard
     memory_mb: int = 3008  # of one worker
     runner: str = "warm"
-    processing: bool = True  # False: messages and schedules wait until another client processes them
+    processing: bool = True  # False: messages and schedules wait until another client starts their processing
     keep: bool = False  # the stack outlives its clients, until it is stopped
-    replace_kept: bool = False  # deploy even a kept stack anew, if it has no clients
+    replace_kept: bool = False  # if a kept stack differs and has no other client, deploy it anew
     max_receive_count: int = 20
     worker_env: Mapping[str, str] = field(default_factory=dict)
-    asked: Collection[str] = ()  # which of these, or of the workers' variables, the user chose
-    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, instead of the template's
+    chosen: Collection[str] = ()  # the names of the settings, and of the workers' variables, that the user chose
+    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted names by logical id, for the template's handlers
 
     def __post_init__(self) -> None:
         for name, most in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 60)):
             if not 1 <= (value := getattr(self, name)) <= most:
-                raise SettingsError(f"{name} is {value}; it must lie between 1 and {most}")
+                raise SettingsError(f"{name} is {value}; it must be from 1 to {most}")
         if self.runner not in ("warm", "submit"):
             raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
 
-    def asked_for(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a request that the user chose, and the version; each variable of the workers by its own name."""
-        return {
-            name: setting
-            for name, setting in {**request, **self.worker_env}.items()
-            if name in {"version", *self.asked}
-        }
+    def chosen_settings(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the request's settings and of the workers' variables that the user chose, and the version."""
+        settings = {**request, **self.worker_env}
+        return {name: value for name, value in settings.items() if name in {"version", *self.chosen}}
 
-    def request(self) -> dict[str, Any]:
-        """The host's request, which clients that share a stack have in common."""
+    def shared_settings(self) -> dict[str, Any]:
+        """The settings that the stack's host is started with. Clients that share a stack compare theirs with these."""
         from sparklet.local.deploy import load_template, to_json
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
-        local_names = ("state_dir", "keep", "replace_kept", "asked")
-        shared_options = {name: value for name, value in asdict(self).items() if name not in local_names}
-        return {**shared_options, "version": f"{__version__}, template {template}"}
+        own_names = ("state_dir", "keep", "replace_kept", "chosen")  # settings of the client, not of the stack
+        shared = {name: value for name, value in asdict(self).items() if name not in own_names}
+        return {**shared, "version": f"{__version__}, template {template}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackInfo(Deployed):
-    """A running stack: its resources and its addresses."""
+    """What clients need to know of a stack: its resources, its address, and some of its settings."""
 
     endpoint_url: str
     host_pid: int
     workers: int
     timeout_s: int
     memory_mb: int
-    env: Mapping[str, str]  # makes any AWS library speak to this stack and nothing else
+    env: Mapping[str, str]  # variables by which every AWS library uses this stack, and nothing else
 
 
 class LocalStack(AbstractContextManager["LocalStack"]):
-    """A client's hold on the running stack, given back at the end of its block; the host ends the stack after the last.
+    """A client's hold on the running stack, released at the end of the block. The host stops without any client.
 
-    Meanwhile this process' AWS settings and proxies are the stack's: the user's credentials cannot be used by mistake.
-    ``info`` describes the stack, ``clients`` are clients of its services.
+    During the block this process' AWS settings and proxies are those of the stack, so that the user's credentials
+    cannot be used by mistake. ``info`` describes the stack; ``clients`` are AWS clients of its services.
     """
 
     def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
@@ -121,13 +118,13 @@ class LocalStack(AbstractContextManager["LocalStack"]):
 
     @classmethod
     def attach(cls, options: StackOptions, progress: Progress = lambda text: None) -> Self:
-        """Attach to the stack of a state folder; start it first if it does not run, else LocalStackError.
+        """Attach to the stack of a state folder, and start it first if it does not run. LocalStackError if that fails.
 
-        Clients share one stack. If the settings differ, a single client has it deployed anew; beside others it uses the
-        stack as it is, and ``progress`` gets the differences from what its user asked for.
+        Clients share one stack. If the settings differ, a single client has the stack deployed anew. With other clients
+        it uses the stack as it is, and ``progress`` gets the differences from the settings that its user chose.
         """
-        state, request = StateDir(options.state_dir), options.request()
-        _make(state)
+        state, request = StateDir(options.state_dir), options.shared_settings()
+        _create(state)
         with ExitStack() as holding:
             with start_lock(state, progress):
                 hold = holding.enter_context(Lock(state.clients_lock))
@@ -136,22 +133,24 @@ class LocalStack(AbstractContextManager["LocalStack"]):
                 )
             info = stack_info(document)
             if options.processing:
-                runs = {**document["request"], **document["request"]["worker_env"]}
-                if listed := "; ".join(differences_between(options.asked_for(request), runs)):
-                    progress(f"the local stack runs already and is used as it is ({listed}); `sparklet stop` ends it")
-                # A client that only reads may have started the stack, and then it rests.
-                ask(document["endpoint_url"], document["token"], PROCESSING_PATH)
+                running = {**document["request"], **document["request"]["worker_env"]}
+                if differences := "; ".join(differences_between(options.chosen_settings(request), running)):
+                    progress(
+                        f"the local stack runs already and is used as it is ({differences}); `sparklet stop` ends it"
+                    )
+                # If a client that only reads started the stack, its messages and schedules still wait.
+                send_request(document["endpoint_url"], document["token"], PROCESSING_PATH)
             holding.enter_context(environment.applied(info.env))
-            # An error before this line gives the lock back; from here on the instance does.
+            # After an error before this line, ``holding`` releases the lock; from here on the instance does.
             return cls(state, info, holding.pop_all())
 
     def check(self, within_s: float = 0.0) -> None:
-        """Raise LocalStackError, with cause and remedy, if the stack has ended under this client.
+        """Raise LocalStackError, with cause and remedy, if the stack has ended while this client holds it.
 
-        After a refused connection set ``within_s`` to 2: the host may take so long to notice.
+        After a refused connection, wait with a ``within_s`` of 2 seconds: the host can take so long to notice.
         """
         end_s = time.monotonic() + within_s
-        while published(self._state) is not None:
+        while published_document(self._state) is not None:
             if time.monotonic() >= end_s:
                 return
             time.sleep(POLL_S)
@@ -160,25 +159,26 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     def deployment(self) -> Deployment:
         """The stack's ports for planning, checking and recovery."""
         names = self.info.bucket, self.info.ledger_table, self.info.queue_url
-        tasks, named = LocalProcesses(self._state.tasks), engines()
-        functions = partial(of_workers, {**os.environ, SPARK_LINE: stack_file().stem})
-        of_template = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
-        engines_here = {**clusters_of(named, tasks, functions), PROCESS: tasks, **of_template}
+        processes = LocalProcesses(self._state.tasks)
+        functions = partial(script_variables, {**os.environ, SPARK_LINE: stack_file().stem})
+        clusters = clusters_of(engines(), processes, functions)
+        template_engines = engines_of(self.clients, engines({"SPARKLET_ENGINES": self.info.engines}), {}, functions)
+        all_engines = {**clusters, PROCESS: processes, **template_engines}
         catalog = GlueCatalog(self.clients).objects
-        return compose(self.clients, *names, engines=engines_here, functions=functions, catalog=catalog)
+        return compose(self.clients, *names, engines=all_engines, functions=functions, catalog=catalog)
 
     def __exit__(self, *_: object) -> None:
         self._holding.close()
 
 
 def running(state_dir: Path) -> StackInfo | None:
-    """The stack that runs in a state folder, if one does."""
-    document = published(StateDir(state_dir))
+    """The stack that runs in a state folder; None if none runs."""
+    document = published_document(StateDir(state_dir))
     return None if document is None else stack_info(document)
 
 
 def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
-    """End the stack of a state folder, even while clients use it; False if none ran. Its state is saved."""
+    """Stop the stack of a state folder, even while clients use it, and save its state. Returns whether one ran."""
     state = StateDir(state_dir)
     if not state.root.is_dir():
         return False
@@ -187,10 +187,10 @@ def stop(state_dir: Path, progress: Progress = lambda text: None) -> bool:
         return end_host(state)
 
 
-def _make(state: StateDir) -> None:
-    """Make the state folder; refuse a full disk, unless a stack runs there already."""
+def _create(state: StateDir) -> None:
+    """Create the state folder. LocalStackError if the disk is full and no stack runs in the folder already."""
     try:
-        if published(state) is None:
+        if published_document(state) is None:
             state.refuse_full_disk()
         state.create()
     except OSError as error:
@@ -201,12 +201,12 @@ def _make(state: StateDir) -> None:
 
 
 def stack_info(document: Any) -> StackInfo:
-    """A stack, by the document that its host published."""
+    """The stack that is described by the document that its host published."""
     request = document["request"]
     return StackInfo(
         **document["deployed"],
         **{name: request[name] for name in ("workers", "timeout_s", "memory_mb")},
         endpoint_url=document["endpoint_url"],
         host_pid=document["host_pid"],
-        env=environment.of_client(document["endpoint_url"], document["token"]),
+        env=environment.client_env(document["endpoint_url"], document["token"]),
     )

@@ -1,9 +1,9 @@
-"""A function's process in the emulator: a log file, a private channel, and the end of its process tree.
+"""Prepare a function's process in the emulator: its log file, its channel to the emulator, and its orderly end.
 
-The emulator and a worker exchange JSON lines on standard input and output. They are moved to other descriptors, so that
-no print of a script, a library or the JVM breaks them.
+The emulator and a worker exchange JSON lines on standard input and output. This channel is moved to other descriptors,
+so that no print of a script, a library or the JVM breaks a line.
 
-Only the standard library: this is on a worker's cold path.
+This module imports little, since it is part of a worker's cold start.
 """
 
 import importlib
@@ -31,34 +31,34 @@ Handler = Callable[[Any, Any], Any]
 
 
 class WorkerStoppedError(SparkletError):
-    """The worker must end: its time is over, or the local stack ends."""
+    """The worker must end: its time is over, or the local stack stops."""
 
     retryable = True
 
 
 def prepare(target: str, name: str) -> Handler:
-    """Prepare this worker process and give it its real handler (``target``, dotted); its log file begins with ``name``.
+    """Prepare this worker process; return its handler, the function with the dotted name ``target``.
 
-    Called once, by the function's inline code.
+    The name of its log file begins with ``name``. The function's inline code calls this once.
     """
-    _private_conversation()
+    _move_channel()
     log = _open_log(name)
     reaper = _Reaper(log)
     signal.signal(signal.SIGTERM, reaper.on_sigterm)
-    # A child that is forked without exec is no worker: SIGTERM ends it as any process.
+    # A child that is forked without exec is not a worker: SIGTERM ends it as usual.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     threading.Thread(target=reaper.watch, name="worker-watch", daemon=True).start()
     try:
         module, _, function = target.rpartition(".")
         handler: Handler = getattr(importlib.import_module(module), function)
     except BaseException:
-        traceback.print_exc()  # the emulator has the message only
+        traceback.print_exc()  # the emulator reports only the message
         raise
-    return reaper.guarded(handler)
+    return reaper.wrap(handler)
 
 
 class _Reaper:
-    """Ends the process tree, on SIGTERM or when the emulator is gone."""
+    """Ends this process and its descendants, on SIGTERM or when the emulator has ended."""
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
@@ -66,8 +66,8 @@ class _Reaper:
         self._in_flight = False
         self._stopping = False
 
-    def guarded(self, handler: Handler) -> Handler:
-        """The handler; SIGTERM interrupts it with ``WorkerStoppedError``, so that it can release its shard."""
+    def wrap(self, handler: Handler) -> Handler:
+        """The handler, whose calls SIGTERM interrupts by WorkerStoppedError, so that they can release their shards."""
 
         def handle(event: Any, context: Any) -> Any:
             self._in_flight = True
@@ -77,7 +77,7 @@ class _Reaper:
                 self._in_flight = False
                 sys.stderr.flush()
                 if self._stopping:
-                    self._end_in(0.2)  # time to send the answer
+                    self._end_in(0.2)  # enough time to send the answer
 
         return handle
 
@@ -89,15 +89,15 @@ class _Reaper:
         if not self._stopping:
             self._stopping = True
             self._end_in(STOP_GRACE_S)
-            # Python runs handlers of signals in the main thread, so this is raised within the call.
+            # Python runs signal handlers in the main thread, so this is raised within the handler's call.
             raise WorkerStoppedError("the worker had to end before the script had ended")
 
     def watch(self) -> None:
-        """End when the emulator has ended, which gives this process another parent; bound the log."""
+        """Limit the log's size until the emulator has ended, which gives this process another parent; then end."""
         while os.getppid() == self._parent:
             time.sleep(_WATCH_S)
             if self._log is not None:
-                bound(self._log)
+                limit_log(self._log)
         self._end()
 
     def _end_in(self, delay_s: float) -> None:
@@ -107,25 +107,25 @@ class _Reaper:
 
     def _end(self) -> None:
         kill_tree(os.getpid(), itself=False)
-        # Threads call this, too, where sys.exit would end the thread alone.
+        # Not sys.exit, which would end only the calling thread.
         os._exit(128 + signal.SIGTERM)
 
 
-def _private_conversation() -> None:
-    """Move the worker's JSON lines off descriptors 0 and 1; a child's input is empty, its output goes to the log."""
+def _move_channel() -> None:
+    """Move the channel off descriptors 0 and 1. Children then inherit empty input, and output that goes to the log."""
     for stream, mode in ((sys.__stdin__, "rb"), (sys.__stdout__, "wb")):
         raw = getattr(getattr(stream, "buffer", None), "raw", None)
         if raw is not None:
-            # In place: the emulator's loop in this process holds these streams already.
+            # Changed in place, since the emulator's loop in this process already uses these stream objects.
             raw.__init__(os.dup(raw.fileno()), mode, closefd=False)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
+    empty = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(empty, 0)
+    os.close(empty)
     os.dup2(2, 1)
 
 
 def _open_log(name: str) -> Path | None:
-    """Redirect descriptors 1 and 2 to this process' own file, its log stream from now on."""
+    """Redirect descriptors 1 and 2 to a new log file for this process; return its path. None without a log folder."""
     folder = os.environ.get(LOG_DIR_VARIABLE)
     if not folder:
         return None
@@ -138,13 +138,12 @@ def _open_log(name: str) -> Path | None:
     return log
 
 
-def bound(log: Path) -> None:
-    """Move a log that is too long to an earlier part; all writers append, so it can be truncated meanwhile."""
+def limit_log(log: Path) -> None:
+    """Copy a log that is too long to its earlier part (.log.1), and truncate it: all writers append."""
     try:
         if log.stat().st_size > MAX_LOG_BYTES:
-            # Not by a rename, which the writers' descriptors would follow. What is written between copy and truncation
-            # is lost.
+            # A renamed file would still get the writers' lines. Lines between copy and truncation are lost.
             shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
     except OSError:
-        return  # it was deleted
+        return  # the log was deleted

@@ -12,7 +12,7 @@ import pytest
 from sparklet.app import deploy
 from sparklet.app.deploy import for_local_stack
 from sparklet.cli import main
-from sparklet.local.environment import applied, of_client
+from sparklet.local.environment import applied, client_env
 from tests.stand_ins.ministack import ministack
 
 pytestmark = pytest.mark.stack
@@ -26,7 +26,7 @@ def formation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr("sparklet.aws.change_sets.LOOKED_EVERY_S", 0.05)
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
     monkeypatch.chdir(tmp_path)
-    with ministack(tmp_path) as endpoint_url, applied(of_client(endpoint_url, "")):
+    with ministack(tmp_path) as endpoint_url, applied(client_env(endpoint_url, "")):
         yield boto3.Session().client("cloudformation")
 
 

@@ -13,7 +13,7 @@ import pytest
 from sparklet.errors import LocalStackError
 from sparklet.local.emulator import EVERY_S
 from sparklet.local.stack import LocalStack, running, stop
-from sparklet.settings import opened
+from sparklet.settings import with_worker_settings
 from tests.functional.local.conftest import Lab, port_of, server_of
 from tests.waiting import deadline_s, eventually, has_ended
 
@@ -80,7 +80,7 @@ def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
     said: list[str] = []
     with (
         lab.attach(keep=True, timeout_s=20) as one,
-        lab.attach(said, timeout_s=30, replace_kept=True, asked=("timeout_s",)) as stack,
+        lab.attach(said, timeout_s=30, replace_kept=True, chosen=("timeout_s",)) as stack,
     ):
         assert stack.info.timeout_s == 20  # it has another client
         assert stack.info.host_pid == one.info.host_pid
@@ -125,7 +125,7 @@ def test_other_settings_are_deployed_without_losing_anything(lab: Lab) -> None:
         queue = stack.clients.sqs.get_queue_attributes(QueueUrl=stack.info.queue_url, AttributeNames=["All"])
 
         assert (worker["Timeout"], worker["MemorySize"]) == (7, 1024)
-        assert opened(worker["Environment"]["Variables"])["SPARKLET_RUNNER"] == "submit"
+        assert with_worker_settings(worker["Environment"]["Variables"])["SPARKLET_RUNNER"] == "submit"
         assert [mapping["ScalingConfig"]["MaximumConcurrency"] for mapping in mappings] == [5]
         assert queue["Attributes"]["VisibilityTimeout"] == "42"
         assert traces(stack, message=False) == {"object": b"an object", "item": "an item"}

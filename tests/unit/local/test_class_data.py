@@ -13,7 +13,7 @@ import pyspark
 import pytest
 
 from sparklet.local.class_data import ClassArchive, read_names
-from sparklet.local.environment import of_host
+from sparklet.local.environment import host_env
 from sparklet.local.java import find_java
 from tests.waiting import deadline_s, eventually
 
@@ -84,21 +84,21 @@ def dumps(java: Path) -> list[int]:
 
 def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
     arguments = [archive.path, archive.classes, archive.java, os.pathsep.join(archive.jars)]
-    return subprocess.Popen([sys.executable, "-m", "sparklet.local.class_data", *map(str, arguments)], env=of_host())
+    return subprocess.Popen([sys.executable, "-m", "sparklet.local.class_data", *map(str, arguments)], env=host_env())
 
 
 def test_an_archive_is_complete_or_absent_and_never_waited_for(archive: ClassArchive, java: Path) -> None:
     java.with_name("java.wait").touch()
 
-    assert archive.begin(of_host())
+    assert archive.begin(host_env())
     eventually(lambda: dumps(java))
     assert not archive.path.exists()
-    assert not archive.begin(of_host())  # somebody does
+    assert not archive.begin(host_env())  # somebody does
 
     java.with_name("java.wait").unlink()
     eventually(archive.path.exists)
     assert archive.path.read_text() == "half and whole"
-    assert not archive.begin(of_host())
+    assert not archive.begin(host_env())
     assert len(dumps(java)) == 1
 
 
@@ -123,10 +123,10 @@ def test_a_killed_makers_work_is_dropped_and_made_anew(archive: ClassArchive, ja
 
     first.kill()
     first.wait()
-    assert not archive.begin(of_host())  # its Java still works
+    assert not archive.begin(host_env())  # its Java still works
     os.kill(dumps(java)[0], signal.SIGKILL)
     java.with_name("java.wait").unlink()
-    eventually(lambda: archive.begin(of_host()))
+    eventually(lambda: archive.begin(host_env()))
     eventually(archive.path.exists)
 
     assert archive.path.read_text() == "half and whole"
@@ -137,18 +137,18 @@ def test_a_killed_makers_work_is_dropped_and_made_anew(archive: ClassArchive, ja
 def test_a_failure_of_java_is_reported_and_not_repeated(archive: ClassArchive, java: Path, end: str) -> None:
     java.with_name("java.refuse").write_text(end)
 
-    assert archive.begin(of_host())
+    assert archive.begin(host_env())
     eventually(archive.failure)
 
     assert archive.failure() == "no such luck\n"
     assert not archive.path.exists()
-    assert not archive.begin(of_host())
+    assert not archive.begin(host_env())
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(archive: ClassArchive, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
 
-    assert not archive.begin(of_host())
+    assert not archive.begin(host_env())
 
 
 def test_only_the_archives_used_last_are_kept(archive: ClassArchive) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparklet.local.environment import applied, of_client, of_emulator, of_host, of_workers
+from sparklet.local.environment import applied, client_env, emulator_env, function_env, host_env
 from sparklet.local.state import StateDir
 
 USERS = {
@@ -26,7 +26,7 @@ USERS = {
 
 
 def test_only_harmless_variables_of_the_shell_are_passed_on() -> None:
-    passed = of_host(USERS)
+    passed = host_env(USERS)
 
     assert passed.keys() - {"PYTHONPATH"} == {"PATH", "HOME", "LANG"}
     assert all(passed[name] == USERS[name] for name in ("PATH", "HOME"))
@@ -36,7 +36,7 @@ def test_only_harmless_variables_of_the_shell_are_passed_on() -> None:
 def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
     import sparklet
 
-    folders = of_host({"PYTHONPATH": "/mine"})["PYTHONPATH"].split(os.pathsep)
+    folders = host_env({"PYTHONPATH": "/mine"})["PYTHONPATH"].split(os.pathsep)
 
     assert folders == [str(Path(sparklet.__file__).parents[1]), "/mine"]
 
@@ -44,7 +44,7 @@ def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
 def test_the_command_lines_value_wins_for_a_worker(tmp_path: Path) -> None:
     given = {"JAVA_HOME": "/java", "SPARKLET_SCRATCH": "/big"}
 
-    env = of_emulator(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
+    env = emulator_env(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
 
     assert env["JAVA_HOME"] == "/java"
     assert env["SPARKLET_SCRATCH"] == "/big"
@@ -57,9 +57,9 @@ def test_using_a_stack_keeps_this_process_off_the_network(monkeypatch: pytest.Mo
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
 
-    with applied(of_client("http://127.0.0.1:1", "token")):
+    with applied(client_env("http://127.0.0.1:1", "token")):
         settings = {name for name in os.environ if name.startswith("AWS_")}
-        assert settings == set(of_client("", ""))
+        assert settings == set(client_env("", ""))
         assert os.environ["AWS_ACCESS_KEY_ID"] != "AKIAREALONE"
         assert not {"http_proxy", "HTTPS_PROXY"} & set(os.environ)
         assert os.environ["HOME"] == "/home/me"
@@ -71,5 +71,5 @@ def test_local_functions_measure_nothing_by_default(tmp_path: Path) -> None:
     """Their logs are read by people; the template's namespace stands back."""
     state = StateDir(tmp_path)
 
-    assert of_workers(state, {})["SPARKLET_METRICS_NAMESPACE"] == ""
-    assert of_workers(state, {"SPARKLET_METRICS_NAMESPACE": "mine"})["SPARKLET_METRICS_NAMESPACE"] == "mine"
+    assert function_env(state, {})["SPARKLET_METRICS_NAMESPACE"] == ""
+    assert function_env(state, {"SPARKLET_METRICS_NAMESPACE": "mine"})["SPARKLET_METRICS_NAMESPACE"] == "mine"

@@ -29,27 +29,27 @@ def test_differing_options_of_two_clients_are_named() -> None:
     runs = options(workers=2, worker_env={"A": "1"})
     other = options(workers=4, worker_env={"A": "2"})
 
-    assert differences_between(replace(runs, processing=False).request(), runs.request()) == ()
-    found = differences_between(other.request(), runs.request())
+    assert differences_between(replace(runs, processing=False).shared_settings(), runs.shared_settings()) == ()
+    found = differences_between(other.shared_settings(), runs.shared_settings())
     assert found == ("workers: 2 instead of 4", "worker_env differs")
 
 
 def test_only_what_was_asked_for_is_compared() -> None:
     """A stack of one worker: a command without options has nothing to say of it."""
-    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).request()
+    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).shared_settings()
     here = {**runs, **runs["worker_env"]}
 
     for asked, told in (((), ()), (("workers",), ("workers: 1 instead of 2",))):
-        wanted = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, asked=asked)
-        assert differences_between(wanted.asked_for(wanted.request()), here) == told
+        wanted = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, chosen=asked)
+        assert differences_between(wanted.chosen_settings(wanted.shared_settings()), here) == told
 
 
 @pytest.mark.parametrize(("workers", "mapped"), [(1, "2"), (2, "2"), (9, "9")])
 def test_a_mapping_gets_at_least_its_minimum_concurrency(workers: int, mapped: str) -> None:
-    assert parameters_of(options(workers=workers).request())["MaximumConcurrency"] == mapped
+    assert parameters_of(options(workers=workers).shared_settings())["MaximumConcurrency"] == mapped
 
 
 def test_every_parameter_is_one_of_the_templates() -> None:
     from sparklet.local.deploy import load_template
 
-    assert set(parameters_of(options().request())) <= set(load_template()["Parameters"])
+    assert set(parameters_of(options().shared_settings())) <= set(load_template()["Parameters"])

@@ -72,7 +72,7 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
         writer.write(b"more than ten bytes\n")
         writer.flush()
 
-        worker_process.bound(log)
+        worker_process.limit_log(log)
 
         writer.write(b"later\n")
     assert log.read_bytes() == b"later\n"
@@ -80,6 +80,6 @@ def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, mon
 
 
 def test_a_worker_survives_the_deletion_of_its_log(tmp_path: Path) -> None:
-    worker_process.bound(tmp_path / "gone.log")
+    worker_process.limit_log(tmp_path / "gone.log")
 
     assert not any(tmp_path.iterdir())

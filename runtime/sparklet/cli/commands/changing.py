@@ -146,13 +146,13 @@ def env(selection: opt.WorkerOptions) -> None:
 
     After `eval "$(sparklet env)"` the aws command, boto3 and scripts of one's own use the local stack, not AWS.
     """
-    from sparklet.local.environment import of_client
+    from sparklet.local.environment import client_env
 
     screen = Screen(as_json=True)  # progress goes to standard error
     if selection.stack:
         raise PlanError(f"the stack {selection.stack} is deployed; `env` is for the local one")
     with open_stack(replace(selection, keep=True), screen) as stack:
-        variables = {name: os.environ[name] for name in of_client("", "")} | {
+        variables = {name: os.environ[name] for name in client_env("", "")} | {
             "SPARKLET_BUCKET": stack.deployment.bucket
         }
     if selection.as_json:
