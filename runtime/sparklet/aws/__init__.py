@@ -1,1 +1,1 @@
-"""The ports over AWS: of the core the only package that knows boto3."""
+"""The ports over AWS. This is the only package of the core that uses boto3."""

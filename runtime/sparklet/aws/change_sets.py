@@ -1,4 +1,4 @@
-"""Changes of a CloudFormation stack: a set of them is made, shown, then carried out or dropped."""
+"""Changes of a CloudFormation stack: a change set is created, shown, then carried out or dropped."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sparklet.ledger.clock import Clock, SystemClock
 
 CAPABILITIES: Any = ("CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND")
 NO_CHANGE = ("didn't contain changes", "No updates are to be performed")
-NEW = (None, "REVIEW_IN_PROGRESS")  # states of stacks that were never made
+NEW = (None, "REVIEW_IN_PROGRESS")  # states of stacks that were never created
 LOOKED_EVERY_S = 3.0
 
 
@@ -21,39 +21,40 @@ class Change(NamedTuple):
     action: str  # Add, Modify, Remove
     resource: str
     kind: str
-    replaced: str  # True, False, Conditional: it depends on values that are known later
+    replaced: str  # True, False, or Conditional: this depends on values that are not known yet
 
 
 @dataclass(frozen=True)
 class StackChanges:
-    """The changes that a template and parameters make of a stack; none of them is made yet."""
+    """The changes that a template and parameters would make to a stack; ``carry_out`` makes them."""
 
     clients: AwsClients
     stack: str
-    change_set: str  # its ARN; "" without a change
+    change_set: str  # the change set's ARN; "" if there is no change
     changes: Sequence[Change]
     is_new: bool
     clock: Clock
 
     def carry_out(self, on_event: Callable[[str], None]) -> Mapping[str, str]:
-        """Make the changes and wait for their end; return the stack's outputs.
+        """Make the changes, and wait until they are done; return the stack's outputs.
 
-        ``on_event`` gets a line for each resource that is begun or done. SettingsError with the resources' reasons if
-        they fail: CloudFormation has then rolled them back.
+        ``on_event`` gets a line whenever a resource is begun or done. SettingsError, with the reasons of the resources
+        that failed, if CloudFormation has rolled the changes back.
         """
         seen = {event["EventId"] for event in self._events()}
         with failing_as(SettingsError, f"the stack {self.stack} cannot be changed"):
             self.clients.cloudformation.execute_change_set(ChangeSetName=self.change_set)
         reasons = list[str]()
         while True:
-            # The state is read before the events, so those of the last moment are told before this loop ends.
-            description = _described(self.clients, self.stack)
+            # The state is read before the events, so that no event is missed when the state ends this loop.
+            description = _description(self.clients, self.stack)
             state = str(description.get("StackStatus", ""))
-            for event in reversed([event for event in self._events() if event["EventId"] not in seen]):
+            unseen = [event for event in self._events() if event["EventId"] not in seen]
+            for event in reversed(unseen):  # oldest first
                 seen.add(event["EventId"])
                 status, why = event["ResourceStatus"], event.get("ResourceStatusReason", "")
                 on_event(f"{event['LogicalResourceId']}: {status}{f' ({why})' if why else ''}")
-                # Cancelled resources are a consequence: another one has failed.
+                # CloudFormation cancels resources after another one has failed, which is the reason.
                 if status.endswith("_FAILED") and "cancelled" not in why:
                     reasons.append(f"{event['LogicalResourceId']}: {why}")
             if state and not state.endswith("_IN_PROGRESS"):
@@ -67,50 +68,53 @@ class StackChanges:
         """Delete the change set, and the stack if it exists only for that change set; nothing else changes."""
         formation = self.clients.cloudformation
         with failing_as(SettingsError, f"the changes of {self.stack} cannot be dropped"):
-            # A change set for a new stack makes that stack, in REVIEW_IN_PROGRESS, and it would stay without the set.
+            # A change set for a new stack creates that stack, in REVIEW_IN_PROGRESS, which would remain.
             if self.is_new:
                 formation.delete_stack(StackName=self.stack)
             elif self.change_set:
                 formation.delete_change_set(ChangeSetName=self.change_set)
 
     def _events(self) -> Sequence[Any]:
-        """The stack's newest events."""
+        """The stack's newest events, newest first."""
         with failing_as(SettingsError, f"the events of {self.stack} cannot be read"):
             return self.clients.cloudformation.describe_stack_events(StackName=self.stack)["StackEvents"]
 
 
 def artifact_bucket(clients: AwsClients, name: str = "") -> tuple[str, str]:
-    """The bucket for code and templates, made if it is the usual one and not there, and the account."""
-    with failing_as(SettingsError, "the account cannot be asked for"):
+    """The bucket for code and templates, and the account's id.
+
+    Without ``name`` it is a bucket named after account and region, which is created if it does not exist.
+    """
+    with failing_as(SettingsError, "the id of the AWS account cannot be read"):
         account = str(clients.sts.get_caller_identity()["Account"])
     region = clients.s3.meta.region_name
     if name:
         return name, account
     bucket = f"sparklet-deploy-{account}-{region}"
-    # S3 refuses us-east-1 as a location: there it must not be named.
-    by_region: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    # S3 refuses us-east-1 as a location constraint.
+    location: Any = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     with failing_as(SettingsError, f"the bucket {bucket}, for code and templates, cannot be made"):
         try:
-            # The name can be guessed, and another account may have it: it must not get our code, nor give us its own.
+            # The name can be guessed: if another account owns the bucket, it must neither get our code nor replace it.
             clients.s3.head_bucket(Bucket=bucket, ExpectedBucketOwner=account)
         except clients.s3.exceptions.ClientError as error:
-            # The answer to a HEAD has no body, so the status is all there is.
+            # The response to a HEAD has no body, and so no error code, only a status.
             if http_status(error) != 404:
                 raise
-            clients.s3.create_bucket(Bucket=bucket, **by_region)
+            clients.s3.create_bucket(Bucket=bucket, **location)
     return bucket, account
 
 
 def put_artifact(clients: AwsClients, bucket: str, account: str, key: str, body: bytes) -> str:
-    """Put a file whose name has its digest; return its address for CloudFormation."""
+    """Write a file; return its URL for CloudFormation. Its ``key`` contains a digest of it, so it may exist already."""
     with failing_as(SettingsError, f"s3://{bucket}/{key} cannot be written"):
         clients.s3.put_object(Bucket=bucket, Key=key, Body=body, ExpectedBucketOwner=account)
     return f"{clients.s3.meta.endpoint_url}/{bucket}/{key}"
 
 
 def deployed_parameters(clients: AwsClients, stack: str) -> Mapping[str, str] | None:
-    """The parameters of a stack; None if there is none."""
-    description = _described(clients, stack)
+    """The parameters of a stack; None if the stack was never created."""
+    description = _description(clients, stack)
     if description.get("StackStatus") in NEW:
         return None
     parameters = description.get("Parameters", [])
@@ -124,15 +128,16 @@ def propose(
     parameters: Mapping[str, str | None],
     clock: Clock | None = None,
 ) -> StackChanges:
-    """Have CloudFormation find out what would change; ``parameters``: None keeps the value that the stack has.
+    """Create a change set, and wait until CloudFormation has found the changes.
 
-    SettingsError if it refuses the template, a parameter or the stack's state.
+    A parameter that is None keeps the stack's value. SettingsError if CloudFormation refuses the template, a parameter
+    or the stack's state.
     """
     formation, clock = clients.cloudformation, clock or SystemClock()
-    if (state := _described(clients, stack).get("StackStatus")) == "ROLLBACK_COMPLETE":
+    if (state := _description(clients, stack).get("StackStatus")) == "ROLLBACK_COMPLETE":
         raise SettingsError(
-            f"the stack {stack} could not be made before, and its name is taken: aws cloudformation delete-stack "
-            f"--stack-name {stack}, then deploy again"
+            f"an earlier deployment could not create the stack {stack}, and what remains of it must be deleted first: "
+            f"aws cloudformation delete-stack --stack-name {stack}, then deploy again"
         )
     is_new = state in NEW
     values: Any = [
@@ -151,15 +156,15 @@ def propose(
             Capabilities=list(CAPABILITIES),
             Tags=[{"Key": "application", "Value": "sparklet"}],
         )["Id"]
-        while (answer := formation.describe_change_set(ChangeSetName=change_set))["Status"].endswith(
+        while (description := formation.describe_change_set(ChangeSetName=change_set))["Status"].endswith(
             ("_PENDING", "_IN_PROGRESS")
         ):
             clock.sleep(LOOKED_EVERY_S / 3)
     proposed = StackChanges(clients, stack, change_set, tuple(_changes(clients, change_set)), is_new, clock)
-    if answer["Status"] == "FAILED":
-        # CloudFormation calls a set without changes FAILED, too, and only its text tells which it was.
+    if description["Status"] == "FAILED":
         proposed.drop()
-        why = answer.get("StatusReason", "")
+        why = description.get("StatusReason", "")
+        # A change set without changes is FAILED, too; only the text of the reason shows the difference.
         if any(text in why for text in NO_CHANGE):
             return StackChanges(clients, stack, "", (), is_new, clock)
         raise SettingsError(f"CloudFormation refuses the changes of {stack}: {why}")
@@ -167,26 +172,30 @@ def propose(
 
 
 def _changes(clients: AwsClients, change_set: str) -> Iterator[Change]:
+    """The changes of a change set, from all pages of its description."""
     token: dict[str, Any] = {}
     while True:
         page = clients.cloudformation.describe_change_set(ChangeSetName=change_set, **token)
         for change in page.get("Changes", []):
-            what: Any = change["ResourceChange"]
+            resource: Any = change["ResourceChange"]
             yield Change(
-                what["Action"], what["LogicalResourceId"], what["ResourceType"], what.get("Replacement", "False")
+                resource["Action"],
+                resource["LogicalResourceId"],
+                resource["ResourceType"],
+                resource.get("Replacement", "False"),
             )
         if not page.get("NextToken"):
             return
         token = {"NextToken": page["NextToken"]}
 
 
-def _described(clients: AwsClients, stack: str) -> Mapping[str, Any]:
-    """What CloudFormation tells of a stack; nothing if there is none."""
+def _description(clients: AwsClients, stack: str) -> Mapping[str, Any]:
+    """CloudFormation's description of a stack; {} if there is no such stack."""
     with failing_as(SettingsError, f"the stack {stack} cannot be described"):
         try:
             (description,) = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
         except clients.cloudformation.exceptions.ClientError as error:
-            # The code is ValidationError, as of any wrong request: only the text tells.
+            # The error code is that of every wrong request (ValidationError), so the text is compared.
             if "does not exist" in str(error):
                 return {}
             raise

@@ -36,31 +36,31 @@ R = TypeVar("R")
 def in_parallel(
     function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2
 ) -> Generator[R, None, None]:
-    """The results of ``function`` for all items, in order; up to ``ahead * threads`` calls are begun at a time."""
-    waiting = iter(items)
-    # For one item a pool of threads would cost more than it saves.
-    first = list(islice(waiting, 2))
-    if len(first) < 2:
-        yield from map(function, first)
+    """Yield the results of ``function`` for all items, in order; at most ``ahead * threads`` calls are begun ahead."""
+    rest = iter(items)
+    # For a single item a pool of threads would cost more than it saves.
+    first_items = list(islice(rest, 2))
+    if len(first_items) < 2:
+        yield from map(function, first_items)
         return
     pool = ThreadPoolExecutor(threads)
     try:
-        begun: deque[Future[R]] = deque()
-        for item in chain(first, waiting):
-            begun.append(pool.submit(function, item))
-            if len(begun) >= ahead * threads:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+        futures: deque[Future[R]] = deque()
+        for item in chain(first_items, rest):
+            futures.append(pool.submit(function, item))
+            if len(futures) >= ahead * threads:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
     finally:
-        # Also if the consumer stops early or a call fails: what has not begun never does.
+        # If the consumer stops early or a call fails, calls that have not begun are cancelled.
         pool.shutdown(cancel_futures=True)
 
 
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 30.0  # longer than SQS's longest poll of 20 s
-MAX_MESSAGE = 500  # characters of a message
-ROLE_S = 3600  # the maximum for a role that another role assumes; fresh credentials are fetched before it is over
+MAX_MESSAGE = 500  # characters of a service's error message; a longer one is cut
+ROLE_S = 3600  # the maximum for a role that another role assumes; credentials are renewed before it is over
 
 SERVICES = {
     **{
@@ -75,13 +75,14 @@ SERVICES = {
 }
 """Names of ``AwsClients``' attributes → boto3's names of services."""
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    # botocore's check of parameters costs a third of a small write; items are small, so answers come soon
+    # Items are small, so answers come soon. botocore's validation would cost a third of the time of a small write.
     "dynamodb": {"read_timeout": 5.0, "parameter_validation": False},
-    "cloudformation": {"read_timeout": 10.0, "max_attempts": 3},  # a command's first call: its user waits
-    # never tried twice, since a call whose answer was lost may have run; a function runs for at most 900 s
+    # A command's first call, for which a user waits.
+    "cloudformation": {"read_timeout": 10.0, "max_attempts": 3},
+    # A function runs for at most 900 s. A call is never repeated: if only its answer was lost, the function has run.
     "lambda": {"read_timeout": 910.0, "max_attempts": 1, "tcp_keepalive": True},
 }
-FORBIDDEN = ("403", "AccessDenied", "AllAccessDisabled")  # S3's codes
+FORBIDDEN = ("403", "AccessDenied", "AllAccessDisabled")  # S3's error codes
 WRITES = ("CopyObject", "CreateMultipartUpload", "PutObject")
 WRONG_KEYS = frozenset(
     {
@@ -105,15 +106,16 @@ REMEDIES: Mapping[str, Set[str]] = {
         *("ReadTimeoutError", "SSLError", "UnreadableAnswerError"),
     },
 }
-"""What the user can do → services' codes and botocore's classes of errors."""
+"""What the user can do → services' error codes, and botocore's exception classes."""
 
 
 class AwsClients:
-    """The clients of one process: each made at its first use, then shared by all threads.
+    """The clients of one process: each is created at its first use, then shared by all threads.
 
-    ``threads`` call at one time, and each client keeps as many connections. ``attempts``: how often a call is tried in
-    all, with botocore's ``standard`` back-off; each try waits ``least_wait_s`` at least for its answer. ``role_arn``: a
-    role whose credentials all clients but STS use; assumed at the first call, and again before they expire.
+    ``threads`` is the number of threads that call at one time, and of connections that each client keeps. A call is
+    tried ``attempts`` times in all, with botocore's ``standard`` back-off; each try waits for its answer at least
+    ``least_wait_s``. With ``role_arn`` all clients use the credentials of that role, which is assumed at the first
+    call, and again before the credentials expire.
     """
 
     s3: "S3Client"
@@ -148,31 +150,31 @@ class AwsClients:
 
     def after_fork(self) -> None:
         """Forget the clients: two processes that share a connection would read each other's answers."""
-        self._made: dict[str, Any] = {}
+        self._created: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     def load(self) -> "AwsClients":
-        """Import boto3 before several threads call: where they import it first, Python may find a deadlock."""
+        """Import boto3, and return this object. Threads that import boto3 at the same time can cause a deadlock."""
         import boto3  # noqa: F401
 
         return self
 
     def with_role(self, role_arn: str) -> "AwsClients":
         """Clients of the same services that use another role's credentials."""
-        where: Any = {"endpoint_url": self._endpoint_url, "region": self._region, "least_wait_s": self._least_wait_s}
-        theirs = AwsClients(self.threads, **where, attempts=self._attempts, role_arn=role_arn)
-        theirs.external_id = self.external_id
-        return theirs
+        same: Any = {"endpoint_url": self._endpoint_url, "region": self._region, "least_wait_s": self._least_wait_s}
+        clients = AwsClients(self.threads, **same, attempts=self._attempts, role_arn=role_arn)
+        clients.external_id = self.external_id
+        return clients
 
     def __getattr__(self, name: str) -> Any:
-        """The client of a service, made at its first use."""
+        """The client of a service, created at its first use."""
         if name not in SERVICES:
             raise AttributeError(name)
-        if name not in self._made:
+        if name not in self._created:
             with self._lock:  # sessions are not thread-safe
-                if name not in self._made:
-                    self._made[name] = self._client(SERVICES[name])
-        return self._made[name]
+                if name not in self._created:
+                    self._created[name] = self._client(SERVICES[name])
+        return self._created[name]
 
     def _client(self, service: str) -> Any:
         from botocore.exceptions import BotoCoreError
@@ -181,43 +183,45 @@ class AwsClients:
         if service == "s3" and any(
             (self._endpoint_url, os.environ.get("AWS_ENDPOINT_URL"), os.environ.get("AWS_ENDPOINT_URL_S3"))
         ):
-            options["s3"] = {"addressing_style": "path"}  # an endpoint's host has no bucket names
+            options["s3"] = {"addressing_style": "path"}  # such an endpoint has no host name for each bucket
         try:
             client: Any = self._session().client(service, **self._options(**options))  # type: ignore[call-overload]
         except (BotoCoreError, ValueError) as error:
             raise SettingsError(
                 f"no AWS client can be made: {error} Set AWS_REGION and credentials, or AWS_PROFILE."
             ) from error
-        # What botocore cannot parse, it raises as errors of its parsers, which no caller expects.
-        client._make_api_call = _readable(client._make_api_call)
-        # By an event, since uploads and copies in parts make requests of their own inside boto3.
+        # Where botocore cannot parse an answer, its parsers raise errors that no caller expects.
+        client._make_api_call = _with_expected_errors(client._make_api_call)
+        # By an event, since boto3 itself makes the requests of uploads and copies in parts.
         for operation in WRITES if service == "s3" else ():
-            client.meta.events.register(f"before-parameter-build.s3.{operation}", self._as_by_spark)
+            client.meta.events.register(f"before-parameter-build.s3.{operation}", self._add_encryption_and_acl)
         return client
 
-    def _as_by_spark(self, params: dict[str, Any], **_: Any) -> None:
-        """Add to a write the encryption and ACL that S3A asks for, since a bucket's policy may demand them."""
+    def _add_encryption_and_acl(self, params: dict[str, Any], **_: Any) -> None:
+        """Add to a write the encryption and the ACL that S3A uses: a bucket's policy may demand them."""
         algorithm, key = self.write_encryption
         params |= {"ServerSideEncryption": algorithm} if algorithm else {}
         params |= {"SSEKMSKeyId": key, "BucketKeyEnabled": True} if key else {}
-        of_all = self._conf.get("spark.hadoop.fs.s3a.acl.default", "")
-        if acl := self._conf.get(f"spark.hadoop.fs.s3a.bucket.{params['Bucket']}.acl.default", of_all):
-            params["ACL"] = re.sub("(?<!^)(?=[A-Z])", "-", acl).lower()  # BucketOwnerFullControl in S3's words
+        default_acl = self._conf.get("spark.hadoop.fs.s3a.acl.default", "")
+        if acl := self._conf.get(f"spark.hadoop.fs.s3a.bucket.{params['Bucket']}.acl.default", default_acl):
+            # S3A's BucketOwnerFullControl is S3's bucket-owner-full-control.
+            params["ACL"] = re.sub("(?<!^)(?=[A-Z])", "-", acl).lower()
 
     def _session(self) -> "boto3.Session":
-        if "session" not in self._made:
-            plain = _new_session(self._region or os.environ.get("AWS_REGION"))  # not read by boto3
-            self._made["session"] = self._with_role(plain) if self._role_arn else plain
-        session: boto3.Session = self._made["session"]
+        if "session" not in self._created:
+            plain = _new_session(self._region or os.environ.get("AWS_REGION"))  # boto3 does not read AWS_REGION
+            self._created["session"] = self._role_session(plain) if self._role_arn else plain
+        session: boto3.Session = self._created["session"]
         return session
 
-    def _with_role(self, plain: "boto3.Session") -> "boto3.Session":
+    def _role_session(self, plain: "boto3.Session") -> "boto3.Session":
+        """A session with the role's credentials, which the session ``plain`` requests."""
         from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
 
         sts = plain.client("sts", **self._options())
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
         role |= {"ExternalId": self.external_id} if self.external_id else {}
-        # Deferred: a role that may not be assumed becomes the error of a call, which can name the object.
+        # The role is assumed within the first call, so that a refusal is the error of a call that can name its object.
         credentials = DeferredRefreshableCredentials(create_assume_role_refresher(sts, role), "assume-role")
         provider = SimpleNamespace(load_credentials=lambda: credentials)
         return _new_session(plain.region_name, credential_provider=provider)
@@ -233,7 +237,7 @@ class AwsClients:
 
 
 def _new_session(region: str | None, key: str | None = None, **components: Any) -> "boto3.Session":
-    import boto3  # 0.2 s: only where AWS is really called
+    import boto3  # takes 0.2 s, so it is imported only where AWS is called
     from botocore.session import get_session
 
     session = get_session()
@@ -244,36 +248,39 @@ def _new_session(region: str | None, key: str | None = None, **components: Any) 
 
 @functools.cache
 def _data_loader() -> Any:
-    """The descriptions of services, which all sessions share: S3's takes 50 ms to read, also after a restore."""
+    """The loader of service descriptions. All sessions share it and what it has read: S3's description takes 50 ms."""
     from botocore.session import get_session
 
     return get_session().get_component("data_loader")
 
 
 def prime_clients() -> None:
-    """Import boto3 and read what a worker's clients need; with placeholder keys, since nothing is connected."""
+    """Import boto3, and read the descriptions that a worker's clients need. No connection is made."""
     session = _new_session(os.environ.get("AWS_REGION", "us-east-1"), "placeholder")
     for service in ("s3", "dynamodb", "sqs"):
         session.client(service)
 
 
-def _readable(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, which raises only botocore's two kinds of errors, also for a proxy's page or an unreadable answer."""
+def _with_expected_errors(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, changed to raise a BotoCoreError also for an answer that cannot be parsed or is a proxy's web page."""
     from botocore.exceptions import BotoCoreError, ClientError
 
-    kind: Any = type("UnreadableAnswerError", (BotoCoreError,), {"fmt": "the answer cannot be read: {error}"})
+    unreadable_error: Any = type(
+        "UnreadableAnswerError", (BotoCoreError,), {"fmt": "the answer cannot be read: {error}"}
+    )
 
     def make_api_call(*request: Any) -> Any:
         try:
             answer = call(*request)
-        # These say what they are; what else comes out of botocore is about an answer that it could not read.
         except (BotoCoreError, ClientError, SparkletError, MemoryError):
             raise
+        # All other errors come from parsers of botocore that could not read the answer.
         except Exception as error:
-            raise kind(error=f"{type(error).__name__}: {error}") from error
+            raise unreadable_error(error=f"{type(error).__name__}: {error}") from error
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        # botocore would accept a proxy's page as an answer without keys, or as an object's data.
         if "text/html" in headers.get("content-type", "") and not any(name.startswith("x-amz") for name in headers):
-            raise kind(error="it is a web page, and not of AWS")  # else keys would be missing, or data wrong
+            raise unreadable_error(error="it is a web page, and not of AWS")
         return answer
 
     return make_api_call
@@ -286,55 +293,59 @@ def read_secret(clients: AwsClients, secret: str) -> bytes:
 
 
 def client_token(token: str, request: Mapping[str, Any]) -> str:
-    """A token for exactly this request: a service refuses a token that it knows from another, as after an upgrade."""
+    """A token for exactly this request: a service refuses a known token with another request, as after an upgrade."""
     return hashlib.sha256(json.dumps([token, request], sort_keys=True).encode()).hexdigest()
 
 
 def remedy(error: Exception) -> str:
-    """What the user can do about an error, as the end of a sentence; "" if there is no general remedy."""
+    """What the user can do about an error, as a clause for the end of a message; "" if there is no general remedy."""
     names = {error_code(error), type(error).__name__}
     return next((what_to_do for what_to_do, codes in REMEDIES.items() if names & codes), "")
 
 
 @contextmanager
-def failing_with(ours: Callable[[Exception], SparkletError]) -> Iterator[None]:
-    """Raise errors of a call to AWS as the exceptions that ``ours`` makes of them."""
+def failing_with(convert: Callable[[Exception], SparkletError]) -> Iterator[None]:
+    """Convert the errors of AWS calls in the block: raise the exception that ``convert`` returns."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except (Boto3Error, BotoCoreError, ClientError, HTTPError) as error:  # the last while an answer's body is read
-        raise ours(error) from error
+    # HTTPError is raised while the body of an answer is read.
+    except (Boto3Error, BotoCoreError, ClientError, HTTPError) as error:
+        raise convert(error) from error
 
 
 def failing_as(
     kind: type[SparkletError], what: str, remedies: Mapping[str, str] = MappingProxyType({})
 ) -> AbstractContextManager[None]:
-    """Raise errors of a call to AWS as ``kind``, with ``what`` failed, why, and a remedy, from ``remedies`` by code."""
+    """Convert the errors of AWS calls in the block to ``kind``, whose message begins with ``what``.
 
-    def ours(error: Exception) -> SparkletError:
+    ``remedies`` has texts by error code for errors that need another remedy than the general one.
+    """
+
+    def convert(error: Exception) -> SparkletError:
         code = error_code(error)
-        return kind(f"{what}: " + (f"{remedies[code]}: {error}" if code in remedies else explained(error)))
+        return kind(f"{what}: " + (f"{remedies[code]}: {error}" if code in remedies else explain_error(error)))
 
-    return failing_with(ours)
+    return failing_with(convert)
 
 
-def explained(error: Exception) -> str:
-    """The error's message in one line, since it may quote a whole page, with the remedy where there is one."""
+def explain_error(error: Exception) -> str:
+    """The error's message in one line, cut since it may quote a whole page, with the general remedy if there is one."""
     text, what_to_do = " ".join(str(error).split()), remedy(error)
     text = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} …"
     return f"{text.rstrip('.')}; {what_to_do}" if what_to_do else text
 
 
 def error_code(error: Exception) -> str:
-    """The service's code; "" if it did not answer."""
+    """The error code that the service returned; "" if the service did not answer."""
     response: Any = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def http_status(error: Exception) -> int:
-    """The status of the service's answer; 0 if it did not answer."""
+    """The HTTP status that the service returned; 0 if the service did not answer."""
     response: Any = getattr(error, "response", None) or {}
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

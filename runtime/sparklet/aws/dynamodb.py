@@ -1,12 +1,12 @@
-"""The ledger's store in a DynamoDB table, whose outcome is always known; sam/template.yaml defines the table.
+"""The ledger's store in a DynamoDB table, which sam/template.yaml defines. The outcome of every write becomes known.
 
 A conditional write has one of three outcomes: applied, refused (with the item that refused it), or unknown, because the
-answer was lost. After an unknown one the item is read again, strongly consistent. botocore itself repeats a write after
-a lost answer: if the first try was applied, the second is *refused* by it. So each write signs its items, and looks for
-its sign before it believes a refusal.
+answer was lost. After an unknown outcome the item is read again, strongly consistent. botocore itself repeats a write
+after a lost answer: if the first try was applied, the item that it wrote *refuses* the second. So each write puts an id
+of its own into its items, and a refusal by an item with this id means that the write was applied.
 
-A request that is refused for its rate was not applied. A partition can stay too hot for minutes, for longer than
-botocore tries; so this module repeats it, more and more slowly.
+A request that is refused for its rate was not applied. A partition can stay too hot for minutes, longer than botocore
+repeats a request. So this module repeats it, with growing pauses.
 """
 
 import heapq
@@ -22,7 +22,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sparklet.aws.clients import AwsClients, error_code, explained, failing_with, http_status, in_parallel
+from sparklet.aws.clients import AwsClients, error_code, explain_error, failing_with, http_status, in_parallel
 from sparklet.errors import LedgerError
 from sparklet.ledger import Ledger
 from sparklet.ledger.clock import Clock, ServiceClock
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
 OPEN_INDEX = "open-index"
 MAX_KEYS_A_BATCH = 100
 MAX_DELETES_A_BATCH = 25
-THROTTLED_S = 60.0  # how long a request is repeated that is refused for now
-WRITERS = 8  # a put is 1 ms of Python and some 5 ms of waiting: more threads would only wait for one another
-ITEMS_A_CALL = 16  # that one of them enters
-CALLS_AHEAD = 8  # for each of them: a thousand shards, which are a plan part
-# While the pages of up to 256 buckets are merged: so many items are read at a time, but no shorter pages. Bounds
-# memory: botocore needs 10 KB for an item while it reads it.
+THROTTLED_S = 60.0  # how long a request is repeated that is refused temporarily
+WRITERS = 8  # threads; a put is 1 ms of Python and some 5 ms of waiting, so more threads would wait for one another
+ITEMS_A_CALL = 16  # items that a thread adds in one call
+CALLS_AHEAD = 8  # calls for each thread: together a thousand shards, as many as a plan part has
+# Pages of up to 256 buckets are merged. So many items are read ahead in all, but no page is shorter than MIN_PAGE. This
+# limits memory: botocore needs 10 KB for an item while it reads it.
 ITEMS_AHEAD, MIN_PAGE = 4_000, 100
 _CANCELED = "TransactionCanceledException"
-_CONDITION = {"ConditionalCheckFailed"}  # what a transaction was cancelled for, if it gives no reasons
+_CONDITION = {"ConditionalCheckFailed"}  # the reason that is assumed if a cancelled transaction gives none
 _NOT_NOW = frozenset(
     {
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
         "ThrottlingException",
-        "TransactionConflictException",  # of a single write: a transaction was at work on the item
+        "TransactionConflictException",  # a single write conflicts with a transaction on the same item
     }
 )
 _PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})  # of a transaction
-_NEVER = {  # codes of requests that would be refused again, and what they mean
+_NEVER = {  # error codes of requests that would be refused again, and explanations for messages
     "AccessDeniedException": ": its policy does not allow it",
     "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
-    _CANCELED: "",  # where it is not for a condition, nor for now
+    _CANCELED: "",  # unless the reason is a condition, or temporary
     "ValidationException": "",
 }
 _REFUSED: Any = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
@@ -66,7 +66,7 @@ class DynamoLedger(Ledger):
     """A ``Ledger`` in a DynamoDB table.
 
     A bulk operation makes as many calls at one time as ``clients`` have threads. ``clock`` decides when leases end;
-    without one it is DynamoDB's own.
+    the default is the time of DynamoDB's answers.
     """
 
     def __init__(self, clients: AwsClients, table: str, clock: Clock | None = None) -> None:
@@ -75,7 +75,7 @@ class DynamoLedger(Ledger):
 
 
 class DynamoStore:
-    """A ``Store`` in one table; raises LedgerError for everything but a refused condition."""
+    """A ``Store`` in one table. Every failure but a refused condition raises LedgerError."""
 
     def __init__(self, clients: AwsClients, name: str, clock: Clock) -> None:
         self.name = name
@@ -93,11 +93,14 @@ class DynamoStore:
             for answer in self._batch("BatchGetItem", operation, request, "UnprocessedKeys"):
                 yield from map(item_of, answer["Responses"].get(self.name, []))
 
-    def _batch(self, what: str, operation: Any, table_request: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
-        """The answers to a batch request, repeated with what the table has not processed yet."""
+    def _batch(self, name: str, operation: Any, table_request: Any, unprocessed: str) -> Iterator[Mapping[str, Any]]:
+        """Send a batch request until the table has processed all of it; yield each answer.
+
+        ``unprocessed`` is the key of an answer that has the part of the request to send again.
+        """
         request, tries = {self.name: table_request}, 0
         while request:
-            answer = self._call(what, operation, RequestItems=request)
+            answer = self._call(name, operation, RequestItems=request)
             yield answer
             request, tries = answer.get(unprocessed), tries + 1
             if request:
@@ -110,22 +113,22 @@ class DynamoStore:
         if within:
             condition, values = f"{condition} AND #open BETWEEN :first AND :last", {**values, ":first": within[0]}
             values[":last"] = within[1]
-        # The index holds keys alone (sam/template.yaml), so it needs no projection.
-        how: dict[str, Any] = {"IndexName": OPEN_INDEX} if index else {"ProjectionExpression": "pk, sk"}
-        how |= {"ScanIndexForward": False} if backwards else {}
-        for page in self._pages(condition, values, Limit=MAX_KEYS_A_BATCH, **how):
+        # The index has keys only (sam/template.yaml), so it needs no projection.
+        query: dict[str, Any] = {"IndexName": OPEN_INDEX} if index else {"ProjectionExpression": "pk, sk"}
+        query |= {"ScanIndexForward": False} if backwards else {}
+        for page in self._pages(condition, values, Limit=MAX_KEYS_A_BATCH, **query):
             yield [(item["pk"]["S"], item["sk"]["S"]) for item in page["Items"]]
 
     def items(self, partitions: Sequence[str], prefix: str, state: ShardState | None = None) -> Iterator[Item]:
-        """Items in order of their sort keys: the partitions merged, each read a page ahead."""
+        """The items of all partitions in the order of their sort keys. Of each partition a page is read ahead."""
         page_items = max(MIN_PAGE, ITEMS_AHEAD // max(1, len(partitions)))  # a page ends at 1 MB anyway
-        how, values = dict[str, Any](Limit=page_items), {":prefix": prefix}
+        query, values = dict[str, Any](Limit=page_items), {":prefix": prefix}
         if state is not None:
-            how["FilterExpression"], values[":state"] = "#state = :state", state
+            query["FilterExpression"], values[":state"] = "#state = :state", state
         condition = "pk = :pk AND begins_with(sk, :prefix)"
         with ThreadPoolExecutor(self._clients.threads) as pool:
-            pages = [self._pages(condition, {":pk": partition, **values}, **how) for partition in partitions]
-            yield from heapq.merge(*(_ahead(pool, partition_pages) for partition_pages in pages), key=itemgetter("sk"))
+            pages = [self._pages(condition, {":pk": partition, **values}, **query) for partition in partitions]
+            yield from heapq.merge(*(_read_ahead(pool, its_pages) for its_pages in pages), key=itemgetter("sk"))
 
     def last(self, partition: str, prefix: str) -> Item | None:
         values = {":pk": partition, ":prefix": prefix}
@@ -133,7 +136,7 @@ class DynamoStore:
         return item_of(page["Items"][0]) if page["Items"] else None
 
     def count(self, partitions: Sequence[str]) -> Mapping[str, int]:
-        """Items by state, strongly consistent, all partitions side by side."""
+        """The number of items by state, strongly consistent. The partitions are counted in parallel."""
         return sum(in_parallel(self._count, partitions, self._clients.threads), Counter[str]())
 
     def _count(self, partition: str) -> Counter[str]:
@@ -154,10 +157,9 @@ class DynamoStore:
         return sum(page["Count"] for page in pages)
 
     def _pages(self, condition: str, values: Mapping[str, Any], **query: Any) -> Iterator[Mapping[str, Any]]:
-        """The pages of a query by a key condition; strongly consistent unless it is on the index."""
+        """The pages of a query by a key condition; strongly consistent unless it reads the index."""
         expressions = (condition, query.get("FilterExpression", ""), query.get("ProjectionExpression", ""))
-        # Both are reserved words of DynamoDB. It refuses a placeholder that no expression uses, so only used ones are
-        # named.
+        # Both are reserved words of DynamoDB, which also refuses placeholders that no expression uses.
         reserved = {f"#{name}": name for name in ("state", "open") if f"#{name}" in " ".join(expressions)}
         request: dict[str, Any] = {
             **({} if "IndexName" in query else {"ConsistentRead": True}),
@@ -168,7 +170,7 @@ class DynamoStore:
         }
         start: dict[str, Any] = {}
         while True:
-            # A page may be empty and not the last one: it ends after 1 MB that was read, and is filtered only then.
+            # An empty page need not be the last one: DynamoDB reads at most 1 MB for a page, and filters it only then.
             page = self._call("Query", self._clients.dynamodb.query, **request, **start)
             yield page
             if not page.get("LastEvaluatedKey"):
@@ -176,18 +178,19 @@ class DynamoStore:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def add(self, items: Iterable[Item]) -> int:
-        """Put each item that is not there yet, taken from the iterable as fast as they can be written."""
+        """Put each item that does not exist yet; return how many were put. Reads the iterable as fast as it writes."""
         source = iter(items)
         chunks = iter(lambda: list(islice(source, ITEMS_A_CALL)), [])
         threads = min(WRITERS, self._clients.threads)
         return sum(in_parallel(self._add, chunks, threads, CALLS_AHEAD))
 
     def _add(self, items: Sequence[Item]) -> int:
-        # One put each: BatchWriteItem knows no conditions, so a restarted planner would reset shards that have ended.
+        # A put for each item: BatchWriteItem has no conditions, so a restarted planner would reset shards that have
+        # ended.
         return sum(self.write(New(item)).applied for item in items)
 
     def write(self, *changes: Change) -> Written:
-        """Make all changes, if every condition holds: one put, one update, or a transaction."""
+        """Make all changes if every condition holds: by a put, an update, or a transaction for several changes."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         dynamodb: Any = self._clients.dynamodb
@@ -200,24 +203,26 @@ class DynamoStore:
         else:
             call = partial(dynamodb.update_item, **requests[0]["Update"], **_REFUSED, ReturnValues="ALL_NEW")
         try:
-            answer = self._patiently(call)
+            answer = self._with_retries(call)
             return Written(True, item_of(answer["Attributes"]) if "Attributes" in answer else None)
         except (BotoCoreError, ClientError) as error:
-            lost = None if _is_refused(error) else self._fault("a write", error)
-            if lost and not _hides_the_outcome(error):
-                raise lost from error
+            failure = None if _is_refused(error) else self._ledger_error("a write", error)
+            if failure and not _hides_the_outcome(error):
+                raise failure from error
             stored_item = (getattr(error, "response", None) or {}).get("Item")
-        # A refused put or update brings the item that refused it; a cancelled transaction, or no answer, brings none.
+        # The refusal of a put or an update has the item that refused it; for a transaction, or without an answer, the
+        # item is read.
         item = item_of(stored_item) if stored_item else self.get(first.key)
         if item is not None and item.get("writer") == writer:
             return Written(True, item)
-        # The condition still holds, so the request may be under way and be carried out later: neither answer would be
-        # true. Once it holds no more, a late request can only be refused.
-        if lost and holds(first.given, item):
-            raise lost
+        # If the condition still holds, the request may still be applied, so neither result would be right. If it does
+        # not hold any more, a late request can only be refused.
+        if failure and holds(first.given, item):
+            raise failure
         return Written(False, item)
 
     def _request(self, change: Change, writer: str) -> Any:
+        """A change as an entry of a transaction: a Put, Update, Delete or ConditionCheck with its parameters."""
         if isinstance(change, New):
             item = attributes({**change.item, "writer": writer, "revision": 1})
             return {"Put": {"TableName": self.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}}
@@ -237,7 +242,7 @@ class DynamoStore:
             update = "SET " + ", ".join(f"#{name} = :{name}" for name, value in sets.items() if value is not None)
             if removed := ", ".join(f"#{name}" for name, value in sets.items() if value is None):
                 update += f" REMOVE {removed}"
-            # The table counts: who presumes a record does not know its revision.
+            # DynamoDB counts: a caller that writes without reading the record does not know its revision.
             request["UpdateExpression"] = f"{update} ADD #revision :one"
         request["ExpressionAttributeNames"] = {f"#{name}": name for name in names}
         if values:
@@ -245,28 +250,29 @@ class DynamoStore:
         return {"Update" if change.sets else "ConditionCheck": request}
 
     def empty(self, partitions: Sequence[str], spared: Key | None = None) -> int:
-        """Delete all items of partitions but one, side by side; how many."""
+        """Delete all items of the partitions, in parallel, except the item ``spared``; return how many."""
         return sum(in_parallel(partial(self._empty, spared), partitions, self._clients.threads))
 
     def _empty(self, spared: Key | None, partition: str) -> int:
         deleted, operation = 0, self._clients.dynamodb.batch_write_item
         spared_key = key_attributes(spared) if spared else None
         for page in self._pages("pk = :pk", {":pk": partition}, ProjectionExpression="pk, sk"):
-            doomed = [{"DeleteRequest": {"Key": key}} for key in page["Items"] if key != spared_key]
-            for start in range(0, len(doomed), MAX_DELETES_A_BATCH):
-                batch = doomed[start : start + MAX_DELETES_A_BATCH]
-                deque(self._batch("BatchWriteItem", operation, batch, "UnprocessedItems"), maxlen=0)
-            deleted += len(doomed)
+            requests = [{"DeleteRequest": {"Key": key}} for key in page["Items"] if key != spared_key]
+            for start in range(0, len(requests), MAX_DELETES_A_BATCH):
+                batch = requests[start : start + MAX_DELETES_A_BATCH]
+                deque(self._batch("BatchWriteItem", operation, batch, "UnprocessedItems"), maxlen=0)  # run to its end
+            deleted += len(requests)
         return deleted
 
-    def _call(self, what: str, operation: Any, **request: Any) -> Any:
+    def _call(self, name: str, operation: Any, **request: Any) -> Any:
+        """The answer to a request; LedgerError, which names the operation, if it fails."""
         if "RequestItems" not in request:
             request["TableName"] = self.name
-        with failing_with(partial(self._fault, what)):
-            return self._patiently(partial(operation, **request))
+        with failing_with(partial(self._ledger_error, name)):
+            return self._with_retries(partial(operation, **request))
 
-    def _patiently(self, call: Callable[[], Any]) -> Any:
-        """Call, and repeat a request that is refused for its rate or for a transaction, for up to ``THROTTLED_S``."""
+    def _with_retries(self, call: Callable[[], Any]) -> Any:
+        """Call; repeat the call, for up to ``THROTTLED_S``, while it is refused for its rate or for a transaction."""
         until_s, tries = self._clock.now_s() + THROTTLED_S, 0
         while True:
             sent_s = time.monotonic()
@@ -275,7 +281,7 @@ class DynamoStore:
                 self._set_clock(answer, sent_s)
                 return answer
             except self._clients.dynamodb.exceptions.ClientError as error:
-                # A refusal tells the time as well, and under load there may be no other answer.
+                # A refusal has the time, too, and under load there might be no other answer.
                 self._set_clock(error.response, sent_s)
                 if not _is_refused_for_now(error) or self._clock.now_s() >= until_s:
                     raise
@@ -283,33 +289,34 @@ class DynamoStore:
             self._back_off(tries)
 
     def _set_clock(self, answer: Any, sent_s: float) -> None:
-        """Set a ``ServiceClock`` by the answer's ``Date``."""
+        """Set the clock by the answer's ``Date`` header, if it is a ``ServiceClock``."""
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         if date and isinstance(self._clock, ServiceClock):
             self._clock.heard(parsedate_to_datetime(date).timestamp(), time.monotonic() - sent_s)
 
-    def _fault(self, what: str, error: Exception) -> LedgerError:
+    def _ledger_error(self, operation: str, error: Exception) -> LedgerError:
+        """The LedgerError for the failure of an operation; retryable unless the request would be refused again."""
         code = error_code(error)
-        fault = LedgerError(f"{what} in table {self.name} failed{_NEVER.get(code, '')}: {explained(error)}")
-        fault.retryable = code not in _NEVER or _is_refused_for_now(error)
-        return fault
+        failure = LedgerError(f"{operation} in table {self.name} failed{_NEVER.get(code, '')}: {explain_error(error)}")
+        failure.retryable = code not in _NEVER or _is_refused_for_now(error)
+        return failure
 
     def _back_off(self, tries: int) -> None:
         self._clock.sleep(random.uniform(0, min(2.0, 0.02 * 2 ** min(tries, 10))))
 
 
 def attributes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Python values as attributes."""
+    """Python values as DynamoDB attributes."""
     return {name: _attribute(value) for name, value in values.items()}
 
 
 def key_attributes(key: Key) -> dict[str, Any]:
-    """An item's key as attributes."""
+    """An item's key as DynamoDB attributes."""
     return {"pk": {"S": key[0]}, "sk": {"S": key[1]}}
 
 
 def _attribute(value: Any) -> dict[str, Any]:
-    """A Python value as an attribute; a number with every digit, so that a float comes back as the same float."""
+    """A Python value as a DynamoDB attribute. A number keeps all digits, so that a float is read as the same float."""
     if isinstance(value, str):
         return {"S": str(value)}
     # Before the numbers, since True is an int.
@@ -323,56 +330,60 @@ def _attribute(value: Any) -> dict[str, Any]:
 
 
 def item_of(stored_item: Mapping[str, Any]) -> Item:
-    """A table's item with Python values."""
+    """An item of the table, with Python values in place of DynamoDB attributes."""
     return {name: _value(name, attribute) for name, attribute in stored_item.items()}
 
 
 def _value(name: str, attribute: Any) -> Any:
-    """An attribute's Python value: what ends with ``_s`` is a time in seconds, any other number is whole."""
-    ((kind, value),) = attribute.items()
-    if kind == "N":
+    """An attribute's Python value. A number is a float (seconds) if its name ends with ``_s``, else an int."""
+    [(type_name, value)] = attribute.items()
+    if type_name == "N":
         return float(value) if name.endswith("_s") else int(value)
-    if kind == "M":
+    if type_name == "M":
         return {key: _value(key, nested) for key, nested in value.items()}
-    return tuple(_value("", nested) for nested in value) if kind == "L" else value
+    if type_name == "L":
+        return tuple(_value("", nested) for nested in value)
+    return value
 
 
-def _ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[Item]:
-    """The items of these pages; each page is read, and decoded to save memory, while the one before is consumed."""
+def _read_ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[Item]:
+    """The items of the pages. While one page is consumed, the next is read, and decoded, which saves memory."""
 
     def read() -> list[Item] | None:
         page = next(pages, None)
         return None if page is None else list(map(item_of, page["Items"]))
 
-    def items(coming: "Future[list[Item] | None]") -> Iterator[Item]:
-        while (page := coming.result()) is not None:
-            coming = pool.submit(read)
+    def items(next_page: "Future[list[Item] | None]") -> Iterator[Item]:
+        while (page := next_page.result()) is not None:
+            next_page = pool.submit(read)
             yield from page
 
     return items(pool.submit(read))
 
 
 def _is_refused(error: Exception) -> bool:
-    """Whether a condition of the write, or of a transaction with it, does not hold."""
+    """Whether the error means that a condition of the write, or of its transaction, does not hold."""
     if error_code(error) == _CANCELED:
-        # A transaction has one code for all its ends: the reasons tell a condition from a conflict or a wrong request.
+        # A cancelled transaction always has this code; its reasons show whether a condition is the cause.
         return bool(_CONDITION & (_reasons(error) or _CONDITION))
     return error_code(error) == "ConditionalCheckFailedException"
 
 
 def _hides_the_outcome(error: "BotoCoreError | ClientError") -> bool:
-    """Whether a write may have been applied in spite of this error: no answer, or an error of the service's own."""
+    """Whether a write may have been applied in spite of the error: there is no answer, or the service itself failed."""
     status = http_status(error)
-    return not status or status >= 500 or error_code(error) == "TransactionInProgressException"
+    has_no_answer = status == 0
+    return has_no_answer or status >= 500 or error_code(error) == "TransactionInProgressException"
 
 
 def _is_refused_for_now(error: Exception) -> bool:
-    """Whether it is refused for its rate, or for another transaction on the same item."""
+    """Whether the request was refused for its rate, or for another transaction on the same item."""
     reasons = _reasons(error)
-    # A condition that does not hold decides, whatever else stood in the way.
+    # If a condition is among the reasons, the refusal is final, whatever the others are.
     return error_code(error) in _NOT_NOW or (bool(reasons & _PASSING) and not reasons & _CONDITION)
 
 
 def _reasons(error: Exception) -> set[str]:
+    """The codes of the reasons why a transaction was cancelled; empty for any other error."""
     response: Any = getattr(error, "response", {})
     return {reason.get("Code", "None") for reason in response.get("CancellationReasons", [])} - {"None"}

@@ -1,4 +1,4 @@
-"""Where shards, functions, state machines, notices and logs are in AWS, each behind its port."""
+"""AWS's queues, functions, state machines, topics, event buses and logs, each behind its port."""
 
 import base64
 import json
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 MAX_ENTRIES = 10
-MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a larger body goes alone
+MAX_BATCH_BYTES = 256 * 1024  # a queue takes 1 MiB; a body larger than this is sent in a batch of its own
 MAX_VISIBILITY_S = 12 * 3600
 SEND_TRIES = 6
 SENDERS = 4
-# SQS's codes for an expired receipt and a message that is visible, the emulator's for one whose message is gone.
+# SQS's error codes for an expired receipt and for a message that is visible; the emulator's for a deleted message.
 OUTDATED_RECEIPT = ("InvalidParameterValue", "MessageNotInflight", "ReceiptHandleIsInvalid")
 
 
@@ -48,34 +48,34 @@ class SqsTaskQueue:
         self._clock: Clock = clock or SystemClock()
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
-        """Send every body, a few batches at a time; how many. After a lost answer a message may be there twice."""
+        """Send all bodies, a few batches at a time; return how many. After a lost answer a message can arrive twice."""
         send = partial(self._send_batch, delay_s=delay_s)
         return sum(in_parallel(send, batches(bodies), min(SENDERS, self._clients.threads)))
 
     def _send_batch(self, batch: Sequence[str], delay_s: int) -> int:
-        """Send a batch; entries that the queue could not take are sent again, those that are wrong are an error."""
+        """Send a batch; return its size. Refused entries are sent again; QueueError if SQS calls them wrong."""
         entries: list[SendMessageBatchRequestEntryTypeDef] = [
             {"Id": str(index), "MessageBody": body, "DelaySeconds": delay_s} for index, body in enumerate(batch)
         ]
         for tries in range(1, SEND_TRIES + 1):
             with failing_as(QueueError, f"could not send messages to queue {self._queue_url}"):
                 answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
-            # SQS answers 200 even if it has refused single entries; botocore repeats only whole requests.
-            refused = {entry["Id"]: entry for entry in answer.get("Failed", [])}
+            # SQS answers 200 even if it has refused some entries, and botocore repeats only whole requests.
+            refused = answer.get("Failed", [])
             if not refused:
                 return len(batch)
-            last = next(iter(refused.values()))
-            why = f"{last['Code']}: {last.get('Message', '')}"
-            if any(entry["SenderFault"] for entry in refused.values()):
+            why = f"{refused[0]['Code']}: {refused[0].get('Message', '')}"
+            if any(entry["SenderFault"] for entry in refused):
                 break
-            entries = [entry for entry in entries if entry["Id"] in refused]
+            refused_ids = {entry["Id"] for entry in refused}
+            entries = [entry for entry in entries if entry["Id"] in refused_ids]
             self._clock.sleep(random.uniform(0, min(10.0, 0.1 * 2**tries)))
         raise QueueError(f"queue {self._queue_url} did not take {len(refused)} messages in {tries} tries: {why}")
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
-        """Make a received message visible again in ``visibility_s`` seconds, unless it is already, or is gone."""
+        """Make a received message visible again in ``visibility_s`` seconds; do nothing if it is visible or deleted."""
         if not 0 <= visibility_s <= MAX_VISIBILITY_S:
-            raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
+            raise QueueError(f"a visibility timeout of {visibility_s} s is not allowed: 0 to {MAX_VISIBILITY_S} s are")
         with failing_as(QueueError, f"could not change a message's visibility in queue {self._queue_url}"):
             try:
                 self._clients.sqs.change_message_visibility(
@@ -87,7 +87,7 @@ class SqsTaskQueue:
 
 
 def queue_opener(clients: AwsClients) -> Callable[[str], SqsTaskQueue]:
-    """Open a queue by its ARN; the function raises QueueError if there is no such queue or it may not be found."""
+    """A function that opens a queue by its ARN; it raises QueueError if there is no such queue or access is denied."""
 
     def open_queue(arn: str) -> SqsTaskQueue:
         account, _, name = arn.rpartition(":")
@@ -113,11 +113,11 @@ def batches(bodies: Iterable[str]) -> Iterator[list[str]]:
         yield batch
 
 
-# Of a synchronous call, by AWS's page of Lambda's quotas
+# For a synchronous call, by AWS's page of Lambda's quotas
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
-TIMED_OUT = 124  # exit status of a worker that ends itself since a call's time is over, as of coreutils' timeout
+TIMED_OUT = 124  # exit status of a worker that ends itself at a call's time limit; the same as of coreutils' timeout
 NOT_NOW = ("TooManyRequests", "Throttling", "EC2Throttled", "ENILimitReached", "ResourceConflict")
-OF_THE_SERVICE = (500, 503, 504)  # 502 is a function that cannot be started (API reference, Invoke)
+OF_THE_SERVICE = (500, 503, 504)  # the service's own failures; 502 means that a function cannot be started
 NOT_SENT = ("ConnectTimeoutError", "EndpointConnectionError")
 NOT_BEGUN: tuple[str, ...] = ("PayloadError", "EventError", "SettingsError", "ImportModuleError")
 NOT_BEGUN += ("NeverStarted", "EventAgeExceeded")
@@ -131,10 +131,11 @@ class LambdaCompute:
         self._clients = clients
 
     def invoke(self, function: str, event: Mapping[str, Any], *, wait: bool = True) -> Any:
-        """Invoke, and never twice: a call whose answer was lost may have run. Without ``wait`` there is no answer.
+        """Invoke a function once, and return its decoded answer; None without ``wait``.
 
-        RemoteTaskError, with its error's type and message, if the function failed, and with the reason if its worker
-        was lost; also if the event is too large.
+        A call is never repeated, since the function may have run even if its answer was lost. RemoteTaskError if the
+        function fails, with the type and message of its error, and with the reason if its worker was lost; also if the
+        event is too large.
         """
         payload = json.dumps(event, ensure_ascii=False).encode()
         if len(payload) > MAX_PAYLOAD_BYTES:
@@ -142,10 +143,10 @@ class LambdaCompute:
                 f"{function} cannot take {len(payload)} bytes: Lambda's limit is {MAX_PAYLOAD_BYTES}. "
                 "Put the data into S3 and pass its URI"
             )
-        kind: Any = {"LogType": "Tail"} if wait else {"InvocationType": "Event"}
+        mode: Any = {"LogType": "Tail"} if wait else {"InvocationType": "Event"}
         try:
             with failing_as(RemoteTaskError, f"{function} could not be invoked"):
-                answer: Any = self._clients.functions.invoke(FunctionName=function, Payload=payload, **kind)
+                answer: Any = self._clients.functions.invoke(FunctionName=function, Payload=payload, **mode)
                 body = answer["Payload"].read()
         except RemoteTaskError as error:
             error.reason = _reason_of_refusal(error.__cause__)
@@ -159,7 +160,10 @@ class LambdaCompute:
 
 
 def _failure(function: str, answer: Any, body: bytes) -> RemoteFailureError:
-    """Type and message of a function's error, the answer's beginning if it names none; more if its worker was lost."""
+    """The exception for a function's error: with the error's type and message, or else the beginning of the answer.
+
+    If the function's worker was lost, the exception also has the reason, the last log lines and facts of the worker.
+    """
     try:
         document = json.loads(body)
         cause = f"{document.get('errorType', 'Error')}: {document['errorMessage']}"
@@ -168,19 +172,22 @@ def _failure(function: str, answer: Any, body: bytes) -> RemoteFailureError:
     log_tail = base64.b64decode(answer.get("LogResult", "")).decode(errors="replace")
     if not (reason := reason_of(cause, log_tail)):
         return RemoteFailureError(f"{function} failed: {cause}")
-    used, facts = REPORT.search(log_tail), {"request_id": answer["ResponseMetadata"]["RequestId"]}
-    facts |= {"memory_mb": used[2]} if used else {}
+    report, facts = REPORT.search(log_tail), {"request_id": answer["ResponseMetadata"]["RequestId"]}
+    facts |= {"memory_mb": report[2]} if report else {}
     return RemoteFailureError(f"{function} failed: {cause}", reason, log_tail=log_tail, facts=facts)
 
 
 def reason_of(cause: str, log_tail: str = "") -> str:
-    """Why a function gave no answer, in the words of ``RemoteTaskError``; ``cause`` is its error's type and message."""
+    """Why a function's worker was lost or did not begin: a reason of ``RemoteTaskError``; "" if the function failed.
+
+    ``cause`` is the type and the message of the function's error.
+    """
     if "Sandbox.Timedout" in cause or "timed out after" in cause or cause.endswith(f"exit status {TIMED_OUT}"):
         return "timeout"
-    # A killed process need not have lacked memory: the report's line tells what it used. Without that line it is
-    # assumed.
-    used = REPORT.search(log_tail)
-    if "OutOfMemory" in cause or ("signal: killed" in cause and (not used or int(used[2]) >= 0.95 * int(used[1]))):
+    # Lambda's report line shows how much memory a killed process had used. Without it, a lack of memory is assumed.
+    report = REPORT.search(log_tail)
+    was_full = report is None or int(report[2]) >= 0.95 * int(report[1])
+    if "OutOfMemory" in cause or ("signal: killed" in cause and was_full):
         return "memory"
     if "ExitError" in cause or cause.startswith(("Sandbox.", "Extension.", "LeaseExpired")):
         return "killed"
@@ -188,15 +195,16 @@ def reason_of(cause: str, log_tail: str = "") -> str:
 
 
 def _reason_of_refusal(error: Any) -> str:
-    """Why Lambda's API did not make a call; ``killed`` if it is not known whether it did."""
+    """Why Lambda's API refused a call, as a reason of ``RemoteTaskError``; ``killed`` if the function may have run."""
     code = error_code(error) or type(error).__name__
     if code.startswith(NOT_NOW) or code in NOT_SENT or "NotReady" in code:
         return "throttled"
-    # Without an answer, or with an error of the service's own, the call may have been carried out.
-    return "" if error_code(error) and http_status(error) not in OF_THE_SERVICE else "killed"
+    # Only an error of the caller excludes a run: there may be no answer, or the service itself may have failed.
+    is_callers_error = error_code(error) and http_status(error) not in OF_THE_SERVICE
+    return "" if is_callers_error else "killed"
 
 
-MAX_INPUT_BYTES = 256_000  # of a state's 256 KiB: the machine adds a key
+MAX_INPUT_BYTES = 256_000  # less than the 256 KiB of a state's input, since the machine adds a key
 
 
 class StepFunctionsOrchestrator:
@@ -206,8 +214,8 @@ class StepFunctionsOrchestrator:
         self._clients = clients
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        # Sorted, so that the same request is the same text: Step Functions takes a start of the same name and input for
-        # a repetition.
+        # Sorted, so that the same request has the same text: Step Functions accepts a start again if name and text are
+        # the same.
         body = json.dumps(input, ensure_ascii=False, sort_keys=True)
         if (size_bytes := len(body.encode())) > MAX_INPUT_BYTES or not 0 < len(name) <= MAX_NAME:
             raise OrchestrationError(
@@ -216,7 +224,7 @@ class StepFunctionsOrchestrator:
             )
         with failing_as(OrchestrationError, f"{machine} cannot be started"):
             states = self._clients.states
-            # The name is taken by another input, or by an execution that has ended: the status tells which.
+            # The name is taken by an execution with another input, or by one that has ended; its status is read below.
             with suppress(states.exceptions.ExecutionAlreadyExists):
                 answer = states.start_execution(stateMachineArn=machine, name=name, input=body)
                 return str(answer["executionArn"])
@@ -242,7 +250,7 @@ class StepFunctionsOrchestrator:
         )
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
-        """The execution of this name, if there is one; Step Functions forgets them after 90 days."""
+        """The execution of this name; None if there is none. Step Functions forgets executions after 90 days."""
         try:
             return self.status(execution_arn(machine, name))
         except OrchestrationError as error:
@@ -255,22 +263,22 @@ class StepFunctionsOrchestrator:
             with failing_as(OrchestrationError, f"{execution} cannot be stopped"):
                 self._clients.states.stop_execution(executionArn=execution, cause=cause)
         except OrchestrationError:
-            # It may have ended by itself in between, which is as good.
+            # No error if the execution has ended by itself meanwhile.
             if not self.status(execution).state.ended:
                 raise
 
 
 def execution_arn(machine: str, name: str) -> str:
-    """The ARN of an execution, from that of its machine."""
+    """The ARN of an execution, by the ARN of its state machine and the execution's name."""
     return f"{machine.replace(':stateMachine:', ':execution:', 1)}:{name}"
 
 
-EVENT_SOURCE = "sparklet"  # of notices on EventBridge
+EVENT_SOURCE = "sparklet"  # the source of notices on EventBridge
 
 
 @dataclass(frozen=True)
 class AwsNotifier:
-    """A ``Notifier`` to an SNS topic, an EventBridge bus or both; one that fails does not keep it from the other.
+    """A ``Notifier`` to an SNS topic, an EventBridge bus, or both. If one of them fails, the other is still notified.
 
     Subscriptions to the topic can filter by the attributes ``kind`` and ``state``. On the bus the source is
     ``sparklet``, the detail type ``Sparklet Run Ended`` and the like.
@@ -282,10 +290,10 @@ class AwsNotifier:
 
     def notify(self, notice: Notice) -> None:
         problems = []
-        for target, tell in ((self._topic_arn, self._publish), (self._bus, self._put_event)):
+        for target, send in ((self._topic_arn, self._publish), (self._bus, self._put_event)):
             try:
                 if target:
-                    tell(notice)
+                    send(notice)
             except NoticeError as error:
                 problems.append(str(error))
         if problems:
@@ -293,7 +301,7 @@ class AwsNotifier:
 
     def _publish(self, notice: Notice) -> None:
         kind_and_state = {"kind": notice.kind, "state": notice.state}
-        with failing_as(NoticeError, f"the topic {self._topic_arn} took no notice"):
+        with failing_as(NoticeError, f"a notice could not be sent to the topic {self._topic_arn}"):
             self._clients.sns.publish(
                 TopicArn=self._topic_arn,
                 Subject=notice.subject,
@@ -306,22 +314,22 @@ class AwsNotifier:
     def _put_event(self, notice: Notice) -> None:
         entry = {"EventBusName": self._bus, "Source": EVENT_SOURCE, "Detail": notice.to_json()}
         detail_type = f"Sparklet {notice.kind.title()} Ended"
-        with failing_as(NoticeError, f"the bus {self._bus} took no notice"):
+        with failing_as(NoticeError, f"a notice could not be sent to the bus {self._bus}"):
             answer = self._clients.events.put_events(Entries=[{**entry, "DetailType": detail_type}])  # type: ignore[typeddict-item]
-        # PutEvents answers 200 even if it has taken none of the entries.
+        # EventBridge answers 200 even if it has refused all entries.
         if answer["FailedEntryCount"]:
             refused = answer["Entries"][0]
             why = f"{refused.get('ErrorCode', '')}: {refused.get('ErrorMessage', '')}"
-            raise NoticeError(f"the bus {self._bus} took no notice: {why}")
+            raise NoticeError(f"a notice could not be sent to the bus {self._bus}: {why}")
 
 
 def notifier_for(clients: AwsClients, topic_arn: str, bus: str) -> Notifier | None:
-    """The notifier that the settings name; None if they name none."""
+    """The notifier to the topic and the bus; None if both are ""."""
     return AwsNotifier(clients, topic_arn, bus) if topic_arn or bus else None
 
 
 LOG_REMEDIES = {
-    "ResourceNotFoundException": "the group or stream is not there (its retention may be over)",
+    "ResourceNotFoundException": "the group or the stream does not exist (any more, if its retention time is over)",
     "AccessDeniedException": "you need logs:FilterLogEvents and logs:GetLogEvents on it",
 }
 
@@ -334,11 +342,11 @@ class CloudWatchWorkerLogs:
     _group: str
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
-        about = f'$.run = "{run_id}"' + ("" if shard is None else f" && $.shard = {shard}")
+        condition = f'$.run = "{run_id}"' + ("" if shard is None else f" && $.shard = {shard}")
         first_s_by_stream: dict[str, float] = {}
-        with self._reading():
+        with self._log_errors():
             pages = self._clients.logs.get_paginator("filter_log_events").paginate(
-                logGroupName=self._group, filterPattern=f"{{ {about} }}", startTime=round(since_s * 1000)
+                logGroupName=self._group, filterPattern=f"{{ {condition} }}", startTime=round(since_s * 1000)
             )
             for page in pages:
                 for event in page["events"]:
@@ -347,18 +355,18 @@ class CloudWatchWorkerLogs:
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
         position = {"nextToken": after} if after else {"startTime": round(since_s * 1000)}
-        with self._reading():
+        with self._log_errors():
             page = self._clients.logs.get_log_events(
                 logGroupName=self._group, logStreamName=stream, startFromHead=True, **position
             )
         return [event["message"].rstrip("\n") for event in page["events"]], page["nextForwardToken"]
 
-    def _reading(self) -> AbstractContextManager[None]:
+    def _log_errors(self) -> AbstractContextManager[None]:
         return failing_as(LogsError, f"the log group {self._group} cannot be read", LOG_REMEDIES)
 
 
 def compose(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str, **more: Any) -> Deployment:
-    """A deployment's core, with the ledger's clock, and what else is given."""
+    """A deployment with these resources and the ledger's clock; ``more`` are its other ports."""
     ledger, queue = DynamoLedger(clients, ledger_table), SqsTaskQueue(clients, queue_url)
     ports = {"clock": ledger.clock, "open_inputs": input_stores(clients), **more}
     return Deployment(bucket, S3ObjectStore(clients), ledger, queue, **ports)

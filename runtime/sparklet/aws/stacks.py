@@ -11,13 +11,13 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explained, failing_as, failing_with, remedy
+from sparklet.aws.clients import FORBIDDEN, AwsClients, error_code, explain_error, failing_as, failing_with, remedy
 from sparklet.errors import NotDeployedError, SettingsError
 from sparklet.job.session import write_encryption
 from sparklet.model.tasks import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import GRACE_S, script_variables, with_worker_settings
 
-FRESH_S = 60  # AWS allows 15 such requests a second
+FRESH_S = 60  # settings are read again after this time; AWS allows 15 such requests a second
 OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLogGroup")
 
 
@@ -26,16 +26,17 @@ def described_stack(
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """The outputs and the parameters of a stack.
 
-    NotDeployedError if there is none, SettingsError if it lacks an output or may not be described. From now on the
-    clients' writes ask for the encryption that the stack demands, and roles are assumed with its external id.
+    NotDeployedError if there is no such stack; SettingsError if it lacks an output of ``needed``, or may not be
+    described. From now on the clients write with the encryption that the stack demands, and assume roles with its
+    external id.
     """
 
-    def ours(error: Exception) -> SettingsError:
+    def convert(error: Exception) -> SettingsError:
         what_to_do = "" if remedy(error) else "; check --stack, the region and the credentials"
-        kind = NotDeployedError if "does not exist" in str(error) else SettingsError
-        return kind(f"the stack {name} cannot be described: {explained(error)}{what_to_do}")
+        error_class = NotDeployedError if "does not exist" in str(error) else SettingsError
+        return error_class(f"the stack {name} cannot be described: {explain_error(error)}{what_to_do}")
 
-    with failing_with(ours):
+    with failing_with(convert):
         (stack,) = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
     outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
     parameters = {
@@ -52,23 +53,26 @@ def described_stack(
 
 
 def demands_encryption(clients: AwsClients, bucket: str) -> bool:
-    """Whether a bucket denies a write like the stack's, and its policy mentions encryption.
+    """Whether a bucket denies a write as the stack makes it, and its policy mentions encryption.
 
-    That write changes nothing: S3 decides about policies first, and no object has the ETag that it names.
+    A write is tried, but can change nothing: S3 checks policies first, and no object has the ETag that the write needs.
     """
     from botocore.exceptions import ClientError
 
     try:
         clients.s3.put_object(Bucket=bucket, Key="runs/doctor", IfMatch='"none"')
     except ClientError as error:
-        with suppress(ClientError):  # the caller may not read the policy
-            policy = error_code(error) in FORBIDDEN and clients.s3.get_bucket_policy(Bucket=bucket)["Policy"]
-            return "s3:x-amz-server-side-encryption" in (policy or "").lower()
+        if error_code(error) not in FORBIDDEN:
+            return False
+        # ClientError: the caller has no permission to read the policy.
+        with suppress(ClientError):
+            policy = clients.s3.get_bucket_policy(Bucket=bucket)["Policy"]
+            return "s3:x-amz-server-side-encryption" in policy.lower()
     return False
 
 
 def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSettings:
-    """The settings of a stack with these outputs; SettingsError, which names what, if some cannot be read."""
+    """The settings of the stack with these outputs; SettingsError, which names the resource, if one cannot be read."""
     worker = _function(clients, outputs["WorkerAliasArn"])
     environment = with_worker_settings(worker.get("Environment", {}).get("Variables", {}))
     queue, dead_letters = (_queue(clients, outputs[name]) for name in ("QueueUrl", "DlqUrl"))
@@ -81,24 +85,23 @@ def stack_settings(clients: AwsClients, outputs: Mapping[str, str]) -> StackSett
         consumer_timeout_s=int(_function(clients, outputs["DlqConsumerArn"])["Timeout"]),
         worker_mapping=_mapping(clients, outputs["QueueArn"], outputs["WorkerAliasArn"]),
         consumer_mapping=_mapping(clients, outputs["DlqArn"], outputs["DlqConsumerArn"]),
-        checker_scheduled=_scheduled(clients, outputs["CheckerAliasArn"]),
-        reserved=_reserved(clients, outputs["WorkerFunctionName"]),
+        checker_scheduled=_is_scheduled(clients, outputs["CheckerAliasArn"]),
+        reserved=_reserved_concurrency(clients, outputs["WorkerFunctionName"]),
         unreserved=unreserved_concurrency(clients),
         further_queues=_further_queues(clients, outputs),
     )
 
 
 def settings_of(clients: AwsClients, function: str) -> Mapping[str, str]:
-    """The settings of a worker function's scripts (``settings.script_variables``), at most a minute old."""
-    # The minute is a key of the cache, by which an entry grows old.
+    """The variables of a worker function that affect scripts (``settings.script_variables``), at most a minute old."""
+    # The minute is part of the cache's key, so that an entry is used for a minute only.
     return _settings_of(clients, function, int(time.time() // FRESH_S))
 
 
 @lru_cache(maxsize=1)
 def _settings_of(clients: AwsClients, function: str, minute: int) -> Mapping[str, str]:
     environment = _function(clients, function).get("Environment", {})
-    # Lambda answers with this in place of the variables if it may not decrypt them; to take that for no variables would
-    # be wrong.
+    # If the caller has no permission to decrypt the variables, Lambda returns this error in their place.
     if "Error" in environment:
         raise SettingsError(f"the settings of {function} cannot be read: {environment['Error'].get('Message', '')}")
     return script_variables(environment.get("Variables", {}))
@@ -118,6 +121,7 @@ def _queue(clients: AwsClients, url: str) -> QueueSettings:
 
 
 def _all(paginator: Any, key: str, **request: str) -> list[Any]:
+    """The entries that all pages have below ``key``."""
     return [item for page in paginator.paginate(**request) for item in page[key]]
 
 
@@ -127,6 +131,7 @@ def _function(clients: AwsClients, name: str) -> Mapping[str, Any]:
 
 
 def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSettings | None:
+    """The first event source mapping from a queue to a function; None if there is none."""
     with _reading(f"the mappings of {function}"):
         names = {"EventSourceArn": queue_arn, "FunctionName": function}
         mappings = _all(clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **names)
@@ -140,44 +145,45 @@ def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSetti
     return None
 
 
-def _scheduled(clients: AwsClients, function: str) -> bool:
+def _is_scheduled(clients: AwsClients, function: str) -> bool:
+    """Whether an enabled EventBridge rule calls a function."""
     with _reading(f"the rules that call {function}"):
         names = _all(clients.events.get_paginator("list_rule_names_by_target"), "RuleNames", TargetArn=function)
         return any(clients.events.describe_rule(Name=name)["State"] == "ENABLED" for name in names)
 
 
-def _reserved(clients: AwsClients, name: str) -> int | None:
+def _reserved_concurrency(clients: AwsClients, name: str) -> int | None:
     with _reading(f"the concurrency of {name}"):
         return clients.functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
 
 
 def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str, QueueSettings]:
-    """Other queues of this account that the worker reads, such as the asynchronous API's."""
+    """The other SQS queues of this account that the worker reads, such as the asynchronous API's, by name."""
+    worker = outputs["WorkerAliasArn"]
     with _reading("the mappings of the worker"):
-        of_worker = {"FunctionName": outputs["WorkerAliasArn"]}
-        mappings = _all(
-            clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **of_worker
-        )
-    account, _, queue_name = outputs["QueueArn"].rpartition(":")
+        paginator = clients.functions.get_paginator("list_event_source_mappings")
+        mappings = _all(paginator, "EventSourceMappings", FunctionName=worker)
+    account, _, queue_name = outputs["QueueArn"].rpartition(":")  # the account with service and region
     arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in mappings]
-    address = outputs["QueueUrl"].rpartition("/")[0]
-    return {name: _queue(clients, f"{address}/{name}") for of, _, name in arns if of == account and name != queue_name}
+    names = [name for prefix, _, name in arns if prefix == account and name != queue_name]
+    base_url = outputs["QueueUrl"].rpartition("/")[0]
+    return {name: _queue(clients, f"{base_url}/{name}") for name in names}
 
 
 def unreserved_concurrency(clients: AwsClients) -> int | None:
-    """The concurrency that functions without a reserve share; None: not known."""
+    """The concurrency that all functions without reserved concurrency share; None if it is not known."""
     with _reading("the account's concurrency"):
         limit = clients.functions.get_account_settings().get("AccountLimit", {})
         return limit.get("UnreservedConcurrentExecutions")
 
 
 def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping[str, int]:
-    """Versions of the worker with a snapshot that no alias names, and their memory in MB: likely they are billed."""
+    """The worker's versions that have a snapshot and no alias, each with its memory in MB. AWS probably bills these."""
     name = outputs["WorkerFunctionName"]
     with _reading(f"the versions of {name}"):
         versions = _all(clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name)
         aliases = _all(clients.functions.get_paginator("list_aliases"), "Aliases", FunctionName=name)
-    # An alias may send a share of its calls to a second version.
+    # An alias can send a share of its calls to a second version.
     routed = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
     named = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*routed)}
     with_snapshot = [
@@ -187,7 +193,7 @@ def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping
 
 
 def delete_versions(clients: AwsClients, outputs: Mapping[str, str], versions: Iterable[str]) -> None:
-    """Delete versions of the worker; SettingsError names one that cannot be deleted."""
+    """Delete versions of the worker; SettingsError, which names the version, if one cannot be deleted."""
     name = outputs["WorkerFunctionName"]
     for version in versions:
         with failing_as(SettingsError, f"version {version} of {name} cannot be deleted"):
@@ -195,4 +201,5 @@ def delete_versions(clients: AwsClients, outputs: Mapping[str, str], versions: I
 
 
 def _reading(what: str) -> AbstractContextManager[None]:
+    """Convert errors of AWS calls in the block to a SettingsError that says that ``what`` cannot be read."""
     return failing_as(SettingsError, f"{what} cannot be read")

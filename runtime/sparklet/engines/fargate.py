@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from sparklet.aws.clients import AwsClients, client_token, explained, failing_as
+from sparklet.aws.clients import AwsClients, client_token, explain_error, failing_as
 from sparklet.engines import Asked, Kind
 from sparklet.errors import RemoteTaskError
 from sparklet.model import Failure
@@ -68,7 +68,7 @@ class FargateTasks(Engine):
                 return str(response["tasks"][0]["taskArn"])
             why = "; ".join(failure.get("reason", "") for failure in response["failures"])
         except (BotoCoreError, ClientError) as error:
-            why = explained(error)
+            why = explain_error(error)
         reason = "throttled" if any(words in why for words in NO_CAPACITY) else ""
         raise RemoteTaskError(f"no task of {self.task_definition} could be started: {why}", reason)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sparklet.aws.clients import AwsClients, explained, failing_with
+from sparklet.aws.clients import AwsClients, explain_error, failing_with
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.engines.worker_package import store_worker
 from sparklet.errors import ObjectStoreError, RemoteTaskError
@@ -95,7 +95,7 @@ class SparkPlatform(Engine):
 
         def remote_task_error(error: Exception) -> RemoteTaskError:
             lacks_capacity = any(words in str(error) for words in NO_CAPACITY)
-            return RemoteTaskError(explained(error), "throttled" if lacks_capacity else "")
+            return RemoteTaskError(explain_error(error), "throttled" if lacks_capacity else "")
 
         with failing_with(remote_task_error):
             return call(**arguments)

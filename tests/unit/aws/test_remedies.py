@@ -10,7 +10,7 @@ from botocore.exceptions import (
 )
 from botocore.stub import Stubber
 
-from sparklet.aws.clients import AwsClients, explained, remedy
+from sparklet.aws.clients import AwsClients, explain_error, remedy
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.errors import ObjectForbiddenError, ObjectStoreError
 
@@ -35,13 +35,13 @@ def refused(code: str) -> ClientError:
 )
 def test_each_error_is_followed_by_its_remedy(error: Exception, says: str) -> None:
     assert says in remedy(error)
-    assert explained(error).startswith(str(error).rstrip("."))
-    assert explained(error).endswith(remedy(error))
+    assert explain_error(error).startswith(str(error).rstrip("."))
+    assert explain_error(error).endswith(remedy(error))
 
 
 def test_errors_without_a_remedy_are_passed_on_unchanged() -> None:
     assert remedy(refused("SlowDown")) == ""
-    assert explained(refused("SlowDown")) == str(refused("SlowDown"))
+    assert explain_error(refused("SlowDown")) == str(refused("SlowDown"))
 
 
 def test_expired_credentials_are_retried_and_wrong_ones_are_not() -> None:
