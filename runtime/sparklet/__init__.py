@@ -1,7 +1,7 @@
 """Sparklet: ordinary PySpark scripts inside AWS Lambda containers, fanned out over small files.
 
-The public names are those of ``sparklet.job``, which scripts import; Python functions in parallel
-(``sparklet.functions``); and runs from Python programs (``sparklet.client``). They load on first use.
+The public names are what scripts import (``sparklet.job``), what runs Python functions in parallel
+(``sparklet.functions``), and what starts runs from Python programs (``sparklet.client``). They are loaded on first use.
 """
 
 from __future__ import annotations

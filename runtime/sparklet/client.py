@@ -1,6 +1,6 @@
-"""Runs and scripts from Python programs: notebooks, Airflow, Dagster, Prefect.
+"""Start runs and scripts from Python programs: notebooks, Airflow, Dagster, Prefect.
 
-It does what the command line does, on the same stacks: the local one, or one that is deployed.
+This module does what the command line does, on the same stacks: the local stack, or a deployed one.
 """
 
 import sys
@@ -31,13 +31,14 @@ from sparklet.runs.cancel import cancel
 from sparklet.runs.redrive import Again
 
 StrPath = str | PathLike[str]
+# Names of the options for a stack → names of the parameters of ``Stack``
 OF_STACK = {name: name for name in ("state_dir", "quiet", "workers", "timeout_s", "memory_mb", "runner", "keep")}
-OF_STACK |= {"timeout": "timeout_s", "memory": "memory_mb"}  # as the command line has them
+OF_STACK |= {"timeout": "timeout_s", "memory": "memory_mb"}  # the names of the command line's options
 
 
 @dataclass(frozen=True)
 class _Reporter:
-    """Prints progress and warnings on standard error, unless it is quiet."""
+    """Prints progress and warnings on standard error, unless ``quiet`` is set."""
 
     quiet: bool
 
@@ -52,17 +53,17 @@ class _Reporter:
 class Stack(AbstractContextManager["Stack"]):
     """A stack that is held until ``close``, or the end of the ``with`` block.
 
-    While the local stack is held, this process' AWS settings are the stack's: other clients of AWS work on it, too. It
-    is started if need be, and ends with its last user.
+    The local stack is started if it does not run, and stops after its last user. While it is held, this process' AWS
+    settings are those of the stack, so that other AWS clients in this process also use it.
 
     Parameters
     ----------
     name
-        A deployed stack's; "": the local one.
+        The name of a deployed stack; "" for the local stack.
     quiet
         Print no progress on standard error.
     of_local
-        ``workers``, ``timeout_s``, ``memory_mb``, ``runner`` and ``keep``, as the command line's options.
+        For the local stack: ``workers``, ``timeout_s``, ``memory_mb``, ``runner`` and ``keep``, as on the command line.
     """
 
     def __init__(
@@ -70,8 +71,8 @@ class Stack(AbstractContextManager["Stack"]):
     ) -> None:
         self._selection = StackSelection(name, Path(state_dir) if state_dir else None, **of_local)
         self.reporter = _Reporter(quiet)
-        self._held = ExitStack()
-        self.opened = self._held.enter_context(open_stack(self._selection, self.reporter))
+        self._exit_stack = ExitStack()
+        self.opened = self._exit_stack.enter_context(open_stack(self._selection, self.reporter))
         self._slots = threading.BoundedSemaphore(self.opened.size.concurrency)
 
     def run(
@@ -88,9 +89,9 @@ class Stack(AbstractContextManager["Stack"]):
         Parameters
         ----------
         options
-            Those of ``sparklet run``, with underscores: ``max_objects=5``, ``tolerate="2%"``, ``run_id=…``. ``params``,
-            ``env`` and ``files`` are mappings; ``items`` is the list of items itself. The same ``run_id``, or
-            ``idempotency_key``, with the same request: the same run.
+            The options of ``sparklet run``, with underscores: ``max_objects=5``, ``tolerate="2%"``, ``run_id=…``.
+            ``params``, ``env`` and ``files`` are mappings; ``items`` is the list of items itself. A repeated request
+            with the same ``run_id`` or ``idempotency_key`` returns the same run.
 
         Raises
         ------
@@ -107,24 +108,24 @@ class Stack(AbstractContextManager["Stack"]):
         return self.find(begin(self.opened, request, dispatch_mode, self.reporter).run_id)
 
     def find(self, run_id: str) -> "Run":
-        """A run that was started before.
+        """Return a run that was started before.
 
         Raises
         ------
         RunNotFoundError
-            If there is none of that id.
+            If there is no run of that id.
         """
         return Run(self, self.opened.deployment.ledger.runs.get(run_id).run_id)
 
     def submit_script(
         self, script: StrPath, event: Any, args: Iterable[str] = (), env: Mapping[str, str] | None = None
     ) -> "Future[Mapping[str, Any]]":
-        """Run a script on one event, in a Spark worker; as many are under way as the stack has workers.
+        """Run a script on one event, in a Spark worker. At most as many scripts run at a time as the stack has workers.
 
         Returns
         -------
         concurrent.futures.Future
-            The worker's answer, or a RemoteFailureError if the script failed.
+            Its result is the worker's answer; its exception a RemoteFailureError if the script failed.
         """
         future: Future[Mapping[str, Any]] = Future()
 
@@ -133,15 +134,15 @@ class Stack(AbstractContextManager["Stack"]):
                 if future.set_running_or_notify_cancel():
                     try:
                         future.set_result(invoke_script(self.opened, str(script), event, tuple(args), env or {}))
-                    except BaseException as error:  # noqa: BLE001 - the future's
+                    except BaseException as error:  # noqa: BLE001 - the future passes it on
                         future.set_exception(error)
 
         threading.Thread(target=invoke, name="sparklet-script", daemon=True).start()
         return future
 
     def close(self) -> None:
-        """Release the stack; a local one ends with its last user."""
-        self._held.close()
+        """Release the stack; the local stack stops after its last user."""
+        self._exit_stack.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -149,53 +150,54 @@ class Stack(AbstractContextManager["Stack"]):
 
 @dataclass(frozen=True)
 class Run:
-    """A run; documents are those of the command line's ``--json``."""
+    """A run. Its methods return the same documents as the command line with ``--json``."""
 
     stack: Stack
     run_id: str
 
     def status(self) -> dict[str, Any]:
-        """The run's status, as ``sparklet status RUN`` shows it."""
-        return view_run(self.stack.opened, self._found(), load_prices()).document(self.stack.opened)
+        """Return the run's status, as ``sparklet status RUN`` shows it."""
+        return view_run(self.stack.opened, self._ledger_run(), load_prices()).document(self.stack.opened)
 
     def result(self) -> dict[str, Any]:
-        """Its figures once it has ended; a local output folder is filled then.
+        """Wait until the run has ended, and a local output folder is filled; return the run's figures.
 
         Raises
         ------
         RunFailedError
-            If it has failed or was cancelled.
+            If the run has failed or was cancelled.
         """
         opened, reporter = self.stack.opened, self.stack.reporter
         lines = nullcontext(Lines(reporter, self.run_id, opened.deployment.clock))
         summary = watch(opened, self.run_id, lines, reporter)
-        document = result_document(opened, self._found(), summary)
+        document = result_document(opened, self._ledger_run(), summary)
         if summary.state in (RunState.FAILED, RunState.CANCELLED):
             raise RunFailedError(document)
         return document
 
     def failures(self) -> list[dict[str, Any]]:
-        """Its failed shards by cause, each with reason and remedy, as ``sparklet explain RUN``."""
-        groups, _ = explain_run(self.stack.opened, self._found())
+        """Return the failed shards grouped by cause, with reason and remedy, as ``sparklet explain RUN`` shows them."""
+        groups, _ = explain_run(self.stack.opened, self._ledger_run())
         return [group_document(self.stack.opened, group) for group in groups]
 
     def inputs(self, page_size: int = 1000) -> Iterator[list[dict[str, Any]]]:
-        """The state of each input, in pages, in the order of the shards: the final one once the run has ended.
+        """Yield the state of each input, in pages, in the order of the shards. States are final once the run has ended.
 
         Parameters
         ----------
         page_size
-            The most inputs of a page.
+            The most inputs that a page has.
 
         Yields
         ------
         list of dict
-            ``input``: address, local file or item; ``shard``, ``state``, ``rows``, ``outputs``; ``error_class`` and
-            ``error_message`` of a FAILED one. With ``output_per="input"`` rows and outputs are the input's own; else
-            outputs are its shard's, and ``rows`` is None unless the shard has no other input. An input that was cut
-            comes once for each ``slice`` of it: kind, start and end.
+            Each dict has ``input`` (an address, local file or item), ``shard``, ``state``, ``rows`` and ``outputs``; a
+            FAILED input also ``error_class`` and ``error_message``. With ``output_per="input"`` rows and outputs are
+            those of the input. Otherwise the outputs are those of its shard, and ``rows`` is None unless the shard has
+            no other input. An input that was cut comes once for each ``slice``, which has kind, start and end.
         """
-        yield from input_pages(self.stack.opened, self._found(), page_size)  # holds the stack, if nobody else does
+        # A generator, so that it keeps this object, and with it the stack, while pages are read.
+        yield from input_pages(self.stack.opened, self._ledger_run(), page_size)
 
     def redrive(
         self,
@@ -209,21 +211,23 @@ class Run:
         last: str = "",
         everything: bool = False,
     ) -> Self:
-        """Send failed shards again, all or chosen ones, if need be with a repaired script; return the run itself.
+        """Send failed shards again, all or selected ones, with ``script`` in place of the run's; return this run.
 
-        Shards that are named by number, by their inputs' ``objects``, by a range of partitions or times from ``first``
-        to ``last``, or by ``everything``, are also done again if they have succeeded: their output is replaced.
+        Shards that are selected by number, by their inputs' ``objects``, by a range of partitions or times from
+        ``first`` to ``last``, or by ``everything``, are done again even if they have succeeded: their output is
+        replaced.
         """
-        which = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
-        numbers = selected(self.stack.opened, self.run_id, which)
+        selection = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
+        numbers = selected(self.stack.opened, self.run_id, selection)
         redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, Again(isolate=isolate))
         return self
 
     def cancel(self) -> None:
-        """Give up the shards that have not begun; running ones may end."""
+        """Cancel the run: shards that have not begun are given up; running shards are allowed to end."""
         end_waiting(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
 
-    def _found(self) -> model.Run:
+    def _ledger_run(self) -> model.Run:
+        """The run as the ledger has it now."""
         return self.stack.opened.deployment.ledger.runs.get(self.run_id)
 
 
@@ -235,20 +239,21 @@ def run(
     stack: str = "",
     **options: Any,
 ) -> Run:
-    """Plan and dispatch a run; ``options`` are those of ``Stack`` and of ``Stack.run``.
+    """Plan and dispatch a run, and return it; ``options`` are those of ``Stack`` and of ``Stack.run``.
 
-    The stack is held as long as the run's object is there.
+    The stack is held as long as the returned object exists.
     """
-    held = Stack(stack, **{OF_STACK[name]: options.pop(name) for name in OF_STACK.keys() & options.keys()})
+    stack_options = {OF_STACK[name]: options.pop(name) for name in OF_STACK.keys() & options.keys()}
+    held_stack = Stack(stack, **stack_options)
     try:
-        return held.run(script, input, output, **options)
+        return held_stack.run(script, input, output, **options)
     except BaseException:
-        held.close()
+        held_stack.close()
         raise
 
 
 def _plain(value: Any) -> Any:
-    """A value as a request has it: paths are texts, and tuples lists."""
+    """A value as a request has it: paths become strings, and tuples become lists."""
     if isinstance(value, Mapping):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, tuple | list):

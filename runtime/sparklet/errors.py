@@ -1,4 +1,4 @@
-"""Every error that Sparklet raises on purpose; those of scripts come from ``sparklet.job.errors``.
+"""All errors that Sparklet raises on purpose. Those that scripts can raise or catch are from ``sparklet.job.errors``.
 
 ::
 
@@ -15,8 +15,9 @@
     ├─ PayloadError, RemoteTaskError ── RemoteFailureError, LocalStackError
     └─ DriftError, TableError, DatabaseError, ExpectationError, CommitConflictError*, CommitStateUnknownError
 
-``*``: ``retryable``; ``°``: by its cause. A retryable error sends the record back to its source and releases the shard.
-Any other ends the shard as FAILED, with the message as its cause. A class inherits this unless it sets it.
+Errors with ``*`` are retryable; for those with ``°`` it depends on the cause. A retryable error sends the record back
+to its source and releases the shard. Any other error ends the shard as FAILED, with the message as its cause. A class
+inherits ``retryable`` unless it sets its own value.
 """
 
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ class ObjectNotFoundError(ObjectStoreError, retryable=False):
 
 
 class ObjectChangedError(ObjectStoreError, retryable=False):
-    """The object is not the requested version (ETag), or exists already."""
+    """The object has another ETag than requested, or it exists already and must not."""
 
 
 class ObjectForbiddenError(ObjectStoreError, retryable=False):
@@ -67,7 +68,7 @@ class RunNotFoundError(LedgerError, retryable=False):
 
 
 class RunExistsError(LedgerError, retryable=False):
-    """A run of that id is in the ledger already."""
+    """The ledger has a run of that id already."""
 
 
 class ShardNotFoundError(LedgerError, retryable=False):
@@ -75,7 +76,7 @@ class ShardNotFoundError(LedgerError, retryable=False):
 
 
 class CheckpointConflictError(LedgerError, retryable=False):
-    """Another planner moved this run's checkpoint; this one must stop."""
+    """Another planner has moved this run's checkpoint, so this planner must stop."""
 
 
 class QueueError(SparkletError, retryable=True):
@@ -83,7 +84,7 @@ class QueueError(SparkletError, retryable=True):
 
 
 class NoticeError(SparkletError, retryable=True):
-    """A notice could not be sent; its run or task is as it was."""
+    """A notice could not be sent; its run or task is not affected."""
 
 
 class OrchestrationError(SparkletError, retryable=True):
@@ -91,7 +92,7 @@ class OrchestrationError(SparkletError, retryable=True):
 
 
 class ExecutionExistsError(OrchestrationError, retryable=False):
-    """There is an execution of that name, and it has ended or was given another input."""
+    """An execution of that name exists, and has ended or has another input."""
 
 
 class LogsError(SparkletError):
@@ -103,11 +104,11 @@ class PlanError(SparkletError):
 
 
 class NothingNewError(PlanError):
-    """Earlier runs have done everything in the input, or it is older than requested: there is nothing to do."""
+    """There is nothing to do: earlier runs have done the whole input, or all of it is older than requested."""
 
 
 class UnplannableError(PlanError):
-    """One job could not read all of what lies in the input; no later planner can plan it."""
+    """One job could not read the whole input, so no later planner can plan it either."""
 
 
 class ScriptError(SparkletError):
@@ -127,15 +128,16 @@ class ScriptFetchError(ScriptError):
 
 
 class MixedInputsError(ScriptError):
-    """A script wrote rows of several inputs, or of none, to one file, and each is to have an output of its own."""
+    """Each input is to have its own output, but the script wrote rows of several inputs, or of none, to one file."""
 
 
 class ScriptFailedError(ScriptError):
-    """The script ran and exited with a code other than 0, or minus the signal's number if a signal ended it.
+    """The script exited with a code other than 0; the code is minus the signal's number if a signal ended it.
 
-    ``cause_class`` and ``cause``: class and message of the root-cause exception, if the script's output names it, else
-    "" and the last line or the signal. ``place``: the script's line, as ``line 7 of job.py``. ``permanent``: every
-    attempt would fail in this way (a syntax error, an ``AnalysisException``), so the shard is not retried.
+    ``cause_class`` and ``cause`` are class and message of the root-cause exception if the script's output names it,
+    else "" and the last line or the signal. ``place`` is the line of the script, such as ``line 7 of job.py``. With
+    ``permanent`` every attempt would fail in the same way (a syntax error, an ``AnalysisException``), so the shard is
+    not retried.
     """
 
     def __init__(
@@ -160,7 +162,8 @@ class ScriptFailedError(ScriptError):
         self.stderr_tail = stderr_tail
         self.retryable = not permanent
         self.files = files
-        self.committed: tuple[str, ...] = ()  # messages of a batch that a table has: the others must come alone
+        # Messages of a batch whose rows a table already has: they are retried apart from the other messages.
+        self.committed: tuple[str, ...] = ()
 
 
 class SparkRuntimeError(SparkletError, retryable=True):
@@ -168,7 +171,7 @@ class SparkRuntimeError(SparkletError, retryable=True):
 
 
 class GatewayLostError(SparkRuntimeError):
-    """The JVM went away, or never came up."""
+    """The JVM has ended unexpectedly, or did not start."""
 
 
 class OutOfMemoryError(SparkRuntimeError):
@@ -180,27 +183,30 @@ class ScratchFullError(SparkRuntimeError):
 
 
 class TooLargeError(ScratchFullError, retryable=False):
-    """A shard's inputs have, unpacked, more than fits here, or than a function takes."""
+    """The unpacked inputs of a shard are larger than the free space, or than a function is allowed to process."""
 
 
 class DeadlineExceededError(SparkletError, retryable=True):
-    """The guard ended the script ``grace_s`` before the function's deadline."""
+    """The script was ended ``grace_s`` before the function's deadline."""
 
 
 class LeaseLostError(SparkletError, retryable=True):
-    """Another attempt owns the shard now (try again once its lease is over), or it has ended; nothing was written."""
+    """Another attempt holds the shard (try again once its lease has expired), or the shard has ended.
+
+    Nothing was written.
+    """
 
 
 class ShardNotDoneError(SparkletError, retryable=True):
-    """The requested shard has not ended, and no attempt holds it: try again after a while."""
+    """The requested shard has not ended, and no attempt holds it: try again later."""
 
 
 class ShardFailedError(SparkletError):
-    """The requested shard has FAILED: another request does not help, a redrive may."""
+    """The requested shard has FAILED. Another request does not help, but a redrive might."""
 
 
 class PayloadError(SparkletError):
-    """A call or its answer cannot be encoded, is not allowed, or was not signed with the deployment's key."""
+    """A call or its answer cannot be encoded, is not allowed, or is not signed with the deployment's key."""
 
 
 class RemoteTaskError(SparkletError):
@@ -213,7 +219,7 @@ class RemoteTaskError(SparkletError):
     log_tail
         The last lines that the worker wrote.
     facts
-        What is known of the worker: ``request_id``, ``memory_mb``, ``log_stream``, ``pid``.
+        Facts about the worker, as far as they are known: ``request_id``, ``memory_mb``, ``log_stream``, ``pid``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The log of worker, planner, checker and the consumer of dead letters: one JSON object a line."""
+"""The log of worker, planner, checker and the consumer of dead letters: each line is a JSON object."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Writes whole lines, from any thread, with the fields that ``bind`` has given it."""
+    """Writes whole lines, from any thread; each line has the fields that were added by ``bind``."""
 
     sink: BinaryIO | None = None  # None: standard output, which Lambda collects
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -35,15 +35,16 @@ class Log:
         self._write("ERROR", message, fields)
 
     def line(self, text: str) -> None:
-        """Write a line as it is."""
+        """Write the text as a line, without other fields."""
         self.output("stdout", text.encode())
 
     def output(self, stream: Literal["stdout", "stderr"], line: bytes) -> None:
-        """Pass a line of the script's output through, byte for byte."""
+        """Write a line of the script's output unchanged."""
         line = line if line.endswith(b"\n") else line + b"\n"
-        sink = self.sink or getattr(sys.stdout, "buffer", None)  # each time: a host may replace sys.stdout
+        # Looked up for each line, since a host program can replace sys.stdout.
+        sink = self.sink or getattr(sys.stdout, "buffer", None)
         with _LOCK:
-            # What replaces sys.stdout, as in a notebook, may have no bytes below it.
+            # A replacement of sys.stdout, as in a notebook, can lack the attribute ``buffer``.
             if sink is None:
                 sys.stdout.write(line.decode("utf-8", "replace"))
                 sys.stdout.flush()
@@ -53,5 +54,5 @@ class Log:
 
     def _write(self, level: Literal["INFO", "WARNING", "ERROR"], message: str, fields: Mapping[str, Any]) -> None:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"time": time, "level": level, "message": message, **self.fields, **fields}
-        self.output("stdout", json.dumps(line, default=str).encode())
+        document = {"time": time, "level": level, "message": message, **self.fields, **fields}
+        self.output("stdout", json.dumps(document, default=str).encode())

@@ -1,4 +1,4 @@
-"""The plugin for pytest, which imports it whenever it starts: all else of Sparklet is imported on use."""
+"""The plugin for pytest. Since pytest imports it at every start, the rest of Sparklet is imported only on use."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 
-Inputs = Mapping[str, str] | Iterable[str | Path]  # texts by the names of files, or paths
+Inputs = Mapping[str, str] | Iterable[str | Path]  # file names with their texts, or paths
 SUBMIT = (
     "--master local[2] --conf spark.ui.enabled=false --conf spark.ui.showConsoleProgress=false "
     "--driver-java-options '-XX:+UseSerialGC -XX:TieredStopAtLevel=1' pyspark-shell"
@@ -22,33 +22,34 @@ SUBMIT = (
 
 @dataclass(frozen=True)
 class Finished:
-    """What a script has left behind; ``rows`` and ``answer`` are None if it reported none."""
+    """The result of a script; ``rows`` and ``answer`` are None if the script reported none."""
 
     job: "SparkletJob"
-    folder: Path  # its output
+    folder: Path  # the output folder
     rows: int | None = None
     answer: Any = None
 
     def output(self, format: str = "parquet", **options: Any) -> list[dict[str, Any]]:  # noqa: A002 - Spark's word
-        """The rows of its output; ``options`` are those of Spark's reader."""
+        """Return the rows of the output; ``options`` are those of Spark's reader."""
         frame = self.job.session.read.format(format).options(**options).load(str(self.folder))
         return [row.asDict(recursive=True) for row in frame.collect()]
 
 
 class SparkletJob:
-    """Runs scripts in one test; in this process each has a Spark context of its own."""
+    """Runs scripts in one test; each script that runs in this process has a Spark context of its own."""
 
     def __init__(self, request: pytest.FixtureRequest, home: Path) -> None:
         self._request, self._home, self._calls = request, home, 0
-        self._others = _context()  # of the tests' own: used, and never stopped
+        self._tests_context = _context()  # made by the tests themselves: it is used, and never stopped
 
     def __call__(
         self, script: str | Path, inputs: Inputs = (), *, event: Any = None, worker: bool | None = None, **options: Any
     ) -> Finished:
-        """Run a script as one shard of all ``inputs``, or on an ``event``; its failure is raised.
+        """Run a script as one shard of all ``inputs``, or on an ``event``. A failure of the script is raised.
 
-        ``worker``: it runs on the local stack, not in this process; None: as ``pytest --sparklet-worker`` says.
-        ``options`` are those of ``sparklet.run``: ``params``, ``items``, ``args`` and ``env``, for a worker any.
+        With ``worker`` the script runs on the local stack, else in this process; the default is set by
+        ``pytest --sparklet-worker``. ``options`` are those of ``sparklet.run``: on the local stack all of them, in this
+        process ``params``, ``items``, ``args`` and ``env``.
         """
         self._calls += 1
         root, home = self._request.config.rootpath, self._home / f"job-{self._calls}"
@@ -60,25 +61,27 @@ class SparkletJob:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
         by_worker = self._request.config.getoption("--sparklet-worker") if worker is None else worker
-        return (self._by_worker if by_worker else self._run_here)(root / script, paths, home, event, **options)
+        run = self._run_by_worker if by_worker else self._run_in_process
+        return run(root / script, paths, home, event, **options)
 
     @property
     def session(self) -> Any:
-        """The Spark session of this process, until the next script."""
+        """The Spark session of this process; the next script stops it."""
         from sparklet.job import Job
 
         with mock.patch.dict(os.environ, _variables()):
             return Job().spark("pytest")
 
     def stop(self) -> None:
-        """End the Spark context; its JVM stays for the next one."""
-        if (context := _context()) and context is not self._others:
+        """Stop the Spark context, unless the tests made it; its JVM stays for the next context."""
+        if (context := _context()) and context is not self._tests_context:
             sessions = context._jvm.SparkSession
-            sessions.clearActiveSession()  # or the next script finds this one's
+            # Otherwise the next script would find the stopped context's session.
+            sessions.clearActiveSession()
             sessions.clearDefaultSession()
             context.stop()
 
-    def _run_here(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
+    def _run_in_process(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.model import InputObject, Run, Shard, ShardRecord
         from sparklet.spark.script import Script
         from sparklet.spark.spark_options import AWSGLUE
@@ -94,21 +97,21 @@ class SparkletJob:
             shard = Shard(0, (*objects, *map(InputObject.of_item, items)))
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
-        of_event = handed_over(event, home, is_shard=is_shard)
+        event_variables = handed_over(event, home, is_shard=is_shard)
         option = Script(script.read_bytes()).event_option
-        arguments = script_arguments(args, event if is_shard else {}, option, of_event)
+        arguments = script_arguments(args, event if is_shard else {}, option, event_variables)
         variables = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),
-            **of_event,
+            **event_variables,
             **dict(env),
             "SPARKLET_OUTCOME_FILE": str(outcome),
-            # As in a worker: a shard that nobody has claimed may not stage rows.
+            # As in a worker, since only a claimed shard is allowed to stage rows.
             "SPARKLET_CLAIMED": "1",
         }
         with mock.patch.dict(os.environ, {**_variables(), **variables}), pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [str(script), *arguments])
             patch.syspath_prepend(script.parent)
-            # At the end, as in a worker: a real awsglue wins.
+            # At the end of the path, as in a worker, so that a real awsglue is imported instead.
             sys.path.append(AWSGLUE)
             patch.chdir(home / "work")
             try:
@@ -123,7 +126,7 @@ class SparkletJob:
         job_outcome = read_outcome(outcome)
         return Finished(self, home / "output", job_outcome.rows, *job_outcome.answer)
 
-    def _by_worker(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
+    def _run_by_worker(self, script: Path, paths: list[Path], home: Path, event: Any, **options: Any) -> Finished:
         from sparklet.client import Stack
         from sparklet.runs.summary import results
 
@@ -142,12 +145,12 @@ class SparkletJob:
 
 
 def _context() -> Any:
-    """The Spark context of this process, if there is one."""
+    """The Spark context of this process; None if there is none."""
     return sys.modules["pyspark"].SparkContext._active_spark_context if "pyspark" in sys.modules else None
 
 
 def _variables() -> dict[str, str]:
-    """What Spark needs at its start; what is set stays."""
+    """The environment, with variables that Spark needs at its start; variables that are set keep their values."""
     from sparklet.local.java import find_java
 
     needed = {"PYSPARK_SUBMIT_ARGS": SUBMIT, "PYSPARK_PYTHON": sys.executable, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -155,21 +158,22 @@ def _variables() -> dict[str, str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``pytest --sparklet-worker``: every script runs on Sparklet's local stack."""
+    """Add the option ``pytest --sparklet-worker``, by which every script runs on Sparklet's local stack."""
     parser.addoption("--sparklet-worker", action="store_true", help="run scripts on Sparklet's local stack")
 
 
 @pytest.fixture(scope="session")
 def _sparklet_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a local stack that lives as long as these tests."""
+    """The state folder of a local stack that lives until the test session ends."""
     from sparklet.local.lock import Lock
     from sparklet.local.stack import stop
     from sparklet.local.state import StateDir
 
     state = StateDir(tmp_path_factory.mktemp("sparklet"))
     state.create()
-    with Lock(state.clients_lock) as held:
-        held.shared()
+    # While this lock is held, the stack does not stop between tests.
+    with Lock(state.clients_lock) as lock:
+        lock.shared()
         yield state.root
     stop(state.root)
 

@@ -1,6 +1,6 @@
-"""Environment variables → frozen settings; every name Sparklet reads is in this module.
+"""Environment variables → frozen settings. This module has the names of all variables that Sparklet reads.
 
-Only the operator sets them. A wrong one is refused before work starts; its value is shown only if it can be no secret.
+Only the operator sets them. A wrong value is refused before work starts, and shown only if it cannot be a secret.
 """
 
 import json
@@ -42,18 +42,18 @@ OF_FUNCTIONS = frozenset(
 """The variables that the template sets on functions, some within SPARKLET_WORKER_SETTINGS."""
 NAMES = OF_FUNCTIONS | frozenset(
     {
-        # of the command line
+        # read by the command line
         *("SPARKLET_CACHE_DIR", "SPARKLET_MAVEN_MIRROR", "SPARKLET_OFFLINE"),
         *("SPARKLET_STACK", "SPARKLET_STATE_DIR"),
         *("SPARKLET_FUNCTION_CODEC", "SPARKLET_FUNCTION_MODULES", "SPARKLET_FUNCTION_SECRET"),  # sam/functions.yaml
-        "SPARKLET_CDS_ARCHIVE",  # of the image
-        *("SPARKLET_REMOTE_TOKEN", "SPARKLET_SHARD_MESSAGE"),  # of a container (sparklet.engines.one_shard)
-        # between Sparklet's own processes
+        "SPARKLET_CDS_ARCHIVE",  # set by the image
+        *("SPARKLET_REMOTE_TOKEN", "SPARKLET_SHARD_MESSAGE"),  # for a container (sparklet.engines.one_shard)
+        # set by Sparklet for its own processes
         *("SPARKLET_AS_IN_LAMBDA", "SPARKLET_CLAIMED", "SPARKLET_EVENT", "SPARKLET_EVENT_FILE", "SPARKLET_HOST"),
         *("SPARKLET_LOG_DIR", "SPARKLET_OUTCOME_FILE"),
     }
 )
-"""Every variable that begins with ``SPARKLET_``; any other is refused, since it must be a misspelt one."""
+"""All variables that begin with ``SPARKLET_``. Any other name with this prefix is refused as a misspelling."""
 
 OF_SCRIPTS = re.compile(
     "SPARKLET_(EXTERNAL_ID|JAVA_OPTIONS|SCRIPT_ENV|SPARK_CONF|SPARK_LINE|WRITE_ENCRYPTION)$|PYICEBERG_"
@@ -66,7 +66,7 @@ NOT_A_SCRIPTS = (
     r"(AWS|SPARKLET|SPARK|PYSPARK|HADOOP|HUDI|JAVA|JDK|LD|LAMBDA)_|PYTHON|(PATH|HOME|PWD|TMPDIR|CLASSPATH|TZ)$"
 )
 VARIABLE_OF_A_SCRIPT = re.compile(rf"(?!{NOT_A_SCRIPTS})[A-Za-z][A-Za-z0-9_]*")
-"""Names that a script's variables may have: none that the worker, Spark, Python, Java or Lambda use."""
+"""The names that a script's variables can have: none that the worker, Spark, Python, Java or Lambda use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,61 +74,63 @@ class WorkerSettings:
     """A worker function's settings."""
 
     ledger_table: str  # SPARKLET_LEDGER_TABLE; "" = shard messages are refused
-    bucket: str  # SPARKLET_BUCKET: runs/<run_id>/ lie in it
+    bucket: str  # SPARKLET_BUCKET, which has the folders runs/<run_id>/
     queue_url: str  # SPARKLET_QUEUE_URL
     runner: RunnerName  # SPARKLET_RUNNER: warm | submit
     default_script: str  # SCRIPT_LOCATION, or s3://SCRIPT_BUCKET/SPARK_SCRIPT; "" = none
-    script_prefixes: tuple[str, ...]  # SPARKLET_SCRIPT_PREFIXES, comma-separated: where an event may choose a script
+    script_prefixes: tuple[
+        str, ...
+    ]  # SPARKLET_SCRIPT_PREFIXES, by commas: folders from which events can choose scripts
     scratch: Path  # SPARKLET_SCRATCH, default /tmp
-    min_free_bytes: int  # SPARKLET_MIN_FREE_BYTES that must be free in scratch before work starts
-    grace_s: float  # SPARKLET_GRACE_S: the guard acts so long before the function's deadline
-    tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many
-    kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES: report, if the mapping reads responses
-    batch_handling: BatchHandling = "message"  # SPARKLET_BATCH_HANDLING: a task is a message of SQS, or a batch of them
-    output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES, and the known ones: this function writes there
-    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: an SNS topic for notices of ended tasks and runs
-    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: an EventBridge bus for them, by name or ARN
-    keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext may outlive its task
-    script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: for scripts
-    event_variables: tuple[str, ...] = ()  # SPARKLET_EVENT_VARIABLES: keys of events, variables of their tasks
-    engine: str = ""  # SPARKLET_ENGINE: lambda-large is the worker in a function of its own; its shards have this name
+    min_free_bytes: int  # SPARKLET_MIN_FREE_BYTES: so much must be free in scratch before work starts
+    grace_s: float  # SPARKLET_GRACE_S: the script is ended so long before the function's deadline
+    tasks_per_jvm: int  # SPARKLET_TASKS_PER_JVM: a warm JVM is replaced after so many tasks
+    kafka_failures: KafkaFailures = "raise"  # SPARKLET_KAFKA_FAILURES; report only if the mapping reads responses
+    batch_handling: BatchHandling = "message"  # SPARKLET_BATCH_HANDLING: a task is an SQS message, or a whole batch
+    output_prefixes: tuple[str, ...] = ()  # SPARKLET_OUTPUT_PREFIXES and others: folders to which this function writes
+    notice_topic_arn: str = ""  # SPARKLET_NOTICE_TOPIC_ARN: the SNS topic for notices of ended tasks and runs
+    notice_bus: str = ""  # SPARKLET_NOTICE_BUS: the EventBridge bus for notices, by name or ARN
+    keep_context: bool = True  # SPARKLET_KEEP_CONTEXT: on | off: whether a SparkContext can outlive its task
+    script_env: Mapping[str, str] = field(default_factory=dict)  # SPARKLET_SCRIPT_ENV, as JSON: variables of scripts
+    event_variables: tuple[str, ...] = ()  # SPARKLET_EVENT_VARIABLES: keys of events that become a script's variables
+    engine: str = ""  # SPARKLET_ENGINE: the engine that this worker is of; lambda-large in the large function
 
 
 @dataclass(frozen=True, slots=True)
 class FanoutSettings:
-    """Settings of the functions that plan and watch runs; the notices' are the workers'."""
+    """The settings of the functions that plan and watch runs."""
 
     ledger_table: str  # SPARKLET_LEDGER_TABLE
     bucket: str  # SPARKLET_BUCKET
     queue_url: str  # SPARKLET_QUEUE_URL
-    notice_topic_arn: str = ""  # as for workers: dead-letter messages end tasks, the checker ends runs
+    notice_topic_arn: str = ""  # as for workers: these functions end tasks (by dead letters) and runs, too
     notice_bus: str = ""
     engines: Engines = field(default_factory=dict)  # SPARKLET_ENGINES, as JSON
-    worker_function: str = ""  # SPARKLET_WORKER_FUNCTION, whose settings engines' workers get
+    worker_function: str = ""  # SPARKLET_WORKER_FUNCTION: the function whose settings the engines' workers get
 
 
 @dataclass(frozen=True, slots=True)
 class PlannerSettings:
-    """What the planner function knows of the workers; a size of 0 is not known."""
+    """Further settings of the planner function."""
 
-    script_prefixes: tuple[str, ...]  # as for workers: what a request may choose its script from
-    worker_memory_mb: int  # SPARKLET_WORKER_MEMORY_MB
-    worker_scratch_bytes: int  # SPARKLET_WORKER_SCRATCH_MB
+    script_prefixes: tuple[str, ...]  # as for workers: folders from which a request can choose its script
+    worker_memory_mb: int  # SPARKLET_WORKER_MEMORY_MB; 0 = not known
+    worker_scratch_bytes: int  # SPARKLET_WORKER_SCRATCH_MB; 0 = not known
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSettings:
-    """Settings of the workers of Python functions."""
+    """The settings of the workers of Python functions."""
 
-    ledger_table: str  # SPARKLET_LEDGER_TABLE: answers to asynchronous calls
-    bucket: str  # SPARKLET_BUCKET: large contents lie in its functions/
-    secret: str  # SPARKLET_FUNCTION_SECRET: the secret, by name or ARN, whose text is the deployment's key
-    codec: Codec  # SPARKLET_FUNCTION_CODEC: the most that calls may hold
-    modules: tuple[str, ...]  # SPARKLET_FUNCTION_MODULES: patterns of modules whose functions may be called by name
+    ledger_table: str  # SPARKLET_LEDGER_TABLE: the table of answers to asynchronous calls
+    bucket: str  # SPARKLET_BUCKET, which has large contents in its folder functions/
+    secret: str  # SPARKLET_FUNCTION_SECRET: name or ARN of the secret whose text is the deployment's key
+    codec: Codec  # SPARKLET_FUNCTION_CODEC: the most powerful codec that calls are allowed to use
+    modules: tuple[str, ...]  # SPARKLET_FUNCTION_MODULES: patterns of modules whose functions can be called by name
 
 
 def ledger_table(env: Mapping[str, str] = os.environ) -> str:
-    """SPARKLET_LEDGER_TABLE alone."""
+    """Read SPARKLET_LEDGER_TABLE; SettingsError if it is not set."""
     check_names(env)
     return _required(env, "SPARKLET_LEDGER_TABLE")
 
@@ -145,11 +147,11 @@ def function_settings(env: Mapping[str, str] = os.environ) -> FunctionSettings:
 
 
 def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
-    """Read a worker's settings; SettingsError names the variable, its value and what it may be."""
+    """Read a worker's settings; SettingsError names the variable, its value, and the values that it can have."""
     check_names(env := with_worker_settings(env))
     bucket = env.get("SPARKLET_BUCKET", "")
     script_env = script_environment(strings(env, "SPARKLET_SCRIPT_ENV"), "SPARKLET_SCRIPT_ENV")
-    keys = {key.strip(): "" for key in env.get("SPARKLET_EVENT_VARIABLES", "").split(",") if key.strip()}
+    event_keys = {key.strip(): "" for key in env.get("SPARKLET_EVENT_VARIABLES", "").split(",") if key.strip()}
     return WorkerSettings(
         ledger_table=env.get("SPARKLET_LEDGER_TABLE", ""),
         bucket=bucket,
@@ -168,36 +170,41 @@ def worker_settings(env: Mapping[str, str] = os.environ) -> WorkerSettings:
         notice_bus=env.get("SPARKLET_NOTICE_BUS", ""),
         keep_context=_one_of(env, "SPARKLET_KEEP_CONTEXT", "on", "off") == "on",
         script_env=script_env,
-        event_variables=tuple(script_environment(keys, "SPARKLET_EVENT_VARIABLES", "SPARK", "JAVA")),
+        event_variables=tuple(script_environment(event_keys, "SPARKLET_EVENT_VARIABLES", "SPARK", "JAVA")),
         engine=env.get("SPARKLET_ENGINE", ""),
     )
 
 
 def script_environment(variables: Mapping[str, str], source: str, *reserved: str) -> Mapping[str, str]:
-    """Variables for a script, as the operator named them in ``source``; SettingsError if one may not be set so."""
+    """Return a script's ``variables``; SettingsError if a name is not allowed, or begins with one of ``reserved``.
+
+    ``source`` is the setting in which the operator named them.
+    """
     for name in variables:
         if not VARIABLE_OF_A_SCRIPT.fullmatch(name) or name.startswith(reserved):
             raise SettingsError(
-                f"{source} cannot set {_shown(variables, name)}: it must be a variable's name that is not reserved: "
+                f"{source} cannot set {_shown_value(variables, name)}: it is no variable's name, or it is reserved: "
                 "AWS_*, SPARKLET_*, SPARK_*, HADOOP_*, JAVA_*, PYTHON*, LD_*, PATH and the like; choose another name"
             )
     return variables
 
 
 def with_worker_settings(env: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with the variables that SPARKLET_WORKER_SETTINGS holds as JSON; one set by itself wins."""
+    """The environment, with the variables that SPARKLET_WORKER_SETTINGS has as JSON. A variable set by itself wins."""
     return {**strings(env, "SPARKLET_WORKER_SETTINGS", PREFIX), **env}
 
 
 def check_names(env: Mapping[str, str]) -> None:
-    """Refuse variables that look like Sparklet's and are none, with the nearest right name."""
+    """Raise SettingsError for a variable with Sparklet's prefix and an unknown name; it names the most similar name."""
     unknown = sorted(name for name in env if name.startswith(PREFIX) and name not in NAMES)
     if unknown:
-        import difflib  # only to fail with
+        import difflib  # needed only for this error
 
         name = unknown[0][:MAX_SHOWN]
-        near = difflib.get_close_matches(name[len(PREFIX) :], [setting[len(PREFIX) :] for setting in sorted(NAMES)], 1)
-        raise SettingsError(f"there is no setting {name}; " + (f"is {PREFIX}{near[0]} meant?" if near else "unset it"))
+        settings = [setting.removeprefix(PREFIX) for setting in sorted(NAMES)]
+        similar = difflib.get_close_matches(name.removeprefix(PREFIX), settings, 1)
+        hint = f"is {PREFIX}{similar[0]} meant?" if similar else "unset it"
+        raise SettingsError(f"there is no setting {name}; {hint}")
 
 
 def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
@@ -215,31 +222,32 @@ def fanout_settings(env: Mapping[str, str] = os.environ) -> FanoutSettings:
 
 
 def engines(env: Mapping[str, str] = os.environ) -> Engines:
-    """SPARKLET_ENGINES: where workers of single shards are started, by name; those without a first value are none.
+    """Read SPARKLET_ENGINES: the settings of each engine, by its name.
 
-    ``conf`` beside the names has settings of Spark for all; an engine's own win.
+    An entry whose first value is empty is left out: the template makes it from an empty parameter. ``conf`` beside the
+    names has Spark settings for all engines; those of an engine itself win.
     """
     try:
-        named = json.loads(env.get("SPARKLET_ENGINES") or "{}")
-        conf = named.pop("conf", {})
-        made = {name: of for name, of in named.items() if next(iter(of.values()), "")}
-        return {name: {**of, "conf": {**conf, **of.get("conf", {})}} for name, of in made.items()}
+        entries = json.loads(env.get("SPARKLET_ENGINES") or "{}")
+        conf = entries.pop("conf", {})
+        used = {name: entry for name, entry in entries.items() if next(iter(entry.values()), "")}
+        return {name: {**entry, "conf": {**conf, **entry.get("conf", {})}} for name, entry in used.items()}
     except (TypeError, ValueError, AttributeError, RecursionError):
         raise SettingsError('SPARKLET_ENGINES is not a JSON object of objects: {"emr": {"cluster": "j-…"}}') from None
 
 
 def script_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """A worker function's variables that change what scripts do, which engines' workers need, too."""
+    """Those of a worker function's variables that affect scripts. The workers of engines get them, too."""
     return {name: value for name, value in with_worker_settings(variables).items() if value and OF_SCRIPTS.match(name)}
 
 
 def metrics_namespace(env: Mapping[str, str] = os.environ) -> str:
-    """SPARKLET_METRICS_NAMESPACE: the namespace of the metrics; "": nothing is measured."""
+    """Read SPARKLET_METRICS_NAMESPACE, the namespace of the metrics; "" if nothing is to be measured."""
     return env.get("SPARKLET_METRICS_NAMESPACE", "")
 
 
 def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
-    """Read the planner function's further settings; SettingsError names the variable and what it may be."""
+    """Read the planner function's further settings; SettingsError names the variable and the values it can have."""
     check_names(env)
     return PlannerSettings(
         script_prefixes=_script_prefixes(env),
@@ -249,26 +257,28 @@ def planner_settings(env: Mapping[str, str] = os.environ) -> PlannerSettings:
 
 
 def _script_prefixes(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The folders from which an event may choose its script: the deployment's own, and what the operator allows."""
+    """The folders from which an event can choose its script: the deployment's own, and those the operator allows."""
     bucket = env.get("SPARKLET_BUCKET", "")
     bucket_prefixes = (f"s3://{bucket}/runs/", f"s3://{bucket}/scripts/") if bucket else ()
     return bucket_prefixes + _prefixes(env, "SPARKLET_SCRIPT_PREFIXES")
 
 
 def map_concurrency(env: Mapping[str, str] = os.environ) -> int:
-    """SPARKLET_MAP_CONCURRENCY: how many children a Map state has at once."""
+    """Read SPARKLET_MAP_CONCURRENCY: how many child executions a Map state runs at once."""
     check_names(env)
     return _number(env, "SPARKLET_MAP_CONCURRENCY", 100, int, least=1, most=MAX_MAP_CONCURRENCY)
 
 
 def _default_script(env: Mapping[str, str]) -> str:
-    """The function's own script, in the variables of spark-on-aws-lambda.
+    """The URI of the function's own script, by the variables of the project spark-on-aws-lambda; "" if it has none.
 
-    ``SCRIPT_LOCATION`` may be a whole URI or, as there, the folder that ``SPARK_SCRIPT`` lies in.
+    ``SCRIPT_LOCATION`` is a whole URI or, as in that project, the folder of ``SPARK_SCRIPT``.
     """
     location, name = env.get("SCRIPT_LOCATION", ""), env.get("SPARK_SCRIPT", "")
+    if location.endswith(".py"):
+        return location
     if location:
-        return location if location.endswith(".py") else f"{location.rstrip('/')}/{name}" if name else ""
+        return f"{location.rstrip('/')}/{name}" if name else ""
     bucket = env.get("SCRIPT_BUCKET", "")
     return f"s3://{bucket.removeprefix('s3://').rstrip('/')}/{name}" if bucket and name else ""
 
@@ -281,68 +291,70 @@ def _required(env: Mapping[str, str], name: str) -> str:
 
 
 def _number(
-    env: Mapping[str, str], name: str, default: T, kind: Callable[[str], T], *, least: int = 0, most: float = math.inf
+    env: Mapping[str, str], name: str, default: T, parse: Callable[[str], T], *, least: int = 0, most: float = math.inf
 ) -> T:
+    """The number in a variable, ``default`` if it is not set; SettingsError unless it is from ``least`` to ``most``."""
     text = env.get(name, "")
     if not text:
         return default
-    what = "whole number" if kind is int else "number"
+    type_name = "whole number" if parse is int else "number"
     try:
-        value: Any = kind(text)
-    except ValueError:  # its own message would repeat the value
-        raise SettingsError(f"{name} is {_shown(env, text)}; it must be a {what}") from None
+        value: Any = parse(text)
+    except ValueError:  # cut off, since its message repeats the value
+        raise SettingsError(f"{name} is {_shown_value(env, text)}; it must be a {type_name}") from None
     if not (math.isfinite(value) and least <= value <= most):
         least_words = "not be negative" if least == 0 else f"be at least {least}"
         most_words = "" if most == math.inf else f" and at most {most:g}"
-        raise SettingsError(f"{name} is {_shown(env, text)}; it must {least_words}{most_words}")
+        raise SettingsError(f"{name} is {_shown_value(env, text)}; it must {least_words}{most_words}")
     return cast(T, value)
 
 
 def _one_of(env: Mapping[str, str], name: str, *allowed: str) -> str:
-    """The value, the first of those allowed if there is none."""
+    """The value of a variable, or the first allowed value if it is not set; SettingsError if it is not allowed."""
     value = env.get(name) or allowed[0]
     if value not in allowed:
-        raise SettingsError(f"{name} is {_shown(env, value)}; it must be {' or '.join(allowed)}")
+        raise SettingsError(f"{name} is {_shown_value(env, value)}; it must be {' or '.join(allowed)}")
     return value
 
 
 def _prefixes(env: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Folders on S3, comma-separated."""
-    named = tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
-    for prefix in named:
+    """The S3 folders in a variable, which are separated by commas."""
+    prefixes = tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+    for prefix in prefixes:
         if not prefix.startswith("s3://") or not prefix.endswith("/"):
-            raise SettingsError(f"{name}: {_shown(env, prefix)} must look like s3://bucket/folder/")
-    return named
+            raise SettingsError(f"{name}: {_shown_value(env, prefix)} must look like s3://bucket/folder/")
+    return prefixes
 
 
 def _output_prefixes(env: Mapping[str, str], bucket: str) -> tuple[str, ...]:
-    """The folders to which this function writes: an S3 event about an object there would only start it again."""
-    # Scripts write to s3a:// or s3n://, and S3's events are compared as s3://.
-    written = re.sub(r"^s3[an]:", "s3:", env.get("output_path") or env.get("OUTPUT_PATH", ""))
-    of_path = (f"{written.rstrip('/')}/",) if written.startswith("s3://") else ()
+    """The folders to which this function writes: an S3 event about an object in them would start it again."""
+    # Scripts can write to s3a:// or s3n://; addresses in S3 events begin with s3://.
+    output = re.sub(r"^s3[an]:", "s3:", env.get("output_path") or env.get("OUTPUT_PATH", ""))
+    output_prefix = (f"{output.rstrip('/')}/",) if output.startswith("s3://") else ()
     bucket_prefixes = tuple(f"s3://{bucket}/{folder}/" for folder in ("runs", "staged", "output")) if bucket else ()
-    return bucket_prefixes + of_path + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")
+    return bucket_prefixes + output_prefix + _prefixes(env, "SPARKLET_OUTPUT_PREFIXES")
 
 
-def _shown(env: Mapping[str, str], text: str) -> str:
-    """A wrong value, for an error; its length alone if it is a credential, or looks like one."""
-    # A credential may stand in the wrong variable: what another one holds is not shown here either.
-    held = (value for name, value in env.items() if re.search(SECRET, name) and len(value) >= MIN_SECRET)
-    if CREDENTIAL_VALUE.search(text) or any(v in text or (len(text) >= MIN_SECRET and text in v) for v in held):
+def _shown_value(env: Mapping[str, str], text: str) -> str:
+    """A wrong value for an error message; only its length if it is a secret, or looks like one."""
+    # A secret can be put into the wrong variable, so the values of variables with a secret's name are not shown either.
+    secrets = (value for name, value in env.items() if re.search(SECRET, name) and len(value) >= MIN_SECRET)
+    holds_secret = any(secret in text or (len(text) >= MIN_SECRET and text in secret) for secret in secrets)
+    if CREDENTIAL_VALUE.search(text) or holds_secret:
         return f"a text of {len(text)} characters (not shown: it may be a secret)"
     return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…")
 
 
 @dataclass(frozen=True, slots=True)
 class SparkSettings:
-    """The places of Spark and Java, and how much of the machine they may have."""
+    """The paths of Spark and Java, and how much of the machine they can use."""
 
     spark_home: Path | None  # SPARK_HOME; None: the folder of the installed pyspark
     java_home: Path | None  # JAVA_HOME; None: java on the PATH
     jars: tuple[Path, ...]  # SPARKLET_JARS: files, or folders of jars, separated as in PATH
     memory_mb: int  # AWS_LAMBDA_FUNCTION_MEMORY_SIZE, 2048 where it is not set
-    heap_mb: int  # SPARKLET_HEAP_MB; 0: as much as the memory allows
-    cores: int  # SPARKLET_CORES; 0: as many as the memory buys
+    heap_mb: int  # SPARKLET_HEAP_MB; 0: computed from the memory
+    cores: int  # SPARKLET_CORES; 0: computed from the memory, as Lambda does
     java_options: tuple[str, ...]  # SPARKLET_JAVA_OPTIONS, quoted as for a shell
     conf: Mapping[str, str]  # SPARKLET_SPARK_CONF, a JSON object: wins over Sparklet's own defaults
     s3_endpoint: str  # AWS_ENDPOINT_URL_S3, or AWS_ENDPOINT_URL; "" = AWS itself
@@ -350,16 +362,18 @@ class SparkSettings:
     temporary_keys: bool  # whether AWS_SESSION_TOKEN is set
     cds_archive: Path | None = None  # SPARKLET_CDS_ARCHIVE: class-data archive of this class path; the image has one
     write_encryption: tuple[str, str] = ("", "")
-    remote_token: str = field(default="", repr=False)  # SPARKLET_REMOTE_TOKEN: what the server at spark.remote asks for
+    remote_token: str = field(default="", repr=False)  # SPARKLET_REMOTE_TOKEN: the token for the server at spark.remote
 
 
 def spark_settings(env: Mapping[str, str] = os.environ) -> SparkSettings:
-    """Read the runners' settings; SettingsError names the variable, its value and what it may be."""
+    """Read the runners' settings; SettingsError names the variable, its value, and the values that it can have."""
     check_names(env := with_worker_settings(env))
     memory_mb = _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 2048, int, least=1)
     heap_mb = _number(env, "SPARKLET_HEAP_MB", 0, int)
     if env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE") and heap_mb > memory_mb:
-        raise SettingsError(f"SPARKLET_HEAP_MB is {heap_mb}, but the function has {memory_mb} MB; set 0: by memory")
+        raise SettingsError(
+            f"SPARKLET_HEAP_MB is {heap_mb}, but the function has {memory_mb} MB; set 0 to compute it from the memory"
+        )
     s3_endpoint, region = s3_environment(env)
     return SparkSettings(
         spark_home=_path(env, "SPARK_HOME"),
@@ -391,20 +405,22 @@ def _words(env: Mapping[str, str], name: str) -> tuple[str, ...]:
 
 
 def strings(env: Mapping[str, str], name: str, begin: str = "") -> Mapping[str, str]:
-    """A JSON object of strings. Values may be credentials: an error names at most the key."""
+    """Read a variable with a JSON object of strings, whose keys begin with ``begin``; {} if it is not set.
+
+    Values can be secrets, so a SettingsError names at most a key.
+    """
     text = env.get(name, "")
     try:
         document = json.loads(text or "{}")
-    # The cause is cut off: it holds the text, which may be a secret.
+    # The cause is cut off, since it has the text, in which secrets can be.
     except (ValueError, RecursionError):
         raise SettingsError(f'{name} is not a JSON object of strings, such as {{"{begin}…": "…"}}') from None
     if not isinstance(document, dict):
         raise SettingsError(f"{name} is a JSON {type(document).__name__}; it must be a JSON object of strings")
     for key, value in document.items():
         if not key.startswith(begin) or not isinstance(value, str):
-            where = f"{_shown(env, key)} is a {type(value).__name__}"
+            rule = f"values are strings, keys begin with {begin}" if begin else "values are strings"
             raise SettingsError(
-                f"{name} is not a JSON object of strings: {where}; values are strings"
-                + f", keys begin with {begin}" * bool(begin)
+                f"{name} is not a JSON object of strings: {_shown_value(env, key)} is a {type(value).__name__}; {rule}"
             )
     return document
