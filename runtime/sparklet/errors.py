@@ -191,10 +191,7 @@ class DeadlineExceededError(SparkletError, retryable=True):
 
 
 class LeaseLostError(SparkletError, retryable=True):
-    """Another attempt holds the shard (try again once its lease has expired), or the shard has ended.
-
-    Nothing was written.
-    """
+    """Another attempt holds the shard (try again once its lease has expired), or it has ended. Nothing was written."""
 
 
 class ShardNotDoneError(SparkletError, retryable=True):

@@ -114,8 +114,8 @@ class AwsClients:
 
     ``threads`` is the number of threads that call at one time, and of connections that each client keeps. A call is
     tried ``attempts`` times in all, with botocore's ``standard`` back-off; each try waits for its answer at least
-    ``least_wait_s``. With ``role_arn`` all clients use the credentials of that role, which is assumed at the first
-    call, and again before the credentials expire.
+    ``least_wait_s``. With ``role_arn`` all clients but STS use the credentials of that role, which is assumed at the
+    first call, and again before the credentials expire.
     """
 
     s3: "S3Client"

@@ -57,6 +57,7 @@ def pages(lister: Lister, prefix: str, start_after: str = "", page: Page | None 
         names = [entry["Key"] for entry in page.get("Contents", ())]
         keys, last = keys + len(names), _last_key(page) or last
         folders.update(name[: name.find("/", len(prefix)) + 1] for name in names)  # "" for a file in the prefix itself
+        # Folders are listed in parallel if there are many keys, in large folders, and no files beside the folders.
         if keys < max(MANY_KEYS, MIN_KEYS_A_FOLDER * len(folders)) or "" in folders:
             page = lister(prefix, ContinuationToken=page["NextContinuationToken"])
             continue
@@ -105,7 +106,7 @@ def _parts(lister: Lister, prefix: str, start_after: str) -> Iterator[tuple[str,
         names = (folder["Prefix"] for folder in page.get("CommonPrefixes", ()))
         parts: dict[str, Page | None] = {name: None for name in names if not start_after.startswith(name)}
         parts |= {entry["Key"]: {"Contents": [entry]} for entry in page.get("Contents", ())}
-        # S3 returns folders and keys in two lists, each with an order of its own.
+        # S3 returns folders and keys in two lists, each sorted by itself.
         yield from sorted(parts.items(), key=lambda part: part[0])
         if not page.get("IsTruncated"):
             return

@@ -39,5 +39,5 @@ class Kind:
     make: Callable[..., Engine]  # gets ``clients``, ``env``, ``script_settings`` and the entry in SPARKLET_ENGINES
     about: str  # what its worker is, and the parameters that name it: for docs/guide/elsewhere.md
     hours: Mapping[str, Figure] = field(default_factory=dict)  # an hour in US dollars: "", and "_arm64" if it differs
-    to_plan: Sequence[Asked] = ()  # calls that also a planner or a client makes, before it plans a run
+    to_plan: Sequence[Asked] = ()  # calls that planners and clients make, too, before they plan a run
     to_work: Sequence[Asked] = ()  # calls of the checker, which starts, watches and stops workers

@@ -25,7 +25,7 @@ class LargeFunction(Engine):
     like_functions: bool = True
 
     @classmethod
-    def from_settings(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - its name in JSON
+    def from_settings(cls, *, clients: AwsClients, function: str, atOnce: int, **_: Any) -> Self:  # noqa: N803 - JSON's
         """Create the engine by its entry in SPARKLET_ENGINES. Other arguments are ignored: the function has them."""
         return cls(LambdaCompute(clients), function, int(atOnce))
 

@@ -42,7 +42,7 @@ class PlatformJob:
     state: str
     reason: str  # why it is in this state
     started: datetime | None  # None while it waits for capacity
-    logs: str  # an S3 folder with stdout.gz and stderr.gz, or the begin of CloudWatch groups …/output and …/error
+    logs: str  # an S3 folder with stdout.gz and stderr.gz, or the prefix of CloudWatch groups …/output, …/error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ ENDS_WITHIN_S = 360.0
 
 @contextmanager
 def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
-    """During the block, no other client starts, attaches to or stops the stack."""
+    """Keep other clients from starting, attaching to or stopping the stack during the block."""
     with Lock(state.start_lock) as lock:
         waits = partial(progress, "waiting for another sparklet that starts or stops the local stack")
         if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S, waits):
@@ -76,6 +76,7 @@ def share(hold: Lock, progress: Progress) -> None:
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
+    """Start the host; return its document as soon as it is published. LocalStackError if the host fails or is slow."""
     packages = ensure_emulator(progress, offline=bool(os.environ.get("SPARKLET_OFFLINE")))
     progress(f"starting the local stack ({count_text(request['workers'], 'worker')}, state in {state.root})")
     started_s = time.monotonic()
@@ -165,7 +166,7 @@ def differences_between(request: Mapping[str, Any], running: Mapping[str, Any]) 
 
 
 def why_it_ended(state: StateDir) -> str:
-    """Why the last host ended, with the remedy, as the host recorded it; if it recorded nothing, it was killed."""
+    """Why the last host ended, with the remedy. If the host recorded no failure, it was ended from outside."""
     try:
         return state.failure_file.read_text(encoding="utf-8")
     except FileNotFoundError:

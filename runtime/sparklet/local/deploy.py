@@ -96,6 +96,7 @@ def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str
 
 
 def _await_end(formation: Any, change: str) -> None:
+    """Wait until a ``create`` or ``update`` of the stack has ended; LocalStackError, with the reasons, if it failed."""
     try:
         with failing_as(LocalStackError, CANNOT):
             formation.get_waiter(f"stack_{change}_complete").wait(StackName=STACK_NAME, WaiterConfig=WAITING)
@@ -142,10 +143,7 @@ def restart_executions(clients: AwsClients, machine: str) -> None:
 
 
 def same_run(name: str, execution_input: Any) -> Any:
-    """An execution's input, changed so that another execution with it finds the same run.
-
-    Without a run id or key in the input, the name of the first execution is the run's idempotency key.
-    """
+    """An execution's input for another execution of the same run; by default the run's key is the first one's name."""
     if not isinstance(execution_input, dict) or "run_id" in execution_input or "idempotency_key" in execution_input:
         return execution_input
     return {**execution_input, "idempotency_key": name}
@@ -273,10 +271,7 @@ def _without_versions(template: Template) -> Template:
 
 
 def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
-    """A copy of conditions with each ``Fn::Join`` of a list parameter replaced by the parameter's value.
-
-    The emulator does not evaluate ``Fn::Join`` in conditions.
-    """
+    """A copy of conditions with a list parameter's value in place of its ``Fn::Join``, which the emulator lacks."""
     if isinstance(node, list):
         return [_without_joins(child, definitions, parameters) for child in node]
     if not isinstance(node, dict):

