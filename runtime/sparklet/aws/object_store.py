@@ -313,7 +313,7 @@ class S3ObjectStore:
                     whose = (
                         f"written by {existing_object.owner}" if existing_object.owner else "not written by Sparklet"
                     )
-                    raise ObjectChangedError(f"{target} exists already, {whose}, and is not replaced") from None
+                    raise ObjectChangedError(f"{target} is there already, {whose}, and is not replaced") from None
                 # With this ETag the replacement fails if yet another writer replaces the object first.
                 condition = {"IfMatch": f'"{existing_object.etag}"'}
         raise ObjectChangedError(f"{target} is being written by others; {CREATE_TRIES} tries failed")
