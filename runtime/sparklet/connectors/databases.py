@@ -184,7 +184,7 @@ def write(
             at.commit()
         return rows
 
-    with to.job.outcome.labelled(label) as named:
+    with to.job.outcome.reserve_label(label) as named:
         # Also where the script names an id: it refuses what may be there already, and tells the worker of this write.
         default_identity = commit_id(to.job, named)
         identity, batch = id_ or default_identity, Batch(to.job, None if id_ else named)

@@ -14,7 +14,7 @@ from typing import Any
 from sparklet.errors import EventError
 from sparklet.events.notices import found_test_event
 from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, shape_of
-from sparklet.job.event_objects import group_of, read_json, text_at, with_those_behind
+from sparklet.job.event_objects import group_of, read_json, returning_messages, text_at
 from sparklet.model import MAX_SENT_BYTES, TASK_ID, ShardRef
 
 MAX_SHARD_BODY = 300 + 2 * MAX_SENT_BYTES  # characters: a reference, and a line in quotes; nothing longer is decoded
@@ -70,7 +70,7 @@ def failed_messages(task: Task, failed: Mapping[str, str], answer: Any = None) -
     if unknown := [str(name) for name in (*names, *failed) if name not in task.record_ids]:  # Lambda would return all
         raise EventError(f"the script fails a message that is not in its event, so all come back: {unknown[0][:100]!r}")
     causes = {str(name): "the script's batchItemFailures name it" for name in names}
-    return with_those_behind(task.event["Records"], {**causes, **failed})
+    return returning_messages(task.event["Records"], {**causes, **failed})
 
 
 def _task(event: Event, record: Mapping[str, Any]) -> Task:

@@ -19,7 +19,7 @@ CATALOG = "sparklet.connectors.data_catalog.frames"
 
 
 class CatalogTables(str):
-    """``job.table``: the name of the job's table, "" without one; called, it reads a table of Glue's Data Catalog."""
+    """``job.table``: the name of the job's table, "" if it has none. A call reads a table of Glue's Data Catalog."""
 
     job: JobFields
 
@@ -28,9 +28,10 @@ class CatalogTables(str):
         return str, (str(self),)
 
     def __call__(self, name: str, where: str = "") -> DataFrame:
-        """The rows of ``DATABASE.TABLE`` in partitions that match, ``where="day >= '2026-01-01' AND region <> 'us'"``.
+        """Return the rows of ``DATABASE.TABLE``.
 
-        In a shard of a run over this table (``--input glue:DATABASE.TABLE``) they are those of the shard's objects.
+        ``where`` chooses partitions: ``where="day >= '2026-01-01' AND region <> 'us'"``. In a shard of a run over this
+        table (``--input glue:DATABASE.TABLE``) only the rows of the shard's objects are returned.
 
         Raises
         ------
@@ -58,9 +59,9 @@ class StreamRecords(JobFields):
         options: Mapping[str, str] | None = None,
         table: str | None = None,
     ) -> DataFrame:
-        """The records of the event: a batch of Kinesis, Kafka (MSK) or DynamoDB Streams, or bodies of messages of SQS.
+        """Return the event's records: of Kinesis, Kafka (MSK) or DynamoDB Streams, or the bodies of SQS messages.
 
-        Spark decodes them when the frame is used. Aggregates of the Kinesis Producer Library are opened.
+        Spark decodes them when the frame is used. Aggregates of the Kinesis Producer Library are split into records.
 
         Parameters
         ----------
@@ -75,18 +76,18 @@ class StreamRecords(JobFields):
         metadata
             Add a column ``_record``: a struct with sequence number, partition key and more, see the guide.
         cause
-            With ``PERMISSIVE``: add a column ``_cause``, which says why a record cannot be read; else it is null.
+            With ``PERMISSIVE``: add a column ``_cause``, which says why a record cannot be read, or is null.
         options
             Options of Spark's reader of that format, such as ``timestampFormat`` or ``sep``.
         table
-            Leave out the records that this script's writes without a label have put into this table. Aggregates and
-            joins need it; ``append`` itself leaves out rows of single records. An ``upsert`` of rows that are made of
-            the table's succeeds only if no other write has replaced rows since this call.
+            Leave out the records that this script's writes without a label have put into this table. Needed for rows
+            of aggregates and joins; for rows of single records ``append`` does it by itself. An ``upsert`` of rows that
+            were computed from the table's rows succeeds only if no other write has replaced rows since this call.
 
         Raises
         ------
         EventError
-            If the event is no such batch, or spark-avro is needed and missing.
+            If the event is not such a batch, or if spark-avro is needed and missing.
         ValueError
             If format, schema and mode do not fit each other.
         """
@@ -102,8 +103,8 @@ class StreamRecords(JobFields):
 class TableWrites(JobFields):
     """Writes to tables: each row exactly once, even if a worker is killed or an event is delivered twice.
 
-    In a run the rows are staged, and one commit at its end adds those of all shards; elsewhere each write commits at
-    once. Columns are matched by name; a type that does not fit the table's without loss is an error.
+    In a run the rows are staged, and one commit at the run's end adds the rows of all shards. Outside a run each write
+    commits at once. Columns are matched by name; a type that does not fit the table's type without loss is an error.
     """
 
     def append(
@@ -116,18 +117,18 @@ class TableWrites(JobFields):
         label: str | None = None,
         commit: str | None = None,
     ) -> int:
-        """Add the rows; their number, for ``report``.
+        """Add the rows to a table. Return their number, for ``report``.
 
         Parameters
         ----------
         table
-            ``iceberg:DATABASE.TABLE``, ``delta:URI``, ``hudi:URI`` or ``parquet:URI``; default: the job's.
+            ``iceberg:DATABASE.TABLE``, ``delta:URI``, ``hudi:URI`` or ``parquet:URI``. Default: the job's table.
         merge_schema
-            Add new columns to the table; without it they are an error.
+            Add new columns to the table; without this option new columns are an error.
         partition_by
-            Columns that partition the table, if this write makes it.
+            Columns that partition the table, if this write creates it.
         label
-            Names a write of the script, the same in every attempt; default: its number, from 1.
+            A name for this write, the same in every attempt. Default: the write's number in the script, from 1.
         commit
             ``"direct"``: commit at once, also in a run.
 
@@ -158,15 +159,17 @@ class TableWrites(JobFields):
         Parameters
         ----------
         keys
-            Columns. A key may come once in all shards together, unless there is an ``order_by``.
+            Columns. Without ``order_by`` no two rows of all shards together are allowed to have the same keys.
         order_by
-            A column: the row with its greatest value wins, which may be the table's.
+            A column. Of the rows with the same keys, in the shards and in the table, the one with the greatest value
+            in this column wins.
         delete
-            A condition in SQL, such as ``"op = 'd'"``: a row that meets it deletes the row with its keys, and is not
-            added. Columns that it names and the table lacks are not written. Hudi needs ``_hoodie_is_deleted``, a
-            column that a new table gets, and another with ``merge_schema``.
+            A condition in SQL, such as ``"op = 'd'"``: a row that meets it deletes the table's row with the same keys,
+            and is not added. A column that only the condition uses need not be in the table, and is not written then.
+            A Hudi table needs the column ``_hoodie_is_deleted``: a new table gets it, an existing one gets it with
+            ``merge_schema``.
         table, merge_schema, partition_by, label, commit
-            As for ``append``, and so are the result and the errors.
+            As for ``append``. The result and the errors are the same, too.
         """
         more = {"merge_schema": merge_schema, "partition_by": partition_by, "keys": keys, "order_by": order_by}
         more["delete"] = delete
@@ -182,19 +185,19 @@ class TableWrites(JobFields):
         label: str | None = None,
         commit: str | None = None,
     ) -> int:
-        """Replace the partitions in which the rows of all shards lie by these rows.
+        """Replace each partition that a row of any shard belongs to: afterwards it has only these rows.
 
-        A later commit of the run, such as a redrive's, keeps the rows that the run has written there before.
-        Parameters, result and errors are those of ``append``.
+        A later commit of the same run, as after a redrive, keeps the rows that the run has written before.
+        Parameters, result and errors are the same as for ``append``.
         """
         more = {"merge_schema": merge_schema, "partition_by": partition_by}
         return self._write(df, table, "overwrite_partitions", label, commit, **more)
 
     def _write(
-        self, df: DataFrame, table: str | None, mode: str, label: str | None, commit: str | None, **how: Any
+        self, df: DataFrame, table: str | None, mode: str, label: str | None, commit: str | None, **options: Any
     ) -> int:
         self.refuse_inferring()
-        return cast(int, import_module(TABLES).write(self, df, table, mode, label, commit, **how))
+        return cast(int, import_module(TABLES).write(self, df, table, mode, label, commit, **options))
 
 
 class DatabaseAccess(JobFields):
@@ -211,30 +214,32 @@ class DatabaseAccess(JobFields):
         commit_id: str | None = None,
         **database: Any,
     ) -> int:
-        """Add the rows and the write's id in one transaction, or nothing if the id is there; return the number of rows.
+        """Add the rows and the write's id in one transaction. Return the number of rows.
 
-        Of a batch of a stream or of messages, rows of records that the database has are left out.
+        Nothing is added if the database has the id already. For a batch of a stream or of SQS messages, rows whose
+        records the database already has are left out.
 
         Parameters
         ----------
         keys
             Columns with a unique index: rows with the same keys are replaced.
         order_by
-            A column: of rows with the same keys the one with its greatest value wins.
+            A column: of the rows with the same keys, the one with the greatest value in this column wins.
         label
-            Names a write of the script, the same in every attempt; default: its number, from 1.
+            A name for this write, the same in every attempt. Default: the write's number in the script, from 1.
         commit_id
-            Replaces the write's id.
+            The write's id. Default: an id that Sparklet makes.
         database
-            ``url``, as ``jdbc:postgresql://HOST:PORT/NAME``; ``credentials``, which names JSON with ``username`` and
-            ``password``: ``secretsmanager:NAME`` or ``ssm:/PATH``; ``timeout_s`` (30) of a statement.
+            ``url``: ``jdbc:postgresql://HOST:PORT/NAME``. ``credentials``: where JSON with ``username`` and
+            ``password`` is stored, ``secretsmanager:NAME`` or ``ssm:/PATH``. ``timeout_s``: the time limit of a
+            statement (default: 30).
 
         Raises
         ------
         TableError
-            If a retry is of no use.
+            If a retry would not help.
         DatabaseError
-            If it may help.
+            If a retry might help.
         """
         self.refuse_inferring()
         jdbc, unique = import_module(DATABASES), [keys] if isinstance(keys, str) else keys
@@ -244,16 +249,16 @@ class DatabaseAccess(JobFields):
     def jdbc_read(
         self, spark: SparkSession, table: str, *, split_by: str | None = None, connections: int = 1, **database: Any
     ) -> DataFrame:
-        """The rows of a table, or of ``(SELECT …) AS name``, read now and kept by Spark.
+        """Return the rows of a table, or of ``(SELECT …) AS name``. They are read at once, and kept by Spark.
 
         Parameters
         ----------
         split_by
-            A column of numbers, dates or timestamps, by which several connections share the rows.
+            A column of numbers, dates or timestamps, by which the rows are divided among several connections.
         connections
-            As many read together, at most.
+            The greatest number of connections that read at the same time.
         database
-            As for ``jdbc_write``, and so are the errors.
+            As for ``jdbc_write``. The errors are the same, too.
         """
         jdbc = import_module(DATABASES)
         frame: DataFrame = jdbc.read(jdbc.Database(self, **database), spark, table, split_by, connections)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from sparklet.job.annexes import CatalogTables, DatabaseAccess, StreamRecords, TableWrites
 from sparklet.job.errors import EventError
-from sparklet.job.event_objects import escaped, event_objects, misread, text_at, with_those_behind
+from sparklet.job.event_objects import escaped, event_objects, misread, returning_messages, text_at
 from sparklet.job.fields import INFER, SCHEMA
 from sparklet.job.outcome import EVENT, Outcome
 
@@ -22,24 +22,26 @@ if TYPE_CHECKING:
 
 
 MAX_QUOTED = 120  # characters of a wrong document, in an error
-MAX_CAUSE = 1000  # characters of a failed message's
+MAX_CAUSE = 1000  # characters, of the cause of a failed message
 FILE_SCHEME = "file://"
 _TIME = "HH:mm[:ss][.SSSSSSSSS][XXX]"
-STRICT = {  # see ``read_csv``; by Spark's own formats a time of day is lost in a date, and 12:30 is today
+# For ``read_csv``. By Spark's own formats a date loses its time of day, and 12:30 alone is a time of today.
+STRICT = {
     "header": True,
     "enforceSchema": False,
     "mode": "FAILFAST",
-    "escape": '"',  # as RFC 4180, Excel and Python; by Spark's own \ they stay doubled, or a value is cut at a comma
+    # As in RFC 4180, Excel and Python. With Spark's own \ doubled quotes stay doubled, or a value is cut at a comma.
+    "escape": '"',
     "dateFormat": "yyyy-M-d",
     "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]",
 }
 
 
 class PreviousAttempt(NamedTuple):
-    """How the attempt at a shard before this one ended; ``number`` 0: it was in an earlier generation of the run.
+    """How the previous attempt at a shard ended.
 
-    ``commit_state`` is ``"unknown"`` if it was stopped at its deadline or lost, so that a table may have its direct
-    commits or not; else None.
+    ``number`` is 0 if that attempt was in an earlier generation of the run. ``commit_state`` is ``"unknown"`` if it was
+    lost or stopped at its deadline: a table might or might not have its direct commits. Else ``commit_state`` is None.
     """
 
     number: int
@@ -53,7 +55,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     """One script's task: what it works with (``JobFields``), and what it reports."""
 
     def __post_init__(self) -> None:
-        """Let ``table`` be called."""
+        """Make ``table`` a text that can be called, see ``CatalogTables``."""
         table = CatalogTables(self.table or "")
         table.job = self
         object.__setattr__(self, "table", table)
@@ -62,8 +64,8 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def from_args(cls, argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> Job:
         """Read ``argv`` (default: the process's own arguments) and the environment.
 
-        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``. Without ``--event`` the event is that of
-        the environment, where a worker has it.
+        Unknown arguments, such as Glue's ``--JOB_NAME``, end up in ``args``. Without ``--event`` the event is read from
+        the environment, where a worker puts it.
 
         Raises
         ------
@@ -74,20 +76,20 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         event_text = env.get(EVENT) if parsed.event is None else parsed.event
         event = {} if event_text is None else _read_event(event_text)
         fields = event if isinstance(event, Mapping) else {}
-        named = fields.get("inputs") is not None or bool(fields.get("input_path"))
-        objects = () if named else event_objects(event)
+        has_inputs = fields.get("inputs") is not None or bool(fields.get("input_path"))
+        objects = () if has_inputs else event_objects(event)  # the objects that an S3 notification names
         inputs = _one_source("input", objects or _event_inputs(fields), tuple(parsed.input))
-        of_env = {name: env.get(name) or env.get(name.upper()) for name in ("input_path", "output_path")}
-        input_path = _text(fields, "input_path") or (inputs[0] if parsed.input else None) or of_env["input_path"]
-        output_path = _one_source("output", _text(fields, "output_path"), parsed.output) or of_env["output_path"]
-        shard = _shard_of(_table(fields, "sparklet"))
+        env_input, env_output = (env.get(name) or env.get(name.upper()) for name in ("input_path", "output_path"))
+        input_path = _text(fields, "input_path") or next(iter(parsed.input), None) or env_input
+        output_path = _one_source("output", _text(fields, "output_path"), parsed.output) or env_output
+        shard = _shard_fields(_object(fields, "sparklet"))
         return cls(
             event=event,
             inputs=inputs,
             input_path=input_path or None,
             output_path=output_path or None,
-            params={**_table(fields, "params"), **dict(parsed.param)},
-            # Outside of a run ``table`` may be a word of the event's own, with another meaning.
+            params={**_object(fields, "params"), **dict(parsed.param)},
+            # Outside a run an event's field ``table`` may mean something else.
             table=_one_source("table", _text(fields, "table") if shard else None, parsed.table),
             args=tuple(rest),
             exact_names=bool(objects) or "run_id" in shard,
@@ -97,36 +99,36 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state that the last call for this tumbling window of a stream kept with ``keep_state``; ``{}`` at first.
+        """What the previous call in this tumbling window of a stream has kept with ``keep_state``; ``{}`` in the first.
 
-        ``event["window"]`` names the window, ``event["isFinalInvokeForWindow"]`` is true at its end.
+        ``event["window"]`` names the window; ``event["isFinalInvokeForWindow"]`` is true in its last call.
         """
-        held = self.event.get("state") if isinstance(self.event, Mapping) else None
-        return dict(held) if isinstance(held, Mapping) else {}
+        state = self.event.get("state") if isinstance(self.event, Mapping) else None
+        return dict(state) if isinstance(state, Mapping) else {}
 
     @property
     def items(self) -> list[Any]:
-        """The items of this shard in a run of items, as in the list (a row of CSV is a dict); else ``[]``."""
+        """This shard's items in a run over items, as in their list (a CSV row is a dict); in other runs ``[]``."""
         items = self.event.get("items") if isinstance(self.event, Mapping) else None
         return list(items) if isinstance(items, list) else []
 
     @property
     def previous_attempt(self) -> PreviousAttempt | None:
-        """How the attempt at this shard before this one ended; None if there was none."""
-        names = self.event.get("sparklet") if isinstance(self.event, Mapping) else None
-        before = names.get("previous_attempt") if isinstance(names, Mapping) else None
-        return PreviousAttempt(**before) if before else None
+        """How the previous attempt at this shard ended; None in the first attempt."""
+        fields = self.event.get("sparklet") if isinstance(self.event, Mapping) else None
+        previous = fields.get("previous_attempt") if isinstance(fields, Mapping) else None
+        return PreviousAttempt(**previous) if previous else None
 
     def input_list(self) -> list[str]:
-        """The inputs for ``spark.read``, which takes a list and reads globs.
+        """Return the inputs as a list for ``spark.read``.
 
-        The inputs of a shard or of an event of S3 are names of objects, so ``*?[]{}`` in them are escaped; an
+        The inputs of a shard or of an S3 event are exact names of objects, so ``*?[]{}`` in them are escaped. An
         ``--input 'folder/*.csv'`` stays a glob.
 
         Raises
         ------
         EventError
-            If there are no inputs, or Spark would skip an object or read another one.
+            If there are no inputs, or if Spark would skip an input or read another object.
         """
         if not self.inputs:
             raise EventError("no inputs: pass --input URI (as often as you like), or inputs in the event")
@@ -140,76 +142,78 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def read_csv(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as CSV with a header, with the same columns and types in every shard.
 
-        With a schema, a file with another header or a line that does not fit fails the job; Spark's defaults go by
-        position and read null. Dates are ``2026-01-02``; timestamps are dates, with ``13:45``, seconds, fractions and
-        an offset after a space or a ``T``. Others need ``dateFormat`` or ``timestampFormat``. Quotes in a quoted value
-        are doubled, as in RFC 4180; Spark's own backslash must be told (``escape``), or it fails the job.
+        With a schema, the job fails at a file with another header and at a line that does not fit. Spark by default
+        would match columns by position, and read null. A date is written ``2026-01-02``. A timestamp is a date, alone
+        or with a time behind a space or a ``T``: ``13:45``, with or without seconds, fractions and an offset. Other
+        formats need ``dateFormat`` or ``timestampFormat``. Quotes in a quoted value are doubled, as in RFC 4180; a file
+        that escapes them by Spark's own backslash fails the job, unless the option ``escape`` names the backslash.
 
         Parameters
         ----------
         schema
-            DDL text; default: that of the run, ``params["schema"]``. Without one every column is text: nothing is
-            guessed, since a guess sees one shard alone. ``infer``: the job's answer is the schema of these inputs, and
-            the script ends here.
+            DDL text. Default: the run's schema, ``params["schema"]``. Without any schema every column is text, since
+            types inferred from one shard could differ from another shard's. With ``infer`` the job's answer is the
+            schema of these inputs, and the script ends here.
         options
-            Those of Spark's reader, which win.
+            Options of Spark's reader, which take precedence.
 
         Raises
         ------
         EventError
-            As ``input_list``.
+            As for ``input_list``.
         """
-        from sparklet.job.csv_schema import inferred, read
+        from sparklet.job.csv_schema import infer_schema, read
 
-        quotes = {} if "mode" in options else {"unescapedQuoteHandling": "RAISE_ERROR"}  # fails in PERMISSIVE, too
+        # This option lets Spark fail even in the mode PERMISSIVE, so it is left out if the script chooses a mode.
+        quotes = {} if "mode" in options else {"unescapedQuoteHandling": "RAISE_ERROR"}
         schema, options = schema or self.params.get(SCHEMA), {**STRICT, **quotes, **options}
         if schema == INFER:
-            self.answer(inferred(spark, self.input_list(), options))
+            self.answer(infer_schema(spark, self.input_list(), options))
             sys.exit()
         return read(spark, self.input_list(), schema, options)
 
     def read_json(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as JSON Lines, by the same schema as ``read_csv``; a missing key is null.
 
-        To see the keys takes another pass over the inputs. A run needs a schema; elsewhere Spark infers one. Keys
-        that differ in capitals alone are different keys: a schema that a run's task infers has most files' spelling.
+        The check of the keys reads the inputs once more. A run needs a schema; outside a run Spark infers one. Keys
+        that differ only in upper and lower case are different keys; an inferred schema has the spelling of most files.
 
         Raises
         ------
         DriftError
             If a file has a key that the schema lacks, also in an inner object; with ``--allow-drift`` only a warning.
         EventError
-            As ``input_list``; also if a run has no schema.
+            As for ``input_list``; also if a run has no schema.
         """
         from sparklet.job.reading import read
 
         return read(self, self.input_list(), spark, "json", schema, {**STRICT, **options})
 
     def read_parquet(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
-        """Read the inputs as Parquet, columns by name, by the same schema as ``read_csv``; a missing column is null.
+        """Read the inputs as Parquet by the same schema as ``read_csv``, matched by name; a missing column is null.
 
-        Without a schema it has all columns of this shard's files (``mergeSchema``).
+        Without a schema the frame has all columns of this shard's files (``mergeSchema``).
 
         Raises
         ------
         DriftError
             If a file has a column that the schema lacks, or of another type; with ``--allow-drift`` only a warning.
         EventError
-            As ``input_list``.
+            As for ``input_list``.
         """
         from sparklet.job.reading import read
 
         return read(self, self.input_list(), spark, "parquet", schema, {"mergeSchema": True, **options})
 
     def figures(self, spark: SparkSession | None = None) -> dict[str, Any]:
-        """For a check script: the statistics of the run that it checks, such as ``output``, ``rows`` and ``counts``.
+        """Return the statistics of the run that a check script checks, such as ``output``, ``rows`` and ``counts``.
 
-        The session is needed only outside a run, where no worker has fetched the document.
+        ``spark`` is needed only outside a run, where no worker has fetched the document.
 
         Raises
         ------
         EventError
-            If the input is no such document.
+            If the input is not such a document.
         """
         if not (uri := self.input_path):
             raise EventError(
@@ -225,20 +229,20 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         return document
 
     def spark(self, app_name: str | None = None, conf: Mapping[str, str] | None = None) -> SparkSession:
-        """A SparkSession with the right settings where the script runs.
+        """Return a SparkSession with the right settings for the place where the script runs.
 
         Sparklet's defaults are UTC as the session's time zone, S3A for ``s3://`` on Lambda and on a laptop, and
         extensions and catalogs of the table formats whose jars are on the class path. Iceberg's catalog ``iceberg`` is
-        the one that pyiceberg's variables name (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …); without them it is in
-        ``params["warehouse"]``, else in the output, and in a run only in the former.
+        the one that pyiceberg's variables name (``PYICEBERG_CATALOG__ICEBERG__TYPE``, …). Without these variables its
+        warehouse is ``params["warehouse"]``; without that, too, it is the output, but only outside a run.
 
         Parameters
         ----------
         app_name
-            Default: the script's, with run and shard.
+            Default: the script's name, with run and shard.
         conf
-            Options, static ones too. They win over spark-submit, spark-defaults.conf or the cluster, and these over the
-            defaults.
+            Spark options, static ones too. They take precedence over the options of spark-submit, spark-defaults.conf
+            or the cluster, which take precedence over Sparklet's defaults.
         """
         from sparklet.job.session import spark_session  # needs pyspark: only a script that calls this does
 
@@ -249,24 +253,25 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def report(self, *, rows: int | None = None, output_bytes: int | None = None, outputs: Iterable[str] = ()) -> None:
         """Report written data to the worker; the ledger keeps the totals with the shard.
 
-        Call it once for each thing written: reports add up, and the same uri counts once. Outside a worker the totals
-        are printed to standard error.
+        Call it once for each output: the numbers of all calls are added, and a repeated uri counts once. Outside a
+        worker the totals are printed to standard error.
 
         Parameters
         ----------
         rows
-            Written ones.
+            The number of rows written.
         output_bytes
-            Stored ones, see ``stored_bytes``.
+            The number of bytes stored, see ``stored_bytes``.
         outputs
-            Uris of what was written.
+            The uris of what was written.
         """
         self.outcome.add(rows, output_bytes, outputs)
 
     def answer(self, document: Any) -> None:
-        """Set the answer: the output of a Step Functions task, of a direct invocation, of an API request.
+        """Set the job's answer: what a Step Functions task, a direct invocation or an API request returns.
 
-        In a run the answers of all shards are its results (``sparklet results``). The last call counts.
+        In a run the answers of all shards are the run's results (``sparklet results``). Of several calls the last one
+        counts.
 
         Parameters
         ----------
@@ -277,15 +282,15 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         Raises
         ------
         ValueError, TypeError
-            If it is larger, or no JSON value.
+            If the document is larger, or is not a JSON value.
         """
         self.outcome.answer(document)
 
     def fail_message(self, message_id: str, cause: str) -> list[str]:
-        """Let a message of SQS come back; the event's other messages are done. The ids of all that come back.
+        """Let an SQS message come back, and the event's other messages be done. Return the ids that come back.
 
-        Call it before writes to tables: they leave out the rows that ``records`` has made of these messages. Of a FIFO
-        queue the messages behind it in its group come back too.
+        Call it before writes to tables: they leave out the rows that ``records`` has made of these messages. From a
+        FIFO queue the later messages of the same group come back, too.
 
         Raises
         ------
@@ -296,16 +301,15 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         messages = [record for record in records or () if text_at(record, "eventSource") == "aws:sqs"]
         if message_id not in [message["messageId"] for message in messages]:
             raise EventError(f"the event holds no message {_quoted(message_id)} of SQS that could be failed")
-        failed = with_those_behind(
-            messages, {message_id: str(cause)[:MAX_CAUSE], **self.outcome.totals.get("failed", {})}
-        )
-        self.outcome.give("failed", failed)
-        return list(failed)
+        causes = {message_id: str(cause)[:MAX_CAUSE], **self.outcome.totals.get("failed", {})}
+        returning = returning_messages(messages, causes)
+        self.outcome.give("failed", returning)
+        return list(returning)
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
-        """Keep a state for the next call of the same tumbling window, which finds it in ``state``.
+        """Keep a state for the next call in the same tumbling window, which reads it as ``job.state``.
 
-        Without a call the state does not change.
+        If the script does not call this, the window's state does not change.
 
         Parameters
         ----------
@@ -315,7 +319,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         Raises
         ------
         ValueError, TypeError
-            If it is larger, or no JSON object.
+            If the state is larger, or is not a JSON object.
         """
         self.outcome.keep_state(state)
 
@@ -360,7 +364,7 @@ def _read_event(argument: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         quoted = text[:MAX_QUOTED]
-        raise EventError(f"{source}: no JSON ({error}): {quoted!r}; pass a JSON document or @file") from error
+        raise EventError(f"{source}: not JSON ({error}): {quoted!r}; pass a JSON document or @file") from error
     except RecursionError as error:
         raise EventError(f"{source}: nested too deeply to be read ({len(text)} characters)") from error
 
@@ -386,14 +390,17 @@ def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(inputs)
 
 
-def _one_source(what: str, of_event: Any, of_arguments: Any) -> Any:
-    """Event or arguments; EventError if they differ: shards with one ``--output`` would overwrite each other."""
-    if of_event and of_arguments and of_event != of_arguments:
+def _one_source(name: str, event_value: Any, argument: Any) -> Any:
+    """Return the event's value, else the argument's; EventError if both are there and differ.
+
+    Otherwise all shards of a run with one ``--output`` would overwrite each other's files.
+    """
+    if event_value and argument and event_value != argument:
         raise EventError(
-            f"the event's {what} is {_quoted(of_event)} and --{what} says {_quoted(of_arguments)}; "
-            f"leave --{what} away, or change the event"
+            f"the event's {name} is {_quoted(event_value)} and --{name} is {_quoted(argument)}; "
+            f"leave out --{name}, or change the event"
         )
-    return of_event or of_arguments
+    return event_value or argument
 
 
 def _text(event: Mapping[str, Any], key: str) -> str | None:
@@ -403,7 +410,7 @@ def _text(event: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _object(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = event.get(key)
     if value is None:
         return {}
@@ -412,15 +419,15 @@ def _table(event: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return value
 
 
-def _shard_of(names: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a job that name the shard; none outside a run."""
-    if names.keys() <= {"script", "args", "task", "committed"}:  # a direct event, a task request, a batch's part
+def _shard_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a job that name its shard, from the event's ``sparklet``; {} outside a run."""
+    if fields.keys() <= {"script", "args", "task", "committed"}:  # a direct event, a task request, a batch's part
         return {}
-    run_id, shard, generation = names.get("run"), names.get("shard"), names.get("generation")
-    # ``type``, since to ``isinstance`` JSON's true is an int.
+    run_id, shard, generation = fields.get("run"), fields.get("shard"), fields.get("generation")
+    # ``type`` is compared, since to ``isinstance`` JSON's true is an int.
     if not (isinstance(run_id, str) and run_id) or type(shard) is not int or type(generation) not in (int, type(None)):
-        raise EventError(f"the event's sparklet is {_quoted(names)}; it must hold run, shard, attempt and generation")
-    attempt = None if names.get("attempt") is None else str(names["attempt"])
+        raise EventError(f"the event's sparklet is {_quoted(fields)}; it must hold run, shard, attempt and generation")
+    attempt = None if fields.get("attempt") is None else str(fields["attempt"])
     return {"run_id": run_id, "shard": shard, "attempt": attempt, "generation": generation}
 
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import sparklet
 
 SOURCES = ("__init__.py", "job/**/*.py", "connectors/*.py", "connectors/*/*.py")
-EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first moment in a zip
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
 def write_bundle(target: Path) -> list[str]:
-    """Write the zip, replacing ``target``; returns the names in it."""
+    """Write the zip, replacing ``target``. Return the names in it."""
     package = Path(sparklet.__file__).parent
     paths = sorted(path for pattern in SOURCES for path in package.glob(pattern))
     path_by_name = {f"sparklet/{path.relative_to(package).as_posix()}": path for path in paths}
@@ -27,7 +27,7 @@ def write_bundle(target: Path) -> list[str]:
 
 
 def packed(path_by_name: Mapping[str, Path]) -> bytes:
-    """A zip of files by their names in it; the same files give the same bytes, and any user may read them."""
+    """Return a zip of files, given by their names in it. Equal files give equal bytes; every user can read them."""
     with zipfile.ZipFile(body := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in sorted(path_by_name.items()):
             entry = zipfile.ZipInfo(name, EARLIEST)
@@ -37,7 +37,7 @@ def packed(path_by_name: Mapping[str, Path]) -> bytes:
 
 
 def main() -> None:
-    """Write what the command line names."""
+    """Write the zip that the command line names."""
     target = sys.argv[1] if len(sys.argv) > 1 else "sparklet-job.zip"
     if not target.endswith(".zip"):
         sys.exit(f"{target} is not the name of a zip: name the file to write, such as sparklet-job.zip")

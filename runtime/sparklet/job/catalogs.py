@@ -1,8 +1,8 @@
-"""The catalog ``iceberg`` of Spark and of pyiceberg, from one setting: so both know the same tables.
+"""The options of the catalog ``iceberg``, for Spark and for pyiceberg from one setting: so both have the same tables.
 
-The setting is the variables that pyiceberg reads, ``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``, ``rest``, ``glue``,
-``hive``, ``hadoop``), ``__URI``, ``__WAREHOUSE`` and so on, where ``__`` stands for a dot and ``_`` for a hyphen; or a
-warehouse that names its catalog: ``glue:s3://bucket/lake``, or the ARN of a bucket of S3 Tables.
+The setting is either the environment variables that pyiceberg reads, ``PYICEBERG_CATALOG__ICEBERG__TYPE`` (``sql``,
+``rest``, ``glue``, ``hive``, ``hadoop``), ``__URI``, ``__WAREHOUSE`` and so on, where ``__`` stands for a dot and ``_``
+for a hyphen; or a warehouse that also names its catalog: ``glue:s3://bucket/lake``, or the ARN of an S3 table bucket.
 """
 
 from __future__ import annotations
@@ -13,27 +13,35 @@ from urllib.parse import urlsplit
 ICEBERG_CATALOG, GLUE_CATALOG = "iceberg", "glue_catalog"
 SPARK_CATALOG = "org.apache.iceberg.spark.SparkCatalog"
 VARIABLES = f"PYICEBERG_CATALOG__{ICEBERG_CATALOG.upper()}__"
-BUSY_TIMEOUT_MS = 30_000  # several processes share a file of SQLite
-KEYS_OF_AWS = tuple(f"{client}.{key}-" for client in ("client", "glue") for key in ("access", "secret", "session"))
-OF_PYICEBERG = ("s3.", "py-", "gcs.", "adls.", "init-", "echo", "pool-", *KEYS_OF_AWS)  # Spark has others
-AWS_BUNDLE = "software.amazon.awssdk.services.glue.GlueClient"  # S3A of Hadoop 3.4 brings S3's client alone
+BUSY_TIMEOUT_MS = 30_000  # several processes share an SQLite file
+AWS_KEYS = tuple(f"{client}.{key}-" for client in ("client", "glue") for key in ("access", "secret", "session"))
+# How properties begin that only pyiceberg reads; for Iceberg in Java they have other names.
+PYICEBERG_ONLY = ("s3.", "py-", "gcs.", "adls.", "init-", "echo", "pool-", *AWS_KEYS)
+AWS_BUNDLE = "software.amazon.awssdk.services.glue.GlueClient"  # not in Hadoop 3.4's S3A, which brings only S3's client
 DATABASES = ("sqlite", "postgresql", "mysql")
 
 
 def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
-    """The options of Spark's catalog; without variables that name one it is of files in ``warehouse``, if given."""
+    """Return the options of Spark's catalog ``iceberg``; {} if neither the environment nor ``warehouse`` names one.
+
+    If only ``warehouse`` is set, and names no catalog, the catalog consists of files in the warehouse (``hadoop``).
+    """
     named = catalog_properties(env, warehouse)
-    kind = _kind(named)
-    if not kind and not warehouse:
+    catalog_type = _catalog_type(named)
+    if not catalog_type and not warehouse:
         return {}
-    properties = {"type": kind or "hadoop", "warehouse": named.get("warehouse", "") if kind else warehouse or ""}
-    if kind == "sql":
+    properties = {"type": "hadoop", "warehouse": warehouse or ""}
+    if catalog_type:
+        properties = {"type": catalog_type, "warehouse": named.get("warehouse", "")}
+    if catalog_type == "sql":
         properties = {"warehouse": properties["warehouse"], **_jdbc(named["uri"])}
-    elif kind in ("rest", "glue", "hive"):
-        properties = {key: value for key, value in {**named, **properties}.items() if not key.startswith(OF_PYICEBERG)}
-        if kind == "rest" and not has_class(AWS_BUNDLE):  # S3A then, which reads the same addresses
+    elif catalog_type in ("rest", "glue", "hive"):
+        all_named = {**named, **properties}
+        properties = {key: value for key, value in all_named.items() if not key.startswith(PYICEBERG_ONLY)}
+        # Without Iceberg's own S3 client S3A is used, which reads the same addresses.
+        if catalog_type == "rest" and not has_class(AWS_BUNDLE):
             properties["io-impl"] = "org.apache.iceberg.hadoop.HadoopFileIO"
-    if kind:
+    if catalog_type:
         properties["cache-enabled"] = "false"  # so that Spark sees what pyiceberg commits for the script
     prefix = f"spark.sql.catalog.{ICEBERG_CATALOG}"
     options = {f"{prefix}.{key}": value for key, value in properties.items() if value}
@@ -41,9 +49,9 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
 
 
 def glue_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
-    """The options of ``glue_catalog``, as Glue's documents call Iceberg's catalog of the Data Catalog's tables.
+    """Return the options of ``glue_catalog``, Glue's name for the Data Catalog's Iceberg tables; {} without its jar.
 
-    It needs no setting: a warehouse is for new tables alone.
+    No setting is needed: only new tables need a warehouse.
     """
     if not has_class(AWS_BUNDLE):
         return {}
@@ -56,7 +64,7 @@ def glue_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wareh
 
 
 def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> dict[str, str]:
-    """Pyiceberg's properties of the catalog that the environment names, or else ``warehouse``."""
+    """Return pyiceberg's properties of the catalog that the environment names, or else the warehouse."""
     named = {
         key[len(VARIABLES) :].lower().replace("__", ".").replace("_", "-"): value
         for key, value in env.items()
@@ -69,31 +77,33 @@ def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> 
         return {**named, "type": "glue", "warehouse": address[len("glue:") :].rstrip("/")}
     if not (address.startswith("arn:") and in_table_bucket(address)):
         return named
-    partition, region = address.split(":")[1:4:2]
+    _, partition, _, region, *_ = address.split(":")
     endpoint = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
     domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
     uri = f"{endpoint or f'https://s3tables.{region}.{domain}'}/iceberg"
     signed = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
-    # What the environment names wins over what the ARN says: the operator chooses.
+    # The environment takes precedence over the ARN: the operator chooses.
     return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": address}
 
 
 def in_table_bucket(warehouse: str) -> bool:
-    """Whether tables lie in S3 Tables, also through Glue's REST catalog: their files cannot be listed there."""
+    """Whether a warehouse is in S3 Tables, also by Glue's REST catalog: its tables' files cannot be listed."""
     return ":s3tables:" in warehouse or ":s3tablescatalog/" in warehouse
 
 
-def _kind(named: Mapping[str, str]) -> str:
-    """The catalog's type, by default inferred from the address as pyiceberg does; "" for one that Spark lacks."""
+def _catalog_type(named: Mapping[str, str]) -> str:
+    """Return the catalog's type, or infer it from the address as pyiceberg does; "" if Spark lacks the type."""
     scheme = urlsplit(named.get("uri", "")).scheme.partition("+")[0]
     inferred = {"http": "rest", "https": "rest", "thrift": "hive", **dict.fromkeys(DATABASES, "sql")}.get(scheme, "")
-    kind = named.get("type", inferred).lower()
-    is_supported = scheme in DATABASES if kind == "sql" else kind in ("rest", "glue", "hive", "hadoop")
-    return kind if is_supported else ""
+    catalog_type = named.get("type", inferred).lower()
+    is_supported = catalog_type in ("rest", "glue", "hive", "hadoop")
+    if catalog_type == "sql":
+        is_supported = scheme in DATABASES
+    return catalog_type if is_supported else ""
 
 
 def _jdbc(uri: str) -> dict[str, str]:
-    """Options of Iceberg's catalog in a database, from SQLAlchemy's address of it."""
+    """Return the options of Iceberg's catalog in a database, which is given by its SQLAlchemy address."""
     address = urlsplit(uri)
     dialect = address.scheme.partition("+")[0]
     # pyiceberg's tables in such a database have the column iceberg_type, which came with V1.

@@ -25,81 +25,82 @@ from sparklet.job.fields import JobFields
 
 
 def commit_id(job: JobFields, label: str) -> str:
-    """The commit id of a direct write of a ``Job``, of which the worker is told; TableError where rows may be there.
+    """Return the commit id of a job's direct write; in a shard also report the write to the worker.
 
-    They may be in a shard that was split off (under the id of the one that was split), and in one that is done again.
-    What a run stages is committed once.
+    TableError if the table might already have rows of the shard, because the shard was redriven, or split off from
+    another shard whose id these rows have. Staged writes of such shards are committed once.
     """
     if job.shard is not None:
-        names = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
-        if names and names.get("split_off"):
-            raise TableError("a part of a split shard (--isolate) may not commit at once: stage the write")
-        if names and names.get("redone"):
-            raise TableError("a redriven shard may not commit at once: stage the write")
-        # Before the first row: the script may be killed within the write, and the worker must know that rows may be
-        # there.
+        fields = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
+        if fields and fields.get("split_off"):
+            raise TableError("a part of a split shard (--isolate) cannot commit at once: stage the write")
+        if fields and fields.get("redone"):
+            raise TableError("a redriven shard cannot commit at once: stage the write")
+        # Before the first row: if the script is killed within the write, the worker must know that the table might
+        # have rows.
         job.outcome.give("direct", True)
-        # The identity has the time of the run, so a run of the same id in another ledger has other commits.
-        return f"{(names or {}).get('identity') or job.run_id}/{job.shard}/{label}"
-    named = named_work(job.event)
-    if named is None:
+        # The identity contains the time of the run, so a run of the same id in another ledger has other commits.
+        return f"{(fields or {}).get('identity') or job.run_id}/{job.shard}/{label}"
+    work = named_work(job.event)
+    if work is None:
         return f"once/{uuid.uuid4().hex}/{label}"
-    return written_by(job, named, label)
+    return _result_id(job, work, label)
 
 
-def written_by(job: JobFields, named: Sequence[Any], label: str) -> str:
-    """A name for one writer's result of the named work; it begins with the work's kind."""
+def _result_id(job: JobFields, work: Sequence[Any], label: str) -> str:
+    """Return an id for what this writer makes of the work; it begins with the kind of the work's source."""
     writer = [os.environ.get("AWS_LAMBDA_FUNCTION_NAME", ""), Path(sys.argv[0]).name, job.args, job.params]
-    text = json.dumps([writer, named], sort_keys=True, default=str)
-    return f"{named[0]}/{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}/{label}"
+    text = json.dumps([writer, work], sort_keys=True, default=str)
+    return f"{work[0]}/{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:32]}/{label}"
 
 
 def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int]]]:
-    """The batch's records for a direct write, by chain: the name of the stream's shard and the records' numbers.
+    """Return the records of a direct write's batch: by chain the name of the stream's shard, and the records' numbers.
 
-    Empty if the event is not a batch, also in a run, and in a window, whose rows may be made of earlier batches.
+    {} if the event is not a batch, or has a task's id; in a run; and in a window, where rows may be made of earlier
+    batches.
     """
-    counted = records_of(job.event)
-    if job.shard is not None or counted is None or "window" in job.event or text_at(job.event, "sparklet", "task"):
+    batch = records_of(job.event)
+    if job.shard is not None or batch is None or "window" in job.event or text_at(job.event, "sparklet", "task"):
         return {}
-    kind, stream, numbers = counted
+    kind, stream, numbers_by_shard = batch
     return {
-        written_by(job, (kind, stream, name), label): (name, record_numbers) for name, record_numbers in numbers.items()
+        _result_id(job, (kind, stream, shard), label): (shard, numbers) for shard, numbers in numbers_by_shard.items()
     }
 
 
 def named_work(event: Any) -> tuple[str, Any] | None:
-    """The kind of an event's source, and what identifies the work there; None if nothing does."""
+    """Return the kind of an event's source, and what identifies the event's work; None if nothing identifies it."""
     if not isinstance(event, Mapping):
         return None
     if task := text_at(event, "sparklet", "task"):
         return "task", [task, event]  # clients choose these ids: another body is other work
-    # Before the messages that bring them: S3 may tell of one version in two messages.
+    # Object versions come before the ids of the messages that bring them: S3 may send a version in two messages.
     if versions := object_versions(event):
         return "s3", versions
-    named: tuple[str, Any] | None = None
-    if (counted := records_of(event)) and counted[0] != MESSAGES:
-        kind, stream, numbers = counted
-        named = (
-            kind,
-            [stream, {name: [min(record_numbers), max(record_numbers)] for name, record_numbers in numbers.items()}],
-        )
+    work: tuple[str, Any] | None = None
+    if (batch := records_of(event)) and batch[0] != MESSAGES:
+        kind, stream, numbers_by_shard = batch
+        ranges = {shard: [min(numbers), max(numbers)] for shard, numbers in numbers_by_shard.items()}
+        work = kind, [stream, ranges]
     elif isinstance(event.get("Records"), list) and event["Records"]:
-        named = _messages(event["Records"])
+        work = _message_ids(event["Records"])
     elif "window" in event:
-        named = "window", []
+        work = "window", []
     elif isinstance(event.get("detail-type"), str) and (event_id := text_at(event, "id")):
-        named = "eventbridge", [event_id, text_at(event, "account"), text_at(event, "region")]
+        work = "eventbridge", [event_id, text_at(event, "account"), text_at(event, "region")]
     elif request := text_at(event, "requestContext", "requestId"):
-        named = "api", [request, text_at(event, "requestContext", "apiId")]
-    if named and "window" in event:  # its last call may bring no records
+        work = "api", [request, text_at(event, "requestContext", "apiId")]
+    # The last call of a window may bring no records, and so the window is a part of the name.
+    if work and "window" in event:
         window = [event.get(name) for name in ("eventSourceARN", "shardId", "window", "isFinalInvokeForWindow")]
-        named = named[0], [named[1], window]
-    return named
+        source_kind, identity = work
+        work = source_kind, [identity, window]
+    return work
 
 
-def named_at_s(job: JobFields) -> float | None:
-    """When a ``Job``'s run began, or its event happened, in seconds since 1970; None if the event does not say."""
+def work_time_s(job: JobFields) -> float | None:
+    """Return when the job's run was created, or its event happened, in seconds since 1970; None if this is unknown."""
     event = job.event if isinstance(job.event, Mapping) else {}
     if job.shard is not None:
         # The identity ends in the time when the run was created, in milliseconds as hex.
@@ -107,7 +108,7 @@ def named_at_s(job: JobFields) -> float | None:
         return int(created, 16) / 1000 if re.fullmatch("[0-9a-f]{9,12}", created) else None
     records = event.get("Records")
     first = records[0] if isinstance(records, list) and records else event
-    texts = (text_at(*arguments) for arguments in ((first, *path) for path in _DATES))
+    texts = (text_at(first, *path) for path in _DATES)
     return next(filter(None, map(_seconds, texts)), None)
 
 
@@ -129,28 +130,30 @@ def _seconds(text: str) -> float | None:
         return None
 
 
-MESSAGES = "sqs"  # the kind of their batches
-KEPT_DAYS = 15  # their ids are; a queue keeps messages for 14 days at most
+MESSAGES = "sqs"  # the kind of source of SQS messages
+KEPT_DAYS = 15  # for this long the ids of messages are kept; a queue keeps messages for 14 days at most
 _PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}
 
 
-def _messages(records: list[Any]) -> tuple[str, Any] | None:
+def _message_ids(records: list[Any]) -> tuple[str, Any] | None:
+    """Return the kind of source, and queue or topic and id of each message; None if one is missing."""
     source = text_at(records[0], "eventSource") or text_at(records[0], "EventSource")
-    names = [[text_at(record, *path) for path in _PATHS.get(source, ())] for record in records]
-    return (source[4:], names) if source in _PATHS and all(map(all, names)) else None
+    ids = [[text_at(record, *path) for path in _PATHS.get(source, ())] for record in records]
+    return (source[4:], ids) if source in _PATHS and all(map(all, ids)) else None
 
 
 def messages_of(event: Any) -> dict[int, list[str]]:
-    """The ids of SQS messages, by numbers that are the same in each delivery; {} for a batch of another source.
+    """Return the ids of SQS messages by number; a message has the same number in each delivery. {} for other sources.
 
-    A number begins with the time. Two messages of one notification, as S3 sends them at times, have one number.
+    A number begins with the time. If S3 sends a notification in two messages, both have the same number.
     """
     ids_by_number: dict[int, list[str]] = {}
     for record in event.get("Records", ()):
         if record["eventSource"] == "aws:sqs":
-            named = object_versions({"Records": [record]}) or [("", "", "", record["messageId"])]
-            time_s = _seconds(named[0][2]) or int(record["attributes"]["SentTimestamp"]) / 1000
-            digest = hashlib.sha256(json.dumps(named).encode()).digest()[:16]
+            versions = object_versions({"Records": [record]}) or [("", "", "", record["messageId"])]
+            _, _, happened, *_ = versions[0]
+            time_s = _seconds(happened) or int(record["attributes"]["SentTimestamp"]) / 1000
+            digest = hashlib.sha256(json.dumps(versions).encode()).digest()[:16]
             # In the order of time, so that ranges of a chain's links hardly overlap, and a batch reads few links.
             number = (int(time_s * 1000) << 128) + int.from_bytes(digest, "big")
             ids_by_number.setdefault(number, []).append(record["messageId"])
@@ -158,22 +161,24 @@ def messages_of(event: Any) -> dict[int, list[str]]:
 
 
 def labels(event: Any, shard: str, numbers: Collection[int]) -> list[str]:
-    """The labels of records: the ids of SQS messages, or shard and number of others, as in ``streams.records``."""
+    """Return the labels of records: ids of SQS messages, or ``SHARD:NUMBER``, as ``streams.StreamSource.number``."""
     messages = messages_of(event) if numbers else {}
-    return [label for n in sorted(numbers) for label in messages.get(n) or [f"{shard}:{n}"]]
+    return [label for number in sorted(numbers) for label in messages.get(number) or [f"{shard}:{number}"]]
 
 
 def failed_numbers(job: JobFields) -> set[int]:
-    """The messages that the script has failed so far: they come back, so no commit may have them."""
-    failed = job.outcome.totals.get("failed", {}).keys()
-    # Messages with one number are one work, which is not failed while one of them still makes its rows.
-    return {number for number, ids in messages_of(job.event).items() if failed >= {*ids}} if failed else set()
+    """Return the numbers of messages that the script has failed: they come back, so no commit may contain them."""
+    failed_ids = job.outcome.totals.get("failed", {}).keys()
+    if not failed_ids:
+        return set()
+    # Messages with the same number are the same work, which has failed only if all of them have failed.
+    return {number for number, ids in messages_of(job.event).items() if failed_ids >= {*ids}}
 
 
 def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
-    """The kind and name of a batch's stream, and its records' numbers by shard ("" for DynamoDB), partition or queue.
+    """Return the kind of a batch's source, the stream's name, and the records' numbers by shard, partition or queue.
 
-    None if it is no batch of a stream, or some record has no number.
+    A DynamoDB stream's shard is "". None if the event is not a batch of records, or if a record has no number.
     """
     records: Any = event.get("records" if "records" in event else "Records") if isinstance(event, Mapping) else None
     numbers: dict[str, set[int]] = {}
@@ -186,11 +191,11 @@ def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
             kind, stream = text_at(records[0], "eventSource")[4:], text_at(records[0], "eventSourceARN")
             if kind == MESSAGES:
                 return (kind, stream, {stream.rpartition(":")[2]: {*messages_of(event)}}) if stream else None
-            number = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
+            number_field = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
             for record in records:
-                # A batch of Kinesis names its shard nowhere but in the ids of its records.
+                # Only the ids of its records name a Kinesis batch's shard.
                 shard = record["eventID"].partition(":")[0] if kind == "kinesis" else ""
-                numbers.setdefault(shard, set()).add(int(record[kind][number]))
+                numbers.setdefault(shard, set()).add(int(record[kind][number_field]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return None
     return (kind, stream, numbers) if stream and numbers else None

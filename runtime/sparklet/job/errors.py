@@ -9,8 +9,8 @@ from __future__ import annotations
 class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
 
-    ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it. ``files``:
-    addresses of the inputs that are at fault, as far as it is known. ``direct``: the script may have committed at once.
+    ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it. ``files``: the
+    addresses of the inputs at fault, as far as they are known. ``direct``: the script might have committed at once.
     """
 
     retryable = False
@@ -22,7 +22,8 @@ class SparkletError(Exception):
             cls.retryable = retryable
 
     def __str__(self) -> str:
-        return super().__str__().encode(errors="backslashreplace").decode()  # no log or answer takes a lone surrogate
+        # Logs and answers are UTF-8, in which a lone surrogate is an error.
+        return super().__str__().encode(errors="backslashreplace").decode()
 
 
 class EventError(SparkletError):
@@ -48,7 +49,7 @@ def expect(condition: bool, what: str) -> None:
     Raises
     ------
     ExpectationError
-        If it does not hold; the check is not tried again.
+        If ``condition`` does not hold; the check is not tried again.
     """
     if not condition:
         raise ExpectationError(what)
@@ -61,7 +62,7 @@ class TableError(SparkletError):
 class DatabaseError(SparkletError, retryable=True):
     """A database could not be reached, or was busy, for too long; nothing was written."""
 
-    unreachable = False  # whether nobody here can reach it, as without a route, a region or credentials
+    unreachable = False  # whether no call from here can reach it, as without a route, a region or credentials
 
 
 class CommitConflictError(SparkletError, retryable=True):

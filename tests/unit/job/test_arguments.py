@@ -115,7 +115,7 @@ def test_arguments_are_read_beside_the_event(event: Any, argv: tuple[str, ...], 
     ("argv", "seen"),
     [
         (["--event", "{nope"], "{nope"),
-        (["--event", ""], "no JSON"),
+        (["--event", ""], "not JSON"),
         (["--event", "@missing.json"], "@missing.json"),
         (["--event"], "--event"),
         (["--param", "novalue"], "novalue"),

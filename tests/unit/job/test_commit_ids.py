@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.commit_ids import commit_id, named_at_s, named_work, records_of
+from sparklet.job.commit_ids import commit_id, work_time_s, named_work, records_of
 from sparklet.job.errors import TableError
 from tests.unit.events import samples
 
@@ -172,11 +172,11 @@ def test_an_event_that_lacks_something_shares_no_id(source: str) -> None:
 def test_labels_count_writes_and_those_that_failed_come_again() -> None:
     outcome = Job().outcome
     for _ in range(2):
-        with pytest.raises(OSError, match=r"^1$"), outcome.labelled(None) as label:
+        with pytest.raises(OSError, match=r"^1$"), outcome.reserve_label(None) as label:
             raise OSError(label)
-    with outcome.labelled(None) as first, outcome.labelled(None) as second, outcome.labelled("late") as own:
+    with outcome.reserve_label(None) as first, outcome.reserve_label(None) as second, outcome.reserve_label("late") as own:
         assert (first, second, own) == ("1", "2", "late")
-    with pytest.raises(ValueError, match="'late' already"), outcome.labelled("late"):
+    with pytest.raises(ValueError, match="'late' already"), outcome.reserve_label("late"):
         pass
 
 
@@ -192,8 +192,8 @@ def test_labels_count_writes_and_those_that_failed_come_again() -> None:
     ],
 )
 def test_when_an_event_says_that_it_happened(event: dict[str, Any], at_s: float | None) -> None:
-    assert named_at_s(Job(event=event)) == at_s
+    assert work_time_s(Job(event=event)) == at_s
 
 
 def test_work_of_a_run_is_as_old_as_the_run() -> None:
-    assert named_at_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400
+    assert work_time_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400

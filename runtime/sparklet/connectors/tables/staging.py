@@ -25,7 +25,7 @@ from sparklet.connectors.tables.declaration import DELETED, PARQUET, Commit, Dec
 from sparklet.connectors.tables.delta import stage
 from sparklet.connectors.tables.iceberg_draft import iceberg_columns
 from sparklet.connectors.tables.layout import Layout, layout_of
-from sparklet.job.commit_ids import commit_id, named_at_s
+from sparklet.job.commit_ids import commit_id, work_time_s
 from sparklet.job.errors import EventError, TableError
 from sparklet.job.fields import CHANGES, DATA, JobFields, Table
 from sparklet.job.session import backquoted, hadoop_path, is_remote, session_options
@@ -90,7 +90,7 @@ def write(
     named = (*draft.partition_by, *draft.keys, draft.order_by)
     if missing := [column for column in named if column and column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by, keys or order_by names")
-    with job.outcome.labelled(label) as free:
+    with job.outcome.reserve_label(label) as free:
         draft = _staged(job, frame, replace(draft, label=free), layout)
         if direct:
             commit_now(job, draft, frame.sparkSession, batch, layout.root)
@@ -186,7 +186,7 @@ def _write_parquet(job: JobFields, frame: DataFrame, draft: Declaration, label: 
     if job.shard is not None and (not job.table or Table.parse(job.table) != draft.table):
         raise TableError(f"in a run parquet: is the run's output: start it with --table {draft.table}")
     by = list(draft.partition_by)
-    with job.outcome.labelled(label) as named:
+    with job.outcome.reserve_label(label) as named:
         if job.shard is not None:
             return _store(frame, by, job.output, "append")[0]
         identity = _once(commit_id(job, named))
@@ -268,7 +268,7 @@ def commit_now(job: JobFields, draft: Declaration, spark: SparkSession, batch: B
         done = commit(planned, spark, batch.opened, only_on_opened=replaces)
         batch.is_written = True
     else:
-        done = commit(replace(planned, fixed_at_s=named_at_s(job)), spark)
+        done = commit(replace(planned, fixed_at_s=work_time_s(job)), spark)
         made_here.add(identity)
     # An earlier delivery has the rows in the table by its own files; of changes the commit has written them anew.
     if done.already or f"/{CHANGES}/" in draft.folder:
