@@ -194,7 +194,7 @@ def write_encryption(env: Mapping[str, str] = os.environ) -> tuple[str, str]:
 
 
 def s3a_options(hadoop_version: str, temporary_keys: bool, region: str, endpoint: str) -> dict[str, str]:
-    """Return S3A's options; "" stands for AWS's own region or endpoint. ``temporary_keys``: with ``AWS_SESSION_TOKEN``."""
+    """Return S3A's options; "" is AWS's own region or endpoint. ``temporary_keys``: with ``AWS_SESSION_TOKEN``."""
     conf = {"fs.s3.impl": S3A, "fs.s3a.aws.credentials.provider": _credentials_chain(hadoop_version, temporary_keys)}
     if region:
         conf["fs.s3a.endpoint.region"] = region

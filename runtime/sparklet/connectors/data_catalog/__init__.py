@@ -1,1 +1,1 @@
-"""Tables of Glue's Data Catalog by name: as a run's input, and in scripts."""
+"""Tables of Glue's Data Catalog by their names: as a run's input, and in scripts."""

@@ -1,4 +1,4 @@
-"""Conditions on partitions in Glue's grammar, a closed one; SQLite evaluates them."""
+"""Conditions on partitions, in the small grammar that Glue allows; SQLite evaluates them."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from contextlib import closing
 
 from sparklet.job.errors import TableError
 
-Columns = Sequence[Sequence[str]]  # names and Hive's types
+Columns = Sequence[Sequence[str]]  # pairs of a name and a Hive type
 NULL = "__HIVE_DEFAULT_PARTITION__"
 WORDS = frozenset({"and", "or", "not", "in", "between", "like", "is", "null"})
-GRAMMAR = "it may have partition columns, numbers, 'texts', = <> < <= > >= AND OR NOT IN BETWEEN LIKE IS NULL, brackets"
+GRAMMAR = "it can have partition columns, numbers, 'texts', = <> < <= > >= AND OR NOT IN BETWEEN LIKE IS NULL, brackets"
 NUMBERS = re.compile("tinyint|smallint|int|bigint|long|decimal|float|double")
 _TOKEN = re.compile(r"'(?:[^']|'')*'|-?(?<!\d)\d+(?:\.\d+)?\b|<=|>=|<>|[=<>(),]|[A-Za-z_]\w*|\s+")
 
 
 def matching(where: str, columns: Columns, rows: Sequence[Sequence[str]]) -> list[int]:
-    """Which rows match, by their places; all if ``where`` is empty. TableError if it is no condition."""
+    """Return the indexes of the rows that match, of all rows without ``where``. TableError if it is no condition."""
     if not where:
         return list(range(len(rows)))
-    condition = _checked(where, columns)
-    # SQLite compares by these affinities: 9 is below 10, and dates, as texts, are in order.
-    declared = ", ".join(f'"{name}" {"NUMERIC" if NUMBERS.match(type_) else "TEXT"}' for name, type_ in columns)
+    condition = _quoted_condition(where, columns)
+    # By these types SQLite compares numbers as numbers (9 is below 10), and dates as texts, which are in order, too.
+    definitions = ", ".join(f'"{name}" {"NUMERIC" if NUMBERS.match(type_) else "TEXT"}' for name, type_ in columns)
     values = ([None if value == NULL else value for value in row] for row in rows)
     with closing(sqlite3.connect(":memory:")) as database:
-        # SQLite's LIKE ignores case, Glue's does not.
+        # By default SQLite's LIKE ignores case; Glue's does not.
         database.execute("PRAGMA case_sensitive_like = ON")
-        database.execute(f"CREATE TABLE partitions ({declared})")
+        database.execute(f"CREATE TABLE partitions ({definitions})")
         database.executemany(f"INSERT INTO partitions VALUES ({', '.join('?' * len(columns))})", values)
         try:
-            # ``_checked`` lets only words of the grammar and quoted columns pass into the statement.
+            # The condition has only words of the grammar and quoted columns: ``_quoted_condition`` refuses all else.
             cursor = database.execute(f"SELECT rowid FROM partitions WHERE {condition}")
             return [number - 1 for (number,) in cursor]
         except sqlite3.Error as error:
             raise TableError(f"the condition {where!r} cannot be read: {error}; {GRAMMAR}") from None
 
 
-def _checked(where: str, columns: Columns) -> str:
-    """The condition with its columns quoted; TableError if it has anything that is not of the grammar."""
+def _quoted_condition(where: str, columns: Columns) -> str:
+    """Return the condition with its columns in quotes; TableError if it has anything that is not in the grammar."""
     names = {name.lower() for name, _ in columns}
-    if left := _TOKEN.sub("", where):
-        raise TableError(f"the condition {where!r} has {left[:20]!r}; {GRAMMAR}")
+    if not_a_token := _TOKEN.sub("", where):
+        raise TableError(f"the condition {where!r} has {not_a_token[:20]!r}; {GRAMMAR}")
 
     def quoted(token: re.Match[str]) -> str:
         word = token[0].lower()

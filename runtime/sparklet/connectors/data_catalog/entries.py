@@ -1,4 +1,4 @@
-"""An entry of Glue's Data Catalog: its format, columns and place, or why it cannot be read."""
+"""A table's entry in Glue's Data Catalog: its format, columns and location, or why the table cannot be read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sparklet.connectors.data_catalog.conditions import Columns
 from sparklet.job.errors import TableError
 
 DELIMITED, CSV = "delimited text", "csv"
-OF_THEIR_OWN = ("delta", "iceberg")
-FORMATS = {  # by the classes of input format and SerDe
+SELF_DESCRIBING = ("delta", "iceberg")  # formats whose own metadata has the columns and files
+FORMATS = {  # by the names of the Java classes of input format and SerDe
     "MapredParquetInputFormat, ParquetHiveSerDe": "parquet",
     "OrcInputFormat, OrcSerde": "orc",
     "TextInputFormat, JsonSerDe": "json",
@@ -20,26 +20,25 @@ FORMATS = {  # by the classes of input format and SerDe
     "TextInputFormat, OpenCSVSerde": CSV,
 }
 _HIVE, _TEXT = "org.apache.hadoop.hive.ql.io", "org.apache.hadoop.mapred.TextInputFormat"
-_OF_PARQUET = f"{_HIVE}.parquet.MapredParquet"
-MADE = {  # storage of new tables: input format, output format, SerDe
+_PARQUET = f"{_HIVE}.parquet.MapredParquet"
+NEW_TABLES = {  # the Java classes of new tables: input format, output format, SerDe
     "json": (_TEXT, f"{_HIVE}.HiveIgnoreKeyTextOutputFormat", "org.openx.data.jsonserde.JsonSerDe"),
     "orc": (f"{_HIVE}.orc.OrcInputFormat", f"{_HIVE}.orc.OrcOutputFormat", f"{_HIVE}.orc.OrcSerde"),
-    "parquet": (f"{_OF_PARQUET}InputFormat", f"{_OF_PARQUET}OutputFormat", f"{_HIVE}.parquet.serde.ParquetHiveSerDe"),
+    "parquet": (f"{_PARQUET}InputFormat", f"{_PARQUET}OutputFormat", f"{_HIVE}.parquet.serde.ParquetHiveSerDe"),
 }
-KEPT = ("Name", "Description", "Owner", "Retention", "StorageDescriptor", "PartitionKeys", "Parameters", "TableType")
 HEADER = "skip.header.line.count"
-OF_READERS = {
+READER_PROPERTIES = {
     "orc": {"orc.column.index.access"},
     "json": {"ignore.malformed.json"},
     DELIMITED: {"field.delim", "serialization.format", "escape.delim", "serialization.null.format", HEADER},
     CSV: {"separatorChar", "quoteChar", "escapeChar", HEADER},
 }
-"""Properties that the readers of a format know."""
+"""The properties that the readers here know, by format."""
 CHANGING = (
     *("projection.enabled", "transactional", "has_encrypted_data", "mapping.", "dots.in.keys", "timestamp.formats"),
     *("parquet.column.index.access", "serialization.last.column", "serialization.encoding", "line.delim", HEADER),
 )
-"""Beginnings of properties that change the rows of a table, unless their values are ``HARMLESS``."""
+"""How the names of properties begin that change a table's rows, unless their values are ``HARMLESS``."""
 HARMLESS = ("", "0", "1", "false", "utf-8", "utf8", "\n")
 NOT_IN_TEXT = re.compile("array|map|struct|uniontype|binary")
 
@@ -50,38 +49,37 @@ class Entry:
 
     name: str
     format: str
-    location: str  # of Iceberg its metadata file
-    columns: Columns = ()  # without the partitions'; none of ``OF_THEIR_OWN``
-    keys: Columns = ()  # the partitions'
+    location: str  # for Iceberg the table's metadata file
+    columns: Columns = ()  # without the partition keys; empty for ``SELF_DESCRIBING`` formats
+    keys: Columns = ()  # the partition keys
     properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_header(self) -> bool:
-        """Whether each file of text begins with a line that is no row."""
+        """Whether the first line of each text file is not a row."""
         return self.properties.get(HEADER) == "1"
 
     @property
     def split(self) -> str:
-        """How large objects may be cut, as the option says it; "": not at all."""
-        of_text = "csv" if self.has_header else "lines"
-        return {"parquet": "parquet", "json": "lines", DELIMITED: of_text, CSV: of_text}.get(self.format, "")
+        """The value of a run's option ``split`` by which large objects can be cut; "" if they cannot."""
+        text_split = "csv" if self.has_header else "lines"
+        return {"parquet": "parquet", "json": "lines", DELIMITED: text_split, CSV: text_split}.get(self.format, "")
 
 
 def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
-    """Glue's answer as an entry; TableError if its rows could not be told, or not rightly."""
+    """Return Glue's description of a table as an entry; TableError if the table's rows could not be read correctly."""
     stored, parameters = table.get("StorageDescriptor") or {}, table.get("Parameters") or {}
     serde = stored.get("SerdeInfo") or {}
     properties = {**parameters, **(serde.get("Parameters") or {})}
     location = stored.get("Location") or ""
-    kind = properties.get("table_type", properties.get("spark.sql.sources.provider", "")).lower()
-    # The readers of these formats take columns and files from the format's own metadata, whatever else is here.
-    if kind in OF_THEIR_OWN and not table.get("TargetTable"):
-        return Entry(name, kind, properties.get("metadata_location" if kind == "iceberg" else "path", location))
-    # By the last part of the name: OpenX and Hive have a JsonSerDe each, which are read alike.
-    classes = [
-        str(java_class).rpartition(".")[2]
-        for java_class in (stored.get("InputFormat"), serde.get("SerializationLibrary"))
-    ]
+    provider = properties.get("table_type", properties.get("spark.sql.sources.provider", "")).lower()
+    # The readers of these formats take columns and files from the format's own metadata, whatever the entry has.
+    if provider in SELF_DESCRIBING and not table.get("TargetTable"):
+        location_key = "metadata_location" if provider == "iceberg" else "path"
+        return Entry(name, provider, properties.get(location_key, location))
+    # Only the last part of a class's name counts: OpenX and Hive have a JsonSerDe each, which are read alike.
+    class_names = (stored.get("InputFormat"), serde.get("SerializationLibrary"))
+    classes = [str(class_name).rpartition(".")[2] for class_name in class_names]
     format_ = FORMATS.get(", ".join(classes), "")
     columns, keys = (
         [(column["Name"].lower(), column.get("Type", "string").lower()) for column in definitions or ()]
@@ -103,6 +101,6 @@ def entry_of(name: str, table: Mapping[str, Any]) -> Entry:
     }
     if why := next((reason for reason, holds in reasons.items() if holds), ""):
         raise TableError(f"the table {name} is not read here: {why}; name its folders as the input, or use spark.read")
-    # Partitions are compared with their table by these alone: other properties may differ without harm.
-    of_reader = {key: properties[key] for key in sorted(OF_READERS.get(format_, set()) & properties.keys())}
-    return Entry(name, format_, location, columns, keys, of_reader)
+    # Only these properties of a partition must be the same as its table's: others may differ without harm.
+    known_keys = sorted(READER_PROPERTIES.get(format_, set()) & properties.keys())
+    return Entry(name, format_, location, columns, keys, {key: properties[key] for key in known_keys})

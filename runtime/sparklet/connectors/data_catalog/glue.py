@@ -1,4 +1,4 @@
-"""Glue's Data Catalog: a table's entry, its partitions, and for a run's plan their objects."""
+"""Glue's Data Catalog: a table's entry, its partitions, and for a run's plan the partitions' objects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sparklet.connectors.data_catalog.conditions import NULL, matching
-from sparklet.connectors.data_catalog.entries import KEPT, MADE, OF_THEIR_OWN, Entry, entry_of
+from sparklet.connectors.data_catalog.entries import NEW_TABLES, SELF_DESCRIBING, Entry, entry_of
 from sparklet.job.errors import DatabaseError, TableError
 
 if TYPE_CHECKING:
@@ -23,9 +23,14 @@ if TYPE_CHECKING:
     from sparklet.ports import ObjectStore
 
 Place = tuple[str, tuple[str, ...]]  # a folder or file, and the values of its partition
-# Glue's own limits of GetPartitions and BatchCreatePartition (its API reference)
-PAGE = 1000  # partitions
+# The limits of GetPartitions and BatchCreatePartition in Glue's API reference
+PAGE = 1000  # partitions in one answer
 PARTITIONS = 100  # that one call adds
+# UpdateTable accepts these fields of a table; it refuses others that GetTable returns, such as CreateTime.
+UPDATABLE = (
+    *("Name", "Description", "Owner", "Retention"),
+    *("StorageDescriptor", "PartitionKeys", "Parameters", "TableType"),
+)
 THREADS = 16
 MAX_ENTRY_BYTES = 200_000  # the ledger's item of a run holds 400 kB
 REFUSED = {
@@ -34,8 +39,8 @@ REFUSED = {
     "EntityNotFoundException": "there is none of that name in this account and region",
     "InvalidInputException": "Glue refuses the condition",
 }
-NOT_GLUES = ("UnrecognizedClientException", "405")  # keys of another store, or its own endpoint
-TRIES = 20  # of a change that other shards make, too
+NOT_FROM_GLUE = ("UnrecognizedClientException", "405")  # the keys, or the endpoint, are another store's
+TRIES = 20  # of a change that other shards make at the same time
 CONNECT_TIMEOUT_S = 5
 _IN_FOLDERS = re.compile(r"[\x00-\x1f\x7f\"#%'*/:=?\\{[\]^]")  # what Spark and Hive write as %XX
 _HIDDEN = re.compile(r"(^|/)[_.]")  # from Athena and Spark
@@ -49,45 +54,45 @@ class GlueCatalog:
 
     @classmethod
     def of_script(cls) -> GlueCatalog:
-        """With boto3's own client, which every platform of AWS has; DatabaseError if that knows no region."""
+        """Return the catalog by boto3's own client, which AWS's platforms have; DatabaseError if it has no region."""
         import boto3
         from botocore.config import Config
 
-        # In a network that does not lead to Glue nobody waits for five minutes.
+        # In a network without a route to Glue the script should not wait for five minutes, which is the default.
         config = Config(connect_timeout=CONNECT_TIMEOUT_S)
-        with _asking("a script's tables"):
+        with _own_errors("a script's tables"):
             client = boto3.client("glue", region_name=os.environ.get("AWS_REGION"), config=config)
         return cls(SimpleNamespace(glue=client))
 
     def partitions(self, name: str, where: str) -> tuple[Entry, list[Place]]:
-        """A table's entry, and the folders of its partitions that match, with their values.
+        """Return a table's entry, and the folders of the partitions that match the condition, with their values.
 
-        ``matching`` looks at them after Glue, whose stand-in ignores conditions. A table without partitions is one
-        folder, and takes no condition, unless it is Delta's or Iceberg's, whose readers evaluate it.
+        The condition is evaluated by Glue, and then by ``matching``, since stand-ins for Glue ignore it. A table
+        without partitions is one folder and allows no condition; a Delta or Iceberg table does, for its reader.
         """
         database, _, table = name.partition(".")
         if not table or "." in table:
             raise TableError(f"{name!r} names no table: write DATABASE.TABLE")
-        with _asking(name):
+        with _own_errors(name):
             document = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]
         entry = entry_of(name, document)
         if not entry.keys:
-            if where and entry.format not in OF_THEIR_OWN:
+            if where and entry.format not in SELF_DESCRIBING:
                 raise TableError(f"the table {name} has no partitions for the condition {where!r}: filter its rows")
             return entry, [(entry.location, ())]
-        matching(where, entry.keys, ())  # refuses a wrong one
+        matching(where, entry.keys, ())  # refuses a wrong condition before Glue gets it
         request = {"DatabaseName": database, "TableName": table, **({"Expression": where} if where else {})}
         pages = self._clients.glue.get_paginator("get_partitions")
         places: list[Place] = []
-        with _asking(name):
+        with _own_errors(name):
             for page in pages.paginate(**request, ExcludeColumnSchema=True, PaginationConfig={"PageSize": PAGE}):
                 places += [_place(entry, document, partition) for partition in page["Partitions"]]
         return entry, [places[number] for number in matching(where, entry.keys, [values for _, values in places])]
 
     def refuse_missing(self, name: str) -> None:
-        """TableError unless there is such a database, or DATABASE.TABLE."""
+        """Raise TableError unless the database, or the table DATABASE.TABLE, exists."""
         database, _, table = name.partition(".")
-        with _asking(name):
+        with _own_errors(name):
             if table:
                 self._clients.glue.get_table(DatabaseName=database, Name=table)
             else:
@@ -96,107 +101,107 @@ class GlueCatalog:
     def keep_table(
         self, name: str, uri: str, kind: str, columns: Sequence[tuple[str, str]], keys: Sequence[str], *, change: bool
     ) -> None:
-        """Make a table of a folder, or add columns if ``change``; shards that do it together come to the same.
+        """Create the table of a folder, or add columns to it if ``change``. Shards can do this at the same time.
 
-        TableError if there is a table of another folder, format, keys or types.
+        TableError if the table exists with another folder, format, keys or types.
         """
-        if kind not in MADE:
-            raise TableError(f"the table {name} cannot be made of {kind}: write {', '.join(MADE)}")
+        if kind not in NEW_TABLES:
+            raise TableError(f"the table {name} cannot be made of {kind}: write {', '.join(NEW_TABLES)}")
         database, _, table = name.lower().partition(".")
         location, types = f"s3://{uri.partition('://')[2].rstrip('/')}/", dict(columns)
         fields: list[Any] = [{"Name": key, "Type": type_} for key, type_ in columns if key not in keys]
         stored: dict[str, Any] = {"Location": location, "Columns": fields}
-        stored["InputFormat"], stored["OutputFormat"], serde = MADE[kind]
+        stored["InputFormat"], stored["OutputFormat"], serde = NEW_TABLES[kind]
         stored["SerdeInfo"] = {"SerializationLibrary": serde}
-        made: dict[str, Any] = {"Name": table, "TableType": "EXTERNAL_TABLE", "Parameters": {"classification": kind}}
-        made |= {"StorageDescriptor": stored, "PartitionKeys": [{"Name": key, "Type": types[key]} for key in keys]}
+        new: dict[str, Any] = {"Name": table, "TableType": "EXTERNAL_TABLE", "Parameters": {"classification": kind}}
+        new |= {"StorageDescriptor": stored, "PartitionKeys": [{"Name": key, "Type": types[key]} for key in keys]}
         glue = self._clients.glue
         for _ in range(TRIES):
-            # Another shard may make the table after the look: the next round compares with that one.
-            with _asking(name), suppress(glue.exceptions.AlreadyExistsException):
+            # If another shard creates the table after get_table, the next round compares with that shard's table.
+            with _own_errors(name), suppress(glue.exceptions.AlreadyExistsException):
                 try:
                     document = glue.get_table(DatabaseName=database, Name=table)["Table"]
                 except glue.exceptions.EntityNotFoundException:
-                    glue.create_table(DatabaseName=database, TableInput=made)
+                    glue.create_table(DatabaseName=database, TableInput=new)
                     return
                 entry = entry_of(name, document)
                 type_by_column = {column[0]: column[1] for column in (*entry.columns, *entry.keys)}
                 reasons = {
-                    # Without the scheme, since an entry may say s3a.
+                    # Compared without the scheme, since the entry may have s3a://.
                     f"lies in {entry.location}": f"{entry.location.rstrip('/')}/".partition("://")[2] != location[5:],
                     f"has {entry.format}": entry.format != kind,
                     f"has the partitions {entry.keys}": [key for key, _ in entry.keys] != list(keys),
                     "has columns of other types": change
-                    and any(type_by_column.get(key, of.lower()) != of.lower() for key, of in columns),
+                    and any(type_by_column.get(key, type_.lower()) != type_.lower() for key, type_ in columns),
                 }
                 if why := next((reason for reason, holds in reasons.items() if holds), ""):
                     raise TableError(f"the table {name} {why}: choose another, delete it, or cast the frame's columns")
-                more = [field for field in fields if field["Name"] not in type_by_column]
-                if not more or not change:
+                new_fields = [field for field in fields if field["Name"] not in type_by_column]
+                if not new_fields or not change:
                     return
-                document["StorageDescriptor"]["Columns"] += more
-                # UpdateTable refuses what GetTable adds, such as CreateTime.
-                changed = {key: document[key] for key in KEPT if document.get(key)}
-                version = {key: document[key] for key in ("VersionId",) if key in document}  # else another's is lost
-                # Somebody has changed the table since: their columns are read before these are added.
+                document["StorageDescriptor"]["Columns"] += new_fields
+                changed = {key: document[key] for key in UPDATABLE if document.get(key)}
+                # With the version Glue refuses the update if the table has been changed since it was read. Then the
+                # next round reads the other change first.
+                version = {key: document[key] for key in ("VersionId",) if key in document}
                 with suppress(glue.exceptions.ConcurrentModificationException):
                     glue.update_table(DatabaseName=database, TableInput=changed, **version)
                     return
-        raise DatabaseError(f"the table {name} is changed all the time by others")
+        raise DatabaseError(f"the table {name} was changed by others each time it was to be updated")
 
     def keep_partitions(self, name: str, keys: Sequence[str], values: Sequence[Sequence[str | None]]) -> None:
-        """Add partitions of a table's folder that are not there."""
+        """Add those partitions in the table's folder that the table does not have yet."""
         database, _, table = name.lower().partition(".")
-        with _asking(name):
+        with _own_errors(name):
             stored = self._clients.glue.get_table(DatabaseName=database, Name=table)["Table"]["StorageDescriptor"]
-            added = []
+            partitions = []
             for partition in values:
                 # Spark, as Hive, gives nulls and empty texts the same folder.
                 texts = [NULL if value in (None, "") else str(value) for value in partition]
-                names = (f"{key}={_IN_FOLDERS.sub(_escaped, text)}/" for key, text in zip(keys, texts))
+                names = (f"{key}={_IN_FOLDERS.sub(_percent_code, text)}/" for key, text in zip(keys, texts))
                 location = f"{stored['Location'].rstrip('/')}/{''.join(names)}"
-                added.append({"Values": texts, "StorageDescriptor": {**stored, "Location": location}})
-            for start in range(0, len(added), PARTITIONS):
+                partitions.append({"Values": texts, "StorageDescriptor": {**stored, "Location": location}})
+            for start in range(0, len(partitions), PARTITIONS):
                 answer = self._clients.glue.batch_create_partition(
-                    DatabaseName=database, TableName=table, PartitionInputList=added[start : start + PARTITIONS]
+                    DatabaseName=database, TableName=table, PartitionInputList=partitions[start : start + PARTITIONS]
                 )
-                failed = [error["ErrorDetail"] for error in answer.get("Errors", ())]
-                # A partition that is there is another shard's, or of an earlier attempt.
-                if other := [detail for detail in failed if detail["ErrorCode"] != "AlreadyExistsException"]:
-                    raise DatabaseError(f"Glue's catalog has not added all partitions of {name}: {other[0]}")
+                errors = [error["ErrorDetail"] for error in answer.get("Errors", ())]
+                # A partition that exists was added by another shard, or by an earlier attempt.
+                if failed := [detail for detail in errors if detail["ErrorCode"] != "AlreadyExistsException"]:
+                    raise DatabaseError(f"Glue's catalog has not added all partitions of {name}: {failed[0]}")
 
     def objects(self, table: str, options: RunOptions, store: ObjectStore) -> tuple[Mapping[str, Any], bytes]:
-        """A table's entry, and the objects of its partitions as a list in JSON Lines, for a run's plan.
+        """Return a table's entry, and the objects of its partitions as a list in JSON Lines, for a run's plan.
 
-        Names that begin with _ or . are left out, as Athena and Spark do.
+        Names that begin with _ or . are left out, as by Athena and Spark.
         """
         entry, places = self.partitions(table, options.where)
         folders = [f"s3://{folder.partition('://')[2].rstrip('/')}/" for folder, _ in places]
-        # Sorted, a folder stands directly before the first that lies in it. Objects of both would be planned twice.
+        # A folder is directly before the first folder inside it. The objects of both would be planned twice.
         ordered = sorted(folders)
         remedy = f"give split {entry.split}" if entry.split else "leave split out"
         reasons = {
-            f"files of {entry.format} are not its rows; have a script read it, job.table({table!r}, where=…), in a run "
-            "over --items such as days": entry.format in OF_THEIR_OWN,
-            "not all of it lies in S3": not all(re.match("s3[an]?://.", folder) for folder, _ in places),
-            "a partition lies in another one's folder": any(map(str.startswith, ordered[1:], ordered)),
+            f"its rows are not simply its {entry.format} files; let a script read it, job.table({table!r}, where=…), in "
+            "a run over --items such as days": entry.format in SELF_DESCRIBING,
+            "not all of it is in S3": not all(re.match("s3[an]?://.", folder) for folder, _ in places),
+            "a partition is in the folder of another partition": any(map(str.startswith, ordered[1:], ordered)),
             f"its format is {entry.format}: {remedy}": options.split not in ("", entry.split),
             "it has too many columns": len(json.dumps(entry.columns)) > MAX_ENTRY_BYTES,
         }
         if why := next((reason for reason, holds in reasons.items() if holds), ""):
             raise TableError(f"the table {table} cannot be a run's input: {why}")
         with ThreadPoolExecutor(THREADS) as pool:
-            listed = pool.map(_listed, repeat(store), folders, (values for _, values in places))
-            return asdict(entry), b"".join(listed)
+            rows = pool.map(_list_rows, repeat(store), folders, (values for _, values in places))
+            return asdict(entry), b"".join(rows)
 
 
-def _escaped(match: re.Match[str]) -> str:
+def _percent_code(match: re.Match[str]) -> str:
     return f"%{ord(match[0]):02X}"
 
 
 def _place(entry: Entry, table: Mapping[str, Any], partition: Mapping[str, Any]) -> Place:
-    """A partition's folder and values; TableError if it is not read as the table is."""
-    # The answer has no columns (ExcludeColumnSchema): the table's count for all partitions.
+    """Return a partition's folder and values; TableError if the partition cannot be read as the table is."""
+    # Glue's answer has no columns (ExcludeColumnSchema): all partitions have the table's columns.
     columns = {"Columns": table["StorageDescriptor"]["Columns"]}
     partition_entry = entry_of(
         entry.name, {**table, "StorageDescriptor": {**partition["StorageDescriptor"], **columns}}
@@ -209,11 +214,11 @@ def _place(entry: Entry, table: Mapping[str, Any], partition: Mapping[str, Any])
     return f"{partition_entry.location.rstrip('/')}/", tuple(partition["Values"])
 
 
-def _listed(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:
-    """The objects of a partition as rows of a list."""
+def _list_rows(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:
+    """Return the objects of a partition as rows of a list in JSON Lines."""
     rows = []
     for info in store.list(folder):
-        # Only below the folder: the table's own place may have such a name.
+        # Only names below the folder count: the table's own folder may have such a name.
         if not _HIDDEN.search(info.uri[len(folder) :]):
             row = {"uri": info.uri, "size": info.size_bytes, "etag": info.etag, "partition": values}
             row["last_modified"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(info.modified_s))
@@ -223,8 +228,11 @@ def _listed(store: ObjectStore, folder: str, values: tuple[str, ...]) -> bytes:
 
 
 @contextmanager
-def _asking(name: str) -> Iterator[None]:
-    """Raise errors of boto3 as ours alone: of a chain, a shard's cause is the first, which says no remedy."""
+def _own_errors(name: str) -> Iterator[None]:
+    """Raise boto3's errors as TableError or DatabaseError.
+
+    boto3's error is not kept as the cause: a shard reports the first error of a chain, and boto3's has no remedy.
+    """
     from botocore import exceptions
 
     unreachable = (
@@ -235,9 +243,9 @@ def _asking(name: str) -> Iterator[None]:
         yield
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-        # A TableError ends the shard at once, as no attempt would do better; a throttled call is tried again.
+        # A TableError fails the shard at once, since a retry would not help; after a DatabaseError it is tried again.
         if code in REFUSED:
             raise TableError(f"{name} cannot be read in Glue's catalog: {REFUSED[code]}: {error}") from None
-        answer = DatabaseError(f"Glue's catalog gives no answer about {name}: {error}")
-        answer.unreachable = isinstance(error, unreachable) or code in NOT_GLUES
-        raise answer from None
+        database_error = DatabaseError(f"Glue's catalog gives no answer about {name}: {error}")
+        database_error.unreachable = isinstance(error, unreachable) or code in NOT_FROM_GLUE
+        raise database_error from None
