@@ -1,6 +1,6 @@
-"""The records of a stream's event as a DataFrame: Spark reads the event as one JSON text, by SQL for each source.
+"""Makes a DataFrame of the records in a stream's event: Spark reads the event as one JSON text, by SQL for each source.
 
-Aggregated Kinesis records, which the Kinesis Producer Library makes of many small records.
+The Kinesis Producer Library packs many small records into one aggregated record, which is split again here. Its format:
 
 ::
 
@@ -12,7 +12,7 @@ Aggregated Kinesis records, which the Kinesis Producer Library makes of many sma
     message Record { required uint64 partition_key_index = 1; optional uint64 explicit_hash_key_index = 2;
                      required bytes data = 3; repeated Tag tags = 4; }
 
-It runs in Spark's Python workers, which may have the standard library alone.
+This code runs in Spark's Python workers, which may have only the standard library.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from sparklet.job.session import backquoted, has_class
 from sparklet.job.spark_lines import package, text_of
 
 MAGIC = b"\xf3\x89\x9a\xc2"
-MAGIC_IN_BASE64 = "84maw"  # how the base64 of every record that begins with MAGIC begins
+MAGIC_IN_BASE64 = "84maw"  # the beginning of each record in base64 that begins with MAGIC
 DIGEST_BYTES = 16
-MAX_KEY = 256  # characters Kinesis allows in a partition key
+MAX_KEY = 256  # characters that Kinesis allows in a partition key
 
 VARINT, EIGHT_BYTES, LENGTH_DELIMITED, FOUR_BYTES = 0, 1, 2, 5  # protocol buffers' wire types
 PARTITION_KEYS, RECORDS = 1, 3  # fields of AggregatedRecord
@@ -50,7 +50,7 @@ class AggregateError(ValueError):
 
 
 def user_records(aggregate: bytes) -> list[UserRecord]:
-    """The records in an aggregated one, in order; raises AggregateError if its digest or its message is wrong."""
+    """Return the records in an aggregated record, in order; AggregateError if its digest or its message is wrong."""
     if not aggregate.startswith(MAGIC):
         raise AggregateError("it does not begin as an aggregated record does")
     message, digest = aggregate[len(MAGIC) : -DIGEST_BYTES], aggregate[-DIGEST_BYTES:]
@@ -67,8 +67,8 @@ def user_records(aggregate: bytes) -> list[UserRecord]:
     return [_user_record(record, keys) for record in records]
 
 
-def opened(aggregate: bytes | None) -> tuple[str | None, list[UserRecord]] | None:
-    """``user_records`` for Spark: the aggregate's fault or None, and its records; None for None."""
+def split_aggregate(aggregate: bytes | None) -> tuple[str | None, list[UserRecord]] | None:
+    """Call ``user_records`` for Spark. Return the aggregate's fault or None, and its records; None for a null."""
     if aggregate is None:
         return None
     try:
@@ -86,31 +86,31 @@ def _user_record(record: bytes, keys: list[str]) -> UserRecord:
 
 
 def _protobuf_fields(message: bytes) -> Iterator[tuple[int, Value]]:
-    """Number and value of each field; 0 for fields of fixed size, which this format does not use."""
+    """Yield number and value of each field; the value is 0 for fields of fixed size, which this format does not use."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
-        number, kind = key >> 3, key & 7
+        number, wire_type = key >> 3, key & 7
         value: Value = 0
-        if kind == VARINT:
+        if wire_type == VARINT:
             value, position = _varint(message, position)
-        elif kind == LENGTH_DELIMITED:
+        elif wire_type == LENGTH_DELIMITED:
             size, position = _varint(message, position)
             value = message[position : position + size]
             position += size
-        elif kind in (EIGHT_BYTES, FOUR_BYTES):
-            position += 8 if kind == EIGHT_BYTES else 4
+        elif wire_type in (EIGHT_BYTES, FOUR_BYTES):
+            position += 8 if wire_type == EIGHT_BYTES else 4
         else:
-            raise AggregateError(f"the aggregate has a field of the unknown kind {kind}")
+            raise AggregateError(f"the aggregate has a field of the unknown type {wire_type}")
         if position > len(message):
             raise AggregateError("the aggregate ends in the middle of a field")
         yield number, value
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number at ``position``, seven bits a byte, and where it ends."""
+    """Return the number at ``position``, with seven bits in each byte, and the position after it."""
     value = 0
-    # 64 bits take ten bytes: without the limit damage could become a number as long as the message.
+    # 64 bits take ten bytes. Without this limit a damaged message could be read as one number of its own length.
     for count, byte in enumerate(message[position : position + 10]):
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
@@ -119,7 +119,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
 
 
 def _key(value: Value) -> str:
-    """A partition key; many records may name it, so a long one would fill the memory."""
+    """Return a partition key; AggregateError if it is too long: many records may repeat it, and fill the memory."""
     try:
         key = _bytes(value).decode("utf-8")
     except UnicodeDecodeError:
@@ -143,13 +143,13 @@ Decode = Callable[[DataFrame, Schema, Mapping[str, str]], tuple[DataFrame, "list
 class StreamSource:
     """The SQL that reads the records of one kind of stream."""
 
-    schema: str  # of the part of the event that is read
+    schema: str  # of those parts of the event that are read
     rows: str  # makes a row ``r`` of each record
     data: str  # a record's bytes
-    record: str  # a struct of a record's metadata
-    label: str  # names a record in an error; ``_record`` is the struct
-    number: str  # what ``commit_ids.labels`` calls the record
-    aggregated: bool = False  # a record may hold several, see ``aggregates``
+    record: str  # a struct of a record's metadata, the column ``_record``
+    label: str  # names a record in an error, by ``_record``
+    number: str  # a record's label in ``commit_ids.labels``, by ``_record``
+    aggregated: bool = False  # whether a record can be an aggregate of several records
 
 
 KINESIS = StreamSource(
@@ -157,7 +157,7 @@ KINESIS = StreamSource(
         data: STRING, partitionKey: STRING, sequenceNumber: STRING, approximateArrivalTimestamp: DOUBLE>>>""",
     rows="explode(event.Records) AS r",
     data="unbase64(r.kinesis.data)",
-    # Seconds in a DOUBLE have no exact milliseconds: they are rounded, where a cast would cut them off.
+    # Seconds as a DOUBLE have no exact milliseconds: these are rounded, since a cast would cut them off.
     record="""named_struct(
         'stream', r.eventSourceARN,
         'shard_id', substring_index(r.eventID, ':', 1),
@@ -175,7 +175,7 @@ KAFKA = StreamSource(
         timestampType: STRING, key: STRING, value: STRING, headers: ARRAY<MAP<STRING, ARRAY<INT>>>>>>""",
     rows="explode(flatten(map_values(event.records))) AS r",
     data="unbase64(r.value)",
-    # Lambda gives the bytes of a header as signed numbers.
+    # Lambda writes the bytes of a header as signed numbers.
     record="""named_struct(
         'topic', r.topic,
         'partition', r.partition,
@@ -190,7 +190,7 @@ KAFKA = StreamSource(
     number="concat(_record.topic, '-', _record.partition, ':', _record.offset)",
 )
 
-DYNAMODB = StreamSource(  # images stay JSON as DynamoDB writes it, {"id": {"N": "1"}}
+DYNAMODB = StreamSource(  # images stay JSON in DynamoDB's own form, {"id": {"N": "1"}}
     schema="""Records ARRAY<STRUCT<eventID: STRING, eventName: STRING, eventSourceARN: STRING, dynamodb: STRUCT<
         Keys: STRING, NewImage: STRING, OldImage: STRING, SequenceNumber: STRING,
         ApproximateCreationDateTime: DOUBLE>>>""",
@@ -232,23 +232,28 @@ SOURCES: dict[str, StreamSource] = {
 
 
 def source_of(event: Any) -> StreamSource:
-    """The source of an event's batch of records; raises EventError if it is no event of a stream."""
+    """Return the source of an event's batch of records; EventError if the event is not a batch of a stream or queue."""
     name = _source_name(event) if isinstance(event, dict) else None
     if name in SOURCES:
         return SOURCES[str(name)]
-    keys = ", ".join(sorted(map(str, event))[:20]) if isinstance(event, dict) else ""
-    what = f"the keys {keys or '(none)'}" if isinstance(event, dict) else "no object"
-    description = f"its source is {name}" if name else f"it has {what}"
+    if name:
+        description = f"its source is {name}"
+    elif isinstance(event, dict):
+        description = f"it has the keys {', '.join(sorted(map(str, event))[:20]) or '(none)'}"
+    else:
+        description = "it is not an object"
     raise EventError(f"the event holds no records of a stream: {description}; job.records() reads {', '.join(SOURCES)}")
 
 
 def _source_name(event: dict[str, Any]) -> Any:
+    """Return the event source of the records; None if the event has no records."""
     records = event.get("Records")
     if not isinstance(records, list):  # Kafka's batches name their source once
         return event.get("eventSource") if isinstance(event.get("records"), dict) else None
     if records:
         return records[0].get("eventSource") if isinstance(records[0], dict) else None
-    service = str(event.get("eventSourceARN", "")).split(":")[2:3]  # the end of an empty tumbling window
+    # The last event of a tumbling window can be without records; then its ARN has the service.
+    service = str(event.get("eventSourceARN", "")).split(":")[2:3]
     return f"aws:{service[0]}" if service else None
 
 
@@ -258,22 +263,23 @@ MALFORMED = "_malformed"  # the column in which Spark's own readers put what the
 AVRO = "org.apache.spark.sql.avro.AvroDataToCatalyst"
 AVRO_END = bytes(8 * [0xFF])
 
-OPENED_TYPE = "STRUCT<fault: STRING, records: ARRAY<STRUCT<partition_key: STRING, data: BINARY>>>"
-WHOLE = "array(named_struct('data', _data, 'record', _record, 'fault', _fault))"
-PARTS = """transform(opened.records, (part, i) -> named_struct(
+SPLIT_TYPE = "STRUCT<fault: STRING, records: ARRAY<STRUCT<partition_key: STRING, data: BINARY>>>"
+WHOLE_RECORD = "array(named_struct('data', _data, 'record', _record, 'fault', _fault))"
+PARTS_OF_AGGREGATE = """transform(_split.records, (part, i) -> named_struct(
     'data', part.data,
     'record', named_struct('stream', _record.stream, 'shard_id', _record.shard_id,
         'sequence_number', _record.sequence_number, 'sub_sequence_number', i,
         'partition_key', part.partition_key, 'arrival_time', _record.arrival_time),
     'fault', CAST(NULL AS STRING)))"""
 
-NO_UTF_8 = "WHEN _text IS NULL THEN 'it is not UTF-8'"
-NO_FIT = f"WHEN _parsed IS NULL OR _parsed.{MALFORMED} IS NOT NULL THEN 'it does not fit the schema'"
+# The clauses of a CASE that gives a record's first fault.
+NOT_UTF_8 = "WHEN _text IS NULL THEN 'it is not UTF-8'"
+NOT_FITTING = f"WHEN _parsed IS NULL OR _parsed.{MALFORMED} IS NOT NULL THEN 'it does not fit the schema'"
 
-# The text as part of an array and of an object: several documents cannot be valid in both.
+# The text is put into an array and into an object: no text of several documents is valid in both.
 ONE_IN_ARRAY = "json_array_length(concat('[', _text, ',1]')) <=> 2"
 ONE_IN_OBJECT = """json_object_keys(concat('{"a":', _text, ',"b":1}')) <=> array('a', 'b')"""
-NO_ONE_JSON = f"WHEN NOT ({ONE_IN_ARRAY} AND {ONE_IN_OBJECT}) THEN 'it is not one JSON document'"
+NOT_ONE_JSON = f"WHEN NOT ({ONE_IN_ARRAY} AND {ONE_IN_OBJECT}) THEN 'it is not one JSON document'"
 
 
 def stream_records(
@@ -285,9 +291,9 @@ def stream_records(
     metadata: bool = False,
     options: Mapping[str, str] | None = None,
     cause: bool = False,
-    without: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> DataFrame:
-    """See ``Job.records``; ``without``: the numbers of records that are left out."""
+    """See ``Job.records``; ``left_out``: the labels of records that are left out."""
     source = source_of(event)
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; it must be one of {', '.join(FORMATS)}")
@@ -299,24 +305,25 @@ def stream_records(
         raise ValueError("raw records have no schema" if schema else f"{format} needs a schema: none is inferred")
     if source is DYNAMODB and format != "raw":
         raise EventError("DynamoDB's images are read with format='raw': value is the new image, as DynamoDB writes it")
-    records = without_records(_found(spark, event, source), event, without)
+    records = without_records(_records(spark, event, source), event, left_out)
     decoded, names = FORMATS[format](records, schema, options or {})
-    return _shaped(decoded, names, source, mode, metadata, cause)
+    return _output_columns(decoded, names, source, mode, metadata, cause)
 
 
-def without_records(frame: DataFrame, event: Any, numbers: Sequence[str]) -> DataFrame:
-    """The rows of a frame that were not made of these records of the event.
+def without_records(frame: DataFrame, event: Any, labels: Sequence[str]) -> DataFrame:
+    """Return the frame without the rows that are made of these records of the event.
 
-    Spark finds ``_record`` through selections, filters and explosions, and fails on joins and aggregates.
+    Spark finds the column ``_record`` of a frame made by selections, filters and explosions. It fails with
+    AnalysisException after joins and aggregates.
     """
-    if not numbers:
+    if not labels:
         return frame
-    texts = ", ".join("'{}'".format(number.replace("\\", "\\\\").replace("'", "\\'")) for number in numbers)
+    texts = ", ".join("'{}'".format(label.replace("\\", "\\\\").replace("'", "\\'")) for label in labels)
     return frame.where(f"NOT {source_of(event).number} IN ({texts})")
 
 
-def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
-    """The records, still bytes."""
+def _records(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
+    """Return the records as rows of their bytes (``_data``), metadata (``_record``) and fault (``_fault``)."""
     text = json.dumps(event)
     rows = (
         _one_text(spark, text)
@@ -324,45 +331,49 @@ def _found(spark: SparkSession, event: Any, source: StreamSource) -> DataFrame:
         .selectExpr(source.rows)
         .selectExpr(f"{source.data} AS _data", f"{source.record} AS _record", "CAST(NULL AS STRING) AS _fault")
     )
-    return _opened(rows) if source.aggregated and MAGIC_IN_BASE64 in text else rows  # the former needs Python workers
+    # Aggregates are split only if there might be some, since this starts Python workers.
+    return _with_split_aggregates(rows) if source.aggregated and MAGIC_IN_BASE64 in text else rows
 
 
 def _one_text(spark: SparkSession, text: str) -> DataFrame:
-    """One row with one column ``event``, made in the JVM, since ``createDataFrame`` would start a Python worker."""
+    """Return one row with one column ``event``, made in the JVM: ``createDataFrame`` would start a Python worker."""
     jvm: Any = spark._jvm
     rows = jvm.java.util.Collections.singletonList(text)
-    made = spark._jsparkSession.createDataset(rows, jvm.org.apache.spark.sql.Encoders.STRING())
-    return DataFrame(made.toDF(), spark).withColumnRenamed("value", "event")
+    dataset = spark._jsparkSession.createDataset(rows, jvm.org.apache.spark.sql.Encoders.STRING())
+    return DataFrame(dataset.toDF(), spark).withColumnRenamed("value", "event")
 
 
-def _opened(rows: DataFrame) -> DataFrame:
-    """The rows, with each aggregate's records as rows of their own."""
+def _with_split_aggregates(rows: DataFrame) -> DataFrame:
+    """Return the rows, with the records of each aggregate as rows of their own."""
     aggregate = F.expr(f"IF(startswith(_data, X'{MAGIC.hex()}'), _data, NULL)")
-    # Marked as not deterministic, so that Spark computes it only once.
-    # Without Arrow, which the Python workers of other platforms may lack.
-    opening = F.udf(opened, OPENED_TYPE, useArrow=False).asNondeterministic()
+    # The function is marked as not deterministic, so that Spark computes it only once. It does without Arrow, which
+    # the Python workers of other platforms may lack.
+    split = F.udf(split_aggregate, SPLIT_TYPE, useArrow=False).asNondeterministic()
     return (
-        rows.withColumn("opened", opening(aggregate))
-        .withColumn("_fault", F.col("opened.fault"))
-        .selectExpr(f"explode(IF(opened IS NULL OR _fault IS NOT NULL, {WHOLE}, {PARTS})) AS one")
+        rows.withColumn("_split", split(aggregate))
+        .withColumn("_fault", F.col("_split.fault"))
+        .selectExpr(f"explode(IF(_split IS NULL OR _fault IS NOT NULL, {WHOLE_RECORD}, {PARTS_OF_AGGREGATE})) AS one")
         .selectExpr("one.data AS _data", "one.record AS _record", "one.fault AS _fault")
     )
 
 
-def _shaped(
+def _output_columns(
     decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool, cause: bool
 ) -> DataFrame:
-    """The caller's columns: ``names`` of ``_parsed``, or the bytes; FAILFAST fails at the first corrupt record."""
-    if mode == "FAILFAST":  # a filter: Spark may drop an unused column, but never a filter
+    """Select the caller's columns: the fields ``names`` of ``_parsed``, or without names the bytes.
+
+    In the mode FAILFAST the first corrupt record fails the job.
+    """
+    if mode == "FAILFAST":  # by a filter, since Spark may drop a column that nobody uses, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
         decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")
-    good = F.col("_fault").isNull()
+    is_good = F.col("_fault").isNull()
     if names is None:
-        columns = [F.when(good, F.col("_data")).alias("value")]
+        columns = [F.when(is_good, F.col("_data")).alias("value")]
     else:
-        columns = [F.when(good, F.col("_parsed").getField(name)).alias(name) for name in names]
+        columns = [F.when(is_good, F.col("_parsed").getField(name)).alias(name) for name in names]
     if mode == "PERMISSIVE":
-        columns.append(F.when(~good, F.col("_data")).alias(CORRUPT))
+        columns.append(F.when(~is_good, F.col("_data")).alias(CORRUPT))
     if cause:
         columns.append(F.col("_fault").alias(CAUSE))
     if metadata:
@@ -371,47 +382,49 @@ def _shaped(
 
 
 def _json(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
-    """One JSON document a record: ``from_json`` alone reads the first document and ignores the rest."""
+    """Decode records that are one JSON document each; ``from_json`` alone would ignore all but the first document."""
     fields, names = _fields(records, schema)
-    parsed = F.from_json("_text", fields, _reading(options))
-    return _checked(_with_text(records).withColumn("_parsed", parsed), f"{NO_UTF_8} {NO_ONE_JSON} {NO_FIT}"), names
+    parsed = F.from_json("_text", fields, _reader_options(options))
+    frame = _with_text(records).withColumn("_parsed", parsed)
+    return _with_fault(frame, f"{NOT_UTF_8} {NOT_ONE_JSON} {NOT_FITTING}"), names
 
 
 def _csv(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
-    """One line of CSV a record: ``from_csv`` alone reads the first line and ignores the rest."""
+    """Decode records that are one CSV line each; ``from_csv`` alone would ignore all but the first line."""
     fields, names = _fields(records, schema)
     columns = ", ".join(f"{backquoted(field.name)} {field.dataType.simpleString()}" for field in fields)
-    quote, escape = ("\\" + (options.get(name) or usual) for name, usual in (("quote", '"'), ("escape", "\\")))
-    # A line break within quotes ends no line.
-    quoted = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
+    quote, escape = ("\\" + (options.get(name) or default) for name, default in (("quote", '"'), ("escape", "\\")))
+    # A line break within quotes does not end the line.
+    quoted_text = f"(?s){quote}([^{quote}{escape}]|{escape}.|{quote}{quote})*{quote}"
     frame = _with_text(records).withColumn("_line", F.regexp_replace("_text", r"\r?\n$", ""))
-    frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reading(options)))
-    frame = frame.withColumn("_several", F.regexp_replace("_line", quoted, "").rlike("[\r\n]"))
-    one = "WHEN _several THEN 'it is more than one line' WHEN trim(_line) = '' THEN 'it is empty'"
-    return _checked(frame, f"{NO_UTF_8} {one} {NO_FIT}"), names
+    frame = frame.withColumn("_parsed", F.from_csv("_line", columns, _reader_options(options)))
+    frame = frame.withColumn("_several", F.regexp_replace("_line", quoted_text, "").rlike("[\r\n]"))
+    not_one_line = "WHEN _several THEN 'it is more than one line' WHEN trim(_line) = '' THEN 'it is empty'"
+    return _with_fault(frame, f"{NOT_UTF_8} {not_one_line} {NOT_FITTING}"), names
 
 
 def _avro(records: DataFrame, schema: Schema, options: Mapping[str, str]) -> tuple[DataFrame, list[str]]:
-    """One Avro datum a record, without a header.
+    """Decode records that are one Avro datum each, without a header.
 
-    Eight known bytes are appended, and both are read as the two fields of a record, which Avro writes one after the
-    other. So a datum that is too short or too long is found, and an unreadable one is null as a whole, where
-    ``from_avro`` alone makes all its fields null.
+    Eight known bytes are appended to the datum, and both are read as the two fields of one Avro record, since Avro
+    writes fields one after the other. So a datum that is too short or too long is found, and a datum that cannot be
+    read is null as a whole; ``from_avro`` alone would make all its fields null.
     """
     spark = records.sparkSession
     if not has_class(spark._jvm, AVRO):
         needed = f"--packages {package('spark-avro', spark.version)}"
         raise EventError(f"Avro records need spark-avro: put its jar into SPARKLET_JARS, or on a cluster use {needed}")
     end = {"type": "fixed", "name": "sparklet_end", "size": len(AVRO_END)}
-    ended = F.concat("_data", F.lit(AVRO_END))
-    parsed = from_avro(ended, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
+    with_end = F.concat("_data", F.lit(AVRO_END))
+    parsed = from_avro(with_end, _avro_pair(schema, end), {**options, "mode": "PERMISSIVE"})
     frame = records.withColumn("_pair", parsed).selectExpr("*", "_pair.datum AS _parsed")
-    whole = f"_pair.end <=> X'{AVRO_END.hex()}'"
-    checked = _checked(frame, f"WHEN _parsed IS NULL OR NOT {whole} THEN 'it does not fit the schema'")
-    return checked, checked.select("_parsed.*").columns
+    has_end = f"_pair.end <=> X'{AVRO_END.hex()}'"
+    frame = _with_fault(frame, f"WHEN _parsed IS NULL OR NOT {has_end} THEN 'it does not fit the schema'")
+    return frame, frame.select("_parsed.*").columns
 
 
 def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
+    """Return the Avro schema of a record of two fields, the datum and the end; ValueError for a wrong schema."""
     try:
         datum = json.loads(schema) if isinstance(schema, str) else None
     except ValueError as error:
@@ -423,25 +436,25 @@ def _avro_pair(schema: Schema, end: Mapping[str, Any]) -> str:
 
 
 def _with_text(records: DataFrame) -> DataFrame:
-    """The bytes as text, null if they are not UTF-8: no character is replaced silently."""
+    """Add the bytes as text, ``_text``; null if they are not UTF-8: no character is replaced silently."""
     return records.selectExpr("*", f"{text_of('_data', records.sparkSession.version)} AS _text")
 
 
-def _checked(frame: DataFrame, cases: str) -> DataFrame:
-    """Note each record's first fault, by the WHEN clauses ``cases``. A null, a deletion in Kafka, has none of these."""
+def _with_fault(frame: DataFrame, cases: str) -> DataFrame:
+    """Set ``_fault`` to each record's first fault, by WHEN clauses. A null (a deletion in Kafka) has no such fault."""
     return frame.withColumn("_fault", F.expr(f"coalesce(_fault, CASE WHEN _data IS NULL THEN NULL {cases} END)"))
 
 
 def _fields(records: DataFrame, schema: Schema) -> tuple[StructType, list[str]]:
-    """The schema with a column for what Spark cannot read, and the names of its own columns."""
+    """Return the schema with an added column for what Spark cannot read, and the names of the schema's columns."""
     struct = records.sparkSession.createDataFrame([], schema).schema
     if reserved := {CORRUPT, CAUSE, RECORD, MALFORMED}.intersection(struct.names):
         raise ValueError(f"the schema has a column {sorted(reserved)[0]}, a name that job.records() uses itself")
     return StructType([*struct.fields, StructField(MALFORMED, StringType())]), struct.names
 
 
-def _reading(options: Mapping[str, str]) -> dict[str, str]:
-    # Last, so that no option replaces these. Spark's own FAILFAST passes over errors in columns that nobody uses.
+def _reader_options(options: Mapping[str, str]) -> dict[str, str]:
+    # No option of the script replaces these two. Spark's own FAILFAST would miss errors in columns that nobody uses.
     return {**options, "mode": "PERMISSIVE", "columnNameOfCorruptRecord": MALFORMED}
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparklet.connectors.streams import MAGIC, MAGIC_IN_BASE64, AggregateError, opened, user_records
+from sparklet.connectors.streams import MAGIC, MAGIC_IN_BASE64, AggregateError, split_aggregate, user_records
 from tests.aggregated import AWS_MADE, AWS_MADE_OF, aggregate, field, number, sealed, varint
 
 KEYS = st.text(max_size=64).filter(lambda text: text.isprintable())
@@ -61,7 +61,7 @@ def test_a_record_that_is_not_an_aggregate_is_refused(record: bytes, why: str) -
         (field(1, b"k" * 257), "more than 256 characters"),
         (varint(1 << 3 | 2) + varint(100) + b"short", "in the middle of a field"),
         (varint(1 << 3 | 1) + b"123", "in the middle of a field"),
-        (varint(1 << 3 | 3), "unknown kind 3"),
+        (varint(1 << 3 | 3), "unknown type 3"),
         (b"\x80" * 11, "number without an end"),
         (b"\x08", "number without an end"),
     ],
@@ -78,10 +78,10 @@ def test_no_message_crashes_it(message: bytes) -> None:
 
 
 def test_spark_gets_a_reason_instead_of_an_error() -> None:
-    assert opened(None) is None
-    assert opened(AWS_MADE) == (None, AWS_MADE_OF)
-    assert opened(MAGIC + bytes(16)) == ("the aggregate's digest is wrong", [])
-    assert opened(sealed(b"")) == (None, [])
+    assert split_aggregate(None) is None
+    assert split_aggregate(AWS_MADE) == (None, AWS_MADE_OF)
+    assert split_aggregate(MAGIC + bytes(16)) == ("the aggregate's digest is wrong", [])
+    assert split_aggregate(sealed(b"")) == (None, [])
 
 
 @given(st.binary(max_size=8))

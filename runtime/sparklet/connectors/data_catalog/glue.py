@@ -181,8 +181,8 @@ class GlueCatalog:
         ordered = sorted(folders)
         remedy = f"give split {entry.split}" if entry.split else "leave split out"
         reasons = {
-            f"its rows are not simply its {entry.format} files; let a script read it, job.table({table!r}, where=…), in "
-            "a run over --items such as days": entry.format in SELF_DESCRIBING,
+            f"not all its {entry.format} files are rows; have a script read it, job.table({table!r}, where=…), in a "
+            "run over --items such as days": entry.format in SELF_DESCRIBING,
             "not all of it is in S3": not all(re.match("s3[an]?://.", folder) for folder, _ in places),
             "a partition is in the folder of another partition": any(map(str.startswith, ordered[1:], ordered)),
             f"its format is {entry.format}: {remedy}": options.split not in ("", entry.split),
