@@ -242,7 +242,7 @@ def test_a_batch_of_six_megabytes_is_read(spark: SparkSession) -> None:
     ("event", "seen"),
     [
         ({"a": 1}, "it has the keys a"),
-        ([], "no object"),
+        ([], "not an object"),
         ({"Records": []}, "it has the keys Records"),
         ({"Records": [{"eventSource": "aws:s3"}]}, "its source is aws:s3"),
         ({"Records": ["x"]}, "it has the keys Records"),

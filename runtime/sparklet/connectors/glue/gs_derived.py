@@ -1,1 +1,1 @@
-"""What Glue Studio's scripts import for a derived column, which is ``DynamicFrame.gs_derived``."""
+"""Glue Studio's scripts import this module for a derived column; the method is ``DynamicFrame.gs_derived``."""

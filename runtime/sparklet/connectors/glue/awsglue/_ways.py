@@ -1,11 +1,11 @@
-"""What to write for each name, option and format of Glue's that is not here."""
+"""What to write instead of each name, option and format of Glue's library that Sparklet does not have."""
 
 DATABASES = "spark.read.jdbc(url, table) or frame.toDF().write.jdbc(url, table), see docs/guide/databases.md"
 STREAMS = "job.records() of an event, or spark.readStream and foreachBatch, see docs/guide/streams.md"
 LAKES = "spark.read.format(…).load(path), and job.append to write, see docs/guide/tables.md"
 NEW_PARTITIONS = "sparklet ddl RUN, which prints the statements for a run's partitions and columns"
 
-NAMES = {  # by their ways; in lower case, without underscores
+NAMES = {  # Glue's names by what to write instead; in lower case, without underscores
     'frame.toDF().select("struct.*"), and explode() for arrays': "unnestddbjson simplifyddbjson",
     "sparklet run --isolate: what Spark cannot read fails, and frames hold no error records": "errorsasdynamicframe "
     "errorscount stageerrorscount asserterrorthreshold",

@@ -1,7 +1,7 @@
-"""Types of columns, which are Spark's; ``DynamicFrame.schema()`` has them."""
+"""The types of columns, which are Spark's own types; ``DynamicFrame.schema()`` has them."""
 
 from pyspark.sql.types import *  # noqa: F403
 
-from . import missing
+from . import refuse_import
 
-__getattr__ = missing
+__getattr__ = refuse_import

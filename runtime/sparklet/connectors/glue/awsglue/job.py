@@ -1,4 +1,4 @@
-"""A job's beginning and end; here the ledger records what became of a shard."""
+"""A job's beginning and end, for which nothing is needed here: the ledger records how a shard ended."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ["Job"]
 
 
 class Job:
-    """Glue's object for bookmarks, of which there are none: ``init`` and ``commit`` do nothing."""
+    """Glue's object for bookmarks. Sparklet has no bookmarks, so ``init`` and ``commit`` do nothing."""
 
     def __init__(self, *_: Any, **named: Any) -> None:
         """Do nothing."""

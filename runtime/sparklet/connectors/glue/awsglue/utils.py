@@ -10,11 +10,11 @@ from typing import NoReturn
 
 from sparklet.job import Job
 
-from . import missing
+from . import refuse_import
 
-__getattr__ = missing
+__getattr__ = refuse_import
 __all__ = ["GlueArgumentError", "getResolvedOptions"]
-OF_EVENT = f"jr_{uuid.uuid4().hex}"  # JOB_RUN_ID outside of a run
+EVENT_RUN_ID = f"jr_{uuid.uuid4().hex}"  # JOB_RUN_ID outside a run
 
 
 class GlueArgumentError(Exception):
@@ -27,20 +27,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def this_job(argv: Sequence[str]) -> Job:
-    """The task, by its event alone: all other arguments are the script's own."""
-    at = argv.index("--event") if "--event" in argv else len(argv)
-    return Job.from_args(argv[at : at + 2])
+    """Return the job for the event among the arguments: all other arguments are the script's own."""
+    index = argv.index("--event") if "--event" in argv else len(argv)
+    return Job.from_args(argv[index : index + 2])
 
 
 def getResolvedOptions(args: Sequence[str], options: Sequence[str]) -> dict[str, str | None]:
-    """The values of ``options``: of the arguments, else of the run's parameters, else of the environment.
+    """Return the values of ``options`` from the arguments, else the run's parameters, else the environment.
 
-    ``JOB_NAME`` is the script's, unless it is given; ``TempDir`` may be missing; ``JOB_RUN_ID`` is always there, and in
-    a run every shard's own, the same in each attempt. Else GlueArgumentError.
+    ``JOB_NAME`` is the script's name unless it is set; ``TempDir`` is None unless it is set. ``JOB_RUN_ID`` is always
+    set; in a run each shard has its own, the same in each attempt. GlueArgumentError if another option has no value.
     """
     job = this_job(args)
     params = {key: value if isinstance(value, str) else json.dumps(value) for key, value in job.params.items()}
-    run_id = OF_EVENT if job.shard is None else f"{job.run_id}_{job.shard:06d}"
+    run_id = EVENT_RUN_ID if job.shard is None else f"{job.run_id}_{job.shard:06d}"
     defaults = {**os.environ, "TempDir": None, "JOB_NAME": Path(args[0]).stem, "JOB_RUN_ID": run_id, **params}
     parser = _Parser(allow_abbrev=False, add_help=False)
     for name in dict.fromkeys(["TempDir", "JOB_RUN_ID", *options]):
