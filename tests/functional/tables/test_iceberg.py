@@ -41,7 +41,7 @@ def stage(lake: Lake, frame: DataFrame, shard: int = 0, mode: str = "append") ->
     """As ``Lake.stage``, of rows that Spark itself has made."""
     draft = Declaration(lake.table, mode, "", "", (), merge_schema=True)
     layout = layout_of(frame, draft)
-    frame = staging._fitted(frame, layout, draft)
+    frame = staging._fit_to_table(frame, layout, draft)
     folder = f"{layout.root}/sparklet/run/{shard:06d}-{id(frame)}/1"
     described: tuple[str, ...] = ()
     if mode == "append" and layout.draft:

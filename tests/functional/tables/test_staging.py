@@ -22,7 +22,7 @@ from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables import commit as committer
 from sparklet.connectors.tables import layout, staging
-from sparklet.connectors.tables.columns import fitted
+from sparklet.connectors.tables.columns import fit_columns
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Committed, Declaration
 from sparklet.job import Job
 from sparklet.job.errors import EventError, TableError
@@ -193,7 +193,7 @@ def test_columns_fit_as_by_an_insert(
     schema = StructType.fromJson(json.loads(spark._jvm.org.apache.spark.sql.types.StructType.fromDDL(columns).json()))
 
     def fit() -> list[Any]:
-        return fitted(spark.sql(f"SELECT {given}"), schema, "t", merge_schema=merge_schema).collect()
+        return fit_columns(spark.sql(f"SELECT {given}"), schema, "t", merge_schema=merge_schema).collect()
 
     if isinstance(found, list):
         assert fit() == found
@@ -279,7 +279,7 @@ def test_a_table_that_is_not_there_yet_gets_its_place(local: Place, rows: DataFr
 def test_other_partitions_than_the_tables_are_refused(local: Place, rows: DataFrame) -> None:
     by_day = local.make_table("iceberg", "id BIGINT, ts TIMESTAMP, name STRING", "days(ts)")
 
-    with pytest.raises(TableError, match=r"partitioned by day\(ts\), not by name: leave partition_by away"):
+    with pytest.raises(TableError, match=r"partitioned by day\(ts\), not by name: leave out partition_by"):
         local.job.append(rows, by_day, partition_by="name")
     with pytest.raises(TableError, match="no column day, which partition_by"):
         local.job.append(rows, f"delta:{local.root}/new", partition_by="day")

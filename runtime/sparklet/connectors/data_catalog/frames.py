@@ -139,10 +139,7 @@ def _with_spelling(table_type: DataType, data_type: DataType) -> Any:
     field_by_name = {field.name.lower(): field for field in data_type}
     pairs = ((field, field_by_name.get(field.name.lower(), field)) for field in table_type)
     return StructType(
-        [
-            StructField(data_field.name, _with_spelling(field.dataType, data_field.dataType))
-            for field, data_field in pairs
-        ]
+        [StructField(found.name, _with_spelling(field.dataType, found.dataType)) for field, found in pairs]
     )
 
 

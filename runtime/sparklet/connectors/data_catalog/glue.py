@@ -27,10 +27,7 @@ Place = tuple[str, tuple[str, ...]]  # a folder or file, and the values of its p
 PAGE = 1000  # partitions in one answer
 PARTITIONS = 100  # that one call adds
 # UpdateTable accepts these fields of a table; it refuses others that GetTable returns, such as CreateTime.
-UPDATABLE = (
-    *("Name", "Description", "Owner", "Retention"),
-    *("StorageDescriptor", "PartitionKeys", "Parameters", "TableType"),
-)
+FIELDS = ("Name", "Description", "Owner", "Retention", "StorageDescriptor", "PartitionKeys", "Parameters", "TableType")
 THREADS = 16
 MAX_ENTRY_BYTES = 200_000  # the ledger's item of a run holds 400 kB
 REFUSED = {
@@ -140,7 +137,7 @@ class GlueCatalog:
                 if not new_fields or not change:
                     return
                 document["StorageDescriptor"]["Columns"] += new_fields
-                changed = {key: document[key] for key in UPDATABLE if document.get(key)}
+                changed = {key: document[key] for key in FIELDS if document.get(key)}
                 # With the version Glue refuses the update if the table has been changed since it was read. Then the
                 # next round reads the other change first.
                 version = {key: document[key] for key in ("VersionId",) if key in document}

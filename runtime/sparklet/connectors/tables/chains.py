@@ -5,9 +5,10 @@ a linked list of files below the table's root. A *link* has the numbers of one c
 MAX_RANGES commits before it. A commit of the table sets the number of the last link, and fails if another writer has
 set it since. So a table gets rows and their records in one step.
 
-The ranges say which links to read, usually the last one alone. They do not replace the numbers: with a parallelization
-factor the batches of one shard interleave, and a repeated batch may begin and end elsewhere. Messages of a queue are a
-chain, too, by numbers that begin with their time; every MAX_RANGES commits its oldest links are deleted.
+The ranges tell which links have to be read, usually only the last one. They do not replace the numbers: with a
+parallelization factor the batches of one shard interleave, and a repeated batch may begin and end at other records.
+The messages of a queue are a chain, too, by numbers that begin with their time; every MAX_RANGES commits the links of
+old messages are deleted.
 """
 
 from __future__ import annotations
@@ -31,54 +32,61 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 CHAIN = "records/"  # how the names of chains begin
-CHANGES = f"{CHAIN}changes"  # set by all commits that replace rows, so that each has seen those before it
+CHANGES = f"{CHAIN}changes"  # a name that all commits which replace rows set, so that each is based on the one before
 MAX_RANGES = 100
 
 
-def found(spark: SparkSession, folder: str, name: str, records: Collection[int], table: Any) -> dict[int, int]:
-    """The records of a batch that the table has, each with its link."""
-    record_numbers, links, head = frozenset(records), dict[int, int](), table.made(name)
-    at = head and head[1]
-    while at is not None:
-        link = links_of(spark, folder, at)[name]
+def committed_records(
+    spark: SparkSession, folder: str, name: str, records: Collection[int], table: Any
+) -> dict[int, int]:
+    """Return the records of a batch that the table already has, each with the number of the link that lists it."""
+    record_numbers, link_numbers = frozenset(records), dict[int, int]()
+    head = table.find_name(name)
+    link_number = head and head[1]
+    while link_number is not None:
+        link = links_of(spark, folder, link_number)[name]
         for first, last, number in link["ranges"]:
             if first <= max(record_numbers) and last >= min(record_numbers):
                 range_records = record_numbers.intersection(accumulate(links_of(spark, folder, number)[name]["steps"]))
-                links.update(dict.fromkeys(range_records, number))
-        # If no record before this link is as great as the least of the batch, earlier links need not be read.
-        at = link["before"] if link["last_before"] >= min(record_numbers) else None
-    return links
+                link_numbers.update(dict.fromkeys(range_records, number))
+        # Earlier links are read only if they can have a record that is as great as the batch's least one.
+        link_number = link["before"] if link["last_before"] >= min(record_numbers) else None
+    return link_numbers
 
 
 def extend(spark: SparkSession, folder: str, records: Mapping[str, Collection[int]], table: Any) -> dict[str, int]:
-    """Store a link behind the last one of each chain; the names and numbers that the commit must set."""
-    # Of this try alone: if the answer to a commit is lost, the number in the table tells whose commit it was.
+    """Append a link to each chain, in one new file. Return by chain's name the number that the commit must set."""
+    # Each try has its own number: if the answer to a commit is lost, the number in the table shows whose commit it was.
     number = random.getrandbits(60)
-    links = {name: _link(spark, folder, name, sorted(records[name]), table.made(name), number) for name in records}
+    links = {name: _link(spark, folder, name, sorted(records[name]), table.find_name(name), number) for name in records}
     path, files = hadoop_path(spark, f"{folder}/{number:015x}.json.gz")
-    # Before the commit that points to it: a kill in between leaves a file to which no chain leads.
+    # The file is written before the commit that sets its number. After a kill in between no chain leads to the file.
     with closing(spark._jvm.java.util.zip.GZIPOutputStream(files.create(path))) as stream:
         stream.write(json.dumps(links).encode())
     for name, link in links.items():
         if name.startswith(f"{CHAIN}{MESSAGES}/") and len(link["ranges"]) == 1 and link["before"]:
-            # The commit is not made yet, so the table's present head, the link before, must stay.
-            _forget(spark, folder, f"{link['before']:015x}")
+            # The commit is not made yet, so the previous link, which is the table's present head, must stay.
+            _delete_old_links(spark, folder, f"{link['before']:015x}")
     return dict.fromkeys(records, number)
 
 
-def _forget(spark: SparkSession, folder: str, head: str) -> None:
-    """Delete a chain's links, but for its head, of messages that no queue can deliver any more."""
+def _delete_old_links(spark: SparkSession, folder: str, head: str) -> None:
+    """Delete the links of messages that no queue can deliver any more, except for the chain's head."""
     path, files = hadoop_path(spark, folder)
-    end_ms = 1000 * (time.time() - KEPT_DAYS * 86400)
+    oldest_ms = 1000 * (time.time() - KEPT_DAYS * 86400)
     for file in files.listStatus(path):
-        if file.getModificationTime() < end_ms and not file.getPath().getName().startswith(head):
+        if file.getModificationTime() < oldest_ms and not file.getPath().getName().startswith(head):
             files.delete(file.getPath(), False)
 
 
 def _link(
     spark: SparkSession, folder: str, name: str, records: list[int], head: tuple[str, int] | None, number: int
 ) -> dict[str, Any]:
-    """``ranges``: first, last and number of links, its own the last; ``before``: the link with those before."""
+    """Return a new link. ``ranges``: first record, last record and number of links, this one's last.
+
+    ``before``: the number of the link with earlier ranges; ``last_before``: the greatest record in them. ``steps``: the
+    differences between this link's records.
+    """
     link = links_of(spark, folder, head[1])[name] if head else {"ranges": [], "before": None, "last_before": -1}
     if head and len(link["ranges"]) >= MAX_RANGES:
         last = max(link["last_before"], *(last for _, last, _ in link["ranges"]))
@@ -89,7 +97,7 @@ def _link(
 
 @lru_cache(maxsize=8)
 def links_of(spark: SparkSession, folder: str, number: int) -> Any:
-    """The links of a commit, by chain; they never change."""
+    """Return the links of a commit, by chain; they never change."""
     path, files = hadoop_path(spark, uri := f"{folder}/{number:015x}.json.gz")
     try:
         with closing(spark._jvm.java.util.zip.GZIPInputStream(files.open(path))) as stream:

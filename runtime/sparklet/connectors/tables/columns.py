@@ -1,4 +1,4 @@
-"""Fits columns to a table's, as Spark's INSERT does it; an error names the remedy."""
+"""Fits a frame's columns to a table's columns, as Spark's INSERT does; each error has a remedy."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from sparklet.job.errors import TableError
 from sparklet.job.session import backquoted, frame_of_plan, scala_object
 
 CATALYST = "org.apache.spark.sql.catalyst"
-FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT")  # Delta itself has the values
+FILLED = ("delta.generationExpression", "delta.identity.start", "CURRENT_DEFAULT")  # Delta itself fills such columns
 REMEDY = "select the table's columns and cast them in the script; merge_schema=True adds new ones"
 
 
-def fitted(frame: DataFrame, schema: StructType, whose: str, *, merge_schema: bool = False) -> DataFrame:
-    """The frame with these columns, as Spark resolves those of an INSERT by name; behind them its own new ones, if so.
+def fit_columns(frame: DataFrame, schema: StructType, whose: str, *, merge_schema: bool = False) -> DataFrame:
+    """Return the frame with the columns of ``schema``, resolved by name as for Spark's INSERT.
 
-    Spark casts, and has a row fail whose value overflows, or that lacks a value which the table requires; a row that
-    only deletes another may lack it. TableError, which names ``whose`` frame it is, if columns do not fit.
+    With ``merge_schema`` the frame's new columns follow. Spark casts the values; a row fails if its value overflows, or
+    if it lacks a value that the table requires and does not only delete another row. TableError if columns do not fit;
+    its message names the frame by ``whose``.
     """
     spark: Any = frame.sparkSession
     is_exact = spark.conf.get("spark.sql.caseSensitive", "false") == "true"
-    there, deletes = {name if is_exact else name.lower() for name in schema.names}, DELETED in frame.columns
-    # A column of another table brings metadata, such as its name in files, that hold for that table alone.
+    table_names, deletes = {name if is_exact else name.lower() for name in schema.names}, DELETED in frame.columns
+    # Columns can have metadata, such as their names in files, that are valid only for the table they come from.
     plain = StructType([StructField(field.name, field.dataType, field.nullable) for field in schema.fields])
-    wanted = spark._jvm.org.apache.spark.sql.types.DataType.fromJson(plain.json())
-    wanted, own = wanted.asNullable() if deletes else wanted, frame._jdf.schema()
+    target = spark._jvm.org.apache.spark.sql.types.DataType.fromJson(plain.json())
+    target, frame_schema = target.asNullable() if deletes else target, frame._jdf.schema()
     for name in frame.columns:
-        if name == DELETED or (merge_schema and (name if is_exact else name.lower()) not in there):
-            wanted = wanted.add(name, own.apply(name).dataType(), True)
-    attributes = scala_object(spark, f"{CATALYST}.types.DataTypeUtils").toAttributes(wanted)
+        if name == DELETED or (merge_schema and (name if is_exact else name.lower()) not in table_names):
+            target = target.add(name, frame_schema.apply(name).dataType(), True)
+    attributes = scala_object(spark, f"{CATALYST}.types.DataTypeUtils").toAttributes(target)
     query, conf = frame._jdf.queryExecution().analyzed(), spark._jsparkSession.sessionState().conf()
     resolver = scala_object(spark, f"{CATALYST}.analysis.TableOutputResolver")
     try:
@@ -54,36 +55,38 @@ def fitted(frame: DataFrame, schema: StructType, whose: str, *, merge_schema: bo
     return frame.select(*columns.values())
 
 
-def agreed(
+def agreed_columns(
     commit: Commit,
     writes: Sequence[Declaration],
     table: StructType | None,
     columns_of: Callable[[Declaration], StructType],
 ) -> StructType:
-    """The columns of the table with these writes in it; ``table``: its own, if it exists.
+    """Return the columns that the table has with these writes in it. ``table``: its present columns, if it exists.
 
-    TableError if types of new columns differ, or if only some writes have one and ``merge_schema`` is off.
+    TableError if the writes' types of a new column differ, or if only some writes have it without ``merge_schema``.
     """
     fields = {field.name.lower(): field for field in (table.fields if table else ())}
-    of_table, shards = set(fields), dict[str, str]()
-    firsts = {write.seen: write for write in reversed(writes)}
-    for write in (write for write in writes if firsts[write.seen] is write):
+    table_names, shard_by_name = set(fields), dict[str, str]()
+    # Writes that have seen the same state have the same columns, so only the first of them is compared.
+    first_by_state = {write.seen: write for write in reversed(writes)}
+    for write in (write for write in writes if first_by_state[write.seen] is write):
         shard, is_first = shard_name(write.shard), not fields
         for field in columns_of(write).fields:
-            key = field.name.lower()
-            if key not in fields and not (is_first or commit.merge_schema):
+            name = field.name.lower()
+            if name not in fields and not (is_first or commit.merge_schema):
                 raise TableError(f"{commit.table}: {shard} has the column {field.name!r}, which others lack: {REMEDY}")
-            old = fields.get(key)
-            if old is None or (key not in of_table and isinstance(old.dataType, NullType)):
-                fields[key], shards[key] = StructField(old.name if old else field.name, field.dataType), shard
-            elif key not in of_table and not isinstance(field.dataType, NullType):
-                have, want = (each.dataType.simpleString() for each in (field, old))
-                if have != want:
-                    differ = f"as {have}, {shards[key]} as {want}: cast it in the script"
+            old, is_new = fields.get(name), name not in table_names
+            if old is None or (is_new and isinstance(old.dataType, NullType)):
+                fields[name] = StructField(old.name if old else field.name, field.dataType)
+                shard_by_name[name] = shard
+            elif is_new and not isinstance(field.dataType, NullType):
+                new_type, old_type = field.dataType.simpleString(), old.dataType.simpleString()
+                if new_type != old_type:
+                    differ = f"as {new_type}, {shard_by_name[name]} as {old_type}: cast it in the script"
                     raise TableError(f"{commit.table}: {shard} has the column {field.name!r} {differ}")
     return StructType(list(fields.values()))
 
 
 def without_hudi_columns(frame: DataFrame) -> DataFrame:
-    """The frame without the columns that Hudi has set, and will set anew."""
+    """Return the frame without the columns that Hudi has set, and will set anew."""
     return frame.drop(*(name for name in frame.columns if name.startswith("_hoodie_")))

@@ -1,10 +1,10 @@
-"""Makes all staged writes to a table one atomic commit, once however often it runs.
+"""Makes one atomic commit of all staged writes to a table; if it runs again, the commit is not repeated.
 
 ``main`` is the script of a commit run: its inputs are the run's commit files, with the declarations of all shards.
 
 The table keeps the id of each commit. A committer loads the table, looks for the id, and commits on top of the state
-that it has loaded; the table refuses the commit if another one came first. The commit of a batch of a stream is known
-by its records instead, see ``chains``.
+that it has loaded; the table refuses the commit if another commit came first. The commit of a stream's batch is
+identified by the batch's records instead, see ``chains``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from py4j.protocol import Py4JJavaError
 
-from sparklet.connectors.tables.chains import CHANGES, extend, found
+from sparklet.connectors.tables.chains import CHANGES, committed_records, extend
 from sparklet.connectors.tables.declaration import Commit, Committed, Declaration, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
@@ -32,9 +32,9 @@ from sparklet.job.session import hadoop_path, java_class, stored_text
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-MAX_CONFLICTS_S = 120.0  # then another attempt may go on
+MAX_CONFLICTS_S = 120.0  # after this time another attempt has to go on
 MIN_PAUSE_S, MAX_PAUSE_S = 0.05, 5.0
-MAX_READERS = 16  # staged files asked for at a time: each waits for the store, not for the processor
+MAX_READERS = 16  # staged files that are checked at a time: each waits for the store, not for the processor
 SHARED = ("mode", "keys", "order_by", "merge_schema", "partition_by", "deletes")  # in all writes to a table
 
 
@@ -43,16 +43,16 @@ class OpenTable(Protocol):
 
     @property
     def root(self) -> str | None:
-        """Where its files are; None if it does not exist and its catalog will choose the place."""
+        """The folder of the table's files; None if the table does not exist, and its catalog will choose the folder."""
 
-    def made(self, name: str) -> tuple[str, int] | None:
-        """The last version that set a name (a commit's id, or a chain), and its number; None if none has.
+    def find_name(self, name: str) -> tuple[str, int] | None:
+        """Return the last version that set a name (a commit's id, or a chain), and the name's number; None if none did.
 
-        Who restores an earlier state takes rows out, and no name, but in Hudi.
+        If somebody restores an earlier state of the table, rows are lost, but names are lost only in Hudi.
         """
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
-        """Commit on top of this state, set the names to these numbers with it, and return the new version.
+        """Commit on top of this state, and set the names to these numbers in the same step. Return the new version.
 
         CommitConflictError if others have written since, or if the answer was lost: load the table and look again.
         CommitStateUnknownError if the table may have forgotten the commit.
@@ -64,36 +64,38 @@ def commit(
 ) -> Committed:
     """Make a commit, unless the table holds it already.
 
-    ``opened``: a state of the table to begin with; ``only_on_opened``: the rows were made from that state alone.
+    ``opened``: the state of the table to begin with. ``only_on_opened``: the rows were computed from this state, so the
+    commit must be based on it.
 
     TableError if the table cannot take the files: another schema, a missing file, a feature that is not supported.
-    CommitConflictError if other writers were faster for two minutes (``only_on_opened``: once).
+    CommitConflictError if other writers were faster for two minutes, or with ``only_on_opened`` once.
     CommitStateUnknownError if the table does not hold the commit, but may have forgotten it.
     """
     # A shard without rows has no say in the columns.
     writes, earlier = (tuple(write for write in some if write.files) for some in (commit.writes, commit.earlier))
     commit = replace(commit, writes=writes, earlier=earlier)
     maker = random.getrandbits(60)  # the number of this attempt at the commit
-    tried = {maker}
-    # A table's cleaner may have deleted staged files by now. One look a commit: it is a request for each file.
-    look = cache(lambda: _check_stored(spark, [*commit.writes, *commit.earlier]))
+    own_numbers = {maker}
+    # A table's cleaner may have deleted staged files. They are checked once, since this is a request for each file.
+    check_files = cache(lambda: _check_stored(spark, [*commit.writes, *commit.earlier]))
     rows, files = sum(write.rows for write in commit.writes), sum(len(write.files) for write in commit.writes)
     end_s, pause_s = time.monotonic() + MAX_CONFLICTS_S, MIN_PAUSE_S
     while True:
         table, opened = opened or open_table(commit.table, spark), None
-        # Looked for again after each conflict: the last try may have been made, and its answer lost.
-        if made := _made(commit, spark, table):
-            # An earlier attempt may have died after its commit and before it entered the table into the catalog.
+        # After each conflict, too: the last try may have succeeded although its answer was lost.
+        if made := _find_commit(commit, spark, table):
+            version, numbers = made
+            # An earlier attempt may have been killed after its commit, before it entered the table into the catalog.
             _register(commit, spark)
-            # By its number: if this call itself has made the commit and lost the answer, the staged files are the
-            # table's, and the caller must not delete them.
-            return Committed(made[0], rows, files, already=made[1].isdisjoint(tried))
-        # Without rows nothing could be there twice, so the table need not know of the commit.
+            # The numbers show whether this call itself has made the commit and lost the answer. Then the staged files
+            # are the table's, and the caller must not delete them.
+            return Committed(version, rows, files, already=numbers.isdisjoint(own_numbers))
+        # Without rows nothing could be added twice, so the table need not know of the commit.
         if not rows:
             return Committed("", 0, files, already=False)
-        names = _names(commit, spark, table, maker)
-        tried.update(names.values())
-        look()
+        names = _names_to_set(commit, spark, table, maker)
+        own_numbers.update(names.values())
+        check_files()
         try:
             version = table.write(commit, names)
         except CommitConflictError:
@@ -102,30 +104,32 @@ def commit(
         else:
             _register(commit, spark)
             return Committed(version, rows, files, already=False)
-        # A random pause, or committers that have met would meet again.
+        # The pause is random, or two committers that were in conflict would be so again.
         time.sleep(random.uniform(pause_s / 2, pause_s))
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
 
-def _made(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple[str, set[int]] | None:
-    """The version that made a commit ("" for records of a stream) and the numbers that it set; None if none made it.
+def _find_commit(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple[str, set[int]] | None:
+    """Return the version that made a commit ("" for a stream's records), and the numbers it set; None if none did so.
 
-    CommitConflictError if the table holds only a part of the commit's records.
+    CommitConflictError if the table has only a part of the commit's records.
     """
     if not commit.records:
-        made = table.made(commit.commit_id)
+        made = table.find_name(commit.commit_id)
         return made and (made[0], {made[1]})
-    chains = commit.records.items()
-    looks = (found(spark, commit.chains_folder, name, numbers, table) for name, numbers in chains)
-    links = [link for look in looks for link in look.values()]
+    links = [
+        link
+        for name, numbers in commit.records.items()
+        for link in committed_records(spark, commit.chains_folder, name, numbers, table).values()
+    ]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
-        # Left to the next delivery, which makes rows of the other records alone
+        # The next delivery makes rows of the other records alone.
         raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
     return ("", set(links)) if links else None
 
 
-def _names(commit: Commit, spark: SparkSession, table: OpenTable, maker: int) -> dict[str, int]:
-    """The names that the commit sets in the table, and their numbers."""
+def _names_to_set(commit: Commit, spark: SparkSession, table: OpenTable, maker: int) -> dict[str, int]:
+    """Return the names that the commit sets in the table, and their numbers."""
     if not commit.records:
         return {commit.commit_id: maker}
     heads = extend(spark, commit.chains_folder, commit.records, table)
@@ -133,7 +137,7 @@ def _names(commit: Commit, spark: SparkSession, table: OpenTable, maker: int) ->
 
 
 def main() -> None:
-    """Make a run's commits, in order; those in the parameter ``commits_made`` are in the tables already."""
+    """Make a run's commits, in order, without those that the parameter ``commits_made`` names: they are made already."""
     from sparklet.job import Job
 
     job = Job.from_args()
@@ -141,7 +145,7 @@ def main() -> None:
     commits = [_read_commit(spark, uri) for uri in job.inputs]
     answers: list[dict[str, Any]] = []
     for number, (header, _) in enumerate(commits):
-        # The ledger knows of commits whose ids the table may have forgotten.
+        # The table may have forgotten a commit's id, but the ledger has not.
         if header["commit"] in job.params.get("commits_made", ()):
             continue
         for planned in plan(header, [declared for _, declared in commits[: number + 1]]):
@@ -152,8 +156,8 @@ def main() -> None:
 
 
 def _read_commit(spark: SparkSession, uri: str) -> tuple[dict[str, Any], list[Declaration]]:
-    """A commit file: its first line, and what each shard's winner declared."""
-    # Not ``splitlines``: JSON may hold what Unicode has for ends of lines.
+    """Return the header of a commit file, and the writes that the winning attempt at each shard has declared."""
+    # ``splitlines`` would also split at Unicode's other line separators, which JSON texts can contain.
     header, *shards = (json.loads(line) for line in stored_text(spark, uri).split("\n") if line)
     return header, [
         Declaration.from_document(write, int(shard["shard"])) for shard in shards for write in shard["writes"]
@@ -161,7 +165,7 @@ def _read_commit(spark: SparkSession, uri: str) -> tuple[dict[str, Any], list[De
 
 
 def _check_stored(spark: SparkSession, writes: Iterable[Declaration]) -> None:
-    """TableError if a staged file is missing, or has another size; files are asked for, and not read."""
+    """Raise TableError if a staged file is missing, or has another size. The files are not read."""
 
     def check(write: Declaration, name: str, size_bytes: int) -> None:
         path, files = hadoop_path(spark, uri := name if ":/" in name else f"{write.folder.rstrip('/')}/{name}")
@@ -181,9 +185,10 @@ def _check_stored(spark: SparkSession, writes: Iterable[Declaration]) -> None:
 
 
 def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) -> list[Commit]:
-    """The commits, one a table, of the last of a run's commit files; ``commits``: the declarations in each file.
+    """Return the commits, one for each table, of the last of a run's commit files.
 
-    TableError if the declarations of shards for a table differ, or if a shard that was done again appends once more.
+    ``commits`` has the declarations in each file. TableError if the shards' declarations for a table differ, or if a
+    shard that was done again appends a second time.
     """
     declared: dict[Table, list[Declaration]] = {}
     for write in commits[-1]:
@@ -193,28 +198,28 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
         model = writes[0]
         looks_back = model.mode == "overwrite_partitions" or (model.mode == "upsert" and model.order_by is None)
         earlier = [[write for write in commit if write.table == table] for commit in commits[:-1]]
-        # Each commit of a run has an id of its own, so the table would not know the rows.
-        if model.mode == "append" and (again := _shards(writes) & _shards(chain(*earlier))):
+        # Each commit of a run has its own id, so the table itself would not recognize the rows.
+        if model.mode == "append" and (again := _shard_numbers(writes) & _shard_numbers(chain(*earlier))):
             raise TableError(f"{table} has the rows of the shards {sorted(again)}, and would have them twice")
-        before = _standing([*earlier, writes]) if looks_back else []
-        for write in before + writes:
+        earlier_writes = _valid_earlier_writes([*earlier, writes]) if looks_back else []
+        for write in earlier_writes + writes:
             for name in SHARED:
                 if (got := getattr(write, name)) != (want := getattr(model, name)):
                     differ = f"shard {write.shard} has {name}={got!r}, shard {model.shard} {want!r}"
                     raise TableError(f"{table}: {differ}: pick one")
-        how = {name: getattr(model, name) for name in SHARED}
-        how |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": tuple(before)}
-        planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=tuple(writes), **how))
+        fields = {name: getattr(model, name) for name in SHARED}
+        fields |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": tuple(earlier_writes)}
+        planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=tuple(writes), **fields))
     return planned
 
 
-def _standing(commits: Sequence[Sequence[Declaration]]) -> list[Declaration]:
-    """The writes of all commits but the last, without those of shards that were done again since."""
-    latest = {write.shard: index for index, commit in enumerate(commits) for write in commit}
-    return [write for index, commit in enumerate(commits[:-1]) for write in commit if latest[write.shard] == index]
+def _valid_earlier_writes(commits: Sequence[Sequence[Declaration]]) -> list[Declaration]:
+    """Return the writes of all commits except the last, without those of shards that were done again later."""
+    last_commit = {write.shard: index for index, commit in enumerate(commits) for write in commit}
+    return [write for index, commit in enumerate(commits[:-1]) for write in commit if last_commit[write.shard] == index]
 
 
-def _shards(writes: Iterable[Declaration]) -> set[int]:
+def _shard_numbers(writes: Iterable[Declaration]) -> set[int]:
     return {write.shard for write in writes}
 
 
@@ -236,7 +241,7 @@ def open_table(table: Table, spark: SparkSession) -> OpenTable:
 
 
 def _register(commit: Commit, spark: SparkSession) -> None:
-    """Enter a Delta table into Glue's catalog, if that is the catalog; Iceberg's tables are in theirs."""
+    """Enter a Delta table into Glue's catalog if it is the run's catalog. Iceberg's commits do so by themselves."""
     if commit.table.format == "delta" and catalog_properties(os.environ, commit.warehouse).get("type") == "glue":
         from sparklet.connectors.tables.delta import register
 

@@ -1,4 +1,4 @@
-"""The values of a write: the declaration of a script, the commit of all shards; and the tables that are refused."""
+"""The values of a write: a script's declaration and the commit of all shards; and how unfit tables are refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PARQUET = {
     "spark.sql.parquet.writeLegacyFormat": "false",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
 }
-"""Options of the session for files of tables."""
-HUDI_FIELDS = ("recordkey", "partition")  # in names of a Hudi table's properties
-DELETED, HUDI_DELETED = "_sparklet_deleted", "_hoodie_is_deleted"  # columns: whether a row deletes that of its key
-CHAINS = "_sparklet_records"  # below a table's root: no reader, and no VACUUM, looks into folders of such names
+"""The session's options for files of tables."""
+HUDI_FIELDS = ("recordkey", "partition")  # in the names of a Hudi table's properties
+DELETED, HUDI_DELETED = "_sparklet_deleted", "_hoodie_is_deleted"  # columns: whether a row deletes the row of its key
+CHAINS = "_sparklet_records"  # below a table's root: readers and VACUUM leave out folders with such a name
 
 
 class Partition(NamedTuple):
@@ -32,11 +32,11 @@ class Partition(NamedTuple):
 class Declaration:
     """One write of one attempt: the files that it has staged, and how they become part of a table.
 
-    ``files``: their paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one script.
-    ``rows``: as counted while they were written, or -1. ``shard``: whose write it is, as the run knows it; -1 outside
-    of runs. ``described``: the files as the format's own library describes them; the commit takes these texts as they
-    are. ``seen``: the state of the table that the shard wrote for, in the format's own text; where Spark staged the
-    rows, their schema. ``deletes``: whether they have the column DELETED.
+    ``files``: the files' paths below ``folder``, and their sizes in bytes. ``label`` distinguishes the writes of one
+    script. ``rows``: the number of rows, counted while they were written, or -1. ``shard``: the number of the write's
+    shard, -1 outside a run. ``described``: the files' descriptions by the format's own library, which the commit uses
+    unchanged. ``seen``: the state of the table that the shard wrote for, in the format's own text; if Spark staged the
+    rows, the rows' schema. ``deletes``: whether the rows have the column DELETED.
     """
 
     table: Table
@@ -55,14 +55,14 @@ class Declaration:
     seen: str = ""
 
     def to_document(self) -> dict[str, Any]:
-        """This declaration as JSON, without the shard."""
+        """Return this declaration as JSON, without the shard."""
         document = {**asdict(self), "table": str(self.table)}
         del document["shard"]
         return document
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], shard: int = -1) -> Declaration:
-        """Read ``to_document``'s JSON; EventError if it is none."""
+        """Return the declaration of which ``to_document`` has made the document; EventError if it has not."""
         try:
             fields: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
@@ -78,12 +78,12 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Commit:
-    """All staged writes to one table that become one atomic commit; the table keeps its id.
+    """All staged writes to one table that become one atomic commit, whose id the table keeps.
 
-    ``fixed_at_s``: when its writes were fixed, in seconds since 1970; None: just now. ``warehouse`` names the catalog,
-    unless the environment does. ``records``: by chain, the records of a stream of which the rows are made; ``chains``
-    in ``chains_folder`` then identify the commit. ``earlier``: what the same run has committed before, where it
-    matters: overwritten partitions keep these rows, and their keys must not come again.
+    ``fixed_at_s``: when it was fixed which writes there are, in seconds since 1970; None if just now. ``warehouse``
+    names the catalog, unless the environment does. ``records``: by chain, the records of a stream of which the rows are
+    made; then the ``chains`` in ``chains_folder`` identify the commit. ``earlier``: writes that the same run has
+    committed before, if they matter: overwritten partitions keep their rows, and an upsert must not repeat their keys.
     """
 
     commit_id: str
@@ -113,11 +113,11 @@ class Committed:
 
 
 def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[str, str]) -> None:
-    """TableError if Hudi would not do what an upsert asks for, by the table's hoodie.properties."""
+    """Raise TableError if, by the table's hoodie.properties, Hudi would do something else than the upsert."""
     if write.mode != "upsert":
         return
-    named = (properties.get(f"hoodie.table.{name}") for name in ("ordering.fields", "precombine.field"))
-    order = next(filter(None, named), "")
+    order_fields = (properties.get(f"hoodie.table.{name}") for name in ("ordering.fields", "precombine.field"))
+    order = next(filter(None, order_fields), "")
     if order and order != write.order_by and properties.get("hoodie.record.merge.mode") != "COMMIT_TIME_ORDERING":
         raise TableError(
             f"{table} has the precombine field {order}, by which Hudi may drop the new row of a key: pass "
@@ -129,10 +129,10 @@ def refuse_hudi(table: Table, write: Declaration | Commit, properties: Mapping[s
 
 
 def refuse(table: Table, name: str, remedy: str) -> NoReturn:
-    """TableError: no commit of ours can write to it."""
+    """Raise TableError: no commit of Sparklet can write to a table with this feature or property."""
     raise TableError(f"{table} has {name}, which Sparklet cannot write: {remedy}, or write to another table")
 
 
 def shard_name(number: int) -> str:
-    """The name of a shard in messages."""
+    """Return the name of a shard in messages; -1 is a script outside a run."""
     return f"shard {number}" if number >= 0 else "the script"

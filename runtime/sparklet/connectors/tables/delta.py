@@ -1,12 +1,13 @@
 """Writes to Delta tables by Delta's own library, in the JVM: ``stage`` in a shard, ``DeltaLakeTable`` at the commit.
 
-A shard writes its rows into a transaction that it never commits; Delta describes the files and the state that they
-were written for. The commit adds them as they are if the table's state still has the same columns; else Delta reads
-them by that state and writes their rows anew. It calls the parts of Delta's MERGE one by one, because a statement could
-set one name only, and not refuse a table that has changed since it was looked at.
+A shard writes its rows in a transaction that it never commits. Delta describes the files, and the state of the table
+that they were written for. If the table still has the same columns, the commit adds the files as they are; otherwise
+Delta reads the files by the old state, and writes their rows anew. For an upsert the commit calls the parts of Delta's
+MERGE one by one: the statement itself could set only one name, and would not refuse a table that has changed since it
+was loaded.
 
-A commit's id, or the heads of chains, are transactions of applications in the table's log. Delta refuses the commit if
-another one has set one of them since the table was loaded.
+A commit's id, and the heads of chains, are transactions of applications in the table's log. Delta refuses the commit if
+another commit has set one of them since the table was loaded.
 """
 
 from __future__ import annotations
@@ -29,34 +30,34 @@ from pyspark.sql.types import StructField, StructType
 from sparklet.connectors.tables.changes import (
     FILE,
     ROW,
-    kept_rows,
-    merging,
+    merge_clauses,
     overwriting_rows,
     read_all,
+    rows_of_new_table,
     staged_columns,
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import FILLED, agreed
+from sparklet.connectors.tables.columns import FILLED, agreed_columns
 from sparklet.connectors.tables.declaration import PARQUET, Commit, Declaration, refuse, shard_name
 from sparklet.job.catalogs import catalog_properties
 from sparklet.job.errors import CommitConflictError, TableError
 from sparklet.job.fields import Table
 from sparklet.job.session import backquoted, scala_object, session_options
 
-OF_CATALOGS = {"catalogManaged", "catalogOwned-preview"}  # features of tables to which a catalog alone may commit
-RETENTION = "delta.setTransactionRetentionDuration"  # unless it is set, Delta forgets no transaction
+CATALOG_FEATURES = {"catalogManaged", "catalogOwned-preview"}  # of tables to which only a catalog can commit
+RETENTION = "delta.setTransactionRetentionDuration"  # unless this is set, Delta forgets no transaction
 PHYSICAL_NAME = "delta.columnMapping.physicalName"  # in the metadata of a column: its name in files
-DEMANDS = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # on files, of a table
-OF_DELTA = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # which have the number of rows
+FILE_PROPERTIES = ("delta.constraints.", "delta.columnMapping.mode", "delta.enableIcebergCompat")  # they restrict files
+WRITE_OPTIONS = {**PARQUET, "spark.databricks.delta.stats.collect": "true"}  # statistics have the number of rows
 AUTO_MERGE = "spark.databricks.delta.schema.autoMerge.enabled"
-CONFLICTS = {  # the first is what Delta's own are
+CONFLICTS = {  # the first one is the base class of Delta's own conflicts
     "java.util.ConcurrentModificationException",
     "java.nio.file.FileAlreadyExistsException",
     "org.apache.hadoop.fs.FileAlreadyExistsException",
 }
 ANALYSIS = "org.apache.spark.sql.AnalysisException"
-USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # what people see of a version in the history
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"  # a text that people see in the table's history
 _PACKAGE = "org.apache.spark.sql.delta"
 _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 
@@ -64,29 +65,39 @@ _HIVE, _HADOOP = "org.apache.hadoop.hive", "org.apache.hadoop.mapred"
 # --- in a shard ---
 
 
-def wanted(schema: StructType, frame: DataFrame) -> StructType:
-    """The table's columns that the frame must have; of those that Delta itself can fill the frame's own."""
+def _is_filled(field: StructField) -> bool:
+    """Whether Delta itself can fill the column."""
+    return any(key in field.metadata for key in FILLED)
+
+
+def required_columns(schema: StructType, frame: DataFrame) -> StructType:
+    """Return the table's columns without those that the frame lacks and Delta itself can fill."""
     names = {name.lower() for name in frame.columns}
-    return StructType([f for f in schema.fields if f.name.lower() in names or not any(m in f.metadata for m in FILLED)])
+    return StructType([field for field in schema.fields if field.name.lower() in names or not _is_filled(field)])
 
 
-def is_described(schema: StructType | None, frame: DataFrame) -> bool:
-    """Whether a shard itself may make the table's files: it must draw no number and no name that others draw, too."""
+def can_describe(schema: StructType | None, frame: DataFrame) -> bool:
+    """Whether a shard itself can make the table's files.
+
+    It cannot if Delta would choose identity numbers, or names for new columns: other shards would get the same ones.
+    """
     fields = schema.fields if schema else []
-    numbered, mapped = (any(key in f.metadata for f in fields) for key in ("delta.identity.start", PHYSICAL_NAME))
+    has_identity = any("delta.identity.start" in field.metadata for field in fields)
+    is_mapped = any(PHYSICAL_NAME in field.metadata for field in fields)
     new = {name.lower() for name in frame.columns}.difference(field.name.lower() for field in fields)
-    return not numbered and not (mapped and new)
+    return not has_identity and not (is_mapped and new)
 
 
 def stage(frame: DataFrame, draft: Declaration) -> Declaration:
-    """Append rows in a transaction of the table that nobody commits: the files, and the state that they fit."""
+    """Append the rows in a transaction that nobody commits. Return the declaration with the files and their state."""
     delta = _Delta(frame.sparkSession)
     log, path = delta.log(draft.table.place), draft.table.place.rstrip("/")
     transaction = log.startTransaction()
-    with session_options(frame.sparkSession, OF_DELTA):
+    with session_options(frame.sparkSession, WRITE_OPTIONS):
         options = {"mergeSchema": str(draft.merge_schema).lower()}
         actions = delta.write(log, transaction, frame._jdf, "Append", options, draft.partition_by)
-    # Of its actions only the files count: new columns and a new table are one change for all shards (``_grow``).
+    # Only the files of its actions are used: new columns, or a new table, are one change for all shards
+    # (``_add_columns``).
     described = [text for action in actions if (text := str(action.json())).startswith('{"add"')]
     added = [json.loads(text)["add"] for text in described]
     return replace(
@@ -100,31 +111,28 @@ def stage(frame: DataFrame, draft: Declaration) -> Declaration:
 
 
 class _Delta:
-    """Delta's classes in a session's JVM, of Delta 3 and 4."""
+    """Delta's classes in a session's JVM, for Delta 3 and 4."""
 
     def __init__(self, spark: SparkSession) -> None:
         self.spark, self.session = spark, spark._jsparkSession
         self.jvm: Any = spark._jvm
         self.none = self.jvm.scala.Option.empty()
-        self.parsed = (
-            self.jvm.org.apache.spark.sql.delta.actions.Action.fromJson
-        )  # looked up once: a commit parses many
+        # Looked up in the JVM only once, since a commit parses many actions.
+        self.parse_action = self.jvm.org.apache.spark.sql.delta.actions.Action.fromJson
 
     def log(self, uri: str) -> Any:
         return self.jvm.org.apache.spark.sql.delta.DeltaLog.forTable(self.session, uri)
 
-    def action(self, kind: str, document: Mapping[str, Any]) -> Any:
-        return self.parsed(json.dumps({kind: document}))
-
     def set_name(self, name: str, number: int) -> Any:
-        """The transaction of an application, by which the table knows a commit or a chain."""
-        return self.action("txn", {"appId": name, "version": number, "lastUpdated": int(time.time() * 1000)})
+        """Return the action that sets the name of a commit or chain: the transaction of an application."""
+        transaction = {"appId": name, "version": number, "lastUpdated": int(time.time() * 1000)}
+        return self.parse_action(json.dumps({"txn": transaction}))
 
     def seq(self, values: Iterable[Any]) -> Any:
         return self.jvm.PythonUtils.toSeq(list(values))
 
     def parameters(self, name: str) -> int:
-        """The number of parameters of a class's widest constructor: Delta 4 has more, with defaults."""
+        """Return the number of parameters of a class's longest constructor: in Delta 4 it has more, with defaults."""
         loader = self.jvm.java.lang.Thread.currentThread().getContextClassLoader()
         constructors = self.jvm.java.lang.Class.forName(name, False, loader).getConstructors()
         return max(len(constructor.getParameterTypes()) for constructor in constructors)
@@ -132,24 +140,26 @@ class _Delta:
     def write(
         self, log: Any, transaction: Any, frame: Any, mode: str, options: Mapping[str, str], by: Sequence[str]
     ) -> list[Any]:
-        """The actions of a write as ``DataFrameWriter.save`` does it, in a transaction that stays open."""
-        commands, java_map = self.jvm.org.apache.spark.sql.delta.commands, self.jvm.PythonUtils.toScalaMap
-        how = self.jvm.org.apache.spark.sql.delta.DeltaOptions(java_map(options), self.session.sessionState().conf())
-        more = [False] * (self.parameters(f"{_PACKAGE}.commands.WriteIntoDelta") - 8)
+        """Write as ``DataFrameWriter.save`` does, in a transaction that stays open. Return the actions of the write."""
+        commands, to_scala = self.jvm.org.apache.spark.sql.delta.commands, self.jvm.PythonUtils.toScalaMap
+        session_conf = self.session.sessionState().conf()
+        delta_options = self.jvm.org.apache.spark.sql.delta.DeltaOptions(to_scala(options), session_conf)
+        delta_4_defaults = [False] * (self.parameters(f"{_PACKAGE}.commands.WriteIntoDelta") - 8)
         save_mode = getattr(self.jvm.org.apache.spark.sql.SaveMode, mode)
-        arguments = (log, save_mode, how, self.seq(by), java_map({}), frame, self.none, self.none)
-        done = commands.WriteIntoDelta(*arguments, *more).writeAndReturnCommitData(
+        arguments = (log, save_mode, delta_options, self.seq(by), to_scala({}), frame, self.none, self.none)
+        commit_data = commands.WriteIntoDelta(*arguments, *delta_4_defaults).writeAndReturnCommitData(
             transaction, self.session, self.none, False
         )
-        return list(_items(done.actions()))
+        return list(_items(commit_data.actions()))
 
     def rows(self, log: Any, seen: str, described: Iterable[str]) -> DataFrame:
-        """The rows of described files, which may be in no version of the table, by the state they were written for."""
-        protocol, metadata = map(self.parsed, seen.split("\n"))
-        more = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)
-        some = self.jvm.scala.Option.apply(protocol)
-        state = self.jvm.org.apache.spark.sql.delta.DummySnapshot(log.logPath(), log, metadata, *more, some)
-        frame = log.createDataFrame(state, self.seq(map(self.parsed, described)), False, self.none)
+        """Return the rows of described files, which need not be in the table, by the state they were written for."""
+        protocol, metadata = map(self.parse_action, seen.split("\n"))
+        delta_4_defaults = [self.none] * (self.parameters(f"{_PACKAGE}.DummySnapshot") - 4)
+        some_protocol = self.jvm.scala.Option.apply(protocol)
+        snapshot_class = self.jvm.org.apache.spark.sql.delta.DummySnapshot
+        state = snapshot_class(log.logPath(), log, metadata, *delta_4_defaults, some_protocol)
+        frame = log.createDataFrame(state, self.seq(map(self.parse_action, described)), False, self.none)
         return DataFrame(frame, self.spark)
 
 
@@ -159,64 +169,66 @@ def _items(scala: Any) -> Iterator[Any]:
         yield items.next()
 
 
-# --- what files fit ---
+# --- whether files fit a table ---
 
 
 def _metadata(seen: str) -> Any:
-    """The table's metadata that a shard has seen, as Delta's log has it."""
+    """Return the table's metadata that a shard has seen, in the form of Delta's log."""
     return json.loads(seen.split("\n")[1])["metaData"]
 
 
 def _columns(write: Declaration) -> StructType:
+    """Return the columns for which a shard has written."""
     if not write.described:
         return staged_columns(write)
     return StructType.fromJson(json.loads(_metadata(write.seen)["schemaString"]))
 
 
 def _fits(metadata: Any, now: Any) -> bool:
-    """Whether files that were written for one state of a table are right in another as they are.
+    """Whether files that were written for one state of a table can be added unchanged to another state, ``now``.
 
     Columns are compared by their names in files: with column mapping they may have been renamed, or dropped.
     """
-    (old, *old_demands), (new, *new_demands) = map(_demands, (metadata, now))
+    (old, *old_requirements), (new, *new_requirements) = map(_file_requirements, (metadata, now))
     is_mapped = now["configuration"].get("delta.columnMapping.mode", "none") != "none"
-    if old_demands != new_demands or (old.keys() - new.keys() and not is_mapped):
+    if old_requirements != new_requirements or (old.keys() - new.keys() and not is_mapped):
         return False
-    for name in new.keys() - old.keys():  # null in the files
+    for name in new.keys() - old.keys():  # such columns would be null in the files' rows
         if not new[name]["nullable"] or any(key in new[name]["metadata"] for key in FILLED):
             return False
     return all({**old[name], "name": ""} == {**new[name], "name": ""} for name in old.keys() & new.keys())
 
 
-def _demands(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """What a file must fit: a table's columns by their names in files, its partition columns and some properties."""
+def _file_requirements(metadata: Any) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """Return what files must fit: the columns by their names in files, the partition columns, and some properties."""
     fields = json.loads(metadata["schemaString"])["fields"]
     names = {field["name"]: field["metadata"].get(PHYSICAL_NAME, field["name"]) for field in fields}
-    demands = {key: value for key, value in metadata["configuration"].items() if key.startswith(DEMANDS)}
-    return {names[f["name"]]: f for f in fields}, [names[column] for column in metadata["partitionColumns"]], demands
+    partition_names = [names[column] for column in metadata["partitionColumns"]]
+    properties = {key: value for key, value in metadata["configuration"].items() if key.startswith(FILE_PROPERTIES)}
+    return {names[field["name"]]: field for field in fields}, partition_names, properties
 
 
 def check_writable(uri: str, log: Any, state: Any) -> None:
-    """TableError if Delta, by itself, cannot write to the table, or if the table forgets commits.
+    """Raise TableError if Delta by itself cannot write to the table, or if the table forgets commits.
 
-    ``state``: its snapshot, or a transaction.
+    ``state``: the table's snapshot, or a transaction.
     """
     table, protocol = Table("delta", uri), state.protocol()
     log.protocolWrite(protocol)
-    for name in OF_CATALOGS.intersection(json.loads(protocol.json())["protocol"].get("writerFeatures") or ()):
+    for name in CATALOG_FEATURES.intersection(json.loads(protocol.json())["protocol"].get("writerFeatures") or ()):
         refuse(table, name, f"ALTER TABLE … DROP FEATURE {name}")
-    if state.metadata().configuration().contains(RETENTION):  # its checkpoints would drop the ids of commits
+    if state.metadata().configuration().contains(RETENTION):  # the table's checkpoints would drop the ids of commits
         refuse(table, RETENTION, f"ALTER TABLE … UNSET TBLPROPERTIES ('{RETENTION}')")
 
 
 @contextmanager
-def refusals(context: str) -> Iterator[None]:
-    """What Delta refuses as TableError, and what another writer was faster with as CommitConflictError."""
+def own_errors(context: str) -> Iterator[None]:
+    """Raise CommitConflictError if another writer was faster, and TableError for anything else that Delta refuses."""
     try:
         yield
     except (Py4JJavaError, PySparkException) as error:
         causes = list(_causes(getattr(error, "java_exception", None) or getattr(error, "_origin", None)))
-        # Conflicts first: some of their classes are Delta's, too, and would pass for a refusal.
+        # Conflicts come first: some of their classes are Delta's, too, and would count as refusals.
         for _, message, names in causes:
             if not CONFLICTS.isdisjoint(names):
                 raise CommitConflictError(f"{context}: {message}") from error
@@ -227,7 +239,7 @@ def refusals(context: str) -> Iterator[None]:
 
 
 def _causes(java: Any) -> Iterator[tuple[str, str, set[str]]]:
-    """An exception and its causes: the class, the message, and the names of the class and those above it."""
+    """Yield for an exception and each of its causes the class, the message, and the names of all superclasses."""
     while java is not None:
         names, class_ = list[str](), java.getClass()
         while class_ is not None:
@@ -241,40 +253,39 @@ def _causes(java: Any) -> Iterator[tuple[str, str, set[str]]]:
 
 
 class DeltaLakeTable:
-    """A table at a URI, as it was when this was made, and a transaction that begins there."""
+    """A table at a URI in the state of the time when this object was made, and a transaction that begins with it."""
 
     def __init__(self, uri: str, spark: SparkSession) -> None:
         self._uri = self.root = uri
         self._spark, self._delta = spark, _Delta(spark)
-        with refusals(f"delta:{uri}"):
+        with own_errors(f"delta:{uri}"):
             self._log = self._delta.log(uri)
-            # One transaction for look and commit: a name that another writer sets in between is a conflict of Delta's.
+            # ``find_name`` and the commit use one transaction: if another writer sets a name in between, it conflicts.
             self._transaction = self._log.startTransaction()
-            self._version = int(self._transaction.readVersion())  # -1: there is no table
+            self._version = int(self._transaction.readVersion())  # -1 if the table does not exist
             if self._version >= 0:
                 check_writable(uri, self._log, self._transaction)
         self._now = json.loads(self._transaction.metadata().json())["metaData"] if self._version >= 0 else None
 
-    def made(self, name: str) -> tuple[str, int] | None:
-        """The table's version if it holds a name, and the name's number."""
+    def find_name(self, name: str) -> tuple[str, int] | None:
+        """See ``OpenTable``; the version is the table's present version."""
         number = self._transaction.snapshot().transactions().get(name) if self._now else self._delta.none
         return (str(self._version), int(number.get())) if number.isDefined() else None
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
         """Commit the rows in one version; see ``OpenTable``. Delta tries again by itself if others only added rows."""
-        change = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}[commit.mode]
-        options = {**OF_DELTA, USER_METADATA: commit.commit_id}
-        with refusals(str(commit.table)), session_options(self._spark, options):
+        modes = {"append": self._append, "upsert": self._upsert, "overwrite_partitions": self._overwrite}
+        change = modes[commit.mode]
+        options = {**WRITE_OPTIONS, USER_METADATA: commit.commit_id}
+        with own_errors(str(commit.table)), session_options(self._spark, options):
             for name in names:
-                self._transaction.txnVersion(name)  # now another commit that sets it is a conflict
+                self._transaction.txnVersion(name)  # from now on another commit that sets the name is a conflict
             if self._now is None:
                 self._log.createLogDirectoriesIfNotExists()
             actions = [*change(commit), *(self._delta.set_name(*entry) for entry in names.items())]
             operation = scala_object(self._spark, f"{_PACKAGE}.DeltaOperations$ManualUpdate")
-            tracking, no_tags = (
-                scala_object(self._spark, f"{_PACKAGE}.RowTracking"),
-                self._delta.jvm.PythonUtils.toScalaMap({}),
-            )
+            tracking = scala_object(self._spark, f"{_PACKAGE}.RowTracking")
+            no_tags = self._delta.jvm.PythonUtils.toScalaMap({})
             tags = tracking.addPreservedRowTrackingTagIfNotSet(self._transaction.snapshot(), no_tags)
             return str(self._transaction.commit(self._delta.seq(actions), operation, tags))
 
@@ -282,48 +293,44 @@ class DeltaLakeTable:
         return StructType.fromJson(json.loads(self._now["schemaString"])) if self._now else None
 
     def _append(self, commit: Commit) -> list[Any]:
-        """Add the files that fit the table; write the rows of others by Delta's writer, into the same commit."""
-        late = [
+        """Add the files that fit the table; in the same commit Delta's writer writes the rows of all other files."""
+        unfit = [
             write
             for write in commit.writes
             if not write.described or not self._now or not _fits(_metadata(write.seen), self._now)
         ]
-        columns = self._grow(commit, late) if late else None
+        columns = self._add_columns(commit, unfit) if unfit else None
         now = json.loads(self._transaction.metadata().json())["metaData"]
-        # Now that the table is made, or has the columns of all shards, some of these files may fit after all.
-        others = [write for write in late if not write.described or not _fits(_metadata(write.seen), now)]
-        fitting = (text for write in commit.writes if write not in others for text in write.described)
-        actions = [self._delta.parsed(text) for text in fitting]
-        if others and columns:
-            rows = read_all(others, self._readable(others, columns), self._rows).drop(FILE, ROW)
+        # The table is made now, or has the columns of all shards, so that some of these files may fit after all.
+        rewritten = [write for write in unfit if not write.described or not _fits(_metadata(write.seen), now)]
+        fitting = (text for write in commit.writes if write not in rewritten for text in write.described)
+        actions = [self._delta.parse_action(text) for text in fitting]
+        if rewritten and columns:
+            rows = read_all(rewritten, self._row_columns(rewritten, columns), self._rows).drop(FILE, ROW)
             try:
                 actions += _items(self._transaction.writeFiles(rows._jdf))
             except (Py4JJavaError, PySparkException) as error:
-                shards = " and ".join(shard_name(write.shard) for write in others)
-                with refusals(f"{commit.table}, rows of {shards} that were staged for another state of the table"):
+                shards = " and ".join(shard_name(write.shard) for write in rewritten)
+                with own_errors(f"{commit.table}, rows of {shards} that were staged for another state of the table"):
                     raise error
         return actions
 
-    def _grow(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
-        """Have Delta make the table in this transaction, or add the columns that it lacks; its columns then."""
+    def _add_columns(self, commit: Commit, writes: Sequence[Declaration]) -> StructType:
+        """Let Delta make the table, or add the columns that it lacks, in this transaction. Return its new columns."""
         schema = self._table_columns()
-        columns = agreed(commit, writes, schema, _columns)
+        columns = agreed_columns(commit, writes, schema, _columns)
         if schema is None or len(columns) > len(schema):
-            plain = [
-                StructField(f.name, f.dataType) for f in columns.fields if not any(key in f.metadata for key in FILLED)
-            ]
+            plain = [StructField(field.name, field.dataType) for field in columns.fields if not _is_filled(field)]
             types, nothing = self._delta.jvm.org.apache.spark.sql.types.DataType, self._delta.jvm.java.util.ArrayList()
             empty = self._delta.session.createDataFrame(nothing, types.fromJson(StructType(plain).json()))
             by = () if schema else commit.partition_by
             self._delta.write(self._log, self._transaction, empty, "Append", {"mergeSchema": "true"}, by)
         return columns
 
-    def _readable(self, writes: Sequence[Declaration], columns: StructType) -> StructType:
-        """The columns that rows are to have: without those that Delta fills, if all writes lack them."""
-        held = {name.lower() for write in writes for name in _columns(write).names}
-        return StructType(
-            [f for f in columns.fields if f.name.lower() in held or not any(k in f.metadata for k in FILLED)]
-        )
+    def _row_columns(self, writes: Sequence[Declaration], columns: StructType) -> StructType:
+        """Return the columns without those that all writes lack and Delta fills."""
+        names = {name.lower() for write in writes for name in _columns(write).names}
+        return StructType([field for field in columns.fields if field.name.lower() in names or not _is_filled(field)])
 
     def _rows(self, alike: Sequence[Declaration]) -> DataFrame:
         """See ``read_all``."""
@@ -333,25 +340,23 @@ class DeltaLakeTable:
 
     def _upsert(self, commit: Commit) -> list[Any]:
         table, writes = self._table_columns(), commit.writes
-        columns = self._readable(writes, agreed(commit, writes, table, _columns))
+        columns = self._row_columns(writes, agreed_columns(commit, writes, table, _columns))
         changes = upserted_rows(commit, columns, self._rows)
         if table is None:
-            self._grow(commit, commit.writes)
-            return list(_items(self._transaction.writeFiles(kept_rows(changes)._jdf)))
-        with merging(commit, changes, table) as clauses:
+            self._add_columns(commit, commit.writes)
+            return list(_items(self._transaction.writeFiles(rows_of_new_table(changes)._jdf)))
+        with merge_clauses(commit, changes, table) as clauses:
             return self._merge(commit, f"MERGE INTO delta.{backquoted(self._uri)} t {clauses}")
 
     def _merge(self, commit: Commit, statement: str) -> list[Any]:
-        """What ``MERGE INTO`` does between the start of its transaction and its commit."""
-        state, modes = (
-            self._delta.session.sessionState(),
-            scala_object(self._spark, "org.apache.spark.sql.execution.CommandExecutionMode"),
-        )
+        """Do what ``MERGE INTO`` does between the start of its transaction and its commit. Return the actions."""
+        state = self._delta.session.sessionState()
+        modes = scala_object(self._spark, "org.apache.spark.sql.execution.CommandExecutionMode")
         with session_options(self._spark, {AUTO_MERGE: str(commit.merge_schema).lower()}):
-            # Only analyzed: its execution would begin a transaction of its own, at the newest state of the table.
+            # The statement is only analyzed: its execution would begin a transaction at the table's newest state.
             merge = state.executePlan(state.sqlParser().parsePlan(statement), modes.SKIP()).analyzed()
         session, transaction, metadata = self._delta.session, self._transaction, self._transaction.metadata()
-        # The analysis has taken the newest columns, the transaction has those of the state that was looked at.
+        # The analysis has read the newest columns; the transaction has the columns of the state that was loaded.
         if merge.targetFileIndex().metadata().schemaString() != metadata.schemaString():
             raise CommitConflictError(f"{commit.table}: another writer has changed its columns meanwhile")
         if merge.canMergeSchema() and merge.migratedSchema().isDefined():
@@ -374,25 +379,25 @@ class DeltaLakeTable:
         """Replace the partitions of the staged rows, see ``overwriting_rows``."""
         by = self._now["partitionColumns"] if self._now else list(commit.partition_by)
         writes = [*commit.writes, *commit.earlier]
-        columns = self._readable(writes, agreed(commit, writes, self._table_columns(), _columns))
+        columns = self._row_columns(writes, agreed_columns(commit, writes, self._table_columns(), _columns))
         rows = overwriting_rows(commit, columns, self._rows, list(map(backquoted, by)))
         options = {"partitionOverwriteMode": "dynamic", "mergeSchema": str(commit.merge_schema).lower()}
         return self._delta.write(self._log, self._transaction, rows._jdf, "Overwrite", options, by)
 
 
-# --- Glue's Data Catalog, where Athena finds tables by name ---
+# --- Glue's Data Catalog, in which Athena finds tables by name ---
 
 
 def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
     """Enter a Delta table at ``WAREHOUSE/DATABASE.db/TABLE`` as ``DATABASE.TABLE``, or update its entry.
 
-    Nothing happens if the table lies elsewhere. TableError if another table has the name.
+    Does nothing if the table has another address. TableError if another table has the name.
     """
     root = catalog_properties(os.environ, warehouse).get("warehouse", "").rstrip("/")
-    named = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", uri)
-    if named is None:
+    match = re.fullmatch(re.escape(root) + r"/([^/]+)\.db/([^/]+)", uri)
+    if match is None:
         return
-    database, name = named.groups()
+    database, name = match.groups()
     from sparklet.connectors.tables.pyiceberg_catalog import load  # which needs pyiceberg
 
     catalog: Any = load(warehouse)
@@ -400,20 +405,23 @@ def register(uri: str, warehouse: str | None, spark: SparkSession) -> None:
         old = catalog.glue.get_table(DatabaseName=database, Name=name)["Table"]
     except catalog.glue.exceptions.EntityNotFoundException:
         old = None
-    new = _entry(name, uri, spark, old or {})  # read after the entry, so that an old schema replaces no newer one
+    # The table is read after its entry, so that an old schema replaces no newer one.
+    new = _entry(name, uri, spark, old or {})
     if old is None:
-        if not catalog.namespace_exists(database):  # many who may make tables may make no database
+        # Looked up first, since many roles can create tables, but not databases.
+        if not catalog.namespace_exists(database):
             catalog.create_namespace_if_not_exists(database)
         catalog.glue.create_table(DatabaseName=database, TableInput=new)
     elif (stored_uri := old["StorageDescriptor"].get("Location", "").rstrip("/")) != uri:
         raise TableError(f"{uri} is written, but Glue's catalog has {database}.{name} at {stored_uri}")
     elif _columns_in(old) != _columns_in(new):
-        version = {key: old[key] for key in ("VersionId",) if key in old}  # else another's change is lost
+        # With the version Glue refuses the update if another writer has changed the entry since it was read.
+        version = {key: old[key] for key in ("VersionId",) if key in old}
         catalog.glue.update_table(DatabaseName=database, TableInput=new, **version)
 
 
 def _entry(name: str, uri: str, spark: SparkSession, old: Mapping[str, Any]) -> dict[str, Any]:
-    """A Delta table's entry, as Glue's own crawlers write it, with what others have put into the old one."""
+    """Return a Delta table's entry as Glue's own crawlers write it, with what others have added to the old entry."""
     metadata = json.loads(_Delta(spark).log(uri).startTransaction().metadata().json())["metaData"]
     fields = StructType.fromJson(json.loads(metadata["schemaString"])).fields
     types = {field.name: field.dataType.simpleString().replace("timestamp_ntz", "timestamp") for field in fields}
@@ -440,4 +448,5 @@ def _entry(name: str, uri: str, spark: SparkSession, old: Mapping[str, Any]) -> 
 
 
 def _columns_in(entry: Mapping[str, Any]) -> list[Any]:
+    """Return the columns of a Glue entry, and its partition keys."""
     return [entry.get("StorageDescriptor", {}).get("Columns", []), entry.get("PartitionKeys", [])]

@@ -1,10 +1,10 @@
 """Commits to Iceberg tables, by Iceberg in the JVM.
 
-All that a commit changes, columns, files and properties, is changed in a draft. Then one call replaces the state in
+All changes of a commit, to columns, files and properties, are made in a draft. Then one call replaces the state in
 which the table was loaded by the draft, or fails because the table has another state by now. Iceberg's own ``commit()``
-would look for the new state and try again, on top of a state that was not searched for the commit's id.
+would then load the new state and try again, although that state was not searched for the commit's id.
 
-The table's properties have the ids of commits, and the heads of chains: they outlive snapshots that expire.
+The table's properties have the ids of commits, and the heads of chains, since snapshots expire.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sparklet.connectors.tables.changes import (
     FILE,
     ROW,
     Rows,
-    kept_rows,
-    merging,
+    merge_clauses,
     overwriting_rows,
     read_all,
+    rows_of_new_table,
     staged_rows,
     upserted_rows,
 )
-from sparklet.connectors.tables.columns import agreed
+from sparklet.connectors.tables.columns import agreed_columns
 from sparklet.connectors.tables.declaration import Commit, Declaration, shard_name
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
@@ -49,18 +49,18 @@ from sparklet.job.errors import CommitConflictError, CommitStateUnknownError, Ta
 from sparklet.job.session import backquoted, java_class
 
 NOT_MADE = ("CommitFailedException", "AlreadyExistsException")  # another writer was faster
-UNKNOWN = (  # the answer was lost, or the catalog is busy
+UNKNOWN = (  # the catalog's answer was lost, or the catalog was busy
     *("CommitStateUnknownException", "ServiceUnavailableException", "ServiceFailureException", "RESTException"),
     *("UncheckedSQLException", "UncheckedInterruptedException", "RuntimeIOException", "UncheckedIOException"),
 )
 COMMIT_ID = "sparklet.commit-id"  # in a snapshot's summary, for people
-COMMITS = "sparklet.commits"  # a property: of each commit by its id the number and the time; since when all are there
-KEPT_S, MAX_KEPT = 15 * 86400, 2000  # of COMMITS; a queue of SQS keeps its messages for 14 days
-FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # Iceberg's own, in its catalog
+COMMITS = "sparklet.commits"  # a property: by ids of commits their numbers and times; and since when none is missing
+KEPT_S, MAX_KEPT = 15 * 86400, 2000  # how long and how many commits are kept; SQS keeps messages for 14 days
+FUNCTIONS = {"year": "years", "month": "months", "day": "days", "hour": "hours"}  # by transform, in Iceberg's catalog
 
 
 class IcebergTable:
-    """A table of the catalog ``iceberg``, as it was when this was made."""
+    """A table of the catalog ``iceberg``, in the state of the time when this object was made."""
 
     def __init__(self, name: str, spark: SparkSession) -> None:
         self._name, self._spark = name, spark
@@ -73,62 +73,64 @@ class IcebergTable:
         self._since_s, self._ids = stored["since"], stored["ids"]
         self.root = root_of(self._table) if self._table else None
 
-    def made(self, name: str) -> tuple[str, int] | None:
+    def find_name(self, name: str) -> tuple[str, int] | None:
         """See ``OpenTable``; the number of a chain is its last link."""
         if number := self._properties.get(f"sparklet.{name}"):
             return "", int(number)
-        stored = self._ids.get(_short(name))
+        stored = self._ids.get(_short_id(name))
         return stored and ("", stored[0])
 
     def _check_age(self, commit: Commit) -> None:
-        """CommitStateUnknownError for a commit that this table lacks, but may have forgotten."""
+        """Raise CommitStateUnknownError for a commit that this table does not have, but may have forgotten."""
         if not commit.records and (commit.fixed_at_s or self._since_s) < self._since_s:
-            due, known = ((time.time() - at_s) / 86400 for at_s in (commit.fixed_at_s or 0, self._since_s))
+            due_days, known_days = ((time.time() - at_s) / 86400 for at_s in (commit.fixed_at_s or 0, self._since_s))
             raise CommitStateUnknownError(
-                f"{commit.table} does not hold the commit {commit.commit_id}, but it was due {due:.0f} days ago, and "
-                f"the table knows its commits of the last {known:.1f} days: if it lacks the rows, start a new run, or "
-                "send the event anew"
+                f"{commit.table} does not hold the commit {commit.commit_id}, but it was due {due_days:.0f} days ago, "
+                f"and the table knows its commits of the last {known_days:.1f} days: if it lacks the rows, start a new "
+                "run, or send the event anew"
             )
 
-    def _named(self, commit: Commit, names: Mapping[str, int]) -> dict[str, str]:
-        """The properties by which the table knows the commit."""
+    def _properties_of(self, commit: Commit, names: Mapping[str, int]) -> dict[str, str]:
+        """Return the properties in which the table keeps the commit's names."""
         if commit.records:
             return {f"sparklet.{name}": str(number) for name, number in names.items()}
         now_s = round(time.time())
-        ids = {**self._ids, _short(commit.commit_id): (names[commit.commit_id], now_s)}
-        ended_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
-        kept = {name: entry for name, entry in ids.items() if entry[1] > ended_s}
-        since_s = self._since_s if len(kept) == len(ids) else max(self._since_s, ended_s)
+        ids = {**self._ids, _short_id(commit.commit_id): (names[commit.commit_id], now_s)}
+        newest_dropped_s = max([now_s - KEPT_S, *sorted(at_s for _, at_s in ids.values())[:-MAX_KEPT]])
+        kept = {name: (number, at_s) for name, (number, at_s) in ids.items() if at_s > newest_dropped_s}
+        since_s = self._since_s if len(kept) == len(ids) else max(self._since_s, newest_dropped_s)
         return {COMMITS: json.dumps({"since": since_s, "ids": kept}, separators=(",", ":"))}
 
     def write(self, commit: Commit, names: Mapping[str, int]) -> str:
-        """Make all of it one snapshot; see ``OpenTable``."""
+        """Make one snapshot of the whole commit; see ``OpenTable``."""
         self._check_age(commit)
         draft = self._draft(commit)
         merge_columns(draft, commit)
         before = draft.metadata
         {"append": append, "upsert": upsert, "overwrite_partitions": overwrite}[commit.mode](draft, commit)
-        # A REST catalog compares the snapshot of main alone: a commit without a snapshot would conflict with none.
+        # A commit that changed no row gets an empty snapshot, so that the table keeps its id: a REST catalog compares
+        # only main's snapshot, and would find no conflict with a commit that has no snapshot.
         if draft.metadata.currentSnapshot() == before.currentSnapshot():
-            draft.table.newAppend().commit()  # the table is to keep the id of a commit that changed no row
+            draft.table.newAppend().commit()
         snapshot = draft.table.currentSnapshot()
         document = json.loads(self._iceberg.SnapshotParser.toJson(snapshot))
-        # Here for all modes: Spark's MERGE makes its snapshot by itself, and takes no summary from us.
+        # Set here for all modes, since Spark's MERGE makes its snapshot by itself, and allows no summary.
         document["summary"][COMMIT_ID] = commit.commit_id
         builder = self._iceberg.TableMetadata.buildFrom(before)
-        named = self._iceberg.SnapshotParser.fromJson(json.dumps(document))
-        after = builder.setBranchSnapshot(named, "main").setProperties(self._named(commit, names)).build()
+        with_id = self._iceberg.SnapshotParser.fromJson(json.dumps(document))
+        after = builder.setBranchSnapshot(with_id, "main").setProperties(self._properties_of(commit, names)).build()
         try:
             draft.operations.commit(draft.start, after)
         except Py4JJavaError as error:
             if java_class(error) not in (*NOT_MADE, *UNKNOWN):
                 raise
-            # What was written stays: after a lost answer it may be the table's, else Iceberg's cleaner removes it.
+            # The new files are not deleted: if only the answer was lost, they are the table's; otherwise Iceberg's own
+            # cleaner removes them.
             raise CommitConflictError(f"{commit.table}: {error.java_exception.getMessage()}") from error
         return str(snapshot.snapshotId())
 
     def _draft(self, commit: Commit) -> Draft:
-        """What the commit is to change: the table, or the one that its first shard has seen, which is to be made."""
+        """Return a draft of the table, or of the table to be made, as the commit's first shard has seen it."""
         if self._table is not None:
             return Draft.of_state(self._spark, self._name, self._table.operations(), self._state)
         schema = self._iceberg.SchemaParser.fromJson(json.dumps(Seen.parse(commit.writes[0].seen).schema))
@@ -138,7 +140,7 @@ class IcebergTable:
         identifier = self._iceberg.catalog.TableIdentifier.parse(self._name)
         self._make_namespace(identifier.namespace())
         try:
-            if is_in_bucket(self._spark):  # its tables are made before they get rows
+            if is_in_bucket(self._spark):  # such a catalog makes a table before the table gets rows
                 table = self._catalog.createTable(identifier, schema, partition_spec(self._iceberg, schema, by))
                 return Draft.of_state(self._spark, self._name, table.operations(), table.operations().current())
             return Draft.of_new_table(self._spark, self._catalog, self._name, schema, by)
@@ -153,12 +155,13 @@ class IcebergTable:
         try:
             self._catalog.createNamespace(namespace)
         except Py4JJavaError:
-            if not self._catalog.namespaceExists(namespace):  # else another writer was faster; catalogs' errors differ
+            # If it exists now, another writer was faster. Each catalog has another error for this.
+            if not self._catalog.namespaceExists(namespace):
                 raise
 
 
-def _short(name: str) -> str:
-    # Each version of the metadata repeats up to MAX_KEPT of them.
+def _short_id(name: str) -> str:
+    # Short, since each version of the metadata repeats up to MAX_KEPT ids.
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
@@ -166,53 +169,54 @@ def _short(name: str) -> str:
 
 
 def merge_columns(draft: Draft, commit: Commit) -> None:
-    """Add the columns that the shards have beyond the table's; TableError if they do not agree on them."""
+    """Add the columns that the shards have and the table lacks; TableError if the shards do not agree on them."""
     table, writes = draft.columns, [*commit.writes, *commit.earlier]
-    columns = agreed(commit, writes, table if draft.start else None, lambda write: columns_of(draft, write))
+    columns = agreed_columns(commit, writes, table if draft.start else None, lambda write: columns_of(draft, write))
     new = StructType([field for field in columns.fields if field.name not in table.names])
     draft.add_columns(iceberg_columns(draft.spark, new.json()), new.names)
 
 
 def columns_of(draft: Draft, write: Declaration) -> StructType:
-    """A shard's columns; one that the table had when the shard looked is the table's own, whatever its name is now."""
+    """Return a shard's columns. Those that the table had when the shard began are columns of the table as it is now."""
     seen = Seen.parse(write.seen)
-    last, ids = last_known(draft, seen), [field["id"] for field in draft.fields]
-    own = dict(zip(ids, draft.columns.fields))  # noqa: B905 - Python 3.9
+    last_id, ids = last_known_id(draft, seen), [field["id"] for field in draft.fields]
+    column_by_id = dict(zip(ids, draft.columns.fields))  # noqa: B905 - Python 3.9
     schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
     columns = [
-        own.get(field["id"]) if field["id"] <= last else as_in_spark
-        for field, as_in_spark in zip(seen.schema["fields"], schema.fields)  # noqa: B905 - Python 3.9
+        column_by_id.get(field["id"]) if field["id"] <= last_id else new_column
+        for field, new_column in zip(seen.schema["fields"], schema.fields)  # noqa: B905 - Python 3.9
     ]
     return StructType([column for column in columns if column is not None])
 
 
-def last_known(draft: Draft, seen: Seen) -> int:
-    """The last column id that means the same in the draft; 0 if the shard has seen another table, or none."""
+def last_known_id(draft: Draft, seen: Seen) -> int:
+    """Return the last column id that means the same in the draft; 0 if the shard has seen another table, or none."""
     return seen.last if draft.start is not None and seen.uuid == str(draft.start.uuid()) else 0
 
 
 def fits(draft: Draft, seen: Seen) -> bool:
-    """Whether files that were made for a table are files of the draft: by the ids and partitions that they have."""
+    """Whether files that were made for a state of a table fit the draft, by their column ids and partitions."""
     spec = draft.table.specs().get(seen.spec["spec-id"])
     if spec is None or json.loads(draft.iceberg.PartitionSpecParser.toJson(spec)) != seen.spec:
         return False
-    last, now = last_known(draft, seen), {field["id"]: _named(field) for field in draft.fields}
-    # Readers go by ids: a column that the table had already fits, though it was renamed or dropped since.
-    return all(_named(field) == now.get(field["id"]) for field in seen.schema["fields"] if field["id"] > last)
+    last_id, now = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
+    new_fields = (field for field in seen.schema["fields"] if field["id"] > last_id)
+    # Readers use the ids: a column that the table had already fits, even if it was renamed or dropped since.
+    return all(_name_and_type(field) == now.get(field["id"]) for field in new_fields)
 
 
 def check_unchanged(draft: Draft, commit: Commit, write: Declaration, seen: Seen) -> None:
-    """TableError if rows that a commit must write anew have columns of the table that were changed since."""
-    last, now = last_known(draft, seen), {field["id"]: _named(field) for field in draft.fields}
+    """Raise TableError if rows that a commit must write anew have columns that were changed in the table since."""
+    last_id, now = last_known_id(draft, seen), {field["id"]: _name_and_type(field) for field in draft.fields}
     for field in seen.schema["fields"]:
-        if field["id"] <= last and _named(field) != now.get(field["id"]):
+        if field["id"] <= last_id and _name_and_type(field) != now.get(field["id"]):
             raise TableError(
                 f"{commit.table}: the column {field['name']!r} was changed after {shard_name(write.shard)} had "
                 f"staged its rows, which the commit must write anew: start a new run ({write.folder})"
             )
 
 
-def _named(field: Mapping[str, Any]) -> tuple[str, Any]:
+def _name_and_type(field: Mapping[str, Any]) -> tuple[str, Any]:
     return field["name"].lower(), field["type"]
 
 
@@ -220,42 +224,43 @@ def _named(field: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def reader(draft: Draft, commit: Commit) -> Rows:
-    """See ``read_all``."""
+    """Return the function by which ``read_all`` reads writes that have seen the same state."""
 
-    def read(alike: Sequence[Declaration]) -> DataFrame:
-        seen = Seen.parse(alike[0].seen)
-        check_unchanged(draft, commit, alike[0], seen)
-        if alike[0].described:
-            return _described_rows(draft, seen, alike)
+    def read(writes: Sequence[Declaration]) -> DataFrame:
+        first, *_ = writes
+        seen = Seen.parse(first.seen)
+        check_unchanged(draft, commit, first, seen)
+        if first.described:
+            return _described_rows(draft, seen, writes)
         schema = spark_columns(draft.iceberg, draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)))
-        return staged_rows(draft.spark, alike, schema)
+        return staged_rows(draft.spark, writes, schema)
 
     return read
 
 
 def _described_rows(draft: Draft, seen: Seen, writes: Sequence[Declaration]) -> DataFrame:
-    """Rows of files of Iceberg's, as a table of their own, which lives in memory."""
-    last_part = max([999, *(field["field-id"] for field in seen.spec["fields"])])
+    """Return the rows of described files, which become a table of their own in memory."""
+    last_partition = max([999, *(field["field-id"] for field in seen.spec["fields"])])
     document = {"format-version": max(2, seen.version), "table-uuid": str(uuid4()), "location": draft.table.location()}
     document |= {"last-sequence-number": 0, "last-updated-ms": 0, "next-row-id": 0, "properties": {}}
     document |= {"schemas": [seen.schema], "current-schema-id": seen.schema["schema-id"]}
     last_column = draft.iceberg.SchemaParser.fromJson(json.dumps(seen.schema)).highestFieldId()
-    document |= {"last-column-id": last_column, "last-partition-id": last_part}
+    document |= {"last-column-id": last_column, "last-partition-id": last_partition}
     document |= {"partition-specs": [seen.spec], "default-spec-id": seen.spec["spec-id"]}
     document |= {"sort-orders": [{"order-id": 0, "fields": []}], "default-sort-order-id": 0}
     start = draft.iceberg.TableMetadataParser.fromJson(json.dumps(document))
-    of_files = Draft.of_state(draft.spark, "staged", draft.operations, start)
-    append_files(of_files, of_files.table.newFastAppend(), writes).commit()
-    return of_files.rows()
+    staged = Draft.of_state(draft.spark, "staged", draft.operations, start)
+    append_files(staged, staged.table.newFastAppend(), writes).commit()
+    return staged.rows()
 
 
 # --- the changes of each mode ---
 
 
 def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> Any:
-    """Have an update of Iceberg's add the files as they were described."""
+    """Add the described files to an update of Iceberg. Return the update."""
     features: Any = getattr(draft.iceberg.shaded.com.fasterxml.jackson.core, "JsonParser$Feature")
-    # ``Draft.described`` has NaN and infinity as bare words, which JSON's parsers refuse unless they are told.
+    # ``Draft.described`` writes NaN and infinity as bare words, which JSON's parsers refuse by default.
     mapper = draft.iceberg.util.JsonUtil.mapper().copy().configure(features.ALLOW_NON_NUMERIC_NUMBERS, True)
     parser, specs = draft.iceberg.ContentFileParser, draft.table.specs()
     for write in writes:
@@ -265,44 +270,46 @@ def append_files(draft: Draft, update: Any, writes: Iterable[Declaration]) -> An
 
 
 def append(draft: Draft, commit: Commit) -> None:
-    """Add the staged files themselves; write their rows anew if they are not files of the table as it is now."""
-    fit = {text: fits(draft, Seen.parse(text)) for text in {write.seen for write in commit.writes if write.described}}
-    fitting_writes = [write for write in commit.writes if write.described and fit[write.seen]]
+    """Add the staged files that fit the table as it is now; write the rows of all other files anew."""
+    states = {write.seen for write in commit.writes if write.described}
+    state_fits = {state: fits(draft, Seen.parse(state)) for state in states}
+    fitting_writes = [write for write in commit.writes if write.described and state_fits[write.seen]]
     update = append_files(draft, draft.table.newAppend(), fitting_writes)
-    if others := [write for write in commit.writes if not (write.described and fit[write.seen])]:
+    if others := [write for write in commit.writes if not (write.described and state_fits[write.seen])]:
         for file in draft.data_files(read_all(others, draft.columns, reader(draft, commit)).drop(FILE, ROW)):
             update = update.appendFile(file)
     update.commit()
 
 
 def upsert(draft: Draft, commit: Commit) -> None:
-    """Merge the staged rows, one for each key."""
+    """Merge the staged rows, one for each key, into the table; a new table gets them all."""
     rows = upserted_rows(commit, draft.columns, reader(draft, commit))
     if draft.start is None:
         update = draft.table.newAppend()
-        for file in draft.data_files(kept_rows(rows)):
+        for file in draft.data_files(rows_of_new_table(rows)):
             update = update.appendFile(file)
         update.commit()
         return
-    with merging(commit, rows, draft.columns) as clauses:
+    with merge_clauses(commit, rows, draft.columns) as clauses:
         draft.merge(clauses)
 
 
 def overwrite(draft: Draft, commit: Commit) -> None:
     """Replace the partitions of the staged rows, see ``overwriting_rows``."""
-    # Spark replaces partitions of the present spec alone: rows in files of earlier ones would stay.
+    # Spark replaces only partitions of the present spec: rows in files of an earlier spec would stay.
     snapshot, spec_id = draft.table.currentSnapshot(), draft.table.spec().specId()
     for manifest in snapshot.dataManifests(draft.table.io()) if snapshot else ():
         if manifest.partitionSpecId() != spec_id and (manifest.hasAddedFiles() or manifest.hasExistingFiles()):
             raise TableError(f"{commit.table} has files of an earlier partitioning: rewrite them, then overwrite again")
-    values = [_value(*partition) for partition in draft.partitions]
+    values = [_partition_value(*partition) for partition in draft.partitions]
     draft.overwrite_partitions(overwriting_rows(commit, draft.columns, reader(draft, commit), values))
 
 
-def _value(column: str, transform: str) -> str:
-    """A partition's value in Spark's SQL."""
+def _partition_value(column: str, transform: str) -> str:
+    """Return SQL for a partition's value: ``iceberg.system.bucket(4, `id`)`` for ``id`` and ``bucket[4]``."""
     name, _, width = transform.rstrip("]").partition("[")
-    of = ".".join(map(backquoted, column.split(".")))
+    quoted_column = ".".join(map(backquoted, column.split(".")))
     if name == "identity":
-        return of
-    return f"{ICEBERG_CATALOG}.system.{FUNCTIONS.get(name, name)}({width}{', ' if width else ''}{of})"
+        return quoted_column
+    arguments = f"{width}, {quoted_column}" if width else quoted_column
+    return f"{ICEBERG_CATALOG}.system.{FUNCTIONS.get(name, name)}({arguments})"

@@ -1,7 +1,8 @@
-"""The next state of an Iceberg table, in this process's memory: Iceberg and Spark work on it as on any table.
+"""A draft is the next state of an Iceberg table in this process's memory; Iceberg and Spark use it like any table.
 
 A shard makes its data files for such a draft, and declares them in Iceberg's own text. The commit changes another draft
-until it is what the table is to be, and then replaces the table's state by it, in one step. Nobody else sees a draft.
+until it is as the table is to be, and then replaces the table's state by the draft, in one step. No other process sees
+a draft.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ NO_CATALOG = (
     "Tables, or PYICEBERG_CATALOG__ICEBERG__TYPE (sql, rest, glue), __URI and __WAREHOUSE in the environment"
 )
 ENCRYPTED = "encryption.key-id"  # a property of tables whose files are encrypted
-FILES_ONLY = "rewritten-file-scan-task-set-id"  # how Iceberg's own compaction makes files that it commits later
-LINEAGE = ("_row_id", "_last_updated_sequence_number")  # null: as for every new row of version 3
+FILES_ONLY = "rewritten-file-scan-task-set-id"  # an option of Iceberg's compaction: write files without a commit
+LINEAGE = ("_row_id", "_last_updated_sequence_number")  # columns of the format's version 3, null in new rows
 LOGICAL = "org.apache.spark.sql.catalyst.plans.logical"
 FLOATS = ("float", "double")
 
@@ -53,19 +54,19 @@ class Seen:
 
     @classmethod
     def parse(cls, text: str) -> Seen:
-        """Read ``text``."""
+        """Return the object of which the method ``text`` has made a text."""
         return cls(**json.loads(text))
 
     def text(self) -> str:
-        """As JSON."""
+        """Return this as JSON, for ``parse``."""
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
 
 
 class Draft:
     """A state of a table that nobody has committed.
 
-    ``table``: Iceberg's own object, whose commits are the draft's. ``operations`` replace the state ``start`` of the
-    real table, which is None if there is none.
+    ``table``: Iceberg's table object, whose commits change only the draft. ``operations``: Iceberg's object that
+    replaces the real table's state. ``start``: the real table's state at the beginning; None without a table.
     """
 
     def __init__(self, spark: SparkSession, name: str, transaction: Any, operations: Any, start: Any) -> None:
@@ -76,14 +77,14 @@ class Draft:
 
     @classmethod
     def of_state(cls, spark: SparkSession, name: str, operations: Any, start: Any) -> Draft:
-        """Begin with a state; the catalog is not asked for a newer one."""
+        """Return a draft that begins with this state; a newer state is not loaded from the catalog."""
         iceberg: Any = spark._jvm.org.apache.iceberg
         transaction = iceberg.Transactions.replaceTableTransaction(name, operations, start)
         return cls(spark, name, transaction, operations, start)
 
     @classmethod
     def of_new_table(cls, spark: SparkSession, catalog: Any, name: str, schema: Any, by: Sequence[str]) -> Draft:
-        """Begin with the table that the catalog would make of an Iceberg schema."""
+        """Return a draft that begins with the table that the catalog would make of an Iceberg schema."""
         iceberg: Any = spark._jvm.org.apache.iceberg
         builder = catalog.buildTable(iceberg.catalog.TableIdentifier.parse(name), schema)
         transaction = builder.withPartitionSpec(partition_spec(iceberg, schema, by)).createTransaction()
@@ -96,7 +97,7 @@ class Draft:
 
     @property
     def columns(self) -> StructType:
-        """The columns, as Spark has them."""
+        """The columns as Spark's types."""
         return spark_columns(self.iceberg, self.table.schema())
 
     @property
@@ -107,21 +108,21 @@ class Draft:
 
     @property
     def partitions(self) -> tuple[Partition, ...]:
-        """The partitioning."""
+        """The columns that the table is partitioned by, with their transforms."""
         schema, fields = self.table.schema(), self.table.spec().fields()
         partitions = ((schema.findColumnName(field.sourceId()), field.transform().toString()) for field in fields)
-        return tuple(Partition(*partition) for partition in partitions if partition[1] != "void")
+        return tuple(Partition(column, transform) for column, transform in partitions if transform != "void")
 
     def seen(self) -> Seen:
-        """What a shard tells of the draft that it wrote for."""
-        parsers, state = self.iceberg, self.start
-        schema = json.loads(parsers.SchemaParser.toJson(self.table.schema()))
-        spec = json.loads(parsers.PartitionSpecParser.toJson(self.table.spec()))
+        """Return what a shard declares about the draft that it wrote for."""
+        state = self.start
+        schema = json.loads(self.iceberg.SchemaParser.toJson(self.table.schema()))
+        spec = json.loads(self.iceberg.PartitionSpecParser.toJson(self.table.spec()))
         uuid, last = (str(state.uuid()), int(state.lastColumnId())) if state else ("", 0)
         return Seen(uuid, last, int(self.metadata.formatVersion()), schema, spec)
 
     def add_columns(self, schema: Any, names: Sequence[str]) -> None:
-        """Add columns of another Iceberg schema, which get ids of this table; all of them may be null."""
+        """Add columns of another Iceberg schema, as nullable columns with ids of this table."""
         if names:
             update = self.table.updateSchema()
             for name in names:
@@ -129,9 +130,9 @@ class Draft:
             update.commit()
 
     @contextmanager
-    def _known_to_spark(self) -> Iterator[str]:
-        """The path by which Spark's source ``iceberg`` finds the draft in the block."""
-        key, cache = f"draft{uuid4().hex}", self._single("SparkTableCache")
+    def _spark_path(self) -> Iterator[str]:
+        """Yield a path by which Spark's source ``iceberg`` finds the draft within the block."""
+        key, cache = f"draft{uuid4().hex}", self._singleton("SparkTableCache")
         cache.add(key, self.table)
         try:
             yield key
@@ -139,52 +140,54 @@ class Draft:
             cache.remove(key)
 
     def _relation(self) -> Any:
-        """The draft in a plan of Spark's; its SQL finds tables in catalogs alone, and none has drafts."""
-        of_spark, option = self.iceberg.spark.source.SparkTable, self._java.scala.Option
-        table = of_spark(self.table) if self._is_four else of_spark(self.table, False)
-        catalog = self.spark._jsparkSession.sessionState().catalogManager().catalog(ICEBERG_CATALOG)  # of functions
+        """Return the draft as a node of a Spark plan: SQL finds only tables in catalogs, and no catalog has drafts."""
+        spark_table, option = self.iceberg.spark.source.SparkTable, self._java.scala.Option
+        table = spark_table(self.table) if self._is_four else spark_table(self.table, False)
+        # The catalog is needed for its functions.
+        catalog = self.spark._jsparkSession.sessionState().catalogManager().catalog(ICEBERG_CATALOG)
         create = scala_object(self.spark, "org.apache.spark.sql.execution.datasources.v2.DataSourceV2Relation").create
         return create(table, option.apply(catalog), option.empty())
 
     def rows(self) -> DataFrame:
-        """The rows that the draft has."""
+        """Return the draft's rows."""
         return frame_of_plan(self.spark, self._relation())
 
     def merge(self, clauses: str) -> None:
-        """``MERGE INTO`` the draft, as ``t``; ``clauses``: all that follows."""
+        """Execute ``MERGE INTO`` the draft; ``clauses``: what follows the draft's alias ``t`` in the statement."""
         parsed = self.spark._jsparkSession.sessionState().sqlParser().parsePlan(f"MERGE INTO draft t {clauses}")
         target = scala_object(self.spark, f"{LOGICAL}.SubqueryAlias").apply("t", self._relation())
         source = parsed.children().apply(1)
         frame_of_plan(self.spark, parsed.withNewChildren(self._java.PythonUtils.toSeq([target, source])))
 
     def overwrite_partitions(self, rows: DataFrame) -> None:
-        """``rows.writeTo(…).overwritePartitions()``."""
+        """Do what ``rows.writeTo(TABLE).overwritePartitions()`` does, on the draft."""
         command = scala_object(self.spark, f"{LOGICAL}.OverwritePartitionsDynamic")
         plan = rows._jdf.queryExecution().logical()
         frame_of_plan(self.spark, command.byName(self._relation(), plan, self._java.PythonUtils.toScalaMap({})))
 
-    def _single(self, name: str) -> Any:
-        """The one object of a class of Iceberg's; py4j stumbles over ``get()`` where ``get(key)`` is a method, too."""
+    def _singleton(self, name: str) -> Any:
+        """Return an Iceberg class's only object, by ``get()``; py4j fails to call it if there is also ``get(key)``."""
         client = self.spark.sparkContext._gateway._gateway_client
         return JavaMember("get", None, f"z:org.apache.iceberg.spark.{name}", client)()
 
     def data_files(self, frame: DataFrame) -> list[Any]:
-        """Have Spark's writer of Iceberg make files of the rows, which no snapshot has yet."""
-        if self.metadata.formatVersion() > 2:  # such a write says which rows are old ones
+        """Let Iceberg's writer in Spark make files of the rows. Return the files, which no snapshot has yet."""
+        if self.metadata.formatVersion() > 2:  # a compaction writes these columns, too, for the old rows
             frame = frame.selectExpr("*", *(f"CAST(NULL AS BIGINT) AS {name}" for name in LINEAGE))
-        coordinator = self._single("FileRewriteCoordinator")
-        with self._known_to_spark() as key:
+        coordinator = self._singleton("FileRewriteCoordinator")
+        with self._spark_path() as key:
             try:
                 frame.write.format("iceberg").mode("append").option(FILES_ONLY, key).save(key)
                 return list(coordinator.fetchNewFiles(self.table, key))
             finally:
-                # The coordinator is the JVM's, so it outlives the script.
+                # The coordinator belongs to the JVM, which can outlive the script.
                 coordinator.clearRewrite(self.table, key)
 
     def described(self, files: Sequence[Any]) -> list[str]:
-        """Iceberg's own text of each file.
+        """Return Iceberg's own description of each file, as JSON.
 
-        Iceberg puts NaN and infinity into quotes where a partition has them, and cannot read that.
+        If a partition's value is NaN or infinity, Iceberg writes it in quotes, and then cannot read it. So such values
+        are written without quotes here.
         """
         parser, spec, texts = self.iceberg.ContentFileParser, self.table.spec(), list[str]()
         types = [field.type().toString() for field in spec.partitionType().fields()]
@@ -193,25 +196,27 @@ class Draft:
             if set(types).intersection(FLOATS):
                 document = json.loads(text)
                 values = zip(document["partition"], types)  # noqa: B905 - Python 3.9
-                exact = [float(value) if type_ in FLOATS and value is not None else value for value, type_ in values]
-                text = json.dumps({**document, "partition": exact})
+                unquoted = [float(value) if type_ in FLOATS and value is not None else value for value, type_ in values]
+                text = json.dumps({**document, "partition": unquoted})
             texts.append(text)
         return texts
 
     def stage(self, frame: DataFrame, folder: str) -> tuple[int, tuple[tuple[str, int], ...], tuple[str, ...]]:
-        """Write the rows below a folder: their number, the files with their sizes, and Iceberg's text of each file."""
-        # In the draft alone: the table itself never hears of this folder.
+        """Write the rows below a folder. Return their number, the files with their sizes, and the files' texts."""
+        # This property is set only in the draft, never in the table itself.
         self.table.updateProperties().set("write.data.path", folder).commit()
         texts = self.described(self.data_files(frame))
         files = [json.loads(text) for text in texts]
-        below = f"/{folder.rpartition('/')[2]}/"  # Hadoop's paths of files begin otherwise than the folder's
-        named = [(file["file-path"].partition(below)[2] or file["file-path"], file) for file in files]
-        stored = tuple((path, int(file["file-size-in-bytes"])) for path, file in named)
-        return sum(int(file["record-count"]) for file in files), stored, tuple(texts)
+        # The files' paths may have another scheme than the folder, so they are cut after the folder's name.
+        folder_name = f"/{folder.rpartition('/')[2]}/"
+        paths = [file["file-path"].partition(folder_name)[2] or file["file-path"] for file in files]
+        sizes = [int(file["file-size-in-bytes"]) for file in files]
+        rows = sum(int(file["record-count"]) for file in files)
+        return rows, tuple(zip(paths, sizes)), tuple(texts)  # noqa: B905 - Python 3.9
 
 
 def partition_spec(iceberg: Any, schema: Any, by: Sequence[str]) -> Any:
-    """The partitioning of a new table."""
+    """Return the partition spec of a new table."""
     builder = iceberg.PartitionSpec.builderFor(schema)
     for name in by:
         builder = builder.identity(name)
@@ -219,12 +224,12 @@ def partition_spec(iceberg: Any, schema: Any, by: Sequence[str]) -> Any:
 
 
 def spark_columns(iceberg: Any, schema: Any) -> StructType:
-    """A schema of Iceberg's as Spark has it in Python."""
+    """Return an Iceberg schema as PySpark's type."""
     return StructType.fromJson(json.loads(iceberg.spark.SparkSchemaUtil.convert(schema).json()))
 
 
 def iceberg_columns(spark: SparkSession, columns: str) -> Any:
-    """Spark's columns, as JSON, as a schema of Iceberg's, all of which may be null; TableError if it lacks a type."""
+    """Return Spark's columns (JSON) as an Iceberg schema of nullable columns; TableError if Iceberg lacks a type."""
     java: Any = spark._jvm
     schema = java.org.apache.spark.sql.types.DataType.fromJson(columns).asNullable()
     try:
@@ -234,46 +239,47 @@ def iceberg_columns(spark: SparkSession, columns: str) -> Any:
 
 
 def root_of(table: Any) -> str:
-    """Where a table's data files are."""
+    """Return the folder of a table's data files."""
     return str(table.properties().get("write.data.path") or f"{table.location().rstrip('/')}/data")
 
 
 def catalog_of(spark: SparkSession, name: str) -> Any:
-    """Iceberg's catalog of the session; TableError if it has none in which a commit can be made."""
+    """Return the session's Iceberg catalog; TableError if it has none, or none in which several writers can commit."""
     if spark.conf.get(CATALOG, None) is None:
         raise TableError(f"there is no Iceberg catalog {ICEBERG_CATALOG!r} for {name}: {NO_CATALOG}")
-    kind, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
-    if kind == "hadoop":
+    catalog_type, signed = (spark.conf.get(f"{CATALOG}.{key}", None) for key in ("type", "rest.sigv4-enabled"))
+    if catalog_type == "hadoop":
         raise TableError(f"the Iceberg catalog of {name} is of type hadoop, which allows one writer: {NO_CATALOG}")
-    if kind == "rest" and not has_class(spark._jvm, "jdk.net.Sockets"):  # of jdk.net, which a cut-down Java may lack
+    # A reduced Java may lack the module jdk.net, which this class is in.
+    if catalog_type == "rest" and not has_class(spark._jvm, "jdk.net.Sockets"):
         raise TableError(
             f"the REST catalog of {name} needs a whole Java, and this one has no module jdk.net: install a Java 17 "
             "or 21, and set JAVA_HOME to it"
         )
-    if (kind == "glue" or signed == "true") and not has_class(spark._jvm, AWS_BUNDLE):
+    if (catalog_type == "glue" or signed == "true") and not has_class(spark._jvm, AWS_BUNDLE):
         raise TableError(f"the Iceberg catalog of {name} needs the jar iceberg-aws-bundle on Spark's class path")
     iceberg: Any = spark._jvm.org.apache.iceberg
     return iceberg.spark.Spark3Util.loadIcebergCatalog(spark._jsparkSession, ICEBERG_CATALOG)
 
 
 def is_in_bucket(spark: SparkSession) -> bool:
-    """Whether the catalog's tables are in S3 Tables, which makes no table that is not committed."""
+    """Whether the catalog's tables are in S3 Tables, where a table cannot first be a draft: it is made at once."""
     return in_table_bucket(spark.conf.get(f"{CATALOG}.warehouse", "") or "")
 
 
 def load_table(spark: SparkSession, catalog: Any, name: str) -> Any | None:
-    """The table as it is now; None if it does not exist. TableError if no commit can write to it."""
+    """Return the table as it is now; None if it does not exist. TableError if no commit can write to the table."""
     identifier: Any = spark._jvm.org.apache.iceberg.catalog.TableIdentifier
     try:
         table = catalog.loadTable(identifier.parse(name))
     except Py4JJavaError as error:
         if java_class(error) != "NoSuchTableException":
             raise
-        of, _, part = name.rpartition(".")
-        if "." in of and catalog.tableExists(identifier.parse(of)):
-            raise TableError(
-                f"{part} is a part of the table {of}, and a commit changes main: name the table"
-            ) from error
+        # The last part of the name can be a branch or a tag of an existing table.
+        table_name, _, part = name.rpartition(".")
+        if "." in table_name and catalog.tableExists(identifier.parse(table_name)):
+            message = f"{part} is a part of the table {table_name}, and a commit changes main: name the table"
+            raise TableError(message) from error
         return None
     if table.properties().get(ENCRYPTED):
         refuse(Table("iceberg", name), ENCRYPTED, "make it anew without")

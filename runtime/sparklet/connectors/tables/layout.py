@@ -1,6 +1,6 @@
-"""Where a table's files lie, and how they are partitioned, as the script's JVM knows it.
+"""Where a table's files are, and how they are partitioned, as the script's JVM knows it.
 
-pyiceberg knows it as well, but its import takes each process a second.
+pyiceberg knows this as well, but its import takes a second in each process.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from sparklet.connectors.tables.declaration import HUDI_DELETED, Declaration, Partition, refuse_hudi
-from sparklet.connectors.tables.delta import check_writable, is_described, refusals, wanted
+from sparklet.connectors.tables.delta import can_describe, check_writable, own_errors, required_columns
 from sparklet.connectors.tables.iceberg_draft import (
     Draft,
     Seen,
@@ -34,11 +34,12 @@ WAP, WAP_ENABLED = ("spark.wap.id", "spark.wap.branch"), "write.wap.enabled"  # 
 
 @dataclass(frozen=True)
 class Layout:
-    """``root``: where the table's data files lie; "": no files may be staged there. ``schema``: None without a table.
+    """Where and how a table is stored.
 
-    ``is_described``: whether a shard's append makes Delta's own files; else the commit writes its rows.
-    ``names``: the columns of a table that exists, in lower case; of Hudi's where an upsert deletes.
-    ``draft``: Iceberg's table, or the one that its catalog would make; ``unmade``: what the catalog tells nothing of.
+    ``root``: the folder of the table's data files; "" if no files can be staged there. ``schema``: None without a
+    table. ``is_described``: whether a shard's append makes Delta's own files; otherwise the commit writes its rows.
+    ``names``: the columns of an existing table, in lower case; for Hudi only if an upsert deletes rows. ``draft``: the
+    Iceberg table, or the one that its catalog would make. ``unmade``: a new table of a catalog that makes no draft.
     """
 
     root: str
@@ -51,21 +52,24 @@ class Layout:
 
     @property
     def seen(self) -> str:
-        """See ``Declaration``."""
+        """The value for ``Declaration.seen``; "" if Iceberg does not keep the table."""
         state = self.draft.seen() if self.draft else self.unmade
         return state.text() if state else ""
 
 
 def layout_of(frame: DataFrame, write: Declaration) -> Layout:
-    """The layout of the table, or of the table that a commit will make for this frame.
+    """Return the layout of the table, or of the table that a commit will make for this frame.
 
     TableError if the format's jars are missing, if no commit can write to the table, or if ``partition_by`` is wrong.
     """
     spark, table, partition_by = frame.sparkSession, write.table, write.partition_by
-    if table.format == "hudi":  # the commit writes its rows, and reads its schema
+    if table.format == "hudi":  # the commit reads Hudi's schema, and writes the rows
         refuse_hudi(table, write, _hudi_properties(spark, table.place))
-        if odd := [name for name, type_ in frame.dtypes if "interval " in type_]:  # a number, in Parquet
-            raise TableError(f"Hudi cannot have the column {odd[0]!r} of the frame, an interval: cast it in the script")
+        # In Parquet an interval would become a number.
+        if intervals := [name for name, type_ in frame.dtypes if "interval " in type_]:
+            raise TableError(
+                f"Hudi cannot have the column {intervals[0]!r} of the frame, an interval: cast it in the script"
+            )
         return Layout(table.place, None, names=_hudi_names(spark, write) if write.deletes else None)
     needed = {"delta": DELTA, "iceberg": ICEBERG}[table.format]
     if not has_class(spark._jvm, needed):
@@ -76,38 +80,39 @@ def layout_of(frame: DataFrame, write: Declaration) -> Layout:
     table_partitions = [(partition.column.lower(), partition.transform) for partition in layout.partitions]
     if partition_by and table_partitions != [(name.lower(), "identity") for name in partition_by]:
         by = ", ".join(f"{partition.transform}({partition.column})" for partition in layout.partitions) or "nothing"
-        raise TableError(f"{table} is partitioned by {by}, not by {', '.join(partition_by)}: leave partition_by away")
+        raise TableError(f"{table} is partitioned by {by}, not by {', '.join(partition_by)}: leave out partition_by")
     return layout
 
 
 def _delta(spark: SparkSession, table: Table, frame: DataFrame) -> Layout:
-    with refusals(str(table)):
-        log = spark._jvm.org.apache.spark.sql.delta.DeltaLog.forTableWithSnapshot(spark._jsparkSession, table.place)
-        snapshot = log._2()
+    with own_errors(str(table)):
+        delta_log: Any = spark._jvm.org.apache.spark.sql.delta.DeltaLog
+        log_and_snapshot = delta_log.forTableWithSnapshot(spark._jsparkSession, table.place)
+        log, snapshot = log_and_snapshot._1(), log_and_snapshot._2()
         if snapshot.version() < 0:
             return Layout(table.place, None)
-        check_writable(table.place, log._1(), snapshot)
+        check_writable(table.place, log, snapshot)
     metadata = json.loads(snapshot.metadata().json())["metaData"]
     schema = StructType.fromJson(json.loads(metadata["schemaString"]))
     return Layout(
         table.place,
-        wanted(schema, frame),
+        required_columns(schema, frame),
         tuple(map(Partition, metadata["partitionColumns"])),
-        is_described(schema, frame),
+        can_describe(schema, frame),
         frozenset(map(str.lower, schema.names)),
     )
 
 
 def _hudi_properties(spark: SparkSession, folder: str) -> dict[str, str]:
-    """A Hudi table's own properties; none without a table."""
+    """Return a Hudi table's own properties; {} without a table."""
     path, files = hadoop_path(spark, uri := f"{folder}/.hoodie/hoodie.properties")
     lines = stored_text(spark, uri).splitlines() if files.exists(path) else []
-    # Java escapes colons, equals signs and the like in properties.
+    # In a file of properties Java escapes colons, equals signs and the like by a backslash.
     return {key: value.replace("\\", "") for key, _, value in (line.partition("=") for line in lines)}
 
 
 def _hudi_names(spark: SparkSession, write: Declaration) -> frozenset[str] | None:
-    """The columns of a table; TableError if it lacks the one by which Hudi deletes."""
+    """Return a table's columns in lower case, None without a table; TableError if it lacks the column of deletes."""
     if not _hudi_properties(spark, write.table.place):
         return None
     names = frozenset(map(str.lower, spark.read.format("hudi").load(write.table.place).columns))
@@ -119,42 +124,45 @@ def _hudi_names(spark: SparkSession, write: Declaration) -> frozenset[str] | Non
     return names
 
 
-def _iceberg(frame: DataFrame, named: Table, partition_by: tuple[str, ...]) -> Layout:
-    spark, name = frame.sparkSession, named.place
+def _iceberg(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> Layout:
+    spark, name = frame.sparkSession, table.place
     iceberg: Any = spark._jvm.org.apache.iceberg
     catalog = catalog_of(spark, name)
-    table = load_table(spark, catalog, name)
-    if table is not None:
+    existing = load_table(spark, catalog, name)
+    if existing is not None:
         wap = [option for option in WAP if spark.conf.get(option, None)]
-        if wap and table.properties().get(WAP_ENABLED) == "true":
+        if wap and existing.properties().get(WAP_ENABLED) == "true":
             raise TableError(
-                f"{named} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes main: unset it"
+                f"{table} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes main: unset it"
             )
-        draft = Draft.of_state(spark, name, table.operations(), table.operations().current())
-        root, names = "" if is_in_bucket(spark) else root_of(table), frozenset(map(str.lower, draft.columns.names))
+        draft = Draft.of_state(spark, name, existing.operations(), existing.operations().current())
+        root, names = "" if is_in_bucket(spark) else root_of(existing), frozenset(map(str.lower, draft.columns.names))
         return Layout(root, draft.columns, draft.partitions, names=names, draft=draft)
     if missing := [column for column in partition_by if column not in frame.columns]:
         raise TableError(f"the frame has no column {', '.join(missing)}, which partition_by names")
-    schema = iceberg_columns(spark, frame._jdf.schema().json())  # Python lacks some types
-    if is_in_bucket(spark):  # its catalog gives a table a place as it makes it
-        made = json.loads(iceberg.SchemaParser.toJson(schema))
-        new = Seen("", 0, 2, made, {"spec-id": 0, "fields": []})
+    schema = iceberg_columns(spark, frame._jdf.schema().json())  # as JSON of Java, since Python lacks some types
+    if is_in_bucket(spark):  # such a catalog chooses a table's location only when it makes the table
+        schema_json = json.loads(iceberg.SchemaParser.toJson(schema))
+        new = Seen("", 0, 2, schema_json, {"spec-id": 0, "fields": []})
         return Layout("", spark_columns(iceberg, schema), tuple(map(Partition, partition_by)), unmade=new)
     new_table = table_to_be(spark, catalog, name, schema, partition_by)
-    # Another script has made it meanwhile, and its layout counts.
+    # Another script has made the table meanwhile, so the layout of that table counts.
     if new_table is None:
-        return _iceberg(frame, named, partition_by)
+        return _iceberg(frame, table, partition_by)
     return Layout(root_of(new_table.table), new_table.columns, new_table.partitions, draft=new_table)
 
 
 def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: tuple[str, ...]) -> Draft | None:
-    """The table as the catalog would make it, so that files lie where the commit makes it; None if it exists by now."""
+    """Return the table as the catalog would make it, so that files are where the commit will have it.
+
+    None if the table exists by now.
+    """
     try:
         return Draft.of_new_table(spark, catalog, name, schema, by)
     except Py4JJavaError as error:
         if java_class(error) == "AlreadyExistsException":
             return None
-        if java_class(error) == "IllegalStateException":  # a type that the format's version lacks
+        if java_class(error) == "IllegalStateException":  # the version of Iceberg's format lacks a type
             raise TableError(f"{name} cannot be made of the frame: {error.java_exception.getMessage()}") from error
         raise TableError(
             f"{name} does not exist, and its catalog does not say where it would be: {error.java_exception}; "

@@ -1,6 +1,7 @@
-"""The turn to write to a table: a file that says who has it and until when, replaced only if nobody else has done so.
+"""The lease of a table: a file that names the one writer who may write, and until when.
 
-In S3 by conditional PUTs, in a folder of this machine under a lock of its file system.
+A writer replaces the file only if no other writer has done so since it was read: in S3 by conditional PUTs, in a folder
+of this machine under a lock of the file system.
 """
 
 from __future__ import annotations
@@ -21,29 +22,30 @@ from sparklet.job.errors import CommitConflictError
 from sparklet.job.session import s3_environment, write_encryption
 
 LEASE_S, MAX_WAIT_S = 30.0, 300.0
-OF_OTHERS = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}  # why S3 refuses a conditional PUT
-_in_turn = threading.Lock()  # the file system's lock is the process's
+REPLACED = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}  # S3 refuses a PUT: another was faster
+_thread_lock = threading.Lock()  # the file system's lock holds off other processes, but no thread of this one
 
 
 @contextmanager
 def lease(uri: str) -> Iterator[None]:
-    """Hold the lease in the file at a URI for the block.
+    """Hold the lease in the file at a URI within the block.
 
     CommitConflictError if others hold it for five minutes, or if it was lost within the block.
     """
-    held = _Lease(uri)
+    own_lease = _Lease(uri)
     end_s = time.monotonic() + MAX_WAIT_S
-    while not held.take():
+    while not own_lease.take():
         if time.monotonic() > end_s:
             raise CommitConflictError(f"the lease {uri} was held by others for {MAX_WAIT_S:.0f} s")
         time.sleep(random.uniform(0.1, 0.5))
     ended = threading.Event()
 
     def renew() -> None:
-        # Every third of the lease, so that one renewal without an answer does not lose it
+        # After each third of the lease's time, so that one failed renewal does not lose the lease.
         while not ended.wait(LEASE_S / 3):
-            with suppress(Exception):  # the store may answer the next time; a lease that was lost is told at the end
-                held.extend(LEASE_S)
+            # The next renewal may succeed; whether the lease was lost is checked at the end.
+            with suppress(Exception):
+                own_lease.extend(LEASE_S)
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()
@@ -51,11 +53,11 @@ def lease(uri: str) -> Iterator[None]:
         yield
     finally:
         ended.set()
-        # A renewal that is still under way would take the lease again once it is released.
+        # A renewal that is still under way would take the lease again after its release.
         renewing.join()
-        released = held.extend(0)
-    # Not reached if the block has failed: its own error says more.
-    if not released:
+        is_released = own_lease.extend(0)
+    # This is not reached if the block has failed: the block's own error says more.
+    if not is_released:
         raise CommitConflictError(f"the lease {uri} was lost")
 
 
@@ -67,23 +69,23 @@ class _Lease:
         self._holder, self._version = uuid.uuid4().hex, ""
 
     def take(self) -> bool:
-        """Whether the lease was free, and is this writer's now."""
+        """Take the lease if it is free, and return whether this writer has it now."""
         self._version, stored_body = self._file.read()
-        # By this machine's clock: a wrong one may give two writers the lease, of which Hudi's look for others' instants
-        # refuses one.
-        return json.loads(stored_body or '{"until_ms": 0}')["until_ms"] <= time.time() * 1000 and self.extend(LEASE_S)
+        # By this machine's clock. If it is wrong, two writers might have the lease; ``HudiTable.accept`` refuses one.
+        is_free = json.loads(stored_body or '{"until_ms": 0}')["until_ms"] <= time.time() * 1000
+        return is_free and self.extend(LEASE_S)
 
     def extend(self, duration_s: float) -> bool:
-        """Hold the lease from now for so long, 0: release it; False if another writer has it."""
+        """Hold the lease for ``duration_s`` from now, or release it if this is 0. False if another writer has it."""
         body = json.dumps({"holder": self._holder, "until_ms": int((time.time() + duration_s) * 1000)}).encode()
         if version := self._file.replace(self._version, body):
             self._version = version
             return True
         version, stored_body = self._file.read()
         if not stored_body or json.loads(stored_body)["holder"] != self._holder:
-            return False  # and so is each later try, since it names the version that this writer has known
+            return False  # and each later call fails, too, since this writer's version is not the file's any more
         self._version = version
-        # A PUT of this writer went through, but its answer was lost; this may have been the one for another duration.
+        # An earlier PUT of this writer succeeded, but its answer was lost. It may have been for another duration.
         return stored_body == body or bool(self._file.replace(self._version, body))
 
 
@@ -91,14 +93,14 @@ class LeaseFile(Protocol):
     """A small file whose version changes with its content."""
 
     def read(self) -> tuple[str, bytes]:
-        """The version and the content; "" and b"" if there is none."""
+        """Return the version and the content; "" and b"" if the file does not exist."""
 
     def replace(self, version: str, body: bytes) -> str:
-        """The new version; "" if another one than ``version`` is there."""
+        """Replace the content if it still has this version. Return the new version, or "" if it has another version."""
 
 
 def file_at(uri: str) -> LeaseFile:
-    """The file at an address in S3, or on this machine."""
+    """Return the file at an address in S3, or on this machine."""
     scheme, separator, path = uri.partition("://")
     return _InS3(path) if scheme in ("s3", "s3a") else _OnDisk(Path(path if separator else uri))
 
@@ -111,7 +113,7 @@ class _InS3:
         endpoint, region = s3_environment(os.environ)
         algorithm, key = write_encryption()
         s3: Any = {"addressing_style": "path"} if endpoint else None
-        # A renewal that gets no answer must not outlast the lease.
+        # A renewal that gets no answer must not take longer than the lease lasts.
         config = Config(connect_timeout=3, read_timeout=5, retries={"mode": "standard", "total_max_attempts": 3}, s3=s3)
         self._client: Any = boto3.client("s3", region_name=region or None, config=config)
         bucket, key_of_file = path.split("/", 1)
@@ -127,18 +129,18 @@ class _InS3:
         return answer["ETag"], answer["Body"].read()
 
     def replace(self, version: str, body: bytes) -> str:
-        # Of two writers that have read one version, S3 lets one replace it.
+        # If two writers have read the same version, S3 lets only one of them replace it.
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
         try:
             return str(self._client.put_object(**self._place, **self._encryption, **condition, Body=body)["ETag"])
         except self._client.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] not in OF_OTHERS:
+            if error.response["Error"]["Code"] not in REPLACED:
                 raise
             return ""
 
 
 class _OnDisk:
-    """Its content is its version."""
+    """A file whose content is its version."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -151,14 +153,14 @@ class _OnDisk:
         return body.decode() if self._swap(version.encode(), body) == version.encode() else ""
 
     def _swap(self, expected_body: bytes | None, body: bytes) -> bytes:
-        """What is there; it is replaced if it is what is expected."""
+        """Return the content before this call, which replaces it if it equals ``expected_body``."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with _in_turn, self._path.open("a+b") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX)  # until it is closed
+        with _thread_lock, self._path.open("a+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)  # until the file is closed
             file.seek(0)
             stored_body = file.read()
             if stored_body == expected_body:
-                # A kill between the two leaves an empty file, which is a free lease.
+                # A kill between these two calls leaves an empty file, which is a free lease.
                 file.truncate(0)
                 file.write(body)
             return stored_body

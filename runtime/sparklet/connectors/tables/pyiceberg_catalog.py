@@ -11,9 +11,9 @@ from sparklet.job.session import s3_environment
 
 
 def load(warehouse: str | None = None) -> Catalog:
-    """The catalog that the environment names, or else the warehouse.
+    """Return the catalog of PYICEBERG_CATALOG__ICEBERG__* in the environment, or else the one of the warehouse.
 
-    The region is that of catalogs in AWS, too: boto3 does not read ``AWS_REGION``.
+    The region is passed on for catalogs in AWS, too, since boto3 does not read ``AWS_REGION``.
     """
     endpoint, region = s3_environment(os.environ)
     properties = {name: value for name, value in (("s3.endpoint", endpoint), ("client.region", region)) if value}

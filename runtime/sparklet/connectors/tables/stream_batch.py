@@ -1,4 +1,4 @@
-"""A batch of a stream or a queue for a table: which of its records are new to it, and which rows are made of these."""
+"""A batch of a stream or a queue for a table: which of its records the table lacks, and which rows those make."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
 from sparklet.connectors.streams import without_records
-from sparklet.connectors.tables.chains import CHAIN, found
+from sparklet.connectors.tables.chains import CHAIN, committed_records
 from sparklet.connectors.tables.commit import OpenTable, open_table
 from sparklet.connectors.tables.declaration import CHAINS
 from sparklet.job.catalogs import catalog_properties, in_table_bucket
@@ -20,29 +20,33 @@ from sparklet.job.fields import JobFields, Table
 class Batch:
     """The records of a job's event, for the writes of one label to one table in the state ``opened``.
 
-    ``new``: by chain, the numbers of the records that the table lacks. ``is_read``: whether ``Job.records`` has left
-    out the others, so that the rows are made from ``opened``.
+    ``new``: by chain, the numbers of the records that the table lacks. ``old``: the labels of all other records.
+    ``is_read``: whether ``Job.records`` has left out the old records, so that the rows are valid only for ``opened``.
     """
 
     def __init__(self, job: JobFields, table: Table, label: str, spark: SparkSession) -> None:
-        (kind, *_), counted = records_of(job.event) or ("",), records_by_chain(job, label)
+        (kind, *_), by_chain = records_of(job.event) or ("",), records_by_chain(job, label)
         self.opened: OpenTable = open_table(table, spark)
         self.new: dict[str, tuple[int, ...]] = {}
         self.old, ranges = list[str](), list[str]()
-        for chain, (name, numbers) in counted.items():
-            self.folder = f"{CHAINS}/{chain}" if kind == MESSAGES else CHAINS  # of its own: old links are deleted
+        for chain, (name, numbers) in by_chain.items():
+            # A queue's chain has its own folder, since its old links are deleted.
+            self.folder = f"{CHAINS}/{chain}" if kind == MESSAGES else CHAINS
             chain = f"{CHAIN}{chain}"
-            links = found(spark, f"{self.opened.root}/{self.folder}", chain, numbers, self.opened)
-            self.old += labels(job.event, name, links)
-            if new := tuple(sorted(numbers.difference(links))):
+            old = committed_records(spark, f"{self.opened.root}/{self.folder}", chain, numbers, self.opened)
+            self.old += labels(job.event, name, old)
+            if new := tuple(sorted(numbers.difference(old))):
                 self.new[chain] = new
-                ends = (labels(job.event, name, [number])[0].removeprefix(f"{name}:") for number in (new[0], new[-1]))
-                ranges.append(f"{name}:{'-'.join(ends)}")
+                bounds = (labels(job.event, name, [number])[0].removeprefix(f"{name}:") for number in (new[0], new[-1]))
+                ranges.append(f"{name}:{'-'.join(bounds)}")
         self.name = f"{kind}/{','.join(ranges)}"  # for people, in the table's history
         self.is_read = self.is_written = False
 
     def new_rows(self, frame: DataFrame, job: JobFields, table: Table) -> DataFrame:
-        """The rows whose records the table lacks and the script has not failed; TableError if rows do not show them."""
+        """Return the rows of records that the table lacks and the script has not failed.
+
+        TableError if the rows do not show their records.
+        """
         failed = failed_numbers(job)
         self.new = {
             name: new for name, numbers in self.new.items() if (new := tuple(n for n in numbers if n not in failed))
@@ -52,9 +56,9 @@ class Batch:
         try:
             return without_records(frame, job.event, [*self.old, *labels(job.event, "", failed)])
         except AnalysisException as error:
-            if self.is_read or not self.old:  # a script itself leaves out what it has failed
+            if self.is_read or not self.old:  # a script itself leaves out the messages that it has failed
                 return frame
-            job.outcome.give("committed", self.old)  # of messages: the worker does the others alone
+            job.outcome.give("committed", self.old)  # then the worker repeats the script with the other messages alone
             raise TableError(
                 f"{table} has {len(self.old)} records of this batch, and rows of aggregates or joins do not show their "
                 f"records: read them with job.records(…, table={str(table)!r})"
@@ -62,16 +66,18 @@ class Batch:
 
 
 def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSession, is_read: bool) -> Batch | None:
-    """The batch for a direct write, or for reading what is new; None if the event is no batch that counts.
+    """Return the batch for a direct write, or for reading the records that the table lacks.
 
-    TableError if this script has written it to the table already, or has read only what is new to another table.
+    None if the write is identified by a commit id instead. TableError if this script has written the batch to the table
+    already, or has read only the records that another table lacked.
     """
-    if not (counted := records_by_chain(job, label or "")):
+    if not (by_chain := records_by_chain(job, label or "")):
         return None
     warehouse = catalog_properties(os.environ, job.params.get("warehouse")).get("warehouse", "")
     if table.format == "iceberg" and in_table_bucket(warehouse):
-        if len(job.event.get("Records", ())) == 1 and next(iter(counted)).startswith(MESSAGES):
-            return None  # one message is known by its commit's id
+        first_chain, *_ = by_chain
+        if len(job.event.get("Records", ())) == 1 and first_chain.startswith(MESSAGES):
+            return None  # a single message is identified by its commit's id
         raise TableError(
             f"{table} is in S3 Tables, where Sparklet cannot store which records of a batch it has: name another "
             "catalog, such as glue:s3://BUCKET/FOLDER"
@@ -80,10 +86,10 @@ def batch_of(job: JobFields, table: Table, label: str | None, spark: SparkSessio
     batch: Batch | None = batches.get(key)
     if batch and batch.is_written:
         raise TableError(f"this script has written the batch to {table} already: give the second write a label")
-    # The rows were made of what that state lacked, so their commit must begin with the same state.
+    # The rows were made of the records that this state of the table lacked, so the commit must begin with it.
     if batch and batch.is_read and not is_read:
         return batch
-    # The rows lack what the other table had, which this one may need.
+    # Records of the other table were left out, which this table may lack.
     if not is_read and job.outcome.has_left_out:
         raise TableError(f"the records were read for {' and '.join(name for name, _ in batches)}, not for {table}")
     batch = batches[key] = Batch(job, table, label or "", spark)
