@@ -26,18 +26,18 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
 
     If only ``warehouse`` is set, and names no catalog, the catalog consists of files in the warehouse (``hadoop``).
     """
-    named = catalog_properties(env, warehouse)
-    catalog_type = _catalog_type(named)
+    configured = catalog_properties(env, warehouse)
+    catalog_type = _catalog_type(configured)
     if not catalog_type and not warehouse:
         return {}
     properties = {"type": "hadoop", "warehouse": warehouse or ""}
     if catalog_type:
-        properties = {"type": catalog_type, "warehouse": named.get("warehouse", "")}
+        properties = {"type": catalog_type, "warehouse": configured.get("warehouse", "")}
     if catalog_type == "sql":
-        properties = {"warehouse": properties["warehouse"], **_jdbc(named["uri"])}
+        properties = {"warehouse": properties["warehouse"], **_jdbc(configured["uri"])}
     elif catalog_type in ("rest", "glue", "hive"):
-        all_named = {**named, **properties}
-        properties = {key: value for key, value in all_named.items() if not key.startswith(PYICEBERG_ONLY)}
+        all_properties = {**configured, **properties}
+        properties = {key: value for key, value in all_properties.items() if not key.startswith(PYICEBERG_ONLY)}
         # Without Iceberg's own S3 client S3A is used, which reads the same addresses.
         if catalog_type == "rest" and not has_class(AWS_BUNDLE):
             properties["io-impl"] = "org.apache.iceberg.hadoop.HadoopFileIO"
@@ -55,35 +55,35 @@ def glue_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wareh
     """
     if not has_class(AWS_BUNDLE):
         return {}
-    named = catalog_properties(env, warehouse)
+    configured = catalog_properties(env, warehouse)
     properties = {"catalog-impl": "org.apache.iceberg.aws.glue.GlueCatalog", "cache-enabled": "false"}
-    if named.get("type") == "glue" and "warehouse" in named:
-        properties["warehouse"] = named["warehouse"]
+    if configured.get("type") == "glue" and "warehouse" in configured:
+        properties["warehouse"] = configured["warehouse"]
     prefix = f"spark.sql.catalog.{GLUE_CATALOG}"
     return {prefix: SPARK_CATALOG, **{f"{prefix}.{key}": value for key, value in properties.items()}}
 
 
 def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> dict[str, str]:
     """Return pyiceberg's properties of the catalog that the environment names, or else the warehouse."""
-    named = {
+    configured = {
         key[len(VARIABLES) :].lower().replace("__", ".").replace("_", "-"): value
         for key, value in env.items()
         if key.upper().startswith(VARIABLES)
     }
-    if "type" in named or "uri" in named:
-        return named
-    address = named.get("warehouse") or warehouse or ""
+    if "type" in configured or "uri" in configured:
+        return configured
+    address = configured.get("warehouse") or warehouse or ""
     if address.startswith("glue:"):
-        return {**named, "type": "glue", "warehouse": address[len("glue:") :].rstrip("/")}
+        return {**configured, "type": "glue", "warehouse": address[len("glue:") :].rstrip("/")}
     if not (address.startswith("arn:") and in_table_bucket(address)):
-        return named
+        return configured
     _, partition, _, region, *_ = address.split(":")
     endpoint = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
     domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
     uri = f"{endpoint or f'https://s3tables.{region}.{domain}'}/iceberg"
     signed = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
     # The environment takes precedence over the ARN: the operator chooses.
-    return {"type": "rest", "uri": uri, **signed, "client.region": region, **named, "warehouse": address}
+    return {"type": "rest", "uri": uri, **signed, "client.region": region, **configured, "warehouse": address}
 
 
 def in_table_bucket(warehouse: str) -> bool:
@@ -91,11 +91,11 @@ def in_table_bucket(warehouse: str) -> bool:
     return ":s3tables:" in warehouse or ":s3tablescatalog/" in warehouse
 
 
-def _catalog_type(named: Mapping[str, str]) -> str:
+def _catalog_type(configured: Mapping[str, str]) -> str:
     """Return the catalog's type, or infer it from the address as pyiceberg does; "" if Spark lacks the type."""
-    scheme = urlsplit(named.get("uri", "")).scheme.partition("+")[0]
+    scheme = urlsplit(configured.get("uri", "")).scheme.partition("+")[0]
     inferred = {"http": "rest", "https": "rest", "thrift": "hive", **dict.fromkeys(DATABASES, "sql")}.get(scheme, "")
-    catalog_type = named.get("type", inferred).lower()
+    catalog_type = configured.get("type", inferred).lower()
     is_supported = catalog_type in ("rest", "glue", "hive", "hadoop")
     if catalog_type == "sql":
         is_supported = scheme in DATABASES

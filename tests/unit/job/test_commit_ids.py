@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparklet.job import EventError, Job
-from sparklet.job.commit_ids import commit_id, work_time_s, named_work, records_of
+from sparklet.job.commit_ids import commit_id, named_work, records_of, work_time_s
 from sparklet.job.errors import TableError
 from tests.unit.events import samples
 
@@ -174,7 +174,8 @@ def test_labels_count_writes_and_those_that_failed_come_again() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match=r"^1$"), outcome.reserve_label(None) as label:
             raise OSError(label)
-    with outcome.reserve_label(None) as first, outcome.reserve_label(None) as second, outcome.reserve_label("late") as own:
+    reserve = outcome.reserve_label
+    with reserve(None) as first, reserve(None) as second, reserve("late") as own:
         assert (first, second, own) == ("1", "2", "late")
     with pytest.raises(ValueError, match="'late' already"), outcome.reserve_label("late"):
         pass

@@ -83,8 +83,8 @@ def commit(
     while True:
         table, opened = opened or open_table(commit.table, spark), None
         # After each conflict, too: the last try may have succeeded although its answer was lost.
-        if made := _find_commit(commit, spark, table):
-            version, numbers = made
+        if earlier_commit := _find_commit(commit, spark, table):
+            version, numbers = earlier_commit
             # An earlier attempt may have been killed after its commit, before it entered the table into the catalog.
             _register(commit, spark)
             # The numbers show whether this call itself has made the commit and lost the answer. Then the staged files
@@ -110,13 +110,13 @@ def commit(
 
 
 def _find_commit(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple[str, set[int]] | None:
-    """Return the version that made a commit ("" for a stream's records), and the numbers it set; None if none did so.
+    """Return the version that made a commit ("" for a stream's records) and the numbers it set; None if none did.
 
     CommitConflictError if the table has only a part of the commit's records.
     """
     if not commit.records:
-        made = table.find_name(commit.commit_id)
-        return made and (made[0], {made[1]})
+        found = table.find_name(commit.commit_id)
+        return found and (found[0], {found[1]})
     links = [
         link
         for name, numbers in commit.records.items()
@@ -137,7 +137,7 @@ def _names_to_set(commit: Commit, spark: SparkSession, table: OpenTable, maker: 
 
 
 def main() -> None:
-    """Make a run's commits, in order, without those that the parameter ``commits_made`` names: they are made already."""
+    """Make a run's commits in order, except those that the parameter ``commits_made`` names: they are made already."""
     from sparklet.job import Job
 
     job = Job.from_args()

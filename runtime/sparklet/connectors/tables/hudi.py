@@ -132,11 +132,12 @@ class HudiTable:
                     raise CommitConflictError(f"{self._uri}: another writer was there: {instants}")
                 self._known.update(instants)
             self._save(rows, {**_options(commit, table), **instant_metadata})
-            made = self.find_name(commit.commit_id)
+            found = self.find_name(commit.commit_id)
         # An instant can be completed although another writer has planned its rollback; then its rows do not count.
-        if made is None:
+        if found is None:
             raise CommitConflictError(f"{self._uri}: another writer has rolled this commit back")
-        return made[0]
+        version, _ = found
+        return version
 
     def _save(self, rows: Any, options: dict[str, str]) -> None:
         """Write an instant, as ``rows.write`` does, and complete it if ``accept`` does not refuse it."""

@@ -121,11 +121,11 @@ class GlueContext:
     def _reader(self, read: Callable[..., tuple[DataFrame, str]], dynamic: bool) -> Callable[..., Any]:
         """Return a function that reads a DynamicFrame, or else a DataFrame."""
 
-        def read_frame(*args: Any, **named: Any) -> Any:
-            rows, format_ = read(*args, **named)
+        def read_frame(*args: Any, **kwargs: Any) -> Any:
+            rows, format_ = read(*args, **kwargs)
             if not dynamic:
                 return rows
-            return DynamicFrame(rows, self, named.get("transformation_ctx", ""), sparse=format_ == "json")
+            return DynamicFrame(rows, self, kwargs.get("transformation_ctx", ""), sparse=format_ == "json")
 
         return read_frame
 
@@ -170,9 +170,9 @@ class GlueContext:
         rows.write.format(format_).options(**options).mode(mode).partitionBy(*keys).save(path)
         return frame
 
-    def _read_table(self, *args: Any, **named: Any) -> tuple[DataFrame, str]:
+    def _read_table(self, *args: Any, **kwargs: Any) -> tuple[DataFrame, str]:
         order = ("redshift_tmp_dir", "transformation_ctx", "push_down_predicate", "additional_options", "catalog_id")
-        name, glue_options = _table(order, *args, **named)
+        name, glue_options = _table(order, *args, **kwargs)
         conditions = (glue_options.get(name) for name in ("push_down_predicate", "catalogPartitionPredicate"))
         where = " AND ".join(f"({condition})" for condition in conditions if condition)
         # Spark's predicates can have == and !=, which Glue's grammar lacks. Within texts these are not replaced.
@@ -180,12 +180,12 @@ class GlueContext:
         frame, format_ = import_module(FRAMES).read(self._job, name, where)
         return frame, format_
 
-    def _write_table(self, frame: Any, *args: Any, **named: Any) -> Any:
-        options = dict(named.get("additional_options") or {})
+    def _write_table(self, frame: Any, *args: Any, **kwargs: Any) -> Any:
+        options = dict(kwargs.get("additional_options") or {})
         sink_options = {key: options.pop(key) for key in ("enableUpdateCatalog", "updateBehavior") if key in options}
-        named = {**named, "additional_options": options} if options or sink_options else named
+        kwargs = {**kwargs, "additional_options": options} if options or sink_options else kwargs
         name, glue_options = _table(
-            ("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **named
+            ("redshift_tmp_dir", "transformation_ctx", "additional_options", "catalog_id"), *args, **kwargs
         )
         entry, _ = import_module(CATALOG).GlueCatalog.of_script().partitions(name, "")
         if entry.format in ("json", "orc", "parquet"):
@@ -215,9 +215,9 @@ def is_inside(path: str, folder: object) -> bool:
     return path.startswith(folder)
 
 
-def _table(order: Sequence[str], *args: Any, **named: Any) -> tuple[str, dict[str, Any]]:
+def _table(order: Sequence[str], *args: Any, **kwargs: Any) -> tuple[str, dict[str, Any]]:
     """Return a table's name, and the options in ``GLUE_OPTIONS``, from arguments in Glue's order."""
-    arguments = {**dict(zip(("database", "table_name", *order), args, strict=False)), **named}
+    arguments = {**dict(zip(("database", "table_name", *order), args, strict=False)), **kwargs}
     database = arguments.pop("database", None) or arguments.pop("name_space", None)
     if not (database and (table := arguments.pop("table_name", None))):
         raise TypeError(f"from_catalog needs database and table_name; it has {', '.join(arguments) or 'neither'}")

@@ -34,9 +34,9 @@ def _apply(transform: str, /, *args: Any, **kwargs: Any) -> Any:
     if order := ORDERS.get(transform):
         kwargs, args = {**dict(zip(order, args, strict=False)), **kwargs}, args[len(order) :]
     new_names = {**RENAMED, **RENAMED_IN.get(transform, {})}
-    named = {new_names.get(key, key): value for key, value in kwargs.items()}
+    arguments = {new_names.get(key, key): value for key, value in kwargs.items()}
     if transform == "Relationalize":
-        named.setdefault("root_table_name", "roottable")
-    frames = (named.pop(name) for name in ("frame", "frame1", "dfc") if name in named)
+        arguments.setdefault("root_table_name", "roottable")
+    frames = (arguments.pop(name) for name in ("frame", "frame1", "dfc") if name in arguments)
     frame, *others = args if args and not order else (next(frames), *args)
-    return getattr(frame, method)(*others, **named)
+    return getattr(frame, method)(*others, **arguments)

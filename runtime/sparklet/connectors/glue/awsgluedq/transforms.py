@@ -38,9 +38,9 @@ class EvaluateDataQuality:
     """Glue's transform. The outcomes are also the shard's answer, and failed rules are warnings in the run's report."""
 
     @staticmethod
-    def apply(frame: DynamicFrame, ruleset: str, *options: Mapping[str, Any], **named: Any) -> DynamicFrame:
+    def apply(frame: DynamicFrame, ruleset: str, *options: Mapping[str, Any], **kwargs: Any) -> DynamicFrame:
         """Return the outcome of each rule as a row."""
-        return EvaluateDataQuality().process_rows(frame, ruleset, *options, **named)["ruleOutcomes"]
+        return EvaluateDataQuality().process_rows(frame, ruleset, *options, **kwargs)["ruleOutcomes"]
 
     def process_rows(
         self,
@@ -181,8 +181,8 @@ def _is_unique(rule: Rule) -> Column:
     from pyspark.sql.functions import col, count, expr, lit, when
 
     # The outcomes of single rows are computed on all rows; rows outside ``where`` must not count as repetitions.
-    counted = when(expr(rule.where), 1) if rule.where else lit(1)
-    return count(counted).over(Window.partitionBy(*[col(f"`{name}`") for name in rule.names])) == 1
+    in_where = when(expr(rule.where), 1) if rule.where else lit(1)
+    return count(in_where).over(Window.partitionBy(*[col(f"`{name}`") for name in rule.names])) == 1
 
 
 def _row_outcome(rule: Rule) -> Column | None:
