@@ -76,10 +76,7 @@ class Database:
 
     @contextmanager
     def properties(self) -> Iterator[dict[str, str]]:
-        """Yield the driver's properties, with the password. Within the block py4j and botocore log nothing at DEBUG.
-
-        They would log the password.
-        """
+        """Yield the driver's properties, with the password. DEBUG is off, since py4j and botocore would log it."""
         # The level is the whole process's, so two blocks at the same time would restore each other's level.
         with _logging_lock:
             before = logging.root.manager.disable
@@ -201,10 +198,7 @@ def write(
 
 
 def _begin(connection: Any, write_id: str, batch: Batch) -> Any:
-    """Begin a write's transaction, once other attempts at the write have ended.
-
-    Returns the number of rows if the database has the write's id already; else None.
-    """
+    """Begin a write's transaction once other attempts have ended. Return its number of rows, None if its id is new."""
     name, definition = ("sparklet_records", RECORDS) if batch.chains else ("sparklet_commits", COMMITS)
     # The table is looked for first, since the role may have no right to create tables. The lock is needed since IF NOT
     # EXISTS fails if two sessions create the same table.
@@ -233,10 +227,7 @@ class Batch:
         self._old: dict[str, set[int]] = {chain: set() for chain in self.chains}  # records that the database has
 
     def new_rows(self, frame: DataFrame) -> DataFrame:
-        """Return the rows whose records the database does not have, as ``is_unchanged`` last read them.
-
-        TableError if the rows do not show their records.
-        """
+        """Return the rows whose records the database lacked at the last check; TableError if rows do not show them."""
         if self.chains and self._job.outcome.has_left_out:
             raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):

@@ -360,10 +360,7 @@ def _with_split_aggregates(rows: DataFrame) -> DataFrame:
 def _output_columns(
     decoded: DataFrame, names: list[str] | None, source: StreamSource, mode: str, metadata: bool, cause: bool
 ) -> DataFrame:
-    """Select the caller's columns: the fields ``names`` of ``_parsed``, or without names the bytes.
-
-    In the mode FAILFAST the first corrupt record fails the job.
-    """
+    """Select the caller's columns: fields of ``_parsed``, or the bytes; FAILFAST fails the job at a corrupt record."""
     if mode == "FAILFAST":  # by a filter, since Spark may drop a column that nobody uses, but never a filter
         failure = f"concat({source.label}, ' is corrupt: ', _fault, '; mode PERMISSIVE keeps such records')"
         decoded = decoded.where(f"CASE WHEN _fault IS NULL THEN true ELSE CAST(raise_error({failure}) AS BOOLEAN) END")

@@ -391,10 +391,7 @@ def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _one_source(name: str, event_value: Any, argument: Any) -> Any:
-    """Return the event's value, else the argument's; EventError if both are there and differ.
-
-    Otherwise all shards of a run with one ``--output`` would overwrite each other's files.
-    """
+    """Return the event's value or the argument; EventError if they differ, as one ``--output`` for all shards would."""
     if event_value and argument and event_value != argument:
         raise EventError(
             f"the event's {name} is {_quoted(event_value)} and --{name} is {_quoted(argument)}; "

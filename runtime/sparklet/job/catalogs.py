@@ -22,10 +22,7 @@ DATABASES = ("sqlite", "postgresql", "mysql")
 
 
 def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
-    """Return the options of Spark's catalog ``iceberg``; {} if neither the environment nor ``warehouse`` names one.
-
-    If only ``warehouse`` is set, and names no catalog, the catalog consists of files in the warehouse (``hadoop``).
-    """
+    """Return the options of Spark's ``iceberg``, of type hadoop if there is only a warehouse; {} without settings."""
     configured = catalog_properties(env, warehouse)
     catalog_type = _catalog_type(configured)
     if not catalog_type and not warehouse:

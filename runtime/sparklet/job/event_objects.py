@@ -151,10 +151,7 @@ def escaped(uri: str) -> str:
 
 
 def misread(uri: str, patterns: str = GLOB) -> str:
-    """Return why ``spark.read`` would not read exactly this object; "" if it would.
-
-    ``patterns``: the characters that make a name a pattern.
-    """
+    """Return why ``spark.read`` would not read just this object, or ""; ``patterns``: characters of name patterns."""
     key = _KEY.match(uri)
     if key and not {"", ".", ".."}.isdisjoint(key[1].split("/")):
         return "Hadoop removes empty segments, . and .. from a name"

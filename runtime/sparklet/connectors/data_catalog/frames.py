@@ -54,10 +54,7 @@ def read(job: Any, name: str, where: str, catalog: GlueCatalog | None = None) ->
 
 
 def _frame(spark: SparkSession, entry: Entry, places: Sequence[Place]) -> DataFrame:
-    """Return the rows of files or folders.
-
-    Places whose paths spell the partition's values are read together, the places of any other partition by themselves.
-    """
+    """Return the rows of files or folders. If their paths spell the values, they are read together."""
     groups: dict[Place, list[str]] = {}
     for path, values in places:
         base = _base(path, entry.keys, values)
@@ -173,10 +170,7 @@ def _text(spark: SparkSession, entry: Entry, paths: list[str], options: Options,
 
 
 def _field(separator: str, quote: str, escape: str) -> str:
-    """Return the pattern of a separator and its field, whose group is the field.
-
-    The pattern is possessive, since Java's regular expressions would overflow the stack on long texts.
-    """
+    """Return the pattern of a separator and a field. It is possessive, or long texts would overflow Java's stack."""
     s, q, e = (f"\\u{ord(character):04x}" if character else "" for character in (separator, quote, escape))
     escaped_or = f"{e}.|" if e and e != q else ""
     quoted = f"|{q}(?:{escaped_or}{q}{q}|[^{q}{e}]++)*+(?:{q}|$)" if q else ""

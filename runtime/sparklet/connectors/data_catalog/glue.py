@@ -226,10 +226,7 @@ def _list_rows(store: ObjectStore, folder: str, values: tuple[str, ...]) -> byte
 
 @contextmanager
 def _own_errors(name: str) -> Iterator[None]:
-    """Raise boto3's errors as TableError or DatabaseError.
-
-    boto3's error is not kept as the cause: a shard reports the first error of a chain, and boto3's has no remedy.
-    """
+    """Raise boto3's errors as ours, and not as their causes: a shard reports the first cause, which has no remedy."""
     from botocore import exceptions
 
     unreachable = (

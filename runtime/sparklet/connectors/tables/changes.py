@@ -39,10 +39,7 @@ def staged_columns(write: Declaration) -> StructType:
 
 
 def staged_rows(spark: SparkSession, writes: Sequence[Declaration], columns: StructType | None = None) -> DataFrame:
-    """Return the rows that Spark has staged, with the columns, DELETED if the writes have it, FILE and ROW.
-
-    The default of ``columns`` is the first write's columns.
-    """
+    """Return the rows that Spark has staged, with FILE and ROW; ``columns`` are by default those of the first write."""
     columns = columns or staged_columns(writes[0])
     if writes[0].deletes:
         columns = StructType([*columns.fields, StructField(DELETED, BooleanType())])

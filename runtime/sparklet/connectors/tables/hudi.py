@@ -256,10 +256,7 @@ class HudiTable:
             return None
 
     def _is_half_made(self, *, delete: bool = False) -> bool:
-        """Whether a writer was killed after it had made the table's folders, and before their first file.
-
-        With ``delete`` these folders are deleted.
-        """
+        """Whether a writer was killed after it had made the table's folders, but no file; ``delete`` deletes them."""
         path, files = hadoop_path(self._spark, f"{self._uri}/.hoodie")
         if not files.exists(path) or files.listFiles(path, True).hasNext():
             return False

@@ -153,10 +153,7 @@ def _iceberg(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> L
 
 
 def table_to_be(spark: SparkSession, catalog: Any, name: str, schema: Any, by: tuple[str, ...]) -> Draft | None:
-    """Return the table as the catalog would make it, so that files are where the commit will have it.
-
-    None if the table exists by now.
-    """
+    """Return the table as the catalog would make it, so that files are in its folder; None if it exists by now."""
     try:
         return Draft.of_new_table(spark, catalog, name, schema, by)
     except Py4JJavaError as error:

@@ -43,10 +43,7 @@ class Batch:
         self.is_read = self.is_written = False
 
     def new_rows(self, frame: DataFrame, job: JobFields, table: Table) -> DataFrame:
-        """Return the rows of records that the table lacks and the script has not failed.
-
-        TableError if the rows do not show their records.
-        """
+        """Return the rows of records that are new and have not failed; TableError if rows do not show their records."""
         failed = failed_numbers(job)
         self.new = {
             name: new for name, numbers in self.new.items() if (new := tuple(n for n in numbers if n not in failed))

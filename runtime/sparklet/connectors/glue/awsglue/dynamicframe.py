@@ -225,10 +225,7 @@ class DynamicFrame:
     def apply_mapping(
         self, mappings: Sequence[tuple[str, str, str, str]], case_sensitive: bool = False, *_: Any, **hints: Any
     ) -> DynamicFrame:
-        """Return only the mapped columns; a mapping is ``(source, its type, target, its type)``.
-
-        A dot in a name reaches into a struct.
-        """
+        """Return only the columns ``(source, its type, target, its type)``; a dot in a name reaches into a struct."""
         tree: dict[str, Any] = {}
         for source, source_type, target, target_type in [mappings] if isinstance(mappings, tuple) else mappings:
             *parents, name = (part.strip("`") for part in re.findall("`[^`]*`|[^.`]+", target))
