@@ -85,7 +85,7 @@ class SparkletJob:
         from sparklet.model import InputObject, Run, Shard, ShardRecord
         from sparklet.spark.script import Script
         from sparklet.spark.spark_options import AWSGLUE
-        from sparklet.worker.executor import handed_over, read_outcome, script_arguments, shard_event
+        from sparklet.worker.executor import read_outcome, script_arguments, shard_event, write_event
 
         params, items, args, env = (options.pop(name, ()) for name in ("params", "items", "args", "env"))
         if options:
@@ -97,12 +97,12 @@ class SparkletJob:
             shard = Shard(0, (*objects, *map(InputObject.of_item, items)))
             record = ShardRecord("test", 0, "", 0, 0, len(shard.objects), shard.size_bytes, attempts=1, attempt_id="1")
             event = shard_event(Run("test", (), output, (), params=dict(params)), record, shard, output)
-        event_variables = handed_over(event, home, is_shard=is_shard)
+        event_env = write_event(event, home, is_shard=is_shard)
         option = Script(script.read_bytes()).event_option
-        arguments = script_arguments(args, event if is_shard else {}, option, event_variables)
+        arguments = script_arguments(args, event if is_shard else {}, option, event_env)
         variables = {
             **dict.fromkeys(("output_path", "OUTPUT_PATH"), output),
-            **event_variables,
+            **event_env,
             **dict(env),
             "SPARKLET_OUTCOME_FILE": str(outcome),
             # As in a worker, since only a claimed shard is allowed to stage rows.

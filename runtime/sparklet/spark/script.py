@@ -1,6 +1,6 @@
-"""What a script's text says: the one place where scripts, and the modules that come with them, are read.
+"""Reads the text of scripts, and of the modules that come with them; no other module does.
 
-Comments decide, anywhere, at the start of a line::
+Comments at the start of any line set options::
 
     # sparklet: runner=submit
     # sparklet: spark.driver.memory=3g
@@ -8,12 +8,12 @@ Comments decide, anywhere, at the start of a line::
     # sparklet: event=no
     # sparklet: unpack=no
 
-``event`` decides whether the event is the script's last argument, ``--event``; ``unpack`` whether it is shown the files
-in packed inputs; ``spark=4`` or ``spark=4.1`` refuses any other Spark; ``script_options`` has the rest.
+``event`` sets whether the script gets its event as the last argument, ``--event``; ``unpack`` whether it gets the files
+in packed inputs or the archives; ``spark=4`` or ``spark=4.1`` refuses any other Spark; ``script_options`` has the rest.
 
-What a script *does* is seen while it runs (``script_acts``, ``TaskS3A``). Its text is searched for what cannot be seen
-then, or must be known before. Each fact is found when it is first asked for, and kept: a worker has one ``Script`` for
-all tasks with the same file.
+What a script *does* is observed while it runs (``script_acts``, ``TaskS3A``). Its text is searched for acts that cannot
+be observed, and for facts that must be known before. Each fact is computed once, when it is first needed: a worker has
+one ``Script`` for all tasks with the same file.
 """
 
 import ast
@@ -42,36 +42,43 @@ JVM_OPTIONS = frozenset(
         *("spark.jars.ivySettings", "spark.jars.packages", "spark.jars.repositories"),
     }
 )
-"""Not ``spark.driver.memory``: spark-submit, too, ignores it in code, and the JVM has all the function's memory."""
+"""Options that only a new JVM can take.
+
+``spark.driver.memory`` is not one: spark-submit ignores it in code as well, and the JVM has all the function's memory.
+"""
 
 SETTERS = frozenset({"config", "set", "setIfMissing"})
 
-_LINE_OF_SPARK = re.compile(r"\d+(\.\d+)?")
-_EVENT = re.compile(r"--(event(?:-file)?)=?|(event(?:-file)?)=")  # argparse and click, sys.argv; getopt
+_SPARK_VERSION = re.compile(r"\d+(\.\d+)?")
+_EVENT = re.compile(r"--(event(?:-file)?)=?|(event(?:-file)?)=")  # as in argparse, click and sys.argv; as in getopt
 _READS_ARGUMENTS = re.compile(r"\b(argv|argparse|click|docopt|fire|getopt|getResolvedOptions|optparse|typer)\b")
 _COMMENT = re.compile(r"^#[ \t]*sparklet:(.*)$", re.MULTILINE)
-# Options of readers whose rows need not end at line feeds, where objects are cut.
+# Readers' options with which rows need not end at line feeds, where objects are cut.
 _OTHER_ROWS = re.compile(r"(?ai)multiLine|wholetext|lineSep|record\.delimiter|utf[-_]?(16|32)")
-_NAME_FILTER = re.compile(r"(?ai)pathGlobFilter")  # of readers, by files' names
-_BASE_PATH = re.compile(r"(?ai)basePath")  # of readers, who then see partitions also of files that a pattern finds
-_MIXING = re.compile(  # not the join of a text or of paths
+_NAME_FILTER = re.compile(r"(?ai)pathGlobFilter")  # a reader's option that filters files by their names
+_BASE_PATH = re.compile(r"(?ai)basePath")  # a reader's option that gives files found by a pattern their partitions, too
+# Methods that can bring rows of several inputs together; not the join of a string or of paths.
+_MIXING = re.compile(
     r"(?<=\.)(?<![\"']\.)(?<!path\.)(agg|coalesce|cache|createDataFrame|distinct|drop_?[dD]uplicates|except\w*|group\w*"
     r"|intersect\w*|join|limit|orderBy|persist|pivot|repartition\w*|sort|sortBy\w*|subtract|toDF)\("
 )
-_UNSEEN = re.compile(  # what Spark's JVM or Python workers write to, or pandas, which does so in C
+# Places that Spark's JVM, Python workers or pandas (in C) can reach without being observed.
+_UNOBSERVED = re.compile(
     r"(?i)jdbc|kafka|snowflake|mongo|elasticsearch|\.foreach|\b_jvm\b(?!\.org\.apache\.log4j)|S3FileIO|io-impl"
     r"|(?<![\"'])\.format\(\s*[\"'](?!(parquet|csv|json|orc|avro|text|delta|hudi|xml|binaryFile|console|memory|noop)[\"'])"
     r"|\b(?!(s3[an]?|file|https?|spark|k8s):)[a-z][\w+.-]*://|(pandas|pyarrow)[\s\S]*://"
 )
-_TABLES = re.compile(  # of catalogs, which may be elsewhere
+# Writes to tables, whose catalog can put them anywhere.
+_TABLES = re.compile(
     r"(?i)writeTo\(|insertInto|saveAsTable|write_dynamic_frame|writeFrame"
     r"|\b(insert|merge|create|delete|replace|update)\s+(or\s+replace\s+)?(into|overwrite|table|from|\S+\s+set)\b"
 )
-_BY_PYTHON = re.compile(  # in Spark's workers
+# Python's own ways to other processes and machines, which are not observed in Spark's Python workers.
+_BY_PYTHON = re.compile(
     r"\b(subprocess|socket|asyncio|ctypes|importlib|smtplib|ftplib|xmlrpc|http\.client|urllib\.request)\b"
     r"|os\.(system|popen|exec|spawn|posix)"
 )
-_READS_UNSEEN = re.compile(r"textFile|hadoopFile|hadoopDataset|HadoopRDD|binaryFiles|sequenceFile|pandas|pyarrow")
+_READS_UNOBSERVED = re.compile(r"textFile|hadoopFile|hadoopDataset|HadoopRDD|binaryFiles|sequenceFile|pandas|pyarrow")
 _KNOWN = {*sys.stdlib_module_names, "pyspark", "py4j", "sparklet", "awsglue", "awsgluedq", "numpy", "pandas", "pyarrow"}
 _PLAIN_DELTA = re.compile(
     r"""(?s)(?!.*\bjob\.(?:append|upsert|overwrite_partitions)\b).*(?:\bformat\(\s*["']|\b(?i:using)\s+)delta\b"""
@@ -80,9 +87,9 @@ _PLAIN_DELTA = re.compile(
 
 @dataclass(frozen=True)
 class Script:
-    """A script as it was read, and its author's py-files.
+    """The content of a script, and its author's py-files.
 
-    ``params``, where a fact has them: the run's parameters as JSON, in which readers' options may be, too.
+    Methods with ``params`` also search the run's parameters, given as JSON, since they may name readers' options.
     """
 
     body: bytes
@@ -90,15 +97,15 @@ class Script:
 
     @cached_property
     def text(self) -> str:
-        """The text as Python reads it: by its byte order mark or its comment, with line feeds alone."""
+        """The text as Python decodes it (by its byte order mark or coding comment), with line feeds as line ends."""
         try:
             return decode_source(self.body)
-        except (SyntaxError, LookupError, ValueError):  # Python refuses it, with a better message
+        except (SyntaxError, LookupError, ValueError):  # Python will refuse the script with a better message
             return self.body.decode(errors="replace")
 
     @cached_property
     def modules(self) -> Sequence[tuple[str, str]]:
-        """The names and texts of the modules in its py-files, without those of Sparklet's own library."""
+        """The names and texts of the modules in the py-files, without those of Sparklet's own library."""
         sources = list[tuple[str, bytes]]()
         for path in self.py_files:
             if zipfile.is_zipfile(path):
@@ -109,13 +116,13 @@ class Script:
                 sources.append((path.name, path.read_bytes()))
         return [(name, Script(source).text) for name, source in sources]
 
-    # --- before it comes to a run ---
+    # --- checks before a run ---
 
     def syntax_error(self, source: str) -> str:
-        """Why Python cannot compile what was read from ``source``; "" if it can."""
+        """Why Python cannot compile the script, which was read from ``source``; "" if it can."""
         try:
             with warnings.catch_warnings():
-                # The script runs in a process of its own: how this one treats warnings must not refuse it.
+                # A setting that turns warnings into errors in this process must not refuse the script.
                 warnings.simplefilter("ignore")
                 compile(self.body, source, "exec", dont_inherit=True)
         except SyntaxError as error:
@@ -128,7 +135,7 @@ class Script:
 
     @property
     def imports(self) -> Iterator[str]:
-        """The first names of the modules that it imports, anywhere in it."""
+        """The top-level names of the modules that the script imports anywhere in its text."""
         for node in _nodes(self.text):
             if isinstance(node, ast.Import):
                 yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -139,17 +146,17 @@ class Script:
                 if function in ("import_module", "__import__") and isinstance(node.args[0].value, str):
                     yield node.args[0].value.partition(".")[0]
 
-    # --- what it asks for ---
+    # --- what the script asks for ---
 
     @cached_property
     def comments(self) -> Mapping[str, str]:
-        """What its comments ask for, by their keys; ScriptError if one is wrong."""
+        """The options in the script's comments, by their keys; ScriptError if one is wrong."""
         options = dict[str, str]()
         for match in _COMMENT.finditer(self.text):
             key, equals, value = (part.strip() for part in match[1].partition("="))
             is_valid = {
                 "runner": value in ("warm", "submit"),
-                "spark": bool(_LINE_OF_SPARK.fullmatch(value)),
+                "spark": bool(_SPARK_VERSION.fullmatch(value)),
                 "event": value in YES_NO,
                 "unpack": value in YES_NO,
             }
@@ -164,15 +171,15 @@ class Script:
 
     @property
     def unpacks(self) -> bool:
-        """Whether it is given the contents of packed inputs, not the archives themselves."""
+        """Whether the script gets the content of packed inputs, not the archives themselves."""
         return self.comments.get("unpack") != YES_NO[1]
 
     @cached_property
     def event_option(self) -> str:
-        """The option by which it is given its event: ``--event``, ``--event-file`` (a path), or "".
+        """The option by which the script gets its event: ``--event``, or ``--event-file`` (a path); "" if by none.
 
-        It is given none if it reads arguments, here or in its py-files, and names neither: a script that reads
-        positions, or refuses what it does not know, would fail or write to a place of that name.
+        By none if the script or its py-files read arguments but name neither option: a script that reads positional
+        arguments, or refuses unknown ones, would fail or write to a place of that name.
         """
         if chosen := self.comments.get("event"):
             return EVENT_OPTION if chosen == YES_NO[0] else ""
@@ -183,24 +190,24 @@ class Script:
 
     @property
     def asks_for_folders(self) -> bool:
-        """Whether it names the folders of its inputs."""
+        """Whether the script uses ``input_folders``, the folders of its inputs."""
         return "input_folders" in self.text
 
     def names_folder(self, folder: str) -> bool:
-        """Whether it has the last name of a folder's address in a path."""
+        """Whether the script has a path with the last part of the folder's address."""
         name = re.escape(folder.rstrip("/").rpartition("/")[2])
         return re.search(f"[\"'/]{name}[\"'/]", self.text) is not None
 
     @property
     def infers_a_schema(self) -> bool:
-        """Whether it calls ``job.read_csv`` or its kind."""
+        """Whether the script calls ``job.read_csv``, ``job.read_json`` or ``job.read_parquet``."""
         return any(f".read_{name}(" in self.text for name in ("csv", "json", "parquet"))
 
-    # --- by which options it may read ---
+    # --- the options with which the script may read ---
 
     @property
     def option_of_rows(self) -> str:
-        """A reader's option by which rows may end elsewhere than at line ends; "" without one."""
+        """A reader's option with which rows need not end at line ends; "" if the script has none."""
         option = _OTHER_ROWS.search(self.text)
         return option[0] if option else ""
 
@@ -209,23 +216,23 @@ class Script:
         return _NAME_FILTER.search(self.text + params) is not None
 
     def may_set_base_path(self, params: str) -> bool:
-        """Whether a reader may have a base path; py-files are not searched for one."""
+        """Whether a reader may have a base path. True if there are py-files, which are not searched."""
         return bool(self.py_files) or _BASE_PATH.search(self.text + params) is not None
 
     @property
     def has_base_path(self) -> bool:
-        """Whether its own text has a base path, as readers spell it."""
+        """Whether the script's own text has the reader's option ``basePath``."""
         return "basePath" in self.text
 
     def numbers_rows(self, params: str) -> bool:
-        """Whether it may ask for the numbers of rows in their files."""
+        """Whether the script may use ``row_index``, the number of a row in its file."""
         return "row_index" in self.text + params
 
-    # --- what it may do unseen ---
+    # --- what the script may do without being observed ---
 
     @cached_property
     def whole_text(self) -> str:
-        """The text with those of all modules that come with it."""
+        """The texts of the script and of all its modules, joined."""
         return "\n".join((self.text, *(text for _, text in self.modules)))
 
     @cached_property
@@ -237,52 +244,55 @@ class Script:
                 if token.type == tokenize.COMMENT:
                     row, column = token.start
                     lines[row - 1] = lines[row - 1][:column]
-        except (SyntaxError, tokenize.TokenError, IndexError):  # of several texts, whose indents need not fit
+        except (SyntaxError, tokenize.TokenError, IndexError):  # joined texts may have indents that do not fit
             return self.whole_text
         return "\n".join(lines)
 
     @cached_property
-    def may_reach_unseen(self) -> bool:
-        """Whether it may write or read where neither Spark's classes nor the hooks in its process see it."""
-        return _UNSEEN.search(self.code) is not None
+    def may_reach_unobserved(self) -> bool:
+        """Whether the script may write or read where neither Spark's classes nor the hooks in its process notice."""
+        return _UNOBSERVED.search(self.code) is not None
 
-    def may_write_unseen(self, words: str) -> bool:
-        """Whether it may write unseen: also to tables, by modules of others, or from Python itself.
+    def may_write_unobserved(self, words: str) -> bool:
+        """Whether the script may write where the worker cannot observe it.
 
-        ``words``: its parameters, arguments and variables as one text.
+        These are the places of ``may_reach_unobserved``, tables, Python's own ways to other processes and machines, and
+        imports of unknown modules. ``words`` has the parameters, arguments and variables as one text.
         """
         own_modules = {name.split("/")[0].removesuffix(".py") for name, _ in self.modules}
         modules = "|".join(map(re.escape, {*_KNOWN, *own_modules}))
         foreign = rf"(?m)^\s*(import\s+([\w. ]+,\s*)*|from\s+(?=[\w.]+\s+import\b))(?!({modules})\b)\w"
         text = f"{self.code}\n{words}"
-        return any(re.search(pattern, text) for pattern in (foreign, _UNSEEN, _TABLES, _BY_PYTHON))
+        return any(re.search(pattern, text) for pattern in (foreign, _UNOBSERVED, _TABLES, _BY_PYTHON))
 
     def may_read_again(self, lines: Sequence[int]) -> bool:
-        """Whether a file that these lines name may also be read by an unseen reader."""
-        return len(lines) > 1 and _READS_UNSEEN.search(self.whole_text) is not None
+        """Whether the file that these lines name may be read again in a way that is not observed."""
+        return len(lines) > 1 and _READS_UNOBSERVED.search(self.whole_text) is not None
 
     @property
     def commits_delta_itself(self) -> bool:
-        """Whether it writes tables of Delta by itself, or reads them."""
+        """Whether the script writes or reads Delta tables without ``sparklet.job``'s methods for tables."""
         return _PLAIN_DELTA.match(self.text) is not None
 
-    # --- where ---
+    # --- lines of the script ---
 
     def lines_with(self, name: str) -> list[int]:
-        """The lines with a string literal that has a name in it as a whole word."""
+        """The numbers of the lines with a string literal that contains ``name`` as a whole word."""
         word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
         constants = (node for node in _nodes(self.whole_text) if isinstance(node, ast.Constant))
         return sorted(node.lineno for node in constants if isinstance(node.value, str) and word.search(node.value))
 
     @property
     def mixing(self) -> tuple[int, str]:
-        """The first line that may bring rows of several inputs together, and the method there; 0 and "" without."""
-        matches = ((number, _MIXING.search(line)) for number, line in enumerate(self.text.splitlines(), 1))
-        return next(((number, match[1]) for number, match in matches if match), (0, ""))
+        """The first line that may bring rows of several inputs together, and its method; 0 and "" if there is none."""
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if match := _MIXING.search(line):
+                return number, match[1]
+        return 0, ""
 
     @cached_property
     def jvm_settings(self) -> Sequence[tuple[str, Any, int]]:
-        """Where the code sets one of ``JVM_OPTIONS``: its name, its value if that is a literal, else None, the line."""
+        """The settings of ``JVM_OPTIONS`` in the code: name, value (None if that is not a literal) and line."""
         if not any(name in self.text for name in JVM_OPTIONS):
             return ()
         return [
@@ -293,7 +303,10 @@ class Script:
 
 
 def _event_option_in(text: str) -> str | None:
-    """The option that code names, of all its texts, but not in a comment; None: it reads no arguments."""
+    """The option by which a script takes its event (--event or --event-file), if a string literal names one.
+
+    "" if it reads arguments but names neither option; None if it reads no arguments.
+    """
     if not _READS_ARGUMENTS.search(text):
         return None
     if "event" not in text:
@@ -301,14 +314,14 @@ def _event_option_in(text: str) -> str | None:
     values = (node.value for node in _nodes(text) if isinstance(node, ast.Constant))
     matches = [_EVENT.fullmatch(value) for value in values if isinstance(value, str)]
     named = {f"--{match[1] or match[2]}" for match in matches if match}
-    # docopt takes its options from the usage text, where they are no constants of their own.
+    # docopt reads its options from the usage text, so they are not literals of their own.
     if "docopt" in text:
         named |= {match[0] for match in re.finditer(r"--event(-file)?\b", text)}
     return next((option for option in (EVENT_OPTION, EVENT_FILE_OPTION) if option in named), "")
 
 
 def _nodes(text: str) -> Iterator[ast.AST]:
-    """The nodes of a source; none if it cannot be parsed, since running it fails with a better message."""
+    """The syntax nodes of a source; none if it cannot be parsed, since running it fails with a better message."""
     try:
         return ast.walk(ast.parse(text))
     except (SyntaxError, ValueError):
@@ -316,7 +329,7 @@ def _nodes(text: str) -> Iterator[ast.AST]:
 
 
 def _pairs(node: ast.AST) -> Iterator[tuple[ast.expr | None, ast.expr]]:
-    """Where code names an option and its value: ``.config(k, v)``, ``(k, v)``, ``{k: v}``."""
+    """The names and values of options that a node sets, as ``.config(k, v)``, ``(k, v)`` or ``{k: v}``."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
         if node.func.attr in SETTERS:
             yield node.args[0], node.args[1]

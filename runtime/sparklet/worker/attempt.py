@@ -47,55 +47,58 @@ class Claimed(Protocol):
 
     @property
     def record(self) -> Record:
-        """It, as this attempt has claimed it."""
+        """The shard's or request's record, as this attempt has claimed it."""
 
     @property
     def lease(self) -> AbstractContextManager[Any]:
-        """Holds the claim while the attempt works."""
+        """A context manager that holds the claim while the attempt works."""
 
     def execute(self) -> ShardResult:
         """Do the work; raises SparkletError if it fails."""
 
     def succeed(self, result: ShardResult) -> None:
-        """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if another attempt owns it now."""
+        """Record SUCCEEDED. Raises LedgerError, or LeaseLostError if another attempt owns the record now."""
 
     def is_final(self, failure: Failure) -> bool:
-        """Whether no attempt repeats this one."""
+        """Whether no other attempt follows this one."""
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED, or, if another attempt may help, PENDING; what goes on with it instead of its message."""
+        """Record FAILED, or PENDING if it is not ``final``.
+
+        Return what goes on with the work: an engine, or a check; "" if the message's next delivery does, or nothing.
+        """
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Follow up a recorded success; returns the outcome."""
+        """Do what follows a recorded success, and return the outcome."""
 
     def failed(self, *, final: bool) -> None:
-        """Follow up a recorded failure."""
+        """Do what follows a recorded failure."""
 
 
 class Claims(Protocol):
-    """Claims shards, or task requests, of one ledger."""
+    """Claims shards or task requests in one ledger."""
 
     clock: Clock
 
     def claim(self, attempt: Attempt) -> Claimed | Outcome:
-        """The claimed shard or request; an outcome if there is nothing to do. Raises LedgerError."""
+        """Claim the task's shard or request; return an outcome if there is nothing to do. Raises LedgerError."""
 
     def queue_of(self, task: Task) -> TaskQueue | None:
-        """The queue of the task's message; None if it is unknown. Raises QueueError."""
+        """The queue of the task's message; None if the queue is unknown. Raises QueueError."""
 
 
 def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
-    """Claim, execute and record the task's shard or request; return its message if another attempt may help."""
+    """Claim, execute and record the task's shard or request; give its message back if another attempt may help."""
     try:
         claimed = claims.claim(attempt)
     except LedgerError as error:
-        attempt.log.error("the ledger could not be asked", error=str(error))
+        attempt.log.error("the ledger could not be asked for the claim", error=str(error))
         return_message(claims, attempt, back_off_s(attempt.task.receive_count, BACK_OFF_S, MAX_BACK_OFF_S))
         return Outcome(attempt.task, error, acknowledged=False)
     if isinstance(claimed, Outcome):
         return claimed
     try:
-        # The lease covers the recording, too: a slow ledger must not make a worker look lost that has all but ended.
+        # The lease is also held while the result is recorded: else a slow ledger would make the worker look lost.
         with claimed.lease:
             result = claimed.execute()
             persist(partial(claimed.succeed, result), claims.clock, attempt)
@@ -106,31 +109,32 @@ def make_attempt(claims: Claims, attempt: Attempt) -> Outcome:
 
 
 def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error: SparkletError) -> Outcome:
-    """Record FAILED if no attempt can help or none is left, else PENDING, and delay the message."""
+    """Record FAILED if no attempt can help or none is left; else record PENDING and delay the message."""
     task, log = attempt.task, attempt.log
-    # The record is another attempt's now, and nothing is written. The message comes back, and its claim is told what
-    # became of it.
+    # Another attempt owns the record now, so nothing is written. The message comes back, and its claim will return the
+    # record's state.
     if isinstance(error, LeaseLostError):
         log.error("the lease was lost; what this attempt did does not count", error=str(error))
         return Outcome(task, error, acknowledged=False)
-    # To record the failure would need the same ledger. Once the lease is over, another attempt can claim.
+    # The failure cannot be recorded, since that needs the same ledger. Once the lease has ended, another attempt can
+    # claim.
     if isinstance(error, LedgerError) and error.retryable:
         log.error("the ledger did not answer; the lease will expire", error=str(error))
         return Outcome(task, error, acknowledged=False)
     failure = failure_of(error)
     final = claimed.is_final(failure)
     try:
-        elsewhere = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
-    # A failure that is not recorded ends nothing: the message comes back, or a check finds the lease expired.
+        successor = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
+    # Without a recorded failure the work goes on: the message comes back, or a check finds the lease expired.
     except (LedgerError, LeaseLostError) as refusal:
         log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
         return Outcome(task, error, acknowledged=False)
-    claimed.failed(final=final and not elsewhere)
+    claimed.failed(final=final and not successor)
     cause = {"error_class": failure.error_class, "cause": failure.message}
-    if elsewhere:
-        log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", by=elsewhere, **cause)
-        # Acknowledged: others go on with it, and the message could only be HELD.
-        return Outcome(task, answer={"state": str(ShardState.PENDING), "by": elsewhere})
+    if successor:
+        log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", by=successor, **cause)
+        # The message is acknowledged: the successor does not need it, and its claim could only be HELD.
+        return Outcome(task, answer={"state": str(ShardState.PENDING), "by": successor})
     if final:
         log.error(f"{claimed.kind} failed", **cause)
     else:
@@ -141,13 +145,13 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
 
 
 def persist(write: Callable[[], T], clock: Clock, attempt: Attempt) -> T:
-    """Write to the ledger; retry while it does not answer, until shortly before the attempt's end."""
+    """Write to the ledger; retry while it does not answer, until shortly before the attempt's deadline."""
     while True:
         try:
             return write()
         except LedgerError as error:
-            # A result that is not recorded is computed once more, so while the ledger may yet answer only the attempt's
-            # end stops the tries. A lost lease has set ``end_s`` to 0, which stops them as well.
+            # A result that is not recorded would be computed once more, so only the deadline ends the retries. A lost
+            # lease has set ``end_s`` to 0, which ends them as well.
             if not error.retryable or clock.now_s() + 2 * LEDGER_RETRY_S > attempt.deadline.end_s:
                 raise
             attempt.log.warning("the ledger did not answer; trying again", error=str(error))
@@ -161,16 +165,16 @@ def return_message(claims: Claims, attempt: Attempt, delay_s: float) -> None:
     try:
         if queue := claims.queue_of(attempt.task):
             queue.set_visibility(attempt.task.receipt, round(min(delay_s, MAX_VISIBILITY_S)))
-    # Only time is lost: the queue makes the message visible by itself.
+    # Only time is lost: the message becomes visible by itself after its visibility timeout.
     except QueueError as error:
         attempt.log.warning("the message comes back after its full visibility timeout", error=str(error))
 
 
 def failure_of(error: SparkletError) -> Failure:
-    """The ledger's record of an error: the script's root cause with its line, or the error itself."""
+    """What the ledger records of an error: the script's root cause with its line, or the error itself."""
     if isinstance(error, ScriptFailedError) and error.cause_class:
         where = f" ({error.place}; exit code {error.exit_code})" if error.place else f" (exit code {error.exit_code})"
-        # An item keeps so many bytes of both: a cause that is cut still says something, a place does not.
+        # Both must fit into the item. The cause is cut, since a part of it is still of use; a part of a place is not.
         cause = cut(error.cause, ERROR_MESSAGE_BYTES - len(where.encode()))
         return Failure(error.cause_class, f"{cause}{where}", error.retryable, error.files, True, error.direct)
     by_input = isinstance(error, ScriptFailedError) or bool(error.files)
@@ -179,11 +183,11 @@ def failure_of(error: SparkletError) -> Failure:
 
 @dataclass
 class Lease:
-    """Holds a shard while the block runs, renewed in the background at half of its length.
+    """Holds a shard while the block runs; a thread renews the lease each time that half of it is over.
 
     A killed worker renews nothing, so another attempt can claim its shard after seconds. If the ledger is slow or
-    throttled, the attempt goes on; if it refuses a renewal, another attempt owns the shard: then the deadline expires,
-    which stops the script, and an error of the block becomes LeaseLostError.
+    throttled, the attempt goes on. If the ledger refuses a renewal, another attempt owns the shard: then the deadline
+    expires, which stops the script, and an error of the block becomes LeaseLostError.
     """
 
     renew: Callable[[ShardResult | None], None]  # a result makes this attempt the winner; may raise LeaseLostError
@@ -204,23 +208,26 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._done.set()
-        self._thread.join(RENEWAL_ENDS_WITHIN_S)  # one more renewal does no harm
-        # Without an error ``lost`` means nothing: a renewal that comes just after ``succeed`` is refused, too. An error
-        # that is no SparkletError is a bug, and stays as it is.
+        self._thread.join(RENEWAL_ENDS_WITHIN_S)  # a renewal that is still running does no harm
+        # If the block raised no error, ``lost`` means nothing: a renewal just after ``succeed`` is refused as well. An
+        # error that is not a SparkletError is a bug, and is not replaced.
         if self.lost and isinstance(error, SparkletError):
             raise self.lost from error
 
     def check(self) -> None:
-        """Raise LeaseLostError if another attempt owns the shard; after a freeze, ask the ledger."""
-        # No thread renews while Lambda freezes the environment, so the end may have passed unnoticed.
+        """Raise LeaseLostError if another attempt owns the shard; a lease that has ended is renewed first."""
+        # The thread does not run while Lambda freezes the environment, so the lease may have ended unnoticed.
         if self.clock.now_s() >= self.end_s:
             self._renew()
         if self.lost:
             raise self.lost
 
     def extend(self, winner: ShardResult | None = None) -> None:
-        """Renew the lease, and name the winner's result, for good; LeaseLostError if another attempt owns the shard."""
-        # From before the request, since the ledger counts from when it writes: this end is never later than its own.
+        """Renew the lease; with ``winner``, also record for good that this attempt won, with this result.
+
+        Raises LeaseLostError if another attempt owns the shard.
+        """
+        # The time is taken before the request, so that this lease ends no later than the ledger's.
         begun_s = self.clock.now_s()
         self.renew(winner)
         self.end_s = begun_s + self.lease_s
@@ -234,7 +241,7 @@ class Lease:
             self.extend()
         except LeaseLostError as error:
             self.lost = error
-            # Without grace, in which the script could still commit beside the attempt that owns the shard.
+            # Without grace: in it the script could still commit, while another attempt owns the shard.
             self.deadline.expire(str(error), at_once=True)
             self.log.error("the lease is lost; the script is stopped", error=str(error))
         except LedgerError as error:

@@ -1,7 +1,7 @@
 """Runs a script: fetches it and its inputs, makes its event and its folder, and reads the file with its result.
 
-The event is our contract with every script; ``docs/schemas/event.json`` describes it. That of a source (S3, SQS,
-Kinesis, …) without a shard or a task request reaches the script as Lambda received it.
+The event is our contract with every script; ``docs/schemas/event.json`` describes it. An event of a source (S3, SQS,
+Kinesis, …) that is neither a shard nor a task request reaches the script as Lambda received it.
 """
 
 import hashlib
@@ -62,21 +62,21 @@ from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, describ
 from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
-    left_behind,
-    outliving_checkpoint,
-    read_by_name,
-    repeats,
-    told,
-    unregistered,
+    checkpoint_message,
+    left_behind_message,
+    left_behind_names,
+    read_by_name_message,
+    repetition_message,
+    unregistered_tables_message,
 )
-from sparklet.worker.origins import told_origins
+from sparklet.worker.origins import read_origins
 from sparklet.worker.without_view import WithoutView
 
-WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's, and its report in that
+WORK, OUTCOME = "work", "outcome.json"  # the script's folder in the task's folder, and the script's report in WORK
 MAX_OUTCOME_BYTES = 64 * MIB  # escaping may make an answer of 6 MB six times as long
 LOST = "LeaseExpired"
 STOPPED = (LOST, "DeadlineExceededError", "GatewayLostError", "OutOfMemoryError")
-"""Causes of attempts whose scripts may have been stopped at any line."""
+"""Causes of failure that can stop a script at any line."""
 MAX_ARGUMENT_BYTES = 100 * 1024  # Linux holds 128 KiB in one argument (MAX_ARG_STRLEN)
 
 PERMANENT_CAUSES = frozenset(
@@ -85,32 +85,33 @@ PERMANENT_CAUSES = frozenset(
         *("GlueArgumentError", "SyntaxError", "TabError"),
         *("AccessDeniedException", "AnalysisException", "ParseException", "UnknownStoreException"),  # Spark, S3A
         *("InvalidFileTypeException", "RemoteFileChangedException"),  # an input is misnamed, or was replaced
-        "InvalidRequestException",  # our S3A shows a reader with these options no slice, or has no such input
+        "InvalidRequestException",  # our S3A has no such input, or refuses a slice to a reader with these options
         *("CommitStateUnknownError", "CommittedBeforeException", "DriftError", "ExpectationError", "TableError"),
-        *("PySparkAttributeError", "PySparkNotImplementedError"),  # what Spark Connect does not have
+        *("PySparkAttributeError", "PySparkNotImplementedError"),  # for what Spark Connect does not have
     }
 )
-"""Root causes that every attempt on the same input has. All others are retried, such as a 503 of S3 in a script."""
+"""Root causes that each attempt on the same input would meet again. All others are retried, such as S3's 503."""
 FORGETTING = frozenset(
     {Source.SQS, Source.KINESIS, Source.DYNAMODB, Source.S3, Source.SNS, Source.MSK, Source.KAFKA, Source.EVENTBRIDGE}
 )
-"""Sources that delete an event, or go on behind it, once a script has ended well."""
+"""Sources that delete an event, or go on to the next one, once a script has ended well."""
 NO_EVENT = (
     "the script reads arguments and was given no event, since it names no --event, and it has not asked for it "
     "otherwise: it would be lost. Give the script an option --event (JSON) or --event-file (a path), read "
     "SPARKLET_EVENT or sparklet.job, or write '# sparklet: event=yes' into it"
 )
-MADE_MEANWHILE = "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION]"  # maybe another shard makes the same table right now
+# Raised as well while another shard creates the same table, so that another attempt may succeed.
+MADE_MEANWHILE = "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION]"
 
 
 class Fetched(NamedTuple):
-    """A script, and what a run has beside it."""
+    """The local files of a script, and of what a run gives it."""
 
     path: Path
     script: Script
     py_files: tuple[Path, ...]
     files: tuple[Path, ...]
-    conf: Path | None  # the run's options of Spark
+    conf: Path | None  # the run's Spark options
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +122,19 @@ class Execution:
     event: Event
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)  # added to the function's own
-    is_shard: bool = False  # the event's input_path and output_path are the worker's own, and go into the environment
-    inputs: ShardInputs = field(default_factory=ShardInputs)  # a shard's
-    deletes: bool = False  # whether its source forgets the event once the script has ended well
+    is_shard: bool = False  # input_path and output_path are set by the worker, and also go into the environment
+    inputs: ShardInputs = field(default_factory=ShardInputs)  # of a shard
+    deletes: bool = False  # whether the event's source deletes the event once the script has ended well
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
-    is_planned: Callable[[str], bool] = lambda _: True  # whether an address below its input is input of a shard
-    claim: Callable[[Mapping[str, bool]], None] | None = None  # a shard's: its script's own addresses
-    discard: Callable[[], None] = lambda: None  # deletes what a try has left, before another one
-    committers: tuple[str, ...] = ()  # a shard's: what begins the ids of its attempts' commits, see ``DeltaCommit``
-    since_s: float = 0.0  # when the first of them may have been made
-    is_again: bool = False  # whether one may have been made
-    empty_outputs: bool = False  # whether an input without rows has a file, too
-    verify: Callable[[Collection[str]], None] | None = None  # inputs but those that Spark has read as they are planned
-    keep_events: Callable[[Path], None] | None = None  # stores what is in the folder of Spark's event log
+    is_planned: Callable[[str], bool] = lambda _: True  # whether an address below the run's input is input of a shard
+    claim: Callable[[Mapping[str, bool]], None] | None = None  # for a shard: claims addresses that its script wrote
+    discard: Callable[[], None] = lambda: None  # deletes the output of a try, before the script is run again
+    committers: tuple[str, ...] = ()  # for a shard: prefixes of the ids of its attempts' commits, see ``DeltaCommit``
+    since_s: float = 0.0  # the earliest time at which an attempt may have committed
+    is_again: bool = False  # whether an earlier attempt or try may have committed
+    empty_outputs: bool = False  # whether an input without rows gets an output file as well
+    verify: Callable[[Collection[str]], None] | None = None  # checks all inputs but the given ones, which Spark checked
+    keep_events: Callable[[Path], None] | None = None  # stores Spark's event log, which is in the given folder
 
 
 @dataclass
@@ -143,99 +144,99 @@ class Executor:
     settings: WorkerSettings
     runner: Runner
     scripts: "ScriptCache"
-    inputs_to: ObjectStore | None = None  # for executors that see none of this machine's files, nor have a view
+    inputs_to: ObjectStore | None = None  # for copies of inputs, if Spark's executors run on other machines
 
     def _view(self, execution: Execution, script: Script) -> View:
-        """What makes the inputs for the Spark here."""
+        """The object that makes the inputs for this runner's Spark."""
         is_given_folder = any(INPUT in argument for argument in execution.args)
         reads_folder = execution.is_shard and (is_given_folder or script.asks_for_folders)
-        what = execution.inputs, script, reads_folder
         if self.runner.has_view:
-            return View(*what)
-        return WithoutView(
-            *what, self.inputs_to, f"{execution.event['output_path']}-inputs" if execution.is_shard else ""
-        )
+            return View(execution.inputs, script, reads_folder)
+        copies = f"{execution.event['output_path']}-inputs" if execution.is_shard else ""
+        return WithoutView(execution.inputs, script, reads_folder, self.inputs_to, copies)
 
     def execute(self, execution: Execution, attempt: Attempt) -> ExecutionResult:
-        """Run a script to its end in its own folder and read its result; once more if its JVM or an input is suspect.
+        """Run a script in a folder of its own and return its result.
 
-        Raises the errors of fetching and of the runner; ScratchFullError before any work, if less than
-        ``min_free_bytes`` would stay free; ScriptFailedError if the script exits with another code than 0.
+        The script is run again if an earlier script may have spoilt the JVM, or if an input's first bytes are not what
+        its name says. Raises the errors of fetching and of the runner; ScratchFullError before any work if less than
+        ``min_free_bytes`` would stay free; ScriptFailedError if the script's exit code is not 0.
         """
         deadline, log, min_free_bytes = attempt.deadline, attempt.log, self.settings.min_free_bytes
         fetched = self.scripts.fetch(execution.script)
         view = self._view(execution, fetched.script)
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
-            ExitStack() as ending,  # before the folder, out of which it stores Spark's event log
+            ExitStack() as exits,  # left before the folder is deleted, in which Spark's event log is
         ):
-            (folder := attempt_folder / WORK).mkdir()  # the script finds nothing there
+            (folder := attempt_folder / WORK).mkdir()  # empty but for the run's files
             for path in fetched.files:
                 (folder / path.name).symlink_to(path)
-            inputs = ending.enter_context(view.shown(attempt, attempt_folder, min_free_bytes))
+            inputs = exits.enter_context(view.provide(attempt, attempt_folder, min_free_bytes))
             if execution.inputs.apart:
                 (attempt_folder / ORIGINS).mkdir()
-            if view.tells:
-                _tell_java(attempt_folder, execution, view, inputs)
+            if view.has_our_s3a:
+                _inform_java(attempt_folder, execution, view, inputs)
             events = None
             if execution.keep_events:
                 (events := attempt_folder / "events").mkdir()
-                ending.callback(execution.keep_events, events)  # that of a failed attempt, too
+                exits.callback(execution.keep_events, events)  # also if the attempt fails
             call = _script_call(execution, fetched, inputs, attempt_folder, deadline)
-            call = replace(call, sees_options=view.tells and view.sees_options(inputs), events=events)
+            call = replace(call, sees_options=view.has_our_s3a and view.sees_options(inputs), events=events)
             started_s = time.monotonic()
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
-            acts = Acts.read(attempt_folder / SEEN, fetched.script) if view.tells else Acts({}, fetched.script)
-            # Spark has met first bytes that a name does not promise. An exit code of 0 then proves nothing.
-            looks = bool(execution.inputs.items) and not execution.inputs.looks and MISNAMED_INPUT in acts.seen
-            if result.exit_code == 0 and not looks:
+            acts = Acts.read(attempt_folder / SEEN, fetched.script) if view.has_our_s3a else Acts({}, fetched.script)
+            # Spark has found first bytes that do not fit a name. An exit code of 0 then proves nothing.
+            planned = execution.inputs
+            is_misnamed = bool(planned.items) and not planned.checks_first_bytes and MISNAMED_INPUT in acts.seen
+            if result.exit_code == 0 and not is_misnamed:
                 return self._report(execution, view, inputs, acts, attempt_folder)
-            if not (result.suspect or looks):
-                raise _failed(execution, result, inputs, acts, folder, is_local=self.inputs_to is None)
+            if not (result.suspect or is_misnamed):
+                raise _script_failure(execution, result, inputs, acts, folder, is_local=self.inputs_to is None)
         cause = f"Spark failed in a JVM that other scripts had used: {result.cause_class}: {result.cause}"
-        if looks:
+        if is_misnamed:
             cause = "an input's first bytes are not what its name says"
-            execution = replace(execution, inputs=replace(execution.inputs, looks=True))
-        # A second try takes about as long as the first. Without time for it this error says so, and blames no input.
+            execution = replace(execution, inputs=replace(planned, checks_first_bytes=True))
+        # A second try takes about as long as the first. If there is no time for it, this error blames no input.
         elif deadline.remaining_s() < time.monotonic() - started_s:
             raise SparkRuntimeError(f"{cause}; too little time was left to run the script again, in a new one")
         log.warning("the script is run again", cause=cause)
         execution.discard()
-        return self.execute(replace(execution, is_again=True), attempt)  # the first may have committed to a table
+        return self.execute(replace(execution, is_again=True), attempt)  # since the first try may have committed
 
     def _report(
         self, execution: Execution, view: View, inputs: Sequence[SparkInput], acts: Acts, attempt_folder: Path
     ) -> ExecutionResult:
-        """What a script that has ended well has done; PlanError if its work is lost."""
+        """The result of a script that has ended well; PlanError if its work is lost."""
         outcome = read_outcome(attempt_folder / WORK / OUTCOME)
         warning = failed_rules(outcome.quality) if outcome.quality else ""
-        if view.tells:
-            _refuse_unseen(execution, acts, inputs, reads_folder=view.reads_folder)
+        if view.has_our_s3a:
+            _refuse_other_readers(execution, acts, inputs, reads_folder=view.reads_folder)
             warning = _judge(attempt_folder, acts, outcome, execution, warning)
         objects = {each.key: each.origin for each in inputs if each.item.uri}
         if execution.verify:
-            # What Spark has opened was read by the planned ETag, and needs no HEAD.
+            # Spark has read the inputs that it opened by their planned ETags, so they need no HEAD request.
             execution.verify({objects[key].object_uri for key in acts.places(OPENED) if key in objects})
-        uris, tasks = {key: item.uri for key, item in objects.items()}, dict[str, tuple[str, int]]()
+        uris, origins = {key: item.uri for key, item in objects.items()}, dict[str, tuple[str, int]]()
         if execution.inputs.apart:
             try:
-                tasks = told_origins(attempt_folder / ORIGINS, uris, acts.script)
+                origins = read_origins(attempt_folder / ORIGINS, uris, acts.script)
             except MixedInputsError as error:
                 error.direct = _is_direct(acts, attempt_folder / WORK)
                 raise
-        begun, schemas = (
+        uncommitted, schemas = (
             [*folder.iterdir()] if folder.exists() else []
             for folder in (attempt_folder / UNCOMMITTED, attempt_folder / SCHEMAS)
         )
         return ExecutionResult(
             outcome,
             warning,
-            uncommitted=tuple(path.name for path in begun),
+            uncommitted=tuple(path.name for path in uncommitted),
             schema_reports={path.name: path.read_text(encoding="utf-8") for path in schemas},
             objects=uris,
-            origins=tasks,
+            origins=origins,
         )
 
     def execute_task(self, attempt: Attempt) -> ExecutionResult:
@@ -255,10 +256,9 @@ class Executor:
         return result
 
     def _choose_script(self, task: Task) -> tuple[ScriptRef, tuple[str, ...]]:
-        """The function's own script, or the one that a direct event or a task request names under an allowed prefix."""
+        """The script and its arguments: those that a direct event or a task request names, else the function's own."""
         choice: Any = task.chosen
-        # The caller has written a direct event or a task's body. Records of other sources are data, and choose no
-        # script.
+        # Only the caller of a direct event or a task request can choose a script: records of other sources are data.
         if choice is None and isinstance(task.event, dict) and (task.source is Source.DIRECT or task.request):
             choice = task.event.get("sparklet")
         if isinstance(choice, dict) and "script" in choice:
@@ -266,22 +266,23 @@ class Executor:
             are_texts = all(isinstance(entries, list) and all(isinstance(a, str) for a in entries) for entries in lists)
             if not isinstance(uri, str) or not are_texts:
                 raise EventError("the event's sparklet.script must be a URI, args and py_files lists of strings")
-            return unpinned(uri, tuple(lists[1])), tuple(lists[0])
+            args, py_files = lists
+            return unpinned_script(uri, tuple(py_files)), tuple(args)
         if not self.settings.default_script:
             raise SettingsError("no script to run: set SCRIPT_LOCATION (or SCRIPT_BUCKET and SPARK_SCRIPT)")
-        return unpinned(self.settings.default_script), ()
+        return unpinned_script(self.settings.default_script), ()
 
     def _environment(self, choice: Mapping[str, Any]) -> Mapping[str, str]:
-        """The variables for this invocation, in the operator's file that the event names."""
+        """The variables for this invocation, from the operator's file if the event names one."""
         if "env" not in choice:
             return {}
         uri = str(choice["env"])
-        # As a script is fetched, so that only files under the operator's prefixes set variables.
-        text = self.scripts.fetch(unpinned(uri)).path.read_text(encoding="utf-8", errors="replace")
+        # Fetched like a script, so that only files under the operator's prefixes can set variables.
+        text = self.scripts.fetch(unpinned_script(uri)).path.read_text(encoding="utf-8", errors="replace")
         return script_environment(strings({uri: text}, uri), uri)
 
 
-def _failed(
+def _script_failure(
     execution: Execution,
     result: ScriptResult,
     inputs: Sequence[SparkInput],
@@ -290,16 +291,16 @@ def _failed(
     *,
     is_local: bool,
 ) -> ScriptFailedError:
-    """Why a script has failed, in its users' words, and what it had told in its folder before."""
-    as_planned = is_local and inputs and all(each.item.etag for each in inputs)  # are read by their ETag
-    # The user does not know the fetched files.
+    """The error for a script that has failed, with what the script reported before."""
+    has_read_planned = is_local and inputs and all(each.item.etag for each in inputs)  # as Spark reads by the ETags
+    # Local paths become addresses, since the user does not know the local copies.
     cause, stderr_tail, *files = (
         with_origins(text, inputs) for text in (result.cause, result.stderr_tail, *result.files)
     )
     names = {name for each in inputs for name in (each.item.uri, described(each.origin))}
-    gone = re.search(GONE, cause) and not names.isdisjoint(files)  # since the plan
+    is_input_gone = re.search(GONE, cause) and not names.isdisjoint(files)
     event, secrets = execution.event, set[str]()
-    # Parameters, arguments and variables may be credentials, and a cause goes into the ledger and a run's documents.
+    # Parameters, arguments and variables may be credentials, and the cause goes into the ledger and a run's documents.
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
     failed = ScriptFailedError(
@@ -310,12 +311,12 @@ def _failed(
         place=result.place,
         stderr_tail=stderr_tail,
         permanent=(result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES and MADE_MEANWHILE not in cause)
-        # Attempts that read by the planned ETags read the same bytes: malformed rows and missing objects stay so.
-        or bool((result.comes_again or gone) and as_planned),
+        # Each attempt reads the same bytes, those of the planned ETags: malformed rows and missing objects stay so.
+        or bool((result.comes_again or is_input_gone) and has_read_planned),
         files=tuple(files),
     )
     failed.direct = _is_direct(acts, folder)
-    # A script that was killed may have left half a report; why it was matters more.
+    # The report of a killed script may be cut off; the script's own failure matters more than that.
     with suppress(EventError):
         failed.committed = read_outcome(folder / OUTCOME).committed
     return failed
@@ -324,20 +325,20 @@ def _failed(
 def _script_call(
     execution: Execution, fetched: Fetched, inputs: Sequence[SparkInput], attempt_folder: Path, deadline: Deadline
 ) -> ScriptCall:
-    """A script with its arguments, variables and files; its event is written into the attempt's folder."""
-    event = with_shown_inputs(execution.event, inputs) if execution.is_shard else execution.event
-    of_event = handed_over(event, attempt_folder, is_shard=execution.is_shard)
+    """Write the script's event into the attempt's folder; return the script with its arguments, variables and files."""
+    event = with_read_paths(execution.event, inputs) if execution.is_shard else execution.event
+    event_env = write_event(event, attempt_folder, is_shard=execution.is_shard)
     claimed = {CLAIMED: "1"} if execution.is_shard else {}
     folder = attempt_folder / WORK
     return ScriptCall(
         script=fetched.path,
         source=fetched.script,
         args=script_arguments(
-            execution.args, event if execution.is_shard else {}, fetched.script.event_option, of_event
+            execution.args, event if execution.is_shard else {}, fetched.script.event_option, event_env
         ),
         work_dir=folder,
         deadline=deadline,
-        env={**of_event, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
+        env={**event_env, **execution.env, OUTCOME_FILE: str(folder / OUTCOME), **claimed},
         py_files=fetched.py_files,
         files=fetched.files,
         conf=json.loads(fetched.conf.read_bytes()) if fetched.conf else {},
@@ -347,8 +348,10 @@ def _script_call(
     )
 
 
-def _refuse_unseen(execution: Execution, acts: Acts, inputs: Sequence[SparkInput], *, reads_folder: bool) -> None:
-    """PlanError if a script that has ended well did not read by Spark what only Spark sees as it is planned."""
+def _refuse_other_readers(
+    execution: Execution, acts: Acts, inputs: Sequence[SparkInput], *, reads_folder: bool
+) -> None:
+    """PlanError if a script that has ended well did not use Spark for inputs that only Spark reads as planned."""
     in_place = [each.path for each in inputs if (each.copy or each.item.slice) and each.path.startswith(SCHEME)]
     if in_place and not acts.has("part"):
         raise PlanError(
@@ -357,7 +360,7 @@ def _refuse_unseen(execution: Execution, acts: Acts, inputs: Sequence[SparkInput
         )
     if reads_folder and not acts.has("input", "part") and not any(each.path.startswith(LOCAL) for each in inputs):
         raise PlanError(
-            read_by_name(acts, execution.is_planned)
+            read_by_name_message(acts, execution.is_planned)
             or "the script is given the folder of its inputs and did not read it by Spark; other readers see all "
             "of the run's input: read it by Spark, or read job.inputs"
         )
@@ -370,63 +373,68 @@ def _judge(
     execution: Execution,
     warning: str,
 ) -> str:
-    """What else to warn of; PlanError if it was seen that a script's work is lost, or the same as other shards'."""
-    names, warnings = left_behind(attempt_folder / WORK), [warning] if warning else []
+    """Return the warnings, joined to one text and led by ``warning``; "" if there are none.
+
+    Raises PlanError if it is certain that the script's work is lost, or that other shards do the same work.
+    """
+    names, warnings = left_behind_names(attempt_folder / WORK), [warning] if warning else []
     if names:
-        what, is_lost = told(names, acts, attempt_folder / WORK)
-        # An error only where it was seen that nothing else was done: elsewhere a script may have done more than is
-        # seen.
+        left_behind, is_lost = left_behind_message(names, acts, attempt_folder / WORK)
+        # An error only if nothing else was done; else the script may have done its work in another place.
         if is_lost and outcome.is_empty and not acts.has("output", "written"):
-            raise PlanError(what)
-        warnings.append(what)
-    warnings += filter(None, [unregistered(acts), outliving_checkpoint(acts) if execution.is_shard else ""])
+            raise PlanError(left_behind)
+        warnings.append(left_behind)
+    checkpoint = checkpoint_message(acts) if execution.is_shard else ""
+    warnings += filter(None, [unregistered_tables_message(acts), checkpoint])
     has_input, has_output = (any(name in argument for argument in execution.args) for name in (INPUT, OUTPUT))
     has_input |= acts.script.event_option != ""
-    asked = acts.asked(of_arguments=has_input or has_output)
-    if execution.deletes and acts.has(ARGUMENTS) and outcome.is_empty and not asked:
+    knows_event = acts.has_read_event_or_output(in_arguments=has_input or has_output)
+    if execution.deletes and acts.has(ARGUMENTS) and outcome.is_empty and not knows_event:
         raise PlanError(NO_EVENT)
-    asked_more = acts.asked_more(of_arguments=has_input)
-    what, was_seen = repeats(acts, asked=asked_more) if outcome.is_empty else ("", False)
-    changed = {} if outcome.writes else changed_addresses(acts)  # staged files of a table are the commit's
-    named = read_by_name(acts, execution.is_planned)
-    if execution.claim and (what or changed or named) and not execution.is_alone():
-        if was_seen:
-            raise PlanError(what)
-        warnings += filter(None, [what, named])
+    repetition, is_certain = "", False
+    if outcome.is_empty:
+        has_read_event = acts.has_read_event(in_arguments=has_input)
+        repetition, is_certain = repetition_message(acts, has_read_event=has_read_event)
+    changed = {} if outcome.writes else changed_addresses(acts)  # the commit takes care of a table's staged files
+    read_by_name = read_by_name_message(acts, execution.is_planned)
+    if execution.claim and (repetition or changed or read_by_name) and not execution.is_alone():
+        if is_certain:
+            raise PlanError(repetition)
+        warnings += filter(None, [repetition, read_by_name])
         execution.claim(changed)
     done = (attempt_folder / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
     event = execution.event["params"] if execution.is_shard else execution.event
     words = json.dumps([event, execution.args, dict(execution.env)])
-    if not (done or warnings or acts.has(ELSEWHERE) or acts.script.may_write_unseen(words)):
+    if not (done or warnings or acts.has(ELSEWHERE) or acts.script.may_write_unobserved(words)):
         warnings.append(NOTHING)
     return "; ".join(warnings)
 
 
-def _tell_java(attempt_folder: Path, execution: Execution, view: View, inputs: Sequence[SparkInput]) -> None:
-    """Write what is planned, whose commits these are, and what to tell, for our Java."""
+def _inform_java(attempt_folder: Path, execution: Execution, view: View, inputs: Sequence[SparkInput]) -> None:
+    """Write the files that our Java reads: the planned inputs, the ids of this shard's commits, the empty inputs."""
     (attempt_folder / SEEN).touch()
     (attempt_folder / INPUTS).write_text(view.lines(inputs), encoding="ascii")
     if execution.committers:
-        # With a token for each try, since one attempt may run its script twice, and the second must find the first's
-        # commits.
+        # The id has a token, since one attempt may run its script twice, and the second run must recognize the commits
+        # of the first as earlier ones.
         mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
         earlier = execution.committers if execution.is_again else ()
         (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
-    if execution.empty_outputs:  # no task of Spark reads an input without a byte
-        without = "\0".join(each.key for each in inputs if not each.item.size_bytes)
-        (attempt_folder / EMPTY).write_text(without, encoding="utf-8")
+    if execution.empty_outputs:  # our Java writes their outputs, since no Spark task reads an input of 0 bytes
+        empty_keys = "\0".join(each.key for each in inputs if not each.item.size_bytes)
+        (attempt_folder / EMPTY).write_text(empty_keys, encoding="utf-8")
 
 
 def _is_direct(acts: Acts, folder: Path) -> bool:
     """Whether a script has begun a write that it commits at once, or has committed by itself."""
-    # By its bytes: the file of a script that was killed may be no whole document.
+    # The bytes are searched, since the file of a killed script may be cut off, and is then no valid document.
     return acts.has(COMMITTED) or ((folder / OUTCOME).exists() and DIRECT in (folder / OUTCOME).read_bytes())
 
 
 def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) -> dict[str, Any]:
     """The event of a shard; ``output_uri`` is the attempt's own folder."""
     uris = shard.inputs
-    items = [] if uris else shard.items  # a shard has either
+    items = [] if uris else shard.items  # a shard has either inputs or items
     table = run.lists[0].table if run.lists else {}
     folders = [uri for uri in run.inputs if uri.endswith("/")]
     return {
@@ -453,18 +461,18 @@ def shard_event(run: Run, record: ShardRecord, shard: Shard, output_uri: str) ->
 
 
 def _previous_attempt(record: ShardRecord) -> dict[str, Any]:
-    """The attempt before, from the ledger; the state of its commits is unknown if it was stopped."""
+    """The event's field on the previous attempt. If that was stopped, the state of its commits is unknown."""
     error_class, message = record.error_class, record.error_message
-    if record.taken_from == ShardState.RUNNING:  # it left no error; what is there is an earlier attempt's
+    if record.taken_from == ShardState.RUNNING:  # it recorded no error; the ledger has that of an earlier attempt
         error_class, message = LOST, "its worker was lost"
     state = "unknown" if error_class in STOPPED else None
-    number = record.attempts - 1  # 0: of an earlier generation
+    number = record.attempts - 1  # 0 if the previous attempt was in an earlier generation
     previous = {"number": number, "error_class": error_class, "message": message, "commit_state": state}
     return {"previous_attempt": previous}
 
 
-def with_shown_inputs(event: Mapping[str, Any], inputs: Iterable[SparkInput]) -> Mapping[str, Any]:
-    """A shard's event with the names under which Spark reads its inputs, and their addresses, if others."""
+def with_read_paths(event: Mapping[str, Any], inputs: Iterable[SparkInput]) -> Mapping[str, Any]:
+    """A shard's event with the paths by which Spark reads its inputs and, if they differ, the inputs' addresses."""
     objects = [each for each in inputs if each.item.uri]
     paths = [each.path for each in objects]
     if paths == event["inputs"] and all(each.origin is each.item for each in objects):
@@ -479,7 +487,10 @@ def request_event(body: Mapping[str, Any], task_id: str) -> dict[str, Any]:
 
 
 def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
-    """The variables that an event gives to its task: its own texts and numbers of these names; else EventError."""
+    """The environment variables that an event sets: those of its fields that have these names.
+
+    Raises EventError if such a field is neither a text nor a number, or is too long.
+    """
     fields = {name: event[name] for name in names if isinstance(event, Mapping) and event.get(name) is not None}
     for name, value in fields.items():
         if not isinstance(value, str | int | float) or "\0" in str(value) or len(str(value)) > MAX_ARGUMENT_BYTES:
@@ -487,11 +498,12 @@ def event_variables(event: Any, names: Iterable[str]) -> dict[str, str]:
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
 
 
-def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
-    """The variables in which a script finds its event, which is also written to a file in ``folder``.
+def write_event(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
+    """Write the event to a file in ``folder``; return the environment variables in which the script finds it.
 
-    SPARKLET_EVENT is what ``--event`` has (JSON, or ``@<path>`` if it is long), SPARKLET_EVENT_FILE the path. A shard's
-    ``input_path`` and ``output_path`` are there by these names, also in capitals; "" if there is no single path.
+    SPARKLET_EVENT has the value of ``--event`` (JSON, or ``@<path>`` if it is long), SPARKLET_EVENT_FILE the path. A
+    shard also has its ``input_path`` and ``output_path`` in variables of these names, in small letters and in capitals;
+    "" if there is no single path.
     """
     paths = {name: event[name] or "" for name in ("input_path", "output_path")} if is_shard else {}
     try:
@@ -510,22 +522,25 @@ def handed_over(event: Any, folder: Path, *, is_shard: bool) -> dict[str, str]:
 
 
 def script_arguments(
-    args: Sequence[str], event: Mapping[str, Any], option: str, handed: Mapping[str, str]
+    args: Sequence[str], event: Mapping[str, Any], option: str, event_env: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """A script's arguments, in a shard with its addresses for ``{input}`` and ``{output}``.
+    """A script's arguments; with a shard's ``event``, its addresses are put in place of ``{input}`` and ``{output}``.
 
-    The event comes last, by the ``option`` that the script takes it by; ``handed``: see ``handed_over``.
+    If the script has an ``option`` for its event, this comes last, with the value in ``event_env``; see
+    ``write_event``.
     """
     if event:
-        # For several inputs without a folder no address stands for all, so ``{input}`` stays as it is.
+        # If there are several inputs but no folder, no address stands for all, so ``{input}`` is not replaced.
         [address, *_] = event.get("input_folders") or [event["input_path"] or INPUT]
         args = [argument.replace(INPUT, address).replace(OUTPUT, event["output_path"]) for argument in args]
-    of_event = {"": (), EVENT_OPTION: (option, handed[EVENT]), EVENT_FILE_OPTION: (option, handed[EVENT_FILE])}
-    return (*args, *of_event[option])
+    if not option:
+        return tuple(args)
+    variable = {EVENT_OPTION: EVENT, EVENT_FILE_OPTION: EVENT_FILE}[option]
+    return (*args, option, event_env[variable])
 
 
 def read_outcome(path: Path) -> JobOutcome:
-    """The script's report through ``sparklet.job``, or an empty one; raises EventError if the file is malformed."""
+    """The report that the script wrote by ``sparklet.job``, empty without a file; EventError if it is malformed."""
     size_bytes = path.stat().st_size if path.exists() else 0
     if not size_bytes:
         return JobOutcome()
@@ -550,19 +565,19 @@ def read_outcome(path: Path) -> JobOutcome:
 
 
 def failed_rules(checks: Sequence[Any]) -> str:
-    """What a run's report says of them: the same for all shards with the same failed rules; "" if none has failed."""
+    """The warning that names the failed rules; "" if none has failed. It has no numbers, so that shards share it."""
     failed = [rule["Rule"] for check in checks for rule in check["rules"] if rule["Outcome"] != "Passed"]
     return f"rules of data quality failed: {', '.join(dict.fromkeys(failed))}" if failed else ""
 
 
-def unpinned(uri: str, py_files: tuple[str, ...] = ()) -> ScriptRef:
-    """A script that no run has pinned."""
+def unpinned_script(uri: str, py_files: tuple[str, ...] = ()) -> ScriptRef:
+    """A reference to a script without a digest: its current content is run."""
     return ScriptRef(uri, sha256="", source_uri=uri, py_files=py_files)
 
 
 @dataclass
 class ScriptCache:
-    """Keeps scripts in a local folder between tasks; a file is used again only with the digest it was fetched with."""
+    """Keeps scripts in a local folder between tasks; a file is used again only if its digest has not changed."""
 
     _store: ObjectStore
     _folder: Path
@@ -571,9 +586,10 @@ class ScriptCache:
     _scripts: dict[tuple[tuple[Path, str], ...], Script] = field(default_factory=dict)  # by their files and digests
 
     def fetch(self, script: ScriptRef) -> Fetched:
-        """A script and what lies beside it; raises ScriptNotAllowedError or ScriptFetchError.
+        """Fetch a script and its other files. Raises ScriptNotAllowedError or ScriptFetchError.
 
-        A run's are verified by the digests in the run and in the URIs; a script without a digest is the current one.
+        A run's files are verified by the digests in the run and in the URIs. Of a script without a digest, the current
+        content is fetched.
         """
         uris = (script.uri, *script.py_files)
         for uri in uris[:1] if script.sha256 else uris:
@@ -590,14 +606,14 @@ class ScriptCache:
         return Fetched(path, self._scripts[read], py_files, files, conf)
 
     def _file(self, uri: str, sha256: str) -> Path:
-        """The file of this digest; "": whatever is current."""
+        """Fetch the file with this digest; if ``sha256`` is empty, the current one."""
         try:
-            # Looked at for each task: a stale script is never run.
+            # A HEAD request for each task, so that a stale script is never run.
             etag = "" if sha256 else self._store.head(uri).etag
             name = sha256 or hashlib.sha256(f"{uri}\n{etag}".encode()).hexdigest()
             path = self._folder / name / uri.rsplit("/", 1)[-1]
             known_sha256 = self._digests.get(path)
-            # Hashed again, since a task may have altered the copy: scripts run with the worker's rights.
+            # The copy is hashed again, since scripts have the worker's rights and may have changed it.
             if known_sha256 and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == known_sha256:
                 return path
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,10 @@ Read the worker from here::
     shards            claims, publishes and records a run's shards; task_requests, those of the API
     executor          fetches script and inputs (inputs), makes the event, runs the script
     spark.runner      runs it in a warm JVM (warm_runner) or a new one (spark_submit)
-    Measuring         the metrics of an invocation, its peak of memory among them
+    Measuring         the metrics of an invocation, among them its peak of memory
 
-The JVM starts before AWS's clients are made, and init, which has 10 s, does not wait for it. Before a snapshot, and
-with provisioned concurrency, init has more time and primes the worker (``priming``).
+The JVM starts before AWS's clients are made, and init does not wait for the JVM, since it has only 10 s. Before a
+snapshot, and with provisioned concurrency, init has more time and primes the worker (``priming``).
 """
 
 import functools
@@ -53,7 +53,7 @@ def lambda_handler(event: Event, context: Any) -> Any:
 @functools.cache
 def _settings() -> WorkerSettings:
     settings = worker_settings()
-    os.environ.update(settings.script_env)  # for all processes that are started
+    os.environ.update(settings.script_env)  # all processes that are started inherit it
     return settings
 
 
@@ -66,7 +66,7 @@ def _runner() -> Runner:
 
 @functools.cache
 def _worker() -> "tuple[Worker, Measuring]":
-    """The worker of this environment, made while the JVM boots, and what measures it."""
+    """The worker of this environment, which is made while the JVM boots, and what measures its invocations."""
     meter = Meter(metrics_namespace(), Emitter.WORKER, Log().line)
     worker = worker_over_aws(_settings(), _runner(), meter)
     if worker.shards:
@@ -75,13 +75,13 @@ def _worker() -> "tuple[Worker, Measuring]":
 
 
 def _in_background(work: Callable[[], None]) -> None:
-    """Begin it before the answer; the environment may freeze meanwhile, and goes on with it at the next event."""
+    """Do the work in a thread beside the response; if the environment freezes, the thread goes on at the next event."""
     threading.Thread(target=work, daemon=True).start()
 
 
 def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | None = None) -> Worker:
-    """A worker whose ports are AWS's, of this environment's account and region."""
-    # Imported here, when the JVM has been started: it boots while botocore is loaded.
+    """A worker that uses AWS's services, with this environment's account and region."""
+    # Imported here, after the JVM was started: it boots while botocore is loaded.
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.object_store import S3ObjectStore
     from sparklet.aws.services import compose, notifier_for, queue_opener
@@ -107,7 +107,7 @@ def worker_over_aws(settings: WorkerSettings, runner: Runner, meter: Meter | Non
 
 
 def _prime() -> None:
-    """Run small tasks during init, so that the first event finds a JVM that has run others."""
+    """Run small tasks during init, so that the JVM of the first event has run tasks before."""
     from sparklet.aws.clients import prime_clients
     from sparklet.worker.priming import prime, renew_after_restore
 
@@ -123,17 +123,17 @@ class Measuring:
 
     meter: Meter
     _cold: bool = True
-    _jvm_starts: int = 1  # the first one is no restart
+    _jvm_starts: int = 1  # the first start is not a restart
 
     def invocation(self, outcomes: Iterable[Outcome], runner: Runner, request_id: str) -> None:
-        """Emit the metrics of one invocation in one line; ``ShardClaims`` has added those of shards."""
+        """Emit the metrics of one invocation as one log line; ``ShardClaims`` has already added those of its shards."""
         if not self.meter.on:
             return
         if self._cold:
             self.meter.add(metrics.COLD_STARTS)
         self._cold = False
         for outcome in outcomes:
-            self._task(outcome)
+            self._count_task(outcome)
         starts = getattr(runner, "jvm_starts", 0)  # only the warm runner counts them
         if starts > self._jvm_starts:
             self.meter.add(metrics.JVM_RESTARTS, starts - self._jvm_starts)
@@ -141,8 +141,8 @@ class Measuring:
         self.meter.add(metrics.MEMORY_PEAK, memory_peak_mb())
         self.meter.emit(request_id=request_id)
 
-    def _task(self, outcome: Outcome) -> None:
-        """Count a task that belongs to no run, unless it was skipped or another attempt has it."""
+    def _count_task(self, outcome: Outcome) -> None:
+        """Count a task that belongs to no run, unless it was skipped or another attempt holds it."""
         if outcome.task.shard is not None:
             return
         if outcome.error is not None:
@@ -154,18 +154,21 @@ class Measuring:
 
 
 def memory_peak_mb() -> float:
-    """The sum of the peaks of this process and its descendants, an upper bound; of ended ones only the largest."""
+    """An upper bound of the memory used: this process's peak plus the larger of two values.
+
+    One is the sum of the peaks of its living descendants, the other the largest peak among those that have ended.
+    """
     ended_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     living_kb = sum(map(peak_kb, descendants(os.getpid())))
     return round((peak_kb(os.getpid()) + max(living_kb, ended_kb)) / 1024, 1)
 
 
 def peak_kb(pid: int) -> int:
-    """The peak of one process; 0 if it has ended."""
+    """The peak memory of one process; 0 if the process has ended."""
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             match = _PEAK.search(file.read())
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return 0
     return int(match[1]) if match else 0  # a zombie has no memory
 

@@ -1,9 +1,9 @@
-"""A shard's inputs on their way from the plan to Spark: each becomes one ``SparkInput``, which our S3A is told.
+"""Turns a shard's planned inputs into ``SparkInput``s, of which our S3A is informed.
 
-Most inputs, slices too, Spark reads itself by their addresses. What it cannot read so is fetched into the task's folder
-first: old versions, objects that need another role or payer, packed ones, and names that Hadoop or Spark misread. Our
-S3A shows the copies at the objects' addresses, so a script needs no change and no Sparklet. Where Spark has another
-S3A, see ``worker.without_view``.
+Spark reads most inputs, also slices, directly by their addresses. Inputs that it cannot read so are first fetched into
+the task's folder: old versions, objects that need another role or payer, packed objects, and names that Hadoop or Spark
+misread. Our S3A shows the copies at the objects' addresses, so a script needs no change and no Sparklet. For a Spark
+with another S3A, see ``worker.without_view``.
 """
 
 import json
@@ -53,14 +53,14 @@ AT_A_TIME = 4
 MAX_STEM = 80
 
 Read = tuple[InputObject, InputObject, Path | None]
-"""What is read, the input that it is of (see ``SparkInput``), and its copy."""
+"""The object or file that is read, the input that it belongs to (see ``SparkInput``), and its local copy, if any."""
 
 _SUFFIX = re.compile(r"(?:\.[A-Za-z0-9]{1,12}){1,3}$")
 _MISREAD = re.compile(r"[\x00-\x1f\x7f-\x9f\\{}\[\]*?]")
 
 
 def staged_name(number: int, uri: str) -> str:
-    """A plain, unique file name that begins and ends as the object's own, since readers filter by these."""
+    """A plain, unique file name that begins and ends like the object's name, since readers filter by both."""
     name = uri.rstrip("/").rpartition("/")[2]
     match = _SUFFIX.search(name)
     suffix = match[0] if match and match.start() else ""
@@ -74,35 +74,35 @@ class ShardInputs:
 
     items: tuple[InputObject, ...] = ()
     access: Access = field(default_factory=Access)
-    open_store: Callable[[], ObjectStore] | None = None  # that reads with this access
-    params: str = ""  # the run's, as JSON: they may name options of readers
+    open_store: Callable[[], ObjectStore] | None = None  # opens a store that reads with this access
+    params: str = ""  # the run's parameters as JSON: they may name options of readers
     folders: tuple[str, ...] = ()  # the run's input folders
-    partitions: Mapping[str, str] = field(default_factory=dict)  # of inputs and folders of others: where theirs begin
-    apart: bool = False  # whether what is written must be told apart by inputs
-    max_bytes: int = 0  # that packed ones and those beside them may have, unpacked; 0: any
-    tell: Callable[[Sequence[InputObject]], None] = lambda _: None  # of the inputs, once archives are unpacked
-    looks: bool = False  # at first bytes, too: Spark has met some that are not what a name says
+    partitions: Mapping[str, str] = field(default_factory=dict)  # by input or folder: where its partitions begin
+    apart: bool = False  # whether the output files of each input must be distinguished
+    max_bytes: int = 0  # how large all inputs may be if some are packed and have been unpacked; 0 if there is no limit
+    on_unpacked: Callable[[Sequence[InputObject]], None] = lambda _: None  # called with the inputs after unpacking
+    checks_first_bytes: bool = False  # Spark has found inputs whose first bytes are not what the name says
 
     @property
     def store(self) -> ObjectStore:
-        """Opened by who fetches."""
+        """The store that reads with this access, opened when an input must be fetched."""
         assert self.open_store is not None
         return self.open_store()
 
 
 @dataclass(frozen=True, slots=True)
 class SparkInput:
-    """An input as Spark shall see it."""
+    """An input as Spark is to read it."""
 
-    item: InputObject  # what is read: an input of the plan, or a file out of a packed one
-    origin: InputObject  # the input that it is of: itself, the packed one, or the file, if its archive has several
-    key: str  # bucket and key of the address at which it stands for Spark
-    path: str  # by which the script reads it: this address, or ``file://`` of its copy
-    partitions: str = ""  # the folder below which its partitions begin; "": it lies in none
-    copy: Path | None = None  # of its bytes, on this machine
+    item: InputObject  # what is read: an input of the plan, or a file of a packed input
+    origin: InputObject  # the input it belongs to: itself, the packed input, or the file, if its archive has several
+    key: str  # bucket and key of the address at which Spark finds it
+    path: str  # the script's path for reading it: this address, or ``file://`` and the path of its copy
+    partitions: str = ""  # the folder below which its partitions begin; "" if it is in no partition
+    copy: Path | None = None  # the local copy of its bytes
 
     def to_document(self) -> dict[str, Any]:
-        """For ``SparkInput.java``: what it needs besides the key is there if it is known."""
+        """The document that ``SparkInput.java`` reads; fields without a value are left out."""
         item, own_key = self.item, self.item.uri.partition("://")[2]
         document = {
             "input": self.key,
@@ -119,21 +119,21 @@ class SparkInput:
 
 @dataclass(frozen=True)
 class View:
-    """Makes the inputs of a Spark that has our S3A: there each stands at its object's address, as it is planned."""
+    """Makes the inputs for a Spark with our S3A, which shows each at its object's address as it is planned."""
 
     planned: ShardInputs
     script: Script
     reads_folder: bool = False  # whether the script is given the folder of its inputs
 
-    patterns: ClassVar[str] = ""  # what makes a name a pattern: our S3A takes an input's own for its name
-    tells: ClassVar[bool] = True  # whether Spark's side is told of inputs, shows slices, and tells what it does
+    patterns: ClassVar[str] = ""  # characters that make a name a pattern; none, since our S3A takes a name as it is
+    has_our_s3a: ClassVar[bool] = True  # our S3A is informed of inputs, shows slices, and reports what the script does
 
     @contextmanager
-    def shown(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
-        """The inputs while they can be read; what Spark cannot read is fetched into ``folder``.
+    def provide(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
+        """Yield the inputs, which can be read in the block; those that Spark cannot read are fetched into ``folder``.
 
         Raises ScratchFullError, before anything is fetched, if less than ``min_free_bytes`` would stay free; the
-        store's errors if an object is not the planned one; PlanError if Spark cannot see an input as it is planned.
+        store's errors if an object is not the planned one; PlanError if Spark cannot read an input as it is planned.
         """
         parts = [item for item in self.planned.items if item.slice and item.slice.kind is SliceKind.ROW_GROUPS]
         if parts and self.script.numbers_rows(self.planned.params):
@@ -142,23 +142,23 @@ class View:
                 " its own first one: plan without --split"
             )
         read: list[Read] = [(item, item, None) for item in self.planned.items]
-        if self.planned.looks or any(map(self.is_fetched, self.planned.items)):
+        if self.planned.checks_first_bytes or any(map(self.is_fetched, self.planned.items)):
             started_s = monotonic()
             read = self.fetch(folder, attempt.deadline, min_free_bytes)
             fetched, duration_s = sum(copy is not None for _, _, copy in read), round(monotonic() - started_s, 3)
             attempt.log.info("inputs fetched", inputs=fetched, duration_s=duration_s)
-        yield self.stand(read)
+        yield self.spark_inputs(read)
 
     def sees_options(self, inputs: Sequence[SparkInput]) -> bool:
-        """Whether options of the script's readers decide what they see: the header of a slice, a copy's encoding."""
-        return any(each.copy or is_cut(each.item) for each in inputs) or (
-            bool(self.planned.partitions) and self.script.may_set_base_path(self.planned.params)
-        )
+        """Whether our S3A must know the readers' options: they decide on a slice's header, or a copy's encoding."""
+        if any(each.copy or is_cut(each.item) for each in inputs):
+            return True
+        return bool(self.planned.partitions) and self.script.may_set_base_path(self.planned.params)
 
     def lines(self, inputs: Sequence[SparkInput]) -> str:
-        """What our Java is told in the file ``inputs``, in lines of JSON: inputs, folders, a rule for misnamed ones.
+        """The lines of JSON of the file ``inputs``, which our Java reads: inputs, folders, a rule for misnamed inputs.
 
-        The folders are those of the run's input, and those of others with other values of partitions.
+        The folders are the run's input folders, and folders of other shards' inputs with other values of partitions.
         """
         own, roots = {item.uri for item in self.planned.items}, self.planned.partitions
         documents: list[dict[str, Any]] = [each.to_document() for each in inputs if each.item.uri]
@@ -168,33 +168,35 @@ class View:
             if folder not in own
         )
         documents += ({"folder": folder.partition("://")[2]} for folder in self.planned.folders)
-        if self.script.unpacks:  # one that is shown packed inputs themselves reads them as they are
+        if self.script.unpacks:  # else the script reads packed inputs as they are
             documents.append({"misnamed": MISNAMED})
         return "".join(f"{json.dumps(document)}\n" for document in documents)
 
     def is_fetched(self, item: InputObject) -> bool:
-        """Whether Spark cannot read just this input by its object's name."""
+        """Whether the input must be fetched, since Spark cannot read exactly this input by its object's name."""
         if item.item:
             return False
         access = self.planned.access
-        # Spark reads with the worker's own role and pays for nothing; the store does as the run's access says.
-        differs = item.member or item.version_id or access.requester_pays or access.role_arn
-        is_shown = self.tells or not (item.slice and is_cut(item))
-        if differs or not is_shown or misread(item.uri, self.patterns) or PACKED.search(item.uri):
+        # Spark reads with the worker's own role and pays for no request; the store uses the run's access.
+        is_special = item.member or item.version_id or access.requester_pays or access.role_arn
+        is_readable = self.has_our_s3a or not (item.slice and is_cut(item))
+        if is_special or not is_readable or misread(item.uri, self.patterns) or PACKED.search(item.uri):
             return True
-        return self.planned.looks and is_misnamed(item.uri, self.planned.store.get(item.uri, 0, FIRST_BYTES))
+        if not self.planned.checks_first_bytes:
+            return False
+        return is_misnamed(item.uri, self.planned.store.get(item.uri, 0, FIRST_BYTES))
 
-    def checked(self, item: InputObject, rows: Iterator[bytes]) -> Iterator[bytes]:
-        """The bytes of a slice, if any reader here sees in them the rows of the whole object; else PlanError.
+    def check_rows(self, item: InputObject, rows: Iterator[bytes]) -> Iterator[bytes]:
+        """Return the bytes of a slice; PlanError if a reader could find other rows in them than in the whole object.
 
-        Our S3A refuses a slice to readers who would not.
+        Nothing is checked here: our S3A refuses the slice to such readers.
         """
         return rows
 
-    def stand(self, read: "Sequence[Read]") -> tuple[SparkInput, ...]:
-        """Each at its own address, but for copies with names that Spark misreads, and an object's further slices.
+    def spark_inputs(self, read: "Sequence[Read]") -> tuple[SparkInput, ...]:
+        """Give each input its address, which is its object's.
 
-        Such a one has a name in the same folder that nothing else there has.
+        Copies with names that Spark misreads, and further slices of one object, get a unique name in the same folder.
         """
         inputs, used, roots = list[SparkInput](), set[str](), self.planned.partitions
         for number, (item, origin, copy) in enumerate(read):
@@ -206,35 +208,35 @@ class View:
                 address = f"{SCHEME}{folder}/{staged_name(number, item.uri)}"
             used.add(address)
             root = roots.get(item.uri if origin is item else origin.object_uri, "") or roots.get(item.uri, "")
-            shown = SparkInput(item, origin, address.partition("://")[2], address, root, copy)
-            inputs.append(self.named(shown) if copy else shown)
+            spark_input = SparkInput(item, origin, address.partition("://")[2], address, root, copy)
+            inputs.append(self.with_script_path(spark_input) if copy else spark_input)
         return tuple(inputs)
 
-    def named(self, shown: SparkInput) -> SparkInput:
-        """A fetched input with the path that the script gets: if it has another name here a file, which anything reads.
+    def with_script_path(self, fetched: SparkInput) -> SparkInput:
+        """Return a fetched input with the path that the script gets: a local file if it could not keep its name.
 
-        Not where the address counts, as in partitions, nor where only our S3A knows what a reader is to see.
+        It stays an address if the address counts, as in partitions, or if only our S3A knows what a reader must get.
         """
-        item, copy = shown.item, shown.copy
-        if shown.path == item.uri or item.slice or shown.partitions:
-            return shown
-        # With ``.raw`` beside it only our S3A can give it: as text, or unchanged to a reader of bytes.
+        item, copy = fetched.item, fetched.copy
+        if fetched.path == item.uri or item.slice or fetched.partitions:
+            return fetched
+        # With a ``.raw`` file beside the copy only our S3A can choose: the text, or the raw file for binary readers.
         if self.planned.apart or self.script.filters_names(self.planned.params) or Path(f"{copy}.raw").exists():
-            return shown
-        return replace(shown, path=f"{LOCAL}{copy}")
+            return fetched
+        return replace(fetched, path=f"{LOCAL}{copy}")
 
     def fetch(self, folder: Path, deadline: Deadline, min_free_bytes: int) -> "list[Read]":
-        """Fetch inputs, several at a time; what is then read, with the files of packed ones instead of these."""
+        """Fetch inputs, several at a time. Return what is to be read: the files of packed inputs in place of these."""
         from concurrent.futures import ThreadPoolExecutor  # here, to keep cold starts fast
 
         planned = self.planned
         with ThreadPoolExecutor(AT_A_TIME) as pool:
             needed = compress(enumerate(planned.items), pool.map(self.is_fetched, planned.items))
-            together = self._together()
+            groups = self._archive_groups()
             paths = {
                 number: folder / FOLDER / staged_name(number, item.object_uri)
                 for number, item in needed
-                if together[number][0] is item
+                if groups[number][0] is item
             }
         items = [planned.items[number] for number in paths]
         needed_bytes = sum(item.size_bytes + (item.slice.header_bytes if item.slice else 0) for item in items)
@@ -250,20 +252,20 @@ class View:
                     try:
                         future.result()
                     except SparkletError as error:
-                        error.files = tuple(map(described, together[number]))
+                        error.files = tuple(map(described, groups[number]))
                         raise
             finally:
-                # The block's end waits for the pool, which else would fetch everything first.
+                # After an error the block would else wait until the pool has fetched all other inputs.
                 pool.shutdown(cancel_futures=True)
-        # Some of these are read by ``file://``, where no S3A of ours compares first bytes with names: that is done
-        # here.
-        local = {item.uri for item in items if misread(item.object_uri, self.patterns)} if self.tells else ()
-        is_planned = any(item.member for item in items)
+        # Our S3A compares first bytes with names, but not of inputs that are read by ``file://``: that is done here.
+        local = {item.uri for item in items if misread(item.object_uri, self.patterns)} if self.has_our_s3a else ()
+        has_members = any(item.member for item in items)
+        is_unpacked = self.script.unpacks and (local or any(item.is_packed for item in items))
         read: list[Read] = [(item, item, paths.get(number)) for number, item in enumerate(planned.items)]
-        if planned.looks or is_planned or (self.script.unpacks and (local or any(item.is_packed for item in items))):
-            read = self._unpacked(paths, together, min_free_bytes, local)
+        if planned.checks_first_bytes or has_members or is_unpacked:
+            read = self._unpack(paths, groups, min_free_bytes, local)
         for item, _, copy in read:
-            if copy and item.modified_s:  # by which readers filter, too
+            if copy and item.modified_s:  # readers may filter by this time
                 os.utime(copy, (item.modified_s, item.modified_s))
         return read
 
@@ -277,7 +279,7 @@ class View:
             with path.open("xb") as file:
                 file.writelines(_chunks(store, item, deadline, 0, item.slice.header_bytes))
                 rows = _chunks(store, item, deadline, item.slice.start, item.slice.end)
-                file.writelines(self.checked(item, rows))
+                file.writelines(self.check_rows(item, rows))
         except ObjectChangedError as error:
             raise ObjectChangedError(
                 f"{described(item)} was replaced after it was planned; start a new run for its new content"
@@ -285,35 +287,36 @@ class View:
         except OSError as error:
             raise ObjectStoreError(f"{item.uri} could not be written to {path}: {error}") from error
 
-    def _together(self) -> list[list[InputObject]]:
-        """Of each input those that are fetched as one: the planned files of its archive."""
+    def _archive_groups(self) -> list[list[InputObject]]:
+        """For each input, the inputs that are fetched with it: the planned files of its archive, or only itself."""
         archives, groups = dict[tuple[str, str], list[InputObject]](), list[list[InputObject]]()
         for item in self.planned.items:
             groups.append(archives.setdefault((item.object_uri, item.version_id), []) if item.member else [])
             groups[-1].append(item)
         return groups
 
-    def _unpacked(
+    def _unpack(
         self,
         paths: Mapping[int, Path],
-        planned_together: Sequence[Sequence[InputObject]],
+        groups: Sequence[Sequence[InputObject]],
         min_free_bytes: int,
         local: Collection[str],
     ) -> "list[Read]":
-        from sparklet.worker.unpacking import Member, unpacked  # imported by who has packed inputs
+        """Unpack the fetched files at ``paths``; return what is to be read. ``local``: inputs read by ``file://``."""
+        from sparklet.worker.unpacking import Member, unpack  # imported only if there are packed inputs
 
         planned, read = self.planned, list[Read]()
         inputs, bad = list[InputObject](), dict[str, SparkletError]()
-        for number, (item, together) in enumerate(zip(planned.items, planned_together, strict=True)):
+        for number, (item, group) in enumerate(zip(planned.items, groups, strict=True)):
             path, members = paths.get(number), list[Member]()
-            looks = not item.slice and (planned.looks or item.uri in local)
-            if path and (item.is_packed or looks):
-                name, only = item.object_uri.rpartition("/")[2], {entry.member for entry in together if entry.member}
+            checks_first_bytes = not item.slice and (planned.checks_first_bytes or item.uri in local)
+            if path and (item.is_packed or checks_first_bytes):
+                name, only = item.object_uri.rpartition("/")[2], {entry.member for entry in group if entry.member}
                 try:
-                    members = unpacked(path, name, min_free_bytes, looks=looks, only=only)
+                    members = unpack(path, name, min_free_bytes, checks_first_bytes=checks_first_bytes, only=only)
                 except SparkletError as error:
-                    named = item if len(together) == 1 else replace(item, uri=item.object_uri)
-                    error.args, error.files = (f"{described(named)}: {error}",), tuple(map(described, together))
+                    whole = item if len(group) == 1 else replace(item, uri=item.object_uri)
+                    error.args, error.files = (f"{described(whole)}: {error}",), tuple(map(described, group))
                     raise
             for name, file in members:
                 size_bytes = file.stat().st_size if isinstance(file, Path) else 0
@@ -323,13 +326,13 @@ class View:
                     read.append((member, inputs[-1], file))
                 else:
                     bad[described(inputs[-1])] = file
-            if not members and together[0] is item:
+            if not members and group[0] is item:
                 read.append((item, item, path))
                 inputs.append(item)
-        # Before a bad file is raised: its shard is split by the files of archives, which the claim must know by then.
-        planned.tell(inputs)
+        # Called before an error is raised: the shard is then split by the files of archives, which the claim must know.
+        planned.on_unpacked(inputs)
         for input_name, cause in bad.items():
-            # All bad files are named, so that one split takes them all out.
+            # The first error names all bad files, so that one split removes them all.
             cause.args, cause.files = (f"{input_name}: {cause}",), tuple(bad)
             raise cause
         needed_bytes = sum(item.estimated_bytes for item, _, _ in read)
@@ -344,22 +347,22 @@ class View:
 
 
 def with_origins(text: str, inputs: Sequence[SparkInput]) -> str:
-    """The script's text with the names of the objects instead of those under which Spark reads them."""
+    """Replace the paths by which Spark reads inputs in ``text``, such as an error, by the names of the objects."""
     for each in inputs:
         if each.path != each.item.uri or each.item.slice or each.origin is not each.item:
-            # Spark's messages have addresses as they are or URL-encoded.
+            # In Spark's messages an address may be URL-encoded.
             path = "|".join(map(re.escape, {address := each.path.partition("://")[2], quote(address)}))
             text = described(each.origin).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
     return text
 
 
 def is_cut(item: InputObject) -> bool:
-    """Whether it is a slice of a text."""
+    """Whether the input is a slice of a text file, cut at line ends."""
     return item.slice is not None and item.slice.kind is SliceKind.LINES
 
 
 def _plain(folder: str) -> str:
-    """A folder's name without what Spark misreads; the value of a partition stays what it is."""
+    """A folder's name without characters that Spark misreads; in partitions they are encoded, so the value stays."""
     return _MISREAD.sub(lambda match: quote(match[0]) if "=" in folder else "-", folder)
 
 
@@ -374,7 +377,7 @@ def _check_space(folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
 
 
 def described(item: InputObject) -> str:
-    """An input in an error: the object, its version and its slice."""
+    """The text that names an input in an error: the object, its version and its slice."""
     version = f" version {item.version_id}" if item.version_id else ""
     if item.slice is None:
         return f"{item.uri}{version}"
@@ -387,12 +390,12 @@ def _check_time(item: InputObject, deadline: Deadline) -> None:
 
 
 def _chunks(store: ObjectStore, item: InputObject, deadline: Deadline, start: int, end: int) -> Iterator[bytes]:
-    """Read a range of an object while it is the planned one and before the deadline."""
+    """Read a range of an object in chunks; raise if the object is not the planned one, or after the deadline."""
     for offset in range(start, end, CHUNK_BYTES):
         length = min(CHUNK_BYTES, end - offset)
         _check_time(item, deadline)
         chunk = store.get(item.uri, offset, length, item.etag, item.version_id)
-        # A short answer would cut a row off in silence.
+        # Too few bytes would cut a row off without an error.
         if len(chunk) != length:
             raise ObjectStoreError(f"{item.uri}: asked for {length} bytes at {offset}, got {len(chunk)}")
         yield chunk

@@ -1,12 +1,12 @@
-"""Work that a script has done for nothing, as often as there are shards, or nowhere.
+"""Finds work of a script that is lost with the task, or that each shard of the run repeats.
 
-Tables and folders of relative paths lie in the task's own folder, and end with it. On EMR, Glue or a laptop both would
-stay, so a script that wrote there and nowhere else has lost its work. A script with addresses of its own does all of
-them in each shard.
+Tables and folders with relative paths are in the task's own folder, which is deleted after the task. On EMR, Glue or a
+laptop they would stay. So a script that wrote only to its folder has lost its work. A script that reads and writes
+fixed addresses does the same work in each shard.
 
 A script is judged by its acts, which Spark's side (``TaskS3A``, ``InferredTypes``) and its process (``script_acts``)
-have left in the task's file ``seen``. What nobody sees, such as a database, is looked for in its text, so that no
-script is refused for what it may have done there.
+have written into the task's file ``seen``. Some acts cannot be observed, such as writes to a database. The script's
+text is searched for them, so that no script is refused that may have done its work in such a place.
 """
 
 import json
@@ -34,53 +34,50 @@ _WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
 
 @dataclass(frozen=True)
 class Acts:
-    """What a script and Spark have done in a task: by each act its places, addresses or local paths."""
+    """What a script and Spark have done in a task: for each act the places, which are addresses or local paths."""
 
     seen: Mapping[str, list[str]]
     script: Script
 
     @classmethod
     def read(cls, path: Path, script: Script) -> "Acts":
-        """Those of the file ``seen``."""
+        """Read the acts from the task's file ``seen``."""
         seen = defaultdict[str, list[str]](list)
-        for line in path.read_bytes().splitlines() if path.exists() else ():  # the script may have deleted it
-            with suppress(ValueError):  # there was no room for the whole line
+        for line in path.read_bytes().splitlines() if path.exists() else ():  # the script may have deleted the file
+            with suppress(ValueError):  # a line is cut off if the disk was full
                 act = json.loads(line)
                 seen[act["seen"]] += [act["place"]] if "place" in act else []
         return cls(dict(seen), script)
 
     def has(self, *acts: str) -> bool:
-        """Whether one of these was seen."""
+        """Whether at least one of these acts was done."""
         return not self.seen.keys().isdisjoint(acts)
 
     def places(self, act: str) -> list[str]:
-        """Where it was seen."""
+        """Where this act was done."""
         return self.seen.get(act, [])
 
     @property
-    def elsewhere(self) -> bool:
-        """Whether the script may have written to, or read from, what nobody sees."""
-        return self.has(ELSEWHERE) or self.script.may_reach_unseen
+    def may_be_incomplete(self) -> bool:
+        """Whether the script may have read or written something that cannot be observed, such as a database."""
+        return self.has(ELSEWHERE) or self.script.may_reach_unobserved
 
-    def asked(self, *, of_arguments: bool) -> bool:
-        """Whether the script has asked for its event, or its output.
+    def has_read_event_or_output(self, *, in_arguments: bool) -> bool:
+        """Whether the script has read its event or its output's address; ``in_arguments``: its arguments have one."""
+        return self.has(ASKED, ASKED_OUTPUT) or (in_arguments and self.has(ARGUMENTS))
 
-        ``of_arguments``: whether its arguments have something of these.
-        """
-        return self.has(ASKED, ASKED_OUTPUT) or (of_arguments and self.has(ARGUMENTS))
-
-    def asked_more(self, *, of_arguments: bool) -> bool:
-        """The same without the output, which alone tells no shard from another one."""
-        return self.has(ASKED) or (of_arguments and self.has(ARGUMENTS))
+    def has_read_event(self, *, in_arguments: bool) -> bool:
+        """Whether the script has read its event or its inputs' addresses; ``in_arguments``: its arguments have one."""
+        return self.has(ASKED) or (in_arguments and self.has(ARGUMENTS))
 
 
-def left_behind(folder: Path) -> list[str]:
+def left_behind_names(folder: Path) -> list[str]:
     """The tables, as ``database.table``, and the folders that Spark wrote below a task's folder."""
     try:
         tables = [path.name for path in sorted((folder / WAREHOUSE).glob("*")) if path.suffix != ".db"]
         tables += [f"{path.parent.stem}.{path.name}" for path in sorted((folder / WAREHOUSE).glob("*.db/*"))]
         return [*tables, *(str(path.relative_to(folder)) for path in _folders(folder, MAX_DEPTH))]
-    except OSError:  # the script has deleted its folder, or closed it to us
+    except OSError:  # the script has deleted the folder, or taken away our permission to read it
         return []
 
 
@@ -94,21 +91,24 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
             yield from _folders(path, depth - 1)
 
 
-def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
-    """What to say of names that were left behind in ``work``, and whether the script's work is lost if it did no other.
+def left_behind_message(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
+    """The message on the names that a script left behind in ``work``, and whether they are its lost work.
 
-    It is not if each was read again, or if the script may have written to what nobody sees.
+    They are not if the script has read each of them again, or if it may have written to a place that is not observed.
     """
-    last = {name: name.rpartition("/")[2] for name in names}  # of a path; a table's database may be named elsewhere
     lines_with = acts.script.lines_with
-    lines = {name: lines_with(word) or lines_with(word.rpartition(".")[2]) for name, word in last.items()}
+    lines = dict[str, list[int]]()
+    for name in names:
+        last = name.rpartition("/")[2]
+        # The script may have set the database on another line, so the table is also searched for alone.
+        lines[name] = lines_with(last) or lines_with(last.rpartition(".")[2])
     listing = ", ".join(f"{name}{f' (line {numbers[0]})' if numbers else ''}" for name, numbers in lines.items())
     read = [f"{path}/" for path in acts.places(READ)]
 
     def is_read(name: str) -> bool:
         database, _, table = name.rpartition(".")
-        of_tables = [f"{WAREHOUSE}/{name}/", f"{WAREHOUSE}/{database}.db/{table}/"]
-        folders = [f"{work / folder}/" for folder in (name, *of_tables)]
+        table_folders = [f"{WAREHOUSE}/{name}/", f"{WAREHOUSE}/{database}.db/{table}/"]
+        folders = [f"{work / folder}/" for folder in (name, *table_folders)]
         return acts.script.may_read_again(lines[name]) or any(
             path.startswith(folder) for path in read for folder in folders
         )
@@ -116,35 +116,32 @@ def told(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
     return (
         f"the script wrote {listing} into the task's own folder, which ends with the task: write to job.output, "
         "OUTPUT_PATH or {output}, to a table by job.append, or to an address such as s3://…",
-        not acts.elsewhere and not all(map(is_read, names)),
+        not acts.may_be_incomplete and not all(map(is_read, names)),
     )
 
 
-def repeats(acts: Acts, *, asked: bool) -> tuple[str, bool]:
-    """Why each shard of a run does the same, or "", and whether that was seen.
-
-    ``asked``: whether the script has asked for something of its shard, other than the output.
-    """
-    if asked or acts.has("input", "part"):
+def repetition_message(acts: Acts, *, has_read_event: bool) -> tuple[str, bool]:
+    """The message that each shard of the run does the same, "" if that is not so; and whether it is certain."""
+    if has_read_event or acts.has("input", "part"):
         return "", False
     if acts.has("output"):
         return f"the script asks for nothing of its shard but the output; {SAME_IN_EACH}: {OF_THE_RUN}", False
     what = f"the script asks for nothing of its shard, {SAME_IN_EACH}: {OF_THE_RUN}"
-    if acts.has("written") and not acts.elsewhere:
+    if acts.has("written") and not acts.may_be_incomplete:
         return f"the script has addresses of its own, and {what}", True
     return (what, False) if acts.has("written", ELSEWHERE) else ("", False)
 
 
 def changed_addresses(acts: Acts) -> Mapping[str, bool]:
-    """The addresses of its own that a task has written to, and whether it has replaced what was there."""
+    """The addresses outside the shard's output that a task has written, with whether it replaced what was there."""
     replaced = acts.places("deleted")
     return {address: address in replaced for address in dict.fromkeys([*acts.places("written"), *replaced])}
 
 
-def read_by_name(acts: Acts, is_planned: Callable[[str], bool]) -> str:
-    """What to say of a file of the run's input that the script named, and that is no input of its shard; "" without.
+def read_by_name_message(acts: Acts, is_planned: Callable[[str], bool]) -> str:
+    """The message that the script read an input of another shard by its name; "" if it read none.
 
-    ``is_planned``: whether the run plans an address as input, so that another shard has it.
+    ``is_planned`` tells whether an address is an input of the run.
     """
     if not (others := [address for path in acts.places("named") if is_planned(address := f"s3://{path}")]):
         return ""
@@ -155,8 +152,8 @@ def read_by_name(acts: Acts, is_planned: Callable[[str], bool]) -> str:
     )
 
 
-def unregistered(acts: Acts) -> str:
-    """What to say of tables elsewhere that only the task's own catalog knows; "" without one."""
+def unregistered_tables_message(acts: Acts) -> str:
+    """The message on tables outside the task's folder that are only in the task's own catalog; "" if there are none."""
     dropped = {line.rstrip() for line in acts.places("dropped")}
     tables = dict(line.split(" ", 1) for line in acts.places("table"))
     names = [f"{name} ({location})" for name, location in tables.items() if name not in dropped]
@@ -168,8 +165,8 @@ def unregistered(acts: Acts) -> str:
     )
 
 
-def outliving_checkpoint(acts: Acts) -> str:
-    """What to say of a stream into the shard's output whose checkpoint is elsewhere; "" without one."""
+def checkpoint_message(acts: Acts) -> str:
+    """The message on a stream that writes to the shard's output with its checkpoint outside; "" if there is none."""
     places = {path.rpartition("/")[0] for path in acts.places("written") if path.endswith(("/commits", "/offsets"))}
     if not (places and acts.has("output")):
         return ""

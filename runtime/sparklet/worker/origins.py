@@ -1,4 +1,4 @@
-"""Which input each file of an attempt is of, and what became of each input (docs/decisions/0083)."""
+"""Finds out from which input each output file of an attempt was made, and what became of each input (decision 0083)."""
 
 import re
 from collections import Counter, defaultdict
@@ -13,23 +13,24 @@ from sparklet.planning.outputs import TELL_APART, output_name, suffix_of
 from sparklet.ports import ObjectInfo
 from sparklet.spark.script import Script
 
-Origin = tuple[str, int]  # the input's address, "" if nobody can tell; the rows of the task
+Origin = tuple[str, int]  # the address of the input that a Spark task read, "" if unknown; the number of its rows
 REMEDY = "each output needs tasks of Spark that read one input and no shuffle, or one input a shard (--max-objects 1)"
 _TASK = re.compile(r"part-(\d+)-[0-9a-f-]{36}")
 
 
-def told_origins(folder: Path, objects: Mapping[str, str], script: Script) -> dict[str, Origin]:
-    """By the beginnings of names of files, what ``AttemptCommit`` has told of the tasks that wrote them.
+def read_origins(folder: Path, objects: Mapping[str, str], script: Script) -> dict[str, Origin]:
+    """Read what ``AttemptCommit`` wrote into ``folder``: the origin of each Spark task, by how its files' names begin.
 
-    ``objects``: the addresses of inputs by bucket and key, as Spark reads them. MixedInputsError, with a line of the
-    script that may be why, if a task has read several, or none.
+    ``objects`` has the addresses of inputs by bucket and key, as Spark reads them. Raises MixedInputsError if a task
+    has read several inputs, or none; it names the line of the script that may be the cause.
     """
     origins = dict[str, Origin]()
     for path in folder.iterdir():
+        # Three fields for each task: its number, the key of its input, and its rows.
         words = path.read_text(encoding="utf-8").split("\0")
         for task, key, rows in zip(words[::3], words[1::3], words[2::3], strict=True):
             origins[f"part-{int(task):05d}-{path.name}"] = objects.get(key, ""), int(rows)
-    # With one input all rows are of it, whatever a task has read.
+    # If there is one input, all rows are from it, whatever a task has read.
     if len(set(objects.values())) > 1 and not all(uri for uri, _ in origins.values()):
         line, method = script.mixing
         hint = f"; line {line} has {method}()" if line else ""
@@ -37,35 +38,37 @@ def told_origins(folder: Path, objects: Mapping[str, str], script: Script) -> di
     return origins
 
 
-def by_input(
+def outputs_by_input(
     run: Run, shard: int, files: Mapping[str, ObjectInfo], inputs: Iterable[InputObject], origins: Mapping[str, Origin]
 ) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The names below the run's output of staged ``files``, by their paths from ``/`` on; what inputs became.
+    """Return the names of staged ``files`` below the run's output, and a document of what became of each input.
 
-    A file without rows has no name if the run wants no such files. MixedInputsError if nobody can tell of which input a
-    file is; PlanError if two files would have one name, or if an input of a strict run has several.
+    Files and names are given by paths that begin with ``/``. A file without rows gets no name if the run wants no such
+    files. Raises MixedInputsError if the input of a file is unknown; PlanError if two files would have the same name,
+    or if an input of a strict run has several files.
     """
     items = {item.uri: item for item in inputs}
-    only = next(iter(items)) if len(items) == 1 else ""
-    of, rows, counted = {uri: list[str]() for uri in items}, Counter[str](), set[str]()
+    only_uri = next(iter(items)) if len(items) == 1 else ""
+    paths_of, rows, counted = {uri: list[str]() for uri in items}, Counter[str](), set[str]()
     for path in files:
         match = _TASK.match(path.rpartition("/")[2])
         task = match[0] if match else ""
-        uri, its_rows = origins.get(task, ("", 0))
-        if task in origins and not its_rows and run.options.empty_outputs == "none":
+        origin_uri, task_rows = origins.get(task, ("", 0))
+        if task in origins and not task_rows and run.options.empty_outputs == "none":
             continue
-        if (uri := only or uri) not in items:
+        uri = only_uri or origin_uri
+        if uri not in items:
             raise MixedInputsError(f"nobody can tell of which input {path[1:]} is: {REMEDY}")
-        of[uri].append(path)
-        rows[uri] += 0 if task in counted else its_rows
+        paths_of[uri].append(path)
+        rows[uri] += 0 if task in counted else task_rows
         counted.add(task)
-    names, met = dict[str, str](), dict[str, str]()
-    for uri, paths in of.items():
+    names, uri_by_name = dict[str, str](), dict[str, str]()
+    for uri, paths in paths_of.items():
         names |= _names(run, shard, items[uri], paths)
         for path in paths:
-            if (other := met.setdefault(names[path].casefold(), uri)) != uri:
+            if (other := uri_by_name.setdefault(names[path].casefold(), uri)) != uri:
                 raise PlanError(f"the outputs of {other} and {uri} would both be {names[path]}: {TELL_APART}")
-    become = [
+    results = [
         {
             "shard": shard,
             "input": uri,
@@ -73,23 +76,23 @@ def by_input(
             "rows": rows[uri],
             "bytes": sum(files[path].size_bytes for path in paths),
         }
-        for uri, paths in of.items()
+        for uri, paths in paths_of.items()
     ]
-    return names, become
+    return names, results
 
 
 def _names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[str, str]:
-    """The names of one input's files: what lies in folders of the script's keeps them, below the input's name.
+    """The names of one input's files. A file in a folder keeps its path, below a folder named after the input.
 
-    Of several files with one suffix each has its number behind the name, or its own name, if it is not Spark's.
+    Several files with the same suffix get their number behind the input's name, or their own name if it is not Spark's.
     """
-    part = f"-{shard:06d}" if item.slice else ""  # others have the rest of the object
-    named = partial(output_name, run.run_id, run.options, run.inputs, item)
+    part = f"-{shard:06d}" if item.slice else ""  # other shards have the other slices of the object
+    name_of = partial(output_name, run.run_id, run.options, run.inputs, item)
     names, by_suffix = dict[str, str](), defaultdict[str, list[str]](list)
     for path in sorted(paths):
         folder, _, name = path.rpartition("/")
         if folder:
-            names[path] = f"{named()}{path}"
+            names[path] = f"{name_of()}{path}"
         else:
             by_suffix[suffix_of(name)].append(path)
     for suffix, several in by_suffix.items():
@@ -97,5 +100,5 @@ def _names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[st
             raise PlanError(f"{item.uri} has {len(several)} outputs, {', '.join(several[:3])} (--strict refuses that)")
         for number, path in enumerate(several, 1):
             file_part = f"-{number:05d}" if _TASK.match(path[1:]) else f"-{path[1:].removesuffix(suffix)}"
-            names[path] = named(part + file_part if len(several) > 1 else part, suffix)
+            names[path] = name_of(part + file_part if len(several) > 1 else part, suffix)
     return names

@@ -1,7 +1,7 @@
 """Primes a worker that Lambda freezes before its first event: the JVM runs small tasks, so that later ones are fast.
 
-A worker on demand does not import this; one before a snapshot or with provisioned concurrency does. Each environment
-that is restored from a snapshot renews what all of them would share (docs/decisions/0044).
+A worker on demand does not import this module; a worker before a snapshot or with provisioned concurrency does. Each
+environment that is restored from a snapshot renews the state that all of them would share (docs/decisions/0044).
 """
 
 import gc
@@ -37,26 +37,27 @@ def prime(
     limit_s: float = LIMIT_S,
     clients: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Run the parts as tasks, and ``clients`` while the JVM boots; returns whether there is a primed, clean JVM.
+    """Run ``clients`` while the JVM boots, then the parts as tasks. Return whether there is a primed, clean JVM.
 
-    It never raises: a worker that could not be primed works like one on demand.
+    Never raises: a worker that could not be primed works like one on demand.
     """
     log, deadline, started_s, jvms = Log(), Deadline.within(limit_s, GRACE_S), time.monotonic(), runner.jvm_starts
     steps: list[tuple[str, Callable[[], None]]] = [("clients", clients)]
     steps += ((part, partial(_run, runner, scratch, part, deadline)) for part in parts)
     done = []
     for name, step in steps:
-        if time.monotonic() - started_s > limit_s / 2:  # a part that its deadline ends takes the JVM with it
+        # A part that is stopped at its deadline would lose the JVM, so none starts in the second half of the time.
+        if time.monotonic() - started_s > limit_s / 2:
             break
         try:
             step()
             done.append(name)
-        except Exception as error:  # noqa: BLE001 - whatever it is, init must not fail
+        except Exception as error:  # noqa: BLE001 - init must not fail, whatever the error is
             log.warning("a part of priming failed", part=name, error=f"{type(error).__name__}: {error}")
-    # Collected first: garbage that is frozen stays for the environment's life.
+    # Garbage is collected first: what is frozen stays for the environment's life.
     gc.collect()
-    gc.freeze()  # the collector skips what init has made
-    # A JVM that was replaced meanwhile has lost what it was primed for.
+    gc.freeze()  # from now on the collector skips the objects that init has made
+    # A JVM that has been replaced meanwhile is not primed.
     is_primed = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
     log.info("primed", parts=done, jvm_kept=is_primed, duration_s=round(time.monotonic() - started_s, 3))
     return is_primed
@@ -77,22 +78,22 @@ def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> No
 def renew_after_restore(runner: WarmRunner, env: Mapping[str, str] = os.environ) -> None:
     """If a snapshot follows, register ``renew`` for each environment that Lambda restores from it."""
     if env.get("AWS_LAMBDA_INITIALIZATION_TYPE") == SNAP_START:
-        hooks = importlib.import_module("snapshot_restore_py")  # awslambdaric brings it
+        hooks = importlib.import_module("snapshot_restore_py")  # comes with awslambdaric
         hooks.register_after_restore(renew, runner)
 
 
 def renew(runner: WarmRunner) -> None:
-    """Give this environment its own random states; the JVM and the scripts get theirs at the next task."""
-    # AWS renews the kernel's generator after a restore; these two states are in the copied memory.
+    """Give this environment random states of its own; the JVM and the scripts get their own at the next task."""
+    # AWS renews the kernel's generator after a restore, but the states of these two are in the copied memory.
     random.seed()
     ssl.RAND_add(os.urandom(32), 32.0)
     runner.renew(container_keys)
 
 
 def container_keys(env: Mapping[str, str] = os.environ) -> Mapping[str, str]:
-    """AWS's usual variables with the container's current credentials; empty if there are none.
+    """AWS's usual variables with the container's current credentials; empty if it has no endpoint or need not use it.
 
-    Some scripts read them, and a restored environment has only the endpoint that returns them.
+    Some scripts read these variables. A restored environment has only the endpoint that returns the credentials.
     """
     uri = env.get("AWS_CONTAINER_CREDENTIALS_FULL_URI")
     if not uri or "AWS_ACCESS_KEY_ID" in env:
@@ -100,12 +101,13 @@ def container_keys(env: Mapping[str, str] = os.environ) -> Mapping[str, str]:
     token = {"Authorization": env.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")}
     request = urllib.request.Request(uri, headers=token)  # noqa: S310 - Lambda's own address
     try:
-        # The endpoint is in the environment itself, and no proxy of the variables reaches it.
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open(request, timeout=ENDPOINT_LIMIT_S) as answer:
-            keys = json.load(answer)
+        # The endpoint is on this machine, which a proxy that the variables name does not reach.
+        without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with without_proxy.open(request, timeout=ENDPOINT_LIMIT_S) as response:
+            keys = json.load(response)
         names = {"ACCESS_KEY_ID": "AccessKeyId", "SECRET_ACCESS_KEY": "SecretAccessKey", "SESSION_TOKEN": "Token"}
         return {f"AWS_{name}": str(keys[key]) for name, key in names.items()}
-    except (OSError, ValueError, KeyError) as error:  # most scripts do without: boto3 and S3A ask by themselves
+    # Most scripts do not need these variables: boto3 and S3A fetch the credentials themselves.
+    except (OSError, ValueError, KeyError) as error:
         Log().warning("the script gets no keys: the container's credentials could not be fetched", error=str(error))
         return {}

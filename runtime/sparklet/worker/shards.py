@@ -1,10 +1,11 @@
-"""Shards of runs: how an attempt claims, executes, publishes and records one.
+"""Shards of runs: how an attempt claims, executes, publishes and records a shard.
 
 claim → execute → win → publish → succeed; else fail or release. The lease is renewed from the claim to the end.
 Writes to tables that the script declares are stored before the win: a run's commit takes them from the winner.
 
-Each attempt writes below its own folder, which has no readers. Once the ledger has recorded the winner, its files are
-copied to the run's output; any attempt may repeat that. The staged files are deleted last (``docs/decisions/0029``).
+Each attempt writes to its own staging folder, which nobody reads. Once the ledger has recorded an attempt as the
+winner, its files are copied to the run's output; any attempt can repeat this copy. The staged files are deleted last
+(``docs/decisions/0029``).
 """
 
 import gzip
@@ -78,20 +79,20 @@ from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor, shard_event
 from sparklet.worker.inputs import ShardInputs, described
 from sparklet.worker.left_behind import OF_THE_RUN
-from sparklet.worker.origins import by_input
+from sparklet.worker.origins import outputs_by_input
 
-MAX_ANSWER_BYTES = 256 * 1024  # of one shard, in a run
-MAX_MEMBERS = 20_000  # of archives in one shard, which are inputs of their own: a shard's line has 100 bytes for each
+MAX_ANSWER_BYTES = 256 * 1024  # the largest answer of a shard
+MAX_MEMBERS = 20_000  # the most archive files that become inputs of a shard: its plan line has 100 bytes for each
 MIXED = MixedInputsError.__name__
-COMMITTED_BEFORE = "CommittedBeforeException"  # of ``DeltaCommit``
-CLOCKS_DIFFER_S = 60.0  # the ledger's and S3's, at most
-MARKER = "_SUCCESS"  # of a job of an RDD's or MLlib's; the ledger decides which files count
-SINK_LOG = "_spark_metadata"  # a stream's list of its files, by their staged addresses: readers would find none
-FOLDER_MARKERS = ("/", "_$folder$")  # the last are EMRFS's
+COMMITTED_BEFORE = "CommittedBeforeException"  # thrown by ``DeltaCommit``
+CLOCKS_DIFFER_S = 60.0  # how much the ledger's clock and S3's may differ
+MARKER = "_SUCCESS"  # left by jobs of RDDs and MLlib; it is not needed, since the ledger decides which files count
+SINK_LOG = "_spark_metadata"  # a stream's list of its files by their staged addresses, which readers would not find
+FOLDER_MARKERS = ("/", "_$folder$")  # the last one is EMRFS's
 OF_ICEBERG = re.compile(r".*/metadata/(v\d+|\d{5}-[\da-f-]{36})(\.gz)?\.metadata\.json(\.gz)?")
 WHOLE = "not split, since its script commits at once and not by a staged write: "
-OF_SEVERAL = re.compile(r"-\d{5}(?!\d)[^/]*$")  # the name of one of an input's files, see ``origins``
-UNFINISHED = "_temporary"  # Hadoop's committers leave files of killed tasks here
+OF_SEVERAL = re.compile(r"-\d{5}(?!\d)[^/]*$")  # the name of an output file whose input has several, see ``origins``
+UNFINISHED = "_temporary"  # the folder in which Hadoop's committers leave files of killed tasks
 
 
 @dataclass
@@ -101,35 +102,35 @@ class ShardClaims:
     deployment: Deployment
     executor: Executor
     log_stream: str = ""
-    lease_s: float = LEASE_S  # at least
-    map_concurrency: int = 0  # shards of a map's run that may be in work at once
-    peak_mb: Callable[[], float] | None = None  # the memory of its processes
-    beside: Callable[[Callable[[], None]], object] = lambda work: work()  # does what the answer need not wait for
+    lease_s: float = LEASE_S  # the shortest lease
+    map_concurrency: int = 0  # how many shards of a run with a Map can be in work at once
+    peak_mb: Callable[[], float] | None = None  # measures the peak memory of the worker's processes
+    beside: Callable[[Callable[[], None]], object] = lambda work: work()  # does work for which no response waits
     _runs: dict[str, Run] = field(default_factory=dict)
-    stored: set[str] = field(default_factory=set)  # files of schemas
+    stored: set[str] = field(default_factory=set)  # addresses of the schemas that this worker has stored
 
     def __post_init__(self) -> None:
         self.clock = self.deployment.clock
-        self.engine = self.executor.settings.engine  # whose worker this is; "": a function
+        self.engine = self.executor.settings.engine  # the engine on which this worker runs; "" if it is a function
 
     def claim(self, attempt: Attempt) -> "ClaimedShard | Outcome":
-        """The task's shard; the outcome if it has ended or another attempt has it."""
+        """Claim the task's shard; return an outcome if the shard has ended or another attempt holds it."""
         ref = attempt.task.shard
         assert ref is not None
         run = self._runs.get(ref.run_id)
-        # Kept, since a run's options do not change; but each generation adds a script.
+        # A run is cached, since its options do not change. It is read again for a new generation, which adds a script.
         if run is None or len(run.scripts) <= ref.generation:
             run = self._runs[ref.run_id] = self.deployment.ledger.runs.get(ref.run_id)
         if len(run.scripts) <= ref.generation:
             raise LedgerError(
                 f"run {ref.run_id} is at generation {run.generation}, but a message names {ref.generation}"
             )
-        # Renewals of a run share a partition of DynamoDB, with 1,000 writes a second: more workers, longer leases
-        # (docs/decisions/0079).
-        workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)  # the queue's are 1,000 at most
+        # All renewals of a run go to one partition of DynamoDB, which takes 1,000 writes a second. So the more workers
+        # there are, the longer is a lease (docs/decisions/0079). Workers of the queue are 1,000 at most.
+        workers = min(self.map_concurrency, run.shard_count or self.map_concurrency)
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
-        # Before the claim, so that the lease ends here no later than in the ledger.
+        # The time is taken before the claim, so that the lease ends here no later than in the ledger.
         begun_s = self.clock.now_s()
         claim = self.deployment.ledger.attempts.claim(
             ref, *terms, engine=self.engine, escalate=next_of(run.options.engine, self.engine)
@@ -143,7 +144,7 @@ class ShardClaims:
         winner = record.winner or attempt.attempt_id
         staged = f"s3://{self.deployment.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
         output = StagedOutput(self.deployment.store, staged, run.shard_output(ref.shard), redone=bool(record.redone))
-        # Outputs of inputs have names that others may have taken: the owner in an object's metadata tells whose it is.
+        # An output named after its input may collide with another file: the owner in an object's metadata prevents it.
         if run.options.output_per:
             owner = f"{run.owner(ref.shard)}-{winner}"
             output = replace(
@@ -152,19 +153,19 @@ class ShardClaims:
         return ClaimedShard(self, attempt, run, record, lease, output)
 
     def queue_of(self, task: Task) -> TaskQueue | None:
-        """All shards' messages come by one queue."""
+        """The deployment's queue, which has the messages of all shards."""
         return self.deployment.queue
 
     def _reject(self, task: Task, claim: Claim[ShardRecord]) -> Outcome:
-        """Acknowledge a message, even if another attempt has the shard: the checker replaces lost messages.
+        """Acknowledge the message, even if another attempt holds the shard: the checker replaces lost messages.
 
-        Only a caller without a message, a Map's child, must try again.
+        A Map's child execution has no message. It gets an error if the shard is held, so that it tries again.
         """
         record = claim.record
         self.deployment.measure(
             metrics.SHARDS_FAILED if claim.status is ClaimStatus.EXHAUSTED else metrics.SHARDS_REJECTED
         )
-        # What waits for an engine is no longer this caller's: each retry would be HELD until the engine has done it.
+        # A shard that an engine is to do is not tried again: each retry would be HELD until the engine has done it.
         if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
             held = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
@@ -187,20 +188,20 @@ class ClaimedShard:
     lease: Lease
     output: "StagedOutput"
     kind: str = "shard"
-    _files: Sequence[ObjectInfo] = ()  # of the winner, as they are staged
-    _objects: Sequence[InputObject] = ()  # in the order of the plan's line, or of the file beside it
-    _has_members: bool = False  # which no plan names
+    _files: Sequence[ObjectInfo] = ()  # the winner's staged files
+    _objects: Sequence[InputObject] = ()  # the inputs, in the order of the plan's line or of the file of members
+    _has_members: bool = False  # whether some inputs are files of archives that the plan does not name
 
     def execute(self) -> ShardResult:
-        """Run the script, unless an earlier attempt has won, and publish the winner's output."""
-        # A winner is for good: readers may have some of its files already, and a second script may write other rows.
+        """Run the script, unless an earlier attempt has won; publish the winner's output and return its result."""
+        # A winner never changes: readers may have some of its files already, and a second run may write other rows.
         if self.record.winner:
-            result, self._files = self._won_before()
+            result, self._files = self._earlier_winner()
         else:
             try:
                 done = self.claims.executor.execute(self._execution(), self.attempt)
-                # Before the win: a commit run takes the declarations of winners, and must find each. A kill in between
-                # leaves a file that no winner names.
+                # Stored before the win, since a commit run must find the declaration of each winner. If the worker is
+                # killed in between, no winner names the file.
                 self._store(done.outcome)
                 staged = self.output.files(done.uncommitted)
                 if any(info.uri == self.output.staged for info in staged):
@@ -209,36 +210,40 @@ class ClaimedShard:
                         "Spark must write to job.output + '/' and a name"
                     )
                 if self.run.options.output_per:
-                    staged = self._tell_apart(done, staged)
+                    staged = self._assign_to_inputs(done, staged)
                 result = self._result(done, staged)
             except SparkletError:
                 self.output.discard()
                 raise
             self._files = staged
-            # An attempt that leaves nothing saves the write: there is nothing that another one could publish.
-            if staged or done.outcome.writes or self.record.redone:  # this deletes what is there: only the winner may
+            # If there is nothing to publish, no winner is recorded, which saves a write. A redo always needs one: it
+            # deletes the earlier output, which only the winner is allowed to do.
+            if staged or done.outcome.writes or self.record.redone:
                 persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
-                self.record = replace(self.record, winner=self.attempt.attempt_id)  # what fails now is no input's fault
-        # A worker that wakes late stops here and before each copy: what its successor has published may have been
-        # replaced since.
+                # From now on no input is blamed for a failure.
+                self.record = replace(self.record, winner=self.attempt.attempt_id)
+        # A worker that was frozen stops here or before the next copy: by now its files may be published and replaced.
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
-        # After the copies, which replace files of the same names at once: what is left has names that are not used
-        # again.
+        # The copies have replaced earlier files of the same names. Now the files with other names are deleted.
         if self.run.options.output_per and self.run.options.incremental:
             self._replace_earlier(self._planned().objects)
         return result
 
     def _result(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> ShardResult:
-        """What the ledger keeps; PlanError for a warning if the run is strict, or for a table of Iceberg."""
+        """The result that the ledger keeps.
+
+        Raises PlanError for a warning if the run is strict, or if the script has written an Iceberg table there.
+        """
         if table := next((info.uri for info in staged if OF_ICEBERG.fullmatch(info.uri)), ""):
             raise PlanError(
-                f"the script has made an Iceberg table below its output ({table[len(self.output.staged) + 1 :]}): its "
-                "metadata names files by the attempt's addresses, which end with it. Run with --table iceberg:NAME, "
-                "write by job.append, or let the catalog have a warehouse elsewhere (docs/guide/tables.md)"
+                f"the script has made an Iceberg table below its output ({table[len(self.output.staged) + 1 :]}). The "
+                "table's metadata holds paths of this attempt's staging folder, which is deleted after the attempt. "
+                "Run with --table iceberg:NAME, write by job.append, or give the catalog a warehouse outside the "
+                "output (docs/guide/tables.md)"
             )
-        is_well = done.warning == NOTHING and (staged or self.run.is_task)  # checks write nothing
-        warning = "" if is_well else done.warning
+        is_expected = done.warning == NOTHING and (staged or self.run.is_task)  # tasks such as checks write nothing
+        warning = "" if is_expected else done.warning
         if warning and self.run.options.strict:
             raise PlanError(f"{warning} (--strict refuses that)")
         if warning:
@@ -256,15 +261,15 @@ class ClaimedShard:
         )
 
     def _claim(self, addresses: Mapping[str, bool]) -> None:
-        """Note which addresses of its script's own this shard has written, and whether it has replaced what was there.
+        """Record the addresses outside the output that this shard's script has written, and whether it replaced files.
 
-        PlanError if another shard has written one, and either has replaced what was there: rows are lost.
+        Raises PlanError if another shard has written one of them, and one of the two replaced files: rows are lost.
         """
         deployment, number = self.claims.deployment, self.record.number
         for address, replaced in addresses.items():
             digest = hashlib.sha256(address.encode()).hexdigest()[:16]
             uri = self._run_file(f"addresses/{digest}.json")
-            # The first writer's file stays, and all read it back: two shards at once agree on who was first.
+            # Only the first writer's file is stored, and all shards read it: so two at once agree on who was first.
             put_once(deployment.store, (uri, _json({"address": address, "shard": number, "replaced": replaced})))
             first = json.loads(deployment.store.get(uri))
             if first["shard"] != number and (replaced or first["replaced"]):
@@ -273,11 +278,11 @@ class ClaimedShard:
                     f"and one has replaced what the other wrote: {OF_THE_RUN}"
                 )
 
-    def _tell_apart(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
-        """Keep under this attempt's name which file is of which input, and what each became; the files that count."""
+    def _assign_to_inputs(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+        """Store which staged files belong to which input; delete the files that do not count and return the others."""
         files = {info.uri[len(self.output.staged) :]: info for info in staged}
-        names, inputs = by_input(self.run, self.record.number, files, self._objects, done.origins)
-        # Before the win: an attempt that only publishes reads the names from this file.
+        names, inputs = outputs_by_input(self.run, self.record.number, files, self._objects, done.origins)
+        # Stored before the win: a later attempt that only publishes reads the names from this file.
         self.claims.deployment.store.put(
             self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs)))
         )
@@ -286,21 +291,21 @@ class ClaimedShard:
         return [info for path, info in files.items() if path in names]
 
     def _replace_earlier(self, inputs: Sequence[InputObject]) -> None:
-        """Delete what earlier runs of the name have published for this shard's inputs under names not used again."""
+        """Delete files that earlier runs of the same name published for this shard's inputs under other names."""
         store, base = self.claims.deployment.store, f"{self.output.published}/"
         used = {base + name for name in self.output.names.values()}
         for item in inputs:
             name = base + output_name(self.run.run_id, self.run.options, self.run.inputs, item)
             others = (info.uri for info in store.list(name) if info.uri not in used and is_named(info.uri, name))
-            store.delete_all((uri for uri in others if self._was_of(item, uri)), base)
+            store.delete_all((uri for uri in others if self._was_published_for(item, uri)), base)
 
-    def _was_of(self, item: InputObject, uri: str) -> bool:
-        """Whether an earlier run of the same name published the file ``uri`` for an input; no after its clean-up."""
+    def _was_published_for(self, item: InputObject, uri: str) -> bool:
+        """Whether an earlier run of the same name published the file ``uri`` for an input; False after its clean-up."""
         deployment, owner = self.claims.deployment, self.claims.deployment.store.head(uri).owner
         by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
         if by and (record := deployment.known_shard(by["run_id"], int(by["shard"]))):
-            # The file is gone if that run was cleaned up; S3 calls a missing object forbidden where the role may not
-            # list.
+            # The list is gone if that run was cleaned up. For a role without permission to list, S3 calls a missing
+            # object forbidden.
             with suppress(ObjectNotFoundError, ObjectForbiddenError):
                 lines = deployment.store.get(deployment.run_uri(record.run_id, record.inputs_file)).splitlines()[1:]
                 return any(
@@ -311,7 +316,7 @@ class ClaimedShard:
         return False
 
     def _store(self, outcome: JobOutcome) -> None:
-        """Store answer and declared writes under this attempt's name, if any; they count if the attempt wins."""
+        """Store the script's answer and declared writes, if any, under this attempt's name; they count if it wins."""
         record = self.record
         if outcome.answer or outcome.quality:
             [answer] = outcome.answer or [{"data_quality": outcome.quality}]
@@ -327,7 +332,7 @@ class ClaimedShard:
             self.claims.deployment.store.put(self._run_file(record.writes_file), _json(document))
 
     def _keep_schemas(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
-        """Store the schemas of what is to be published and was read, each once a worker; their names, with a file."""
+        """Store the schemas of written and read data, each once per worker. Return their names, each with a file."""
         written = output_schemas(done.schema_reports, [info.uri for info in staged], self.output.staged)
         read = reader_schemas(done.schema_reports.values(), done.objects, self.run.inputs)
         for schema, _ in (*written, *read):
@@ -340,10 +345,11 @@ class ClaimedShard:
     def _run_file(self, name: str) -> str:
         return self.claims.deployment.run_uri(self.record.run_id, name)
 
-    def _won_before(self) -> tuple[ShardResult, Sequence[ObjectInfo]]:
+    def _earlier_winner(self) -> tuple[ShardResult, Sequence[ObjectInfo]]:
+        """The recorded result and the staged files of the attempt that has won; PlanError if the files are gone."""
         record = self.record
         self.attempt.log.info("an earlier attempt has won; its output is published", winner=record.winner)
-        # A redo that wrote nothing has a winner as well, since it deletes the earlier output: no file is no loss.
+        # A redo that wrote no file also has a winner, since it deletes the earlier output.
         wrote_nothing = bool(record.redone) and record.output_bytes == 0
         if not (files := self.output.files()) and not (wrote_nothing or self._has_declared()):
             raise PlanError(f"the winner's output is gone from {self.output.staged}; start another run for it")
@@ -357,16 +363,17 @@ class ClaimedShard:
         return recorded, files
 
     def _has_declared(self) -> bool:
-        """Whether the winner declared writes to tables: then it may have staged nothing to publish."""
-        with suppress(ObjectNotFoundError, ObjectForbiddenError):  # forbidden: the worker's role lists no runs
+        """Whether the winner declared writes to tables: then it may have no staged files."""
+        # For a role without permission to list, as the worker's, S3 calls a missing object forbidden.
+        with suppress(ObjectNotFoundError, ObjectForbiddenError):
             return bool(self.claims.deployment.store.head(self._run_file(self.record.writes_file)))
         return False
 
     def _execution(self) -> Execution:
         run, record, shard = self.run, self.record, self._planned()
         self._objects = items = shard.objects
-        # A redrive takes what was repaired since the plan. Not in an incremental run, the next of which would take it
-        # again, nor for a part, which is one of the object that was cut.
+        # A redrive reads inputs as they are now, since they may have been repaired. Not so in an incremental run (the
+        # next run would read them again), and not for slices, which were cut from the planned object.
         if record.generation and not run.options.incremental:
             items = tuple(item if item.slice else replace(item, etag="") for item in items)
         event = shard_event(run, record, shard, self.output.staged)
@@ -378,13 +385,14 @@ class ClaimedShard:
             folders=tuple(event.get("input_folders", ())),
             partitions=seen_partitions(shard.inputs, run.inputs, run.partitions) if run.partitions else {},
             apart=bool(run.options.output_per),
-            # An engine's worker has no function's limit, and FAIL is the wish to try what may not fit.
+            # An engine's worker has no function's limit, and with FAIL the user wants to try inputs that may not fit.
             max_bytes=0 if run.options.too_large == FAIL or self.claims.engine else run.options.max_shard_bytes,
-            tell=self._take_members,
+            on_unpacked=self._take_members,
         )
-        # The shard from which this one was split may have committed its rows: commits of both count as its own.
+        # The shard from which this one was split may have committed these rows, so its commits count as well.
         numbers = record.number, *map(int, re.findall(rf"^{OF_SPLIT}(\d+)", record.part))
-        was_told = record.error_class.endswith(COMMITTED_BEFORE)  # whoever redrives it now wants what it writes
+        # Whoever redrives a shard after this error knows of the earlier commits, and wants a new one.
+        allows_earlier = record.error_class.endswith(COMMITTED_BEFORE)
         return Execution(
             script=run.scripts[record.generation],
             event=event,
@@ -393,12 +401,12 @@ class ClaimedShard:
             is_shard=True,
             inputs=inputs,
             committers=tuple(f"{run.identity}/{number}/" for number in numbers),
-            since_s=record.changed_s if was_told else run.created_s - CLOCKS_DIFFER_S,
-            # Only then can an earlier commit be there, and to look for it takes a listing of the table's log.
+            since_s=record.changed_s if allows_earlier else run.created_s - CLOCKS_DIFFER_S,
+            # Only then can there be an earlier commit. To look for it takes a listing of the table's log.
             is_again=record.attempts > 1 or bool(record.error_class or record.redone),
             empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
-            # Asked of the ledger, since the cached run may be from before its plan was sealed, and has no count then.
+            # Read from the ledger, since the cached run has no count if it was read before its plan was sealed.
             is_alone=lambda: self.claims.deployment.ledger.runs.get(run.run_id).shard_count == 1,
             is_planned=self._is_planned,
             claim=self._claim,
@@ -411,22 +419,23 @@ class ClaimedShard:
         ref, record = self.attempt.task.shard, self.record
         part_uri = f"s3://{self.claims.deployment.bucket}/runs/{record.run_id}/plan/{record.part}"
         line = ref.line.encode() if ref else b""
-        # The line in a message is a copy, and counts only if the ledger names the very same place in the plan. A later
-        # generation has the same line.
+        # A message's copy of the line is used only if the ledger names the same place in the plan. The generation may
+        # differ: a later one has the same line.
         if not ref or len(line) != record.length or replace(ref, line="", generation=record.generation) != record.ref:
             line = self.claims.deployment.store.get(part_uri, record.offset, record.length)
         return record.planned(line, part_uri)
 
     def _is_planned(self, uri: str) -> bool:
-        """Whether an object below the run's input is of it, by its name."""
+        """Whether an address is below an input folder of the run, and its filters (--include, --exclude) keep it."""
         options = self.run.options
         name_filter = Filter(options.include, options.exclude)
         return any(name_filter.keeps(uri.removeprefix(prefix)) for prefix in self.run.inputs if uri.startswith(prefix))
 
     def _refuse_changed(self, read: Collection[str]) -> None:
-        """ObjectChangedError if an input, but for those that were ``read`` by their ETags, has another one by now.
+        """ObjectChangedError if an input has another ETag by now: the next run of the name would read it again.
 
-        The next run of the name would take it again. One that is deleted was read before, or has failed the script.
+        Inputs that were ``read`` by their ETags are not checked. A deleted input is no error: the script has read it
+        before, or has failed.
         """
         etags = {item.object_uri: item.etag for item in self._objects if item.etag and not item.version_id}
         unread = [uri for uri in etags if uri not in read]
@@ -439,17 +448,17 @@ class ClaimedShard:
                 )
 
     def _take_members(self, inputs: Sequence[InputObject]) -> None:
-        """Take the files of archives for inputs, from when they are known: each has what a planned one has."""
+        """Take the files of unpacked archives as the shard's inputs, with their archive's ETag."""
         if len(self._objects) < len(inputs) <= MAX_MEMBERS:
             etags = {(item.object_uri, item.version_id): item.etag for item in self._objects}
             self._objects = [replace(item, etag=etags[item.object_uri, item.version_id]) for item in inputs]
             self._has_members = True
-            # Splitting goes by this count: an archive of several files can be split, too.
+            # A shard can be split if this count is above 1: so a shard of one archive with several files can, too.
             self.record = replace(self.record, object_count=len(inputs))
 
     def _keep_events(self, folder: Path) -> None:
-        """Store Spark's event log under this attempt's name; that it cannot be stored is no reason to fail."""
-        for index, path in enumerate(sorted(folder.iterdir())):  # one, unless the script makes several sessions
+        """Store Spark's event log under this attempt's name; if that fails, only a warning is logged."""
+        for index, path in enumerate(sorted(folder.iterdir())):  # one file, unless the script makes several sessions
             name = f"{EVENTS}{self.record.number:09d}-{self.attempt.attempt_id}-{index}.gz"
             try:
                 self.claims.deployment.store.put(self._run_file(name), gzip.compress(path.read_bytes(), 6))
@@ -464,28 +473,28 @@ class ClaimedShard:
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
-        # A conflict uses up no attempt, and this one is not recorded yet.
+        # A conflict does not use up an attempt; this failure is not recorded yet, so it is counted here.
         record = replace(self.record, conflicts=self.record.conflicts + is_conflict(failure))
         spent = record.used_attempts >= self.run.options.max_attempts
         return not failure.retryable or spent or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED or PENDING; what goes on with the shard: an engine, or a check that splits it.
+        """Record FAILED or PENDING. Return what goes on with the shard: an engine, or a check that splits the shard.
 
-        "": another attempt, or nothing.
+        "" if another attempt goes on with it, or nothing does.
         """
         attempts, record = self.claims.deployment.ledger.attempts, self.record
         mine = (record.run_id, record.number, self.attempt.attempt_id)
-        # First of all: what only lacks memory or time is the fault of no input.
+        # This comes first: if only memory or time was too short, no input is at fault.
         if (larger := next_of(self.run.options.engine, self.claims.engine)) and outgrown(failure):
             attempts.escalate(*mine, failure, larger)
             return larger
-        # Whatever attempts are left: each would mix the inputs. Not after a direct commit, which the pieces would
-        # repeat, nor in a redo: the pieces would publish beside the shard's earlier output.
+        # Also if attempts are left, since each would mix the inputs. Not after a direct commit, which the pieces would
+        # repeat, and not in a redo, whose pieces would publish beside the shard's earlier output.
         if failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
-            why = failure.message.partition(": ")[0]
+            reason = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
-            failure = replace(failure, message=f"{why}; {one_by_one} (--strict refuses that)")
+            failure = replace(failure, message=f"{reason}; {one_by_one} (--strict refuses that)")
             attempts.release(*mine, failure, record.engine, self._to_split(APART))
             return "a check that splits it"
         if final and splits(record, failure):
@@ -500,18 +509,24 @@ class ClaimedShard:
         return ""
 
     def _to_split(self, split: str) -> str:
-        """How to split; the check finds the files of archives where this stores them. LedgerError if it cannot."""
+        """Return how the check is to split the shard; files of archives are stored for the check first.
+
+        Raises LedgerError if they cannot be stored.
+        """
         if not self._has_members:
             return split
         line = Shard(self.record.number, tuple(self._objects)).to_line()
         try:
             self.claims.deployment.store.put(self._run_file(self.record.members_file), line)
-        except ObjectStoreError as error:  # the caller tries again, as it does while the ledger does not answer
+        except ObjectStoreError as error:  # as a LedgerError, after which the caller tries again
             raise LedgerError(f"how to split the shard could not be stored: {error}") from error
         return WITH_MEMBERS + split
 
     def _named(self, failure: Failure) -> str:
-        """The places of the inputs that a failure names; "" unless each name is that of one input, and they are few."""
+        """The positions of the inputs that a failure names, joined by spaces.
+
+        "" if a name is not that of an input, if none is named, or if more than ``MAX_NAMED`` are.
+        """
         named, indexes = {s3_address(file) or file for file in failure.files}, list[str]()
         for index, item in enumerate(self._objects):
             if named & {item.uri, described(item)}:
@@ -519,8 +534,8 @@ class ClaimedShard:
         return " ".join(indexes) if len(indexes) == len(named) <= MAX_NAMED else ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Delete the staged files and measure."""
-        # Staged files have no readers: the answer need not wait, and ``clean`` deletes what a freeze leaves.
+        """Delete the staged files, emit the metrics and return the outcome."""
+        # Nobody reads staged files, so the response does not wait for this; ``clean`` deletes what a freeze leaves.
         self.claims.beside(lambda: self.output.discard(self._files))
         measure = self.claims.deployment.measure
         measure(metrics.SHARDS_SUCCEEDED)
@@ -534,7 +549,7 @@ class ClaimedShard:
         return Outcome(self.attempt.task, answer=answer)
 
     def failed(self, *, final: bool) -> None:
-        """Measure."""
+        """Emit the metrics."""
         self.claims.deployment.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
         self.claims.deployment.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
 
@@ -546,74 +561,71 @@ class StagedOutput:
     store: ObjectStore
     staged: str
     published: str
-    names: Mapping[str, str] = field(default_factory=dict)  # of an output for each input: see ``by_input``
-    owner: str = ""  # then, of the files; see ``ObjectStore.copy_all``
-    replaces: Callable[[str], bool] = lambda _: False
-    redone: bool = False  # it replaces what earlier attempts of its shard have published
+    names: Mapping[str, str] = field(default_factory=dict)  # published names by staged paths, see ``outputs_by_input``
+    owner: str = ""  # the owner of files that are named after inputs, see ``ObjectStore.copy_all``; else ""
+    replaces: Callable[[str], bool] = lambda _: False  # whether files of another owner may be replaced
+    redone: bool = False  # whether this output replaces what earlier attempts of its shard have published
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
-        """The staged files, without folder markers and unfinished files; declared changes only with ``changes``.
+        """Return the staged files, without folder markers and unfinished files; declared changes only with ``changes``.
 
-        Also a file in the place of the folder, if there is one.
-
-        Deleted, and never published: files of ``uncommitted`` write jobs, marks of complete ones, logs of streams.
+        A file in the place of the folder is returned as well, since its loss would go unnoticed. Some files are deleted
+        instead, and never published: those of ``uncommitted`` write jobs, markers of complete jobs, logs of streams.
         """
         left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
         files: list[ObjectInfo] = []
         dropped: list[ObjectInfo] = []
-        # Without a slash, since a script may have written a file in the folder's place, whose loss nobody would notice.
+        # Listed without a slash at the end, so that a file in the folder's place is found.
         for info in self.store.list(self.staged):
             is_other = not f"{info.uri}/".startswith(f"{self.staged}/")
             is_left_out = info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri
             if is_other or is_left_out or info.uri.startswith(left_out):
                 continue
             name = info.uri.rpartition("/")[2]
-            is_mark = name == MARKER or f"/{SINK_LOG}/" in info.uri
-            counts = not is_mark and not any(job in name for job in uncommitted)
+            is_marker = name == MARKER or f"/{SINK_LOG}/" in info.uri
+            counts = not is_marker and not any(job in name for job in uncommitted)
             (files if counts else dropped).append(info)
-        # Deleted, not only left out: an attempt that publishes after the win does not know which jobs were unfinished.
+        # They are deleted, since a later attempt that only publishes does not know which jobs were unfinished.
         if dropped:
             self.store.delete_all((info.uri for info in dropped), self.staged)
         return files
 
     def publish(self, files: Sequence[ObjectInfo], check: Callable[[], None]) -> None:
-        """Copy staged files, after ``check`` for each; names of inputs' own are listed before.
+        """Copy the staged files to the published folder; ``check`` is called before each copy.
 
-        PlanError, for no attempt can help, if a file is gone, or if another owner has its name.
+        Files that are named after inputs are first listed in a file. Raises PlanError, since no attempt can help, if a
+        staged file is gone or another owner's file has its name.
         """
 
-        def name(file: ObjectInfo) -> str:
+        def name_of(file: ObjectInfo) -> str:
             path = file.uri[len(self.staged) :]
             return self.names[path] if self.owner else path[1:]
 
-        def checked(file: ObjectInfo) -> tuple[ObjectInfo, str]:
+        def checked_copy(file: ObjectInfo) -> tuple[ObjectInfo, str]:
             check()
-            return file, f"{self.published}/{name(file)}"
+            return file, f"{self.published}/{name_of(file)}"
 
-        of_owner: dict[str, Any] = {"owner": self.owner, "replaces": self._may_replace} if self.owner else {}
-        # Before the first copy, so that after a kill, too, whoever finds a file can find its list.
+        ownership: dict[str, Any] = {"owner": self.owner, "replaces": self._may_replace} if self.owner else {}
+        # Stored before the first copy, so that each published file is in a list, also if this worker is killed.
         if files and self.owner:
-            self.store.put(self._list, _json({name(file): file.size_bytes for file in files}))
-        # First the earlier attempts' staged files: a copy of theirs that wakes late finds nothing. Then what they have
-        # published, since old rows beside new ones are worse than a moment without (docs/decisions/0087).
+            self.store.put(self._list, _json({name_of(file): file.size_bytes for file in files}))
+        # The earlier attempts' staged files are deleted first, so that a late attempt cannot publish them. Then their
+        # published files: rows are missing for a moment, which is better than old rows beside new (decision 0087).
         if self.redone:
             self._delete_staged(check)
-            # One file takes its predecessor's place by the copy itself. Of several, old and new, a row could be there
-            # twice.
-            names = [name(file) for file in files if len(files) == 1 or self.owner]
-            self._delete_earlier(
-                {f"{self.published}/{file_name}" for file_name in names if not OF_SEVERAL.search(file_name)}, check
-            )
+            # A single file is replaced by the copy itself. With several, a row could be in an old and a new file.
+            names = [name_of(file) for file in files if len(files) == 1 or self.owner]
+            self._delete_earlier({f"{self.published}/{name}" for name in names if not OF_SEVERAL.search(name)}, check)
         try:
-            self.store.copy_all(map(checked, files), **of_owner)
-        # Permanent, since no script runs after a win. A late publisher whose files its successor has deleted gets here
-        # as well, and the ledger refuses its failure.
+            self.store.copy_all(map(checked_copy, files), **ownership)
+        # A permanent error, since no script runs after a win. If a late attempt gets here, whose staged files its
+        # successor has deleted, the ledger refuses to record the failure.
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
         except ObjectChangedError as error:
             raise PlanError(f"{error}: move it away, then redrive the run, or name outputs otherwise") from error
 
-        # Last: after a kill before this the next attempt must still learn what earlier ones have published.
+        # The lists are deleted last: if this worker is killed before, the next attempt still needs them.
         if self.redone and self.owner:
             self.store.delete_all(self._earlier_lists(), f"{self.published}/{NAMES}")
 
@@ -622,47 +634,50 @@ class StagedOutput:
         return f"{self.published}/{NAMES}{self.owner}.json"
 
     @property
-    def _own(self) -> str:
-        """The beginning of the owners' names of this shard's attempts."""
+    def _owner_prefix(self) -> str:
+        """The prefix that the owner names of all attempts of this shard have in common."""
         return f"{self.owner.rpartition('-')[0]}-"
 
     def _may_replace(self, owner: str) -> bool:
-        return self.replaces(owner) or (self.redone and owner.startswith(self._own))
+        return self.replaces(owner) or (self.redone and owner.startswith(self._owner_prefix))
 
     def _delete_staged(self, check: Callable[[], None]) -> None:
-        """Delete what this shard's earlier attempts have staged: one that sleeps publishes nothing any more."""
+        """Delete the staged files of this shard's earlier attempts, so that none of them can publish any more."""
         folder, _, name = self.staged.rpartition("/")
         others = self.store.list(f"{folder}/{name.partition('-')[0]}-")
         uris = [info.uri for info in others if not info.uri.startswith(f"{self.staged}/")]
-        # As late as possible, since a DELETE of S3 cannot depend on the lease.
+        # The check comes as late as possible, since S3's DELETE cannot depend on the lease.
         check()
         self.store.delete_all(uris, folder)
 
     def _delete_earlier(self, kept_uris: Collection[str], check: Callable[[], None]) -> None:
-        """Delete what they have published: all but what one file replaces at once, so that no row is there twice."""
+        """Delete the published files of this shard's earlier attempts, so that no row is there twice.
+
+        The files at ``kept_uris`` stay: they are replaced by the copies.
+        """
         if self.owner:
             names = (name for body in self.store.get_all(self._earlier_lists()) for name in json.loads(body))
             uris = {f"{self.published}/{name}" for name in names}.difference(kept_uris)
-            # By the owner in each object's metadata: users may have put files of their own under such names.
+            # The owner in each object's metadata is checked, since users may have put their own files there.
             heads = self.store.head_all([(uri, "") for uri in sorted(uris)])
-            earlier_uris = [info.uri for info in heads if info and info.owner.startswith(self._own)]
+            earlier_uris = [info.uri for info in heads if info and info.owner.startswith(self._owner_prefix)]
         else:
             earlier_uris = [info.uri for info in self.store.list(f"{self.published}/") if info.uri not in kept_uris]
         check()
         self.store.delete_all(earlier_uris, self.published)
 
     def _earlier_lists(self) -> list[str]:
-        lists = self.store.list(f"{self.published}/{NAMES}{self._own}")
+        lists = self.store.list(f"{self.published}/{NAMES}{self._owner_prefix}")
         return [info.uri for info in lists if info.uri != self._list]
 
     def discard(self, files: Sequence[ObjectInfo] | None = None) -> None:
-        """Delete all staged files or the given ones; ``clean`` deletes the rest later if this fails."""
+        """Delete the given staged files, or all; if this fails, ``clean`` deletes them later."""
         with suppress(ObjectStoreError):
             staged = self.files(changes=True) if files is None else files
             self.store.delete_all((info.uri for info in staged), self.staged)
 
     def published_uri(self, uri: str) -> str:
-        """The published address of a staged file; other addresses do not change."""
+        """The published address of a staged file; any other address is returned unchanged."""
         inside = uri == self.staged or uri.startswith(f"{self.staged}/")
         return self.published + uri[len(self.staged) :] if inside else uri
 

@@ -1,7 +1,7 @@
-"""Task requests of the asynchronous API: how an attempt claims, executes and records one, and sends its notice.
+"""Task requests of the asynchronous API: how an attempt claims, executes and records a request, and sends its notice.
 
-A request that succeeded never runs again, and a message whose request another attempt holds comes back after its lease,
-which lasts to the end of the invocation.
+A request that succeeded never runs again. If another attempt holds the request, the message comes back after that
+attempt's lease, which lasts until the end of its invocation.
 """
 
 import random
@@ -25,7 +25,7 @@ class TaskExecutor(Protocol):
     """Does what a task request asks for."""
 
     def execute_task(self, attempt: Attempt) -> ExecutionResult:
-        """The result; raises SparkletError if it fails."""
+        """Run the task's script and return the result. Raises SparkletError if the script fails."""
 
 
 @dataclass
@@ -33,8 +33,8 @@ class RequestClaims:
     """Claims task requests."""
 
     ledger: Ledger
-    notifier: Notifier | None  # None: notices are not configured
-    open_queue: Callable[[str], TaskQueue]  # by ARN: each API has a queue of its own
+    notifier: Notifier | None  # None if notices are not configured
+    open_queue: Callable[[str], TaskQueue]  # opens a queue by its ARN: each API has its own queue
     executor: TaskExecutor
     log_stream: str = ""
     max_attempts: int = MAX_ATTEMPTS
@@ -44,11 +44,11 @@ class RequestClaims:
         self.clock = self.ledger.clock
 
     def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
-        """The task's request; an outcome if it has ended or another attempt has it."""
+        """Claim the task's request; return an outcome if the request has ended or another attempt holds it."""
         request = attempt.task.request
         assert request is not None
         task = TaskRecord(request.task_id, accepted_s=request.accepted_s)
-        # No renewal: no work outlives the invocation, and by then the message comes back.
+        # The claim lasts until the deadline and is not renewed: no work outlives the invocation.
         terms = attempt.attempt_id, attempt.deadline.end_s, self.max_attempts, self.log_stream
         claim = self.ledger.tasks.claim(task, *terms)
         attempt.log.info("claim answered", status=claim.status, attempts=claim.record.attempts)
@@ -57,7 +57,7 @@ class RequestClaims:
         if claim.status is ClaimStatus.HELD:
             return self._reject(attempt, claim.record)
         if claim.status is ClaimStatus.EXHAUSTED:
-            # Its last attempt was lost, so nobody has sent the notice of the end.
+            # The last attempt was lost before it could send the notice.
             self.notify(claim.record, attempt)
         answer = {"task": task.task_id, "claim": str(claim.status), "state": str(claim.record.state)}
         return Outcome(attempt.task, answer=answer)
@@ -77,12 +77,12 @@ class RequestClaims:
         return Outcome(attempt.task, held, acknowledged=False)
 
     def notify(self, record: TaskRecord, attempt: Attempt) -> None:
-        """Send the notice of a request's end; a notice that cannot be sent is only logged."""
+        """Send the notice that a request has ended; a notice that cannot be sent is only logged."""
         if self.notifier is None:
             return
         try:
             self.notifier.notify(Notice.of_task(record))
-        # The result is recorded: an error here would only hide it from the caller.
+        # The result is recorded; an error here would hide it from the caller.
         except NoticeError as error:
             attempt.log.error("a notice was not sent", error=str(error))
 
@@ -98,7 +98,7 @@ class ClaimedRequest:
     lease: AbstractContextManager[None] = field(default_factory=nullcontext)
 
     def execute(self) -> ShardResult:
-        """Run its script."""
+        """Run the request's script."""
         if self.attempt.task.problem is not None:
             raise self.attempt.task.problem
         outcome = self.claims.executor.execute_task(self.attempt).outcome
@@ -113,18 +113,18 @@ class ClaimedRequest:
         return not failure.retryable or self.record.attempts >= self.claims.max_attempts
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED, or PENDING for another attempt, never elsewhere."""
-        said = transitions.fail if final else transitions.release
-        self.record = self.claims.ledger.tasks.tell(self.record, said, failure)
+        """Record FAILED, or PENDING if it is not ``final``; return "": only the message goes on with a request."""
+        transition = transitions.fail if final else transitions.release
+        self.record = self.claims.ledger.tasks.tell(self.record, transition, failure)
         return ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
-        """Notify."""
+        """Send the notice and return the outcome."""
         self.claims.notify(self.record, self.attempt)
         answer = {"task": self.record.task_id, "state": str(self.record.state), "rows": result.rows}
         return Outcome(self.attempt.task, answer=answer)
 
     def failed(self, *, final: bool) -> None:
-        """Notify, if this is its end."""
+        """Send the notice if the failure is final."""
         if final:
             self.claims.notify(self.record, self.attempt)

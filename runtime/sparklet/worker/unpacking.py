@@ -1,6 +1,6 @@
 """Unpacks inputs that Spark does not read by their names: files compressed in other ways, and archives of files.
 
-What a file is, its first bytes tell. Spark reads each member at the address ``s3://bucket/a.zip#member``.
+A file's first bytes decide what it is. Spark reads each member at the address ``s3://bucket/a.zip#member``.
 """
 
 import bz2
@@ -27,13 +27,14 @@ from sparklet.planning.routes import FOR_ROOM
 
 CHUNK_BYTES, BUFFER_BYTES = 4 * MIB, MIB // 16
 MAX_MEMBERS = 10_000
-ZIP_END, ZIP64 = struct.Struct("<4s6xH10x"), 0xFFFF  # the end record's mark and number of files; where that is not it
+ZIP_END = struct.Struct("<4s6xH10x")  # the end record's mark and number of files
+ZIP64 = 0xFFFF  # stands in place of a number of files that is too large for the end record
 DAMAGED = "it is damaged, cut off or several archives in one: pack it anew, unpack it or leave it out (--exclude)"
 TAR_SUFFIX = re.compile(r"(?i)\.(tgz|tbz2?|txz|tzst)$")
 
 Opener = Callable[[Path], Iterator[bytes]]
-Member = tuple[str, Path | EventError]  # the name of a file in an archive; the file, or why it cannot be read
-Opened = Callable[[], AbstractContextManager[IO[bytes]]]
+Member = tuple[str, Path | EventError]  # the name of a file in an archive; the unpacked file, or why it cannot be read
+OpenMember = Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 def _chunks(content: Any) -> Iterator[bytes]:
@@ -41,18 +42,18 @@ def _chunks(content: Any) -> Iterator[bytes]:
         yield from iter(partial(content.read, CHUNK_BYTES), b"")
 
 
-def _by_arrow(kind: str, path: Path) -> Iterator[bytes]:
-    import pyarrow  # zstandard takes a file that is cut off for a whole one
+def _arrow_chunks(codec: str, path: Path) -> Iterator[bytes]:
+    import pyarrow  # since the package zstandard reads a file that is cut off without an error
 
-    return _chunks(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), kind))
+    return _chunks(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), codec))
 
 
-def _streams(new_decoder: Callable[[], Any], path: Path) -> Iterator[bytes]:
-    """The content of all streams of a file; to Python's own readers one that is damaged is the end, without a word."""
+def _stream_chunks(new_decoder: Callable[[], Any], path: Path) -> Iterator[bytes]:
+    """The content of all streams of a file. Python's own readers would end at a damaged stream without an error."""
     with path.open("rb") as file:
         decoder = new_decoder()
         for data in iter(partial(file.read, BUFFER_BYTES), b""):
-            # A decoder that holds more output than one chunk takes is asked again without new bytes.
+            # A decoder may have more output than fits into one chunk; it returns the rest without new bytes.
             while data or not (decoder.eof or decoder.needs_input):
                 if decoder.eof and not (data := data.lstrip(b"\0")):  # zeros behind a stream are padding
                     break
@@ -63,56 +64,58 @@ def _streams(new_decoder: Callable[[], Any], path: Path) -> Iterator[bytes]:
             raise EOFError("its last stream does not end")
 
 
-LZMA = partial(_streams, partial(lzma.LZMADecompressor, lzma.FORMAT_ALONE))
+LZMA = partial(_stream_chunks, partial(lzma.LZMADecompressor, lzma.FORMAT_ALONE))
 OPENERS: dict[bytes, Opener] = {
     b"\x1f\x8b": lambda path: _chunks(gzip.GzipFile(path)),
-    b"BZh": partial(_streams, bz2.BZ2Decompressor),
-    b"\xfd7zXZ\x00": partial(_streams, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)),
+    b"BZh": partial(_stream_chunks, bz2.BZ2Decompressor),
+    b"\xfd7zXZ\x00": partial(_stream_chunks, partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)),
     b"\x5d\x00\x00": LZMA,
-    b"\x28\xb5\x2f\xfd": partial(_by_arrow, "zstd"),
-    b"\x04\x22\x4d\x18": partial(_by_arrow, "lz4"),
+    b"\x28\xb5\x2f\xfd": partial(_arrow_chunks, "zstd"),
+    b"\x04\x22\x4d\x18": partial(_arrow_chunks, "lz4"),
 }
-"""By a file's first bytes."""
+"""Functions that read a compressed file, by the file's first bytes."""
 BROKEN = (
     *(EventError, ImportError, EOFError, OSError, RuntimeError, ValueError),
     *(lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error),
 )
-"""What reading one file of an archive may raise."""
+"""Errors that can be raised while a file of an archive is read."""
 UTF_16, UTF_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
-def unpacked(
-    path: Path, name: str, min_free_bytes: int, *, looks: bool = False, only: Collection[str] = ()
+def unpack(
+    path: Path, name: str, min_free_bytes: int, *, checks_first_bytes: bool = False, only: Collection[str] = ()
 ) -> list[Member]:
-    """Name and file of each member of a file ``name``; none if it is not packed in a way that is known here.
+    """Unpack ``path``, an object's copy, and delete it. Return the name and file of each member.
 
-    Spark reads such a file by itself, or fails loudly: lz4 as Hadoop writes it is one. Any other ``path`` is deleted.
-    If it ``looks``, the first bytes decide, too: what is not packed stays, and UTF-16 and UTF-32 become UTF-8, with the
-    file as it was beside it (``.raw``). With ``only`` other files of an archive are passed over. A file of an archive
-    that cannot be read, or not as it is meant in one job over the unpacked files, has its cause here instead.
+    ``name`` is the object's file name. The list is empty, and ``path`` stays, if the file is not packed, or in an
+    unknown way: Spark reads such a file itself (as lz4 of Hadoop), or fails loudly. With ``checks_first_bytes`` text in
+    UTF-16 or UTF-32 is rewritten as UTF-8, and the original kept beside it (``.raw``). With ``only`` no other members
+    of an archive are unpacked. A member that cannot be read, or would be misread in a job over all unpacked files, has
+    its error in place of its file.
 
     Raises
     ------
     EventError
-        If it cannot be unpacked, or its one file cannot be read.
+        If the file cannot be unpacked, or has one member and that cannot be read.
     TooLargeError
         If less than ``min_free_bytes`` would stay free.
     """
     try:
         is_packed = PACKED.search(name) or is_misnamed(name, _head(path))
         members = list(_members(path, name, min_free_bytes, only)) if is_packed else []
-        if looks and not members:
+        if checks_first_bytes and not members:
             _make_readable(name, path, min_free_bytes)
-        for index, (member_name, file) in enumerate(members if looks else ()):
+        for index, (member_name, file) in enumerate(members if checks_first_bytes else ()):
             if isinstance(file, Path):
-                members[index] = member_name, _tried(partial(_make_readable, member_name, file, min_free_bytes))
-    # A larger worker may do what memory was too little for; whatever else libraries raise tells of a broken file.
+                make_readable = partial(_make_readable, member_name, file, min_free_bytes)
+                members[index] = member_name, _file_or_error(make_readable)
+    # After a MemoryError a larger worker may succeed. Any other exception of a library means that the file is broken.
     except (SparkletError, MemoryError):
         raise
     except Exception as error:
-        raise _told(error) from error
+        raise _event_error(error) from error
     counts = Counter(member for member, _ in members)
-    # ``/`` within an archive becomes ``+``, so two of its names may become one.
+    # ``/`` in a member's name becomes ``+``, so two members may get the same name.
     if twice := next((member for member, count in counts.items() if count > 1), ""):
         raise EventError(f"two of its files would be {twice}: unpack it, and give them names of their own")
     members += [(missing, EventError("its archive has it no longer")) for missing in only if missing not in counts]
@@ -121,15 +124,15 @@ def unpacked(
     return members
 
 
-def _tried(work: Callable[[], Path]) -> Path | EventError:
+def _file_or_error(make_file: Callable[[], Path]) -> Path | EventError:
     try:
-        return work()
+        return make_file()
     except BROKEN as error:
-        return _told(error)
+        return _event_error(error)
 
 
-def _told(error: Exception) -> EventError:
-    """Why a file cannot be unpacked; the libraries have many classes of errors for a broken one."""
+def _event_error(error: Exception) -> EventError:
+    """The error that says why a file cannot be unpacked; libraries raise many classes of errors for a broken file."""
     if isinstance(error, EventError):
         return error
     if isinstance(error, ImportError):
@@ -142,17 +145,20 @@ def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) 
     if head.startswith(b"\x02\x21\x4c\x18"):
         raise EventError("it is in lz4's legacy format, which is not unpacked here: pack it without -l, or unpack it")
     opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
-    # Only with usual settings does a file of lzma begin with 5d 00 00, so its name counts, too.
-    if suffix == "lzma" or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):  # a frame that zstd and lz4 skip
-        opener = opener or (LZMA if suffix == "lzma" else partial(_by_arrow, "lz4" if suffix == "lz4" else "zstd"))
+    # The name counts as well: a file of lzma begins with 5d 00 00 only if it was made with the usual settings.
+    if not opener and suffix == "lzma":
+        opener = LZMA
+    elif not opener and re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):  # a frame that both zstd and lz4 skip
+        opener = partial(_arrow_chunks, "lz4" if suffix == "lz4" else "zstd")
     if opener:
         inner, target = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
         _copy(opener(path), target, min_free_bytes)
         path.unlink()
         path, name, head = target, inner, _head(target)
-    files = _tar_files if _is_tar(head) else _zip_files if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else None
+    is_zip = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+    files = _tar_files if _is_tar(head) else _zip_files if is_zip else None
     if files:
-        yield from _of_archive(files(path), path, min_free_bytes, only)
+        yield from _archive_members(files(path), path, min_free_bytes, only)
     elif PACKED.search(name) and (is_misnamed(name, head) or not name.endswith(".lz4")):
         raise EventError("it is packed twice or in an unknown format: unpack it, rename it or leave it out (--exclude)")
     elif opener:
@@ -160,12 +166,15 @@ def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) 
 
 
 def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
-    """Write a text as UTF-8, with the file as it was beside it; EventError if Spark reads neither."""
+    """Rewrite a text of UTF-16 or UTF-32 as UTF-8, and keep the original beside it (``.raw``).
+
+    A file that is what its name says stays unchanged. EventError if it is neither.
+    """
     if not is_misnamed(name, head := _head(path)):
         return path
     if not head.startswith(UTF_16 + UTF_32):
         raise EventError(f"{name} is not what its name says, by its first bytes, and nothing known here: unpack it")
-    # Whoever reads bytes, or names an encoding, is given the file as it was.
+    # Readers of bytes, or with an option for the encoding, get the original.
     raw = path.rename(path.with_name(f"{path.name}.raw"))
     # Without ``newline`` Python would change line ends, also within quotes.
     with raw.open(encoding="utf-32" if head.startswith(UTF_32) else "utf-16", newline="") as text:
@@ -179,18 +188,19 @@ def _head(path: Path) -> bytes:
 
 
 def _is_tar(head: bytes) -> bool:
-    """By its first header's checksum, which format v7 has, too; if that is damaged by its mark."""
+    """Whether the file is a tar: its first header has a valid checksum or, if that is damaged, the mark ``ustar``."""
+    # The checksum comes first, since format v7 has no mark.
     with suppress(tarfile.HeaderError):
         return bool(tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape"))
     return head[257:].startswith(b"ustar")
 
 
-def _of_archive(
-    files: Iterator[tuple[str, Opened]], path: Path, min_free_bytes: int, only: Collection[str]
+def _archive_members(
+    files: Iterator[tuple[str, OpenMember]], path: Path, min_free_bytes: int, only: Collection[str]
 ) -> Iterator[Member]:
-    """The files of an archive that Spark would read in a folder: not those in hidden folders, or hidden themselves."""
+    """Unpack the files of an archive that Spark would read in a folder: not those with a hidden name or folder."""
     count = 0
-    for name, opened in files:
+    for name, open_member in files:
         parts = [part for part in name.split("/") if part]
         if _is_hidden(parts):
             continue
@@ -199,20 +209,20 @@ def _of_archive(
             raise EventError(f"it holds more than {MAX_MEMBERS:,} files: unpack it")
         if not only or "+".join(parts) in only:
             target = path.with_name(f"{path.name}.{count}{_suffix(name)}")
-            yield "+".join(parts), _tried(partial(_write, name, opened, target, min_free_bytes))
+            yield "+".join(parts), _file_or_error(partial(_write, name, open_member, target, min_free_bytes))
     if not count:
         raise EventError("it holds no file that Spark would read")
     path.unlink()
 
 
 def _is_hidden(parts: Collection[str]) -> bool:
-    # ``..`` begins with a dot, too, and is refused by name instead of passed over.
+    # A path with ``..`` is not hidden, although this begins with a dot: ``_refuse`` raises an error for it.
     return ".." not in parts and any(part.startswith(("_", ".")) for part in parts)
 
 
-def _write(name: str, opened: Opened, target: Path, min_free_bytes: int) -> Path:
+def _write(name: str, open_member: OpenMember, target: Path, min_free_bytes: int) -> Path:
     _refuse(name)
-    _copy(_chunks(opened()), target, min_free_bytes)
+    _copy(_chunks(open_member()), target, min_free_bytes)
     return target
 
 
@@ -226,13 +236,14 @@ def _refuse(name: str) -> None:
         raise EventError(f"{name} in it lies in a folder of partitions, whose columns would be lost: unpack it")
 
 
-def _tar_files(path: Path) -> Iterator[tuple[str, Opened]]:
+def _tar_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
     with tarfile.open(path, "r:") as archive:
         for member in archive:
             if not member.isdir():
                 yield member.name.removeprefix("./"), partial(_in_tar, archive, member)
         with path.open("rb") as file:
-            file.seek(archive.offset)  # where tarfile has found no header, or one that is damaged or cut off
+            # tarfile stops at a header that is missing, damaged or cut off. A whole archive ends here with zeros only.
+            file.seek(archive.offset)
             blocks = iter(partial(file.read, 2 * tarfile.BLOCKSIZE), b"")
             if next(blocks, b"") != bytes(2 * tarfile.BLOCKSIZE) or any(block.strip(b"\0") for block in blocks):
                 raise EventError(DAMAGED)
@@ -245,7 +256,7 @@ def _in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return content
 
 
-def _zip_files(path: Path) -> Iterator[tuple[str, Opened]]:
+def _zip_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
     with zipfile.ZipFile(path) as archive:
         if "[Content_Types].xml" in archive.namelist():
             raise EventError("it is an Office document: save it as CSV")
@@ -254,13 +265,13 @@ def _zip_files(path: Path) -> Iterator[tuple[str, Opened]]:
             file.seek(path.stat().st_size - ZIP_END.size - len(archive.comment))
             end = ZIP_END.unpack(file.read(ZIP_END.size))
         start = min((member.header_offset for member in members), default=archive.start_dir)
-        # zipfile believes the directory, where a damaged length hides the next entry, and passes over bytes in front of
-        # the first file. The end record's count tells of the former, the first file's place of the latter.
+        # zipfile does not check two things: a damaged length in the directory hides the next entry, so the number of
+        # files must be the end record's; and bytes in front of the first file are ignored, so it must begin at 0.
         if start or end not in [(b"PK\x05\x06", count) for count in (len(members), ZIP64)]:
             raise EventError(DAMAGED)
         for member in members:
             if member.is_dir() or _is_hidden(member.filename.split("/")):
-                archive.open(member).close()  # fails if its name is damaged, which is also in front of its content
+                archive.open(member).close()  # fails if the name here is not the one in front of the member's content
             if not member.is_dir():
                 yield member.filename, partial(_in_zip, archive, member)
 
@@ -274,7 +285,7 @@ def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
 
 
 def _copy(chunks: Iterable[bytes], target: Path, min_free_bytes: int) -> None:
-    """Write a file, while there is space; a few bytes may become any number."""
+    """Write the chunks to a file; TooLargeError if the disk is too full, since a small packed file may become huge."""
     with target.open("xb") as file:
         for chunk in chunks:
             if shutil.disk_usage(target.parent).free < min_free_bytes + len(chunk):

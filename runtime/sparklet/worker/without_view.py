@@ -1,7 +1,7 @@
-"""Inputs for a Spark whose S3A is not ours, as on most engines: it reads files by their names, and all of each.
+"""Inputs for a Spark without our S3A, as on most engines: it reads whole files by their names.
 
-Executors on other machines find none of our files, so copies of what must be fetched lie in S3 while the script runs.
-What only our S3A would show as it is planned is refused.
+Executors on other machines cannot read local files, so the copies of fetched inputs are in S3 while the script runs.
+Inputs that only our S3A could show as planned are refused.
 """
 
 import re
@@ -25,19 +25,19 @@ _ESCAPED = re.compile(rb'\\[\\"]')
 
 @dataclass(frozen=True)
 class WithoutView(View):
-    """Makes the inputs of a Spark without our S3A: addresses of objects, and copies of what is fetched."""
+    """Makes the inputs for a Spark without our S3A: addresses of objects, and copies of fetched inputs."""
 
-    store: ObjectStore | None = None  # for copies, where executors see none of this machine's files
-    copies: str = ""  # the folder in it
+    store: ObjectStore | None = None  # for copies, if executors cannot read this machine's files
+    copies: str = ""  # the folder of the copies in the store
 
     patterns: ClassVar[str] = GLOB
-    tells: ClassVar[bool] = False
+    has_our_s3a: ClassVar[bool] = False
 
     @contextmanager
-    def shown(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
-        """See ``View``; copies lie in S3 meanwhile, if there is a store for them."""
-        self._refuse_unshown()
-        with super().shown(attempt, folder, min_free_bytes) as inputs:
+    def provide(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
+        """See ``View``; if there is a store for copies, they are in S3 during the block."""
+        self._refuse_unreadable()
+        with super().provide(attempt, folder, min_free_bytes) as inputs:
             if any(each.copy for each in inputs) and self.script.filters_names(self.planned.params):
                 raise PlanError(
                     "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by "
@@ -55,17 +55,17 @@ class WithoutView(View):
             finally:
                 self.store.delete_all(places.values(), self.copies)
 
-    def named(self, shown: SparkInput) -> SparkInput:
+    def with_script_path(self, fetched: SparkInput) -> SparkInput:
         """See ``View``: a copy is read as a file."""
-        return replace(shown, path=f"{LOCAL}{shown.copy}")
+        return replace(fetched, path=f"{LOCAL}{fetched.copy}")
 
-    def checked(self, item: InputObject, rows: Iterator[bytes]) -> Iterator[bytes]:
-        """See ``View``: in CSV, the only format with a header, rows of several lines are looked for."""
+    def check_rows(self, item: InputObject, rows: Iterator[bytes]) -> Iterator[bytes]:
+        """See ``View``: PlanError if rows of CSV (the only format with a header) go over several lines."""
         quotes, closed = _Quotes(), True
         for chunk in rows:
             yield chunk
             if item.slice and item.slice.header_bytes:
-                # In blocks, because the objects of all short lines of a chunk could have 300 MB.
+                # In blocks: split into lines, a whole chunk of short lines could take 300 MB of memory.
                 blocks = (chunk[offset : offset + BLOCK_BYTES] for offset in range(0, len(chunk), BLOCK_BYTES))
                 closed = all(map(quotes.closed_in, blocks))
             if not closed:
@@ -76,8 +76,8 @@ class WithoutView(View):
                 "plan without --split csv"
             )
 
-    def _refuse_unshown(self) -> None:
-        """PlanError where Spark would list all of the run's input, read all of a file, or miss columns of folders."""
+    def _refuse_unreadable(self) -> None:
+        """PlanError if Spark would list all of the run's input, read all of a file, or miss columns of folders."""
         items, partitions = self.planned.items, self.planned.partitions
         if self.reads_folder:
             raise PlanError(
@@ -103,17 +103,17 @@ class WithoutView(View):
 
 
 class _Quotes:
-    """Counts the quotes of each line, without those after a backslash."""
+    """Counts the quotes of each line, except quotes after a backslash."""
 
     def __init__(self) -> None:
-        self.open = False  # whether the line so far has an odd number
+        self.open = False  # whether the line so far has an odd number of quotes
         self._held = b""
 
     def closed_in(self, chunk: bytes) -> bool:
-        """Whether every line that ends in this chunk has an even number."""
+        """Whether every line that ends in this chunk has an even number of quotes."""
         chunk = self._held + chunk
-        behind = len(chunk) - len(chunk.rstrip(b"\\"))
-        self._held = b"\\" * (behind % 2)  # the escaped character is in the next chunk
+        last_backslashes = len(chunk) - len(chunk.rstrip(b"\\"))
+        self._held = b"\\" * (last_backslashes % 2)  # the character that it escapes is in the next chunk
         chunk = chunk.removesuffix(self._held)
         if b"\\" in chunk:
             chunk = _ESCAPED.sub(b"", chunk)

@@ -24,25 +24,29 @@ from sparklet.worker.executor import Executor
 from sparklet.worker.shards import ShardClaims
 from sparklet.worker.task_requests import RequestClaims
 
-OF_OBJECTS = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # they deliver events of S3
+S3_EVENT_SOURCES = (Source.S3, Source.SNS, Source.SQS, Source.EVENTBRIDGE)  # they deliver S3 events
 MIN_TIME_S = 1.0  # no task starts with less time than this before its deadline
 MIN_SHARE_S = 60.0  # enough for a cold JVM and a small record
-GROWTH = 4.0  # of the minimum share, each time that a message comes back
+GROWTH = 4.0  # the factor of the minimum share, each time that a message comes back
 MAX_GROWTHS = 10
-MAX_CAUSES = 5  # of failed messages, in an error
+MAX_CAUSES = 5  # causes of failed messages that an error lists
 
 
 def _parts(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
-    """A batch as two: what a table has (a lost script may have had more to do with it) and the rest; else ()."""
-    halves = [
-        [message for message in task.messages if (message.record_ids[0] in committed) is old] for old in (True, False)
-    ]
-    return tuple(as_one(half, sparklet={"committed": [*committed]}) for half in halves) if all(halves) else ()
+    """Split a batch into two tasks: the messages whose rows a table already has, and the others.
+
+    The first is run again, too, since a lost script may not have done all of its work. () if either would be empty.
+    """
+    old = [message for message in task.messages if message.record_ids[0] in committed]
+    new = [message for message in task.messages if message.record_ids[0] not in committed]
+    if not (old and new):
+        return ()
+    return tuple(as_one(half, sparklet={"committed": [*committed]}) for half in (old, new))
 
 
 @dataclass
 class Worker:
-    """Does tasks one after the other; each has one outcome."""
+    """Does tasks one after the other."""
 
     executor: Executor
     shards: ShardClaims | None  # None: no ledger is configured
@@ -53,20 +57,21 @@ class Worker:
         self, tasks: Sequence[Task], deadline: Deadline, request_id: str, now_s: Callable[[], float] = time.time
     ) -> list[Outcome]:
         """Do the tasks of one event; if a message comes back, the rest of its FIFO group comes back without a try."""
-        said = (tasks[0].chosen or {}).get("batch_handling") if tasks else None
-        if tasks and tasks[0].source is Source.SQS and (said or self.executor.settings.batch_handling) == "batch":
-            # Judged message by message: once joined, a batch is skipped only if all its objects are outputs of this
-            # function.
+        chosen_handling = (tasks[0].chosen or {}).get("batch_handling") if tasks else None
+        handling = chosen_handling or self.executor.settings.batch_handling
+        if tasks and tasks[0].source is Source.SQS and handling == "batch":
+            # Outputs are looked for before the messages are joined: a batch is skipped only if all its objects are
+            # outputs of this function.
             tasks = joined([replace(task, skip=task.skip or self._own_output(task)) for task in tasks])
         outcomes: list[Outcome] = []
-        held: dict[str, Outcome] = {}  # by group: of the first message that comes back
+        held: dict[str, Outcome] = {}  # for each FIFO group with a message that comes back: the outcome of the first
         todo, index, whole_s = deque(tasks), -1, deadline.remaining_s(now_s())
         while todo:
             task, index = todo.popleft(), index + 1
             messages = task.messages or (task,)
             for message in (message for message in messages if message.group in held):
-                # Lambda deletes what is not reported as failed, and a message behind one that comes back must not
-                # overtake it.
+                # A message must not overtake an earlier one of its group that comes back, and Lambda deletes each
+                # message that is not reported as failed.
                 outcomes.append(Outcome(message, held[message.group].error, acknowledged=False))
                 reason = "not run: an earlier message of its group comes back"
                 self.log.warning(reason, record=message.record_ids[0], group=message.group)
@@ -77,18 +82,17 @@ class Worker:
             left_s = deadline.remaining_s(now_s())
             share_s = 0.0 if index > 0 and left_s < min_s else max(left_s / (len(todo) + 1), min_s)
             outcome = self.run(task, deadline.share(share_s, now_s()), request_id)
-            # To the front and in order: of a FIFO queue nothing behind may be done before the parts.
+            # The parts come next and in order: in a FIFO queue no later message may be done before them.
             todo.extendleft(reversed(outcome.parts))
             if not outcome.parts:
                 outcomes.append(outcome)
-                returned = () if outcome.acknowledged else outcome.task.record_ids
-                held |= {
-                    message.group: outcome for message in free if message.group and message.record_ids[0] in returned
-                }
+                returned_ids = () if outcome.acknowledged else outcome.task.record_ids
+                in_groups = (message for message in free if message.group)
+                held |= {message.group: outcome for message in in_groups if message.record_ids[0] in returned_ids}
         return outcomes
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
-        """Do one task; a SparkletError becomes part of the outcome, any other error is a bug and is raised."""
+        """Do one task. A SparkletError becomes part of the outcome; any other error is a bug and is raised."""
         fields: dict[str, Any] = {"request_id": request_id, "attempt": uuid.uuid4().hex[:12]}
         claims: Claims | None = None
         if task.record_ids:
@@ -100,13 +104,13 @@ class Worker:
             fields["task"] = task.request.task_id
             claims = self.requests
         elif task.invocation:
-            fields |= {"run": task.invocation, "shard": 0}  # by which `sparklet logs` finds the lines
+            fields |= {"run": task.invocation, "shard": 0}  # `sparklet logs` finds the lines by these fields
         attempt = Attempt(fields["attempt"], task, deadline, self.log.bind(**fields))
         claimable = task.shard is not None or task.request is not None
         if reason := task.skip or ("" if claimable else self._own_output(task)):
             attempt.log.warning("nothing is run for this event", reason=reason)
             return Outcome(task, answer={"state": "SKIPPED", "reason": reason})
-        # Before the claim, which would count an attempt that can do nothing.
+        # Checked before the claim, which would count an attempt that can do nothing.
         if deadline.remaining_s() < MIN_TIME_S:
             return self._put_back(attempt, claims)
         if not claimable:
@@ -118,7 +122,7 @@ class Worker:
         return make_attempt(claims, attempt)
 
     def _put_back(self, attempt: Attempt, claims: Claims | None) -> Outcome:
-        """Make the message visible at once; no attempt is counted."""
+        """Make the task's message visible again at once, without counting an attempt."""
         error = DeadlineExceededError(
             "too little time is left in this invocation; the record goes back without an attempt"
         )
@@ -128,7 +132,7 @@ class Worker:
         return Outcome(attempt.task, error, acknowledged=False)
 
     def _without_ledger(self, attempt: Attempt) -> Outcome:
-        """Do a task that has no claim: every failure goes back to the source."""
+        """Do a task that needs no claim; each failure is reported to the task's source."""
         task, log = attempt.task, attempt.log
         if task.problem is not None:
             log.error("the record cannot be read", error=str(task.problem))
@@ -136,8 +140,8 @@ class Worker:
         try:
             result = self.executor.execute_task(attempt)
             outcome = result.outcome
-            of_sqs = task.source is Source.SQS and (outcome.failed or outcome.answer)
-            failed = failed_messages(task, outcome.failed, *outcome.answer) if of_sqs else {}
+            may_have_failed = task.source is Source.SQS and (outcome.failed or outcome.answer)
+            failed = failed_messages(task, outcome.failed, *outcome.answer) if may_have_failed else {}
         except SparkletError as error:
             log.error("task failed", error_class=type(error).__name__, error=str(error))
             return Outcome(task, error, acknowledged=False, parts=_parts(task, getattr(error, "committed", ())))
@@ -158,14 +162,17 @@ class Worker:
         return Outcome(returned, partial, acknowledged=False, answer=answer)
 
     def _own_output(self, task: Task) -> str:
-        """Why an event of S3 runs no script: all its objects are this function's output, and it would call itself."""
-        if task.source not in OF_OBJECTS or task.chosen or task.shard or task.request:
+        """Why no script is run for an S3 event: all its objects are this function's outputs, so it would call itself.
+
+        "" if a script is to be run.
+        """
+        if task.source not in S3_EVENT_SOURCES or task.chosen or task.shard or task.request:
             return ""
         try:
             uris = event_objects(task.event)
         except EventError:
-            return ""  # the script will report it
-        # An event that is also about another object is run: else that object would be lost.
+            return ""  # the script will report the error
+        # A script is run for an event that also names another object: else that object would be lost.
         if uris and all(uri.startswith(self.executor.settings.output_prefixes) for uri in uris):
             return f"its object is an output of this function: {uris[0][:200]}"
         return ""

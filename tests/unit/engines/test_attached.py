@@ -43,7 +43,7 @@ def test_fetched_inputs_are_uploaded_for_executors(tmp_path: Path) -> None:
         ShardInputs(items, open_store=lambda: store), Script(b""), store=store, copies=f"{staged}-inputs"
     )
 
-    with view.shown(attempt, tmp_path, 0) as (hidden, plain):
+    with view.provide(attempt, tmp_path, 0) as (hidden, plain):
         assert store.get(hidden.path) == b"a,b\n"
         assert plain.path == "s3://in/plain.csv"
         assert not list(store.list(f"{staged}/"))  # or a script could not write there

@@ -28,7 +28,7 @@ from sparklet.runs.summary import RESULTS, results
 from sparklet.settings import WorkerSettings, worker_settings
 from sparklet.spark.runner import Output, ScriptCall, ScriptResult
 from sparklet.spark.spark_options import ORIGINS
-from sparklet.worker.origins import by_input
+from sparklet.worker.origins import outputs_by_input
 from tests.unit.worker.conftest import Behaviour, Bench, make_bench, reports
 from tests.world import Fault, KilledError
 
@@ -99,8 +99,8 @@ def test_an_output_of_a_slice_has_its_shards_number() -> None:
     names = [f"/part-{n:05d}-{JOB.format(1)}.c000.csv" for n in range(2)]
     files = {name: ObjectInfo(name, 1, "", 0.0) for name in names}
 
-    assert list(by_input(run, 7, dict(list(files.items())[:1]), [item], {})[0].values()) == ["0-000007.csv"]
-    assert list(by_input(run, 7, files, [item], {})[0].values()) == ["0-000007-00001.csv", "0-000007-00002.csv"]
+    assert list(outputs_by_input(run, 7, dict(list(files.items())[:1]), [item], {})[0].values()) == ["0-000007.csv"]
+    assert list(outputs_by_input(run, 7, files, [item], {})[0].values()) == ["0-000007-00001.csv", "0-000007-00002.csv"]
 
 
 def test_one_file_for_an_input_may_be_required(bench: Bench) -> None:

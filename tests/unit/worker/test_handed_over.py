@@ -14,7 +14,7 @@ from sparklet.log import Log
 from sparklet.model import InputObject, Slice, SliceKind
 from sparklet.spark.runner import Deadline, ScriptResult
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.executor import Execution, unpinned
+from sparklet.worker.executor import Execution, unpinned_script
 from sparklet.worker.inputs import ShardInputs
 from tests.unit.events.samples import every_source, http_request, kinesis, s3, sqs, window
 from tests.unit.worker.conftest import BUCKET, OWN, Bench, exits
@@ -196,7 +196,7 @@ def test_what_spark_cannot_see_here_as_planned_is_refused(
     bench.store.put(GIVEN, script)
     event = {"inputs": [PART.uri], "input_path": None, "output_path": "s3://out", "input_folders": ["s3://in/"]}
     args = seen.pop("args", ())
-    execution = Execution(unpinned(GIVEN), event, args, is_shard=True, inputs=ShardInputs(**seen))
+    execution = Execution(unpinned_script(GIVEN), event, args, is_shard=True, inputs=ShardInputs(**seen))
     attempt = Attempt("attempt-1", Task(Source.DIRECT, {}), Deadline.within(60), Log())
 
     with pytest.raises(PlanError, match=message) if message else nullcontext():

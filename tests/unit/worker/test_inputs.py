@@ -249,7 +249,7 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
     assert {place: path.read_text() for place, path in fetched.items()} == {n: keys[n] for n in (1, 3, 4)}
     assert len(list((tmp_path / "copies").iterdir())) == 3
     local = [f"file://{fetched[n]}" if n in fetched else item.uri for n, item in enumerate(items)]
-    assert [each.path for each in work.stand(read)] == local
+    assert [each.path for each in work.spark_inputs(read)] == local
 
 
 @pytest.mark.parametrize("in_partitions", [False, True])
@@ -260,7 +260,7 @@ def test_a_copy_stands_in_its_folder_under_a_name_of_its_own(tmp_path: Path, in_
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
     work = view(store, *items, partitions={item.uri: "s3://b/" for item in items if in_partitions})
 
-    shown = work.stand(work.fetch(tmp_path, LATER, 0))
+    shown = work.spark_inputs(work.fetch(tmp_path, LATER, 0))
 
     addresses = ["s3://b/z.csv", "s3://b/y-00001.csv", "s3://b/w[1]*.csv", "s3://b/v-/y-00003.csv"]
     assert [f"s3://{each.key}" for each in shown] == addresses
@@ -274,7 +274,7 @@ def test_what_comes_again_has_a_name_of_its_own() -> None:
 
     others = ["s3://data/in/a-b-1-00001.csv", "s3://data/in/a-b-1-00002.csv"]
     for copy in (None, Path("x")):
-        shown = view(store).stand([(item, item, copy) for item in items])
+        shown = view(store).spark_inputs([(item, item, copy) for item in items])
         assert [each.path for each in shown] == [URI, *others]
 
 
@@ -286,7 +286,7 @@ def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
     work = view(MemoryObjectStore(), part, lines, plain, item, partitions=roots, folders=("s3://b/in/",))
 
     told = work.lines(
-        work.stand([*((each, each, None) for each in (part, lines, plain, item)), (lines, lines, Path("/t/l"))])
+        work.spark_inputs([*((each, each, None) for each in (part, lines, plain, item)), (lines, lines, Path("/t/l"))])
     )
 
     of_part = {"kind": "row-groups", "start": 4, "end": 13, "header_bytes": 0}
@@ -306,7 +306,7 @@ def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
 def test_a_copy_is_as_old_as_its_object(tmp_path: Path, body: bytes) -> None:
     """Readers choose by ``modifiedBefore``."""
     (store := MemoryObjectStore()).put("s3://b/_1.csv", body)
-    work = view(store, InputObject("s3://b/_1.csv", len(body), modified_s=1000.5), looks=True)
+    work = view(store, InputObject("s3://b/_1.csv", len(body), modified_s=1000.5), checks_first_bytes=True)
 
     read = work.fetch(tmp_path, LATER, 0)
 
@@ -345,7 +345,7 @@ def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None
     read = (work := view(store, *items)).fetch(tmp_path, LATER, 0)
 
     assert [path.read_bytes() for path in copies(read).values()] == [b"x"] * 3
-    assert [each.path.partition("//")[0] for each in work.stand(read)] == ["file:", "s3:", "file:"]
+    assert [each.path.partition("//")[0] for each in work.spark_inputs(read)] == ["file:", "s3:", "file:"]
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ from sparklet.spark.script import Script
 from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
-    left_behind,
-    outliving_checkpoint,
-    read_by_name,
-    repeats,
-    told,
+    checkpoint_message,
+    left_behind_message,
+    left_behind_names,
+    read_by_name_message,
+    repetition_message,
 )
 
 SAVED = "spark.range(3).write.parquet('out/days')\n"
@@ -37,14 +37,14 @@ def test_only_tables_and_folders_of_spark_are_found(tmp_path: Path, names: str, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
-    assert left_behind(tmp_path) == found
+    assert left_behind_names(tmp_path) == found
 
 
 def test_a_folder_that_the_script_has_deleted_holds_nothing(tmp_path: Path) -> None:
     (tmp_path / "spark-warehouse").touch()
     (tmp_path / "closed.db").mkdir()
 
-    assert left_behind(tmp_path) == left_behind(tmp_path / "gone") == []
+    assert left_behind_names(tmp_path) == left_behind_names(tmp_path / "gone") == []
 
 
 def test_each_line_of_what_was_seen_counts(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
     places = {"read": " ".join(f"{tmp_path}/{each}" for each in read.split())} if read else {}
     acts = acts_of(f"import os\n{SAVED}{more}", *marks.split(), **places)
 
-    what, is_lost = told(["out/days"], acts, tmp_path)
+    what, is_lost = left_behind_message(["out/days"], acts, tmp_path)
 
     assert is_lost is lost
     assert "wrote out/days (line 2) into the task's own folder" in what and "{output}" in what
@@ -102,7 +102,7 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
 )
 def test_a_name_has_its_line_where_the_script_says_it(tmp_path: Path, name: str, source: str, said: str) -> None:
     """A folder's suffix is not taken for its format."""
-    what, is_lost = told([name], acts_of(source), tmp_path)
+    what, is_lost = left_behind_message([name], acts_of(source), tmp_path)
 
     assert is_lost and what.startswith(f"the script wrote {said}")
 
@@ -112,7 +112,7 @@ def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name:
     place = {"people": "people", "shop.people": "shop.db/people"}[name]
     acts = acts_of("", read=f"{tmp_path}/spark-warehouse/{place}")
 
-    _, is_lost = told([name], acts, tmp_path)
+    _, is_lost = left_behind_message([name], acts, tmp_path)
 
     assert not is_lost
 
@@ -137,7 +137,7 @@ def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name:
     ],
 )
 def test_a_script_repeats_work_if_that_was_seen(tmp_path: Path, marks: str, text: str, asked: bool, what: str) -> None:
-    why, was_seen = repeats(acts_of(text, *marks.split()), asked=asked)
+    why, was_seen = repetition_message(acts_of(text, *marks.split()), has_read_event=asked)
 
     assert ("refused" if was_seen else "warned" if why else "") == what
 
@@ -145,9 +145,9 @@ def test_a_script_repeats_work_if_that_was_seen(tmp_path: Path, marks: str, text
 def test_arguments_count_if_they_have_something_of_the_shard(tmp_path: Path) -> None:
     acts = acts_of("", "arguments")
 
-    assert [acts.asked(of_arguments=each) for each in (True, False)] == [True, False]
+    assert [acts.has_read_event_or_output(in_arguments=each) for each in (True, False)] == [True, False]
     acts = acts_of("", "asked-output")
-    assert acts.asked(of_arguments=False) and not acts.asked_more(of_arguments=False)
+    assert acts.has_read_event_or_output(in_arguments=False) and not acts.has_read_event(in_arguments=False)
 
 
 def test_addresses_of_its_own_are_written_or_replaced(tmp_path: Path) -> None:
@@ -160,16 +160,16 @@ def test_a_streams_checkpoint_elsewhere_is_told(tmp_path: Path) -> None:
     """A failed attempt has moved it on, and its output is gone."""
     places = "b/points/offsets b/points/commits b/points"
 
-    assert outliving_checkpoint(acts_of("", written=places)) == ""  # of another sink
-    assert "s3://b/points," in outliving_checkpoint(acts_of("", "output", written=places))
+    assert checkpoint_message(acts_of("", written=places)) == ""  # of another sink
+    assert "s3://b/points," in checkpoint_message(acts_of("", "output", written=places))
 
 
 def test_an_input_of_another_shard_read_by_its_name_is_told(tmp_path: Path) -> None:
     """Each shard that reads it writes its rows; what the run leaves out is for all to look things up in."""
-    assert read_by_name(acts_of(""), lambda _: True) == ""
+    assert read_by_name_message(acts_of(""), lambda _: True) == ""
     acts = acts_of("", named="b/in/dim.csv b/in/f2.csv")
-    assert read_by_name(acts, lambda _: False) == ""
-    assert "s3://b/in/f2.csv by its name" in read_by_name(acts, lambda uri: "dim" not in uri)
+    assert read_by_name_message(acts, lambda _: False) == ""
+    assert "s3://b/in/f2.csv by its name" in read_by_name_message(acts, lambda uri: "dim" not in uri)
 
 
 READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getOrCreate().read.csv('x')\n"
@@ -197,7 +197,7 @@ READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getO
 def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
     (helper := tmp_path / "helper.py").touch()
 
-    assert not Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unseen('{"day": "1"}')
+    assert not Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unobserved('{"day": "1"}')
 
 
 @pytest.mark.parametrize(
@@ -227,4 +227,4 @@ def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) 
 def test_who_may_have_written_unseen_is_not_accused(tmp_path: Path, more: str, words: str) -> None:
     (helper := tmp_path / "helper.py").touch()
 
-    assert Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unseen(words)
+    assert Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unobserved(words)

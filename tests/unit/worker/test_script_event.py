@@ -13,10 +13,10 @@ from sparklet.model import InputObject, Run, RunOptions, ScriptRef, Shard, Shard
 from sparklet.worker.executor import (
     MAX_ARGUMENT_BYTES,
     event_variables,
-    handed_over,
     request_event,
     script_arguments,
     shard_event,
+    write_event,
 )
 from tests.unit.worker.script_events import check_event
 
@@ -92,9 +92,9 @@ def test_the_schema_refuses_what_is_no_shards_event(change: dict[str, Any]) -> N
 def test_the_event_is_a_variable_and_a_file(tmp_path: Path) -> None:
     path = tmp_path / "event.json"
 
-    assert handed_over({"a": 1}, tmp_path, is_shard=False) == {EVENT: '{"a":1}', EVENT_FILE: str(path)}
+    assert write_event({"a": 1}, tmp_path, is_shard=False) == {EVENT: '{"a":1}', EVENT_FILE: str(path)}
     assert path.read_text() == '{"a":1}'
-    assert handed_over({"a": "x" * 200_000}, tmp_path, is_shard=False)[EVENT] == f"@{path}"
+    assert write_event({"a": "x" * 200_000}, tmp_path, is_shard=False)[EVENT] == f"@{path}"
 
 
 def test_the_event_is_a_scripts_last_argument() -> None:
@@ -113,8 +113,8 @@ def test_a_runs_arguments_name_its_input_and_the_shards_output() -> None:
 
 
 def test_a_shards_paths_have_the_names_of_either_case(tmp_path: Path) -> None:
-    one = handed_over(event_of("s3://in/a"), tmp_path, is_shard=True)
-    two = handed_over(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
+    one = write_event(event_of("s3://in/a"), tmp_path, is_shard=True)
+    two = write_event(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
 
     assert {one["input_path"], one["INPUT_PATH"]} == {"s3://in/a"}
     assert {one["output_path"], one["OUTPUT_PATH"]} == {OUTPUT}

@@ -16,7 +16,7 @@ import pytest
 
 from sparklet.errors import EventError, TooLargeError
 from sparklet.model import FIRST_BYTES, InputObject, is_misnamed
-from sparklet.worker.unpacking import Member, unpacked
+from sparklet.worker.unpacking import Member, unpack
 from tests.archives import by_arrow, in_v7, skipped, tarred, zipped
 
 ROWS = b"id,amount\n" + b"".join(b"%d,%d\n" % (n, n * 7) for n in range(5000))
@@ -87,16 +87,18 @@ def test_first_bytes_tell_whether_a_name_is_right(name: str) -> None:
 def test_a_text_becomes_utf_8_with_its_own_beside_it(encoding: str, tmp_path: Path) -> None:
     path, own = tmp_path / "a.csv", "\ufeff".encode(f"{encoding}-be") + TEXT.encode(f"{encoding}-be")
 
-    assert unpacked(packed(path, own), "a.csv", 0, looks=True) == []
-    [(member, file)] = files(unpacked(packed(tmp_path / "z", zipped({"b.csv": own})), "z", 0, looks=True)).items()
+    assert unpack(packed(path, own), "a.csv", 0, checks_first_bytes=True) == []
+    [(member, file)] = files(
+        unpack(packed(tmp_path / "z", zipped({"b.csv": own})), "z", 0, checks_first_bytes=True)
+    ).items()
 
     assert (path.read_bytes(), (tmp_path / "a.csv.raw").read_bytes()) == (TEXT.encode(), own)
     assert (member, file.read_bytes()) == ("b.csv", TEXT.encode())
 
 
 def test_a_name_that_tells_nothing_stays(tmp_path: Path) -> None:
-    assert [name for name, _ in unpacked(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
-    assert unpacked(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, looks=True) == []
+    assert [name for name, _ in unpack(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
+    assert unpack(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, checks_first_bytes=True) == []
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_name_that_tells_nothing_stays(tmp_path: Path) -> None:
 )
 def test_what_nothing_here_unpacks_is_refused(name: str, body: bytes, tmp_path: Path) -> None:
     with pytest.raises(EventError, match=r"nothing known here|cannot be unpacked"):
-        unpacked(packed(tmp_path / name, body), name, 0, looks=True)
+        unpack(packed(tmp_path / name, body), name, 0, checks_first_bytes=True)
 
 
 @pytest.mark.parametrize("kind", PACKERS)
@@ -119,7 +121,7 @@ def test_what_nothing_here_unpacks_is_refused(name: str, body: bytes, tmp_path: 
 def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_path: Path) -> None:
     twice = PACKERS[kind](ROWS[:20_000]) + PACKERS[kind](ROWS[20_000:])
 
-    [(member, path)] = files(unpacked(packed(tmp_path / name, twice), name, 0)).items()
+    [(member, path)] = files(unpack(packed(tmp_path / name, twice), name, 0)).items()
 
     assert member == name.rpartition(".")[0]
     assert path.read_bytes() == ROWS
@@ -131,7 +133,7 @@ def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_pat
 def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., bytes], tmp_path: Path) -> None:
     members = {"a.csv": ROWS, "in/b.csv": b"id\n1\n", "__MACOSX/a.csv": b"x", ".hidden": b"x", "in/_tmp/c.csv": b"x"}
 
-    found = files(unpacked(packed(tmp_path / "h.tar.gz", pack(members)), "h.tar.gz", 0))
+    found = files(unpack(packed(tmp_path / "h.tar.gz", pack(members)), "h.tar.gz", 0))
 
     assert [(name, path.read_bytes()) for name, path in found.items()] == [("a.csv", ROWS), ("in+b.csv", b"id\n1\n")]
     assert sorted(tmp_path.iterdir()) == sorted(found.values())
@@ -192,7 +194,7 @@ def with_password() -> bytes:
 )
 def test_what_cannot_be_read_as_it_is_meant_is_refused(name: str, body: bytes, cause: str, tmp_path: Path) -> None:
     with pytest.raises(EventError, match=cause.replace("+", r"\+")):
-        unpacked(packed(tmp_path / name, body), name, 0)
+        unpack(packed(tmp_path / name, body), name, 0)
 
 
 def flipped(body: bytes, index: int, bits: int) -> bytes:
@@ -216,7 +218,7 @@ def broken_zip() -> bytes:
 def test_a_bad_file_of_an_archive_leaves_the_others(
     name: str, body: bytes, bad: str, cause: str, tmp_path: Path
 ) -> None:
-    found = dict(unpacked(packed(tmp_path / name, body), name, 0, looks=True))
+    found = dict(unpack(packed(tmp_path / name, body), name, 0, checks_first_bytes=True))
 
     error = found.pop(bad)
     assert isinstance(error, EventError) and cause in str(error)
@@ -226,7 +228,7 @@ def test_a_bad_file_of_an_archive_leaves_the_others(
 def test_only_what_is_asked_for_is_unpacked(tmp_path: Path) -> None:
     body = zipped({"a.csv": ROWS, "in/b.csv": b"id\n1\n", "c.zip": b"", "d.csv": b""})
 
-    found = dict(unpacked(packed(tmp_path / "a.zip", body), "a.zip", 0, only={"in+b.csv", "d.csv", "e.csv"}))
+    found = dict(unpack(packed(tmp_path / "a.zip", body), "a.zip", 0, only={"in+b.csv", "d.csv", "e.csv"}))
 
     assert "no longer" in str(found.pop("e.csv"))
     bodies = {name: file.read_bytes() for name, file in files([*found.items()]).items()}
@@ -237,13 +239,13 @@ def test_a_bomb_ends_where_space_does(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.gz", gzip.compress(bytes(64 * 1024 * 1024)))
 
     with pytest.raises(TooLargeError, match="no space left for what it holds"):
-        unpacked(path, "a.GZ", 1 << 60)
+        unpack(path, "a.GZ", 1 << 60)
 
 
 def test_lz4_as_hadoop_writes_it_is_left_to_spark(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.lz4", b"\x00\x00\x00\x10\x00\x00\x00\x08abcdefgh")
 
-    assert unpacked(path, "a.lz4", 0) == []
+    assert unpack(path, "a.lz4", 0) == []
     assert path.exists()
 
 
@@ -280,7 +282,7 @@ def read(name: str, body: bytes, folder: Path) -> dict[str, bytes] | None:
     """What is in the file; None if it, or a file in it, is refused."""
     folder.mkdir()
     try:
-        members = unpacked(packed(folder / name, body), name, 0)
+        members = unpack(packed(folder / name, body), name, 0)
         bodies = {member: file.read_bytes() for member, file in members if isinstance(file, Path)}
         return bodies if len(bodies) == len(members) else None
     except EventError:
