@@ -38,24 +38,25 @@ import org.apache.spark.sql.sources.DataSourceRegister;
 import org.apache.spark.util.TaskCompletionListener;
 
 /**
- * Writes files of an attempt's own folder under their final names, which hold the id of Spark's write job.
+ * Writes files into an attempt's own folder under their final names, which contain the id of Spark's write job.
  *
- * Nobody reads there before the attempt has won, so files need not be hidden first and then renamed, which S3 does by
- * listing, copying and deleting. A job that is not committed has a file of its id in the task's folder: the worker
- * deletes what such a job has written. A job that has written rows leaves their schema there, by which shards of a run
- * are compared. Anywhere else, and where more is asked for, this is Spark's own protocol.
+ * Nobody reads this folder before the attempt has won, so files need not be hidden first and renamed later, for which
+ * S3 lists, copies and deletes. While a job is not committed, the task's folder has a file named after its id: by it
+ * the worker deletes what such a job has written. A job that has written rows also stores their schema in the task's
+ * folder, for the comparison of a run's shards. For other folders, and if special options are set, this is Spark's own
+ * protocol.
  */
 public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     private static final String USUAL = "org.apache.parquet.hadoop.ParquetOutputCommitter";
-    private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet(); // jobs of this JVM
-    private static final Map ORIGINS = new ConcurrentHashMap(); // by job that has files, of whose rows they are
-    private static final Map ROWLESS = new ConcurrentHashMap(); // by job, the inputs of tasks without a file
-    private static final int ROWLESS_TASK = 100000; // the first number of a file for such an input
+    private static final Set WITH_ROWS = ConcurrentHashMap.newKeySet(); // jobs of this JVM that have written rows
+    private static final Map ORIGINS = new ConcurrentHashMap(); // for each job with files: task, input and rows of each
+    private static final Map ROWLESS = new ConcurrentHashMap(); // for each job: the inputs of tasks without a file
+    private static final int ROWLESS_TASK = 100000; // the task number in the name of the first file without rows
     private static final Set ELSEWHERE = ConcurrentHashMap.newKeySet(); // jobs that write to a partition's own location
     private final String job, folder;
     private final boolean dynamic;
     private transient boolean direct;
-    private transient List files; // of this task
+    private transient List files; // the files of this task
 
     public AttemptCommit(String job, String folder, boolean dynamic) {
         super(job, folder, dynamic);
@@ -66,9 +67,9 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
     public OutputCommitter setupCommitter(TaskAttemptContext context) {
         Configuration conf = context.getConfiguration();
-        String own = conf.get("sparklet.attempt", ""); // an event's task has none
+        String own = conf.get("sparklet.attempt", ""); // "" in a task of an event, which has no attempt's folder
         direct = !own.isEmpty() && folder.startsWith("s3") && (folder + "/").contains(own + "/") && !dynamic
-                && !SparkEnv.get().conf().get("spark.master", "").contains(",") // tasks are not tried again
+                && !SparkEnv.get().conf().get("spark.master", "").contains(",") // else Spark would retry tasks
                 && USUAL.equals(conf.get("spark.sql.sources.outputCommitterClass", USUAL))
                 && "file".equals(conf.get("fs.s3a.committer.name", "file"))
                 && "NONE".equalsIgnoreCase(conf.get("parquet.summary.metadata.level", "NONE"));
@@ -79,7 +80,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
     public String newTaskTempFile(TaskAttemptContext context, scala.Option dir, FileNameSpec spec) {
         String file = super.newTaskTempFile(context, dir, spec);
         if (direct) {
-            if (files.isEmpty()) { // at the task's end, before that of the job; not all files have rows
+            if (files.isEmpty()) { // rows are counted when the task ends, since not all files have rows
                 TaskContext.get().addTaskCompletionListener((TaskCompletionListener) new TaskCompletionListener() {
                     public void onTaskCompletion(TaskContext context) {
                         long rows = context.taskMetrics().outputMetrics().recordsWritten();
@@ -95,7 +96,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return file;
     }
 
-    /** Of which input a task's rows are: that which it has opened. With none, several or a shuffle nobody can tell. */
+    /** Record from which input a task's rows are: the one that it has opened; "" after none, several, or a shuffle. */
     private void keepOrigin(TaskContext task, long rows) {
         Set opened = TaskS3A.opened(task);
         boolean isOne = opened.size() == 1 && task.taskMetrics().shuffleReadMetrics().recordsRead() == 0;
@@ -109,12 +110,12 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
         return super.newTaskTempFileAbsPath(context, dir, spec);
     }
 
-    /** Spark deletes it at a job's end, for two requests. */
+    /** The folder that Spark deletes when a job ends; a local one if it is not used, which saves two requests to S3. */
     public Path stagingDir() {
         return direct && !ELSEWHERE.contains(job) ? new Path("file:///proc/none") : super.stagingDir();
     }
 
-    /** Write format, columns and folder, a line each: this thread executes the write's command. */
+    /** Write format, columns and folder of the command that this thread executes, each on a line. */
     private void tellSchema(File file) {
         try {
             QueryExecution execution = execution();
@@ -125,26 +126,26 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
                 file.getParentFile().mkdirs();
                 Files.writeString(file.toPath(), name + "\n" + write.query().schema().json() + "\n" + folder);
             }
-        } catch (Exception untold) { // it is not compared; no write fails for that
+        } catch (Exception untold) { // the schema is not compared then, which is no reason for the write to fail
             System.err.println("sparklet: the schema of " + folder + " is not known: " + untold);
         }
     }
 
-    /** The command that this thread executes, if it writes files, or null. */
+    /** The execution of this thread if its command writes files, else null. */
     private static QueryExecution execution() {
         String id = SparkContext.getOrCreate().getLocalProperty(SQLExecution.EXECUTION_ID_KEY());
         QueryExecution found = id == null ? null : SQLExecution.getQueryExecution(Long.parseLong(id));
         return found != null && found.analyzed() instanceof InsertIntoHadoopFsRelationCommand ? found : null;
     }
 
-    /** A file of the format without a row for each input without one: Spark has one for its first task only. */
+    /** Write a file without rows for each of the inputs: of tasks without rows, only Spark's first one has a file. */
     private void writeRowless(JobContext context, Set origins, Set inputs) throws Exception {
         QueryExecution execution = execution();
         if (execution == null || inputs.isEmpty()) {
             return;
         }
         InsertIntoHadoopFsRelationCommand write = (InsertIntoHadoopFsRelationCommand) execution.analyzed();
-        if (!write.partitionColumns().isEmpty()) { // no folder is that of no row
+        if (!write.partitionColumns().isEmpty()) { // without a row there is no partition for the file
             return;
         }
         Job copy = Job.getInstance(context.getConfiguration());
@@ -161,28 +162,28 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
     private class Direct extends OutputCommitter {
         public void setupJob(JobContext context) throws IOException {
-            Seen.tell(context.getConfiguration(), "output"); // also of a job without a file
+            Seen.tell(context.getConfiguration(), "output"); // also if the job writes no file
             uncommitted(context).getParentFile().mkdirs();
             uncommitted(context).createNewFile();
         }
 
         public void commitJob(JobContext context) throws IOException {
             Set origins = (Set) ORIGINS.remove(job);
-            if (origins == null) { // without files; a script still finds the folder
+            if (origins == null) { // the job has no files, but the script must find the folder
                 system(context).mkdirs(new Path(folder));
             }
             if (WITH_ROWS.remove(job)) {
                 tellSchema(inTask(context, "schemas"));
             }
-            File told = inTask(context, "origins"); // where it is asked for
+            File told = inTask(context, "origins"); // only written if the worker has made the folder
             Set rowless = (Set) ROWLESS.remove(job);
             if (origins != null && told.getParentFile().isDirectory()) {
-                File empty = new File(told.getParentFile(), "../empty"); // names inputs without a byte, if asked for
+                File empty = new File(told.getParentFile(), "../empty"); // if it exists: the keys of inputs of 0 bytes
                 if (empty.exists()) {
                     Set inputs = new TreeSet(Arrays.asList(Files.readString(empty.toPath()).split("\0")));
                     inputs.addAll(rowless == null ? Collections.EMPTY_SET : rowless);
                     inputs.remove("");
-                    for (Object origin : origins) { // another task of the input has a file
+                    for (Object origin : origins) { // an input needs no further file if one of its tasks has a file
                         inputs.remove(((String) origin).split("\0")[1]);
                     }
                     try {
@@ -211,7 +212,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
         public void setupTask(TaskAttemptContext context) { }
 
-        /** Spark asks each task, also one without a row, which but for the first has no file. */
+        /** Spark calls this for each task, so the inputs of tasks without a file are recorded here. */
         public boolean needsTaskCommit(TaskAttemptContext context) {
             Set opened = files.isEmpty() && TaskContext.get() != null ? TaskS3A.opened(TaskContext.get())
                     : Collections.EMPTY_SET;
@@ -224,7 +225,7 @@ public class AttemptCommit extends SQLHadoopMapReduceCommitProtocol {
 
         public void commitTask(TaskAttemptContext context) { }
 
-        /** Its files have just appeared, when its writers were closed; the job may have ended before. */
+        /** Delete the task's files, which have become visible when they were closed, perhaps after the job's end. */
         public void abortTask(TaskAttemptContext context) throws IOException {
             for (Object file : files) {
                 system(context).delete((Path) file, false);

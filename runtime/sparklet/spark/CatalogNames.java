@@ -15,15 +15,16 @@ import org.apache.spark.sql.execution.datasources.CreateTable;
 import org.apache.spark.unsafe.Platform;
 
 /**
- * Puts the rows of Glue's tables in the place of their names, by a rule that sees what Spark itself could not find, and
- * refuses commands that would do more in Glue's databases.
+ * Replaces names of Glue's tables by their rows, by a rule for names that Spark itself could not find; refuses commands
+ * that would do more in Glue's databases.
  *
- * The rows are global views, which connectors/data_catalog/spark_names.py makes: no script lists these by accident, and
- * they end with the session. It also says, in Hadoop's options, which databases are Glue's.
+ * The rows are global views that connectors/data_catalog/spark_names.py makes: scripts do not list these by accident,
+ * and they end with the session. The module also sets Hadoop options that name Glue's databases.
  */
 public class CatalogNames extends scala.runtime.AbstractFunction1 {
-    private static final String PREFIX = "glue "; // of a view's name, before DATABASE.TABLE
-    private static final String OPTION = "sparklet.glue."; // + DATABASE: why it is refused, or ""; + DATABASE.TABLE: its format
+    private static final String PREFIX = "glue "; // in a view's name, before DATABASE.TABLE
+    // With DATABASE behind: why commands in it are refused, or ""; with DATABASE.TABLE behind: the table's format.
+    private static final String OPTION = "sparklet.glue.";
     private static final String CATALOG = "spark_catalog";
     private static final String[] NONE = {};
 
@@ -51,14 +52,14 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
                 }
             } else if (plan instanceof RefreshTable && first instanceof UnresolvedTableOrView
                     && rows.view(((UnresolvedTableOrView) first).multipartIdentifier()).isDefined()) {
-                return new NoopCommand("REFRESH TABLE", scala.collection.immutable.Nil$.MODULE$); // Python does it
+                return new NoopCommand("REFRESH TABLE", scala.collection.immutable.Nil$.MODULE$); // Python refreshes it
             } else if (plan instanceof Command || plan instanceof CreateTable) {
                 refuseInGlue((LogicalPlan) plan);
             }
             return (TreeNode) ((LogicalPlan) plan).resolveOperators(rows);
         }
 
-        /** Of a view of another format's rows Spark would say that it cannot be changed, and no remedy. */
+        /** Refuse changes of other tables than Delta's: Spark would refuse to change the view, without a remedy. */
         private void refuseOthersThanDelta(String[] words) {
             String name = String.join(".", words);
             if (!"delta".equals(session.sparkContext().hadoopConfiguration().get(OPTION + name.toLowerCase()))) {
@@ -66,7 +67,7 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
             }
         }
 
-        /** Refuse what Spark's own catalog would do in databases of Glue's, and lose with the worker. */
+        /** Refuse what Spark's own catalog would do in Glue's databases, since it would be lost with the worker. */
         private void refuseInGlue(LogicalPlan command) {
             boolean isHarmless = command instanceof SetCatalogAndNamespace
                     || command instanceof CreateNamespace && ((CreateNamespace) command).ifNotExists();
@@ -83,11 +84,11 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
                 if (database instanceof String) {
                     refuse((String) database, (String) database, isHarmless);
                 }
-            } catch (ReflectiveOperationException none) { // few commands have it
+            } catch (ReflectiveOperationException none) { // only few commands have this method
             }
         }
 
-        /** DATABASE and perhaps TABLE of the session's own catalog, if a part of a command names them, and no path. */
+        /** DATABASE, and TABLE if there is one, of the session's own catalog; empty if the part names none, or a path. */
         private static String[] named(Object part) {
             part = part instanceof CatalogTable ? ((CatalogTable) part).identifier() : part;
             String[] words = NONE;
@@ -103,14 +104,14 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
                     && ((ResolvedNamespace) part).namespace().size() == 1) {
                 words = new String[] {(String) ((ResolvedNamespace) part).namespace().head()};
             }
-            return words.length == 2 && words[1].indexOf('/') >= 0 ? NONE : words; // as of delta.`s3://lake/t`
+            return words.length == 2 && words[1].indexOf('/') >= 0 ? NONE : words; // a path, as in delta.`s3://lake/t`
         }
 
         private void refuse(String database, String name, boolean isHarmless) {
             String refusal = session.sparkContext().hadoopConfiguration().get(OPTION + database.toLowerCase());
             if (refusal == null && !"global_temp".equals(database)
                     && !session.sessionState().catalog().databaseExists(database)) {
-                // Python asks Glue for it, and makes the call again.
+                // After this exception Python searches Glue for the database, and repeats the call.
                 Platform.throwException(new NoSuchNamespaceException(new String[] {CATALOG, database}));
             }
             if (refusal != null && !refusal.isEmpty() && !isHarmless) {
@@ -134,7 +135,7 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
         public Object apply(Object plan) {
             scala.collection.Seq identifier = ((UnresolvedRelation) plan).multipartIdentifier();
             String[] words = words(identifier);
-            // As Spark calls a table of its own: its columns may be named by it, its database and its catalog.
+            // As with Spark's own tables, a column can be named with its table, database and catalog.
             return SubqueryAlias$.MODULE$.apply(scala.collection.immutable.Nil$.MODULE$
                     .$colon$colon(words[1]).$colon$colon(words[0]).$colon$colon(CATALOG),
                     (View) view(identifier).get());
@@ -149,7 +150,7 @@ public class CatalogNames extends scala.runtime.AbstractFunction1 {
                     : scala.Option.empty();
         }
 
-        /** DATABASE and TABLE; of another catalog's more words. */
+        /** DATABASE and TABLE; more words if the name has another catalog. */
         String[] words(scala.collection.Seq identifier) {
             String text = identifier.mkString("\n");
             if (text.indexOf('\n') < 0) {

@@ -13,11 +13,11 @@ import org.apache.hadoop.fs.FileStatus;
 import org.apache.hadoop.fs.Path;
 
 /**
- * A commit of Delta's: a file that becomes an object once it is closed, if no other writer has made that version.
+ * A Delta commit: a local file that is uploaded when it is closed, unless another writer has made this version.
  *
- * Delta's own log store for S3 looks whether the version exists and then writes it, which is safe for one driver only.
- * Each object has an id of its writer, by which one whose answer was lost knows its own, and a later attempt of a shard
- * what an earlier one has added.
+ * Delta's own log store for S3 checks whether the version exists and then writes it, which is safe for one driver only.
+ * Each object has an id of its writer. By the id a writer recognizes its own object after S3's answer was lost, and a
+ * later attempt of a shard recognizes what an earlier attempt has added.
  */
 class DeltaCommit extends FSDataOutputStream {
     static final Pattern NAME = Pattern.compile(".*/_delta_log/\\d{20}\\.json");
@@ -38,7 +38,7 @@ class DeltaCommit extends FSDataOutputStream {
     public void close() throws IOException {
         super.close();
         if (!file.exists()) {
-            return; // closed before
+            return; // it was closed before
         }
         try {
             String task = s3a.getConf().get("sparklet.task", "/proc/none");
@@ -53,14 +53,14 @@ class DeltaCommit extends FSDataOutputStream {
                 throw new FileAlreadyExistsException(path + " is another writer's");
             }
             if (shard.exists()) {
-                Seen.tell(s3a.getConf(), "committed"); // so that no split repeats it
+                Seen.tell(s3a.getConf(), "committed"); // so that the shard is not split, which would repeat it
             }
         } finally {
             file.delete();
         }
     }
 
-    /** Whether the commit, made again, would add its rows once more, by Delta's first line about it. */
+    /** Whether a repetition of the commit would add its rows once more; its first line has the operation. */
     private boolean addsRows() throws IOException {
         BufferedReader lines = Files.newBufferedReader(file.toPath());
         try {
@@ -70,7 +70,11 @@ class DeltaCommit extends FSDataOutputStream {
         }
     }
 
-    /** Fail if an earlier attempt has added rows; of words the first begins own ids, those from the third on others. */
+    /**
+     * Fail if an earlier attempt of this shard has added rows.
+     *
+     * Words of the file ``writer``: the prefix of our ids, the earliest time of a commit, the prefixes of earlier ids.
+     */
     private void refuseTwice(String[] words) throws IOException {
         FileStatus[] commits = words.length > 2 ? s3a.listStatus(path.getParent()) : new FileStatus[0];
         for (int at = 0; at < commits.length; at++) {

@@ -23,9 +23,9 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Hudi's lock in the table's folder, by S3A's client: the client that Hudi has for S3 needs another SDK.
+ * Hudi's lock in the table's folder, with S3A's client, since Hudi's own client for S3 needs another SDK.
  *
- * A folder of this machine has it, too. In other file systems only the writers of one JVM take turns.
+ * It also works for tables in local folders. In other file systems it only locks out the writers of the same JVM.
  */
 public class HudiLock extends StorageBasedLockProvider {
     private static final Logger LOG = LoggerFactory.getLogger(HudiLock.class);
@@ -49,7 +49,7 @@ public class HudiLock extends StorageBasedLockProvider {
             Path path = new Path((String) file);
             String place = path.toUri().getPath(), kind = "fs." + path.toUri().getScheme() + ".impl";
             Configuration conf = SparkContext.getOrCreate().hadoopConfiguration();
-            if ("StagedS3A".equals(conf.get(kind))) { // for readers, over the cached one
+            if ("StagedS3A".equals(conf.get(kind))) { // which is for readers: the lock uses the cached file system
                 conf = new Configuration(conf);
                 conf.set(kind, "org.apache.hadoop.fs.s3a.TaskS3A");
                 conf.setBoolean(kind + ".disable.cache", false);
@@ -67,12 +67,12 @@ public class HudiLock extends StorageBasedLockProvider {
         }
     }
 
-    /** A file that is replaced if it has the version that its writer expects. */
+    /** Reads and writes the lock file, which is only replaced if it has the expected version. */
     private abstract static class Client implements StorageLockClient {
-        /** What is there; null: nothing. */
+        /** The lock file; null if there is none. */
         abstract StorageLockFile read() throws Exception;
 
-        /** The new version; null: another than this is there, or any where it is "". */
+        /** Replace the file of this version ("" if there must be none); return the new version, or null if it differs. */
         abstract String replace(String version, byte[] bytes) throws Exception;
 
         public Pair tryUpsertLockFile(StorageLockData data, Option previous) {
@@ -80,7 +80,7 @@ public class HudiLock extends StorageBasedLockProvider {
                 String version = previous.isPresent() ? ((StorageLockFile) previous.get()).getVersionId() : "";
                 String replaced = replace(version, StorageLockFile.toByteArray(data));
                 StorageLockFile file = replaced == null ? read() : new StorageLockFile(data, replaced);
-                boolean isOwn = file != null && file.getOwner().equals(data.getOwner()) // or its answer was lost
+                boolean isOwn = file != null && file.getOwner().equals(data.getOwner()) // also if S3's answer was lost
                         && file.isExpired() == data.isExpired() && file.getValidUntilMs() == data.getValidUntil();
                 return isOwn ? Pair.of(LockUpsertResult.SUCCESS, Option.of(file))
                         : Pair.of(LockUpsertResult.ACQUIRED_BY_OTHERS, Option.empty());
@@ -100,7 +100,7 @@ public class HudiLock extends StorageBasedLockProvider {
             }
         }
 
-        public Option readObject(String path, boolean isRare) { // of Hudi's audit of locks, which there is not
+        public Option readObject(String path, boolean isRare) { // only for Hudi's audit of locks, which is not used
             return Option.empty();
         }
 
@@ -154,7 +154,7 @@ public class HudiLock extends StorageBasedLockProvider {
         }
     }
 
-    /** Its content is its version. */
+    /** The lock in a local file, whose content is also its version. */
     private static class OnDisk extends Client {
         private final File file;
 
@@ -172,13 +172,13 @@ public class HudiLock extends StorageBasedLockProvider {
             return swap(version, bytes).equals(version) ? new String(bytes) : null;
         }
 
-        /** What is there, and is replaced if it is what was expected. */
+        /** Return the file's content; if it is what was expected, replace it. */
         private String swap(String expected, byte[] bytes) throws IOException {
             file.getParentFile().mkdirs();
-            synchronized (OnDisk.class) { // a process may lock a file once
+            synchronized (OnDisk.class) { // since a process can lock a file only once at a time
                 RandomAccessFile opened = new RandomAccessFile(file, "rw");
                 try {
-                    opened.getChannel().lock(); // until it is closed
+                    opened.getChannel().lock(); // until the file is closed
                     byte[] content = new byte[(int) opened.length()];
                     opened.readFully(content);
                     if (new String(content).equals(expected)) {

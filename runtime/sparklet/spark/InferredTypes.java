@@ -32,22 +32,22 @@ import org.apache.spark.sql.sources.DataSourceRegister;
 import org.apache.spark.sql.types.*;
 
 /**
- * Tells of which types a shard's readers take its inputs to be, by a rule that sees each plan when it is optimized.
+ * Reports the types that a shard's readers infer for its inputs, by a rule that gets each plan when it is optimized.
  *
- * By then it refers to those columns alone that it needs. Spark guesses text for a column without a value, so text that
- * is guessed is told only where there is one (docs/decisions/0075).
+ * By then a plan only refers to the columns that it needs. For a column without a value Spark infers text, so inferred
+ * text is only reported if the column has a value (docs/decisions/0075).
  */
 public class InferredTypes extends scala.runtime.AbstractFunction1 {
     private static final scala.collection.immutable.List NONE = scala.collection.immutable.List$.MODULE$.empty();
     private static final int SAMPLE_ROWS = 1000;
-    private static final String INSIDE = "\1"; // between the names of a path
+    private static final String INSIDE = "\1"; // separates the names in a column's path
     private static final String INFERRED = "\"type\":\"(integer|long|double|boolean|decimal[^\"]*|date|time[^\"]*)\"";
-    private static final String[] OF_PLACES = {"path", "paths", "basepath", "__globpaths__"}; // shards have their own
-    private static final Set GUESSED = ConcurrentHashMap.newKeySet(); // digests of JSON's inferring readers and files
+    private static final String[] OF_PLACES = {"path", "paths", "basepath", "__globpaths__"}; // differ for each shard
+    private static final Set GUESSED = ConcurrentHashMap.newKeySet(); // digests of JSON readers that infer, with files
     private static final Set FILLED = ConcurrentHashMap.newKeySet(); // text columns with a value, by run and reader
-    private static final ThreadLocal LOOKS = new ThreadLocal(); // whether this thread is in here: it has own plans
+    private static final ThreadLocal LOOKS = new ThreadLocal(); // set while the rule itself makes plans in this thread
 
-    /** Spark passes its points of extension, and then each session. */
+    /** Spark passes its extension points first, and later each session. */
     public Object apply(Object given) {
         if (given instanceof SparkSession) {
             return new Look((SparkSession) given);
@@ -69,14 +69,14 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
         public TreeNode apply(TreeNode plan) {
             try {
                 tellPlaces((LogicalPlan) plan);
-            } catch (Exception untold) { // the script is judged without
+            } catch (Exception untold) { // the script is then judged without this report
                 System.err.println("sparklet: what a query reads and replaces is not known: " + untold);
             }
-            if (conf.get("sparklet.attempt") != null && LOOKS.get() == null) { // an event's task has none
+            if (conf.get("sparklet.attempt") != null && LOOKS.get() == null) { // only for shards
                 LOOKS.set(this);
                 try {
                     look((LogicalPlan) plan, null, NONE, false, new HashMap());
-                } catch (Exception untold) { // it is not compared; no query fails for that
+                } catch (Exception untold) { // types are not compared then, which is no reason for the query to fail
                     System.err.println("sparklet: the types of a reader are not known: " + untold);
                 } finally {
                     LOOKS.remove();
@@ -86,8 +86,8 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
         }
 
         /**
-         * Tell which local folders are read, which tables elsewhere are replaced without a file that is deleted, and
-         * which of a place elsewhere the session's own catalog gets, or loses.
+         * Report which local folders are read, which tables in S3 are replaced although no file is deleted, and which
+         * tables outside the machine are entered into the session's own catalog, or dropped from it.
          */
         private void tellPlaces(LogicalPlan plan) throws Exception {
             if (plan instanceof LogicalRelation && ((LogicalRelation) plan).relation() instanceof HadoopFsRelation) {
@@ -143,7 +143,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             return object.getClass().getMethod(method, new Class[0]).invoke(object, new Object[0]);
         }
 
-        /** ``projects`` and ``filters``: what stands right above and refers to columns; null: to all. */
+        /** ``projects`` and ``filters`` are directly above the plan and refer to columns; null if to all columns. */
         private void look(LogicalPlan plan, scala.collection.immutable.List projects,
                 scala.collection.immutable.List filters, boolean isText, Map positions) throws Exception {
             if (plan instanceof LogicalRelation && ((LogicalRelation) plan).relation() instanceof HadoopFsRelation) {
@@ -175,7 +175,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             }
         }
 
-        /** Collect the columns of which expressions, or who takes these, need more than their text. */
+        /** Collect the columns of which the expressions, or who uses their values, need more than the text. */
         private static void collectTyped(scala.collection.Seq parts, boolean isText, Set names) {
             for (scala.collection.Iterator each = parts.iterator(); each.hasNext();) {
                 Expression part = (Expression) each.next();
@@ -192,14 +192,14 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             return format instanceof DataSourceRegister ? ((DataSourceRegister) format).shortName() : "";
         }
 
-        /** Write reader, first file, columns and types, apart by zeros. */
+        /** Write reader, first file, columns and types, separated by null characters. */
         private void tell(HadoopFsRelation relation, Map columns, Set typed, Map positions) throws Exception {
             String format = nameOf(relation.fileFormat());
             Map options = new TreeMap(scala.collection.JavaConverters.mapAsJavaMap(relation.options()));
             options.keySet().removeAll(Arrays.asList(OF_PLACES));
             String[] files = relation.location().inputFiles();
             Integer these = Integer.valueOf((options + Arrays.toString(files)).hashCode());
-            if (format.equals("text")) { // by which others read the lines from which they infer
+            if (format.equals("text")) { // other readers infer from lines that they read as text
                 if (Arrays.toString(new Throwable().getStackTrace()).contains("JsonDataSource")) {
                     GUESSED.add(these);
                 }
@@ -209,7 +209,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             positions.put(format + options, Integer.valueOf(position + 1));
             String reader = "read\0" + format + "\0" + options + position, file = "";
             for (int at = files.length - 1; at >= 0; at--) {
-                file = files[at].endsWith("/none") ? file : files[at]; // TaskS3A's own, of other partitions
+                file = files[at].endsWith("/none") ? file : files[at]; // not TaskS3A's empty files of other partitions
             }
             String name = UUID.nameUUIDFromBytes((reader + columns + typed + these).getBytes("UTF-8")).toString();
             File told = new File(conf.get("sparklet.task"), "schemas/" + name);
@@ -233,18 +233,18 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
         }
 
         /**
-         * Drop text columns without a value, and mark types of which nothing but the text is needed and the file's own.
+         * Drop text columns without a value. Mark types of which only the text is needed, if it is the file's own text.
          *
-         * The first rows have a value of most columns; only what they lack, and marks, take all rows.
+         * Most columns have a value in the first rows. All rows are read for columns without, and for marks.
          */
         private void refine(HadoopFsRelation relation, Map columns, Set typed, String reader) {
-            Map asked = new LinkedHashMap(); // by path, of its values as the file has them
+            Map asked = new LinkedHashMap(); // by path, the query on its values as the file has them
             List names = Arrays.asList(relation.dataSchema().fieldNames());
             for (Iterator each = columns.keySet().iterator(); each.hasNext();) {
                 String path = (String) each.next(), type = (String) columns.get(path);
                 String column = "`" + path.replace("`", "``").replace(INSIDE, "`.`") + "`";
                 if (path.matches("(?s).*(\\[\\]|\\{\\}|<>).*") || !names.contains(path.split(INSIDE)[0])) {
-                    continue; // insides of arrays and maps, and partitions, are told as they are
+                    continue; // content of arrays and maps, and partitions, are reported unchanged
                 } else if (type.equals("string") && !FILLED.contains(reader + path)) {
                     asked.put(path, "count(" + column + ") > 0");
                 } else if (!typed.contains(path.split(INSIDE)[0]) && !type.matches("struct|array|map|string|binary")) {
@@ -281,7 +281,7 @@ public class InferredTypes extends scala.runtime.AbstractFunction1 {
             }
         }
 
-        /** Put what a type has inside, each by its path. */
+        /** Put a type and all types inside it into ``columns``, by their paths. */
         private static void flatten(DataType type, String path, Map columns) {
             if (!path.isEmpty()) {
                 columns.put(path, type instanceof AtomicType ? type.simpleString() : type.typeName());

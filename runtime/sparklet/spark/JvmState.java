@@ -5,13 +5,14 @@ import java.util.logging.LogManager;
 import java.util.logging.Logger;
 
 /**
- * What a script can change for the whole JVM beside its context: noted before the first script, looked at after each.
+ * State that a script can change for the whole JVM, besides its context. It is recorded before the first script, and
+ * checked after each.
  *
- * Settings are put back. What libraries enter once, when they are loaded, or Java reads only then, cannot be: a change
- * of it is a reason to replace the JVM. What a script has only added to the end of a list stays.
+ * Settings are restored. Other state cannot be restored, since libraries set it once when they are loaded, or Java only
+ * reads it then: if a script has changed it, the JVM is replaced. Additions to the end of a list are allowed to stay.
  */
 public class JvmState {
-    private static final String[] SETTINGS = { // a class and its static fields
+    private static final String[] SETTINGS = { // in each text, a class and its static fields
         "java.lang.Thread defaultUncaughtExceptionHandler", "java.net.ProxySelector theProxySelector",
         "java.net.Authenticator theAuthenticator", "java.net.CookieHandler cookieHandler",
         "java.net.HttpURLConnection followRedirects", "java.net.ResponseCache theResponseCache",
@@ -25,7 +26,7 @@ public class JvmState {
     private static final String OF_HADOOP = "(core|hdfs|mapred|yarn|hive|hbase)(-\\w+)?-(default|site)\\.xml,? ?";
     private static final String DIALECTS = "org.apache.spark.sql.jdbc.JdbcDialects$";
     private static final String FUNCTIONS = "org.apache.spark.sql.catalyst.analysis.";
-    private static final int MOST_NEW_THREADS = 150, MOST_OF_A_NAME = 16; // Spark's own pools, of daemons, come and go
+    private static final int MOST_NEW_THREADS = 150, MOST_OF_A_NAME = 16; // Spark's own daemon threads come and go
 
     private final Map settings = new HashMap(); // by field
     private final java.io.InputStream in = System.in;
@@ -34,7 +35,7 @@ public class JvmState {
     private final Locale locale = Locale.getDefault();
     private final Map fixed;
     private final int threads;
-    private final String[] lists = {"", ""}; // after the last task, without their ends
+    private final String[] lists = {"", ""}; // the lists as text after the last task, without the closing bracket
 
     public JvmState() throws Exception {
         for (String each : SETTINGS) {
@@ -49,7 +50,7 @@ public class JvmState {
         changed();
     }
 
-    /** Put back what can be; why the JVM should be replaced all the same, or "". */
+    /** Restore the settings. Return why the JVM must be replaced nevertheless, or "". */
     public String restore() throws Exception {
         String problem = changed();
         for (Iterator each = settings.entrySet().iterator(); each.hasNext();) {
@@ -67,7 +68,7 @@ public class JvmState {
 
     private String changed() throws Exception {
         for (int i = 0; i < LISTS.length; i++) {
-            String list = valueOf(LISTS[i][0], LISTS[i][1]).toString(); // asking for providers would load them
+            String list = valueOf(LISTS[i][0], LISTS[i][1]).toString(); // the getter of providers would load them
             if (!list.startsWith(lists[i])) {
                 return LISTS[i][1] + " was " + lists[i] + "] and is " + list;
             }
@@ -79,7 +80,7 @@ public class JvmState {
                 return found.getKey() + " were changed";
             }
         }
-        List names = new ArrayList(); // of threads that keep a JVM alive, as those of Java's pools, without numbers
+        List names = new ArrayList(); // of all threads, without numbers; "" for daemons, which do not keep a JVM alive
         for (Thread thread : threads()) {
             String name = thread.isDaemon() ? "" : thread.getName().replaceAll("\\d+", "#");
             names.add(name);
@@ -97,14 +98,14 @@ public class JvmState {
         found.put("loggers of java.util.logging", loggers());
         found.put("static hosts", valueOf("org.apache.hadoop.net.NetUtils", "hostToResolved").toString());
         Object resources = valueOf("org.apache.hadoop.conf.Configuration", "defaultResources");
-        found.put("default resources", resources.toString().replaceAll(OF_HADOOP, "")); // its classes add theirs
+        found.put("default resources", resources.toString().replaceAll(OF_HADOOP, "")); // Hadoop's classes add their own
         found.put("Spark's functions", Boolean.valueOf(hasAll("FunctionRegistry$", "expressions")));
         found.put("Spark's table functions", Boolean.valueOf(hasAll("TableFunctionRegistry$", "logicalPlans")));
         found.put("JDBC dialects", field(Class.forName(DIALECTS), "dialects").get(valueOf(DIALECTS, "MODULE$")));
         return found;
     }
 
-    /** What is set of java.util.logging's loggers, but for those as they are made. */
+    /** The settings of all java.util.logging loggers that do not have the defaults. */
     private static String loggers() {
         Set found = new TreeSet();
         for (Enumeration each = LogManager.getLogManager().getLoggerNames(); each.hasMoreElements();) {
@@ -131,14 +132,14 @@ public class JvmState {
         return all.values().toSet().subsetOf(found.values().toSet());
     }
 
-    /** Whether somebody has used a class: asking it anything would load it. */
+    /** Whether a class is loaded; the check itself does not load it. */
     public static boolean isLoaded(String name) throws Exception {
         Method find = ClassLoader.class.getDeclaredMethod("findLoadedClass", new Class[] {String.class});
         find.setAccessible(true);
         return find.invoke(ClassLoader.getSystemClassLoader(), new Object[] {name}) != null;
     }
 
-    /** All living threads; their stacks, which Thread.getAllStackTraces takes too, would cost a halt of them all. */
+    /** All living threads. Thread.getAllStackTraces would also get their stacks, for which it halts all threads. */
     public static Thread[] threads() throws Exception {
         Method all = Thread.class.getDeclaredMethod("getThreads", new Class[0]);
         all.setAccessible(true);

@@ -23,32 +23,32 @@ import org.apache.spark.storage.BlockManagerMasterEndpoint;
 import org.apache.spark.storage.BlockManagerStorageEndpoint;
 
 /**
- * A SparkContext that outlives its tasks, for lines of Spark whose insides are known (SparkInsides).
+ * A SparkContext that outlives its tasks, for Spark versions whose private fields are known (SparkInsides).
  *
- * What is exchanged for each task: the configuration that Spark reads while it works, Hadoop's, the application's id.
- * What must be the same: all other configuration; a script that asks for another gets a new context. What is cleaned
- * after a task is then verified, and what cannot be verified stops the context.
+ * Each task gets its own values of the settings that Spark reads while it works, of Hadoop's configuration, and of the
+ * application's id. All other settings must be the same: a script with others gets a new context. After a task the
+ * context is cleaned, and it is verified to be clean; if it cannot be verified, the context is stopped.
  */
 public class KeptContext implements WarmJvm.Keeper {
-    private static final String[] EXCHANGED = { // by prefix: read while it works, or by nobody but the script
+    private static final String[] EXCHANGED = { // prefixes of settings that Spark reads while it works, or only scripts
         "spark.sql.", "spark.hadoop.", "spark.executorEnv.", "spark.databricks.", "spark.app.", "spark.default.parallelism",
         "spark.submit.pyFiles"
     };
     private static final int POOL_THREADS = 4;
-    private static final long WAIT_MS = 1000; // for Spark's own threads to end what a finished job left them
+    private static final long WAIT_MS = 1000; // how long Spark's own threads can take for the rest of a finished job
 
-    private final File home; // of this JVM: files elsewhere are not ours to delete
-    private SparkInsides insides; // of the kept context, and its executor
+    private final File home; // the JVM's folder: files outside must not be deleted
+    private SparkInsides insides; // of the kept context, as is the executor
     private Executor executor;
-    private SparkContext context; // null: none is kept
+    private SparkContext context; // null if none is kept
     private boolean taken;
     private String problem = "";
-    private Map fixed; // the configuration that only a new context could change
-    private Map added; // what Spark itself adds to what it is asked for
-    private Configuration hadoop; // Hadoop's configuration without any of a task's
-    private Set listeners, endpoints, records, triggers, files; // as they were when it was made
+    private Map fixed; // the settings that only a new context could change
+    private Map added; // the settings that Spark itself adds to the given ones
+    private Configuration hadoop; // Hadoop's configuration without a task's settings
+    private Set listeners, endpoints, records, triggers, files; // as they were when the context was made
     private int flushes;
-    private long releasedMs; // the time of day: a freeze stops all other clocks
+    private long releasedMs; // by the time of day, since a freeze stops all other clocks
 
     public KeptContext(String home) {
         this.home = new File(home);
@@ -56,7 +56,7 @@ public class KeptContext implements WarmJvm.Keeper {
 
     public synchronized JavaSparkContext acquire(SparkConf conf) throws Exception {
         if (taken || SparkContext$.MODULE$.getActive().isDefined()) {
-            return new JavaSparkContext(conf); // Spark says itself why that cannot be
+            return new JavaSparkContext(conf); // Spark throws its own error for a second context
         }
         Map wanted = entries(conf);
         if (context != null && (context.isStopped() || !fixed.equals(fixedIn(wanted)) || hasLostTouch())) {
@@ -79,7 +79,7 @@ public class KeptContext implements WarmJvm.Keeper {
         problem = "it was not looked at";
         try {
             problem = context.isStopped() ? "the script stopped it" : isBusy() ? "a job was left" : cleaned();
-        } catch (Exception error) { // whatever it was: what cannot be verified is not kept
+        } catch (Exception error) { // after any error the context cannot be verified, and is not kept
             problem = error.toString();
         } finally {
             if (!problem.isEmpty()) {
@@ -88,7 +88,7 @@ public class KeptContext implements WarmJvm.Keeper {
         }
         taken = false;
         releasedMs = System.currentTimeMillis();
-        SparkContext$.MODULE$.clearActiveContext(); // who looks for one finds none, as in a new JVM
+        SparkContext$.MODULE$.clearActiveContext(); // as in a new JVM, there is no active context
     }
 
     public String problem() {
@@ -126,7 +126,7 @@ public class KeptContext implements WarmJvm.Keeper {
         return other == context;
     }
 
-    /** Whether it was pushed aside by another one, or frozen for longer than its own timeouts allow. */
+    /** Whether another context has replaced its environment, or it was frozen for longer than its timeouts allow. */
     private boolean hasLostTouch() {
         if (SparkEnv.get() != context.env()) {
             return true;
@@ -152,7 +152,7 @@ public class KeptContext implements WarmJvm.Keeper {
         SparkInsides.collect(insides.localDir(), files);
     }
 
-    /** Let the context be as if it had been made with this configuration. */
+    /** Change the context as if it had been made with this configuration. */
     private void configure(Map wanted) throws Exception {
         Map settings = SparkInsides.settings(context.conf());
         Map all = new HashMap(added);
@@ -173,8 +173,8 @@ public class KeptContext implements WarmJvm.Keeper {
     private Configuration hadoopOf(SparkConf conf) throws Exception {
         if (hadoop == null) {
             hadoop = SparkHadoopUtil.get().newConfiguration(new SparkConf(false));
-            hadoop.size(); // its files are read once, not in each copy
-            // Each broadcast would pack the name of the file that each of 1,300 values is from.
+            hadoop.size(); // reads its files now, so that not each copy reads them
+            // Without the file names of its 1,300 values, which would be a part of each broadcast.
             JvmState.field(Configuration.class, "updatingResource").set(hadoop, null);
         }
         Configuration own = new Configuration(hadoop);
@@ -182,7 +182,7 @@ public class KeptContext implements WarmJvm.Keeper {
         return own;
     }
 
-    /** Local properties that no thread has: pools of threads would go on with those of the task that started them. */
+    /** New local properties: threads of pools would else keep those of the task that started them. */
     private Object freshProperties() throws Exception {
         java.lang.reflect.Constructor made = Class.forName("org.apache.spark.SparkContext$$anon$1")
                 .getDeclaredConstructor(new Class[] {SparkContext.class});
@@ -190,7 +190,7 @@ public class KeptContext implements WarmJvm.Keeper {
         return made.newInstance(new Object[] {context});
     }
 
-    /** Clean it; why it is not clean all the same, or "". */
+    /** Clean the context. Return why it is not clean nevertheless, or "". */
     private String cleaned() throws Exception {
         if (context.ui().isDefined()) {
             return "its pages remember sessions";
@@ -198,7 +198,7 @@ public class KeptContext implements WarmJvm.Keeper {
                 || context.addedArchives().nonEmpty()) {
             return "files were added";
         } else if (!endpoints.equals(insides.endpoints())) {
-            return "it has got endpoints, as streams need"; // of which nobody can tell what they hold
+            return "it has got endpoints, as streams need"; // whose content cannot be verified
         }
         SparkEnv env = context.env();
         if (env.blockManager().diskBlockManager().localDirs().length > 1 || !insides.localDir().equals(home)) {
@@ -230,17 +230,17 @@ public class KeptContext implements WarmJvm.Keeper {
         }
     }
 
-    /** Whether listeners know of all ends; of a failed job's, the scheduler tells its caller first. */
+    /** Whether listeners have received the end of all jobs; when a job fails, its caller learns of it before them. */
     private boolean hasToldAll(LiveListenerBus bus) throws Exception {
         try {
-            bus.waitUntilEmpty(-1); // its own wait looks every 10 ms
+            bus.waitUntilEmpty(-1); // without waiting, since it would only check every 10 ms
         } catch (java.util.concurrent.TimeoutException notYet) {
             return false;
         }
         return !insides.awaitsEnds();
     }
 
-    /** Wait for tasks that were no longer needed, as of a query with a limit. */
+    /** Wait for tasks that a job no longer needed, such as those of a query with a limit. */
     private void await() throws Exception {
         long giveUp = System.nanoTime() + WAIT_MS * 1000000;
         while (hasTasks() && System.nanoTime() < giveUp) {
@@ -253,9 +253,9 @@ public class KeptContext implements WarmJvm.Keeper {
                 || !((TaskSchedulerImpl) context.taskScheduler()).taskIdToTaskSetManager().isEmpty();
     }
 
-    /** Look up what Spark hides behind messages. */
+    /** Find the executor, which Spark only reaches by messages, and make Spark's pools of threads smaller. */
     private void lookAround() throws Exception {
-        executor = null; // not local: that nothing runs cannot be verified then
+        executor = null; // it stays null if Spark is not local: then no context can be verified
         for (Iterator each = insides.receivers().iterator(); each.hasNext();) {
             Object endpoint = each.next();
             if (endpoint instanceof LocalEndpoint) {
@@ -268,7 +268,7 @@ public class KeptContext implements WarmJvm.Keeper {
         }
     }
 
-    /** Let a pool start a thread when all are busy, and not for each of its first hundred tasks. */
+    /** Let a pool start a new thread only if all are busy, not for each of its first hundred tasks. */
     private static void shrink(Object pool) {
         ((ThreadPoolExecutor) pool).setCorePoolSize(POOL_THREADS);
     }
@@ -286,14 +286,14 @@ public class KeptContext implements WarmJvm.Keeper {
             factories.clear();
         }
         for (Thread thread : JvmState.threads()) {
-            if (thread.getName().startsWith("Idle Worker Monitor for ")) { // it would wait for ever
+            if (thread.getName().startsWith("Idle Worker Monitor for ")) { // this thread would wait for ever
                 thread.setUncaughtExceptionHandler(new Silence());
                 thread.interrupt();
             }
         }
     }
 
-    /** Remove blocks here and not by messages to the block manager, each of which would start threads. */
+    /** Remove blocks directly, not by messages to the block manager, each of which would start threads. */
     private void removeBlocks(SparkEnv env) throws Exception {
         MapOutputTrackerMaster tracker = (MapOutputTrackerMaster) env.mapOutputTracker();
         for (scala.collection.Iterator each = tracker.shuffleStatuses().keysIterator(); each.hasNext();) {
@@ -345,7 +345,7 @@ public class KeptContext implements WarmJvm.Keeper {
         return "";
     }
 
-    /** Delete files, and folders but for those that Spark's block manager knows to be there. */
+    /** Delete new files and folders, except the folders that Spark's block manager has made and expects. */
     private void deleteNewIn(File folder) throws Exception {
         File blocks = context.env().blockManager().diskBlockManager().localDirs()[0];
         File[] inside = folder.listFiles();
@@ -384,7 +384,7 @@ public class KeptContext implements WarmJvm.Keeper {
         return new HashMap(SparkInsides.settings(conf));
     }
 
-    /** Keeps the end of a thread that is ended out of the log. */
+    /** Keeps the exception of an interrupted thread out of the log. */
     static class Silence implements Thread.UncaughtExceptionHandler {
         public void uncaughtException(Thread thread, Throwable error) {
         }

@@ -19,10 +19,10 @@ import org.apache.parquet.format.RowGroup;
 import org.apache.parquet.format.Util;
 
 /**
- * The row groups of a Parquet file whose middles lie in a range of its bytes, as Spark gives them to its tasks.
+ * A part of a Parquet file: the row groups whose middles are in a range of its bytes, which is Spark's rule for tasks.
  *
- * Any reader sees the file's own bytes, so that pages, indexes and Bloom filters keep their places, and behind them a
- * footer that names only these row groups.
+ * Readers see the file's own bytes, so that pages, indexes and Bloom filters keep their places, followed by a footer
+ * that names only these row groups.
  */
 public class ParquetPart {
     private static final int TRAILER_BYTES = 8; // length of the footer, PAR1
@@ -37,7 +37,7 @@ public class ParquetPart {
         this.end = end;
     }
 
-    /** Read the file's own footer. */
+    /** Read the file's own footer, and make the part's footer. */
     public void read(FileStatus whole, FSDataInputStream file) throws IOException {
         try {
             byte[] trailer = new byte[TRAILER_BYTES];
@@ -67,7 +67,7 @@ public class ParquetPart {
         long rows = 0;
         for (Iterator groups = meta.getRow_groups().iterator(); groups.hasNext();) {
             RowGroup group = (RowGroup) groups.next();
-            long middle = Math.max(0, Math.min(length - 1, middle(group))); // in a range also where a footer is wrong
+            long middle = Math.max(0, Math.min(length - 1, middle(group))); // also with a wrong footer within the file
             if (start <= middle && middle < end) {
                 kept.add(group);
                 rows += group.getNum_rows();
@@ -83,7 +83,7 @@ public class ParquetPart {
         long size = 0;
         for (Iterator chunks = group.getColumns().iterator(); chunks.hasNext();) {
             ColumnMetaData column = ((ColumnChunk) chunks.next()).getMeta_data();
-            long dictionary = column.getDictionary_page_offset(); // lies first, where there is one
+            long dictionary = column.getDictionary_page_offset(); // its page comes first, if there is one
             long data = column.getData_page_offset();
             first = Math.min(first, dictionary > 0 ? Math.min(data, dictionary) : data);
             size += column.getTotal_compressed_size();
@@ -96,13 +96,13 @@ public class ParquetPart {
         return whole;
     }
 
-    /** The status of what readers see. */
+    /** The status of the part, as readers see it. */
     public FileStatus status() {
         long length = footerAt + footer.length;
         return new FileStatus(length, false, 1, whole.getBlockSize(), whole.getModificationTime(), whole.getPath());
     }
 
-    /** What readers see; ``file`` is the whole one. */
+    /** The content of the part, as readers see it; ``file`` is the whole file. */
     public FSDataInputStream open(FSDataInputStream file) {
         return new FSDataInputStream(new Reading(file));
     }

@@ -7,9 +7,9 @@ import java.io.IOException;
 import org.apache.hadoop.fs.Path;
 import org.apache.hadoop.util.functional.CallableRaisingIOE;
 
-/** Makes a file an object whose key must have none yet, with the S3A of Hadoop 3.3, which knows no such condition. */
+/** Uploads a file if its key has no object yet, with the S3A of Hadoop 3.3, which has no option for this condition. */
 class PutOnce {
-    /** Whether it was made; after a lost answer also false, so ask whose the object is. */
+    /** Whether the object was made. It may be ours even after false, if an answer of S3 was lost: check its writer. */
     static boolean put(final S3AFileSystem s3a, Path path, File file, String name, String value) throws IOException {
         String key = s3a.pathToKey(path);
         final PutObjectRequest put =
@@ -21,7 +21,7 @@ class PutOnce {
                 try {
                     s3a.putObjectDirect(put);
                     return Boolean.TRUE;
-                } catch (AmazonS3Exception error) { // S3A would try a 412 again, as it does a 409, of two PUTs at once
+                } catch (AmazonS3Exception error) { // S3A would retry a 412, as it does a 409 (two PUTs at once)
                     if (error.getStatusCode() == 412) {
                         return Boolean.FALSE;
                     }

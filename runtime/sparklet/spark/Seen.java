@@ -8,14 +8,14 @@ import java.nio.file.Files;
 import java.nio.file.StandardOpenOption;
 import org.apache.hadoop.conf.Configuration;
 
-/** What Spark has seen or done in a task: lines of the file ``seen``, where the script's process writes its own. */
+/** Reports what Spark has read or done in a task, in the file ``seen``, to which the script's process writes as well. */
 public class Seen {
-    /** Tell the worker, if it asks. */
+    /** Report an act to the worker, if the task's folder has the file ``seen``. */
     public static void tell(Configuration conf, String what) throws IOException {
         tell(conf, what, "");
     }
 
-    /** The same, with the address, or the local path, of it. */
+    /** Report an act with its place, an address or a local path. */
     public static void tell(Configuration conf, String what, String place) throws IOException {
         File seen = new File(conf.get("sparklet.task", "/proc/none"), "seen");
         if (seen.exists()) {

@@ -14,26 +14,26 @@ import org.apache.hadoop.fs.FSDataInputStream;
 import org.apache.hadoop.fs.FSInputStream;
 
 /**
- * A task's small inputs, each read whole and once, several at a time: Spark opens a file for its header or footer and
- * again for its rows, and one file after the other.
+ * Reads a task's small inputs as a whole, each once and several at a time. Spark itself reads one file after the other,
+ * and opens each twice: for its header or footer, and for its rows.
  *
- * One that cannot be read so is read as any other file, which tells the cause.
+ * An input that cannot be read so is read like any other file, which then throws the cause.
  */
 public abstract class SmallInputs {
     public static final long MAX_BYTES = 8388608;
     public static final long MAX_BYTES_TOGETHER = 33554432;
     private static final int READERS = 8;
-    private final Map bodies = new ConcurrentHashMap(); // bucket/key -> Future of its bytes
+    private final Map bodies = new ConcurrentHashMap(); // bucket/key -> Future of the bytes
     private final ExecutorService readers = Executors.newFixedThreadPool(READERS);
     private long bytes;
 
-    /** A file in S3, by the ETag of its status. */
+    /** Open an object in S3, by the ETag of its status. */
     public abstract FSDataInputStream opened(S3AFileStatus status) throws IOException;
 
-    /** Tell Spark that the task of this thread has read so many bytes. */
+    /** Add bytes to those that this thread's Spark task has read. */
     public abstract void count(int bytes);
 
-    /** Read an input, a file's bytes from ``start`` on, if it has no more than ``most``, and there is room for it. */
+    /** Read a file's bytes from ``start`` on, if they are not more than ``most`` and all inputs are not too many. */
     public void read(String key, S3AFileStatus status, long start, long most) {
         long length = status.getLen() - start;
         if (length > 0 && length <= most && bytes + length <= MAX_BYTES_TOGETHER) {
@@ -42,12 +42,12 @@ public abstract class SmallInputs {
         }
     }
 
-    /** No more are to be read. */
+    /** Let the threads end, after the last call of ``read``. */
     public void noMore() {
         readers.shutdown();
     }
 
-    /** An input's bytes; null if it is to be read from S3. */
+    /** An input's bytes; null if the input must be read from S3. */
     public FSInputStream stream(String key) throws IOException {
         Future body = (Future) bodies.get(key);
         try {

@@ -2,17 +2,17 @@ package org.apache.hadoop.fs.s3a;
 
 import com.fasterxml.jackson.databind.JsonNode;
 
-/** An input of the task as Spark shall see it, see ``SparkInput`` in ``worker/inputs.py``. */
+/** An input of the task as Spark is to read it, see ``SparkInput`` in ``worker/inputs.py``. */
 public class SparkInput {
-    public final String key; // bucket/key of its address
-    public final String object; // bucket/key of what is read: the same, unless it has another name here
-    public final String etag; // planned; "": nobody knows it
-    public final String partitions; // the path of the folder below which its partitions begin; "": it lies in none
+    public final String key; // bucket/key of the address at which Spark finds it
+    public final String object; // bucket/key of the object that is read; differs from ``key`` if that is another name
+    public final String etag; // as planned; "" if it is unknown
+    public final String partitions; // the path of the folder below which its partitions begin; "" if it has none
     public final long bytes;
-    public final long modifiedMs; // 0: nobody knows it
-    public final ParquetPart part; // null: it is no slice of Parquet
-    public final String copy; // the worker's, on this machine; "": it is read from S3
-    public final boolean isLines; // a slice of a text: lines from ``start`` to ``end``, behind the text's first bytes
+    public final long modifiedMs; // 0 if it is unknown
+    public final ParquetPart part; // null if it is not a slice of Parquet
+    public final String copy; // the path of the worker's local copy; "" if it is read from S3
+    public final boolean isLines; // whether it is a slice of a text: a header, then the lines from ``start`` to ``end``
     public final long start;
     public final long end;
     public final long headerBytes;
@@ -33,7 +33,7 @@ public class SparkInput {
         part = text(slice, "kind").equals("row-groups") ? new ParquetPart(start, end) : null;
     }
 
-    /** A value as text; "" without one. */
+    /** A value as text; "" if there is none. */
     public static String text(JsonNode said, String name) {
         return at(said, name).asText();
     }
@@ -42,22 +42,22 @@ public class SparkInput {
         return (JsonNode) said.path(name);
     }
 
-    /** Whether S3A, which then reads by the planned ETag, need not ask S3 for it. */
+    /** Whether S3A needs no HEAD request, since it knows the planned ETag and the time of change. */
     public boolean isKnown() {
         return !etag.isEmpty() && modifiedMs > 0;
     }
 
-    /** Whether it is the object as it stands in S3, but for a slice of Parquet. */
+    /** Whether it is read from S3 as the object itself or as a slice of Parquet. */
     public boolean isInPlace() {
         return copy.isEmpty() && !isLines;
     }
 
-    /** Of a slice of a text: whether its object's first bytes are its own first ones. */
+    /** Whether this slice of a text is the object's first one. */
     public boolean isFirst() {
         return start == headerBytes;
     }
 
-    /** Its own name, if it has another one here; "": the same. */
+    /** The object's own file name if Spark finds it by another name, else "". */
     public String ownName() {
         return object.equals(key) ? "" : object.substring(object.lastIndexOf('/') + 1);
     }

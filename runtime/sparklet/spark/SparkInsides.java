@@ -6,11 +6,11 @@ import org.apache.spark.SparkConf;
 import org.apache.spark.SparkContext;
 
 /**
- * What Spark hides and a kept context has to look at, where its lines 3.5 and 4.1 differ, too.
+ * Access to Spark's private fields that a kept context needs, also where Spark 3.5 and 4.1 differ.
  */
 public class SparkInsides {
-    private static final String[] SESSIONS = { // the first that there is
-        "org.apache.spark.sql.classic.SparkSession", "org.apache.spark.sql.SparkSession" // of 4.1; of 3.5
+    private static final String[] SESSIONS = { // of Spark 4.1, of Spark 3.5; the first one that exists is used
+        "org.apache.spark.sql.classic.SparkSession", "org.apache.spark.sql.SparkSession"
     };
 
     private final SparkContext context;
@@ -24,12 +24,12 @@ public class SparkInsides {
         return (Map) JvmState.field(SparkConf.class, "settings").get(conf);
     }
 
-    /** Where the block manager's folders are. */
+    /** The folder in which the block manager's folders are. */
     public File localDir() {
         return context.env().blockManager().diskBlockManager().localDirs()[0].getParentFile();
     }
 
-    /** All files and folders in a folder. */
+    /** Add all files and folders below a folder to ``found``. */
     public static void collect(File folder, Set found) {
         File[] inside = folder.listFiles();
         for (int i = 0; inside != null && i < inside.length; i++) {
@@ -40,12 +40,12 @@ public class SparkInsides {
         }
     }
 
-    /** The names that messages can be sent to. */
+    /** The names of the endpoints to which messages can be sent. */
     public Set endpoints() throws Exception {
         return ((Map) JvmState.field(dispatcher().getClass(), "endpoints").get(dispatcher())).keySet();
     }
 
-    /** Who receives messages. */
+    /** The endpoints that receive messages. */
     public Set receivers() throws Exception {
         return ((Map) JvmState.field(dispatcher().getClass(), "endpointRefs").get(dispatcher())).keySet();
     }
@@ -54,26 +54,26 @@ public class SparkInsides {
         return JvmState.field(context.env().rpcEnv().getClass(), "dispatcher").get(context.env().rpcEnv());
     }
 
-    /** What Spark remembers of jobs and stages, by the class of its records. */
+    /** Spark's records of jobs and stages, by their class. */
     public Map records() throws Exception {
         Object store = JvmState.field(store().getClass(), "store").get(store());
         Object lists = JvmState.field(store.getClass(), "inMemoryLists").get(store);
         return (Map) JvmState.field(lists.getClass(), "data").get(lists);
     }
 
-    /** The classes of records whose growth somebody wants to know of; each session adds itself. */
+    /** The classes of records for whose growth there are callbacks; each session adds one. */
     public Set triggers() throws Exception {
         scala.collection.mutable.HashMap found =
                 (scala.collection.mutable.HashMap) JvmState.field(store().getClass(), "triggers").get(store());
         return scala.collection.JavaConverters$.MODULE$.mutableMapAsJavaMap(found).keySet();
     }
 
-    /** What is to be done when the store ends; each session adds something. */
+    /** The callbacks for the end of the store; each session adds one. */
     public scala.collection.mutable.ListBuffer flushTriggers() throws Exception {
         return (scala.collection.mutable.ListBuffer) JvmState.field(store().getClass(), "flushTriggers").get(store());
     }
 
-    /** Whether Spark's own listener knows of jobs or tasks that have begun, and not of their end. */
+    /** Whether Spark's own listener has jobs or tasks that have begun, but whose end it has not received. */
     public boolean awaitsEnds() throws Exception {
         Object listener = context.statusStore().listener().get();
         return !liveIn(listener, "liveJobs").isEmpty() || !liveIn(listener, "liveTasks").isEmpty();
@@ -83,7 +83,7 @@ public class SparkInsides {
         return (scala.collection.mutable.HashMap) JvmState.field(listener.getClass(), name).get(listener);
     }
 
-    /** Whether a session has told the context to tell it of its end; each context is told once. */
+    /** The flag that a session has registered its listener with the context, which is done once for each context. */
     public static AtomicBoolean listenerRegistered() throws Exception {
         String name = SESSIONS[0];
         try {

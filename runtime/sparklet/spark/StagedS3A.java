@@ -23,10 +23,10 @@ import org.apache.hadoop.fs.s3a.TaskS3A;
 import org.apache.hadoop.util.Progressable;
 
 /**
- * S3A in which the inputs stand that a reader's options change: slices of texts, and those that the worker has fetched.
+ * S3A with the inputs that depend on a reader's options: slices of texts, and inputs that the worker has fetched.
  *
- * A reader makes one with its own options, since nothing caches it: only they say whether a slice has its object's
- * header. All other paths are TaskS3A's, which is cached.
+ * It is not cached, so each reader makes one with its own options: only these decide whether a slice has its object's
+ * header. All other paths are left to TaskS3A, which is cached.
  */
 public class StagedS3A extends FileSystem {
     private static final byte[] LINE_FEED = {'\n'};
@@ -46,25 +46,25 @@ public class StagedS3A extends FileSystem {
     /** An input for this reader. */
     private class Shown {
         final SparkInput input;
-        private final java.io.File raw; // UTF-16 or UTF-32, as it is, beside the same in UTF-8
+        private final java.io.File raw; // the original in UTF-16 or UTF-32, beside the copy in UTF-8
 
         Shown(SparkInput input) {
             this.input = input;
             raw = new java.io.File(input.copy + ".raw");
         }
 
-        /** The worker's copy: in UTF-8, unless the reader says how it is encoded; null: it is read from S3. */
+        /** The worker's copy, in UTF-8 unless the reader names an encoding; null if the input is read from S3. */
         java.io.File file() {
             boolean isUtf8 = encoding().isEmpty() || encoding().equalsIgnoreCase("UTF-8") || !raw.exists();
             return input.copy.isEmpty() ? null : isUtf8 ? new java.io.File(input.copy) : raw;
         }
 
-        /** Where it begins for this reader: a header is a row for who reads none, and then it is the first slice's. */
+        /** Where it begins for this reader: without the option header, the header is a row of the first slice only. */
         long start() {
             return input.isFirst() || option("header").equalsIgnoreCase("true") ? 0 : input.headerBytes;
         }
 
-        /** Refused to a reader whose filter takes the name here, and not the file's own, or the other way round. */
+        /** The status; refused if the reader's filter matches only one of the object's own name and the name here. */
         FileStatus status(Path path) throws IOException {
             String filter = option("pathGlobFilter");
             String ownName = input.ownName();
@@ -81,14 +81,14 @@ public class StagedS3A extends FileSystem {
                     StagedS3A.this.makeQualified(path));
         }
 
-        /** All of it, with the header. */
+        /** Open the whole input, with the header. */
         FSDataInputStream open() throws IOException {
             java.io.File file = file();
             return file == null ? new FSDataInputStream(s3a.lines(input))
                     : getLocal(getConf()).getRaw().open(new Path(file.toURI()), 65536);
         }
 
-        /** Whether it is as it was, and a reader of text wants what its name says. */
+        /** Whether its first bytes must be what its name says: a reader of text reads it, and not the original. */
         boolean isChecked() {
             return !raw.equals(file()) && s3a.isReadAsText();
         }
@@ -102,7 +102,7 @@ public class StagedS3A extends FileSystem {
         return option("encoding") + option("charset");
     }
 
-    /** A reader's option, as its name is usually written. */
+    /** A reader's option by the usual spellings of its name; "" if it is not set. */
     private String option(String name) {
         String[] names = {name, name.toLowerCase(), name.toUpperCase()};
         for (String each : names) {
@@ -169,7 +169,7 @@ public class StagedS3A extends FileSystem {
         return own == null ? super.globStatus(pattern, filter) : own;
     }
 
-    /** An input from its start; a slice is refused to a reader for whom it is not what it is in the whole object. */
+    /** An input from its start. A slice is refused to readers that would find other rows in it than in the object. */
     private class Reading extends FSInputStream {
         private final FSDataInputStream all;
         private final long start;
@@ -181,7 +181,7 @@ public class StagedS3A extends FileSystem {
                 refuse(option("multiLine").equalsIgnoreCase("true"), "multiLine");
                 refuse(option("wholetext").equalsIgnoreCase("true"), "wholetext");
                 String[] separators = {"lineSep", "textinputformat.record.delimiter"};
-                for (String each : separators) { // the object is cut at line feeds
+                for (String each : separators) { // since the object was cut at line feeds
                     refuse(!option(each).isEmpty() && !option(each).equals("\n"), each);
                 }
                 refuse(!Arrays.equals("\n".getBytes(encoding().isEmpty() ? "UTF-8" : encoding()), LINE_FEED), "encoding");
@@ -195,7 +195,7 @@ public class StagedS3A extends FileSystem {
             if (is) {
                 all.close();
                 String why = "a slice cannot be read with the option " + option + ": plan without --split";
-                throw new IOError(new InvalidRequestException(why)); // ignoreCorruptFiles skips what throws an exception
+                throw new IOError(new InvalidRequestException(why)); // ignoreCorruptFiles would skip an IOException
             }
         }
 

@@ -53,51 +53,51 @@ import org.apache.parquet.hadoop.util.HadoopOutputFile;
 import org.apache.spark.TaskContext;
 
 /**
- * S3A that has size and ETag of a task's inputs from the plan, or asks once, where Spark asks up to eight times.
+ * S3A that knows size and ETag of a task's inputs from the plan, or requests them once; Spark does so up to eight times.
  *
- * S3A then reads by this ETag, which must be the planned one: an input that was replaced since is an error, never a
+ * S3A then reads by this ETag, which must be the planned one: if an input was replaced since, there is an error, never a
  * mixture of two objects.
  *
- * In the run's input folders it lists the shard's inputs and nothing else, so a script that reads such a folder reads
- * its part of it. By name all files can be read. What is read as text must begin as its name says (decision 0074).
+ * In the run's input folders it lists only the shard's inputs, so a script that reads such a folder reads only its part.
+ * All files can be read by their names. A file that is read as text must begin as its name says (decision 0074).
  *
- * Inputs below folders like day=1 have the columns, and these the types, that they have in a job over the whole folder
+ * Inputs below folders like day=1 have the same columns and types as in a job over the whole folder
  * (docs/decisions/0070-a-shard-of-a-folder.md).
  */
 public class TaskS3A extends S3AFileSystem {
     private final Map known = new ConcurrentHashMap();
     private final TreeMap inputs = new TreeMap(); // bucket/key -> SparkInput
     private final List roots = new ArrayList(); // bucket/key/ of the run's input folders
-    private final Set opened = ConcurrentHashMap.newKeySet(); // of these
+    private final Set opened = ConcurrentHashMap.newKeySet(); // bucket/key of inputs that were opened
     private boolean hasSeen;
-    private final Set told = ConcurrentHashMap.newKeySet(); // marks
+    private final Set told = ConcurrentHashMap.newKeySet(); // acts that were reported, with their addresses
     private final Set dynamic = ConcurrentHashMap.newKeySet(); // addresses whose partitions are replaced one by one
     private final Map written = new ConcurrentHashMap(); // what the task has written, by bucket/key
-    private final Map sizes = new ConcurrentHashMap(); // of these, in bytes, those with names that no other gives
-    private final Set tables = ConcurrentHashMap.newKeySet(); // bucket/key/ of those at whose logs the task has looked
-    private final Set matched = ConcurrentHashMap.newKeySet(); // of those in partitions, what a pattern of the script's found last
+    private final Map sizes = new ConcurrentHashMap(); // bytes of written files whose names are unique, by bucket/key
+    private final Set tables = ConcurrentHashMap.newKeySet(); // bucket/key/ of tables whose logs the task has read
+    private final Set matched = ConcurrentHashMap.newKeySet(); // bucket/key that a pattern found, and no name since
     private final List others = new ArrayList(); // empty files of other partitions, whose values decide on types
-    private Path empty; // what is in them
-    private final Map headers = new ConcurrentHashMap(); // of texts, by bucket/key
-    private Pattern misnamed; // of a file's name and first bytes; null: nobody asks
-    private SmallInputs small; // from when the task opens an input
-    private String output = ""; // bucket/key of the attempt's own folder; "": it has none
-    private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // by task of Spark, its inputs
+    private Path empty; // the local file with the content of all these
+    private final Map headers = new ConcurrentHashMap(); // the headers of texts, by bucket/key
+    private Pattern misnamed; // for a file's name and first bytes; null if they are not checked
+    private SmallInputs small; // null until the task opens an input
+    private String output = ""; // bucket/key of the attempt's own folder; "" if there is none
+    private static final Map OPENED = Collections.synchronizedMap(new WeakHashMap()); // inputs opened by each Spark task
 
     private static final Pattern TEXT_READERS = Pattern.compile("(Line|TextFile|Xml)RecordReader|CodecStreams");
-    private static final Pattern BELOW_ADDRESS = // what writers make below the address that a script gives them
+    private static final Pattern BELOW_ADDRESS = // folders that writers make below the address that a script names
             Pattern.compile("/(_temporary|_delta_log|\\.hoodie|_SUCCESS|metadata|[^/]*=[^/]*)(/.*|$)");
-    private static final Pattern OF_PARTITIONS = // where Spark keeps partitions until they replace those of their names
+    private static final Pattern OF_PARTITIONS = // folders of new partitions before they replace the old ones
             Pattern.compile("(.*?)/\\.spark-staging-[^/]*(.*)");
     private static final int MAX_ADDRESSES = 20;
-    private static final Pattern OWN_NAME = // AttemptCommit's, Delta's, Iceberg's: a UUID that was drawn for this file
+    private static final Pattern OWN_NAME = // names with a UUID of this file alone: AttemptCommit's, Delta's, Iceberg's
             Pattern.compile("(part-\\d{5,}|\\d{5,}-\\d+)-[0-9a-f]{8}-[0-9a-f-]{27}.*");
     private static final Pattern OF_LOG = Pattern.compile("(.*?/)(_delta_log|metadata)(/.*|$)");
-    private static final Pattern ICEBERG_COMMIT = // without a catalog, by renaming a draft
+    private static final Pattern ICEBERG_COMMIT = // without a catalog Iceberg commits by renaming a draft to this
             Pattern.compile(".*/metadata/v\\d+(\\.gz)?\\.metadata\\.json(\\.gz)?");
     private static final Long OPEN = Long.valueOf(-1);
     private static final int HEAD_BYTES = 512;
-    private static final boolean MUST_ASK = // since Hadoop 3.4 S3A asks again and again, for a minute, for another ETag
+    private static final boolean MUST_ASK = // since Hadoop 3.4, S3A retries for a minute if an object has another ETag
             !VersionInfo.getVersion().matches("(2|3\\.[0-3])\\..*");
 
     public void initialize(URI uri, Configuration conf) throws IOException {
@@ -112,13 +112,13 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Take a line of what the worker tells, see ``View.lines`` in ``worker/inputs.py``. */
+    /** Add a line of the worker's file ``inputs``, see ``View.lines`` in ``worker/inputs.py``. */
     private void add(JsonNode said) throws IOException {
         if (said.has("misnamed")) {
             misnamed = Pattern.compile(SparkInput.text(said, "misnamed"), Pattern.DOTALL);
         } else if (said.has("folder")) {
             roots.add(SparkInput.text(said, "folder"));
-        } else if (said.has("others")) { // none of whose files are the task's
+        } else if (said.has("others")) { // a folder whose files are all inputs of other shards
             String key = SparkInput.text(said, "others") + "none";
             if (isHere(key)) {
                 Path path = path(key);
@@ -129,7 +129,7 @@ public class TaskS3A extends S3AFileSystem {
             }
         } else if (isHere(SparkInput.text(said, "input"))) {
             SparkInput input = new SparkInput(SparkInput.text(said, "input"), said);
-            if (inputs.put(input.key, input) != null && input.part != null) { // no plan packs them together
+            if (inputs.put(input.key, input) != null && input.part != null) { // no plan has two in one shard
                 throw new IOException("a shard has two parts of " + input.key);
             }
             if (input.copy.isEmpty() && input.part == null && input.isKnown() && !MUST_ASK) {
@@ -149,9 +149,9 @@ public class TaskS3A extends S3AFileSystem {
         return new Path(getUri().getScheme(), getUri().getHost(), key.substring(key.indexOf('/')));
     }
 
-    /** The folder below which an input's partitions begin; null if it lies in none, or is none. */
+    /** The folder below which an input's partitions begin; null if it has none, or is not an input. */
     private Path partitions(String key) {
-        SparkInput input = inputs == null ? null : (SparkInput) inputs.get(key); // null: S3A begins
+        SparkInput input = inputs == null ? null : (SparkInput) inputs.get(key); // null while S3A is initialized
         return input == null || input.partitions.isEmpty() ? null
                 : new Path(getUri().getScheme(), getUri().getHost(), input.partitions);
     }
@@ -161,7 +161,7 @@ public class TaskS3A extends S3AFileSystem {
         return input == null ? null : input.part;
     }
 
-    /** Spark's index of files asks this of each path that it reads: below which folder do partitions begin? */
+    /** For Spark's index of files, which calls this for each path, return the folder below which partitions begin. */
     public Path makeQualified(Path path) {
         Path found = super.makeQualified(path.toUri().getPath().isEmpty() ? new Path(path, "/") : path); // s3://bucket
         Path folder = partitions(key(found));
@@ -173,7 +173,7 @@ public class TaskS3A extends S3AFileSystem {
         return own == null ? matched(super.globStatus(pattern, filter)) : own;
     }
 
-    /** The input whose name Spark takes for a pattern, written as it is or escaped; null if it is a pattern. */
+    /** The input whose name Spark takes for a pattern, escaped or not; null if it is really a pattern. */
     public FileStatus[] own(Path pattern, FileSystem asked) throws IOException {
         String name = pattern.toUri().getPath();
         String[] names = {name, name.replaceAll("\\\\(.)", "$1")};
@@ -190,12 +190,12 @@ public class TaskS3A extends S3AFileSystem {
         return null;
     }
 
-    /** What a script means by a name that other inputs of the shard fit nobody can tell. */
+    /** Refuse a name that, taken as a pattern, matches other inputs: it is unknown which of both the script means. */
     private void refuseIfOthersFit(String name) throws IOException {
         GlobPattern pattern;
         try {
             pattern = new GlobPattern(name);
-        } catch (RuntimeException none) { // it is no pattern; the class is Hadoop's own copy of a library's
+        } catch (RuntimeException none) { // not a pattern; the exception's class is in Hadoop's copy of a library
             return;
         }
         for (Object each : inputs.keySet()) {
@@ -208,7 +208,7 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Note the files that a pattern has found: Spark sees no partitions in their folders, but in those of names. */
+    /** Record the files that a pattern has found: for them, unlike for names, Spark finds no partitions. */
     public FileStatus[] matched(FileStatus[] found) {
         for (int at = 0; found != null && at < found.length; at++) {
             matched.add(key(super.makeQualified(found[at].getPath())));
@@ -216,7 +216,7 @@ public class TaskS3A extends S3AFileSystem {
         return found;
     }
 
-    /** Note that a path is read by its name. */
+    /** Record that a path is read by its name. */
     public void named(Path path) {
         matched.remove(key(super.makeQualified(path)));
     }
@@ -226,7 +226,7 @@ public class TaskS3A extends S3AFileSystem {
         return calls[2].getMethodName().contains("basePaths") || calls[3].getMethodName().contains("basePaths");
     }
 
-    /** Whether Spark SQL lists files, to which an empty one gives a type; to RDD.wholeTextFiles it is a record. */
+    /** Whether Spark SQL lists files, for which empty files decide on types; for RDD.wholeTextFiles they are records. */
     private static boolean isAskedBySql() {
         StackTraceElement[] calls = new Throwable().getStackTrace();
         for (int at = 2; at < calls.length; at++) {
@@ -312,7 +312,7 @@ public class TaskS3A extends S3AFileSystem {
         return new LocatedFileStatus(status, getFileBlockLocations(status, 0, status.getLen()));
     }
 
-    /** Whether a folder lies in an input of the run; not where Spark skips it, or what the task itself has written. */
+    /** Whether a folder is in an input folder of the run; false if Spark skips it, or the task itself has written it. */
     public boolean isView(Path path) {
         String folder = folder(path);
         for (Object each : roots) {
@@ -335,7 +335,7 @@ public class TaskS3A extends S3AFileSystem {
         return false;
     }
 
-    /** Whether inputs of the shard lie in a folder of the run's input. */
+    /** Whether this is a folder of the run's input with inputs of the shard. */
     private boolean hasInputs(Path path) {
         String folder = folder(path);
         String first = (String) inputs.ceilingKey(folder);
@@ -347,7 +347,7 @@ public class TaskS3A extends S3AFileSystem {
         return false;
     }
 
-    /** What a folder of the run's input has of the shard, with the status that a file system tells of each file. */
+    /** The shard's files in a folder of the run's input, with their status by the file system ``asked``. */
     public FileStatus[] listed(Path path, FileSystem asked) throws IOException {
         String folder = folder(path);
         if (!hasInputs(path)) {
@@ -389,7 +389,7 @@ public class TaskS3A extends S3AFileSystem {
         return key.endsWith("/") ? key : key + "/";
     }
 
-    /** Tell the worker once that Spark has looked for an input of the shard. */
+    /** Report once that Spark has looked for an input of the shard. */
     private void saw() throws IOException {
         if (!hasSeen) {
             hasSeen = true;
@@ -397,7 +397,7 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** Tell the worker once of what the task does to files of a folder elsewhere, or in its output: true. */
+    /** Report once that the task has changed files in its output, or in another folder; return whether in its output. */
     private boolean tell(String what, String key, String folder) throws IOException {
         boolean isOutput = !output.isEmpty() && key.startsWith(output);
         String mark = isOutput ? "output" : what;
@@ -408,7 +408,7 @@ public class TaskS3A extends S3AFileSystem {
         return isOutput;
     }
 
-    /** The address that a script has given for a folder; of partitions that replace others one by one, each one's. */
+    /** The address that a script has named for a folder; the partition's own if partitions are replaced one by one. */
     private String address(String folder) {
         Matcher partitions = OF_PARTITIONS.matcher(folder);
         if (partitions.matches()) {
@@ -445,7 +445,7 @@ public class TaskS3A extends S3AFileSystem {
         return is;
     }
 
-    /** Tells what a new file has once it is closed: Spark looks before and after, which are three requests. */
+    /** Records the size of a new file when it is closed, which saves the three requests of Spark's checks. */
     private class Sized extends FSDataOutputStream {
         private final String key;
 
@@ -460,12 +460,12 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** S3A's own question, which its package alone may answer. A file in the place of the output ends the shard. */
+    /** S3A's own lookup, which only its package can override. A file in the place of the output fails the shard. */
     S3AFileStatus innerGetFileStatus(Path path, boolean needsToBeEmpty, Set probes) throws IOException {
         String key = key(super.makeQualified(path));
         Long bytes = sizes == null ? null : (Long) sizes.get(key);
         Matcher log = OF_LOG.matcher(key);
-        if (tables != null && log.matches()) { // not yet while S3A begins
+        if (tables != null && log.matches()) { // null while S3A is initialized
             tables.add(log.group(1));
         }
         if (key.equals(output) && probes.containsAll(StatusProbeEnum.LIST_ONLY)) {
@@ -497,14 +497,14 @@ public class TaskS3A extends S3AFileSystem {
         boolean deleted = super.delete(path, recursive);
         String key = key(super.makeQualified(path));
         forget(key);
-        boolean isOwn = isWritten(key + "/") || isTidied(key); // what it made itself may go
+        boolean isOwn = isWritten(key + "/") || isTidied(key); // deleting its own files is not reported
         if (deleted && !path.toString().contains("/_") && !isOwn) {
             tell("deleted", key, key);
         }
         return deleted;
     }
 
-    /** Whether this is in a table into whose log the task writes: Hudi's rollbacks and cleans, Delta's VACUUM. */
+    /** Whether this is in a table whose log the task writes, as by Hudi's rollbacks and cleans, and Delta's VACUUM. */
     private boolean isTidied(String key) {
         boolean is = key.contains("/.hoodie/");
         for (int end = key.lastIndexOf('/'); end > 0 && !is; end = key.lastIndexOf('/', end - 1)) {
@@ -520,7 +520,7 @@ public class TaskS3A extends S3AFileSystem {
         return ICEBERG_COMMIT.matcher(to.toString()).matches() ? commit(from, to) : super.rename(from, to);
     }
 
-    /** A rename that replaces nothing; S3A's own would replace what was put there since Iceberg looked. */
+    /** Rename a draft without replacing a file; S3A's own would replace a file that was made since Iceberg's check. */
     private boolean commit(Path from, Path to) throws IOException {
         FSDataInputStream draft = open(from);
         byte[] metadata;
@@ -534,13 +534,13 @@ public class TaskS3A extends S3AFileSystem {
         try {
             version.close();
         } catch (FileAlreadyExistsException another) {
-            return false; // Iceberg's CommitFailedException
+            return false; // Iceberg then throws CommitFailedException
         }
         delete(from, false);
         return true;
     }
 
-    /** Fill the empty files: Spark takes the columns of Parquet from the first file, which may be one of them. */
+    /** Give the empty files content: Spark takes the columns of Parquet from the first file, which may be one of them. */
     private void fillOthers(FileSystem asked) throws IOException {
         for (Iterator keys = inputs.keySet().iterator(); empty == null && !others.isEmpty() && keys.hasNext();) {
             String key = (String) keys.next();
@@ -572,7 +572,7 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** An input and, if it lies in a partition that this reader sees, the empty files of others. */
+    /** An input and, if it is in a partition and the reader finds partitions, the empty files of other partitions. */
     public FileStatus[] withOthers(Path path, FileStatus found, FileSystem asked, boolean hasBasePath) throws IOException {
         List all = new ArrayList();
         String key = key(super.makeQualified(path));
@@ -590,7 +590,7 @@ public class TaskS3A extends S3AFileSystem {
 
     public CompletableFuture openFileWithOptions(Path path, OpenFileParameters parameters) throws IOException {
         String key = key(super.makeQualified(path));
-        if (others.contains(known.get(key))) { // of multiLine, which opens empty files too
+        if (others.contains(known.get(key))) { // readers with multiLine also open empty files
             return CompletableFuture.completedFuture(getLocal(getConf()).getRaw().open(empty, 4096));
         }
         if (inputs.containsKey(key)) {
@@ -598,7 +598,7 @@ public class TaskS3A extends S3AFileSystem {
         } else if (isView(path) && told.size() < MAX_ADDRESSES && told.add("named" + key)) {
             Seen.tell(getConf(), "named", key);
         }
-        FileStatus given = parameters.getStatus(); // S3A's own where the whole of a part is opened, see ``input``
+        FileStatus given = parameters.getStatus(); // S3A's own if the whole file of a part is opened, see ``object``
         ParquetPart part = given instanceof EtagSource ? null : part(key);
         FileStatus found = given instanceof EtagSource ? null : input(path);
         if (found != null) {
@@ -620,7 +620,7 @@ public class TaskS3A extends S3AFileSystem {
             for (Object each : inputs.values()) {
                 SparkInput input = (SparkInput) each;
                 boolean isKnown = known.get(input.key) instanceof S3AFileStatus && input.part == null;
-                if (isKnown && input.isLines) { // all of it is read, and by some more than once
+                if (isKnown && input.isLines) { // a slice is always read as a whole, by some readers more than once
                     small.read(input.key, upTo(input.end, input), own(input), SmallInputs.MAX_BYTES_TOGETHER);
                 } else if (isKnown) {
                     small.read(input.key, (S3AFileStatus) known.get(input.key), 0, SmallInputs.MAX_BYTES);
@@ -641,7 +641,7 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    private void countRead(int bytes) { // an inner class may not use what is a file system's own
+    private void countRead(int bytes) { // since an inner class has no access to ``statistics``
         statistics.incrementBytesRead(bytes);
     }
 
@@ -652,7 +652,7 @@ public class TaskS3A extends S3AFileSystem {
                 super.openFileWithOptions(status.getPath(), parameters));
     }
 
-    /** A slice of a text: its object's first bytes, then its own. */
+    /** Open a slice of a text: the object's header, then the slice's own lines. */
     public FSInputStream lines(SparkInput input) throws IOException {
         byte[] header = header(input);
         FSInputStream own = small().stream(input.key);
@@ -685,7 +685,7 @@ public class TaskS3A extends S3AFileSystem {
         return header;
     }
 
-    /** The status of the first bytes of an input's object: S3A reads no further, and asks for nothing before. */
+    /** A status with only the first bytes of an input's object: S3A reads no further, and makes no other request. */
     private S3AFileStatus upTo(long bytes, SparkInput input) throws IOException {
         FileStatus whole = object(input);
         return new S3AFileStatus(bytes, whole.getModificationTime(), whole.getPath(), whole.getBlockSize(),
@@ -699,7 +699,7 @@ public class TaskS3A extends S3AFileSystem {
         super.close();
     }
 
-    /** Note, also for the worker, that the task of this thread reads an input: by its ETag, or from a copy. */
+    /** Record and report that this thread's Spark task reads an input, by its ETag or from a copy. */
     public void opens(String key) throws IOException {
         if (opened.add(key)) {
             Seen.tell(getConf(), "opened", key);
@@ -711,17 +711,17 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** The inputs that a task has opened. */
+    /** The inputs that a Spark task has opened. */
     public static Set opened(TaskContext task) {
         return (Set) OPENED.getOrDefault(task, Collections.EMPTY_SET);
     }
 
-    /** Whether one who takes any bytes for lines or characters opens a file, and the script has not asked for that. */
+    /** Whether the caller is a reader of text, and names must fit the first bytes: such readers accept any bytes. */
     public boolean isReadAsText() {
         return misnamed != null && TEXT_READERS.matcher(Arrays.toString(new Throwable().getStackTrace())).find();
     }
 
-    /** A stream that fails at the file's first bytes if they are not what its name says. */
+    /** A stream that throws when the file's first bytes are read and are not what its name says. */
     public FSDataInputStream checked(Path path, FSDataInputStream opened) {
         return new FSDataInputStream(new Checked((FSInputStream) opened.getWrappedStream(), path));
     }
@@ -753,7 +753,7 @@ public class TaskS3A extends S3AFileSystem {
             mark(HEAD_BYTES);
             if (isMisnamed(path.getName(), readNBytes(HEAD_BYTES))) {
                 if (inputs.containsKey(key(TaskS3A.this.makeQualified(path)))) {
-                    Seen.tell(getConf(), "misnamed"); // the worker looks at all inputs and runs the script again
+                    Seen.tell(getConf(), "misnamed"); // the worker then checks all inputs and runs the script again
                 }
                 throw new InvalidFileTypeException(path + " is not what its name says, by its first bytes, but packed, "
                         + "compressed or in UTF-16: unpack or convert it, or give it the name of what it is");
@@ -767,7 +767,7 @@ public class TaskS3A extends S3AFileSystem {
             return true;
         }
         byte[] inner = new byte[HEAD_BYTES];
-        try { // in one read there is what the bytes suffice for
+        try { // a single read returns all that these bytes contain
             int length = name.endsWith(".gz") ? new GZIPInputStream(new ByteArrayInputStream(head)).read(inner) : 0;
             return length > 0 && isMisnamed(name.substring(0, name.length() - 3), Arrays.copyOf(inner, length));
         } catch (IOException empty) {
@@ -779,16 +779,16 @@ public class TaskS3A extends S3AFileSystem {
         return getUri().getHost() + qualified.toUri().getPath();
     }
 
-    /** An input that a reader's options change: of which the worker has a copy, or a slice of a text; or null. */
+    /** An input that depends on a reader's options: a slice of a text, or one that the worker has copied; else null. */
     public SparkInput byOptions(String key) {
         SparkInput input = (SparkInput) inputs.get(key);
         return input == null || input.isInPlace() ? null : input;
     }
 
-    /** What is known of an input; null for any other path. */
+    /** The status of an input; null for any other path. */
     public FileStatus input(Path path) throws IOException {
         SparkInput input = (SparkInput) inputs.get(key(super.makeQualified(path)));
-        if (input != null && !input.isInPlace()) { // all of the object would be read, without a word
+        if (input != null && !input.isInPlace()) { // the whole object would be read without an error
             throw new InvalidRequestException(path + " is shown by a reader's options alone");
         }
         try {
@@ -802,7 +802,7 @@ public class TaskS3A extends S3AFileSystem {
         }
     }
 
-    /** The status of an input's object, as it is planned or by one question; of a slice of Parquet what readers see. */
+    /** The status of an input's object, from the plan or by one request; that of the part for a slice of Parquet. */
     public FileStatus object(SparkInput input) throws IOException {
         if (!known.containsKey(input.key)) {
             FileStatus found = super.getFileStatus(path(input.object));

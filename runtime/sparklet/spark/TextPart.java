@@ -4,7 +4,7 @@ import java.io.EOFException;
 import java.io.IOException;
 import org.apache.hadoop.fs.FSInputStream;
 
-/** A slice of a text, as readers see it: the text's first bytes, then those of a stream from ``ownAt`` on. */
+/** A slice of a text, as readers see it: the text's header, then the bytes of the stream ``own`` from ``ownAt`` on. */
 public class TextPart extends FSInputStream {
     private final byte[] header;
     private final FSInputStream own;

@@ -15,19 +15,19 @@ import org.apache.spark.api.java.JavaSparkContext;
 import org.apache.spark.sql.SparkSession;
 
 /**
- * What is done inside a warm JVM before a task and after it, so that every task finds what a first one does.
+ * Prepares a warm JVM for a task and cleans it afterwards, so that each task finds the JVM like a new one.
  *
- * The worker compiles this with Janino, which Spark brings, and without generics, which Janino does not know. It is
- * Py4J's entry point: the worker calls it through a connection of its own, a script's process for its context only.
+ * The worker compiles this with Janino, which is a part of Spark and does not support generics. The object is Py4J's
+ * entry point: the worker calls it by its own connection, a script's process only for the script's context.
  */
 public class WarmJvm {
     private static final double FULL_HEAP = 0.8;
     private static final long QUIET_LIMIT_MS = 8000;
-    private static final long CALLS_LIMIT_MS = 500; // for the connections of a process that has ended to end
+    private static final long CALLS_LIMIT_MS = 500; // how long connections of an ended process can take to end
     private static final long POLL_MS = 1;
     private static final String HUDI_DEFAULTS =
             "org.apache.hudi.common.config.DFSPropertiesConfiguration$GlobalPropsHolder";
-    private static final String[][] RANDOM_STATES = { // a class, its static field, a field of that
+    private static final String[][] RANDOM_STATES = { // a class, its static field, and perhaps a field of its value
         {"java.util.Random", "seedUniquifier"},
         {"java.util.Collections", "r"},
         {"java.util.SplittableRandom", "defaultGen"},
@@ -42,11 +42,11 @@ public class WarmJvm {
 
     private final Object server; // py4j.GatewayServer
     private final py4j.Gateway gateway;
-    private final JvmState first; // before any task
-    private final String user; // "" = the one that Hadoop finds by itself
+    private final JvmState first; // the state before any task
+    private final String user; // for Hadoop; "" if Hadoop finds the user by itself
     private final String loggers;
-    private Keeper keeper; // null: a context ends with its task
-    private Configuration plain; // Hadoop's, as its files have it
+    private Keeper keeper; // null if each context ends with its task
+    private Configuration plain; // Hadoop's configuration from its files alone
 
     public WarmJvm(py4j.GatewayServer server, String user) throws Exception {
         this.server = server;
@@ -58,7 +58,7 @@ public class WarmJvm {
         gateway.getBindings().put("t", this);
     }
 
-    /** Keep contexts with it from now on. */
+    /** Let this keeper keep contexts from now on. */
     public void keep(Keeper keeper) {
         this.keeper = keeper;
     }
@@ -70,7 +70,7 @@ public class WarmJvm {
         System.getProperties().putAll(read);
     }
 
-    /** Renew the random states, which all environments restored from one snapshot would share. */
+    /** Renew the random states, since all environments that are restored from a snapshot have the same. */
     public void reseed(long seed) throws Exception {
         java.util.SplittableRandom seeds = new java.util.SplittableRandom(seed);
         for (String[] place : RANDOM_STATES) {
@@ -78,7 +78,7 @@ public class WarmJvm {
             Object state = null;
             for (int i = 1; i < place.length; i++) {
                 state = JvmState.field(type, place[i]).get(state);
-                type = state == null ? null : state.getClass(); // null: made at its first use
+                type = state == null ? null : state.getClass(); // null if the object is made at its first use
             }
             if (state instanceof AtomicLong) {
                 ((AtomicLong) state).set(seeds.nextLong());
@@ -94,12 +94,12 @@ public class WarmJvm {
         }
     }
 
-    /** The context that a script asks for. */
+    /** The context for a script, kept or new. */
     public JavaSparkContext context(SparkConf conf) throws Exception {
         return keeper == null ? new JavaSparkContext(conf) : keeper.acquire(conf);
     }
 
-    /** All of a configuration in one answer: key, zero, value, zero, and so on. */
+    /** A whole configuration as one text: key, null character, value, null character, and so on. */
     public String entries(SparkConf conf) {
         StringBuilder all = new StringBuilder();
         for (scala.Tuple2 each : conf.getAll()) {
@@ -113,7 +113,7 @@ public class WarmJvm {
         return keeper == null ? "none is kept" : keeper.problem();
     }
 
-    /** What a script's own stop comes to: whatever it asks for next is as new. */
+    /** Called in place of a script's own stop() of its context: clean the context, so that the next one is like new. */
     public void release() throws Exception {
         if (keeper != null && keeper.isTaken()) {
             keeper.release();
@@ -121,9 +121,9 @@ public class WarmJvm {
     }
 
     /**
-     * Bring the JVM back to what it was before the task.
+     * Clean the JVM after a task, so that it is as before the task.
      *
-     * Returns why the JVM should be replaced all the same; "" if it is as good as new.
+     * Returns why the JVM must be replaced nevertheless; "" if it is like new.
      */
     public String clean(boolean keep) throws Exception {
         boolean hive = isRunning("derby.") || isRunning("BoneCP");
@@ -140,7 +140,7 @@ public class WarmJvm {
         return problem.isEmpty() ? fullHeap() : problem;
     }
 
-    /** Release or stop contexts until nothing of the script is left in the JVM: no context, no call, no task. */
+    /** Release or stop contexts until the script has no context, call or task in the JVM; return a problem, or "". */
     private String settle(boolean keep) throws Exception {
         long begun = now();
         while (true) {
@@ -156,10 +156,10 @@ public class WarmJvm {
             if (active.isDefined() && !(keeper != null && keeper.holds(active.get()))) {
                 stop((SparkContext) active.get());
                 if (keeper != null) {
-                    keeper.stop(); // two have shared what Spark has but once
+                    keeper.stop(); // two contexts have shared Spark's static state
                 }
             } else if (calm && (!(keeper == null || keeper.isEmpty()) || !isRunning("Executor task launch worker for task "))) {
-                return ""; // threads of a kept context, which has looked at them, go by their last task's name
+                return ""; // the kept context has checked its own threads, which keep their last task's name
             }
             if (now() - begun > QUIET_LIMIT_MS) {
                 return CALLS;
@@ -172,7 +172,7 @@ public class WarmJvm {
         try {
             context.cancelAllJobs();
             context.stop();
-        } catch (RuntimeException error) { // the script's own stop() may be under way
+        } catch (RuntimeException error) { // the script's own stop() may still be running
             return;
         }
     }
@@ -191,17 +191,17 @@ public class WarmJvm {
             Class type = Class.forName("org.apache.spark.sql.delta.DeltaLog$");
             type.getMethod("clearCache", new Class[0]).invoke(type.getField("MODULE$").get(null), new Object[0]);
         }
-        if (JvmState.isLoaded(HUDI_DEFAULTS)) { // read once, then anybody's to change: the next task reads anew
+        if (JvmState.isLoaded(HUDI_DEFAULTS)) { // scripts can change what Hudi has read: the next task reads it again
             ((AtomicReference) JvmState.field(Class.forName(HUDI_DEFAULTS), "INSTANCE").get(null)).set(null);
         }
-        org.apache.hadoop.fs.FileSystem.closeAll(); // a kept one would be had whatever the next task sets: see 0023
+        org.apache.hadoop.fs.FileSystem.closeAll(); // a cached one would ignore the next task's settings: see 0023
         org.apache.hadoop.fs.FileSystem.clearStatistics();
         UserGroupInformation.reset();
         if (plain == null) {
             plain = new Configuration();
             plain.size();
         }
-        UserGroupInformation.setConfiguration(plain); // which it would read from files again
+        UserGroupInformation.setConfiguration(plain); // else it would read the files again
         if (!user.isEmpty()) {
             UserGroupInformation.setLoginUser(UserGroupInformation.createRemoteUser(user));
         }
@@ -210,7 +210,7 @@ public class WarmJvm {
         }
     }
 
-    /** What is logged where, in a text to compare. */
+    /** The state of all loggers as a text, for comparison. */
     private static String loggers() {
         LoggerContext context = (LoggerContext) LogManager.getContext(false);
         TreeSet found = new TreeSet();
@@ -223,8 +223,9 @@ public class WarmJvm {
     }
 
     /**
-     * Drop what the script's proxies pointed to (Py4J keeps it when a client just ends), its imports, and what
-     * pools of threads inherited from the threads that started them: Spark's local properties and active session.
+     * Drop the objects that the script's proxies referred to (Py4J keeps them if a client just ends), its imports, and
+     * what threads of pools have inherited from the threads that started them: Spark's local properties and active
+     * session.
      */
     private void forget() throws Exception {
         gateway.getDefaultJVMView().clearImports();
@@ -241,7 +242,7 @@ public class WarmJvm {
         }
     }
 
-    /** What Java says of its classes, "20673 classes (16249 shared)" among it; "" from a Java that does not. */
+    /** Java's report on its classes, with "20673 classes (16249 shared)"; "" if this Java has no such report. */
     public String loaded() {
         try {
             return (String) ManagementFactory.getPlatformMBeanServer().invoke(
@@ -280,21 +281,21 @@ public class WarmJvm {
         return System.nanoTime() / 1000000;
     }
 
-    /** Who keeps a context from task to task. */
+    /** Keeps a context from task to task. */
     public interface Keeper {
-        /** A context with this configuration, as good as new. */
+        /** A context with this configuration, which is new or like new. */
         JavaSparkContext acquire(SparkConf conf) throws Exception;
 
-        /** Clean the context for the next task, or stop it where it cannot be proven clean. */
+        /** Clean the context for the next task; stop it if it cannot be verified to be clean. */
         void release() throws Exception;
 
         /** Stop the context. */
         void stop() throws Exception;
 
-        /** Whether a script has it. */
+        /** Whether a script has the context. */
         boolean isTaken();
 
-        /** Whether a job of the script runs. */
+        /** Whether a job of the script is running. */
         boolean isBusy();
 
         /** Whether no context is kept. */
@@ -303,7 +304,7 @@ public class WarmJvm {
         /** Why the last context was not kept; "" if it was. */
         String problem();
 
-        /** Whether it is this context that is kept. */
+        /** Whether this is the kept context. */
         boolean holds(Object context);
     }
 }
