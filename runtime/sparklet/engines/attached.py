@@ -17,7 +17,7 @@ from py4j.protocol import Py4JError
 from sparklet.errors import ScriptError
 from sparklet.settings import SparkSettings
 from sparklet.spark.host_process import HostProcess
-from sparklet.spark.java_classes import encoded
+from sparklet.spark.java_classes import encode_properties
 from sparklet.spark.jvm_calls import connected, log_in, stop_context
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script import JVM_OPTIONS
@@ -92,5 +92,5 @@ def _prepare(gateway: tuple[int, str], properties: dict[str, str], conf: Mapping
         for name, added in added_files.items():
             if added:
                 properties[name] = ",".join(filter(None, (java.lang.System.getProperty(name), *added)))
-        # All properties in one call: each call is a request to the JVM.
-        java.lang.System.getProperties().load(java.io.StringReader(encoded({**properties, **conf})))
+        # In one call, since each property set by itself would be a request to the JVM.
+        java.lang.System.getProperties().load(java.io.StringReader(encode_properties({**properties, **conf})))

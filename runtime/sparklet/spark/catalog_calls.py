@@ -1,6 +1,6 @@
-"""Lets Spark's calls that read tables find those of Glue's catalog, which is asked once Spark has found none.
+"""Lets PySpark's calls find tables of Glue's catalog: it is searched for each name that Spark does not find.
 
-The looking up is an annex's, which is imported with the first name that Spark lacks.
+The search is in another package (``NAMES``), which is imported once Spark has not found a name.
 """
 
 import functools
@@ -14,7 +14,7 @@ from sparklet.job.outcome import EVENT
 
 NAMES = "sparklet.connectors.data_catalog.spark_names"
 NOT_FOUND = ("TABLE_OR_VIEW_NOT_FOUND", "SCHEMA_NOT_FOUND")
-CALLS = {  # of PySpark, by class: they name tables and databases
+CALLS = {  # PySpark's methods that name tables and databases, by class
     "SparkSession": ("sql", "table"),
     "DataFrameReader": ("table",),
     "DataFrameWriter": ("insertInto", "saveAsTable"),
@@ -29,13 +29,13 @@ CALLS = {  # of PySpark, by class: they name tables and databases
 
 
 def know_catalog_tables() -> None:
-    """Change PySpark's calls of this process, before its script begins."""
+    """Change PySpark's calls in this process, before its script begins."""
     from pyspark import sql
     from pyspark.sql import streaming
     from pyspark.sql.catalog import Catalog
 
     event = os.environ.get(EVENT, "")
-    if event.startswith("@"):  # read now: what is read later counts as the script's own act
+    if event.startswith("@"):  # read now, since later reads count as acts of the script
         event = Path(event[1:]).read_text(encoding="utf-8")
     names = functools.cache(lambda: importlib.import_module(NAMES).CatalogNames(event))
     table_exists, database_exists, get_database = Catalog.tableExists, Catalog.databaseExists, Catalog.getDatabase
@@ -47,26 +47,26 @@ def know_catalog_tables() -> None:
     def has_database(self: Catalog, dbName: str) -> bool:  # noqa: N803 - PySpark's
         return bool(database_exists(self, dbName) or names().has_database(self._sparkSession, dbName))
 
-    def described(self: Catalog, dbName: str) -> Any:  # noqa: N803 - PySpark's
-        found = get_database(self, dbName)
+    def checked_database(self: Catalog, dbName: str) -> Any:  # noqa: N803 - PySpark's
+        database = get_database(self, dbName)
         if names.cache_info().currsize:
-            names().refuse_database(self._sparkSession, found.name)
-        return found
+            names().refuse_database(self._sparkSession, database.name)
+        return database
 
-    kinds: Any = {**vars(streaming), **vars(sql), "Catalog": Catalog}
-    for kind, calls in CALLS.items():
-        for name in calls if kind in kinds else ():
-            setattr(kinds[kind], name, _finding(getattr(kinds[kind], name), names))
-    Catalog.tableExists, Catalog.databaseExists, Catalog.getDatabase = has_table, has_database, described
+    classes: Any = {**vars(streaming), **vars(sql), "Catalog": Catalog}
+    for class_name, calls in CALLS.items():
+        for name in calls if class_name in classes else ():
+            setattr(classes[class_name], name, _with_catalog(getattr(classes[class_name], name), names))
+    Catalog.tableExists, Catalog.databaseExists, Catalog.getDatabase = has_table, has_database, checked_database
 
 
-def _finding(call: Callable[..., Any], names: Any) -> Callable[..., Any]:
-    """A call that is made again once the names that it lacks are known."""
+def _with_catalog(call: Callable[..., Any], names: Any) -> Callable[..., Any]:
+    """A function that makes the call and, after Spark has missed a table, repeats it once the catalog has the table."""
     from pyspark.errors import AnalysisException, UnsupportedOperationException
 
     @functools.wraps(call)
     def call_again(self: Any, *values: Any, **named: Any) -> Any:
-        # Of a session itself, a reader or writer, and a catalog.
+        # ``self`` is a reader, writer or frame, a catalog, or the session.
         spark = getattr(self, "_spark", None) or getattr(self, "_sparkSession", self)
         statement, tried = str(next(iter((*values, *named.values())), "")), set[str]()
         if names.cache_info().currsize:

@@ -1,4 +1,4 @@
-"""The worker's side of the script host (``script_host``): requests to it, what it reports, its processes' pipes.
+"""The worker's side of the script host (``script_host``): sends requests to it, reads its reports and all pipes.
 
 There is no thread: pipes are read while the worker waits. No process gets the worker's own standard input or
 output, which Lambda's runtime may use.
@@ -27,83 +27,83 @@ from sparklet.spark.script_output import LineFeed, ScriptOutput
 
 CHUNK_BYTES = 64 * 1024
 INTERRUPT = "interrupt"
-MAX_WAIT_S = 1.0  # the deadline is a time of day: look at the clock after every thaw
+MAX_WAIT_S = 1.0  # the deadline is a time of day, so the clock must be read soon after a thaw
 CONNECTS_WITHIN_S = 5.0
-DRAIN_ROUNDS = 64  # a pipe may never end
+DRAIN_ROUNDS = 64  # a pipe may never be empty
 
 Sink = Callable[[bytes], None]
 
 
 class HostProcess:
-    """A script host, started by exec, in a folder of its own under scratch; and what is known of its processes."""
+    """A script host, started by exec in a folder of its own under scratch, and the state of its processes."""
 
     def __init__(self, scratch: Path, env: Mapping[str, str]) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="sparklet-", dir=scratch))
-        self.mark = {"SPARKLET_HOST": str(self.home)}  # in the environment of all that it starts
+        self.mark = {"SPARKLET_HOST": str(self.home)}  # in the environment of all processes that the host starts
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                # Without -P the host's folder would lead sys.path, in each forked script, too.
+                # Without -P the host's folder would be first in sys.path, also in each forked script.
                 [sys.executable, "-P", "-m", "sparklet.spark.script_host", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 cwd=self.home,
                 env=env,
-                start_new_session=True,  # Ctrl-C is the worker's business
+                start_new_session=True,  # so that only the worker gets Ctrl-C
             )
         self.pid = self._process.pid
         self.alive = True
-        self.pids: dict[str, int] = {}  # by name, of JVMs, and of scripts that have begun
-        self.codes: dict[str, int] = {}  # by name, of processes that have ended
-        self.answers: dict[str, str] = {}  # by the JVM's name, to the last call, in Py4J's words
-        self._ended: list[tuple[int, ...]] = []  # the host's answer to ``end``
+        self.pids: dict[str, int] = {}  # the pids of JVMs, and of scripts that have begun, by name
+        self.codes: dict[str, int] = {}  # the exit codes of processes that have ended, by name
+        self.answers: dict[str, str] = {}  # each JVM's answer to the last call, as Py4J encodes it, by the JVM's name
+        self._survivors: list[tuple[int, ...]] = []  # the host's answer to ``end``
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._control, selectors.EVENT_READ)
 
     def pipe(self, sink: Sink) -> int:
-        """A pipe for ``ask``; ``sink`` gets its lines."""
+        """Make a pipe whose lines are passed to ``sink``; return the descriptor to write to, for ``request``."""
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
         self._selector.register(open(ours, "rb", 0), selectors.EVENT_READ, LineFeed(sink))  # noqa: SIM115 - until it ends
         return theirs
 
     def status_pipe(self, name: str) -> int:
-        """A pipe that tells when a script begins, and under spark-submit how it ends."""
+        """A pipe for the reports that a script has started and, under spark-submit, with which code it has exited."""
 
-        def hear(line: bytes) -> None:
-            for what, value in json.loads(line).items():
-                (self.pids if what == "started" else self.codes)[name] = value
+        def on_report(line: bytes) -> None:
+            for event, value in json.loads(line).items():
+                (self.pids if event == "started" else self.codes)[name] = value
 
-        return self.pipe(hear)
+        return self.pipe(on_report)
 
     def connect(self, name: str, port: int, secret: str) -> socket.socket:
-        """A connection to the Py4J of a JVM, for calls; see ``answers``. Raises OSError."""
-        line = socket.create_connection(("127.0.0.1", port), CONNECTS_WITHIN_S)
-        line.sendall(f"A\n{secret}\n".encode())
-        line.recv(CHUNK_BYTES)  # if it refuses, no call is answered
-        line.settimeout(None)
-        hear = LineFeed(lambda answer: self.answers.update({name: answer.decode().rstrip("\n")}))
-        self._selector.register(line, selectors.EVENT_READ, hear)
-        return line
+        """Connect to the Py4J server of the JVM ``name``; its answers to calls go to ``answers``. Raises OSError."""
+        connection = socket.create_connection(("127.0.0.1", port), CONNECTS_WITHIN_S)
+        connection.sendall(f"A\n{secret}\n".encode())
+        connection.recv(CHUNK_BYTES)  # not checked: after a refused secret no call gets an answer
+        connection.settimeout(None)
+        on_answer = LineFeed(lambda answer: self.answers.update({name: answer.decode().rstrip("\n")}))
+        self._selector.register(connection, selectors.EVENT_READ, on_answer)
+        return connection
 
-    def ask(self, what: str, fds: Sequence[int] = (), **details: Any) -> None:
+    def request(self, action: str, fds: Sequence[int] = (), **details: Any) -> None:
         """Send a request and descriptors to the host; raises GatewayLostError if the host has ended.
 
-        A started process needs a unique ``name``, since its end may be reported late.
+        A process that is started needs a unique ``name``, since its end may be reported late.
         """
         try:
-            send(self._control, {"do": what, **details}, fds)
+            send(self._control, {"do": action, **details}, fds)
         except OSError as error:
             self.alive = False
             raise GatewayLostError("the script host has ended; the next task gets a new one") from error
         finally:
-            # The host has its own copies; a pipe ends only when the last copy of its other end is closed.
+            # The host has its own copies. A pipe ends only once all copies of its other side are closed.
             for fd in fds:
                 os.close(fd)
 
     def wait(self, until_s: float | Callable[[], float], done: Callable[[], object] = lambda: False) -> None:
-        """Read all pipes until ``done``, the end of the host, or ``until_s``, which may move."""
+        """Read all pipes until ``done`` is true, the host ends, or the time ``until_s``, which may change meanwhile."""
         while self.alive and not done():
             wait_s = min(MAX_WAIT_S, (until_s() if callable(until_s) else until_s) - time.time())
             if wait_s <= 0:
@@ -112,47 +112,47 @@ class HostProcess:
             self._read(wait_s)
 
     def wait_for_script(self, task: ScriptOutput, jvm: str, done: Callable[[], object]) -> None:
-        """Wait until ``done`` or the deadline; a JVM that only collects garbage is killed, as one without memory."""
+        """Wait until ``done`` is true or the deadline; kill a JVM that only collects garbage, as it lacks memory."""
         watch = CollectorWatch(time.monotonic() + WATCHED_S / LOOKS)
 
-        def ended() -> object:
+        def is_done() -> object:
             pid = self.pids.get(jvm, 0)
-            if not (end := done()) and watch.is_stuck(time.monotonic(), lambda: cpu_times_s(pid, COLLECTORS)):
+            if not (result := done()) and watch.is_stuck(time.monotonic(), lambda: cpu_times_s(pid, COLLECTORS)):
                 task.out_of_memory = f"GC overhead limit exceeded, for {WATCHED_S:.0f} s it only collected garbage"
                 signal_process(pid, SIGKILL)
-            return end
+            return result
 
-        self.wait(lambda: task.call.deadline.guard_s, ended)
+        self.wait(lambda: task.call.deadline.guard_s, is_done)
 
     def end(self, spare: str = "", dump: int = 0) -> tuple[int, ...]:
-        """Kill all started processes but ``spare``; returns those still alive after a few seconds.
+        """Kill all processes that the host started, except ``spare``; return those still alive after a few seconds.
 
-        ``spare``: ``jvm``, or ``jvm tree``: with Spark's Python workers. ``dump``: pid of a script, which first writes
-        its stacks; 0: none.
+        ``spare`` is ``jvm``, or ``jvm tree`` to spare Spark's Python workers as well. ``dump`` is the pid of a script
+        that writes its stacks before it is killed, or 0.
         """
-        self.ask("end", spare=spare, dump=dump)
-        self.wait(time.time() + 2 * END_LIMIT_S, lambda: self._ended)
-        # The late answer of this host would be taken for that to the next request, so the host is given up.
-        if not self._ended:
+        self.request("end", spare=spare, dump=dump)
+        self.wait(time.time() + 2 * END_LIMIT_S, lambda: self._survivors)
+        # A late answer would be mistaken for the answer to the next request, so this host is given up.
+        if not self._survivors:
             self.alive = False
             raise GatewayLostError("the script host does not answer; the next task gets a new one")
-        # The last words of what was killed are still in the pipes, and a cause may be among them.
+        # The last output of the killed processes is still in the pipes, and may name a cause.
         self.drain()
-        return self._ended.pop()
+        return self._survivors.pop()
 
     def end_script(self, pid: int, deadline: Deadline, port: int, secret: str) -> bool:
-        """End a script whose deadline is over, and all else: cancel Spark's jobs, wait a moment, then kill.
+        """End a script whose deadline is over, and all other processes; return whether there was time for a grace.
 
-        So its driver can finish a commit, and a commit whose data is still being written does not begin. Returns
-        whether there was such a moment.
+        In the grace Spark's jobs are cancelled: so the driver can finish a commit that has begun, but a commit whose
+        data is still being written does not begin. Then all processes are killed.
         """
-        # The fork that interrupts may end first, and its end is not the script's.
+        # The fork that interrupts may end before the script, so it must not count as the script's end.
         since_s, before = time.time(), {*self.codes, INTERRUPT}
         has_grace = bool(pid) and deadline.grace_end_s(since_s) > since_s
         if has_grace:
-            self.ask("interrupt", name=INTERRUPT, host=self.pid, script=pid, port=port, secret=secret)
+            self.request("interrupt", name=INTERRUPT, host=self.pid, script=pid, port=port, secret=secret)
             self.wait(lambda: deadline.grace_end_s(since_s), lambda: self.codes.keys() - before)
-        self.end(dump=0 if has_grace else pid)  # its stacks have been written
+        self.end(dump=0 if has_grace else pid)  # the interrupt has already written the stacks
         return has_grace
 
     def drain(self) -> None:
@@ -164,15 +164,17 @@ class HostProcess:
     def close(self) -> None:
         """End the host and all its processes."""
         self.alive = False
-        self._control.close()  # it ends when it reads this
+        self._control.close()  # the host ends when it reads the end of this socket
         try:
             code = self._process.wait(2 * END_LIMIT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
-        # The tree is torn once the host is dead: only their environment still tells whose its orphans are.
-        if code != 0:  # it could not end its processes
-            end_marked(next(iter(self.mark.items())))
+        if code != 0:
+            # The host could not end its processes. They have no parent any more that leads to them, so they are found
+            # by the host's variable in their environment.
+            [mark] = self.mark.items()
+            end_marked(mark)
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
                 cast("Any", key.fileobj).close()
@@ -184,21 +186,21 @@ class HostProcess:
         ready = self._selector.select(wait_s)
         for key, _ in ready:
             if key.data is None:
-                self._hear_host()
+                self._read_report()
             else:
                 self._read_pipe(key.fileobj, key.data)
         return bool(ready)
 
     def _read_pipe(self, pipe: Any, lines: LineFeed) -> None:
         chunk = b""
-        with contextlib.suppress(ConnectionResetError):  # of a JVM that was killed
+        with contextlib.suppress(ConnectionResetError):  # the JVM was killed
             chunk = os.read(pipe.fileno(), CHUNK_BYTES)
         if not chunk:
             self._selector.unregister(pipe)
             pipe.close()
         lines.feed(chunk)
 
-    def _hear_host(self) -> None:
+    def _read_report(self) -> None:
         received = receive(self._control)
         if received is None:
             self._selector.unregister(self._control)
@@ -210,4 +212,4 @@ class HostProcess:
         elif "pid" in message:
             self.pids[message["name"]] = message["pid"]
         else:
-            self._ended.append(tuple(message["ended"]))
+            self._survivors.append(tuple(message["ended"]))

@@ -1,7 +1,7 @@
-"""Calls by Py4J to a JVM: prepare it for its first script, log in to Hadoop, cancel jobs, use a kept context.
+"""Calls to a JVM by Py4J: prepare it for its first script, log in to Hadoop, cancel jobs, use a kept context.
 
-``prepare`` runs in the process of the JVM's first script, before it. Inside the JVM ``WarmJvm.java``, from then on
-Py4J's entry point, does the work.
+``prepare`` runs in the process of the JVM's first script, before the script. It makes ``WarmJvm.java`` Py4J's entry
+point, which does the work inside the JVM.
 """
 
 import contextlib
@@ -15,21 +15,21 @@ from py4j.java_gateway import GatewayParameters, JavaGateway, JavaObject, Python
 from py4j.protocol import Py4JError
 
 from sparklet.job.spark_lines import accumulator_servers
-from sparklet.spark.java_classes import are_ahead, class_loader, compiled
+from sparklet.spark.java_classes import are_ahead, class_loader, compile_class
 from sparklet.spark.processes import has_name
 
 CANCEL_POLL_S = 0.1
-PACKAGES = {  # that PySpark and scripts name most
+PACKAGES = {  # the packages that PySpark and scripts name most
     *("java", "java.io", "java.lang", "java.net", "java.util", "org", "org.apache", "py4j", "py4j.reflection", "scala"),
     *(f"org.apache.{name}" for name in ("hadoop", "hadoop.conf", "hadoop.fs", "hadoop.util", "spark", "spark.api")),
     *(f"org.apache.spark.{name}" for name in ("api.python", "sql", "sql.types", "util")),
 }
-NAMELESS = "sparklet"  # Hadoop's name for a user without a line in passwd: it does not start without one
+NAMELESS = "sparklet"  # the user name for Hadoop if passwd does not name the user: without one Hadoop does not start
 
 
 @contextlib.contextmanager
 def connected(port: int, secret: str) -> Iterator[JavaGateway]:
-    """A client of the JVM at ``port``."""
+    """A Py4J client of the JVM at ``port``, which is closed after the block."""
     client = JavaGateway(  # not PySpark's ClientServer, which would leave a thread in the script
         gateway_parameters=GatewayParameters(
             port=port, auth_token=secret, auto_convert=True, enable_memory_management=False
@@ -38,13 +38,14 @@ def connected(port: int, secret: str) -> Iterator[JavaGateway]:
     try:
         yield client
     finally:
-        client.close()  # our side only: shutdown() would end the JVM's
+        client.close()  # closes only our side, while shutdown() would end the JVM's server
 
 
 def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bool) -> None:
-    """Prepare the JVM for its first script; for later ones the worker does so (``Jvm.prepare``).
+    """Prepare the JVM for its first script; for later scripts the worker does so (``Jvm.prepare``).
 
-    ``properties``: ``encoded``; ``keep``: contexts outlive their tasks; ``restored``: random states are renewed.
+    ``properties`` are a text of ``encode_properties``. With ``keep``, contexts outlive their tasks. With ``restored``,
+    the JVM's random states are renewed.
     """
     with connected(port, secret) as client:
         log_in(client)
@@ -55,13 +56,13 @@ def prepare(port: int, secret: str, properties: str, *, keep: bool, restored: bo
 
 
 def cancel_jobs(port: int, secret: str) -> None:
-    """Cancel Spark's jobs, and those that begin later, until this process is ended.
+    """Cancel Spark's jobs, also those that begin later, until this process is killed.
 
-    What runs in the driver's own thread, such as the commit to a table after its job, goes on.
+    Work in the driver's own thread is not cancelled, such as the commit to a table after its job.
     """
     with connected(port, secret) as client:
         while True:
-            with contextlib.suppress(Py4JError):  # the context or the JVM ends meanwhile
+            with contextlib.suppress(Py4JError):  # the context or the JVM may have just ended
                 for context in _contexts(client):
                     context.cancelAllJobs()
             time.sleep(CANCEL_POLL_S)
@@ -74,16 +75,17 @@ def stop_context(client: JavaGateway) -> None:
 
 
 def _contexts(client: JavaGateway) -> list[Any]:
-    """The JVM's SparkContext, if it has one."""
+    """A list with the JVM's SparkContext; empty if it has none."""
     active = getattr(getattr(client.jvm.org.apache.spark, "SparkContext$"), "MODULE$").getActive()
     return [active.get()] if active.isDefined() else []
 
 
-class _OwnProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
-    """Gives callbacks ids that no earlier process gave.
+class _UniqueIdProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
+    """Gives callbacks ids that no earlier script's callbacks have.
 
-    When Java collects a callback of an earlier script, it tells the present one by the id: with Py4J's p0, p1, … the
-    present script's own would be gone (``Object ID unknown`` in ``foreachBatch``).
+    When Java's garbage collector frees a callback of an earlier script, it sends the id to the current script. With
+    Py4J's own ids (p0, p1, …) the current script would lose its own callback (``Object ID unknown`` in
+    ``foreachBatch``).
     """
 
     def __init__(self) -> None:
@@ -91,39 +93,40 @@ class _OwnProxies(PythonProxyPool):  # type: ignore[misc] # Py4J has no types
         self.next_id = int.from_bytes(os.urandom(8), "big")
 
 
-def own_callbacks() -> None:
+def use_unique_callback_ids() -> None:
     """Keep Java from mistaking a script's callbacks for those of an earlier script."""
-    java_gateway.PythonProxyPool = _OwnProxies
+    java_gateway.PythonProxyPool = _UniqueIdProxies
 
 
 def remember_names() -> None:
-    """Ask Java once for a class, and never whether one has a usual package's name: it would look into 250 jars.
+    """Make Py4J look up each class once in Java, and usual packages never: each lookup searches 250 jars.
 
-    Py4J asks for each part of a class's name, at each use: a small script's 123 questions are 23.
+    Without this, Py4J looks up each part of a class's name at each use; a small script needs 123 lookups instead of 23.
     """
     Package, View = java_gateway.JavaPackage, java_gateway.JVMView  # noqa: N806 - classes
-    in_view, in_package, classes = View.__getattr__, Package.__getattr__, dict[tuple[Any, str], Any]()
+    look_up_in_view, look_up_in_package = View.__getattr__, Package.__getattr__
+    classes = dict[tuple[Any, str], Any]()
 
-    def of_view(self: Any, name: str) -> Any:
-        return Package(name, self._gateway_client, self._id) if name in PACKAGES else in_view(self, name)
+    def view_member(self: Any, name: str) -> Any:
+        return Package(name, self._gateway_client, self._id) if name in PACKAGES else look_up_in_view(self, name)
 
-    def of_package(self: Any, name: str) -> Any:
-        whole = f"{self._fqn}.{name}"
-        if whole in PACKAGES:
-            return Package(whole, self._gateway_client, self._jvm_id)
-        member = classes.get((self._gateway_client, whole)) or in_package(self, name)
+    def package_member(self: Any, name: str) -> Any:
+        full_name = f"{self._fqn}.{name}"
+        if full_name in PACKAGES:
+            return Package(full_name, self._gateway_client, self._jvm_id)
+        member = classes.get((self._gateway_client, full_name)) or look_up_in_package(self, name)
         if isinstance(member, java_gateway.JavaClass):
-            classes[self._gateway_client, whole] = member
+            classes[self._gateway_client, full_name] = member
         return member
 
-    View.__getattr__, Package.__getattr__ = of_view, of_package
+    View.__getattr__, Package.__getattr__ = view_member, package_member
 
 
 def keep_contexts() -> None:
-    """Let this process use the kept context of Java.
+    """Let this process use the SparkContext that the JVM keeps.
 
-    Python's SparkContext is new for each script, Java's need not be: ``WarmJvm.java`` replaces PySpark's calls that
-    make and stop it. PySpark itself renews everything else, such as the environment of Python's workers.
+    Python's SparkContext is new for each script, but Java's need not be: PySpark's calls that make and stop it are
+    replaced by calls to ``WarmJvm.java``. PySpark itself renews the rest, such as the environment of Python workers.
     """
     from pyspark import SparkConf, SparkContext, accumulators
 
@@ -141,17 +144,17 @@ def keep_contexts() -> None:
         stop(self)  # now without effect in the JVM
 
     def get_all(self: SparkConf) -> list[tuple[str, str]]:
-        """All in one call, where PySpark makes four a key, twice for each session."""
+        """Get all settings in one call; PySpark makes four calls for each key, twice for each session."""
         if self._jconf is None or SparkContext._gateway is None:
             return list(one_by_one(self))
         words = SparkContext._gateway.entry_point.entries(self._jconf).split("\0")
         return list(zip(words[:-1:2], words[1::2], strict=True))
 
     def shutdown(self: Any) -> None:
-        """Do not wait for a thread that checks only every half second, or every second while it reads."""
+        """Close the server without waiting for its thread, which checks for the shutdown only every half second."""
         self.server_shutdown = True
         self._BaseServer__shutdown_request = True
-        self.server_close()  # the thread dies with this process
+        self.server_close()  # the thread ends with this process
 
     SparkContext._initialize_context = with_inferred_types(acquire)
     SparkContext.stop = release
@@ -161,11 +164,11 @@ def keep_contexts() -> None:
 
 
 def with_inferred_types(initialize: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A maker of Java's contexts, in whose sessions ``InferredTypes.java`` looks at plans, whatever a script adds."""
+    """Change PySpark's function that makes Java's context: the context's sessions get the rule ``InferredTypes``."""
 
     def initialize_with_rule(self: Any, jconf: Any) -> Any:
-        if jconf.get("spark.sql.sources.commitProtocolClass", "") == "AttemptCommit":  # our Java is there
-            # Not as a default of Spark: that would be lost where a script sets extensions of its own.
+        if jconf.get("spark.sql.sources.commitProtocolClass", "") == "AttemptCommit":  # our Java is on the class path
+            # Not as a Spark default, which would be lost if a script sets extensions of its own.
             others = jconf.get("spark.sql.extensions", "")
             jconf.set("spark.sql.extensions", f"InferredTypes,{others}".rstrip(","))
         return initialize(self, jconf)
@@ -174,31 +177,31 @@ def with_inferred_types(initialize: Callable[[Any, Any], Any]) -> Callable[[Any,
 
 
 def _install(client: JavaGateway, keep: bool) -> None:
-    """Make ``WarmJvm`` Py4J's entry point, with what the JVM was before any task; compile it unless that was done."""
+    """Make ``WarmJvm`` Py4J's entry point; it records the JVM's state before any task. Compile it if necessary."""
     jvm: Any = client.jvm
     ahead, loader = are_ahead(jvm), class_loader(jvm)
     for name in () if ahead else ("JvmState", "WarmJvm"):
-        loader = compiled(jvm, name, loader).getClassLoader()
+        loader = compile_class(jvm, name, loader).getClassLoader()
     server = JavaObject("GATEWAY_SERVER", client._gateway_client)
-    # Hadoop's login is reset after each task, so WarmJvm must know the name, too.
-    warm_jvm = _made(client, loader.loadClass("WarmJvm"), server, "" if has_name() else NAMELESS)
+    # WarmJvm gets the name, since it repeats Hadoop's login after each task.
+    warm_jvm = _new_object(client, loader.loadClass("WarmJvm"), server, "" if has_name() else NAMELESS)
     if keep:
         for name in () if ahead else ("SparkInsides", "KeptContext"):
-            loader = compiled(jvm, name, loader).getClassLoader()
-        kind = loader.loadClass("KeptContext")
-        warm_jvm.keep(_made(client, kind, jvm.java.lang.System.getProperty("java.io.tmpdir")))
+            loader = compile_class(jvm, name, loader).getClassLoader()
+        kept_context_class = loader.loadClass("KeptContext")
+        warm_jvm.keep(_new_object(client, kept_context_class, jvm.java.lang.System.getProperty("java.io.tmpdir")))
 
 
-def _made(client: JavaGateway, kind: Any, *values: Any) -> Any:
-    """An object of a class that Py4J cannot find by its name."""
+def _new_object(client: JavaGateway, java_class: Any, *values: Any) -> Any:
+    """A new object of a class that Py4J cannot find by its name."""
     arguments = client.new_array(client.jvm.java.lang.Object, len(values))
     for index, value in enumerate(values):
         arguments[index] = value
-    return kind.getConstructors()[0].newInstance(arguments)
+    return java_class.getConstructors()[0].newInstance(arguments)
 
 
 def log_in(client: JavaGateway) -> None:
-    """Log in to Hadoop with a name if passwd has none."""
-    if not has_name():  # its own login would fail: ``LoginException: invalid null input: name``
+    """Log in to Hadoop if passwd does not name the user."""
+    if not has_name():  # Hadoop's own login would fail: ``LoginException: invalid null input: name``
         users: Any = client.jvm.org.apache.hadoop.security.UserGroupInformation
         users.setLoginUser(users.createRemoteUser(NAMELESS))

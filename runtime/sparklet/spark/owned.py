@@ -1,7 +1,7 @@
-"""What Sparklet may delete on this machine: folders that it made, known by a marker or by names that it alone gives.
+"""Deletes folders on this machine, but only those that Sparklet made, which have a marker or a name of its own.
 
-A path may be another than the one that was meant: an empty variable, ``.``, a link, somebody's own ``tmp``. Nothing
-else of ``runtime/`` deletes trees (ruff refuses ``shutil.rmtree``); objects are deleted ``within`` a prefix alone.
+A path can be wrong: an empty variable, ``.``, a link, somebody's own ``tmp``. No other module of ``runtime/`` deletes
+folders (ruff refuses ``shutil.rmtree``). Objects in S3 are only deleted ``within`` a prefix.
 """
 
 import contextlib
@@ -21,33 +21,33 @@ _log = logging.getLogger(__name__)
 
 
 def refuse_foreign(folder: Path, option: str) -> None:
-    """SettingsError unless Sparklet made the folder, or it is empty or not there; nothing is changed."""
+    """Raise SettingsError if the folder has content and was not made by Sparklet."""
     try:
-        held = next(folder.iterdir(), None) if folder.exists() else None
+        entry = next(folder.iterdir(), None) if folder.exists() else None
     except OSError as error:
         raise SettingsError(f"{folder} cannot be used: {error.strerror}; name another folder ({option})") from error
-    if held and not (folder / MARKER).exists():
-        raise SettingsError(f"{folder} holds {held.name}, and Sparklet did not make it; name a new folder ({option})")
+    if entry and not (folder / MARKER).exists():
+        raise SettingsError(f"{folder} holds {entry.name}, and Sparklet did not make it; name a new folder ({option})")
 
 
 def make_own(folder: Path, option: str, mode: int = 0o777) -> None:
-    """Make a folder, or take an empty one, and mark it; one that is there keeps its mode. See ``refuse_foreign``."""
+    """Make a folder and mark it; an existing empty folder is marked and keeps its mode. See ``refuse_foreign``."""
     refuse_foreign(folder, option)
     folder.mkdir(mode, parents=True, exist_ok=True)
     (folder / MARKER).touch()
 
 
 def delete_own(folder: Path) -> None:
-    """``delete_tree`` for a folder of Sparklet's own; ValueError if neither its name nor a marker above it says so."""
+    """Delete a folder that Sparklet made; ValueError if neither its name nor a marker in its parent shows that."""
     if not (_NAMES.fullmatch(folder.name) or (folder.name and (folder.parent / MARKER).exists())):
         raise ValueError(f"{folder} is not a folder of Sparklet's own, and is not deleted")
     delete_tree(folder)
 
 
 def delete_tree(folder: Path) -> None:
-    """Delete a folder of any depth, read-only folders included; no link is followed. It never raises.
+    """Delete a folder with all its content, also read-only folders. Links are not followed. Never raises.
 
-    Folders within folders are moved up, so no path gets too long. Remaining files are logged.
+    Inner folders are moved up, so that no path gets too long. Files that could not be deleted are logged.
     """
     if folder.is_symlink() or not folder.exists():
         return
@@ -55,13 +55,13 @@ def delete_tree(folder: Path) -> None:
     mark, numbers, folders = os.urandom(8).hex(), itertools.count(), [folder]
     with contextlib.suppress(OSError):
         for path in folders:
-            # A script may have left folders that not even their owner can list.
+            # A script may have taken away its own permission to list a folder.
             path.chmod(0o700)
             for entry in list(path.iterdir()):
                 if entry.is_dir() and not entry.is_symlink():
-                    entry.chmod(0o700)  # or it cannot be moved
+                    entry.chmod(0o700)  # without it the folder could not be moved
                     folders.append(entry.rename(folder / f"{mark}{next(numbers)}"))
-    with contextlib.suppress(RecursionError):  # of folders that could not be moved
-        shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - the one place
-    if stays := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
-        _log.warning("%s could not be deleted completely, %a is left", folder, stays)
+    with contextlib.suppress(RecursionError):  # if folders could not be moved, they may be too deep
+        shutil.rmtree(folder, ignore_errors=True)  # noqa: TID251 - only here
+    if remaining := [f"{path.relative_to(folder)}" for path in itertools.islice(folder.rglob("*"), 3)]:
+        _log.warning("%s could not be deleted completely, %a is left", folder, remaining)

@@ -1,4 +1,4 @@
-"""What priming runs: a script like a user's, on small data that it makes itself; its argument names the part."""
+"""The script that priming runs: like a user's script, on small data that it makes; its argument names the part."""
 
 import sys
 import threading
@@ -32,7 +32,7 @@ def rows(spark: "SparkSession") -> "DataFrame":
 
 
 def files(spark: "SparkSession") -> None:
-    """CSV, JSON and Parquet, read and written; groups, a join, a window, SQL and a Python UDF between."""
+    """Read and write CSV, JSON and Parquet, with groups, a join, a window, SQL and a Python UDF in between."""
     for name in ("csv", "json", "parquet"):
         rows(spark).write.option("header", "true").format(name).save(f"{HERE}/{name}")
     read = spark.read.csv(f"{HERE}/csv", header=True, inferSchema=True)
@@ -48,14 +48,14 @@ def files(spark: "SparkSession") -> None:
 
 
 def delta(spark: "SparkSession") -> None:
-    """Two appends to a Delta table, and a look at it."""
+    """Append to a Delta table twice, and read it."""
     for _ in range(2):
         rows(spark).write.format("delta").mode("append").save(f"{HERE}/table")
     spark.read.format("delta").load(f"{HERE}/table").count()
 
 
 def iceberg(spark: "SparkSession") -> None:
-    """An Iceberg table, two appends to it, and a look at it."""
+    """Create an Iceberg table, append to it twice, and read it."""
     rows(spark).limit(0).writeTo("priming.lake.rows").using("iceberg").create()
     for _ in range(2):
         rows(spark).writeTo("priming.lake.rows").append()
@@ -63,33 +63,33 @@ def iceberg(spark: "SparkSession") -> None:
 
 
 def hudi(spark: "SparkSession") -> None:
-    """Two upserts into a Hudi table, and a look at it."""
+    """Upsert into a Hudi table twice, and read it."""
     fields = {"recordkey": "number", "precombine": "at"}
     options = {f"hoodie.datasource.write.{name}.field": value for name, value in fields.items()}
     for _ in range(2):
-        written = rows(spark).write.format("hudi").options(**options, **{"hoodie.table.name": "priming"})
-        written.mode("append").save(f"{HERE}/table")
+        writer = rows(spark).write.format("hudi").options(**options, **{"hoodie.table.name": "priming"})
+        writer.mode("append").save(f"{HERE}/table")
     spark.read.format("hudi").load(f"{HERE}/table").count()
 
 
 class Bucket(BaseHTTPRequestHandler):
-    """The part of S3's API that writing and reading a CSV needs; its only object is always the same."""
+    """The part of S3's API that is needed to write and read a CSV; the only object always has the same content."""
 
     protocol_version = "HTTP/1.1"
 
     def do_PUT(self) -> None:
-        """An object, or a list of them to be deleted."""
+        """Accept an object, or a list of objects to be deleted; nothing is stored."""
         self.rfile.read(int(self.headers["Content-Length"]))
         self._answer(200, b"<DeleteResult/>" if self.command == "POST" else b"")
 
     def do_GET(self) -> None:
-        """A list, the CSV, a part of it, or nothing."""
+        """Send an empty list of objects, the CSV or a part of it, or 404."""
         if "?" in self.path:
             self._answer(200, NO_OBJECTS)
         elif not self.path.endswith(".csv"):
             self._answer(404, b"")
         elif byte_range := self.headers.get("Range", "").removeprefix("bytes="):
-            first, last = (int(end) for end in byte_range.split("-"))
+            first, last = map(int, byte_range.split("-"))
             part = CSV[first : last + 1]
             self._answer(206, part, f"bytes {first}-{first + len(part) - 1}/{len(CSV)}")
         else:
@@ -101,7 +101,7 @@ class Bucket(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Last-Modified", self.date_time_string())
-        self.send_header("ETag", '"priming-1"')  # with a hyphen it is not taken for an MD5
+        self.send_header("ETag", '"priming-1"')  # with a hyphen, since S3A would take another one for an MD5
         if part:
             self.send_header("Content-Range", part)
         self.end_headers()
@@ -113,7 +113,7 @@ class Bucket(BaseHTTPRequestHandler):
 
 
 def s3(spark: "SparkSession") -> None:
-    """A CSV that S3A writes and Spark reads, and Java's classes for TLS."""
+    """Write a CSV by S3A, read it by Spark, and load Java's classes for TLS."""
     spark._jvm.javax.net.ssl.SSLContext.getDefault().getSocketFactory()
     path = spark._jvm.org.apache.hadoop.fs.Path("s3a://priming/rows.csv")
     stream = path.getFileSystem(spark._jsc.hadoopConfiguration()).create(path)
@@ -123,7 +123,7 @@ def s3(spark: "SparkSession") -> None:
 
 
 def conf_of(part: str) -> dict[str, str]:
-    """The settings of a part's session, all of them exchangeable in a kept context."""
+    """The settings of a part's session; a kept context can change all of them later."""
     if part == "iceberg":
         catalog = "spark.sql.catalog.priming"
         return {
@@ -133,7 +133,7 @@ def conf_of(part: str) -> dict[str, str]:
         }
     if part != "s3":
         return {}
-    # S3A talks to this process with invented keys, so a snapshot holds no credentials and no connections.
+    # S3A's requests go to this process, with invented keys, so that a snapshot has no credentials and no connections.
     server = ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     options = {
@@ -150,11 +150,11 @@ def conf_of(part: str) -> dict[str, str]:
 
 
 def main(part: str) -> None:
-    """Do a part, if its classes are there."""
+    """Do a part, if its classes are on the class path."""
     spark = Job().spark(conf=conf_of(part))
     if part not in NEEDED or has_class(spark._jvm, NEEDED[part]):
         globals()[part](spark)
-    spark._jvm.java.lang.System.gc()  # a snapshot holds what the heap holds
+    spark._jvm.java.lang.System.gc()  # since the heap becomes a part of the snapshot
     spark.stop()
 
 

@@ -1,7 +1,4 @@
-"""Processes of Linux: who descends from whom, signals to all of them, and what ``prctl`` sets.
-
-Processes are found in ``/proc``.
-"""
+"""Linux processes: finds their descendants in ``/proc``, sends signals to them, and calls ``prctl``."""
 
 import contextlib
 import os
@@ -15,7 +12,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def has_name() -> bool:
-    """Whether this process's user has a line in passwd; in Lambda it depends on the image."""
+    """Whether passwd names this process's user; in Lambda this depends on the image."""
     import pwd
 
     try:
@@ -26,7 +23,7 @@ def has_name() -> bool:
 
 
 def become_subreaper() -> None:
-    """Make orphans below this process its children, double forks and setsid included."""
+    """Let this process become the parent of all orphans below it, also after double forks and setsid."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -36,24 +33,25 @@ def die_with_parent(parent_pid: int, signal_number: int = signal.SIGKILL) -> Non
     Only for children of a single-threaded process: the signal comes when the *thread* that forked ends.
     """
     _prctl(PR_SET_PDEATHSIG, signal_number)
-    if os.getppid() != parent_pid:  # it ended before the kernel knew
+    if os.getppid() != parent_pid:  # the parent ended before the call
         os._exit(1)
 
 
 def descendants(*roots: int) -> set[int]:
-    """All living processes below ``roots``, in whatever session or group."""
+    """All living processes below ``roots``, in any session or group."""
     return _tree(_children(), roots)
 
 
 def end_descendants(
     spared: Collection[int], reap: Callable[[], None], limit_s: float, *, spare_below: bool = False
 ) -> set[int]:
-    """Kill all descendants of this process, a subreaper, in rounds; returns those still alive after ``limit_s``.
+    """Kill all descendants of this process, a subreaper, in rounds; return those still alive after ``limit_s``.
 
-    The ``spared`` processes live on, with ``spare_below`` all below them, too; ``reap`` collects ended children.
+    The ``spared`` processes are not killed; with ``spare_below`` their descendants are spared as well. ``reap``
+    collects ended children.
     """
     give_up_s = time.monotonic() + limit_s
-    # One pass is not enough: a process may fork before its signal arrives, and leaves its children to this subreaper.
+    # One round is not enough: a process may fork before its signal arrives, and its children become ours.
     pause_s = 0.001
     while True:
         children = _children()
@@ -68,18 +66,18 @@ def end_descendants(
 
 
 def kill_tree(pid: int, *, itself: bool = True) -> None:
-    """SIGKILL a process and all its descendants; they are stopped first, so that none forks or leaves the tree."""
+    """Kill a process and all its descendants; all are stopped first, so that none forks or leaves the tree."""
     stopped: set[int] = set()
-    while fresh := ({pid} if itself else set()).union(descendants(pid)) - stopped:
-        for member in fresh:
+    while running := ({pid} if itself else set()).union(descendants(pid)) - stopped:
+        for member in running:
             signal_process(member, signal.SIGSTOP)
-        stopped |= fresh
+        stopped |= running
     for member in stopped:
         signal_process(member, signal.SIGKILL)
 
 
 def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
-    """Kill all processes with that variable in their environment, whoever is their parent."""
+    """Kill all processes with the variable ``mark`` (name and value) in their environment, whoever is their parent."""
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
         pids = [pid for pid, _ in _living() if environment(pid).get(mark[0]) == mark[1]]
@@ -91,7 +89,7 @@ def end_marked(mark: tuple[str, str], limit_s: float = 5.0) -> None:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """The environment that a process was started with; empty if it has ended, or is another user's."""
+    """The environment with which a process was started; empty if the process has ended or belongs to another user."""
     try:
         words = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -106,7 +104,7 @@ def signal_process(pid: int, number: int) -> None:
 
 
 def cpu_time_s(pid: int) -> float:
-    """CPU time of a process; 0 if it has ended."""
+    """CPU time of a process; 0 if the process has ended."""
     try:
         return _cpu_time_s(Path(f"/proc/{pid}/stat").read_bytes())
     except OSError:
@@ -114,11 +112,11 @@ def cpu_time_s(pid: int) -> float:
 
 
 def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
-    """CPU time of a process, and of its threads whose names begin with ``threads``; less if it ends meanwhile."""
+    """CPU time of a process, and of its threads whose names begin with one of ``threads``; less if it just ends."""
     whole_s, part_s = cpu_time_s(pid), 0.0
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/task").glob("*/stat"):
-            with contextlib.suppress(OSError):  # this thread has ended, others count
+            with contextlib.suppress(OSError):  # this thread has ended; the others count
                 stat = path.read_bytes()
                 if stat.partition(b"(")[2].decode(errors="replace").startswith(threads):
                     part_s += _cpu_time_s(stat)
@@ -126,23 +124,23 @@ def cpu_times_s(pid: int, threads: tuple[str, ...]) -> tuple[float, float]:
 
 
 def _cpu_time_s(stat: bytes) -> float:
-    # A process chooses its name, which may hold spaces and brackets: the fields begin behind the last one.
+    # A process chooses its name, which can have spaces and brackets: the other fields begin behind the last bracket.
     return sum(map(int, stat[stat.rindex(b")") + 2 :].split(None, 13)[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until_handled(pid: int, number: int, limit_s: float) -> None:
-    """Wait until a process that was sent a signal has handled it: a thread blocks the signal while it does."""
+    """Wait until a process has handled a signal that was sent; a thread blocks the signal while its handler runs."""
     give_up_s = time.monotonic() + limit_s
     time.sleep(0.005)
-    while _is_awaited(pid, number) and time.monotonic() < give_up_s:
+    while _is_unhandled(pid, number) and time.monotonic() < give_up_s:
         time.sleep(0.005)
 
 
-def _is_awaited(pid: int, number: int) -> bool:
-    """Whether a signal is pending, or blocked by any of the threads."""
+def _is_unhandled(pid: int, number: int) -> bool:
+    """Whether a signal is pending, or is blocked by a thread of the process."""
     masks = ("ShdPnd:", "SigPnd:", "SigBlk:")
     for status in Path(f"/proc/{pid}/task").glob("*/status"):
-        with contextlib.suppress(OSError):  # this thread has ended, others may not have
+        with contextlib.suppress(OSError):  # this thread has ended, but others may still run
             values = [line.split()[1] for line in status.read_text().splitlines() if line.startswith(masks)]
             if any(int(value, 16) >> (number - 1) & 1 for value in values):
                 return True
@@ -167,21 +165,21 @@ def _tree(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[in
 
 
 def _living() -> Iterator[tuple[int, int]]:
-    """Pid and parent of every process that is not a zombie."""
+    """Yield pid and parent's pid of each process that is not a zombie."""
     for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - each task waits for this
         try:
             with open(f"/proc/{name}/stat", "rb", 0) as file:
                 stat = file.read()
         except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
             continue
-        # As in ``_cpu_time_s``: a name may hold brackets.
+        # A name can have brackets, see ``_cpu_time_s``.
         fields = stat[stat.rindex(b")") + 2 :].split(None, 18)
-        if fields[0] not in b"ZX" or int(fields[17]) > 1:  # a zombie with further threads lives
+        if fields[0] not in b"ZX" or int(fields[17]) > 1:  # a zombie that has other threads is still alive
             yield int(name), int(fields[1])
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # only a script's processes need it, and it would slow a cold start
+    import ctypes  # imported here, since only a script's processes need it: it would slow a cold start
 
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:

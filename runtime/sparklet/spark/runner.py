@@ -1,7 +1,7 @@
 """The contract of all runners: the call of a script, its result and the protocol ``Runner``.
 
-``warm_runner`` keeps a JVM between scripts, ``spark_submit`` starts one for each, ``AttachedRunner`` uses that of a
-platform. Scripts run in processes that ``script_host`` forks; ``host_process`` is the worker's side of it.
+``warm_runner`` keeps a JVM between scripts, ``spark_submit`` starts a JVM for each, ``AttachedRunner`` uses a
+platform's JVM. Scripts run in processes that ``script_host`` forks; ``host_process`` is its side in the worker.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ from sparklet.model import MIB, InputObject
 from sparklet.spark.owned import delete_tree
 from sparklet.spark.script import Script
 
-MAX_SCRIPT_GRACE_S = 3.0  # for a commit that is being written: an object of a few KiB
-IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set where Lambda itself starts a function
-WATCHED_S, LOOKS = 30.0, 6  # how long a JVM must do nothing but collect garbage, looked at so many times
-MIN_COLLECTING = 0.95  # of its CPU time
-MIN_BUSY = 0.4  # of a core, 1,024 MB buy 0.58: of a JVM that waits for others, collecting can be all that it does
-COLLECTORS = ("VM Thread", "GC Thread#", "G1 ")  # Java's names; the serial collector runs in the first
+MAX_SCRIPT_GRACE_S = 3.0  # enough to finish a commit that is being written, an object of a few KiB
+IN_LAMBDA = "AWS_LAMBDA_RUNTIME_API"  # set if Lambda itself has started the process
+WATCHED_S, LOOKS = 30.0, 6  # how long a JVM must do nothing but collect garbage, and how often that is checked
+MIN_COLLECTING = 0.95  # the collector's share of the JVM's CPU time
+MIN_BUSY = 0.4  # of a core (1,024 MB buy 0.58); below this a JVM may just wait for others, and only its collector runs
+COLLECTORS = ("VM Thread", "GC Thread#", "G1 ")  # Java's thread names; the serial collector runs in the first
 _OURS = ("sparklet-", "task-", ".ivy2")
 _STARTED_S = time.time()
 
@@ -40,18 +40,18 @@ class Deadline:
     Both are times of day, since timers do not run while an environment is frozen.
     """
 
-    guard_s: float  # time.time(): the guard ends the script
-    end_s: float  # time.time(): Lambda ends the environment; by then the ledger must have the attempt's result
-    reason: str = ""  # why the guard acts early; "": it does not
+    guard_s: float  # as of time.time(): when the guard ends the script
+    end_s: float  # as of time.time(): when Lambda ends the environment; by then the result must be in the ledger
+    reason: str = ""  # why the guard acts early; "" if it does not
 
     @classmethod
     def within(cls, left_s: float, grace_s: float = 0.0, now_s: float | None = None) -> Self:
-        """The end in ``left_s`` seconds, the guard ``grace_s`` before it."""
+        """A deadline that ends in ``left_s`` seconds; the guard acts ``grace_s`` before."""
         end_s = (time.time() if now_s is None else now_s) + left_s
         return cls(end_s - grace_s, end_s)
 
     def share(self, share_s: float, now_s: float) -> Self:
-        """The same end, with the guard in ``share_s`` seconds or, if that is earlier, where it is."""
+        """A deadline with the same end, whose guard acts in ``share_s`` seconds, but not later than this one's."""
         return type(self)(min(self.guard_s, now_s + share_s), self.end_s)
 
     def remaining_s(self, now_s: float | None = None) -> float:
@@ -59,35 +59,39 @@ class Deadline:
         return max(0.0, self.guard_s - (time.time() if now_s is None else now_s))
 
     def grace_end_s(self, since_s: float) -> float:
-        """The time until which a script that was interrupted at ``since_s`` may end by itself."""
-        # The other half is the worker's, which must still tell the ledger how the attempt has ended.
+        """The time until which a script that was interrupted at ``since_s`` is allowed to run."""
+        # At most half of the rest: in the other half the worker records the attempt's result.
         return min(since_s + MAX_SCRIPT_GRACE_S, (since_s + self.end_s) / 2)
 
     def expire(self, reason: str, *, at_once: bool = False) -> None:
-        """Let the guard act now; runners look at least once a second. Any thread may call this.
+        """Let the guard act now; runners check the deadline at least once a second. Any thread may call this.
 
-        ``at_once``: the script is killed without grace, since it must not commit anything any more.
+        With ``at_once`` the script is killed without grace, since it must not commit any more.
         """
         self.reason = reason
         if at_once:
             self.end_s = 0.0
-        # Last, since other threads look at it: what acts on it must find the reason and the end.
+        # Set last: a thread that reads it must find the reason and the end, too.
         self.guard_s = 0.0
 
 
 @dataclass(slots=True)
 class CollectorWatch:
-    """Tells when a heap is so full that its JVM does nothing but collect garbage, and frees next to nothing.
+    """Detects a JVM whose heap is so full that it does nothing but collect garbage, and frees next to nothing.
 
-    Java's serial collector has no overhead limit: the script would crawl until its deadline. The parallel one gives up
-    at 98 % of the time, of CPU time 96 % if two tasks run in the rest. CPU time stands still in a freeze.
+    Java's serial collector has no overhead limit, so the script would hardly go on until its deadline. The parallel
+    collector gives up at 98 % of the time, which is 96 % of CPU time if two tasks run in the rest. CPU time is
+    measured, since it stands still in a freeze.
     """
 
-    next_s: float  # of a monotonic clock, when to look; a short script is not looked at
+    next_s: float  # by a monotonic clock: when to check next; a short script is never checked
     _seen: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=LOOKS + 1))
 
     def is_stuck(self, now_s: float, cpu_times_s: Callable[[], tuple[float, float]]) -> bool:
-        """Look if it is time to. ``cpu_times_s``: the JVM's and its collector's, since it began."""
+        """Check, if it is time to, whether the JVM only collects garbage.
+
+        ``cpu_times_s`` returns the CPU times of the JVM and of its collector since the JVM began.
+        """
         if now_s < self.next_s:
             return False
         self.next_s = now_s + WATCHED_S / LOOKS
@@ -98,9 +102,9 @@ class CollectorWatch:
 
 @contextlib.contextmanager
 def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iterator[Path]:
-    """A task's own folder, ``<scratch>/task-<attempt>``, deleted afterwards; the JVM's files beside it stay.
+    """Make a task's folder, ``<scratch>/task-<attempt>``, and delete it after the block.
 
-    Raises ScratchFullError unless ``min_free_bytes`` are free under ``scratch`` at first.
+    Raises ScratchFullError if less than ``min_free_bytes`` are free under ``scratch`` before.
     """
     if not attempt_id or Path(attempt_id).name != attempt_id:
         raise ValueError(f"{attempt_id!r} cannot name a folder")
@@ -118,7 +122,7 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
         folder.mkdir(mode=0o700, parents=True)
         yield folder
     except ScratchFullError:
-        # This task has failed; the next one is to find more room.
+        # This task has failed, but the next one is to have more space.
         delete_leftovers(scratch)
         raise
     finally:
@@ -126,14 +130,14 @@ def task_folder(scratch: Path, attempt_id: str, min_free_bytes: int = 0) -> Iter
 
 
 def delete_leftovers(scratch: Path, since_s: float = _STARTED_S) -> None:
-    """In Lambda, delete files that scripts left in ``/tmp`` since this process began, because space is short.
+    """In Lambda, delete files that scripts have left in ``/tmp`` since this process began, because space is short.
 
-    Any other scratch folder may be shared, such as one on EFS.
+    Nothing is deleted in any other scratch folder, since it may be shared, such as one on EFS.
     """
     if IN_LAMBDA not in os.environ or scratch.resolve() != Path(tempfile.gettempdir()).resolve():
         return
     for entry in scratch.iterdir():
-        with contextlib.suppress(OSError):  # it may belong to another user, or be gone
+        with contextlib.suppress(OSError):  # the entry may belong to another user, or be gone
             status = entry.lstat()
             if entry.name.startswith(_OURS) or status.st_ctime < since_s or status.st_uid != os.getuid():
                 continue
@@ -154,20 +158,20 @@ class ScriptCall:
     """One execution of a script."""
 
     script: Path
-    source: Script  # what that file says
+    source: Script  # the content of the file ``script``
     args: tuple[str, ...]
-    work_dir: Path  # the task's own folder; the current directory, TMPDIR, spark.local.dir, warehouse
-    deadline: Deadline  # the guard ends the script at ``guard_s``, which may come earlier while it runs
+    work_dir: Path  # the task's own folder, used as current directory, TMPDIR, spark.local.dir and for the warehouse
+    deadline: Deadline  # the guard ends the script at ``guard_s``, which may become earlier while the script runs
     env: Mapping[str, str] = field(default_factory=dict)  # added to the worker's own environment
     py_files: tuple[Path, ...] = ()  # .py, .zip, .whl, .egg: importable by driver and Python workers
-    files: tuple[Path, ...] = ()  # others, for ``SparkFiles``
-    conf: Mapping[str, str] = field(default_factory=dict)  # options of Spark, as of ``--conf``
-    inputs: tuple[InputObject, ...] = ()  # if known: their sizes decide how Spark reads
-    sees_options: bool = False  # whether readers' options decide what they see, as of a local copy of an input
-    output: str = ""  # a folder of this attempt alone, without readers until the attempt has won
-    files_apart: bool = False  # whether no task may read two files
-    is_priming: bool = False  # for its JVM alone
-    events: Path | None = None  # where Spark writes its event log
+    files: tuple[Path, ...] = ()  # other files, for ``SparkFiles``
+    conf: Mapping[str, str] = field(default_factory=dict)  # Spark options, as with ``--conf``
+    inputs: tuple[InputObject, ...] = ()  # the inputs, if known: their sizes decide how Spark reads
+    sees_options: bool = False  # whether our S3A must know the readers' options, as for a local copy of an input
+    output: str = ""  # the folder of this attempt alone, which nobody reads until the attempt has won
+    files_apart: bool = False  # whether no Spark task is allowed to read two files
+    is_priming: bool = False  # whether the script only primes the JVM
+    events: Path | None = None  # the folder for Spark's event log
 
     def refuse_if_over(self) -> None:
         """Raise DeadlineExceededError if the deadline is over."""
@@ -180,13 +184,13 @@ class ScriptCall:
 class ScriptResult:
     """How a script ended."""
 
-    exit_code: int  # minus the signal's number if a signal ended it
-    stderr_tail: str = ""  # the last lines, at most 8 KiB
+    exit_code: int  # minus the signal's number if a signal ended the script
+    stderr_tail: str = ""  # the last lines of standard error, at most 8 KiB
     cause_class: str = ""  # the root cause's exception if the output names it, e.g. "AnalysisException"
     cause: str = ""
     place: str = ""  # the script's line in its traceback, e.g. "line 7 of job.py"
-    files: tuple[str, ...] = ()  # that could not be read, as Spark writes their addresses
-    comes_again: bool = False  # Spark says that a value of the input is at fault: every attempt on it fails so
+    files: tuple[str, ...] = ()  # files that could not be read, with their addresses as Spark writes them
+    comes_again: bool = False  # whether each attempt would fail so, since Spark blames a value of the input
     suspect: bool = False  # Spark's own code failed, in a JVM that other scripts had used and that is now replaced
 
 
@@ -195,20 +199,21 @@ class Runner(Protocol):
 
     @property
     def has_view(self) -> bool:
-        """Whether its Spark has our S3A, which shows each input of a shard as it is planned."""
+        """Whether the runner's Spark has our S3A, which shows each input of a shard as it is planned."""
         return False
 
     def start(self) -> None:
-        """Begin to start the JVM, if it can start before the first task; never waits. Else nothing happens."""
+        """Begin to start the JVM if it can start before the first task, else do nothing; never waits."""
         return
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
         """Run one script to its end.
 
-        Raises DeadlineExceededError if its deadline ended it, or was over before it began; GatewayLostError if the JVM,
-        not the script, failed; OutOfMemoryError or ScratchFullError if either used up memory or space.
+        Raises DeadlineExceededError if the script was ended at its deadline, or the deadline was over before it began;
+        GatewayLostError if the JVM, not the script, failed; OutOfMemoryError or ScratchFullError if memory or space was
+        used up.
         """
 
     def close(self) -> None:
-        """End every process this runner started; nothing happens if none outlives its task."""
+        """End all processes that this runner started and that outlive a task."""
         return

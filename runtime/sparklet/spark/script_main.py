@@ -1,6 +1,6 @@
 """Runs a script in a process forked for it, as ``python script.py arguments`` would.
 
-Under ``submit`` spark-submit runs ``main``; under ``warm`` the script host uses ``enter`` and ``execute``.
+Under ``submit`` spark-submit runs ``main``; under ``warm`` the script host uses ``become_script`` and ``execute``.
 """
 
 import errno
@@ -26,29 +26,32 @@ from sparklet.spark import script_acts
 from sparklet.spark.catalog_calls import know_catalog_tables
 
 STDOUT, STDERR, STATUS = 3, 4, 5
-"""The script's own pipes in the JVM of ``submit``; Java closes them for its children."""
+"""The descriptors of the script's own pipes in the JVM of ``submit``; Java's other children do not inherit them."""
 
-AS_IN_LAMBDA = "SPARKLET_AS_IN_LAMBDA"  # set by local stacks: scripts fail here by what Lambda lacks
+AS_IN_LAMBDA = "SPARKLET_AS_IN_LAMBDA"  # set by local stacks, so that scripts fail here where they would fail in Lambda
 
 CONFLICT, MAX_CONFLICTS = "HoodieWriteConflictException", 10
 
 DUMP_SIGNAL = signal.SIGRTMAX - 1
-"""Makes a script write its stacks; sent before it is ended at its deadline."""
+"""Makes a script write its stacks; sent before the script is ended at its deadline."""
 
 
-def report(status: int, what: str, value: int) -> None:
-    """Tell the worker that the script has ``started``, as which process, or ``exited``, with which code; close."""
-    os.write(status, json.dumps({what: value}).encode() + b"\n")
+def report(status: int, event: str, value: int) -> None:
+    """Report an event to the worker and close the pipe: ``started`` with the pid, or ``exited`` with the exit code."""
+    os.write(status, json.dumps({event: value}).encode() + b"\n")
     os.close(status)
 
 
-def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
-    """Make this fork the script's process, with no other descriptors than its streams and the status pipe, returned."""
+def become_script(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
+    """Make this fork the script's process, which keeps only its standard streams and the status pipe.
+
+    Return the descriptor that the status pipe has from now on.
+    """
     from sparklet.spark.processes import die_with_parent
 
     die_with_parent(parent_pid)
     os.setsid()
-    # The host's handler would write to a descriptor whose number a file of the script's may have by then.
+    # The host's handler would write to a descriptor whose number a file of the script may have by then.
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -60,19 +63,19 @@ def enter(stdout: int, stderr: int, status: int, *, parent_pid: int) -> int:
 
 def place_fds(fds: Sequence[int]) -> None:
     """Make ``fds`` the descriptors 0, 1, 2, …, inheritable; close all others."""
-    # One of them may have a number that another one is to get.
-    out_of_the_way = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)) for fd in fds]
-    for number, fd in enumerate(out_of_the_way):
+    # They are moved to higher numbers first, since one of them may have a number that another one is to get.
+    high_fds = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)) for fd in fds]
+    for number, fd in enumerate(high_fds):
         os.dup2(fd, number, inheritable=True)
     os.closerange(len(fds), os.sysconf("SC_OPEN_MAX"))
 
 
 def refuse_semaphores() -> None:
-    """Fail where a script makes a lock between processes, as Lambda does, which has no ``/dev/shm``."""
+    """Let locks between processes fail when a script makes one, as in Lambda, which has no ``/dev/shm``."""
     _multiprocessing: Any = importlib.import_module("_multiprocessing")
 
     class SemLock(_multiprocessing.SemLock):  # type: ignore[misc]
-        def __new__(cls, *args: object, **named: object) -> "SemLock":  # as joblib asks, which knows OSErrors
+        def __new__(cls, *args: object, **named: object) -> "SemLock":  # OSError, since joblib handles that
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     _multiprocessing.SemLock = SemLock
@@ -83,7 +86,7 @@ def execute(script: str, args: Sequence[str]) -> None:
     if AS_IN_LAMBDA in os.environ:
         refuse_semaphores()
     path = Path(script).absolute()
-    # As Python itself does: the modules of a link lie beside its target.
+    # As Python itself does: the modules of a script that is a link are beside the link's target.
     sys.path.insert(0, str((path.resolve() if path.is_symlink() else path).parent))
     script_acts.watch(script, [*args])
     module = types.ModuleType("__main__")
@@ -93,11 +96,11 @@ def execute(script: str, args: Sequence[str]) -> None:
     sys.modules["__main__"] = module
     try:
         code = compile(Path(script).read_bytes(), script, "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102 - this is what a runner is for
+        exec(code, module.__dict__)  # noqa: S102 - running scripts is the purpose
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException as error:  # noqa: BLE001 - the script's outermost boundary: what the interpreter would do
-        # As under Python itself: the script's frame is the first, and a hook that the script has set is called.
+    except BaseException as error:  # noqa: BLE001 - handled as the interpreter would
+        # As in Python itself, the traceback begins with the script's frame, and a hook set by the script is called.
         error.with_traceback(_without_ours(error.__traceback__))
         sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
@@ -113,9 +116,9 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def keep_master() -> None:
-    """Let scripts that name a cluster run here: Spark would wait for YARN for minutes.
+    """Let scripts that name a cluster as master run locally, since Spark would wait for YARN for minutes.
 
-    Their master is passed over, with a warning, where the JVM's own is local.
+    If the JVM's master is local, the script's master is ignored with a warning.
     """
     from pyspark import SparkConf
 
@@ -133,9 +136,9 @@ def keep_master() -> None:
 
 
 def pool_threads() -> None:
-    """Let pools of threads work where no lock between processes can be made: they need none.
+    """Let pools of threads work without locks between processes, which Lambda lacks and these pools do not need.
 
-    ``Pool`` makes a queue between processes in any case; in pools of threads it wakes one thread of this process.
+    ``Pool`` always makes a queue between processes; in pools of threads it only wakes a thread of this process.
     """
     from multiprocessing import get_context, pool
 
@@ -164,7 +167,7 @@ def pool_threads() -> None:
 
 
 def retry_conflicts() -> None:
-    """Let Hudi repeat a write that would undo another writer's commit; its option for this is not for a default."""
+    """Repeat Hudi's writes that conflict with another writer; Hudi's option for this cannot be set by default."""
     from py4j.protocol import Py4JJavaError
     from pyspark.sql import DataFrameWriter
 
@@ -180,17 +183,17 @@ def retry_conflicts() -> None:
                 conflicts += 1
                 if conflicts > MAX_CONFLICTS or CONFLICT not in error.java_exception.toString():
                     raise
-            # A random pause, or two writers that have met would meet again.
+            # The pause is random, since two writers would else conflict again.
             time.sleep(random.uniform(0, 2 * conflicts))
 
     DataFrameWriter.save = functools.wraps(save)(save_again)
 
 
 def main() -> None:
-    """Under spark-submit: ``script_main.py SCRIPT ARGUMENTS…``; its parent is the JVM. Spark Connect needs no JVM.
+    """Run ``script_main.py SCRIPT ARGUMENTS…`` under spark-submit, as a child of the JVM, or under Spark Connect.
 
-    The script gets its own process, so that any end of it is reported, and the pipes that the JVM holds for it: Java's
-    own pipe would mix standard error into standard output.
+    The script gets its own process, so that its exit code is reported however it ends. It gets the pipes that the JVM
+    holds for it, since Java's own pipe would mix standard error into standard output.
     """
     has_jvm = "PYSPARK_GATEWAY_PORT" in os.environ
     holder = os.getppid() if has_jvm else os.getpid()
@@ -201,7 +204,7 @@ def main() -> None:
     script_pid = os.fork()
     if script_pid == 0:
         del sys.path[0]  # this file's folder
-        report(enter(stdout, stderr, status, parent_pid=own_pid), "started", os.getpid())
+        report(become_script(stdout, stderr, status, parent_pid=own_pid), "started", os.getpid())
         if has_jvm:
             keep_master()
             context: Any = importlib.import_module("pyspark").SparkContext
@@ -217,12 +220,12 @@ def main() -> None:
 
 
 def jvm_code(script_code: int) -> int:
-    """The exit code of spark-submit's JVM after its script: the script's, or 128 plus the signal's number."""
+    """The exit code that spark-submit's JVM has after its script: the script's, or 128 plus the signal's number."""
     return script_code if script_code >= 0 else 128 - script_code
 
 
 def _log_in() -> None:
-    """Log in to Hadoop, as ``prepare`` does for the warm JVM."""
+    """Log in to Hadoop, as ``jvm_calls.prepare`` does for the warm JVM."""
     from sparklet.spark.processes import has_name
 
     if not has_name():

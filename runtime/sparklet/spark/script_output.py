@@ -1,4 +1,4 @@
-"""The output of a script: passed on line by line, its last lines kept for the root cause of a failure."""
+"""The output of a script: it is passed on line by line, and its last lines are searched for the cause of a failure."""
 
 import re
 import signal
@@ -17,10 +17,11 @@ CAUSE_WINDOW_BYTES = 128 * 1024  # a Spark failure prints its stack three times
 MORE_MEMORY = "give the function more memory, or make shards smaller"
 MORE_SPACE = "give the function more ephemeral storage, or make shards smaller"
 KILLED = "killed from outside, as the kernel does when memory is used up"
-JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives Spark's own
+JAVAS_MEMORY = frozenset({"OutOfMemoryError", "SparkOutOfMemoryError"})  # the JVM survives the latter
 PYTHONS_MEMORY = frozenset({"MemoryError", "_ArrayMemoryError", "ArrowMemoryError"})
-MAX_READS = 1000  # of Spark's tasks, of which few run at a time
-READS = re.compile(  # log4j2's; a thread that feeds a worker of Python does not name its task
+MAX_READS = 1000  # how many Spark tasks are remembered with their files; few run at a time
+# A line of log4j2.properties. A thread that feeds a Python worker does not name its task.
+READS = re.compile(
     rb"(?>(.*?)sparklet\.reads )(?>.*?\(TID (\d+)\)|.*?(?= Reading File)) Reading File path: (.*?), range: "
 )
 NO_SPACE = re.compile(r"No space left on device|\[Errno 28\]|Disk quota exceeded")
@@ -34,7 +35,7 @@ class LineFeed:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
-        """Pass on the lines that are complete now; an empty chunk is the end, and flushes."""
+        """Pass on all complete lines. An empty chunk means the end: the rest is passed on as well."""
         *complete, rest = (self._rest + chunk).split(b"\n")
         lines = [line + b"\n" for line in complete]
         if not chunk or len(rest) >= MAX_PIECE_BYTES:
@@ -54,14 +55,14 @@ class Tail:
         self._bytes = bytearray()
 
     def add(self, line: bytes) -> None:
-        """Append a line; older ones are dropped."""
+        """Append a line; old bytes are dropped."""
         self._bytes += line
-        # At twice the size only, or each line would move all bytes.
+        # Only at twice the size, since else each line would move all bytes.
         if len(self._bytes) > 2 * self._size:
             del self._bytes[: -self._size]
 
     def text(self) -> str:
-        """The kept lines, without one whose beginning is lost."""
+        """The kept lines, without a first line whose beginning was dropped."""
         content = bytes(self._bytes[-self._size :])
         if len(self._bytes) > self._size and b"\n" in content[:-1]:
             content = content[content.index(b"\n") + 1 :]
@@ -69,18 +70,18 @@ class Tail:
 
 
 class ScriptOutput:
-    """The output of one script and of its JVM meanwhile."""
+    """The output of one script, and of the JVM while the script runs."""
 
     def __init__(self, output: Output, call: ScriptCall) -> None:
         self._output, self.call = output, call
-        self.files = tuple(str(path) for path in (call.script, *call.py_files))  # whose lines a cause may name
-        self.out_of_memory = ""  # Java's message
-        self._reads = dict[str, str]()  # by id of Spark's task, the file that it reads
+        self.files = tuple(str(path) for path in (call.script, *call.py_files))  # a cause can have a line of these
+        self.out_of_memory = ""  # Java's message if the JVM ran out of memory
+        self._reads = dict[str, str]()  # by Spark task, the file that the task reads
         self._tail = Tail(TAIL_BYTES)
         self._windows = {"script": Tail(CAUSE_WINDOW_BYTES), "jvm": Tail(CAUSE_WINDOW_BYTES)}
 
     def add(self, source: Literal["script", "jvm"], stream: Stream, line: bytes) -> None:
-        """Pass a line on and keep it if a cause may need it."""
+        """Pass a line on, and keep it if it is of standard error, in which a cause is searched."""
         if stream == "stderr":
             if not (line := self._without_reads(line)):
                 return
@@ -91,11 +92,11 @@ class ScriptOutput:
         self._output(stream, line)
 
     def result(self, exit_code: int, *, started: bool = True, used: bool = False) -> ScriptResult:
-        """The script's result; its cause comes from the script's own output, else from the JVM's.
+        """The script's result, with the cause of a failure from the script's output or, if that is empty, the JVM's.
 
-        ``started``: whether the script reached its first line; if not, the JVM's output is about that. ``used``:
-        whether other scripts had the JVM before. Raises OutOfMemoryError if Python ran out of memory, or the JVM did
-        and survived it, ScratchFullError without space.
+        ``started`` tells whether the script reached its first line (if not, any output of the JVM is about that), and
+        ``used`` whether other scripts have used the JVM before. Raises OutOfMemoryError if Python ran out of memory, or
+        the JVM did and survived it; ScratchFullError if there was no space left.
         """
         if exit_code == 0:
             return ScriptResult(0, self._tail.text())
@@ -103,23 +104,24 @@ class ScriptOutput:
         file = bad_file(output, self._reads)
         cause_class, cause = root_cause(output, file)
         if not output.strip():
-            jvms = root_cause(self._windows["jvm"].text())
-            cause_class, cause = jvms if jvms[0] or not started else ("", "")  # a log's last line is no cause
+            cause_class, cause = root_cause(self._windows["jvm"].text())
+            if started and not cause_class:
+                cause = ""  # without an exception it is the log's last line, which is no cause
         line = script_line(output, self.files)
         _raise_if_used_up(cause_class, cause, line)
         if exit_code < 0 and not cause_class:
             killed = f": {KILLED}" if exit_code == -signal.SIGKILL else ""
             cause = f"ended by {signal_name(-exit_code)}{killed}"
         files = (file,) if file else ()
-        again, suspect = must_come_again(output), used and is_sparks_own(output)
-        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, line, files, again, suspect)
+        comes_again, suspect = must_come_again(output), used and is_spark_failure(output)
+        return ScriptResult(exit_code, self._tail.text(), cause_class, cause, line, files, comes_again, suspect)
 
     def _without_reads(self, line: bytes) -> bytes:
-        """Note which file a task of Spark reads now, if the line says so; what is left of the line."""
+        """If the line says which file a Spark task reads now, record that; return the line without it."""
         if not (match := READS.match(line)):
             return line
         task, file = ((group or b"").decode(errors="replace") for group in match.groups()[1:])
-        # Taken out first, so that it becomes the youngest: the oldest is dropped below.
+        # Removed first, so that the task becomes the youngest entry: the oldest is dropped below.
         self._reads.pop(task, None)
         self._reads[task] = file
         if len(self._reads) > MAX_READS:
@@ -130,10 +132,10 @@ class ScriptOutput:
         """The error for a JVM that ended before the script did."""
         if self.out_of_memory:
             return OutOfMemoryError(f"the JVM ran out of memory: {self.out_of_memory}; {MORE_MEMORY}")
-        how = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with {code}"
+        end = f"was ended by {signal_name(-code)}" if code < 0 else f"ended with {code}"
         hint = "; is the function's memory too small?" if code == -signal.SIGKILL else ""
         cause = ": ".join(filter(None, root_cause(self._windows["jvm"].text())))
-        return GatewayLostError(f"the JVM {how} under the script{hint}" + (f"; its output: {cause}" if cause else ""))
+        return GatewayLostError(f"the JVM {end} under the script{hint}" + (f"; its output: {cause}" if cause else ""))
 
     def script_stderr(self) -> str:
         """The kept part of the script's standard error."""
@@ -141,7 +143,7 @@ class ScriptOutput:
 
 
 def _raise_if_used_up(cause_class: str, cause: str, line: str) -> None:
-    """Raise OutOfMemoryError or ScratchFullError if that is the cause of a script's failure."""
+    """Raise OutOfMemoryError or ScratchFullError if the script failed for lack of memory or space."""
     position = f" at {line}" if line else ""
     if cause_class in JAVAS_MEMORY:
         raise OutOfMemoryError(f"the JVM ran out of memory{position}: {cause}; {MORE_MEMORY}")
@@ -153,7 +155,7 @@ def _raise_if_used_up(cause_class: str, cause: str, line: str) -> None:
 
 
 def signal_name(number: int) -> str:
-    """``SIGKILL`` for 9."""
+    """The name of a signal, such as ``SIGKILL`` for 9."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -161,19 +163,19 @@ def signal_name(number: int) -> str:
 
 
 MAX_MESSAGE = 1000  # characters
-GONE = "NoSuchKey|No such file or directory: '?s3"  # a cause's words: an object is not there
+GONE = "NoSuchKey|No such file or directory: '?s3"  # found in a cause if an object is not there
 
 _NAME = r"(?P<name>(?:(?:[A-Za-z_$][\w$]*|<locals>)\.)*[A-Za-z_$][\w$]*)(?:: ?(?P<message>.*))?$"
-_HEADER = re.compile(r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE)  # maybe after a progress bar
-_ERROR = re.compile(f"^{_NAME}", re.MULTILINE)  # frames are indented, the error is not
+_HEADER = re.compile(r"(?<!: )Traceback \(most recent call last\):$", re.MULTILINE)  # can follow a progress bar
+_ERROR = re.compile(f"^{_NAME}", re.MULTILINE)  # frames are indented, the error itself is not
 _SYNTAX_ERROR = re.compile(r"^(?:SyntaxError|IndentationError|TabError): ", re.MULTILINE)
 _SYNTAX_PLACE = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+)$", re.MULTILINE)
 _GROUP_EDGE = re.compile(r"^  (?:\| |\+ Exception Group (?=Traceback))", re.MULTILINE)
-_THRIFT = re.compile(r"^(Caused by: [\w.$]+)\(message:(.*)\)$", re.MULTILINE)  # as Hive's metastore tells errors
+_THRIFT = re.compile(r"^(Caused by: [\w.$]+)\(message:(.*)\)$", re.MULTILINE)  # as Hive's metastore writes errors
 _CAUSED_BY = re.compile(f"^Caused by: {_NAME}", re.MULTILINE)
 _JAVA_TOP = re.compile(rf"^(?:: |Exception in thread \"[^\"]*\" ){_NAME}", re.MULTILINE)
 _OF_S3A = re.compile(
-    r"(?:`?(?P<uri>s3[an]?://[^\s']+)'?|(?P<key>\S+)(?=: [^:]* on (?P=key): )): "  # a write's names the key alone
+    r"(?:`?(?P<uri>s3[an]?://[^\s']+)'?|(?P<key>\S+)(?=: [^:]* on (?P=key): )): "  # after a write it names only the key
     r"(?:.*?Exception: )?(?P<text>.*?) \(Service: [^;,]*[;,] Status Code: (?P<status>\d+)"
     r"(?:; Error Code: (?P<code>[^;)]*)|, [^)]*\)(?: \(SDK Attempt Count: \d+\))?:(?:null|(?P<code_of_sdk_2>\w+)))"
 )
@@ -188,8 +190,9 @@ _OF_THE_INPUT = re.compile(
     r"|CSV header does not conform|Number of column in CSV header is not equal|Unescaped quote character"
 )
 _OTHER_TYPES = "SchemaColumnConvertNotSupportedException", "ParquetDecodingException", "UnsupportedOperationException"
-"""Root causes where a file of Parquet has other types than the schema by which it is read."""
-_OF_SPARK_ITSELF = re.compile(  # a broken class or compiler; a mistake that Java found in Spark's own code
+"""Root causes if a Parquet file has other types than the schema with which it is read."""
+# A class that cannot be loaded, a compiler's error, or an exception such as NullPointerException in Spark's own code.
+_OF_SPARK_ITSELF = re.compile(
     r"java\.lang\.(?!OutOfMemory|StackOverflow)\w+Error\b|org\.codehaus\.\S+Exception\b|java\.(?:lang|util)\.(?:NullPointer|"
     r"ClassCast|IllegalState|NoSuchElement|ConcurrentModification|\w*IndexOutOfBounds)Exception\b.*\n"
     r"(?:\tat (?:[\w.]+/)?(?:java|jdk|sun)\..*\n)*\tat (?:org\.apache\.(?:spark|hadoop)|org\.codehaus|scala)\."
@@ -199,30 +202,30 @@ _AFTERMATH = re.compile(r"^(?:Error in atexit\._run_exitfuncs|Exception ignored 
 _FROM = "The above exception was the direct cause of the following exception:"
 _MEANWHILE = "During handling of the above exception, another exception occurred:"
 
-_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+),? in ", re.MULTILINE)  # a dump has no comma
+_FRAME = re.compile(r"^  File \"(?P<file>.*)\", line (?P<line>\d+),? in ", re.MULTILINE)  # stack dumps have no comma
 _DUMP = re.compile(r"^(?P<current>Current thread|Thread) .*\n(?P<frames>(?:  File .*\n)+)", re.MULTILINE)
 
 Cause = tuple[str, str]
 
 
 def root_cause(stderr: str, file: str = "") -> Cause:
-    """Class (without its package) and message of the innermost exception; without one "" and the last line.
+    """Class (without its package) and message of the innermost exception; "" and the last line if there is none.
 
-    ``file``: the one that could not be read, which the message names, too.
+    If ``file``, which could not be read, is not in the message, it is put in front.
     """
-    text = _cleaned(stderr)
+    text = _clean_text(stderr)
     name, message = _python_cause(text) or _java_cause(text) or ("", _last_line(text))
     prefix = f"{file}: " if PurePath(file).name not in message else ""
     return name.rpartition(".")[2], f"{prefix}{message.strip().rstrip(';')}"[:MAX_MESSAGE]
 
 
 def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
-    """The address of the file whose reader raised the root cause; "" if that cannot be told.
+    """The address of the file whose reader raised the root cause; "" if it is unknown.
 
-    ``reads``: by id of Spark's task, the URI of the file that it has begun to read last. Only a cause with the reader's
-    own frame is this file's: what is raised later may come of rows that were read long before.
+    ``reads`` has, by Spark task, the URI of the file that the task has begun to read last. This file is only blamed if
+    the cause has the reader's own frame: other errors may be due to rows that were read long before.
     """
-    text = _innermost(stderr)
+    text = _innermost_report(stderr)
     if reading := _READING.search(text):
         return reading["file"] or unquote(reading["uri"])
     for part in text.split("\nDriver stacktrace:"):
@@ -232,13 +235,13 @@ def bad_file(stderr: str, reads: Mapping[str, str]) -> str:
 
 
 def must_come_again(stderr: str) -> bool:
-    """Whether Spark says that a value of the input is at fault, with an error that every attempt has."""
-    return bool(_OF_THE_INPUT.search(_innermost(stderr))) or root_cause(stderr)[0] in _OTHER_TYPES
+    """Whether each attempt would fail in the same way, since Spark blames a value of the input."""
+    return bool(_OF_THE_INPUT.search(_innermost_report(stderr))) or root_cause(stderr)[0] in _OTHER_TYPES
 
 
-def is_sparks_own(stderr: str) -> bool:
-    """Whether Spark's own code failed, as in a JVM that a script has broken; no value or script here is to blame."""
-    text = _innermost(stderr)
+def is_spark_failure(stderr: str) -> bool:
+    """Whether Spark's own code failed, as in a JVM that an earlier script has broken."""
+    text = _innermost_report(stderr)
     chain = _java_chain(text)
     match = bool(chain) and _OF_SPARK_ITSELF.match(text, chain[0].start("name"))
     return bool(match or _INTERNAL_ERROR.search(text))
@@ -247,20 +250,21 @@ def is_sparks_own(stderr: str) -> bool:
 def script_line(stderr: str, files: Iterable[str]) -> str:
     """The script's line in the innermost exception's traceback, as ``line 7 of job.py``; "" if there is none.
 
-    ``files``: the script and its py-files; a module within an archive counts as its file.
+    ``files`` are the script and its py-files; lines of modules in an archive count as well.
     """
-    frames = list(_FRAME.finditer(_report(_cleaned(stderr)) or ""))
+    frames = list(_FRAME.finditer(_report(_clean_text(stderr)) or ""))
     return _script_line_in(reversed(frames), files)
 
 
-def where_it_was(stderr: str, files: Iterable[str]) -> str:
+def line_reached(stderr: str, files: Iterable[str]) -> str:
     """The script's line in the last stack dump, as ``line 7 of job.py``; "" if there is none.
 
-    The main thread's, else another's: a script that ends waits for its threads.
+    It is the main thread's line or, if the main thread only waits for others at its end, another thread's.
     """
-    ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
-    since = ends[-2].end() if len(ends) > 1 else 0
-    threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current one first
+    # A dump's last entry is the current thread, so the last dump begins behind the last but one of these.
+    dump_ends = [match for match in _DUMP.finditer(stderr) if match["current"] == "Current thread"]
+    since = dump_ends[-2].end() if len(dump_ends) > 1 else 0
+    threads = sorted(_DUMP.finditer(stderr, since), key=lambda match: match["current"])  # the current thread first
     places = (_script_line_in(_FRAME.finditer(match["frames"]), files) for match in threads)
     return next(filter(None, places), "")
 
@@ -273,8 +277,8 @@ def _script_line_in(frames: Iterable[re.Match[str]], files: Iterable[str]) -> st
     return ""
 
 
-def _cleaned(stderr: str) -> str:
-    """The text without the borders of exception groups, and without what failed later, as the interpreter ended."""
+def _clean_text(stderr: str) -> str:
+    """The text without the borders of exception groups, and without errors while the interpreter ended."""
     text = _THRIFT.sub(r"\1: \2", _GROUP_EDGE.sub("", stderr.replace("\r\n", "\n")))
     aftermath = _AFTERMATH.search(text)
     return text[: aftermath.start()] if aftermath and _HEADER.search(text, 0, aftermath.start()) else text
@@ -288,18 +292,18 @@ def _python_cause(text: str) -> Cause | None:
     return _error_in(report)
 
 
-def _innermost(stderr: str) -> str:
-    text = _cleaned(stderr)
+def _innermost_report(stderr: str) -> str:
+    text = _clean_text(stderr)
     return _report(text) or text
 
 
 def _report(text: str) -> str | None:
-    """The last traceback, or that of the error it was raised ``from``, and the text after it."""
+    """The last traceback with the text after it, or the traceback of its ``from``; None if there is no traceback."""
     headers = [match.end() for match in _HEADER.finditer(text)]
     if not headers:
         return None
-    # ``from`` is the script's own word for the cause. Without it the later of two errors counts: the script was
-    # handling the earlier one.
+    # With ``raise … from`` the script itself names the earlier error as the cause. Otherwise the later error counts,
+    # since the script was handling the earlier one.
     last = len(headers) - 1
     while last > 0 and _FROM in text[headers[last - 1] : headers[last]]:
         last -= 1
@@ -319,18 +323,18 @@ def _error_in(report: str) -> Cause | None:
         return _java_cause(rest) or (name, message)
     if _SYNTAX_ERROR.match(error[0]) and (places := list(_SYNTAX_PLACE.finditer(report))):
         return name, f"{message} ({PurePath(places[-1]['file']).name}, line {places[-1]['line']})"
-    # Some messages, as those of several lines, begin on the line after the class.
+    # Some messages, such as those of several lines, begin on the line after the class.
     return name, message if message.strip() or ":" not in error[0] else _first_line(rest)
 
 
 def _java_chain(text: str) -> list[re.Match[str]]:
-    """Java's exceptions, the innermost first: each ``Caused by``, the lost task's error, the exception itself."""
+    """Java's exceptions, the innermost first: those after ``Caused by``, the lost task's error, the outermost one."""
     outer = [match for match in (_LOST_TASK.search(text), _JAVA_TOP.search(text)) if match]
     return [*reversed(list(_CAUSED_BY.finditer(text))), *outer]
 
 
 def _java_cause(text: str) -> Cause | None:
-    """The innermost exception of Java, or an outer one that says more."""
+    """The innermost Java exception, or an outer one that says more; None if there is none."""
     if not (chain := _java_chain(text)):
         return None
     if outside := _outer_cause(chain):
@@ -342,19 +346,22 @@ def _java_cause(text: str) -> Cause | None:
 
 
 def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
-    """An outer exception that says more than the innermost: S3A's names the object, Spark's a dead Python worker."""
+    """An exception that says more than the innermost: S3A's names the object, Spark's a crashed Python worker."""
     for match in chain:
         message = match["message"] or ""
         if message.startswith(_CRASHED):
             return match["name"], message
-        # The expression backtracks, which on an endless message would take very long.
+        # The message is cut, since the expression backtracks, which would take very long.
         if of_s3a := _OF_S3A.match(message[: 2 * MAX_MESSAGE]):
             status, code = of_s3a["status"], of_s3a["code"] or of_s3a["code_of_sdk_2"] or ""
             code = code.removeprefix(status).strip()
-            denied = "permission denied: " if status == "403" else ""
-            what = "wrong credentials: " if code in _CREDENTIALS else denied
+            kind = ""
+            if code in _CREDENTIALS:
+                kind = "wrong credentials: "
+            elif status == "403":
+                kind = "permission denied: "
             answer = f"{status} {code}".strip()
-            return match["name"], f"{what}{of_s3a['uri'] or of_s3a['key']}: {of_s3a['text'].strip()} ({answer})"
+            return match["name"], f"{kind}{of_s3a['uri'] or of_s3a['key']}: {of_s3a['text'].strip()} ({answer})"
     return None
 
 
@@ -363,5 +370,5 @@ def _first_line(text: str) -> str:
 
 
 def _last_line(text: str) -> str:
-    text = text.partition(_NO_JVM)[0] or text  # the line before it names the reason
+    text = text.partition(_NO_JVM)[0] or text  # the line before this message names the reason
     return _first_line("\n".join(reversed(text.splitlines())))

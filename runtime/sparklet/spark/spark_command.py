@@ -1,8 +1,8 @@
 """``spark-submit`` in the image, with Sparklet's jars, S3A and class-data archive.
 
-Java starts directly, with the command line of the worker's runners: the archive is bound to their class path, and
+Java starts directly, with the command line of the worker's runners: the archive only fits their class path, and
 Spark's ``spark-class`` needs ``/dev/fd``, which Lambda lacks. Spark's own launcher parses the options. Spark's own
-``pyspark`` and ``spark-sql`` call this, and so does a plain ``python`` in which PySpark starts its JVM.
+``pyspark`` and ``spark-sql`` call this module, and so does a plain ``python`` in which PySpark starts its JVM.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import NoReturn
 from sparklet.errors import SettingsError, SparkletError
 from sparklet.job.session import table_conf
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.spark.script_host import conf_apart
+from sparklet.spark.script_host import with_conf_in_pipe
 from sparklet.spark.spark_options import (
     SHELL,
     SUBMIT,
@@ -34,27 +34,30 @@ SWITCHES = ("--help", "--supervise", "--usage-error", "--verbose", "--version") 
 
 
 def main() -> NoReturn:
-    """Replace this process by the command that its arguments, those of ``spark-submit``, ask for."""
+    """Replace this process by the command for its arguments, which are those of ``spark-submit``."""
     try:
         settings = spark_settings()
         scratch = Path(os.environ.get("SPARKLET_SCRATCH") or "/tmp")  # noqa: S108 - the image's only writable place
-        command = launched(settings, sys.argv[1:])
-        if SUBMIT not in command:  # the Python of PySpark's shell, which comes here again
-            os.execvp(command[0], command)  # noqa: S606 - no shell is what we want
-        command, conf = conf_apart(submit(settings, scratch, command[command.index(SUBMIT) + 1 :]))
+        command = launcher_command(settings, sys.argv[1:])
+        if SUBMIT not in command:  # the Python of PySpark's shell, which calls this module again
+            os.execvp(command[0], command)  # noqa: S606 - without a shell on purpose
+        command, conf = with_conf_in_pipe(submit(settings, scratch, command[command.index(SUBMIT) + 1 :]))
     except SparkletError as error:
         sys.exit(f"spark-submit: {error}")
     os.set_inheritable(conf, True)
     os.execve(command[0], command, process_env(settings, os.environ))  # noqa: S606
 
 
-def launched(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
-    """The command of Spark's launcher: options first, each setting as ``--conf``; its errors are SettingsErrors."""
+def launcher_command(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
+    """The command that Spark's launcher makes of ``spark-submit``'s arguments; SettingsError if it refuses them.
+
+    The options come first, each setting as ``--conf``.
+    """
     home = spark_home(settings)
     java = [java_path(settings), "-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData"]
     answer = subprocess.run(
         [*java, "-cp", f"{home / 'jars'}{os.sep}*", LAUNCHER, SUBMIT, *arguments],
-        # Without a version of Scala the launcher looks for one in a source tree, and fails. Only Spark's own scripts,
+        # Without this Scala version the launcher would look for it in a source tree, and fail. Spark's own scripts,
         # which are not used here, would set it.
         env={**os.environ, "SPARK_HOME": str(home), "SPARK_SCALA_VERSION": "any"},
         capture_output=True,
@@ -64,15 +67,15 @@ def launched(settings: SparkSettings, arguments: Sequence[str]) -> list[str]:
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or ["Spark's launcher failed without a message"]
         raise SettingsError(lines[-1])
-    # The launcher ends what it prints before the command by a null and a line feed, and each argument by a null.
+    # The launcher prints other text first, which ends with a null and a line feed; then each argument ends with a null.
     return answer.stdout.split("\0\n", 1)[-1].split("\0")[:-1]
 
 
 def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str]) -> list[str]:
-    """Java's command line for arguments from the launcher; a script runs as in the worker.
+    """Java's command line for the launcher's arguments, with which a script runs as in the worker.
 
-    PySpark without a script, and SQL, have the extensions and catalogs of the table formats, and no Hive metastore
-    unless SQL needs it.
+    PySpark's shell and spark-sql get the extensions and catalogs of the table formats. They get no Hive metastore
+    unless the settings ask for one.
     """
     script_conf = _conf(arguments)
     jars = class_path(settings)
@@ -83,7 +86,7 @@ def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str]) -> 
         conf = {"spark.sql.catalogImplementation": "in-memory", **formats, **conf}
     command = java_command(
         settings,
-        # ours first: an archive is bound to the beginning of the class path
+        # Ours come first, since a class-data archive must fit the beginning of the class path.
         [*jars, *filter(None, [script_conf.get("spark.driver.extraClassPath")])],
         tmp=scratch,
         properties={"derby.system.home": str(scratch)},
@@ -94,7 +97,7 @@ def submit(settings: SparkSettings, scratch: Path, arguments: Sequence[str]) -> 
 
 
 def _conf(arguments: Sequence[str]) -> dict[str, str]:
-    """The settings among arguments in the launcher's order."""
+    """The settings (``--conf``) among the launcher's arguments."""
     conf, words = {}, iter(arguments)
     for word in words:
         if not word.startswith("--"):
@@ -106,7 +109,7 @@ def _conf(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _class_names(settings: SparkSettings) -> frozenset[str]:
-    """The files in the jars that pyspark does not bring."""
+    """The names of the files in all jars that are not Spark's own."""
     jars_folder, names = spark_home(settings) / "jars", set()
     for jar in (jar for jar in class_path(settings) if Path(jar).parent != jars_folder):
         with zipfile.ZipFile(jar) as content:

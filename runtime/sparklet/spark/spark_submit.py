@@ -1,4 +1,4 @@
-"""The submit runner: it starts a JVM for each script, by the command line of spark-submit."""
+"""The submit runner, which starts a JVM for each script with the command line of spark-submit."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ from sparklet.spark.host_process import HostProcess
 from sparklet.spark.processes import environment
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult
 from sparklet.spark.script_options import ScriptOptions, script_options
-from sparklet.spark.script_output import ScriptOutput, where_it_was
+from sparklet.spark.script_output import ScriptOutput, line_reached
 from sparklet.spark.spark_options import (
     class_path,
     has_own_java,
@@ -28,20 +28,20 @@ from sparklet.spark.spark_options import (
     task_env,
 )
 
-JVM, SCRIPT = "jvm", "script"  # a host of its own runs one of each
-SHUTDOWN_LIMIT_S = 5.0  # for the JVM to follow a script that has ended
+JVM, SCRIPT = "jvm", "script"  # names for the script host, which is new for each task and so runs one of each
+SHUTDOWN_LIMIT_S = 5.0  # how long the JVM can take to end after its script
 
 
 @dataclass
 class SubmitRunner(Runner):
-    """Runs each script under a spark-submit of its own; against a Spark Connect server as plain Python."""
+    """Runs each script under its own spark-submit or, if there is a Spark Connect server, as plain Python."""
 
     spark: SparkSettings
     scratch: Path
 
     @cached_property
     def has_view(self) -> bool:
-        """Whether our Java is on the class path: a look at each jar."""
+        """Whether our Java is on the class path; cached, since each jar is checked."""
         return has_own_java(self.spark, class_path(self.spark))
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
@@ -66,9 +66,9 @@ class SubmitRunner(Runner):
         else:
             command = self._java(call, options, env)
         sinks = [partial(task.add, source, stream) for source in ("jvm", "script") for stream in ("stdout", "stderr")]
-        host.ask(
+        host.request(
             "jvm",
-            # By their numbers in the JVM: its own two streams, then STDOUT, STDERR and STATUS of ``script_main``
+            # In the order of their numbers in the JVM: its own two streams, then STDOUT, STDERR, STATUS of script_main.
             [*map(host.pipe, sinks), host.status_pipe(SCRIPT)],
             name=JVM,
             command=[*command, script_main.__file__, str(call.script), *call.args],
@@ -78,7 +78,7 @@ class SubmitRunner(Runner):
         )
 
     def _java(self, call: ScriptCall, options: ScriptOptions, env: Mapping[str, str]) -> list[str]:
-        """The command line of spark-submit's JVM, without what it runs."""
+        """The command line of spark-submit's JVM, without the script and its arguments."""
         jars = class_path(self.spark)
         conf = {**spark_defaults(self.spark, self.scratch, jars), **task_conf(call, env, self.spark), **options.conf}
         return java_command(
@@ -92,40 +92,44 @@ class SubmitRunner(Runner):
 
 
 def _result(task: ScriptOutput, host: HostProcess) -> ScriptResult:
-    """Wait until nothing is left; return the result of the script, or of the JVM if the script never started."""
+    """Wait until all processes have ended; return the result of the script, or of a JVM that never started it."""
     call, deadline, codes = task.call, task.call.deadline, host.codes
     host.wait_for_script(task, JVM, lambda: codes)
-    # The JVM's own code tells whether it failed under the script, so its end is awaited, but not for long.
+    # The JVM's exit code shows whether the JVM itself failed, so its end is awaited as well, but not for long.
     if SCRIPT in codes:
         host.wait(min(deadline.guard_s, time.time() + SHUTDOWN_LIMIT_S), lambda: JVM in codes)
     if not host.alive:
         raise GatewayLostError(f"the process that ran {call.script.name} was killed from outside")
-    jvm_code = codes.get(JVM)  # None: we end it
+    jvm_code = codes.get(JVM)  # None if the JVM still runs, and is ended below
     if codes:
         host.end()
     else:
         pid = host.pids.get(SCRIPT, 0)
-        # spark-submit tells nobody but its own child where its JVM listens, and by which secret.
+        # spark-submit passes the JVM's port and secret only to its own child.
         port, secret = map(environment(pid).get, ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"))
         had_grace = host.end_script(pid, deadline, int(port or 0), secret or "")
-        if had_grace or codes.get(SCRIPT) in (None, -SIGKILL):  # we killed it, even if its end was reported after that
+        if had_grace or codes.get(SCRIPT) in (None, -SIGKILL):  # -SIGKILL: it was killed here, and reported after that
             raise deadline_exceeded(task)
-    if SCRIPT in codes:  # even with 0: which of the two ends is reported first is chance
+    if SCRIPT in codes:
+        # Also after the code 0: a JVM that failed may be reported later than its script.
         if task.out_of_memory or jvm_code not in (None, script_main.jvm_code(codes[SCRIPT])):
             raise task.jvm_failure(jvm_code or 0)
         return task.result(codes[SCRIPT])
-    code = jvm_code or 0  # spark-submit refused its options, or the JVM was lost
+    # The script has not ended by itself: spark-submit refused its options, or the JVM was lost.
+    code = jvm_code or 0
     if SCRIPT in host.pids or code <= 0 or task.out_of_memory:
         raise task.jvm_failure(code)
     return task.result(code, started=False)
 
 
 def deadline_exceeded(task: ScriptOutput) -> DeadlineExceededError:
-    """The error for a script that was ended, with the line it had reached."""
-    call, line = task.call, where_it_was(task.script_stderr(), task.files)
+    """The error for a script that was ended, with the line that it had reached."""
+    call, line = task.call, line_reached(task.script_stderr(), task.files)
+    reason = call.deadline.reason
+    when = "early" if reason else "at its deadline"
+    place = f", at {line}" if line else ""
+    remedy = reason or "make its shards smaller or give the function more time"
     return DeadlineExceededError(
-        f"{call.script.name} was ended {'early' if call.deadline.reason else 'at its deadline'}"
-        + (f", at {line}: " if line else ": ")
-        + (call.deadline.reason or "make its shards smaller or give the function more time")
-        + "; commit state unknown: its own writes to tables may be there"
+        f"{call.script.name} was ended {when}{place}: {remedy}; "
+        "commit state unknown: its own writes to tables may be there"
     )

@@ -1,8 +1,9 @@
-"""The warm runner: it keeps the JVM; every task gets a new Python process and a JVM cleaned of the last task.
+"""The warm runner, which keeps the JVM: each task gets a new Python process and a JVM cleaned of the last task.
 
-A task: wait for the JVM, prepare it, fork the script from the host, end its remaining processes, clean the JVM, end
-Spark's remaining processes. The worker calls the JVM by a connection that no script has; only a JVM's first script
-prepares it itself. A JVM that cannot be trusted is replaced; the new one boots between two tasks.
+Steps of a task: wait for the JVM, prepare it, fork the script from the host, end the script's remaining processes,
+clean the JVM, end Spark's remaining processes. The worker calls the JVM by a connection that no script has; only a
+JVM's first script prepares the JVM itself. A JVM that cannot be trusted is replaced; the new one boots between two
+tasks.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from sparklet.errors import DeadlineExceededError, GatewayLostError, SparkRuntim
 from sparklet.job.spark_lines import SCALA, is_known, version_on
 from sparklet.settings import SparkSettings, WorkerSettings, spark_settings
 from sparklet.spark.host_process import HostProcess
-from sparklet.spark.java_classes import encoded
+from sparklet.spark.java_classes import encode_properties
 from sparklet.spark.owned import delete_own
 from sparklet.spark.processes import cpu_time_s
 from sparklet.spark.runner import Output, Runner, ScriptCall, ScriptResult, Stream
@@ -42,15 +43,15 @@ from sparklet.spark.spark_options import (
 from sparklet.spark.spark_submit import SubmitRunner, deadline_exceeded
 
 PREPARE_LIMIT_S = CLEAN_LIMIT_S = 10.0
-MIN_CLEAN_S = 1.0  # of the grace, if the script took all the time there was
-LONG_S, LONG_TASKS = 2.0, 2  # of a JVM's CPU time a task; so many in a row pay for a start of one that optimizes
-MIN_SHARED = 0.5  # an archive holds three quarters of a JVM's classes, Java's own archive a sixth
+MIN_CLEAN_S = 1.0  # time for cleaning, taken from the grace if the script has used up its own time
+LONG_S, LONG_TASKS = 2.0, 2  # after so many tasks in a row with more CPU time than this, an optimizing JVM pays off
+MIN_SHARED = 0.5  # our archive has three quarters of a JVM's classes, Java's own archive a sixth
 UNUSED = "only %s classes came from the class-data archive, so the JVM started slowly: sparklet doctor says why"
 UNKNOWN = "each script makes a SparkContext of its own: Spark %s is unknown here, contexts of %s can be kept"
 BOOT_POLL_S = 0.005
 PYTHON_DAEMON = "sparklet.spark.python_daemon"
 TRACE, TRACE_PROPERTY = "_X_AMZN_TRACE_ID", "com.amazonaws.xray.traceHeader"
-"""An invocation's own, which Java's SDKs send along: by it Lambda finds loops. They read the property, too."""
+"""An invocation's trace id. Java's SDKs send it along, so that Lambda finds loops; they read the property, too."""
 PORT, SECRET = "PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET"
 
 _COUNTED = re.compile(r"(\d+) classes \((\d+) shared\)")
@@ -67,57 +68,58 @@ def runner_for(settings: WorkerSettings, spark: SparkSettings | None = None) -> 
 
 
 class _NotStartedError(GatewayLostError):
-    """The JVM was lost before the script's first line: it can be run again at once."""
+    """The JVM was lost before the script's first line, so the script can be run again at once."""
 
 
 @dataclass(slots=True)
 class Jvm:
-    """A JVM that is booting, up, or has ended; its host's ``codes`` say which."""
+    """A JVM that is booting, is up, or has ended; after its end the host's ``codes`` have its exit code."""
 
     name: str
     host: HostProcess
-    folder: Path  # its java.io.tmpdir, deleted with it
-    aws: Mapping[str, str]  # when the JVM started: Java does not see later changes
-    archived: bool = False  # whether it has a class-data archive
-    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # its output while it boots
+    folder: Path  # the JVM's java.io.tmpdir, which is deleted with it
+    aws: Mapping[str, str]  # AWS's variables when the JVM started: Java does not get later changes
+    archived: bool = False  # whether the JVM has a class-data archive
+    log: Tail = field(default_factory=lambda: Tail(8 * 1024))  # the JVM's output while it boots
     port: int = 0
     secret: str = ""
-    line: socket.socket | None = None  # the worker's own, to Py4J
+    connection: socket.socket | None = None  # the worker's own connection to Py4J
     tasks: int = 0
-    long_tasks: int = 0  # in a row
+    long_tasks: int = 0  # how many tasks in a row were long
 
     @property
     def connection_file(self) -> Path:
-        """The file to which it writes port and secret once it is up."""
+        """The file to which the JVM writes port and secret once it is up."""
         return self.folder / "connection"
 
     def is_up(self) -> bool:
-        """Whether it can be reached; reads port and secret."""
-        # Spark renames the file into its place, so it is whole: the port, the secret's length, the secret.
+        """Whether the JVM can be called; read port and secret once it can."""
+        # Spark renames the file into its place, so it is complete: the port, the secret's length, the secret.
         if not self.port and self.connection_file.exists():
             content = self.connection_file.read_bytes()
             self.port = int.from_bytes(content[:4], "big")
             self.secret = content[8:].decode()
         return bool(self.port)
 
-    def call(self, until_s: float, method: str, *arguments: str, of: str = "t") -> str:
-        """Call ``WarmJvm``; return its answer as Py4J words it, or "" if none came in time or the JVM has ended.
+    def call(self, until_s: float, method: str, *arguments: str, target: str = "t") -> str:
+        """Call a method of ``WarmJvm``, which is Py4J's object "t", or of another ``target``; return Py4J's answer.
 
-        Py4J's own client is not used: it would wait, and no pipe would be read meanwhile.
+        "" if no answer came in time or the JVM has ended. Py4J's own client is not used, since no pipe would be read
+        while it waits.
         """
         host = self.host
-        host.answers.pop(self.name, None)  # to a call that took too long
-        with contextlib.suppress(OSError):  # it has ended: ``codes`` tells
-            self.line = self.line or host.connect(self.name, self.port, self.secret)
-            words = ("c", of, method, *(argument.translate(_ESCAPED) for argument in arguments), "e")
-            self.line.sendall("".join(f"{word}\n" for word in words).encode(errors="replace"))
+        host.answers.pop(self.name, None)  # the late answer to an earlier call
+        with contextlib.suppress(OSError):  # the JVM has ended, which ``codes`` shows
+            self.connection = self.connection or host.connect(self.name, self.port, self.secret)
+            words = ("c", target, method, *(argument.translate(_ESCAPED) for argument in arguments), "e")
+            self.connection.sendall("".join(f"{word}\n" for word in words).encode(errors="replace"))
         host.wait(until_s, lambda: self.name in host.answers or self.name in host.codes)
         if not host.alive:
             raise GatewayLostError("the script host was killed from outside")
         return host.answers.get(self.name, "")
 
     def prepare(self, properties: str, *, restored: bool) -> None:
-        """Renew random states after a restore, set the next task's system properties; raises _NotStartedError."""
+        """Set the next task's system properties, and renew random states after a restore; raises _NotStartedError."""
         calls = [("prepare", f"s{properties}")]
         if restored:
             calls.insert(0, ("reseed", f"L{int.from_bytes(os.urandom(8), 'big', signed=True)}"))
@@ -127,16 +129,16 @@ class Jvm:
                 raise _NotStartedError(f"the JVM could not be made ready: {answer or 'it does not answer'}")
 
     def run(self, task: ScriptOutput, env: Mapping[str, str], properties: str, *, keep: bool, restored: bool) -> int:
-        """Run a script from its fork until nothing of it is left; return its exit code.
+        """Fork and run a script until all its processes have ended; return its exit code.
 
-        ``keep``: its SparkContext may be a kept one; ``restored``: see ``renew``. A JVM's first script prepares it with
-        ``properties``, ``encoded``; later the JVM has them already.
+        With ``keep`` its SparkContext may be a kept one. For ``restored`` see ``renew``. A JVM's first script prepares
+        the JVM with ``properties`` (text of ``encode_properties``); for later scripts the worker has done so.
         """
         call, host = task.call, self.host
         self.tasks += 1
         fds = [host.pipe(partial(task.add, "script", stream)) for stream in ("stdout", "stderr")]
         name = f"script {self.tasks} on {self.name}"
-        host.ask(
+        host.request(
             "script",
             [*fds, host.status_pipe(name)],
             name=name,
@@ -160,7 +162,7 @@ class Jvm:
             raise deadline_exceeded(task)
         has_begun, code = host.pids.pop(name, 0), host.codes.pop(name, None)
         lost: SparkRuntimeError
-        if self.name in host.codes:  # even if the script succeeded
+        if self.name in host.codes:  # the JVM has ended, which is a failure even if the script succeeded
             lost = task.jvm_failure(host.codes[self.name])
         elif code is None:
             lost = GatewayLostError(f"the process that ran {call.script.name} was killed from outside")
@@ -172,35 +174,35 @@ class Jvm:
         raise lost if has_begun else _NotStartedError(str(lost))
 
     def cpu_s(self) -> float:
-        """The CPU time that it has used; 0 if it has ended."""
+        """The CPU time that the JVM has used; 0 if the JVM has ended."""
         return cpu_time_s(self.host.pids.get(self.name, 0))
 
     def clean(self, guard_s: float, *, may_keep: bool) -> str:
-        """Clean it after a task, whose context may be kept; the reason to replace it, or ""."""
+        """Clean the JVM after a task, whose context is kept if ``may_keep``. Return the reason to replace it, or ""."""
         if self.name in self.host.codes:
             return "it has ended"
         now_s = time.time()
         until_s = max(now_s + MIN_CLEAN_S, min(now_s + CLEAN_LIMIT_S, guard_s))
         answer = self.call(until_s, "clean", f"b{'true' if may_keep else 'false'}")
-        # Py4J answers with a reference to an exception, whose text is another call.
-        cause = self.call(until_s, "toString", of=answer[3:]) if answer.startswith("!xr") else ""
-        first = self.archived and self.tasks == 1
-        counted = _COUNTED.search(self.call(until_s, "loaded")) if first and answer == "!ys" else None
+        # After an exception Py4J answers with a reference to it; its text needs another call.
+        cause = self.call(until_s, "toString", target=answer[3:]) if answer.startswith("!xr") else ""
+        checks_archive = self.archived and self.tasks == 1 and answer == "!ys"
+        counts = _COUNTED.search(self.call(until_s, "loaded")) if checks_archive else None
         survivors = self.host.end(spare="jvm")
         if survivors:
             return f"processes {', '.join(map(str, survivors))} do not end"
         if not answer.startswith("!ys"):
             return f"it could not be cleaned: {cause.removeprefix('!ys') or 'it took too long'}"
-        loaded, shared = map(int, counted.groups()) if counted else (0, 0)
+        loaded, shared = map(int, counts.groups()) if counts else (0, 0)
         if shared < MIN_SHARED * loaded:
             _log.warning(UNUSED, f"{shared} of {loaded}")
         return answer.removeprefix("!ys")
 
 
 class WarmRunner:
-    """Runs scripts in new processes against one JVM, which is replaced after ``tasks_per_jvm`` tasks (0: never).
+    """Runs scripts in new processes with one JVM, which is replaced after ``tasks_per_jvm`` tasks (never if that is 0).
 
-    ``scratch`` is the only writable folder; ``keep_context``: whether the SparkContext may outlive a task.
+    ``scratch`` is the only writable folder. With ``keep_context`` the SparkContext may outlive a task.
     """
 
     def __init__(
@@ -211,14 +213,14 @@ class WarmRunner:
         self._submit = SubmitRunner(spark, scratch)
         self._host: HostProcess | None = None
         self._jvm: Jvm | None = None
-        self._task: ScriptOutput | None = None  # it gets the JVM's output
+        self._task: ScriptOutput | None = None  # the running task, which gets the JVM's output
         self.jvm_starts = 0
-        self._restored = False  # since the last task
+        self._restored = False  # whether the environment was restored from a snapshot since the last task
         self._optimizing = False  # whether JVMs get the optimizing compiler
         self._script_env: Callable[[], Mapping[str, str]] = dict
 
     def renew(self, script_env: Callable[[], Mapping[str, str]]) -> None:
-        """After a restore: the next task renews Java's random states; ``script_env``: variables of each script."""
+        """After a restore: let the next task renew Java's random states, and give each script ``script_env``."""
         self._restored, self._script_env = True, script_env
 
     def start(self) -> None:
@@ -228,7 +230,7 @@ class WarmRunner:
 
     @cached_property
     def has_view(self) -> bool:
-        """Whether our Java is on the class path: a look at each jar."""
+        """Whether our Java is on the class path; cached, since each jar is checked."""
         return has_own_java(self._spark, class_path(self._spark))
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
@@ -236,12 +238,12 @@ class WarmRunner:
         call.refuse_if_over()
         options = script_options(call.source, lambda: class_path(self._spark), call.conf)
         if options.submit:
-            self._drop_jvm()  # the function's memory is made for one; the next warm task boots another
+            self._drop_jvm()  # the function's memory suffices for one JVM; the next warm task boots a new one
             return self._submit.run(call, output)
         options.warn(output)
         try:
             return self._attempt(call, options.conf, output)
-        except _NotStartedError:  # the JVM had died since the last task: nothing has been done yet
+        except _NotStartedError:  # the JVM has ended since the last task, and the script has not done anything
             return self._attempt(call, options.conf, output)
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
@@ -255,16 +257,18 @@ class WarmRunner:
             if jvm.tasks:
                 jvm.prepare(properties, restored=restored)
             code = jvm.run(task, env, properties, keep=self._keep_context, restored=restored)
-            # A JVM's first task starts everything, and priming is no user's work: neither tells how long events are.
+            # A JVM's first task takes longer, since it loads everything, and priming is not a user's task: neither
+            # shows how long the users' tasks are.
             is_long = jvm.tasks > 1 and not call.is_priming and jvm.cpu_s() - since_s > LONG_S
             jvm.long_tasks = jvm.long_tasks + 1 if is_long else 0
-            # A killed script may have left anything in the context, and an event log lies in the task's folder.
+            # Not kept: a killed script may have left anything in the context, and an event log is in the task's folder.
             problem = jvm.clean(call.deadline.guard_s, may_keep=code >= 0 and not call.events)
-            ended = jvm.host.codes.get(jvm.name)
-            if problem and ended is not None and (code != 0 or ended != 0):  # its end may be reported late
-                raise task.jvm_failure(ended)
+            # The end of a JVM under the script may be reported only now.
+            jvm_code = jvm.host.codes.get(jvm.name)
+            if problem and jvm_code is not None and (code != 0 or jvm_code != 0):
+                raise task.jvm_failure(jvm_code)
             result = task.result(code, used=jvm.tasks > 1)
-        except BaseException:  # nothing of this task may stay
+        except BaseException:  # nothing of this task is allowed to stay
             self._replace()
             raise
         finally:
@@ -283,7 +287,7 @@ class WarmRunner:
         return result
 
     def close(self) -> None:
-        """End the JVM and every process there is."""
+        """End the host with the JVM and all other processes."""
         if self._host is not None:
             self._host.close()
         self._host = self._jvm = None
@@ -302,9 +306,9 @@ class WarmRunner:
         return jvm
 
     def _booting(self) -> Jvm:
-        """The current JVM and its host, or new ones if they have ended or the credentials have changed."""
+        """The current JVM, or a new one if it or its host has ended or the credentials have changed."""
         if self._host is not None:
-            # What has ended since the last task is known only once the pipes are read.
+            # The pipes have the reports of processes that have ended since the last task.
             self._host.drain()
             if not self._host.alive:
                 self.close()
@@ -315,9 +319,9 @@ class WarmRunner:
         return self._boot()
 
     def _boot(self) -> Jvm:
-        """Start a JVM; the first thing that a new host does."""
+        """Start a JVM, with a new host if there is none."""
         env, jars = process_env(self._spark, os.environ), class_path(self._spark)
-        env.pop(TRACE, None)  # of the invocation that happens to start the JVM
+        env.pop(TRACE, None)  # it is that of the invocation that happens to start the JVM
         java_path(self._spark)  # raises SettingsError before any process starts
         is_new = self._host is None
         if self._host is None:
@@ -338,8 +342,8 @@ class WarmRunner:
             optimizing=self._optimizing,
         )
         jvm.archived = any(word.startswith("-XX:SharedArchiveFile=") for word in command)
-        fds = [host.pipe(partial(self._hear_jvm, jvm, stream)) for stream in ("stdout", "stderr")]
-        host.ask(
+        fds = [host.pipe(partial(self._add_jvm_output, jvm, stream)) for stream in ("stdout", "stderr")]
+        host.request(
             "jvm",
             fds,
             name=name,
@@ -347,11 +351,11 @@ class WarmRunner:
             env={**env, **host.mark, "_PYSPARK_DRIVER_CONN_INFO_PATH": str(jvm.connection_file)},
             cwd=str(host.home),
         )
-        # After the JVM, so that the host imports pyspark while the JVM boots
+        # Requested after the JVM, so that the host imports pyspark while the JVM boots.
         if is_new:
-            host.ask("preload")
+            host.request("preload")
             spark = version_on(jars)
-            if self._keep_context and not is_known(spark):  # nobody has looked at its insides
+            if self._keep_context and not is_known(spark):  # contexts are only kept in Sparks that were examined
                 _log.warning(UNKNOWN, spark or "of a nameless version", " and ".join(SCALA))
                 self._keep_context = False
         self._jvm = jvm
@@ -362,16 +366,16 @@ class WarmRunner:
         env, folder = task_env(call, self._spark), str(call.work_dir)
         properties = {
             **task_conf(call, env, self._spark),
-            # A kept context's folder; Hadoop's stays the task's: S3A makes its buffers' folder anew for each.
+            # A kept context needs a folder that stays. Hadoop's is the task's: S3A makes its folder for buffers anew.
             **({"spark.local.dir": str(jvm.folder)} if self._keep_context else {}),
             **conf,
             "user.dir": folder,
             "derby.system.home": folder,
             TRACE_PROPERTY: os.environ.get(TRACE, ""),
         }
-        return {**process_env(self._spark, os.environ), **self._script_env(), **env}, encoded(properties)
+        return {**process_env(self._spark, os.environ), **self._script_env(), **env}, encode_properties(properties)
 
-    def _hear_jvm(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
+    def _add_jvm_output(self, jvm: Jvm, stream: Stream, line: bytes) -> None:
         if self._task is not None:
             self._task.add("jvm", stream, line)
         else:
@@ -386,7 +390,7 @@ class WarmRunner:
             return
         try:
             survivors = self._host.end()
-        except GatewayLostError:  # its host has ended, and with it all processes
+        except GatewayLostError:  # the host has ended, and all processes with it
             survivors = ()
         delete_own(self._jvm.folder)
         self._jvm = None
@@ -395,7 +399,7 @@ class WarmRunner:
 
 
 def _point(link: Path, folder: Path) -> None:
-    """Make ``link`` point to ``folder``: Java always resolves relative paths against its first folder, this link."""
+    """Make ``link``, which is Java's current folder and cannot be changed in a running JVM, point to ``folder``."""
     new = link.with_name("new")
     new.symlink_to(folder)
     new.replace(link)

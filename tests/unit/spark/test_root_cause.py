@@ -7,11 +7,11 @@ import pytest
 from sparklet.spark.script_output import (
     MAX_MESSAGE,
     bad_file,
-    is_sparks_own,
+    is_spark_failure,
+    line_reached,
     must_come_again,
     root_cause,
     script_line,
-    where_it_was,
 )
 from tests.waiting import deadline_s
 
@@ -183,9 +183,9 @@ def test_a_stack_dump_shows_where_the_script_was() -> None:
         '  File "/task/job.py", line 3 in f\n  File "/task/job.py", line 4 in <module>\n'
     )
 
-    assert where_it_was(dump, ["/task/job.py"]) == "line 3 of job.py"
-    assert where_it_was(dump, ["/task/other.py"]) == ""
-    assert where_it_was("", ["/task/job.py"]) == ""
+    assert line_reached(dump, ["/task/job.py"]) == "line 3 of job.py"
+    assert line_reached(dump, ["/task/other.py"]) == ""
+    assert line_reached("", ["/task/job.py"]) == ""
 
 
 def test_a_script_waiting_for_its_thread_is_where_the_thread_is() -> None:
@@ -195,8 +195,8 @@ def test_a_script_waiting_for_its_thread_is_where_the_thread_is() -> None:
         'Current thread 0x02 (most recent call first):\n  File "/lib/threading.py", line 1590 in _shutdown\n'
     )
 
-    assert where_it_was(dump, ["/task/job.py"]) == "line 3 of job.py"
-    assert where_it_was(dump + dump.replace("line 3", "line 8"), ["/task/job.py"]) == "line 8 of job.py"
+    assert line_reached(dump, ["/task/job.py"]) == "line 3 of job.py"
+    assert line_reached(dump + dump.replace("line 3", "line 8"), ["/task/job.py"]) == "line 8 of job.py"
 
 
 LOST = (
@@ -287,4 +287,4 @@ OF_OTHERS = {
 
 @pytest.mark.parametrize("case", [*OF_SPARK, *OF_OTHERS])
 def test_a_failure_in_sparks_own_code_is_recognized(case: str) -> None:
-    assert is_sparks_own({**OF_SPARK, **OF_OTHERS}[case]) == (case in OF_SPARK)
+    assert is_spark_failure({**OF_SPARK, **OF_OTHERS}[case]) == (case in OF_SPARK)

@@ -11,7 +11,7 @@ import pytest
 from sparklet.errors import SettingsError
 from sparklet.job.session import DELTA
 from sparklet.settings import SparkSettings, spark_settings
-from sparklet.spark.spark_command import SQL_CLASS, launched, submit
+from sparklet.spark.spark_command import SQL_CLASS, launcher_command, submit
 from sparklet.spark.spark_options import SUBMIT
 
 
@@ -69,9 +69,10 @@ def test_a_shell_has_the_table_formats_of_its_jars(
 def test_spark_itself_reads_the_options() -> None:
     settings = spark_settings({})
 
-    words = launched(settings, ["job.py", "--own", "x"])
-    sql = launched(settings, ["--driver-memory", "3g", "--class", SQL_CLASS, "-e", "select 1"])
-    shell = launched(settings, ["pyspark-shell-main", "--name", "PySparkShell", "--conf", "spark.a=b c"])  # bin/pyspark
+    words = launcher_command(settings, ["job.py", "--own", "x"])
+    sql = launcher_command(settings, ["--driver-memory", "3g", "--class", SQL_CLASS, "-e", "select 1"])
+    # as bin/pyspark calls it
+    shell = launcher_command(settings, ["pyspark-shell-main", "--name", "PySparkShell", "--conf", "spark.a=b c"])
 
     assert words[words.index(SUBMIT) + 1 :] == ["job.py", "--own", "x"]
     assert sql[sql.index(SUBMIT) + 1 :][:2] == ["--conf", "spark.driver.memory=3g"]
@@ -81,4 +82,4 @@ def test_spark_itself_reads_the_options() -> None:
 
 def test_a_missing_spark_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no folder jars"):
-        launched(replace(spark_settings({}), spark_home=tmp_path), ["job.py"])
+        launcher_command(replace(spark_settings({}), spark_home=tmp_path), ["job.py"])
