@@ -356,7 +356,7 @@ public class TaskS3A extends S3AFileSystem {
                 return new FileStatus[] {named};
             }
             throw new InvalidRequestException(path + " lies in an input of the run, and nothing in it is an input of this "
-                    + "shard: read the input's folder itself, read files there by their names, or keep what is no input elsewhere");
+                    + "shard: read the input's folder itself, read its files by their names, or keep other files outside it");
         }
         saw();
         fillOthers(asked);

@@ -115,12 +115,14 @@ class HostProcess:
         """Wait until ``done`` is true or the deadline; kill a JVM that only collects garbage, as it lacks memory."""
         watch = CollectorWatch(time.monotonic() + WATCHED_S / LOOKS)
 
-        def is_done() -> object:
+        def is_done() -> bool:
+            if done():
+                return True
             pid = self.pids.get(jvm, 0)
-            if not (result := done()) and watch.is_stuck(time.monotonic(), lambda: cpu_times_s(pid, COLLECTORS)):
+            if watch.is_stuck(time.monotonic(), lambda: cpu_times_s(pid, COLLECTORS)):
                 task.out_of_memory = f"GC overhead limit exceeded, for {WATCHED_S:.0f} s it only collected garbage"
                 signal_process(pid, SIGKILL)
-            return result
+            return False
 
         self.wait(lambda: task.call.deadline.guard_s, is_done)
 
@@ -192,6 +194,7 @@ class HostProcess:
         return bool(ready)
 
     def _read_pipe(self, pipe: Any, lines: LineFeed) -> None:
+        """Pass a pipe's next bytes on; close the pipe at its end."""
         chunk = b""
         with contextlib.suppress(ConnectionResetError):  # the JVM was killed
             chunk = os.read(pipe.fileno(), CHUNK_BYTES)
@@ -201,6 +204,7 @@ class HostProcess:
         lines.feed(chunk)
 
     def _read_report(self) -> None:
+        """Read the host's next message: a process has started or ended, or the answer to ``end``; or notice its end."""
         received = receive(self._control)
         if received is None:
             self._selector.unregister(self._control)

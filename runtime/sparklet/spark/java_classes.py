@@ -44,7 +44,7 @@ def class_loader(jvm: Any) -> Any:
 
 
 def compile_class(jvm: Any, name: str, parent: Any) -> Any:
-    """Compile a class and return its compiler, which has it; ``parent`` loads the classes that it uses."""
+    """Compile a class; return the compiler, whose class loader has it. ``parent`` loads the classes that it uses."""
     compiler = jvm.org.codehaus.janino.SimpleCompiler()
     compiler.setParentClassLoader(parent)
     compiler.cook(_source(name, jvm.org.apache.hadoop.util.VersionInfo.getVersion()))

@@ -155,6 +155,7 @@ def _children() -> dict[int, list[int]]:
 
 
 def _tree(children: Mapping[int, Sequence[int]], roots: Iterable[int]) -> set[int]:
+    """All processes below ``roots``, given the children of each process."""
     pids: set[int] = set()
     open_pids = list(roots)
     while open_pids:

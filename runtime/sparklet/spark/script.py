@@ -176,9 +176,9 @@ class Script:
 
     @cached_property
     def event_option(self) -> str:
-        """The option by which the script gets its event: ``--event``, or ``--event-file`` (a path); "" if by none.
+        """The option by which the script gets its event: ``--event``, or ``--event-file`` (a path); "" if it gets none.
 
-        By none if the script or its py-files read arguments but name neither option: a script that reads positional
+        It gets none if it or its py-files read arguments but name neither option: a script that reads positional
         arguments, or refuses unknown ones, would fail or write to a place of that name.
         """
         if chosen := self.comments.get("event"):

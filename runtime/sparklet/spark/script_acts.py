@@ -89,6 +89,7 @@ class Acts:
 
 
 def _is_by(packages: tuple[str, ...]) -> bool:
+    """Whether code of one of the packages is among the callers of the audit hook."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if f"{frame.f_globals.get('__name__')}.".startswith(tuple(f"{package}." for package in packages)):

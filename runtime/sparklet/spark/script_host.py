@@ -188,6 +188,7 @@ class ScriptHost:
         self._report({"name": self._jvm_name, "pid": pid})
 
     def _fork(self, name: str, fork_work: ForkWork) -> ForkWork | None:
+        """Fork this process. In the fork return ``fork_work``, in the host None."""
         pid = os.fork()
         if pid == 0:
             # Else the garbage collector might later close a file that the fork has opened under the same number.

@@ -270,6 +270,7 @@ def line_reached(stderr: str, files: Iterable[str]) -> str:
 
 
 def _script_line_in(frames: Iterable[re.Match[str]], files: Iterable[str]) -> str:
+    """The line of the first frame that is in one of the files, as ``line 7 of job.py``; "" if there is none."""
     script_files = tuple(files)
     for frame in frames:
         if any(frame["file"] == file or frame["file"].startswith(f"{file}/") for file in script_files):
@@ -314,6 +315,7 @@ def _report(text: str) -> str | None:
 
 
 def _error_in(report: str) -> Cause | None:
+    """Class and message of the error behind a traceback, or of its cause in Java; None if there is no error."""
     error = _ERROR.search(report)
     if error is None:
         return None
@@ -324,7 +326,9 @@ def _error_in(report: str) -> Cause | None:
     if _SYNTAX_ERROR.match(error[0]) and (places := list(_SYNTAX_PLACE.finditer(report))):
         return name, f"{message} ({PurePath(places[-1]['file']).name}, line {places[-1]['line']})"
     # Some messages, such as those of several lines, begin on the line after the class.
-    return name, message if message.strip() or ":" not in error[0] else _first_line(rest)
+    if ":" in error[0] and not message.strip():
+        message = _first_line(rest)
+    return name, message
 
 
 def _java_chain(text: str) -> list[re.Match[str]]:
@@ -366,9 +370,11 @@ def _outer_cause(chain: Iterable[re.Match[str]]) -> Cause | None:
 
 
 def _first_line(text: str) -> str:
+    """The first line that is not blank; "" if there is none."""
     return next((line for line in text.splitlines() if line.strip()), "")
 
 
 def _last_line(text: str) -> str:
+    """The last line that is not blank; "" if there is none."""
     text = text.partition(_NO_JVM)[0] or text  # the line before this message names the reason
     return _first_line("\n".join(reversed(text.splitlines())))

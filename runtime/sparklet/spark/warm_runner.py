@@ -247,6 +247,7 @@ class WarmRunner:
             return self._attempt(call, options.conf, output)
 
     def _attempt(self, call: ScriptCall, conf: Mapping[str, str], output: Output) -> ScriptResult:
+        """Run a script on the warm JVM and clean the JVM, or replace it."""
         jvm = self._ready_jvm(call)
         self._task = task = ScriptOutput(output, call)
         try:
@@ -293,7 +294,8 @@ class WarmRunner:
         self._host = self._jvm = None
 
     def _ready_jvm(self, call: ScriptCall) -> Jvm:
-        jvm = self._booting()
+        """Wait until the JVM is up, and return it."""
+        jvm = self._current_jvm()
         host = jvm.host
         while not jvm.is_up():
             host.wait(min(call.deadline.guard_s, time.time() + BOOT_POLL_S))
@@ -305,7 +307,7 @@ class WarmRunner:
                 raise DeadlineExceededError(f"{call.script.name} was not started: the JVM was not up by its deadline")
         return jvm
 
-    def _booting(self) -> Jvm:
+    def _current_jvm(self) -> Jvm:
         """The current JVM, or a new one if it or its host has ended or the credentials have changed."""
         if self._host is not None:
             # The pipes have the reports of processes that have ended since the last task.
@@ -386,6 +388,7 @@ class WarmRunner:
         self._boot()
 
     def _drop_jvm(self) -> None:
+        """End the JVM and all other processes of the host; end the host as well if some survive."""
         if self._host is None or self._jvm is None:
             return
         try:

@@ -132,7 +132,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     claimed.failed(final=final and not successor)
     cause = {"error_class": failure.error_class, "cause": failure.message}
     if successor:
-        log.warning(f"attempt failed, {claimed.kind} goes on elsewhere", by=successor, **cause)
+        log.warning(f"attempt failed, {claimed.kind} goes on", by=successor, **cause)
         # The message is acknowledged: the successor does not need it, and its claim could only be HELD.
         return Outcome(task, answer={"state": str(ShardState.PENDING), "by": successor})
     if final:

@@ -58,7 +58,7 @@ from sparklet.spark.script_acts import ARGUMENTS, COMMITTED, ELSEWHERE, MISNAMED
 from sparklet.spark.script_output import GONE
 from sparklet.spark.spark_options import EMPTY, INPUTS, ORIGINS, SCHEMAS, UNCOMMITTED, WRITER
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, described, with_origins
+from sparklet.worker.inputs import LOCAL, ShardInputs, SparkInput, View, description_of, with_origins
 from sparklet.worker.left_behind import (
     Acts,
     changed_addresses,
@@ -96,8 +96,8 @@ FORGETTING = frozenset(
 )
 """Sources that delete an event, or go on to the next one, once a script has ended well."""
 NO_EVENT = (
-    "the script reads arguments and was given no event, since it names no --event, and it has not asked for it "
-    "otherwise: it would be lost. Give the script an option --event (JSON) or --event-file (a path), read "
+    "the script reads arguments and was given no event, since it names no --event, and it has not read the event in "
+    "another way: the event would be lost. Give the script an option --event (JSON) or --event-file (a path), read "
     "SPARKLET_EVENT or sparklet.job, or write '# sparklet: event=yes' into it"
 )
 # Raised as well while another shard creates the same table, so that another attempt may succeed.
@@ -250,8 +250,8 @@ class Executor:
             attempt.log.warning(result.warning)
         if result.outcome.writes:
             raise EventError(
-                f"{script.source_uri} staged a write to a table, and only a run commits such: pass commit='direct', or "
-                "hand the worker an event without a run"
+                f"{script.source_uri} staged a write to a table, and only a run commits staged writes: pass "
+                "commit='direct', or hand the worker an event without a run"
             )
         return result
 
@@ -297,7 +297,7 @@ def _script_failure(
     cause, stderr_tail, *files = (
         with_origins(text, inputs) for text in (result.cause, result.stderr_tail, *result.files)
     )
-    names = {name for each in inputs for name in (each.item.uri, described(each.origin))}
+    names = {name for each in inputs for name in (each.item.uri, description_of(each.origin))}
     is_input_gone = re.search(GONE, cause) and not names.isdisjoint(files)
     event, secrets = execution.event, set[str]()
     # Parameters, arguments and variables may be credentials, and the cause goes into the ledger and a run's documents.

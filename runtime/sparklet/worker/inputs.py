@@ -213,9 +213,9 @@ class View:
         return tuple(inputs)
 
     def with_script_path(self, fetched: SparkInput) -> SparkInput:
-        """Return a fetched input with the path that the script gets: a local file if it could not keep its name.
+        """Return a fetched input with its path for the script: a local file if the object's name could not be kept.
 
-        It stays an address if the address counts, as in partitions, or if only our S3A knows what a reader must get.
+        The path stays an address if that counts, as in partitions, or if only our S3A knows what a reader must get.
         """
         item, copy = fetched.item, fetched.copy
         if fetched.path == item.uri or item.slice or fetched.partitions:
@@ -252,7 +252,7 @@ class View:
                     try:
                         future.result()
                     except SparkletError as error:
-                        error.files = tuple(map(described, groups[number]))
+                        error.files = tuple(map(description_of, groups[number]))
                         raise
             finally:
                 # After an error the block would else wait until the pool has fetched all other inputs.
@@ -282,7 +282,7 @@ class View:
                 file.writelines(self.check_rows(item, rows))
         except ObjectChangedError as error:
             raise ObjectChangedError(
-                f"{described(item)} was replaced after it was planned; start a new run for its new content"
+                f"{description_of(item)} was replaced after it was planned; start a new run for its new content"
             ) from error
         except OSError as error:
             raise ObjectStoreError(f"{item.uri} could not be written to {path}: {error}") from error
@@ -316,7 +316,7 @@ class View:
                     members = unpack(path, name, min_free_bytes, checks_first_bytes=checks_first_bytes, only=only)
                 except SparkletError as error:
                     whole = item if len(group) == 1 else replace(item, uri=item.object_uri)
-                    error.args, error.files = (f"{described(whole)}: {error}",), tuple(map(described, group))
+                    error.args, error.files = (f"{description_of(whole)}: {error}",), tuple(map(description_of, group))
                     raise
             for name, file in members:
                 size_bytes = file.stat().st_size if isinstance(file, Path) else 0
@@ -325,7 +325,7 @@ class View:
                 if isinstance(file, Path):
                     read.append((member, inputs[-1], file))
                 else:
-                    bad[described(inputs[-1])] = file
+                    bad[description_of(inputs[-1])] = file
             if not members and group[0] is item:
                 read.append((item, item, path))
                 inputs.append(item)
@@ -352,7 +352,7 @@ def with_origins(text: str, inputs: Sequence[SparkInput]) -> str:
         if each.path != each.item.uri or each.item.slice or each.origin is not each.item:
             # In Spark's messages an address may be URL-encoded.
             path = "|".join(map(re.escape, {address := each.path.partition("://")[2], quote(address)}))
-            text = described(each.origin).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
+            text = description_of(each.origin).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
     return text
 
 
@@ -376,7 +376,7 @@ def _check_space(folder: Path, needed_bytes: int, min_free_bytes: int) -> None:
         )
 
 
-def described(item: InputObject) -> str:
+def description_of(item: InputObject) -> str:
     """The text that names an input in an error: the object, its version and its slice."""
     version = f" version {item.version_id}" if item.version_id else ""
     if item.slice is None:
@@ -386,7 +386,9 @@ def described(item: InputObject) -> str:
 
 def _check_time(item: InputObject, deadline: Deadline) -> None:
     if deadline.remaining_s() <= 0:
-        raise DeadlineExceededError(f"the deadline passed while {described(item)} was fetched: make shards smaller")
+        raise DeadlineExceededError(
+            f"the deadline passed while {description_of(item)} was fetched: make shards smaller"
+        )
 
 
 def _chunks(store: ObjectStore, item: InputObject, deadline: Deadline, start: int, end: int) -> Iterator[bytes]:

@@ -63,11 +63,11 @@ class Acts:
         return self.has(ELSEWHERE) or self.script.may_reach_unobserved
 
     def has_read_event_or_output(self, *, in_arguments: bool) -> bool:
-        """Whether the script has read its event or its output's address; ``in_arguments``: its arguments have one."""
+        """Whether the script has read its event or its output's address; arguments count if ``in_arguments``."""
         return self.has(ASKED, ASKED_OUTPUT) or (in_arguments and self.has(ARGUMENTS))
 
     def has_read_event(self, *, in_arguments: bool) -> bool:
-        """Whether the script has read its event or its inputs' addresses; ``in_arguments``: its arguments have one."""
+        """Whether the script has read its event or its inputs' addresses; arguments count if ``in_arguments``."""
         return self.has(ASKED) or (in_arguments and self.has(ARGUMENTS))
 
 
@@ -82,6 +82,7 @@ def left_behind_names(folder: Path) -> list[str]:
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
+    """The folders that Spark wrote for the script below ``folder``, at most ``depth`` levels further down."""
     for path in sorted(folder.iterdir()):
         if not path.is_dir() or path.is_symlink() or path.name == WAREHOUSE or _OF_SPARK.fullmatch(path.name):
             continue
@@ -114,7 +115,7 @@ def left_behind_message(names: list[str], acts: Acts, work: Path) -> tuple[str, 
         )
 
     return (
-        f"the script wrote {listing} into the task's own folder, which ends with the task: write to job.output, "
+        f"the script wrote {listing} into the task's own folder, which is deleted after the task: write to job.output, "
         "OUTPUT_PATH or {output}, to a table by job.append, or to an address such as s3://…",
         not acts.may_be_incomplete and not all(map(is_read, names)),
     )
@@ -126,10 +127,10 @@ def repetition_message(acts: Acts, *, has_read_event: bool) -> tuple[str, bool]:
         return "", False
     if acts.has("output"):
         return f"the script asks for nothing of its shard but the output; {SAME_IN_EACH}: {OF_THE_RUN}", False
-    what = f"the script asks for nothing of its shard, {SAME_IN_EACH}: {OF_THE_RUN}"
+    repetition = f"asks for nothing of its shard; {SAME_IN_EACH}: {OF_THE_RUN}"
     if acts.has("written") and not acts.may_be_incomplete:
-        return f"the script has addresses of its own, and {what}", True
-    return (what, False) if acts.has("written", ELSEWHERE) else ("", False)
+        return f"the script writes to addresses of its own and {repetition}", True
+    return (f"the script {repetition}", False) if acts.has("written", ELSEWHERE) else ("", False)
 
 
 def changed_addresses(acts: Acts) -> Mapping[str, bool]:
@@ -160,8 +161,8 @@ def unregistered_tables_message(acts: Acts) -> str:
     if not names:
         return ""
     return (
-        f"the table {', '.join(names)} is in the task's own catalog, which ends with the task: no other job finds it "
-        "by its name. Write by job.append, name a catalog (docs/guide/tables.md), or read it by its address"
+        f"the table {', '.join(names)} is only in the task's own catalog, which is lost after the task: no other job "
+        "finds it by its name. Write by job.append, name a catalog (docs/guide/tables.md), or read it by its address"
     )
 
 
@@ -171,6 +172,6 @@ def checkpoint_message(acts: Acts) -> str:
     if not (places and acts.has("output")):
         return ""
     return (
-        f"the checkpoint of a stream, s3://{min(places)}, outlives an attempt that fails, and the next one passes over "
-        "what that had read: keep it in a folder of a relative path, or below the output"
+        f"the checkpoint of a stream, s3://{min(places)}, stays if an attempt fails, so the next attempt skips what "
+        "the failed one has read: keep the checkpoint in a folder with a relative path, or below the output"
     )

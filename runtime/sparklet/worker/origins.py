@@ -19,7 +19,7 @@ _TASK = re.compile(r"part-(\d+)-[0-9a-f-]{36}")
 
 
 def read_origins(folder: Path, objects: Mapping[str, str], script: Script) -> dict[str, Origin]:
-    """Read what ``AttemptCommit`` wrote into ``folder``: the origin of each Spark task, by how its files' names begin.
+    """Read the origins of Spark tasks from ``AttemptCommit``'s files in ``folder``; keys are prefixes of output files.
 
     ``objects`` has the addresses of inputs by bucket and key, as Spark reads them. Raises MixedInputsError if a task
     has read several inputs, or none; it names the line of the script that may be the cause.
@@ -58,7 +58,7 @@ def outputs_by_input(
             continue
         uri = only_uri or origin_uri
         if uri not in items:
-            raise MixedInputsError(f"nobody can tell of which input {path[1:]} is: {REMEDY}")
+            raise MixedInputsError(f"the input from which {path[1:]} was made is unknown: {REMEDY}")
         paths_of[uri].append(path)
         rows[uri] += 0 if task in counted else task_rows
         counted.add(task)

@@ -77,7 +77,7 @@ from sparklet.ports import ObjectInfo, ObjectStore, TaskQueue, metrics
 from sparklet.ports.deployment import Deployment, put_once
 from sparklet.worker.attempt import Attempt, Lease, persist
 from sparklet.worker.executor import Execution, Executor, shard_event
-from sparklet.worker.inputs import ShardInputs, described
+from sparklet.worker.inputs import ShardInputs, description_of
 from sparklet.worker.left_behind import OF_THE_RUN
 from sparklet.worker.origins import outputs_by_input
 
@@ -370,6 +370,7 @@ class ClaimedShard:
         return False
 
     def _execution(self) -> Execution:
+        """What the executor needs to run the shard's script."""
         run, record, shard = self.run, self.record, self._planned()
         self._objects = items = shard.objects
         # A redrive reads inputs as they are now, since they may have been repaired. Not so in an incremental run (the
@@ -529,7 +530,7 @@ class ClaimedShard:
         """
         named, indexes = {s3_address(file) or file for file in failure.files}, list[str]()
         for index, item in enumerate(self._objects):
-            if named & {item.uri, described(item)}:
+            if named & {item.uri, description_of(item)}:
                 indexes.append(str(index))
         return " ".join(indexes) if len(indexes) == len(named) <= MAX_NAMED else ""
 

@@ -118,7 +118,7 @@ def unpack(
     # ``/`` in a member's name becomes ``+``, so two members may get the same name.
     if twice := next((member for member, count in counts.items() if count > 1), ""):
         raise EventError(f"two of its files would be {twice}: unpack it, and give them names of their own")
-    members += [(missing, EventError("its archive has it no longer")) for missing in only if missing not in counts]
+    members += [(missing, EventError("it is no longer in the archive")) for missing in only if missing not in counts]
     if len(members) == 1 and isinstance(members[0][1], EventError):
         raise members[0][1]
     return members
@@ -141,6 +141,7 @@ def _event_error(error: Exception) -> EventError:
 
 
 def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) -> Iterator[Member]:
+    """Unpack a file and yield its members; none if it is not packed in a known way. See ``unpack``."""
     head, suffix = _head(path), name.lower().rpartition(".")[2]
     if head.startswith(b"\x02\x21\x4c\x18"):
         raise EventError("it is in lz4's legacy format, which is not unpacked here: pack it without -l, or unpack it")
@@ -173,7 +174,7 @@ def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
     if not is_misnamed(name, head := _head(path)):
         return path
     if not head.startswith(UTF_16 + UTF_32):
-        raise EventError(f"{name} is not what its name says, by its first bytes, and nothing known here: unpack it")
+        raise EventError(f"the first bytes of {name} fit neither its name nor a known format: unpack it")
     # Readers of bytes, or with an option for the encoding, get the original.
     raw = path.rename(path.with_name(f"{path.name}.raw"))
     # Without ``newline`` Python would change line ends, also within quotes.
@@ -216,27 +217,31 @@ def _archive_members(
 
 
 def _is_hidden(parts: Collection[str]) -> bool:
-    # A path with ``..`` is not hidden, although this begins with a dot: ``_refuse`` raises an error for it.
+    # A path with ``..`` is not hidden, although this begins with a dot: ``_check_name`` raises an error for it.
     return ".." not in parts and any(part.startswith(("_", ".")) for part in parts)
 
 
 def _write(name: str, open_member: OpenMember, target: Path, min_free_bytes: int) -> Path:
-    _refuse(name)
+    _check_name(name)
     _copy(_chunks(open_member()), target, min_free_bytes)
     return target
 
 
-def _refuse(name: str) -> None:
+def _check_name(name: str) -> None:
+    """Raise EventError if a member's path is unsafe, or if Spark could not read the member with the others."""
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\\" in name:
-        raise EventError(f"a file in it lies outside of it: {name!r}")
+        raise EventError(f"the path of one of its files leads out of it: {name!r}")
     if PACKED.search(name):
-        raise EventError(f"{name} in it is packed, too: unpack it")
+        raise EventError(f"its file {name} is packed, too: unpack the archive")
     if any("=" in part for part in parts[:-1]):
-        raise EventError(f"{name} in it lies in a folder of partitions, whose columns would be lost: unpack it")
+        raise EventError(
+            f"its file {name} is in a folder of partitions, whose columns would be lost: unpack the archive"
+        )
 
 
 def _tar_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
+    """Yield the names of an archive's files and functions that open them; EventError at the end if it is damaged."""
     with tarfile.open(path, "r:") as archive:
         for member in archive:
             if not member.isdir():
@@ -252,11 +257,12 @@ def _tar_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
 def _in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
-        raise EventError(f"{member.name} in it is a link or a device: unpack it")
+        raise EventError(f"its file {member.name} is a link or a device: unpack the archive")
     return content
 
 
 def _zip_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
+    """Yield the names of an archive's files and functions that open them; EventError first if it is damaged."""
     with zipfile.ZipFile(path) as archive:
         if "[Content_Types].xml" in archive.namelist():
             raise EventError("it is an Office document: save it as CSV")
@@ -278,9 +284,9 @@ def _zip_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
 
 def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     if member.flag_bits & 1:
-        raise EventError(f"{member.filename} in it has a password: unpack it")
+        raise EventError(f"its file {member.filename} has a password: unpack the archive")
     if stat.S_ISLNK(member.external_attr >> 16):
-        raise EventError(f"{member.filename} in it is a link: unpack it")
+        raise EventError(f"its file {member.filename} is a link: unpack the archive")
     return archive.open(member)
 
 

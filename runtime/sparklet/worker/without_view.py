@@ -16,7 +16,7 @@ from sparklet.job.event_objects import GLOB
 from sparklet.model import MIB, InputObject, SliceKind
 from sparklet.ports import ObjectStore
 from sparklet.worker.attempt import Attempt
-from sparklet.worker.inputs import LOCAL, SparkInput, View, described, is_cut
+from sparklet.worker.inputs import LOCAL, SparkInput, View, description_of, is_cut
 
 BLOCK_BYTES = MIB // 2
 
@@ -72,7 +72,7 @@ class WithoutView(View):
                 break
         if not closed or quotes.open:
             raise PlanError(
-                f"{described(item)} has a line with an odd number of quotes, so rows over several lines: "
+                f"{description_of(item)} has a line with an odd number of quotes, so rows over several lines: "
                 "plan without --split csv"
             )
 
@@ -91,8 +91,8 @@ class WithoutView(View):
             )
         if any(item.slice and is_cut(item) for item in items) and (option := self.script.option_of_rows):
             raise PlanError(
-                f"the script has {option}, with which rows may end elsewhere than slices, and only Sparklet's "
-                "S3A sees a reader's options: plan without --split, or run the script in functions"
+                f"the script has {option}, with which rows need not end where slices do, and only Sparklet's "
+                "S3A knows a reader's options: plan without --split, or run the script in functions"
             )
         if partitions and not self.script.has_base_path:
             [root, *_] = partitions.values()

@@ -32,10 +32,10 @@ MAX_GROWTHS = 10
 MAX_CAUSES = 5  # causes of failed messages that an error lists
 
 
-def _parts(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
-    """Split a batch into two tasks: the messages whose rows a table already has, and the others.
+def _split_by_commit(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
+    """Split a batch into two tasks, the messages whose rows a table already has, and the others; () if one is empty.
 
-    The first is run again, too, since a lost script may not have done all of its work. () if either would be empty.
+    Both are run: for the first messages, too, a lost script may not have done all of its work.
     """
     old = [message for message in task.messages if message.record_ids[0] in committed]
     new = [message for message in task.messages if message.record_ids[0] not in committed]
@@ -144,7 +144,8 @@ class Worker:
             failed = failed_messages(task, outcome.failed, *outcome.answer) if may_have_failed else {}
         except SparkletError as error:
             log.error("task failed", error_class=type(error).__name__, error=str(error))
-            return Outcome(task, error, acknowledged=False, parts=_parts(task, getattr(error, "committed", ())))
+            parts = _split_by_commit(task, getattr(error, "committed", ()))
+            return Outcome(task, error, acknowledged=False, parts=parts)
         log.info("task succeeded", rows=outcome.rows)
         answer: dict[str, Any] = {"state": "SUCCEEDED", "attempt": attempt.attempt_id, "rows": outcome.rows}
         answer |= {"output_bytes": outcome.output_bytes, "outputs": list(outcome.outputs)}

@@ -147,8 +147,8 @@ def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> No
 
 MIXED = [
     ({0: ("in/0.csv", 5), 1: ("", 7)}, (), "in one task; line 3 has groupBy()"),
-    ({0: ("in/0.csv", 5)}, ("report.html",), "nobody can tell of which input report.html is"),
-    ({}, ("part-00000-9d1c.parquet",), "nobody can tell of which input part-00000-9d1c.parquet is"),
+    ({0: ("in/0.csv", 5)}, ("report.html",), "the input from which report.html was made is unknown"),
+    ({}, ("part-00000-9d1c.parquet",), "the input from which part-00000-9d1c.parquet was made is unknown"),
 ]
 MIXING = b"import x\nx(','.join(os.path.join(x)))\nx.rows.groupBy('k')\n"
 

@@ -30,7 +30,7 @@ from sparklet.planning.inputs.slicing import slice_objects
 from sparklet.spark.runner import Deadline
 from sparklet.spark.script import Script
 from sparklet.worker import inputs
-from sparklet.worker.inputs import Read, ShardInputs, SparkInput, View, described, staged_name, with_origins
+from sparklet.worker.inputs import Read, ShardInputs, SparkInput, View, description_of, staged_name, with_origins
 from sparklet.worker.without_view import WithoutView
 from tests.stand_ins.memory import MemoryObjectStore
 
@@ -364,7 +364,7 @@ def test_what_cannot_be_fetched_is_named_for_isolation(
     with pytest.raises(error) as raised:
         view(store, item, kind=WithoutView).fetch(tmp_path, LATER, 0)
 
-    assert raised.value.files == (described(item),)
+    assert raised.value.files == (description_of(item),)
 
 
 def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
