@@ -108,7 +108,7 @@ def _address(part: Any, source: str) -> tuple[str, str, dict[str, Any]]:
 
 
 def text_at(value: Any, *path: str) -> str:
-    """Return the text at a path of names; "" if there is none. Other values stay out: ``str`` may fail on huge ones."""
+    """Return the text at a path of names; "" if no text is there. ``str`` is not called, as it fails on deep values."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value if isinstance(value, str) else ""

