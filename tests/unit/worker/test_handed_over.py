@@ -181,7 +181,7 @@ READS = b"read(event['inputs'])"
         (b"read(sys.argv[1])", {"args": ("{input}",)}, False, "the folder of its inputs, and Spark here does not list"),
         (b"read(event['input_folders'])", {}, False, "the folder of its inputs, and Spark here does not list"),
         (READS, {"items": (PART,)}, False, "a part of a Parquet file, and Spark here has another"),
-        (b"read(lineSep=';')", {"items": (LINES,)}, False, "the script has lineSep, with which rows may"),
+        (b"read(lineSep=';')", {"items": (LINES,)}, False, "the script has lineSep, with which rows need not"),
         (READS, {"partitions": IN_PARTITIONS}, False, "below s3://in/, and Spark here reads files without"),
         (b"read(event['inputs'], basePath='s3://in/')", {"partitions": IN_PARTITIONS}, False, ""),
         (READS, {}, False, ""),
