@@ -32,12 +32,12 @@ def stands(ledger: Ledger, task_id: str) -> TaskRecord:
 def test_a_task_reads_back_as_it_was_written_in_every_state(ledger: Ledger, run_id: str) -> None:
     first = claim(ledger, run_id, "a1").record
     assert stands(ledger, run_id) == first
-    released = ledger.tasks.tell(first, transitions.release, FAILURE)
+    released = ledger.tasks.apply(first, transitions.release, FAILURE)
     assert stands(ledger, run_id) == released
     again = claim(ledger, run_id, "a2").record
     assert stands(ledger, run_id) == again
     result = ShardResult(7, 8, ("s3://o/ü",), ({"deep": [1, None, "é\x00"]},))
-    done = ledger.tasks.tell(again, transitions.succeed, result)
+    done = ledger.tasks.apply(again, transitions.succeed, result)
 
     assert stands(ledger, run_id).to_document() == done.to_document()
     assert (done.rows, done.output_bytes, done.outputs, done.answer) == (7, 8, result.outputs, result.answer)
@@ -58,9 +58,9 @@ def test_one_of_many_concurrent_claims_gets_the_task(ledger: Ledger, run_id: str
 def test_what_an_attempt_says_twice_changes_nothing(ledger: Ledger, run_id: str) -> None:
     mine = claim(ledger, run_id, "a").record
     assert claim(ledger, run_id, "a").status is ClaimStatus.GRANTED
-    done = ledger.tasks.tell(mine, transitions.succeed, ShardResult(1))
+    done = ledger.tasks.apply(mine, transitions.succeed, ShardResult(1))
 
-    assert ledger.tasks.tell(mine, transitions.succeed, ShardResult(1)) == done
+    assert ledger.tasks.apply(mine, transitions.succeed, ShardResult(1)) == done
     assert stands(ledger, run_id).revision == done.revision == 2
 
 
@@ -71,8 +71,8 @@ def test_a_task_that_has_moved_on_is_not_overwritten(ledger: Ledger, clock: Fake
 
     for said, what in ((transitions.fail, FAILURE), (transitions.succeed, ShardResult())):
         with pytest.raises(LeaseLostError, match="RUNNING by attempt a2"):
-            ledger.tasks.tell(late, said, what)
-    ledger.tasks.tell(taken, transitions.succeed, ShardResult())
+            ledger.tasks.apply(late, said, what)
+    ledger.tasks.apply(taken, transitions.succeed, ShardResult())
 
     assert claim(ledger, run_id, "a3").status is ClaimStatus.DONE
     assert stands(ledger, run_id).state is ShardState.SUCCEEDED
@@ -122,7 +122,7 @@ def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: Aws
     with losing_the_answer(ministack_clients, applied=False):
         assert claim(ledger, run_id, "a2").status is ClaimStatus.HELD  # somebody else's stands there
     with losing_the_answer(ministack_clients, applied=False), pytest.raises(LedgerError):
-        ledger.tasks.tell(mine.record, transitions.succeed, ShardResult())
+        ledger.tasks.apply(mine.record, transitions.succeed, ShardResult())
 
 
 @pytest.mark.stack

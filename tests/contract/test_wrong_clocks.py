@@ -102,8 +102,8 @@ def test_the_task_of_a_living_attempt_is_left_alone(
 
 def test_a_clock_within_a_second_is_left_as_it_is() -> None:
     clock = ServiceClock(lambda: 1_000.4)
-    clock.heard(1_000.0, 0.02)
+    clock.correct(1_000.0, 0.02)
     assert clock.now_s() == 1_000.4
 
-    clock.heard(1_030.0, 0.02)
+    clock.correct(1_030.0, 0.02)
     assert 1_030.0 <= clock.now_s() <= 1_031.02

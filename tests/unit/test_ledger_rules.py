@@ -15,8 +15,8 @@ from sparklet.ledger.rules import (
     cut,
     expired_failure,
     is_conclusive,
-    kept_of,
     splits,
+    stored_result,
 )
 from sparklet.model import Failure, ShardRecord, ShardResult
 
@@ -53,7 +53,7 @@ def test_a_failure_fits(error_class: str, message: str, retryable: bool) -> None
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=120)))
 def test_outputs_are_kept_from_the_first_on_each_whole(outputs: list[str]) -> None:
-    kept = kept_of(RECORD, ShardResult(1, 2, tuple(outputs)))["outputs"]
+    kept = stored_result(RECORD, ShardResult(1, 2, tuple(outputs)))["outputs"]
 
     assert kept == tuple(outputs[: len(kept)])
     assert sum(len(uri.encode()) for uri in kept) <= OUTPUTS_BYTES

@@ -226,11 +226,11 @@ def test_what_a_tasks_life_costs_in_write_units() -> None:
     ledger.tasks.claim(TaskRecord("t"), "a", 1e10, 3)
     costs.append(ledger.units)
     mine = ledger.tasks.claim(TaskRecord("u"), "a", 1e10, 3).record
-    ledger.tasks.tell(mine, transitions.release, FAILURE)
+    ledger.tasks.apply(mine, transitions.release, FAILURE)
     costs.append(ledger.units)
     mine = ledger.tasks.claim(TaskRecord("u"), "b", 1e10, 3).record
     costs.append(ledger.units)
-    ledger.tasks.tell(mine, transitions.succeed, RESULT)
+    ledger.tasks.apply(mine, transitions.succeed, RESULT)
     costs.append(ledger.units)
 
     assert costs == [1, 3, 5, 6]
@@ -241,7 +241,7 @@ def test_a_shard_that_changes_all_the_time_is_a_retryable_error() -> None:
     ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
     ledger.store.write = lambda *changes: Written(False, ledger.store.get(changes[0].key))  # type: ignore[method-assign]
 
-    with pytest.raises(LedgerError, match="changed under") as caught:
+    with pytest.raises(LedgerError, match="changed by others") as caught:
         ledger.attempts.claim(REF, "mine", 16.0, 3)
 
     assert caught.value.retryable

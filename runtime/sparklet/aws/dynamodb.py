@@ -292,7 +292,7 @@ class DynamoStore:
         """Set the clock by the answer's ``Date`` header, if it is a ``ServiceClock``."""
         date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         if date and isinstance(self._clock, ServiceClock):
-            self._clock.heard(parsedate_to_datetime(date).timestamp(), time.monotonic() - sent_s)
+            self._clock.correct(parsedate_to_datetime(date).timestamp(), time.monotonic() - sent_s)
 
     def _ledger_error(self, operation: str, error: Exception) -> LedgerError:
         """The LedgerError for the failure of an operation; retryable unless the request would be refused again."""

@@ -1,6 +1,7 @@
-"""The ledger: every state of every shard, run and task, and what may happen to it.
+"""The ledger: the state of every shard, run and task, and the transitions that change it.
 
-``transitions`` first: pure functions. A ``store`` swaps what they make of a record, in memory or in a table.
+Read ``transitions`` first: pure functions from record to record. A ``store`` writes their results, in memory or in a
+table.
 """
 
 from sparklet.ledger.clock import Clock
@@ -11,10 +12,10 @@ from sparklet.ledger.tasks import Tasks
 
 
 class Ledger:
-    """The only truth about runs, shards and tasks; ``clock`` decides when leases end. Every write is conditional."""
+    """The one authority on runs, shards and tasks. ``clock`` decides when leases end. Every write is conditional."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        self.clock = clock  # for whoever judges a lease beside the ledger
+        self.clock = clock  # for callers that compare a lease with the time
         self.runs = Runs(store, clock)
         self.attempts = Attempts(store, clock)
         self.shards = Shards(store, clock, self.runs)

@@ -1,4 +1,4 @@
-"""The real clocks, and the waiting time between tries; tests move a clock of their own."""
+"""The real clocks, and the time to wait between tries; tests have a clock that they set."""
 
 import random
 import time
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Time, so that a test can move it."""
+    """The time, behind a port so that a test can set it."""
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
@@ -17,7 +17,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """A ``Clock`` that follows the machine's."""
+    """A ``Clock`` that shows the machine's time."""
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
@@ -29,27 +29,30 @@ class SystemClock:
 
 
 class ServiceClock(SystemClock):
-    """A service's time: the machine's clock, corrected by each answer of the service.
+    """A service's time: the machine's clock, corrected by the time in each response of the service.
 
-    Leases are judged by it, so that machines whose clocks differ agree. An answer's time, in whole seconds, lies
-    between request and answer; a clock that agrees is left as it is. Before the first answer it is the machine's.
+    Leases are judged by this clock, so that machines whose clocks differ agree. A response has the service's time in
+    whole seconds, at some moment between request and response: a clock that fits is not changed. Before the first
+    response this clock shows the machine's time.
     """
 
     def __init__(self, machine_s: Callable[[], float] = time.time) -> None:
         self._machine_s = machine_s
-        self._behind_s = 0.0  # the machine
+        self._correction_s = 0.0  # added to the machine's time
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
-        return self._machine_s() + self._behind_s
+        return self._machine_s() + self._correction_s
 
-    def heard(self, date_s: float, took_s: float) -> None:
-        """Correct the clock by an answer of this time that came just now, ``took_s`` after its request."""
-        least_s = date_s - self._machine_s()
-        self._behind_s = min(max(self._behind_s, least_s), least_s + 1 + took_s)
+    def correct(self, date_s: float, took_s: float) -> None:
+        """Correct the clock by a response with the time ``date_s`` that came just now, ``took_s`` after its request."""
+        min_correction_s = date_s - self._machine_s()
+        # ``date_s`` has lost up to a second, since it is in whole seconds, and the response is up to ``took_s`` old.
+        max_correction_s = min_correction_s + 1 + took_s
+        self._correction_s = min(max(self._correction_s, min_correction_s), max_correction_s)
 
 
 def back_off_s(tries: int, first_s: float, most_s: float) -> float:
-    """Exponential back-off with full jitter on its upper half."""
+    """How long to wait after this many tries: exponential back-off, of which a random half or more is waited."""
     max_s = min(most_s, first_s * 2 ** min(tries - 1, 10))
     return random.uniform(max_s / 2, max_s)

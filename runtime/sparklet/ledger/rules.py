@@ -9,21 +9,21 @@ from sparklet.errors import LeaseLostError, LedgerError
 from sparklet.model import OF_SPLIT, ClaimStatus, Failure, Record, Run, ShardRecord, ShardResult, ShardState, TaskRecord
 from sparklet.model.redaction import redacted
 
-LEASE_S = 16.0  # an attempt owns a shard so long without a renewal, or longer; see docs/decisions/0079
-RENEWALS_PER_S = 500  # of one run: half of what a partition of DynamoDB takes
-LEASE_GRACE_S = 5.0  # clocks differ: a claim takes a lease over only so long after its end
+LEASE_S = 16.0  # how long, at least, an attempt owns a shard without a renewal; see docs/decisions/0079
+RENEWALS_PER_S = 500  # of one run: half of the writes that a partition of DynamoDB allows
+LEASE_GRACE_S = 5.0  # clocks differ: a claim takes over a lease only this long after the end of the lease
 LEASE_EXPIRED = "LeaseExpired"  # the cause of an attempt whose worker was lost
 OUTGROWN = frozenset({"OutOfMemoryError", "MemoryError", "TooLargeError", "DeadlineExceededError", LEASE_EXPIRED})
-"""Causes that a worker with more memory and time does not have."""
+"""Causes of failures that a worker with more memory and time may avoid."""
 CONFLICTS = frozenset(
     {
         *("ConcurrentAppendException", "ConcurrentDeleteDeleteException", "ConcurrentDeleteReadException"),  # Delta
         *("ConcurrentTransactionException", "ConcurrentWriteException"),
-        *("MetadataChangedException", "ProtocolChangedException"),  # also where two make one table at once
+        *("MetadataChangedException", "ProtocolChangedException"),  # also if two writers create one table at once
         *("CommitFailedException", "HoodieLockException", "HoodieWriteConflictException"),  # Iceberg, Hudi
     }
 )
-"""Causes that are conflicts of two writers of one table, which another attempt may not meet: none is used up."""
+"""Causes that are conflicts of two writers of one table. The next attempt may meet none, so this one is not counted."""
 NEVER_BY_INPUT = CONFLICTS | frozenset(
     {
         *("ImportError", "IndentationError", "ModuleNotFoundError", "NameError", "SyntaxError", "TabError"),
@@ -38,7 +38,7 @@ NEVER_BY_INPUT = CONFLICTS | frozenset(
         ),
     }
 )
-"""Root causes for which no input is to blame, unless the cause names one."""
+"""Root causes for which no input is to blame, unless the failure names an input."""
 
 # Together the next five keep the largest item of a shard below 1 KB, one write unit of DynamoDB (docs/decisions/0004).
 ERROR_CLASS_BYTES = 64
@@ -47,12 +47,12 @@ OUTPUTS_BYTES = 170
 LOG_STREAM_BYTES = 64
 TASK_ANSWER_BYTES = 16 * 1024
 TASK_OUTPUTS = 20
-TASK_OUTPUT_BYTES = 1024  # of one URI, the longest that S3 has
+TASK_OUTPUT_BYTES = 1024  # of one URI, as long as a key of S3 can be
 
 
 def cut(text: str, most_bytes: int) -> str:
-    """``text`` if its UTF-8 form fits into ``most_bytes``, else its beginning and an ellipsis."""
-    encoded = text.encode("utf-8", "replace")  # a lone surrogate becomes "?": no store takes it
+    """``text`` if it fits into ``most_bytes`` as UTF-8, else its beginning and an ellipsis."""
+    encoded = text.encode("utf-8", "replace")  # no store takes a lone surrogate: it becomes "?"
     if len(encoded) <= most_bytes:
         return encoded.decode()
     ellipsis = "…"
@@ -60,15 +60,15 @@ def cut(text: str, most_bytes: int) -> str:
 
 
 def bounded_failure(failure: Failure) -> Failure:
-    """The part of a failure that fits into a shard's item."""
+    """A failure cut to what fits into a shard's item, its secrets redacted."""
     message = cut(redacted(failure.message), ERROR_MESSAGE_BYTES)
     return Failure(cut(failure.error_class, ERROR_CLASS_BYTES), message, failure.retryable)
 
 
-def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
-    """What a record keeps of a result: as many of its first outputs, each whole, as fit into a shard's item.
+def stored_result(record: Record, result: ShardResult) -> dict[str, Any]:
+    """The fields of a record that hold its result. A shard has as many of the first outputs as fit into its item.
 
-    A task keeps more, and its answer, but not the cause of an earlier attempt.
+    A task has more outputs, and its answer, but loses the cause of an earlier attempt's failure.
     """
     fields: dict[str, Any] = {"rows": result.rows, "output_bytes": result.output_bytes}
     if isinstance(record, TaskRecord):
@@ -76,50 +76,60 @@ def kept_of(record: Record, result: ShardResult) -> dict[str, Any]:
         fields["outputs"] = tuple(uri.decode() for uri in encoded if len(uri) <= TASK_OUTPUT_BYTES)
         fits = len(json.dumps(result.answer)) <= TASK_ANSWER_BYTES + 2  # the brackets
         return {**fields, "answer": result.answer if fits else (), "error_class": "", "error_message": ""}
-    ends = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
-    fields["outputs"] = result.outputs[: sum(end <= OUTPUTS_BYTES for end in ends)]
+    total_bytes = accumulate(len(uri.encode("utf-8", "replace")) for uri in result.outputs)
+    count = sum(up_to_here <= OUTPUTS_BYTES for up_to_here in total_bytes)
+    fields["outputs"] = result.outputs[:count]
     return {**fields, "memory_mb": result.memory_mb, "schemas": result.schemas, "warning": result.warning}
 
 
 def lease_s(workers: int) -> float:
-    """The length of a lease in a run that this many workers may do at once; each renews it twice in that time."""
+    """The length of a lease in a run of up to this many workers at once; each renews its lease twice in that time."""
     return max(LEASE_S, 2 * workers / RENEWALS_PER_S)
 
 
 def is_held(record: Record, now_s: float) -> bool:
-    """Whether an attempt's lease still binds: no other attempt may take its shard or task over or end it."""
+    """Whether an attempt's lease is still valid: no other attempt is allowed to take over or end its shard or task."""
     return record.state is ShardState.RUNNING and record.lease_end_s >= now_s - LEASE_GRACE_S
 
 
 def outgrown(cause: Failure) -> bool:
-    """Whether a shard that failed by this cause may succeed in a worker with more memory and time."""
-    # The kernel's killer for lack of memory raises no exception: the signal is all that is left to know it by.
+    """Whether a shard that failed by this cause might succeed in a worker with more memory and time."""
+    # The kernel kills for lack of memory without an exception: only the signal shows it.
     return cause.error_class.rpartition(".")[2] in OUTGROWN or "ended by SIGKILL" in cause.message
 
 
 def is_conflict(cause: Failure) -> bool:
-    """Whether another writer of a table came first."""
-    of_hudi = "Cannot resolve conflicts for overlapping writes" in cause.message  # its innermost class is any list's
-    return of_hudi or cause.error_class.rpartition(".")[2] in CONFLICTS
+    """Whether an attempt failed since another writer of a table came first."""
+    # The innermost exception of Hudi's conflict is of a general class, so its text decides.
+    is_of_hudi = "Cannot resolve conflicts for overlapping writes" in cause.message
+    return is_of_hudi or cause.error_class.rpartition(".")[2] in CONFLICTS
 
 
-def splits(record: ShardRecord, failure: Failure, least: int = 2) -> bool:
-    """Whether a shard that failed by this cause is split instead of FAILED: only if it has ``least`` inputs or more."""
-    by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
-    isolates = record.isolate > 1 if outgrown(failure) else record.isolate > 0 and by_input
-    # A winner's rows are there and need only be published. Pieces of what is done again would publish beside the
-    # earlier output, and halves would repeat what was committed under the shard's own id.
-    return isolates and record.object_count >= least and not (record.winner or record.redone or failure.direct)
+def splits(record: ShardRecord, failure: Failure, min_inputs: int = 2) -> bool:
+    """Whether a shard that failed by this cause is split, not FAILED; one with fewer than ``min_inputs`` never is."""
+    if outgrown(failure):
+        isolates = record.isolate > 1
+    else:
+        may_be_by_input = failure.by_input and bool(failure.files or failure.error_class not in NEVER_BY_INPUT)
+        isolates = record.isolate > 0 and may_be_by_input
+    # A winner's rows are staged and need only be published. If the shard is done again, its pieces would publish beside
+    # its earlier output. If the script commits directly, halves would repeat what was committed under the shard's id.
+    return isolates and record.object_count >= min_inputs and not (record.winner or record.redone or failure.direct)
 
 
 def is_conclusive(record: ShardRecord, failure: Failure) -> bool:
-    """Whether a failure needs no repetition: it has the class of the one for which the shard was split off."""
-    again = record.part.startswith(OF_SPLIT) and bounded_failure(failure).error_class == record.error_class
-    return splits(record, failure, 1 if again else 2) and (again or outgrown(failure))
+    """Whether a shard is to be split without further attempts.
+
+    That is so for lack of memory or time, and if it was split off itself and fails with the same class again.
+    """
+    is_same_again = record.part.startswith(OF_SPLIT) and bounded_failure(failure).error_class == record.error_class
+    return splits(record, failure, 1 if is_same_again else 2) and (is_same_again or outgrown(failure))
 
 
-def refusal(record: Record, attempt_id: str, now_s: float, elsewhere: bool = False) -> ClaimStatus | None:
-    """The answer to a claim that changes nothing; None if it can be granted, or no attempt is left.
+def refusal(record: Record, attempt_id: str, now_s: float, is_for_another: bool = False) -> ClaimStatus | None:
+    """The answer to a claim that changes nothing; None if the claim can be granted, or no attempt is left.
+
+    ``is_for_another``: the record waits for another engine, or for a check.
 
     LedgerError if an attempt that has ended claims again.
     """
@@ -127,14 +137,14 @@ def refusal(record: Record, attempt_id: str, now_s: float, elsewhere: bool = Fal
         return ClaimStatus.DONE
     if record.attempt_id == attempt_id:
         if record.state is ShardState.RUNNING:
-            return ClaimStatus.GRANTED  # also after a lost answer: the claim was mine
+            return ClaimStatus.GRANTED  # the attempt repeats its claim, whose answer was lost
         # With the same id, a late repetition of what the ended attempt reported would count for the new claim.
-        raise LedgerError(f"attempt {attempt_id} of {named(record)} has ended; claim with an id of its own")
-    return ClaimStatus.HELD if elsewhere or is_held(record, now_s) else None
+        raise LedgerError(f"attempt {attempt_id} of {name_of(record)} has ended; claim with an id of its own")
+    return ClaimStatus.HELD if is_for_another or is_held(record, now_s) else None
 
 
 def last_failure(record: Record, never: str = "its message became a dead-letter message before any attempt") -> Failure:
-    """The failure that ends a shard or task without a further attempt; ``never`` is its text if none ever began."""
+    """The failure that ends a shard or task without a further attempt; ``never`` is its text if no attempt began."""
     if record.state is ShardState.RUNNING:
         return expired_failure(record)
     if record.attempts == 0:
@@ -144,23 +154,23 @@ def last_failure(record: Record, never: str = "its message became a dead-letter 
 
 
 def expired_failure(record: Record) -> Failure:
-    """The cause of an attempt whose lease expired without a result, with the cause before it."""
+    """The failure of an attempt whose lease expired without a result; it also names the cause of the attempt before."""
     message = _lost_text(record)
-    # Of lost attempts in a row only the last is told, or each message would have the one before it inside.
+    # Of several lost attempts in a row only the last is named: else each message would contain the one before.
     if record.error_class and record.error_class != LEASE_EXPIRED:
         message += f"; the attempt before it: {record.error_class}: {record.error_message}"
     return bounded_failure(Failure(LEASE_EXPIRED, message))
 
 
 def lost_worker(record: ShardRecord, now_s: float) -> str:
-    """The lost attempt at an open shard, and its time; "" if none was lost."""
+    """Which attempt at an open shard was lost, and when, as a text; "" if none was lost."""
     if record.state is ShardState.RUNNING and record.lease_end_s < now_s:
         return _lost_text(record)
     return record.error_message if record.error_class == LEASE_EXPIRED and not record.state.ended else ""
 
 
 def last_cause(record: ShardRecord) -> str:
-    """The cause of the last failed attempt, to go behind another reason; "" if none failed."""
+    """The cause of the last failed attempt, as a text to append to another reason; "" if none failed."""
     return f"; its last attempt: {record.error_class}: {record.error_message}" if record.error_class else ""
 
 
@@ -171,15 +181,15 @@ def _lost_text(record: Record) -> str:
 
 
 def not_owned(record: Record, attempt_id: str) -> LeaseLostError:
-    """Why an attempt may not change a shard or a task."""
+    """The error of an attempt that changes a shard or a task that it does not own."""
     owner = f"{record.state} by attempt {record.attempt_id or '(none)'}"
     winner = getattr(record, "winner", "")
     won = f", and attempt {winner} has won" if winner not in ("", attempt_id) else ""
-    return LeaseLostError(f"attempt {attempt_id} does not own {named(record)}: it is {owner}{won}")
+    return LeaseLostError(f"attempt {attempt_id} does not own {name_of(record)}: it is {owner}{won}")
 
 
-def named(record: Record) -> str:
-    """A record in messages."""
+def name_of(record: Record) -> str:
+    """The name of a shard or task in messages."""
     if isinstance(record, ShardRecord):
         return f"shard {record.number} of run {record.run_id}"
     return f"task {record.task_id}" if isinstance(record, TaskRecord) else "a record"

@@ -1,4 +1,4 @@
-"""Runs, their plans, and which of them are finalized."""
+"""Runs and their plans, from the first entry to the deletion."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -14,33 +14,33 @@ class Runs(Swaps[Run]):
     """Runs and their plans. Every method raises LedgerError, and RunNotFoundError where it names a run."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock, items.run_change, lambda item, was: items.run_value(item, was.run_id))
+        super().__init__(store, clock, items.run_change, lambda item, run: items.run_value(item, run.run_id))
 
     def create(self, run: Run) -> None:
-        """Enter a run; RunExistsError if there is one of that id, or was one that is deleted."""
+        """Enter a run; RunExistsError if the ledger has a run with this id, or had one that was deleted."""
         written = self._store.write(*_new_run(run))
         if not written.applied:
-            # A refusal brings the item of the first change: if there is none, the tombstone has refused.
+            # A refused write returns the item of its first change, the run: if there is none, the tombstone exists.
             why = "was in the ledger and is deleted; an id is used once" if written.item is None else "is in the ledger"
             raise RunExistsError(f"a run {run.run_id} {why}; choose another id")
 
     def follow(self, parent: Run, run: Run) -> Run:
-        """Enter a run that follows its parent's generation; return the run as it is then, if another was faster.
+        """Enter a run that follows its parent's generation; return the run in the ledger, perhaps another caller's.
 
-        In one transaction with its name in the parent's record: it is there exactly if the parent names it.
+        One transaction enters it and names it in the parent's record, so it exists exactly if the parent names it.
         CheckpointConflictError if the parent was cancelled, has ended or has another generation.
         """
 
-        def enter(now: Run) -> tuple[Run, *tuple[Change, ...]]:
-            return transitions.follow(now, run, parent.generation), *_new_run(run)
+        def enter(current_parent: Run) -> tuple[Run, *tuple[Change, ...]]:
+            return transitions.follow(current_parent, run, parent.generation), *_new_run(run)
 
         self._change(enter, parent)
         return self.get(run.run_id)
 
     def followers(self, run: Run) -> dict[RunKind, Run]:
-        """The runs that follow a run as it was read, in the order of their phases."""
-        found = self._store.get_many(items.run_key(run_id) for run_id in run.follower_ids.values())
-        followers = {follower.kind: follower for follower in map(items.run_value, found)}
+        """The runs that follow a run as it was read, by kind, in the order of their phases."""
+        existing_items = self._store.get_many(items.run_key(run_id) for run_id in run.follower_ids.values())
+        followers = {follower.kind: follower for follower in map(items.run_value, existing_items)}
         return {kind: followers[kind] for kind in run.follower_ids if kind in followers}
 
     def get(self, run_id: str) -> Run:
@@ -52,9 +52,10 @@ class Runs(Swaps[Run]):
         return self._newest_first()
 
     def unfinalized(self) -> Iterator[Run]:
-        """Runs that may still need work, newest first: new ones, open ones, those with a new generation.
+        """Runs that may still need work, newest first: new runs, open runs, runs with a new generation.
 
-        Found by an index (it may lag), then read from the base table: the cost follows their number, not all runs'.
+        They are found by the index (it may lag), and read from the base table: so the cost grows with their number, not
+        with that of all runs.
         """
         return self._newest_first(index=True)
 
@@ -71,10 +72,10 @@ class Runs(Swaps[Run]):
     def add_part(self, run_id: str, part: PartRecord) -> None:
         """Seal a plan part: the planner's checkpoint.
 
-        CheckpointConflictError if the part or the sealed plan is there (another planner), or the run was cancelled.
+        CheckpointConflictError if another planner has sealed this part, or the plan, or the run was cancelled.
         """
-        # In one transaction with the part: a slow planner that sealed one after the plan's end, or after a cancel,
-        # would leave shards that no count expects.
+        # The condition on the run is in one transaction with the part: a slow planner that sealed a part after the plan
+        # was sealed, or after a cancel, would add shards that are in no count.
         planning = Update(items.run_key(run_id), {"state": RunState.PLANNING, "cancelled_s": None})
         written = self._store.write(New(items.part_item(run_id, part)), planning)
         if written.applied:
@@ -95,8 +96,8 @@ class Runs(Swaps[Run]):
         return items.part_value(last) if last else None
 
     def partitions(self, run: Run) -> Sequence[str]:
-        """The partitions that a run's shards can be in, as far as it is planned."""
-        # Numbers, not the shards that count: one that was split keeps its item, and its place.
+        """The partitions in which a run's shards can be, as far as the run is planned."""
+        # By the numbers in use, not the number of shards: a shard that was split no longer counts, but its item stays.
         planned = run.numbers
         if not run.sealed:
             last = self._last_part(run.run_id)
@@ -107,7 +108,7 @@ class Runs(Swaps[Run]):
         """Note that all shards of a part are in the ledger and their messages sent."""
         key = items.part_key(run_id, index)
         part = self._store.get(key)
-        # The write depends on the part: DynamoDB's update would make it anew if the run was deleted meanwhile.
+        # Without the condition DynamoDB's update would create the item again if the run was deleted meanwhile.
         if part is None or not self._store.write(Update(key, {"part": part["part"]}, {"dispatched": True})).applied:
             self.get(run_id)
             raise LedgerError(f"run {run_id} has no sealed part {index}")
@@ -120,21 +121,24 @@ class Runs(Swaps[Run]):
         size_bytes: int,
         skipped: Mapping[str, int] = MappingProxyType({}),  # objects left out, by reason
     ) -> None:
-        """No shard will be added any more: PLANNING → RUNNING. Sealing again with the same count does nothing."""
+        """Seal the plan, to which no shard is added any more: PLANNING → RUNNING. A second call does nothing.
+
+        CheckpointConflictError if the plan has another number of shards.
+        """
 
         def seal(run: Run) -> tuple[Run, Change]:
             last = self._last_part(run_id)
-            # Another planner may seal a part between this look and the write, and the plan would lack it.
-            none_since = Update(items.part_key(run_id, last.index + 1 if last else 0), ABSENT)
-            return transitions.seal(run, last, shard_count, object_count, size_bytes, skipped), none_since
+            # Another planner may seal a part between this read and the write, and the plan would lack it.
+            no_further_part = Update(items.part_key(run_id, last.index + 1 if last else 0), ABSENT)
+            return transitions.seal(run, last, shard_count, object_count, size_bytes, skipped), no_further_part
 
         self._change(seal, self.get(run_id))
 
     def set_schema(self, run_id: str, schema: str) -> Run:
-        """Keep a schema, unless the run has one or its plan is sealed; return the run as it is then."""
+        """Set the run's schema, unless the run has one or its plan is sealed; return the run as it is then."""
         return self._change(lambda run: (transitions.set_schema(run, schema),), self.get(run_id))
 
-    # --- its ends ---
+    # --- generations and ends ---
 
     def start_generation(
         self, run_id: str, generation: int, script: ScriptRef, *, stays_cancelled: bool = False
@@ -146,9 +150,9 @@ class Runs(Swaps[Run]):
         """
 
         def start(run: Run) -> tuple[Run, Change]:
-            # In the same transaction: an open run whose pointer is not in the index would be found by no check.
-            mark = Update(items.pointer_key(run), {"run_id": run_id}, {"open": items.unfinalized_value(run)})
-            return transitions.start_generation(run, generation, script, stays_cancelled=stays_cancelled), mark
+            # In the same transaction the pointer comes into the index: else no check would find the open run.
+            pointer = Update(items.pointer_key(run), {"run_id": run_id}, {"open": items.unfinalized_value(run)})
+            return transitions.start_generation(run, generation, script, stays_cancelled=stays_cancelled), pointer
 
         return self._change(start, self.get(run_id))
 
@@ -164,11 +168,11 @@ class Runs(Swaps[Run]):
         return self._change(lambda run: (transitions.finish(run, generation, state, now_s, counted),), self.get(run_id))
 
     def mark_notified(self, run_id: str, generation: int) -> None:
-        """Note that the notice of this end was sent; nothing happens if the run is open, or at a later generation."""
+        """Note that the notice of a generation's end was sent, unless the run is open or at a later generation."""
         self._change(lambda run: (transitions.notify(run, generation, self._clock.now_s()),), self.get(run_id))
 
     def cancel(self, run_id: str) -> Run:
-        """Note that the run is to end (``cancelled_s``), and takes no part or generation any more; the run then.
+        """Note that the run is to end (``cancelled_s``); return the run as it is then. It gets no more plan parts.
 
         Nothing happens if it was cancelled before or has ended.
         """
@@ -177,43 +181,44 @@ class Runs(Swaps[Run]):
     def finalize(self, run: Run) -> bool:
         """Note that an ended run needs no more work; False if a later generation was opened since.
 
-        Its pointer leaves the index if the run is still ended as it was read; only a new generation opens it again.
+        The run's pointer leaves the index, if the run is still as it was read. Only a new generation brings it back.
         """
         if not run.state.ended:
             return False
         unmark = Update(items.pointer_key(run), {"open": items.unfinalized_value(run)}, {"open": None})
-        # A redrive between the read and this write has opened the run: it must stay in the index.
-        still = Update(items.run_key(run.run_id), {"state": run.state, "generation": run.generation})
-        written = self._store.write(unmark, still)
-        # Also if another check was faster, or the run was deleted.
+        # If a redrive has opened the run since it was read, it must stay in the index.
+        is_unchanged = Update(items.run_key(run.run_id), {"state": run.state, "generation": run.generation})
+        written = self._store.write(unmark, is_unchanged)
+        # True also if another check was faster, or the run was deleted.
         return written.applied or written.item is None or "open" not in written.item
 
-    # --- deletion: a run is retired first, so that it is not opened again; its own item is deleted last ---
+    # --- deletion: a run is first retired, so that it cannot be opened again; its own item is deleted last ---
 
     def retire(self, run_id: str) -> Run:
-        """Close an ended run for good, before what belongs to it is deleted; LedgerError if it has not ended."""
+        """Close an ended run for good, before its files and items are deleted; LedgerError if it has not ended."""
         return self._change(lambda run: (transitions.retire(run, self._clock.now_s()),), self.get(run_id))
 
     def delete(self, run_id: str) -> int:
-        """Delete a retired run's shards, parts, and last the run; how many items. Another call deletes what is left.
+        """Delete a retired run's shards, its parts, and last the run; return the number of items.
 
-        ``create`` refuses its id for ever. LedgerError if it is not retired.
+        After a crash another call deletes the rest. ``create`` refuses the id for ever. LedgerError if the run is not
+        retired.
         """
         run, key = self.get(run_id), items.run_key(run_id)
         if run.retired_s is None:
             status = rules.status_of(run)
             raise LedgerError(f"the run {run_id} is {status} and was not retired; nothing is deleted")
-        # Shards go first: after a crash only the parts and the run tell in which partitions the rest lies.
-        deleted = self._store.empty(self.partitions(run))  # which the parts tell
+        # Shards go first: only the parts and the run show in which partitions they are, also after a crash.
+        deleted = self._store.empty(self.partitions(run))
         deleted += self._store.empty([items.run_partition(run_id)], spared=key)
         pk, sk = items.tombstone_key(run_id)
         tombstone = New({"pk": pk, "sk": sk, "deleted_s": int(self._clock.now_s())})
-        # One transaction: at no moment is the id free, nor is a pointer without its run.
+        # One transaction, so that the id is never free, and the pointer never without its run.
         self._store.write(tombstone, Delete(key), Delete(items.pointer_key(run)))
         return deleted + 1
 
 
 def _new_run(run: Run) -> tuple[Change, ...]:
-    """The changes that enter a run; they are refused if its id is another run's, or was."""
-    # In one transaction with the tombstone: a deletion between a look at it and the put would free the id.
+    """The changes that enter a run; they are refused if another run has its id, or had it."""
+    # The condition on the tombstone is in the same transaction: a run that is deleted meanwhile must not free its id.
     return New(items.run_item(run)), New(items.pointer_item(run)), Update(items.tombstone_key(run.run_id), ABSENT)

@@ -1,7 +1,7 @@
-"""Shards: entered, read, counted; and what attempts change of a shard: transitions, swapped in the store.
+"""Shards: ``Shards`` enters, reads and counts them; ``Attempts`` changes the state of one, by transitions and swaps.
 
 A first claim, and an attempt's changes of its own shard, read nothing: the transition is applied to a *presumed* shard,
-of which only the fields it looks at are known, and the swap depends on exactly those.
+of which only the fields that the transition uses are known. The swap has exactly these fields as its conditions.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,13 +29,13 @@ from sparklet.model import (
 
 
 class Shards:
-    """A run's shards in bulk. Every method raises LedgerError; RunNotFoundError or ShardNotFoundError."""
+    """A run's shards in bulk. Every method raises LedgerError, RunNotFoundError or ShardNotFoundError."""
 
     def __init__(self, store: Store, clock: Clock, runs: Runs) -> None:
         self._store, self._clock, self._runs = store, clock, runs
 
     def add(self, shards: Iterable[ShardRecord]) -> int:
-        """Enter planned shards, which wait from now on; one that is there already stays as it is. How many were new."""
+        """Enter planned shards, PENDING from now on, unless the ledger has them already; return how many were new."""
         return self._store.add(items.shard_item(replace(shard, changed_s=self._clock.now_s())) for shard in shards)
 
     def get(self, run_id: str, number: int) -> ShardRecord:
@@ -43,60 +43,61 @@ class Shards:
         return items.shard_record(self._store.get(items.shard_key(run_id, number)), run_id, number)
 
     def list(self, run_id: str, state: ShardState | None = None) -> Iterator[ShardRecord]:
-        """All shards, or those in one state, in order of number, from the base table (strongly consistent)."""
+        """All shards, or the shards in ``state``, in order of number, from the base table (strongly consistent)."""
         yield from map(items.shard_record, self._store.items(self._partitions(run_id), items.SHARD_PREFIX, state))
 
     def count(self, run_id: str) -> Counts:
-        """Shards by state, from the base table (strongly consistent): what ends a run."""
+        """Shards by state, from the base table (strongly consistent), so that a run can be ended by these counts."""
         count_by_state = self._store.count(self._partitions(run_id))
         return Counts(*(count_by_state.get(state, 0) for state in COUNTED))
 
     def glance(self, run_id: str) -> Counts:
-        """Shards by state, from the index: cheap, a moment old, for progress; no SUCCEEDED until the plan is sealed."""
+        """Shards by state, from the index (it may lag), for progress; no SUCCEEDED ones until the plan is sealed."""
         run = self._runs.get(run_id)
         indexed = (ShardState.PENDING, ShardState.RUNNING, ShardState.FAILED)
         count_by_state = self._store.glance(self._runs.partitions(run), indexed)
         pending, running, failed = (count_by_state.get(state, 0) for state in indexed)
-        # While the index lags, a shard may be counted in a state that it has left, and the rest be less than nothing.
+        # While the index lags, a shard may be counted twice, in its old and its new state: the rest would be negative.
         succeeded = max(0, (run.shard_count or 0) - pending - running - failed)
         return Counts(pending, running, succeeded, failed)
 
     def expired(self, run_id: str, state: ShardState, before_s: float) -> Iterator[ShardRecord]:
-        """Shards RUNNING with a lease that ends before ``before_s``, or PENDING and unchanged since before it.
+        """RUNNING shards whose leases end before ``before_s``, or PENDING shards that have not changed since then.
 
-        Found by the index (it may lag), each then read from the base table. A renewal does not move a shard in the
-        index: after one by a clock that is behind, the shard is found when the lease that its claim gave is over.
+        They are found by the index (it may lag), and read from the base table. A renewal does not move a shard in the
+        index: a shard is found once the lease that its claim gave is over, and skipped if the lease was renewed.
         """
         if state not in (ShardState.RUNNING, ShardState.PENDING):
             raise ValueError(f"a {state} shard does not expire")
         for record in self._between(run_id, f"{state}#", open_value(state, before_s)):
             since_s = record.lease_end_s if state is ShardState.RUNNING else record.changed_s
-            # The index only proposes: the shard may have moved on, and a renewal has not moved it there.
+            # The base table decides: the shard may have changed since, and a renewal does not change the index.
             if record.state is state and since_s < before_s:
                 yield record
 
     def recent(self, run_id: str, state: ShardState, since_s: float) -> Iterator[ShardRecord]:
-        """Shards PENDING (for functions), RUNNING or FAILED that have changed since; found by the index likewise.
+        """Shards in ``state``, PENDING (for functions), RUNNING or FAILED, that have changed since ``since_s``.
 
-        A lease ends later than its shard has changed.
+        They are found by the index, as in ``expired``. It has RUNNING shards by the end of the lease, which is later
+        than the change.
         """
         records = self._between(run_id, open_value(state, since_s), open_value(state, MAX_TIME_S))
         return (record for record in records if record.state is state and record.changed_s >= since_s)
 
     def for_engines(self, run_id: str) -> Iterator[ShardRecord]:
-        """PENDING shards of engines, those that have waited longest first in each bucket; found likewise."""
-        return (record for record in self._first(run_id, FOR_ENGINE) if record.engine and not record.split)
+        """PENDING shards of engines, found as in ``expired``; in each bucket those that wait longest come first."""
+        return (record for record in self._marked_pending(run_id, FOR_ENGINE) if record.engine and not record.split)
 
     def to_split(self, run_id: str) -> Iterator[ShardRecord]:
-        """PENDING shards that a check is to split; found likewise."""
-        return (record for record in self._first(run_id, TO_SPLIT) if record.split)
+        """PENDING shards that a check is to split, found as in ``expired``."""
+        return (record for record in self._marked_pending(run_id, TO_SPLIT) if record.split)
 
-    def _first(self, run_id: str, first: str) -> Iterator[ShardRecord]:
-        places = (open_value(ShardState.PENDING, since_s, first) for since_s in (0.0, MAX_TIME_S))
+    def _marked_pending(self, run_id: str, mark: str) -> Iterator[ShardRecord]:
+        places = (open_value(ShardState.PENDING, since_s, mark) for since_s in (0.0, MAX_TIME_S))
         return (record for record in self._between(run_id, *places) if record.state is ShardState.PENDING)
 
     def _between(self, run_id: str, first: str, last: str) -> Iterator[ShardRecord]:
-        """Shards that the index has between two places, as the base table has them: page by page, the oldest first."""
+        """Shards between two places of the index, read from the base table by pages, each partition's oldest first."""
         for partition in self._partitions(run_id):
             for keys in self._store.keys(partition, (first, last), index=True):
                 yield from map(items.shard_record, list(self._store.get_many(keys)))
@@ -106,14 +107,14 @@ class Shards:
 
 
 class Attempts(Swaps[ShardRecord]):
-    """Changes of a shard's state. Every method raises LedgerError, and ShardNotFoundError.
+    """Changes of a shard's state. Every method raises LedgerError or ShardNotFoundError.
 
-    Attempts end with LeaseLostError if the shard is not theirs; a repeated change does no harm.
+    A change by an attempt raises LeaseLostError if the attempt does not own the shard; a repeated change does no harm.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         super().__init__(
-            store, clock, items.shard_change, lambda item, was: items.shard_record(item, was.run_id, was.number)
+            store, clock, items.shard_change, lambda item, shard: items.shard_record(item, shard.run_id, shard.number)
         )
 
     def claim(
@@ -127,140 +128,149 @@ class Attempts(Swaps[ShardRecord]):
         engine: str = "",
         escalate: str = "",
     ) -> Claim[ShardRecord]:
-        """Take the shard for ``lease_s`` seconds and count the attempt; HELD if it is another ``engine``'s.
+        """Claim the shard for ``lease_s`` seconds and count the attempt; HELD if the shard is for another ``engine``.
 
         A lease that ended more than 5 s ago (clocks differ) is taken over. The same attempt id is GRANTED again without
-        counting; LedgerError if its attempt has ended. Without an attempt left the shard becomes FAILED, its last cause
-        kept, and the answer is EXHAUSTED; HELD if it moves to ``escalate`` or is to be split, see ``expire``.
+        counting; LedgerError if its attempt has ended. If no attempt is left, the claim is EXHAUSTED and the shard
+        becomes FAILED with its last cause; but if the shard moves to the engine ``escalate`` or is to be split (see
+        ``expire``), the claim is HELD.
         """
 
-        def answer(record: ShardRecord) -> Claim[ShardRecord]:
+        def decide(record: ShardRecord) -> Claim[ShardRecord]:
             terms = attempt_id, self._clock.now_s(), lease_s, max_attempts, log_stream, engine, escalate
             return transitions.claim(record, ref, *terms)
 
-        return self._answer(answer, *self._first(ref, engine))
+        return self._decide_claim(decide, *self._presumed_for_claim(ref, engine))
 
-    def _first(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
-        """The record that a claim presumes: for a function's first claim, by far the most frequent, the planned shard.
+    def _presumed_for_claim(self, ref: ShardRef, engine: str) -> tuple[ShardRecord, *tuple[str, ...]]:
+        """The shard as a claim presumes it, and the names of the fields that are presumed.
 
-        It has the first revision, so it was never claimed. The revisions of redriven and engines' shards are not known.
+        For a function's first claim, by far the most frequent, it is the planned shard: at its first revision a shard
+        was never claimed. Shards that are redriven, or for engines, are read: their revisions are not known.
         """
         if engine or ref.generation:
             return (self._read(ref.run_id, ref.shard),)
-        # State, generation and engine are conditions of their own: a shard that was planned for an engine has revision
-        # 1, too. One that is to be split also has, but gets no message (``is_for_functions``).
-        planned = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
-        fresh = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0, "conflicts": 0}
-        return items.presumed_shard(ref.run_id, ref.shard, **planned, **fresh), *planned
+        # State, generation and engine are conditions, too, since a shard that was planned for an engine also has
+        # revision 1. So has one that is to be split, but there is no message for it (``is_for_functions``).
+        conditions = {"state": ShardState.PENDING, "generation": 0, "engine": ""}
+        by_revision = {"revision": 1, "attempts": 0, "attempt_id": "", "split": "", "started_s": 0.0, "conflicts": 0}
+        return items.presumed_shard(ref.run_id, ref.shard, **conditions, **by_revision), *conditions
 
     def renew(
         self, run_id: str, number: int, attempt_id: str, lease_s: float, staged: ShardResult | None = None
     ) -> None:
         """Let the lease end ``lease_s`` from now.
 
-        With ``staged``, its script's result, this attempt also becomes the shard's ``winner``: any later attempt only
-        publishes the staged files. LeaseLostError if another attempt has won.
+        With ``staged``, the result of the script, this attempt also becomes the shard's ``winner``: later attempts only
+        publish the staged files. LeaseLostError if another attempt has won.
         """
         presumed_fields = {} if staged is None else {"winner": ""}
-        self._own(run_id, number, attempt_id, transitions.renew, lease_s, staged, **presumed_fields)
+        self._change_own(run_id, number, attempt_id, transitions.renew, lease_s, staged, **presumed_fields)
 
     def succeed(
         self, run_id: str, number: int, attempt_id: str, result: ShardResult, *, inherited: bool = False
     ) -> None:
-        """RUNNING → SUCCEEDED; a cause ``inherited`` from the shard that it was split off is forgotten."""
-        self._own(run_id, number, attempt_id, transitions.succeed, result, inherited)
+        """RUNNING → SUCCEEDED. A cause that is ``inherited`` from the shard that this one was split off is removed."""
+        self._change_own(run_id, number, attempt_id, transitions.succeed, result, inherited)
 
     def fail(self, run_id: str, number: int, attempt_id: str, failure: Failure) -> None:
         """RUNNING → FAILED."""
-        self._own(run_id, number, attempt_id, transitions.fail, failure)
+        self._change_own(run_id, number, attempt_id, transitions.fail, failure)
 
     def release(
         self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str = "", split: str = ""
     ) -> None:
-        """RUNNING → PENDING; the cause is kept. ``engine`` is the shard's own; ``split``: how a check splits it."""
-        # Only a conflict is counted, and only for that the shard is read; the write then depends on this count.
+        """RUNNING → PENDING, with the cause. ``engine`` is the shard's; ``split`` is how a check is to split it."""
+        # The shard is read only to count a conflict; the write then depends on the count that was read.
         presumed_fields = {"conflicts": self._read(run_id, number).conflicts} if is_conflict(failure) else {}
-        self._own(run_id, number, attempt_id, transitions.release, failure, split, engine=engine, **presumed_fields)
+        self._change_own(
+            run_id, number, attempt_id, transitions.release, failure, split, engine=engine, **presumed_fields
+        )
 
     def escalate(self, run_id: str, number: int, attempt_id: str, failure: Failure, engine: str) -> None:
-        """RUNNING → PENDING for ``engine``; nothing counted yet, and no function claims it again."""
-        self._own(run_id, number, attempt_id, transitions.escalate, failure, engine)
+        """RUNNING → PENDING for ``engine``, its attempts counted from 0; functions cannot claim the shard any more."""
+        self._change_own(run_id, number, attempt_id, transitions.escalate, failure, engine)
 
-    def _own(
+    def _change_own(
         self,
         run_id: str,
         number: int,
         attempt_id: str,
-        said: Callable[..., ShardRecord],
-        *what: object,
+        transition: Callable[..., ShardRecord],
+        *arguments: object,
         **presumed_fields: object,
     ) -> None:
         """Make an attempt's transition of its own shard: one write, if it is the owner and ``presumed_fields`` hold."""
-        # Not the revision: a script's end and a renewal, by two threads of one attempt, would refuse each other
-        # (docs/decisions/0079).
+        # The revision is no condition: the end of a script and a renewal, by two threads of one attempt, would refuse
+        # each other (docs/decisions/0079).
         presumed_fields = {"state": ShardState.RUNNING, "attempt_id": attempt_id, **presumed_fields}
         mine = items.presumed_shard(run_id, number, **presumed_fields)
-        self._change(lambda record: (said(record, attempt_id, self._clock.now_s(), *what),), mine, *presumed_fields)
 
-    # --- transitions that others request of a record that they have read ---
+        def change(record: ShardRecord) -> tuple[ShardRecord]:
+            return (transition(record, attempt_id, self._clock.now_s(), *arguments),)
+
+        self._change(change, mine, *presumed_fields)
+
+    # --- transitions that others than the attempt request, of a record that they have read ---
 
     def expire(self, record: ShardRecord, max_attempts: int, escalate: str = "") -> ShardRecord | None:
-        """End a lease that is over: PENDING, or FAILED if no attempt is left; return the shard as it is then.
+        """End a lease that is over; return the shard as it is then: PENDING, or FAILED if no attempt is left.
 
-        Without an attempt left, a function's shard is PENDING for the engine ``escalate``, if one is named, and a shard
-        that is to be split is PENDING for its split. None if the shard has moved on or its lease was renewed since
-        ``record`` was read, or the lease still runs.
+        Without an attempt left, the shard can also be PENDING for the engine ``escalate``, if one is named, or PENDING
+        until a check splits it. None if the lease still runs, or the shard has changed since ``record`` was read.
         """
         return self._swap(record, transitions.expire, max_attempts, escalate)
 
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
-        """Count a message sent again for a PENDING shard, whose waiting (``changed_s``) begins anew.
+        """Count a message that was sent again for a PENDING shard, which waits anew from now on (``changed_s``).
 
-        ``unrun``: the last one became a dead-letter message without an attempt. ``task_id``: instead of a message the
-        shard's engine has started this worker. None if the shard has moved on since ``record`` was read.
+        ``unrun``: the last message became a dead-letter message without an attempt. ``task_id``: there is no message,
+        since the shard's engine has started this worker. None if the shard has changed since ``record`` was read.
         """
         return self._swap(record, transitions.count_requeue, unrun, task_id)
 
     def abandon(self, record: ShardRecord, failure: Failure) -> bool:
-        """PENDING → FAILED for a shard that will not be claimed; False if it has moved on since ``record`` was read."""
+        """PENDING → FAILED for a shard that will not be claimed; False if it has changed since ``record`` was read."""
         return self._swap(record, transitions.abandon, failure) is not None
 
     def redrive(
         self, run_id: str, number: int, generation: int, engine: str = "", isolate: int = 0
     ) -> ShardRecord | None:
-        """FAILED or SUCCEEDED → PENDING in ``generation``, for ``engine`` ("": the same).
+        """FAILED or SUCCEEDED → PENDING in ``generation``, for ``engine`` ("": the same); return the new record.
 
-        None if it has not ended, or not in an older generation.
+        None if the shard has not ended, or not in an older generation.
         """
         return self._swap(self._read(run_id, number), transitions.redrive, generation, engine, isolate)
 
-    def _swap(self, was: ShardRecord, said: Callable[..., ShardRecord | None], *what: object) -> ShardRecord | None:
-        """The shard after a transition; None if its state allows no such transition, or the write was refused."""
-        if (after := said(was, self._clock.now_s(), *what)) is None:
+    def _swap(
+        self, before: ShardRecord, transition: Callable[..., ShardRecord | None], *arguments: object
+    ) -> ShardRecord | None:
+        """Write a transition; return the shard then, None if its state forbids it or the write was refused."""
+        if (after := transition(before, self._clock.now_s(), *arguments)) is None:
             return None
-        # Tried once: the decision rests on the record that was read, and a refusal means that its reason may be gone.
-        written = self._store.write(items.shard_change(was, after))
-        record = self._value(written.item, was)
+        # There is one try: the caller decided by the record that it read, and after a refusal the reason may be gone.
+        written = self._store.write(items.shard_change(before, after))
+        record = self._record_of(written.item, before)
         return record if written.applied else None
 
     def split(self, record: ShardRecord, run: Run, part: PartRecord, into: Sequence[ShardRecord]) -> bool:
-        """A PENDING shard → SPLIT, and those of the plan's next ``part`` in its place, in one transaction.
+        """A PENDING shard → SPLIT, with the shards ``into`` of the plan's next ``part`` in its place, in a transaction.
 
-        False if the shard, the plan, or the ``run``'s number of shards has moved on since they were read.
+        False if the shard, the plan, or the ``run``'s number of shards has changed since it was read.
         """
         return self._store.write(
             # Two checks that split at once name the same next part, so one of them is refused.
             New(items.part_item(run.run_id, part)),
             items.shard_change(record, transitions.split(record)),
-            _counting(run, len(into) - 1, 1),
+            _add_counts(run, len(into) - 1, 1),
             *(New(items.shard_item(shard)) for shard in into),
         ).applied
 
     def join(self, record: ShardRecord, run: Run, parts: Sequence[ShardRecord], failure: Failure) -> bool:
-        """A SPLIT shard → FAILED, and those in its place → SPLIT, in one transaction; False likewise."""
+        """A SPLIT shard → FAILED, and the ``parts`` in its place → SPLIT, in a transaction; False as for ``split``."""
         return self._store.write(
             items.shard_change(record, transitions.join(record, failure)),
-            _counting(run, 1 - len(parts), len(parts) - 1),
+            _add_counts(run, 1 - len(parts), len(parts) - 1),
             *(items.shard_change(shard, transitions.split(shard)) for shard in parts),
         ).applied
 
@@ -268,11 +278,11 @@ class Attempts(Swaps[ShardRecord]):
         return items.shard_record(self._store.get(items.shard_key(run_id, number)), run_id, number)
 
 
-def _counting(run: Run, shards: int, split: int) -> Update:
-    """Add to an open run's number of shards, and to the number of those that were split and no longer count."""
+def _add_counts(run: Run, shards: int, split: int) -> Update:
+    """The update that adds to an open run's numbers of shards, and of shards that were split and no longer count."""
     assert run.shard_count is not None
-    # The state excludes a run that has ended since: no check would look at its new shards. The counts exclude another
-    # split: this one would overwrite its counts.
+    # By the condition on the state, no shards are added to a run that has ended since: no check would find them. By the
+    # conditions on the counts, another split's counts are not overwritten.
     expected_values = {
         "state": RunState.RUNNING,
         "shard_count": run.shard_count,

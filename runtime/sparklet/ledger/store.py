@@ -1,10 +1,10 @@
-"""What the ledger needs of a table: items by key, writes of which all are made if all their conditions hold, and swaps.
+"""The table that the ledger needs: items by key, conditional writes of which all or none are made, and swaps.
 
-A table in memory, changed under one lock, serves tests, and a table that was read from a file.
+``MemoryStore`` is a table in memory: for tests, and for a ledger that was read from a file.
 
-An item is a mapping of plain values with its key in ``pk`` and ``sk``, and with ``open`` it is in the index, in order
-of that. The store counts an item's writes in ``revision`` and signs it with ``writer``: by the sign a write whose
-answer was lost is known again.
+An item is a mapping of plain values with its key in ``pk`` and ``sk``. An item with ``open`` is also in the index, in
+order of ``open``. The store counts an item's writes in ``revision``, and marks each with a ``writer`` of its own:
+the mark shows whether a write was made whose answer was lost.
 """
 
 import threading
@@ -22,20 +22,20 @@ from sparklet.model import Claim, ShardState
 Key = tuple[str, str]
 Item = Mapping[str, Any]
 ABSENT: Item = {"pk": None}
-"""What holds where there is no item."""
-TRIES = 10  # of a swap that others come before
+"""The condition that there is no such item."""
+TRIES = 10  # of a swap, if another writer is faster each time
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class New:
-    """Put an item if there is none of its key."""
+    """Put an item if there is none with its key."""
 
     item: Item
 
     @property
     def key(self) -> Key:
-        """The item's."""
+        """The item's key."""
         return self.item["pk"], self.item["sk"]
 
     @property
@@ -46,9 +46,10 @@ class New:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Set attributes (None: remove) where those that are ``given`` have these values (None: are not there).
+    """Set attributes of an item if it has the attributes and values that are ``given``.
 
-    Without ``sets`` only the condition counts.
+    None in ``sets`` removes an attribute; None in ``given`` demands that the item lacks it. An update without ``sets``
+    only adds its condition to those of the other changes.
     """
 
     key: Key
@@ -69,7 +70,7 @@ Change = New | Update | Delete
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Whether a write was made, and the item of its first change as it is now; None if there is none."""
+    """Whether a write was made, and the item of its first change as it is now, None if there is no such item."""
 
     applied: bool
     item: Item | None
@@ -79,83 +80,97 @@ class Store(Protocol):
     """A table. Reads are strongly consistent, except of the index. Every method raises LedgerError."""
 
     def get(self, key: Key) -> Item | None:
-        """An item."""
+        """The item with this key; None if there is none."""
 
     def get_many(self, keys: Iterable[Key]) -> Iterator[Item]:
-        """Those of these items that are there, in any order."""
+        """The items with these keys, as far as they exist, in any order."""
 
     def keys(
         self, partition: str, within: tuple[str, str] | None = None, *, index: bool = False, backwards: bool = False
     ) -> Iterator[Sequence[Key]]:
-        """A partition's keys, page by page, in order; with ``index`` those in the index, and ``within`` two places."""
+        """A partition's keys in order, page by page, from the first to the last of ``within``.
+
+        With ``index`` only the items in the index, in order of their ``open``.
+        """
 
     def items(self, partitions: Sequence[str], prefix: str, state: ShardState | None = None) -> Iterator[Item]:
-        """Items whose sort key begins with ``prefix``, of all partitions together in order of that; of one state."""
+        """Items, only those in ``state`` if it is given, whose sort keys begin with ``prefix``.
+
+        The items of all partitions come together in order of their sort keys.
+        """
 
     def last(self, partition: str, prefix: str) -> Item | None:
-        """The last item whose sort key begins with ``prefix``."""
+        """The last item whose sort key begins with ``prefix``; None if there is none."""
 
     def count(self, partitions: Sequence[str]) -> Mapping[str, int]:
-        """Items by state."""
+        """The number of items in each state."""
 
     def glance(self, partitions: Sequence[str], states: Sequence[ShardState]) -> Mapping[str, int]:
-        """Items of these states by the index, a moment old."""
+        """The number of items in each of these states, by the index, which may lag."""
 
     def add(self, items: Iterable[Item]) -> int:
         """Put each item that is not there yet, many at a time; return how many were new."""
 
     def write(self, *changes: Change) -> Written:
-        """Make all changes, if every condition holds; LedgerError if it is not known and may still be made."""
+        """Make all changes if every condition holds. LedgerError if it is not known whether they are made."""
 
     def empty(self, partitions: Sequence[str], spared: Key | None = None) -> int:
-        """Delete all items of partitions but one; how many."""
+        """Delete all items of these partitions except ``spared``; return how many were deleted."""
 
 
 def holds(expected_values: Item, item: Item | None) -> bool:
-    """Whether an item has these values."""
+    """Whether an item has these values; None stands for an attribute, or an item, that is not there."""
     return all((item or {}).get(name) == value for name, value in expected_values.items())
 
 
 class Swaps(Generic[T]):
-    """Writes what transitions make of records that were read, unless another change came first; one kind of record.
+    """Applies transitions to records of one kind, and writes the results unless another change came first.
 
-    ``change`` is a swap: it depends on the revision that was read, or on what is presumed of a record that nobody has
-    read. A refusal comes with the item, of which ``value`` makes the record for the next try.
+    ``update_of`` makes the conditional write: it depends on the revision of the record that was read, or, without a
+    read, on the fields that are presumed. A refused write returns the item, and ``record_of`` makes of it the record
+    for the next try.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, change: Callable[..., Update], value: Callable[[Item | None, T], T]
+        self, store: Store, clock: Clock, update_of: Callable[..., Update], record_of: Callable[[Item | None, T], T]
     ) -> None:
-        self._store, self._clock, self._swap_of, self._value = store, clock, change, value
+        self._store, self._clock, self._update_of, self._record_of = store, clock, update_of, record_of
 
-    def _change(self, step: Callable[[T], tuple[T, *tuple[Change, ...]]], was: T, *presumed: str) -> T:
-        """Write the record that ``step`` makes, if it differs, with other changes; return the record as it is then."""
+    def _change(self, transition: Callable[[T], tuple[T, *tuple[Change, ...]]], record: T, *presumed: str) -> T:
+        """Write what ``transition`` makes of the record, if it differs; return the record as it is then.
+
+        ``transition`` returns the new record, and perhaps other changes for the same transaction. ``presumed`` are the
+        names of the fields that the record has without having been read.
+        """
         for _ in range(TRIES):
-            after, *also = step(was)
-            change = self._swap_of(was, after, *presumed)
-            # Nothing to write: what was said before was heard, or the answer to a claim is a refusal.
-            if not change.sets:
-                return was
-            written = self._store.write(change, *also)
-            if written.applied and also:
-                return after  # a transaction tells no item
-            # A refusal brings the item, so nothing is read again. From now on its revision is the condition, and
-            # nothing is presumed.
-            was, presumed = self._value(written.item, was), ()
+            after, *other_changes = transition(record)
+            update = self._update_of(record, after, *presumed)
+            # Nothing to write: the change was made before, or the claim is refused.
+            if not update.sets:
+                return record
+            written = self._store.write(update, *other_changes)
+            # A transaction does not return the item.
+            if written.applied and other_changes:
+                return after
+            # A refusal does, so nothing is read again. From now on the item's revision is the condition, and nothing is
+            # presumed.
+            record, presumed = self._record_of(written.item, record), ()
             if written.applied:
-                return was
-        raise LedgerError(f"the item {' '.join(change.key)} changed under {TRIES} tries; try again")
+                return record
+        raise LedgerError(
+            f"the item {' '.join(update.key)} was changed by others during each of {TRIES} tries; try again"
+        )
 
-    def _answer(self, answer: Callable[[T], Claim[T]], was: T, *presumed: str) -> Claim[T]:
-        """Write the record that the answer to a claim makes; return the answer, with the record as it is then."""
+    def _decide_claim(self, decide: Callable[[T], Claim[T]], record: T, *presumed: str) -> Claim[T]:
+        """Write the record as ``decide`` answers a claim to it; return the answer, with the record as it is then."""
         answers: list[Claim[T]] = []
 
-        def step(record: T) -> tuple[T]:
-            answers.append(answer(record))
+        def transition(record: T) -> tuple[T]:
+            answers.append(decide(record))
             return (answers[-1].record,)
 
         # A refused try gave an answer that was never written: only the last one holds.
-        record = self._change(step, was, *presumed)
+        record = self._change(transition, record, *presumed)
         return Claim(answers[-1].status, record)
 
 
@@ -171,46 +186,48 @@ class MemoryStore:
         self._lock = threading.RLock()
 
     def get(self, key: Key) -> Item | None:
-        """An item."""
+        """The item with this key; None if there is none."""
         with self._lock:
             return self.partitions.get(key[0], {}).get(key[1])
 
     def get_many(self, keys: Iterable[Key]) -> Iterator[Item]:
-        """Those of these items that are there."""
+        """The items with these keys, as far as they exist."""
         return filter(None, map(self.get, keys))
 
     def keys(
         self, partition: str, within: tuple[str, str] | None = None, *, index: bool = False, backwards: bool = False
     ) -> Iterator[Sequence[Key]]:
-        """A partition's keys, in order."""
+        """A partition's keys in order."""
         first, last = within or ("", "\U0010ffff")
-        by = "open" if index else "sk"
-        items = [item for item in self._all([partition]) if by in item and first <= item[by] <= last]
-        items.sort(key=lambda item: (item[by], item["sk"]), reverse=backwards)
+        attribute = "open" if index else "sk"
+        items = [
+            item for item in self._all_items([partition]) if attribute in item and first <= item[attribute] <= last
+        ]
+        items.sort(key=lambda item: (item[attribute], item["sk"]), reverse=backwards)
         yield from _pages((item["pk"], item["sk"]) for item in items)
 
     def items(self, partitions: Sequence[str], prefix: str, state: ShardState | None = None) -> Iterator[Item]:
-        """Items in order of their sort keys, each page as it is when it is read."""
-        keys = sorted((item["sk"], item["pk"]) for item in self._all(partitions) if item["sk"].startswith(prefix))
+        """Items in order of their sort keys; each page is as the table holds it when the page is read."""
+        keys = sorted((item["sk"], item["pk"]) for item in self._all_items(partitions) if item["sk"].startswith(prefix))
         for page in _pages(keys):
             items = list(self.get_many((pk, sk) for sk, pk in page))
             yield from (item for item in items if state is None or item["state"] == state)
 
     def last(self, partition: str, prefix: str) -> Item | None:
-        """The last item whose sort key begins with ``prefix``."""
-        items = [item for item in self._all([partition]) if item["sk"].startswith(prefix)]
+        """The last item whose sort key begins with ``prefix``; None if there is none."""
+        items = [item for item in self._all_items([partition]) if item["sk"].startswith(prefix)]
         return max(items, key=lambda item: item["sk"], default=None)
 
     def count(self, partitions: Sequence[str]) -> Mapping[str, int]:
-        """Items by state."""
-        return Counter(item["state"] for item in self._all(partitions))
+        """The number of items in each state."""
+        return Counter(item["state"] for item in self._all_items(partitions))
 
     def glance(self, partitions: Sequence[str], states: Sequence[ShardState]) -> Mapping[str, int]:
-        """Items of these states."""
+        """The number of items in each of these states."""
         counts = self.count(partitions)
         return Counter({state: counts[state] for state in states if state in counts})
 
-    def _all(self, partitions: Sequence[str]) -> list[Item]:
+    def _all_items(self, partitions: Sequence[str]) -> list[Item]:
         with self._lock:
             return [item for partition in partitions for item in self.partitions.get(partition, {}).values()]
 
@@ -219,15 +236,16 @@ class MemoryStore:
         return sum(self.write(New(item)).applied for item in items)
 
     def write(self, *changes: Change) -> Written:
-        """Make all changes, if every condition holds."""
+        """Make all changes if every condition holds."""
         with self._lock:
-            if applied := all(holds(change.given, self.get(change.key)) for change in changes):
+            applied = all(holds(change.given, self.get(change.key)) for change in changes)
+            if applied:
                 writer = uuid.uuid4().hex[:12]
                 for change in changes:
-                    self._make(change, writer)
+                    self._apply(change, writer)
             return Written(applied, self.get(changes[0].key))
 
-    def _make(self, change: Change, writer: str) -> None:
+    def _apply(self, change: Change, writer: str) -> None:
         pk, sk = change.key
         items = self.partitions.setdefault(pk, {})
         if isinstance(change, Delete):
@@ -235,12 +253,12 @@ class MemoryStore:
         elif isinstance(change, New):
             items[sk] = {**change.item, "writer": writer, "revision": 1}
         elif change.sets:
-            was = items.get(sk, {"pk": pk, "sk": sk})
-            after = {**was, **change.sets, "writer": writer, "revision": was.get("revision", 0) + 1}
+            before = items.get(sk, {"pk": pk, "sk": sk})
+            after = {**before, **change.sets, "writer": writer, "revision": before.get("revision", 0) + 1}
             items[sk] = {name: value for name, value in after.items() if value is not None}
 
     def empty(self, partitions: Sequence[str], spared: Key | None = None) -> int:
-        """Delete all items of partitions but one; how many."""
+        """Delete all items of these partitions except ``spared``; return how many were deleted."""
         with self._lock:
             keys = [key for partition in partitions for page in self.keys(partition) for key in page if key != spared]
             for key in keys:

@@ -1,6 +1,6 @@
-"""Tasks of the asynchronous API, and calls of ``functions``: transitions, swapped in the store.
+"""Tasks of the asynchronous API, and calls of ``functions``: their transitions, written by swaps.
 
-A claim, and an end by others, presume a task that was never recorded, the most frequent case, and read nothing.
+``claim`` and ``give_up`` read nothing: they presume that the task was never recorded, which is the most frequent case.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,43 +12,51 @@ from sparklet.model import Claim, Failure, ShardResult, TaskRecord
 
 
 class Tasks(Swaps[TaskRecord]):
-    """Tasks, one by one. Every method raises LedgerError; LeaseLostError if the task is another attempt's."""
+    """Tasks, one by one. Every method raises LedgerError; LeaseLostError if another attempt owns the task."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
-        super().__init__(store, clock, items.task_change, _task)
+        super().__init__(store, clock, items.task_change, _task_record)
 
     def get_many(self, task_ids: Iterable[str]) -> Iterator[TaskRecord]:
-        """Those of these tasks that were ever recorded (strongly consistent), in any order."""
+        """The records of these tasks (strongly consistent), in any order; a task that was never recorded has none."""
         return map(items.task_record, self._store.get_many(map(items.task_key, task_ids)))
 
     def claim(
         self, task: TaskRecord, attempt_id: str, end_s: float, max_attempts: int, log_stream: str = ""
     ) -> Claim[TaskRecord]:
-        """Take a task until ``end_s`` and count the attempt; ``task``: as it is if it was never recorded.
+        """Claim a task for an attempt until ``end_s``, and count the attempt.
 
-        As a shard's: the same attempt id is GRANTED again, and without an attempt left the task is FAILED, EXHAUSTED.
+        ``task`` is the record to begin with if the ledger has none. As with shards, the same attempt id is GRANTED
+        again. If no attempt is left, the claim is EXHAUSTED and the task becomes FAILED.
         """
 
-        def answer(record: TaskRecord) -> Claim[TaskRecord]:
+        def decide(record: TaskRecord) -> Claim[TaskRecord]:
             now_s = self._clock.now_s()
             return transitions.claim_task(record, attempt_id, now_s, end_s - now_s, max_attempts, log_stream)
 
-        return self._answer(answer, task)
+        return self._decide_claim(decide, task)
 
-    def tell(self, mine: TaskRecord, said: Callable[..., TaskRecord], what: ShardResult | Failure) -> TaskRecord:
-        """Make an attempt's transition of the task it has claimed (succeed, fail, release); return the task then."""
-        return self._change(lambda record: (said(record, mine.attempt_id, self._clock.now_s(), what),), mine)
+    def apply(
+        self, mine: TaskRecord, transition: Callable[..., TaskRecord], result: ShardResult | Failure
+    ) -> TaskRecord:
+        """Make a transition (succeed, fail, release) of the task that an attempt has claimed; return the new record."""
+        return self._change(lambda record: (transition(record, mine.attempt_id, self._clock.now_s(), result),), mine)
 
     def give_up(
         self, task: TaskRecord, failure: Failure | None = None, lost: Callable[[TaskRecord], bool] = lambda _: False
     ) -> Claim[TaskRecord]:
-        """EXHAUSTED, and FAILED now, for a task that nobody delivers any more; DONE if it has ended before.
+        """End a task that will not be delivered again: it is FAILED, and the claim EXHAUSTED; DONE if it had ended.
 
-        ``task``: as it is if it was never recorded; ``failure`` None: the last known cause; ``lost``: whether the
-        attempt is known to have ended. LeaseLostError if an attempt holds it.
+        ``task`` is the record to begin with if the ledger has none. Without a ``failure`` the task's last known cause
+        is kept. ``lost`` tells of a RUNNING task whether its attempt is known to have ended; LeaseLostError if an
+        attempt still holds the task.
         """
-        return self._answer(lambda it: transitions.give_up(it, self._clock.now_s(), failure, lost(it)), task)
+
+        def decide(record: TaskRecord) -> Claim[TaskRecord]:
+            return transitions.give_up(record, self._clock.now_s(), failure, lost(record))
+
+        return self._decide_claim(decide, task)
 
 
-def _task(item: Item | None, was: TaskRecord) -> TaskRecord:
-    return items.task_record(item) if item else TaskRecord(was.task_id, accepted_s=was.accepted_s)
+def _task_record(item: Item | None, presumed: TaskRecord) -> TaskRecord:
+    return items.task_record(item) if item else TaskRecord(presumed.task_id, accepted_s=presumed.accepted_s)

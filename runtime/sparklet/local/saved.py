@@ -76,8 +76,8 @@ class SavedStore(MemoryStore):
         stored_item = super().get(key)
         return item_of(stored_item) if stored_item else None
 
-    def _all(self, partitions: Sequence[str]) -> list[Item]:
-        return [item_of(stored_item) for stored_item in super()._all(partitions)]
+    def _all_items(self, partitions: Sequence[str]) -> list[Item]:
+        return [item_of(stored_item) for stored_item in super()._all_items(partitions)]
 
 
 class SavedObjects(_StateFolderReader, S3ObjectStore):

@@ -106,7 +106,7 @@ class ClaimedRequest:
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
-        self.record = self.claims.ledger.tasks.tell(self.record, transitions.succeed, result)
+        self.record = self.claims.ledger.tasks.apply(self.record, transitions.succeed, result)
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
@@ -115,7 +115,7 @@ class ClaimedRequest:
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING if it is not ``final``; return "": only the message goes on with a request."""
         transition = transitions.fail if final else transitions.release
-        self.record = self.claims.ledger.tasks.tell(self.record, transition, failure)
+        self.record = self.claims.ledger.tasks.apply(self.record, transition, failure)
         return ""
 
     def succeeded(self, result: ShardResult) -> Outcome:

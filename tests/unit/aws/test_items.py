@@ -13,13 +13,13 @@ from sparklet.aws.dynamodb import attributes, item_of
 from sparklet.errors import LedgerError
 from sparklet.ledger.items import (
     FORMAT,
-    padded,
     part_item,
     part_value,
     run_item,
     run_value,
     shard_item,
     shard_record,
+    sortable,
 )
 from sparklet.ledger.rules import ERROR_CLASS_BYTES, ERROR_MESSAGE_BYTES, LOG_STREAM_BYTES, OUTPUTS_BYTES
 from sparklet.model import (
@@ -152,7 +152,7 @@ def test_a_part_comes_back_from_its_item(part: PartRecord) -> None:
 def test_times_sort_as_text_as_they_do_as_numbers(times: list[float]) -> None:
     rounded = sorted(round(time_s, 6) for time_s in times)
 
-    assert sorted(map(padded, rounded)) == list(map(padded, rounded))
+    assert sorted(map(sortable, rounded)) == list(map(sortable, rounded))
 
 
 A_RUN = Run("run-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/j.py", "0", "j.py"),))

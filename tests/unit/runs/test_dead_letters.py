@@ -209,7 +209,7 @@ def test_a_task_that_no_worker_began_ends_as_never_started(deployment: Deploymen
 
 
 def test_a_released_task_ends_with_the_cause_of_its_last_attempt(deployment: Deployment) -> None:
-    deployment.ledger.tasks.tell(running(deployment), transitions.release, Failure("ValueError", "bad value"))
+    deployment.ledger.tasks.apply(running(deployment), transitions.release, Failure("ValueError", "bad value"))
 
     assert consume_task(deployment, REQUEST) is Disposition.FAILED
     assert ended(deployment)["error"] == {"class": "ValueError", "message": "bad value"}
@@ -227,7 +227,7 @@ def test_a_held_task_is_kept_and_its_dead_letter_returns(deployment: Deployment)
 
 
 def test_an_ended_task_is_kept_and_not_announced_again(deployment: Deployment, ear: MemoryNotifier) -> None:
-    deployment.ledger.tasks.tell(running(deployment), transitions.succeed, ShardResult())
+    deployment.ledger.tasks.apply(running(deployment), transitions.succeed, ShardResult())
 
     assert consume_task(deployment, REQUEST) is Disposition.DROPPED
     assert consume_task(deployment, REQUEST) is Disposition.DROPPED
