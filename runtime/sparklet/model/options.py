@@ -12,11 +12,11 @@ from sparklet.errors import SettingsError
 
 RUN, INPUT, SHARDS, FAILURES, ORCHESTRATION = "The run", "Input", "Shards", "Failures and pace", "Orchestration"
 MIB = 1024 * 1024
-REFUSE, FAIL, ENGINE = "refuse", "fail", "engine"  # of too_large
-AUTO = "auto"  # of engine
+REFUSE, FAIL, ENGINE = "refuse", "fail", "engine"  # values of ``too_large``
+AUTO = "auto"  # a value of ``engine``
 PROCESS = "process"  # the engine of the local stack
-LARGE, LARGE_MB = "lambda-large", 10_240  # the worker's function once more, with all memory and /tmp of Lambda
-LARGE_BYTES = LARGE_MB * MIB // 3  # the largest shard it takes, by the rule of RunRequest.fitted
+LARGE, LARGE_MB = "lambda-large", 10_240  # a second worker function, with the most memory and /tmp that Lambda has
+LARGE_BYTES = LARGE_MB * MIB // 3  # the largest shard that this function takes, by the rule of RunRequest.fitted
 NO_LIMIT_BYTES = 1 << 62
 INPUTS_NAME, NAME_FIELDS = "{folder}/{stem}{suffix}", frozenset({"folder", "stem", "name", "run", "suffix"})
 
@@ -28,21 +28,21 @@ class Key:
     name: str  # in a document; with dashes the option of the command line
     panel: str  # the group in which help shows it
     help: str
-    kind: str = ""  # see request.KINDS; "": by the field's type
-    options: tuple[str, ...] = ()  # where the option has another name or a short one
-    metavar: str = ""  # "": by the kind
+    kind: str = ""  # see request.KINDS; "": as the field's type says
+    options: tuple[str, ...] = ()  # if the option has another name, or a short one, too
+    metavar: str = ""  # "": as the kind says
     choices: tuple[str, ...] = ()
     minimum: float | None = None
-    shown: str = ""  # the default as help shows it, where it has a unit
-    value: str = ""  # it is a flag, and sets the field to this
-    argument: bool = False  # an argument of the command, no option
-    document: bool = True  # False: on the command line only
-    command: bool = True  # False: in documents only
+    shown: str = ""  # the default as help shows it, if it has a unit
+    value: str = ""  # if set, the option is a flag, which sets the field to this value
+    argument: bool = False  # an argument of the command, not an option
+    document: bool = True  # False: only the command line has it
+    command: bool = True  # False: only documents have it
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the input is read, where the function's own permissions do not suffice."""
+    """How the input is read if the function's own permissions do not suffice."""
 
     requester_pays: Annotated[bool, Key("requester_pays", INPUT, "You pay for reading the input.")] = False
     role_arn: Annotated[
@@ -173,8 +173,8 @@ class RunOptions:
             "The engine that does what is too large, or without --too-large all; auto: lambda-large, or the cheapest.",
             metavar="NAME",
         ),
-    ] = ""  # of a run the engine's own name, or of lambda-large and of the next one: "lambda-large,fargate"
-    max_shard_bytes: int = 0  # of estimated size: the largest shard a function takes, see RunRequest.fitted; 0: any
+    ] = ""  # in a run a name, or lambda-large and the engine after it: "lambda-large,fargate"
+    max_shard_bytes: int = 0  # the largest estimated size that a function takes, see RunRequest.fitted; 0: any size
     max_attempts: Annotated[
         int, Key("max_attempts", FAILURES, "Attempts a shard has before it is FAILED.", minimum=1)
     ] = 3
@@ -197,7 +197,7 @@ class RunOptions:
             shown="0",
         ),
     ] = 0
-    tolerated_failure_percentage: float = 0.0  # read with the count
+    tolerated_failure_percentage: float = 0.0  # both are read from one value
     allow_drift: Annotated[
         bool,
         Key(
@@ -239,19 +239,20 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.incremental and self.existing == "overwrite":
             raise SettingsError(
-                "an incremental run cannot overwrite: what it deletes would never be planned again; leave out one"
+                "an incremental run cannot overwrite: what it deletes would never be planned again; leave out "
+                "--incremental or --overwrite"
             )
         if self.incremental and self.existing == "refuse":
             object.__setattr__(self, "existing", "append")
         if self.output_per and self.group_by:
-            raise SettingsError("an output for each input and groups (--group-by) exclude each other; give one of them")
+            raise SettingsError("--output-per and --group-by exclude each other; give one of them")
         fields = set(re.findall(r"\{(.*?)\}", self.output_name))
         if fields - NAME_FIELDS or not fields & {"stem", "name"}:
             raise SettingsError(
-                f"the output's name {self.output_name} must have {{stem}} or {{name}}, so that inputs have names of "
-                "their own, and may have {folder}, {suffix} and {run}"
+                f"--output-name {self.output_name} must have {{stem}} or {{name}}, so that each input has an output of "
+                "its own; it can also have {folder}, {suffix} and {run}"
             )
         if (self.output_name != INPUTS_NAME or self.empty_outputs != "file") and not self.output_per:
-            raise SettingsError("--output-name and --empty-outputs are for a file for each input (--output-per input)")
+            raise SettingsError("--output-name and --empty-outputs need --output-per input")
         if self.too_large == ENGINE and not self.engine:
             object.__setattr__(self, "engine", AUTO)

@@ -1,4 +1,4 @@
-"""What all shards of a run share."""
+"""Runs: what all shards of a run share."""
 
 import hashlib
 import re
@@ -13,24 +13,24 @@ from sparklet.model.shards import ANSWERS, EVENTS, RUN_ID, SCHEMAS, WRITES
 
 _SHARD = rf"(?P<identity>(?P<run_id>{RUN_ID.pattern})_(?P<created_ms>[0-9a-f]+))_(?P<shard>\d{{6,}})"
 PUBLISHED = re.compile(f"shard={_SHARD}")
-"""The name of a folder that a run published, and nobody else's; see ``Run.shard_output``."""
+"""The name of a folder that a run has published; no other folder has such a name. See ``Run.shard_output``."""
 NAMES = ".sparklet/"
 OWNER = re.compile(rf"{_SHARD}-.+")
-"""What a file that has its input's name keeps of who published it: the shard, and the attempt that won."""
+"""The owner that is stored with an output file named after its input: the shard, and the attempt that won."""
 NAMES_FILE = re.compile(rf"\.sparklet/{OWNER.pattern}\.json")
-"""The list of such files of one owner; see ``planning.outputs.Owners``."""
+"""The path of an owner's list of such files, below the output; see ``planning.outputs.Owners``."""
 
 
 def published_by(path: str) -> re.Match[str] | None:
     """The run and shard that published a file, by its path below an output: run_id, created_ms, identity, shard.
 
-    None also of a file that was given its input's name: see ``planning.outputs.Owners``.
+    None if the path does not tell: also for a file named after its input, see ``planning.outputs.Owners``.
     """
     return PUBLISHED.fullmatch(path.partition("/")[0]) or NAMES_FILE.fullmatch(path)
 
 
 INPUT, OUTPUT = "{input}", "{output}"
-"""Stand in a run's arguments for the address of its input, and for that of the shard's output."""
+"""In a run's arguments these stand for the addresses of the run's input and of the shard's output."""
 
 
 class RunState(StrEnum):
@@ -41,7 +41,7 @@ class RunState(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     SUCCEEDED_WITH_FAILURES = "SUCCEEDED_WITH_FAILURES"  # within what the run tolerates
     FAILED = "FAILED"
-    CANCELLED = "CANCELLED"  # a user stopped it; what was PENDING has FAILED as cancelled
+    CANCELLED = "CANCELLED"  # a user stopped it; shards that were PENDING have FAILED
 
     @property
     def ended(self) -> bool:
@@ -53,9 +53,9 @@ class RunKind(StrEnum):
     """What a run does: shards of an input, or a phase of its parent (see ``runs.phases``)."""
 
     SHARDS = "shards"  # what a user requested
-    SCHEMA = "schema"  # infers the schema of its parent before that is planned
-    CHECK = "check"  # judges its parent before that ends
-    COMMIT = "commit"  # writes to tables what shards of its parent have declared
+    SCHEMA = "schema"  # infers the schema of its parent before the parent is planned
+    CHECK = "check"  # checks its parent before the parent ends
+    COMMIT = "commit"  # makes the writes to tables that its parent's shards have declared
     NEXT = "next"  # processes what its parent has written
 
     @property
@@ -67,13 +67,13 @@ class RunKind(StrEnum):
 MAX_ID = 63  # see RUN_ID
 DIGEST_CHARACTERS = 8
 FOLLOWER_ID = re.compile(rf"-({'|'.join(kind for kind in RunKind if kind is not RunKind.SHARDS)})-\d{{1,6}}$")
-"""The end of an id that derives from a parent's; a user's run has no such id."""
+"""The end of the id of a run that follows a parent; a user's run cannot have such an id."""
 
 
 def follower_id(parent_id: str, kind: RunKind, number: int = 0) -> str:
-    """The id of the run that does a phase of another, so that whoever enters it enters the same.
+    """The id of the run that does a phase of its parent: the same for whoever enters this run.
 
-    An id that would be too long is cut and ends with its digest.
+    If the id would be too long, the parent's id in it is cut, and ends with a digest.
     """
     ending = f"-{kind}-{number}"
     room = MAX_ID - len(ending)
@@ -87,33 +87,33 @@ class Dispatch(StrEnum):
     """A run's dispatch mode: how its shards reach the workers."""
 
     QUEUE = "queue"  # a message for each shard
-    MAP = "map"  # a Map state over the sealed plan's index; a message for what that leaves, and for each later attempt
+    MAP = "map"  # a Map state over the sealed plan's index; messages for shards that it leaves, and for later attempts
 
 
 PY_FILE_SUFFIXES = (".py", ".zip", ".whl", ".egg")
-LIBRARIES = "libraries.zip"  # a py-file: what --requirements names
-MODULES = "modules-beside.zip"  # a py-file: what a script imports from its own folder
 """Suffixes of files that Python imports; other files are for ``SparkFiles`` and the script's folder."""
+LIBRARIES = "libraries.zip"  # a py-file: the packages that --requirements names
+MODULES = "modules-beside.zip"  # a py-file: the modules that a script imports from its own folder
 CONF_FILE = "spark-conf.json"
-"""Beside a script: what ``--conf`` sets."""
+"""The file beside a script that holds the options of ``--conf``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptRef:
-    """A script of a run, copied at planning time: ``uri`` holds exactly the bytes of ``sha256``."""
+    """A script of a run, copied at planning time; the copy at ``uri`` has the digest ``sha256``."""
 
     uri: str
     sha256: str
-    source_uri: str = field(compare=False)  # where the user has it
-    py_files: tuple[str, ...] = ()  # copies of what comes with it, in the order given; see ``PY_FILE_SUFFIXES``
+    source_uri: str = field(compare=False)  # the user's own script
+    py_files: tuple[str, ...] = ()  # copies of the files that come with it, in the user's order
 
 
 BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS}|{SCHEMAS})")
-"""What workers may write below ``runs/``: a script could plant another one there."""
+"""Files below ``runs/`` that workers are allowed to write, and so a script: it could put another script there."""
 
 
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
-    """Refuse a script, with ScriptNotAllowedError, that an event may not choose: it lies under none of ``prefixes``."""
+    """ScriptNotAllowedError if an event is not allowed to choose this script: it is under none of the ``prefixes``."""
     if not uri.startswith(prefixes) or "/../" in uri or BY_WORKERS.match(uri):
         allowed = ", ".join(prefixes) or "none is set"
         raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
@@ -125,9 +125,11 @@ class ListSource:
 
     uri: str  # a list from the command line or standard input is copied below runs/<run_id>/lists/ first
     format: str  # lines | csv | json | jsonl | parquet | s3-inventory
-    etag: str = ""  # of the list when the run was entered: a list that changes is refused
-    items: bool = False  # its rows name no objects: each is an item of the input itself
-    table: Mapping[str, Any] = field(default_factory=dict)  # the catalog's entry of a table, whose objects these are
+    etag: str = ""  # of the list when the run was entered; a list that has changed since is refused
+    items: bool = False  # its rows do not name objects: each row is an item of the input
+    table: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # if it lists the objects of a table: the catalog's entry of this table
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +138,17 @@ class NextRun:
 
     script: ScriptRef
     output_uri: str
-    shards: int = 0  # 1: all that the first one wrote is one shard's; 0: packed as any input
-    items: bool = False  # its input is the answers of the first one's shards, as items
+    shards: int = 0  # 1: one shard has all files of the first run; 0: they are packed like any input
+    items: bool = False  # its input is the answers of the first run's shards, as items
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One script over one set of input objects.
 
-    ``scripts`` holds the script of each generation, by its number: every shard of a
-    generation runs that one. ``shard_count`` is None until the plan is sealed. A split adds to it the shards that
-    are split off less the one that is split.
+    ``scripts`` holds the script of each generation, by its number: every shard of a generation runs that script.
+    ``shard_count`` is None until the plan is sealed. A split adds to it the shards that are split off, less the shard
+    that is split.
     """
 
     run_id: str
@@ -156,35 +158,36 @@ class Run:
     args: tuple[str, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     options: RunOptions = field(default_factory=RunOptions)
-    name: str = ""  # runs of one name belong together, see RunOptions.incremental
+    name: str = ""  # runs with the same name belong together, see RunOptions.incremental
     lists: tuple[ListSource, ...] = ()
     access: Access = field(default_factory=Access)
     dispatch: Dispatch = Dispatch.QUEUE
-    check: ScriptRef | None = None  # a run of it checks this one before it ends; if that fails, this one has FAILED
+    check: ScriptRef | None = (
+        None  # a run of this script checks this run before it ends; if the check fails, this run FAILED
+    )
     next: NextRun | None = None
-    parent: str = ""  # the run of which this one does a phase
+    parent: str = ""  # the run of which this run does a phase
     kind: RunKind = RunKind.SHARDS
-    number: int = 0  # among its parent's runs of this kind: the generation, or the commit, that it is for
+    number: int = 0  # its number among its parent's runs of this kind: that of the generation, or of the commit
     followers: Mapping[str, int] = field(default_factory=dict)  # the last number that was entered, by kind
     state: RunState = RunState.PLANNING
     shard_count: int | None = None
-    split_count: int = 0  # shards that count no more, since others have their inputs
+    split_count: int = 0  # shards that no longer count, since other shards have their inputs
     object_count: int = 0
     size_bytes: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)  # objects left out, by reason; known once sealed
     created_s: float = 0.0
     ended_s: float | None = None
-    cancelled_s: float | None = None  # when its end was requested
+    cancelled_s: float | None = None  # when a user asked to end it
     notified_s: float | None = None  # when the end of its last generation was notified
     env: Mapping[str, str] = field(default_factory=dict)  # variables of the script's environment
-    table: str = ""  # FORMAT:PLACE, where ``job.append`` writes to if the script names no table
-    schema: str | None = (
-        None  # DDL, once it was inferred for a run that asks for that; of the run that infers it: infer
-    )
-    partitions: tuple[str, ...] = ()  # folders of its input, with values that decide on types: see inputs.partitions
+    table: str = ""  # FORMAT:PLACE, where ``job.append`` writes if the script names no table
+    # DDL, once it was inferred for a run that asks for that; "infer" in the run that infers it
+    schema: str | None = None
+    partitions: tuple[str, ...] = ()  # folders of its input whose values decide on types, see inputs.partitions
     retired_s: float | None = field(default=None, compare=False)  # when it was closed for good, to be deleted
-    revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
-    local_output: str = ""  # file:///…/: the folder of the local stack's user, who gets a copy of the output there
+    revision: int = field(default=0, compare=False)  # how often it was changed; a swap depends on it
+    local_output: str = ""  # file:///…/: the user's folder to which the local stack copies the output
 
     @property
     def generation(self) -> int:
@@ -193,37 +196,37 @@ class Run:
 
     @property
     def is_task(self) -> bool:
-        """Whether its parent waits for it, and repeats it if need be."""
+        """Whether its parent waits for its result, and repeats it if need be."""
         return self.kind not in (RunKind.SHARDS, RunKind.NEXT)
 
     @property
     def follower_ids(self) -> dict[RunKind, str]:
-        """The runs that follow this generation, in the order of their phases; of the commits the last one."""
-        named = {kind: self.followers[kind] for kind in RunKind if kind in self.followers}
+        """The ids of the runs that follow this generation, in the order of their phases; of commits the last one."""
+        last_numbers = {kind: self.followers[kind] for kind in RunKind if kind in self.followers}
         return {
             kind: follower_id(self.run_id, kind, number)
-            for kind, number in named.items()
+            for kind, number in last_numbers.items()
             if number == self.generation or not kind.of_generation
         }
 
     @property
     def next_run_id(self) -> str:
-        """The run that processes what this generation has written; "" if none was entered."""
+        """The id of the run that processes what this generation has written; "" if none was entered."""
         return self.follower_ids.get(RunKind.NEXT, "")
 
     @property
     def has_map(self) -> bool:
-        """Whether a Map state dispatches the shards first; those that are redriven have messages."""
+        """Whether a Map state dispatches the shards first; shards that are redriven always have messages."""
         return self.dispatch is Dispatch.MAP and not self.generation
 
     @property
     def sealed(self) -> bool:
-        """Whether no shard will be added any more."""
+        """Whether the plan is complete."""
         return self.shard_count is not None
 
     @property
     def numbers(self) -> int:
-        """How many shard numbers are in use, those of split shards included; 0 until the plan is sealed."""
+        """How many shard numbers are in use, with the numbers of split shards; 0 until the plan is sealed."""
         return (self.shard_count or 0) + self.split_count
 
     @property
@@ -240,12 +243,12 @@ class Run:
         return f"shard={self.identity}_"
 
     def shard_output(self, number: int) -> str:
-        """The folder of shard ``number``'s output for readers, once it has a winner; by inputs: the run's output."""
+        """The folder in which readers find shard ``number``'s output; with ``output_per`` the run's output folder."""
         output = self.output_uri.rstrip("/")
         return output if self.options.output_per else f"{output}/shard={self.identity}_{number:06d}"
 
     def owner(self, number: int) -> str:
-        """The name by which a file shows that this run's shard ``number`` published it."""
+        """The beginning of the owner (see OWNER) of files that this run's shard ``number`` published."""
         return f"{self.identity}_{number:06d}"
 
     def patterns(self, number: int | None = None) -> str:
@@ -254,6 +257,6 @@ class Run:
 
 
 def next_of(route: str, worker: str) -> str:
-    """The worker after this one ("": a function) in a route such as "lambda-large,fargate"; "" after the last."""
+    """The engine after this one ("" is a function) in a route such as "lambda-large,fargate"; "" if there is none."""
     names = ["", *route.split(","), ""]
     return names[names.index(worker) + 1] if worker in names else ""

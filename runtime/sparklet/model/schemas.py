@@ -1,8 +1,9 @@
-"""The schemas of what a shard has written by Spark, and inferred, as ``AttemptCommit`` and ``InferredTypes`` tell them.
+"""The schemas of a shard: of the files that Spark has written, and those that Spark has inferred from input.
 
-A shard's item has their names, each with one of its files. What is behind a name lies in a file of the run's folder, so
-who compares shards compares names. Two schemas of one output have the same name if readers see no difference, or if one
-job over all input may have written both (docs/decisions/0075).
+``AttemptCommit`` reports the first, ``InferredTypes`` the second. A schema's name is made of digests of the schema. The
+shard's item has the names, each with one file as an example; the schema itself is in a file of the run's folder. So
+shards are compared by names alone. Two schemas of one output have the same name if readers see no difference, or if one
+job over all input might have written both (docs/decisions/0075).
 """
 
 import hashlib
@@ -17,34 +18,37 @@ from sparklet.model.shards import SCHEMAS, s3_address
 
 MAX_OUTPUTS, MAX_READERS = 8, 16  # of a shard
 BY_NAME, BY_PLACE = ("parquet", "orc", "avro"), ("csv",)
-"""Formats whose readers find columns by name, and know their types; and those without types."""
+"""Formats whose readers find columns by name and know their types; and formats without types, read by position."""
 INTEGER, DECIMAL = (r"^((tiny|small|)int(?==?$)|decimal\(\d+,0\)(?==$))", "bigint"), (r"^decimal\(\d+,", "decimal(")
-"""Patterns of types whose values are the same by another type; to Python a decimal is another object than an int."""
+"""Patterns of types, each with the type that is compared in its place, since the values are the same.
+
+For a decimal without fraction that is so only if a shard has used just its text: Python has another class for it.
+"""
 NUMBER, TIME = (r"^(bigint|float|double|decimal).*", "number"), (r"^(date|timestamp).*", "time")
-TEXT = "="  # behind a type of which a shard needs nothing but the text, which is the file's own
-READ = "read\0"  # how what is told of a reader begins
+TEXT = "="  # marks a type of whose values a shard has used only the text, as it is in the file
+READ = "read\0"  # begins a report about a reader
 SQL = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint"}
 
 
 class Schema(NamedTuple):
     """The columns of one output, or those that one reader has inferred."""
 
-    subject: str  # an output's folder below the shard's, "": that itself; or a reader, by its options
+    subject: str  # an output's folder below the shard's ("": that one itself), or a digest of a reader's options
     format: str
-    columns: Mapping[str, str]  # types by name; in their order and without types where readers go by place
+    columns: Mapping[str, str]  # types by name; of a format in BY_PLACE only the names, whose order counts
     partitions: Sequence[str] = ()  # columns that are folders
     is_inferred: bool = False
-    is_whole: bool = True  # whether a column that only one of two has is a difference
+    is_whole: bool = True  # whether it is a difference if only one of two schemas has a column
 
     @property
     def name(self) -> str:
-        """A digest of the output or the reader, then one of all."""
-        of = [self.subject, self.format, self.is_inferred]
-        return f"{_digest(of)[:8]}-{_digest([*of, [*self.columns.items()], self.partitions])[:12]}"
+        """A digest of the output or reader, and a digest of the whole schema."""
+        source = [self.subject, self.format, self.is_inferred]
+        return f"{_digest(source)[:8]}-{_digest([*source, [*self.columns.items()], self.partitions])[:12]}"
 
     @property
     def file(self) -> str:
-        """The file in the run's folder that holds it, as a list in JSON."""
+        """The file in the run's folder that holds the schema, as a list in JSON."""
         return f"{SCHEMAS}{self.name}.json"
 
     def difference(self, other: "Schema") -> str:
@@ -55,9 +59,10 @@ class Schema(NamedTuple):
             for name in mine
             if name in theirs and clash((mine[name], theirs[name]))
         ]
-        for which, these, others in (("first", mine, theirs), ("second", theirs, mine)) if self.is_whole else ():
-            if only := [f"{name} {type_}".rstrip() for name, type_ in these.items() if name not in others]:
-                differences.append(f"only the {which} has {', '.join(only)}")
+        sides = (("first", mine, theirs), ("second", theirs, mine)) if self.is_whole else ()
+        for side, columns, others in sides:
+            if only := [f"{name} {type_}".rstrip() for name, type_ in columns.items() if name not in others]:
+                differences.append(f"only the {side} has {', '.join(only)}")
         if self.partitions != other.partitions:
             partitions = (", ".join(schema.partitions) or "nothing" for schema in (self, other))
             differences.append(f"partitions by {' and '.join(partitions)}")
@@ -65,9 +70,9 @@ class Schema(NamedTuple):
 
 
 def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str) -> list[tuple[Schema, str]]:
-    """The schemas of what lies in a shard's ``folder``, each with one of the files, whose addresses are ``uris``.
+    """The schemas of the files at ``uris`` in a shard's ``folder``, each with one of its files.
 
-    ``written``: by the ids of Spark's write jobs, which are in the files' names, what these have told.
+    ``written`` has the reports of Spark's write jobs by the jobs' ids, which are also in the names of the files.
     """
     schema_by_name = dict[str, tuple[Schema, str]]()
     for job, report in sorted(item for item in written.items() if not item[1].startswith(READ)):
@@ -76,14 +81,14 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
         file = next((uri for uri in uris if job in uri.rpartition("/")[2]), "")
         is_compared = format_ in (*BY_NAME, *BY_PLACE) and ':"void"' not in columns  # a void column has no type yet
         if is_compared and file.startswith(f"{output}/") and output.startswith(folder):
-            apart = [unquote(segment.partition("=")[0]).lower() for segment in file[len(output) + 1 :].split("/")[:-1]]
-            file_columns = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name.lower() not in apart]
-            typed = (
-                dict(sorted(file_columns))
-                if format_ in BY_NAME
-                else dict.fromkeys((name.lower() for name, _ in file_columns), "")
-            )
-            schema = Schema(output[len(folder) + 1 :], format_, typed, apart)
+            folders = file[len(output) + 1 :].split("/")[:-1]
+            partitions = [unquote(name.partition("=")[0]).lower() for name in folders]
+            fields = [(name, type_) for name, type_ in _fields(json.loads(columns)) if name.lower() not in partitions]
+            if format_ in BY_NAME:
+                compared_columns = dict(sorted(fields))
+            else:
+                compared_columns = dict.fromkeys((name.lower() for name, _ in fields), "")
+            schema = Schema(output[len(folder) + 1 :], format_, compared_columns, partitions)
             schema_by_name.setdefault(schema.name, (schema, file[len(folder) + 1 :]))
     outputs = sorted({schema[:2] for schema, _ in schema_by_name.values()})[:MAX_OUTPUTS]
     return [(schema, file) for schema, file in schema_by_name.values() if schema[:2] in outputs]
@@ -92,16 +97,17 @@ def output_schemas(written: Mapping[str, str], uris: Sequence[str], folder: str)
 def reader_schemas(
     reports: Iterable[str], objects: Mapping[str, str], folders: Sequence[str]
 ) -> list[tuple[Schema, str]]:
-    """What a shard's readers have inferred, each with one of its inputs.
+    """The schemas that a shard's readers have inferred, each with one of the inputs that were read.
 
-    ``reports``: by ``InferredTypes``, an object for each reader and query; ``objects``: see ``ExecutionResult``;
-    ``folders``: the run's inputs. Where there are several, readers are also compared by folder, since a script may read
-    them apart. A column that a reader sees with several types, as in a loop over files, is not compared: so it would be
-    in one job.
+    ``reports`` are those of ``InferredTypes``, which name one object for each reader and query; for ``objects`` see
+    ``ExecutionResult``; ``folders`` are the run's inputs. If there are several, readers are also compared by folder,
+    since a script may read each folder by itself. A column that a reader has inferred with several types, as in a loop
+    over files, is not compared: one job over all input would also see several.
     """
     readers = dict[tuple[str, str, bool], tuple[str, defaultdict[str, set[str]]]]()
     for _, format_, options, key, *words in (report.split("\0") for report in reports if report.startswith(READ)):
-        if uri := objects.get(key):  # else it is not an input, and the same for all shards
+        # An object that is not an input is the same for all shards.
+        if uri := objects.get(key):
             folder = [next(filter(uri.startswith, folders), "")] if len(folders) > 1 else []
             is_whole = format_ in BY_NAME and "mergeschema=true" not in options.lower()
             for subject in {_digest([options]), _digest([options, *folder])}:
@@ -110,37 +116,41 @@ def reader_schemas(
                     types[path].add(re.sub(*DECIMAL, re.sub(*INTEGER, type_)))
     schemas = list[tuple[Schema, str]]()
     for (subject, format_, is_whole), (uri, types) in sorted(readers.items())[:MAX_READERS]:
-        # A plain type sorts before the same one whose text alone was needed: where a shard needed the type once, that
+        # A plain type sorts before the same type with TEXT: if a shard has used the type itself once, the plain one
         # counts.
-        columns = {path: min(seen) for path, seen in sorted(types.items()) if len({*map(_bare, seen)}) == 1}
+        columns = {path: min(seen) for path, seen in sorted(types.items()) if len({*map(_without_mark, seen)}) == 1}
         if columns and (len(columns) == len(types) or not is_whole):
             schemas.append((Schema(subject, format_, columns, (), True, is_whole), uri))
     return schemas
 
 
 def clash(types: Iterable[str]) -> tuple[str, ...]:
-    """Two types that one job would make alike; () if there are none, or if it would take all as text, as shards did."""
-    # In reverse, so that of "int=" and "int" the latter stays, which somebody needed as a type.
-    bare = {_bare(type_): type_ for type_ in sorted(types, reverse=True)}
-    odd = [type_ for type_ in bare.values() if type_ != "string" and TEXT not in type_]
-    kinds = {re.sub(*NUMBER, re.sub(*TIME, type_)) for type_ in bare}  # several: Spark has but text for all of them
-    if len(bare) < 2 or (len(kinds) > 1 and not odd):
+    """Two of a column's types in several shards that one job over all input would not have read as two types.
+
+    () if there are none, or if one job would have read the column as text, which is all that the shards have used.
+    """
+    # In reverse order, so that "int" replaces "int=": some shard has used it as a type.
+    type_by_name = {_without_mark(type_): type_ for type_ in sorted(types, reverse=True)}
+    used_as_types = [type_ for type_ in type_by_name.values() if type_ != "string" and TEXT not in type_]
+    # For types of several kinds one job can only take text.
+    kinds = {re.sub(*NUMBER, re.sub(*TIME, name)) for name in type_by_name}
+    if len(type_by_name) < 2 or (len(kinds) > 1 and not used_as_types):
         return ()
-    first = odd[0] if odd else next(iter(bare.values()))
-    return first, next(type_ for type_ in bare.values() if type_ != first)
+    first = [*used_as_types, *type_by_name.values()][0]
+    return first, next(type_ for type_ in type_by_name.values() if type_ != first)
 
 
-def _bare(type_: str) -> str:
+def _without_mark(type_: str) -> str:
     return type_.removesuffix(TEXT)
 
 
 def _fields(struct: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names, spelled as in the files from which readers take names, and types."""
+    """The names of a struct's fields, as they are spelled in the files, and their types."""
     return [(field["name"], _type(field["type"])) for field in struct["fields"]]
 
 
 def _type(type_: Any) -> str:
-    """A type of Spark's JSON in SQL's words, without what does not concern readers: nulls, comments, order by name."""
+    """A type in Spark's JSON as SQL writes it, its fields sorted, without what readers ignore: nulls and comments."""
     if isinstance(type_, str):
         return SQL.get(type_, type_)
     match type_["type"]:
@@ -150,7 +160,7 @@ def _type(type_: Any) -> str:
             return f"array<{_type(type_['elementType'])}>"
         case "map":
             return f"map<{_type(type_['keyType'])},{_type(type_['valueType'])}>"
-    return _type(type_["sqlType"])  # a user's own
+    return _type(type_["sqlType"])  # a user-defined type
 
 
 def _digest(values: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Input objects, shards, their states, and what the ledger and messages hold of them."""
+"""Input objects, shards and their states, and the records and messages about them."""
 
 import json
 import re
@@ -14,15 +14,15 @@ SCHEME = "s3://"
 RUN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 SHARDS_PER_BUCKET, MAX_BUCKETS = 10_000, 256
 OF_SPLIT = "split-"  # begins the names of plan parts whose shards were split off, ``split-<planned shard>-…``
-HALVES, APART = "halves", "apart"  # how a shard is split; apart: each input alone
-WITH_MEMBERS = "members "  # before it where archives are split, too: see ``ShardRecord.members_file``
-PASSED_ON = ("generation", "error_class", "error_message", "engine", "isolate")  # by a shard that is split
-MAX_NAMED = 90  # inputs that one split sets apart: a transaction of DynamoDB has up to 100 writes
+HALVES, APART = "halves", "apart"  # how a shard is split: into halves, or each input into a shard of its own
+WITH_MEMBERS = "members "  # before these if archives are split, too: see ``ShardRecord.members_file``
+PASSED_ON = ("generation", "error_class", "error_message", "engine", "isolate")  # from a split shard to its pieces
+MAX_NAMED = 90  # inputs to which one split gives shards of their own: a DynamoDB transaction has up to 100 writes
 ANSWERS, WRITES, EVENTS, SCHEMAS = "answers/", "writes/", "events/", "schemas/"  # in a run's folder
-SHOWN_ITEM = 100  # characters
-FIRST_BYTES = 512  # of a file, which tell what it is
-MAX_SENT_BYTES = 16 * 1024  # of a line in a message: a batch of ten stays below 256 KiB
-MAX_CONFLICTS = 20  # of one shard that use up no attempt: with their pauses more than an hour
+SHOWN_ITEM = 100  # characters of an item in messages
+FIRST_BYTES = 512  # of a file, enough to know its format
+MAX_SENT_BYTES = 16 * 1024  # of a line in a message: a batch of ten messages stays below 256 KiB
+MAX_CONFLICTS = 20  # of one shard that do not count as attempts; with their pauses they last more than an hour
 COMPRESSION_FACTOR = 4  # decompressed bytes for a stored byte, estimated
 COMPRESSED = (".gz", ".bz2", ".zst", ".snappy", ".lz4", ".xz", ".deflate")
 """Names of objects that are compressed as a whole. Parquet, ORC and Avro compress inside: their stored size counts."""
@@ -30,7 +30,7 @@ PACKED = re.compile(
     r"(?i)\.(gzip|bz(ip2)?|xz|lzma|zstd?|lz4|zip|tar|tar\.[a-z0-9]+|tgz|tbz2?|txz|tzst|7z|rar|z|br|lzo|lz)$"
     r"|\.(?!(?-i:gz|bz2)$)(gz|bz2)$"
 )
-"""Names of files that Spark does not read, takes for text, or finds empty; .gz and .bz2 it reads in small letters."""
+"""Names of compressed files that Spark cannot read as such; .gz and .bz2 only if they are not in small letters."""
 MISNAMED = (
     r"[^\x00]*(?:\.gz\x00(?!\x1f\x8b).|\.bz2\x00(?!BZh).|\.(?:snappy|lz4)\x00(?![\x00-\x07])."
     r"|(?<!\.gz)(?<!\.bz2)(?<!\.snappy)(?<!\.lz4)\x00(?:\x1f[\x8b\x9d]|BZh[1-9](?:1AY&SY|\x17rE8P\x90)"
@@ -38,7 +38,7 @@ MISNAMED = (
     r"|PK(?:\x03\x04|\x05\x06|\x07\x08|00PK)|7z\xbc\xaf|Rar!\x1a|LZIP\x01|\xff\xfe|\xfe\xff|\x00\x00\xfe\xff"
     r"|PAR1\x15|Obj\x01|.{257}ustar(?:\x00|  \x00)|.{100}(?:[ 0-7]{7}\x00){3}))"
 )
-"""Matches, in Python and Java, the name, a zero and the first bytes of a file that is nonsense, or empty, to Spark."""
+"""Matches, in Python and Java, the name, a zero and the first bytes of a file that Spark misreads or finds empty."""
 
 
 class ShardState(StrEnum):
@@ -48,7 +48,7 @@ class ShardState(StrEnum):
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
-    SPLIT = "SPLIT"  # other shards have its inputs: it counts no more
+    SPLIT = "SPLIT"  # other shards have its inputs: it no longer counts
 
     @property
     def ended(self) -> bool:
@@ -57,21 +57,22 @@ class ShardState(StrEnum):
 
 
 COUNTED = (ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED)
-"""In the order of ``Counts``."""
+"""The states that ``Counts`` counts, in the order of its fields."""
 
 
 class ClaimStatus(StrEnum):
     """The ledger's answer to a worker that claims a shard or a task."""
 
-    GRANTED = "GRANTED"  # it is mine until the lease ends, which only a shard's attempt renews
-    HELD = "HELD"  # another attempt has it; a shard's message is acknowledged: the checker replaces it if that is lost
+    GRANTED = "GRANTED"  # the attempt owns it until the lease ends; only leases of shards are renewed
+    # Another attempt has it. A shard's message is acknowledged: if that attempt is lost, the checker sends another one.
+    HELD = "HELD"
     DONE = "DONE"  # it has ended: acknowledge the message
-    STALE = "STALE"  # the message is of an older generation: acknowledge it
-    EXHAUSTED = "EXHAUSTED"  # no attempt is left, it is FAILED now: acknowledge the message
+    STALE = "STALE"  # the message is of an older generation: acknowledge the message
+    EXHAUSTED = "EXHAUSTED"  # no attempt is left, and it is FAILED now: acknowledge the message
 
 
 class SliceKind(StrEnum):
-    """What an object is cut into."""
+    """The kinds of slices into which an object is cut."""
 
     LINES = "lines"  # CSV, JSON Lines, text: ``start`` and ``end`` are bytes, at the beginnings of lines
     ROW_GROUPS = "row-groups"  # Parquet: those row groups whose middles lie between ``start`` and ``end``
@@ -83,23 +84,23 @@ class Slice:
 
     kind: SliceKind
     start: int
-    end: int  # behind the last
+    end: int  # the first that is not in the slice
     header_bytes: int = 0  # LINES: the object's first bytes (header line, byte order mark) that every slice has
 
 
 @dataclass(frozen=True, slots=True)
 class InputObject:
-    """One object of the input, a slice of one as the inventory saw it, or a plain item of a list."""
+    """An object of the input as the inventory found it, or a slice of an object, or a plain item of a list."""
 
-    uri: str  # "" of an item
-    size_bytes: int  # stored bytes; of a slice: its own; of an item: its JSON
+    uri: str  # "" for an item
+    size_bytes: int  # stored bytes of the object or slice; for an item the bytes of its JSON
     etag: str = ""
     version_id: str = ""  # "": whatever is current
     slice: Slice | None = None
-    item: str = ""  # an item's value as JSON: it names no object, it is the input itself
-    partition: tuple[str, ...] = ()  # values of the partition in which it lies, of a table of the catalog
-    modified_s: float = 0.0  # when it was written; 0: nobody knows
-    member: str = ""  # a file of an archive, by its name there, which ends ``uri`` behind a #; the size is the file's
+    item: str = ""  # an item's value as JSON: the item itself is the input
+    partition: tuple[str, ...] = ()  # of an object of the catalog's table: the values of its partition
+    modified_s: float = 0.0  # when it was written; 0: not known
+    member: str = ""  # for a file of an archive its name there, which ``uri`` has after a #; the size is the file's
 
     @classmethod
     def of_item(cls, value: Any) -> Self:
@@ -109,27 +110,29 @@ class InputObject:
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
-        return self.uri or f"item {self.item if len(self.item) <= SHOWN_ITEM else self.item[:SHOWN_ITEM] + '…'}"
+        """The name of the object or item in messages."""
+        if self.uri:
+            return self.uri
+        return f"item {self.item}" if len(self.item) <= SHOWN_ITEM else f"item {self.item[:SHOWN_ITEM]}…"
 
     @property
     def object_uri(self) -> str:
-        """The address of the object: its own, but for a file of an archive."""
+        """The address of the object; for a file of an archive that of the archive."""
         return self.uri.removesuffix(f"#{self.member}") if self.member else self.uri
 
     @property
     def is_compressed(self) -> bool:
-        """Whether it is compressed as a whole, by its name."""
+        """Whether, by its name, it is compressed as a whole."""
         return self.uri.lower().endswith(COMPRESSED) or PACKED.search(self.uri) is not None
 
     @property
     def is_packed(self) -> bool:
-        """Whether a worker unpacks it for Spark, by its name."""
+        """Whether, by its name, a worker unpacks it for Spark."""
         return bool(self.member) or (not (self.item or self.slice) and PACKED.search(self.uri) is not None)
 
     @property
     def estimated_bytes(self) -> int:
-        """Its estimated size, which packing, fitting and Spark's settings count: that of the decompressed content."""
+        """The estimated size of the decompressed content, by which packing, fitting and Spark's settings go."""
         return self.size_bytes * COMPRESSION_FACTOR if self.is_compressed else self.size_bytes
 
 
@@ -167,7 +170,7 @@ class Shard:
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:
-        """Read a line of a plan part; raises EventError if it is none."""
+        """The shard of a line of a plan part; EventError if the line is damaged."""
         try:
             document = json.loads(line)
             objects = tuple(
@@ -188,9 +191,9 @@ def _object_document(item: InputObject) -> list[Any] | dict[str, Any]:
     if item.item:
         return {"item": json.loads(item.item)}
     part = item.slice and [item.slice.kind, item.slice.start, item.slice.end, item.slice.header_bytes]
-    seen = item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id
-    document = [*seen, part, item.partition, item.member]
-    # Most objects have no field after the time, and those of lists not even that; a plan may have millions of objects.
+    document = [item.uri, item.size_bytes, item.etag, item.modified_s, item.version_id]
+    document += [part, item.partition, item.member]
+    # Most objects have no field after the time, and objects of lists no time; a plan may have millions of objects.
     while len(document) > 3 and not document[-1]:
         document.pop()
     return document
@@ -206,17 +209,17 @@ def _stored_object(
     values: Sequence[str] = (),
     member: str = "",
 ) -> InputObject:
-    cut = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
-    seen = str(uri), int(size), str(etag), str(version_id)
-    return InputObject(*seen, cut, "", tuple(values), float(modified_s), str(member))
+    slice_ = Slice(SliceKind(part[0]), int(part[1]), int(part[2]), int(part[3])) if part else None
+    identity = str(uri), int(size), str(etag), str(version_id)
+    return InputObject(*identity, slice_, "", tuple(values), float(modified_s), str(member))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRef:
-    """Names a shard and where its objects are listed: the body of a message.
+    """Names a shard and the place where its objects are listed: the body of a message.
 
-    ``part`` is the plan part's file name; ``offset`` and ``length`` (bytes) are its line within it. A first message
-    brings a line of up to MAX_SENT_BYTES along, so that its worker need not fetch it.
+    ``part`` is the plan part's file name; ``offset`` and ``length`` (bytes) are the shard's line within the part. A
+    first message also has the line itself, up to MAX_SENT_BYTES, so that the worker need not fetch it.
     """
 
     run_id: str
@@ -228,18 +231,18 @@ class ShardRef:
     line: str = ""
 
     def to_document(self) -> dict[str, Any]:
-        """This reference as it is sent."""
+        """The reference as JSON, without an empty line."""
         return {name: value for name, value in asdict(self).items() if name != "line" or value}
 
     def to_body(self) -> str:
-        """This reference as a message body: a few hundred bytes, and the line."""
+        """The reference as a message body: a few hundred bytes, and the line."""
         return json.dumps(self.to_document(), separators=(",", ":"))
 
     @classmethod
     def from_document(cls, document: object) -> Self | None:
-        """Read a decoded message body; None if it is not a shard reference at all.
+        """The reference in a decoded message body; None if the body is not a shard reference at all.
 
-        EventError if it is meant to be one (it has ``run_id`` and ``shard``) but a field is missing or wrong.
+        EventError if the body is meant to be one (it has ``run_id`` and ``shard``) but a field is missing or wrong.
         """
         if not isinstance(document, dict) or not {"run_id", "shard"} <= document.keys():
             return None
@@ -250,11 +253,11 @@ class ShardRef:
         # Errors name fields and types, never contents: the sender is not known.
         if not (isinstance(run_id := values["run_id"], str) and RUN_ID.fullmatch(run_id)):
             raise EventError(f"a shard message has a wrong run_id, a {type(run_id).__name__}")
-        # A part lies directly in the plan's folder; a slash would name something that no planner has written.
+        # Parts are directly in the plan's folder: no planner has written a file at a name with a slash.
         if not isinstance(part := values["part"], str) or "/" in part:
             raise EventError(f"a shard message has a wrong part, a {type(part).__name__}: it must be a file's name")
         for name in ("shard", "generation", "offset", "length"):
-            # isinstance would take true for 1.
+            # isinstance would accept true as a number.
             if type(number := values[name]) is not int or number < 0:
                 raise EventError(f"a shard message has a wrong {name}, a {type(number).__name__}: it must be a count")
         if not isinstance(line := document.get("line", ""), str):
@@ -268,8 +271,8 @@ class Position:
 
     source: int = 0  # index into Run.inputs, then into Run.lists
     after: str = ""  # the last object that is in a shard, as its source names it (a key, a row); "" = nothing yet
-    slices: int = 0  # so many slices of that object are in shards, the others are not yet; 0: it is done
-    etag: str = ""  # of that object, where slices of it are still to come: those of another content must not follow
+    slices: int = 0  # of that object so many slices are in shards, and others are not yet; 0: all of it is
+    etag: str = ""  # of that object while slices are still to come, which must be of the same content
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +303,8 @@ class Failure:
     message: str
     retryable: bool = True
     files: tuple[str, ...] = ()  # addresses of inputs that the cause names as bad
-    by_input: bool = False  # an input may be at fault
-    direct: bool = False  # the script may have committed under the shard's own id
+    by_input: bool = False  # an input might be at fault
+    direct: bool = False  # the script might have committed under the shard's own id
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,37 +318,39 @@ class JobOutcome:
     state: Mapping[str, Any] | None = None  # of a stream's window, for the call after this one
     failed: Mapping[str, str] = field(default_factory=dict)  # messages of a batch, and causes
     committed: tuple[str, ...] = ()  # messages of a batch that a table has, see ``ScriptFailedError``
-    writes: tuple[Mapping[str, Any], ...] = ()  # to tables, as they are declared
+    writes: tuple[Mapping[str, Any], ...] = ()  # declared writes to tables
     quality: tuple[Any, ...] = ()  # outcomes of rules of data quality
 
     @property
     def is_empty(self) -> bool:
-        """Whether it says nothing of the script's work; outcomes of rules do not."""
+        """Whether the script has reported no work; outcomes of rules are not work."""
         return replace(self, quality=()) == JobOutcome()
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionResult:
-    """What a script has done that has ended well: what it reported, and what else it left."""
+    """The result of a script that has succeeded: its outcome, and what was found out about its work."""
 
     outcome: JobOutcome = JobOutcome()
-    warning: str = ""  # why its work may be lost or another shard's, and rules of data that failed; "": none
+    warning: str = ""  # why work might be lost, or be another shard's, and which rules of data failed; "": no warning
     uncommitted: tuple[str, ...] = ()  # ids of Spark's write jobs whose files do not count
     schema_reports: Mapping[str, str] = field(default_factory=dict)  # of ``InferredTypes``, by ids of reads and writes
-    objects: Mapping[str, str] = field(default_factory=dict)  # inputs, by bucket and key of where Spark reads them
+    objects: Mapping[str, str] = field(
+        default_factory=dict
+    )  # addresses of inputs, by the bucket and key under which Spark reads them
     origins: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # see worker.origins
 
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
-    """What the ledger keeps of a successful attempt."""
+    """The part of a successful attempt's result that the ledger keeps."""
 
     rows: int | None = None  # None: not reported by the script
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
-    answer: tuple[Any, ...] = ()  # a task's; a shard's is in a file, see ``answer_file``
+    answer: tuple[Any, ...] = ()  # of a task; a shard's answer is in a file, see ``answer_file``
     schemas: Mapping[str, str] = field(default_factory=dict)  # see ShardRecord
-    memory_mb: int | None = None  # the worker's peak until then
+    memory_mb: int | None = None  # the worker's peak until the success
     warning: str = ""  # see ExecutionResult
 
 
@@ -353,15 +358,15 @@ NOTHING = (
     "nothing was written, as far as Sparklet sees, no file in S3, no table, no report and no answer: write to "
     "job.output, OUTPUT_PATH or {output}, to a table by job.append, or answer by job.answer"
 )
-"""The warning of a script that has ended well and has nothing to show."""
+"""The warning about a script that has succeeded without any output."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """The fields that the ledger keeps of all work of attempts: shards, tasks of the API, calls of ``functions``."""
+    """The fields that all records of work have: shards, tasks of the API, calls of ``functions``."""
 
     state: ShardState = ShardState.PENDING
-    attempts: int = 0  # of a shard: in this generation
+    attempts: int = 0  # for a shard those in this generation
     attempt_id: str = ""  # of the last attempt
     lease_end_s: float = 0.0
     changed_s: float = 0.0  # when the state last changed, or a message was last sent again
@@ -372,7 +377,7 @@ class Record:
     output_bytes: int | None = None
     outputs: tuple[str, ...] = ()
     log_stream: str = ""
-    revision: int = field(default=0, compare=False)  # how often it has changed; by it a swap knows what was read
+    revision: int = field(default=0, compare=False)  # how often it was changed; a swap depends on it
 
 
 R = TypeVar("R")
@@ -390,24 +395,24 @@ class ShardRecord(Record):
     object_count: int
     size_bytes: int
     generation: int = 0
-    requeues: int = 0  # messages sent again in this generation because none was left; for an engine: workers started
-    unrun: int = 0  # of these, the ones for dead-letter messages that were redelivered without an attempt
+    requeues: int = 0  # messages sent again in this generation, as none was left; for an engine the workers started
+    unrun: int = 0  # how many of these replaced dead-letter messages that had led to no attempt
     conflicts: int = 0  # attempts in this generation that ended by a conflict with another writer of a table
-    taken_from: str = ""  # the state in which the last attempt found it: RUNNING if the one before that was lost
-    winner: str = ""  # the attempt whose staged output is published; named once, for good, unless it is done again
-    worked_s: float = 0.0  # what attempts before the last one took, also those of earlier generations and engines
-    memory_mb: int | None = None  # its worker's peak until it had succeeded, since the worker's start
+    taken_from: str = ""  # its state before the last claim: RUNNING if the attempt before was lost
+    winner: str = ""  # the attempt whose staged output is published; set once, and again only if the shard is redone
+    worked_s: float = 0.0  # the time of all attempts before the last one, of all generations and engines
+    memory_mb: int | None = None  # the worker's peak from its start until the shard had succeeded
     schemas: Mapping[str, str] = field(default_factory=dict)  # of outputs and readers, each with a file or an input
     warning: str = ""  # see ExecutionResult
-    engine: str = ""  # whose workers do it: "" the functions', else that of the engine of this name alone
-    task_id: str = ""  # the worker started there last, as the engine names it; it has claimed if attempts = requeues
-    isolate: int = 0  # it is split, 1: where an input may make the script fail; 2: also for lack of memory or time
-    split: str = ""  # PENDING until a check splits it: HALVES, APART, or places of named inputs: "3 17"; WITH_MEMBERS
+    engine: str = ""  # the engine whose workers do it; "": functions do it
+    task_id: str = ""  # the worker that the engine started last, by its id; it has claimed if attempts = requeues
+    isolate: int = 0  # 1: it is split if an input might make the script fail; 2: also for lack of memory or time
+    split: str = ""  # how a check is to split it: HALVES, APART, or numbers of inputs ("3 17"); after WITH_MEMBERS
     redone: int = 0  # the generation since which it is done again, though it had SUCCEEDED
 
     @property
     def took_s(self) -> float:
-        """What the last attempt took, once it has ended."""
+        """How long the last attempt took, once it has ended; 0 if there is none."""
         return max(0.0, self.changed_s - self.started_s) if self.started_s else 0.0
 
     @property
@@ -417,22 +422,22 @@ class ShardRecord(Record):
 
     @property
     def used_attempts(self) -> int:
-        """The attempts that count against the most there may be: conflicts do not, up to a bound."""
+        """The attempts that count against the limit: those that ended by a conflict do not, up to MAX_CONFLICTS."""
         return self.attempts - min(self.conflicts, MAX_CONFLICTS)
 
     @property
     def is_for_functions(self) -> bool:
-        """Whether it is PENDING for the functions: no engine does it, and no check is to split it."""
+        """Whether it is PENDING for functions: it is not for an engine, nor to be split by a check."""
         return self.state is ShardState.PENDING and self.by_function and not self.split
 
     @property
     def by_function(self) -> bool:
-        """Whether a function does it, in whatever state it is; else an engine."""
+        """Whether functions do it, in whatever state it is; else an engine does."""
         return not self.engine
 
     @property
     def state_text(self) -> str:
-        """Its state, and the engine if one does it, for people."""
+        """For people: the state, with the engine if an engine does the shard."""
         return f"{self.state} in {self.engine}" if self.engine else str(self.state)
 
     @property
@@ -442,17 +447,17 @@ class ShardRecord(Record):
 
     @property
     def answer_file(self) -> str:
-        """The file in the run's folder with the script's answer, if there is one: the winner's, or the last one's."""
+        """The file in the run's folder with the script's answer, if any, by the winner or else by the last attempt."""
         return f"{ANSWERS}{self.number:09d}-{self.winner or self.attempt_id}.json"
 
     @property
     def inputs_file(self) -> str:
-        """The file beside it with what became of each input, if each has an output; see ``worker.origins``."""
+        """The file beside ``answer_file`` with each input's outcome, if each has an output; see ``worker.origins``."""
         return f"{self.answer_file.removesuffix('.json')}.inputs"
 
     @property
     def members_file(self) -> str:
-        """The file with the shard's line, in which the files of archives stand for these: see WITH_MEMBERS."""
+        """The file beside ``answer_file`` with the shard's line, files in place of their archives; see WITH_MEMBERS."""
         return f"{self.answer_file.removesuffix('.json')}.members"
 
     @property
@@ -466,20 +471,20 @@ class ShardRecord(Record):
         return ShardRef(self.run_id, self.number, self.generation, self.part, self.offset, self.length)
 
     def planned(self, line: bytes, part_uri: str) -> Shard:
-        """This shard, from its line of the plan part; PlanError if the line is none, or is another shard's."""
+        """This shard, from its line of the plan part; PlanError if the line is damaged, or another shard's."""
         planned = (self.number, self.object_count, self.size_bytes)
         try:
             shard = Shard.from_line(line)
             if (figures := (shard.number, len(shard.objects), shard.size_bytes)) != planned:
                 raise EventError(f"(shard, objects, bytes) are {figures}, but {planned} was planned")
-        except EventError as error:  # a retry does not change it
+        except EventError as error:  # a PlanError, since a retry does not help
             raise PlanError(f"the plan part {part_uri} is damaged at byte {self.offset}: {error}") from error
         return shard
 
 
 @dataclass(frozen=True, slots=True)
 class Claim(Generic[R]):
-    """The ledger's answer to a worker, with the shard or task as it is after the answer."""
+    """The ledger's answer to a worker's claim, with the shard or task as it is then."""
 
     status: ClaimStatus
     record: R
@@ -487,7 +492,7 @@ class Claim(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Shards by state; those that were split do not count."""
+    """The numbers of shards by state, without split shards."""
 
     pending: int = 0
     running: int = 0
@@ -495,17 +500,17 @@ class Counts:
     failed: int = 0
 
     def to_document(self) -> dict[str, int]:
-        """The total, and the four counts, which add up to it."""
+        """The four counts, and their total."""
         return {"total": self.total, **asdict(self)}
 
     @property
     def total(self) -> int:
-        """All shards."""
+        """The number of all shards."""
         return self.pending + self.running + self.succeeded + self.failed
 
     @property
     def open(self) -> int:
-        """Shards that have not ended."""
+        """The number of shards that have not ended."""
         return self.pending + self.running
 
 
@@ -515,8 +520,8 @@ def ledger_bucket(number: int) -> int:
     The first 10,000 shards share bucket 0. With each doubling of the run, new shards spread over twice as many buckets,
     up to 256. So there is a bucket for about 10,000 shards, though their number is not known while they are planned.
     """
-    # By the shard's own number, so that it stays in its bucket however large the run becomes. The factor is a prime
-    # near 2^32 over the golden ratio: shards that are entered together spread over all buckets that there are by then.
+    # Only the shard's own number counts, so that it stays in its bucket however large the run becomes. The factor is a
+    # prime near 2^32 over the golden ratio: shards that are entered together spread over all buckets there are so far.
     buckets = ledger_bucket_count(number + 1)
     return (number * 0x9E3779B1 & 0xFFFFFFFF) * buckets >> 32
 
@@ -528,14 +533,15 @@ def ledger_bucket_count(shard_count: int) -> int:
 
 
 def is_misnamed(name: str, head: bytes) -> bool:
-    """Whether Spark would read no text in a file with these first bytes, or find it empty; so does ``TaskS3A``."""
-    if head.startswith((b"PAR1", b"Obj\x01")):  # right for who reads tables; Java tells who reads them as text
+    """Whether Spark would read a file of this name and first bytes as nonsense, or find it empty; see ``TaskS3A``."""
+    # Parquet and Avro are right for readers of tables. Whether they are read as text, Java finds out.
+    if head.startswith((b"PAR1", b"Obj\x01")):
         return False
-    # latin-1 gives each byte one character, as the pattern has them.
+    # In latin-1 each byte is one character, as in the pattern.
     if re.match(MISNAMED, f"{name}\0{head.decode('latin-1')}", re.DOTALL):
         return True
     try:
-        # Spark decompresses by the name, so what counts is what lies inside.
+        # Spark decompresses by the name, so the content inside counts.
         inner = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, FIRST_BYTES) if name.endswith(".gz") else b""
     except zlib.error:
         return False

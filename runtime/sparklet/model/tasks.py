@@ -20,27 +20,27 @@ SAME = (
     *("attempts", "accepted_s", "started_s", "changed_s", "lease_end_s", "log_stream", "revision"),
     *("rows", "output_bytes"),
 )
-KEYS = {"id": "task_id", "attempt": "attempt_id", **{name: name for name in SAME}}  # of a task's document: its fields
-TASK_KEPT_S = 30 * 86_400  # since its last change; no message is that old
-NOTICE_VERSION = 1  # raised when a reader of the older one would misread the newer one; more fields do not raise it
+KEYS = {"id": "task_id", "attempt": "attempt_id", **{name: name for name in SAME}}  # keys of the document: fields
+TASK_KEPT_S = 30 * 86_400  # from its last change; no message can be that old
+NOTICE_VERSION = 1  # raised if a reader of the old version would misread the new one; not for further fields
 CAUSE_CHARACTERS = 4096
 MAX_SUBJECT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord(Record):
-    """A task's status, of a call of ``functions`` too; its document is what the API shows of it.
+    """The status of a task of the API, or of a call of ``functions``; the API shows its document.
 
-    One that was never recorded is PENDING with the revision 0.
+    A task that was never recorded is PENDING with the revision 0.
     """
 
     task_id: str
     accepted_s: float = 0.0  # when the queue took its message; 0: not known
-    answer: tuple[Any, ...] = ()  # one value, if it has succeeded and gave one
+    answer: tuple[Any, ...] = ()  # one value, if the task has succeeded and gave one
 
     @property
     def expires_s(self) -> int:
-        """When the table may forget it."""
+        """When the table is allowed to delete the item."""
         return int(self.changed_s) + TASK_KEPT_S
 
     def to_document(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class TaskRecord(Record):
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read what ``to_document`` made; LedgerError if a newer Sparklet wrote it."""
+        """The task of a document by ``to_document``; LedgerError if a newer Sparklet wrote it."""
         if document["format"] > TASK_FORMAT:
             raise LedgerError(f"task {document['id']} was written by a newer Sparklet (format {document['format']})")
         error = document["error"] or {"class": "", "message": ""}
@@ -96,7 +96,7 @@ class Notice:
         """The notice that a state machine's execution ended by an error of its own; its run goes on without it.
 
         ``execution`` and ``machine`` are names or ARNs, ``where`` is the state that failed, ``recorded`` the file with
-        the same text. Without ``run_id`` it failed before it had a run.
+        the same text. Without ``run_id`` the execution failed before it had a run.
         """
         document = {
             "id": execution,
@@ -110,7 +110,7 @@ class Notice:
 
     @property
     def subject(self) -> str:
-        """One line for people: printable ASCII, no longer than SNS takes it; a name that is too long loses its head."""
+        """A line for people: printable ASCII, as long as SNS allows; a name that is too long loses its beginning."""
         name = "".join(c if " " <= c <= "~" else "?" for c in str(self.document.get("id", "")))
         before, after = f"Sparklet: {self.kind} ", f" ended as {self.state}"
         return f"{before}{name[-(MAX_SUBJECT - len(before) - len(after)) :]}{after}"
@@ -121,8 +121,8 @@ class Notice:
         return json.dumps({**document, self.kind: dict(self.document)})
 
 
-MAX_NAME = 80  # characters
-MAX_INLINE = 40  # iterations that an inline Map has at once; more shards go to a Distributed Map
+MAX_NAME = 80  # characters of an execution's name
+MAX_INLINE = 40  # iterations of an inline Map at a time; a Distributed Map does more shards
 
 _SUCCESSOR = re.compile(r"(.+-g\d+)-(\d+)")
 
@@ -133,7 +133,7 @@ def execution_name(run_id: str, generation: int) -> str:
 
 
 def successor(name: str) -> str:
-    """The name of an execution that goes on with another one's run: ``-2`` behind the first's name, and so on."""
+    """The name of the execution that continues another's run: the first name and ``-2``, then ``-3``, and so on."""
     if numbered := _SUCCESSOR.fullmatch(name):
         return f"{numbered[1]}-{int(numbered[2]) + 1}"
     return f"{name}-2"
@@ -157,20 +157,20 @@ class ExecutionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStatus:
-    """An execution; it drives a run, whose state only the ledger knows."""
+    """An execution. It drives a run, whose state is in the ledger."""
 
     execution: str  # its id
     state: ExecutionState
     started_s: float
-    ended_s: float = 0.0  # 0: it has not
+    ended_s: float = 0.0  # 0: it has not ended
     input: Mapping[str, Any] = field(default_factory=dict)
-    output: Any = None  # once it has SUCCEEDED
-    error: str = ""  # why it did not
+    output: Any = None  # of an execution that has SUCCEEDED
+    error: str = ""  # of an execution that has not
     cause: str = ""
 
     @property
     def name(self) -> str:
-        """The end of its id."""
+        """The name of the execution, which ends its id."""
         return self.execution.rpartition(":")[2]
 
     @property
@@ -191,7 +191,7 @@ class QueueSettings:
 
 @dataclass(frozen=True, slots=True)
 class MappingSettings:
-    """How a function takes messages from a queue."""
+    """How a function receives messages from a queue."""
 
     enabled: bool
     reports_failures: bool  # ReportBatchItemFailures
@@ -210,7 +210,7 @@ class StackSettings:
     consumer_timeout_s: int
     worker_mapping: MappingSettings | None  # None: there is none
     consumer_mapping: MappingSettings | None
-    checker_scheduled: bool  # a rule that is enabled calls it
-    reserved: int | None = None  # of concurrency, for the worker; None: nothing
-    unreserved: int | None = None  # of the account, what functions without a reserve share; None: not known
-    further_queues: Mapping[str, QueueSettings] = field(default_factory=dict)  # that the worker reads, by name
+    checker_scheduled: bool  # an enabled rule calls the checker
+    reserved: int | None = None  # the worker's reserved concurrency; None: it has none
+    unreserved: int | None = None  # the account's unreserved concurrency; None: not known
+    further_queues: Mapping[str, QueueSettings] = field(default_factory=dict)  # by name; the worker reads them, too
