@@ -1,4 +1,4 @@
-"""What Sparklet's core needs from the outside; ``sparklet.aws`` provides it, and ports in memory do for tests.
+"""The services that Sparklet's core needs, as protocols; ``sparklet.aws`` implements them, and tests do in memory.
 
 Adapters raise the errors of ``sparklet.errors`` only: no botocore exception passes a port.
 """
@@ -21,10 +21,10 @@ class ObjectInfo:
     size_bytes: int
     etag: str
     modified_s: float
-    version_id: str = ""  # the requested one; "": the current one
+    version_id: str = ""  # the version that was requested; "": the current one
     archived: bool = False  # must be restored before it can be read
-    storage_class: str = ""  # by a listing, where it is not S3's standard
-    owner: str = ""  # by a HEAD, what ``copy_all`` was told
+    storage_class: str = ""  # from a listing; "": S3's standard, or not known
+    owner: str = ""  # from a HEAD; the owner that ``copy_all`` has stored with the object
 
 
 class ObjectStore(Protocol):
@@ -41,7 +41,7 @@ class ObjectStore(Protocol):
         """Size and ETag of an object."""
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
-        """``head`` of each URI and version id, in order, several at a time; None for each that is not there."""
+        """``head`` for each URI and version id, in order, several at a time; None if the object does not exist."""
 
     def foreign_region(self, uri: str) -> str:
         """The region of a URI's bucket if it is not this store's own; "" if it is, or if that cannot be known."""
@@ -50,10 +50,10 @@ class ObjectStore(Protocol):
         """An object's bytes, or a range; ObjectChangedError if it has another ETag than ``etag``."""
 
     def get_all(self, uris: Iterable[str]) -> Iterator[bytes]:
-        """The bytes of each object, in order, several at a time; URIs are drawn as requests begin."""
+        """The bytes of each object, in order, several at a time; each URI is taken when its request begins."""
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
-        """Write an object; return its ETag. With ``create_only`` ObjectChangedError if it is there already."""
+        """Write an object; return its ETag. With ``create_only`` ObjectChangedError if the object exists."""
 
     def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         """Write an object to a file; the file appears whole or not at all."""
@@ -64,21 +64,23 @@ class ObjectStore(Protocol):
     def copy_all(
         self, pairs: Iterable[tuple[ObjectInfo, str]], owner: str = "", replaces: Callable[[str], bool] | None = None
     ) -> None:
-        """Copy each pair's object to its URI, several at a time; pairs are drawn as copies are begun.
+        """Copy each pair's object to its URI, several at a time; each pair is taken when its copy begins.
 
-        With an ``owner``, which the copies name in their metadata beside the type that their names tell, they replace
-        only copies of this owner, or of an owner that ``replaces`` allows: ObjectChangedError for any other object.
+        With an ``owner`` the copies have in their metadata this owner and the content type that belongs to their names.
+        They replace only copies of this owner, or of an owner that ``replaces`` allows; ObjectChangedError if another
+        object has the URI.
         """
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
-        """Delete objects below the prefix ``within``, 1,000 a request; nothing happens for one that is not there.
+        """Delete objects below the prefix ``within``, 1,000 a request; objects that do not exist are ignored.
 
-        ValueError at the first object that lies elsewhere, or if the prefix is a whole bucket: others own things there.
+        ValueError at the first object that is not below ``within``, or if ``within`` is a whole bucket, in which others
+        have objects, too.
         """
 
 
 def only_within(uris: Iterable[str], within: str) -> Iterator[str]:
-    """The addresses of objects to delete; see ``ObjectStore.delete_all``."""
+    """The URIs of objects to delete, each checked to be below ``within``; see ``ObjectStore.delete_all``."""
     if not within.partition("://")[2].partition("/")[2]:
         raise ValueError(f"{within!r} is not a prefix in a bucket")
     for uri in uris:
@@ -100,23 +102,26 @@ class TaskQueue(Protocol):
     """The queue of shard messages, which Lambda reads. Every method raises QueueError."""
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
-        """Send every body, in batches, entries that a batch reports as failed sent again; return how many were sent."""
+        """Send every body, in batches, and again what a batch reports as failed; return how many were sent."""
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds (at most 12 hours)."""
 
 
 class WorkerLogs(Protocol):
-    """The workers' logs, a stream for each of their environments. Every method raises LogsError."""
+    """The workers' logs, one stream for each execution environment. Every method raises LogsError."""
 
     def streams(self, run_id: str, shard: int | None, since_s: float) -> Mapping[str, float]:
         """Streams that mention a run (and a shard), oldest first, each with the time of the first mention.
 
-        Others may be among them. ``since_s``: when the run was created, or 0.
+        Streams that do not mention it may be among them. ``since_s`` is when the run was created, or 0.
         """
 
     def read(self, stream: str, after: str, since_s: float) -> tuple[Sequence[str], str]:
-        """A stream's next lines and the position after them; no lines: none yet. ``after`` "" begins at ``since_s``."""
+        """A stream's lines after the position ``after`` ("": from ``since_s`` on), and the position behind them.
+
+        There are no lines if none was written yet.
+        """
 
 
 class Engine(Protocol):
@@ -125,29 +130,32 @@ class Engine(Protocol):
     It only starts processes: a worker claims its shard in the ledger and renews its lease like any other.
     """
 
-    at_once: int = 0  # workers of one run, at most; 0: ``start`` says when there is no capacity
-    like_functions: bool = False  # scripts run as in functions: they see whose rows a file holds
+    at_once: int = 0  # how many workers a run may have at once; 0: until ``start`` finds no capacity
+    like_functions: bool = False  # scripts run as in functions, where each file's rows are traced to their inputs
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Start a worker with the command ``shard …``, once for each token; its id. ``throttled``: no capacity now."""
+        """Start a worker with the command ``shard …``, once for each token; return its id.
+
+        The reason of the error is ``throttled`` if there is no capacity now.
+        """
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """The workers that have stopped, and why; none if the platform does not tell."""
+        """Which of these workers have stopped, and why; empty if the platform does not tell."""
         return {}
 
     def begun_s(self, task_id: str) -> float:
-        """When a worker got its capacity: 0, at once; infinity, it is still waiting."""
+        """When a worker got its capacity; 0 if it did at once, infinity if it is still waiting."""
         return 0.0
 
     def stop(self, task_id: str) -> None:
-        """End a worker, which releases its shard first."""
+        """Stop a worker, which releases its shard first."""
 
     def unfit(self, table_format: str) -> str:
-        """Before a plan: why shards that write to such a table ("": to none) cannot run here; "" if they can."""
+        """Why shards that write to a table of this format ("": to no table) cannot run here; "" if they can."""
         return ""
 
     def spark(self) -> str:
-        """Its line of Spark; "": the functions' own, or it is not known."""
+        """The engine's line of Spark; "" if it is the functions' line, or not known."""
         return ""
 
 
@@ -162,23 +170,23 @@ class Orchestrator(Protocol):
     """Deployed state machines. Every method raises OrchestrationError."""
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """Start an execution; return its id. The same name and input again: the same execution, while it runs.
+        """Start an execution; return its id. While it runs, the same name and input give the same execution.
 
-        ExecutionExistsError if one of that name has ended or has another input.
+        ExecutionExistsError if an execution of that name has ended or has another input.
         """
 
     def status(self, execution: str) -> ExecutionStatus:
         """An execution's status."""
 
     def find(self, machine: str, name: str) -> ExecutionStatus | None:
-        """The execution that was started under this name; None if there is none, or it is no longer known."""
+        """The execution that was started under this name; None if there was none, or it is no longer known."""
 
     def stop(self, execution: str, cause: str = "") -> None:
-        """End an execution; nothing happens if it has ended. The run it drives goes on: that is cancelled elsewhere."""
+        """Stop an execution; nothing happens if it has ended. Its run goes on, until it is cancelled in the ledger."""
 
 
 class Notifier(Protocol):
-    """Sends notices of ends. Every method raises NoticeError."""
+    """Sends notices that something has ended. Every method raises NoticeError."""
 
     def notify(self, notice: Notice) -> None:
-        """Send a notice once; after a lost answer it may be there twice."""
+        """Send a notice once; if the answer is lost, it may be sent twice."""

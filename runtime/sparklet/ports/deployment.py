@@ -1,4 +1,4 @@
-"""The ports that planning, checking, recovery and the worker's shards work on."""
+"""``Deployment``: the ports that planning, checking, recovery and the worker's shards work on."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,22 +13,22 @@ from sparklet.ports.metrics import Meter, Metric
 
 T = TypeVar("T")
 Catalog = Callable[[str, RunOptions, ObjectStore], tuple[Mapping[str, Any], bytes]]
-A_WHILE_S = 120.0
+A_WHILE_S = 120.0  # see ``Deployment.for_a_while``
 
 
 @contextmanager
-def scratch(what: str, kind: type[Exception] = OSError) -> Iterator[None]:
-    """Raise errors of temporary files (``kind``) as ScratchFullError, which names what they were to hold."""
+def scratch(content: str, error_type: type[Exception] = OSError) -> Iterator[None]:
+    """Raise errors of temporary files as ScratchFullError; ``content`` is what the files hold, for the message."""
     try:
         yield
-    except kind as error:
+    except error_type as error:
         raise ScratchFullError(
-            f"{what} could not be kept in {tempfile.gettempdir()}: {error}; free space there, or set TMPDIR"
+            f"{content} could not be kept in {tempfile.gettempdir()}: {error}; free space there, or set TMPDIR"
         ) from error
 
 
 def put_once(store: ObjectStore, *objects: tuple[str, bytes]) -> None:
-    """Write objects, each unless it is there: if another writer was faster, its object stays."""
+    """Write each object unless it exists: if another writer was faster, its object stays."""
     for uri, body in objects:
         with suppress(ObjectChangedError):
             store.put(uri, body, create_only=True)
@@ -38,23 +38,23 @@ def put_once(store: ObjectStore, *objects: tuple[str, bytes]) -> None:
 class Deployment:
     """The ports that planning, checking, recovery and the worker's shards work on.
 
-    A composition root makes one: ``runs.handlers`` and ``worker.handler`` in Lambda, ``local.stack`` and the command
-    line elsewhere.
+    A composition root makes it: ``runs.handlers`` and ``worker.handler`` in Lambda, else ``local.stack`` and the
+    command line.
     """
 
     bucket: str  # holds runs/<run_id>/ and dead-letters/
     store: ObjectStore
     ledger: Ledger
-    queue: TaskQueue  # of shard messages
-    clock: Clock  # the ledger's, if the machine's may be wrong
-    open_inputs: Callable[[Access], ObjectStore] | None = None  # stores for inputs that need another access
+    queue: TaskQueue  # for the messages of shards
+    clock: Clock  # the ledger's, since the machine's clock may be wrong
+    open_inputs: Callable[[Access], ObjectStore] | None = None  # opens a store for inputs that need another access
 
-    notifier: Notifier | None = None  # of the ends of runs, and of tasks of the API
+    notifier: Notifier | None = None  # for the ends of runs, and of tasks of the API
     meter: Meter | None = None  # None: nothing is measured
     engines: Mapping[str, Engine] = field(default_factory=dict)  # by name, the cheapest first
-    starts_workers: bool = True  # in them: on AWS only the checker function may
-    functions: Callable[[], Mapping[str, str]] | None = None  # what their scripts are set to; None: that is not known
-    input_of: Callable[[str], Any] | None = None  # an execution's, by its ARN
+    starts_workers: bool = True  # in the engines: on AWS only the checker function is allowed to
+    functions: Callable[[], Mapping[str, str]] | None = None  # the settings of their scripts; None: not known
+    input_of: Callable[[str], Any] | None = None  # the input of an execution, by its ARN
     catalog: Catalog | None = None  # a table's entry, and its objects as a list in JSON Lines; for planning
 
     def inputs(self, access: Access) -> ObjectStore:
@@ -80,7 +80,7 @@ class Deployment:
             return None
 
     def function_settings(self) -> Mapping[str, str] | None:
-        """The settings of the functions' scripts; None if they are not known, or the caller may not read them."""
+        """The settings of the functions' scripts; None if they are not known, or the caller has no permission."""
         try:
             return self.functions() if self.functions else None
         except SettingsError:
@@ -92,23 +92,26 @@ class Deployment:
             self.meter.add(metric, value)
 
     def for_a_while(self, records: Iterator[T]) -> Iterator[T]:
-        """The records (or numbers) for ``A_WHILE_S``, as a function's time is limited; the next check continues."""
+        """The first records (or numbers), until ``A_WHILE_S`` are over: a function's time is limited.
+
+        The next check continues with the others.
+        """
         until_s = self.clock.now_s() + A_WHILE_S
         for record in records:
-            # Before the look at the clock, so that each check does something, however long it takes to find the first.
+            # The time is compared later, so that each check does something, however long it takes to find the first.
             yield record
             if self.clock.now_s() >= until_s:
                 return
 
     @property
     def runs_uri(self) -> str:
-        """The folder in which every run has one of its own."""
+        """The folder that has a folder for each run."""
         return f"s3://{self.bucket}/runs/"
 
     def run_uri(self, run_id: str, name: str = "") -> str:
-        """A file of a run, or its folder."""
+        """The address of a run's file, or of its folder."""
         return f"{self.runs_uri}{run_id}/{name}"
 
     def part_uri(self, run_id: str, part: str) -> str:
-        """A plan part, from which the worker reads its shard."""
+        """The address of a plan part, from which the worker reads its shard."""
         return self.run_uri(run_id, f"plan/{part}")

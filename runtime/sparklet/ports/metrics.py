@@ -1,8 +1,8 @@
-"""A deployment's metrics: their names and units; docs/guide/operating.md says what each means.
+"""A deployment's metrics: their names and units; docs/guide/operating.md explains each.
 
-A metric leaves as one JSON line on standard output, in CloudWatch's embedded metric format, one line an invocation;
-nothing is called or waited for. All metrics of a stack lie in one namespace and have no dimensions: each is one series,
-and an alarm needs only its name. Properties of one invocation (its request id) are in the same line, for queries.
+An invocation writes its metrics to standard output, as one JSON line in CloudWatch's embedded metric format, without
+a call to AWS. All metrics of a stack are in one namespace and have no dimensions: each is one series, and an alarm
+needs only the metric's name. The line also has properties of the invocation (its request id), for queries.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
-MARK = "sparklet_metrics"  # the first member of each line, so that readers of logs can leave the line out
+MARK = "sparklet_metrics"  # the first member of each line, by which readers of logs can skip the line
 MAX_VALUES = 100  # of one metric in one line
 
 
@@ -26,7 +26,7 @@ class Emitter(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric."""
+    """A metric: its name and unit, and the functions that write it."""
 
     name: str
     unit: Literal["Count", "Seconds", "Bytes", "Megabytes"]  # as CloudWatch spells them
@@ -69,7 +69,7 @@ DEAD_LETTERS_KEPT: Final = Metric("DeadLettersKept", "Count", _CONSUMER)
 
 
 class Meter:
-    """Collects what one invocation measures and writes it as one line; nothing if the ``namespace`` is ""."""
+    """Collects the metrics of one invocation and writes them as one line; writes nothing if ``namespace`` is ""."""
 
     def __init__(self, namespace: str, emitter: Emitter, write: Callable[[str], None]) -> None:
         self._namespace, self._emitter, self._write = namespace, emitter, write
@@ -77,21 +77,21 @@ class Meter:
 
     @property
     def on(self) -> bool:
-        """Whether anything is written: if not, skip what is costly to measure."""
+        """Whether metrics are written: if not, callers skip what is costly to measure."""
         return bool(self._namespace)
 
     def add(self, metric: Metric, value: float = 1) -> None:
-        """Add to a metric: an invocation's values are summed up, but each number of seconds is kept."""
+        """Add a value: an invocation's values are summed up, but of a metric in seconds each value is kept."""
         assert self._emitter in metric.emitters, f"{metric.name} is not declared for the {self._emitter}"
         values = self._values.setdefault(metric, [])
-        # Percentiles of times need each value; of events the sum is enough.
+        # Percentiles of times need each value; for events the sum is enough.
         if metric.unit == "Seconds" or not values:
-            values.append(value + 0)  # True is no number to CloudWatch
+            values.append(value + 0)  # True becomes 1: CloudWatch accepts only numbers
         else:
             values[0] += value
 
     def emit(self, **properties: str) -> None:
-        """Write what was measured since the last time, with ``properties`` beside it; nothing if there is nothing."""
+        """Write what was measured since the last call, if anything, with ``properties`` in the same line."""
         values, self._values = self._values, {}
         if not self._namespace:
             return
@@ -101,7 +101,7 @@ class Meter:
 
 
 def is_metrics_line(text: str) -> bool:
-    """Whether a line of a log is one of these."""
+    """Whether a line of a log was written by a ``Meter``."""
     return text.startswith(f'{{"{MARK}":')
 
 
