@@ -1,8 +1,9 @@
 """Commit files: which shards' writes to tables each commit of a run makes.
 
 ``runs/<run_id>/_commit-<identity>-<number>.jsonl`` is created once and never changes, so that a commit can be repeated.
-Its first line describes it, each other one is what a shard's winner declared. A shard is in two of a run's files only
-if it was done again, by another winner. A run of this id in another ledger has another identity.
+Its first line describes the commit; each further line has the writes that a shard's winner declared. A shard is in two
+of a run's files only if it was done again, by another winner. A run with this id in another ledger has another
+identity.
 ``runs.phases`` writes the files; see ``docs/tables.md``.
 """
 
@@ -18,19 +19,20 @@ from sparklet.model import WRITES, Run, RunKind, RunState, ShardRecord, ShardSta
 from sparklet.ports import ObjectStore
 from sparklet.ports.deployment import Deployment
 
-FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches names that begin with an underscore
-HEADER_BYTES = 1024  # at most
+FOLDER, ENDING = "_commit-", ".jsonl"  # the worker fetches files whose names begin with an underscore
+HEADER_BYTES = 1024  # no first line is longer
 
 
 def kept_files(
     deployment: Deployment, run_id: str, folder: str, file_of: Callable[[ShardRecord], str]
 ) -> Iterator[tuple[ShardRecord, str]]:
-    """Each SUCCEEDED shard with its attempt's file in ``folder``; the ledger is read only if there are any files."""
+    """Each SUCCEEDED shard whose attempt has a file in ``folder``, and the file's address."""
     listed = (info.uri for info in deployment.store.list(deployment.run_uri(run_id, folder)))  # in order of the shards
     listed_uri = next(listed, "")
+    # Without files the ledger is not read.
     for record in deployment.ledger.shards.list(run_id, ShardState.SUCCEEDED) if listed_uri else ():
         uri = deployment.run_uri(run_id, file_of(record))
-        # Both come in the order of numbers. A file that is passed over is of a shard or an attempt that does not count.
+        # Both are in the order of the shards' numbers. Files of shards and attempts that do not count are skipped.
         while listed_uri and listed_uri < uri:
             listed_uri = next(listed, "")
         if listed_uri == uri:
@@ -39,14 +41,14 @@ def kept_files(
 
 @dataclass(frozen=True, slots=True)
 class CommitFile:
-    """One commit's file."""
+    """The file of one commit."""
 
     number: int
     uri: str
     written_s: float
 
     def header(self, store: ObjectStore) -> Mapping[str, Any]:
-        """Its first line."""
+        """The file's first line."""
         header: Mapping[str, Any] = json.loads(store.get(self.uri, 0, HEADER_BYTES).partition(b"\n")[0])
         return header
 
@@ -57,7 +59,7 @@ def commit_uri(deployment: Deployment, run: Run, number: int) -> str:
 
 
 def commit_files(deployment: Deployment, run: Run) -> Sequence[CommitFile]:
-    """A run's commit files in their order; their numbers are 0, 1, 2, …"""
+    """A run's commit files in the order of their numbers 0, 1, 2, …"""
     prefix, files = deployment.run_uri(run.run_id, FOLDER), list[CommitFile]()
     for info in deployment.store.list(prefix):
         identity, _, number = info.uri[len(prefix) :].removesuffix(ENDING).rpartition("-")
@@ -67,13 +69,13 @@ def commit_files(deployment: Deployment, run: Run) -> Sequence[CommitFile]:
 
 
 def declarations(store: ObjectStore, files: Sequence[CommitFile]) -> Iterator[Mapping[str, Any]]:
-    """The writes that these commits make: for each ``shard`` its ``writes``."""
+    """The writes that these commits make: objects with a ``shard``, its ``attempt`` and its ``writes``."""
     for body in store.get_all(file.uri for file in files):
         yield from map(json.loads, body.splitlines()[1:])
 
 
 def winners_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[tuple[int, str]]:
-    """The shards whose writes these commits make, each with the attempt that won: one that is redone has two."""
+    """The shards whose writes these commits make, each with the attempt that won; a shard that was redone has two."""
     return {(declaration["shard"], declaration["attempt"]) for declaration in declarations(store, files)}
 
 
@@ -90,25 +92,26 @@ def tables_in(store: ObjectStore, files: Sequence[CommitFile]) -> set[Table]:
 
 
 def commits_made(deployment: Deployment, run_id: str, count: int) -> int:
-    """How many of the first ``count`` commits are made: each commit run makes all that are missing before it."""
+    """How many of the first ``count`` commits are made. Each commit run also makes missing commits before its own."""
     for number in reversed(range(count)):
-        commit_run = deployment.known_run(follower_id(run_id, RunKind.COMMIT, number))  # its file is written first
+        # There may be no run yet: the commit's file is written first.
+        commit_run = deployment.known_run(follower_id(run_id, RunKind.COMMIT, number))
         if commit_run and next(deployment.ledger.shards.list(commit_run.run_id, ShardState.SUCCEEDED), None):
             return number + 1
     return 0
 
 
-def uncommitted(deployment: Deployment, run: Run) -> frozenset[int]:
-    """Shards of an ended run whose writes no table has; PlanError if a commit began and its end is unknown.
+def uncommitted_shards(deployment: Deployment, run: Run) -> frozenset[int]:
+    """The shards of an ended run whose writes no table has; PlanError if a commit began and its result is unknown.
 
-    Of a shard that was done again and has FAILED, the writes that it declared before count.
+    For a shard that was done again and has FAILED, the writes that it declared before count.
     """
-    # A run ends like this only after its commits.
+    # A run ends in these states only after its commits.
     if run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return frozenset()
     shards = {winner_of(record) for record, _ in kept_files(deployment, run.run_id, WRITES, attrgetter("writes_file"))}
     files = commit_files(deployment, run) if shards or run.generation else ()
-    # A commit run that has not SUCCEEDED may still have committed, or may yet.
+    # A commit run that has not SUCCEEDED may have committed nevertheless, or may still do so.
     if len(files) > commits_made(deployment, run.run_id, len(files)):
         raise PlanError(
             f"the run {run.run_id}, also named {run.name!r}, has ended as {run.state} while it committed to a table: "
@@ -118,9 +121,8 @@ def uncommitted(deployment: Deployment, run: Run) -> frozenset[int]:
     failed = (
         record.number for record in deployment.ledger.shards.list(run.run_id, ShardState.FAILED) if record.has_output
     )
-    again = set(failed).difference(number for number, _ in committed) if run.generation else set()
-    prefix = deployment.run_uri(run.run_id, WRITES)
-    declared = (
-        {int(info.uri[len(prefix) :].partition("-")[0]) for info in deployment.store.list(prefix)} if again else set()
-    )
-    return frozenset({number for number, _ in shards - committed} | (again & declared))
+    redone = set(failed).difference(number for number, _ in committed) if run.generation else set()
+    if redone:
+        prefix = deployment.run_uri(run.run_id, WRITES)
+        redone &= {int(info.uri[len(prefix) :].partition("-")[0]) for info in deployment.store.list(prefix)}
+    return frozenset({number for number, _ in shards - committed} | redone)

@@ -1,4 +1,4 @@
-"""A run's input: its folders, objects and lists, read as one sequence; what is left out is counted by reason."""
+"""A run's input: its folders, objects and lists, read as one sequence; objects left out are counted by reason."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -20,28 +20,31 @@ LeftOutCallback = Callable[[str, str, str], None]
 
 
 def resolve_inputs(store: ObjectStore, inputs: Sequence[str], local: bool = False) -> tuple[str, ...]:
-    """Resolve inputs: ``s3://bucket/name`` is that object if it exists, else the folder ``name/``.
+    """Resolve inputs: ``s3://bucket/name`` becomes that object if it exists, else the folder ``name/``.
 
-    With ``local`` an input may be a path, too. PlanError if one is neither, if there is nothing at it, or if two
-    inputs overlap.
+    With ``local`` an input may also be a path. PlanError if an input has another form, if nothing is at its address, or
+    if two inputs overlap.
     """
     if not inputs:
         raise PlanError("no input was given; name at least one s3://bucket/folder/ or object")
     resolved = tuple(
-        _local(address) if local and "://" not in address else _folder_or_object(store, address) for address in inputs
+        _local_input(address) if local and "://" not in address else _folder_or_object(store, address)
+        for address in inputs
     )
     if len(resolved) > 1:
-        _refuse_overlap(address if "://" in address else _local(str(Path(address).resolve())) for address in resolved)
+        _refuse_overlap(
+            address if "://" in address else _local_input(str(Path(address).resolve())) for address in resolved
+        )
     return resolved
 
 
-def _local(path: str) -> str:
+def _local_input(path: str) -> str:
     return f"{path.rstrip('/')}/" if Path(path).is_dir() else path
 
 
 def _refuse_overlap(inputs: Iterable[str]) -> None:
-    """PlanError if an object could belong to two inputs: it would be processed twice."""
-    # In sorted order a folder is followed at once by what lies in it, if anything does.
+    """PlanError if an object could belong to two inputs, and would be processed twice."""
+    # In sorted order the inputs in a folder come directly after the folder.
     for address, following in pairwise(sorted(inputs)):
         if following == address:
             raise PlanError(f"the input {address} was given twice; its objects would be processed twice")
@@ -57,7 +60,7 @@ def _folder_or_object(store: ObjectStore, address: str) -> str:
         raise PlanError(f"the input {address!r} cannot be listed; it must look like s3://bucket/folder/")
     folder = uri if uri.endswith("/") else f"{uri}/"
     if folder != uri and "/" in uri.removeprefix(SCHEME):
-        with suppress(ObjectNotFoundError):  # then it is a folder, or nothing
+        with suppress(ObjectNotFoundError):  # then it can only be a folder
             return store.head(uri).uri
     if next(iter(store.list(folder)), None) is None:
         raise PlanError(
@@ -68,11 +71,11 @@ def _folder_or_object(store: ObjectStore, address: str) -> str:
 
 
 def refuse_other_regions(store: ObjectStore, buckets: Collection[str]) -> None:
-    """PlanError if a bucket is in another region, where S3A does not follow."""
+    """PlanError if a bucket is in another region, in which S3A cannot read."""
     for bucket in sorted(buckets):
         if region := store.foreign_region(f"{SCHEME}{bucket}/"):
             raise PlanError(
-                f"the bucket {bucket} lies in {region}, not in this region: run Sparklet there, or copy the objects"
+                f"the bucket {bucket} is in {region}, not in this region: run Sparklet there, or copy the objects"
             )
 
 
@@ -84,21 +87,21 @@ class CurrentObjects:
     """The objects of a folder (``s3://bucket/folder/``), or one object."""
 
     store: ObjectStore
-    given: str
+    address: str
 
-    def candidates(self, at: Position) -> Iterator[Candidate]:
-        """The objects after ``at.after``, a whole key; if slices of one remain to be planned, that one first."""
-        # The listing goes on behind `at.after`, of which slices are still to be planned.
-        if at.slices:
-            yield self._headed(at.after, resumed=True)
-        if self.given.endswith("/"):
-            for info in self.store.list(self.given, at.after):
+    def candidates(self, position: Position) -> Iterator[Candidate]:
+        """The objects after the key ``position.after``; first the object of that key if slices of it remain to plan."""
+        # The listing begins after this object.
+        if position.slices:
+            yield self._candidate(position.after, resumed=True)
+        if self.address.endswith("/"):
+            for info in self.store.list(self.address, position.after):
                 yield Candidate(split_uri(info.uri)[1], info.uri, info)
-        elif not at.after:
-            yield self._headed(split_uri(self.given)[1])
+        elif not position.after:
+            yield self._candidate(split_uri(self.address)[1])
 
-    def _headed(self, key: str, *, resumed: bool = False) -> Candidate:
-        uri = f"{SCHEME}{split_uri(self.given)[0]}/{key}"
+    def _candidate(self, key: str, *, resumed: bool = False) -> Candidate:
+        uri = f"{SCHEME}{split_uri(self.address)[0]}/{key}"
         try:
             return Candidate(key, uri, self.store.head(uri), resumed=resumed)
         except ObjectNotFoundError:
@@ -107,16 +110,16 @@ class CurrentObjects:
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """A local folder or file, for a preview: its copy in the bucket will have the same keys."""
+    """A local folder or file, for a preview. The run will have a copy in the bucket with the same keys."""
 
-    given: str
-    wanted: Filter
+    address: str  # a path, with a slash at the end of a folder's
+    file_filter: Filter
 
     def candidates(self, _: Position) -> Iterator[Candidate]:
-        """The files that the patterns choose; a preview has no position."""
-        for path, key in local_files(Path(self.given), self.wanted):
-            status, address = path.stat(), f"{self.given}{key}" if self.given.endswith("/") else self.given
-            yield Candidate(key, address, ObjectInfo(address, status.st_size, "", status.st_mtime))
+        """The files that the filter keeps; the position is not used, since a preview begins at the first file."""
+        for path, key in local_files(Path(self.address), self.file_filter):
+            status, file = path.stat(), f"{self.address}{key}" if self.address.endswith("/") else self.address
+            yield Candidate(key, file, ObjectInfo(file, status.st_size, "", status.st_mtime))
 
 
 # --- the whole input ---
@@ -128,9 +131,9 @@ class Inventory:
     """The objects of a run's input, in the order of the inputs and then of the lists.
 
     ``inputs`` come from ``resolve_inputs``: a folder ends in ``/``, everything else is one object. An object that
-    ``lists`` name twice is planned once, an item as often as it is listed. ``planned`` returns the objects that shards
-    hold already, if a plan with lists is continued; ``done``, called once a pass, returns what earlier runs have done.
-    ``on_left_out`` is called for every object that is left out, unless a pattern leaves it out.
+    ``lists`` name twice is planned once, an item as often as it is listed. ``planned`` returns the objects that are
+    already in shards, if a plan with lists is continued; ``done``, called once for each pass, returns the objects that
+    earlier runs have done. ``on_left_out`` is called for every object that is left out, unless a pattern leaves it out.
     """
 
     def __init__(
@@ -152,9 +155,9 @@ class Inventory:
         self._sources += [Listed(reader, store, options) for reader in lists]
         self._finds_duplicates = any(not reader.source.items for reader in lists)
         self._options, self._planned, self._done, self._on_left_out = options, planned, done, on_left_out
-        self._tables = TableFolders("", ())  # of the source that is read
+        self._tables = TableFolders("", ())  # a new one for each source
         self.named: dict[str, list[str]] = {Reason.ARCHIVED: [], Reason.MISSING: []}
-        """The first objects that were left out for these reasons."""
+        """The first objects that were left out, for reasons that refuse a run."""
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -162,68 +165,70 @@ class Inventory:
         return self._filter.skipped
 
     def objects(self, position: Position = Position()) -> Iterator[Found]:  # noqa: B008 - frozen
-        """All objects after ``position``, page by page; an object with slices left to plan comes first again, whole."""
+        """All objects after ``position``, page by page; first, whole, an object of which slices remain to plan."""
         with ExitStack() as files:
-            named = files.enter_context(closing(Digests())) if self._finds_duplicates else None
-            # This planner has met nothing yet; what earlier ones planned would come a second time.
-            if named is not None and position != Position():
+            seen = files.enter_context(closing(Digests())) if self._finds_duplicates else None
+            # Objects that earlier planners have planned must not come a second time.
+            if seen is not None and position != Position():
                 for item in self._planned():
-                    named.add(item.uri, item.version_id)
+                    seen.add(item.uri, item.version_id)
             done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
                 source, begin = self._sources[number], position if number == position.source else Position(number)
-                folder = "" if isinstance(source, Listed) else source.given
-                # A table's log may follow its data in the listing, which an earlier planner has planned.
+                folder = "" if isinstance(source, Listed) else source.address
+                # A table's log may come after its data in the listing, and an earlier planner have planned the data.
                 planned = f"{SCHEME}{split_uri(folder)[0]}/{begin.after}" if folder and begin.after else ""
                 self._tables = TableFolders(folder, self._options.exclude, planned)
                 for candidate in source.candidates(begin):
                     if candidate.item:
                         yield Found(candidate.item, Position(number, candidate.after), self._filter.skipped)
-                    elif (info := candidate.info) and self._takes(source, candidate, info, named, done):
+                    elif (info := candidate.info) and self._is_planned(source, candidate, info, seen, done):
                         item = InputObject(
                             *(info.uri, info.size_bytes, info.etag, info.version_id),
                             partition=candidate.partition,
-                            modified_s=0.0 if isinstance(source, Listed) else info.modified_s,  # a list may err
+                            modified_s=0.0 if isinstance(source, Listed) else info.modified_s,  # a list may be wrong
                         )
                         yield Found(item, Position(number, candidate.after), self._filter.skipped)
                     elif not candidate.info:
-                        self._leaves_out(candidate, candidate.reason)
+                        self._leave_out(candidate, candidate.reason)
 
-    def _takes(
-        self, source: _Source, candidate: Candidate, info: ObjectInfo, named: Digests | None, done: Digests | None
+    def _is_planned(
+        self, source: _Source, candidate: Candidate, info: ObjectInfo, seen: Digests | None, done: Digests | None
     ) -> bool:
         """Whether a candidate is planned; if not, it is counted under the first reason that applies."""
-        # Some of its slices are in shards: left out now, its other rows would be lost without a word.
+        # Some of its slices are in shards: if it were left out now, its other rows would be lost without notice.
         if candidate.resumed:
             return True
         if candidate.reason or (info.uri.endswith("/") and not info.size_bytes):
-            return self._leaves_out(candidate, candidate.reason or Reason.FOLDER_MARKER)
+            return self._leave_out(candidate, candidate.reason or Reason.FOLDER_MARKER)
         options = self._options
-        address = "" if isinstance(source, Listed) else source.given
-        self._tables.sees(info.uri if address else "")  # the user names a list's objects one by one
-        # Its name below the folder, or of the file that is the input itself; of a list's object the whole key.
+        address = "" if isinstance(source, Listed) else source.address
+        # Objects of lists are not checked: the user has named each of them.
+        self._tables.note_listed(info.uri if address else "")
+        # The name below the folder; the file's name if the file is the input; for an object of a list the whole key.
         name = info.uri[address.rfind("/") + 1 :] if address else split_uri(info.uri)[1]
         if address.endswith("/") and not options.hidden and is_hidden(name):
-            return self._leaves_out(candidate, Reason.HIDDEN)
+            return self._leave_out(candidate, Reason.HIDDEN)
         if (options.include or options.exclude) and not self._filter.keeps(name):
             return False
         if info.modified_s < options.modified_since_s:
-            return self._leaves_out(candidate, Reason.OLDER)
+            return self._leave_out(candidate, Reason.OLDER)
         if not info.size_bytes and not options.keep_empty:
-            return self._leaves_out(candidate, Reason.EMPTY)
+            return self._leave_out(candidate, Reason.EMPTY)
         if info.archived:
-            return self._leaves_out(candidate, Reason.ARCHIVED)
+            return self._leave_out(candidate, Reason.ARCHIVED)
         if done and done.has(info.uri, info.version_id, info.etag):
-            return self._leaves_out(candidate, Reason.DONE)
-        # Last, so that only what is planned makes a later row of the same object a duplicate.
-        if named and not named.add(info.uri, info.version_id):
-            return self._leaves_out(candidate, Reason.DUPLICATE)
-        self._tables.plans(info.uri)
+            return self._leave_out(candidate, Reason.DONE)
+        # The last check, so that a row is a duplicate only of an object that is planned.
+        if seen and not seen.add(info.uri, info.version_id):
+            return self._leave_out(candidate, Reason.DUPLICATE)
+        self._tables.note_planned(info.uri)
         return True
 
-    def _leaves_out(self, candidate: Candidate, reason: str) -> bool:
+    def _leave_out(self, candidate: Candidate, reason: str) -> bool:
+        """Count a candidate that is left out; return False."""
         self._on_left_out(candidate.uri, candidate.info.version_id if candidate.info else "", reason)
-        names = self.named.get(reason)  # None: a reason for which none are kept
+        names = self.named.get(reason)  # None for a reason that does not refuse a run
         if names is not None and len(names) < NAMES_KEPT:
             names.append(candidate.uri)
         return self._filter.skip(reason)

@@ -17,7 +17,7 @@ from operator import itemgetter
 
 from sparklet.errors import CheckpointConflictError, ObjectForbiddenError, ObjectNotFoundError, PlanError
 from sparklet.model import OF_SPLIT, InputObject, Run, RunKind, RunState, ShardRecord, ShardState, Slice, follower_id
-from sparklet.planning.commit_files import uncommitted
+from sparklet.planning.commit_files import uncommitted_shards
 from sparklet.planning.inputs.selection import Digests
 from sparklet.planning.outputs import files_in, published_files
 from sparklet.planning.plan_files import planned_objects, shards_of
@@ -350,7 +350,7 @@ def _add(deployment: Deployment, run: Run, done: Digests) -> None:
 
 def _outcomes(deployment: Deployment, run: Run) -> Iterator[tuple[tuple[str, str, str], bool]]:
     """Every object and slice of a run's plan, and whether its shard has an output and its writes are committed."""
-    left_out = uncommitted(deployment, run)
+    left_out = uncommitted_shards(deployment, run)
     records = (record for record in deployment.ledger.shards.list(run.run_id) if record.has_output)
     done = (record.number for record in records if record.number not in left_out)
     # Ledger and plan are both read in the order of numbers, so one pass joins them without keeping the shards.

@@ -13,7 +13,7 @@ from sparklet.errors import LedgerError, PlanError
 from sparklet.model import Run, RunState, ScriptRef, ShardRecord, ShardState
 from sparklet.model.options import LARGE
 from sparklet.planning import routes
-from sparklet.planning.commit_files import commit_files, declarations, uncommitted, winner_of
+from sparklet.planning.commit_files import commit_files, declarations, uncommitted_shards, winner_of
 from sparklet.planning.output_claims import claim_outputs, refuse_overtaken, refuse_read
 from sparklet.planning.outputs import published_files
 from sparklet.planning.planner import send_messages
@@ -144,7 +144,8 @@ def redrivable(deployment: Deployment, run_id: str, shards: Sequence[int] | None
         only = "FAILED and SUCCEEDED shards" if run.state.ended else "FAILED shards, before the run's end,"
         raise PlanError(f"only {only} of {run_id} can be redriven, not {_named(unfit)}")
     has_all = shards is not None and all(record and record.has_output for _, record in chosen)
-    lacks = not (has_all and uncommitted(deployment, run).isdisjoint(shards or ()))  # what it has stays until then
+    # What it has stays until then.
+    lacks = not (has_all and uncommitted_shards(deployment, run).isdisjoint(shards or ()))
     refuse_overtaken(deployment, run, lacks=lacks)
     again = {number: record for number, record in chosen if record and record.state is ShardState.SUCCEEDED}
     _refuse_committed(deployment, run, [*again.values()])

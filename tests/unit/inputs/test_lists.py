@@ -272,7 +272,7 @@ def test_a_bucket_of_another_region_is_refused(world: World, by: str) -> None:
     world.store.regions = {"far": "eu-west-1"}
     world.store.put("s3://far/in/1", b"x")
     more = {"inputs": ("s3://far/in/",)} if by == "input" else {"inputs": (), "lists": (ListRequest("-", b"far/in/1"),)}
-    with pytest.raises(PlanError, match=r"the bucket far lies in eu-west-1, not in this region: run Sparklet there"):
+    with pytest.raises(PlanError, match=r"the bucket far is in eu-west-1, not in this region: run Sparklet there"):
         new_run(world.deployment, world.request(**more))
     assert list(world.ledger.runs.list()) == []
 

@@ -67,7 +67,7 @@ def test_a_broken_or_circular_link_is_refused_unless_excluded(tmp_path: Path) ->
     folder = make(tmp_path, "1")
     (folder / "broken").symlink_to("gone")
     (folder / "itself").symlink_to("itself")
-    with pytest.raises(PlanError, match="broken cannot be read: a link to nothing"):
+    with pytest.raises(PlanError, match="broken cannot be read: a link whose target does not exist"):
         list(local_files(folder))
     assert keys(folder, exclude=["broken", "itself"]) == ["1"]
     with pytest.raises(PlanError, match="itself cannot be read"):
@@ -76,7 +76,7 @@ def test_a_broken_or_circular_link_is_refused_unless_excluded(tmp_path: Path) ->
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(PlanError, match=r"pipe is neither file nor folder; leave it out with --exclude 'pipe'"):
+    with pytest.raises(PlanError, match=r"pipe is neither a file nor a folder; leave it out with --exclude 'pipe'"):
         list(local_files(tmp_path))
 
 
@@ -84,7 +84,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     make(tmp_path, "open", "secret")
     access = os.access  # root may read everything, so the question is answered here
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != "secret" and access(path, mode))
-    with pytest.raises(PlanError, match="secret may not be read"):
+    with pytest.raises(PlanError, match=r"there is no permission to read the file .*secret"):
         list(local_files(tmp_path))
     assert keys(tmp_path, exclude=["secret"]) == ["open"]
 

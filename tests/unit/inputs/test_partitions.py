@@ -77,5 +77,5 @@ def test_what_spark_refuses_is_refused_by_name(folder: str) -> None:
     partitions = Partitions([IN, "s3://b/c/"])
     partitions.add(f"{IN}dt=1/a.csv")
     partitions.add("s3://b/c/day=1/a.csv")
-    with pytest.raises(PlanError, match=rf"dt=1/a\.csv lies in folders of the columns dt below .*{folder}/b\.csv in"):
+    with pytest.raises(PlanError, match=rf"dt=1/a\.csv has the columns dt as folders below .*{folder}/b\.csv has"):
         partitions.add(f"{IN}{folder}/b.csv")

@@ -1,7 +1,7 @@
 """The files of a folder on this machine, and which files of any folder belong to a table.
 
-Only the log of a Delta, Hudi or Iceberg table says which of its files hold rows. Read as files, they give deleted and
-replaced rows again; read by the table's reader, each shard has all rows.
+Only the log of a Delta, Hudi or Iceberg table says which of its files hold rows. Read as plain files, they also give
+deleted and replaced rows; read as a table, they would give all rows to each shard.
 """
 
 import os
@@ -18,7 +18,7 @@ from sparklet.errors import ObjectForbiddenError, PlanError, UnplannableError
 from sparklet.planning.inputs.selection import Filter, is_hidden, matches
 
 FORMATS = {"_delta_log/": "delta", ".hoodie/": "hudi", "metadata/": "iceberg"}  # by the folder of the log
-_LOG = re.compile(  # others' files in metadata/, such as report.pdf.metadata.json, make no table
+_LOG = re.compile(  # other files in metadata/, such as report.pdf.metadata.json, do not make a table
     r"/(_delta_log/(?=\d{20}\.)|\.hoodie/(?=hoodie\.properties$)"
     r"|metadata/(?=(?:v\d+|\d{5,}-[\da-f-]{36})(?:\.gz)?\.metadata\.json(?:\.gz)?$))"
 )
@@ -27,28 +27,29 @@ _LOG_BEGINNINGS = ("_delta_log/0", ".hoodie/hoodie.properties", "metadata/0", "m
 
 
 class TableFolders:
-    """Refuses, while an input folder is listed, to plan files of a table that lies in it.
+    """Refuses, while an input folder is listed, to plan the files of a table in the folder.
 
-    A folder's objects are listed one after the other, so one table and the last planned object are all that is kept.
-    With a pattern that excludes a table's log the user asks for its files.
+    The objects of a table follow each other in the listing, so only one table and the last planned object are kept. A
+    table is allowed if a pattern excludes its log: so the user asks for its files as they are.
     """
 
     def __init__(self, folder: str, exclude: Sequence[str], planned: str = "") -> None:
         self._folder, self._exclude, self._planned = folder, exclude, planned
-        # No address begins with this.
+        # No address begins with a zero character.
         self._table = self._log = "\0"
 
-    def sees(self, uri: str) -> None:
-        """Note an object of the listing; UnplannableError if it shows that the last planned object is a table's."""
+    def note_listed(self, uri: str) -> None:
+        """Note an object of the listing; UnplannableError if by it the last planned object belongs to a table."""
         if (log := _LOG.search(uri)) and not uri.startswith(self._table):
-            in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}  # any name
+            # Names in the log that no file has, so that only patterns match which exclude the whole log.
+            in_log = {f"{uri[start : log.end()]}\0" for start in (log.start(1), len(self._folder))}
             if not any(matches(path, pattern) for path in in_log for pattern in self._exclude):
                 self._table, self._log = uri[: log.start(1)], uri[: log.end()]
-                # A table's data may be listed before its log, as Iceberg's data/ is before metadata/.
-                self.plans(self._planned)
+                # A table's data may be listed before its log: Iceberg's data/ comes before metadata/.
+                self.note_planned(self._planned)
 
-    def plans(self, uri: str) -> None:
-        """Note a planned object; UnplannableError if it lies in a table's folder and is not part of its log."""
+    def note_planned(self, uri: str) -> None:
+        """Note a planned object; UnplannableError if it is in a table's folder and not part of the table's log."""
         self._planned = uri
         if not uri.startswith(self._table) or uri.startswith(self._log):
             return
@@ -63,27 +64,28 @@ class TableFolders:
 
 
 def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[str], Iterable[str]]) -> None:
-    """UnplannableError if an input folder is a table's or lies in one; ``names``: all that begin with an address."""
+    """UnplannableError if an input folder is a table's or lies in one; ``names`` lists all names with a beginning."""
     tables = TableFolders(folder, exclude, folder)
-    slashes = [*re.finditer("^/|(?<![:/])/", folder)][1:]  # few may list a bucket from its root, and few are a table
+    # A bucket's root is left out: few have the permission to list it, and few buckets are a table.
+    slashes = [*re.finditer("^/|(?<![:/])/", folder)][1:]
     prefixes = [folder[: slash.end()] + log for slash in slashes for log in _LOG_BEGINNINGS]
 
     def first_names(prefix: str) -> list[str]:
-        with suppress(ObjectForbiddenError):  # the right to list may end at the input
-            # A page of S3's listing has 1,000 keys, and a log is known by its first ones.
+        with suppress(ObjectForbiddenError):  # the permission to list may be for the input's folder only
+            # A page of S3's listing has 1,000 keys, and the first keys of a log suffice.
             return [*islice(names(prefix), 1000)]
         return []
 
     with ThreadPoolExecutor(MAX_LISTS) as lists:
         for uri in chain.from_iterable(lists.map(first_names, prefixes)):
-            tables.sees(uri)
+            tables.note_listed(uri)
 
 
 def local_files(path: Path, file_filter: Filter | None = None) -> Iterator[tuple[Path, str]]:
     """The files below a folder, or the file itself, each with its key relative to the folder.
 
-    The order is that of an S3 listing of those keys. Links are followed. Files that ``file_filter`` leaves out are not
-    opened. PlanError if the path is not there, or a file cannot be read.
+    They come in the order in which S3 lists these keys. Links are followed. Files that ``file_filter`` leaves out are
+    not opened. PlanError if the path does not exist, or a file cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -99,17 +101,17 @@ def local_files(path: Path, file_filter: Filter | None = None) -> Iterator[tuple
         )
         tables = TableFolders(folder, file_filter.exclude)
         for file, key in _walk(path, "", ()):
-            tables.sees(folder + key)
+            tables.note_listed(folder + key)
             if file_filter.keeps(key):
                 if not is_hidden(key):
-                    tables.plans(folder + key)
+                    tables.note_planned(folder + key)
                 yield _checked_key(file, key)
     elif file_filter.keeps(path.name):
         yield _checked_key(path, path.name)
 
 
 def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
-    """One folder and those below it; ``above`` are the identities of the folders it lies in."""
+    """The files of a folder and of the folders below it; ``above`` has the identities of the folders above it."""
     identity = (folder.stat().st_dev, folder.stat().st_ino)
     if identity in above:
         raise PlanError(f"the link {folder} leads back into a folder above it; remove it or name other inputs")
@@ -122,10 +124,10 @@ def _walk(folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iter
 
 
 def _names(folder: Path) -> list[str]:
-    """A folder's entries, folders with a slash at the end, so that their order is that of whole keys."""
+    """A folder's entries in the order of whole keys; the names of folders end with a slash."""
     try:
         with os.scandir(folder) as entries:
-            # S3 sorts whole keys: a-b.csv comes before a/x, though the name a comes before a-b.csv.
+            # S3 sorts whole keys: a-b.csv comes before a/x, though a comes before a-b.csv.
             return sorted(entry.name + "/" * _is_folder(entry) for entry in entries)
     except OSError as error:
         raise PlanError(f"the folder {folder} cannot be listed: {error.strerror}; make it readable") from error
@@ -135,21 +137,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link to itself: refused as a file, unless it is left out
+        return False  # a link to itself, which is refused as a file unless it is left out
 
 
 def _checked_key(path: Path, key: str) -> tuple[Path, str]:
+    """The file and its key; PlanError if the file cannot be read, or the key cannot be in UTF-8."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        reason = "a link to nothing" if path.is_symlink() else str(error.strerror)
+        reason = "a link whose target does not exist" if path.is_symlink() else str(error.strerror)
         raise PlanError(
             f"the file {path} cannot be read: {reason}; repair it or leave it out with --exclude"
         ) from error
     if not stat.S_ISREG(mode):
-        raise PlanError(f"{path} is neither file nor folder; leave it out with --exclude '{path.name}'")
+        raise PlanError(f"{path} is neither a file nor a folder; leave it out with --exclude '{path.name}'")
     if not os.access(path, os.R_OK):
-        raise PlanError(f"the file {path} may not be read; make it readable or leave it out with --exclude")
+        raise PlanError(
+            f"there is no permission to read the file {path}; make it readable or leave it out with --exclude"
+        )
     encoding = sys.getfilesystemencoding()
     try:
         key.encode("utf-8" if encoding == "utf-8" else "ascii")

@@ -1,4 +1,4 @@
-"""Lists of a request: read from documents, resolved, and named as they are stored with the run."""
+"""The lists of a request: reads them from documents, finds their formats, and names the copies that a run stores."""
 
 import hashlib
 import json
@@ -19,8 +19,9 @@ TABLE = "glue:"  # begins the name of a table in the catalog: glue:DATABASE.TABL
 class ListRequest:
     """A list of objects, or of plain items, that a user gives as input.
 
-    ``source`` is its ``s3://`` address; with ``body``, the list itself from a local file or standard input, its name in
-    messages. ``format`` "": chosen by that name. The objects of a table, ``glue:DATABASE.TABLE``, are a list, too.
+    ``source`` is the list's ``s3://`` address. If the list comes from a local file or standard input, ``body`` is the
+    list itself, and ``source`` its name in messages. Without a ``format`` the name decides. The objects of a table,
+    ``glue:DATABASE.TABLE``, are a list, too.
     """
 
     source: str
@@ -30,11 +31,11 @@ class ListRequest:
 
 
 def read_lists(entries: Sequence[Any]) -> tuple[ListRequest, ...]:
-    """Lists of a document: ``"s3://…"``, or ``{"source": "s3://…", "format", "items": false}``."""
+    """The lists of a document, each as ``"s3://…"`` or ``{"source": "s3://…", "format": "csv", "items": false}``."""
     kinds = {"source": str, "format": str, "items": bool}
     lists = []
     for entry in entries:
-        if isinstance(entry, ListRequest):  # of a command line, which has read local files
+        if isinstance(entry, ListRequest):  # from the command line, which has read local files
             lists.append(entry)
             continue
         document = {"source": entry} if isinstance(entry, str) else entry
@@ -50,7 +51,7 @@ def read_lists(entries: Sequence[Any]) -> tuple[ListRequest, ...]:
 
 
 def read_items(items: Sequence[Any]) -> tuple[ListRequest, ...]:
-    """Items in a document, as one list."""
+    """The items of a document as one list; empty if there are none."""
     return (ListRequest("items", json.dumps(items).encode(), "json", items=True),) if items else ()
 
 
@@ -64,7 +65,7 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
     if not any(request.items for request in lists):
         return
     if inputs or not all(request.items for request in lists):
-        raise PlanError("a run's input is items or objects, not both: start a run for each")
+        raise PlanError("a run's input is either items or objects: start a run for each")
     options_of_objects = {
         "incremental": options.incremental,
         "include": options.include,
@@ -81,7 +82,7 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
 
 
 def resolve_list(store: ObjectStore, request: ListRequest) -> ListSource:
-    """A list with its format and, if it is in S3, the ETag to read; PlanError if it does not exist."""
+    """The list with its format and, if it is in S3, its ETag; PlanError if it does not exist."""
     form = request.format or ("lines" if request.source == "-" else list_format(request.source))
     if form not in FORMATS:
         raise SettingsError(f"the list format {form!r} is unknown; it must be one of {', '.join(FORMATS)}")
@@ -103,7 +104,7 @@ def resolve_list(store: ObjectStore, request: ListRequest) -> ListSource:
 
 
 def stored_source(deployment: Deployment, run_id: str, index: int, reader: ListReader) -> ListSource:
-    """The address from which a run's list is read; the name of a list given as bytes contains their digest."""
+    """The list with the address from which the run reads it; if it came as bytes, its name contains their digest."""
     if reader.body is None:
         return reader.source
     suffix = ".gz" if reader.source.uri.endswith(".gz") else ""

@@ -1,4 +1,4 @@
-"""The rows of a list, one at a time, and the objects that they name: lines, CSV, JSON, JSON Lines, Parquet and ORC."""
+"""The rows of a list in any format (lines, CSV, JSON, JSON Lines, Parquet, ORC), and the objects that they name."""
 
 import csv
 import gzip
@@ -16,20 +16,20 @@ from typing import Any, TextIO
 from sparklet.errors import PlanError, SparkletError
 from sparklet.model import SCHEME
 
-MAX_JSON_BYTES = 64 * 1024 * 1024  # a document is held in memory as a whole
-BATCH_ROWS = 8192  # of a table
+MAX_JSON_BYTES = 64 * 1024 * 1024  # the whole document is in memory
+BATCH_ROWS = 8192  # of Parquet or ORC
 
-Row = tuple[int, Any]  # number, counted from 1, and the row: an address, a mapping of columns, or any value of JSON
+Row = tuple[int, Any]  # number, from 1 on, and the row: an address, a mapping of columns, or another value of JSON
 
 
 def text_rows(file: Path, form: str, zipped: bool) -> Iterator[Row]:
-    """The rows of a list in one of the text formats, those of CSV as cells; RowError if it is not in that format."""
+    """The rows of a list in a text format, for CSV each as a list of cells; RowError if it is not in that format."""
     readers: dict[str, Callable[[TextIO], Iterator[Row]]] = {"lines": _lines, "csv": _cells, "json": _json}
     readers["jsonl"] = _jsonl
     row = 0
     try:
         with gzip.open(file) if zipped else file.open("rb") as stream:
-            # The csv module ends rows itself. Else only a line feed does, since a key may hold a carriage return.
+            # The csv module itself ends rows. In other formats only a line feed does: a key may hold a carriage return.
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="" if form == "csv" else "\n")
             for row, value in readers[form](text):
                 yield row, value
@@ -40,9 +40,9 @@ def text_rows(file: Path, form: str, zipped: bool) -> Iterator[Row]:
 
 
 def csv_rows(file: Path, columns: Sequence[str] | None, zipped: bool) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with these columns; None: its first row names them.
+    """The rows of a CSV file with these columns; if ``columns`` is None, the first row names them.
 
-    A column without a name, such as the index that pandas writes, is ``_c0``, ``_c1`` … by its place, as in Spark.
+    A column without a name, such as the index that pandas writes, is ``_c0``, ``_c1`` … by its position, as in Spark.
     """
     for row, cells in text_rows(file, "csv", zipped):
         if columns is None:
@@ -74,7 +74,7 @@ def _cells(text: TextIO) -> Iterator[Row]:
 def _jsonl(text: TextIO) -> Iterator[Row]:
     for row, line in enumerate(text, start=1):
         if line.strip():
-            yield row, _decoded(line, row)
+            yield row, _json_value(line, row)
 
 
 def _json(text: TextIO) -> Iterator[Row]:
@@ -84,13 +84,13 @@ def _json(text: TextIO) -> Iterator[Row]:
             f"the document has more than {MAX_JSON_BYTES >> 20} MiB and would be held in memory as a whole; "
             "write it as JSON Lines"
         )
-    document = _decoded(content, 0)
+    document = _json_value(content, 0)
     if not isinstance(document, list):
         raise RowError("the document is not an array: write an array of addresses or objects, or JSON Lines")
     yield from enumerate(document, start=1)
 
 
-def _decoded(text: str, row: int) -> Any:
+def _json_value(text: str, row: int) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -103,9 +103,9 @@ def _decoded(text: str, row: int) -> Any:
 def table_rows(
     file: Path, form: str, after_row: int = 0, *, all_columns: bool = False
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of Parquet or ORC, with all columns or those that describe objects; batches up to ``after_row`` are skipped.
+    """The rows of a file in Parquet or ORC, without the batches up to ``after_row``.
 
-    RowError if it is not in that format.
+    They have the columns that describe objects, or ``all_columns``. RowError if the file is not in that format.
     """
     try:
         import pyarrow
@@ -118,9 +118,10 @@ def table_rows(
     row = 0
     try:
         table = dataset(file, format=form)
-        described = [name for name in table.schema.names if all_columns or plain(name) in KNOWN_NAMES]
-        columns = described or table.schema.names  # so that the error can name the columns
-        # One batch at a time and in order: by itself pyarrow reads ahead in threads, and holds many in memory.
+        known_columns = [name for name in table.schema.names if all_columns or plain_name(name) in KNOWN_NAMES]
+        # If none is known, all are read, so that the error can name them.
+        columns = known_columns or table.schema.names
+        # One batch at a time and in order: by default pyarrow reads ahead in threads, and has many in memory.
         for batch in table.to_batches(columns=columns, batch_size=BATCH_ROWS, batch_readahead=0, use_threads=False):
             if row + batch.num_rows > after_row:
                 yield from enumerate(batch.to_pylist(), start=row + 1)
@@ -144,7 +145,7 @@ TIERS = frozenset({"ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE", "DEEP_ARCHIVE_AC
 
 
 class RowError(SparkletError):
-    """A row is wrong; ``row`` counts from 1 as the list's own format does."""
+    """A row is wrong; ``row`` is its number from 1, as the list's format counts; 0 if not known."""
 
     def __init__(self, problem: str, row: int = 0) -> None:
         super().__init__(problem)
@@ -153,26 +154,26 @@ class RowError(SparkletError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object as a list names it; None: not in the list."""
+    """An object as a list describes it; None where the list does not say."""
 
     uri: str
     version_id: str = ""
     size_bytes: int | None = None
     etag: str | None = None
     modified_s: float | None = None
-    archived: bool = False  # when the list was written; it may have been restored since
+    archived: bool = False  # at the time of the list; it may have been restored since
     deleted: bool = False
     latest: bool | None = None
-    partition: tuple[str, ...] = ()  # of a table of the catalog: the values of its columns
+    partition: tuple[str, ...] = ()  # for a table of the catalog: the values of the partition's columns
 
 
 def entry_of(value: object) -> Entry:
-    """The object that a row names; RowError if a value is not possible."""
+    """The object that a row names; RowError if a value is wrong."""
     if isinstance(value, str):
         return Entry(address_of(value))
     if not isinstance(value, Mapping):
-        raise RowError(f"{_short(value)} is neither an address nor has it columns; write s3://bucket/key")
-    row = {plain(str(name)): cell for name, cell in value.items()}
+        raise RowError(f"{_short_text(value)} is neither an address nor a row of columns; write s3://bucket/key")
+    row = {plain_name(str(name)): cell for name, cell in value.items()}
     tier = _text(row, "intelligenttieringaccesstier")
     return Entry(
         uri=_address(row),
@@ -187,28 +188,28 @@ def entry_of(value: object) -> Entry:
 
 
 @lru_cache(maxsize=256)
-def plain(name: str) -> str:
-    """A column's name without case and punctuation: LastModified and last_modified are the same."""
+def plain_name(name: str) -> str:
+    """A column's name in small letters and without punctuation: LastModified and last_modified are the same."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def address_of(text: str) -> str:
-    """``s3://bucket/key`` of an address with or without the scheme; the key is taken literally."""
+    """An address with or without its scheme as ``s3://bucket/key``; the key is not decoded."""
     scheme, separator, rest = text.partition("://")
     if separator and scheme in ("s3", "s3a", "s3n"):
         text = rest
-    # A key may hold :// itself, so only what could be a scheme is refused as one.
+    # A key may contain :// itself, so only what could be a scheme is refused.
     elif separator and BUCKET.fullmatch(scheme):
-        raise RowError(f"{_short(text)} is not an address in S3; write s3://bucket/key")
+        raise RowError(f"{_short_text(text)} is not an address in S3; write s3://bucket/key")
     bucket, _, key = text.partition("/")
-    return _joined(bucket, key, text)
+    return _joined_address(bucket, key, text)
 
 
-def _joined(bucket: str, key: str, text: object) -> str:
+def _joined_address(bucket: str, key: str, text: object) -> str:
     if not BUCKET.fullmatch(bucket) or not key:
-        raise RowError(f"{_short(text)} does not name an object; write s3://bucket/key, or bucket/key")
+        raise RowError(f"{_short_text(text)} does not name an object; write s3://bucket/key, or bucket/key")
     if len(key.encode(errors="replace")) > MAX_KEY_BYTES:
-        raise RowError(f"{_short(text)} has a key of more than {MAX_KEY_BYTES} bytes, which S3 cannot hold")
+        raise RowError(f"{_short_text(text)} has a key of more than {MAX_KEY_BYTES} bytes, which S3 cannot hold")
     return f"{SCHEME}{bucket}/{key}"
 
 
@@ -217,7 +218,7 @@ def _address(row: Mapping[str, object]) -> str:
         return address_of(_text(row, "uri"))
     if "bucket" in row and "key" in row:
         bucket, key = _text(row, "bucket"), _text(row, "key")
-        return _joined(bucket, key, f"{bucket}/{key}")
+        return _joined_address(bucket, key, f"{bucket}/{key}")
     raise RowError(
         f"no column is called uri, or bucket and key, only {', '.join(row)[:400] or 'nothing'}; name them so"
     )
@@ -228,7 +229,7 @@ def _text(row: Mapping[str, object], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise RowError(f"{name} is {_short(value)}, which is not a text")
+        raise RowError(f"{name} is {_short_text(value)}, which is not a text")
     return value
 
 
@@ -236,12 +237,12 @@ def _size(value: object) -> int | None:
     if value is None or value == "":
         return None
     try:
-        # In Python true is an int, too, and would be a size of 1.
+        # In Python true is also an int, and would be a size of 1.
         size = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else -1
     except ValueError:
         size = -1
     if size < 0:
-        raise RowError(f"size is {_short(value)}, which is not a number of bytes")
+        raise RowError(f"size is {_short_text(value)}, which is not a number of bytes")
     return size
 
 
@@ -255,7 +256,7 @@ def _time(value: object) -> float | None:
             return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         pass
-    raise RowError(f"the time is {_short(value)}; write it as 2013-01-31T12:00:00Z")
+    raise RowError(f"the time is {_short_text(value)}; write it as 2013-01-31T12:00:00Z")
 
 
 def _flag(value: object) -> bool | None:
@@ -263,9 +264,9 @@ def _flag(value: object) -> bool | None:
         return None
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
-    raise RowError(f"{_short(value)} is neither true nor false")
+    raise RowError(f"{_short_text(value)} is neither true nor false")
 
 
-def _short(value: object) -> str:
+def _short_text(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,4 +1,4 @@
-"""Reads lists of objects (S3 Inventories, too) and lists of items, row by row from any row on."""
+"""Reads lists of objects (also S3 Inventories) and lists of items, row by row, from any row on."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ FORMATS = ("lines", "csv", "json", "jsonl", "parquet", "s3-inventory")
 FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 FORMAT_OF_SUFFIX |= dict.fromkeys((".txt", ".list", ".lst"), "lines")
 INVENTORY_FORMATS = ("CSV", "ORC", "Parquet")
-HEADS_AT_ONCE = 256  # entries in one batch of parallel HEADs
+HEADS_AT_ONCE = 256  # rows in one batch of parallel HEAD requests
 MAX_ITEM_BYTES = 64 * 1024  # as JSON
-MAX_ITEM_DEPTH = 32  # arrays and objects within each other
+MAX_ITEM_DEPTH = 32  # of arrays and objects within each other
 
 Place = tuple[int, int]  # data file, row
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def list_format(name: str) -> str:
 
 
 def item_of(value: Any) -> InputObject:
-    """A row's value as an item; dates, times and decimals become texts. RowError if it does not fit into JSON."""
+    """A row's value as an item; dates, times and decimals become texts. RowError if JSON cannot hold the value."""
     try:
         item = InputObject.of_item(_json_value(value, MAX_ITEM_DEPTH))
     except ValueError as error:  # NaN, infinity, half of a surrogate pair
@@ -88,13 +88,13 @@ class DataFile:
     columns: tuple[str, ...]  # of CSV, which has no header
 
     def download(self, store: ObjectStore, path: Path) -> None:
-        """Fetch it; PlanError if it is not the one that the manifest names."""
+        """Fetch the file; PlanError if it does not exist, or has not the checksum of the manifest."""
         try:
             store.download(self.uri, path)
         except ObjectNotFoundError as error:
             raise PlanError(f"the data file {self.uri} does not exist any more; give a newer manifest") from error
         with path.open("rb") as file:
-            # S3 chose MD5 for its manifests; a Python for FIPS computes one only if told that it protects nothing.
+            # S3 chose MD5 for its manifests. A Python for FIPS computes MD5 only if it is not used for security.
             md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if md5 != self.md5:
             raise PlanError(
@@ -103,17 +103,17 @@ class DataFile:
             )
 
     def rows(self, path: Path, after_row: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Its rows; of Parquet and ORC, batches up to ``after_row`` are left out. Only in CSV keys are URL-encoded."""
+        """The file's rows, each with its number; of Parquet and ORC only batches that end after ``after_row``."""
         if self.form != "CSV":
             yield from table_rows(path, self.form.lower(), after_row=after_row)
             return
-        # S3 encodes keys in CSV like a query, so + is a space; ORC and Parquet hold them as they are.
+        # In CSV S3 encodes keys like a query, so that + is a space; in ORC and Parquet they are not encoded.
         key = next(name for name in self.columns if name.lower() == "key")
         for row, values in csv_rows(path, self.columns, zipped=self.uri.endswith(".gz")):
-            yield row, {**values, key: _decoded(values[key], row)}
+            yield row, {**values, key: _decoded_key(values[key], row)}
 
 
-def _decoded(key: str, row: int) -> str:
+def _decoded_key(key: str, row: int) -> str:
     try:
         return unquote_plus(key, errors="strict")
     except UnicodeDecodeError as error:
@@ -121,7 +121,7 @@ def _decoded(key: str, row: int) -> str:
 
 
 def data_files(store: ObjectStore, uri: str, body: bytes) -> tuple[DataFile, ...]:
-    """The data files of a manifest, whose own checksum is verified; PlanError if the manifest cannot be read."""
+    """The data files of a manifest; PlanError if the manifest cannot be read or does not have its checksum."""
     _verify(store, uri, body)
     try:
         manifest = json.loads(body)
@@ -165,14 +165,14 @@ class ListReader:
     def __init__(self, source: ListSource, store: ObjectStore, body: bytes | None = None) -> None:
         self.source, self.body, self._store = source, body, store
         self.buckets: set[str] = set()
-        """Buckets of the objects that were read until now."""
+        """The buckets of the objects that were read so far."""
 
     def read_all(self) -> None:
         """Read the list to its end; PlanError if a row is wrong."""
         deque(self.items() if self.source.items else self.entries(), maxlen=0)
 
     def entries(self, after: Place = (0, 0)) -> Iterator[tuple[Place, Entry]]:
-        """The objects that the list names after a place; PlanError with list, row and remedy if a row names none."""
+        """The objects that the list names after a place; PlanError with list, row and remedy if a row is wrong."""
         for place, entry in self._each_row(after, self._entry):
             self.buckets.add(split_uri(entry.uri)[0])
             yield place, entry
@@ -182,25 +182,25 @@ class ListReader:
         return replace(entry, partition=tuple(value["partition"])) if self.source.table else entry
 
     def items(self, after: Place = (0, 0)) -> Iterator[tuple[Place, InputObject]]:
-        """The items of the list after a place; PlanError as for ``entries``, if a row is no item."""
+        """The items of the list after a place; PlanError as for ``entries``."""
         return self._each_row(after, item_of)
 
     def _each_row(self, after: Place, parse: Callable[[Any], T]) -> Iterator[tuple[Place, T]]:
-        source = self.source
+        source, (after_file, after_row) = self.source, after
         with tempfile.TemporaryDirectory(prefix="sparklet-list-") as folder:
             path = Path(folder) / "list"
             self._fetch(path)
             if source.format != "s3-inventory":
-                yield from self._parsed(source.uri, 0, self._rows(path, after[1]), after, parse)
+                yield from self._parse_rows(source.uri, 0, self._rows(path, after_row), after, parse)
                 return
             files = data_files(self._store, source.uri, path.read_bytes())
             for number, file in enumerate(files):
-                if number >= after[0]:
-                    # One data file at a time, since those of a large inventory may not fit into /tmp together.
+                if number >= after_file:
+                    # One data file at a time: together those of a large inventory might not fit into /tmp.
                     data = Path(folder) / "data"
                     file.download(self._store, data)
-                    rows = file.rows(data, after[1] if number == after[0] else 0)
-                    yield from self._parsed(file.uri, number, rows, after, parse)
+                    rows = file.rows(data, after_row if number == after_file else 0)
+                    yield from self._parse_rows(file.uri, number, rows, after, parse)
                     data.unlink()
 
     def _fetch(self, path: Path) -> None:
@@ -225,14 +225,14 @@ class ListReader:
             return table_rows(path, form, after_row, all_columns=self.source.items)
         return csv_rows(path, None, zipped) if form == "csv" else text_rows(path, form, zipped)
 
-    def _parsed(
+    def _parse_rows(
         self, name: str, number: int, rows: Iterator[Row], after: Place, parse: Callable[[Any], T]
     ) -> Iterator[tuple[Place, T]]:
         row = 0
         try:
             for row, value in rows:
                 place = (number, row)
-                # Readers begin at a file's start, or at a batch, so rows come again that are in shards already.
+                # Readers begin at the start of a file or batch, so that rows come again which are in shards already.
                 if place <= after:
                     continue
                 yield place, parse(value)
@@ -242,28 +242,28 @@ class ListReader:
 
 
 class Listed:
-    """The rows of a list as candidates; what the list omits of an object comes from HEAD requests, many at a time."""
+    """The rows of a list as candidates; HEAD requests, many at a time, add what the list omits of an object."""
 
     def __init__(self, reader: ListReader, store: ObjectStore, options: RunOptions) -> None:
         self._reader, self._store, self._options = reader, store, options
 
-    def candidates(self, at: Position) -> Iterator[Candidate]:
-        """All objects, or items, after a position; if slices of an object remain to be planned, that object first."""
-        file, row = map(int, (at.after or "0:0").split(":"))
+    def candidates(self, position: Position) -> Iterator[Candidate]:
+        """All objects, or items, after a position; first the object of which slices remain to plan, if there is one."""
+        file, row = map(int, (position.after or "0:0").split(":"))
         if self._reader.source.items:
-            for place, item in self._reader.items((file, row)):
-                yield Candidate(f"{place[0]}:{place[1]}", "", None, item=item)
+            for (item_file, item_row), item in self._reader.items((file, row)):
+                yield Candidate(f"{item_file}:{item_row}", "", None, item=item)
             return
-        # A row whose slices are not all planned must come once more.
-        entries = self._reader.entries((file, row - 1) if at.slices else (file, row))
+        # The row comes once more if not all slices of its object are planned.
+        entries = self._reader.entries((file, row - 1) if position.slices else (file, row))
         while batch := list(islice(entries, HEADS_AT_ONCE)):
             incomplete = [(entry.uri, self._version(entry)) for _, entry in batch if self._needs_head(entry)]
             heads = self._store.head_all(incomplete)
             for (file, row), entry in batch:
-                # `head_all` answers in the order of the addresses.
+                # `head_all` returns them in the order of the addresses.
                 info = next(heads) if self._needs_head(entry) else self._info_of(entry)
                 after = f"{file}:{row}"
-                resumed = bool(at.slices) and after == at.after
+                resumed = bool(position.slices) and after == position.after
                 reason = self._why_skipped(entry) or ("" if info else Reason.MISSING)
                 yield Candidate(after, entry.uri, info, reason, resumed, partition=entry.partition)
 
@@ -273,18 +273,18 @@ class Listed:
         return Reason.NOT_LATEST if entry.latest is False else ""
 
     def _needs_head(self, entry: Entry) -> bool:
-        """Whether the list omits something of the object that planning needs."""
+        """Whether planning needs something of the object that the list omits."""
         if self._why_skipped(entry):
             return False
         return (
             entry.size_bytes is None
-            or entry.archived  # it may have been restored
+            or entry.archived  # it may have been restored since
             or (self._options.incremental and entry.etag is None)
             or (self._options.modified_since_s > 0 and entry.modified_s is None)
         )
 
     def _version(self, entry: Entry) -> str:
-        """The version to read; "", the current one, for an inventory's latest version."""
+        """The version to read; "" (the current one) if an inventory calls it the latest."""
         return "" if entry.latest else entry.version_id
 
     def _info_of(self, entry: Entry) -> ObjectInfo:

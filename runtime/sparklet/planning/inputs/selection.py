@@ -1,4 +1,4 @@
-"""Which objects are input: the patterns that select them, and the reasons for which others are left out."""
+"""Which objects are input: the patterns that select them, and the reasons why objects are left out."""
 
 import hashlib
 import re
@@ -12,8 +12,8 @@ from sparklet.model import InputObject, Position
 from sparklet.ports import ObjectInfo
 from sparklet.ports.deployment import scratch
 
-SUMMARIES = ("_metadata", "_common_metadata")  # Parquet's, which have no rows; Spark takes longer names for data
-MAY_BE_HIDDEN = re.compile(r"(^|/)[_.]|_COPYING_")  # few names: one look for most
+SUMMARIES = ("_metadata", "_common_metadata")  # Parquet's, without rows; longer names are data to Spark
+MAY_BE_HIDDEN = re.compile(r"(^|/)[_.]|_COPYING_")  # a quick check, which most names do not pass
 
 
 class Reason(StrEnum):
@@ -35,7 +35,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object of the input, and how far planning has come once it is in a shard."""
+    """An object of the input, and the position of planning once the object is in a shard."""
 
     item: InputObject
     position: Position
@@ -44,14 +44,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a source names: an object, an object with the reason why it is left out, or an item."""
+    """An entry of a source: an object, an object with the reason why it is left out, or an item."""
 
-    after: str  # its place in the source, see Position
+    after: str  # the place in the source, see Position
     uri: str
     info: ObjectInfo | None
     reason: str = ""
-    resumed: bool = False  # slices of it are in shards already: it was accepted before
-    item: InputObject | None = None  # always planned
+    resumed: bool = False  # slices of it are in shards already, so it is accepted
+    item: InputObject | None = None  # items are always planned
     partition: tuple[str, ...] = ()
 
 
@@ -61,15 +61,18 @@ class Filter:
 
     ``*``, ``?``, ``[abc]`` and ``[!abc]`` match within one segment of a key, as in ``fnmatch``; the segment ``**``
     matches any number of segments. A pattern without ``/`` is compared with the file name alone, at any depth:
-    ``*.csv`` finds ``2013/01.csv``. A key must match one of ``include``, unless there is none, and none of ``exclude``.
+    ``*.csv`` finds ``2013/01.csv``. A key must match one of the patterns ``include``, if there are any, and none of the
+    patterns ``exclude``.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    skipped: Mapping[str, int] = field(default_factory=dict)  # how many keys were left out, by reason; never changed
+    skipped: Mapping[str, int] = field(
+        default_factory=dict
+    )  # how many keys were left out, by reason; a mapping is never changed
 
     def keeps(self, name: str) -> bool:
-        """Whether a key, taken below its prefix, is input."""
+        """Whether a key, without its prefix, is input; if not, it is counted."""
         if self.include and not any(matches(name, pattern) for pattern in self.include):
             return self.skip(Reason.NOT_INCLUDED)
         if any(matches(name, pattern) for pattern in self.exclude):
@@ -77,16 +80,16 @@ class Filter:
         return True
 
     def skip(self, reason: str) -> bool:
-        """Count a key that is left out for another reason; False."""
-        # A new mapping each time: entries that were found before hold the former ones.
+        """Count a key that is left out for this reason; return False."""
+        # A new mapping each time: objects that were found before keep the earlier mappings.
         self.skipped = {**self.skipped, reason: self.skipped.get(reason, 0) + 1}
         return False
 
 
 def is_hidden(name: str) -> bool:
-    """Whether Spark skips an object when it reads the folder, by its key below that, as its ``HadoopFSUtils`` does."""
+    """Whether Spark skips an object when it reads the folder, by the key below the folder, see ``HadoopFSUtils``."""
     return MAY_BE_HIDDEN.search(name) is not None and any(
-        # Spark reads a folder such as _day=1 as a partition.
+        # To Spark a folder such as _day=1 is a partition.
         (segment.startswith("_") and "=" not in segment) or segment.startswith(".") or segment.endswith("._COPYING_")
         for segment in name.split("/")
         if not segment.startswith(SUMMARIES) or segment in SUMMARIES
@@ -94,15 +97,15 @@ def is_hidden(name: str) -> bool:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a key below its prefix matches one pattern."""
+    """Whether a key, without its prefix, matches a pattern."""
     if "/" not in pattern:
         return fnmatchcase(name.rsplit("/", 1)[-1], pattern)
-    return _match(name.split("/"), pattern.removeprefix("/").split("/"))
+    return _all_match(name.split("/"), pattern.removeprefix("/").split("/"))
 
 
-def _match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
-    """Whether the patterns match all segments; each pattern looks at each segment once, whatever their names are."""
-    ends = {0}  # where the patterns so far may end
+def _all_match(segments: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether the patterns match all segments. Each pattern is compared with each segment once at most."""
+    ends = {0}  # how many segments the patterns so far can match
     *earlier, last = patterns
     for pattern in earlier:
         if pattern == "**":
@@ -118,14 +121,14 @@ CACHE_KIB = 64 * 1024  # holds about two million
 
 
 class Digests:
-    """Names of objects that were met already; a file holds them once they are many."""
+    """A set of names of objects, as digests; it is in a file once it is large."""
 
     def __init__(self) -> None:
-        # "": a private file, created when the cache is full, gone with the connection or the process
+        # "" is a private file, created when the cache is full, and deleted with the connection or the process.
         self._file = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         for statement in (
-            # The file ends with the process, so there is nothing to restore; and one transaction that is never
-            # committed writes nothing as long as the digests fit into the cache.
+            # The file does not outlive the process, so it needs no journal. One transaction that is never committed
+            # writes nothing as long as the digests fit into the cache.
             "PRAGMA journal_mode = OFF",
             f"PRAGMA cache_size = -{CACHE_KIB}",
             "CREATE TABLE met (digest BLOB PRIMARY KEY) WITHOUT ROWID",
@@ -134,11 +137,11 @@ class Digests:
             self._file.execute(statement)
 
     def add(self, *name: str) -> bool:
-        """Add an object, named by its address, version and the like; return whether it is new."""
+        """Add an object by its address, version and the like; return whether it is new."""
         return self._execute("INSERT OR IGNORE INTO met VALUES (?)", name).rowcount == 1
 
     def discard(self, *name: str) -> None:
-        """Forget an object."""
+        """Remove an object."""
         self._execute("DELETE FROM met WHERE digest = ?", name)
 
     def has(self, *name: str) -> bool:
@@ -146,7 +149,7 @@ class Digests:
         return self._execute("SELECT 1 FROM met WHERE digest = ?", name).fetchone() is not None
 
     def _execute(self, statement: str, name: tuple[str, ...]) -> sqlite3.Cursor:
-        text = "".join(f"{len(part)}:{part}" for part in name)  # no two names make the same text
+        text = "".join(f"{len(part)}:{part}" for part in name)  # no two names have the same text
         digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
         with scratch("the digests of objects", sqlite3.OperationalError):
             return self._file.execute(statement, (digest,))

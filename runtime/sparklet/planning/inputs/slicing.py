@@ -1,4 +1,4 @@
-"""Large objects cut into slices: text at line breaks, Parquet by bytes, as Spark cuts it for its tasks."""
+"""Cuts large objects into slices: text at line breaks, Parquet by bytes, as Spark cuts it for its tasks."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -16,31 +16,31 @@ from sparklet.ports import ObjectStore
 HEAD_BYTES = 64 * 1024
 WINDOW_BYTES = 64 * 1024  # read first around a cut; doubled until it contains a line feed
 MAX_WINDOW_BYTES = 1024 * 1024
-MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # from a wanted cut to a line feed, in each direction
+MAX_DISTANCE_BYTES = 8 * 1024 * 1024  # from the target of a cut to a line feed, in each direction
 MAX_HEADER_BYTES = 1024 * 1024
 
-_LINE = re.compile(rb"[^\r\n]*(\r\n|\n|\r(?=.))", re.DOTALL)  # Spark ends lines at any of them
-COMMENTS = b"#;%/!"  # characters with which a comment may begin; the reader's option decides
+_LINE = re.compile(rb"[^\r\n]*(\r\n|\n|\r(?=.))", re.DOTALL)  # to Spark each of them ends a line
+COMMENTS = b"#;%/!"  # a comment may begin with one of these; an option of the reader decides
 UTF8_MARK = b"\xef\xbb\xbf"
 SUFFIXES = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet"}
 TRIES = 3  # for an object that changes while it is read
 
 Read = Callable[[int, int], bytes]
-"""Bytes of an object: offset, length."""
+"""Reads bytes of an object: offset, length."""
 
 Whole = Callable[[str], None]
-"""Called with the reason why a large object is planned whole: the same text for all objects of a kind."""
+"""Called if a large object is planned whole, with the reason: one of few texts, so that reasons can be counted."""
 
 
 class CannotCutError(Exception):
-    """The object is planned whole; the message is the reason."""
+    """An object cannot be cut and is planned whole; the message is the reason."""
 
 
 def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bool) -> tuple[int, list[int]]:
     """The length of the header in bytes (0 without one), and the offsets of the cuts after it.
 
-    No part is longer than ``target_bytes``, unless a line is, or much shorter than half of it. If lines are longer than
-    8 MiB, a part may be several times as long; it still begins and ends with a line.
+    A part is not longer than ``target_bytes``, unless a line is, and not much shorter than half of that. With lines
+    of more than 8 MiB a part may be several times as long, but it also consists of whole lines.
     """
     head = read(0, min(HEAD_BYTES, size_bytes))
     if b"\0" in head or is_misnamed("", head):
@@ -48,29 +48,29 @@ def cut_lines(read: Read, size_bytes: int, target_bytes: int, *, with_header: bo
     header_bytes = _header_bytes(read, head, size_bytes) if with_header else 0
     cuts: list[int] = []
     # A target within a long header would give a first slice without rows.
-    start, target = header_bytes, max(_even(0, size_bytes, target_bytes), header_bytes + 1)
+    start, target = header_bytes, max(_even_target(0, size_bytes, target_bytes), header_bytes + 1)
     while target < size_bytes:
-        # Backward first: then a part is longer than wanted only if one of its lines is.
-        cut = _before(read, start, target) or _after(read, target, size_bytes)
+        # Backward first, so that a part is longer than the target only if one of its lines is.
+        cut = _last_line_start(read, start, target) or _next_line_start(read, target, size_bytes)
         if cut == size_bytes:
             break
         if cut:
             cuts.append(cut)
-            start, target = cut, _even(cut, size_bytes, target_bytes)
+            start, target = cut, _even_target(cut, size_bytes, target_bytes)
         else:
             target += target_bytes
     return header_bytes, cuts
 
 
-def _even(start: int, size_bytes: int, target_bytes: int) -> int:
-    """Where the next part should end for all parts from here on to have the same length."""
+def _even_target(start: int, size_bytes: int, target_bytes: int) -> int:
+    """Where the part from ``start`` on should end, so that all parts from there have the same length."""
     rest = size_bytes - start
-    parts = -(-rest // target_bytes)
+    parts = -(-rest // target_bytes)  # rounded up
     return start + -(-rest // parts)
 
 
 def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
-    """The bytes up to the end of the first line that is not blank, which is Spark's header; with a byte order mark."""
+    """The length up to the end of the header, to Spark the first line that is not blank, with a byte order mark."""
     if _header_end(head) is None and len(head) < size_bytes:
         head = read(0, min(MAX_HEADER_BYTES, size_bytes))
     end = _header_end(head)
@@ -85,19 +85,19 @@ def _header_bytes(read: Read, head: bytes, size_bytes: int) -> int:
 
 
 def _header_end(head: bytes) -> int | None:
-    at = len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
-    for line in _LINE.finditer(head, at):
+    first = len(UTF8_MARK) if head.startswith(UTF8_MARK) else 0
+    for line in _LINE.finditer(head, first):
         if line[0].strip():
             return line.end()
     return None
 
 
-def _before(read: Read, start: int, target: int) -> int:
-    """The last start of a line in ``start < offset <= target``; 0 if there is none near."""
+def _last_line_start(read: Read, start: int, target: int) -> int:
+    """The last start of a line in ``start < offset <= target``; 0 if there is none within MAX_DISTANCE_BYTES."""
     window, end, farthest = WINDOW_BYTES, target, max(start, target - MAX_DISTANCE_BYTES)
     while end > farthest:
         begin = max(farthest, end - window)
-        # A line feed ends a line in every text; a carriage return may be only the first half of an end.
+        # A line feed always ends a line; a carriage return may be only the first half of a line's end.
         newline = read(begin, end - begin).rfind(b"\n")
         if newline >= 0:
             return begin + newline + 1
@@ -105,8 +105,8 @@ def _before(read: Read, start: int, target: int) -> int:
     return 0
 
 
-def _after(read: Read, target: int, size_bytes: int) -> int:
-    """The first start of a line after ``target``, or the file's end; 0 if there is none near."""
+def _next_line_start(read: Read, target: int, size_bytes: int) -> int:
+    """The first start of a line after ``target``, or the file's end; 0 if there is none within MAX_DISTANCE_BYTES."""
     window, begin, farthest = WINDOW_BYTES, target, min(size_bytes, target + MAX_DISTANCE_BYTES)
     while begin < farthest:
         newline = read(begin, min(window, farthest - begin)).find(b"\n")
@@ -116,7 +116,7 @@ def _after(read: Read, target: int, size_bytes: int) -> int:
     return size_bytes if farthest == size_bytes else 0
 
 
-# --- objects into slices ---
+# --- from objects to slices ---
 
 
 def slice_objects(
@@ -127,17 +127,17 @@ def slice_objects(
     whole: Whole = lambda why: None,
     access: Access = Access(),  # noqa: B008 - frozen
 ) -> Iterator[Found]:
-    """The objects, those above ``target_bytes`` cut into slices as ``options.split`` demands.
+    """The objects; those above ``options.target_bytes`` are cut into slices as ``options.split`` says.
 
-    ``store`` reads them with the run's ``access``. ``objects`` begin at ``position``: the planned slices of the first
-    object are left out; PlanError if that object was replaced since.
+    ``store`` reads them with the run's ``access``. ``objects`` begin at ``position``: slices of the first object that
+    are planned already are left out; PlanError if this object was replaced since.
     """
     for entry in objects:
         end = entry.position
-        # An earlier planner may have sealed a part in the midst of this object's slices.
+        # An earlier planner may have sealed a part that ends between two slices of this object.
         done = position.slices if (end.source, end.after) == (position.source, position.after) else 0
         slices = _slices(store, entry.item, options, whole, access)
-        # Cuts of another content would not fit those before them: rows would be lost or doubled.
+        # The cuts of another content would not fit the earlier ones: rows would be lost or doubled.
         if done and position.etag != slices[0].etag:
             raise PlanError(
                 f"{entry.item.uri} was replaced while its slices were planned: those of its former content are in "
@@ -149,7 +149,7 @@ def slice_objects(
 
 
 def split_kind(uri: str, split: str) -> str:
-    """The kind of slices that an object is cut into: ``csv``, ``lines``, ``parquet``, or ``""`` for none."""
+    """The kind of slices into which an object is cut: ``csv``, ``lines`` or ``parquet``; ``""`` if it is not cut."""
     if split != "auto":
         return split
     return next((kind for suffix, kind in SUFFIXES.items() if uri.lower().endswith(suffix)), "")
@@ -158,17 +158,17 @@ def split_kind(uri: str, split: str) -> str:
 def _slices(
     store: ObjectStore, item: InputObject, options: RunOptions, whole: Whole, access: Access
 ) -> list[InputObject]:
-    """The object's slices in order, or the object alone."""
+    """The object's slices in order; the object alone if it is not or cannot be cut."""
     kind = split_kind(item.uri, options.split)
     if not kind or item.size_bytes <= options.target_bytes:
         return [item]
     try:
         if item.is_compressed:
             raise CannotCutError("compressed as a whole")
-        # Slices of Parquet are read by Spark itself, from the bucket, by the object's name and with the worker's role.
+        # Spark itself reads slices of Parquet from the bucket, by the object's name and with the worker's role.
         if kind == "parquet" and (item.version_id or misread(item.uri) or access != Access()):
             raise CannotCutError("Parquet that workers fetch whole, for its name, version, payer or role")
-        item, slices = _cut(store, item, kind, options.target_bytes)
+        item, slices = _current_slices(store, item, kind, options.target_bytes)
         if len(slices) > 1:
             return slices
         reason = "has one line, or no line break where it could be cut"
@@ -177,17 +177,19 @@ def _slices(
     except ObjectNotFoundError:
         reason = "no longer there"  # its shard will fail with that cause
     except ObjectForbiddenError:
-        reason = "may not be read by the planner"  # the workers may be allowed to
+        reason = "the planner has no permission to read it"  # the workers may have it
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
     whole(reason)
     return [item]
 
 
-def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) -> tuple[InputObject, list[InputObject]]:
-    """The object as it is now and its slices; read again if it is replaced meanwhile, or had no ETag."""
+def _current_slices(
+    store: ObjectStore, item: InputObject, kind: str, target_bytes: int
+) -> tuple[InputObject, list[InputObject]]:
+    """The object as it is now, and its slices. If it is replaced meanwhile, it is cut again."""
     for _ in range(TRIES):
-        # Without an ETag, which a list may omit, two reads could be of two contents.
+        # Without an ETag, which a list may omit, two reads might be of two contents.
         if item.etag or "://" not in item.uri:
             try:
                 if kind == "parquet":
@@ -201,7 +203,7 @@ def _cut(store: ObjectStore, item: InputObject, kind: str, target_bytes: int) ->
 
 
 def _reader(store: ObjectStore, item: InputObject) -> Read:
-    """The reader of an object, or of a local file, which a preview cuts as the plan will cut it in the bucket."""
+    """The reader of an object, or of a local file: a preview cuts the file as the plan will cut its copy."""
     if "://" not in item.uri:
         return partial(_read_file, item.uri)
     return lambda offset, length: store.get(item.uri, offset, length, item.etag, item.version_id)
@@ -224,7 +226,7 @@ def _line_slices(store: ObjectStore, item: InputObject, target_bytes: int, *, wi
 
 def _parquet_slices(store: ObjectStore, item: InputObject, target_bytes: int) -> list[InputObject]:
     """Slices of even size; ``ParquetPart`` gives a row group to the slice in which its middle lies."""
-    # Four bytes suffice: a slice has the row groups whose middle is in it, so only its worker must read the footer.
+    # Four bytes suffice here: a slice has the row groups whose middles are in it, and its worker reads the footer.
     ending = _reader(store, item)(max(0, item.size_bytes - 4), 4)
     if ending != b"PAR1":
         raise CannotCutError(f"{'encrypted' if ending == b'PARE' else 'no'} Parquet, by its last bytes")
