@@ -97,7 +97,7 @@ def preview_request(
     if prices is None:
         return plan_preview, None
     counts = plan_preview.shards, plan_preview.objects, plan_preview.size_bytes
-    routed = [Route(name, *totals) for name, totals in plan_preview.elsewhere.items()]
+    routed = [Route(name, *totals) for name, totals in plan_preview.by_engine.items()]
     return plan_preview, estimate_plan(size, options, *counts, prices, routed)
 
 

@@ -26,7 +26,7 @@ from sparklet.planning.inputs.selection import Filter
 from sparklet.planning.new_run import refuse_own_output, run_id_of
 from sparklet.planning.output_claims import replaced_by
 from sparklet.planning.outputs import By, OutputNames, local_outputs, may_replace, published_files
-from sparklet.planning.packing import names_there, within_limit
+from sparklet.planning.packing import paths_in_output, within_limit
 from sparklet.planning.request import RunRequest
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
@@ -107,7 +107,8 @@ def refuse_taken_names(request: RunRequest) -> None:
     """PlanError if a local output holds files under the names that a run will give those of its local inputs."""
     if not (request.options.output_per and request.options.existing == "append"):
         return
-    existing_names, folders = names_there(None, request), [source for source in request.inputs if "://" not in source]
+    existing_names = paths_in_output(None, request)
+    folders = [source for source in request.inputs if "://" not in source]
     named = tuple(f"{source.rstrip('/')}/" if Path(source).is_dir() else source for source in folders)
     with closing(OutputNames(request.run_id, request.options, named, existing_names)) as names:
         for source in named:

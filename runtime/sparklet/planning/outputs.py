@@ -13,31 +13,32 @@ from sparklet.planning.inputs.selection import Digests, is_hidden
 from sparklet.ports import ObjectInfo, ObjectStore
 from sparklet.ports.deployment import Deployment
 
-MAX_NAME_BYTES, MAX_PATH_BYTES = 200, 500  # 255 and, with the output's, 1,024 are possible
+MAX_NAME_BYTES, MAX_PATH_BYTES = 200, 500  # S3 and disks allow 255 and, with the output's own path, 1,024
 MAX_SHOWN = 3
 TELL_APART = "tell them apart (--output-name '{folder}/{name}{suffix}'), or choose some (--include)"
 _FORMAT = re.compile(
     r"(?i)(\.[a-z][a-z0-9]{0,9})?(\.(gz|gzip|bz2?|xz|lzma|zstd?|lz4|snappy|deflate|zip|tar|tgz|tbz2?|txz|tzst))*$"
 )
-By = re.Match[str]  # of ``published_by``: run_id, created_ms, identity, shard
+By = re.Match[str]  # who published a file, see ``published_by``: run_id, created_ms, identity, shard
 
 
 # --- who published a file ---
 
 
 class Owners:
-    """Who published each file of an output: its folder's name says so, or a list of the names that an attempt gave.
+    """Tells who published each file of an output: by its folder's name, or by an attempt's list of its files.
 
-    A list is written before its files. So one whose shard was stopped may name what another has published: ``owner_of``
-    tells, by a file's path, what the file itself keeps. Without it the run that was entered last has the file.
-    A shard that is done again has two lists until all its files are replaced.
+    A list is written before the files. So the list of a shard that was stopped may name a file that another shard has
+    published: then ``owner_of``, called with the file's path, returns the owner that is stored with the file. Without
+    ``owner_of`` the run that was entered last counts. A shard that is done again has two lists until all its files are
+    replaced.
     """
 
     def __init__(self, lists: Iterable[tuple[str, bytes]], owner_of: Callable[[str], str] | None = None) -> None:
         self._names = dict[str, list[tuple[By, int]]]()
         self._owner_of = owner_of
-        named = ((by, body) for path, body in lists if (by := NAMES_FILE.fullmatch(path)))
-        for by, body in sorted(named, key=lambda entry: int(entry[0]["created_ms"], 16)):
+        list_bodies = ((by, body) for path, body in lists if (by := NAMES_FILE.fullmatch(path)))
+        for by, body in sorted(list_bodies, key=lambda entry: int(entry[0]["created_ms"], 16)):
             for path, size_bytes in json.loads(body).items():
                 self._names.setdefault(path, []).append((by, size_bytes))
 
@@ -45,16 +46,16 @@ class Owners:
         """The run and shard that published a file of this size, by its path below the output; None if not known."""
         if by := published_by(path):
             return by
-        claims = [by for by, its_bytes in self._names.get(path, ()) if size_bytes in (None, its_bytes)]
-        # Only where two lists name a file the file itself is asked: a HEAD for each would be a request a file.
+        claims = [by for by, listed_bytes in self._names.get(path, ()) if size_bytes in (None, listed_bytes)]
+        # The file's own owner is read only if two lists name the file: it takes a HEAD request.
         if len({(by["identity"], by["shard"]) for by in claims}) > 1 and self._owner_of:
             return OWNER.fullmatch(self._owner_of(path))
         return claims[-1] if claims else None
 
 
 def owners(store: ObjectStore, folder: str) -> Owners:
-    """Who published the files of an output, a folder with a slash at its end."""
-    # Lists in the output, not the ledger: other stacks read them, too, and a ledger forgets runs that were cleaned.
+    """Who published the files of an output; ``folder`` ends with a slash."""
+    # The lists are in the output, not in the ledger: other stacks read them, and a ledger loses runs that are cleaned.
     uris = [info.uri for info in store.list(folder + NAMES)]
     lists = zip((uri[len(folder) :] for uri in uris), store.get_all(uris), strict=True)
     return Owners(lists, lambda path: store.head(folder + path).owner)
@@ -63,15 +64,15 @@ def owners(store: ObjectStore, folder: str) -> Owners:
 class PublishedFile(NamedTuple):
     """A file in an output."""
 
-    path: str  # below it
+    path: str  # below the output
     size_bytes: int
-    by: By | None  # who published it; None: nobody that is known
-    uri: str  # or its local path
+    by: By | None  # who published it; None: not known
+    uri: str  # or a local path
     modified_s: float
 
 
 def files_in(store: ObjectStore, folder: str) -> Iterator[PublishedFile]:
-    """All files in an output, a folder with a slash at its end."""
+    """All files in an output; ``folder`` ends with a slash."""
     published = owners(store, folder)
     for info in store.list(folder):
         path = info.uri[len(folder) :]
@@ -80,7 +81,7 @@ def files_in(store: ObjectStore, folder: str) -> Iterator[PublishedFile]:
 
 
 def local_outputs(folder: Path) -> Iterator[PublishedFile]:
-    """All files in a local output, and folders that are empty, in the order of their names."""
+    """All files and empty folders in a local output, in the order of their names."""
     lists = ((path.relative_to(folder).as_posix(), path.read_bytes()) for path in sorted((folder / NAMES).glob("*")))
     published = Owners(lists)
     for path in sorted(folder.rglob("*")):
@@ -91,21 +92,22 @@ def local_outputs(folder: Path) -> Iterator[PublishedFile]:
 
 
 def may_replace(deployment: Deployment, run: Run, by: By | None) -> bool:
-    """Whether a run may replace another attempt's file, which ``by`` published."""
-    # However late an attempt wakes, what a run that was entered later has published stays.
+    """Whether a run is allowed to replace a file that ``by`` published."""
+    # An attempt may wake late: files of a run that was entered later than its own run must stay.
     if by is None or by["identity"] == run.identity or int(by["created_ms"], 16) > int(run.created_s * 1000):
         return False
     if run.options.existing == "overwrite":
         return True
-    # The id alone may be that of a run in another ledger over the same bucket; the identity has its time.
+    # Another ledger over the same bucket may have a run with this id; the identity also has the run's time.
     publisher = deployment.known_run(by["run_id"]) if run.options.incremental else None
     return publisher is not None and (publisher.identity, publisher.name) == (by["identity"], run.name)
 
 
 def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owners]]) -> None:
-    """PlanError if an object of a run's input is one that the run would delete; so does Spark refuse it.
+    """PlanError if a run would delete an object of its own input; Spark refuses that, too.
 
-    Owners are looked up only in those ``outputs`` in which an object lies.
+    ``outputs`` has a function for each folder that returns the folder's owners; it is called only if an object is in
+    the folder.
     """
     for (folder, published), uri in product(outputs.items(), uris):
         if uri.startswith(folder) and published().of(uri[len(folder) :]):
@@ -116,10 +118,10 @@ def refuse_replaced(uris: Iterable[str], outputs: Mapping[str, Callable[[], Owne
 
 
 def published_files(store: ObjectStore, run: Run) -> Iterator[tuple[int, ObjectInfo]]:
-    """Each file that a run has published, with the number of its shard."""
+    """The files that a run has published, each after the number of its shard."""
     base = f"{run.output_uri.rstrip('/')}/"
     by_name = owners(store, base) if run.options.output_per else Owners(())
-    # Folders of shards begin with the run's identity: the listing passes over those of other runs.
+    # Folders of shards begin with the run's identity, so that folders of other runs are not listed.
     for info in store.list(base if run.options.output_per else base + run.shard_prefix):
         by = by_name.of(info.uri[len(base) :], info.size_bytes)
         if by and by["identity"] == run.identity and not info.uri.endswith("/"):
@@ -130,7 +132,7 @@ def published_files(store: ObjectStore, run: Run) -> Iterator[tuple[int, ObjectI
 
 
 def suffix_of(name: str) -> str:
-    """What tells the format of a file: .csv, .json.gz, .parquet."""
+    """The part of a file's name that shows its format: .csv, .json.gz, .parquet; "" if there is none."""
     match = _FORMAT.search(name)
     return match[0] if match and match.start() else ""
 
@@ -138,7 +140,7 @@ def suffix_of(name: str) -> str:
 def output_name(
     run_id: str, options: RunOptions, inputs: Sequence[str], item: InputObject, label: str = "", suffix: str = ""
 ) -> str:
-    """The name of an input's file below the output; ``label`` stands behind its stem, ``suffix`` is of its format."""
+    """The name, below the output, of an input's file: ``label`` follows the stem, ``suffix`` is the format's."""
     uri = item.object_uri
     root = next((input_uri for input_uri in inputs if input_uri.endswith("/") and uri.startswith(input_uri)), "")
     path = uri[len(root) :] if root else uri.rpartition("/")[2] if uri in inputs else split_uri(uri)[1]
@@ -149,7 +151,7 @@ def output_name(
     stem = name.removesuffix(own_suffix) + label
     values = {"folder": folder, "stem": stem, "name": stem + own_suffix, "run": run_id, "suffix": suffix}
     pattern = options.output_name if folder else options.output_name.replace("{folder}/", "")
-    # One pass, since a key may itself hold such a word in braces.
+    # One pass, since an object's key may itself have such a word in braces.
     name = re.sub(r"\{(\w+)\}", lambda field: values[field[1]], pattern)
     parts = name.split("/")
     is_long = len(name.encode()) > MAX_PATH_BYTES or max(len(part.encode()) for part in parts) > MAX_NAME_BYTES
@@ -159,40 +161,40 @@ def output_name(
 
 
 def is_named(path: str, name: str) -> bool:
-    """Whether a file has an input's ``name``, with any suffix and number, or lies in a folder of that name."""
+    """Whether a file has an input's ``name``, with any number and suffix, or is in a folder of that name."""
     rest = path.removeprefix(name)
     return rest != path and re.fullmatch(r"/.*|(-[^/]*)?(\.[^/]*)?", rest, re.DOTALL) is not None
 
 
 class OutputNames:
-    """The names of the files for a run's inputs: unique whatever the capitals, and none is in ``existing_paths``."""
+    """The names of the files for a run's inputs: they must differ, whatever the capitals, and be new in the output."""
 
     def __init__(
         self, run_id: str, options: RunOptions, inputs: Sequence[str], existing_paths: Iterable[str] = ()
     ) -> None:
-        self._of = run_id, options, inputs
-        self._met, self._last = Digests(), ""
-        self.close = self._met.close
+        self._naming = run_id, options, inputs
+        self._names, self._last = Digests(), ""
+        self.close = self._names.close
         self._taken = list[str]()
         for path in existing_paths:
             if not is_hidden(path):
-                self._met.add("there", path.casefold().removesuffix(suffix_of(path.rpartition("/")[2]).casefold()))
+                self._names.add("existing", path.casefold().removesuffix(suffix_of(path.rpartition("/")[2]).casefold()))
 
     def add(self, item: InputObject) -> None:
-        """Take one input; PlanError if its output would not be its own. Slices of one object follow each other."""
+        """Add an input; PlanError if another input has the same output. Slices of an object follow each other."""
         if item.uri == self._last:
             return
-        self._last, name = item.uri, output_name(*self._of, item)
-        if not self._met.add("output", name.casefold()):
+        self._last, name = item.uri, output_name(*self._naming, item)
+        if not self._names.add("output", name.casefold()):
             raise PlanError(
                 f"the output of {item.uri} would be {name}, and so would that of another input, whatever the capitals: "
                 f"{TELL_APART}"
             )
-        if self._met.has("there", name.casefold()):
+        if self._names.has("existing", name.casefold()):
             self._taken.append(name)
 
     def refuse_taken(self) -> None:
-        """PlanError if there is an output of one of these inputs."""
+        """PlanError if outputs of inputs that were added exist already."""
         if self._taken:
             more = f" and {len(self._taken) - MAX_SHOWN} more" if len(self._taken) > MAX_SHOWN else ""
             raise PlanError(

@@ -1,4 +1,4 @@
-"""The input of a run in shards, by bytes, count and group; what its preview shows is what is checked and planned."""
+"""Packs a run's input into shards, by bytes, count and group: once for the preview, the check and the plan."""
 
 import gzip
 import pickle
@@ -25,7 +25,7 @@ from sparklet.planning.inputs.partitions import Partitions, partition_root
 from sparklet.planning.inputs.selection import Found, Reason
 from sparklet.planning.inputs.slicing import slice_objects
 from sparklet.planning.inventory import Inventory, resolve_inputs
-from sparklet.planning.output_claims import RunStatus, done_before, earlier_runs
+from sparklet.planning.output_claims import RunStatus, earlier_runs, finished_objects
 from sparklet.planning.outputs import (
     OutputNames,
     Owners,
@@ -42,15 +42,15 @@ from sparklet.ports.deployment import Deployment, scratch
 
 T = TypeVar("T")
 PREFIX = "prefix"
-MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which a worker hands to the script at once
-MAX_NAMED = 3  # objects that a refusal names
+MAX_ITEMS_BYTES = 1024 * 1024  # of the items of one shard, which the script gets all at once
+MAX_NAMED = 3  # objects that a message names
 ADVICE = (
     "cut it with --split (CSV, JSON Lines and Parquet that are not compressed as a whole), "
     f"{routes.FOR_ROOM}, or have a function try it (--too-large fail)"
 )
 IN_MEMORY_BYTES = 8 * MIB
-MAX_KEPT_BYTES = 256 * MIB  # compressed: the shards of some four million objects
-_place = attrgetter("source", "after", "slices", "etag")  # faster than pickling the position
+MAX_KEPT_BYTES = 256 * MIB  # compressed; enough for the shards of some four million objects
+_position_values = attrgetter("source", "after", "slices", "etag")  # faster than pickling the position
 
 
 def pack_shards(
@@ -59,39 +59,41 @@ def pack_shards(
     """Pack objects into shards, each with its line, in the order of the listing.
 
     ``options.target_bytes`` limits the estimated size of a shard, unless one object has more; ``max_objects`` limits
-    its objects or items; ``group_by`` separates objects of different groups: one that appears again later begins a new
-    shard. Spark reads partitions of one of the ``inputs`` at once.
+    the objects or items of a shard. With ``group_by`` each group begins a new shard, also one that comes again later.
+    Objects in partitions of two ``inputs`` are in different shards: Spark reads partitions of one folder at once.
     """
     group_of = grouping(options.group_by) if options.group_by else None
-    held: list[Found] = []
-    held_bytes, held_group, number = 0, ("", ""), first_number
+    entries: list[Found] = []
+    shard_bytes, shard_group, number = 0, ("", ""), first_number
 
-    def packed() -> tuple[Shard, Line]:
-        shard, last = Shard(number, tuple(entry.item for entry in held)), held[-1]
-        sizes = len(held), shard.size_bytes, held_bytes
+    def shard_and_line() -> tuple[Shard, Line]:
+        shard, last = Shard(number, tuple(entry.item for entry in entries)), entries[-1]
+        sizes = len(entries), shard.size_bytes, shard_bytes
         return shard, Line(shard.to_line(), number, *sizes, last.position, last.skipped)
 
     for entry in objects:
         uri, size_bytes = entry.item.uri, entry.item.estimated_bytes
         group = group_of(uri) if group_of else "", partition_root(uri[: uri.rfind("/") + 1], inputs)
-        # A run without a limit wants all items in one shard (a reduce), so they are not cut by bytes either.
-        is_cut = entry.item.item and options.target_bytes < NO_LIMIT_BYTES
-        max_bytes = min(options.target_bytes, MAX_ITEMS_BYTES) if is_cut else options.target_bytes
-        full = len(held) == options.max_objects or held_bytes + size_bytes > max_bytes
-        if held and (full or group != held_group):
-            yield packed()
-            number, held, held_bytes = number + 1, [], 0
-        held.append(entry)
-        held_bytes, held_group = held_bytes + size_bytes, group
-    if held:
-        yield packed()
+        max_bytes = options.target_bytes
+        # Without a limit all items must be in one shard (a reduce), however many bytes they have.
+        if entry.item.item and max_bytes < NO_LIMIT_BYTES:
+            max_bytes = min(max_bytes, MAX_ITEMS_BYTES)
+        is_full = len(entries) == options.max_objects or shard_bytes + size_bytes > max_bytes
+        if entries and (is_full or group != shard_group):
+            yield shard_and_line()
+            number, entries, shard_bytes = number + 1, [], 0
+        entries.append(entry)
+        shard_bytes, shard_group = shard_bytes + size_bytes, group
+    if entries:
+        yield shard_and_line()
 
 
 def grouping(group_by: str) -> Callable[[str], str]:
     """The function from an object's address to its group.
 
-    ``prefix``: the folder. Otherwise patterns of folders, separated by ``/``: ``dt=*`` groups by the first folder that
-    matches, ``dt=*/hour=*`` by both. If an object has no such folder, that part of its group is empty.
+    With ``prefix`` the group is the folder. Else ``group_by`` has patterns of folders, separated by ``/``: ``dt=*``
+    groups by the first folder that matches, ``dt=*/hour=*`` by both. If no folder of an object matches a pattern, that
+    part of the object's group is empty.
     """
     if group_by == PREFIX:
         return lambda uri: uri.rpartition("/")[0]
@@ -124,7 +126,7 @@ class PlanPreview:
     largest_shard: int = 0  # its number
     largest_object: str = ""  # the first one in it
     too_large: int = 0  # shards too large for one function
-    elsewhere: dict[str, tuple[int, int]] = field(default_factory=dict)  # by worker: shards, and their bytes
+    by_engine: dict[str, tuple[int, int]] = field(default_factory=dict)  # numbers of shards, and of their bytes
 
     def add(self, shard: Shard, line: Line, options: RunOptions) -> None:
         """Count a shard."""
@@ -138,17 +140,17 @@ class PlanPreview:
         is_too_large, name = routes.of_size(options, line.estimated_bytes)
         self.too_large += is_too_large
         if name:
-            shards, routed_bytes = self.elsewhere.get(name, (0, 0))
-            self.elsewhere[name] = shards + 1, routed_bytes + size_bytes
+            shards, routed_bytes = self.by_engine.get(name, (0, 0))
+            self.by_engine[name] = shards + 1, routed_bytes + size_bytes
         self.shards, self.objects = self.shards + 1, self.objects + len(shard.objects)
         self.size_bytes += size_bytes
 
 
 class PackedInput:
-    """The input of a request in shards: whoever needs it first reads it, for the preview, the check and the plan.
+    """The input of a request in shards. It is read once: by the preview, the check or the plan, which comes first.
 
-    A file keeps the shards, so an input that changes after it was read is planned as it was read. Only if they need
-    more than ``MAX_KEPT_BYTES`` there, the plan reads the input again.
+    A file keeps the shards, so that an input that changes later is planned as it was read. Only if the file would have
+    more than ``MAX_KEPT_BYTES``, the plan reads the input again.
     """
 
     def __init__(self) -> None:
@@ -156,15 +158,15 @@ class PackedInput:
         self.lists: list[ListReader] = []
         self.found = PlanPreview()
         self.whole: Counter[str] = Counter()
-        """Large objects that could not be cut, by reason."""
+        """How many large objects could not be cut, by reason."""
         self.too_large: list[str] = []
         """The first shards that are too large for a function."""
         self.left_out = LeftOut()
         self.partitions = Partitions(())
         self._is_open = self._is_read = False
-        self._replaced: dict[str, Callable[[], Owners]] = {}  # by the outputs in which something is
+        self._replaced: dict[str, Callable[[], Owners]] = {}  # owners, by the folder in which the run deletes files
         self._names: OutputNames | None = None
-        self._earlier: list[RunStatus] = []  # whose work an incremental run leaves out
+        self._earlier: list[RunStatus] = []  # the runs whose objects an incremental run leaves out
         self._file = SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - see close
 
     def close(self) -> None:
@@ -175,7 +177,10 @@ class PackedInput:
             self._names.close()
 
     def open(self, deployment: Deployment | None, request: RunRequest, *, local: bool = False) -> ObjectStore:
-        """Find the inputs and lists of a request; PlanError if one is not there, or is local and must not be."""
+        """Find the inputs and lists of a request; return the inputs' store.
+
+        PlanError if one does not exist, or is local, unless that is allowed (``local``).
+        """
         store = deployment.inputs(request.access) if deployment else cast(ObjectStore, None)
         if not self._is_open:
             refuse_mixed(request.lists, request.inputs, request.options)
@@ -183,7 +188,7 @@ class PackedInput:
             self.lists = [_reader(deployment, store, list_request, request.options) for list_request in request.lists]
             for uri in self.inputs:
                 if uri.startswith(SCHEME) and uri.endswith("/"):
-                    names = lambda beginning: (info.uri for info in store.list(beginning))  # noqa: E731
+                    names = lambda prefix: (info.uri for info in store.list(prefix))  # noqa: E731
                     refuse_part_of_table(uri, request.options.exclude, names)
             self.partitions = Partitions(self.inputs)
             self._is_open = True
@@ -198,17 +203,17 @@ class PackedInput:
         local: bool = False,
         to_end: bool = True,
     ) -> PlanPreview:
-        """Read the input to its end, or only lists and the first shard; without a deployment all inputs are local.
+        """Read the input; unless ``to_end``, only lists and the first shard. Without a deployment all inputs are local.
 
-        PlanError if it has more than ``limit`` objects, archived or missing ones that the options refuse, a wrong row
-        in a list, or nothing to plan; then NothingNewError if earlier runs have done everything.
+        PlanError if it has more than ``limit`` objects, archived or missing objects that the options refuse, a wrong
+        row in a list, or nothing to plan; NothingNewError if earlier runs have done everything.
         """
         if self._is_read:
             return self.found
         store, options = self.open(deployment, request, local=local), request.options
         if options.output_per or options.existing != "refuse":
-            self._look_at_outputs(deployment, request)
-        # Noted before the input is read: if a run of the name ends meanwhile, `lines` sees that they differ.
+            self._prepare_output_checks(deployment, request)
+        # Noted before the input is read: if a run of this name ends meanwhile, `lines` finds a difference.
         self._earlier = (
             earlier_runs(deployment, request.run_name, request.run_id) if deployment and options.incremental else []
         )
@@ -217,43 +222,43 @@ class PackedInput:
         lines = self._pack(within_limit(inventory.objects(), limit, name), inventory, store, options, request.access)
         with gzip.GzipFile(fileobj=self._file, mode="wb", compresslevel=1) as gzip_file:
             for line in lines:
-                # Beyond the limit no further shard is kept; preview and refusals need the whole input.
+                # Beyond the limit shards are not kept, but the preview and the checks need the whole input.
                 if self._file.tell() <= MAX_KEPT_BYTES:
                     with scratch("the shards of the plan"):
-                        pickle.dump((*line[:5], *_place(line.position), line.skipped), gzip_file)
-                # The first shard must know the values of all, and nothing is deleted before all inputs are known.
+                        pickle.dump((*line[:5], *_position_values(line.position), line.skipped), gzip_file)
+                # The first shard needs the partitions of all inputs, and a run deletes only once all inputs are known.
                 to_end = to_end or bool(self.partitions.examples or self._replaced)
                 if not to_end:
                     break
-        # A wrong row anywhere must refuse the run before it is entered, not end it half planned.
+        # A wrong row must refuse the run before it is entered, rather than end it half planned.
         for reader in () if to_end else self.lists:
             reader.read_all()
         self._is_read = to_end
-        for reason, asked in ((Reason.ARCHIVED, options.archived), (Reason.MISSING, options.missing)):
-            if asked == "refuse" and inventory.named[reason]:
+        for reason, option in ((Reason.ARCHIVED, options.archived), (Reason.MISSING, options.missing)):
+            if option == "refuse" and inventory.named[reason]:
                 raise _refusal(inventory, reason)
         if not self.found.shards:
             raise _nothing_to_plan(name, inventory.skipped)
         return self.found
 
-    def _look_at_outputs(self, deployment: Deployment | None, request: RunRequest) -> None:
-        """Look up what the run would replace and, if it names files after inputs, which names are taken."""
+    def _prepare_output_checks(self, deployment: Deployment | None, request: RunRequest) -> None:
+        """Note the folders that the run would replace and, if it names files after inputs, which names exist."""
         options = request.options
         if deployment:
             self._replaced = {
                 folder: cache(partial(owners, deployment.store, folder)) for folder in request.replaced_folders
             }
         if options.output_per:
-            # An incremental run may replace what earlier runs of its name wrote (`may_replace`): no name is taken.
+            # An incremental run may replace the files of earlier runs of its name (`may_replace`): these do not count.
             existing_paths = (
-                names_there(deployment, request) if options.existing == "append" and not options.incremental else ()
+                paths_in_output(deployment, request) if options.existing == "append" and not options.incremental else ()
             )
             self._names = OutputNames(request.run_id, options, self.inputs, existing_paths)
 
-    def rest(self, deployment: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
-        """The shards of a run after a position, while its input is read."""
+    def lines_after(self, deployment: Deployment, run: Run, position: Position, first_number: int) -> Iterator[Line]:
+        """The shards of a run after a position, from its input, which is read meanwhile."""
         store, self.inputs, self.partitions = deployment.inputs(run.access), run.inputs, Partitions(run.inputs)
-        # A list that came with its bytes lies in the run's own folder, which a role for the inputs may not reach.
+        # A list that came as bytes is in the run's own folder, for which a role for the inputs may have no permission.
         stores = [deployment.store if source.uri.startswith(deployment.runs_uri) else store for source in run.lists]
         self.lists = list(map(ListReader, run.lists, stores))
         inventory = self._inventory(deployment, store, run.options, run.name, run.run_id)
@@ -263,15 +268,18 @@ class PackedInput:
     def _inventory(
         self, deployment: Deployment | None, store: ObjectStore, options: RunOptions, *run: str
     ) -> Inventory:
-        """The input of a run, by its name and id."""
+        """The inventory of a run's input; ``run`` is the run's name and id."""
         planned = partial(planned_objects, deployment, run[1]) if deployment else tuple
-        done = partial(done_before, deployment, *run) if deployment and options.incremental else None
-        return Inventory(store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._omit)
+        done = partial(finished_objects, deployment, *run) if deployment and options.incremental else None
+        return Inventory(
+            store, self.inputs, options, self.lists, planned=planned, done=done, on_left_out=self._note_left_out
+        )
 
-    def _omit(self, uri: str, version_id: str, reason: str) -> None:
+    def _note_left_out(self, uri: str, version_id: str, reason: str) -> None:
         self.left_out.add(uri, version_id, reason)
         folder = uri[: uri.rfind("/") + 1]
-        if reason == Reason.EMPTY and partition_root(folder, self.inputs):  # Spark lists it, and takes its values
+        # Spark lists an empty object, too, and uses its partition's values.
+        if reason == Reason.EMPTY and partition_root(folder, self.inputs):
             self.partitions.add(uri)
 
     def _pack(
@@ -298,15 +306,15 @@ class PackedInput:
                     self._names.add(item)
             yield line
         if self._names:
-            # Told at the end, so that the user learns of more than the first name.
+            # At the end, so that the message has more than the first name.
             self._names.refuse_taken()
         self.found.skipped = inventory.skipped
 
     def lines(self, deployment: Deployment, run: Run) -> Iterator[Line] | None:
-        """All shards; None if the file lacks some, or an incremental run, with its name claimed, has others to plan."""
-        # The run has claimed its name by now: no other run of it can change what is done after this look.
-        is_kept = self._is_read and self._file.tell() <= MAX_KEPT_BYTES
-        if not is_kept or (run.options.incremental and self._earlier != earlier_runs(deployment, run.name, run.run_id)):
+        """All shards; None if the file lacks some, or if an incremental run has other objects to plan by now."""
+        # The run has claimed its name: no other run of this name can do further objects after this check.
+        has_all = self._is_read and self._file.tell() <= MAX_KEPT_BYTES
+        if not has_all or (run.options.incremental and self._earlier != earlier_runs(deployment, run.name, run.run_id)):
             return None
         self._file.seek(0)
         gzip_file = gzip.GzipFile(fileobj=self._file, mode="rb")
@@ -314,8 +322,8 @@ class PackedInput:
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
 
 
-def names_there(deployment: Deployment | None, request: RunRequest) -> Iterator[str]:
-    """The files that other runs, and others, have in a request's output, by their paths there."""
+def paths_in_output(deployment: Deployment | None, request: RunRequest) -> Iterator[str]:
+    """The paths, below a request's output, of files that are not this run's own."""
     if "://" not in request.output_uri:
         files: Iterable[PublishedFile] = local_outputs(Path(request.output_uri))
     else:
@@ -337,9 +345,9 @@ def _reader(
 def preview(deployment: Deployment | None, request: RunRequest, packed: PackedInput | None = None) -> PlanPreview:
     """Preview the plan of a request; without a deployment all inputs are local.
 
-    The plan can take ``packed``, unless an input is local: it reads the copies in the bucket.
+    The input is read into ``packed``, from which it can be planned, unless an input is local.
     """
-    # The plan reads the copies in the bucket, whose addresses and ETags local files do not have.
+    # Of local files the plan needs the copies in the bucket, with their addresses and ETags.
     if packed and all("://" in address for address in request.inputs):
         return packed.read(deployment, request, limit=request.options.limit)
     with closing(PackedInput()) as unused:
@@ -350,7 +358,7 @@ def preview(deployment: Deployment | None, request: RunRequest, packed: PackedIn
 
 
 def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
-    """The objects; PlanError if there are more than ``limit`` (0: no limit)."""
+    """The same objects; PlanError if there are more than ``limit`` (0: no limit)."""
     for count, input_object in enumerate(objects, 1):
         if 0 < limit < count:
             raise PlanError(
@@ -361,7 +369,7 @@ def within_limit(objects: Iterable[T], limit: int, name: str) -> Iterator[T]:
 
 
 def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
-    """The error of an input with shards above the limit."""
+    """The error of an input with shards that are too large for a function."""
     count, named = packed.found.too_large, packed.too_large
     more = f" and {count - len(named)} more" if count > len(named) else ""
     return PlanError(
@@ -371,19 +379,20 @@ def too_large(packed: PackedInput, options: RunOptions) -> PlanError:
 
 
 def _refusal(inventory: Inventory, reason: Reason) -> PlanError:
+    """The error of an input with objects that are archived or missing."""
     count, names = inventory.skipped[reason], inventory.named[reason]
     more = f" and {count - len(names)} more" if count > len(names) else ""
     if reason is Reason.MISSING:
-        what = f"names {count_text(count, 'object')} not there"
+        problem = f"names {count_text(count, 'object')} not there"
         remedy = "correct the list, or leave out what is gone with --missing skip"
     else:
-        what = f"has {count_text(count, 'archived object')} that cannot be read"
+        problem = f"has {count_text(count, 'archived object')} that cannot be read"
         remedy = "restore what is archived first, or leave it out with --archived skip"
-    return PlanError(f"the input {what}: {', '.join(names)}{more}; {remedy}")
+    return PlanError(f"the input {problem}: {', '.join(names)}{more}; {remedy}")
 
 
 def _nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
-    """The error of an input without an object to plan; NothingNewError if earlier runs have done everything."""
+    """The error of an input without an object to plan: NothingNewError if there is only nothing new."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "nothing"
     if is_nothing_new(skipped):
         return NothingNewError(f"the input {name} holds nothing new; left out: {reasons}")
@@ -391,11 +400,12 @@ def _nothing_to_plan(name: str, skipped: Mapping[str, int]) -> PlanError:
 
 
 def is_nothing_new(skipped: Mapping[str, int]) -> bool:
-    """Whether an input without an object to plan holds what was done earlier, or is older than requested."""
+    """Whether an input without an object to plan has objects that were done earlier or are older than requested."""
     return (Reason.DONE in skipped or Reason.OLDER in skipped) and Reason.MISSING not in skipped
 
 
 def _shard_text(shard: Shard, estimated_bytes: int) -> str:
+    """The first object of a shard, how many more there are, and their size."""
     estimated = f", decompressed about {estimated_bytes / MIB:,.0f} MiB" if estimated_bytes != shard.size_bytes else ""
     others = f" and {len(shard.objects) - 1} more" if len(shard.objects) > 1 else ""
     return f"{shard.objects[0].name}{others} ({shard.size_bytes / MIB:,.0f} MiB{estimated})"

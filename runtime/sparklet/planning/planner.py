@@ -154,7 +154,7 @@ class _Planning:
         self._skipped: Counter[str] = Counter()  # by this planner, until its last sealed part
         self._source, lines = packed, packed.lines(deployment, run)
         if lines is None:
-            self._source, lines = fresh, fresh.rest(deployment, run, done.position, done.shards)
+            self._source, lines = fresh, fresh.lines_after(deployment, run, done.position, done.shards)
         self.lines = lines
 
     def add(self, lines: list[Line]) -> None:

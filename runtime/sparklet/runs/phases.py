@@ -57,7 +57,7 @@ from sparklet.planning.commit_files import (
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.inputs.selection import is_hidden
 from sparklet.planning.new_run import entered
-from sparklet.planning.output_claims import earlier_followers, half_published, take_outputs
+from sparklet.planning.output_claims import earlier_followers, half_published_shards, take_outputs
 from sparklet.planning.outputs import published_files
 from sparklet.planning.schema_task import ALL_IN_ONE
 from sparklet.ports.deployment import Deployment, put_once
@@ -240,7 +240,7 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
         written = write_results(deployment, run, items_uri, MAX_ITEM_BYTES)
         if not (written and "Key" in written):
             return None
-    records = half_published(deployment, run) if end.counts.failed else iter(())
+    records = half_published_shards(deployment, run) if end.counts.failed else iter(())
     left_out = {record.number for record in islice(records, MAX_LEFT_OUT + 1)}
     if len(left_out) > MAX_LEFT_OUT:
         return None

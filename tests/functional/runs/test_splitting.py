@@ -30,7 +30,7 @@ from sparklet.model import (
 )
 from sparklet.model.options import NO_LIMIT_BYTES
 from sparklet.planning.new_run import new_run
-from sparklet.planning.output_claims import done_before
+from sparklet.planning.output_claims import finished_objects
 from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.planner import plan
 from sparklet.runs.cancel import cancel
@@ -143,7 +143,7 @@ def malformed(*files: str) -> ScriptFailedError:
 
 
 def not_done_before(it: Splitting) -> list[str]:
-    done = done_before(it.world.deployment, it.run.name)
+    done = finished_objects(it.world.deployment, it.run.name)
     return [info.uri for info in it.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)]
 
 

@@ -13,7 +13,7 @@ from sparklet.errors import NothingNewError, PlanError, ScratchFullError
 from sparklet.model import Failure, RunOptions, RunState, ShardResult
 from sparklet.planning.inputs.selection import Digests, Reason
 from sparklet.planning.new_run import new_run
-from sparklet.planning.output_claims import done_before, take_outputs
+from sparklet.planning.output_claims import finished_objects, take_outputs
 from sparklet.planning.planner import plan
 from sparklet.runs.checker import check
 from sparklet.runs.redrive import redrive
@@ -131,7 +131,7 @@ def test_an_object_is_done_once_its_slices_are(world: World, failing: int | None
 
     assert world.work(lambda number: BAD if number == failing else ShardResult()) == planned
 
-    with closing(done_before(world.deployment, "nightly")) as found:
+    with closing(finished_objects(world.deployment, "nightly")) as found:
         assert [found.has(uri, "", world.store.head(uri).etag) for uri in uris] == [True, done]
 
 

@@ -12,7 +12,7 @@ from sparklet.model import NAMES, OWNER, Failure, InputObject, Run, RunOptions, 
 from sparklet.planning.new_run import new_run
 from sparklet.planning.output_claims import delete_half_published
 from sparklet.planning.outputs import OutputNames, may_replace, output_name, owners
-from sparklet.planning.packing import names_there
+from sparklet.planning.packing import paths_in_output
 from sparklet.planning.request import read_request
 from sparklet.runs.checker import check
 from tests.stand_ins.memory import MemoryEngine
@@ -169,7 +169,7 @@ def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None
 def test_a_request_that_is_made_again_meets_no_file_of_its_own(world: World) -> None:
     an_earlier_run(world)
     asked = {run_id: world.request(run_id=run_id, output_uri=OUTPUT) for run_id in ("earlier", "later")}
-    there = {run_id: list(names_there(world.deployment, request)) for run_id, request in asked.items()}
+    there = {run_id: list(paths_in_output(world.deployment, request)) for run_id, request in asked.items()}
     assert there["earlier"] == [] and there["later"][1:] == ["00000.parquet", "00001.parquet"]
 
 

@@ -143,7 +143,7 @@ def test_a_redrive_takes_routed_shards_back_to_their_engine() -> None:
 def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    found = preview(world.deployment, world.request(options=options)).elsewhere
+    found = preview(world.deployment, world.request(options=options)).by_engine
     assert list(found.values()) == list(there.values())  # which engine it is, a preview may leave to the plan
     planned(world, **changes)
     engines = Counter(record.engine for record in world.shards() if record.engine)

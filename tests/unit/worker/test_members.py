@@ -10,7 +10,7 @@ from sparklet.app.documents import object_document, object_state, object_status
 from sparklet.errors import ObjectStoreError
 from sparklet.job.outcome import OUTCOME_FILE
 from sparklet.model import InputObject, RunState, Shard, ShardRecord, ShardState
-from sparklet.planning.output_claims import done_before
+from sparklet.planning.output_claims import finished_objects
 from sparklet.planning.plan_files import planned_shard
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.checker import check
@@ -170,7 +170,7 @@ def test_a_repaired_file_is_redriven_alone_and_ends_its_archive(bench: Bench) ->
     name = bench.ledger.runs.get("run-1").name
 
     def known() -> list[bool]:
-        return [done_before(at, name).has(each.uri, "", each.etag) for each in (item, other)]
+        return [finished_objects(at, name).has(each.uri, "", each.etag) for each in (item, other)]
 
     assert known() == [False, True]
     reader.read.clear()
