@@ -52,12 +52,12 @@ MAX_SLUG = 40  # characters of a name, so that time and suffix fit into the 63 o
 def new_run(
     deployment: Deployment, request: RunRequest, packed: PackedInput | None = None, *, even_empty: bool = False
 ) -> Run:
-    """Copy a run's scripts and lists, and enter the run into the ledger, once input and script are found usable.
+    """Check a run's input, output and scripts, copy its scripts and lists, and enter the run into the ledger.
 
     The check reads the input into ``packed``, unless a preview did, so that ``plan`` need not read it again. If the
-    ledger has the same run already, it is returned, and ``plan`` continues it; RunExistsError if that id's run is
-    another one. PlanError if input, output or script are not usable, or an incremental run of the same name has not
-    ended. NothingNewError if earlier runs have done everything, unless an empty run may be entered (``even_empty``).
+    ledger has the same run already, that is returned, and ``plan`` continues it; RunExistsError if the ledger has
+    another run with this id. PlanError if input, output or script are not usable, or an incremental run of the same
+    name has not ended. NothingNewError if earlier runs have done everything, unless the run is entered ``even_empty``.
     """
     run_id = run_id_of(request, deployment.clock.now_s())
     existing_run = deployment.known_run(run_id)
@@ -66,11 +66,11 @@ def new_run(
     scripts = {source: read_script(deployment, run_id, source, beside) for source in sources}
     if request.params.get(SCHEMA) == INFER:
         _refuse_no_reader(request, scripts[request.script].script)
-    asked = {source: routes.asked_spark(source, files.script) for source, files in scripts.items()}
-    if any(asked.values()) and not existing_run:
-        routes.refuse_another_spark(deployment, asked)
+    spark_lines = {source: routes.requested_spark(source, files.script) for source, files in scripts.items()}
+    if any(spark_lines.values()) and not existing_run:
+        routes.refuse_wrong_spark(deployment, spark_lines)
     known = existing_run.options if existing_run else None
-    options = routes.chosen(deployment, request.options, request.table, asked.values(), known)
+    options = routes.chosen(deployment, request.options, request.table, spark_lines.values(), known)
     output = request.output_uri or (f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}/" if request.table else "")
     next_output = request.next_output or f"s3://{deployment.bucket}/output/{RUN_ID_IN_OUTPUT}-next/"
     request = replace(
@@ -81,7 +81,7 @@ def new_run(
         next_output=output_folder(next_output, run_id) if request.next else "",
     )
     if existing_run:
-        return _same_run(existing_run, request, scripts)
+        return _check_same_run(existing_run, request, scripts)
     if request.table.startswith("iceberg:"):
         _refuse_no_catalog(deployment, request)
     if request.options.incremental:
@@ -90,17 +90,17 @@ def new_run(
         run = _checked_run(deployment, request, scripts, even_empty, packed_input)
         lists = zip(run.lists, packed_input.lists, strict=True)
     refuse_outputs(deployment, run)
-    # Files first, then the run, then its claim. A kill in between leaves files that nothing names, whose names are
-    # digests, so that the next try finds them; or a run without a claim, for which its planner claims.
+    # Files first, then the run, then its claim. A kill in between leaves files that no run names, but their names are
+    # digests, so that the next try uses them; or it leaves a run without a claim, which its planner makes.
     put_once(deployment.store, *(file for script in scripts.values() for file in script.files))
     put_once(deployment.store, *((source.uri, reader.body) for source, reader in lists if reader.body is not None))
     try:
         deployment.ledger.runs.create(run)
     except RunExistsError:
-        # A cleaned run is unknown, too, but its id is refused for ever; else another request was faster.
+        # Either another request was faster, or the run was cleaned: it is not known, but its id is refused for ever.
         if not (existing_run := deployment.known_run(run_id)):
             raise
-        return _same_run(existing_run, request, scripts)
+        return _check_same_run(existing_run, request, scripts)
     take_outputs(deployment, run)
     return run
 
@@ -113,11 +113,11 @@ def _refuse_no_reader(request: RunRequest, script: Script) -> None:
         )
 
 
-def entered(deployment: Deployment, parent: Run, follower: Run) -> Run:
-    """Enter the run of a kind and number that follows another; the known one if another checker was faster.
+def enter_follower(deployment: Deployment, parent: Run, follower: Run) -> Run:
+    """Enter the run, of a kind and number, that follows its parent; return it, or the run that was entered before.
 
-    It has its parent's environment and schema, and a folder of its own unless it names an output.
-    CheckpointConflictError if the parent was cancelled, has ended or has another generation.
+    It gets its parent's environment, the parent's schema unless it has one, and a folder of its own unless it names an
+    output. CheckpointConflictError if the parent was cancelled, has ended or has another generation.
     """
     run_id = follower_id(parent.run_id, follower.kind, follower.number)
     run = replace(
@@ -134,16 +134,16 @@ def entered(deployment: Deployment, parent: Run, follower: Run) -> Run:
 
 
 def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
-    """PlanError if nothing names a catalog for the run's table of Iceberg: every shard would fail."""
+    """PlanError if no setting names a catalog for the run's Iceberg table: every shard would fail."""
     if (functions := deployment.function_settings()) is None:
         return
     if functions.get("SPARKLET_WRITE_ENCRYPTION"):
         raise PlanError(
-            f"{request.table} cannot be committed with the stack's WriteEncryption, of which Iceberg's client of S3 is "
-            "not told; take delta, hudi or parquet, or a bucket that encrypts by default"
+            f"{request.table} cannot be committed with the stack's WriteEncryption, which Iceberg's client of S3 does "
+            "not use; take delta, hudi or parquet, or a bucket that encrypts by default"
         )
-    named = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
-    if not named.keys() & {"type", "uri"}:
+    properties = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
+    if not properties.keys() & {"type", "uri"}:
         raise PlanError(
             f"no catalog is named in which {request.table} could be: --param warehouse=glue:s3://BUCKET/LAKE names "
             "Glue's, --env PYICEBERG_CATALOG__ICEBERG__TYPE=… and its like any other, or set one at the deployment "
@@ -152,9 +152,10 @@ def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
 
 
 def run_id_of(request: RunRequest, now_s: float) -> str:
-    """The run's id: the given one, that of its name and key, or a new one of its name, the time and a suffix.
+    """The run's id: the requested one, or else one that begins with the run's name.
 
-    That is ``flights-5f2b8c1d9e07``, or ``flights-20130101t120000-3f9a1c`` (UTC).
+    With an idempotency key it ends with the key's digest, ``flights-5f2b8c1d9e07``, else with the time (UTC) and a
+    random suffix, ``flights-20130101t120000-3f9a1c``.
     """
     slug = re.sub(r"[^a-z0-9]+", "-", request.run_name.lower()).strip("-")[:MAX_SLUG].rstrip("-") or "run"
     if request.idempotency_key:
@@ -164,7 +165,7 @@ def run_id_of(request: RunRequest, now_s: float) -> str:
     if not RUN_ID.fullmatch(run_id):
         raise PlanError(f"the run id {run_id!r} must be 1 to 63 of a-z, 0-9 and -, beginning with a letter or digit")
     if FOLLOWER_ID.search(run_id):
-        raise PlanError(f"the run id {run_id!r} ends as those of runs that follow another do; choose another one")
+        raise PlanError(f"the run id {run_id!r} ends like the id of a run that follows another run; choose another id")
     return run_id
 
 
@@ -175,17 +176,17 @@ def _checked_run(
     even_empty: bool,
     packed: PackedInput,
 ) -> Run:
-    """The run as it enters the ledger, once its input is found plannable."""
+    """The run as it enters the ledger, after the checks of its input and output."""
     store, options, inputs = packed.open(deployment, request), request.options, packed.inputs
     if (packed.lists or len(inputs) > 1) and any(INPUT in argument for argument in request.args):
         raise PlanError(
             f"{INPUT} in the script's arguments stands for the run's input, and this run has several or a list: give "
             "it one --input, or let the script read job.inputs"
         )
-    own_folders = {"Sparklet's own folder": deployment.runs_uri}
-    refuse_own_output(inputs, {"the output": request.output_uri, **own_folders})
+    sparklets_folder = {"Sparklet's own folder": deployment.runs_uri}
+    refuse_own_output(inputs, {"the output": request.output_uri, **sparklets_folder})
     if request.next:
-        refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **own_folders})
+        refuse_own_output((*inputs, request.output_uri), {"the output": request.next_output, **sparklets_folder})
         if request.output_uri.startswith(request.replaced_folders[1:]):
             raise PlanError(
                 f"the output {request.output_uri}, which the next run reads, lies inside {request.next_output}, which "
@@ -213,42 +214,44 @@ def _checked_run(
         next=_next_run(request, scripts),
         created_s=deployment.clock.now_s(),
     )
-    # Of any size: what is too large for a function has nobody else to do it.
+    # No engine does a shard that is too large for a function, whatever its size.
     refuses_large = options.too_large == REFUSE and routes.of_size(options, NO_LIMIT_BYTES) == (True, "")
     try:
-        # Work may begin before the listing ends, unless what comes behind the first shard may refuse the run.
+        # Work can begin before the listing ends, unless objects after the first shard may refuse the run.
         may_refuse = refuses_large or options.output_per or "refuse" in (options.archived, options.missing)
         preview = packed.read(deployment, request, limit=options.limit, to_end=bool(may_refuse) or options.limit > 0)
     except NothingNewError:
-        if not even_empty:  # an event's request, such as a schedule's, gets a run without shards; a user is told
+        # The request of an event, such as a schedule's, gets a run without shards; a user gets the error.
+        if not even_empty:
             raise
         return run
     if refuses_large and preview.too_large:
         raise too_large(packed, options)
-    if packed.lists:  # which buckets these name is known only once they were read
+    # The buckets of lists are known only now that the lists were read.
+    if packed.lists:
         refuse_other_regions(store, {bucket for reader in packed.lists for bucket in reader.buckets})
     return replace(run, partitions=packed.partitions.examples)
 
 
 def refuse_own_output(inputs: Iterable[str], places: Mapping[str, str]) -> None:
-    """PlanError if one of the places that are written to lies inside an input; folders end with a slash."""
+    """PlanError if one of the places to which a run writes is in an input; folders end with a slash."""
     for folder in (uri for uri in inputs if uri.endswith("/")):
-        for what, written in places.items():
-            if written.startswith(folder):
+        for description, place in places.items():
+            if place.startswith(folder):
                 raise PlanError(
-                    f"{what} {written} lies inside the input {folder}, so what is written there "
+                    f"{description} {place} lies inside the input {folder}, so files that are written there "
                     f"would be planned as input; choose another input or output"
                 )
 
 
-def _same_run(existing_run: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
-    """The known run; RunExistsError naming what differs from the request.
+def _check_same_run(existing_run: Run, request: RunRequest, scripts: "dict[str, ScriptFiles]") -> Run:
+    """The existing run; RunExistsError, which names the differences, if the request is for another run.
 
-    An input's closing slash does not count, nor the size of the stack's functions.
+    Differences in an input's closing slash and in the size of the stack's functions do not count.
     """
     options = replace(request.options, max_shard_bytes=existing_run.options.max_shard_bytes)
     differences = {
-        "inputs": _bare(existing_run.inputs) != _bare(request.inputs),
+        "inputs": _without_slash(existing_run.inputs) != _without_slash(request.inputs),
         "output": (existing_run.output_uri, existing_run.local_output) != (request.output_uri, request.local_output),
         "script": existing_run.scripts[0] != scripts[request.script].ref,
         "arguments": existing_run.args != request.args,
@@ -275,23 +278,23 @@ def _next_run(request: RunRequest, scripts: "dict[str, ScriptFiles]") -> NextRun
 
 
 def _same_lists(existing_run: Run, request: RunRequest) -> bool:
-    """Whether the lists are those of the run; a change of their content is detected when they are read."""
+    """Whether the request has the run's lists; a change of their content is detected when they are read."""
     if len(existing_run.lists) != len(request.lists):
         return False
     for source, list_request in zip(existing_run.lists, request.lists, strict=True):
         if source.table and list_request.source == f"{TABLE}{source.table['name']}":
-            continue  # later partitions are not this run's
+            continue  # partitions that were added later are not this run's
         if source.items != list_request.items or (list_request.format and list_request.format != source.format):
             return False
         if list_request.body is None and source.uri != f"{SCHEME}{list_request.source.partition('://')[2]}":
             return False
-        # The name of a stored list holds its digest (`stored_source`), so its content need not be read.
+        # The name of a stored list has its digest (`stored_source`), so its content need not be read.
         if list_request.body is not None and hashlib.sha256(list_request.body).hexdigest()[:16] not in source.uri:
             return False
     return True
 
 
-def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
+def _without_slash(inputs: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{SCHEME}{uri.partition('://')[2].rstrip('/')}" for uri in inputs)
 
 
@@ -300,7 +303,7 @@ def _bare(inputs: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ScriptFiles:
-    """A script and what comes with it as they were read: the address and the bytes of each copy."""
+    """A script and the files that come with it, as they were read: the address and the bytes of each copy."""
 
     ref: ScriptRef
     script: Script
@@ -310,7 +313,10 @@ class ScriptFiles:
 def read_script(
     deployment: Deployment, run_id: str, source: str, beside: Sequence[tuple[str, bytes]] = ()
 ) -> ScriptFiles:
-    """Read a script from ``s3://`` or local disk, to be copied with the files beside it; PlanError if not usable."""
+    """Read a script from ``s3://`` or local disk, and name its copy and those of the files ``beside`` it.
+
+    PlanError if the script is not usable.
+    """
     body = script_body(source, deployment.store)
     bodies = [(source, body), *beside, *modules_of(source, body, [name for name, _ in beside])]
     files: list[tuple[str, bytes]] = []
@@ -324,7 +330,7 @@ def read_script(
 
 
 def modules_of(source: str, body: bytes, beside: Iterable[str]) -> list[tuple[str, bytes]]:
-    """An archive of what a local script imports from its folder, if anything; ``beside``: names that it has already."""
+    """The archive, if any, of modules that a local script imports from its folder and that are not in ``beside``."""
     brought = [Path(name).stem for name in beside if name.endswith(".py")]
     modules = None if source.startswith(SCHEME) else modules_beside(Path(source), body, brought)
     return [(MODULES, modules)] if modules else []
@@ -333,64 +339,66 @@ def modules_of(source: str, body: bytes, beside: Iterable[str]) -> list[tuple[st
 def files_beside(
     py_files: Sequence[str], files: Sequence[str], conf: Mapping[str, Any], store: ObjectStore | None = None
 ) -> list[tuple[str, bytes]]:
-    """What comes with a script, the file with its options last: each file as it was given, and its bytes.
+    """The files that come with a script: the name of each as the user gave it, and its bytes; last that of ``conf``.
 
-    PlanError if one is not usable. Without a store, files in S3 are left out.
+    PlanError if a file is not usable. Without a store, files in S3 are left out.
     """
     names = {CONF_FILE}
     for file in py_files:
         if not file.endswith(PY_FILE_SUFFIXES):
-            raise PlanError(f"the py-file {file} must be a {' or '.join(PY_FILE_SUFFIXES)} file; others: --files")
+            raise PlanError(
+                f"the py-file {file} must be a {' or '.join(PY_FILE_SUFFIXES)} file; give others by --files"
+            )
     for file in files:
         if (name := file.rpartition("/")[2]) in names or name.endswith(PY_FILE_SUFFIXES):
-            why = "another one of its name does" if name in names else "it belongs to --py-files"
-            raise PlanError(f"the file {file} cannot come with the script: {why}")
+            reason = "another file has the same name" if name in names else "give it by --py-files"
+            raise PlanError(f"the file {file} cannot come with the script: {reason}")
         names.add(name)
     for key in conf:
         if not key.startswith("spark."):
-            raise PlanError(f"--conf {key}: the name of an option of Spark begins with spark.")
+            raise PlanError(f"--conf {key}: the names of Spark's options begin with spark.")
     kinds = [*((file, "py-file") for file in py_files), *((file, "file") for file in files)]
-    bodies = [(file, script_body(file, store, what)) for file, what in kinds if store or "://" not in file]
+    bodies = [(file, script_body(file, store, kind)) for file, kind in kinds if store or "://" not in file]
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in sorted(conf.items())}
     return [*bodies, *([(CONF_FILE, json.dumps(texts).encode())] if texts else [])]
 
 
-def script_body(source: str, store: ObjectStore | None = None, what: str = "script") -> bytes:
-    """The bytes of a script, or of a file beside it; without a store it is a local one. PlanError if not usable."""
-    if what == "script" and not source.endswith(".py"):
+def script_body(source: str, store: ObjectStore | None = None, kind: str = "script") -> bytes:
+    """The bytes of a script, or of a file beside it; without a store it is a local file. PlanError if not usable."""
+    if kind == "script" and not source.endswith(".py"):
         raise PlanError(f"the script {source} must be a .py file")
     try:
         body = store.get(source) if store and source.startswith(SCHEME) else Path(source).read_bytes()
     except (ObjectNotFoundError, FileNotFoundError):
-        raise PlanError(f"the {what} {source} is not there; check its spelling") from None
+        raise PlanError(f"the {kind} {source} is not there; check its spelling") from None
     except OSError as error:
-        raise PlanError(f"the {what} {source} cannot be read: {error.strerror}") from error
-    if what == "script" and (problem := Script(body).syntax_error(source)):
+        raise PlanError(f"the {kind} {source} cannot be read: {error.strerror}") from error
+    if kind == "script" and (problem := Script(body).syntax_error(source)):
         raise PlanError(problem)  # no shard could ever succeed
     return body
 
 
 def repaired_script(deployment: Deployment, run: Run, source: str) -> ScriptRef:
-    """Copy a repaired script for the next generation of a run; with what was brought with the last one."""
+    """Copy a repaired script for the next generation of a run, with the files that came with the last script."""
     script = read_script(deployment, run.run_id, source)
     put_once(deployment.store, *script.files)
-    # The repaired script was packed with its own modules; the former archive holds the old ones.
+    # The repaired script has an archive of its own modules; the last script's archive has the old ones.
     brought = (uri for uri in run.scripts[-1].py_files if not uri.endswith(f"/{MODULES}"))
     return replace(script.ref, py_files=(*brought, *script.ref.py_files))
 
 
-# By the worker, whatever lies beside the script.
+# Packages that the worker has, even if the script's folder has a module of the same name.
 SERVED = frozenset({"pyspark", "py4j", "sparklet", "awsglue", "awsgluedq"})
 MAX_FILES, MAX_MIB = 2000, 50
 
 
 def modules_beside(script: Path, body: bytes, brought: Collection[str] = ()) -> bytes | None:
-    """A zip archive of the modules that a script imports from its folder, also by each other; None without any.
+    """A zip archive of the modules that a script, or one of these modules, imports from the script's folder; else None.
 
     Parameters
     ----------
     brought
-        Names of modules that come along anyhow, by ``--py-files``.
+        Names of modules that come with the script by ``--py-files``.
 
     Raises
     ------
@@ -416,7 +424,8 @@ def modules_beside(script: Path, body: bytes, brought: Collection[str] = ()) -> 
 
 
 def _files_of(folder: Path, name: str) -> Iterator[Path]:
-    """The files of a module, or of a package with all that is in it; one without ``__init__.py`` is Python's last."""
+    """The files of a module, or of a package with all files in its folder."""
+    # As in Python, a package without ``__init__.py`` comes after a module.
     package, module = folder / name, folder / f"{name}.py"
     if module.is_file() and not (package / "__init__.py").is_file():
         yield module
@@ -426,8 +435,8 @@ def _files_of(folder: Path, name: str) -> Iterator[Path]:
         yield from inside
 
 
-def _too_large(script: Path, name: str, what: str) -> PlanError:
+def _too_large(script: Path, name: str, excess: str) -> PlanError:
     return PlanError(
-        f"what {script} imports from its folder has {what}, {name} among it: keep data apart from modules, or bring "
-        "the modules by --py-files"
+        f"the modules that {script} imports from its folder have {excess}, for example {name}: keep data apart from "
+        "modules, or give the modules by --py-files"
     )

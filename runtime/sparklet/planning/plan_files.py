@@ -1,12 +1,12 @@
-"""The files of a plan: parts, which hold shards and never change, and beside them the names of what was left out.
+"""The files of a plan: parts, which have the shards and never change, and lists of the objects that were left out.
 
-A run with ``dispatch`` map has an index, too, which the Map state reads. The planner writes it before it seals the
-plan, as JSON Lines, with a line for each shard that a function does::
+A run with ``dispatch`` map also has an index, which the Map state reads. The planner writes it before it seals the
+plan, as JSON Lines, with a line for each shard that is for functions::
 
     runs/<run_id>/index.jsonl    {"run_id": "daily-7", "shard": 0, "generation": 0}
 
-Whatever a Map leaves PENDING, the checker sends through the queue (docs/decisions/0017). ``map-of-<identity>`` beside
-the index says who dispatches the run first: an execution, or the queue.
+Shards that a Map leaves PENDING are sent by the checker through the queue (docs/decisions/0017). The file
+``map-of-<identity>`` beside the index has the run's first dispatcher: an execution, or the queue.
 """
 
 import json
@@ -27,7 +27,7 @@ from sparklet.ports.deployment import Deployment, put_once, scratch
 ANOTHER_RUN = "start the run again under another id"
 END = "skipped-end.jsonl"
 IN_MEMORY_BYTES = 1024 * 1024
-MAX_LINES = 100_000  # objects named in one file; the counts are always complete
+MAX_LINES = 100_000  # objects that one file names; the counts are always complete
 
 
 class Line(NamedTuple):
@@ -39,16 +39,16 @@ class Line(NamedTuple):
     size_bytes: int
     estimated_bytes: int
     position: Position = Position()  # where planning continues after it
-    skipped: Mapping[str, int] = {}  # objects left out until there, by reason
+    skipped: Mapping[str, int] = {}  # objects left out up to this position, by reason
 
     @classmethod
     def of(cls, shard: Shard, body: bytes) -> Self:
-        """A shard that is planned already."""
+        """The line of a shard that is planned already."""
         return cls(body, shard.number, len(shard.objects), shard.size_bytes, shard.estimated_bytes)
 
 
-def shards_of(deployment: Deployment, run_id: str, part: PartRecord, naming: bytes = b"") -> Iterator[Shard]:
-    """The shards of a part whose lines hold ``naming``, in order; PlanError if there are not as many as were sealed."""
+def shards_of(deployment: Deployment, run_id: str, part: PartRecord, containing: bytes = b"") -> Iterator[Shard]:
+    """A part's shards in order, those whose lines contain these bytes; PlanError if the part has lost or got lines."""
     uri = deployment.part_uri(run_id, part.part)
     try:
         lines = deployment.store.get(uri).splitlines(keepends=True)
@@ -57,12 +57,12 @@ def shards_of(deployment: Deployment, run_id: str, part: PartRecord, naming: byt
     if len(lines) != part.shard_count:
         raise PlanError(f"the plan part {uri} is damaged: it holds {len(lines)} lines, {part.shard_count} were sealed")
     for line in lines:
-        if naming in line:  # faster than parsing it
+        if containing in line:  # faster than to parse each line
             yield shard_of(deployment, run_id, part, line)
 
 
 def part_lines(deployment: Deployment, run_id: str, part: PartRecord) -> list[Line]:
-    """A sealed part, read again; PlanError if it is not what was sealed."""
+    """The lines of a sealed part; PlanError if the file has other shards than were sealed."""
     uri = deployment.part_uri(run_id, part.part)
     bodies = deployment.store.get(uri).splitlines(keepends=True)
     lines = [Line.of(shard_of(deployment, run_id, part, body), body) for body in bodies]
@@ -75,7 +75,7 @@ def part_lines(deployment: Deployment, run_id: str, part: PartRecord) -> list[Li
 
 
 def shard_of(deployment: Deployment, run_id: str, part: PartRecord, line: bytes) -> Shard:
-    """A line of a part as its shard; PlanError if it is none."""
+    """The shard of a part's line; PlanError if the line is damaged."""
     try:
         return Shard.from_line(line)
     except EventError as error:
@@ -85,9 +85,9 @@ def shard_of(deployment: Deployment, run_id: str, part: PartRecord, line: bytes)
 
 
 def planned_shard(deployment: Deployment, record: ShardRecord) -> Shard:
-    """A shard, read by its own line alone; PlanError if that is not what was planned."""
+    """The shard of a record, from its line of the plan part; PlanError if that is not the shard that was planned."""
     uri = deployment.part_uri(record.run_id, record.part)
-    # A range of the part, which may have 4 MiB, for the sake of one line
+    # Only this range is read: a part may have 4 MiB.
     return record.planned(deployment.store.get(uri, record.offset, record.length), uri)
 
 
@@ -103,7 +103,7 @@ def planned_objects(deployment: Deployment, run_id: str) -> Iterator[InputObject
 
 @dataclass
 class LeftOut:
-    """Objects left out since the last part, in the order of the listing; on disk once they are many."""
+    """The objects left out since the last part, in the order of the listing; in a file on disk once they are many."""
 
     _file: "tempfile.SpooledTemporaryFile[bytes]" = field(
         default_factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, prefix="sparklet-skipped-")  # noqa: SIM115
@@ -111,15 +111,15 @@ class LeftOut:
     _taken_bytes: int = 0
 
     def add(self, uri: str, version_id: str, reason: str) -> None:
-        """Add one."""
+        """Add an object."""
         version = {"version_id": version_id} if version_id else {}
         with scratch("the names of objects left out"):
-            # `take` leaves the position where it has read to.
+            # `take` has moved the position to the end of what it has read.
             self._file.seek(0, 2)
             self._file.write(json.dumps({"uri": uri, **version, "reason": reason}).encode() + b"\n")
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` of them, as lines; of very many only the first, and the number of the others."""
+        """The next ``count`` objects, a line each; of very many only the first ones, and the number of the others."""
         self._file.seek(self._taken_bytes)
         lines = list(islice(self._file, min(count, MAX_LINES)))
         more = sum(1 for _ in islice(self._file, count - len(lines)))
@@ -129,25 +129,25 @@ class LeftOut:
         return b"".join(lines)
 
     def close(self) -> None:
-        """Forget them."""
+        """Delete the file."""
         self._file.close()
 
 
-def named(skipped: Mapping[str, int]) -> int:
-    """How many of these are named in files: all but those that patterns leave out."""
+def count_in_files(skipped: Mapping[str, int]) -> int:
+    """How many of the objects that were left out are named in files: all but those that patterns leave out."""
     return sum(count for reason, count in skipped.items() if reason not in (Reason.NOT_INCLUDED, Reason.EXCLUDED))
 
 
-def beside(part: str) -> str:
-    """The file of what was left out before a plan part."""
+def left_out_file(part: str) -> str:
+    """The name of the file with the objects that were left out before a plan part ended."""
     return part.replace("part-", "skipped-", 1)
 
 
 def reasons_for(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[str]:
-    """Why an object, or a version of it, was left out of a plan."""
-    files = [beside(part.part) for part in parts if named(part.skipped)]
-    # The file of the end is there only if something was left out behind the last part.
-    if named(run.skipped) > sum(named(part.skipped) for part in parts):
+    """The reasons why an object, or versions of it, were left out of a plan."""
+    files = [left_out_file(part.part) for part in parts if count_in_files(part.skipped)]
+    # The last file exists only if objects were left out after the last part.
+    if count_in_files(run.skipped) > sum(count_in_files(part.skipped) for part in parts):
         files.append(END)
     encoded_uri = json.dumps(uri).encode()
     for name in files:
@@ -160,7 +160,7 @@ INDEX, MAP_OF, BY_QUEUE = "index.jsonl", "map-of-", "queue"
 
 
 def write_index(deployment: Deployment, run: Run) -> None:
-    """Write the index of a plan whose shards are all entered, in constant memory; it may be repeated."""
+    """Write the index of a plan whose shards are all entered, in constant memory. A repetition does no harm."""
     with tempfile.TemporaryDirectory(prefix="sparklet-index-") as folder:
         path = Path(folder, INDEX)
         with scratch("the index of a plan"), path.open("w", encoding="utf-8") as file:
@@ -171,21 +171,24 @@ def write_index(deployment: Deployment, run: Run) -> None:
 
 
 def index_info(deployment: Deployment, run: Run) -> ObjectInfo | None:
-    """How large the index is, and when it was written, just before a Map could begin; None if nobody has written it."""
+    """The size of the index and the time when it was written, just before a Map could begin; None if there is none."""
     with suppress(ObjectNotFoundError):
         return deployment.store.head(deployment.run_uri(run.run_id, INDEX))
     return None
 
 
 def dispatches_first(deployment: Deployment, run: Run, who: str) -> bool:
-    """Whether an execution, or ``BY_QUEUE``, is the first that asks, and so dispatches the run; it may ask again."""
+    """Whether ``who``, an execution or ``BY_QUEUE``, is the first caller for this run and so dispatches it.
+
+    A later call by the same ``who`` has the same result.
+    """
     uri = deployment.run_uri(run.run_id, f"{MAP_OF}{run.identity}")
     put_once(deployment.store, (uri, who.encode()))
     return deployment.store.get(uri) == who.encode()
 
 
 def inline_items(deployment: Deployment, run: Run) -> list[Any]:
-    """The items of an index, if they are few enough for an inline Map; else none."""
+    """The items of an index if they are few enough for an inline Map, else []."""
     if run.numbers > MAX_INLINE:
         return []
     body = deployment.store.get(deployment.run_uri(run.run_id, INDEX))

@@ -1,4 +1,4 @@
-"""A run requested by an event: read, entered, and planned as far as the function's time allows.
+"""Handles an event that requests a run: enters the run, and plans it as far as the function's time allows.
 
 The event's keys (``request.places``, docs/reference/run-request.schema.json) are the command line's options, as JSON::
 
@@ -6,7 +6,7 @@ The event's keys (``request.places``, docs/reference/run-request.schema.json) ar
      "args": ["--day", "2026-11-20"], "shard_size": "64MiB", "tolerate": "2.5%"}
 
 ``{run_id}`` in an output stands for the run's id. The same request again continues the run, and so does
-``{"run_id": "daily-7"}`` alone: the caller repeats that until the response says that the plan is sealed.
+``{"run_id": "daily-7"}`` alone: the caller repeats it until the response says that the plan is sealed.
 """
 
 import hashlib
@@ -27,20 +27,20 @@ from sparklet.planning.request import RunRequest, read_request
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import PlannerSettings
 
-PART_SHARDS = 250  # fewer than elsewhere: what is done since the last part is lost when the function's time is over
+PART_SHARDS = 250  # fewer than planner.PART_SHARDS: work since the last part is lost when the function's time is over
 OF_EVENT = "of_event"
 SCHEMA_POLL_S = 1.0
-SPARE_S = 30.0  # for what comes after the last part, and for the response
+SPARE_S = 30.0  # the time that is left for the work after the last part, and for the response
 
 
 def handle_request(
     deployment: Deployment, event: Any, settings: PlannerSettings, request_id: str, remaining_s: Callable[[], float]
 ) -> dict[str, Any]:
-    """Enter the run that an event requests, unless it exists, and plan it while there is time.
+    """Enter the run that an event requests, unless it exists, and plan it while there is time; return the response.
 
-    ``request_id`` of the invocation is the idempotency key of a run without key and id, so that Lambda's own retry
-    finds that run. ``remaining_s``: how long this invocation may still take. CheckpointConflictError if another planner
-    works on the run: the same request later continues it. Any other error means that the request is wrong.
+    The invocation's ``request_id`` is the idempotency key of a run that has neither key nor id, so that Lambda's own
+    retry finds that run. ``remaining_s`` returns how long this invocation can still take. CheckpointConflictError if
+    another planner works on the run: the same request later continues it. Other errors mean that the request is wrong.
     """
     document = _document(event)
     with closing(PackedInput()) as packed:
@@ -57,14 +57,14 @@ def handle_request(
             run = _plan(deployment, run, packed, remaining_s)
         except CheckpointConflictError:
             run = deployment.ledger.runs.get(run.run_id)
-            # To the caller a cancelled run is an answer, after which it asks no more; an error it would repeat.
+            # A cancelled run is a response, after which the caller stops; after an error it would repeat the request.
             if run.cancelled_s is None:
                 raise
     return _response(deployment, run)
 
 
 def run_request(event: Any, request_id: str) -> RunRequest:
-    """The request of an event; errors name the wrong key and the remedy."""
+    """The request in an event; errors name the wrong key and the remedy."""
     document = _document(event)
     if (of_event := document.pop(OF_EVENT, None)) is not None:
         if any(document.pop(key, None) for key in ("inputs", "lists", "items")):
@@ -72,7 +72,7 @@ def run_request(event: Any, request_id: str) -> RunRequest:
         uri, key = _object_and_key(of_event, (document.get("output"), document.get("next_output")))
         document["inputs"] = [uri]
         if "run_id" not in document:
-            document["idempotency_key"] = key  # instead of a state machine's key, which is of its execution
+            document["idempotency_key"] = key  # instead of the state machine's key, which is that of the execution
     if not document.keys() & {"run_id", "idempotency_key"}:
         document["idempotency_key"] = request_id
     request = read_request(document)
@@ -82,11 +82,11 @@ def run_request(event: Any, request_id: str) -> RunRequest:
 
 
 def _document(event: Any) -> dict[str, Any]:
-    """An event's keys; null and an empty text count as absent."""
+    """The keys and values of an event, without those that are null or an empty text."""
     if not isinstance(event, Mapping):
         raise EventError(f"a request must be a JSON object, not a {type(event).__name__}")
     try:
-        # Half of a surrogate pair passes as JSON, and fails only where a file or message is written.
+        # JSON can have half of a surrogate pair, which would fail later, when a file or message is written.
         json.dumps(event, ensure_ascii=False).encode()
     except (UnicodeEncodeError, RecursionError) as error:
         raise EventError(f"a request holds text that is not UTF-8, or is nested too deeply: {error}") from error
@@ -96,10 +96,11 @@ def _document(event: Any) -> dict[str, Any]:
 def _object_and_key(document: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     """The object of an S3 event, and the idempotency key of the run for it.
 
-    A rule of EventBridge (``sam/schedule.yaml``) puts the whole ``event`` into the request, as JSON within JSON, so
-    that an object's key cannot change the request, and the folder that the rule watches, ``below``. The object's
-    address, version, ETag and sequencer identify an event: the same event again is the same run. EventError if it names
-    not one object, or if one of ``outputs`` lies in the watched folder: each run would start the next one.
+    A rule of EventBridge (``sam/schedule.yaml``) puts two things into the request: the whole ``event``, as JSON within
+    JSON, so that an object's key cannot change the request; and ``below``, the folder that the rule watches. The
+    object's address, version, ETag and sequencer identify an event: the same event again is the same run. EventError if
+    the event does not name exactly one object, or one of ``outputs`` is in the watched folder: each run would start the
+    next one.
     """
     if not isinstance(document, Mapping) or not document.keys() <= {"event", "below"}:
         raise EventError(f"{OF_EVENT} must be an object with the keys 'event' and 'below'")
@@ -117,18 +118,18 @@ def _object_and_key(document: Any, outputs: tuple[Any, ...]) -> tuple[str, str]:
     for output in outputs:
         if below and isinstance(output, str) and output.startswith(below):
             raise EventError(f"the output {output} lies below {below}: each run would start the next one")
-    found_object = event.get("detail", {}).get("object", {})
-    identity = [uri, *(found_object.get(name) for name in ("version-id", "etag", "sequencer"))]
+    s3_object = event.get("detail", {}).get("object", {})
+    identity = [uri, *(s3_object.get(name) for name in ("version-id", "etag", "sequencer"))]
     return uri, hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _plan(deployment: Deployment, run: Run, packed: PackedInput, remaining_s: Callable[[], float]) -> Run:
-    """Plan part by part; stop while there is time for a part twice as long as the longest one."""
+    """Plan part by part; stop while there is still time for a part that takes twice as long as the longest one."""
     last_s, longest_s = remaining_s(), 0.0
 
     def out_of_time() -> bool:
         nonlocal last_s, longest_s
-        # The longest part so far includes what comes before it, such as the listing of objects that are left out.
+        # The time of a part includes the work before it, such as the listing of objects that are left out.
         now_s = remaining_s()
         longest_s, last_s = max(longest_s, last_s - now_s), now_s
         return now_s < 2 * longest_s + SPARE_S
@@ -141,6 +142,7 @@ def _plan(deployment: Deployment, run: Run, packed: PackedInput, remaining_s: Ca
 
 
 def _response(deployment: Deployment, run: Run) -> dict[str, Any]:
+    """The run's state and figures; until the plan is sealed, the figures of the parts so far."""
     shards, objects, size_bytes, skipped = run.shard_count, run.object_count, run.size_bytes, run.skipped
     if shards is None:
         done = reduce(PlanProgress.and_part, deployment.ledger.runs.parts(run.run_id), PlanProgress())

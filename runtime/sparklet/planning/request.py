@@ -1,8 +1,8 @@
 """The request for a run, and its only reader.
 
-The command line, the planner function, schedules and state machines use the same keys. Each is defined once (``Key``,
-in the annotations below and in ``model.options``): from that come the command line's options, the reader of documents
-and, by ``docs.cli_reference``, the JSON Schema in ``docs/guide``.
+The command line, the planner function, schedules and state machines use the same keys. Each key is defined once
+(``Key``, in the annotations below and in ``model.options``). These definitions make the command line's options, the
+reader of documents and, by ``docs.cli_reference``, the JSON Schema in ``docs/guide``.
 """
 
 import re
@@ -22,17 +22,18 @@ from sparklet.planning.inputs.list_requests import TABLE, ListRequest, read_item
 
 ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/.+")
 PARQUET = "parquet:"  # a table of this format is the run's output
-RUN_ID_IN_OUTPUT = "{run_id}"  # for a request that is repeated for run after run
-MEMORY_SHARE = 3
-SCRATCH_SHARE = 2
+RUN_ID_IN_OUTPUT = "{run_id}"  # so that one request can be used for many runs
+MEMORY_SHARE = 3  # a shard has a third of a worker's memory at most
+SCRATCH_SHARE = 2  # a slice has half of a worker's /tmp at most
 
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a user requests.
+    """A user's request for a run.
 
-    ``inputs`` and ``lists`` are planned in their order; ``{run_id}`` in an output stands for the run's id. There is one
-    run for a name and ``idempotency_key``. ``env`` and ``files``, of the user's machine, are for the command line only.
+    ``inputs`` and ``lists`` are planned in their order; ``{run_id}`` in an output stands for the run's id. Two requests
+    with the same name and ``idempotency_key`` are for one run. ``env`` and ``files`` come from the user's machine, so
+    only the command line has them.
     """
 
     script: Annotated[str, Key("script", RUN, "A .py file: local, or s3://.", metavar="SCRIPT", argument=True)]
@@ -198,12 +199,12 @@ class RunRequest:
 
     @property
     def run_name(self) -> str:
-        """The run's name; that of the script, unless one was given."""
+        """The run's name; without one the name of the script."""
         return self.name or self.script.rpartition("/")[2].removesuffix(".py")
 
     @property
     def replaced_folders(self) -> tuple[str, ...]:
-        """The outputs in which the run, or its next one, deletes what earlier runs have published."""
+        """The outputs in which the run, or its next run, deletes files that earlier runs have published."""
         options = self.options
         if options.existing != "overwrite" and not (options.incremental and options.output_per):
             return ()
@@ -211,26 +212,26 @@ class RunRequest:
         return tuple(output_folder(output, self.run_id) for output in outputs if "://" in output)
 
     def fitted(self, memory_mb: int, scratch_bytes: int) -> "RunRequest":
-        """The request with the largest shard that workers of this size (0: not known) take.
+        """The request with the size of the largest shard that workers of this size (0: not known) can do.
 
-        It is a third of the memory, and at most the scratch space: a cache or a collected frame lies in a heap of two
-        thirds of the memory, and a sort or shuffle spills about its input to scratch (docs/decisions/0026). PlanError
-        if slices would be longer than half of a worker's ``/tmp``, into which they are fetched.
+        It is a third of the memory, and at most the scratch space: a cached or collected frame must fit into the heap,
+        two thirds of the memory, and a sort or shuffle writes about as much as its input to scratch
+        (docs/decisions/0026). PlanError if slices would be longer than half of ``/tmp``, into which they are fetched.
         """
-        options, max_bytes = self.options, scratch_bytes // SCRATCH_SHARE
+        options, max_slice_bytes = self.options, scratch_bytes // SCRATCH_SHARE
         if not options.max_shard_bytes:
             options = replace(options, max_shard_bytes=min(memory_mb * MIB // MEMORY_SHARE, scratch_bytes))
-        if scratch_bytes and options.split and options.target_bytes > max_bytes:
+        if scratch_bytes and options.split and options.target_bytes > max_slice_bytes:
             raise PlanError(
                 f"slices of {options.target_bytes / MIB:,.0f} MiB are fetched into /tmp, which has "
                 f"{scratch_bytes / MIB:,.0f} MiB and must keep half for Spark: choose a shard size of "
-                f"{max_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
+                f"{max_slice_bytes // MIB:,} MiB or less, or give the function more ephemeral storage"
             )
         return replace(self, options=options)
 
 
 def output_folder(output: str, run_id: str) -> str:
-    """An output of a request as a folder of S3; PlanError if it has another address."""
+    """An output as an S3 folder, with the run's id in place of ``{run_id}``; PlanError if it is not in S3."""
     if address := s3_address(output.replace(RUN_ID_IN_OUTPUT, run_id)):
         return f"{address.rstrip('/')}/"
     raise PlanError(f"the output {output!r} must look like s3://bucket/folder/")
@@ -243,13 +244,13 @@ KIND_OF = {str: "text", bool: "flag", int: "whole", float: "number"}
 
 
 class Place(NamedTuple):
-    """A key, and the field that holds its value."""
+    """A key, and the field of the request that holds its value."""
 
     key: Key
     option: str
     kind: str
     default: Any
-    group: str  # the request's field that holds ``field``: options | access; "": the request itself
+    group: str  # the part of the request that has the field: options | access; "": the request itself
     field: str
 
 
@@ -260,18 +261,18 @@ def places() -> Mapping[str, Place]:
     for group, owner in (("", RunRequest), ("options", RunOptions), ("access", Access)):
         hints = get_type_hints(owner, include_extras=True)
         for attribute in fields(owner):
-            kind, *keys = get_args(hints[attribute.name]) or (None,)
+            field_type, *keys = get_args(hints[attribute.name]) or (None,)
             default = None if attribute.default is MISSING else attribute.default
             for key in keys:
                 if isinstance(key, Key):
                     option = key.options[0] if key.options else f"--{key.name.replace('_', '-')}"
-                    named = key.kind or ("flag" if key.value else KIND_OF.get(kind, "texts"))
-                    all_places.append(Place(key, option, named, default, group, attribute.name))
+                    kind = key.kind or ("flag" if key.value else KIND_OF.get(field_type, "texts"))
+                    all_places.append(Place(key, option, kind, default, group, attribute.name))
     return {place.key.name: place for place in all_places}
 
 
 class ValueKind(NamedTuple):
-    """Values of one kind: their types in JSON, these in words, and the reader of a value."""
+    """A kind of values: their types in JSON, the types in words, and the function that reads a value."""
 
     types: tuple[type, ...]
     words: str
@@ -319,45 +320,49 @@ KINDS: Mapping[str, ValueKind] = {
 
 
 def read_request(document: Mapping[str, Any], *, command: bool = False, dry_run: bool = False) -> RunRequest:
-    """The request of a document's keys, or of a command line's options (``command``), which errors then name.
+    """The request in a document, or with ``command`` in a command line, whose options errors then name.
 
-    A dry run needs no output. EventError if a key is unknown, or its value is of another type; SettingsError or
-    PlanError if a value is wrong, two contradict each other, or one is missing.
+    A dry run needs no output. EventError if a key is unknown, or its value has a wrong type; SettingsError or PlanError
+    if a value is wrong or missing, or two values contradict each other.
     """
     place_by_name = {
         name: place for name, place in places().items() if (place.key.command if command else place.key.document)
     }
-    named = {name: place.option if command else name for name, place in place_by_name.items()}
+    shown_names = {name: place.option if command else name for name, place in place_by_name.items()}
     values: dict[str, dict[str, Any]] = {"": {}, "access": {}, "options": {}}
     if unknown := sorted(document.keys() - place_by_name):
-        raise EventError(_unknown_key(unknown[0], named))
+        raise EventError(_unknown_key(unknown[0], shown_names))
     for name, value in document.items():
-        place, of_group = place_by_name[name], values[place_by_name[name].group]
-        read = _read_value(place, named[name], value)
+        place = place_by_name[name]
+        group, read = values[place.group], _read_value(place, shown_names[name], value)
         if place.kind in ("lists", "items"):
-            of_group[place.field] = of_group.get(place.field, ()) + read
+            group[place.field] = group.get(place.field, ()) + read
         elif place.kind == "tolerance":
-            of_group["tolerated_failure_count"], of_group["tolerated_failure_percentage"] = read
+            group["tolerated_failure_count"], group["tolerated_failure_percentage"] = read
         elif not place.key.value:
-            of_group[place.field] = read
-        # Several flags set one field, such as --append and --overwrite: the last one must not win in silence.
-        elif read and of_group.setdefault(place.field, place.key.value) != place.key.value:
+            group[place.field] = read
+        # Several flags set one field, such as --append and --overwrite: the last one must not win unnoticed.
+        elif read and group.setdefault(place.field, place.key.value) != place.key.value:
             raise SettingsError(
-                f"{named[of_group[place.field]]} and {named[name]} exclude each other; give one of them"
+                f"{shown_names[group[place.field]]} and {shown_names[name]} exclude each other; give one of them"
             )
     attributes = {"script": "", "inputs": (), "output_uri": "", **values[""]}
-    tables = tuple(address for address in attributes["inputs"] if address.startswith(TABLE))  # their objects are a list
+    # The objects of a table are a list.
+    tables = tuple(address for address in attributes["inputs"] if address.startswith(TABLE))
     attributes["inputs"] = tuple(address for address in attributes["inputs"] if address not in tables)
     attributes["lists"] = (*attributes.get("lists", ()), *map(ListRequest, tables))
     request = RunRequest(**attributes, options=RunOptions(**values["options"]), access=Access(**values["access"]))
     if request.table or request.schema:
-        request = _resolved(request, named)
-    _refuse_contradictions(request, named, needs_output=not dry_run)
+        request = _with_derived_fields(request, shown_names)
+    _refuse_contradictions(request, shown_names, needs_output=not dry_run)
     return request
 
 
-def _resolved(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
-    """The request, where one value sets another: a table of Parquet is the output, a schema is a parameter."""
+def _with_derived_fields(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
+    """The request with the fields that others set: a Parquet table sets the output, a schema sets a parameter.
+
+    ``named`` has the name of each key in messages.
+    """
     if request.table and request.options.output_per:
         raise PlanError(f"{named['table']} and {named['output_per']} exclude each other; give one of them")
     if request.table.startswith(PARQUET):
@@ -372,8 +377,9 @@ def _resolved(request: RunRequest, named: Mapping[str, str]) -> RunRequest:
 
 
 def _read_value(place: Place, name: str, value: Any) -> Any:
+    """The value as the request has it; the errors of a wrong value have ``name``."""
     key, kind = place.key, KINDS[place.kind]
-    # In Python true is an int, too.
+    # In Python true is also an int.
     if not isinstance(value, kind.types) or (isinstance(value, bool) and place.kind != "flag"):
         raise EventError(f"{name} is a {type(value).__name__}; it must be {kind.words}")
     if key.choices and value not in key.choices:
@@ -390,8 +396,8 @@ def _read_value(place: Place, name: str, value: Any) -> Any:
 def _unknown_key(name: str, named: Mapping[str, str]) -> str:
     import difflib  # needed for this error only
 
-    near = difflib.get_close_matches(name, sorted(named), 1)
-    remedy = f"is {near[0]} meant?" if near else f"there are {', '.join(sorted(named))}"
+    similar = difflib.get_close_matches(name, sorted(named), 1)
+    remedy = f"is {similar[0]} meant?" if similar else f"there are {', '.join(sorted(named))}"
     return f"a request has no key {name!r}; {remedy}"
 
 
@@ -399,24 +405,22 @@ def _refuse_contradictions(request: RunRequest, named: Mapping[str, str], *, nee
     """PlanError if a value is missing, or two values exclude each other."""
     if not request.script:
         raise PlanError(f"{named['script']} is missing: name the script to run")
-    # What follows `--` is the script's, so an option there counts as not given.
-    of_script = (
-        f"; {', '.join(map(repr, redacted(request.args)))} went to the script as its arguments" if request.args else ""
-    )
+    # An option after `--` is an argument of the script: the message shows these, since the option counts as missing.
+    hint = ""
+    if request.args:
+        hint = f"; {', '.join(map(repr, redacted(request.args)))} went to the script as its arguments"
     if needs_output and not (request.output_uri or request.table):
-        raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']}){of_script}")
+        raise PlanError(f"{named['output']} is missing: name where the run writes (or {named['table']}){hint}")
     if not request.inputs and not request.lists:
         folders, lists, items = named["inputs"], named["lists"], named["items"]
-        raise PlanError(
-            f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items}){of_script}"
-        )
+        raise PlanError(f"no input was given: name folders or objects ({folders}), or a list ({lists}, {items}){hint}")
     if request.params.get(SCHEMA) == INFER and any(list_request.items for list_request in request.lists):
-        raise PlanError(f"{named['schema']} infer needs files of CSV; {named['items']} are no files")
+        raise PlanError(f"{named['schema']} infer needs CSV files; {named['items']} are not files")
     if request.run_id and request.idempotency_key:
         both = f"{named['run_id']} and {named['idempotency_key']}"
         raise PlanError(f"{both} were given; give one of them: each names one run")
-    of_next = {name: getattr(request, name) for name in ("next_output", "next_shards", "next_items")}
-    if not request.next and (next_options := [named[name] for name, value in of_next.items() if value]):
+    next_fields = ("next_output", "next_shards", "next_items")
+    if not request.next and (next_options := [named[name] for name in next_fields if getattr(request, name)]):
         raise PlanError(f"{next_options[0]} needs the script of the next run: name it as {named['next']}")
     if request.next_shards > 1:
         raise PlanError(

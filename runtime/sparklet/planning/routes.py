@@ -1,7 +1,7 @@
-"""The route of a run's shards: which worker does each, a function or an engine, and what is too large for one.
+"""The route of a run's shards: functions or an engine do each, and if it is too large for one, the next engine does.
 
-``options.engine`` is the route, the engines in the order in which a shard moves on: "lambda-large,fargate". Here it is
-chosen, and its shards are sent to their first engine; ``model.next_of`` says who comes after one.
+``options.engine`` is the route: the engines in the order in which a shard moves on, such as "lambda-large,fargate".
+This module chooses the route and the first engine of each shard; ``model.next_of`` has the engine after another.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from sparklet.settings import engines
 from sparklet.spark.script import Script
 
 ROUTE = ("engine", "too_large", "max_shard_bytes")
-"""The options that a route is made of."""
+"""The names of the options that make a route."""
 SPARK_LINE = "SPARKLET_SPARK_LINE"
-"""Among the functions' settings: the stack of their image (docker/stacks)."""
+"""The setting of functions that names the stack of their image (docker/stacks)."""
 FOR_ROOM = "have an engine do it (--too-large engine)"
-"""What a user does about a shard that needs more than a function has."""
-NO_WORKER = "EngineFailed"  # the cause of a shard whose engine has none
+"""The remedy for a shard that needs more room than a function has."""
+NO_WORKER = "EngineFailed"  # the cause of a shard whose engine has no worker
 DO_ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAILED shards"
 
 
@@ -30,21 +30,22 @@ DO_ELSEWHERE = "sparklet redrive RUN --engine NAME has another engine do its FAI
 
 
 def of_size(options: RunOptions, estimated_bytes: int) -> tuple[bool, str]:
-    """Whether a shard of this size is too large for a function, and the engine it is planned for; "": a function."""
+    """Whether a shard of this size is too large for a function, and its first engine ("": a function)."""
     is_too_large = 0 < options.max_shard_bytes < estimated_bytes
     if options.too_large == ENGINE and not is_too_large:
         return False, ""
-    name, _, second = options.engine.partition(",")
-    return is_too_large, second if second and name == LARGE and estimated_bytes > LARGE_BYTES else name
+    first, _, second = options.engine.partition(",")
+    is_too_large_for_first = first == LARGE and estimated_bytes > LARGE_BYTES
+    return is_too_large, second if second and is_too_large_for_first else first
 
 
-def routed(records: Iterable[ShardRecord], names: Iterable[str]) -> Sequence[ShardRecord]:
-    """The shards, each planned for the engine at its position ("": a function)."""
+def with_engines(records: Iterable[ShardRecord], names: Iterable[str]) -> Sequence[ShardRecord]:
+    """The shards, each with the engine of the same position in ``names`` ("": a function)."""
     return [replace(record, engine=name) for record, name in zip(records, names, strict=True)]
 
 
 def leaves_functions(options: RunOptions) -> bool:
-    """Whether an engine may do a shard of the run."""
+    """Whether an engine can get a shard of the run."""
     return bool(options.engine)
 
 
@@ -55,35 +56,35 @@ def chosen(
     deployment: Deployment | None,
     options: RunOptions,
     table: str,
-    asked: Collection[str] = (),
+    spark_lines: Collection[str] = (),
     known: RunOptions | None = None,
 ) -> RunOptions:
-    """The options with the engine that is named, or those of ``auto``, if they can write to ``table``.
+    """The options with the named engine, or the engines that ``auto`` stands for, if they can write to ``table``.
 
-    PlanError if there is none. ``asked``: lines of Spark that scripts ask for; ``known``: the options of the same run,
-    if it was entered before. Without a deployment the stack is the local one.
+    PlanError if there is no such engine. ``spark_lines`` are the lines of Spark that scripts ask for; ``known`` are the
+    run's options if it was entered before. Without a deployment the stack is the local one.
     """
     if not options.engine:
         return options
     if deployment is None:
         return replace(options, engine=next(iter(engines()), PROCESS)) if options.engine == AUTO else options
-    # `auto` might choose another engine by now, and the repeated request would be another run.
+    # `auto` might choose another engine by now, so that the repeated request would not be for the same run.
     if options.engine == AUTO and known and known.engine:
         return replace(options, engine=known.engine)
-    names = _fit_or_refused(deployment, options.engine, table, asked)
-    all_see = all(deployment.engines[name].like_functions for name in names.split(","))
-    if options.output_per and options.max_objects > 1 and not all_see:
+    names = _fit_or_refuse(deployment, options.engine, table, spark_lines)
+    are_like_functions = all(deployment.engines[name].like_functions for name in names.split(","))
+    if options.output_per and options.max_objects > 1 and not are_like_functions:
         raise PlanError(f"{names} cannot give each input an output: plan one input a shard (--max-objects 1)")
     return replace(options, engine=names)
 
 
 def of_redrive(deployment: Deployment, name: str, table: str) -> str:
-    """The engine to which shards that are done again go; "" leaves each where it was. PlanError if there is none."""
-    return name and _fit_or_refused(deployment, name, table).partition(",")[0]
+    """The engine for redriven shards; "" if none is named: each keeps its own. PlanError if it cannot do them."""
+    return name and _fit_or_refuse(deployment, name, table).partition(",")[0]
 
 
 def for_one_shard(deployment: Deployment, options: RunOptions) -> RunOptions:
-    """The options of a reduce: one shard of any size, which an engine does if it is too large for a function."""
+    """The options of a reduce: one shard of any size, for an engine if it is too large for a function."""
     whole = replace(options, target_bytes=NO_LIMIT_BYTES, max_objects=NO_LIMIT_BYTES)
     if options.engine:
         return whole
@@ -91,12 +92,13 @@ def for_one_shard(deployment: Deployment, options: RunOptions) -> RunOptions:
     return replace(whole, engine=engine, too_large=ENGINE if engine else FAIL)
 
 
-def _fit_or_refused(deployment: Deployment, name: str, table: str, asked: Collection[str] = ()) -> str:
-    names, unfit = _fit(deployment, name, table.partition(":")[0], asked)
+def _fit_or_refuse(deployment: Deployment, name: str, table: str, spark_lines: Collection[str] = ()) -> str:
+    """The names of the fit engines; PlanError if there are none."""
+    names, reasons = _fit(deployment, name, table.partition(":")[0], spark_lines)
     if names:
         return names
-    if unfit:
-        raise PlanError("; ".join(unfit))
+    if reasons:
+        raise PlanError("; ".join(reasons))
     remedy = (
         f"it has {', '.join(deployment.engines)}"
         if deployment.engines
@@ -108,34 +110,37 @@ def _fit_or_refused(deployment: Deployment, name: str, table: str, asked: Collec
 
 
 def _fit(
-    deployment: Deployment, name: str, table_format: str = "", asked: Collection[str] = ()
+    deployment: Deployment, name: str, table_format: str = "", spark_lines: Collection[str] = ()
 ) -> tuple[str, list[str]]:
-    """The first fit engine, and after ``lambda-large``, which has limits, the next one; and why others are unfit."""
-    names, unfit = list[str](), list[str]()
+    """The name of the first fit engine, and the reasons why engines before it are unfit.
+
+    ``lambda-large`` has limits, so it is followed by the next fit engine: "lambda-large,fargate".
+    """
+    names, reasons = list[str](), list[str]()
     for engine in deployment.engines if name == AUTO else deployment.engines.keys() & {name}:
-        why = deployment.engines[engine].unfit(table_format)
-        if not why and any(asked):
-            why = _another_spark(deployment.engines[engine].spark(), asked)
-        if why:
-            unfit.append(f"the engine {engine} can do no shard of this run: {why}")
+        reason = deployment.engines[engine].unfit(table_format)
+        if not reason and any(spark_lines):
+            reason = _wrong_spark(deployment.engines[engine].spark(), spark_lines)
+        if reason:
+            reasons.append(f"the engine {engine} can do no shard of this run: {reason}")
             continue
         names.append(engine)
         if engine != LARGE:
             break
-    return ",".join(names), unfit
+    return ",".join(names), reasons
 
 
-# --- Spark, there and in functions ---
+# --- the lines of Spark in engines and in functions ---
 
 
-def _another_spark(spark: str, asked: Iterable[str]) -> str:
-    """Why scripts that ask for a line of Spark cannot run on another; "" if they can, or the line is not known."""
-    wrong = [line for line in asked if line and spark and not is_of(spark, line)]
+def _wrong_spark(spark: str, spark_lines: Iterable[str]) -> str:
+    """Why scripts that ask for these lines of Spark cannot run on this one; "" if they can, or it is not known."""
+    wrong = [line for line in spark_lines if line and spark and not is_of(spark, line)]
     return f"it has Spark {spark}, and the script asks for {wrong[0]}" if wrong else ""
 
 
-def asked_spark(source: str, script: Script) -> str:
-    """The line of Spark that a script's comment asks for; PlanError if one of its comments is wrong."""
+def requested_spark(source: str, script: Script) -> str:
+    """The line of Spark that a comment in the script asks for, "" if none; PlanError if a comment is wrong."""
     try:
         return script.comments.get("spark", "")
     except ScriptError as error:
@@ -143,25 +148,26 @@ def asked_spark(source: str, script: Script) -> str:
 
 
 def spark_of_functions(deployment: Deployment) -> str:
-    """The line of the functions' Spark; "" if it is not known."""
+    """The line of Spark in the functions; "" if it is not known."""
     return (deployment.function_settings() or {}).get(SPARK_LINE, "").removeprefix("spark-")
 
 
-def refuse_another_spark(deployment: Deployment, asked: Mapping[str, str]) -> None:
-    """PlanError for a script that asks for another line of Spark than the functions'; ``asked``: by script."""
-    if any(asked.values()) and (spark := spark_of_functions(deployment)):
-        for source, line in asked.items():
-            if why := _another_spark(spark, [line]):
+def refuse_wrong_spark(deployment: Deployment, line_by_script: Mapping[str, str]) -> None:
+    """PlanError if a script asks for another line of Spark than the functions have."""
+    if any(line_by_script.values()) and (spark := spark_of_functions(deployment)):
+        for source, line in line_by_script.items():
+            if reason := _wrong_spark(spark, [line]):
                 raise PlanError(
-                    f"no function can do a shard of {source}: {why}; deploy the stack with Stack=spark-{line}, or "
+                    f"no function can do a shard of {source}: {reason}; deploy the stack with Stack=spark-{line}, or "
                     f"change the comment '# sparklet: spark={line}' (docs/guide/image.md)"
                 )
 
 
 def warnings(deployment: Deployment | None, options: RunOptions, script: bytes) -> Iterator[str]:
-    """What to tell of a run: engines with another Spark than the functions', scripts that commit by themselves."""
-    known = deployment.engines if deployment else {}
-    engines_by_name = {name: known[name] for name in options.engine.split(",") if name in known}
+    """Warnings for the user of a run: of engines with another Spark than functions, and of scripts that commit."""
+    engines_of_stack = deployment.engines if deployment else {}
+    names = [name for name in options.engine.split(",") if name in engines_of_stack]
+    engines_by_name = {name: engines_of_stack[name] for name in names}
     if deployment and engines_by_name:
         yield from _differing_sparks(deployment, engines_by_name)
     if Script(script).commits_delta_itself:
@@ -174,7 +180,7 @@ def warnings(deployment: Deployment | None, options: RunOptions, script: bytes) 
 
 
 def _differing_sparks(deployment: Deployment, engines_by_name: Mapping[str, Engine]) -> Iterator[str]:
-    """Which engines have another major version of Spark than the functions."""
+    """A warning for each engine that has another major version of Spark than the functions."""
     spark = spark_of_functions(deployment)
     for name, engine in engines_by_name.items():
         engine_spark = engine.spark()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sparklet.errors import CheckpointConflictError, PlanError
 from sparklet.model import Counts, Run
-from sparklet.planning.planner import sealed_until_now
+from sparklet.planning.planner import dispatch_sealed
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.dispatch import RUN_CANCELLED, end_leases, give_up_all
 from sparklet.runs.phases import open_followers
@@ -56,7 +56,7 @@ def seal_as_it_is(deployment: Deployment, run: Run) -> Run:
     """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
     if run.sealed:
         return run
-    done = sealed_until_now(deployment, run)
+    done = dispatch_sealed(deployment, run)
     skipped = {NOT_PLANNED: 0, **done.skipped}
     try:
         deployment.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)

@@ -56,7 +56,7 @@ from sparklet.planning.commit_files import (
 )
 from sparklet.planning.inputs.lists import MAX_ITEM_BYTES
 from sparklet.planning.inputs.selection import is_hidden
-from sparklet.planning.new_run import entered
+from sparklet.planning.new_run import enter_follower
 from sparklet.planning.output_claims import earlier_followers, half_published_shards, take_outputs
 from sparklet.planning.outputs import published_files
 from sparklet.planning.schema_task import ALL_IN_ONE
@@ -107,7 +107,7 @@ def check_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     put_once(deployment.store, (uri, _summary(deployment, run, end.state)))
     options = RunOptions(max_attempts=run.options.max_attempts, time_limit_s=_time_left_s(deployment, run))
     follower = Run("", (uri,), "", (run.check,), params=run.params, options=options)
-    return end.drive(entered(deployment, run, replace(follower, kind=RunKind.CHECK, number=run.generation)))
+    return end.drive(enter_follower(deployment, run, replace(follower, kind=RunKind.CHECK, number=run.generation)))
 
 
 def _summary(deployment: Deployment, run: Run, state: RunState) -> bytes:
@@ -219,7 +219,7 @@ def _commit_run(deployment: Deployment, run: Run, files: Sequence[CommitFile]) -
     options = replace(ALL_IN_ONE, max_attempts=run.options.max_attempts, time_limit_s=_time_left_s(deployment, run))
     params = {**run.params, MADE: list(range(made))}
     follower = Run("", tuple(file.uri for file in files), "", (script,), params=params, options=options)
-    return entered(deployment, run, replace(follower, kind=RunKind.COMMIT, number=number))
+    return enter_follower(deployment, run, replace(follower, kind=RunKind.COMMIT, number=number))
 
 
 # --- the next run ---
@@ -264,7 +264,7 @@ def next_phase(deployment: Deployment, end: AtEnd) -> Run | None:
     inputs = () if lists else (run.output_uri,)
     follower = Run("", inputs, run.next.output_uri, (run.next.script,), params=run.params, options=options, lists=lists)
     follower = replace(follower, dispatch=run.dispatch, kind=RunKind.NEXT, number=run.generation)
-    made = entered(deployment, run, follower)
+    made = enter_follower(deployment, run, follower)
     if not made.state.ended:
         with suppress(PlanError):  # it has FAILED then
             take_outputs(deployment, made)  # while they are still its parent's

@@ -73,7 +73,7 @@ def test_the_same_modules_have_the_same_digest(folder: Path) -> None:
 def test_too_much_is_refused_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str) -> None:
     monkeypatch.setattr(new_run, limit, int(says.split()[2]))
 
-    with pytest.raises(PlanError, match=f"{says}.* among it: .*--py-files"):
+    with pytest.raises(PlanError, match=f"{says}, for example .*--py-files"):
         modules_beside(folder / "job.py", b"import lib")
 
 
