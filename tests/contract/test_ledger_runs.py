@@ -193,7 +193,7 @@ def test_an_older_generation_ends_nothing(ledger: Ledger, run_id: str) -> None:
 def test_only_the_next_generation_starts(ledger: Ledger, run_id: str, generation: int) -> None:
     planned(ledger, run_id)
 
-    with pytest.raises(LedgerError, match="it is at 0"):
+    with pytest.raises(LedgerError, match="the run is at generation 0"):
         ledger.runs.start_generation(run_id, generation, script())
 
     assert ledger.runs.get(run_id).generation == 0

@@ -129,7 +129,7 @@ def is_conclusive(record: ShardRecord, failure: Failure) -> bool:
 def refusal(record: Record, attempt_id: str, now_s: float, is_for_another: bool = False) -> ClaimStatus | None:
     """The answer to a claim that changes nothing; None if the claim can be granted, or no attempt is left.
 
-    ``is_for_another``: the record waits for another engine, or for a check.
+    ``is_for_another`` means that the record waits for another engine, or for a check.
 
     LedgerError if an attempt that has ended claims again.
     """
@@ -139,7 +139,7 @@ def refusal(record: Record, attempt_id: str, now_s: float, is_for_another: bool 
         if record.state is ShardState.RUNNING:
             return ClaimStatus.GRANTED  # the attempt repeats its claim, whose answer was lost
         # With the same id, a late repetition of what the ended attempt reported would count for the new claim.
-        raise LedgerError(f"attempt {attempt_id} of {name_of(record)} has ended; claim with an id of its own")
+        raise LedgerError(f"attempt {attempt_id} of {name_of(record)} has ended; claim with a new attempt id")
     return ClaimStatus.HELD if is_for_another or is_held(record, now_s) else None
 
 

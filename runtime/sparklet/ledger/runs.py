@@ -21,8 +21,8 @@ class Runs(Swaps[Run]):
         written = self._store.write(*_new_run(run))
         if not written.applied:
             # A refused write returns the item of its first change, the run: if there is none, the tombstone exists.
-            why = "was in the ledger and is deleted; an id is used once" if written.item is None else "is in the ledger"
-            raise RunExistsError(f"a run {run.run_id} {why}; choose another id")
+            problem = "was deleted, and its id cannot be used again" if written.item is None else "is in the ledger"
+            raise RunExistsError(f"a run {run.run_id} {problem}; choose another id")
 
     def follow(self, parent: Run, run: Run) -> Run:
         """Enter a run that follows its parent's generation; return the run in the ledger, perhaps another caller's.

@@ -224,8 +224,9 @@ class Attempts(Swaps[ShardRecord]):
     def count_requeue(self, record: ShardRecord, *, unrun: bool = False, task_id: str = "") -> ShardRecord | None:
         """Count a message that was sent again for a PENDING shard, which waits anew from now on (``changed_s``).
 
-        ``unrun``: the last message became a dead-letter message without an attempt. ``task_id``: there is no message,
-        since the shard's engine has started this worker. None if the shard has changed since ``record`` was read.
+        With ``unrun`` the last message became a dead-letter message without an attempt. With ``task_id`` there is no
+        message, since the shard's engine has started this worker. None if the shard has changed since ``record`` was
+        read.
         """
         return self._swap(record, transitions.count_requeue, unrun, task_id)
 

@@ -48,7 +48,7 @@ class Tasks(Swaps[TaskRecord]):
         """End a task that will not be delivered again: it is FAILED, and the claim EXHAUSTED; DONE if it had ended.
 
         ``task`` is the record to begin with if the ledger has none. Without a ``failure`` the task's last known cause
-        is kept. ``lost`` tells of a RUNNING task whether its attempt is known to have ended; LeaseLostError if an
+        is kept. ``lost`` returns whether the attempt of a RUNNING task is known to have ended; LeaseLostError if an
         attempt still holds the task.
         """
 

@@ -31,7 +31,7 @@ SQL = {"byte": "tinyint", "short": "smallint", "integer": "int", "long": "bigint
 
 
 class Schema(NamedTuple):
-    """The columns of one output, or those that one reader has inferred."""
+    """The columns of one output, or the columns that one reader has inferred."""
 
     subject: str  # an output's folder below the shard's ("": that one itself), or a digest of a reader's options
     format: str

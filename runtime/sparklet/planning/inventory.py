@@ -174,7 +174,8 @@ class Inventory:
                     seen.add(item.uri, item.version_id)
             done = files.enter_context(closing(self._done())) if self._done else None
             for number in range(position.source, len(self._sources)):
-                source, begin = self._sources[number], position if number == position.source else Position(number)
+                source = self._sources[number]
+                begin = position if number == position.source else Position(number)
                 folder = "" if isinstance(source, Listed) else source.address
                 # A table's log may come after its data in the listing, and an earlier planner have planned the data.
                 planned = f"{SCHEME}{split_uri(folder)[0]}/{begin.after}" if folder and begin.after else ""

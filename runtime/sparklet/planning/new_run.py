@@ -145,8 +145,8 @@ def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
     properties = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
     if not properties.keys() & {"type", "uri"}:
         raise PlanError(
-            f"no catalog is named in which {request.table} could be: --param warehouse=glue:s3://BUCKET/LAKE names "
-            "Glue's, --env PYICEBERG_CATALOG__ICEBERG__TYPE=… and its like any other, or set one at the deployment "
+            f"no catalog is named for {request.table}: name Glue's by --param warehouse=glue:s3://BUCKET/LAKE, another "
+            "by --env PYICEBERG_CATALOG__ICEBERG__TYPE=… and such variables, or set one at the deployment "
             "(docs/guide/tables.md)"
         )
 

@@ -203,7 +203,9 @@ def delete_replaced(deployment: Deployment, run: Run, since_s: float) -> None:
             delete_half_published(deployment, other, run)
     earlier = earlier_followers(deployment, run.parent, run.kind, run.number) if run.number else []
     if still_open := next((other.run_id for other in earlier if not other.state.ended), ""):
-        raise CheckpointConflictError(f"{run.run_id} is planned once {still_open}, which it replaces, has ended")
+        raise CheckpointConflictError(
+            f"{run.run_id} cannot be planned before {still_open}, whose output it replaces, has ended"
+        )
     replaces_all, replaced = run.options.existing == "overwrite", {other.identity for other in earlier}
     if not (replaces_all or replaced):
         return

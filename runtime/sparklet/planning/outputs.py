@@ -143,7 +143,12 @@ def output_name(
     """The name, below the output, of an input's file: ``label`` follows the stem, ``suffix`` is the format's."""
     uri = item.object_uri
     root = next((input_uri for input_uri in inputs if input_uri.endswith("/") and uri.startswith(input_uri)), "")
-    path = uri[len(root) :] if root else uri.rpartition("/")[2] if uri in inputs else split_uri(uri)[1]
+    if root:
+        path = uri[len(root) :]
+    elif uri in inputs:
+        path = uri.rpartition("/")[2]
+    else:
+        path = split_uri(uri)[1]
     if item.member:
         path = f"{path.removesuffix(suffix_of(path.rpartition('/')[2]))}/{item.member}"
     folder, _, name = path.rpartition("/")

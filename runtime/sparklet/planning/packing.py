@@ -318,6 +318,7 @@ class PackedInput:
             return None
         self._file.seek(0)
         gzip_file = gzip.GzipFile(fileobj=self._file, mode="rb")
+        # The rows are as `read` has written them, with the position's values in the place of the position.
         rows = (pickle.load(gzip_file) for _ in range(self.found.shards))  # noqa: S301 - this process wrote them
         return (Line._make((*row[:5], Position(*row[5:9]), row[9])) for row in rows)
 

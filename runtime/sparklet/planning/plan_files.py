@@ -48,7 +48,7 @@ class Line(NamedTuple):
 
 
 def shards_of(deployment: Deployment, run_id: str, part: PartRecord, containing: bytes = b"") -> Iterator[Shard]:
-    """A part's shards in order, those whose lines contain these bytes; PlanError if the part has lost or got lines."""
+    """The shards of a part, in order, whose lines contain these bytes; PlanError if not as many lines were sealed."""
     uri = deployment.part_uri(run_id, part.part)
     try:
         lines = deployment.store.get(uri).splitlines(keepends=True)

@@ -68,7 +68,7 @@ def run_request(event: Any, request_id: str) -> RunRequest:
     document = _document(event)
     if (of_event := document.pop(OF_EVENT, None)) is not None:
         if any(document.pop(key, None) for key in ("inputs", "lists", "items")):
-            raise EventError(f"the request has {OF_EVENT} and other inputs; the object of the event is the input")
+            raise EventError(f"the request has {OF_EVENT} and also inputs, lists or items; leave these out")
         uri, key = _object_and_key(of_event, (document.get("output"), document.get("next_output")))
         document["inputs"] = [uri]
         if "run_id" not in document:

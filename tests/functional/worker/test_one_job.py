@@ -416,10 +416,10 @@ def verdict(function: Function, folder: Folder) -> str:
     schema = folder.schema or (one.schema if folder.format == "json" else "")
     shards = in_shards(function, place, replace(folder, schema=schema))
     if any(name in LOGS for name in folder.files) and any(folder.packed.values()):
-        is_refused = isinstance(shards, str) and "is the folder of a table of" in shards
+        is_refused = isinstance(shards, str) and "is the folder of a " in shards
         return A_TABLE if is_refused else "different: a table's files are planned"
     if isinstance(shards, str):
-        if "lies beside folders of columns" in shards:
+        if "is not in a folder of columns" in shards:
             return BESIDE
         assert shards.startswith(("refused: ", "failed: "))
         return "nothing to plan" if not one.rows else re.sub(r"s3:\S+", "FILE", shards)[:160]

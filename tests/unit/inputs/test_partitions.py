@@ -67,7 +67,7 @@ def test_files_beside_partitions_are_refused_by_name(plain: str, pattern: str, i
     with pytest.raises(UnplannableError) as refused:
         partitions.add(second)
 
-    assert str(refused.value).startswith(f"{uris[0]} lies beside folders of columns, such as that of {uris[1]}")
+    assert str(refused.value).startswith(f"{uris[0]} is not in a folder of columns, as {uris[1]} is:")
     assert f"--exclude '{pattern}'" in str(refused.value)
     assert [matches(each.removeprefix(IN), pattern) for each in uris] == [True, False]
 

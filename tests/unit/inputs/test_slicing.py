@@ -188,7 +188,7 @@ def test_parquet_is_cut_into_even_ranges_of_all_its_bytes(size: int, target: int
         ("a", b"PAR1", "v", Access(), "workers fetch whole"),
         ("_a", b"PAR1", "", Access(), "workers fetch whole"),
         ("a", b"PARE", "", Access(), "encrypted Parquet"),
-        ("a", b"1,2\n", "", Access(), "no Parquet"),
+        ("a", b"1,2\n", "", Access(), "not Parquet"),
     ],
 )
 def test_parquet_that_has_no_parts_for_spark_is_whole(

@@ -61,7 +61,7 @@ def test_a_tables_files_are_refused_at_any_depth(log: tuple[str, str], where: st
     with pytest.raises(UnplannableError) as refused:
         plan(["0.csv", f"{where}{name}", f"{where}{row}", "zz.csv"])
 
-    assert f"s3://b/in/{where} is the folder of a table of {kind.capitalize()}" in str(refused.value)
+    assert f"s3://b/in/{where} is the folder of a {kind.capitalize()} table" in str(refused.value)
     assert f"spark.read.format('{kind}').load('s3://b/in/{where}')" in str(refused.value)
 
 
@@ -91,7 +91,7 @@ def test_what_other_services_write_makes_no_table(name: str) -> None:
     ],
 )
 def test_patterns_for_files_do_not_hide_a_table(names: list[str], options: dict[str, Any], log: str) -> None:
-    with pytest.raises(UnplannableError, match="table of Delta"):
+    with pytest.raises(UnplannableError, match="a Delta table"):
         plan([*names, f"t/{log}"], **options)
 
 
@@ -113,7 +113,7 @@ def test_a_log_itself_is_read_as_any_files(log: str) -> None:
 
 @pytest.mark.parametrize("after", ["in/t/1.parquet", "in/t/2.parquet"])
 def test_a_plan_that_goes_on_knows_what_was_planned(after: str) -> None:
-    with pytest.raises(UnplannableError, match="table of Delta"):
+    with pytest.raises(UnplannableError, match="a Delta table"):
         plan(["t/1.parquet", "t/2.parquet", f"t/{TABLES['delta'][0]}", "u.csv"], position=Position(0, after))
 
 
@@ -125,7 +125,7 @@ def test_a_part_of_a_table_is_refused_before_it_is_listed(log: tuple[str, str], 
     world.store.put(f"s3://lake/db/t/{below}a.parquet", b"data")
     request = world.request(inputs=(f"s3://lake/db/t/{below}",))
 
-    with pytest.raises(UnplannableError, match=f"s3://lake/db/t/ is the folder of a table of {log[0].capitalize()}"):
+    with pytest.raises(UnplannableError, match=f"s3://lake/db/t/ is the folder of a {log[0].capitalize()} table"):
         preview(world.deployment, request)
     excluded = RunOptions(exclude=(f"**/{log[1].partition('/')[0]}/**",))
     assert preview(world.deployment, world.request(inputs=request.inputs, options=excluded)).objects == 1
@@ -162,6 +162,6 @@ def test_a_local_table_is_refused_before_it_is_copied(kind: str, log: str, tmp_p
 
     for folder in (tmp_path, tmp_path / "x" / "t", tmp_path / "x" / "t" / "day=1"):
         for wanted in (Filter(), Filter(include=["*.parquet"])):
-            with pytest.raises(PlanError, match=f"/x/t/ is the folder of a table of {kind.capitalize()}"):
+            with pytest.raises(PlanError, match=f"/x/t/ is the folder of a {kind.capitalize()} table"):
                 list(local_files(folder, wanted))
         assert list(local_files(folder, Filter(exclude=[f"**/{log.partition('/')[0]}/**"])))

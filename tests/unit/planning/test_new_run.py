@@ -252,7 +252,7 @@ ENCRYPTED = {**BY_TYPE, "SPARKLET_WRITE_ENCRYPTION": "AES256"}
 
 @pytest.mark.parametrize("params", [{}, {"warehouse": "s3://b/lake"}])
 def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: dict[str, str]) -> None:
-    with pytest.raises(PlanError, match=r"no catalog .* iceberg:db\.t .*--param warehouse=glue:.*--env PYICEBERG"):
+    with pytest.raises(PlanError, match=r"no catalog .* iceberg:db\.t: .*--param warehouse=glue:.*--env PYICEBERG"):
         new_run(replace(world.deployment, functions=dict), world.request(table="iceberg:db.t", params=params))
 
     assert world.deployment.known_run("run-1") is None and world.keys("s3://sparklet/") == []

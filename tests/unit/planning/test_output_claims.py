@@ -223,7 +223,7 @@ def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> Non
     world.ledger.runs.create(first)
     second = replace(first, run_id="run-1-next-1", number=1)
 
-    with pytest.raises(CheckpointConflictError, match="is planned once run-1-next-0, which it replaces, has ended"):
+    with pytest.raises(CheckpointConflictError, match="cannot be planned before run-1-next-0, whose output"):
         delete_replaced(world.deployment, second, world.clock.now_s())
 
 

@@ -291,7 +291,7 @@ def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"inputs": ["s3://data/in/"]}, "other inputs"),
+        ({"inputs": ["s3://data/in/"]}, "also inputs, lists or items"),
         ({"output": "s3://my-bucket/incoming/out/"}, "start the next one"),
         ({"next": SCRIPT, "next_output": "s3://my-bucket/incoming/"}, "start the next one"),
         ({"of_event": {"event": object_created("incoming/folder/"), "below": "s3://my-bucket/"}}, "folder"),

@@ -56,15 +56,15 @@ class TableFolders:
         log, below = self._log[len(self._table) :], self._table[len(self._folder) :]
         left_out = f"leave the table out with --exclude '{below}**', " if below else ""
         raise UnplannableError(
-            f"{self._table} is the folder of a table of {FORMATS[log].capitalize()}, and which of its files hold rows, "
-            f"only its {log} tells: read all of it by spark.read.format('{FORMATS[log]}').load('{self._table}') in a "
+            f"{self._table} is the folder of a {FORMATS[log].capitalize()} table, and only its {log} says which of its "
+            f"files hold rows: read the whole table by spark.read.format('{FORMATS[log]}').load('{self._table}') in a "
             "script without an input (sparklet invoke), or by job.table('DATABASE.TABLE') if it is in the catalog; "
             f"{left_out}or take its files as they are, with deleted and replaced rows, by --exclude '**/{log}**'"
         )
 
 
 def refuse_part_of_table(folder: str, exclude: Sequence[str], names: Callable[[str], Iterable[str]]) -> None:
-    """UnplannableError if an input folder is a table's or lies in one; ``names`` lists all names with a beginning."""
+    """UnplannableError if an input folder is a table's or lies in one; ``names`` lists names by their beginning."""
     tables = TableFolders(folder, exclude, folder)
     # A bucket's root is left out: few have the permission to list it, and few buckets are a table.
     slashes = [*re.finditer("^/|(?<![:/])/", folder)][1:]

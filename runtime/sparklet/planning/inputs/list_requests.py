@@ -77,7 +77,7 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
     }
     if option_names := [name for name, value in options_of_objects.items() if value]:
         raise PlanError(
-            f"items are not objects, so a run of items has no option {', '.join(option_names)}: leave that out"
+            f"items are not objects, so a run of items has no option {', '.join(option_names)}: leave it out"
         )
 
 

@@ -220,7 +220,7 @@ def _address(row: Mapping[str, object]) -> str:
         bucket, key = _text(row, "bucket"), _text(row, "key")
         return _joined_address(bucket, key, f"{bucket}/{key}")
     raise RowError(
-        f"no column is called uri, or bucket and key, only {', '.join(row)[:400] or 'nothing'}; name them so"
+        f"there is no column uri, nor bucket and key, only {', '.join(row)[:400] or 'nothing'}; rename the columns"
     )
 
 

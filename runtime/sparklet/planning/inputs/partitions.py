@@ -115,8 +115,8 @@ class Partitions:
             )
             pattern = f"/{glob.escape(beside[len(input_folder) : beside.rfind('/') + 1])}*"
             raise UnplannableError(
-                f"{beside} lies beside folders of columns, such as that of {other}: one Spark job over {input_folder} "
-                f"drops or refuses it; leave it out with --exclude '{pattern}', or give it to a run of its own "
+                f"{beside} is not in a folder of columns, as {other} is: one Spark job over {input_folder} would drop "
+                f"or refuse the first one; leave it out with --exclude '{pattern}', or give it to a run of its own "
                 "(--include)"
             )
         if (first_within, first_names) != (within, names):

@@ -229,7 +229,7 @@ def _parquet_slices(store: ObjectStore, item: InputObject, target_bytes: int) ->
     # Four bytes suffice here: a slice has the row groups whose middles are in it, and its worker reads the footer.
     ending = _reader(store, item)(max(0, item.size_bytes - 4), 4)
     if ending != b"PAR1":
-        raise CannotCutError(f"{'encrypted' if ending == b'PARE' else 'no'} Parquet, by its last bytes")
+        raise CannotCutError(f"{'encrypted' if ending == b'PARE' else 'not'} Parquet, by its last bytes")
     count = -(-item.size_bytes // target_bytes)
     cuts = [item.size_bytes * number // count for number in range(count + 1)]
     parts = (Slice(SliceKind.ROW_GROUPS, start, end) for start, end in pairwise(cuts))
