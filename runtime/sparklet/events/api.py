@@ -15,9 +15,10 @@ from sparklet.events.task import Outcome, Source, Task, shape_of
 from sparklet.job.event_objects import text_at
 from sparklet.model import MIB
 
-MAX_CHECKED_BODY = MIB  # characters; only the script reads a longer JSON body
+MAX_CHECKED_BODY = MIB  # characters; a longer JSON body is not checked here, only read by the script
 MAX_RESPONSE_BYTES = 6 * MIB - 1024  # Lambda's limit, less the response's envelope
-_REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,64}")  # AWS's; nothing else from the event goes back to the client
+# As AWS makes them. Nothing else from the event goes back to the client.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9=_-]{1,64}")
 RESPONSE_KEYS = ("statusCode", "headers", "multiValueHeaders", "cookies", "body", "isBase64Encoded")
 
 
@@ -30,7 +31,7 @@ def is_request(event: Mapping[str, Any]) -> bool:
 
 
 def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
-    """One task; a body that contradicts the request's headers is its problem."""
+    """Return one task, which has a ``problem`` if the body contradicts the request's headers."""
     try:
         _check_body(event)
     except EventError as problem:
@@ -39,7 +40,7 @@ def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
 
 
 def respond(event: Mapping[str, Any], outcomes: Sequence[Outcome]) -> Any:
-    """The response."""
+    """The HTTP response: the script's answer, or the status and the message of a failure."""
     outcome = outcomes[0]
     if outcome.error is not None:
         return _failure(event, *_status(outcome.task, outcome.error))
@@ -63,7 +64,7 @@ def _check_body(event: Mapping[str, Any]) -> None:
     text: str | bytes = body
     if event.get("isBase64Encoded"):
         try:
-            # Without ``strict_mode`` Python passes over characters that are no base64.
+            # Without ``strict_mode`` Python skips characters that are not base64.
             text = binascii.a2b_base64(body.encode("ascii"), strict_mode=True)
         except ValueError:
             raise EventError(f"the request's body should be base64 and is not ({len(body)} characters)") from None
@@ -77,11 +78,12 @@ def _check_body(event: Mapping[str, Any]) -> None:
 def _is_json(headers: object) -> bool:
     if not isinstance(headers, dict):
         return False
-    kinds = [value for name, value in headers.items() if name.lower() == "content-type"]
-    return bool(kinds) and text_at(kinds[0]).split(";")[0].strip().lower() == "application/json"
+    content_types = [value for name, value in headers.items() if name.lower() == "content-type"]
+    return bool(content_types) and text_at(content_types[0]).split(";")[0].strip().lower() == "application/json"
 
 
 def _status(task: Task, error: SparkletError) -> tuple[int, str]:
+    """The HTTP status of a failure, and a message without its cause, unless the request is at fault."""
     if task.problem is not None:
         return 400, str(task.problem)
     if isinstance(error, ScriptFailedError):
@@ -90,7 +92,9 @@ def _status(task: Task, error: SparkletError) -> tuple[int, str]:
         return 500, "the request failed"
     if isinstance(error, DeadlineExceededError):
         return 504, "the request took too long"
-    return (503, "the request could not be served; try again") if error.retryable else (500, "the request failed")
+    if error.retryable:
+        return 503, "the request could not be served; try again"
+    return 500, "the request failed"
 
 
 def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, Any]:
@@ -101,7 +105,7 @@ def _failure(event: Mapping[str, Any], status: int, message: str) -> dict[str, A
 
 
 def _response(document: Any) -> dict[str, Any]:
-    """A script's answer as a response; with a ``statusCode`` it is a response already."""
+    """Make a script's answer a response; an answer with a ``statusCode`` is checked, and is the response itself."""
     if not isinstance(document, dict) or "statusCode" not in document:
         return _json_response(200, document)
     status, body = document["statusCode"], document.get("body", "")
@@ -109,9 +113,10 @@ def _response(document: Any) -> dict[str, Any]:
         raise EventError(f"a response has a statusCode from 100 to 599 and no other keys than {RESPONSE_KEYS}")
     if isinstance(body, str):
         return {**document, "body": body}
-    made = _json_response(status, body)
+    json_response = _json_response(status, body)
     headers = document.get("headers")
-    return {**document, **made, "headers": {**made["headers"], **(headers if isinstance(headers, dict) else {})}}
+    own_headers = headers if isinstance(headers, dict) else {}
+    return {**document, **json_response, "headers": {**json_response["headers"], **own_headers}}
 
 
 def _json_response(status: int, document: Any) -> dict[str, Any]:

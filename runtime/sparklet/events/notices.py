@@ -1,4 +1,4 @@
-"""S3 notifications, SNS and EventBridge: asynchronous, so one task an event, and a failure is raised.
+"""S3 notifications, SNS and EventBridge: asynchronous, so an event is one task, and a failure is raised.
 
 Lambda then tries the event twice more and sends it to the function's failure destination or dead-letter queue. Only a
 Step Functions task, of which such an event is the input, reads the answer.
@@ -19,19 +19,21 @@ MAX_DEPTH = 3  # S3 → SNS → SQS
 
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
-    """The task's answer; its failure is raised."""
+    """Return the task's answer, or raise its failure."""
     for outcome in outcomes:
         outcome.raise_failure()
     return dict(outcomes[0].answer) if outcomes else {}
 
 
 def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task, ...]:
+    """One task for all records, each of which must have ``part``; skipped if S3's test messages are all there is."""
     for record in event["Records"]:
         if not isinstance(record.get(part), dict):
             raise EventError(f"a record of {source} has no {part}; it has {shape_of(record)}")
     messages = [record[part].get("Message") for record in event["Records"]] if source is Source.SNS else []
-    reasons = [found_test_event(message) for message in messages]
-    return (Task(source, event, skip=reasons[0] if reasons and all(reasons) else ""),)
+    reasons = [reason_to_skip(message) for message in messages]
+    is_skipped = bool(reasons) and all(reasons)
+    return (Task(source, event, skip=reasons[0] if is_skipped else ""),)
 
 
 def is_eventbridge(event: Mapping[str, Any]) -> bool:
@@ -39,8 +41,8 @@ def is_eventbridge(event: Mapping[str, Any]) -> bool:
     return isinstance(event.get("detail-type"), str) and isinstance(event.get("source"), str) and "detail" in event
 
 
-def found_test_event(text: object) -> str:
-    """The log's reason if this is the message by which S3 tests a new notification; "" for other texts."""
+def reason_to_skip(text: object) -> str:
+    """Why a message is skipped: it is the one by which S3 tests a new notification. "" for any other text."""
     if not isinstance(text, str) or TEST_EVENT not in text or len(text) > MAX_TEST_MESSAGE:
         return ""
     inner: object = text

@@ -1,9 +1,9 @@
-"""SQS, standard and FIFO: one task a message, or a batch; the response has the ids of the messages that come back.
+"""SQS, standard and FIFO: a task for each message or batch; the response names the messages to deliver again.
 
 The mapping must have ``FunctionResponseTypes: [ReportBatchItemFailures]``: without it Lambda ignores the response and
 deletes every message of the batch. Sparklet's own messages and S3's test messages are recognized; the script reads all
 others. A message with the attribute ``sparklet-task`` is a task request of the asynchronous API (sam/api.yaml): its
-body is an event as in a direct invocation, the attribute its id, or ``*`` for the message's own.
+body is an event as in a direct invocation, and the attribute is the task's id, or ``*`` for the message's own id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,26 +12,26 @@ from itertools import groupby
 from typing import Any
 
 from sparklet.errors import EventError
-from sparklet.events.notices import found_test_event
+from sparklet.events.notices import reason_to_skip
 from sparklet.events.task import Event, Outcome, Source, Task, TaskRequest, shape_of
 from sparklet.job.event_objects import group_of, read_json, returning_messages, text_at
 from sparklet.model import MAX_SENT_BYTES, TASK_ID, ShardRef
 
-MAX_SHARD_BODY = 300 + 2 * MAX_SENT_BYTES  # characters: a reference, and a line in quotes; nothing longer is decoded
+MAX_SHARD_BODY = 300 + 2 * MAX_SENT_BYTES  # characters: a shard's reference and its quoted line; no shard is longer
 TASK_ATTRIBUTE = "sparklet-task"
 OWN_ID = "*"
-MAX_KEYS = 100  # of the event beside its records: they are in every task's event
+MAX_KEYS = 100  # of the event beside its records; every task's event repeats them
 
 
 def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
-    """One task a message; a message that cannot be read becomes a task with a problem."""
+    """Return one task for each message; a message that cannot be read becomes a task with a problem."""
     if len(event) > MAX_KEYS:
         raise EventError(f"an SQS event has {len(event)} keys beside its records; Lambda sends none")
     return tuple(_task({**event, "Records": [record]}, record) for record in event["Records"])
 
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
-    """Exactly the messages that were not done, each id once, in the order of the batch."""
+    """Name exactly the messages that were not done, each id once, in the order of the batch."""
     returned = {
         message_id for outcome in outcomes if not outcome.acknowledged for message_id in outcome.task.record_ids
     }
@@ -40,23 +40,25 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def joined(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks of messages; those that only the script reads become one, in a FIFO queue one for each run of them."""
-    # A standard queue has no order to keep, so the messages of the script may become neighbours.
+    """Join the tasks of messages that only the script reads to one; in a FIFO queue, each row of neighbours to one."""
+    # A standard queue has no order to keep, so the script's messages can be made neighbours.
     if not any(task.group for task in tasks):
-        tasks = sorted(tasks, key=_has_own_way)
-    return [task for own_way, row in groupby(tasks, _has_own_way) for task in (row if own_way else [as_one([*row])])]
+        tasks = sorted(tasks, key=_stays_alone)
+    rows = ((stays_alone, [*row]) for stays_alone, row in groupby(tasks, _stays_alone))
+    return [task for stays_alone, row in rows for task in (row if stays_alone else [as_one(row)])]
 
 
-def _has_own_way(task: Task) -> bool:
+def _stays_alone(task: Task) -> bool:
+    """Whether Sparklet itself must handle this message: as a shard, a task request, a problem, or one to skip."""
     return bool(task.shard or task.request or task.problem or task.skip)
 
 
-def as_one(messages: Sequence[Task], **said: Any) -> Task:
-    """A batch of messages as one task; ``said`` are further keys of its event."""
+def as_one(messages: Sequence[Task], **keys: Any) -> Task:
+    """Join the tasks of messages to one task; ``keys`` are added to its event."""
     first, records = messages[0], [record for message in messages for record in message.event["Records"]]
     return replace(
         first,
-        event={**first.event, "Records": records, **said},
+        event={**first.event, "Records": records, **keys},
         record_ids=tuple(message.record_ids[0] for message in messages),
         receive_count=max(message.receive_count for message in messages),
         messages=tuple(messages),
@@ -64,10 +66,14 @@ def as_one(messages: Sequence[Task], **said: Any) -> Task:
 
 
 def failed_messages(task: Task, failed: Mapping[str, str], answer: Any = None) -> dict[str, str]:
-    """The messages that a script fails, by ``Job.fail_message`` or its answer; EventError if one is not the task's."""
+    """The messages that a script fails, by id, with the causes. EventError if one of them is not the task's.
+
+    ``failed`` are those of ``Job.fail_message``; the script's ``answer`` may name more, as ``batchItemFailures``.
+    """
     items = (answer.get("batchItemFailures") if isinstance(answer, dict) else None) or []
     names = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in items]
-    if unknown := [str(name) for name in (*names, *failed) if name not in task.record_ids]:  # Lambda would return all
+    # If the response has an unknown id, Lambda delivers the whole batch again.
+    if unknown := [str(name) for name in (*names, *failed) if name not in task.record_ids]:
         raise EventError(f"the script fails a message that is not in its event, so all come back: {unknown[0][:100]!r}")
     causes = {str(name): "the script's batchItemFailures name it" for name in names}
     return returning_messages(task.event["Records"], {**causes, **failed})
@@ -88,7 +94,7 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
                 raise EventError(f"an SQS message's body must be text, not {shape_of(body)}")
             names_shard = len(body) <= MAX_SHARD_BODY and '"run_id"' in body
             shard = ShardRef.from_document(read_json(body)) if names_shard else None
-            skip = "" if shard else found_test_event(body)
+            skip = "" if shard else reason_to_skip(body)
     except EventError as error:
         problem = error
     return Task(
@@ -106,26 +112,29 @@ def _task(event: Event, record: Mapping[str, Any]) -> Task:
 
 
 def task_request_of(record: Mapping[str, Any]) -> TaskRequest | None:
-    """The task request of a message or a dead-letter message, or None; raises EventError if its id is malformed."""
+    """The task request in a message or dead-letter message; None if it has none. EventError if its id is malformed."""
     attributes = record.get("messageAttributes")
     if not isinstance(attributes, dict) or TASK_ATTRIBUTE not in attributes:
         return None
-    chosen = text_at(record, "messageAttributes", TASK_ATTRIBUTE, "stringValue")
-    task_id = text_at(record, "messageId") if chosen == OWN_ID else chosen
+    attribute = text_at(record, "messageAttributes", TASK_ATTRIBUTE, "stringValue")
+    task_id = text_at(record, "messageId") if attribute == OWN_ID else attribute
     if not TASK_ID.fullmatch(task_id):
         raise EventError("a task's id must be 1 to 128 letters, digits, '.', '_' or '-'")
     sent_ms = _count(record, "SentTimestamp", max_digits=15)
-    return TaskRequest(task_id, text_at(record, "eventSourceARN"), sent_ms / 1000 if sent_ms > 1 else 0.0)
+    accepted_s = sent_ms / 1000 if sent_ms > 1 else 0.0  # 1 stands for a missing time
+    return TaskRequest(task_id, text_at(record, "eventSourceARN"), accepted_s)
 
 
 def _request_body(body: object) -> dict[str, Any]:
     document = read_json(body)
     if not isinstance(document, dict) or not isinstance(document.get("sparklet", {}), dict):
-        raise EventError(f"a task's body must be a JSON object, and so its sparklet, not {shape_of(document or body)}")
+        found = shape_of(document or body)
+        raise EventError(f"a task's body, and its value of sparklet, must be JSON objects; the body is {found}")
     return document
 
 
 def _count(record: Mapping[str, Any], name: str, max_digits: int = 9) -> int:
+    """A count or a time among the message's attributes; 1 if it is missing or malformed."""
     text = text_at(record, "attributes", name)
     # ``int`` takes digits of any script, and fails at more than 4,300 of them.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= max_digits else 1

@@ -14,7 +14,7 @@ Event = Any
 """An event as Lambda decoded it: any JSON value."""
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._:-]{0,31}")
-"""Keys and sources that an error may quote: others may be data that is used as a key."""
+"""Keys and sources of this form may be quoted in an error; other keys may be data."""
 MAX_NAMES = 20
 
 
@@ -44,24 +44,24 @@ class TaskRequest:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The work for one event, or for one record of it."""
+    """The work for one event, or for one of its records."""
 
     source: Source
-    event: Event  # what Lambda received, with the records of this task only; of a task request: its body
-    record_ids: tuple[str, ...] = ()  # for reporting a failure: message id, sequence numbers, offsets
+    event: Event  # what Lambda received, with this task's records only; for a task request, the message's body
+    record_ids: tuple[str, ...] = ()  # by which a failure is reported: message id, sequence numbers, offsets
     receipt: str = ""  # SQS: changes the message's visibility
     receive_count: int = 1  # SQS: how often the message was delivered
-    group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after one that failed
+    group: str = ""  # SQS FIFO: tasks of one group are done in order, and none after a failed one
     shard: ShardRef | None = None  # set if the task is a shard of a run
-    request: TaskRequest | None = None  # set if it comes from the asynchronous API
+    request: TaskRequest | None = None  # set if the task comes from the asynchronous API
     problem: EventError | None = None  # set if the record cannot be read
     chosen: Mapping[str, Any] | None = None  # script, args and env of a direct invocation that hands over this event
-    skip: str = ""  # why no script runs for it: logged and acknowledged
-    messages: tuple["Task", ...] = ()  # SQS: of a batch that is one task, those of its messages
+    skip: str = ""  # why no script runs: this is logged, and the record acknowledged
+    messages: tuple["Task", ...] = ()  # SQS: if a whole batch is one task, the tasks of its messages
 
     @property
     def invocation(self) -> str:
-        """The name that a client gave its direct invocation, to find the lines of its log; "" for none."""
+        """The name by which a client finds the log lines of its direct invocation; "" if it gave none."""
         name = (self.chosen or {}).get("invocation")
         return name if isinstance(name, str) else ""
 
@@ -70,12 +70,12 @@ class Task:
 class Outcome:
     """The outcome of a task."""
 
-    task: Task  # of a batch of which some messages come back: the task of these
+    task: Task  # if some messages of a batch come back, the task of these messages
     error: SparkletError | None = None
-    acknowledged: bool = True  # the source may delete the record; if not, there is an error
+    acknowledged: bool = True  # whether the source may delete the record; if not, there is an error
     answer: Mapping[str, Any] = field(default_factory=dict)  # for a synchronous caller; "answer" in it is the script's
-    state: Mapping[str, Any] | None = None  # of a stream's window, for its next call
-    parts: tuple[Task, ...] = ()  # of a batch of messages: what is to be done instead of it
+    state: Mapping[str, Any] | None = None  # the state of a stream's window, for the window's next call
+    parts: tuple[Task, ...] = ()  # the tasks to do in place of a batch of messages
 
     def raise_failure(self) -> None:
         """Raise the task's error, if there is one: for sources whose responses cannot report failures."""
@@ -92,9 +92,9 @@ class Format:
 
 
 def shape_of(value: object) -> str:
-    """A wrong value in an error: names and types, never contents."""
+    """Describe a wrong value for an error: its type, or a dict's keys, but never its contents."""
     if isinstance(value, dict):
         names = sorted(key for key in islice(value, MAX_NAMES) if isinstance(key, str) and NAME.fullmatch(key))
-        others = f" and {len(value) - len(names)} more" if len(value) > len(names) else ""
-        return f"the keys {', '.join(names) or '(none)'}{others}"
+        more = f" and {len(value) - len(names)} more" if len(value) > len(names) else ""
+        return f"the keys {', '.join(names) or '(none)'}{more}"
     return f"a {type(value).__name__}"
