@@ -15,7 +15,7 @@ import pytest
 
 from sparklet.errors import PayloadError, RemoteTaskError
 from sparklet.functions.backend import Backend
-from sparklet.functions.calls import Answer, Call, Content, Contents, End, RemoteTraceback, encode_arguments, read
+from sparklet.functions.calls import Answer, Call, Content, Contents, RemoteTraceback, TryResult, encode_arguments, read
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.local import Processes, Threads
 from sparklet.functions.performer import reference
@@ -33,9 +33,9 @@ class Try:
 
     backend: Backend
     call: Call
-    ends: "queue.Queue[End]" = field(default_factory=queue.Queue)
+    ends: "queue.Queue[TryResult]" = field(default_factory=queue.Queue)
 
-    def end(self) -> End:
+    def end(self) -> TryResult:
         return self.ends.get(timeout=END_S)
 
     def read(self) -> tuple[Any, Any]:

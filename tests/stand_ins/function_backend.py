@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from sparklet.errors import PayloadError, RemoteTaskError
-from sparklet.functions.calls import Answer, Call, Contents, End
+from sparklet.functions.calls import Answer, Call, Contents, TryResult
 from sparklet.functions.performer import Performer
 
 KEY = b"a test's key"
@@ -36,7 +36,7 @@ class Try:
 
     call: Call
     size: int
-    done: Callable[[End], None]
+    done: Callable[[TryResult], None]
 
 
 @dataclass
@@ -58,7 +58,7 @@ class MemoryBackend:
     most: int = 0  # under way at a time
     refusals: list[Exception] = field(default_factory=list)  # what the next starts raise
 
-    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
+    def start(self, call: Call, size: int, done: Callable[[TryResult], None]) -> None:
         if self.closed:
             raise RemoteTaskError("closed", "refused")
         if self.refusals:

@@ -1,4 +1,4 @@
-"""The port behind ``LambdaExecutor``: where calls are performed, how, and where their large contents lie."""
+"""The port behind ``LambdaExecutor``: who performs calls, by which options, and where large contents are stored."""
 
 import secrets
 import time
@@ -8,55 +8,57 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from sparklet.errors import PayloadError
-from sparklet.functions.calls import CODECS, Call, Codec, Contents, End
+from sparklet.functions.calls import CODECS, Call, Codec, Contents, TryResult
 from sparklet.ports import ObjectStore
 
-STORED_S = 3600.0  # for so long after storing a content it is not stored again
+STORED_S = 3600.0  # a content that this process has stored is not stored again for so long
 
 
 class Backend(Protocol):
     """Performs calls, several at a time. Its methods may be called from any thread."""
 
     key: bytes  # signs calls and answers
-    contents: Contents  # where large contents lie
-    inline_bytes: int  # of a content in a call or in an answer
-    sizes: Sequence[int]  # memory of its workers in MB, from small to large; at least one
-    slots: int  # calls that it takes at a time
-    max_timeout_s: float  # of a call
-    waiting_s: float  # of a call for a worker; after that and its own time the caller gives it up
+    contents: Contents  # the store of large contents
+    inline_bytes: int  # the largest content that a call or an answer itself can have
+    sizes: Sequence[int]  # the memory of its workers in MB, from small to large; at least one; 0: no limit
+    slots: int  # how many calls it takes at a time
+    max_timeout_s: float  # the longest time limit of a call
+    waiting_s: float  # how long a call can wait for a worker; after this and the call's own time its caller gives up
 
-    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
-        """Begin a call on a worker of ``sizes[size]``; ``done`` gets its end once, from any thread.
+    def start(self, call: Call, size: int, done: Callable[[TryResult], None]) -> None:
+        """Begin a call on a worker of ``sizes[size]``; ``done`` is called once with the result, from any thread.
 
-        An end that is a RemoteTaskError has a reason: ``killed``, ``memory``, ``timeout``, ``throttled``.
-        RemoteTaskError after ``close``.
+        If the result is a RemoteTaskError, its reason (``killed``, ``memory``, ``timeout``, ``throttled``) decides on a
+        further try. Raises RemoteTaskError after ``close``.
         """
 
     def give_up(self, call: Call) -> None:
-        """End the call if possible: its caller has stopped waiting, and ignores what ``done`` gets."""
+        """Stop the call if possible: its caller has stopped waiting, and ignores a later result."""
 
     def close(self) -> None:
-        """End all workers at once. May be called twice."""
+        """Stop all workers at once. Can be called twice."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options by which tasks are executed.
+    """How an executor runs tasks.
 
     Parameters
     ----------
     codec
-        ``json``; ``pickle``: functions by name, arguments pickled; ``cloudpickle``: functions by value, too.
+        ``json``: functions are sent by name, arguments as JSON. ``pickle``: functions by name, arguments as pickles.
+        ``cloudpickle``: functions also by value.
     timeout_s
-        The time limit of one try; None: the backend's maximum.
+        The time limit of one try; the backend's maximum if it is None.
     memory_mb
-        The least memory of the first try's worker; 0: the smallest worker.
+        The least memory of a worker; the first try has the smallest such worker.
     sizes
-        The workers' sizes in MB that may be tried; empty: all from the first on.
+        The workers' sizes in MB that are tried, from small to large; all that have ``memory_mb`` if it is empty.
     retries
-        Further tries after an exception of ``retry_on``; name RemoteTaskError there for killed workers.
+        How many further tries follow an exception of ``retry_on``. If that has RemoteTaskError, calls whose worker was
+        killed are tried again, too.
     offload_arguments, offload_result
-        Whether they travel through the contents' folder (S3) whatever their size; large ones always do.
+        Whether arguments or results of any size are sent through the contents' folder (S3); large ones always are.
 
     Raises
     ------
@@ -79,34 +81,38 @@ class Options:
         if self.retries < 0 or (self.timeout_s is not None and self.timeout_s <= 0):
             raise ValueError("retries must not be negative, and timeout_s must be positive")
 
-    def of(self, function: Callable[..., Any] | str, **more: Any) -> Self:
-        """The options of a function: these, overridden by those of ``remote``, overridden by ``more``."""
+    def for_function(self, function: Callable[..., Any] | str, **more: Any) -> Self:
+        """These options, overridden by the options of the function's ``remote`` decorator, then by ``more``."""
         remote_options = getattr(function, "options", {}) if getattr(function, "is_remote", False) else {}
         return replace(self, **{**remote_options, **more})
 
     def sizes_of(self, sizes_mb: Sequence[int]) -> list[int]:
         """The indexes of the backend's sizes that may be tried; PayloadError if there are none."""
 
-        def allowed(size_mb: int) -> bool:
-            return size_mb in self.sizes if self.sizes else size_mb >= self.memory_mb or not size_mb
+        def is_allowed(size_mb: int) -> bool:
+            if self.sizes:
+                return size_mb in self.sizes
+            has_no_limit = size_mb == 0
+            return has_no_limit or size_mb >= self.memory_mb
 
-        if not (indexes := [index for index, size_mb in enumerate(sizes_mb) if allowed(size_mb)]):
-            raise PayloadError(f"no worker has {self.sizes or self.memory_mb} MB: there are {sizes_mb}")
+        if not (indexes := [index for index, size_mb in enumerate(sizes_mb) if is_allowed(size_mb)]):
+            option = f"sizes={list(self.sizes)}" if self.sizes else f"memory_mb={self.memory_mb}"
+            raise PayloadError(f"{option}: no worker has this memory; the workers have {list(sizes_mb)} MB")
         return indexes
 
 
 @dataclass(frozen=True)
 class FolderContents:
-    """``Contents`` in a local folder, which the first content makes."""
+    """``Contents`` in a local folder, which is made when the first content is put."""
 
     folder: Path
 
     def put(self, name: str, content: bytes) -> str:
-        """Write a content, unless it is there."""
+        """Write a content unless the folder has it already; return its URI."""
         path = self.folder / name
         if not path.exists():
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            # By a rename, so that whoever reads or writes the same digest meanwhile sees all of it or nothing.
+            # Written under another name and renamed, so that no other reader or writer of the digest sees half a file.
             draft = path.with_suffix(f".{secrets.token_hex(8)}")
             draft.write_bytes(content)
             draft.rename(path)
@@ -122,16 +128,16 @@ class FolderContents:
 
 @dataclass(frozen=True)
 class StoredContents:
-    """``Contents`` in a folder of an object store, which an operator lets expire."""
+    """``Contents`` in a folder of an object store, where they expire by the operator's rule."""
 
     store: ObjectStore
     folder_uri: str  # ends in "/"
-    _put_s: dict[str, float] = field(default_factory=dict)  # when this process stored a content, by its name
+    _put_s: dict[str, float] = field(default_factory=dict)  # when this process stored each content, by name
 
     def put(self, name: str, content: bytes) -> str:
-        """Write a content, unless this process did so within ``STORED_S``."""
+        """Write a content unless this process has written it within ``STORED_S``; return its URI."""
         uri = f"{self.folder_uri}{name}"
-        # Not once for ever: the bucket's rule deletes contents a week after they were stored.
+        # Written again after that time, since the bucket's rule deletes contents a week after they were stored.
         if time.monotonic() - self._put_s.get(name, -STORED_S) >= STORED_S:
             self.store.put(uri, content)
             self._put_s[name] = time.monotonic()

@@ -1,6 +1,6 @@
 """The backend over deployed Lambda functions (``sam/functions.yaml``).
 
-Lambda queues a call, and its answer comes from the ledger's table, or from S3 if it is large.
+Lambda queues a call. Its answer is read from the ledger's table, or from S3 if it is large.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from sparklet.aws.services import LambdaCompute, reason_of
 from sparklet.aws.stacks import described_stack, unreserved_concurrency
 from sparklet.errors import RemoteTaskError, SettingsError, SparkletError
 from sparklet.functions.backend import StoredContents
-from sparklet.functions.calls import Answer, Call, Contents, End
+from sparklet.functions.calls import Answer, Call, Contents, TryResult
 from sparklet.functions.recorded_calls import Poller
 from sparklet.model import TaskRecord
 from sparklet.ports.forks import renew_after_fork
 
 OUTPUTS = ("BucketName", "FunctionTimeoutS", "LedgerTable", "SecretArn", "Workers")
 INLINE_BYTES = 180 * 1024  # as base64 below 256 KiB, the limit of an asynchronous invocation
-THREADS = 16  # that send calls and read answers
+THREADS = 16  # which send calls and read answers
 SHARE = 0.5  # of the account's free concurrency, by default
-UNKNOWN_CONCURRENCY = 100
-WAITING_S = 3600.0  # for a worker, as the template's MaximumEventAgeInSeconds; then the call has expired
+UNKNOWN_CONCURRENCY = 100  # how many calls there are at a time if the free concurrency cannot be read
+WAITING_S = 3600.0  # how long a call waits for a worker, by the template's MaximumEventAgeInSeconds; then it expires
 
 
 class LambdaFunctions:
@@ -36,7 +36,8 @@ class LambdaFunctions:
     Parameters
     ----------
     slots
-        Calls under way at a time; None: the stack's reserved concurrency of a size, or half of the account's free one.
+        How many calls are under way at a time. If None, as many as the stack reserves for each size, or else half of
+        the account's free concurrency.
 
     Raises
     ------
@@ -48,7 +49,7 @@ class LambdaFunctions:
     waiting_s = WAITING_S
 
     def __init__(self, stack: str = "sparklet-functions", slots: int | None = None) -> None:
-        clients = AwsClients(THREADS + 1)  # and the poller's
+        clients = AwsClients(THREADS + 1)  # one more for the poller
         outputs, _ = described_stack(clients, stack, OUTPUTS, "functions.yaml")
         self._workers = sorted(json.loads(outputs["Workers"]), key=lambda worker: int(worker["memory_mb"]))
         self.sizes: Sequence[int] = [int(worker["memory_mb"]) for worker in self._workers]
@@ -62,48 +63,52 @@ class LambdaFunctions:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin without calls, in threads of this process."""
+        """Begin without calls, with a poller and threads of this process."""
         self._poller, self._threads = Poller(self._tasks.get_many), ThreadPoolExecutor(THREADS, "sparklet-functions")
 
-    def start(self, call: Call, size: int, done: Callable[[End], None]) -> None:
+    def start(self, call: Call, size: int, done: Callable[[TryResult], None]) -> None:
         """Have a thread send the call."""
         if self._closed:
             raise RemoteTaskError("the backend was closed", "killed")
         self._threads.submit(self._send, call, self._workers[size]["function"], done)
 
     def give_up(self, call: Call) -> None:
-        """Stop polling for the call. It expires, or its worker ends it when its time is over."""
+        """Stop polling for the call. It expires, or its worker exits when the call's time is over."""
         self._poller.forget(call.record_id)
 
     def close(self) -> None:
-        """Stop waiting. Lambda completes the calls that it has begun; waiting ones expire."""
+        """Stop waiting. Lambda completes the calls that it has begun; waiting calls expire."""
         self._closed = True
         self._poller.close()
         self._threads.shutdown(wait=False)
 
-    def _send(self, call: Call, function: str, done: Callable[[End], None]) -> None:
-        """Send a call, whose record is polled from now on."""
+    def _send(self, call: Call, function: str, done: Callable[[TryResult], None]) -> None:
+        """Send a call, and poll for its record from now on."""
         if self._closed:
             return
         begun_s = time.monotonic()
 
-        def recorded(record: TaskRecord | Exception) -> None:
+        def on_record(record: TaskRecord | Exception) -> None:
             # In a thread of the pool, since one poller serves all calls, and reading an answer takes requests.
-            with contextlib.suppress(RuntimeError):  # closed meanwhile
-                self._threads.submit(lambda: done(self._end(call, record, begun_s)))
+            with contextlib.suppress(RuntimeError):  # the pool was closed meanwhile
+                self._threads.submit(lambda: done(self._result_of(call, record, begun_s)))
 
-        self._poller.watch(call.record_id, recorded)
+        self._poller.watch(call.record_id, on_record)
         try:
             self._compute.invoke(function, call.sealed(self.key), wait=False)
-        except SparkletError as error:  # it may be sent again: the ledger decides
-            again = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
-            # If the poller has taken the entry, it tells the end: the call has ended although Lambda's answer was lost,
+        except SparkletError as error:
+            # The call may have been queued. It can be sent again all the same: only one claim of its record is granted.
+            may_help = error.retryable or getattr(error, "reason", "") in ("throttled", "killed")
+            # Unless the poller has reported the result already: the call has ended although Lambda's answer was lost,
             # or its record cannot be read.
             if self._poller.forget(call.record_id):
-                done(RemoteTaskError(str(error), "throttled" if again else ""))
+                done(RemoteTaskError(str(error), "throttled" if may_help else ""))
 
-    def _end(self, call: Call, record: TaskRecord | Exception, begun_s: float) -> End:
-        """The end in a record that has ended; a large answer is stored."""
+    def _result_of(self, call: Call, record: TaskRecord | Exception, begun_s: float) -> TryResult:
+        """A call's result by its record in the ledger: the worker's answer, else a RemoteTaskError.
+
+        A large answer is fetched from S3.
+        """
         try:
             if isinstance(record, Exception):
                 raise record
@@ -117,12 +122,12 @@ class LambdaFunctions:
         cause = f"{record.error_class}: {record.error_message}"
         reason, facts = reason_of(cause), {"log_stream": record.log_stream}
         if reason == "killed" and time.monotonic() - begun_s >= call.timeout_s:
-            reason = "timeout"  # the worker ended itself, which Lambda does not always tell
+            reason = "timeout"  # the worker exited at the time limit; Lambda does not always report this
         return RemoteTaskError(f"{call.name}: {cause}", reason, facts=facts)
 
 
 def _share_of_concurrency(clients: AwsClients) -> int:
-    with contextlib.suppress(SettingsError):  # the caller may lack the right
+    with contextlib.suppress(SettingsError):  # the caller may have no permission to read it
         if concurrency := unreserved_concurrency(clients):
             return max(1, int(SHARE * concurrency))
     return UNKNOWN_CONCURRENCY

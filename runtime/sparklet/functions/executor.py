@@ -1,7 +1,7 @@
 """``LambdaExecutor``: a ``concurrent.futures.Executor`` whose calls run in other processes, here or in Lambda.
 
-A task is submitted, waits for a slot, is tried, perhaps again, and ends as value, error or cancelled. Each try has a
-deadline, whatever the backend does.
+A task is submitted, waits for a slot, and is tried, perhaps several times; its future gets a value or an error, or is
+cancelled. Each try has a deadline, so that a task ends even if the backend loses its call.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from typing import Any, ParamSpec, Self, TypeVar
 from sparklet.errors import PayloadError, RemoteTaskError, SparkletError
 from sparklet.functions.backend import Backend
 from sparklet.functions.backend import Options as Options
-from sparklet.functions.calls import Answer, Call, Content, End, encode_arguments, read
+from sparklet.functions.calls import Answer, Call, Content, TryResult, encode_arguments, read
 from sparklet.functions.local import Processes, Threads
-from sparklet.functions.performer import class_name, reference, unwrapped
+from sparklet.functions.performer import class_name, reference, undecorated
 from sparklet.ledger.clock import back_off_s
 from sparklet.ports.forks import renew_after_fork
 
@@ -35,7 +35,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BACK_OFF_S, MAX_BACK_OFF_S = 0.4, 20.0
-MAX_THROTTLED = 12  # tries without a begin: some two minutes of back-off
+MAX_THROTTLED = 12  # tries that are throttled: some two minutes of back-off
 LARGER_HELPS = ("memory", "timeout")
 
 
@@ -44,12 +44,12 @@ class _Task:
     future: Future[Any]
     call: Call
     options: Options
-    sizes: list[int]  # indexes of the backend's sizes: this try's, then larger ones
+    sizes: list[int]  # indexes of the backend's sizes: this try's size, then the larger ones
     submitted_s: float
     failures: int = 0
     throttled: int = 0
     started_s: float = 0.0
-    deadline: Any = None  # the timer's entry for this try
+    deadline: Any = None  # the timer's entry for this try's deadline
 
 
 class LambdaExecutor(Executor):
@@ -60,11 +60,11 @@ class LambdaExecutor(Executor):
     backend
         ``"processes"`` or ``"threads"`` of this machine, ``"lambda"``, or a ``Backend``.
     max_workers
-        Tasks under way at a time; None: the backend's number.
+        How many tasks are under way at a time; as many as the backend allows if it is None.
     stack
         For ``"lambda"``: the stack that was made from ``sam/functions.yaml``.
     options
-        Fields of ``Options``, for all tasks without their own.
+        Fields of ``Options``, for all tasks that have no options of their own.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class LambdaExecutor(Executor):
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise ValueError("max_workers must be greater than 0")
-        self.backend = _backend(backend, max_workers, stack) if isinstance(backend, str) else backend
+        self.backend = _make_backend(backend, max_workers, stack) if isinstance(backend, str) else backend
         self.options = Options(**options)
         self._slots = min(max_workers or self.backend.slots, self.backend.slots)
         self._closing = self._aborted = False
@@ -91,31 +91,31 @@ class LambdaExecutor(Executor):
         self._begin()
         _executors.add(self)
         renew_after_fork(self)
-        weakref.finalize(self, _end, self._timer, self.backend).atexit = False
+        weakref.finalize(self, _stop, self._timer, self.backend).atexit = False
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)
         self._waiting: deque[_Task] = deque()
-        self._open: dict[str, _Task] = {}  # by the try's id
-        self._later: set[_Task] = set()  # the next try waits for its time
+        self._under_way: dict[str, _Task] = {}  # by the task's id
+        self._delayed: set[_Task] = set()  # their next tries wait until the timer starts them
         self._unfinished: set[_Task] = set()
         self._pumping = False
         self._stats = defaultdict[str, float](int, waiting_s=0.0, working_s=0.0, travelling_s=0.0, gb_s=0.0)
 
     def after_fork(self) -> None:
-        """In a forked process: begin without tasks; the parent's end in the parent, and are errors here."""
-        parents = self._unfinished
+        """Begin without tasks in a forked process: the parent's tasks end in the parent, and are errors here."""
+        parents_tasks = self._unfinished
         self._begin()
-        # In place, since the finalizer holds this object.
+        # In place, since the finalizer refers to this timer.
         Timer.__init__(self._timer)
-        for task in parents:
-            Future.__init__(task.future)  # its lock may be held
+        for task in parents_tasks:
+            Future.__init__(task.future)  # a thread of the parent may have held its lock
             task.future.set_exception(RemoteTaskError(f"{task.call.name} was submitted by the process before its fork"))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Have a call performed; return its future, which gets the error if an argument cannot be encoded or stored."""
-        return self.submit_with(self.options.of(fn), fn, (args, kwargs))
+        """Submit a call and return its future; if an argument cannot be encoded or stored, the future has the error."""
+        return self.submit_with(self.options.for_function(fn), fn, (args, kwargs))
 
     def submit_with(
         self, options: Options, fn: Callable[..., Any] | str, arguments: Any, each: bool = False
@@ -125,9 +125,9 @@ class LambdaExecutor(Executor):
         Parameters
         ----------
         fn
-            A function, or the name of one that only workers have (``module:name``).
+            A function, or the name of a function that only workers have (``module:name``).
         arguments
-            ``(args, kwargs)``, or with ``each`` a list of args, one for each call.
+            ``(args, kwargs)``, or with ``each`` a list of args: one tuple for each call.
 
         Raises
         ------
@@ -136,10 +136,10 @@ class LambdaExecutor(Executor):
         """
         future: Future[Any] = Future()
         task = None
-        # Not under the lock: to encode and to store large arguments takes long. So the look is repeated under it.
+        # Encoding and storing large arguments takes long: it is not done under the lock, where the check is repeated.
         if not self._closing:
             try:
-                task = self._task(future, options, fn, arguments, each)
+                task = self._new_task(future, options, fn, arguments, each)
             except SparkletError as error:
                 future.set_exception(error)
         with self._lock:
@@ -167,25 +167,26 @@ class LambdaExecutor(Executor):
         Parameters
         ----------
         chunksize
-            Calls that travel together.
+            How many calls are sent together.
         buffersize
-            Chunks that are under way or unread; the iterables are read as results are. None: all at once.
+            How many chunks are under way or unread at a time: the iterables are read as results are read. If it is
+            None, all chunks are submitted at once.
         """
         if chunksize < 1 or (buffersize is not None and buffersize < 1):
             raise ValueError("chunksize and buffersize must be at least 1")
         end_s = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         chunks = iter(lambda: list(itertools.islice(calls, chunksize)), [])
-        options = self.options.of(fn)
-        begun = (self.submit_with(options, fn, chunk, each=True) for chunk in chunks)
-        return _results(deque(itertools.islice(begun, buffersize)), begun, end_s)
+        options = self.options.for_function(fn)
+        futures = (self.submit_with(options, fn, chunk, each=True) for chunk in chunks)
+        return _results(deque(itertools.islice(futures, buffersize)), futures, end_s)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; end the workers when all are done."""
+        """Accept no more calls; stop the workers when all calls are done."""
         with self._lock:
             self._closing = True
             waiting = list(self._waiting) if cancel_futures else []
-        # Not under the lock: a cancelled future calls its callbacks, which may call this executor.
+        # Not under the lock, since a cancelled future calls its callbacks, which may call this executor.
         for task in waiting:
             task.future.cancel()
         self._pump()
@@ -195,7 +196,7 @@ class LambdaExecutor(Executor):
             self.backend.close()
 
     def __enter__(self) -> Self:
-        """Use this executor for decorated functions and ``gather`` until the block's end."""
+        """Make this the executor of decorated functions and of ``gather`` until the end of the block."""
         self._outer = entered.get()
         entered.set(self)
         return self
@@ -209,25 +210,26 @@ class LambdaExecutor(Executor):
         return self.shutdown()
 
     def abort(self) -> None:
-        """Cancel waiting tasks, and end the workers at once: their tasks are lost."""
+        """Cancel waiting tasks, and stop the workers at once: the tasks that they work on are lost."""
         self._aborted = True
         self.shutdown(wait=False, cancel_futures=True)
         self.backend.close()
         with self._lock:
-            under_way, later = list(self._open.values()), list(self._later)
+            under_way, delayed = list(self._under_way.values()), list(self._delayed)
         for task in under_way:
-            self._done(task, task.call, RemoteTaskError(f"{task.call.name}: its caller ended it", "killed"))
-        for task in later:
+            self._end_try(task, task.call, RemoteTaskError(f"{task.call.name}: its caller ended it", "killed"))
+        for task in delayed:
             self._retry(task)
 
     def stats(self) -> dict[str, float]:
-        """Tasks by their ends, tries, cold starts; total seconds of waiting, working and travelling; GB-seconds."""
+        """Counts of tasks by outcome, tries, cold starts; total seconds of waiting, work and transfer; GB-seconds."""
         with self._lock:
             return {name: round(value, 3) for name, value in self._stats.items()}
 
-    def _task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
+    def _new_task(self, future: "Future[Any]", options: Options, fn: Any, arguments: Any, each: bool) -> _Task:
+        """Encode a call, and store its large arguments."""
         backend = self.backend
-        function = unwrapped(fn)
+        function = undecorated(fn)
         name = "" if options.codec == "cloudpickle" and not isinstance(fn, str) else reference(function)
         if not name and options.codec == "json":
             raise PayloadError(f"{function!r:.200} has no name that a worker could import: put it into a module")
@@ -241,8 +243,8 @@ class LambdaExecutor(Executor):
         return _Task(future, call, options, sizes, time.monotonic())
 
     def _pump(self) -> None:
-        """Start waiting tasks while slots are free; one thread at a time does it for all."""
-        # A backend that answers at once calls ``_done``, which pumps again: the flag makes a loop of that recursion.
+        """Start waiting tasks while slots are free; only one thread at a time does this, for all threads."""
+        # A backend that answers at once calls ``_end_try``, which calls ``_pump``: the flag makes that a loop here.
         with self._lock:
             if self._pumping:
                 return
@@ -253,25 +255,26 @@ class LambdaExecutor(Executor):
         finally:
             self._pumping = False
         with self._lock:
-            done = self._closing and not self._unfinished
-            if done:
+            is_over = self._closing and not self._unfinished
+            if is_over:
                 self._ended.notify_all()
-        if done:
-            _end(self._timer, self.backend)
+        if is_over:
+            _stop(self._timer, self.backend)
 
     def _next(self) -> _Task | None:
+        """The next task to start; None if no task is waiting or no slot is free. Cancelled tasks are removed."""
         with self._lock:
-            while self._waiting and (len(self._open) < self._slots or self._waiting[0].future.cancelled()):
+            while self._waiting and (len(self._under_way) < self._slots or self._waiting[0].future.cancelled()):
                 task = self._waiting.popleft()
-                # The future of a second try is running already, for which ``set_running_or_notify_cancel`` raises.
+                # At a second try the future is running already: then ``set_running_or_notify_cancel`` would raise.
                 if task.future.running() or task.future.set_running_or_notify_cancel():
                     task.started_s = time.monotonic()
                     self._stats["tries"] += 1
-                    self._open[task.call.task_id] = task
+                    self._under_way[task.call.task_id] = task
                     return task
                 self._stats["cancelled"] += 1
                 self._unfinished.discard(task)
-            # Under the same lock as the last look: a task that is added later finds no pump, and starts one.
+            # Under the same lock as the check above: whoever adds a task later sees that ``_pump`` has to run again.
             self._pumping = False
             return None
 
@@ -279,37 +282,39 @@ class LambdaExecutor(Executor):
         try:
             patience_s = task.call.timeout_s + self.backend.waiting_s
             task.call = call = replace(task.call, expires_s=time.time() + patience_s)
-            # Before ``start``, which may answer at once, and ``_done`` cancels the entry.
-            task.deadline = self._timer.at(task.started_s + patience_s, functools.partial(self._give_up, task, call))
-            self.backend.start(call, task.sizes[0], lambda end: self._done(task, call, end))
+            # Entered before ``start``, which can answer at once, and ``_end_try`` cancels the entry.
+            task.deadline = self._timer.at(task.started_s + patience_s, functools.partial(self._time_out, task, call))
+            self.backend.start(call, task.sizes[0], lambda result: self._end_try(task, call, result))
         except Exception as error:  # noqa: BLE001 - whatever a backend raises, the task must end
-            end = error if isinstance(error, RemoteTaskError) else RemoteTaskError(f"{type(error).__name__}: {error}")
-            self._done(task, task.call, end)
+            if not isinstance(error, RemoteTaskError):
+                error = RemoteTaskError(f"{type(error).__name__}: {error}")
+            self._end_try(task, task.call, error)
 
-    def _give_up(self, task: _Task, call: Call) -> None:
-        if self._open.get(call.task_id) is task and task.call is call:
+    def _time_out(self, task: _Task, call: Call) -> None:
+        """End a try at its deadline, unless it has ended."""
+        if self._under_way.get(call.task_id) is task and task.call is call:
             with contextlib.suppress(Exception):
                 self.backend.give_up(call)
-            self._done(task, call, RemoteTaskError(f"{call.name}: no answer came in time", "timeout"))
+            self._end_try(task, call, RemoteTaskError(f"{call.name}: no answer came in time", "timeout"))
 
-    def _done(self, task: _Task, call: Call, end: End) -> None:
-        """End a try once; later ends of the same try are ignored."""
+    def _end_try(self, task: _Task, call: Call, result: TryResult) -> None:
+        """End a try with its first result (later results are ignored): set the future, or schedule the next try."""
         with self._lock:
-            # By identity: the task's next try has a call of its own under the same id.
-            if self._open.get(call.task_id) is not task or task.call is not call:
+            # Calls are compared by identity: the task's next try has another call with the same id.
+            if self._under_way.get(call.task_id) is not task or task.call is not call:
                 return None
-            del self._open[call.task_id]
+            del self._under_way[call.task_id]
         if task.deadline:
             self._timer.cancel(task.deadline)
         with contextlib.suppress(TypeError, AttributeError):  # a worker may send anything as facts
-            self._measure(task, end.facts)
-        # Not under the lock: unpickling runs any code, and large answers are fetched.
-        value, error = read(call, end, self.backend.contents)
-        delay_s = self._delay_s(task, error, end) if error is not None and not self._aborted else None
+            self._measure(task, result.facts)
+        # Not under the lock, since unpickling runs any code, and a large answer is fetched.
+        value, error = read(call, result, self.backend.contents)
+        delay_s = self._prepare_retry(task, error, result) if error is not None and not self._aborted else None
         if delay_s is not None:
             with self._lock:
                 self._stats["retried"] += 1
-                self._later.add(task)
+                self._delayed.add(task)
             self._timer.at(time.monotonic() + delay_s, functools.partial(self._retry, task))
             return self._pump()
         with self._lock:
@@ -318,30 +323,32 @@ class LambdaExecutor(Executor):
             task.future.set_result(value)
         else:
             task.future.set_exception(error)
-        # Last: whoever waits in ``shutdown`` for no unfinished task must find every future done.
+        # This comes last: when ``shutdown`` finds no unfinished task, every future must be done.
         with self._lock:
             self._unfinished.discard(task)
         return self._pump()
 
     def _retry(self, task: _Task) -> None:
+        """Let a delayed task start before all waiting tasks."""
         with self._lock:
-            if task in self._later:
-                self._later.remove(task)
+            if task in self._delayed:
+                self._delayed.remove(task)
                 self._waiting.appendleft(task)
         self._pump()
 
-    def _delay_s(self, task: _Task, error: BaseException, end: End) -> float | None:
-        """Seconds until the next try; None if it was the last."""
+    def _prepare_retry(self, task: _Task, error: BaseException, result: TryResult) -> float | None:
+        """Set the task's size and call for the next try; return the seconds until then, or None if there is none."""
         reason = error.reason if isinstance(error, RemoteTaskError) else ""
         attempt = task.call.attempt + 1
         if reason == "throttled" and task.throttled < MAX_THROTTLED:
-            # The call keeps its number, and so its record: if it was taken after all, it is performed once.
+            # The call keeps its attempt number, and so its record: if Lambda has queued it all the same, it is still
+            # performed only once.
             task.throttled += 1
             return back_off_s(task.throttled, BACK_OFF_S, MAX_BACK_OFF_S)
-        if (reason in LARGER_HELPS or _is(MemoryError, error, end)) and len(task.sizes) > 1:
+        if (reason in LARGER_HELPS or _has_raised(MemoryError, error, result)) and len(task.sizes) > 1:
             task.sizes.pop(0)
             self._stats["escalated"] += 1
-        elif _is(task.options.retry_on, error, end) and task.failures < task.options.retries:
+        elif _has_raised(task.options.retry_on, error, result) and task.failures < task.options.retries:
             task.failures += 1
         else:
             return None
@@ -349,6 +356,7 @@ class LambdaExecutor(Executor):
         return back_off_s(max(task.failures, 1), BACK_OFF_S, MAX_BACK_OFF_S)
 
     def _measure(self, task: _Task, facts: Mapping[str, Any]) -> None:
+        """Add a try's times to the statistics."""
         worked_s = facts.get("ended_s", 0.0) - facts.get("started_s", 0.0)
         with self._lock:
             self._stats["cold"] += bool(facts.get("cold"))
@@ -359,30 +367,30 @@ class LambdaExecutor(Executor):
 
 
 class Timer:
-    """Ends tries at their deadlines and begins next ones: one daemon thread calls functions, which must not raise."""
+    """Ends tries at their deadlines and begins next tries: a daemon thread calls functions, which must not raise."""
 
     def __init__(self) -> None:
         self._due = sched.scheduler(time.monotonic)
         self._changed = threading.Event()
-        self._looks_s = math.inf  # when the thread looks next, unless something changes
+        self._wakes_s = math.inf  # when the thread checks its entries next, unless something changes
         self._stopped = False
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def at(self, when_s: float, action: Callable[[], None]) -> sched.Event:
-        """Call ``action`` at a time of the monotonic clock; returns an entry for ``cancel``."""
+        """Call ``action`` at a time of the monotonic clock; return the entry, which ``cancel`` takes."""
         entry = self._due.enterabs(when_s, 0, action)
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="sparklet-functions-timer", daemon=True)
                 self._thread.start()
-        if when_s < self._looks_s:
+        if when_s < self._wakes_s:
             self._changed.set()
         return entry
 
     def cancel(self, entry: sched.Event) -> None:
         """Do not call an entry's action any more."""
-        with contextlib.suppress(ValueError):  # it was called
+        with contextlib.suppress(ValueError):  # the action was called already
             self._due.cancel(entry)
 
     def stop(self) -> None:
@@ -392,29 +400,32 @@ class Timer:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._looks_s = math.inf  # what is entered from now on sets the event
+            self._wakes_s = math.inf  # any entry that is added from now on sets the event
             self._changed.clear()
-            # Not blocking: the scheduler would sleep to its next entry, and miss an earlier one that is added.
+            # Not blocking: else the scheduler would sleep until its next entry, and miss an earlier one that is added.
             in_s = self._due.run(blocking=False)
             if in_s is not None:
-                self._looks_s = time.monotonic() + in_s
+                self._wakes_s = time.monotonic() + in_s
             self._changed.wait(in_s)
 
 
-def _is(classes: Any, error: BaseException, end: End) -> bool:
-    """Whether a try raised a class, or one of a tuple or union; what could not be unpickled is known by its names."""
+def _has_raised(classes: Any, error: BaseException, result: TryResult) -> bool:
+    """Whether a try raised an exception of a class, or of one in a tuple or union of classes.
+
+    An exception that could not be unpickled is compared by the names of its class and of the bases.
+    """
     if not isinstance(classes, type):
-        return any(_is(kind, error, end) for kind in getattr(classes, "__args__", classes))
-    names = end.classes if isinstance(end, Answer) and end.raised and isinstance(end.classes, list) else []
+        return any(_has_raised(one_class, error, result) for one_class in getattr(classes, "__args__", classes))
+    names = result.classes if isinstance(result, Answer) and result.raised and isinstance(result.classes, list) else []
     return isinstance(error, classes) or class_name(classes) in names
 
 
-def _end(timer: Timer, backend: Backend) -> None:
+def _stop(timer: Timer, backend: Backend) -> None:
     timer.stop()
     backend.close()
 
 
-def _backend(name: str, slots: int | None, stack: str) -> Backend:
+def _make_backend(name: str, slots: int | None, stack: str) -> Backend:
     if name == "lambda":
         from sparklet.functions.deployed import LambdaFunctions
 
@@ -426,14 +437,14 @@ def _backend(name: str, slots: int | None, stack: str) -> Backend:
 
 
 def _results(begun: deque[Future[list[T]]], further: Iterator[Future[list[T]]], end_s: float | None) -> Iterator[T]:
-    """The results in order; before each, one of ``further`` begins."""
+    """Yield results in order; ``further`` submits one more chunk each time before this waits for a begun chunk."""
     try:
         while begun:
             begun.extend(itertools.islice(further, 1))
             results = begun[0].result(None if end_s is None else end_s - time.monotonic())
-            # Only when it is there: after a timeout the future is among those that are cancelled.
+            # Removed only with its result: after a timeout the future must be among those that are cancelled below.
             begun.popleft()
-            # Popped from the end, so that no result is held here when the caller has it.
+            # Reversed and popped, so that a result that the caller has got is not referred to here any more.
             results.reverse()
             while results:
                 yield results.pop()
@@ -449,10 +460,11 @@ _executors: "weakref.WeakSet[LambdaExecutor]" = weakref.WeakSet()
 
 
 def _end_all() -> None:
-    """Wait for all tasks at the interpreter's end, as the standard library does; after Ctrl-C end them."""
+    """Wait for all tasks when the interpreter exits, as the standard library does; after Ctrl-C, abort them."""
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for executor in list(_executors):
         executor.abort() if interrupted else executor.shutdown()
 
 
-threading._register_atexit(_end_all)  # type: ignore[attr-defined]  # before pools do so, which came first, and wait
+# The last one to be registered is called first: before the standard library's pools, which would wait.
+threading._register_atexit(_end_all)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """Lambda entry point and composition root of the workers of Python functions.
 
-An event is a call's envelope. The call is claimed in the ledger, so that one that is delivered twice is performed once,
-and its answer is recorded there.
+An event is a call's envelope. The call is claimed in the ledger, so that a call that is delivered twice is performed
+once, and its answer is recorded there.
 """
 
 import functools
@@ -34,33 +34,34 @@ from sparklet.worker.task_requests import ClaimedRequest, RequestClaims
 
 
 def lambda_handler(event: Event, context: Any) -> None:
-    """Perform a call and record its answer; an error if neither is done, which Lambda reports."""
+    """Perform a call and record its answer; raise the error if that fails, so that Lambda reports the call."""
     claims, request_id = _claims(), context.aws_request_id
     claims.executor.facts = {**claims.executor.facts, "request_id": request_id}
     task = Task(Source.DIRECT, event, request=TaskRequest(claimed_id(event), queue_arn=""))
     log = Log().bind(request_id=request_id, task=claimed_id(event))
     deadline = Deadline.within(context.get_remaining_time_in_millis() / 1000)
-    # Lambda reports a lost call by its request's id, which begins the attempt's. The rest tells two deliveries of one
-    # request apart, of which the second claim must be refused.
+    # The attempt's id begins with the request's id, by which Lambda reports a lost call. The rest differs for each
+    # delivery of the request, so that the claim of a second delivery is refused.
     outcome = make_attempt(claims, Attempt(f"{request_id}.{uuid.uuid4().hex[:8]}", task, deadline, log))
-    if not outcome.acknowledged and not isinstance(outcome.error, LeaseLostError):  # another invocation has it
+    has_other_worker = isinstance(outcome.error, LeaseLostError)
+    if not outcome.acknowledged and not has_other_worker:
         outcome.raise_failure()
 
 
 class FunctionWorker(Performer):
-    """Performs claimed calls. When a call's time is over the process ends: nothing else stops any Python code."""
+    """Performs claimed calls. When a call's time is over the process exits: nothing else stops every Python code."""
 
     def execute_task(self, attempt: Attempt) -> ExecutionResult:
-        """Perform a call. The ledger keeps its signed answer, or where that is stored if it is large."""
+        """Perform a call; return its signed answer for the ledger, or the answer's address if it is large."""
         call = Call.opened(attempt.task.event, self.key)
-        timer = threading.Timer(call.timeout_s, _end, [call])
+        timer = threading.Timer(call.timeout_s, _exit, [call])
         timer.daemon = True
         timer.start()
         try:
             answer = self.perform_opened(call)
         finally:
             timer.cancel()
-            # Lambda freezes or ends the process without a flush of Python's buffer.
+            # Lambda freezes or kills the process without flushing Python's buffer.
             sys.stdout.flush()
         encoded = json.dumps(answer).encode()
         if len(encoded) > TASK_ANSWER_BYTES:
@@ -68,20 +69,20 @@ class FunctionWorker(Performer):
         return ExecutionResult(JobOutcome(answer=(answer,)))
 
 
-def _end(call: Call) -> None:
+def _exit(call: Call) -> None:
     print(f"{call.name} took longer than {call.timeout_s:g} s: its worker ends", flush=True)
-    # ``sys.exit`` would end the timer's thread alone.
+    # ``sys.exit`` would end only the timer's thread.
     os._exit(TIMED_OUT)
 
 
 @dataclass
 class CallClaims(RequestClaims):
-    """Claims calls. A ledger that does not answer for a while delays a call, and does not fail it."""
+    """Claims calls. A ledger that does not answer for a while delays a call, but does not fail it."""
 
     executor: FunctionWorker
 
     def claim(self, attempt: Attempt) -> "ClaimedRequest | Outcome":
-        """The call, if it is not another invocation's."""
+        """Claim the call; an Outcome if the call has ended or another invocation has it."""
         return persist(lambda: super(CallClaims, self).claim(attempt), self.clock, attempt)
 
 

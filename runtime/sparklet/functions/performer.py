@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from sparklet.errors import PayloadError
-from sparklet.functions.calls import CODECS, PYTHON, Answer, Call, Codec, Content, Contents, decode, encode, restored
+from sparklet.functions.calls import CODECS, PYTHON, Answer, Call, Codec, Content, Contents, decode, encode, read_stored
 
 ERROR_CHARACTERS = 2_000
 TRACE_CHARACTERS = 8_000
@@ -22,13 +22,14 @@ TRACE_CHARACTERS = 8_000
 class Performer:
     """Performs calls, one at a time, as its operator allows."""
 
-    key: bytes  # shared with the callers that may use this worker
-    codec: Codec  # the most powerful one that callers may use
-    contents: Contents  # of large arguments and answers
-    modules: tuple[str, ...] = ("*",)  # patterns: whose functions may be called by name; a pickle can name any
-    facts: Mapping[str, Any] = field(default_factory=dict)  # of the worker, in each answer: its log stream, its memory
+    key: bytes  # shared with the callers that are allowed to use this worker
+    codec: Codec  # the most powerful codec that callers are allowed to use
+    contents: Contents  # the store of large arguments and answers
+    # Patterns of modules whose functions can be called by name. A pickle can name functions of any module.
+    modules: tuple[str, ...] = ("*",)
+    facts: Mapping[str, Any] = field(default_factory=dict)  # about the worker, for its answers: log stream, memory
     clock: Callable[[], float] = time.time
-    done: int = 0
+    done: int = 0  # calls that were performed
 
     def perform(self, envelope: Any) -> dict[str, str]:
         """The signed answer to a signed call; PayloadError if its signature is wrong."""
@@ -51,10 +52,10 @@ class Performer:
 
     def _answer(self, call: Call) -> Answer:
         try:
-            function, arguments = self._loaded(call)
-        # Reported as an exception of the call: the caller then tries a larger worker.
+            function, arguments = self._load(call)
+        # Reported as an exception of the function, since the caller then tries a larger worker.
         except MemoryError as error:
-            return self._raised(call, error)
+            return self._error_answer(call, error)
         except BaseException as error:  # noqa: BLE001 - unpickling and importing raise anything
             return Answer(call.task_id, None, **_description(error))
         try:
@@ -64,33 +65,37 @@ class Performer:
                 args, kwargs = arguments
                 value = function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - sys.exit in a task is that task's error
-            return self._raised(call, error)
+            return self._error_answer(call, error)
         finally:
             arguments = args = kwargs = None
         try:
-            content = self._content(call, value)
+            content = self._encode(call, value)
         except BaseException as error:  # noqa: BLE001 - pickling a value may raise anything, too
-            return self._raised(call, error)
+            return self._error_answer(call, error)
         return Answer(call.task_id, content)
 
-    def _loaded(self, call: Call) -> tuple[Callable[..., Any], Any]:
+    def _load(self, call: Call) -> tuple[Callable[..., Any], Any]:
+        """The function and its arguments; PayloadError if the operator does not allow the call, or it has expired."""
         codec = call.content.codec
-        # These refusals come before anything is unpickled, since that runs what the caller wrote; a module that is not
-        # allowed is refused only after it.
+        # These checks come before anything is unpickled, since unpickling runs the caller's code. The module that
+        # defines the function is checked only after that.
         if CODECS.index(codec) > CODECS.index(self.codec):
-            raise PayloadError(f"this worker does not take {codec}, only {self.codec}: its operator decides")
+            raise PayloadError(f"this worker refuses codec={codec}: its operator allows {self.codec} at most (Codec)")
         if codec == "cloudpickle" and call.python != PYTHON:
             raise PayloadError(f"code of Python {call.python} does not run in this worker's {PYTHON}")
         if self.clock() >= call.expires_s:
             raise PayloadError("the call has expired: its caller has stopped waiting for it")
         encoded = call.content.read(self.contents)
         decoded = decode(codec, encoded)
-        function, arguments = (resolve(call.function, self.modules), decoded) if call.function else decoded
-        [[function]] = restored([[function]], self.contents)
-        return function, restored(arguments, self.contents)
+        if call.function:
+            function, arguments = resolve(call.function, self.modules), decoded
+        else:
+            function, arguments = decoded
+        [[function]] = read_stored([[function]], self.contents)
+        return function, read_stored(arguments, self.contents)
 
-    def _raised(self, call: Call, error: BaseException) -> Answer:
-        """The exception and its traceback without this module's frames, as far as both can be encoded."""
+    def _error_answer(self, call: Call, error: BaseException) -> Answer:
+        """The answer with an exception and its traceback, without this module's frames, if they can be encoded."""
         content = None
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next is not None:
@@ -100,40 +105,43 @@ class Performer:
             from tblib import Traceback
 
             try:
-                content = self._content(call, (error, Traceback(trace).to_dict() if trace else None))
+                content = self._encode(call, (error, Traceback(trace).to_dict() if trace else None))
                 decode(content.codec, content.read(self.contents))  # some exceptions can be pickled, but not unpickled
-            except BaseException:  # noqa: BLE001 - then its text must do
+            except BaseException:  # noqa: BLE001 - then the answer has the exception's text alone
                 content = None
         return Answer(call.task_id, content, raised=True, **_description(error))
 
-    def _content(self, call: Call, value: Any) -> Content:
+    def _encode(self, call: Call, value: Any) -> Content:
         codec = call.content.codec
         return Content.of(codec, encode(codec, value), call.answer_inline_bytes, self.contents)
 
 
 def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
-    """The function ``module:qualified.name``; PayloadError if it is none, or if the operator does not allow it.
+    """The function ``module:qualified.name``; PayloadError if it is not a function, or not allowed by the operator.
 
-    Both the module that is named and the one that the function comes from must be allowed. ImportError, AttributeError
-    or ValueError if it is not there.
+    Both the module that is named and the module that defines the function must be allowed. ImportError, AttributeError
+    or ValueError if the name cannot be found.
     """
-    _refuse_others(name.partition(":")[0], modules)
-    function = unwrapped(pkgutil.resolve_name(name))
+    _require_allowed(name.partition(":")[0], modules)
+    function = undecorated(pkgutil.resolve_name(name))
     if not callable(function):
         raise PayloadError(f"{name} is not a function")
-    _refuse_others(str(function.__module__), modules)  # or a module that imports ``os`` would allow its functions
+    # Without this check a module that imports ``os`` would allow the functions of ``os``.
+    _require_allowed(str(function.__module__), modules)
     return function  # type: ignore[no-any-return]
 
 
-def _refuse_others(module: str, patterns: tuple[str, ...]) -> None:
+def _require_allowed(module: str, patterns: tuple[str, ...]) -> None:
     if not any(fnmatchcase(module, pattern) for pattern in patterns):
-        raise PayloadError(f"functions of {module} may not be called here: its operator decides")
+        raise PayloadError(
+            f"this worker refuses functions of {module}: its operator does not allow it (ModulePatterns)"
+        )
 
 
 def reference(function: Any) -> str:
-    """``module:qualified.name`` if importing that gives the function, decorated with ``remote`` or not; else "".
+    """A function's name as ``module:qualified.name``; "" if importing that name does not give the same function.
 
-    A string is the name itself, as ``module:name`` or ``module.name``.
+    The function can be decorated with ``remote``. A string is a name already, as ``module:name`` or ``module.name``.
     """
     if isinstance(function, str):
         return function if ":" in function else ":".join(function.rpartition(".")[::2])
@@ -141,18 +149,18 @@ def reference(function: Any) -> str:
     imported: Any = sys.modules.get(module or "")
     for part in path.split("."):
         imported = getattr(imported, part, None)
-    same = function is imported or function is unwrapped(imported)
-    return f"{module}:{path}" if same and imported is not None else ""
+    is_same = function is imported or function is undecorated(imported)
+    return f"{module}:{path}" if is_same and imported is not None else ""
 
 
-def unwrapped(function: Any) -> Any:
-    """The function that ``remote`` decorated; any other function as it is."""
+def undecorated(function: Any) -> Any:
+    """The function itself, without the decorator ``remote`` if it has that."""
     return getattr(function, "__wrapped__", function) if getattr(function, "is_remote", False) else function
 
 
-def class_name(of: type) -> str:
-    """A class as callers and workers both name it; processes of this machine have another main module."""
-    return f"{'__main__' if of.__module__ == '__mp_main__' else of.__module__}:{of.__qualname__}"
+def class_name(cls: type) -> str:
+    """The name of a class that callers and workers share: in local processes the main module is ``__mp_main__``."""
+    return f"{'__main__' if cls.__module__ == '__mp_main__' else cls.__module__}:{cls.__qualname__}"
 
 
 def _description(error: BaseException) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Functions that are called in place, remotely or mapped; lists of different calls; a bar while they are under way."""
+"""The decorator ``remote`` for functions, ``gather`` for different calls at once, and a bar that shows progress."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,17 +34,17 @@ class RemoteFunction(Generic[P, T]):
         Raises
         ------
         RuntimeError
-            Outside of one.
+            Outside of a ``with`` block.
         """
         return _executor().submit(self, *args, **kwargs)
 
-    def map(self, *iterables: Iterable[Any], **how: Any) -> Iterator[T]:
-        """Results in order; ``how`` are arguments of ``LambdaExecutor.map``."""
-        return _executor().map(self, *iterables, **how)
+    def map(self, *iterables: Iterable[Any], **options: Any) -> Iterator[T]:
+        """Call the function for each item; results in order. ``options`` are the ones of ``LambdaExecutor.map``."""
+        return _executor().map(self, *iterables, **options)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         module, _, name = reference(self).partition(":")
-        # A name suffices where a worker can import it; code of the main program travels by value.
+        # A name suffices if a worker can import it; code of the main program is sent by value.
         return name if module not in ("", "__main__") else (RemoteFunction, (self.__wrapped__, self.options))
 
 
@@ -55,15 +55,17 @@ def remote(**options: Any) -> Callable[[Callable[P, T]], RemoteFunction[P, T]]: 
 def remote(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Let a function be called in place (``f(x)``), remotely (``f.submit(x)``) and mapped (``f.map(xs)``).
 
-    The last two need a ``with LambdaExecutor(…):`` around them. ``executor.submit(f, x)`` works anywhere.
+    ``f.submit`` and ``f.map`` work within ``with LambdaExecutor(…):``, and ``executor.submit(f, x)`` anywhere.
 
     Parameters
     ----------
     options
         Fields of ``Options``; they override the executor's.
     """
-    Options(**options)  # report a mistake where it is made
-    return functools.partial(RemoteFunction, options=options) if function is None else RemoteFunction(function, options)
+    Options(**options)  # raises at the decorator if an option is wrong
+    if function is None:
+        return functools.partial(RemoteFunction, options=options)
+    return RemoteFunction(function, options)
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,13 @@ class Invocation:
     Parameters
     ----------
     function
-        A function, or ``module:name`` (``module.name``) of one that only its workers need to have.
+        A function, or the name (``module:name`` or ``module.name``) of a function that only workers need to have.
     executor
-        Where it runs; None: in the executor of the ``with`` block.
+        The executor of this call; the one of the ``with`` block if it is None.
     options
         Fields of ``Options``; they override those of the executor and of ``remote``.
     wait
-        Whether to wait for its answer; False: the result is None at once, and the executor's ``stats`` count its end.
+        Whether to wait for the answer. If not, the result is None at once; the executor's ``stats`` count the outcome.
     """
 
     function: Callable[..., Any] | str
@@ -90,37 +92,37 @@ class Invocation:
     wait: bool = True
 
     def begin(self) -> "Future[Any]":
-        """Submit it."""
+        """Submit the call."""
         executor = self.executor or _executor()
-        options = executor.options.of(self.function, **self.options)
+        options = executor.options.for_function(self.function, **self.options)
         return executor.submit_with(options, self.function, (tuple(self.args), dict(self.kwargs)))
 
 
 def gather(
     invocations: Iterable[Invocation], *, timeout: float | None = None, fail_on_timeout: bool = False
 ) -> list[Any]:
-    """Run different calls at once; their results, or the exceptions that they raised, in order.
+    """Run different calls at once; return their results, or the exceptions that they raised, in order.
 
     Parameters
     ----------
     timeout
-        Seconds to wait for all of them. Calls that wait for a worker then are cancelled.
+        Seconds to wait for all calls together; then calls that still wait for a worker are cancelled.
     fail_on_timeout
-        Whether to raise TimeoutError for a missing answer, instead of putting it into the list.
+        Whether to raise TimeoutError if an answer is missing; if not, the list has the TimeoutError in its place.
     """
     calls = list(invocations)
     futures = [call.begin() for call in calls]
     awaited = [future for call, future in zip(calls, futures, strict=True) if call.wait]
     try:
         late = wait(awaited, timeout).not_done
-    finally:  # after an interruption and after the timeout; one that is done stays as it is
+    finally:  # after an interruption and after the timeout; a future that is done stays as it is
         for future in awaited:
             future.cancel()
     missing = TimeoutError(f"{len(late)} of {len(awaited)} calls gave no answer within {timeout} s")
     if late and fail_on_timeout:
         raise missing
 
-    def end(future: "Future[Any]") -> Any:
+    def result_or_error(future: "Future[Any]") -> Any:
         if future in late:
             return missing
         if future.cancelled():
@@ -128,13 +130,13 @@ def gather(
         error = future.exception()
         return future.result() if error is None else error
 
-    return [end(future) if call.wait else None for call, future in zip(calls, futures, strict=True)]
+    return [result_or_error(future) if call.wait else None for call, future in zip(calls, futures, strict=True)]
 
 
 def progress(results: Iterable[Any], total: float | None = None, description: str = "") -> Iterable[Any]:
-    """The same results, with a bar on a terminal or in a notebook; elsewhere without.
+    """Yield the same results, and show a bar for them on a terminal or in a notebook.
 
-    Futures are yielded as they are done (``progress(futures)``); results of ``map`` need their ``total``.
+    Futures are yielded as they are done (``progress(futures)``). For results of ``map`` the ``total`` must be given.
     """
     from rich.console import Console
     from rich.progress import track

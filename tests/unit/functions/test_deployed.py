@@ -8,7 +8,7 @@ import pytest
 
 from sparklet.errors import LedgerError, RemoteTaskError
 from sparklet.functions import deployed
-from sparklet.functions.calls import Call, Content, End
+from sparklet.functions.calls import Call, Content, TryResult
 from sparklet.functions.deployed import LambdaFunctions
 from tests.waiting import deadline_s
 
@@ -38,7 +38,7 @@ def test_what_lambda_did_not_take_may_be_sent_again(monkeypatch: pytest.MonkeyPa
     def invoke(*_: Any, **__: Any) -> None:
         raise RemoteTaskError("no", refused)
 
-    functions, ends = backend(monkeypatch), queue.Queue[End]()
+    functions, ends = backend(monkeypatch), queue.Queue[TryResult]()
     monkeypatch.setattr(functions._compute, "invoke", invoke)
     monkeypatch.setattr(functions._poller, "read", lambda names: [])
     functions.start(Call("task", "a:b", Content("json", 0), 1, 1, 1), 0, ends.put)
@@ -49,7 +49,7 @@ def test_what_lambda_did_not_take_may_be_sent_again(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_call_whose_record_cannot_be_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    functions, ends = backend(monkeypatch), queue.Queue[End]()
+    functions, ends = backend(monkeypatch), queue.Queue[TryResult]()
     monkeypatch.setattr(functions._compute, "invoke", lambda *_, **__: None)
     monkeypatch.setattr(functions._poller, "watch", lambda name, recorded: recorded(LedgerError("no rights")))
     functions.start(Call("task", "a:b", Content("json", 0), 1, 1, 1), 0, ends.put)

@@ -27,7 +27,7 @@ from sparklet.functions.calls import (
     encode,
     encode_arguments,
     read,
-    restored,
+    read_stored,
 )
 from sparklet.functions.executor import LambdaExecutor
 from sparklet.functions.performer import Performer
@@ -288,7 +288,7 @@ def test_calls_come_back_as_they_were(args: list[Any], kwargs: dict[str, Any], l
     opened = Call.opened(json.loads(json.dumps(call.sealed(KEY))), KEY)
 
     assert opened == call
-    assert restored(decode("pickle", opened.content.read(contents)), contents) == (args, kwargs)
+    assert read_stored(decode("pickle", opened.content.read(contents)), contents) == (args, kwargs)
     assert any(len(each) > 100_000 for each in contents.stored.values()) == large
 
 
@@ -339,7 +339,7 @@ def test_a_json_worker_unpickles_no_stored_argument(trace: Path) -> None:
 def test_one_argument_of_several_calls_stays_one() -> None:
     contents, large = MemoryContents(), [BIG]
     encoded = encode_arguments("pickle", None, [(large, 1), (large, 2), ([BIG], 3)], contents)
-    [first, _], [second, _], [third, _] = restored(decode("pickle", encoded), contents)
+    [first, _], [second, _], [third, _] = read_stored(decode("pickle", encoded), contents)
 
     assert first is second is not third
     assert first == third == large and len(contents.stored) == 1
@@ -352,7 +352,7 @@ def test_a_stored_argument_is_pinned_by_its_digest() -> None:
     pinned = Stored(Content("pickle", 1, uri=uri, sha256="0" * 64))
 
     with pytest.raises(PayloadError):
-        restored(((pinned,), {}), contents)
+        read_stored(((pinned,), {}), contents)
 
 
 @pytest.mark.parametrize(("number", "name"), [("nan", " NaN,"), ("inf", " Infinity,"), ("-inf", " -Infinity,")])

@@ -225,7 +225,7 @@ def test_a_record_that_has_ended_is_handed_over_once() -> None:
     table.records["a"] = DONE
 
     eventually(lambda: ended)
-    eventually(lambda: not waiting.open)
+    eventually(lambda: not waiting.watched)
     assert ended == [table.records["a"]]
 
 
@@ -235,7 +235,7 @@ def test_one_thread_polls_until_the_poller_is_closed() -> None:
     for name in ("a", "b"):
         table.records[name] = replace(DONE, task_id=name)
         waiting.watch(name, lambda _: threads.append(threading.current_thread()))
-        eventually(lambda: not waiting.open)
+        eventually(lambda: not waiting.watched)
     eventually(lambda: len(threads) == 2)
 
     assert threads[0] is threads[1]

@@ -53,11 +53,11 @@ def test_a_functions_own_options_lie_over_the_executors(executor: LambdaExecutor
     assert there.shaky.submit(2).result() == 3
     assert there.seen == [2, 2, 2]
 
-    own = Options(codec="cloudpickle", retries=7).of(there.shaky)
+    own = Options(codec="cloudpickle", retries=7).for_function(there.shaky)
     assert (own.codec, own.timeout_s, own.retries, own.retry_on) == ("cloudpickle", 30, 3, (ConnectionError,))
-    kept = Options(codec="cloudpickle", retries=7).of(there.pid)
+    kept = Options(codec="cloudpickle", retries=7).for_function(there.pid)
     assert (kept.codec, kept.retries, kept.memory_mb) == ("cloudpickle", 7, 1024)
-    assert Options().of(there.pid, memory_mb=9).memory_mb == 9
+    assert Options().for_function(there.pid, memory_mb=9).memory_mb == 9
 
 
 @pytest.mark.parametrize("wrong", [{"codec": "yaml"}, {"retries": -1}, {"timeout_s": 0}])
