@@ -1,10 +1,10 @@
 """Cancelling a run.
 
-``cancel`` marks the run; after that the ledger refuses further plan parts. The next steps may be repeated from the
-beginning, by another caller too::
+``cancel`` marks the run; after that the ledger refuses further plan parts. The next steps can be repeated from the
+beginning, also by another caller::
 
-    enter the shards of parts that are sealed but not dispatched (no messages)
-    seal the plan with what its parts hold
+    enter the shards of parts that are sealed but not dispatched, without messages
+    seal the plan with the shards of its parts
     end expired leases, fail PENDING shards
 """
 
@@ -20,15 +20,15 @@ from sparklet.runs.dispatch import RUN_CANCELLED, end_leases, give_up_all
 from sparklet.runs.phases import open_followers
 
 NOT_PLANNED = "not planned: the run was cancelled before its plan was done"
-"""A reason among those for left-out objects, with the number 0: how many there are is unknown."""
+"""A reason in ``Run.skipped``, with the number 0, since the number of these objects is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """A cancelled run until now."""
+    """What a call of ``cancel`` has done."""
 
     run: Run
-    abandoned: int  # shards failed now
+    abandoned: int  # shards that this call failed
     counts: Counts
 
 
@@ -46,14 +46,14 @@ def cancel(deployment: Deployment, run_id: str) -> Cancelled:
 
 
 def cancel_followers(deployment: Deployment, run: Run) -> None:
-    """Cancel what follows a cancelled run: all that was entered before the mark, for nothing is entered after it."""
+    """Cancel the open runs that follow a cancelled run; once a run is marked as cancelled, no more are entered."""
     for follower in open_followers(deployment, run):
-        with suppress(PlanError):  # it has ended meanwhile
+        with suppress(PlanError):  # the follower has ended meanwhile
             cancel(deployment, follower.run_id)
 
 
 def seal_as_it_is(deployment: Deployment, run: Run) -> Run:
-    """Seal a cancelled run's plan with the shards of its sealed parts, all of them in the ledger."""
+    """Seal a cancelled run's plan with the shards of its sealed parts, which are then all in the ledger."""
     if run.sealed:
         return run
     done = dispatch_sealed(deployment, run)
@@ -61,13 +61,13 @@ def seal_as_it_is(deployment: Deployment, run: Run) -> Run:
     try:
         deployment.ledger.runs.seal_plan(run.run_id, done.shards, done.objects, done.size_bytes, skipped)
     except CheckpointConflictError:
-        # A check, another command or the planner may have sealed it in between; then nothing is left to do.
+        # A check, another command or the planner may have sealed the plan in between; then nothing is left to do.
         if not deployment.ledger.runs.get(run.run_id).sealed:
             raise
     return deployment.ledger.runs.get(run.run_id)
 
 
 def give_up(deployment: Deployment, run: Run) -> int:
-    """End a cancelled run's expired leases and fail its PENDING shards; how many. The next check does what is left."""
+    """End a cancelled run's expired leases, fail its PENDING shards, and return how many; the next check continues."""
     deque(end_leases(deployment, run), maxlen=0)
     return give_up_all(deployment, run, RUN_CANCELLED, "the run was cancelled before this shard was done")

@@ -1,8 +1,8 @@
 """Messages of the dead-letter queue: each gets a disposition.
 
-A message gets there after too many receives. A receive is no attempt: SQS counts it even if workers are throttled and
-no code ran. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, as
-often as ``dispatch`` says. A message of the asynchronous API ends its task as FAILED, with the last known cause.
+A message gets there after too many receives. A receive is not an attempt: SQS counts it even if workers are throttled
+and no code runs. So the ledger, which counts attempts, decides: a shard with an attempt left gets its message again, as
+often as ``dispatch`` allows. For a message of the asynchronous API the task ends as FAILED, with its last known cause.
 """
 
 import json
@@ -20,17 +20,17 @@ from sparklet.ports import Message
 from sparklet.ports.deployment import Deployment
 from sparklet.runs.dispatch import DEAD_LETTER
 
-CLOCKS_DIFFER_S = 1.0  # the queue's and ours, at most
-MAX_TRIES = 5  # for a record that others change meanwhile; then the message comes back
+CLOCKS_DIFFER_S = 1.0  # how far the queue's clock and ours differ at most
+MAX_TRIES = 5  # while others change the shard's record; after that the message comes back
 
 
 class Disposition(StrEnum):
-    """What became of a dead-letter message, which may be deleted then."""
+    """What became of a dead-letter message, which can be deleted then."""
 
     DROPPED = "DROPPED"  # the shard has ended, is RUNNING, has a later generation, or is not for the queue
     SENT_AGAIN = "SENT_AGAIN"  # the shard has an attempt left and got a new message
     FAILED = "FAILED"  # the shard is FAILED now, with its last known cause
-    KEPT = "KEPT"  # it cannot be read: kept under dead-letters/
+    KEPT = "KEPT"  # the message cannot be read, and is stored under dead-letters/
 
 
 def consume(deployment: Deployment, message: Message) -> Disposition:
@@ -46,34 +46,35 @@ def consume(deployment: Deployment, message: Message) -> Disposition:
             run, record = deployment.ledger.runs.get(ref.run_id), deployment.ledger.shards.get(ref.run_id, ref.shard)
         except (RunNotFoundError, ShardNotFoundError) as error:
             return keep(deployment, message, str(error))
-        if not _waits_for(message, ref, run, record):
+        if not _depends_on(message, ref, run, record):
             return Disposition.DROPPED
         if record.used_attempts >= run.options.max_attempts or DEAD_LETTER.is_spent(record):
             never = f"never started: {record.unrun} messages sent again all came back as dead-letter messages"
             if deployment.ledger.attempts.abandon(record, last_failure(record, never)):
                 return Disposition.FAILED
-        # Counted first: a message that comes back each time would never be given up otherwise. After a crash before it
-        # is sent the checker finds the shard waiting.
+        # Counted before it is sent: else a message that always comes back would never be given up. After a crash in
+        # between the checker finds that the shard waits.
         elif counted := deployment.ledger.attempts.count_requeue(record, unrun=True):
             send_messages(deployment, run, [counted], by_check=True)
             return Disposition.SENT_AGAIN
     raise LedgerError(f"shard {ref.shard} of run {ref.run_id} changed {MAX_TRIES} times under its dead-letter message")
 
 
-def _waits_for(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
-    """Whether a shard has this message alone, and nobody else who dispatches or ends it."""
+def _depends_on(message: Message, ref: ShardRef, run: Run, record: ShardRecord) -> bool:
+    """Whether a shard depends on this message: nobody else dispatches or ends the shard."""
     if not record.is_for_functions or ref.generation < record.generation:
-        return False  # if its worker is lost, the checker sends another message; or it splits it, or starts a worker
+        return False  # the checker sends another message, splits the shard, or starts a worker for it
     if run.cancelled_s is not None:
-        return False  # the checker fails it
-    has_newer = record.requeues > 0 and record.attempts == 0  # it was sent at changed_s, and no attempt has ended since
+        return False  # the checker fails the shard
+    # If so, a message was sent again at changed_s, and no attempt has ended since.
+    has_newer = record.requeues > 0 and record.attempts == 0
     return not (has_newer and 0 < message.sent_s < record.changed_s - CLOCKS_DIFFER_S)
 
 
 def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
     """Store a message under ``dead-letters/`` for an operator; a second delivery replaces it."""
     now = datetime.fromtimestamp(deployment.clock.now_s(), UTC)
-    # An id is text from outside: a slash would make folders of it, and some clients resolve dots.
+    # The id comes from outside: a slash in it would make folders, and some clients resolve dots.
     name = re.sub(r"[^A-Za-z0-9_-]", "_", message.message_id)
     document = {"message_id": message.message_id, "kept": now.isoformat(), "reason": reason, "body": message.body}
     deployment.store.put(
@@ -85,7 +86,7 @@ def keep(deployment: Deployment, message: Message, reason: str) -> Disposition:
 def consume_task(deployment: Deployment, request: TaskRequest) -> Disposition:
     """End the task of a dead-letter message, and send its notice; LeaseLostError if an attempt still holds the task."""
     claim = deployment.ledger.tasks.give_up(TaskRecord(request.task_id, accepted_s=request.accepted_s))
-    # The notice is for whoever ended the task to send.
+    # Whoever has ended the task sends its notice.
     if claim.status is ClaimStatus.DONE:
         return Disposition.DROPPED
     if deployment.notifier is not None:

@@ -22,7 +22,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.ports.metrics import Emitter, Meter
 from sparklet.runs.checker import CheckReport, check, log_unnotified
 from sparklet.runs.dead_letters import Disposition, consume, consume_task, keep
-from sparklet.runs.manifest import due, finalizable
+from sparklet.runs.manifest import runs_to_check, runs_to_finalize
 from sparklet.runs.state_machine_steps import Response, take_step
 from sparklet.settings import fanout_settings, map_concurrency, metrics_namespace, planner_settings
 
@@ -32,9 +32,9 @@ METRIC_OF_DISPOSITION = {
     Disposition.FAILED: metrics.DEAD_LETTERS_FAILED,
     Disposition.KEPT: metrics.DEAD_LETTERS_KEPT,
 }
-"""What is measured of a dead-letter message."""
-MAX_LOOKED_AT = 1000  # shards that wait for engines, before one that does not
-MAX_STORED = 1000  # dead-letter messages that nobody can read: one page of a listing
+"""The metric that counts a dead-letter message."""
+MAX_SKIPPED = 1000  # how many shards that wait for engines are read before one that does not
+MAX_STORED = 1000  # how many stored dead-letter messages are counted: one page of a listing
 
 
 def planner_handler(event: Any, context: Any) -> dict[str, Any]:
@@ -53,32 +53,32 @@ def planner_handler(event: Any, context: Any) -> dict[str, Any]:
 
 def dlq_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Consume dead-letter messages (SQS event)."""
-    with _measured(Emitter.DLQ_CONSUMER) as deployment:
+    with _metered_deployment(Emitter.DLQ_CONSUMER) as deployment:
         return handle_dead_letters(deployment, event)
 
 
 def checker_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
     """Check every open run (scheduled event)."""
-    with _measured(Emitter.CHECKER) as deployment:
+    with _metered_deployment(Emitter.CHECKER) as deployment:
         return handle_check(deployment)
 
 
 def step_handler(event: Any, context: object) -> Response:
-    """Do one step of a state machine, see ``steps``; errors are raised, for its ``Retry`` and ``Catch``."""
-    with _measured(Emitter.CHECKER) as deployment:
-        # On AWS the checker function alone has the right to start engines' workers.
+    """Do a step of a state machine (``state_machine_steps``); errors are raised, for its ``Retry`` and ``Catch``."""
+    with _metered_deployment(Emitter.CHECKER) as deployment:
+        # On AWS only the checker function has the permission to start workers of engines.
         return take_step(replace(deployment, starts_workers=False), map_concurrency(), event)
 
 
 def handle_dead_letters(deployment: Deployment, event: Mapping[str, Any]) -> dict[str, Any]:
-    """Consume each dead-letter message of an SQS event; the batch response names those that must come back."""
+    """Consume each dead-letter message of an SQS event; the response names the messages that must come back."""
     failures = []
     for record in event["Records"]:
         sent_s = int(record.get("attributes", {}).get("SentTimestamp", 0)) / 1000
         message = Message(record["messageId"], record["body"], sent_s)
         try:
             disposition = _dispose(deployment, message, record)
-        # One message that fails must not bring back the others of its batch, which are disposed of.
+        # A message that fails must not bring back the other messages of its batch, which are disposed of.
         except SparkletError as error:
             failures.append({"itemIdentifier": message.message_id})
             Log().error("a dead-letter message failed and comes back", subject=message.message_id, error=str(error))
@@ -91,7 +91,7 @@ def handle_dead_letters(deployment: Deployment, event: Mapping[str, Any]) -> dic
 
 
 def _dispose(deployment: Deployment, message: Message, record: Mapping[str, Any]) -> Disposition:
-    """Consume a message about a run's shard or a task of the asynchronous API; keep any other."""
+    """Consume a message about a run's shard or a task of the asynchronous API; keep any other message."""
     try:
         request = task_request_of(record)
     except EventError as error:
@@ -100,7 +100,7 @@ def _dispose(deployment: Deployment, message: Message, record: Mapping[str, Any]
         return consume(deployment, message)
     try:
         return consume_task(deployment, request)
-    except NoticeError as error:  # the task has ended: there is nothing to repeat
+    except NoticeError as error:  # the task has ended, so there is nothing to repeat
         Log().error("a notice was not sent", subject=request.task_id, error=str(error))
         return Disposition.FAILED
 
@@ -111,12 +111,12 @@ def handle_check(deployment: Deployment) -> dict[str, Any]:
     reports: list[CheckReport] = []
     problem: SparkletError | None = None
     unfinalized = tuple(deployment.ledger.runs.unfinalized())
-    for run in due(deployment, unfinalized):
+    for run in runs_to_check(deployment, unfinalized):
         try:
             reports.append(check(deployment, run.run_id))
             responses[run.run_id] = _response(reports[-1])
         except SparkletError as error:
-            # Kept for the end: one run that cannot be checked must not keep the others from their check.
+            # Raised at the end: a run that cannot be checked must not prevent the checks of the other runs.
             problem = error
             deployment.measure(metrics.RUNS_UNCHECKED)
             Log().error("a run could not be checked", subject=run.run_id, error=str(error))
@@ -127,6 +127,7 @@ def handle_check(deployment: Deployment) -> dict[str, Any]:
 
 
 def _response(report: CheckReport) -> dict[str, Any]:
+    """A run's entry in the checker's response; what went wrong in its check is logged."""
     log_unnotified(report)
     done = {"lapsed": report.expired, "started": report.started}
     done |= {name: getattr(report, name) for name in ("requeued", "abandoned", "planned")}
@@ -147,30 +148,28 @@ def _measure_deployment(deployment: Deployment, unfinalized: Iterable[Run], repo
         )
         letters = islice(deployment.store.list(f"{SCHEME}{deployment.bucket}/dead-letters/"), MAX_STORED)
         deployment.measure(metrics.DEAD_LETTERS_STORED, sum(1 for _ in letters))
-        for run in finalizable(deployment, unfinalized):
+        for run in runs_to_finalize(deployment, unfinalized):
             deployment.ledger.runs.finalize(run)
     except SparkletError as error:
         Log().warning("the deployment could not be looked over", subject="deployment", error=str(error))
 
 
 def _waiting_s(deployment: Deployment, report: CheckReport) -> float:
-    """How long the longest waiting PENDING shard has waited, by the first bucket of the index, a sample."""
+    """How long the longest waiting PENDING shard has waited, by a sample: the first bucket of the index."""
     if not report.counts.pending:
         return 0.0
     now_s = deployment.clock.now_s()
     for_engines = deployment.ledger.shards.for_engines(report.run.run_id)
-    first = islice(deployment.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_LOOKED_AT)
+    first = islice(deployment.ledger.shards.expired(report.run.run_id, ShardState.PENDING, now_s), MAX_SKIPPED)
     for_functions = (record for record in first if not record.engine)
-    return max(
-        (now_s - oldest.changed_s for records in (for_engines, for_functions) for oldest in islice(records, 1)),
-        default=0.0,
-    )
+    oldest = [record for records in (for_engines, for_functions) for record in islice(records, 1)]
+    return max((now_s - record.changed_s for record in oldest), default=0.0)
 
 
 @contextmanager
-def _measured(emitter: Emitter) -> Iterator[Deployment]:
-    """The deployment with a meter, whose line is written at the end of the invocation, also if that fails."""
-    # Flushed, since Lambda freezes the process after the answer: a line left in a buffer would wait for the next event.
+def _metered_deployment(emitter: Emitter) -> Iterator[Deployment]:
+    """Yield the deployment with a meter; its metrics are written after the block, also if that fails."""
+    # Flushed, since Lambda freezes the process after the answer: a line in a buffer would wait for the next event.
     meter = Meter(metrics_namespace(), emitter, partial(print, flush=True))
     try:
         yield replace(this_deployment(), meter=meter)
@@ -180,7 +179,7 @@ def _measured(emitter: Emitter) -> Iterator[Deployment]:
 
 @cache
 def this_deployment() -> Deployment:
-    """The deployed ports, made at the first event: an import must not fail because of a missing variable."""
+    """The deployed ports, made at the first event, since an import must not fail because of a missing variable."""
     settings = fanout_settings()
     clients = AwsClients()
     functions = partial(settings_of, clients, settings.worker_function)

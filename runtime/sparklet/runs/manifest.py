@@ -1,9 +1,10 @@
-"""What the end of a run writes: result files and a manifest, as Step Functions has them, the report's table, a notice.
+"""What is written at a run's end: result files and a manifest as Step Functions writes them, a report, a notice.
 
-The manifest's ``run`` is the run's outcome, as its notice has it, with all inputs and scripts.
+The manifest's ``run`` is the run's outcome, as in its notice, with all inputs and scripts.
 
-The report's table (``report.json``, docs/schemas/report.json) has the shards of a run as columns: all of them, or of a
-large run those that matter and a fair sample. Of an open run the command line reads them itself.
+The report's table (``report.json``, docs/schemas/report.json) has a row for each shard, stored by columns. For a large
+run it has only the FAILED shards, the slowest shards and a fair sample. The table of a run that is still open is made
+by the command line.
 
 Then the run's notice is sent at least once, and the run is finalized. The ledger records which notices were sent, so
 after a crash the next check continues. A run is unfinalized from its creation until it has ended and its notice was
@@ -37,14 +38,14 @@ _FILE_OF_STATE = {
     ShardState.SUCCEEDED: "SUCCEEDED",
     ShardState.FAILED: "FAILED",
     ShardState.PENDING: "PENDING",
-    ShardState.RUNNING: "PENDING",  # Step Functions has one file for all that has not ended
+    ShardState.RUNNING: "PENDING",  # Step Functions has one file for all items that have not ended
 }
 
 
 def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Drift | None = None) -> Summary:
-    """Write the files of a run that ends as ``state``: results, then the manifest; delete others of an earlier end.
+    """Write the result files, the report and the manifest of a run that ends as ``state``; return its summary.
 
-    ``drift``: see ``drift_of``; None if that was not asked yet.
+    Result files of an earlier end are deleted. If ``drift`` is None, ``drift_of`` finds it.
     """
     summary = Summary.of(run, state)
     files = {name: _ResultFiles(deployment, run.run_id, name) for name in ("SUCCEEDED", "FAILED", "PENDING")}
@@ -57,20 +58,20 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
     summary.drift = drift_of(deployment, run) if drift is None else drift
     written = {name: result.close() for name, result in sorted(files.items())}
     scripts = [{"uri": script.uri, "sha256": script.sha256, "source": script.source_uri} for script in run.scripts]
-    whole = {"inputs": list(run.inputs), "lists": [source.uri for source in run.lists], "scripts": scripts}
+    all_inputs = {"inputs": list(run.inputs), "lists": [source.uri for source in run.lists], "scripts": scripts}
     document: dict[str, Any] = {
         "DestinationBucket": deployment.bucket,
         "ResultFiles": written,
-        "run": outcome(deployment, run, summary) | whole,
+        "run": outcome(deployment, run, summary) | all_inputs,
     }
     if result_files := write_results(deployment, run, deployment.run_uri(run.run_id, RESULTS)):
         document["Results"] = result_files
     report = {"version": VERSION, **statistics(run, summary), "shard_table": table.document()}
     deployment.store.put(deployment.run_uri(run.run_id, REPORT), json.dumps(report, separators=(",", ":")).encode())
-    # The manifest comes last: where it is, later checks take the other files for written.
+    # The manifest comes last: if it exists, later checks assume that the other files were written.
     deployment.store.put(deployment.run_uri(run.run_id, MANIFEST), json.dumps(document, indent=2).encode() + b"\n")
     for name, entries in written.items():
-        # Files of an earlier end go once no manifest names them any more.
+        # Files of an earlier end are deleted once no manifest names them any more.
         written_keys = {entry["Key"] for entry in entries}
         prefix = deployment.run_uri(run.run_id, f"{name}_")
         found_uris = (info.uri for info in deployment.store.list(prefix))
@@ -79,7 +80,7 @@ def write_manifests(deployment: Deployment, run: Run, state: RunState, drift: Dr
 
 
 def own_manifest(deployment: Deployment, run: Run) -> Mapping[str, Any] | None:
-    """A run's manifest; None if it has none of its own: another ledger may have had a run of this id."""
+    """A run's manifest; None if it is missing, or if it is of a run with the same id in another ledger."""
     try:
         document: Mapping[str, Any] = json.loads(deployment.store.get(deployment.run_uri(run.run_id, MANIFEST)))
     except ObjectNotFoundError:
@@ -89,7 +90,7 @@ def own_manifest(deployment: Deployment, run: Run) -> Mapping[str, Any] | None:
 
 @dataclass(slots=True)
 class _ResultFiles:
-    """Writes the shards of one state into files; holds the entries of one file."""
+    """Writes the shards of one state to files; keeps the entries of one file in memory."""
 
     deployment: Deployment
     run_id: str
@@ -103,7 +104,7 @@ class _ResultFiles:
             self._write()
 
     def close(self) -> list[dict[str, Any]]:
-        """Write the last file; all files, as the manifest names them."""
+        """Write the last file; return all files as the manifest names them."""
         if self.lines:
             self._write()
         return self.written
@@ -117,7 +118,7 @@ class _ResultFiles:
 
 
 def _entry(record: ShardRecord) -> dict[str, Any]:
-    """A shard with Step Functions' keys, then our own."""
+    """A shard's entry in a result file: the keys of Step Functions, then our own."""
     entry: dict[str, Any] = {
         "Name": f"{record.number:06d}",
         "Status": _FILE_OF_STATE[record.state],
@@ -135,7 +136,7 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         entry |= {"StartDate": _date(record.started_s)}
     if record.state.ended:
         entry |= {"StopDate": _date(record.changed_s)}
-    ended = record.state.ended and record.attempts
+    was_tried = record.state.ended and record.attempts
     return entry | {
         "Shard": record.number,
         "Attempts": record.attempts,
@@ -144,7 +145,7 @@ def _entry(record: ShardRecord) -> dict[str, Any]:
         "InputBytes": record.size_bytes,
         "OutputBytes": record.output_bytes,
         "Rows": record.rows,
-        "DurationSeconds": round(record.took_s, 3) if ended else None,
+        "DurationSeconds": round(record.took_s, 3) if was_tried else None,
         "LogStream": record.log_stream,
         "Engine": record.engine,
         **({"RedoneSince": record.redone} if record.redone else {}),
@@ -156,36 +157,36 @@ def _date(time_s: float) -> str:
     return datetime.fromtimestamp(time_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-VERSION = 1  # of report.json; raised when its reader of before would be wrong
-MAX_SHARDS = 20_000  # of a larger run so many are listed at most: failed and slowest ones, and a fair sample
+VERSION = 1  # of report.json; raised when an older reader would misunderstand it
+MAX_SHARDS = 20_000  # how many rows the table of a larger run has: FAILED and slowest shards, and a fair sample
 MAX_FAILED, MAX_SLOWEST = 4_000, 2_000
-MAX_MESSAGES = 1_000  # of causes; of further ones the class alone
+MAX_MESSAGES = 1_000  # how many causes have a message; further causes have their class alone
 COLUMNS = (
     *("shard", "state", "attempts", "started_s", "took_s", "objects", "input_bytes", "output_bytes", "rows"),
     *("memory_mb", "lost", "worker", "engine", "cause"),
 )
-LISTED = ("worker", "engine", "cause")  # columns of numbers of entries in lists
+LISTED = ("worker", "engine", "cause")  # columns that have indexes into a list of values
 _SHARD, _TOOK_S = COLUMNS.index("shard"), COLUMNS.index("took_s")
 
 
 class ShardTable:
-    """Takes shards one by one; it grows to ``most`` of them."""
+    """The report's table of shards, which are added one by one; it keeps ``most`` of them."""
 
     def __init__(self, created_s: float, most: int = MAX_SHARDS) -> None:
         self._created_s = created_s
         self._most, self._most_failed = most, most * MAX_FAILED // MAX_SHARDS
         self._most_slowest = most * MAX_SLOWEST // MAX_SHARDS
-        self._most_fair = most - self._most_failed - self._most_slowest  # if not all can be listed
+        self._most_fair = most - self._most_failed - self._most_slowest  # the sample's size if not all shards fit
         self._count = 0
-        self._all: list[tuple[Any, ...]] | None = []  # until there are too many
+        self._all: list[tuple[Any, ...]] | None = []  # None once there are too many shards
         self._fair: list[tuple[Any, ...]] = []
         self._failed: list[tuple[Any, ...]] = []
         self._slowest: list[tuple[float, int, tuple[Any, ...]]] = []  # a heap
-        # Seeded, so a report that is written again after a crash has the same sample.
+        # Seeded, so that a report that is written again after a crash has the same sample.
         self._random = random.Random(0)
 
     def add(self, record: ShardRecord) -> None:
-        """Take one shard."""
+        """Add one shard."""
         row = self._row(record)
         self._count += 1
         if self._all is not None:
@@ -199,39 +200,39 @@ class ShardTable:
         if record.state is ShardState.FAILED and len(self._failed) < self._most_failed:
             self._failed.append(row)
         if row[_TOOK_S] is not None:
-            # The number decides between equal times: rows hold None, and cannot be compared.
+            # The number decides between equal times, since rows can contain None, which cannot be compared.
             heapq.heappush(self._slowest, (row[_TOOK_S], -record.number, row))
             if len(self._slowest) > self._most_slowest:
                 heapq.heappop(self._slowest)
 
     def document(self) -> dict[str, Any]:
-        """The table as ``report.json`` has it: a list of values for each column, and the lists that they refer to.
+        """The table as in ``report.json``: a list of values for each column, and the lists that indexes refer to.
 
-        ``sampled`` is 1 for the shards of a fair sample: from these alone distributions may be drawn.
+        ``sampled`` is 1 for the shards of the fair sample: only these show how values are distributed.
         """
         fair = self._fair if self._all is None else self._all
         rows = {row[_SHARD]: row for row in (*fair, *self._failed, *(row for *_, row in self._slowest))}
         ordered = sorted(rows.values(), key=itemgetter(_SHARD))
         columns = {name: [row[index] for row in ordered] for index, name in enumerate(COLUMNS)}
         sampled = {row[_SHARD] for row in fair}
-        lists = {name: _numbered(columns[name], name == "cause") for name in LISTED}
+        lists = {name: _indexed(columns[name], name == "cause") for name in LISTED}
         return {
             "count": self._count,
             "complete": self._all is not None,
             "columns": columns
-            | {name: numbers for name, (numbers, _) in lists.items()}
+            | {name: indexes for name, (indexes, _) in lists.items()}
             | {"sampled": [int(row[_SHARD] in sampled) for row in ordered]},
             **{f"{name}s": entries for name, (_, entries) in lists.items()},
         }
 
     def _row(self, record: ShardRecord) -> tuple[Any, ...]:
-        ended = record.state.ended and record.attempts
+        was_tried = record.state.ended and record.attempts
         return (
             record.number,
             str(record.state),
             record.attempts,
             round(record.started_s - self._created_s, 3) if record.attempts and record.started_s else None,
-            round(record.took_s, 3) if ended else None,
+            round(record.took_s, 3) if was_tried else None,
             record.object_count,
             record.size_bytes,
             record.output_bytes,
@@ -244,29 +245,30 @@ class ShardTable:
         )
 
 
-def _numbered(values: Iterable[Any], are_causes: bool) -> tuple[list[int | None], list[Any]]:
-    """Numbers in place of values, in the order in which they come, and the values."""
-    number_by_value: dict[Any, int] = {}
-    numbers: list[int | None] = []
+def _indexed(values: Iterable[Any], are_causes: bool) -> tuple[list[int | None], list[Any]]:
+    """For each value its index in a list of the different values, and that list; a None has no index."""
+    index_by_value: dict[Any, int] = {}
+    indexes: list[int | None] = []
     for value in values:
-        if are_causes and value and value not in number_by_value and len(number_by_value) >= MAX_MESSAGES:
-            value = value[0], ""
-        numbers.append(None if value is None else number_by_value.setdefault(value, len(number_by_value)))
-    return numbers, list(number_by_value)
+        if are_causes and value and value not in index_by_value and len(index_by_value) >= MAX_MESSAGES:
+            error_class, _ = value
+            value = error_class, ""
+        indexes.append(None if value is None else index_by_value.setdefault(value, len(index_by_value)))
+    return indexes, list(index_by_value)
 
 
 def fair_values(table: Mapping[str, Any], *names: str) -> list[tuple[Any, ...]]:
-    """The values of the fair sample in these columns; shards without one of them are left out."""
+    """The fair sample's values in these columns; shards that lack a value in one of them are left out."""
     columns = [table["columns"][name] for name in ("sampled", *names)]
     return [values for sampled, *values in zip(*columns, strict=True) if sampled and None not in values]  # type: ignore[misc]
 
 
-NOTIFY_WITHIN_S = 24 * 3600.0  # after the end
-MAX_FINALIZED = 20  # a check
+NOTIFY_WITHIN_S = 24 * 3600.0  # after the run's end
+MAX_FINALIZED = 20  # in one round of checks
 
 
 def needs_notice(deployment: Deployment, run: Run) -> bool:
-    """Whether the notice of a run's end must still be sent; check and commit runs have none."""
+    """Whether the notice of a run's end must still be sent; schema, check and commit runs have no notice."""
     if deployment.notifier is None or not run.state.ended or run.notified_s is not None or run.is_task:
         return False
     return deployment.clock.now_s() - (run.ended_s or run.created_s) <= NOTIFY_WITHIN_S
@@ -277,11 +279,12 @@ def is_notice_due(deployment: Deployment, run: Run) -> bool:
     if not needs_notice(deployment, run):
         return False
     minutes = max(0, int((deployment.clock.now_s() - (run.ended_s or run.created_s)) // 60))
-    return any(power & (power - 1) == 0 for power in (minutes, minutes - 1))
+    # True for 0 and for powers of two.
+    return any(number & (number - 1) == 0 for number in (minutes, minutes - 1))
 
 
 def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> str:
-    """Send the notice of a run's end and record that; why it could not be sent, "" if it was."""
+    """Send the notice of a run's end and record that; return why it could not be sent, "" if it was sent."""
     if deployment.notifier is None:
         return ""
     summary = summary or summarize(deployment, run)
@@ -294,13 +297,13 @@ def notify(deployment: Deployment, run: Run, summary: Summary | None = None) -> 
     return ""
 
 
-def due(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
-    """Runs that need a check: open ones, first those with a sealed plan, then ended ones whose notice is due."""
+def runs_to_check(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
+    """The runs that need a check: open runs (those with a sealed plan first), then ended runs whose notice is due."""
     runs = [run for run in unfinalized if not run.state.ended or is_notice_due(deployment, run)]
     return sorted(runs, key=lambda run: (run.state.ended, not run.sealed))
 
 
-def finalizable(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
+def runs_to_finalize(deployment: Deployment, unfinalized: Iterable[Run]) -> Sequence[Run]:
     """Ended runs whose notice is not due any more, the oldest end first, at most ``MAX_FINALIZED``."""
     ended = [run for run in unfinalized if run.state.ended and not needs_notice(deployment, run)]
     return sorted(ended, key=lambda run: run.ended_s or run.created_s)[:MAX_FINALIZED]
@@ -313,14 +316,15 @@ MAX_EXAMPLES = 5
 class Difference:
     """A difference between ledger, manifest and output of a run."""
 
-    kind: str  # COUNTS: states and plan; MANIFEST: it and the ledger; NO_OUTPUT: of a shard that wrote rows
+    # COUNTS: ledger and plan differ. MANIFEST: ledger and manifest differ. NO_OUTPUT: shards with rows have no files.
+    kind: str
     subject: str  # the run
-    found: str  # what, and what to do
+    found: str  # what was found, and the remedy
     count: int = 1  # shards
 
 
 def verify(deployment: Deployment, run_id: str) -> Iterator[Difference]:
-    """All differences of one run, by a whole pass over its shards and a listing of its output."""
+    """Yield all differences of a run; reads all its shards, and lists its output."""
     run = deployment.ledger.runs.get(run_id)
     counts = deployment.ledger.shards.count(run_id)
     if run.shard_count is not None and counts.total != run.shard_count:
@@ -349,7 +353,7 @@ def _manifest_difference(deployment: Deployment, run: Run, counts: Counts) -> st
 
 
 def _missing_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
-    """SUCCEEDED shards with rows but no output: one listing, one pass over the shards, a byte of memory for each."""
+    """Yield a difference if SUCCEEDED shards have rows but no output; takes a byte of memory for each shard."""
     if not run.output_uri.startswith(SCHEME) or run.shard_count is None:
         return
     has_data = bytearray(run.numbers)
@@ -358,7 +362,7 @@ def _missing_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
             has_data[number] = 1
     lacking, examples = 0, list[str]()
     for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
-        if record.rows and not has_data[record.number] and not _elsewhere(deployment, run, record):
+        if record.rows and not has_data[record.number] and not _has_reported(deployment, run, record):
             lacking += 1
             if lacking <= MAX_EXAMPLES:
                 examples.append(str(record.number))
@@ -371,8 +375,8 @@ def _missing_output(deployment: Deployment, run: Run) -> Iterator[Difference]:
         yield Difference("NO_OUTPUT", run.run_id, message, lacking)
 
 
-def _elsewhere(deployment: Deployment, run: Run, record: ShardRecord) -> bool:
-    """Whether there is an object at an address that the script reported, outside the shard's own folder."""
+def _has_reported(deployment: Deployment, run: Run, record: ShardRecord) -> bool:
+    """Whether an object exists at an address that the script reported, outside the shard's own folder."""
     own_folder = run.shard_output(record.number)
     reported = [uri for uri in record.outputs if uri.startswith(SCHEME) and not uri.startswith(own_folder)]
     return any(next(iter(deployment.store.list(uri)), None) is not None for uri in reported)

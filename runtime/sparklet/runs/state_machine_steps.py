@@ -1,6 +1,6 @@
-"""The steps that a run's state machine calls, each of which may be repeated, and its waits between two checks.
+"""The steps that a run's state machine calls, each of which can be repeated, and its waits between two checks.
 
-An execution may have 25,000 events. A check (check, choose, wait) makes some ten. A wait is
+An execution can have 25,000 events at most. A check (check, choose, wait) makes some ten events. A wait is
 
 - at least a fortieth of the execution's age, at most 300 s: in three days at most 1,100 checks (a test counts them);
 - longer while the end is far: a tenth of the remaining time, estimated from the run's throughput so far, but at most a
@@ -28,28 +28,28 @@ from sparklet.runs.dispatch import TOLERANCE_EXCEEDED, give_up
 from sparklet.runs.summary import tolerated_failures
 
 SMALL_RUN_SHARDS = 40
-MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300
-CHECKS_PER_AGE = 40
-CHECKS_PER_REST = 10
-LATEST_SHARE = 10
+MIN_OF_SMALL_S, MIN_S, MAX_S = 1, 5, 300  # the shortest wait of a small run, and of others; the longest wait
+CHECKS_PER_AGE = 40  # a wait is at least this fraction of the execution's age
+CHECKS_PER_REST = 10  # a wait for a far end is this fraction of the remaining time
+LATEST_SHARE = 10  # but at most this fraction of the run's age
 CAUSE_CHARACTERS = 32_768  # as many as Step Functions keeps of a cause
 
 Response = dict[str, Any]
 
 
 def wait_s(run: Run, counts: Counts, now_s: float, since_s: float | None = None) -> int:
-    """How long to wait before the next check; ``since_s`` is the execution's start, None: the run's creation."""
+    """How long to wait before the next check; ``since_s`` is the execution's start, by default the run's creation."""
     run_age_s = max(0.0, now_s - run.created_s)
     ended = counts.total - counts.open
-    # Of a redriven run most shards ended long ago: their pace tells nothing of the rest.
-    rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0  # by the throughput so far
+    # The remaining time by the throughput so far. In a redriven run most shards ended long ago, so it is not known.
+    rest_s = run_age_s * counts.open / ended if ended and not run.generation else 0.0
     least_s = MIN_OF_SMALL_S if run.sealed and counts.total <= SMALL_RUN_SHARDS else MIN_S
     age_s = run_age_s if since_s is None else max(0.0, now_s - since_s)
     return _wait_s(least_s, age_s, run_age_s, rest_s)
 
 
 def checks_until(end_s: float, shards: int) -> int:
-    """How often an execution looks at a run whose shards end evenly until ``end_s``."""
+    """How many checks an execution makes if its run's shards end evenly until ``end_s``."""
     now_s, count, least_s = 0.0, 1, MIN_OF_SMALL_S if shards <= SMALL_RUN_SHARDS else MIN_S
     end_s = min(end_s, RunOptions().time_limit_s)
     while now_s < end_s:
@@ -58,12 +58,12 @@ def checks_until(end_s: float, shards: int) -> int:
 
 
 def _wait_s(least_s: float, age_s: float, run_age_s: float, rest_s: float) -> int:
-    far_s = min(rest_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
-    return math.ceil(min(MAX_S, max(least_s, age_s / CHECKS_PER_AGE, far_s)))
+    wait_for_end_s = min(rest_s / CHECKS_PER_REST, run_age_s / LATEST_SHARE)
+    return math.ceil(min(MAX_S, max(least_s, age_s / CHECKS_PER_AGE, wait_for_end_s)))
 
 
 def take_step(deployment: Deployment, map_concurrency: int, event: Any) -> Response:
-    """Do the step that an event names; EventError or PlanError if it does not fit, and repeating it does not help."""
+    """Do the step that an event names; EventError or PlanError if the event is wrong, so that no repetition helps."""
     if not isinstance(event, Mapping):
         raise EventError(f"a step's event must be a JSON object, not a {type(event).__name__}")
     step = STEPS.get(_text(event, "step"))
@@ -77,11 +77,13 @@ def _check(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any
 
 
 def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """The input of the Map state; without shards if the run has had its Map, since they are then sent as messages."""
+    """The input of the Map state. It has no shards if the run has had its Map: then shards are sent as messages."""
     run = deployment.ledger.runs.get(_run_id(event))
-    if run.dispatch is not Dispatch.MAP or not run.sealed:
-        raise PlanError(f"{run.run_id} has no shards for a Map: its dispatch is {run.dispatch}, or it is still planned")
-    shards, items, how = run.shard_count or 0, list[Any](), "none"
+    if run.dispatch is not Dispatch.MAP:
+        raise PlanError(f"{run.run_id} cannot begin a Map: its dispatch is {run.dispatch}, and must be map")
+    if not run.sealed:
+        raise PlanError(f"{run.run_id} cannot begin its Map: its plan is not complete yet")
+    shards, items, map_kind = run.shard_count or 0, list[Any](), "none"
     if (
         run.has_map
         and run.cancelled_s is None
@@ -90,21 +92,21 @@ def _map(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any])
         and index.size_bytes
     ):
         items = inline_items(deployment, run)
-        how = "inline" if items else "distributed"
-    tolerated = tolerated_failures(run.options, shards)  # None: no limit stops the Map
+        map_kind = "inline" if items else "distributed"
+    tolerated = tolerated_failures(run.options, shards)
     return {
         "run_id": run.run_id,
-        "how": how,
+        "how": map_kind,
         "bucket": deployment.bucket,
         "key": split_uri(deployment.run_uri(run.run_id, INDEX))[1],
         "items": items,
         "max_concurrency": min(map_concurrency, run.options.max_concurrency or map_concurrency),
-        "tolerated_failures": shards if tolerated is None else tolerated,
+        "tolerated_failures": shards if tolerated is None else tolerated,  # without a limit no failure stops the Map
     }
 
 
 def _record(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """Record why an execution failed, and notify; the run continues without it."""
+    """Record why an execution failed, and send a notice; the run continues without the execution."""
     run_id = _run_id(event) if event.get("run_id") else ""
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", _text(event, "execution").rpartition(":")[2])[-120:] or "unnamed"
     named = {key: _text(event, key) for key in ("execution", "machine", "where", "error")}
@@ -128,7 +130,7 @@ def _record(deployment: Deployment, map_concurrency: int, event: Mapping[str, An
 
 
 def _request(deployment: Deployment, event: Mapping[str, Any]) -> Any:
-    """The execution's input, which with an error is too long for a state; running machines may still pass it."""
+    """The execution's input, which is too long for a state with an error; only older state machines still pass it."""
     if "request" in event or deployment.input_of is None:
         return event.get("request")
     try:
@@ -138,7 +140,7 @@ def _request(deployment: Deployment, event: Mapping[str, Any]) -> Any:
 
 
 def _give_up(deployment: Deployment, map_concurrency: int, event: Mapping[str, Any]) -> Response:
-    """PENDING → FAILED, if the ledger confirms that more shards failed than the run tolerates."""
+    """Fail the PENDING shards if the ledger confirms that more shards failed than the run tolerates; then check."""
     run_id, reason = _run_id(event), _text(event, "reason")
     counts, run = deployment.ledger.shards.count(run_id), deployment.ledger.runs.get(run_id)
     tolerated = tolerated_failures(run.options, counts.total)
@@ -159,8 +161,9 @@ STEPS: Mapping[str, Callable[[Deployment, int, Mapping[str, Any]], Response]] = 
 
 
 def _status(deployment: Deployment, report: CheckReport, event: Mapping[str, Any]) -> Response:
+    """What a state machine needs to know after a check: whether the run has ended, or how long to wait."""
     run = report.run
-    # a report has the counts before the check planned the rest of the run
+    # The report's counts are older than the shards that this check has planned.
     counts = deployment.ledger.shards.glance(run.run_id) if report.planned else report.counts
     has_next = run.state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
     log_unnotified(report)

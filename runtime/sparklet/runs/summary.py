@@ -1,12 +1,13 @@
 """A run's statistics: counts, rows, bytes, time, and causes of failure; read from the ledger in one pass.
 
-``Drift``: whether the shards of a run inferred other types, or wrote other schemas to one output, where one job has
-one. Workers keep the schemas of a run in files named by reader or output, and schema (``model.schemas``), so one
-listing shows whether any has two. Only then shards are read: a file may be that of an attempt that has not won.
+``Drift`` tells whether shards of a run inferred different types, or wrote different schemas to one output, where a
+single job would have one. Workers store the schemas of a run in files whose names consist of reader (or output) and
+schema (``model.schemas``), so one listing shows whether there are two for one reader. Only then shards are read, since
+a file may be of an attempt that has not won.
 
-The answers of shards are shown while a run is open, and its end writes a file of all of them. An attempt writes its
+The answers of shards can be read while a run is open; at its end they are written to one file. An attempt writes its
 answer (``job.answer``) under its own name, below ``runs/<run_id>/answers/``, before it reports success to the ledger.
-Only the answer of the attempt that succeeded is read, never that of a retry or a zombie.
+Only the answer of the attempt that succeeded is read, never the answer of a retry or a zombie.
 """
 
 import json
@@ -45,74 +46,77 @@ from sparklet.runs.dispatch import BY_CHECKS
 from sparklet.spark.script import Script
 
 MAX_SHOWN_BYTES = 1000  # of the difference
-MAX_COMPARED = 1000  # schemas of one reader; there are many where keys of JSON are missing here and there
+MAX_COMPARED = 1000  # how many schemas of one reader are compared; JSON with optional keys has many
 
 
 class Drift(NamedTuple):
-    """Two inputs or files of SUCCEEDED shards whose columns or types differ where one job has one schema; or ""."""
+    """A difference between schemas of SUCCEEDED shards where a single job would have one schema."""
 
-    text: str = ""
+    text: str = ""  # the difference in words, with two files or inputs as examples; "" if there is none
     fails: bool = False  # whether the run has FAILED by it
 
 
 def drift_of(deployment: Deployment, run: Run) -> Drift:
-    """The drift of a run, which fails it unless it allows drift, or its script reads two input folders apart.
+    """The drift of a run, which fails it unless the run allows drift, or its script reads two input folders apart.
 
-    Outputs and readers with several schemas in one shard alone are not compared: one job would have them, too. An
-    incremental run is compared with the last one of its name, too.
+    If a single shard has several schemas of one output or reader, these are not compared: one job would have them, too.
+    The shards of an incremental run are also compared with those of the run before (``_earlier_run``).
     """
-    files, (before, earlier) = (
-        _files(deployment, run),
-        _before(deployment, run) if run.options.incremental else (None, {}),
-    )
+    files = _schema_files(deployment, run)
+    earlier_run, earlier_files = _earlier_run(deployment, run) if run.options.incremental else (None, {})
+    all_files = {**files, **earlier_files}
     names = defaultdict[str, set[str]](set)  # by output or reader
-    for name in {**files, **earlier}:
+    for name in all_files:
         names[name.partition("-")[0]].add(name)
     several = {subject: schema_names for subject, schema_names in names.items() if len(schema_names) > 1}
-    examples = _examples(deployment, run, several) if several else {}
-    for subject, uri_by_schema in _examples(deployment, before, several).items() if before and several else ():
-        if examples.get(subject) and len(uri_by_schema) == 1:  # what differed in the earlier run itself was told there
+    if not several:
+        return Drift()
+    examples = _examples(deployment, run, several)
+    for subject, uri_by_schema in _examples(deployment, earlier_run, several).items() if earlier_run else ():
+        if examples.get(subject) and len(uri_by_schema) == 1:  # several would be a drift of the earlier run itself
             examples[subject] |= uri_by_schema
     drifts = [
-        _drift(deployment, run, uri_by_schema, {**files, **earlier})
+        _drift(deployment, run, uri_by_schema, all_files)
         for uri_by_schema in examples.values()
         if len(uri_by_schema) > 1
     ]
-    # False comes first: what fails the run before what may be meant so, and what was inferred before what was written,
-    # since inputs tell a user more than files.
+    # False comes first in the order: a drift that fails the run before one that may be intended, and types that were
+    # inferred before schemas that were written, since inputs tell a user more than output files.
     is_apart, _, text = min((drift for drift in drifts if drift[2]), default=(True, False, ""))
     return Drift(text, not (is_apart or run.options.allow_drift))
 
 
-def _files(deployment: Deployment, run: Run) -> dict[str, str]:
-    """The files of a run's schemas, by the names of these."""
+def _schema_files(deployment: Deployment, run: Run) -> dict[str, str]:
+    """The addresses of a run's schema files, by the names of the schemas."""
     prefix = deployment.run_uri(run.run_id, SCHEMAS)
     return {info.uri.removeprefix(prefix).removesuffix(".json"): info.uri for info in deployment.store.list(prefix)}
 
 
-def _before(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str, str]]:
-    """The last run of the name before a run, into the same output, that SUCCEEDED with schemas, and their files."""
-    others = (
-        earlier_run
-        for earlier_run in others_of_name(deployment, run.name, run.run_id)
-        if earlier_run.created_s < run.created_s
-    )
-    for other in sorted(others, key=lambda earlier_run: earlier_run.created_s, reverse=True):
-        is_like = other.state is RunState.SUCCEEDED and other.output_uri == run.output_uri
-        if is_like and (files := _files(deployment, other)):
+def _earlier_run(deployment: Deployment, run: Run) -> tuple[Run | None, dict[str, str]]:
+    """The run to compare schemas with, and its schema files by name; None and {} if there is no such run.
+
+    It is the newest earlier run of the same name and output that SUCCEEDED and has schemas.
+    """
+    earlier = [other for other in others_of_name(deployment, run.name, run.run_id) if other.created_s < run.created_s]
+    for other in sorted(earlier, key=lambda other: other.created_s, reverse=True):
+        is_comparable = other.state is RunState.SUCCEEDED and other.output_uri == run.output_uri
+        if is_comparable and (files := _schema_files(deployment, other)):
             return other, files
     return None, {}
 
 
 def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]]) -> dict[str, dict[str, str]]:
-    """The first shard's file or input, by output (or reader) and schema; none where one shard alone has several."""
+    """For each output (or reader) and schema, a file (or input) of the first shard that has the schema.
+
+    There are no examples for an output of which a single shard has several schemas.
+    """
     examples = defaultdict[str, dict[str, str]](dict)
     for record in deployment.ledger.shards.list(run.run_id, ShardState.SUCCEEDED):
         for subject, names in several.items():
             schema_names = names & record.schemas.keys()
             if len(schema_names) > 1:
-                # One shard with both shows that one job would have both, too. The empty entry is a mark that keeps
-                # later shards out.
+                # A shard with both shows that one job would have both, too. The empty entry is a mark: no later shard
+                # adds examples.
                 examples[subject] = {}
             elif subject not in examples or examples[subject]:
                 for name in schema_names:
@@ -125,8 +129,11 @@ def _examples(deployment: Deployment, run: Run, several: Mapping[str, set[str]])
 def _drift(
     deployment: Deployment, run: Run, examples: Mapping[str, str], files: Mapping[str, str]
 ) -> tuple[bool, bool, str]:
-    """Whether the script reads differing inputs apart, whether outputs (not inputs) differ, and how, in words."""
-    # By what must not differ, and how it is, the first.
+    """Whether the script reads inputs that differ apart, whether outputs (not inputs) differ, and the drift in words.
+
+    The words are "" if the schemas do not clash.
+    """
+    # For each column that must not differ ("" if the whole schema must not), the first example of each of its types.
     firsts_by_part = defaultdict[str, dict[str, tuple[str, Schema]]](dict)
     for name, example in islice(examples.items(), MAX_COMPARED):
         schema = Schema(*json.loads(deployment.store.get(files[name])))
@@ -148,7 +155,7 @@ def _drift(
 
 
 def _reads_apart(deployment: Deployment, run: Run, first: str, second: str) -> bool:
-    """Whether inputs lie in two of the run's folders, and its script asks for these, or names both."""
+    """Whether two inputs are in different input folders of the run, and its script uses these, or names both."""
     folders = {next(filter(uri.startswith, run.inputs), "") for uri in (first, second)}
     if len(folders) < 2 or "" in folders:
         return False
@@ -158,8 +165,8 @@ def _reads_apart(deployment: Deployment, run: Run, first: str, second: str) -> b
 
 TOP_CAUSES = 10
 MAX_WARNINGS = 10
-MAX_CAUSES = 1000  # classes counted one by one; the others are counted together
-MAX_NAMED = 20  # inputs, and lists: SNS and EventBridge take 256 KiB
+MAX_CAUSES = 1000  # how many classes are counted one by one; further classes are counted together
+MAX_NAMED = 20  # how many inputs and lists a notice names, since SNS and EventBridge take 256 KiB
 OTHER_CAUSES = "(other causes)"
 
 
@@ -177,9 +184,9 @@ class Cause:
 class Work:
     """What one kind of worker has done in this generation."""
 
-    known_s: float = 0.0  # of all attempts; see ``Summary.add_running``
+    known_s: float = 0.0  # the time of all attempts that is known; see ``Summary.add_running``
     attempts: int = 0
-    files: int = 0  # that these were given
+    files: int = 0  # the inputs of all attempts
 
 
 @dataclass(slots=True)
@@ -191,34 +198,34 @@ class Summary:
     generation: int
     created_s: float
     changed_s: float  # when a shard last changed
-    first_s: float = inf  # when the first attempt known began
+    first_s: float = inf  # when the first attempt that is known began
     states: dict[ShardState, int] = field(default_factory=lambda: dict.fromkeys(ShardState, 0))
     objects: int = 0  # in all shards
     input_bytes: int = 0  # stored bytes of all shards
-    rows: int | None = None  # of the succeeded shards that reported any; None: none did
+    rows: int | None = None  # that succeeded shards have reported; None if no shard has
     output_bytes: int | None = None  # likewise
-    output_shards: int = 0  # succeeded shards that have written: so many files there are at least
+    output_shards: int = 0  # succeeded shards that have written; there is at least one file for each
     silent_shards: int = 0  # succeeded shards that reported no rows
     warnings: Counter[str] = field(default_factory=Counter)  # of succeeded shards, at most MAX_WARNINGS
     attempts: int = 0  # in the last generation of each shard
     unrun: int = 0  # dead-letter messages without an attempt, which were sent again
     conflicts: int = 0  # attempts, in the last generation of each shard, that met another writer of a table
-    task_s: float = 0.0  # time of all attempts that have ended, added up
-    repeated_s: float = 0.0  # of these, the ones after which another one came
-    work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "": the functions
+    task_s: float = 0.0  # the time of all attempts that have ended, added up
+    repeated_s: float = 0.0  # the part of task_s that was followed by another attempt
+    work: dict[str, Work] = field(default_factory=lambda: {"": Work()})  # by engine; "" for functions
     all_causes: dict[str, Cause] = field(default_factory=dict)
-    drift: Drift = field(default_factory=Drift)  # how shards that succeeded differ, where one job has one schema
-    unmeasured: int = 0  # FAILED shards of this generation whose workers, of engines, write no metrics
+    drift: Drift = field(default_factory=Drift)
+    unmeasured: int = 0  # FAILED shards of this generation that are in no metric, since workers of engines write none
 
     @classmethod
     def of(cls, run: Run, state: RunState | None = None) -> "Summary":
-        """The summary of a run that is in ``state``, before any shard was added."""
+        """The summary of a run before any shard was added; its ``state`` is by default the run's state."""
         return cls(run.run_id, state or run.state, run.generation, run.created_s, run.created_s)
 
     def add(self, record: ShardRecord) -> None:
         """Count one shard."""
         self.states[record.state] += 1
-        if record.state is ShardState.SPLIT:  # of such only its attempts count
+        if record.state is ShardState.SPLIT:  # its inputs are in other shards, so only its attempts count
             self.repeated_s += record.took_s
         else:
             self.objects += record.object_count
@@ -235,8 +242,9 @@ class Summary:
         work.attempts += record.attempts
         work.files += record.attempts * record.object_count
         work.known_s += took_s
-        earlier = work if record.attempts > 1 else self.work[""]  # it came from a function
-        earlier.known_s += record.worked_s
+        # Earlier work without an earlier attempt of this engine was done by a function.
+        earlier_work = work if record.attempts > 1 else self.work[""]
+        earlier_work.known_s += record.worked_s
         if record.state is ShardState.SUCCEEDED:
             self.rows = plus(self.rows, record.rows)
             self.output_bytes = plus(self.output_bytes, record.output_bytes)
@@ -246,7 +254,7 @@ class Summary:
                 self.warnings[record.warning] += 1
         if record.state is ShardState.FAILED:
             name = record.error_class or "(no cause given)"
-            # Classes come from scripts, which may make one for each shard: memory must not grow with the run.
+            # Scripts can make a class for each shard, but memory must not grow with the number of shards.
             if name not in self.all_causes and len(self.all_causes) >= MAX_CAUSES:
                 name = OTHER_CAUSES
             self.all_causes.setdefault(name, Cause(name, 0, record.number, record.error_message)).count += 1
@@ -254,17 +262,17 @@ class Summary:
             self.unmeasured += bool(of_engine and record.generation == self.generation)
 
     def add_running(self, record: ShardRecord, took_s: float) -> None:
-        """Count the time until now of an attempt that is RUNNING, whose shard was added."""
+        """Add the time that a RUNNING attempt has taken so far; its shard must have been added before."""
         self.work[record.engine].known_s += took_s
 
     @property
     def warnings_document(self) -> list[dict[str, Any]]:
-        """The warnings as JSON, each with the number of its shards."""
+        """The warnings as JSON, each with the number of shards that have it."""
         return [{"message": message, "count": count} for message, count in self.warnings.items()]
 
     @property
     def has_output(self) -> bool:
-        """Whether a shard has written anything, as far as Sparklet sees."""
+        """Whether a shard has written anything that Sparklet can observe."""
         return self.states[ShardState.SUCCEEDED] > self.warnings[NOTHING]
 
     @property
@@ -274,7 +282,7 @@ class Summary:
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """Why shards failed, the most frequent causes first, at most 10."""
+        """Why shards failed: at most 10 causes, the most frequent ones first."""
         return tuple(sorted(self.all_causes.values(), key=lambda c: (-c.count, c.error_class))[:TOP_CAUSES])
 
     @property
@@ -289,7 +297,7 @@ class Summary:
 
 
 def summarize(deployment: Deployment, run: Run, state: RunState | None = None) -> Summary:
-    """Add up a run's shards as they are now (strongly consistent, a whole pass)."""
+    """Add up a run's shards as they are now; reads all of them, strongly consistently."""
     summary = Summary.of(run, state)
     for record in deployment.ledger.shards.list(run.run_id):
         summary.add(record)
@@ -298,7 +306,7 @@ def summarize(deployment: Deployment, run: Run, state: RunState | None = None) -
 
 
 def statistics(run: Run, summary: Summary) -> dict[str, Any]:
-    """A run's statistics as one JSON document, which those of its end embed; times are seconds since the epoch."""
+    """A run's statistics as a JSON document, a part of its manifest and notice; times are seconds since the epoch."""
     return {
         "id": run.run_id,
         "name": run.name,
@@ -337,7 +345,7 @@ def statistics(run: Run, summary: Summary) -> dict[str, Any]:
 
 
 def work_of(document: Mapping[str, Any]) -> dict[str, Work]:
-    """``Summary.work``, as its ``statistics`` have it."""
+    """Read ``Summary.work`` from a document of ``statistics``."""
     return {entry["engine"]: Work(entry["task_s"], entry["attempts"], entry["objects"]) for entry in document["work"]}
 
 
@@ -345,8 +353,8 @@ def final_state(run: Run, counts: Counts, drift: Drift) -> RunState:
     """The final state of a run whose shards have all ended; CANCELLED if that was requested.
 
     As in Step Functions, every limit that is set must be kept; without a limit no failure is tolerated. A run without
-    a shard has FAILED, since its input was gone when it was planned, unless earlier runs have done all of it. So has
-    one whose shards drifted, unless it allows that.
+    shards has FAILED, since its input was gone when it was planned, unless earlier runs have processed all of it. A run
+    whose shards drifted has FAILED unless it allows drift.
     """
     if run.cancelled_s is not None:
         return RunState.CANCELLED
@@ -361,7 +369,10 @@ def final_state(run: Run, counts: Counts, drift: Drift) -> RunState:
 
 
 def tolerated_failures(options: RunOptions, shards: int) -> int | None:
-    """How many of a run's shards may fail; None without a limit: then none may, but a failure does not stop the run."""
+    """How many failed shards a run tolerates.
+
+    None if the run sets no limit: then it tolerates no failure, but goes on after one.
+    """
     count, percentage = options.tolerated_failure_count, options.tolerated_failure_percentage
     limits = [count] if count else []
     if percentage:
@@ -370,19 +381,19 @@ def tolerated_failures(options: RunOptions, shards: int) -> int | None:
 
 
 def plus(total: int | None, more: int | None) -> int | None:
-    """The sum of what is known; None if nothing is."""
+    """Add two numbers, each of which can be unknown (None); None if both are."""
     return total if more is None else (total or 0) + more
 
 
 RESULTS = "results.jsonl"
-MAX_RESULTS_BYTES = 128 * 1024 * 1024  # of the file, which must fit into a function's /tmp
-MAX_COLLECTING_S = 120.0  # then the run ends without the file
+MAX_RESULTS_BYTES = 128 * 1024 * 1024  # the file must fit into a function's /tmp
+MAX_COLLECTING_S = 120.0  # after that the run ends without the file
 
 
 def results(deployment: Deployment, run: Run) -> Iterator[bytes]:
     """The answers of SUCCEEDED shards in order, each ``{"shard": 7, "answer": …}`` as JSON.
 
-    Then, of a run with an output for each input, what became of each: ``{"shard": 7, "input": …, "rows": …, …}``.
+    If the run has an output for each input, a result of each input follows: ``{"shard": 7, "input": …, "rows": …, …}``.
     """
     if run.state.ended:
         try:
@@ -394,9 +405,9 @@ def results(deployment: Deployment, run: Run) -> Iterator[bytes]:
 
 
 def write_results(deployment: Deployment, run: Run, uri: str, max_bytes: float = inf) -> dict[str, Any] | None:
-    """Write all answers into a file; its entry in the manifest, the answers' folder if they are too many.
+    """Write all answers to a file; return the file's entry in the manifest, or None if there are no answers.
 
-    So are they if one has more than ``max_bytes``.
+    If there are too many answers for a file, or one has more than ``max_bytes``, the entry names their folder.
     """
     until_s, count = deployment.clock.now_s() + MAX_COLLECTING_S, 0
     with TemporaryDirectory(prefix="sparklet-results-") as folder:
@@ -407,7 +418,7 @@ def write_results(deployment: Deployment, run: Run, uri: str, max_bytes: float =
                 file.write(answer + b"\n")
                 if len(answer) > max_bytes or file.tell() > MAX_RESULTS_BYTES or deployment.clock.now_s() > until_s:
                     Log().warning("answers are too many or too large; sparklet results reads them", subject=run.run_id)
-                    # A file of an earlier end would pass for this one's, and lacks answers.
+                    # A file of an earlier end would look like the one of this end, but lacks answers.
                     deployment.store.delete_all([uri], uri)
                     return {"Folder": split_uri(deployment.run_uri(run.run_id, ANSWERS))[1]}
         if not count:
@@ -419,9 +430,11 @@ def write_results(deployment: Deployment, run: Run, uri: str, max_bytes: float =
 
 
 def _answers(deployment: Deployment, run: Run) -> Iterator[bytes]:
+    """The lines of ``results``, from the files of the attempts that succeeded."""
+
     def bodies(name: str) -> Iterator[bytes]:
         return deployment.store.get_all(uri for _, uri in kept_files(deployment, run.run_id, ANSWERS, attrgetter(name)))
 
     yield from bodies("answer_file")
     for body in bodies("inputs_file") if run.options.output_per else ():
-        yield from body.splitlines()[1:]  # the first says where files are, see ``worker.origins``
+        yield from body.splitlines()[1:]  # the first line has the files' places, see ``worker.origins``

@@ -150,7 +150,7 @@ def test_no_map_begins_before_the_plan_is_sealed(world: World) -> None:
     plan(world.deployment, "run-1", part_shards=1, stop=lambda: True)
     world.clock.advance(MESSAGE.again_after_s + 1)
     assert (len(world.shards()), world.check().requeued) == (1, 0)
-    with pytest.raises(PlanError, match="it is still planned"):
+    with pytest.raises(PlanError, match="its plan is not complete"):
         world.step("map")
 
     plan(world.deployment, "run-1")

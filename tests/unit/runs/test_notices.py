@@ -14,7 +14,7 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs import handlers
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import check, log_unnotified
-from sparklet.runs.manifest import NOTIFY_WITHIN_S, due
+from sparklet.runs.manifest import NOTIFY_WITHIN_S, runs_to_check
 from sparklet.runs.redrive import redrive
 from tests.stand_ins.memory import MemoryNotifier
 from tests.unit.runs.test_phases import WRONG, followed, start
@@ -68,7 +68,7 @@ def test_a_checker_with_a_notifier_announces_anothers_end(
 ) -> None:
     assert world.ran(1).run.state is RunState.SUCCEEDED  # from a command line, say
 
-    assert list(due(world.deployment, world.ledger.runs.unfinalized())) == []
+    assert list(runs_to_check(world.deployment, world.ledger.runs.unfinalized())) == []
     handlers.handle_check(deployment)
 
     assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
@@ -79,7 +79,7 @@ def test_open_runs_come_before_unsent_notices(world: World, deployment: Deployme
     world.clock.advance(-10)
     start(world, run_id="run-2")
 
-    assert [run.run_id for run in due(deployment, world.ledger.runs.unfinalized())] == ["run-2", "run-1"]
+    assert [run.run_id for run in runs_to_check(deployment, world.ledger.runs.unfinalized())] == ["run-2", "run-1"]
 
 
 def test_an_unsent_notice_is_dropped_after_a_day(world: World, deployment: Deployment, ear: MemoryNotifier) -> None:
@@ -93,7 +93,7 @@ def test_an_unsent_notice_is_dropped_after_a_day(world: World, deployment: Deplo
     world.clock.advance(NOTIFY_WITHIN_S)
     ear.down = False
 
-    assert list(due(deployment, world.ledger.runs.unfinalized())) == []
+    assert list(runs_to_check(deployment, world.ledger.runs.unfinalized())) == []
     check(deployment, "run-1")
     assert ear.notices == []
     handlers.handle_check(deployment)
@@ -129,7 +129,7 @@ def test_a_failed_check_is_announced_with_its_run(world: World, deployment: Depl
         "state": "FAILED",
         "error": {"class": WRONG.error_class, "message": WRONG.message},
     }
-    assert list(due(deployment, world.ledger.runs.unfinalized())) == []
+    assert list(runs_to_check(deployment, world.ledger.runs.unfinalized())) == []
 
 
 def test_a_next_run_is_named_and_announced_itself(world: World, deployment: Deployment, ear: MemoryNotifier) -> None:

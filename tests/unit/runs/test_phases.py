@@ -19,7 +19,7 @@ from sparklet.planning.request import read_request
 from sparklet.runs import phases
 from sparklet.runs.cancel import cancel
 from sparklet.runs.checker import UNPLANNED_S, check
-from sparklet.runs.manifest import due
+from sparklet.runs.manifest import runs_to_check
 from sparklet.runs.phases import MIN_CHECK_S, NO_ANSWERS, TOO_MANY_FAILED
 from sparklet.runs.redrive import redrive
 from tests.stand_ins import memory_store
@@ -207,7 +207,9 @@ def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None
     assert not check(world.deployment, "run-1-next-0").planned
     world.clock.advance(UNPLANNED_S + 1)
     assert check(world.deployment, "run-1-next-0").planned
-    assert [each.run_id for each in due(world.deployment, world.ledger.runs.unfinalized())] == ["run-1-next-0"]
+    assert [each.run_id for each in runs_to_check(world.deployment, world.ledger.runs.unfinalized())] == [
+        "run-1-next-0"
+    ]
 
 
 def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> None:

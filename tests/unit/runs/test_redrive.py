@@ -184,7 +184,7 @@ def test_a_checker_that_ends_a_redriven_run_late_reopens_it(
     """If it dies just before that, the next one does it."""
     with monkeypatch.context() as dying:
         if dies:
-            dying.setattr(checker, "reopened", lambda at, run, **_: run)
+            dying.setattr(checker, "reopen", lambda at, run, **_: run)
         done = redriven_and_ended_late(world, monkeypatch)
 
     assert (done.run.generation, done.messages) == (1, 2)
