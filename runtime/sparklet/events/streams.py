@@ -83,6 +83,7 @@ def source_of_window(event: Mapping[str, Any]) -> Source | None:
 
 
 def _data_problem(kinesis: Mapping[str, Any]) -> str:
+    """Why a Kinesis record cannot be read; "" if it can."""
     data = kinesis.get("data")
     if not isinstance(data, str):
         return f"its data must be base64 text, not {shape_of(data)}"
@@ -94,6 +95,7 @@ def _data_problem(kinesis: Mapping[str, Any]) -> str:
 
 
 def _keys_problem(change: Mapping[str, Any]) -> str:
+    """Why a record of a DynamoDB stream cannot be read; "" if it can."""
     return "" if isinstance(change.get("Keys"), dict) else f"it has no Keys; it has {shape_of(change)}"
 
 

@@ -127,6 +127,7 @@ class LambdaFunctions:
 
 
 def _share_of_concurrency(clients: AwsClients) -> int:
+    """Half of the account's free concurrency; a fixed number if that cannot be read."""
     with contextlib.suppress(SettingsError):  # the caller may have no permission to read it
         if concurrency := unreserved_concurrency(clients):
             return max(1, int(SHARE * concurrency))

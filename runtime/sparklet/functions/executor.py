@@ -279,6 +279,7 @@ class LambdaExecutor(Executor):
             return None
 
     def _start(self, task: _Task) -> None:
+        """Begin a try on the backend, with a deadline."""
         try:
             patience_s = task.call.timeout_s + self.backend.waiting_s
             task.call = call = replace(task.call, expires_s=time.time() + patience_s)

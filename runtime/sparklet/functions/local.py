@@ -110,6 +110,7 @@ class Processes(Threads):
                 process.join()
 
     def _perform(self, call: Call) -> Any:
+        """The answer's envelope, from an idle or new process."""
         process = self._process()
         try:
             return process.perform(call, self.key)

@@ -51,6 +51,7 @@ class Performer:
         return replace(answer, facts=facts).sealed(self.key)
 
     def _answer(self, call: Call) -> Answer:
+        """Call the function; return the answer with its value, or with the exception or refusal."""
         try:
             function, arguments = self._load(call)
         # Reported as an exception of the function, since the caller then tries a larger worker.

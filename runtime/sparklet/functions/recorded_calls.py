@@ -48,9 +48,8 @@ class Poller:
     taken in the child for ever (seen in 2 of 1,500 forks beside ending threads).
     """
 
-    read: Callable[
-        [Sequence[str]], Iterable[TaskRecord]
-    ]  # returns the existing records of these ids; can raise any error
+    # Returns the records of these ids that exist; can raise any error.
+    read: Callable[[Sequence[str]], Iterable[TaskRecord]]
     watched: dict[str, _Watched] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _thread: threading.Thread | None = None
