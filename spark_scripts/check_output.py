@@ -1,11 +1,11 @@
-"""Check script: judges a run by what it wrote as Parquet, and fails it if that is not what was expected.
+"""Check script: reads the Parquet files that a run wrote, and fails the run if they are not as expected.
 
-Reads the whole output back. The rows must be as many as the shards have reported, where each
-of them has succeeded and said so. Parameters, of the run itself:
+If all shards have succeeded and reported their rows, the output must have as many rows. The run's own parameters are
+further expectations:
 
-- ``least_rows``: so many there must be at least;
-- ``required``: columns, comma-separated, that have a value in every row;
-- ``unique``: columns, comma-separated, of which no combination comes twice. ::
+- ``least_rows``: the least number of rows;
+- ``required``: columns, comma-separated, that must have a value in every row;
+- ``unique``: columns, comma-separated, whose combination of values must be different in every row. ::
 
     sparklet run spark_scripts/csv_to_parquet.py --check spark_scripts/check_output.py --param required=id,name …
     python spark_scripts/check_output.py --input figures.json --param least_rows=1000
@@ -26,25 +26,25 @@ def main() -> None:
     spark = job.spark()
     figures = job.figures(spark)
     required, unique = columns(job, "required"), columns(job, "unique")
-    found = spark.read.parquet(figures["output"]).agg(*asked(required, unique)).collect()[0]
+    found = spark.read.parquet(figures["output"]).agg(*aggregates(required, unique)).collect()[0]
     judge(figures, found, int(job.params.get("least_rows", 0)), required, unique)
     job.report(rows=found["rows"])
 
 
 def columns(job: Job, name: str) -> list[str]:
-    """The columns that a parameter names."""
+    """The column names in a comma-separated parameter."""
     return [column.strip() for column in str(job.params.get(name, "")).split(",") if column.strip()]
 
 
-def asked(required: list[str], unique: list[str]) -> list[Column]:
-    """What to count, all in one pass."""
+def aggregates(required: list[str], unique: list[str]) -> list[Column]:
+    """The counts that ``judge`` needs; Spark computes all of them in one pass."""
     missing = [F.count_if(F.isnull(column)).alias(f"missing {column}") for column in required]
     different = [F.count_distinct(F.struct(*unique)).alias("different")] if unique else []
     return [F.count(F.lit(1)).alias("rows"), *missing, *different]
 
 
 def judge(figures: Mapping[str, Any], found: Row, least_rows: int, required: list[str], unique: list[str]) -> None:
-    """Fail at the first thing that is not as expected."""
+    """Fail at the first count that is not as expected."""
     rows, output = found["rows"], figures["output"]
     if figures["rows"] is not None and not figures["counts"]["failed"] and not figures["silent_shards"]:
         expect(rows == figures["rows"], f"{output} holds {rows} rows, its shards have reported {figures['rows']}")

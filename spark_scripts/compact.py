@@ -1,7 +1,7 @@
 """Next script: many small Parquet files → few large ones, nothing else changed.
 
-Each shard of a run reads its files and writes one file for every ``file_mb`` of them
-(parameter, default 128). As what follows a run it takes in what that one wrote::
+Each shard of a run reads its files and writes one file for every ``file_mb`` megabytes (parameter, default 128). As the
+next script of a run it compacts what that run wrote::
 
     sparklet run spark_scripts/csv_to_parquet.py --next spark_scripts/compact.py --next-output s3://b/compact/ …
     python spark_scripts/compact.py --input 'out/*/*.parquet' --output compact
@@ -20,8 +20,8 @@ def main() -> None:
     spark = job.spark(
         conf={
             "spark.sql.files.maxPartitionBytes": str(file_bytes),
-            "spark.sql.files.openCostInBytes": "0",  # else a small file counts as 4 MB
-            "spark.sql.files.minPartitionNum": "1",  # else there is a file for each core
+            "spark.sql.files.openCostInBytes": "0",  # else Spark counts a small file as 4 MB
+            "spark.sql.files.minPartitionNum": "1",  # else Spark writes a file for each core
         }
     )
     written = Observation("written")

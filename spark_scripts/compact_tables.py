@@ -1,7 +1,7 @@
-"""Maintenance: the small files of tables → few large ones. What the tables hold does not change.
+"""Maintenance: the small files of tables → few large ones. The tables' rows do not change.
 
-Readers go on meanwhile, and so do appends to Delta and Iceberg; a Hudi table has one writer at a time. In S3 use a run:
-its commits to Delta are safe beside those of other writers. ::
+Readers and appends to Delta and Iceberg can go on meanwhile; a Hudi table has one writer at a time. For Delta in S3 use
+a run: only its commits are safe while others write. ::
 
     python spark_scripts/compact_tables.py --table delta:s3://bucket/people
     sparklet run spark_scripts/compact_tables.py --items tables.txt …       # a table a line, FORMAT:PLACE
@@ -17,14 +17,14 @@ def main() -> None:
 
 
 def compact(job: Job, table: str) -> int:
-    """Compact one table; how many files fewer it has."""
+    """Compact one table; return how many files fewer it has."""
     form, _, place = table.partition(":")
     spark = job.spark()
     if form == "delta":
         [done] = spark.sql(f"OPTIMIZE delta.`{place}`").collect()
         return int(done.metrics.numFilesRemoved) - int(done.metrics.numFilesAdded)
     if form == "iceberg":
-        arguments = f"table => '{place}', options => map('min-input-files', '2')"  # not 5, as Iceberg would have it
+        arguments = f"table => '{place}', options => map('min-input-files', '2')"  # Iceberg's default is 5
         [counts] = spark.sql(f"CALL iceberg.system.rewrite_data_files({arguments})").collect()
         return int(counts.rewritten_data_files_count) - int(counts.added_data_files_count)
     before = len(spark.read.format("hudi").load(place).inputFiles())

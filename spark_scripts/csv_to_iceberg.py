@@ -1,13 +1,13 @@
 """CSV with a header → rows appended to an Iceberg table: all shards of a run in one commit, each row once.
 
-A worker that dies, another attempt, a message that comes twice: none of them adds a row twice. ::
+No row is added twice if a worker dies, a shard is tried again, or a message is delivered twice. ::
 
     sparklet run spark_scripts/csv_to_iceberg.py --table iceberg:db.people --input in --param schema='id INT, born DATE'
     python spark_scripts/csv_to_iceberg.py --table iceberg:db.people --input in.csv --param schema='id INT, born DATE'
 
-Parameters: ``schema``, in Spark's words (without it every column is text); ``partition_by``, columns of a new table,
-comma-separated. ``--table delta:s3://bucket/people`` appends to a Delta table just as well. For the catalog see
-docs/guide/tables.md.
+Parameters: ``schema``, in Spark's syntax (without it every column is text); ``partition_by``, the columns,
+comma-separated, by which a new table is partitioned. ``--table delta:s3://bucket/people`` appends to a Delta table just
+as well. For the catalog see docs/guide/tables.md.
 """
 
 from sparklet.job import Job

@@ -1,12 +1,12 @@
 """CSV with a header → Parquet.
 
-Types are not guessed: a guess sees one shard only, and two shards would differ. Say them
-with the parameter ``schema``, in Spark's words; without it every column is text. ::
+Types are not guessed, since each shard would guess from its own files, and shards could differ. The parameter
+``schema`` has the columns and types in Spark's syntax; without it every column is text. ::
 
     python spark_scripts/csv_to_parquet.py --input in.csv --output out --param schema='id INT, name STRING'
 
-With a schema, a file with another header or a line that does not fit fails the job. Parameter
-``separator``: between columns, default a comma.
+With a schema, a file with another header, or a line that does not fit, fails the job. The parameter ``separator`` is
+the text between columns (default: a comma).
 """
 
 from pyspark.sql import Observation

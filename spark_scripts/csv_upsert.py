@@ -1,13 +1,13 @@
-"""CSV with a header → a table, merged by key: a row whose key is there replaces it, others are added.
+"""CSV with a header → a table, merged by key: a row replaces the table's row with the same key, or else is added.
 
-The table may be of Delta, Iceberg or Hudi. All shards of a run are merged at its end, in one commit. ::
+The table can be a Delta, Iceberg or Hudi table. The rows of all shards are merged in one commit at the run's end. ::
 
     sparklet run spark_scripts/csv_upsert.py --table delta:s3://bucket/people --input in --param keys=id
     python spark_scripts/csv_upsert.py --table hudi:people --input in.csv --param keys=id
 
-Parameters: ``keys``, columns, comma-separated (default ``id``); ``order_by``, a column: of several rows with one key
-the one with its greatest value wins, also over the table's (without it they are an error, for nobody could say which
-is right); ``schema``, in Spark's words (without it every column is text).
+Parameters: ``keys``, the key columns, comma-separated (default ``id``); ``order_by``, a column: of the rows with one
+key, also the table's row, the one with the greatest value wins (without it several rows with one key are an error,
+since the right one is not known); ``schema``, in Spark's syntax (without it every column is text).
 """
 
 from sparklet.job import Job

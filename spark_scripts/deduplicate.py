@@ -1,12 +1,12 @@
-"""Parquet files with rows that come more than once → a table with one row for each key, the newest.
+"""Parquet files with repeated rows → a table with one row for each key, the newest.
 
-Duplicates within a shard are dropped here, those of different shards by the one commit of the run. ::
+Duplicates within a shard are dropped by the script, duplicates in different shards by the run's commit. ::
 
     sparklet run spark_scripts/deduplicate.py --table delta:s3://bucket/people --input in --param order_by=changed_at
     python spark_scripts/deduplicate.py --table delta:people --input 'in/*.parquet' --param order_by=changed_at
 
-Parameters: ``keys``, columns, comma-separated (default ``id``); ``order_by``, the column whose greatest value is the
-newest. Rows that are the same in both are taken for the same row: one of them is kept.
+Parameters: ``keys``, the key columns, comma-separated (default ``id``); ``order_by``, the column whose greatest value
+marks the newest row. Of rows with the same keys and the same ``order_by`` any one is kept.
 """
 
 from pyspark.sql import Window

@@ -1,12 +1,12 @@
-"""CSV files whose columns have changed over time → one table, which gets each new column in the commit that brings it.
+"""CSV files whose columns have changed over time → one table, to which the commits add the new columns.
 
-Older rows, and files without a column, have null there. ::
+In a new column, older rows and rows of files without the column have null. ::
 
     sparklet run spark_scripts/evolve_schema.py --table iceberg:db.people --input in --param schema='id INT, born DATE'
     python spark_scripts/evolve_schema.py --table iceberg:db.people --input 2013.csv --input 2014.csv
 
-Parameter ``schema``: types of columns by name, in Spark's words; all others are text. A value of another type fails the
-job. A type of the table is never changed: for that, write to a new table.
+Parameter ``schema``: the types of columns by name, in Spark's syntax; all other columns are text. A value of another
+type fails the job. The table's types are never changed; to change one, write to a new table.
 """
 
 from functools import reduce
@@ -21,13 +21,13 @@ def main() -> None:
     """Do the job."""
     job = Job.from_args()
     spark = job.spark(conf={"spark.sql.ansi.enabled": "true"})  # a value that cannot be cast is an error, not null
-    each = [typed(spark, path, job.params.get("schema", "")) for path in job.input_list()]
-    rows = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), each)
+    frames = [read_file(spark, path, job.params.get("schema", "")) for path in job.input_list()]
+    rows = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), frames)
     job.report(rows=job.append(rows, merge_schema=True))
 
 
-def typed(spark: SparkSession, path: str, schema: str) -> DataFrame:
-    """The rows of one file, by its own header; of several files at once Spark reads the first header only."""
+def read_file(spark: SparkSession, path: str, schema: str) -> DataFrame:
+    """The rows of one file, by its own header. If Spark reads several files at once, it uses only the first header."""
     types = {field.name: field.dataType for field in spark.createDataFrame([], schema).schema} if schema else {}
     texts = spark.read.csv(path, header=True)
     return texts.select(*(F.col(f"`{name}`").cast(types.get(name, "string")).alias(name) for name in texts.columns))

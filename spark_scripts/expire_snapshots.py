@@ -1,14 +1,14 @@
-"""Maintenance: forget old versions of tables, and delete the files that only those refer to.
+"""Maintenance: remove old versions of tables, and delete the files that only those versions use.
 
-Parameter ``days`` (default 7): versions that are younger can still be read. Not less than 5: files
-that a run has staged are deleted, too, and it may be committed for four days. ::
+Parameter ``days`` (default 7): younger versions can still be read. It must be at least 5: files that a run has staged
+are deleted, too, and a run can be committed for four days. ::
 
     python spark_scripts/expire_snapshots.py --table iceberg:db.people --param days=30
     sparklet run spark_scripts/expire_snapshots.py --items tables.txt …     # a table a line, FORMAT:PLACE
 
-In Iceberg's and Hudi's it leaves what no version has ever referred to, files of killed attempts; docs/guide/tables.md
-says what deletes them. In Delta's it deletes these, too, and with them what a run has staged and not committed: a run
-that failed so long ago cannot be completed by a redrive.
+In Iceberg and Hudi tables the script leaves files that no version has ever used, such as files of killed attempts;
+docs/guide/tables.md tells what deletes these. In Delta tables it deletes them, and also the files that a run has staged
+but not committed: a run that failed so long ago cannot be completed by a redrive.
 """
 
 import hashlib
@@ -28,11 +28,12 @@ def main() -> None:
 
 
 def expire(job: Job, table: str, days: int) -> int:
-    """Clean one table; how many files were deleted."""
+    """Clean one table; return how many files were deleted."""
     form, _, place = table.partition(":")
     spark = job.spark()
     if form == "delta":
-        spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")  # it demands seven days
+        # Without this Delta demands seven days.
+        spark.conf.set("spark.databricks.delta.retentionDurationCheck.enabled", "false")
         command = f"VACUUM delta.`{place}` RETAIN {days * 24} HOURS"
         count = int(spark.sql(f"{command} DRY RUN").count())
         spark.sql(command)
@@ -42,7 +43,7 @@ def expire(job: Job, table: str, days: int) -> int:
         arguments = f"table => '{place}', older_than => TIMESTAMP '{before}'"
         [done] = spark.sql(f"CALL iceberg.system.expire_snapshots({arguments})").collect()
         return sum(int(done[name]) for name in done.asDict() if name.endswith("files_count"))
-    name = f"hudi_{hashlib.sha256(place.encode()).hexdigest()[:8]}"  # this procedure takes no path
+    name = f"hudi_{hashlib.sha256(place.encode()).hexdigest()[:8]}"  # the procedure run_clean takes no path
     spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING hudi LOCATION '{place}'")
     arguments = f"table => '{name}', clean_policy => 'KEEP_LATEST_BY_HOURS', hours_retained => {days * 24}"
     return sum(int(row.total_files_deleted) for row in spark.sql(f"CALL run_clean({arguments})").collect())

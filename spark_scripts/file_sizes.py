@@ -1,11 +1,11 @@
-"""Maintenance: how many data files tables have, how large they are, and how many are small enough to be compacted.
+"""Maintenance: answers how many data files tables have, how large these are, and how many are small.
 
-Only the last version of each table counts. ::
+Only the files of a table's last version count; many small files are a reason to compact the table. ::
 
     python spark_scripts/file_sizes.py --table hudi:s3://bucket/people
     sparklet run spark_scripts/file_sizes.py --items tables.txt …           # a table a line, FORMAT:PLACE
 
-Parameter ``small_mb`` (default 32): files below are small.
+Parameter ``small_mb`` (default 32): files below this size in megabytes are small.
 """
 
 from pyspark.sql import functions as F  # noqa: N812 - the name everybody knows it by
@@ -17,11 +17,11 @@ def main() -> None:
     """Do the job."""
     job = Job.from_args()
     small_bytes = float(job.params.get("small_mb", 32)) * 1024 * 1024
-    job.answer({table: measured(job, table, small_bytes) for table in job.items or [job.table]})
+    job.answer({table: measure(job, table, small_bytes) for table in job.items or [job.table]})
 
 
-def measured(job: Job, table: str, small_bytes: float) -> dict[str, int]:
-    """The figures of one table."""
+def measure(job: Job, table: str, small_bytes: float) -> dict[str, int]:
+    """The number and sizes of one table's files."""
     spark = job.spark()
     form, _, place = table.partition(":")
     if form == "iceberg":

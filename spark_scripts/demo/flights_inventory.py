@@ -1,7 +1,7 @@
-"""The demo's input as Amazon S3 Inventory would describe it: day files in a bucket, a gzipped CSV of them, a manifest.
+"""The demo's input with an S3 Inventory: day files in a bucket, a gzipped CSV that lists them, and a manifest.
 
-The form is that of https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html: keys in the
-CSV are URL-encoded, the manifest names each data file with its MD5, and ``manifest.checksum`` holds the manifest's own.
+The files are as in https://docs.aws.amazon.com/AmazonS3/latest/userguide/storage-inventory-location.html: keys in the
+CSV are URL-encoded, the manifest has each data file's MD5, and ``manifest.checksum`` has the manifest's own MD5.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from sparklet.ports import ObjectInfo, ObjectStore
 
 SCHEMA = ("Bucket", "Key", "Size", "LastModifiedDate", "ETag", "StorageClass")
 SNAPSHOT = "2014-01-01T01-00Z"
-LISTED = "2014-01-01T01:00:00.000Z"  # when the inventory says it listed, and its objects were written
-EMPTY_DAY = "2013-02-29.csv"  # a day that never was: an empty object, which a plan skips and counts
+LISTED = "2014-01-01T01:00:00.000Z"  # the inventory's date, and the LastModifiedDate of all objects
+EMPTY_DAY = "2013-02-29.csv"  # a day that did not exist: an empty object, which a plan skips and counts
 
 
 def put_inventory(store: ObjectStore, bucket: str, folder: str, days: Sequence[Path]) -> str:
-    """Put the day files, one empty object and an inventory of them into a bucket; the manifest's address.
+    """Put the day files, one empty object and an inventory of them into a bucket; return the manifest's address.
 
-    One day is listed twice, as an inventory of several configurations put together would.
+    One day is listed twice, as in an inventory that was joined from several configurations.
     """
     for day in days:
         store.upload(day, f"s3://{bucket}/{folder}/flights/{day.name}")

@@ -1,8 +1,7 @@
-"""flights_daily with a fault built in for the demo: it hangs, on purpose, on one input.
+"""``flights_daily`` with a fault for the demo: it hangs on purpose on one input.
 
-Parameter ``hang_on``: a shard with an input whose uri contains this text is never finished,
-until the worker's deadline ends it. Every other shard is done by ``flights_daily``, which
-comes along as a ``--py-files``; the repair is to run that one instead.
+Parameter ``hang_on``: a shard with an input whose uri contains this text hangs until the worker's deadline ends it.
+Every other shard is done by ``flights_daily``, which is passed by ``--py-files``; the repair is to run that script.
 """
 
 import time
@@ -13,7 +12,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Hang, or do the job."""
+    """Hang if an input's uri contains ``hang_on``; else do the job."""
     job = Job.from_args()
     unwanted = [uri for uri in job.inputs if job.params.get("hang_on", "\0") in uri]
     if unwanted:

@@ -1,4 +1,4 @@
-"""The demo's table: where it is, and what a reader of it finds, read by the formats' own Python libraries."""
+"""The demo's table: its name and catalog, and its files as the Python libraries of its format read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ICEBERG_NAME = "demo.flights"
 
 @dataclass(frozen=True)
 class Snapshots:
-    """How many snapshots (versions, commits) a table has, and the Parquet files of the last one."""
+    """The number of a table's snapshots (versions, commits), and the Parquet files of the last snapshot."""
 
     count: int
     files: Sequence[str]
@@ -24,7 +24,7 @@ class Snapshots:
 
 @dataclass(frozen=True)
 class FlightsTable:
-    """A table of one of the formats iceberg, delta and hudi below a local folder."""
+    """A table below a local folder; its format is iceberg, delta or hudi."""
 
     format: str
     folder: Path
@@ -36,7 +36,7 @@ class FlightsTable:
 
     @property
     def catalog(self) -> Mapping[str, str]:
-        """Iceberg's catalog as pyiceberg's properties: a file of SQLite beside the warehouse."""
+        """The properties of Iceberg's catalog for pyiceberg: a SQLite file beside the warehouse."""
         uri = f"sqlite:///{self.folder / 'catalog.sqlite'}"
         return {"type": "sql", "uri": uri, "warehouse": f"file://{self.folder}/warehouse"}
 
@@ -46,7 +46,7 @@ class FlightsTable:
         self.folder.mkdir(parents=True)
 
     def snapshots(self) -> Snapshots:
-        """What is in the table now."""
+        """The snapshots that the table has now."""
         if self.format == "delta":
             from deltalake import DeltaTable
 

@@ -1,4 +1,4 @@
-"""Are the manifests of two runs equal, up to ids and times? What each shard held and what became of it must be."""
+"""Compares the manifests of two runs: each shard's inputs and its outcome must be equal, but not ids and times."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 MANIFEST = "manifest.json"
 STATES = ("SUCCEEDED", "FAILED", "PENDING")
 
-# How often a shard was tried and how long it took is the machine's luck; where things lie has the run's id in it.
+# Not compared: attempts and durations, which differ by chance, and addresses, which contain the run's id.
 RUN_FIELDS = ("state", "generation", "counts", "objects", "input_bytes", "output_bytes", "rows", "causes")
-OWN_FOLDER = re.compile(r"^shard=.+_(?=\d{6})")  # id and time of a run, which differ
+OWN_FOLDER = re.compile(r"^shard=.+_(?=\d{6})")  # a shard's folder up to its number: the run's id and time
 SHARD_FIELDS = ("Status", "RedriveCount", "Objects", "InputBytes", "OutputBytes", "Rows", "Error", "Cause")
 
 
 def keep_manifests(read: Callable[[str], bytes], run_folder: str, kept: Path) -> None:
-    """Copy a run's manifest, and the result files that it names, into a folder of this machine.
+    """Copy a run's manifest, and the result files that it names, to a local folder.
 
     Parameters
     ----------
     read
-        The bytes of an ``s3://`` address.
+        Returns the bytes at an ``s3://`` address.
     run_folder
         ``s3://bucket/runs/RUN/``.
     """
@@ -39,17 +39,17 @@ def keep_manifests(read: Callable[[str], bytes], run_folder: str, kept: Path) ->
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """What differs between two kept runs, a line each; nothing if they are equal up to ids and times."""
+    """Yield a line for each difference between two kept runs; none if they are equal up to ids and times."""
     manifests = [json.loads((folder / MANIFEST).read_text()) for folder in (one, other)]
     yield from _unequal("the run", RUN_FIELDS, *(manifest["run"] for manifest in manifests))
     yield from _unequal("its script", ("sha256",), *(manifest["run"]["scripts"][-1] for manifest in manifests))
     shards = [_shards(folder, manifest) for folder, manifest in zip((one, other), manifests, strict=True)]
     for number in sorted(shards[0].keys() | shards[1].keys()):
-        pair = [of.get(number) for of in shards]
-        if pair[0] is None or pair[1] is None:
+        first, second = (shards_of_run.get(number) for shards_of_run in shards)
+        if first is None or second is None:
             yield f"shard {number} is in one of them only"
         else:
-            yield from _unequal(f"shard {number}", (*SHARD_FIELDS, "outputs"), pair[0], pair[1])
+            yield from _unequal(f"shard {number}", (*SHARD_FIELDS, "outputs"), first, second)
 
 
 def shard_count(kept: Path) -> int:
@@ -58,7 +58,7 @@ def shard_count(kept: Path) -> int:
 
 
 def _shards(folder: Path, manifest: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
-    """Every shard of the result files by its number; each is in exactly one of them."""
+    """All shards of the result files, by number; a shard must be in exactly one file."""
     found: dict[int, Mapping[str, Any]] = {}
     for path in sorted(path for state in STATES for path in folder.glob(f"{state}_*.json")):
         for entry in json.loads(path.read_text()):
@@ -72,7 +72,7 @@ def _shards(folder: Path, manifest: Mapping[str, Any]) -> dict[int, Mapping[str,
     return found
 
 
-def _unequal(what: str, fields: tuple[str, ...], one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+def _unequal(subject: str, fields: tuple[str, ...], one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
     for field in fields:
         if one.get(field) != other.get(field):
-            yield f"{what}: {field} is {one.get(field)!r} and {other.get(field)!r}"
+            yield f"{subject}: {field} is {one.get(field)!r} and {other.get(field)!r}"

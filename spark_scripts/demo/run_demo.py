@@ -1,15 +1,20 @@
-"""The demo: a year of real flights through the whole path, then an independent check of what came out.
+"""The demo: processes a year of real flights, and then checks the output by an independent computation.
 
-``make demo`` fans 365 day files out, 46 a shard, each with an output of its own (``EACH=1``: one a shard; ``DAYS=90``:
-about 90 of them). ``make demo POISON=1`` spoils three of them first, five a shard, and shows that bad files fail alone
-(``--isolate``), each with its true cause, but a script that hangs with its whole shard. A repaired script leaves one
-FAILED file, which is mended at last. ``make demo INPUT=inventory`` finds the files through an S3 Inventory, several to
-a shard; ``make demo
-ONE_FILE=1`` has the whole year in one CSV, cut into ranges of lines. ``DISPATCH_MODE=loop``, ``map`` or ``inline``
-has a state machine drive the run; where the same demo was dispatched in another mode before, the manifests of both
-must be equal up to ids and times. ``TABLE=iceberg``, ``delta`` or ``hudi`` appends all day files to one table, in one
-commit. ``ROUTE=standalone`` starts a Spark cluster (a master and a worker), to which two files above the limit go; a
-driver there is killed on the way. Every run goes through the command line, as a user's would.
+``make demo`` fans out 365 day files, 46 in a shard, each with an output of its own. ``EACH=1`` sets the files in a
+shard, ``DAYS=90`` takes about 90 of the days. Other demos:
+
+- ``POISON=1`` first spoils three files, with five in a shard. It shows that bad files fail alone (``--isolate``), each
+  with its true cause, while a script that hangs fails its whole shard. A redrive with a repaired script leaves one
+  FAILED file, which is mended at last.
+- ``INPUT=inventory`` finds the files through an S3 Inventory, several in a shard.
+- ``ONE_FILE=1`` has the whole year in one CSV file, which is cut into ranges of lines.
+- ``DISPATCH_MODE=loop``, ``map`` or ``inline`` lets a state machine drive the run. If the same demo was dispatched in
+  another mode before, the manifests of both must be equal up to ids and times.
+- ``TABLE=iceberg``, ``delta`` or ``hudi`` appends all day files to one table, in one commit.
+- ``ROUTE=standalone`` starts a Spark cluster (a master and a worker) for two files above the limit, and kills a driver
+  there while it works.
+
+Every run is started by the command line, as by a user.
 """
 
 from __future__ import annotations
@@ -52,38 +57,38 @@ POISONED_SCRIPT = ROOT / "spark_scripts" / "demo" / "flights_poisoned.py"
 
 CORRUPT, HANGS, VANISHES = "2013-03-03.csv", "2013-06-06.csv", "2013-12-30.csv"
 EXPECTED_CAUSES = {CORRUPT: "malformed line", HANGS: "deadline", VANISHES: "no such file|does not exist"}  # patterns
-POISON_TIMEOUT_S = 40  # so that the hanging shard is ended soon
+POISON_TIMEOUT_S = 40  # short, so that the hanging shard is ended soon
 ONE_FILE_SHARD, ONE_FILE_SHARDS = "2MB", range(12, 21)
-LEFT_OUT = 2  # what the inventory lists beside the day files: an empty object, and one file a second time
-EACH = 5  # day files a shard, where some fail or all go to one table
-MANY = 46  # where each has an output of its own: a shard's own second and a half is the work of so many
-INVENTORY_SHARD = "1MB"  # of about twelve day files
-SCRATCH_MB, LARGE, LARGE_DAYS = 1, 2, 16  # so many files of so many days each are above that, five days are not
+LEFT_OUT = 2  # entries of the inventory that are no day files: an empty object, and one file a second time
+EACH = 5  # day files in a shard, if some fail or all go to one table
+MANY = 46  # day files in a shard, if each has its own output: their work takes as long as a shard itself, 1.5 s
+INVENTORY_SHARD = "1MB"  # about twelve day files
+SCRATCH_MB, LARGE, LARGE_DAYS = 1, 2, 16  # two files of 16 days each are larger than 1 MiB; five days are not
 ROUTE_DAYS = 45  # by default
-REGISTERED = "Registering app"  # a driver has reached the cluster's master, by its log
+REGISTERED = "Registering app"  # what the master's log has when a driver has reached it
 DISPATCH_MODES = ("queue", "loop", "map", "inline")
 ALL_WELL, FAILURES = 0, 2
 
 
 class DemoError(Exception):
-    """The demo did not show what it should."""
+    """A result of the demo is not as it should be."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """One demonstration: its input, its run, its clock."""
+    """One demonstration: its input, its run, and the time when it started."""
 
     data: FlightsData
     run_id: str
     started_s: float
     mode: str = "queue"
-    kind: str = "days"  # which demonstration, of how many days, how many a shard: only equal ones are compared
-    each: int = EACH  # day files a shard
-    table: FlightsTable | None = None  # where the rows go; None: Parquet files
+    kind: str = "days"  # its name, days, and files in a shard: only runs with the same are compared
+    each: int = EACH  # day files in a shard
+    table: FlightsTable | None = None  # the table for the rows; if None, they go to Parquet files
     by_day: bool = False  # whether each day's file has an output of its own
 
     def sparklet(self, *arguments: str, expect: int = ALL_WELL) -> Any:
-        """Call the command line with --json; its progress is shown as it comes, its document is the answer."""
+        """Call the command line with --json, and return its document; its progress is shown meanwhile."""
         command = [sys.executable, "-m", "sparklet.cli", *arguments, "--json"]
         say("$ sparklet " + " ".join(_short(a) for a in arguments))
         with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
@@ -99,11 +104,11 @@ class Demo:
         return json.loads(answer)
 
     def run_days(self, script: Path, flights: Path, each: int, *options: str, expect: int = ALL_WELL) -> Any:
-        """Fan a folder of day files out, so many a shard."""
+        """Fan out a folder of day files, ``each`` of them in a shard."""
         return self.run(script, "--input", str(flights), "--max-objects", str(each), *options, expect=expect)
 
     def run(self, script: Path, *options: str, expect: int = ALL_WELL) -> Any:
-        """Fan the flights out."""
+        """Start a run on the flights, and wait for its end."""
         where = ["--output", str(OUTPUT), "--overwrite", "--run-id", self.run_id]
         where += ["--output-per", "input"] if self.by_day else []
         if self.table:
@@ -114,7 +119,7 @@ class Demo:
         return self.sparklet("run", str(script), *where, *tables, "--dispatch-mode", self.mode, *options, expect=expect)
 
     def check(self, result: Any, rows: int, shard_count: int) -> None:
-        """Compare the output with the independent computation and say the last line."""
+        """Compare the output with the independent computation, and print the last lines."""
         if self.table:
             found = self.table.snapshots()
             snapshots = Check("snapshots", "1", str(found.count))
@@ -134,15 +139,15 @@ class Demo:
 
 
 def demonstrate(demo: Demo) -> None:
-    """The plain demo: everything succeeds."""
+    """The plain demo: all shards succeed."""
     result = demo.run_days(SCRIPT, demo.data.flights, demo.each)
     demo.check(result, demo.data.rows, -(-len(demo.data.days) // demo.each))
 
 
 def demonstrate_one_file(demo: Demo) -> None:
-    """The year in one file: its ranges of lines are shards, and a day may lie in two of them.
+    """The year in one file: its ranges of lines are shards, and a day can be in two of them.
 
-    The script works row by row, so the check is that of the day files: it compares the rows of all shards together.
+    The script works row by row, so the check is the same as for day files: it compares the rows of all shards together.
     """
     year = one_file(demo.data.days, BUILD / "one-file" / "flights-2013.csv")
     say(f"one file: {year}, {year.stat().st_size} bytes")
@@ -154,7 +159,7 @@ def demonstrate_one_file(demo: Demo) -> None:
 
 
 def demonstrate_inventory(demo: Demo) -> None:
-    """The day files are in a bucket already and found through an S3 Inventory, which also lists what is left out."""
+    """The day files are in a bucket already. An S3 Inventory lists them, and two entries that the plan leaves out."""
     with LocalStack.attach(StackOptions(state_dir=user_folder("state"), processing=False)) as stack:
         manifest = put_inventory(stack.deployment().store, stack.info.bucket, f"input/{demo.run_id}", demo.data.days)
     say(f"inventory: {manifest}")
@@ -166,9 +171,9 @@ def demonstrate_inventory(demo: Demo) -> None:
 
 
 def demonstrate_route(demo: Demo) -> None:
-    """Two large files go to a Spark cluster, the others to the local workers; together they are one run.
+    """In one run two large files go to a Spark cluster, and the other files to the local workers.
 
-    The first driver on the cluster is killed. Its shard is done again there, and once.
+    The first driver on the cluster is killed. Its shard is tried again on the cluster, and its rows are there once.
     """
     folder = BUILD / "route"
     shutil.rmtree(folder, ignore_errors=True)
@@ -182,7 +187,7 @@ def demonstrate_route(demo: Demo) -> None:
         say(f"cluster: {master}; {LARGE} files of {LARGE_DAYS} days each are above {SCRATCH_MB} MiB")
         conf = {"spark.executor.memory": "1g", "spark.executor.extraJavaOptions": "-XX:+UseSerialGC"}
         os.environ["SPARKLET_ENGINES"] = json.dumps({"standalone": {"master": master, "conf": conf}})
-        os.environ["SPARKLET_WORKER_SCRATCH_MB"] = str(SCRATCH_MB)  # which a function's shard must fit into
+        os.environ["SPARKLET_WORKER_SCRATCH_MB"] = str(SCRATCH_MB)  # a function's shard must fit into this
         route = ("--too-large", "engine", "--group-by", "prefix")
         with beside(partial(kill_first_driver, demo.run_id, folder / "master.log")):
             result = demo.run_days(SCRIPT, folder / "flights", demo.each, *route)
@@ -198,7 +203,7 @@ def kill_first_driver(run_id: str, master_log: Path, done: threading.Event) -> N
 
 
 def kill_driver(run_id: str) -> bool:
-    """Kill the JVM below the run's worker for single shards; whether there was one."""
+    """Kill the JVM below the run's worker for single shards; return whether there was one."""
     for worker in psutil.process_iter():
         with suppress(psutil.Error):
             command = worker.cmdline()
@@ -212,25 +217,26 @@ def kill_driver(run_id: str) -> bool:
 
 
 def check_routes(demo: Demo, drivers: int) -> None:
-    """The large shards were done by the cluster, one of them at a second attempt; all others by the local workers."""
+    """Check that the cluster did the large shards, one of them at a second attempt, and local workers the others."""
     shards = demo.sparklet("status", demo.run_id, "--shards")["shard_list"]
-    there = [shard for shard in shards if shard["engine"] == "standalone"]
-    if {shard["shard"] for shard in there} != set(range(len(shards) - LARGE, len(shards))):
-        raise DemoError(f"the cluster should have done the {LARGE} large shards, not {there}")
-    attempts = sorted(shard["attempts"] for shard in there)
+    on_cluster = [shard for shard in shards if shard["engine"] == "standalone"]
+    if {shard["shard"] for shard in on_cluster} != set(range(len(shards) - LARGE, len(shards))):
+        raise DemoError(f"the cluster should have done the {LARGE} large shards, not {on_cluster}")
+    attempts = sorted(shard["attempts"] for shard in on_cluster)
     if attempts != [1, 2] or drivers != sum(attempts):
         raise DemoError(f"a killed driver makes one attempt more, but there were {attempts}, and {drivers} drivers")
-    say(f"  {len(there)} shards on the cluster in {drivers} attempts, {len(shards) - len(there)} by local workers")
+    local = len(shards) - len(on_cluster)
+    say(f"  {len(on_cluster)} shards on the cluster in {drivers} attempts, {local} by local workers")
 
 
 def spread(data: FlightsData, count: int) -> list[str]:
-    """The names of about so many days, evenly over the year, and of those that are spoilt."""
+    """The names of about ``count`` days, evenly over the year, and of the days whose files are spoilt."""
     step = max(1, len(data.days) // count)
     return sorted({day.name for day in data.days[::step]} | set(EXPECTED_CAUSES))
 
 
 def one_file(days: Sequence[Path], path: Path) -> Path:
-    """Day files in one, their header once."""
+    """Write day files into one file, with the header once; return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for number, day in enumerate(days):
@@ -240,9 +246,9 @@ def one_file(days: Sequence[Path], path: Path) -> Path:
 
 
 def demonstrate_poison(demo: Demo) -> None:
-    """Three spoilt files: they fail with their true causes, everything else succeeds; repaired, the run completes.
+    """Three files are spoilt: they fail with their true causes, and all others succeed; after repairs the run succeeds.
 
-    Bad files fail alone, within their shards of several files. One that makes the script hang takes its shard along.
+    Bad files fail alone, although they are in shards of several files. A file on which the script hangs fails a shard.
     """
     folder = BUILD / "poisoned"
     shutil.rmtree(folder, ignore_errors=True)
@@ -254,7 +260,7 @@ def demonstrate_poison(demo: Demo) -> None:
     with beside(partial(vanish, demo.run_id, VANISHES)):
         result = demo.run_days(POISONED_SCRIPT, flights, demo.each, *py_files, *limits, expect=FAILURES)
     check_causes(demo, result)
-    shards = result["shards"]["total"]  # with those into which the failing ones were split
+    shards = result["shards"]["total"]  # with the shards into which failing shards were split
     before = demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)
     say("repair: the vanished file put back, a script that does not hang")
     result = demo.sparklet("redrive", demo.run_id, "--script", str(SCRIPT), expect=FAILURES)
@@ -267,7 +273,7 @@ def demonstrate_poison(demo: Demo) -> None:
 
 
 def check_all_but(demo: Demo, result: Any, name: str) -> None:
-    """One file has FAILED, and the rows of all others are there."""
+    """Check that one file has FAILED, and that the rows of all other files are in the output."""
     failed = [shard for shard in result_shards(demo) if shard["state"] == "FAILED"]
     if [shard["objects"] for shard in failed] != [1] or result["shards"]["failed"] != 1:
         raise DemoError(f"{name} alone should have failed, but: {failed}")
@@ -279,12 +285,12 @@ def check_all_but(demo: Demo, result: Any, name: str) -> None:
 
 
 def result_shards(demo: Demo) -> Any:
-    """The shards of a run in which some have failed."""
+    """The shards of a run of which some have failed."""
     return demo.sparklet("status", demo.run_id, "--shards", expect=FAILURES)["shard_list"]
 
 
 def corrupt(day: Path) -> None:
-    """Cut a line in the middle of a file, as an upload that broke off and went on would."""
+    """Cut off a line in the middle of a file, as an interrupted upload that was continued."""
     lines = day.read_bytes().splitlines(keepends=True)
     middle = len(lines) // 2
     lines[middle] = lines[middle][: len(lines[middle]) // 2] + b"\x00\xff\n"
@@ -293,7 +299,7 @@ def corrupt(day: Path) -> None:
 
 @contextmanager
 def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Do some work beside the block, whose end sets the event."""
+    """Do some work in a thread during the block; the end of the block sets the event."""
     done = threading.Event()
     thread = threading.Thread(target=work, args=[done], daemon=True)
     thread.start()
@@ -309,7 +315,7 @@ def vanish(run_id: str, name: str, done: threading.Event) -> None:
     state = user_folder("state")
     while not done.wait(0.5):
         if running(state) is None:
-            continue  # the command line has not started it yet
+            continue  # the command line has not started the stack yet
         try:
             with LocalStack.attach(StackOptions(state_dir=state, processing=False)) as stack:
                 run = stack.deployment().ledger.runs.get(run_id)
@@ -317,27 +323,27 @@ def vanish(run_id: str, name: str, done: threading.Event) -> None:
                     stack.deployment().store.delete_all([f"{run.inputs[0]}{name}"], run.inputs[0])
                     return
         except SparkletError:
-            continue  # not planned yet
+            continue  # the run is not planned yet
 
 
 def check_causes(demo: Demo, result: Any) -> None:
-    """The spoilt files have failed, each with its true cause, and bad ones alone."""
+    """Check that the spoilt files have failed, each with its true cause, and that bad files failed alone."""
     shards = result["shards"]
     if (shards["failed"], shards["succeeded"]) != (3, shards["total"] - 3):
         raise DemoError(f"3 shards should have failed and the others succeeded, but: {shards}")
     for name, cause in EXPECTED_CAUSES.items():
         uri = f"{result['inputs'][0]}{name}"
-        (fate,) = demo.sparklet("status", demo.run_id, "--object", uri)["shards"]
-        told = f"{fate['error_class']}: {fate['error_message']}"
-        if fate["state"] != "FAILED" or not re.search(cause, told.lower()):
-            raise DemoError(f"{name} should have failed because of {cause!r}, but is {fate['state']}: {told}")
-        if name != HANGS and fate["objects"] != 1:
-            raise DemoError(f"{name} should have failed alone, and not with all {fate['objects']} files of its shard")
-        say(f"  {name}: FAILED after {fate['attempts']} attempts, {told}")
+        (shard,) = demo.sparklet("status", demo.run_id, "--object", uri)["shards"]
+        error = f"{shard['error_class']}: {shard['error_message']}"
+        if shard["state"] != "FAILED" or not re.search(cause, error.lower()):
+            raise DemoError(f"{name} should have failed because of {cause!r}, but is {shard['state']}: {error}")
+        if name != HANGS and shard["objects"] != 1:
+            raise DemoError(f"{name} should have failed alone, and not with all {shard['objects']} files of its shard")
+        say(f"  {name}: FAILED after {shard['attempts']} attempts, {error}")
 
 
 def check_untouched(before: Any, after: Any) -> None:
-    """The redrive did not do a finished shard again."""
+    """Check that the redrive did no finished shard again."""
     attempts = {shard["shard"]: shard["attempt_id"] for shard in after["shard_list"]}
     finished = [shard for shard in before["shard_list"] if shard["state"] == "SUCCEEDED"]
     if redone := [s["shard"] for s in finished if attempts[s["shard"]] != s["attempt_id"]]:
@@ -346,7 +352,7 @@ def check_untouched(before: Any, after: Any) -> None:
 
 
 def compare_modes(demo: Demo) -> None:
-    """Keep this run's manifests, and hold them against those of the same demo dispatched in another mode."""
+    """Keep this run's manifests, and compare them with those of the same demo in other dispatch modes."""
     kept = BUILD / "manifests" / demo.kind
     with LocalStack.attach(StackOptions(state_dir=user_folder("state"), processing=False)) as stack:
         store = stack.deployment().store
@@ -354,15 +360,15 @@ def compare_modes(demo: Demo) -> None:
     for other in DISPATCH_MODES:
         if other == demo.mode or not (kept / other / "manifest.json").exists():
             continue
-        if found := list(differences(kept / demo.mode, kept / other)):
-            for each in found[:10]:
-                say(f"  {each}")
-            raise DemoError(f"the manifests of {demo.mode} and {other} differ in {len(found)} places")
+        if different := list(differences(kept / demo.mode, kept / other)):
+            for line in different[:10]:
+                say(f"  {line}")
+            raise DemoError(f"the manifests of {demo.mode} and {other} differ in {len(different)} places")
         say(f"manifests: {shard_count(kept / other)} shards, {demo.mode} and {other} equal up to ids and times")
 
 
 def say(text: str) -> None:
-    """A line of the demo's own."""
+    """Print a line of the demo itself, between the lines of the command line."""
     print(text, flush=True)
 
 
@@ -381,7 +387,7 @@ DEMONSTRATIONS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo; exit code 0 only if everything was as it should be."""
+    """Run the demo; return exit code 0 only if all results were as they should be."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--poison", action="store_true", help="spoil three files, then repair and redrive")
@@ -392,23 +398,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--days", type=int, metavar="N", help="about N days of the year instead of all")
     parser.add_argument("--table", choices=["iceberg", "delta", "hudi"], help="append to one table, in one commit")
     parser.add_argument("--each", type=int, metavar="N", help="day files a shard")
-    asked = parser.parse_args(argv)
-    named = {"poison": asked.poison, "one-file": asked.one_file, "route": asked.route}
-    kind = asked.input or next((kind for kind, wanted in named.items() if wanted), "days")
+    options = parser.parse_args(argv)
+    flags = {"poison": options.poison, "one-file": options.one_file, "route": options.route}
+    kind = options.input or next((name for name, is_set in flags.items() if is_set), "days")
     started_s = time.monotonic()
     say("the real flights of 2013: one CSV a day")
     data = make_flights(BUILD / "data")
-    if days := asked.days or (ROUTE_DAYS if asked.route else 0):
+    if days := options.days or (ROUTE_DAYS if options.route else 0):
         data = some_days(data, BUILD / "some-days", spread(data, days))
     say(f"  {data.rows} flights in {len(data.days)} files, {data.flights}")
     run_id = f"demo-{time.strftime('%Y%m%dt%H%M%S', time.gmtime())}"
-    table = FlightsTable(asked.table, BUILD / "tables" / asked.table) if asked.table else None
+    table = FlightsTable(options.table, BUILD / "tables" / options.table) if options.table else None
     if table:
         table.clear()
     by_day = kind in ("days", "poison") and not table
-    each = asked.each or (MANY if by_day and kind == "days" else EACH)
-    comparable = "-".join(filter(None, [kind, asked.table, str(len(data.days)), str(each)]))
-    demo = Demo(data, run_id, started_s, asked.dispatch_mode, comparable, each, table, by_day)
+    each = options.each or (MANY if by_day and kind == "days" else EACH)
+    comparable = "-".join(filter(None, [kind, options.table, str(len(data.days)), str(each)]))
+    demo = Demo(data, run_id, started_s, options.dispatch_mode, comparable, each, table, by_day)
     try:
         DEMONSTRATIONS[kind](demo)
     except DemoError as error:

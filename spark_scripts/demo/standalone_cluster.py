@@ -1,4 +1,4 @@
-"""A real Spark standalone cluster on this machine: a master and two workers, from the installed pyspark."""
+"""A real Spark standalone cluster on this machine: a master and workers, from the installed pyspark."""
 
 import os
 import re
@@ -20,7 +20,7 @@ MASTER, WORKER = "org.apache.spark.deploy.master.Master", "org.apache.spark.depl
 
 @contextmanager
 def standalone_cluster(folder: Path, workers: int = 2) -> Iterator[str]:
-    """The master's address, ``spark://…``; its processes and their executors have ended after the block."""
+    """Start a cluster for the block, and yield its master's address, ``spark://…``; stop all its processes after it."""
     with ExitStack() as stack:
         common = ["--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         log = stack.enter_context(_daemon(folder, "master", [MASTER, *common]))
@@ -35,7 +35,7 @@ def standalone_cluster(folder: Path, workers: int = 2) -> Iterator[str]:
 
 @contextmanager
 def _daemon(folder: Path, name: str, command: list[str]) -> Iterator[Path]:
-    """One of Spark's daemons, its log; SIGTERM lets a worker end its executors first."""
+    """Start a Spark daemon for the block, and yield its log; SIGTERM then lets a worker stop its executors first."""
     environment = {
         **os.environ,
         "JAVA_HOME": str(find_java().parent.parent),
@@ -63,6 +63,7 @@ def _daemon(folder: Path, name: str, command: list[str]) -> Iterator[Path]:
 
 
 def _wait_for(log: Path, pattern: str) -> str:
+    """Wait until a log matches a pattern; return the pattern's first group."""
     end_s = time.monotonic() + START_LIMIT_S
     while time.monotonic() < end_s:
         if found := re.search(pattern, log.read_text(errors="replace")):
