@@ -41,7 +41,7 @@ class Partition(MemoryStore):
 
     def shards(self) -> list[Item]:
         """All items."""
-        return self._all(list(self.partitions))
+        return self._all_items(list(self.partitions))
 
     def expired(self, now_s: float) -> int:
         """How many attempts a check ends now, since their leases are over."""
