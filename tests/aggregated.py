@@ -1,8 +1,8 @@
-"""Aggregated Kinesis records for tests, encoded by protocol buffers' specification and by nothing of Sparklet's.
+"""Aggregated Kinesis records for tests, encoded as protocol buffers specify, without any code of Sparklet.
 
-``AWS_MADE`` was made once by AWS's own library (aws-kinesis-agg 1.2.3, RecordAggregator.add_user_record) of
-``AWS_MADE_OF``: the second record with an explicit hash key. The library itself cannot well be locked here: it imports
-``six`` without saying so, and its generated code needs protobuf below 4.
+``AWS_MADE`` is what AWS's own library (aws-kinesis-agg 1.2.3, RecordAggregator.add_user_record) once made of the
+records in ``AWS_MADE_OF``; the second record has an explicit hash key. The library itself is not among the locked
+packages: it imports ``six`` without declaring it, and its generated code needs protobuf below 4.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ AWS_MADE = bytes.fromhex(
 
 
 def aggregate(records: Sequence[tuple[str, bytes]], keys: Sequence[str] = ()) -> bytes:
-    """``(partition key, data)`` in one record; ``keys`` begins the table of keys."""
+    """Return one aggregated record of ``(partition key, data)`` pairs; its table of keys begins with ``keys``."""
     table = list(dict.fromkeys([*keys, *(key for key, _ in records)]))
     message = b"".join(field(1, key.encode()) for key in table)
     for key, data in records:
@@ -33,22 +33,22 @@ def aggregate(records: Sequence[tuple[str, bytes]], keys: Sequence[str] = ()) ->
 
 
 def sealed(message: bytes) -> bytes:
-    """A message between magic and digest."""
+    """Return a message with the magic bytes before it and its digest behind it."""
     return MAGIC + message + hashlib.md5(message).digest()
 
 
 def field(tag: int, content: bytes) -> bytes:
-    """A field of bytes."""
+    """Encode a field that holds bytes."""
     return varint(tag << 3 | 2) + varint(len(content)) + content
 
 
 def number(tag: int, value: int) -> bytes:
-    """A field of a number."""
+    """Encode a field that holds a number."""
     return varint(tag << 3) + varint(value)
 
 
 def varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first."""
+    """Encode a number with seven bits per byte, the lowest bits first."""
     encoded = b""
     while value >= 0x80:
         encoded += bytes([value & 0x7F | 0x80])

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 import pyarrow
 
 
-def by_arrow(kind: str, body: bytes) -> bytes:
-    """A text as zstd or lz4 writes it."""
-    with pyarrow.CompressedOutputStream(file := pyarrow.BufferOutputStream(), kind) as packed:
+def by_arrow(codec: str, body: bytes) -> bytes:
+    """Return a text compressed with a codec of PyArrow: "zstd" or "lz4"."""
+    with pyarrow.CompressedOutputStream(file := pyarrow.BufferOutputStream(), codec) as packed:
         packed.write(body)
     return bytes(file.getvalue().to_pybytes())
 
 
 def zipped(members: Mapping[str, bytes], mode: int = 0) -> bytes:
-    """A zip archive of these files, of the type that a Unix ``mode`` names."""
+    """Return a zip archive of files by their names; ``mode`` is their Unix mode, such as a symbolic link's."""
     with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body in members.items():
             archive.writestr(info := zipfile.ZipInfo(name), body, zipfile.ZIP_DEFLATED)
@@ -26,7 +26,7 @@ def zipped(members: Mapping[str, bytes], mode: int = 0) -> bytes:
 
 
 def tarred(members: Mapping[str, bytes]) -> bytes:
-    """A tar archive of these files."""
+    """Return a tar archive of files by their names."""
     with tarfile.open(fileobj=(file := io.BytesIO()), mode="w") as archive:
         for name, body in members.items():
             (info := tarfile.TarInfo(name)).size = len(body)
@@ -35,7 +35,7 @@ def tarred(members: Mapping[str, bytes]) -> bytes:
 
 
 def in_v7(members: Mapping[str, bytes]) -> bytes:
-    """A tar archive in the format of before 1988, whose headers have no mark, only a checksum."""
+    """Return a tar archive in the format from before 1988: its headers have no magic bytes, only a checksum."""
     body = bytearray(tarred(members))
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
         headers = [info.offset for info in archive]
@@ -46,5 +46,5 @@ def in_v7(members: Mapping[str, bytes]) -> bytes:
 
 
 def skipped(body: bytes) -> bytes:
-    """A frame that readers of zstd and lz4 skip, as pzstd writes them."""
+    """Return a frame that readers of zstd and lz4 skip; pzstd writes such frames."""
     return b"\x50\x2a\x4d\x18" + struct.pack("<I", len(body)) + body

@@ -1,4 +1,4 @@
-"""For every test: its name is short enough to be read, the answers of AWS that it gives are asked for, and so on."""
+"""Rules for every test: short names, no stubbed response of AWS left unused, markers that choose what runs."""
 
 import os
 import socket
@@ -16,7 +16,8 @@ from sparklet.local.emulator_packages import ensure_emulator
 from sparklet.local.jars import load_stack
 from sparklet.local.spark_installation import stack_file
 
-sys.path.append(str(ensure_emulator(print)))  # behind all others: only what is the emulator's alone comes from there
+# Appended last, so that only packages which nothing else has are imported from the emulator's folder.
+sys.path.append(str(ensure_emulator(print)))
 
 MAX_NAME = 60
 UNTIL_S = float(os.environ.get("TESTS_UNTIL_S", 0))  # CI's limit, a Unix time: no test begins later; 0: there is none
@@ -24,7 +25,7 @@ NEVER_BY_THE_WAY = "not nightly and not campaign and not container and not valid
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let tests that are named by their path run whatever they start: the markers choose among all tests."""
+    """If the command line names a path, run its tests even if they are slow: markers choose only among all tests."""
     if hasattr(config, "workerinput"):
         config.option.markexpr = config.workerinput["markexpr"]
         return
@@ -36,17 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Choose the same tests in xdist's processes, which read the command line anew."""
+    """Pass the choice of markers to xdist's processes, which parse the command line again."""
     node.workerinput["markexpr"] = node.config.option.markexpr
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Count bytes instead of spelling them: gzip's tell the time, by which xdist's processes differ."""
+    """Return no text of binary parameters for test ids: gzip contains the time, so xdist's processes would differ."""
     return argname if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse names that nobody reads: a test's name is the promise it keeps, in a few words."""
+    """Refuse tests with too long names, and skip tests whose packages the stack does not have."""
     names = {getattr(item, "originalname", item.name) for item in items}
     if too_long := sorted(name for name in names if len(name) > MAX_NAME):
         raise pytest.UsageError(f"names of more than {MAX_NAME} characters: " + ", ".join(too_long))
@@ -74,27 +75,27 @@ def _needs(item: pytest.Item, group: str) -> bool:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Name a failure and its cause as it happens: a time limit of CI may leave no summary."""
+    """Print a failure and its cause at once: if CI's time limit stops pytest, there is no summary."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         end = "\n".join(report.longreprtext.splitlines()[-12:])
         print(f"\nFAILED {report.nodeid} ({report.when})\n{end}", file=sys.__stderr__, flush=True)
 
 
 @pytest.fixture(autouse=True)
-def every_answer_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that gives AWS's answers fails if nobody asks for one: the call it is for was not made."""
+def every_stubbed_response_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail a test that leaves a stubbed response of AWS unused: the call that the response is for was not made."""
 
-    def leave(stub: Stubber, *raised: object) -> None:
+    def exit_stubber(stub: Stubber, error_class: object, *_: object) -> None:
         stub.deactivate()
-        if raised[0] is None:
+        if error_class is None:
             stub.assert_no_pending_responses()
 
-    monkeypatch.setattr(Stubber, "__exit__", leave)
+    monkeypatch.setattr(Stubber, "__exit__", exit_stubber)
 
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """Host and port of nobody: taken, so that no other process gets the port meanwhile, and listened on by none."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"127.0.0.1:{taken.getsockname()[1]}"
+    """A host and port that refuse connections: the port is bound, so that no other process gets it, but not served."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"

@@ -1,17 +1,19 @@
-"""Which functions could do nothing, and no test would notice?
+"""Find the functions that could do nothing without a test noticing.
 
-    python -m tests.mutate record tests/unit     # which quick test runs which function; adds to what was recorded
-    python -m tests.mutate run sparklet.aws      # each function a no-op, then raising; goes on where it was
-    python -m tests.mutate run --draw 40 sparklet.planning.inputs   # finer ones: 40 details of functions, by ``--seed``
-    python -m tests.mutate report                # what no quick test noticed: JSON lines
+    python -m tests.mutate record tests/unit     # note which quick test runs which function; adds to earlier notes
+    python -m tests.mutate run sparklet.aws      # each function as a no-op, then raising; continues an earlier run
+    python -m tests.mutate run --draw 40 sparklet.planning.inputs   # 40 details of functions, drawn by ``--seed``
+    python -m tests.mutate report                # the mutants that no quick test noticed, as JSON lines
 
-A mutant is a function whose body is gone: it returns None at once (``none``), or it raises (``raise``). Only the tests
-that run it are asked, until one fails. The files stay as they are: an import hook compiles the mutant, in a process
-that is forked for it. ``none`` survives where tests run a function and assert nothing of it; ``raise`` where its
-failure is swallowed; ``unreached`` is what no recorded test runs (perhaps a process that a test starts does). ``--how
-same`` is the control, which must survive. A detail is an operator flipped, a condition negated, a constant changed or a
-statement dropped, in private functions, too; some change nothing that can be seen, a person has to look at survivors.
-Results lie in ``build/mutants``: move them away to compare other tests with the same draw.
+A mutant is a function whose body is replaced: it returns None at once (``none``), or it raises (``raise``). Only the
+tests that run the function are run, until one fails. The files stay as they are: an import hook compiles the mutant,
+in a process that is forked for it. ``none`` survives if tests run a function and assert nothing of its effect;
+``raise`` survives if its failure is swallowed; a function is ``unreached`` if no recorded test runs it (a process that
+a test starts might). ``--how same`` is the control, which must survive.
+
+A detail is a finer mutant, of private functions, too: an operator flipped, a condition negated, a constant changed or a
+statement dropped. Some details change nothing that can be observed, so a person has to look at the survivors. Results
+are in ``build/mutants``: move them away to compare other tests with the same draw.
 """
 
 import argparse
@@ -46,15 +48,15 @@ CONTEXTS, MUTANTS = RESULTS / "contexts.json", RESULTS / "mutants.jsonl"
 PACKAGES = [f"sparklet.{name}" for name in ("aws", "local", "runs", "worker", "planning", "job")]
 QUICK = "not slow and not spark and not stack and not campaign and not container and not validate"
 HOW = ("none", "raise")
-DETAIL = "detail-"  # and its number in the function
+DETAIL = "detail-"  # followed by the detail's number in the function
 FLIPPED: dict[type[ast.AST], type[ast.AST]] = {ast.Eq: ast.NotEq, ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.In: ast.NotIn}
 FLIPPED |= {ast.Is: ast.IsNot, ast.And: ast.Or, ast.Add: ast.Sub, ast.Mult: ast.FloorDiv}
 FLIPPED |= {new: old for old, new in FLIPPED.items()}
 DROPPED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Return, ast.Delete)
-MAX_TESTS, MAX_TESTS_S = 200, 15.0  # of a mutant
+MAX_TESTS, MAX_TESTS_S = 200, 15.0  # for one mutant
 LIMIT_S = 90.0
 OPTIONS = ("-p", "no:cacheprovider", "-n", "0", "-q", "--assert=plain")  # pytest's import hook would win over ours
-RECORD = "MUTANT_RECORD"  # of the environment
+RECORD = "MUTANT_RECORD"  # an environment variable
 PRELOADED = ("boto3", "botocore.stub", "hypothesis.stateful", "pyarrow.parquet", "yaml")  # what nearly all tests import
 
 
@@ -64,22 +66,22 @@ class Function:
 
     module: str
     name: str
-    source: str  # a digest, so that what has changed is tried again
+    source: str  # a digest of the source, so that a changed function is tried again
 
     @property
     def key(self) -> str:
-        """For people and files."""
+        """How results and people name the function: ``sparklet.aws.object_store:S3ObjectStore.get``."""
         return f"{self.module}:{self.name}"
 
 
 def file_of(module: str) -> Path:
-    """Where a module's source is."""
+    """The file of a module's source."""
     path = RUNTIME.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def functions(package: str, *, private: bool = False) -> Iterator[Function]:
-    """The public functions and methods of a package or module that do something, in order; ``private``: all."""
+    """The functions and methods of a package or module that do something, in order; private ones with ``private``."""
     root = file_of(package)
     for file in sorted(root.parent.rglob("*.py")) if root.name == "__init__.py" else [root]:
         parts = file.relative_to(RUNTIME).with_suffix("").parts
@@ -91,7 +93,7 @@ def functions(package: str, *, private: bool = False) -> Iterator[Function]:
 
 
 def nodes(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDef]]:
-    """Functions and methods, not those within functions."""
+    """Functions and methods by their names, without those that are defined within functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef):
             yield f"{prefix}{node.name}", node
@@ -102,13 +104,16 @@ def nodes(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.FunctionDe
 
 
 def _does(statement: ast.stmt) -> bool:
-    """It is no docstring, ``...``, ``pass`` or ``return None``."""
-    says = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    return not says and ast.unparse(statement) not in ("pass", "return", "return None")
+    """Whether a statement does something: it is not a docstring, ``...``, ``pass`` or ``return None``."""
+    is_constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return not is_constant and ast.unparse(statement) not in ("pass", "return", "return None")
 
 
 def details(function: ast.FunctionDef) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What can be changed in a function's body: in words, and what changes it in place; not texts for people."""
+    """The details of a function that can be changed: each in words, and a callback that changes the tree in place.
+
+    Texts with spaces are for people; they are not changed.
+    """
     for node in chain.from_iterable(map(_walk, function.body)):
         line = f"line {getattr(node, 'lineno', 0)}"
         match node:
@@ -132,13 +137,13 @@ def details(function: ast.FunctionDef) -> Iterator[tuple[str, Callable[[], None]
 
 
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
-    """It and what is in it, without types, formatted texts and docstrings."""
+    """A node and all nodes below it, without types, formatted texts and docstrings."""
     yield node
     for name, value in ast.iter_fields(node):
         inner = value if isinstance(value, list) else [value]
         for child in inner if name not in ("annotation", "returns") else ():
-            says = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
-            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr) and not says:
+            is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr) and not is_docstring:
                 yield from _walk(child)
 
 
@@ -149,11 +154,11 @@ def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
                 yield block
 
 
-# --- within pytest ---
+# --- within pytest's process ---
 
 
 class Mutating(importlib.machinery.SourceFileLoader):
-    """Imports one module with one function's body gone."""
+    """Imports one module with one function mutated."""
 
     def __init__(self, mutant: str) -> None:
         self.module, self.function, self.how = mutant.split(":")
@@ -161,7 +166,7 @@ class Mutating(importlib.machinery.SourceFileLoader):
         super().__init__(self.module, str(file_of(self.module)))
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> Any:
-        """Of this module alone."""
+        """Find the mutated module; None for every other module."""
         if name != self.module:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
@@ -170,7 +175,7 @@ class Mutating(importlib.machinery.SourceFileLoader):
         return spec
 
     def get_code(self, fullname: str) -> Any:
-        """Compiled anew, never from a cache, nor into one."""
+        """Compile the mutant; bytecode is neither read from a cache nor written to one."""
         self.used, tree = True, ast.parse(Path(self.path).read_text())
         node = dict(nodes(tree))[self.function]
         yields = any(isinstance(each, (ast.Yield, ast.YieldFrom)) for each in ast.walk(node))
@@ -195,7 +200,7 @@ def _note(frame: FrameType, event: str, _: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note what a test runs, with its fixtures, in all threads."""
+    """Record which functions a test and its fixtures run, in all threads."""
     if RECORD not in os.environ:
         return (yield)
     _now.clear()
@@ -214,23 +219,23 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """A test that fails anyway says nothing of a mutant."""
+    """Remember failed tests: a test that fails without a mutant proves nothing."""
     if report.failed:
         _failed.add(report.nodeid)
 
 
 def pytest_sessionfinish() -> None:
-    """Keep it, beside what was recorded of other tests."""
+    """Write the records to the file, beside the earlier records of other tests."""
     if RECORD in os.environ:
         RESULTS.mkdir(parents=True, exist_ok=True)
-        known = json.loads(CONTEXTS.read_text()) if CONTEXTS.exists() else {"seconds": {}, "reached": {}}
-        for function, tests in known["reached"].items():
+        earlier = json.loads(CONTEXTS.read_text()) if CONTEXTS.exists() else {"seconds": {}, "reached": {}}
+        for function, tests in earlier["reached"].items():
             _reached[function] |= set(tests) - _seconds.keys()
         reached = {function: sorted(tests) for function, tests in sorted(_reached.items())}
-        CONTEXTS.write_text(json.dumps({"seconds": known["seconds"] | _seconds, "reached": reached}))
+        CONTEXTS.write_text(json.dumps({"seconds": earlier["seconds"] | _seconds, "reached": reached}))
 
 
-# --- outside ---
+# --- in the process that starts pytest ---
 
 
 @dataclass
@@ -242,25 +247,25 @@ class Trial:
     tests: Sequence[str]
 
     def __post_init__(self) -> None:
-        self.said, self.begun_s = tempfile.TemporaryFile("w+"), time.monotonic()  # noqa: SIM115 - until it has ended
+        self.output, self.begun_s = tempfile.TemporaryFile("w+"), time.monotonic()  # noqa: SIM115 - until it has ended
         self.pid = os.fork()
         if self.pid:
             self.ended = os.pidfd_open(self.pid)
         else:
             os.setsid()
-            os.dup2(self.said.fileno(), 1)
-            os.dup2(self.said.fileno(), 2)
-            code = 3  # of pytest: an error of its own
+            os.dup2(self.output.fileno(), 1)
+            os.dup2(self.output.fileno(), 2)
+            code = 3  # pytest's exit code for an internal error
             try:
                 sys.meta_path.insert(0, mutating := Mutating(f"{self.function.key}:{self.how}"))
-                ended = int(pytest.main([*OPTIONS, "-x", *self.tests]))
-                code = ended if mutating.used else code
+                pytest_code = int(pytest.main([*OPTIONS, "-x", *self.tests]))
+                code = pytest_code if mutating.used else code
             finally:
                 sys.stdout.flush()
                 os._exit(code)
 
     def result(self) -> dict[str, Any] | None:
-        """How it ended; None: not yet."""
+        """How the trial ended; None while it runs. A trial that takes too long is killed."""
         late = time.monotonic() > self.begun_s + LIMIT_S
         if late:
             os.killpg(self.pid, signal.SIGKILL)
@@ -268,8 +273,8 @@ class Trial:
         if not pid:
             return None
         os.close(self.ended)
-        self.said.seek(0)
-        lines = [line.split(" ", 1)[1].strip() for line in self.said if line.startswith(("FAILED ", "ERROR "))]
+        self.output.seek(0)
+        lines = [line.split(" ", 1)[1].strip() for line in self.output if line.startswith(("FAILED ", "ERROR "))]
         code = os.waitstatus_to_exitcode(status)
         word = {0: "survived", 1: "noticed", -signal.SIGKILL: "noticed, by its time"}.get(code, f"error {code}")
         took_s = round(time.monotonic() - self.begun_s, 1)
@@ -278,7 +283,7 @@ class Trial:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Try the packages' mutants that were not tried, a process each."""
+    """Try the packages' mutants that were not tried before, each in a process of its own."""
     for name in PRELOADED:
         importlib.import_module(name)
     contexts = json.loads(CONTEXTS.read_text())
@@ -297,7 +302,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _mutants(options: argparse.Namespace) -> list[tuple[Function, str]]:
-    """Functions, and how each is changed."""
+    """The mutants to try: functions, each with a way to change it."""
     packages = options.packages or PACKAGES
     if not options.draw:
         return [(function, how) for how in options.how or HOW for each in packages for function in functions(each)]
@@ -317,7 +322,10 @@ def _words(function: Function, how: str) -> str:
 
 
 def _chosen(function: Function, tests: Sequence[str], seconds: Mapping[str, float]) -> list[str]:
-    """As many as there is time for, at least one: those of files with the module's name first, then the fastest."""
+    """The tests to run for a mutant: as many as there is time for, at least one.
+
+    Tests in files with the module's name come first, then the fastest.
+    """
     name = function.module.rpartition(".")[2]
     ranked = sorted(tests, key=lambda test: (name not in test.partition("::")[0], seconds[test]))[:MAX_TESTS]
     taken_s = list(accumulate(seconds[test] for test in ranked))
@@ -325,9 +333,9 @@ def _chosen(function: Function, tests: Sequence[str], seconds: Mapping[str, floa
 
 
 def _reap(running: list[Trial], most: int) -> None:
-    """Wait until no more than so many are left."""
+    """Wait until at most ``most`` trials are running, and note the results of the others."""
     while len(running) > most:
-        select.select([trial.ended for trial in running], [], [], 1.0)  # until one ends, or is late
+        select.select([trial.ended for trial in running], [], [], 1.0)  # until a trial ends, or takes too long
         for trial in list(running):
             if result := trial.result():
                 running.remove(trial)
@@ -341,7 +349,7 @@ def _note_result(function: Function, how: str, result: Mapping[str, Any]) -> Non
 
 
 def report(options: argparse.Namespace) -> None:
-    """The survivors of the code as it is."""
+    """Print the surviving mutants of the code as it is now."""
     now = {(f.key, f.source) for p in options.packages or PACKAGES for f in functions(p, private=True)}
     latest = {(each["function"], each["how"]): each for each in _results() if (each["function"], each["source"]) in now}
     survivors = [each for each in latest.values() if not each["result"].startswith("noticed")]
@@ -354,7 +362,7 @@ def _results() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Record, run or report."""
+    """Parse the command line, and record, run or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("record", "run", "report"))
     parser.add_argument("packages", nargs="*", help=f"of record: tests; else packages or modules ({PACKAGES})")

@@ -1,4 +1,4 @@
-"""Which line of Spark the tests run on, where Spark's own words or classes differ."""
+"""The line of Spark that the tests run on, for tests of messages or classes that differ between Spark's lines."""
 
 from importlib.metadata import version
 

@@ -1,4 +1,4 @@
-"""A whole deployment in memory, moved by hand: what the fan-out's tests live in."""
+"""A whole deployment in memory for tests of the fan-out; a test does by hand what workers and the checker do."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -36,10 +36,11 @@ LEASE_S = 100.0
 BROKEN = Failure("ValueError", "bad", retryable=False)
 PASSING = Failure("OSError", "503 Slow Down")
 Outcome = ShardResult | Failure
-Do = Callable[[int], Outcome]  # what a worker makes of a shard, by its number
+Do = Callable[[int], Outcome]  # returns how an attempt at a shard ends, by the shard's number
 
 
 def all_but(*failing: int) -> Do:
+    """Workers that do every shard well but these, which fail for good."""
     return lambda number: BROKEN if number in failing else ShardResult(rows=1)
 
 
@@ -50,7 +51,7 @@ WELL = all_but()
 class World:
     """Store, ledger, queue and clock, and what a user and workers do with them."""
 
-    dispatch: Dispatch = Dispatch.QUEUE  # of the runs that are asked for
+    dispatch: Dispatch = Dispatch.QUEUE  # of the runs that ``request`` makes
     clock: FakeClock = field(default_factory=FakeClock)
     store: MemoryObjectStore = field(init=False)
     ledger: MemoryLedger = field(init=False)
@@ -75,14 +76,14 @@ class World:
         return Deployment(BUCKET, *ports, engines=self.engines, catalog=self.catalog)
 
     def put(self, count: int, size_bytes: int = 10, folder: str = SOURCE) -> list[str]:
-        """Put ``count`` objects into a folder; their addresses in order."""
+        """Put ``count`` objects into a folder; return their addresses in order."""
         uris = [f"{folder}{n:05d}.csv" for n in range(count)]
         for uri in uris:
             self.store.put(uri, b"x" * size_bytes)
         return uris
 
     def request(self, **changes: Any) -> RunRequest:
-        """A request; runs of other ids write to folders of their own."""
+        """A request for a run; a run with another id than run-1 has an output folder of its own."""
         run_id = changes.get("run_id", "run-1")
         request = RunRequest(
             script=SCRIPT,
@@ -95,12 +96,12 @@ class World:
         return replace(request, **changes)
 
     def run(self, shards: int, **options: Any) -> Run:
-        """A run with its plan sealed, one object a shard, messages sent."""
+        """Plan a run with one object per shard: its plan is sealed, and the messages are sent."""
         self.put(shards)
         return self.plan(options=RunOptions(max_objects=1, **options))
 
     def plan(self, *, part_shards: int = PART_SHARDS, **changes: Any) -> Run:
-        """Enter a run and plan it."""
+        """Enter a run into the ledger and plan it."""
         run = new_run(self.deployment, self.request(**changes))
         return plan(self.deployment, run.run_id, part_shards=part_shards)
 
@@ -112,19 +113,19 @@ class World:
         return self.check()
 
     def ran(self, shards: int, do: Do = WELL, **options: Any) -> CheckReport:
-        """A run whose messages workers have done, and what the checker says of it then."""
+        """Plan a run, let workers do its messages, and return the checker's report."""
         self.run(shards, **options)
         return self.work_and_check(do)
 
     # --- a state machine ---
 
     def step(self, step: str, deployment: Deployment | None = None, /, **event: Any) -> Any:
-        """What a step answers, through JSON as a state machine has it."""
+        """Take a step of the state machine; return the answer after a pass through JSON, as Step Functions gets it."""
         event = {"run_id": "run-1", **event, "step": step}
         return json.loads(json.dumps(take_step(deployment or self.deployment, 7, event)))
 
     def handed_out(self, answer: Any) -> list[ShardRef]:
-        """The references that the Map's step has answered, as a Distributed Map reads them."""
+        """The references in the answer of the Map's step, as a Distributed Map reads them."""
         if answer["how"] == "none":
             return []
         lines = self.store.get(f"s3://{answer['bucket']}/{answer['key']}").decode().splitlines()
@@ -133,7 +134,7 @@ class World:
         return refs
 
     def children(self, refs: list[ShardRef], do: Do = WELL) -> int:
-        """Each reference done by a child of a Map, once; how many shards ended."""
+        """Let a child of a Map do each reference once; return how many shards ended."""
         ended = 0
         for ref in refs:
             attempt_id, claim = self.claim_ref(ref)
@@ -150,7 +151,7 @@ class World:
         return self.claim_ref(ref_of(message.body))
 
     def take(self) -> tuple[str, ShardRecord]:
-        """An attempt at the next message's shard, which goes on; the message stays invisible."""
+        """Begin an attempt at the next message's shard and do not end it; the message stays invisible."""
         message = self.receive()
         assert message is not None
         attempt_id, claim = self.claim(message)
@@ -163,7 +164,7 @@ class World:
         return attempt_id, self.ledger.attempts.claim(ref, attempt_id, LEASE_S, max_attempts, engine=engine)
 
     def work(self, do: Do = WELL) -> int:
-        """Do every message that is visible now, as a worker would; how many shards ended."""
+        """Do every message that is visible now, as a worker would; return how many shards ended."""
         ended = 0
         while message := self.receive():
             attempt_id, claim = self.claim(message)
@@ -186,7 +187,7 @@ class World:
             self.ledger.attempts.fail(record.run_id, record.number, attempt_id, outcome)
         return 1
 
-    # --- what there is ---
+    # --- what is in the queue, the ledger and the store ---
 
     def bodies(self) -> list[ShardRef]:
         """The messages in the queue, visible or not."""
@@ -196,13 +197,13 @@ class World:
         return list(self.ledger.shards.list(run_id))
 
     def planned(self, run_id: str = "run-1") -> Iterator[Shard]:
-        """The shards of all sealed parts, each read as a worker reads it."""
+        """The shards of all sealed parts, read from the parts' files as a worker reads them."""
         for record in self.shards(run_id):
             line = self.store.get(self.deployment.part_uri(run_id, record.part), record.offset, record.length)
             yield Shard.from_line(line)
 
     def taken(self, run_id: str = "run-1") -> list[str]:
-        """The addresses of all objects in these shards, in order."""
+        """The addresses of all objects in the planned shards, in order."""
         return [item.uri for shard in self.planned(run_id) for item in shard.objects]
 
     def only_part(self, run_id: str = "run-1") -> str:
@@ -227,12 +228,15 @@ def ref_of(body: str) -> ShardRef:
 
 
 class KilledError(BaseException):
-    """The process is gone: nothing may catch this."""
+    """Stands for the death of the process, so nothing is allowed to catch it."""
 
 
 @dataclass
 class Fault:
-    """Kills whoever makes the ``at_call``-th call through the ports it is set into."""
+    """Raises KilledError at the ``at_call``-th call through the ports of its deployment; items of a stream count, too.
+
+    The call has no effect, unless ``after_effect`` is set.
+    """
 
     at_call: int
     after_effect: bool = False
@@ -252,7 +256,7 @@ class Fault:
 
 
 def ledger_of(ledger: Ledger, wrapped: Callable[[object], object]) -> Any:
-    """A ledger whose three ports are wrapped."""
+    """A ledger whose three ports are replaced by what ``wrapped`` returns for them."""
     return SimpleNamespace(**{name: wrapped(getattr(ledger, name)) for name in ("runs", "attempts", "shards")})
 
 
@@ -279,7 +283,10 @@ class _Faulty:
         return call
 
     def _each(self, items: Any, after: bool) -> Iterator[Any]:
-        """Items that a port is given, or (never ``after``: its reader may want no further one) that it gives."""
+        """Pass on the items that a port receives or returns; a fault strikes before an item or ``after`` it.
+
+        It strikes only before an item that a port returns: its reader might read no further item.
+        """
         for item in items:
             hit = self._fault.step()
             if hit and not after:

@@ -1,4 +1,4 @@
-"""Functions that tests call in workers, by their names."""
+"""Functions that tests let workers call; a call names them by module and name."""
 
 import os
 import signal
@@ -83,11 +83,11 @@ def lock() -> object:
 
 
 class AnyError(Exception):
-    """The base of those below."""
+    """The base class of the errors below."""
 
 
 class TravellingError(AnyError):
-    """Can be pickled and unpickled, where the class is."""
+    """Can be pickled, and unpickled where the class can be imported."""
 
 
 class UnpicklableError(AnyError):
@@ -127,7 +127,7 @@ def read_wrong() -> ReadWrong:
 
 
 class Spy:
-    """Unpickling it leaves a trace."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -137,7 +137,7 @@ class Spy:
 
 
 class EmptyError(Exception):
-    """As one that holds no errors: it counts as false."""
+    """An error that counts as false, like a group that holds no errors."""
 
     def __len__(self) -> int:
         return 0

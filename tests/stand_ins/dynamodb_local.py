@@ -1,4 +1,4 @@
-"""DynamoDB Local: the referee for the ledger's conditions and transactions."""
+"""DynamoDB Local, AWS's own stand-in: it decides whether the ledger's conditions and transactions are right."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,22 +13,22 @@ STACK = Path(__file__).with_suffix(".toml").with_stem("dynamodb-local")
 
 @contextmanager
 def dynamodb_local() -> Iterator[str]:
-    """A server with nothing in it, in memory; its endpoint."""
+    """Run an empty server in memory; yield its endpoint."""
     with jvm(STACK) as gateway:
         yield f"http://127.0.0.1:{_start(gateway)}"
 
 
 def _start(gateway: JavaGateway) -> int:
-    """Start the server; its port.
+    """Start the server; return its port.
 
-    Its own launcher binds every address of the machine, so the connector is given a host and a free port before
-    it starts.
+    The server's own launcher binds every address of the machine, so the connector gets the loopback interface and a
+    free port before it starts.
     """
     java = gateway.jvm
-    options = ["-inMemory", "-sharedDb", "-disableTelemetry", "-port", "8000"]  # a port it asks for and does not get
+    options = ["-inMemory", "-sharedDb", "-disableTelemetry", "-port", "8000"]  # it demands a port; this is replaced
     arguments = gateway.new_array(java.java.lang.String, len(options))
-    for place, option in enumerate(options):
-        arguments[place] = option
+    for index, option in enumerate(options):
+        arguments[index] = option
     server = java.software.amazon.dynamodb.services.local.main.ServerRunner.createServerFromCommandLineArgs(arguments)
     jetty_field = server.getClass().getDeclaredField("server")
     jetty_field.setAccessible(True)

@@ -1,4 +1,4 @@
-"""ElasticMQ: the referee for the queue's visibility, receipts and dead letters."""
+"""ElasticMQ, a second stand-in for SQS: it decides whether visibility, receipts and dead letters are right."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ STACK = Path(__file__).with_suffix(".toml")
 
 @contextmanager
 def elasticmq() -> Iterator[str]:
-    """A server with nothing in it, in memory; its endpoint."""
+    """Run an empty server in memory; yield its endpoint."""
     with jvm(STACK) as gateway:
         builder = gateway.jvm.org.elasticmq.rest.sqs.SQSRestServerBuilder
         server = builder.withInterface("127.0.0.1").withDynamicPort().start()

@@ -1,4 +1,4 @@
-"""A ministack that enforces policies and writes every decision down; this process has the account's own credentials."""
+"""A ministack that enforces policies and records every decision; this process has the account's own credentials."""
 
 import os
 import subprocess
@@ -19,14 +19,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextmanager
 def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> Iterator[tuple[str, Path]]:
-    """Its endpoint, and the file of its records, a line a call.
+    """Run a ministack that enforces policies; yield its endpoint, and the file of its records, one line per call.
 
     Parameters
     ----------
     env
-        What its functions find in their environment besides.
+        Further environment variables of the functions.
     paths
-        Where their modules lie.
+        The folders of the functions' modules.
     """
     port, records, log = free_port(), folder / "calls.jsonl", folder / "aws.log"
     endpoint = f"http://127.0.0.1:{port}"
@@ -34,12 +34,13 @@ def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> I
     del client["AWS_SESSION_TOKEN"]
     own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
     own |= {"TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
-    whole = {**host_env(), **client, **own, **env}
-    whole["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, paths), str(ROOT), whole.get("PYTHONPATH")]))
+    server_env = {**of_host(), **client, **own, **env}
+    python_path = [*map(str, paths), str(ROOT), server_env.get("PYTHONPATH")]
+    server_env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
     program = "from tests.stand_ins.recording_ministack import main; main()"
     command = emulator_python(ensure_emulator(print), program, str(records))
     with log.open("wb") as out:
-        server = subprocess.Popen(command, env=whole, cwd=folder, stdout=out, stderr=out)
+        server = subprocess.Popen(command, env=server_env, cwd=folder, stdout=out, stderr=out)
 
     def answers() -> bool:
         assert server.poll() is None, log.read_text()[-2000:]

@@ -1,4 +1,4 @@
-"""One of each engine of AWS: the parameters that name it to the template, and how to make it on the stand-in."""
+"""An example of each engine of AWS: the template's parameters for it, and how to create it on the stand-in."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ Made = tuple[AwsClients, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Example:
-    """An engine in tests."""
+    """An example of an engine."""
 
     parameters: Mapping[str, str]  # of sam/template.yaml
-    make: Callable[[AwsClients, str], Made]  # by a name of the test's own: clients, and its part of SPARKLET_ENGINES
-    platform: tuple[str, str] = ("", "")  # of Spark's platforms: the first parameter is of this service and kind
+    # Creates the engine under a name; returns clients that know it, and its entry in SPARKLET_ENGINES.
+    make: Callable[[AwsClients, str], Made]
+    platform: tuple[str, str] = ("", "")  # the service and resource type of the first parameter, for Spark's platforms
 
 
 def _fargate(clients: AwsClients, own: str) -> Made:
@@ -37,7 +38,7 @@ def _fargate(clients: AwsClients, own: str) -> Made:
 
 
 class WithEmrServerless(AwsClients):
-    """The emulator has no EMR Serverless."""
+    """Clients with EMR Serverless in memory, which the emulator does not have."""
 
     @cached_property
     def emr_serverless(self) -> EmrServerless:
@@ -45,8 +46,8 @@ class WithEmrServerless(AwsClients):
 
 
 def _emr_serverless(clients: AwsClients, own: str) -> Made:
-    with_it = WithEmrServerless(endpoint_url=clients.s3.meta.endpoint_url)
-    return with_it, {"application": "00f1", "role": ROLE}
+    with_emr_serverless = WithEmrServerless(endpoint_url=clients.s3.meta.endpoint_url)
+    return with_emr_serverless, {"application": "00f1", "role": ROLE}
 
 
 def _emr(clients: AwsClients, own: str) -> Made:

@@ -1,4 +1,4 @@
-"""Stacks of CloudFormation in a stand-in: created or updated, and waited for."""
+"""Create or update CloudFormation stacks in a stand-in, and wait until they are complete."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import boto3
 
 from tests.waiting import eventually
 
-TEMPLATES = "test-templates"  # a bucket: in a request a template may have 51,200 bytes
+TEMPLATES = "test-templates"  # a bucket, since a template within a request is limited to 51,200 bytes
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Stack:
 
 
 def deploy(name: str, body: str, parameters: Mapping[str, str], *, update: bool = False) -> Stack:
-    """Create or update a stack; fails with the reasons that CloudFormation gives."""
+    """Create or update a stack, and return it; AssertionError with CloudFormation's reasons if that fails."""
     formation: Any = boto3.Session().client("cloudformation")
     (formation.update_stack if update else formation.create_stack)(
         StackName=name,
@@ -32,15 +32,15 @@ def deploy(name: str, body: str, parameters: Mapping[str, str], *, update: bool 
     )
 
     def ended() -> Any:
-        (found,) = formation.describe_stacks(StackName=name)["Stacks"]
-        return None if found["StackStatus"].endswith("_IN_PROGRESS") else found
+        (stack,) = formation.describe_stacks(StackName=name)["Stacks"]
+        return None if stack["StackStatus"].endswith("_IN_PROGRESS") else stack
 
-    found = eventually(ended)
+    stack = eventually(ended)
     events = formation.describe_stack_events(StackName=name)["StackEvents"]
     reasons = [event.get("ResourceStatusReason") for event in events if event["ResourceStatus"].endswith("FAILED")]
-    assert found["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), reasons
+    assert stack["StackStatus"] in ("CREATE_COMPLETE", "UPDATE_COMPLETE"), reasons
     resources = formation.describe_stack_resources(StackName=name)["StackResources"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
     return Stack(name, {r["LogicalResourceId"]: r["PhysicalResourceId"] for r in resources}, outputs)
 
 

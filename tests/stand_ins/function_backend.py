@@ -1,4 +1,4 @@
-"""A ``Backend`` in memory that a test moves by hand, and a timer that goes off when the test says."""
+"""A ``Backend`` in memory whose calls a test answers by hand, and a timer that a test lets go off."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Try:
 
 @dataclass
 class MemoryBackend:
-    """Holds calls until its test answers them, loses them, or fails them; with ``at_once`` it answers in ``start``."""
+    """Keeps calls until its test answers or fails them; with ``at_once`` it answers within ``start``."""
 
     slots: int = 2
     sizes: Sequence[int] = (128, 1024)
@@ -55,7 +55,7 @@ class MemoryBackend:
     under_way: list[Try] = field(default_factory=list)
     given_up: list[Call] = field(default_factory=list)
     closed: int = 0
-    most: int = 0  # under way at a time
+    most: int = 0  # the highest number of calls under way at a time
     refusals: list[Exception] = field(default_factory=list)  # what the next starts raise
 
     def start(self, call: Call, size: int, done: Callable[[TryResult], None]) -> None:
@@ -79,13 +79,13 @@ class MemoryBackend:
     # --- what a test does ---
 
     def take(self, begun: Try | None = None) -> Try:
-        """One that is under way no more: the first."""
+        """Take a call, the first unless one is named, from the calls under way, and return it."""
         begun = begun or self.under_way[0]
         self.under_way.remove(begun)
         return begun
 
     def performed(self, begun: Try) -> Answer:
-        """What a worker answers."""
+        """Perform the call as a worker does, and return the worker's answer."""
         performer = Performer(self.key, self.codec, contents=self.contents)
         return Answer.opened(performer.perform(begun.call.sealed(self.key)), self.key)
 
@@ -101,7 +101,7 @@ class MemoryBackend:
 
 
 class HandTimer:
-    """``Timer`` whose actions a test lets happen."""
+    """A ``Timer`` whose actions happen when a test calls ``go``."""
 
     def __init__(self) -> None:
         self.due: list[list[Any]] = []
@@ -123,5 +123,5 @@ class HandTimer:
         self.due.clear()
 
     def go(self, index: int = 0) -> None:
-        """Let the time of one come: of the first, unless said otherwise."""
+        """Do an action that is due, the earliest unless ``index`` is set."""
         self.due.pop(index)[2]()

@@ -1,4 +1,4 @@
-"""Glue's Data Catalog in memory, and entries as Athena and crawlers write them."""
+"""Glue's Data Catalog in memory, and entries in the form in which Athena and crawlers write them."""
 
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ SERDES = {
 
 
 def columns(text: str) -> list[dict[str, str]]:
-    """``id int, day date`` as Glue has it."""
+    """Return Glue's form of a list of columns such as ``id int;day date``."""
     pairs = (each.strip().split(" ", 1) for each in text.split(";") if each)
     return [{"Name": name, "Type": type_} for name, type_ in pairs]
 
@@ -34,7 +34,7 @@ def table_input(
     serde: dict[str, str] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    """An entry; ``of`` and ``by`` are columns, ``more`` replaces keys of the entry."""
+    """Return a table's entry: ``of`` are its columns, ``by`` its partition columns, ``more`` replaces keys of it."""
     reader, library = SERDES[form]
     stored = {
         "Columns": columns(of),
@@ -47,12 +47,12 @@ def table_input(
 
 
 def partition_input(table: dict[str, Any], values: Sequence[str], location: str, **stored: Any) -> dict[str, Any]:
-    """A partition of an entry; ``stored`` replaces what its storage descriptor has of the table's."""
+    """Return a partition's entry; ``stored`` replaces keys of the storage descriptor, which is else the table's."""
     return {"Values": [*values], "StorageDescriptor": {**table["StorageDescriptor"], "Location": location, **stored}}
 
 
 class MemoryGlue:
-    """Answers like Glue's client, in pages of two; conditions are ignored, as some stand-ins do."""
+    """Answers like Glue's client, with two partitions per page; it ignores filters, as some stand-ins do."""
 
     def __init__(self, *tables: dict[str, Any]) -> None:
         self.tables = {table["Name"]: table for table in tables}

@@ -1,4 +1,4 @@
-"""A REST catalog: Iceberg's own server, of its tests, over a catalog in memory, where it keeps its metadata files."""
+"""A REST catalog: the server of Iceberg's own tests over a catalog in memory, which also keeps the metadata files."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ from py4j.java_gateway import JavaGateway
 from tests.stand_ins.jvm import jvm
 
 STACK = Path(__file__).with_name("iceberg-rest.toml")
-OF_PYSPARK = ("avro-1", "jackson-annotations", "jackson-core-2", "jackson-databind", "slf4j-api")
+OF_PYSPARK = ("avro-1", "jackson-annotations", "jackson-core-2", "jackson-databind", "slf4j-api")  # jars from pyspark
 
 
 @contextmanager
 def iceberg_rest_jvm() -> Iterator[JavaGateway]:
-    """A JVM for catalogs."""
+    """Run a JVM in which ``iceberg_rest`` can start catalogs."""
     spec = importlib.util.find_spec("pyspark")
     assert spec is not None and spec.origin is not None
     jars = Path(spec.origin).with_name("jars").glob("*.jar")
@@ -25,7 +25,7 @@ def iceberg_rest_jvm() -> Iterator[JavaGateway]:
 
 @contextmanager
 def iceberg_rest(gateway: JavaGateway, warehouse: str) -> Iterator[str]:
-    """A catalog with nothing in it; its address. Tables lie below ``warehouse`` unless they say where."""
+    """Run an empty catalog; yield its address. A table without a location of its own is below ``warehouse``."""
     java, jetty = gateway.jvm, gateway.jvm.org.eclipse.jetty
     catalog = java.org.apache.iceberg.inmemory.InMemoryCatalog()
     properties = java.java.util.HashMap()

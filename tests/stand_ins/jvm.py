@@ -1,4 +1,4 @@
-"""A JVM that ends with this process, and in it a server of somebody else's."""
+"""A JVM that ends with this process, for servers that are written in Java."""
 
 import os
 import subprocess
@@ -17,9 +17,10 @@ OPTIONS = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m"]
 
 @contextmanager
 def jvm(stack: Path, more: Iterable[Path] = (), groups: Collection[str] = ("server",)) -> Iterator[JavaGateway]:
-    """A JVM with ``more`` and the jars of a stack file, fetched on first use; LocalStackError if they cannot be had.
+    """Run a JVM with ``more`` jars and those of a stack file, which are fetched on first use.
 
-    It listens on the loopback interface only, and ends when its standard input does: however this process ends.
+    LocalStackError if they cannot be fetched. The JVM listens on the loopback interface only. It ends at the end of its
+    standard input, so also if this process is killed.
     """
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / stack.stem
     jars = ensure_jars(stack, cache, groups, progress=print)

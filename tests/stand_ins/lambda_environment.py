@@ -1,7 +1,7 @@
-"""What a function finds around it in Lambda: the runtime API, the container's credentials; and a bucket that looks on.
+"""A function's environment in Lambda: the runtime API, the container's credentials, and a bucket that notes requests.
 
-The runtime API is the part that AWS documents: restore/next, which does not answer before the restore, invocation/next
-and the answers. The bucket serves fixed objects and notes with whose keys it was asked.
+The runtime API is the part that AWS documents: restore/next, which does not respond before the restore,
+invocation/next and the responses. The bucket serves fixed objects and notes the access keys of requests.
 """
 
 import json
@@ -24,7 +24,7 @@ from tests.waiting import deadline_s
 FUNCTION = "arn:aws:lambda:us-east-1:000000000000:function:worker"
 TOKEN = "the environment's own"
 NOTHING = b"<ListBucketResult><KeyCount>0</KeyCount><IsTruncated>false</IsTruncated></ListBucketResult>"
-ETAG = '"1-1"'  # with a hyphen it is nobody's MD5
+ETAG = '"1-1"'  # because of the hyphen, no client compares it with an MD5
 RUNTIME, CREDENTIALS = "/2018-06-01/runtime/", "/2021-04-23/credentials"
 
 
@@ -33,17 +33,17 @@ class LambdaEnvironment:
     """One execution environment."""
 
     objects: Mapping[str, bytes]  # by path, /bucket/key
-    clock: ShiftedClock | None = None  # of the function
+    clock: ShiftedClock | None = None  # the function's clock
     key: str = "AT-INIT"  # the access key of the container's credentials
     asked: set[tuple[str, str]] = field(default_factory=set)  # client and access key of requests for objects
-    snapshot: threading.Event = field(default_factory=threading.Event)  # init has ended
+    snapshot: threading.Event = field(default_factory=threading.Event)  # set at the end of init
     restored: threading.Event = field(default_factory=threading.Event)
     events: "Queue[Any]" = field(default_factory=Queue)
     answers: "Queue[Any]" = field(default_factory=Queue)
     address: str = ""
 
     def variables(self) -> dict[str, str]:
-        """The variables of a function with SnapStart; it has no keys, and no log stream."""
+        """The environment variables of a function with SnapStart, which has neither keys nor a log stream there."""
         return {
             "AWS_LAMBDA_RUNTIME_API": self.address,
             "AWS_LAMBDA_FUNCTION_NAME": "worker",
@@ -60,19 +60,19 @@ class LambdaEnvironment:
         return time.time() + (self.clock.shift_s if self.clock else 0)
 
     def invoke(self, event: Any, timeout_s: float = deadline_s(40)) -> Any:
-        """What the function answers."""
+        """Let the function handle an event; return its response."""
         self.events.put(event)
         return self.answers.get(timeout=timeout_s)
 
     def credentials(self) -> dict[str, str]:
-        """As the container's endpoint gives them."""
+        """Credentials in the form of the container's endpoint."""
         end = datetime.fromtimestamp(self.now_s(), UTC) + timedelta(hours=6)
         keys = {"AccessKeyId": self.key, "SecretAccessKey": "secret", "Token": f"token of {self.key}"}
         return {**keys, "Expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves all three."""
+    """Serves the runtime API, the credentials and the bucket."""
 
     protocol_version = "HTTP/1.1"
     environment: LambdaEnvironment
@@ -85,13 +85,15 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(b"")
         elif self.path == f"{RUNTIME}invocation/next":
             event, deadline_ms = here.events.get(), int(here.now_s() * 1000) + 120_000
-            told = {"Aws-Request-Id": "request-1", "Deadline-Ms": deadline_ms, "Invoked-Function-Arn": FUNCTION}
-            headers = {f"Lambda-Runtime-{name}": str(value) for name, value in told.items()}
+            values = {"Aws-Request-Id": "request-1", "Deadline-Ms": deadline_ms, "Invoked-Function-Arn": FUNCTION}
+            headers = {f"Lambda-Runtime-{name}": str(value) for name, value in values.items()}
             # Without a content type AWS's runtime client ends with a segmentation fault.
             self._answer(json.dumps(event).encode(), 200, {**headers, "Content-Type": "application/json"})
         elif self.path == CREDENTIALS:
-            known = self.headers["Authorization"] == TOKEN
-            self._answer(json.dumps(here.credentials()).encode() if known else b"{}", 200 if known else 403)
+            if self.headers["Authorization"] == TOKEN:
+                self._answer(json.dumps(here.credentials()).encode())
+            else:
+                self._answer(b"{}", 403)
         else:
             self._object()
 
@@ -110,8 +112,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(NOTHING)
         elif content is None:
             self._answer(b"", 404)
-        elif wanted := self.headers.get("Range", "").removeprefix("bytes="):
-            first, last = (int(end) for end in wanted.split("-"))
+        elif byte_range := self.headers.get("Range", "").removeprefix("bytes="):
+            first, last = map(int, byte_range.split("-"))
             part = content[first : last + 1]
             place = f"bytes {first}-{first + len(part) - 1}/{len(content)}"
             self._answer(part, 206, {"Content-Range": place, "ETag": ETAG})

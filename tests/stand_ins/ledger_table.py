@@ -1,4 +1,4 @@
-"""The ledger's table, as sam/template.yaml defines it, for the stand-ins."""
+"""Create the ledger's table in a stand-in, as sam/template.yaml defines it."""
 
 from contextlib import suppress
 from functools import cache
@@ -21,6 +21,6 @@ def table_definition(name: str) -> dict[str, Any]:
 
 
 def create_table(dynamodb: Any, name: str) -> None:
-    """Create a ledger's table. A client that got no answer in time asks again, though the table is there."""
+    """Create a ledger's table. It is no error if it exists: a client retries if it got no response in time."""
     with suppress(dynamodb.exceptions.ResourceInUseException):
         dynamodb.create_table(**table_definition(name))

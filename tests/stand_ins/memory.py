@@ -1,7 +1,7 @@
 """Ports in memory: a clock, a queue, a ledger, a notifier, functions and state machines.
 
 They keep the promises of ``sparklet.ports`` as the adapters in ``sparklet.aws`` do: one contract suite runs over both.
-Time comes from a ``Clock``, so a test moves leases and visibility by hand.
+Time comes from a ``Clock``, so a test decides when leases and visibility end.
 """
 
 import json
@@ -46,7 +46,7 @@ Machine = Callable[[Any], Any]
 
 
 class FakeClock:
-    """A ``Clock`` for tests: ``sleep`` returns at once, and it is that much later then.
+    """A ``Clock`` for tests: ``sleep`` returns at once and advances the clock.
 
     Parameters
     ----------
@@ -64,11 +64,11 @@ class FakeClock:
             return self._now_s
 
     def sleep(self, duration_s: float) -> None:
-        """Be ``duration_s`` later."""
+        """Advance the clock; never backwards."""
         self.advance(max(0.0, duration_s))
 
     def advance(self, duration_s: float) -> None:
-        """Be ``duration_s`` later, without a sleep."""
+        """Advance the clock; backwards if ``duration_s`` is negative."""
         with self._lock:
             self._now_s += duration_s
 
@@ -91,7 +91,7 @@ class MemoryTaskQueue:
     visibility_s
         How long a received message stays invisible.
     dead_letters
-        Where a message goes that was received ``max_receive_count`` times, when it would be received again.
+        The queue that gets a message instead of its reader, once it was received ``max_receive_count`` times.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class MemoryTaskQueue:
         self._lock = threading.RLock()
 
     def send(self, bodies: Iterable[str], delay_s: int = 0) -> int:
-        """Send every body; how many were sent."""
+        """Send every body; return how many were sent."""
         sent = 0
         for body in bodies:
             size_bytes = len(body.encode())
@@ -154,7 +154,7 @@ class MemoryTaskQueue:
                 del self.entries[receipt.partition("/")[0]]
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
-        """Make a received message visible again in ``visibility_s`` seconds; nothing happens if it is so already."""
+        """Make a received message visible again in ``visibility_s`` seconds, unless it is visible already."""
         if not 0 <= visibility_s <= MAX_VISIBILITY_S:
             raise QueueError(f"a visibility of {visibility_s} s cannot be set: 0 to {MAX_VISIBILITY_S} can")
         with self._lock:
@@ -164,13 +164,13 @@ class MemoryTaskQueue:
                 entry.visible_s = now_s + visibility_s
 
     def in_flight(self) -> int:
-        """Messages that were received, and are neither deleted nor visible again."""
+        """The number of messages that were received, and are neither deleted nor visible again."""
         now_s = self._clock.now_s()
         with self._lock:
             return sum(entry.receive_count > 0 and entry.visible_s > now_s for entry in self.entries.values())
 
     def __len__(self) -> int:
-        """Messages in the queue, visible or not: for tests; no real queue tells exactly."""
+        """The number of messages in the queue, visible or not. For tests: no real queue knows it exactly."""
         with self._lock:
             return len(self.entries)
 
@@ -179,20 +179,20 @@ class MemoryTaskQueue:
             self.entries[message_id] = entry
 
     def _owned(self, receipt: str) -> _Entry | None:
-        """The entry whose last receipt this is."""
+        """The entry whose latest receipt this is; None if there is none."""
         entry = self.entries.get(receipt.partition("/")[0])
         return entry if entry and entry.receipt == receipt else None
 
 
 class MemoryLedger(Ledger):
-    """The product's ``Ledger`` in memory; with ``put`` and ``forget`` it becomes what nobody would make of it."""
+    """The product's ``Ledger`` in memory; ``put`` and ``forget`` bring about states that the product does not reach."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.store = MemoryStore()
         super().__init__(self.store, clock or SystemClock())
 
     def put(self, value: Run | ShardRecord) -> None:
-        """Let a run or a shard be as it is here, whatever it was."""
+        """Replace a run or a shard, whatever state it was in."""
         if isinstance(value, Run):
             self.store.write(Delete(items.pointer_key(self.runs.get(value.run_id))), New(items.pointer_item(value)))
         new = items.run_item(value) if isinstance(value, Run) else items.shard_item(value)
@@ -200,12 +200,12 @@ class MemoryLedger(Ledger):
         self.store.write(Update(key, {}, {**dict.fromkeys(self.store.get(key) or {}), **new}))
 
     def forget(self, run_id: str, number: int) -> None:
-        """Let there be no such shard."""
+        """Delete a shard."""
         self.store.write(Delete(items.shard_key(run_id, number)))
 
 
 class MemoryNotifier:
-    """A ``Notifier`` that keeps the notices; with ``down`` set it cannot be reached."""
+    """A ``Notifier`` that keeps the notices; with ``down`` set, ``notify`` fails as if it could not be reached."""
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
@@ -231,7 +231,7 @@ class MemoryCompute:
         self._functions = functions
 
     def invoke(self, function: str, event: Mapping[str, Any]) -> Any:
-        """Call a handler; what it raises becomes a RemoteFailureError, as it does behind Lambda."""
+        """Call a handler and return its answer; its exception becomes a RemoteFailureError, as behind Lambda."""
         if function not in self._functions:
             raise RemoteTaskError(f"there is no function {function}; deployed: {', '.join(self._functions) or 'none'}")
         received = json.loads(json.dumps(event))
@@ -243,26 +243,26 @@ class MemoryCompute:
 
 
 class MemoryEngine:
-    """An ``Engine`` that starts nothing: tests are its workers. ``trouble`` is raised by each start."""
+    """An ``Engine`` that starts nothing: tests do its workers' part. If ``trouble`` is set, each start raises it."""
 
     def __init__(self, at_once: int = 0, *, like_functions: bool = False) -> None:
         self.at_once, self.like_functions = at_once, like_functions
         self.commands: dict[str, Sequence[str]] = {}
         self.ended: dict[str, Failure] = {}
         self.waits_until_s: dict[str, float] = {}
-        self.lacks = ""  # a table format
-        self.line = ""  # of Spark
+        self.lacks = ""  # a table format that workers do not have
+        self.line = ""  # the workers' line of Spark
         self.trouble: Exception | None = None
 
     def start(self, token: str, command: Sequence[str]) -> str:
-        """Remember a worker."""
+        """Note a worker's command; return its id."""
         if self.trouble:
             raise self.trouble
         self.commands.setdefault(token, command)
         return token
 
     def stopped(self, task_ids: Sequence[str]) -> Mapping[str, Failure]:
-        """Those that have ended."""
+        """The causes of those tasks that have ended."""
         return {task_id: self.ended[task_id] for task_id in task_ids if task_id in self.ended}
 
     def stop(self, task_id: str) -> None:
@@ -270,15 +270,15 @@ class MemoryEngine:
         self.ended.setdefault(task_id, Failure("Stopped", "somebody asked for it"))
 
     def begun_s(self, task_id: str) -> float:
-        """At once, or as a test says."""
+        """When the worker began; 0 unless a test has set it in ``waits_until_s``."""
         return self.waits_until_s.get(task_id, 0.0)
 
     def unfit(self, table_format: str) -> str:
-        """As a test says."""
+        """The reason why workers cannot write a table format; "" unless a test has set it as ``lacks``."""
         return f"it has no {self.lacks}" if self.lacks and table_format == self.lacks else ""
 
     def spark(self) -> str:
-        """As a test says."""
+        """The line of Spark that a test has set; "" otherwise."""
         return self.line
 
 
@@ -288,7 +288,8 @@ class MemoryOrchestrator:
     Parameters
     ----------
     machines
-        By name, what each does with its input, within ``start``; None runs until it is stopped.
+        For each machine's name the function that ``start`` calls with the input. With None, an execution runs until
+        it is stopped.
     """
 
     def __init__(self, machines: Mapping[str, Machine | None], clock: Clock | None = None) -> None:
@@ -298,17 +299,17 @@ class MemoryOrchestrator:
         self.executions: dict[str, ExecutionStatus] = {}
 
     def start(self, machine: str, name: str, input: Mapping[str, Any]) -> str:  # noqa: A002 - Step Functions' word
-        """Start an execution, or find the one of that name and input that runs."""
+        """Start an execution and return its id; if one of that name and input is running, return that one's."""
         if machine not in self._machines:
             raise OrchestrationError(f"there is no state machine {machine}; there are {', '.join(self._machines)}")
         execution, received = f"{machine}:{name}", json.loads(json.dumps(input))
         with self._lock:
-            if there := self.executions.get(execution):
-                if there.state.ended:
+            if earlier := self.executions.get(execution):
+                if earlier.state.ended:
                     raise ExecutionExistsError(
-                        f"{name} has {there.state} already: choose another name to start it again"
+                        f"{name} has {earlier.state} already: choose another name to start it again"
                     )
-                if there.input != received:
+                if earlier.input != received:
                     raise ExecutionExistsError(f"{name} runs with another input: choose another name")
                 return execution
             self.executions[execution] = ExecutionStatus(
@@ -319,7 +320,7 @@ class MemoryOrchestrator:
         return execution
 
     def status(self, execution: str) -> ExecutionStatus:
-        """Where an execution stands."""
+        """The status of an execution."""
         try:
             return self.executions[execution]
         except KeyError:

@@ -30,7 +30,7 @@ class MemoryObjectStore:
     Parameters
     ----------
     buckets
-        The buckets there are; None: every bucket.
+        The buckets that exist; if it is None, every bucket exists.
     versioned
         Buckets that keep every version of an object.
     regions
@@ -54,7 +54,7 @@ class MemoryObjectStore:
         self._lock = threading.RLock()
 
     def list(self, prefix_uri: str, start_after: str = "") -> Iterator[ObjectInfo]:
-        """All objects below a prefix in key order; each page as it is when it is read."""
+        """All objects below a prefix in key order; each page has the state of the moment when it is read."""
         bucket, _ = self._checked(prefix_uri)
         last = f"s3://{bucket}/{start_after}" if start_after else ""
         while page := self._page(_whole(prefix_uri), last):
@@ -76,7 +76,7 @@ class MemoryObjectStore:
         return self._object(uri, version_id).info
 
     def head_all(self, addresses: Sequence[tuple[str, str]]) -> Iterator[ObjectInfo | None]:
-        """``head`` of each; None for each that is not there."""
+        """``head`` of each address; None for each object that does not exist."""
         for address in addresses:
             try:
                 yield self.head(*address)
@@ -84,17 +84,17 @@ class MemoryObjectStore:
                 yield None
 
     def foreign_region(self, uri: str) -> str:
-        """The region of a URI's bucket if it is not this store's own."""
+        """The region of a URI's bucket; "" if it is this store's own."""
         return self.regions.get(self._checked(uri)[0], "")
 
     def archive(self, uri: str, archived: bool = True) -> None:
-        """Move an object to where it cannot be read; or, with False, restore it."""
+        """Archive an object, so that it cannot be read; or, with False, restore it."""
         with self._lock:
             found = self._object(uri, "")
             self.objects[uri] = replace(found, info=replace(found.info, archived=archived))
 
     def get(self, uri: str, offset: int = 0, length: int | None = None, etag: str = "", version_id: str = "") -> bytes:
-        """An object's bytes, or a range."""
+        """An object's bytes, or a range of them."""
         found = self._object(uri, version_id)
         if etag and etag != found.info.etag:
             raise ObjectChangedError(f"{uri} has the ETag {found.info.etag}, not {etag}: it was replaced")
@@ -107,7 +107,7 @@ class MemoryObjectStore:
         return map(self.get, uris)
 
     def put(self, uri: str, body: bytes, create_only: bool = False) -> str:
-        """Write an object; its ETag."""
+        """Write an object; return its ETag."""
         bucket, _ = self._checked(uri)
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
         with self._lock:
@@ -145,7 +145,7 @@ class MemoryObjectStore:
         self.put(uri, body)
 
     def delete(self, uri: str) -> None:
-        """Delete an object; nothing happens if it is not there."""
+        """Delete an object; nothing happens if it does not exist."""
         bucket, _ = self._checked(uri)
         with self._lock:
             if self.objects.pop(uri, None):
@@ -156,7 +156,7 @@ class MemoryObjectStore:
     def copy_all(
         self, pairs: Iterable[tuple[ObjectInfo, str]], owner: str = "", replaces: Callable[[str], bool] | None = None
     ) -> None:
-        """Copy objects, one after the other."""
+        """Copy objects; ObjectChangedError if a target has another owner that ``replaces`` does not accept."""
         for source, target in pairs:
             body = self.get(source.uri)
             with self._lock:
@@ -192,5 +192,5 @@ class MemoryObjectStore:
 
 
 def _whole(prefix_uri: str) -> str:
-    """A prefix that ends behind the bucket's name at least."""
+    """Return the prefix with a slash behind the bucket's name, if it ends there."""
     return prefix_uri if "/" in prefix_uri.removeprefix(SCHEME) else f"{prefix_uri}/"

@@ -22,7 +22,7 @@ main()
 
 @contextmanager
 def ministack(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
-    """A stand-in with nothing in it, its log in ``folder``; its endpoint."""
+    """Run an empty stand-in for AWS, with its log in ``folder``; yield its endpoint."""
     command = emulator_python(ensure_emulator(print), CONDITIONED)
     port = free_port()
     endpoint = f"http://127.0.0.1:{port}"
@@ -43,7 +43,7 @@ def ministack(folder: Path, address: str = "127.0.0.1") -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on just now."""
+    """A port of the loopback interface on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, its binaries from Maven Central: no root is needed, and as root it runs as nobody."""
+"""A real PostgreSQL with binaries from Maven Central. It needs no root; started by root it runs as the user nobody."""
 
 import os
 import platform
@@ -27,7 +27,7 @@ from tests.waiting import deadline_s, eventually
 STACK = Path(__file__).with_suffix(".toml")
 OWNER, PASSWORD = "owner", "the owner's pass-word 1"
 NOBODY = 65534
-SETTINGS = {  # it is for a while, and nobody pulls its plug
+SETTINGS = {  # without fsync, since its data need not outlive the tests
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "fsync": "off",
@@ -39,7 +39,7 @@ SETTINGS = {  # it is for a while, and nobody pulls its plug
 
 @dataclass
 class PostgreSQL:
-    """A server with the database ``postgres``, and a connection of the tests' own."""
+    """A running server with the database ``postgres``, and a connection for the tests' own statements."""
 
     port: int
     log: Path
@@ -47,34 +47,34 @@ class PostgreSQL:
 
     @property
     def url(self) -> str:
-        """Its address for JDBC."""
+        """The server's address for JDBC."""
         return f"jdbc:postgresql://127.0.0.1:{self.port}/postgres"
 
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
-        """Execute a statement; the rows of its result."""
+        """Execute a statement; return the rows of its result."""
         prepared = self._own.prepareStatement(statement)
         rows = []
         if prepared.execute():
-            found = prepared.getResultSet()
-            width = range(1, found.getMetaData().getColumnCount() + 1)
-            while found.next():
-                rows.append(tuple(found.getObject(place) for place in width))
+            result = prepared.getResultSet()
+            columns = range(1, result.getMetaData().getColumnCount() + 1)
+            while result.next():
+                rows.append(tuple(result.getObject(column) for column in columns))
         prepared.close()
         return rows
 
 
 def driver() -> Path:
-    """The jar of the image's driver."""
+    """The jar of the JDBC driver that the image has."""
     [jar] = ensure_jars(stack_file(), jar_cache(), ["postgresql"], progress=print)
     return jar
 
 
 @contextmanager
 def postgresql() -> Iterator[PostgreSQL]:
-    """A server with nothing in it."""
+    """Run an empty server."""
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve() / STACK.stem
     [binaries] = ensure_jars(STACK, cache, [platform.machine()], progress=print)
-    home = Path(tempfile.mkdtemp(prefix="sparklet-postgresql-"))  # where its user can read, unlike pytest's folders
+    home = Path(tempfile.mkdtemp(prefix="sparklet-postgresql-"))  # the user nobody cannot read pytest's folders
     as_nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
     try:
         _unpack(binaries, home, as_nobody)
@@ -109,7 +109,7 @@ def _server(home: Path, as_nobody: dict[str, Any]) -> Iterator[int]:
     try:
         yield port
     finally:
-        process.send_signal(signal.SIGQUIT)  # at once, and without leaving shared memory behind
+        process.send_signal(signal.SIGQUIT)  # stops at once, but frees its shared memory
         process.wait(deadline_s())
 
 

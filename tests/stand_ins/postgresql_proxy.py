@@ -1,6 +1,6 @@
-"""A proxy before PostgreSQL that strikes at a step of a client: before or after the effect of a statement, or within.
+"""A proxy before PostgreSQL that injects a fault into a client's statement: before, within or after its effect.
 
-It reads PostgreSQL's messages, so nothing in the product knows of it. A client is named by its ``ApplicationName``.
+It reads PostgreSQL's messages, so the product needs no code for it. A client is named by its ``ApplicationName``.
 """
 
 import socket
@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-NEGOTIATION = (80877103, 80877104)  # SSLRequest, GSSENCRequest: answered with one byte
-SIDES = ("before", "within", "after")  # within: the first rows of a COPY have passed
+NEGOTIATION = (80877103, 80877104)  # SSLRequest, GSSENCRequest: the server answers with one byte
+SIDES = ("before", "within", "after")  # "within" is when the first rows of a COPY have passed
 
 
 @dataclass
 class Strike:
-    """What happens to a client at its next statement that begins with ``step``.
+    """A fault for a client at its next statement that begins with ``step``.
 
-    ``go_on``: whether its bytes still pass.
+    The connection is cut after ``action``, unless ``go_on`` is set.
     """
 
     step: str
@@ -28,11 +28,11 @@ class Strike:
 
 
 class CutError(Exception):
-    """The connection ends here."""
+    """Ends a thread of the proxy, and with it the connection."""
 
 
 class Proxy:
-    """A port of this machine before a server."""
+    """A port of this machine, whose connections go to a server's port."""
 
     def __init__(self, port: int) -> None:
         self._upstream = ("127.0.0.1", port)
@@ -43,12 +43,12 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def strike(self, application: str, strike: Strike) -> None:
-        """Strike that client, once."""
+        """Set a client's strike; it happens once."""
         with self._lock:
             self._strikes[application] = strike
 
     def close(self) -> None:
-        """No more connections."""
+        """Accept no more connections."""
         self._listening.close()
 
     def _accept(self) -> None:
@@ -58,10 +58,10 @@ class Proxy:
                 threading.Thread(target=_Session(self, client, self._upstream).run, daemon=True).start()
 
     def struck(self, application: str, side: str, statement: str) -> Strike | None:
-        """The strike that is due, which is then used up."""
+        """Take the client's strike if it is due on this side of the statement, and return it; else None."""
         with self._lock:
-            found = self._strikes.get(application)
-            if found is None or found.side != side or not statement.startswith(found.step):
+            strike = self._strikes.get(application)
+            if strike is None or strike.side != side or not statement.startswith(strike.step):
                 return None
             return self._strikes.pop(application)
 
@@ -73,24 +73,26 @@ class _Session:
         self._name, self._statement = "", ""
 
     def run(self) -> None:
-        """Pass on what the client sends, until either side ends."""
+        """Pass on what the client sends, until the client or the server closes."""
         answers = threading.Thread(target=self._answer, daemon=True)
         try:
             self._start()
             answers.start()
             while True:
-                kind, message = _message(self._client)
-                if kind in b"QP":  # a statement, or one with a name before it
-                    self._statement = message[5:].split(b"\0")[kind == b"P"].decode(errors="replace")
+                type_, message = _message(self._client)
+                if type_ in b"QP":
+                    words = message[5:].split(b"\0")
+                    statement = words[1] if type_ == b"P" else words[0]  # in a Parse message a name comes before it
+                    self._statement = statement.decode(errors="replace")
                     self._hit("before")
                 self._server.sendall(message)
-                if kind == b"d":
+                if type_ == b"d":
                     self._hit("within")
         except (CutError, OSError):
             self._end()
 
     def _start(self) -> None:
-        """The messages before the first that has a type; the last of them names the client."""
+        """Pass on the first messages, which have no type; the last of them names the client."""
         while True:
             head = _read(self._client, 8)
             length, code = struct.unpack("!II", head)
@@ -105,10 +107,10 @@ class _Session:
     def _answer(self) -> None:
         with suppress(CutError, OSError):
             while True:
-                kind, message = _message(self._server)
-                if kind == b"Z":
+                type_, message = _message(self._server)
+                if type_ == b"Z":
                     self._hit("after")
-                elif kind == b"S" and b"application_name\0" in message:  # the driver names itself once it is in
+                elif type_ == b"S" and b"application_name\0" in message:  # the driver sets its name after the login
                     self._name = message[5:].split(b"\0")[1].decode()
                 self._client.sendall(message)
         self._end()
@@ -121,13 +123,14 @@ class _Session:
                 raise CutError
 
     def _end(self) -> None:
-        for end in (self._client, self._server):
+        for connection in (self._client, self._server):
             with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
 
 def _message(source: socket.socket) -> tuple[bytes, bytes]:
+    """Read a message; return its type, and the whole message."""
     head = _read(source, 5)
     return head[:1], head + _read(source, struct.unpack("!I", head[1:])[0] - 4)
 

@@ -1,4 +1,4 @@
-"""Queues that tests read, as Lambda does for the functions: Sparklet itself receives and deletes no message."""
+"""Queues that tests can read. Sparklet itself receives and deletes no message: Lambda does that for the functions."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -29,11 +29,11 @@ class ReadQueue(TaskQueue, Protocol):
         """Acknowledge a message; nothing happens if it was received again since, or is gone."""
 
     def __len__(self) -> int:
-        """Messages in the queue, visible or not."""
+        """The number of messages in the queue, visible or not."""
 
 
 def readable(queue: TaskQueue) -> ReadQueue:
-    """A deployment's queue, which a test has made so that it can be read."""
+    """A deployment's queue with the type of a ReadQueue; the test must have made it as one."""
     assert hasattr(queue, "receive")
     return cast(ReadQueue, queue)
 
@@ -68,11 +68,11 @@ class ReadSqsQueue(SqsTaskQueue):
                     raise
 
     def __len__(self) -> int:
-        """Messages in the queue, visible or not: exact in the stand-in."""
+        """The number of messages in the queue, visible or not; the stand-in knows it exactly."""
         with self._calling("count the messages of"):
             answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=["All"])
-        found: Any = answer["Attributes"]
-        return sum(int(found[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))
+        attributes: Any = answer["Attributes"]
+        return sum(int(attributes[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible", "Delayed"))
 
-    def _calling(self, what: str) -> AbstractContextManager[None]:
-        return failing_as(QueueError, f"could not {what} queue {self._queue_url}")
+    def _calling(self, action: str) -> AbstractContextManager[None]:
+        return failing_as(QueueError, f"could not {action} queue {self._queue_url}")

@@ -1,11 +1,14 @@
-"""ministack with policies enforced and every decision written down: who asked for which action on what.
+"""ministack with policies enforced and every decision recorded: which principal requested which action on what.
 
-Started with the file that takes the records, a JSON line each. The stand-in derives action and resource from any
-request, whoever sends it: botocore, the JVM's S3A, a service on a role's behalf. In five things it is brought nearer
-to AWS: batches of messages are authorized as the action on one; Glue's requests are on the catalog and the database;
-a request on one item of DynamoDB's has its leading key; a missing key is a 404 only for who may list it (by its name as
-the prefix, as S3 seems to ask), and a 403 for anybody else; and though it answers over plain HTTP it takes requests for
-TLS, so that the policies which refuse anything else are deployed as they are.
+Its argument is the file of the records, one JSON line each. The stand-in derives action and resource from any request,
+whoever sends it: botocore, the JVM's S3A, a service on a role's behalf. In five points it is made more like AWS:
+
+- A batch of messages is authorized as the action on one message.
+- Glue's requests are on the catalog and the database.
+- A request on one item of DynamoDB has the item's leading key.
+- A missing key of S3 is a 404 only for a principal that is allowed to list it (with the key as the prefix, which S3
+  seems to check); it is a 403 for any other.
+- Requests count as sent by TLS, though it serves plain HTTP: policies that demand TLS can be deployed unchanged.
 """
 
 import json
@@ -26,20 +29,20 @@ BATCHES = {
 
 
 class Recorder:
-    """Stands before the stand-in's own decision."""
+    """Wraps the stand-in's own decisions, and records them."""
 
     def __init__(self, path: str) -> None:
         self._records = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 - open as long as it serves
         self._enforce, self._evaluate = iam_evaluator.enforce, iam_evaluator.evaluate
-        self._asking = threading.local()
+        self._evaluated = threading.local()
 
-    def evaluate(self, asked: Any, *policies: Any) -> Any:
-        """Note who asks; only the stand-in knows."""
-        self._asking.now = asked
-        return self._evaluate(asked, *policies)
+    def evaluate(self, request: Any, *policies: Any) -> Any:
+        """Note the request: only here is its principal known."""
+        self._evaluated.request = request
+        return self._evaluate(request, *policies)
 
     def enforce(self, access_key: str, action: str, *rest: Any, **more: Any) -> Any:
-        """Decide, and write it down; None if it is allowed."""
+        """Decide, and record the decision; return the refusal, or None if the action is allowed."""
         if action.startswith("glue:") and "/" in more["resource_arn"]:
             arn, _, database = more["resource_arn"].replace(":table/", ":database/").partition("database/")
             if refusal := self._recorded(access_key, action, *rest, **{**more, "resource_arn": f"{arn}catalog"}):
@@ -54,14 +57,15 @@ class Recorder:
         return refusal
 
     def _recorded(self, access_key: str, action: str, *rest: Any, **more: Any) -> Any:
-        self._asking.now = None
+        self._evaluated.request = None
         refusal = self._enforce(access_key, action, *rest, **more)
-        if (asked := self._asking.now) is not None:  # None: the account's own credentials, which no policy limits
-            keys = {key: value for key, value in asked.service_context.items() if isinstance(value, str)}
+        # Nothing is evaluated for the account's own credentials, which no policy limits.
+        if (request := self._evaluated.request) is not None:
+            keys = {key: value for key, value in request.service_context.items() if isinstance(value, str)}
             line = {
-                "principal": asked.principal_arn,
-                "action": asked.action,
-                "resource": asked.resource_arn,
+                "principal": request.principal_arn,
+                "action": request.action,
+                "resource": request.resource_arn,
                 "keys": {**keys, "aws:SecureTransport": "true"},
                 "allowed": refusal is None,
             }
@@ -70,7 +74,7 @@ class Recorder:
 
 
 def with_leading_key(body: bytes) -> dict[str, Any]:
-    """The condition keys of a request to DynamoDB; of one that names an item its leading key, too."""
+    """The condition keys of a request to DynamoDB, with the leading key if the request names an item."""
     key = json.loads(body or b"{}").get("Key")
     leading = {"dynamodb:leadingkeys": [key["pk"]["S"]]} if key else {}
     return {**_dynamodb_keys(body), **leading}

@@ -1,6 +1,6 @@
-"""A time of day that jumps in running processes while their monotonic clock does not, as between snapshot and restore.
+"""Let the time of day jump in running processes while their monotonic clock does not, as between snapshot and restore.
 
-A library, preloaded into them, adds what a file says to the kernel's answers.
+A library, preloaded into the processes, adds the number in a file to the kernel's time of day.
 """
 
 import shutil
@@ -51,13 +51,13 @@ time_t time(time_t *found) {
 
 @dataclass
 class ShiftedClock:
-    """The clock of processes with these variables; without a C compiler it cannot be shifted."""
+    """The clock of processes that are started with ``variables``; without a C compiler it cannot be shifted."""
 
     folder: Path
     shift_s: int = 0
 
     def variables(self) -> dict[str, str]:
-        """What the processes need."""
+        """The environment variables of the processes; {} if there is no C compiler."""
         if not shutil.which("cc"):
             warnings.warn("no C compiler here, so the clock is not shifted", stacklevel=2)
             return {}
@@ -67,7 +67,7 @@ class ShiftedClock:
         return {"LD_PRELOAD": str(library), "CLOCK_SHIFT": str(self.folder / "shift")}
 
     def shift(self, seconds: int) -> None:
-        """Have the time of day jump."""
+        """Let the time of day jump."""
         if (self.folder / "clock.so").exists():
             self.shift_s = seconds
             (self.folder / "shift").write_text(str(seconds))

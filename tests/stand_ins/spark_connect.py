@@ -27,7 +27,7 @@ STARTS_WITHIN_S = 30
 
 @contextmanager
 def spark_connect(folder: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """The server's address, ``sc://…``; it reads and writes S3 as ``env`` says, and has ended after the block."""
+    """Run a server that reads and writes S3 with the settings in ``env``; yield its address, ``sc://…``."""
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet")).resolve()
     own = ensure_jars(STACK, cache / STACK.stem, ["server"], progress=print)
     jars = [*class_path(spark_settings({})), *map(str, fetched_jars(print, offline=False)), *map(str, own)]
@@ -83,7 +83,10 @@ def _wait_for(log: Path, process: "subprocess.Popen[bytes]") -> None:
 
 @contextmanager
 def guarded(folder: Path, remote: str, token: str) -> Iterator[tuple[str, Path]]:
-    """The server behind TLS and a token, as Databricks has one: its address, and the certificate to be trusted."""
+    """Run a proxy before a server that demands TLS and a token, as Databricks does.
+
+    Yield its address, and the certificate that a client must trust.
+    """
     import grpc
 
     (key, certificate), port = self_signed(folder), _free_port()
@@ -103,6 +106,6 @@ def guarded(folder: Path, remote: str, token: str) -> Iterator[tuple[str, Path]]
         server.add_secure_port(f"localhost:{port}", credentials)
         server.start()
         try:
-            yield f"sc://localhost:{port}/;use_ssl=true", certificate  # Spark 4 takes localhost for safe
+            yield f"sc://localhost:{port}/;use_ssl=true", certificate  # Spark 4 uses TLS to localhost only on request
         finally:
             server.stop(None).wait()

@@ -1,4 +1,4 @@
-"""A runtime client in the order that AWS documents for SnapStart: init, restore/next, hooks, invocations."""
+"""A Lambda runtime client with the order that AWS documents for SnapStart: init, restore/next, hooks, invocations."""
 
 import http.client
 import importlib
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Context:
-    """Of Lambda's context what the handler reads."""
+    """The part of Lambda's context that the handler reads."""
 
     def __init__(self, request_id: str, deadline_ms: int) -> None:
         self.aws_request_id, self._deadline_ms = request_id, deadline_ms

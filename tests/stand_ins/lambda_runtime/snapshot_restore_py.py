@@ -8,11 +8,11 @@ _after_restore: list[Hook] = []
 
 
 def register_after_restore(hook: Callable[..., object], *args: Any, **kwargs: Any) -> Callable[..., object]:
-    """Call it after each restore, in the order of registration."""
+    """Register a hook; hooks are called after each restore, in the order of registration."""
     _after_restore.append((hook, args, kwargs))
     return hook
 
 
 def get_after_restore() -> list[Hook]:
-    """What is registered."""
+    """The registered hooks, each with its arguments."""
     return _after_restore
