@@ -1,6 +1,6 @@
 """One suite per port, run over every adapter: in memory, and on the stand-ins for AWS.
 
-The stand-ins start once a session, when the first test needs them. Each test has runs, buckets and queues of its own.
+Each stand-in starts once per session, when the first test needs it. Each test has runs, buckets and queues of its own.
 """
 
 import json
@@ -38,7 +38,7 @@ ON_STACK = pytest.mark.stack
 
 @pytest.fixture(scope="session", autouse=True)
 def _aws_environment() -> Iterator[None]:
-    """Credentials that are none, and nothing of the caller's own account."""
+    """Set invalid credentials, and remove every setting of the caller's own AWS account."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -53,7 +53,7 @@ def _aws_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def ministack_clients(_aws_environment: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsClients]:
-    """Clients of a ministack of this session's own."""
+    """Clients of a ministack that is started for this session."""
     with ministack(tmp_path_factory.mktemp("ministack")) as endpoint:
         clients = AwsClients(THREADS, endpoint_url=endpoint)
         create_table(clients.dynamodb, TABLE)
@@ -62,7 +62,7 @@ def ministack_clients(_aws_environment: None, tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="session")
 def dynamodb_local_clients(_aws_environment: None) -> Iterator[AwsClients]:
-    """Clients of a DynamoDB Local of this session's own."""
+    """Clients of a DynamoDB Local that is started for this session."""
     with _referee(dynamodb_local) as endpoint:
         clients = AwsClients(THREADS, endpoint_url=endpoint)
         create_table(clients.dynamodb, TABLE)
@@ -71,19 +71,19 @@ def dynamodb_local_clients(_aws_environment: None) -> Iterator[AwsClients]:
 
 @pytest.fixture(scope="session")
 def elasticmq_clients(_aws_environment: None) -> Iterator[AwsClients]:
-    """Clients of an ElasticMQ of this session's own."""
+    """Clients of an ElasticMQ that is started for this session."""
     with _referee(elasticmq) as endpoint:
         yield AwsClients(THREADS, endpoint_url=endpoint)
 
 
 @contextmanager
 def _referee(server: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
-    """A server whose jars are fetched on first use; where they cannot be had its tests are skipped, but not in CI."""
+    """Start a server whose jars are fetched on first use. If they cannot be fetched, skip its tests; in CI, fail."""
     with ExitStack() as stack:
         try:
             endpoint = stack.enter_context(server())
         except LocalStackError as error:
-            if os.environ.keys() & {"CI", "REQUIRE_IMAGE"}:  # GitHub's, and .ci/run's
+            if os.environ.keys() & {"CI", "REQUIRE_IMAGE"}:  # set by GitHub, and by .ci/run
                 raise
             pytest.skip(str(error))
         yield endpoint
@@ -115,14 +115,14 @@ def ledger(request: pytest.FixtureRequest, clock: FakeClock) -> Ledger:
 
 @pytest.fixture
 def one(ledger: Ledger, run_id: str) -> Ledger:
-    """A ledger with a run of one shard, PENDING."""
+    """A ledger with a run of one shard, which is PENDING."""
     planned(ledger, run_id, 1)
     return ledger
 
 
 @pytest.fixture
 def bucket(run_id: str) -> str:
-    """Name of a bucket of this test's own; the object store has it."""
+    """The name of a bucket for this test alone; the object store has the bucket."""
     return f"contract-{run_id}"
 
 
@@ -148,7 +148,7 @@ def versioned(request: pytest.FixtureRequest, bucket: str) -> ObjectStore:
 
 @dataclass(frozen=True)
 class Queues:
-    """A queue whose messages are invisible for a while once received, and go to ``dead`` after two receives."""
+    """A queue whose received messages are invisible for a while; after two receives a message goes to ``dead``."""
 
     main: ReadQueue
     dead: ReadQueue
@@ -160,13 +160,13 @@ ON_QUEUES = ["memory", pytest.param("ministack", marks=ON_STACK), pytest.param("
 
 @pytest.fixture(params=ON_QUEUES)
 def queues(request: pytest.FixtureRequest, run_id: str) -> Queues:
-    """For ten minutes: until a test has ended."""
+    """Queues whose received messages stay invisible for ten minutes, so until a test has ended."""
     return _queues(request, run_id, 600)
 
 
 @pytest.fixture(params=ON_QUEUES)
 def short(request: pytest.FixtureRequest, run_id: str) -> Queues:
-    """For a second: a test waits until it is over."""
+    """Queues whose received messages are visible again after a second; a test waits for that."""
     return _queues(request, run_id, 1)
 
 
@@ -177,42 +177,38 @@ def _queues(request: pytest.FixtureRequest, run_id: str, visibility_s: int) -> Q
         return Queues(MemoryTaskQueue(clock, visibility_s, dead, 2), dead, clock)
     clients: AwsClients = request.getfixturevalue(f"{request.param}_clients")
     dead_url = clients.sqs.create_queue(QueueName=f"{run_id}-dead")["QueueUrl"]
-    dead_arn = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"][
-        "QueueArn"
-    ]
-    redrive = json.dumps({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 2})
-    made = clients.sqs.create_queue(
-        QueueName=run_id, Attributes={"VisibilityTimeout": str(visibility_s), "RedrivePolicy": redrive}
-    )
-    url = made["QueueUrl"]
+    found = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"]
+    redrive = json.dumps({"deadLetterTargetArn": found["QueueArn"], "maxReceiveCount": 2})
+    attributes = {"VisibilityTimeout": str(visibility_s), "RedrivePolicy": redrive}
+    url = clients.sqs.create_queue(QueueName=run_id, Attributes=attributes)["QueueUrl"]
     return Queues(ReadSqsQueue(clients, url), ReadSqsQueue(clients, dead_url), SystemClock())
 
 
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
-    """Deployed workers of functions."""
+    """Functions with deployed workers."""
     with deployed_functions(tmp_path_factory.mktemp("functions")) as functions:
         yield functions
 
 
-def made(way: str, request: pytest.FixtureRequest) -> Iterator[Backend]:
+def open_backend(name: str, request: pytest.FixtureRequest) -> Iterator[Backend]:
     backend: Backend
-    if way == "lambda":
+    if name == "lambda":
         request.getfixturevalue("functions")
         backend = LambdaFunctions(STACK, 2)
     else:
-        backend = {"threads": Threads, "processes": Processes}[way](2)
+        backend = {"threads": Threads, "processes": Processes}[name](2)
     yield backend
     backend.close()
 
 
 @pytest.fixture(params=["threads", "processes", ON_LAMBDA])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """What performs calls, two at a time."""
-    yield from made(request.param, request)
+    """A backend that performs two calls at a time."""
+    yield from open_backend(request.param, request)
 
 
 @pytest.fixture(params=["processes", ON_LAMBDA])
 def isolated(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Those whose workers are processes of their own."""
-    yield from made(request.param, request)
+    """A backend whose workers are processes of their own."""
+    yield from open_backend(request.param, request)

@@ -1,4 +1,4 @@
-"""A proxy that forwards a request, and then loses the answer on its way: what a dying connection looks like."""
+"""A proxy that forwards a request and then drops the response, as a dying connection does."""
 
 import http.client
 import threading
@@ -15,21 +15,21 @@ PASSED_ON = {"content-type", "etag", "last-modified", "x-amz-crc32", "x-amzn-que
 
 
 class LossyProxy:
-    """Loses answers as it is told to; without that it is transparent.
+    """Drops the responses that ``lose`` names; all others pass.
 
-    ``operation`` names what a request asks for: the last word of X-Amz-Target, or the HTTP method.
+    A request's ``operation`` is the last word of X-Amz-Target, or the HTTP method if there is none.
     """
 
     def __init__(self, backend: str) -> None:
         self.lost = 0
-        self.asked: list[str] = []  # all requests: "GET /bucket/key?query"
+        self.asked: list[str] = []  # all requests, as "GET /bucket/key?query"
         self.backend = backend
         self._to_lose: dict[str, int] = {}
         self._before: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     def lose(self, operation: str, answers: int = 1, meanwhile: Callable[[], None] | None = None) -> None:
-        """Lose the next ``answers`` to ``operation``; ``meanwhile`` happens after the first has taken effect."""
+        """Drop the next ``answers`` responses to ``operation``; call ``meanwhile`` after the first took effect."""
         with self._lock:
             self._to_lose = {operation: answers}
             self._before = meanwhile
@@ -38,7 +38,7 @@ class LossyProxy:
     def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes
     ) -> tuple[int, list[tuple[str, str]], bytes]:
-        """The backend's answer: status, headers, content."""
+        """Forward a request; return the backend's status, headers and content."""
         backend = urlsplit(self.backend)
         connection = http.client.HTTPConnection(str(backend.hostname), backend.port, timeout=deadline_s())
         with closing(connection):
@@ -63,13 +63,13 @@ Proxy = TypeVar("Proxy", bound=LossyProxy)
 
 
 def lossy_proxy(backend: str) -> AbstractContextManager[tuple[LossyProxy, str]]:
-    """A proxy before ``backend``, and its own endpoint."""
+    """Run a proxy before ``backend``; yield the proxy and its endpoint."""
     return proxied(LossyProxy(backend))
 
 
 @contextmanager
 def proxied(proxy: Proxy, own: tuple[Path, Path] | None = None) -> Iterator[tuple[Proxy, str]]:
-    """A proxy as it serves, and its endpoint; behind TLS with a key and certificate of its ``own``."""
+    """Let a proxy serve; yield the proxy and its endpoint. With ``own``, a key and its certificate, it uses TLS."""
 
     class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"

@@ -1,4 +1,4 @@
-"""Runs and shards for the ledger's suite."""
+"""Sample runs and shards for the ledger's suite."""
 
 from sparklet.model import (
     Claim,
@@ -72,7 +72,7 @@ def ref(run_id: str, number: int = 0, generation: int = 0) -> ShardRef:
 
 
 def planned(ledger: Ledger, run_id: str, shard_count: int = 1) -> None:
-    """A run with all its shards PENDING and its plan sealed."""
+    """Enter a run whose shards are all PENDING and whose plan is sealed."""
     ledger.runs.create(run(run_id))
     if shard_count:
         ledger.runs.add_part(run_id, part(0, 0, shard_count))
@@ -87,7 +87,7 @@ def claim(ledger: Ledger, run_id: str, attempt_id: str, generation: int = 0) -> 
 
 
 def use_up(ledger: Ledger, run_id: str) -> None:
-    """Release as many attempts as there are."""
+    """Claim and release the shard until no attempt is left."""
     for number in range(MAX_ATTEMPTS):
         assert claim(ledger, run_id, f"used-{number}").status is ClaimStatus.GRANTED
         ledger.attempts.release(run_id, 0, f"used-{number}", FLAKY)

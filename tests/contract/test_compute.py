@@ -1,4 +1,4 @@
-"""What every caller of functions promises."""
+"""What every ``Compute`` promises: it calls a function and returns the answer, or an error that names the cause."""
 
 import io
 import zipfile
@@ -54,7 +54,7 @@ def test_an_answer_comes_back(compute: Compute, event: Mapping[str, Any]) -> Non
 
 
 def test_an_error_comes_back_with_its_message(compute: Compute) -> None:
-    """With its type too, where the function's runtime tells it: ministack's says only that a handler failed."""
+    """The type comes back only if the runtime sends it: ministack's sends a general "handler failed"."""
     with pytest.raises(RemoteTaskError, match=r"task failed: [\w.]+: cannot do sums"):
         compute.invoke("task", {"fail": "sums"})
 

@@ -1,4 +1,4 @@
-"""Our writes to a bucket whose policy denies each one that does not ask for its encryption."""
+"""Writes to a bucket whose policy denies every write without the bucket's encryption."""
 
 import json
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from tests.contract.demanding_s3 import DEMANDS, NAME, DemandingS3
 from tests.contract.lossy_proxy import proxied
 
 pytestmark = ON_STACK
-PART_BYTES = 5 * 2**20  # S3's least
+PART_BYTES = 5 * 2**20  # the smallest part that S3 accepts
 
 
 @pytest.fixture(params=DEMANDS)
 def demanding(request: pytest.FixtureRequest, ministack_clients: AwsClients, bucket: str) -> Iterator[tuple[str, str]]:
-    """What WriteEncryption must be, and the endpoint; objects that can be copied are there."""
+    """The value that WriteEncryption must have, and the endpoint of a bucket with objects that can be copied."""
     ministack_clients.s3.create_bucket(Bucket=bucket)
     for name, size_bytes in (("small", 1), ("large", PART_BYTES + 1)):
         S3ObjectStore(ministack_clients).put(f"s3://{bucket}/{name}", b"x" * size_bytes)
@@ -30,9 +30,9 @@ def demanding(request: pytest.FixtureRequest, ministack_clients: AwsClients, buc
 def test_doctor_names_a_policy_that_denies_the_writes(
     demanding: tuple[str, str], ministack_clients: AwsClients, bucket: str
 ) -> None:
-    given, endpoint = demanding
+    demanded, endpoint = demanding
     clients = AwsClients(endpoint_url=endpoint, attempts=1)
-    assert list(encryption(clients, bucket)) == []  # they are denied, by no policy that is seen
+    assert list(encryption(clients, bucket)) == []  # the writes are denied, but the bucket shows no policy
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
     policy = {"Statement": [{**deny, "Condition": {"Null": {f"s3:{NAME}": "true"}}}]}
     ministack_clients.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
@@ -40,8 +40,8 @@ def test_doctor_names_a_policy_that_denies_the_writes(
     [finding] = encryption(clients, bucket)
 
     assert (finding.good, "WriteEncryption=AES256" in finding.remedy) == (False, True)
-    assert list(encryption(ministack_clients, bucket)) == []  # which no policy denies
-    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": given})
+    assert list(encryption(ministack_clients, bucket)) == []  # a policy, but the stand-in itself denies no write
+    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
     assert list(encryption(clients, bucket)) == []
 
 

@@ -1,4 +1,7 @@
-"""What starts workers for single shards, beside the functions: in memory, as a local process, and on AWS' services."""
+"""What every ``Engine`` promises: in memory, as a local process, and on AWS's services.
+
+An engine starts workers for single shards that functions cannot do.
+"""
 
 import os
 import threading
@@ -26,7 +29,7 @@ COMMAND = ("shard", "--run", "no-such-run", "--shard", "0", "--generation", "0")
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Iterator[ProcessRunner]:
-    """The host's part, which looks as the host does."""
+    """A runner of local workers that looks for new tasks again and again, as the local stack's host does."""
     state, ended = StateDir(tmp_path / "state"), threading.Event()
     state.create()
     runner = ProcessRunner(state, dict(os.environ))
@@ -59,7 +62,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Engine:
 
 
 def of_aws(name: str, clients: AwsClients) -> Engine:
-    """An engine on the stand-in, as the setting names it."""
+    """An engine on the stand-in, under the name that SPARKLET_ENGINES has for it."""
     own = f"shards-{uuid.uuid4().hex[:8]}"
     clients, settings = EXAMPLES[name].make(clients, own)
     clients.s3.create_bucket(Bucket=own)
@@ -67,7 +70,7 @@ def of_aws(name: str, clients: AwsClients) -> Engine:
 
 
 def test_every_engine_is_in_this_suite() -> None:
-    """But the large function, which tells of no worker that it has ended."""
+    """The large function is not: it does not report that a worker has ended."""
     assert {*EXAMPLES, *CLUSTERS, LARGE} == {*KINDS}
 
 
@@ -79,13 +82,13 @@ def test_a_worker_that_is_stopped_has_stopped_with_a_cause(engine: Engine) -> No
     cause = eventually(lambda: engine.stopped([task_id]).get(task_id))
     assert cause.error_class
     assert cause.message
-    assert engine.stopped([]) == {}  # nothing is said of who was not asked for
+    assert engine.stopped([]) == {}  # only the tasks in the request are reported
 
 
 @pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "fargate"])
 @pytest.mark.stack
 def test_the_same_token_starts_no_second_job(ministack_clients: AwsClients, name: str) -> None:
-    """The stand-ins of EMR and Glue know no tokens, as the services do not."""
+    """The stand-ins of EMR and Glue have no tokens, as the services have none."""
     engine = of_aws(name, ministack_clients)
 
     task_id = engine.start("token-1", COMMAND)
@@ -96,7 +99,7 @@ def test_the_same_token_starts_no_second_job(ministack_clients: AwsClients, name
 
 @pytest.mark.stack
 def test_an_upgrade_between_two_starts_is_no_failure(ministack_clients: AwsClients) -> None:
-    """The checker was replaced before it had noted the job: a second one finds its shard held."""
+    """The checker was replaced before it noted the job, so a second job starts; it will find its shard held."""
     engine = of_aws("emr-serverless", ministack_clients)
     assert isinstance(engine, EmrServerlessJobs)
     task_id = engine.start("token-1", COMMAND)
@@ -107,14 +110,14 @@ def test_an_upgrade_between_two_starts_is_no_failure(ministack_clients: AwsClien
 
 
 def test_the_same_token_is_the_same_local_worker(runner: ProcessRunner, tmp_path: Path) -> None:
-    """Of Fargate's it is the token that ECS is asked with; its stand-in does not look at it."""
+    """Fargate is not tested here: its token goes to ECS, whose stand-in ignores it."""
     engine = LocalProcesses(tmp_path / "state" / "tasks")
 
     task_id = engine.start("token-1", COMMAND)
     eventually(lambda: engine.stopped([task_id]))
 
     assert engine.start("token-1", COMMAND) == task_id
-    assert "exit status 2" in engine.stopped([task_id])[task_id].message  # it is done once, and ended by itself
+    assert "exit status 2" in engine.stopped([task_id])[task_id].message  # the worker ended by itself
     assert len(list((tmp_path / "state" / "log").glob("worker-*.log"))) == 1
 
 
@@ -140,7 +143,7 @@ def test_a_worker_of_an_earlier_local_stack_has_stopped(tmp_path: Path) -> None:
 
 
 def test_a_local_worker_ends_when_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other than the commands above, this worker does not end by itself."""
+    """Unlike those of the tests above, this worker does not end by itself."""
     (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(3600)\n")
     monkeypatch.setattr("sparklet.local.process_engine.ONE_SHARD", "sleeper")
     state = StateDir(tmp_path / "state")

@@ -1,4 +1,4 @@
-"""The port that performs calls: what each backend promises, by itself and below an executor."""
+"""What every ``Backend`` of functions promises, alone and below an executor."""
 
 import os
 import queue
@@ -23,7 +23,7 @@ from tests.stand_ins import called
 from tests.waiting import deadline_s, eventually
 
 MB = 1024 * 1024
-END_S = deadline_s()  # until then whatever is promised has come
+END_S = deadline_s()  # every promised result has come within this time
 _numbers = count()
 
 
@@ -51,6 +51,7 @@ class Try:
 
 
 def begin(backend: Backend, called_: Callable[..., Any], *args: Any, timeout_s: float = END_S, **changes: Any) -> Try:
+    """Start a call of a function; ``changes`` replaces fields of the ``Call``."""
     encoded = encode_arguments("pickle", None, (args, {}), backend.contents)
     content = Content.of("pickle", encoded, backend.inline_bytes, backend.contents)
     task_id = f"contract-{os.getpid()}-{next(_numbers)}"
@@ -68,7 +69,7 @@ def test_a_value_comes_back(backend: Backend) -> None:
     assert begin(backend, called.double, 21).value() == 42
 
 
-def test_an_answer_tells_of_its_worker(backend: Backend) -> None:
+def test_an_answer_has_the_facts_of_its_worker(backend: Backend) -> None:
     answer = begin(backend, called.double, 21).end()
 
     assert isinstance(answer, Answer)
@@ -90,7 +91,7 @@ def test_an_exception_comes_back_with_its_frames(backend: Backend) -> None:
     assert [frame.name for frame in frames] == ["refuse", "_refuse_deeper"]
 
 
-def test_leaving_is_the_tasks_error(backend: Backend) -> None:
+def test_a_sys_exit_in_a_task_is_the_tasks_error(backend: Backend) -> None:
     error = begin(backend, called.leave, 3).error()
 
     assert type(error) is SystemExit and error.code == 3
@@ -117,7 +118,7 @@ def test_any_exception_is_reported_as_text(backend: Backend, function: Callable[
     assert function.__name__ in error.log_tail
 
 
-def test_a_talkative_call_is_answered(backend: Backend, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_call_that_prints_much_is_answered(backend: Backend, capfd: pytest.CaptureFixture[str]) -> None:
     assert begin(backend, called.chatter, 20_000).value() == 20_000
 
 
@@ -139,7 +140,7 @@ def test_a_call_that_takes_too_long_is_ended(isolated: Backend, tmp_path: Path) 
     assert begin(isolated, called.double, 4).value() == 8
 
 
-def test_a_close_ends_what_is_under_way(tmp_path: Path) -> None:
+def test_a_close_ends_the_calls_under_way(tmp_path: Path) -> None:
     backend = Processes(2)
     hanging = begin(backend, called.meet, str(tmp_path / "begun"), "never", END_S)
     eventually((tmp_path / "begun").exists)
@@ -198,7 +199,7 @@ def test_a_result_of_200_mb_comes_back(backend: Backend) -> None:
 
 @dataclass
 class Counted:
-    """Contents that note what is stored."""
+    """Contents that note the names of what is stored."""
 
     inner: Contents
     names: list[str] = field(default_factory=list)
@@ -226,8 +227,8 @@ def test_an_argument_of_many_calls_is_stored_once(backend: Backend) -> None:
 def test_ten_thousand_tasks_are_answered(backend: Backend) -> None:
     chunksize = 1 if isinstance(backend, Processes | Threads) else 100  # the stand-in for Lambda takes 20 ms a call
     with LambdaExecutor(backend) as executor:
-        found = executor.map(called.double, range(10_000), timeout=deadline_s(100), chunksize=chunksize)
-        assert sum(found) == 2 * sum(range(10_000))
+        results = executor.map(called.double, range(10_000), timeout=deadline_s(100), chunksize=chunksize)
+        assert sum(results) == 2 * sum(range(10_000))
 
         stats = executor.stats()
     assert stats["submitted"] == stats["succeeded"] == stats["tries"] == 10_000 / chunksize

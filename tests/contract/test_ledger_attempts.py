@@ -1,4 +1,4 @@
-"""The ledger's promises about attempts: who owns a shard, and what ends it."""
+"""The ledger's promises about attempts: which attempt owns a shard, and how it ends."""
 
 from dataclasses import replace
 
@@ -41,8 +41,8 @@ def test_a_claim_is_granted_and_counted(one: Ledger, run_id: str, clock: FakeClo
     assert one.shards.get(run_id, 0) == answer.record
 
 
-def test_an_attempt_id_is_used_for_one_attempt(one: Ledger, run_id: str) -> None:
-    """GIVEN a released attempt, WHEN a late duplicate of its claim arrives, THEN it gets no lease nobody serves."""
+def test_an_attempt_id_is_valid_for_one_attempt(one: Ledger, run_id: str) -> None:
+    """GIVEN a released attempt, WHEN a late duplicate of its claim arrives, THEN no lease is given: nobody uses it."""
     claim(one, run_id, "a")
     one.attempts.release(run_id, 0, "a", FLAKY)
 
@@ -91,8 +91,8 @@ def test_a_released_shard_can_be_claimed_and_keeps_its_cause(one: Ledger, run_id
     assert (again.record.taken_from, again.record.error_class) == (ShardState.PENDING, FLAKY.error_class)
 
 
-def test_one_of_two_attempts_wins_for_good(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    """GIVEN an attempt whose output is staged, WHEN it is lost, THEN who comes after it knows what to publish."""
+def test_the_attempt_that_won_stays_the_winner(one: Ledger, run_id: str, clock: FakeClock) -> None:
+    """GIVEN an attempt whose output is staged, WHEN it is lost, THEN the next attempt knows which output to publish."""
     claim(one, run_id, "a")
     one.attempts.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
     one.attempts.renew(run_id, 0, "a", LEASE_S, ShardResult(5, 7, ("s3://out/x",)))
@@ -113,7 +113,7 @@ def test_one_of_two_attempts_wins_for_good(one: Ledger, run_id: str, clock: Fake
     assert one.shards.get(run_id, 0).winner == "a"
 
 
-def test_a_message_of_a_later_generation_is_tried_again(one: Ledger, run_id: str) -> None:
+def test_a_claim_for_a_later_generation_is_a_retryable_error(one: Ledger, run_id: str) -> None:
     with pytest.raises(LedgerError, match="generation 0") as caught:
         claim(one, run_id, "a", generation=1)
 

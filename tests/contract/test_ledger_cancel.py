@@ -1,4 +1,4 @@
-"""The ledger's promises about runs that are cancelled, and about runs that are forgotten."""
+"""The ledger's promises about runs that are cancelled, and about runs that are deleted."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def test_a_run_that_has_ended_is_not_cancelled(ledger: Ledger, run_id: str) -> N
     assert ledger.runs.get(run_id).cancelled_s is None
 
 
-def test_an_unknown_run_is_neither_cancelled_nor_forgotten(ledger: Ledger, run_id: str) -> None:
+def test_an_unknown_run_is_neither_cancelled_nor_deleted(ledger: Ledger, run_id: str) -> None:
     for call in (ledger.runs.cancel, ledger.runs.retire, ledger.runs.delete):
         with pytest.raises(RunNotFoundError, match=run_id):
             call(run_id)
@@ -52,7 +52,7 @@ def test_a_cancelled_run_takes_no_part_and_no_generation(ledger: Ledger, run_id:
     assert ledger.runs.get(run_id).generation == 0
 
 
-def test_a_cancelled_run_ends_as_cancelled_and_no_other_does(ledger: Ledger, run_id: str) -> None:
+def test_only_a_cancelled_run_ends_as_cancelled(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     assert ledger.runs.finish(run_id, 0, RunState.CANCELLED).state is RunState.RUNNING
     ledger.runs.cancel(run_id)
@@ -61,7 +61,7 @@ def test_a_cancelled_run_ends_as_cancelled_and_no_other_does(ledger: Ledger, run
     assert ledger.runs.finish(run_id, 0, RunState.CANCELLED).state is RunState.CANCELLED
 
 
-def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, run_id: str) -> None:
+def test_a_redriven_run_is_no_longer_cancelled(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     ledger.runs.cancel(run_id)
     ledger.runs.finish(run_id, 0, RunState.CANCELLED)
@@ -73,7 +73,7 @@ def test_a_redrive_of_a_cancelled_run_is_not_cancelled_any_more(ledger: Ledger, 
     assert ledger.runs.finish(run_id, 1, RunState.SUCCEEDED).state is RunState.SUCCEEDED
 
 
-def test_a_cancelled_run_is_opened_and_stays_cancelled(ledger: Ledger, run_id: str) -> None:
+def test_a_cancelled_run_can_be_opened_and_stay_cancelled(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     cancelled = ledger.runs.cancel(run_id)
     ledger.runs.finish(run_id, 0, RunState.CANCELLED)
@@ -85,7 +85,7 @@ def test_a_cancelled_run_is_opened_and_stays_cancelled(ledger: Ledger, run_id: s
     assert ledger.runs.finish(run_id, 1, RunState.CANCELLED).state is RunState.CANCELLED
 
 
-# --- forgetting ---
+# --- deleting ---
 
 
 def test_only_an_ended_run_is_retired_and_only_then_deleted(ledger: Ledger, run_id: str) -> None:
@@ -110,7 +110,7 @@ def test_a_retired_run_is_still_there_but_takes_no_generation(ledger: Ledger, ru
         ledger.runs.start_generation(run_id, 1, script())
 
 
-def test_a_deleted_run_keeps_its_id_taken_and_spares_the_others(ledger: Ledger, run_id: str) -> None:
+def test_a_deleted_runs_id_is_taken_and_other_runs_stay(ledger: Ledger, run_id: str) -> None:
     other = f"{run_id}-b"
     for name in (run_id, other):
         planned(ledger, name, 60)
@@ -125,7 +125,7 @@ def test_a_deleted_run_keeps_its_id_taken_and_spares_the_others(ledger: Ledger, 
         ledger.runs.delete(run_id)
     assert [r.run_id for r in ledger.runs.list() if r.run_id.startswith(run_id)] == [other]
     assert ledger.shards.count(other) == Counts(pending=60)
-    with pytest.raises(RunExistsError, match="is deleted"):  # what remembers the id must not mean another run
+    with pytest.raises(RunExistsError, match="is deleted"):  # late messages have the id, which must not mean a new run
         ledger.runs.create(run(run_id))
     with pytest.raises(RunNotFoundError):
         ledger.runs.get(run_id)

@@ -8,7 +8,7 @@ from tests.contract.samples import FLAKY, LEASE_S, MAX_ATTEMPTS, claim, use_up
 from tests.stand_ins.memory import FakeClock
 
 
-def test_a_expired_shard_is_pending_again_with_the_reason(one: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_shard_whose_lease_expired_is_pending_with_the_reason(one: Ledger, run_id: str, clock: FakeClock) -> None:
     held = claim(one, run_id, "a").record
     clock.advance(LEASE_S)
 
@@ -37,7 +37,7 @@ def test_a_shard_whose_last_lease_expired_is_failed(one: Ledger, run_id: str, cl
 
 
 def test_a_message_sent_again_is_counted_once(one: Ledger, run_id: str, clock: FakeClock) -> None:
-    """GIVEN two checkers that saw the same record, THEN one of them counts, and the waiting begins anew."""
+    """GIVEN two checkers that read the same record, THEN one of them counts, and the shard's waiting time restarts."""
     seen = one.shards.get(run_id, 0)
     clock.advance(500)
 

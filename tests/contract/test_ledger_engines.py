@@ -1,4 +1,4 @@
-"""Shards that go from functions to an engine's workers: one conditional write, and no function claims them again."""
+"""Shards that move from functions to an engine: one conditional write moves a shard, then no function claims it."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ OUT_OF_MEMORY = Failure("OutOfMemoryError", "the JVM ran out of memory")
 
 @pytest.fixture
 def moved(one: Ledger, run_id: str) -> Ledger:
-    """A ledger with one shard, which an engine is to do."""
+    """A ledger with one shard, which was moved to an engine."""
     claim(one, run_id, "a")
     one.attempts.escalate(run_id, 0, "a", OUT_OF_MEMORY, ENGINE)
     return one
@@ -32,7 +32,7 @@ def waiting(ledger: Ledger, run_id: str) -> list[ShardRecord]:
     return list(ledger.shards.for_engines(run_id))
 
 
-def test_an_escalated_shard_begins_anew_and_waits(moved: Ledger, run_id: str) -> None:
+def test_an_escalated_shard_waits_with_all_its_attempts(moved: Ledger, run_id: str) -> None:
     record = moved.shards.get(run_id, 0)
 
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, ENGINE, 0)
@@ -67,7 +67,7 @@ def test_a_started_worker_is_noted_once(moved: Ledger, run_id: str, clock: FakeC
     counted = moved.attempts.count_requeue(record, task_id="task-1")
 
     noted = replace(record, requeues=1, task_id="task-1", changed_s=clock.now_s())
-    assert counted == replace(noted, started_s=0.0, worked_s=record.took_s)  # what its attempt took is kept
+    assert counted == replace(noted, started_s=0.0, worked_s=record.took_s)  # the time of its attempt is kept
     assert moved.attempts.count_requeue(record, task_id="task-2") is None
     assert engine_claim(moved, run_id, "b").record.task_id == "task-1"
 
@@ -87,7 +87,7 @@ def test_a_redrive_keeps_the_engine_unless_it_names_one(moved: Ledger, run_id: s
     assert moved.attempts.redrive(run_id, 0, 1, to) is None
 
 
-def test_a_shard_may_be_planned_for_an_engine(ledger: Ledger, run_id: str) -> None:
+def test_a_shard_can_be_planned_for_an_engine(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id, 2)
     ledger.shards.add([replace(shard(run_id, 2), engine=ENGINE)])
 

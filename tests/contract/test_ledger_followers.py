@@ -1,4 +1,4 @@
-"""The ledger's promises about runs that follow another: a run is there exactly if its parent's record names it."""
+"""The ledger's promises about runs that follow another: such a run exists exactly if its parent's record names it."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from tests.contract.samples import planned, run, script
 
 
 def follower(parent: Run, kind: RunKind, number: int = 0) -> Run:
-    made = run(follower_id(parent.run_id, kind, number), parent.created_s + 1)
-    return replace(made, parent=parent.run_id, kind=kind, number=number)
+    new = run(follower_id(parent.run_id, kind, number), parent.created_s + 1)
+    return replace(new, parent=parent.run_id, kind=kind, number=number)
 
 
-def test_a_run_names_what_follows_it(ledger: Ledger, run_id: str) -> None:
+def test_a_runs_record_names_its_followers(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     parent = ledger.runs.get(run_id)
     assert ledger.runs.followers(parent) == {} and parent.next_run_id == ""
@@ -28,8 +28,8 @@ def test_a_run_names_what_follows_it(ledger: Ledger, run_id: str) -> None:
     assert {entry.run_id for entry in ledger.runs.unfinalized()} >= {f"{run_id}-check-0", f"{run_id}-next-0"}
 
 
-def test_a_run_is_entered_once_by_whoever_is_first(ledger: Ledger, run_id: str) -> None:
-    """Also by a checker that has slept, for whom later commits have begun meanwhile."""
+def test_a_follower_is_entered_once_by_the_first_checker(ledger: Ledger, run_id: str) -> None:
+    """This holds even if one of the checkers has slept, and later commits have begun meanwhile."""
     planned(ledger, run_id)
     asleep = ledger.runs.get(run_id)
     commits = [follower(asleep, RunKind.COMMIT, number) for number in (0, 1)]
@@ -43,7 +43,7 @@ def test_a_run_is_entered_once_by_whoever_is_first(ledger: Ledger, run_id: str) 
 
 
 @pytest.mark.parametrize("meanwhile", ["cancelled", "ended", "redriven"])
-def test_nothing_follows_what_goes_on_otherwise(ledger: Ledger, run_id: str, meanwhile: str) -> None:
+def test_no_run_follows_a_parent_that_has_changed_meanwhile(ledger: Ledger, run_id: str, meanwhile: str) -> None:
     planned(ledger, run_id)
     parent = ledger.runs.get(run_id)
     if meanwhile == "cancelled":
@@ -62,7 +62,7 @@ def test_nothing_follows_what_goes_on_otherwise(ledger: Ledger, run_id: str, mea
 
 
 def test_a_generation_has_a_check_and_a_next_run_of_its_own(ledger: Ledger, run_id: str) -> None:
-    """The earlier ones stay known: they may be open, and whoever cancels or deletes the run must see to them."""
+    """The earlier followers stay in the record: they might be open, and a cancel or delete must include them."""
     planned(ledger, run_id)
     parent = ledger.runs.get(run_id)
     for kind in (RunKind.SCHEMA, RunKind.CHECK, RunKind.COMMIT, RunKind.NEXT):

@@ -1,4 +1,4 @@
-"""The ledger's promises when eight threads, or processes, mean the same thing at the same time."""
+"""The ledger's promises when eight threads, or processes, write the same thing at the same time."""
 
 import random
 import threading
@@ -30,14 +30,14 @@ FLAKY = Failure("GatewayLostError", "the JVM went away")
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T | Exception]:
-    """Call all at the same moment; each one's answer, or the error that it raised."""
+    """Make all calls at the same moment; return each call's result, or the error that it raised."""
     start = threading.Barrier(len(calls))
 
     def one(call: Callable[[], T]) -> T | Exception:
         start.wait()
         try:
             return call()
-        except Exception as error:  # noqa: BLE001 - the error is what is asked for
+        except Exception as error:  # noqa: BLE001 - the error is the result
             return error
 
     with ThreadPoolExecutor(len(calls)) as pool:
@@ -60,8 +60,8 @@ def test_one_of_eight_claims_is_granted(ledger: Ledger, run_id: str) -> None:
         assert record.attempts == 1
 
 
-def won(endpoint_url: str, run_id: str, process: int) -> list[int]:
-    """The shards that a process was granted and has done; it asks for all, in an order of its own."""
+def do_granted_shards(endpoint_url: str, run_id: str, process: int) -> list[int]:
+    """Claim all shards, in the process's own order, and do the granted ones; return their numbers."""
     ledger, granted = DynamoLedger(AwsClients(endpoint_url=endpoint_url), TABLE), []
     for number in random.Random(process).sample(range(SHARDS), SHARDS):
         attempt_id = f"{process}-{number}"
@@ -78,9 +78,9 @@ def test_eight_processes_do_each_shard_once(request: pytest.FixtureRequest, stan
     clients: AwsClients = request.getfixturevalue(f"{stand_in}_clients")
     ledger, spawn = DynamoLedger(clients, TABLE), get_context("spawn")
     planned(ledger, run_id, SHARDS)
-    ready = spawn.Barrier(THREADS)  # else the first would have done all before the last has begun
+    ready = spawn.Barrier(THREADS)  # without it, the first process might do all shards before the last one starts
     with ProcessPoolExecutor(THREADS, spawn, ready.wait) as pool:
-        granted = pool.map(partial(won, clients.dynamodb.meta.endpoint_url, run_id), range(THREADS))
+        granted = pool.map(partial(do_granted_shards, clients.dynamodb.meta.endpoint_url, run_id), range(THREADS))
         assert sorted(chain.from_iterable(granted)) == list(range(SHARDS))
     ends = {(record.state, record.attempts, record.rows) for record in ledger.shards.list(run_id)}
     assert ends == {(ShardState.SUCCEEDED, 1, 1)}
@@ -97,7 +97,7 @@ def test_one_of_eight_planners_seals_a_part(ledger: Ledger, run_id: str) -> None
     assert [p.index for p in winners] == list(range(ROUNDS))
 
 
-def test_a_plan_is_not_sealed_without_a_part_that_was_sealed(ledger: Ledger, run_id: str) -> None:
+def test_a_plan_is_not_sealed_while_a_part_is_added(ledger: Ledger, run_id: str) -> None:
     """GIVEN one planner that seals the plan while another seals one more part, THEN one of them must stop."""
     for number in range(ROUNDS):
         name = f"{run_id}-{number}"
@@ -121,16 +121,16 @@ def test_a_lease_expires_or_its_owner_succeeds_but_not_both(ledger: Ledger, run_
     clock.advance(LEASE_S + 1)
     for number, record in enumerate(held):
         expires: list[Callable[[], object]] = [lambda r=record: ledger.attempts.expire(r, MAX_ATTEMPTS)] * (THREADS - 1)  # type: ignore[misc]
-        *expired, said = at_once(
+        *expired, succeeded = at_once(
             [*expires, lambda n=number: ledger.attempts.succeed(run_id, n, f"a{n}", ShardResult(1))]  # type: ignore[misc]
         )
         after = ledger.shards.get(run_id, number)
-        told = [answer for answer in expired if answer is not None]
-        if said is None:
-            assert (after.state, after.attempt_id, told) == (ShardState.SUCCEEDED, f"a{number}", [])
+        changes = [answer for answer in expired if answer is not None]
+        if succeeded is None:
+            assert (after.state, after.attempt_id, changes) == (ShardState.SUCCEEDED, f"a{number}", [])
         else:
-            assert isinstance(said, LeaseLostError)
-            assert (after.state, told) == (ShardState.PENDING, [after])
+            assert isinstance(succeeded, LeaseLostError)
+            assert (after.state, changes) == (ShardState.PENDING, [after])
 
 
 @pytest.mark.parametrize("tries", [25])

@@ -26,7 +26,7 @@ def mixed(ledger: Ledger, run_id: str) -> Ledger:
     return ledger
 
 
-def test_a_shard_is_entered_as_of_now(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
+def test_a_shard_is_entered_with_the_present_time(ledger: Ledger, run_id: str, clock: FakeClock) -> None:
     ledger.runs.create(run(run_id))
 
     assert ledger.shards.add([shard(run_id, 0)]) == 1
@@ -34,8 +34,8 @@ def test_a_shard_is_entered_as_of_now(ledger: Ledger, run_id: str, clock: FakeCl
     assert ledger.shards.get(run_id, 0) == replace(shard(run_id, 0), changed_s=clock.now_s())
 
 
-def test_a_shard_that_is_there_stays_as_it_is(mixed: Ledger, run_id: str) -> None:
-    """GIVEN a planner that died after it had entered shards, WHEN another enters them again, THEN none is reset."""
+def test_a_shard_that_is_entered_again_stays_unchanged(mixed: Ledger, run_id: str) -> None:
+    """GIVEN a planner that died after it entered shards, WHEN another planner enters them again, THEN none is reset."""
     before = list(mixed.shards.list(run_id))
 
     assert mixed.shards.add(shard(run_id, number) for number in range(15)) == 3
@@ -54,7 +54,7 @@ def test_a_fault_in_the_source_of_shards_is_not_swallowed(ledger: Ledger, run_id
         ledger.shards.add(source())
 
 
-def test_shards_in_several_buckets_come_in_order(ledger: Ledger, run_id: str) -> None:
+def test_shards_in_several_ledger_buckets_come_in_order(ledger: Ledger, run_id: str) -> None:
     """A run of 50,000 has eight buckets; a few of its shards are entered."""
     numbers = [0, 1, 9_999, 10_000, 10_001, 19_999, 20_000, 30_001, *range(40_000, 40_050), 49_999]
     ledger.runs.create(run(run_id))
@@ -81,7 +81,7 @@ def test_shards_in_one_state_are_found(mixed: Ledger, run_id: str) -> None:
     }
 
 
-def test_a_glance_does_not_guess_how_many_succeeded(ledger: Ledger, run_id: str) -> None:
+def test_a_glance_does_not_count_the_succeeded_shards(ledger: Ledger, run_id: str) -> None:
     ledger.runs.create(run(run_id))
     ledger.runs.add_part(run_id, part(0, 0, 3))
     ledger.shards.add(shard(run_id, number) for number in range(3))
@@ -104,12 +104,8 @@ def test_shards_that_wait_for_long_are_found(ledger: Ledger, run_id: str, clock:
 
     assert sorted(waiting, key=lambda r: r.number) == [ledger.shards.get(run_id, 0), ledger.shards.get(run_id, 3)]
     assert list(ledger.shards.expired(run_id, ShardState.PENDING, entered_s)) == []
-    assert sorted(r.number for r in ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s() + 1)) == [
-        0,
-        1,
-        2,
-        3,
-    ]
+    later = ledger.shards.expired(run_id, ShardState.PENDING, clock.now_s() + 1)
+    assert sorted(r.number for r in later) == [0, 1, 2, 3]
 
 
 def test_shards_that_have_changed_since_are_found(mixed: Ledger, run_id: str, clock: FakeClock) -> None:

@@ -163,7 +163,7 @@ def test_a_run_can_fail_while_it_is_planned(ledger: Ledger, run_id: str) -> None
         ledger.runs.seal_plan(run_id, 0, 0, 0)
 
 
-def test_a_run_ends_only_in_a_state_that_ends(ledger: Ledger, run_id: str) -> None:
+def test_a_run_cannot_finish_in_a_state_that_is_not_final(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
 
     with pytest.raises(ValueError, match="RUNNING"):
@@ -181,7 +181,7 @@ def test_a_generation_runs_its_own_script(ledger: Ledger, run_id: str) -> None:
     assert (opened.generation, opened.state, opened.ended_s) == (1, RunState.RUNNING, None)
 
 
-def test_an_older_generation_ends_nothing(ledger: Ledger, run_id: str) -> None:
+def test_an_older_generation_does_not_end_the_run(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     ledger.runs.start_generation(run_id, 1, script("repaired"))
 
@@ -190,7 +190,7 @@ def test_an_older_generation_ends_nothing(ledger: Ledger, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("generation", [0, 2])
-def test_only_the_next_generation_starts(ledger: Ledger, run_id: str, generation: int) -> None:
+def test_only_the_next_generation_can_start(ledger: Ledger, run_id: str, generation: int) -> None:
     planned(ledger, run_id)
 
     with pytest.raises(LedgerError, match="the run is at generation 0"):

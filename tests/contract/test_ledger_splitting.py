@@ -1,6 +1,6 @@
-"""As many shards as a split makes, in one transaction, and joined again; ``test_ledger_stateful`` has what may happen.
+"""The largest split of a shard is one transaction, and can be joined again.
 
-``transitions`` has which shards are to be split.
+``test_ledger_stateful`` tests what can happen in between; ``ledger.transitions`` decides which shards are split.
 """
 
 from dataclasses import replace
@@ -9,10 +9,10 @@ from sparklet.model import HALVES, ClaimStatus, RunState, ShardState
 from sparklet.ports import Ledger
 from tests.contract.samples import BROKEN, LEASE_S, MAX_ATTEMPTS, claim, part, planned, ref, shard
 
-MOST = 92  # named ones, one that is tried alone, and the rest
+MOST = 92  # the most shards that one split makes: the named objects, one object that is tried alone, and the rest
 
 
-def test_a_split_is_one_step_and_can_be_undone(ledger: Ledger, run_id: str) -> None:
+def test_a_split_is_one_transaction_and_can_be_undone(ledger: Ledger, run_id: str) -> None:
     planned(ledger, run_id)
     claim(ledger, run_id, "a")
     ledger.attempts.release(run_id, 0, "a", BROKEN, split=HALVES)
@@ -30,7 +30,9 @@ def test_a_split_is_one_step_and_can_be_undone(ledger: Ledger, run_id: str) -> N
     now, counts = ledger.runs.get(run_id), ledger.shards.count(run_id)
     assert (now.shard_count, now.split_count, now.numbers) == (MOST, 1, MOST + 1)
     assert (counts.pending, counts.total) == (MOST, MOST)
-    assert ledger.runs.finish(run_id, 0, RunState.SUCCEEDED, 1).state is RunState.RUNNING  # counted too early
+    assert (
+        ledger.runs.finish(run_id, 0, RunState.SUCCEEDED, 1).state is RunState.RUNNING
+    )  # its count is older than the split
 
     answer = ledger.attempts.claim(replace(ref(run_id, 1), part=off.part), "b", LEASE_S, MAX_ATTEMPTS)
     assert (answer.status, answer.record.object_count) == (ClaimStatus.GRANTED, 1)

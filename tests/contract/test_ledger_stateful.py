@@ -1,8 +1,8 @@
-"""The ledger against a simple model of it: whatever is done in whatever order, both agree, and the invariants hold.
+"""Compare the ledger with a simple model of it: after any calls in any order both agree, and the invariants hold.
 
-Hypothesis invents the order: workers that claim, die, wake up as zombies and speak at the wrong time, checkers with
-old records, redrives in between, clocks that jump. An attempt owns a shard by its id alone: what a jump can cost is
-an attempt, never a result. Many runs in memory, some on each stand-in.
+Hypothesis invents the order: workers that claim, die, wake up as zombies and report at the wrong time, checkers with
+old records, redrives in between, clocks that jump. An attempt owns a shard by its id alone: a jump of a clock can cost
+an attempt, never a result. Many examples run in memory, some on each stand-in.
 """
 
 import uuid
@@ -38,7 +38,7 @@ LEASE_S = 50.0
 NUMBERS = st.integers(0, SHARDS - 1)
 FAILURE = Failure("Broken", "by the test")
 CONFLICT = Failure("MetadataChangedException", "by another writer")
-ENGINES = st.sampled_from(["", "fargate", "another"])  # of workers; and where exhausted shards go on
+ENGINES = st.sampled_from(["", "fargate", "another"])  # the engine of a worker, or to which exhausted shards move
 
 P, R, S, F = ShardState.PENDING, ShardState.RUNNING, ShardState.SUCCEEDED, ShardState.FAILED
 SPLIT = ShardState.SPLIT
@@ -46,7 +46,7 @@ SPLIT = ShardState.SPLIT
 
 @dataclass
 class Expected:
-    """What a shard should be: the state machine of the architecture page, said once more and more simply."""
+    """The state that a shard should have: the architecture page's state machine, written again in a simpler form."""
 
     state: ShardState = P
     generation: int = 0
@@ -58,15 +58,15 @@ class Expected:
     redone: int = 0
     engine: str = ""
     lease_end_s: float = 0.0
-    claimed_until_s: float = 0.0  # the lease end that the claim gave it
-    used: list[str] = field(default_factory=list)  # every attempt id there was, in order
+    claimed_until_s: float = 0.0  # the end of the lease that the claim granted
+    used: list[str] = field(default_factory=list)  # the ids of all attempts, in order
     split: str = ""
     objects: int = 2
-    into: tuple[int, ...] = ()  # the shards that were split off it last
+    into: tuple[int, ...] = ()  # the shards into which it was split last
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Rules are what workers, checkers and operators do."""
+    """The rules are the actions of workers, checkers and operators."""
 
     def __init__(self, make: Callable[[FakeClock], Ledger]) -> None:
         super().__init__()
@@ -121,8 +121,8 @@ class LedgerMachine(RuleBasedStateMachine):
         ):
             assert answer.status is ClaimStatus.HELD
         elif want.attempts - want.conflicts >= MAX_ATTEMPTS:
-            lost = want.state is R or before.error_class == LEASE_EXPIRED  # else it was given back with a cause
-            moves = self._exhausted(want, escalate if lost else "")
+            lost = want.state is R or before.error_class == LEASE_EXPIRED  # otherwise it was released with a cause
+            moves = self._exhaust(want, escalate if lost else "")
             assert answer.status is (ClaimStatus.HELD if moves else ClaimStatus.EXHAUSTED)
         else:
             assert answer.status is ClaimStatus.GRANTED
@@ -142,25 +142,25 @@ class LedgerMachine(RuleBasedStateMachine):
             assert answer.status is ClaimStatus.GRANTED
             self._agrees(answer.record)
 
-    @rule(number=NUMBERS, which=st.integers(0, 5), to=st.sampled_from([S, F, P]))
-    def an_attempt_speaks(self, number: int, which: int, to: ShardState) -> None:
-        """Any attempt that there ever was, so mostly zombies."""
+    @rule(number=NUMBERS, age=st.integers(0, 5), to=st.sampled_from([S, F, P]))
+    def an_attempt_reports(self, number: int, age: int, to: ShardState) -> None:
+        """It is any attempt that ever existed, so it is mostly a zombie."""
         want = self.expected[number]
         if not want.used:
             return
-        attempt_id = want.used[-1 - which % len(want.used)]
+        attempt_id = want.used[-1 - age % len(want.used)]
         before = self.ledger.shards.get(self.run_id, number)
         if want.state is R and want.owner == attempt_id:
-            self._say(number, attempt_id, to)
+            self._report(number, attempt_id, to)
             want.state = to
             if to is S:
                 self.winners[number] = attempt_id
             return
         if want.owner == attempt_id and want.state is to:
-            self._say(number, attempt_id, to)
+            self._report(number, attempt_id, to)
         else:
             with pytest.raises(LeaseLostError):
-                self._say(number, attempt_id, to)
+                self._report(number, attempt_id, to)
         assert self.ledger.shards.get(self.run_id, number) == before, "a zombie changed a shard"
 
     @rule(number=NUMBERS)
@@ -191,10 +191,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.seen)
     @rule(data=st.data(), late=st.booleans())
     def a_checker_splits(self, data: st.DataObject, late: bool) -> None:
-        """With what it read, however long ago, and perhaps beside another checker."""
+        """It uses a record that it read at any time before; with ``late``, another checker has split a shard since."""
         record, run = data.draw(st.sampled_from(self.seen)), self.ledger.runs.get(self.run_id)
         want, first = self.expected[record.number], len(self.expected)
-        still = self._still(record) and record.state is P and bool(record.split)
+        current = self._is_current(record) and record.state is P and bool(record.split)
         if not record.split:
             return
         if late and self.splits:
@@ -204,7 +204,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         done = self.ledger.attempts.split(record, run, replace(part(first, first, 2), part=piece.part), into)
 
-        assert done is (still and not (late and self.splits))
+        assert done is (current and not (late and self.splits))
         if done:
             self.splits += 1
             want.state, want.split, want.into = SPLIT, "", (first, first + 1)
@@ -216,17 +216,17 @@ class LedgerMachine(RuleBasedStateMachine):
         if want.state is not SPLIT:
             return
         pieces = [self.ledger.shards.get(self.run_id, each) for each in want.into]
-        how = self.ledger.shards.get(self.run_id, number), self.ledger.runs.get(self.run_id), pieces, FAILURE
+        whole, run = self.ledger.shards.get(self.run_id, number), self.ledger.runs.get(self.run_id)
 
-        assert self.ledger.attempts.join(*how)
-        assert not self.ledger.attempts.join(*how)
+        assert self.ledger.attempts.join(whole, run, pieces, FAILURE)
+        assert not self.ledger.attempts.join(whole, run, pieces, FAILURE)
 
         want.state = F
         for each in want.into:
             self.expected[each].state = SPLIT
 
-    def _exhausted(self, want: Expected, escalate: str) -> bool:
-        """Where a shard goes without an attempt left, whose last one was lost; whether an engine goes on."""
+    def _exhaust(self, want: Expected, escalate: str) -> bool:
+        """Set what is expected of a shard with no attempt left; return whether it moves to the engine ``escalate``."""
         moves = bool(escalate) and not want.engine
         if moves:
             want.state, want.engine, want.attempts, want.requeues, want.conflicts = P, escalate, 0, 0, 0
@@ -234,14 +234,14 @@ class LedgerMachine(RuleBasedStateMachine):
             want.state = F
         return moves
 
-    @rule(number=NUMBERS, which=st.integers(0, 5), wins=st.booleans())
-    def an_attempt_renews(self, number: int, which: int, wins: bool) -> None:
-        """Any attempt that there ever was; perhaps its output is staged."""
-        self.clock.advance(0.001)  # or it might renew at the very moment at which it has claimed
+    @rule(number=NUMBERS, age=st.integers(0, 5), wins=st.booleans())
+    def an_attempt_renews(self, number: int, age: int, wins: bool) -> None:
+        """It is any attempt that ever existed; if it ``wins``, its output is staged."""
+        self.clock.advance(0.001)  # otherwise it could renew at the very moment of its claim
         want = self.expected[number]
         if not want.used:
             return
-        attempt_id = want.used[-1 - which % len(want.used)]
+        attempt_id = want.used[-1 - age % len(want.used)]
         owns = want.state is R and want.owner == attempt_id and (not wins or want.winner in ("", attempt_id))
         before = self.ledger.shards.get(self.run_id, number)
         if owns:
@@ -255,7 +255,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 )
             assert self.ledger.shards.get(self.run_id, number) == before
 
-    def _say(self, number: int, attempt_id: str, to: ShardState) -> None:
+    def _report(self, number: int, attempt_id: str, to: ShardState) -> None:
         if to is S:
             self.ledger.attempts.succeed(self.run_id, number, attempt_id, ShardResult(number))
         elif to is F:
@@ -270,7 +270,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def a_checker_ends_a_lease(self, data: st.DataObject, escalate: str) -> None:
         record = data.draw(st.sampled_from(self.seen))
         want = self.expected[record.number]
-        over = record.state is R and self._still(record) and record.lease_end_s <= self.clock.now_s()
+        over = record.state is R and self._is_current(record) and record.lease_end_s <= self.clock.now_s()
 
         after = self.ledger.attempts.expire(record, MAX_ATTEMPTS, escalate)
 
@@ -279,18 +279,18 @@ class LedgerMachine(RuleBasedStateMachine):
             if want.attempts - want.conflicts < MAX_ATTEMPTS:
                 want.state = P
             else:
-                self._exhausted(want, escalate)
+                self._exhaust(want, escalate)
             self._agrees(after)
 
     @precondition(lambda self: self.seen)
     @rule(data=st.data())
     def a_checker_sends_a_message_again(self, data: st.DataObject) -> None:
         record = data.draw(st.sampled_from(self.seen))
-        still = record.state is P and not record.split and self._still(record)
+        current = record.state is P and not record.split and self._is_current(record)
 
         after = self.ledger.attempts.count_requeue(record)
 
-        assert (after is not None) is still
+        assert (after is not None) is current
         if after is not None:
             self.expected[record.number].requeues += 1
             self._agrees(after)
@@ -299,11 +299,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def a_shard_is_abandoned(self, data: st.DataObject) -> None:
         record = data.draw(st.sampled_from(self.seen))
-        still = record.state is P and self._still(record)
+        current = record.state is P and self._is_current(record)
 
-        assert self.ledger.attempts.abandon(record, FAILURE) is still
+        assert self.ledger.attempts.abandon(record, FAILURE) is current
 
-        if still:
+        if current:
             self.expected[record.number].state, self.expected[record.number].split = F, ""
 
     @rule(numbers=st.sets(NUMBERS))
@@ -319,11 +319,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _redrive(self, number: int, generation: int) -> None:
         want = self.expected[number]
-        wanted = want.state in (F, S) and want.generation < generation
+        redriven = want.state in (F, S) and want.generation < generation
 
         after = self.ledger.attempts.redrive(self.run_id, number, generation)
 
-        assert (after is not None) is wanted
+        assert (after is not None) is redriven
         if after is not None:
             if want.state is S:
                 want.winner, want.redone = "", generation
@@ -331,8 +331,8 @@ class LedgerMachine(RuleBasedStateMachine):
             want.state, want.generation, want.attempts, want.requeues, want.conflicts = P, generation, 0, 0, 0
             self._agrees(after)
 
-    def _still(self, record: ShardRecord) -> bool:
-        """Whether a checker's record is what the shard is now."""
+    def _is_current(self, record: ShardRecord) -> bool:
+        """Whether a checker's record is the same as the shard's present record."""
         want = self.expected[record.number]
         if record.state is R and (record.lease_end_s, record.winner) != (want.lease_end_s, want.winner):
             return False
@@ -346,7 +346,7 @@ class LedgerMachine(RuleBasedStateMachine):
             want.owner,
         )
 
-    # --- what always holds ---
+    # --- invariants ---
 
     def _agrees(self, record: ShardRecord) -> None:
         want = self.expected[record.number]
@@ -379,29 +379,30 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.shards.glance(self.run_id) == counts
 
     @invariant()
-    def success_is_final_until_it_is_done_again(self) -> None:
+    def success_is_final_until_a_redrive(self) -> None:
         for number, attempt_id in self.winners.items():
             record = self.ledger.shards.get(self.run_id, number)
             assert (record.state, record.attempt_id) == (S, attempt_id)
 
     @invariant()
-    def engines_find_what_waits_for_them(self) -> None:
+    def engines_find_the_shards_that_wait_for_them(self) -> None:
         found = {record.number for record in self.ledger.shards.for_engines(self.run_id)}
         assert found == {
             n for n, want in enumerate(self.expected) if want.state is P and want.engine and not want.split
         }
 
     @invariant()
-    def what_waits_for_its_split_is_found(self) -> None:
+    def shards_that_wait_for_a_split_are_found(self) -> None:
         found = {record.number for record in self.ledger.shards.to_split(self.run_id)}
         assert found == {n for n, want in enumerate(self.expected) if want.split}
 
     @invariant()
-    def what_is_over_is_found(self) -> None:
+    def expired_leases_are_found(self) -> None:
         now_s = self.clock.now_s()
         found = {r.number for r in self.ledger.shards.expired(self.run_id, R, now_s)}
         over = {n for n, want in enumerate(self.expected) if want.state is R and want.lease_end_s < now_s}
-        late = {n for n in over if self.expected[n].claimed_until_s >= now_s}  # renewed by a clock that is behind
+        # Renewed by a clock that was behind: the end of such a lease is found later.
+        late = {n for n in over if self.expected[n].claimed_until_s >= now_s}
         assert over - late <= found <= over
 
 
@@ -424,7 +425,7 @@ def full(examples: int) -> Any:
 
 @pytest.mark.parametrize("examples", [pytest.param(120, id="small"), full(300)])
 def test_the_memory_ledger_keeps_to_the_model(examples: int) -> None:
-    """``make pytest ARGS='-n 0 -m campaign tests/contract/test_ledger_stateful.py'``: full size."""
+    """At full size: ``make pytest ARGS='-n 0 -m campaign tests/contract/test_ledger_stateful.py'``."""
     _check(MemoryLedger, examples, steps=60)
 
 

@@ -1,4 +1,4 @@
-"""The ledger's promises about unsettled runs, and what a poll of the checker costs: see decision 0079."""
+"""The ledger's promises about runs that are not finalized, and what a poll of the checker costs: see decision 0079."""
 
 import uuid
 from collections.abc import Callable
@@ -28,7 +28,7 @@ ADAPTERS = [
 
 @dataclass
 class Place:
-    """A ledger that nobody else uses."""
+    """A ledger that only this test uses."""
 
     ledger: Ledger
     clock: FakeClock
@@ -58,6 +58,7 @@ def place(request: pytest.FixtureRequest, clock: FakeClock) -> Place:
 
 
 def ended(ledger: Ledger, run_id: str, created_s: float = 1.0, *, settled: bool = True) -> Run:
+    """Enter a run without shards that has SUCCEEDED, and finalize it if it is to be ``settled``."""
     ledger.runs.create(run(run_id, created_s))
     ledger.runs.seal_plan(run_id, 0, 0, 0)
     ledger.runs.finish(run_id, 0, RunState.SUCCEEDED)
@@ -101,7 +102,7 @@ def test_a_redrive_reopens_a_run_against_a_stale_reader(place: Place) -> None:
 
     assert place.ledger.runs.finalize(before) is False
     again = place.ledger.runs.finish("r", 1, RunState.SUCCEEDED)
-    assert place.ledger.runs.finalize(before) is False  # of this generation nobody has said so
+    assert place.ledger.runs.finalize(before) is False  # that record is of the earlier generation
     assert place.ledger.runs.finalize(again) is True
     assert place.unsettled() == []
 
@@ -117,7 +118,7 @@ def test_a_redrive_wins_over_a_concurrent_finalization(place: Place) -> None:
     assert len(place.unsettled()) == 20
 
 
-def test_a_deleted_run_is_gone_from_everywhere(place: Place) -> None:
+def test_a_deleted_run_is_in_no_list(place: Place) -> None:
     for name, settled in (("a", True), ("b", False)):
         gone = ended(place.ledger, name, settled=settled)
         place.ledger.runs.retire(name)
@@ -132,7 +133,7 @@ def test_a_deleted_run_is_gone_from_everywhere(place: Place) -> None:
 
 
 def requests_of(place: Place, work: Callable[[], object]) -> list[tuple[str, int]]:
-    """The calls to DynamoDB that some work makes, each with how many items came back."""
+    """The operations of DynamoDB that ``work`` calls, each with the number of items in the response."""
     assert place.clients
     calls: list[tuple[str, int]] = []
 

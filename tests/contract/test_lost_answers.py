@@ -1,7 +1,7 @@
-"""A write took effect, its answer never came: what the adapters make of that.
+"""How adapters handle a write that took effect while its response was lost.
 
-Two ways for each write. ``ONE``: botocore asks again by itself, and the second request is refused by what the first
-one wrote. ``ALL``: botocore gives up, and nobody knows.
+Each write is tested in two ways. With ``ONE`` response lost, botocore retries by itself, and the retry is refused
+because of what the first request wrote. With ``ALL`` lost, botocore gives up, and the outcome is unknown.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def ledger(way: tuple[LossyProxy, AwsClients], proxy: LossyProxy, clock: FakeClo
 
 @pytest.fixture
 def other(request: pytest.FixtureRequest, way: tuple[LossyProxy, AwsClients], clock: FakeClock) -> DynamoLedger:
-    """Another process's ledger: its answers are lost only if its requests are of the kind that is lost just now."""
+    """Another process's ledger behind the same proxy, which also loses its responses to the operation."""
     return DynamoLedger(way[1], TABLE, clock)
 
 
@@ -66,7 +66,9 @@ def answers(request: pytest.FixtureRequest) -> int:
     return count
 
 
-def test_a_claim_is_granted(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_a_claim_without_a_response_is_granted_once(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
+) -> None:
     planned(ledger, run_id)
     proxy.lose(UPDATE, answers)
 
@@ -98,7 +100,9 @@ def test_a_renewal_or_a_win_counts_once(
     assert (record.lease_end_s, record.winner) == (clock.now_s() + LEASE_S, "a" if staged else "")
 
 
-def test_the_end_of_an_attempt(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int) -> None:
+def test_an_attempt_succeeds_though_a_response_is_lost(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
+) -> None:
     planned(ledger, run_id)
     ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
     proxy.lose(UPDATE, answers)
@@ -110,15 +114,15 @@ def test_the_end_of_an_attempt(ledger: DynamoLedger, proxy: LossyProxy, run_id: 
     assert (record.state, record.attempt_id, record.rows) == (ShardState.SUCCEEDED, "a", 7)
 
 
-def test_a_win_beside_a_renewal_counts(
+def test_a_win_during_a_renewal_counts(
     ledger: DynamoLedger, other: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int
 ) -> None:
-    """GIVEN a renewal that was made and whose answer is lost, WHEN the attempt wins beside it, THEN it has won."""
+    """GIVEN a renewal that took effect and whose response is lost, WHEN the attempt wins meanwhile, THEN it has won."""
     planned(ledger, run_id)
     ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
     proxy.lose(UPDATE, answers, meanwhile=lambda: other.attempts.renew(run_id, 0, "a", LEASE_S, ShardResult(5)))
 
-    with suppress(LedgerError):  # which the worker logs: it cannot know whether it was made
+    with suppress(LedgerError):  # the worker logs it, since it cannot know whether the renewal took effect
         ledger.attempts.renew(run_id, 0, "a", LEASE_S)
 
     ledger.attempts.succeed(run_id, 0, "a", ShardResult(5))
@@ -126,7 +130,7 @@ def test_a_win_beside_a_renewal_counts(
     assert (record.state, record.winner, record.rows) == (ShardState.SUCCEEDED, "a", 5)
 
 
-def test_a_zombie_does_not_take_the_owners_write_for_its_own(
+def test_a_zombie_does_not_report_the_owners_write_as_its_own(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
@@ -142,7 +146,7 @@ def test_a_zombie_does_not_take_the_owners_write_for_its_own(
     assert ledger.shards.get(run_id, 0).rows == 7
 
 
-def test_the_checkers_writes(
+def test_the_checkers_writes_take_effect_once(
     ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
 ) -> None:
     planned(ledger, run_id)
@@ -170,9 +174,11 @@ def test_the_checkers_writes(
     assert proxy.lost == answers
 
 
-def test_a_split_is_kept(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock) -> None:
+def test_a_split_takes_effect_though_a_response_is_lost(
+    ledger: DynamoLedger, proxy: LossyProxy, run_id: str, answers: int, clock: FakeClock
+) -> None:
     planned(ledger, run_id)
-    clock.advance(0.5)  # ministack takes a repeated transaction for another one if it has written 1000.0 as 1000
+    clock.advance(0.5)  # ministack writes 1000.0 as 1000, and would then treat a repeated transaction as another one
     ledger.attempts.claim(ref(run_id), "a", LEASE_S, MAX_ATTEMPTS)
     proxy.lose(UPDATE, answers)
     ledger.attempts.release(run_id, 0, "a", FLAKY, split="1")
@@ -189,7 +195,7 @@ def test_a_split_is_kept(ledger: DynamoLedger, proxy: LossyProxy, run_id: str, a
 def test_a_claim_that_expired_meanwhile_is_not_granted(
     ledger: DynamoLedger, other: DynamoLedger, proxy: LossyProxy, run_id: str, clock: FakeClock
 ) -> None:
-    """GIVEN a claim whose answer is lost and whose lease another takes over, THEN the first is not told it has it."""
+    """GIVEN a claim whose response is lost, WHEN another attempt takes over, THEN the first is not granted."""
     planned(ledger, run_id)
 
     def take_over() -> None:
@@ -223,15 +229,15 @@ def test_changes_of_a_run_are_made_once(ledger: DynamoLedger, proxy: LossyProxy,
         (TRANSACT, lambda: ledger.runs.finalize(ledger.runs.get(run_id))),
         (TRANSACT, lambda: ledger.runs.start_generation(run_id, 1, script("repaired"))),
     ]
-    for kind, step in steps:
-        proxy.lose(kind, answers)
+    for operation, step in steps:
+        proxy.lose(operation, answers)
         step()
         assert proxy.lost == answers
 
     assert list(ledger.runs.parts(run_id)) == [replace(part(0, 0, 3), dispatched=True)]
-    stands = ledger.runs.get(run_id)
-    assert (stands.state, stands.shard_count, stands.cancelled_s) == (RunState.RUNNING, 3, None)
-    assert stands.scripts == (script(), script("repaired"))
+    after = ledger.runs.get(run_id)
+    assert (after.state, after.shard_count, after.cancelled_s) == (RunState.RUNNING, 3, None)
+    assert after.scripts == (script(), script("repaired"))
     assert run_id in [r.run_id for r in ledger.runs.unfinalized()]
 
 
@@ -276,7 +282,9 @@ def through(request: pytest.FixtureRequest) -> Iterator[tuple[LossyProxy, AwsCli
 
 
 @pytest.mark.stack
-def test_anothers_created_object_is_not_taken_for_ones_own(through: tuple[LossyProxy, AwsClients], bucket: str) -> None:
+def test_an_object_created_by_another_is_not_treated_as_ones_own(
+    through: tuple[LossyProxy, AwsClients], bucket: str
+) -> None:
     proxy, clients = through
     clients.s3.create_bucket(Bucket=bucket)
     store = S3ObjectStore(clients)

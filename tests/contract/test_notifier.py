@@ -1,4 +1,4 @@
-"""What every notifier promises: what is told arrives, whole; who cannot be told is an error that names it."""
+"""What every notifier promises: a notice arrives whole; an unreachable receiver is an error that names it."""
 
 import json
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from tests.stand_ins.memory import MemoryNotifier
 from tests.stand_ins.read_queues import ReadSqsQueue
 from tests.waiting import eventually
 
-Ears = tuple[Notifier, Callable[[int], list[Any]]]
-"""A notifier, and what arrived at the other end."""
+Channel = tuple[Notifier, Callable[[int], list[Any]]]
+"""A notifier, and a function that waits for so many notices and returns those that arrived."""
 
 
 def notice_of(task_id: str = "t-ü", failed: bool = False) -> Notice:
@@ -37,35 +37,36 @@ def notice_of_execution() -> Notice:
 
 
 def inbox(clients: AwsClients, name: str) -> tuple[str, ReadSqsQueue]:
+    """Create a queue for notices; return its ARN, and a reader of it."""
     url = clients.sqs.create_queue(QueueName=name)["QueueUrl"]
     attributes = clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
     return attributes["QueueArn"], ReadSqsQueue(clients, url)
 
 
 def bodies(queue: ReadSqsQueue, least: int) -> list[Any]:
-    found: list[Any] = []
+    arrived: list[Any] = []
 
     def all_arrived() -> bool:
         for message in queue.receive(wait_s=1):
             queue.delete(message.receipt)
-            found.append(json.loads(message.body))
-        return len(found) >= least
+            arrived.append(json.loads(message.body))
+        return len(arrived) >= least
 
     eventually(all_arrived)
-    return found
+    return arrived
 
 
-def over_sns(clients: AwsClients, name: str) -> Ears:
+def over_sns(clients: AwsClients, name: str) -> Channel:
     topic = clients.sns.create_topic(Name=name)["TopicArn"]
     arn, queue = inbox(clients, name)
     states = ["SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED"]
-    kinds = {"kind": ["task", "run", "execution"], "state": states}
-    wants = {"RawMessageDelivery": "true", "FilterPolicy": json.dumps(kinds)}
-    clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=wants)
+    policy = {"kind": ["task", "run", "execution"], "state": states}
+    attributes = {"RawMessageDelivery": "true", "FilterPolicy": json.dumps(policy)}
+    clients.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn, Attributes=attributes)
     return AwsNotifier(clients, topic, ""), lambda least: bodies(queue, least)
 
 
-def over_eventbridge(clients: AwsClients, name: str) -> Ears:
+def over_eventbridge(clients: AwsClients, name: str) -> Channel:
     clients.events.create_event_bus(Name=name)
     arn, queue = inbox(clients, name)
     pattern = {
@@ -79,7 +80,7 @@ def over_eventbridge(clients: AwsClients, name: str) -> Ears:
 
 
 @pytest.fixture(params=["memory", pytest.param("sns", marks=ON_STACK), pytest.param("eventbridge", marks=ON_STACK)])
-def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
+def channel(request: pytest.FixtureRequest, run_id: str) -> Channel:
     if request.param == "memory":
         notifier = MemoryNotifier()
         return notifier, lambda least: [json.loads(notice.to_json()) for notice in notifier.notices]
@@ -87,15 +88,15 @@ def ears(request: pytest.FixtureRequest, run_id: str) -> Ears:
     return (over_sns if request.param == "sns" else over_eventbridge)(clients, run_id)
 
 
-def test_a_notice_arrives_whole(ears: Ears) -> None:
-    notifier, heard = ears
+def test_a_notice_arrives_whole(channel: Channel) -> None:
+    notifier, received = channel
     notices = [notice_of(), notice_of("t-2", failed=True), notice_of_run(), notice_of_execution()]
 
     for notice in notices:
         notifier.notify(notice)
 
     expected: list[Any] = [{"version": 1, "kind": n.kind, "state": n.state, n.kind: dict(n.document)} for n in notices]
-    assert sorted(heard(len(notices)), key=str) == sorted(expected, key=str)
+    assert sorted(received(len(notices)), key=str) == sorted(expected, key=str)
 
 
 @pytest.mark.stack
@@ -106,14 +107,14 @@ def test_a_topic_that_is_not_there_is_an_error_that_names_it(ministack_clients: 
 
 @pytest.mark.stack
 def test_a_failing_notifier_does_not_stop_the_others(ministack_clients: AwsClients, run_id: str) -> None:
-    _, heard = over_eventbridge(ministack_clients, run_id)
+    _, received = over_eventbridge(ministack_clients, run_id)
     both = notifier_for(ministack_clients, "arn:aws:sns:us-east-1:000000000000:nowhere", run_id)
     assert both is not None
 
     with pytest.raises(NoticeError, match="nowhere"):
         both.notify(notice_of())
 
-    assert len(heard(1)) == 1
+    assert len(received(1)) == 1
 
 
 def test_without_a_notifier_nothing_is_sent() -> None:

@@ -1,4 +1,4 @@
-"""What every object store promises of versions, of many objects at once, and of what cannot be read."""
+"""What every object store promises about versions, many objects at once, and objects that cannot be read."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from tests.stand_ins.memory import MemoryObjectStore
 
 
 def version_ids(store: ObjectStore, uri: str) -> Sequence[str]:
-    """Of an object's versions and delete markers, newest first."""
+    """The ids of an object's versions and delete markers, newest first."""
     if isinstance(store, MemoryObjectStore):
         return store.versions(uri)
     assert isinstance(store, S3ObjectStore)
     bucket, key = split_uri(uri)
     answer: Any = store._clients.s3.list_object_versions(Bucket=bucket, Prefix=key)
-    found = sorted((*answer["Versions"], *answer.get("DeleteMarkers", ())), key=lambda each: not each["IsLatest"])
-    return [each["VersionId"] for each in found]
+    versions = (*answer["Versions"], *answer.get("DeleteMarkers", ()))
+    return [each["VersionId"] for each in sorted(versions, key=lambda each: not each["IsLatest"])]
 
 
 def test_a_version_is_read_whatever_is_current(versioned: ObjectStore, bucket: str, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_many_heads_come_in_order_with_none_for_the_missing(store: ObjectStore, 
 
 
 def archive(store: ObjectStore, uri: str, request: pytest.FixtureRequest) -> None:
-    """Put an object where it cannot be read."""
+    """Create an archived object, which cannot be read."""
     if isinstance(store, MemoryObjectStore):
         store.put(uri, b"cold")
         store.archive(uri)
@@ -100,7 +100,7 @@ def test_the_region_of_a_cross_region_bucket_is_reported(store: ObjectStore, buc
 
 
 @pytest.mark.stack
-def test_a_bucket_of_another_region_is_known(ministack_clients: AwsClients, bucket: str) -> None:
+def test_the_region_of_a_bucket_elsewhere_is_returned(ministack_clients: AwsClients, bucket: str) -> None:
     ministack_clients.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     assert S3ObjectStore(ministack_clients).foreign_region(f"s3://{bucket}/") == "eu-west-1"
 
@@ -111,11 +111,11 @@ def test_a_role_and_requester_pays_read_the_same_objects(ministack_clients: AwsC
     S3ObjectStore(ministack_clients).put(f"s3://{bucket}/a", b"1")
     stores = input_stores(ministack_clients)
 
-    theirs = stores(Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader"))
+    as_role = stores(Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader"))
 
-    assert theirs.get(f"s3://{bucket}/a") == b"1"
-    assert [info.uri for info in theirs.list(f"s3://{bucket}/")] == [f"s3://{bucket}/a"]
-    assert stores(Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader")) is theirs
+    assert as_role.get(f"s3://{bucket}/a") == b"1"
+    assert [info.uri for info in as_role.list(f"s3://{bucket}/")] == [f"s3://{bucket}/a"]
+    assert stores(Access(requester_pays=True, role_arn="arn:aws:iam::000000000000:role/reader")) is as_role
 
 
 def test_many_objects_are_read_in_the_order_asked_for(store: ObjectStore, bucket: str) -> None:

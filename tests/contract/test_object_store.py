@@ -92,7 +92,7 @@ def test_a_listing_has_size_etag_and_time(store: ObjectStore, bucket: str) -> No
 
     assert info.size_bytes == 5
     assert info.etag == etag == "827ccb0eea8a706c4c34a16891f84e7b"
-    assert before_s - 1 <= info.modified_s <= time.time() + 1  # in whole seconds
+    assert before_s - 1 <= info.modified_s <= time.time() + 1  # S3's times are whole seconds
     assert store.head(f"s3://{bucket}/a").size_bytes == 5
 
 
@@ -110,7 +110,7 @@ def test_a_listing_has_size_etag_and_time(store: ObjectStore, bucket: str) -> No
         (2, 0, b""),
     ],
 )
-def test_a_range_is_cut_as_a_slice_is(
+def test_a_range_has_the_bytes_of_a_slice(
     store: ObjectStore, bucket: str, offset: int, length: int | None, expected: bytes
 ) -> None:
     store.put(f"s3://{bucket}/digits", b"0123456789")
@@ -227,15 +227,16 @@ def test_copying_stops_with_the_error_of_its_input(store: ObjectStore, bucket: s
     assert len(list(store.list(f"s3://{bucket}/to/"))) <= 20
 
 
-def test_copying_what_is_gone_names_it(store: ObjectStore, bucket: str) -> None:
+def test_copying_a_missing_object_names_the_object(store: ObjectStore, bucket: str) -> None:
     with pytest.raises(ObjectNotFoundError, match="from/gone"):
         store.copy_all([(_staged(bucket, "gone"), f"s3://{bucket}/to/gone")])
 
 
-def test_a_copy_with_an_owner_replaces_only_what_it_may(store: ObjectStore, bucket: str) -> None:
+def test_a_copy_replaces_only_files_of_owners_that_it_names(store: ObjectStore, bucket: str) -> None:
     def copied(name: str, target: str, owner: str, *older: str) -> None:
+        """Copy a file for an owner, who is allowed to replace files of the ``older`` owners."""
         store.put(uri := f"s3://{bucket}/from/{name}", name.encode())
-        store.copy_all([(store.head(uri), f"s3://{bucket}/to/{target}")], owner, lambda whose: whose in older)
+        store.copy_all([(store.head(uri), f"s3://{bucket}/to/{target}")], owner, lambda earlier: earlier in older)
 
     copied("first", "a.csv.gz", "one")
     copied("first", "a.csv.gz", "one")  # again, as after a lost answer
@@ -309,7 +310,7 @@ def test_a_file_that_is_not_there_is_named(store: ObjectStore, bucket: str, tmp_
         store.upload(tmp_path / "missing", f"s3://{bucket}/x")
 
 
-def test_a_large_file_comes_back_as_it_was(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
+def test_a_large_file_comes_back_unchanged(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
     body = bytes(range(256)) * (20 * 4096)  # 20 MiB: several parts
     (tmp_path / "large").write_bytes(body)
 

@@ -1,4 +1,4 @@
-"""What every orchestrator promises: one name, one execution; its end and why; stopping is safe to repeat."""
+"""What every orchestrator promises: one execution per name, its outcome with the cause, and repeatable stops."""
 
 import json
 import time
@@ -17,19 +17,19 @@ from tests.stand_ins.memory import MemoryOrchestrator
 from tests.waiting import eventually
 
 Stage = tuple[Orchestrator, Mapping[str, str]]
-"""An orchestrator, and what its machines are called there: ``repeat``, ``refuse`` and ``wait``."""
+"""An orchestrator, and the names that it has for the machines ``repeat``, ``refuse`` and ``wait``."""
 
 
 class TooMuchError(Exception):
-    """What ``refuse`` ends with."""
+    """The error of the machine ``refuse``."""
 
 
-def _refuse(given: Any) -> Any:
-    raise TooMuchError(f"{given['n']} is too much")
+def _refuse(input_: Any) -> Any:
+    raise TooMuchError(f"{input_['n']} is too much")
 
 
 def _in_memory() -> Stage:
-    machines = {"repeat": lambda given: given, "refuse": _refuse, "wait": None}
+    machines = {"repeat": lambda input_: input_, "refuse": _refuse, "wait": None}
     return MemoryOrchestrator(machines), {name: name for name in machines}
 
 
@@ -98,7 +98,7 @@ def test_the_name_of_an_execution_that_has_ended_is_taken(stage: Stage, run_id: 
         orchestrator.start(machines["repeat"], run_id, {})
 
 
-def test_an_execution_can_be_stopped_once_and_again(stage: Stage, run_id: str) -> None:
+def test_an_execution_can_be_stopped_more_than_once(stage: Stage, run_id: str) -> None:
     orchestrator, machines = stage
     execution = orchestrator.start(machines["wait"], run_id, {})
     assert orchestrator.status(execution).state is ExecutionState.RUNNING
@@ -114,15 +114,15 @@ def test_an_execution_can_be_stopped_once_and_again(stage: Stage, run_id: str) -
     assert orchestrator.status(done).state is ExecutionState.SUCCEEDED
 
 
-def test_a_missing_object_is_named(stage: Stage, run_id: str) -> None:
+def test_a_missing_machine_or_execution_is_named(stage: Stage, run_id: str) -> None:
     orchestrator, machines = stage
     nowhere = machines["repeat"].replace("repeat", "nowhere")
 
     with pytest.raises(OrchestrationError, match="nowhere"):
         orchestrator.start(nowhere, run_id, {})
-    for ask in (orchestrator.status, orchestrator.stop):
+    for call in (orchestrator.status, orchestrator.stop):
         with pytest.raises(OrchestrationError, match="nothing-of-that-name"):
-            ask(f"{machines['repeat'].replace(':stateMachine:', ':execution:')}:nothing-of-that-name")
+            call(f"{machines['repeat'].replace(':stateMachine:', ':execution:')}:nothing-of-that-name")
 
 
 def test_an_execution_is_found_again_by_its_name(stage: Stage, run_id: str) -> None:

@@ -1,7 +1,7 @@
-"""What scripts hold by a lease: the turn to write to a table of Hudi.
+"""The lease that a script holds while it writes to a Hudi table.
 
-Held by one at a time, renewed while it is in use, and free again when its holder is gone. Leases go
-by the test's clock, and only the renewing thread's pauses, of parts of a second, are real.
+One script holds it at a time. It is renewed while it is in use, and free again once its holder is gone. Leases use the
+test's clock; only the pauses of the renewing thread, parts of a second, are real.
 """
 
 import json
@@ -26,7 +26,7 @@ LENGTH_S = 1.0
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease's file."""
+    """The file of a lease."""
 
     uri: str
 
@@ -38,7 +38,7 @@ class Lease:
         return float(json.loads(body)["until_ms"]) / 1000
 
     def leave(self, until_s: float) -> None:
-        """What a holder that is gone has stored, or one that was faster."""
+        """Store a lease of another holder, who is gone or was faster."""
         file = leases.file_at(self.uri)
         version, _ = file.read()
         assert file.replace(version, json.dumps({"holder": "other", "until_ms": until_s * 1000}).encode())
@@ -59,21 +59,21 @@ def lease(
     return Lease(f"s3://{run_id}/t/a file%20#1")
 
 
-def test_one_holds_it_at_a_time(lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_holds_the_lease_at_a_time(lease: Lease, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, refused = list[str](), threading.Event()
 
-    def wait_for_it(_: float) -> None:
+    def wait_for_lease(_: float) -> None:
         refused.set()
         threading.Event().wait(POLL_S)
 
-    own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=wait_for_it)
+    own = SimpleNamespace(time=clock.now_s, monotonic=clock.now_s, sleep=wait_for_lease)
     monkeypatch.setattr(leases, "time", own)
 
     def hold(number: int) -> None:
         for _ in range(2):
             with lease.hold():
                 seen.append(f"{number} in")
-                if len(seen) < 12:  # others want it still
+                if len(seen) < 12:  # other threads still wait for the lease
                     refused.clear()
                     assert refused.wait(deadline_s())
                 seen.append(f"{number} out")
@@ -116,7 +116,7 @@ def test_a_renewal_that_fails_is_tried_again(lease: Lease, clock: FakeClock, mon
         eventually(lambda: lease.until_s() > clock.now_s() + 0.8 * LENGTH_S)
 
 
-def test_one_that_is_left_is_free_once_it_is_over(lease: Lease, clock: FakeClock) -> None:
+def test_a_lease_whose_holder_is_gone_is_free_after_its_end(lease: Lease, clock: FakeClock) -> None:
     over_s = clock.now_s() + 100 * LENGTH_S
     lease.leave(over_s)
 
@@ -129,7 +129,7 @@ def test_a_writer_that_lost_its_lease_gets_an_error(lease: Lease, clock: FakeClo
         lease.leave(clock.now_s() + 30)
 
 
-def test_a_writer_that_lost_its_lease_cannot_change_it(lease: Lease, clock: FakeClock) -> None:
+def test_a_writer_cannot_extend_a_lease_that_it_lost(lease: Lease, clock: FakeClock) -> None:
     held = leases._Lease(lease.uri)
     assert held.take()
     lease.leave(end_s := clock.now_s() + 30)
@@ -139,7 +139,7 @@ def test_a_writer_that_lost_its_lease_cannot_change_it(lease: Lease, clock: Fake
     assert lease.until_s() == pytest.approx(end_s, abs=1)
 
 
-def test_a_change_whose_answer_is_lost_is_the_holders(lease: Lease, clock: FakeClock) -> None:
+def test_a_renewal_whose_response_was_lost_belongs_to_the_holder(lease: Lease, clock: FakeClock) -> None:
     held = leases._Lease(lease.uri)
     assert held.take()
     version, _ = (file := leases.file_at(lease.uri)).read()

@@ -1,4 +1,4 @@
-"""What every queue promises."""
+"""What every task queue promises: delivery, visibility, delays and dead letters."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +12,12 @@ from tests.waiting import eventually
 
 
 def arrived(queue: ReadQueue) -> Sequence[Received]:
-    """The next messages, once there are some."""
+    """Wait for the next messages, and return them."""
     return eventually(lambda: queue.receive(wait_s=5))
 
 
 def drain(queue: ReadQueue) -> list[Received]:
-    """All messages that are visible, each deleted once received."""
+    """Receive and delete all visible messages; return them."""
     messages: list[Received] = []
     while batch := queue.receive():
         for message in batch:
@@ -76,7 +76,7 @@ def test_a_received_message_is_invisible(queues: Queues) -> None:
     assert list(queues.main.receive()) == []
 
 
-def test_a_received_message_comes_back_when_its_time_is_over(short: Queues) -> None:
+def test_a_received_message_comes_back_after_the_visibility(short: Queues) -> None:
     short.main.send(["x"])
     (first,) = short.main.receive()
 
@@ -87,7 +87,7 @@ def test_a_received_message_comes_back_when_its_time_is_over(short: Queues) -> N
 
 
 def only_the_next_comes_back(queue: ReadQueue) -> None:
-    """Though it was received last."""
+    """Assert that a message sent now is the next to be visible again, though it was received last."""
     queue.send(["next"])
     assert [m.body for m in queue.receive()] == ["next"]
     assert [(m.body, m.receive_count) for m in arrived(queue)] == [("next", 2)]
@@ -116,7 +116,7 @@ def test_a_message_can_be_held_for_longer(short: Queues) -> None:
     short.main.send(["x"])
 
     def held() -> bool:
-        """In time: else it is visible again, and counts as received once more."""
+        """Whether the visibility was set in time; if not, the message is visible again and can be received anew."""
         since_s = short.clock.now_s()
         for message in short.main.receive():
             short.main.set_visibility(message.receipt, 600)
@@ -128,8 +128,8 @@ def test_a_message_can_be_held_for_longer(short: Queues) -> None:
     only_the_next_comes_back(short.main)
 
 
-def test_a_message_that_is_visible_again_is_not_lost(queues: Queues) -> None:
-    """An expired receipt is no error: the message comes back by itself, which is not worth failing for."""
+def test_a_late_change_of_visibility_loses_no_message(queues: Queues) -> None:
+    """An expired receipt is no error: the message comes back by itself."""
     queues.main.send(["x"])
     (message,) = queues.main.receive()
     queues.main.set_visibility(message.receipt, 0)
@@ -139,7 +139,7 @@ def test_a_message_that_is_visible_again_is_not_lost(queues: Queues) -> None:
     assert [m.body for m in arrived(queues.main)] == ["x"]
 
 
-def test_a_message_that_is_gone_is_not_changed(queues: Queues) -> None:
+def test_a_change_of_a_deleted_message_is_no_error(queues: Queues) -> None:
     queues.main.send(["x"])
     (message,) = queues.main.receive()
     queues.main.delete(message.receipt)

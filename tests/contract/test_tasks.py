@@ -1,4 +1,4 @@
-"""What the ledger promises of tasks: of the asynchronous API, and calls of ``functions``."""
+"""The ledger's promises about tasks: those of the asynchronous API, and calls of ``functions``."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,22 +24,23 @@ def claim(ledger: Ledger, task_id: str, attempt_id: str) -> Claim[TaskRecord]:
     return ledger.tasks.claim(TaskRecord(task_id, accepted_s=5.0), attempt_id, ledger.clock.now_s() + 60, 3, "stream")
 
 
-def stands(ledger: Ledger, task_id: str) -> TaskRecord:
-    (found,) = ledger.tasks.get_many([task_id, f"{task_id}-never"])
-    return found
+def record_of(ledger: Ledger, task_id: str) -> TaskRecord:
+    """The record of a task; a second task, which does not exist, is left out of the answer."""
+    (record,) = ledger.tasks.get_many([task_id, f"{task_id}-never"])
+    return record
 
 
 def test_a_task_reads_back_as_it_was_written_in_every_state(ledger: Ledger, run_id: str) -> None:
     first = claim(ledger, run_id, "a1").record
-    assert stands(ledger, run_id) == first
-    released = ledger.tasks.apply(first, transitions.release, FAILURE)
-    assert stands(ledger, run_id) == released
+    assert record_of(ledger, run_id) == first
+    released = ledger.tasks.tell(first, transitions.release, FAILURE)
+    assert record_of(ledger, run_id) == released
     again = claim(ledger, run_id, "a2").record
-    assert stands(ledger, run_id) == again
+    assert record_of(ledger, run_id) == again
     result = ShardResult(7, 8, ("s3://o/ü",), ({"deep": [1, None, "é\x00"]},))
     done = ledger.tasks.apply(again, transitions.succeed, result)
 
-    assert stands(ledger, run_id).to_document() == done.to_document()
+    assert record_of(ledger, run_id).to_document() == done.to_document()
     assert (done.rows, done.output_bytes, done.outputs, done.answer) == (7, 8, result.outputs, result.answer)
     assert (done.state, done.attempts, done.revision, done.error_class) == (ShardState.SUCCEEDED, 2, 4, "")
 
@@ -51,17 +52,17 @@ def test_one_of_many_concurrent_claims_gets_the_task(ledger: Ledger, run_id: str
         claims = list(pool.map(lambda name: claim(ledger, run_id, name), names))
 
     won = [name for name, each in zip(names, claims, strict=True) if each.status is ClaimStatus.GRANTED]
-    assert won == [stands(ledger, run_id).attempt_id]
+    assert won == [record_of(ledger, run_id).attempt_id]
     assert {each.status for each in claims} == {ClaimStatus.GRANTED, ClaimStatus.HELD}
 
 
-def test_what_an_attempt_says_twice_changes_nothing(ledger: Ledger, run_id: str) -> None:
+def test_a_repeated_report_of_an_attempt_changes_nothing(ledger: Ledger, run_id: str) -> None:
     mine = claim(ledger, run_id, "a").record
     assert claim(ledger, run_id, "a").status is ClaimStatus.GRANTED
     done = ledger.tasks.apply(mine, transitions.succeed, ShardResult(1))
 
-    assert ledger.tasks.apply(mine, transitions.succeed, ShardResult(1)) == done
-    assert stands(ledger, run_id).revision == done.revision == 2
+    assert ledger.tasks.tell(mine, transitions.succeed, ShardResult(1)) == done
+    assert record_of(ledger, run_id).revision == done.revision == 2
 
 
 def test_a_task_that_has_moved_on_is_not_overwritten(ledger: Ledger, clock: FakeClock, run_id: str) -> None:
@@ -69,13 +70,13 @@ def test_a_task_that_has_moved_on_is_not_overwritten(ledger: Ledger, clock: Fake
     clock.advance(60 + LEASE_GRACE_S + 1)
     taken = claim(ledger, run_id, "a2").record
 
-    for said, what in ((transitions.fail, FAILURE), (transitions.succeed, ShardResult())):
+    for transition, outcome in ((transitions.fail, FAILURE), (transitions.succeed, ShardResult())):
         with pytest.raises(LeaseLostError, match="RUNNING by attempt a2"):
-            ledger.tasks.apply(late, said, what)
-    ledger.tasks.apply(taken, transitions.succeed, ShardResult())
+            ledger.tasks.tell(late, transition, outcome)
+    ledger.tasks.tell(taken, transitions.succeed, ShardResult())
 
     assert claim(ledger, run_id, "a3").status is ClaimStatus.DONE
-    assert stands(ledger, run_id).state is ShardState.SUCCEEDED
+    assert record_of(ledger, run_id).state is ShardState.SUCCEEDED
 
 
 def test_a_task_is_given_up_once_and_not_while_it_is_held(ledger: Ledger, clock: FakeClock, run_id: str) -> None:
@@ -88,13 +89,13 @@ def test_a_task_is_given_up_once_and_not_while_it_is_held(ledger: Ledger, clock:
     given_up = ledger.tasks.give_up(TaskRecord(run_id))
 
     assert (given_up.status, given_up.record.error_class) == (ClaimStatus.EXHAUSTED, LEASE_EXPIRED)
-    assert stands(ledger, run_id) == given_up.record
+    assert record_of(ledger, run_id) == given_up.record
     assert ledger.tasks.give_up(TaskRecord(run_id)).status is ClaimStatus.DONE
 
 
 @contextmanager
 def losing_the_answer(clients: AwsClients, applied: bool) -> Iterator[None]:
-    """Writes whose answer never arrives, applied or not."""
+    """Let the responses to writes be lost; the writes take effect if they are ``applied``."""
     from botocore.exceptions import ReadTimeoutError
 
     update = clients.dynamodb.update_item
@@ -118,9 +119,9 @@ def test_a_lost_response_is_resolved_by_reading_the_table(ministack_clients: Aws
     with losing_the_answer(ministack_clients, applied=True):
         mine = claim(ledger, run_id, "a1")
     assert mine.status is ClaimStatus.GRANTED
-    assert stands(ledger, run_id) == mine.record
+    assert record_of(ledger, run_id) == mine.record
     with losing_the_answer(ministack_clients, applied=False):
-        assert claim(ledger, run_id, "a2").status is ClaimStatus.HELD  # somebody else's stands there
+        assert claim(ledger, run_id, "a2").status is ClaimStatus.HELD  # the table has the claim of a1
     with losing_the_answer(ministack_clients, applied=False), pytest.raises(LedgerError):
         ledger.tasks.apply(mine.record, transitions.succeed, ShardResult())
 

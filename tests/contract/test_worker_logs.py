@@ -1,4 +1,4 @@
-"""Workers' logs, read from the local stack's files and from CloudWatch's streams in the same way."""
+"""What ``WorkerLogs`` promise, whether they are the local stack's files or CloudWatch's streams."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def own(run: str, shard: int, message: str) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """Logs, and a way to write to them; streams sort by name."""
+    """Logs, and a function that writes lines to a stream; streams sort by name."""
 
     logs: WorkerLogs
     write: Callable[[str, list[str]], None]
@@ -57,6 +57,7 @@ def written(request: pytest.FixtureRequest, tmp_path: Path, run_id: str) -> Writ
 
 
 def everything(logs: WorkerLogs, stream: str, after: str = "", since_s: float = 0.0) -> tuple[list[str], str]:
+    """Read a stream to its end; return the lines, and the position behind them."""
     lines: list[str] = []
     while True:
         more, position = logs.read(stream, after, since_s)
@@ -69,7 +70,7 @@ def everything(logs: WorkerLogs, stream: str, after: str = "", since_s: float = 
 ONE, TWO = "worker-20261120T110000Z-11.log", "worker-20261120T110500Z-12.log"
 
 
-def test_lines_come_whole_in_order_and_resume_where_left(written: Written) -> None:
+def test_lines_are_whole_and_reading_resumes_at_a_position(written: Written) -> None:
     first = [own("daily", 3, "claim answered"), "größe: 1", "", "  indented\ttab", own("daily", 3, "script ended")]
     written.write(ONE, first)
 
@@ -81,7 +82,7 @@ def test_lines_come_whole_in_order_and_resume_where_left(written: Written) -> No
     assert everything(written.logs, ONE, position)[0] == ["later"]
 
 
-def test_streams_of_a_run_come_oldest_first_later_ones_too(written: Written) -> None:
+def test_streams_of_a_run_are_listed_oldest_first(written: Written) -> None:
     written.write(ONE, [own("daily", 3, "claim answered")])
     assert list(written.logs.streams("daily", None, 0.0)) == [ONE]
 
@@ -97,7 +98,7 @@ def test_a_stream_that_is_not_there_is_named(written: Written) -> None:
 # --- files ---
 
 
-def test_a_file_that_is_older_than_the_run_is_passed_over(tmp_path: Path) -> None:
+def test_a_file_that_is_older_than_the_run_is_skipped(tmp_path: Path) -> None:
     for name in (ONE, TWO):
         (tmp_path / name).write_text(own("daily", 0, "m") + "\n")
     os.utime(tmp_path / ONE, (1000, 1000))

@@ -1,6 +1,6 @@
-"""A machine whose clock is an hour ahead or behind ends no lease of a living attempt, and takes over a lost one.
+"""A machine whose clock is an hour wrong ends no lease of a living attempt, but takes over a lost one.
 
-On stand-ins that keep real time, and answer with it.
+The stand-ins have the real time, and send it in their responses.
 """
 
 import time
@@ -26,7 +26,7 @@ from tests.world import World
 
 pytestmark = pytest.mark.stack
 MAX_ATTEMPTS = 3
-LEASE_S = deadline_s()  # which a test does not reach, and wrong clocks are far from
+LEASE_S = deadline_s()  # longer than a test takes, and much shorter than the clocks' error
 
 
 def machine(clients: AwsClients, world: World, wrong_by_s: float = 0.0) -> Deployment:
@@ -47,7 +47,7 @@ def wrong_by_s(request: pytest.FixtureRequest) -> float:
 
 @pytest.fixture
 def world(clients: AwsClients, run_id: str) -> World:
-    """A run of one shard, planned."""
+    """A world with a planned run of one shard."""
     world = World()
     world.put(1)
     plan(machine(clients, world), new_run(machine(clients, world), world.request(run_id=run_id)).run_id)
@@ -62,7 +62,7 @@ def test_a_living_attempt_is_left_alone(clients: AwsClients, world: World, run_i
 
     assert check(wrong, run_id).expired == 0
     assert consume(wrong, message) is Disposition.DROPPED
-    wrong.ledger.runs.get(run_id)  # as every worker does at first
+    wrong.ledger.runs.get(run_id)  # the first call of every worker; its response corrects the clock
     assert wrong.ledger.attempts.claim(ref, "thief", LEASE_S, MAX_ATTEMPTS).status is ClaimStatus.HELD
     assert right.ledger.shards.get(run_id, 0).attempt_id == "alive"
 
@@ -86,7 +86,9 @@ def test_a_lease_from_a_wrong_clock_ends_in_time(
     took_s = time.time() - before_s
 
     claimed_s = right.ledger.shards.get(run_id, 0).lease_end_s - LEASE_S
-    assert before_s - 1.1 <= claimed_s <= before_s + took_s + 1.1 + took_s  # by an answer's time, in whole seconds
+    assert (
+        before_s - 1.1 <= claimed_s <= before_s + took_s + 1.1 + took_s
+    )  # from a response's time, which has whole seconds
     assert check(right, run_id).expired == 0
 
 
