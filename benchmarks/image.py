@@ -66,7 +66,7 @@ class Place:
         wall_s = time.monotonic() - began_s
         cpu_s = container.cpu_s() - before_s
         if "SUCCEEDED" not in answer.text:
-            raise SystemExit(f"the function failed: {answer.text}\n{container.said()[-3000:]}")
+            raise SystemExit(f"the function failed: {answer.text}\n{container.logs()[-3000:]}")
         with tempfile.TemporaryDirectory() as folder:
             check_groups(self.account.download(output, Path(folder)))
         return Run(wall_s, cpu_s, container.peak_memory_bytes() / 2**20)

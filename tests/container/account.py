@@ -1,4 +1,4 @@
-"""An AWS account in the stand-in: bucket, ledger and queue of a function, and what drives runs in it."""
+"""An AWS account in the stand-in: bucket, ledger and queue of a function, and helpers that plan and deliver runs."""
 
 import json
 import uuid
@@ -24,13 +24,13 @@ from tests.container.container import Answer, Container
 from tests.stand_ins.ledger_table import create_table
 from tests.unit.events import samples
 
-TOKEN = "session-token"  # Lambda's credentials have one
+TOKEN = "session-token"  # Lambda's credentials have a token
 EXAMPLES = Path(__file__).parents[2] / "spark_scripts"
 
 
 @dataclass(frozen=True)
 class Account:
-    """What a deployed stack consists of beside its functions."""
+    """The parts of a deployed stack other than its functions."""
 
     endpoint: str
     clients: AwsClients
@@ -39,7 +39,7 @@ class Account:
 
     @property
     def env(self) -> dict[str, str]:
-        """The worker function's environment, as the template sets it and the local mode does."""
+        """The worker function's environment variables, as set by the template and by the local stack."""
         own = {
             "SPARKLET_BUCKET": self.deployment.bucket,
             "SPARKLET_LEDGER_TABLE": self.deployment.bucket,
@@ -49,43 +49,43 @@ class Account:
         return {**environment.client_env(self.endpoint, TOKEN), **own}
 
     def uri(self, key: str) -> str:
-        """An object or folder of the bucket."""
+        """The address of an object or folder in the bucket."""
         return f"s3://{self.deployment.bucket}/{key}"
 
     def put(self, key: str, body: bytes | str) -> str:
-        """Put an object; its address."""
+        """Put an object; return its address."""
         uri = self.uri(key)
         self.deployment.store.put(uri, body.encode() if isinstance(body, str) else body)
         return uri
 
-    def asking(self, script: Path | str, **event: Any) -> dict[str, Any]:
-        """A direct event for a script: one of the examples, or code."""
+    def event_for(self, script: Path | str, **event: Any) -> dict[str, Any]:
+        """An event that invokes the function directly with a script, which is a file or source code."""
         code = script.read_bytes() if isinstance(script, Path) else script.encode()
         name = script.name if isinstance(script, Path) else "job.py"
         return {"sparklet": {"script": self.put(f"scripts/{uuid.uuid4().hex[:8]}/{name}", code)}, **event}
 
     def start(self, script: Path, inputs: Sequence[str], params: Mapping[str, str], **options: Any) -> Run:
-        """Plan and dispatch a run, a shard for each object, as the command line does."""
+        """Plan and dispatch a run with one shard per object, as the command line does."""
         name = f"run-{uuid.uuid4().hex[:8]}"
-        given = RunOptions(**{"max_objects": 1, **options})
+        run_options = RunOptions(**{"max_objects": 1, **options})
         request = RunRequest(
-            str(script), tuple(inputs), self.uri(f"output/{name}/"), run_id=name, params=params, options=given
+            str(script), tuple(inputs), self.uri(f"output/{name}/"), run_id=name, params=params, options=run_options
         )
         return plan(self.deployment, new_run(self.deployment, request).run_id)
 
     def check(self, run: Run) -> CheckReport:
-        """Look after a run, as the scheduled checker does."""
+        """Check a run, as the scheduled checker does."""
         return check(self.deployment, run.run_id)
 
     def shard(self, run: Run, number: int = 0) -> ShardRecord:
-        """What the ledger says."""
+        """A shard's record in the ledger."""
         return self.deployment.ledger.shards.get(run.run_id, number)
 
     def deliver(self, function: Container) -> Answer:
-        """Let a function have the next message, which must be there, as an event source mapping does.
+        """Invoke a function with the next message, as an event source mapping does; there must be a message.
 
-        As Lambda's with batch size 1 and ReportBatchItemFailures: what the function reports as failed, and what it did
-        not answer, stays in the queue and comes back when its visibility ends; all else is deleted.
+        The mapping has batch size 1 and ReportBatchItemFailures. If the function reports the message as failed, or
+        fails itself, the message stays in the queue and comes back at the end of its visibility; else it is deleted.
         """
         sqs, queue_url = self.clients.sqs, self.queue_url
         received = sqs.receive_message(
@@ -99,12 +99,12 @@ class Account:
             "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:queue",
         }
         answer = function.invoke({"Records": [record]})
-        if _took(answer, message["MessageId"]):
+        if _is_done(answer, message["MessageId"]):
             sqs.delete_message(QueueUrl=queue_url, ReceiptHandle=message["ReceiptHandle"])
         return answer
 
     def download(self, uri: str, folder: Path) -> Path:
-        """What lies below ``uri``, in a local folder."""
+        """Download all objects below ``uri`` into a folder, and return the folder."""
         for info in self.deployment.store.list(f"{uri.rstrip('/')}/"):
             path = folder / info.uri.removeprefix(uri).lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,8 +112,8 @@ class Account:
         return folder
 
 
-def _took(answer: Answer, message_id: str) -> bool:
-    """Whether Lambda would delete the message; an answer that is no report counts as failure."""
+def _is_done(answer: Answer, message_id: str) -> bool:
+    """Whether Lambda would delete the message. An answer that is not a report of failures counts as a failure."""
     try:
         document = json.loads(answer.text)
     except ValueError:
@@ -125,14 +125,14 @@ def _took(answer: Answer, message_id: str) -> bool:
 
 @contextmanager
 def new_account(endpoint: str, visibility_s: int) -> Iterator[Account]:
-    """Bucket, table and queue of a fresh name; this process' own AWS settings lead there for a while."""
+    """Create a bucket, a table and a queue with a new name; meanwhile this process's AWS settings point to them."""
     name = f"sparklet-{uuid.uuid4().hex[:8]}"
     with environment.applied(environment.client_env(endpoint, TOKEN)):
         clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1")
         clients.s3.create_bucket(Bucket=name)
         create_table(clients.dynamodb, name)
-        made = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": str(visibility_s)})
-        queue_url = "/".join([endpoint, *made["QueueUrl"].split("/")[-2:]])
+        new_queue = clients.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": str(visibility_s)})
+        queue_url = "/".join([endpoint, *new_queue["QueueUrl"].split("/")[-2:]])
         ledger, queue = DynamoLedger(clients, name), SqsTaskQueue(clients, queue_url)
         yield Account(
             endpoint, clients, Deployment(name, S3ObjectStore(clients), ledger, queue, SystemClock()), queue_url

@@ -1,4 +1,4 @@
-"""A function that does shards from its queue, and pieces of code as shards for it."""
+"""A function in a container that does shards from its queue, and runs whose scripts are pieces of code."""
 
 import uuid
 from dataclasses import dataclass
@@ -12,33 +12,33 @@ from tests.functional.worker.misbehaving import GOOD, GOOD_ROWS
 
 @dataclass(frozen=True)
 class ShardBench:
-    """Runs pieces of code as runs of one shard: planned, queued, delivered, done in the container."""
+    """Runs pieces of code as runs of one shard: plans them, queues them and delivers them to the container."""
 
     account: Account
     function: Container
     folder: Path
 
     def start(self, code: str, **options: int) -> Run:
-        """Plan and dispatch it."""
+        """Plan and dispatch a run of a piece of code."""
         script = self.folder / f"{uuid.uuid4().hex[:8]}.py"
         script.write_text(code)
         return self.account.start(script, [self.account.put("input/one.csv", "n\n1\n")], {}, **options)
 
     def deliver(self) -> Answer:
-        """Let the function have the next message, which must be there."""
+        """Invoke the function with the next message; there must be one."""
         return self.account.deliver(self.function)
 
     def shard(self, run: Run) -> ShardRecord:
-        """What the ledger says of the one shard."""
+        """The ledger's record of the run's only shard."""
         return self.account.shard(run)
 
     def next_works(self) -> None:
-        """Whatever happened before: a good script succeeds now, and nothing but one JVM serves it."""
-        run = self.start(GOOD.decode(), max_attempts=1)  # a message that came back would be the next test's
+        """Assert that a good script succeeds now, whatever happened before, and that one JVM alone serves it."""
+        run = self.start(GOOD.decode(), max_attempts=1)  # a message that comes back would disturb the next test
         answer = self.deliver()
         record = self.shard(run)
         assert (record.state, record.rows) == (ShardState.SUCCEEDED, GOOD_ROWS), (
-            f"{answer}\n{self.function.said()[-5000:]}"
+            f"{answer}\n{self.function.logs()[-5000:]}"
         )
         kinds = ("pyspark-shell", "sparklet.spark.script_host", "awslambdaric")
         lines = self.function.processes().values()

@@ -1,4 +1,4 @@
-"""What `make image` built, and the programs that run it as Lambda would; or why they cannot be had."""
+"""The image that `make image` built, and the programs that run it as Lambda would; an error says what is missing."""
 
 import ctypes
 import json
@@ -14,15 +14,15 @@ from sparklet.local.spark_installation import stack_file
 
 ROOT = Path(__file__).parents[2]
 HERE = {"aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
-ARCH = os.environ.get("ARCH") or HERE  # another one's image runs by qemu
-SLOWER = 1 if ARCH == HERE else 15  # what takes a second, at most
+ARCH = os.environ.get("ARCH") or HERE  # the image of another architecture runs by qemu
+SLOWER = 1 if ARCH == HERE else 15  # the factor by which time limits are longer then
 DOCUMENT = ROOT / "build" / "image" / f"{stack_file().stem}{'' if ARCH == HERE else f'-{ARCH}'}.json"
 EMULATOR = f"lib/python*/site-packages/samcli/local/rapid/aws-lambda-rie-{HERE}"
 CLONE_NEWNET = 0x40000000
 
 
 class NotHereError(Exception):
-    """Something that the tests of the image need is not there; says what would help."""
+    """Something that the tests of the image need is missing; the message has the remedy."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class BuiltImage:
     """An image in the container storage of the checkout."""
 
     name: str
-    document: Mapping[str, Any]  # DOCUMENT
-    engine_env: Mapping[str, str]  # whoever runs podman uses it
+    document: Mapping[str, Any]  # the content of the file DOCUMENT
+    engine_env: Mapping[str, str]  # environment variables for podman
     emulator: Path
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment that podman is to be called in."""
+        """The environment variables with which podman must be called."""
         return {**os.environ, **self.engine_env}
 
 
@@ -46,7 +46,7 @@ def built_image() -> BuiltImage:
     Raises
     ------
     NotHereError
-        If it, podman, the emulator or the right to make a network namespace is missing.
+        If the image, podman, the emulator or the permission to make a network namespace is missing.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         raise NotHereError("containers are locked down by root on Linux: run the tests as root")

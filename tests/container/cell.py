@@ -1,7 +1,7 @@
-"""A network of the tests' own: a namespace with a loopback interface and nothing else, no route to anywhere.
+"""A network for the tests alone: a namespace with a loopback interface, and no route to anywhere.
 
-Container, stand-in for AWS and the test itself are in it together. So the container reaches the stand-in, and
-nothing beside it: not the internet, not a service of this machine.
+The container, the stand-in for AWS and the test itself are in the namespace. So the container reaches the stand-in and
+nothing else: neither the internet nor a service of this machine.
 """
 
 import fcntl
@@ -18,30 +18,30 @@ from tests.container.built_image import CLONE_NEWNET, NotHereError, libc_call
 OWN_NETWORK = "/proc/thread-self/ns/net"
 GET_FLAGS, SET_FLAGS = 0x8913, 0x8914  # SIOCGIFFLAGS, SIOCSIFFLAGS
 IS_UP = 0x1
-REQUEST = "16sh22x"  # struct ifreq: a name, flags
+REQUEST = "16sh22x"  # struct ifreq with a name and flags
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A network namespace, kept by a descriptor; it is gone when nobody is in it and the descriptor is closed."""
+    """A network namespace, held by a descriptor. It ends once the descriptor is closed and no thread is in it."""
 
     fd: int
-    outside_fd: int  # the network that this process began in
+    outside_fd: int  # the network in which this process started
 
     @property
     def path(self) -> str:
-        """Where other programs find it, as long as this process lives."""
+        """The path by which other programs can open the namespace while this process lives."""
         return f"/proc/{os.getpid()}/fd/{self.fd}"
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """This thread is in the cell for a while, and with it the processes and threads that it starts."""
+        """Move this thread into the cell for the block; processes and threads that it starts are in the cell, too."""
         with _in_network(self.fd):
             yield
 
     @contextmanager
     def left(self) -> Iterator[None]:
-        """This thread is outside for a while."""
+        """Move this thread out of the cell for the block."""
         with _in_network(self.outside_fd):
             yield
 
@@ -59,27 +59,27 @@ def _in_network(fd: int) -> Iterator[None]:
 
 @contextmanager
 def new_cell() -> Iterator[Cell]:
-    """A cell with its loopback interface up.
+    """Make a cell whose loopback interface is up.
 
     Raises
     ------
     NotHereError
-        If this process may not make network namespaces.
+        If this process is not allowed to make network namespaces.
     """
-    made: list[int | OSError] = []
+    results: list[int | OSError] = []
 
-    def make() -> None:  # in a thread of its own: this one stays where it is
+    def make() -> None:  # runs in another thread, so that this thread stays in its network
         try:
             libc_call("unshare", CLONE_NEWNET)
             _bring_up_loopback()
-            made.append(os.open(OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC))
+            results.append(os.open(OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            made.append(error)
+            results.append(error)
 
     thread = threading.Thread(target=make)
     thread.start()
     thread.join()
-    (fd,) = made
+    (fd,) = results
     if isinstance(fd, OSError):
         raise NotHereError(f"a network namespace cannot be made here ({fd}): run the tests with CAP_SYS_ADMIN")
     outside_fd = os.open(OWN_NETWORK, os.O_RDONLY | os.O_CLOEXEC)

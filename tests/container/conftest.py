@@ -1,7 +1,7 @@
-"""The built image behind the runtime interface emulator, in a network where there is only a stand-in for AWS.
+"""The built image behind the runtime interface emulator, in a network that has only a stand-in for AWS.
 
-`make test-image` runs these tests; without the image or the programs they are skipped, and say why. With
-REQUIRE_IMAGE=1 (CI) that is a failure.
+`make test-image` runs these tests. Without the image or a program they are skipped with the reason; with
+REQUIRE_IMAGE=1 (CI) they fail.
 """
 
 import os
@@ -27,7 +27,7 @@ _observed: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test here, so that the ordinary suite leaves it out, and who asks for the quick ones too."""
+    """Mark every test of this folder, so that the ordinary suite and the choice of quick tests leave it out."""
     for item in items:
         if item.path.is_relative_to(HERE):
             for mark in ("container", "spark", "stack", "slow"):
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was observed: figures that no test asserts."""
+    """Print the observed figures, which no test asserts."""
     if _observed:
         terminalreporter.section("observed")
         for line in _observed:
@@ -44,13 +44,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def observed() -> list[str]:
-    """Lines for the summary."""
+    """The lines that the summary prints; a test appends its own."""
     return _observed
 
 
 @contextmanager
 def or_skipped(what: str = "the image is NOT tested") -> Iterator[None]:
-    """Say loudly what is skipped since something is not here; with REQUIRE_IMAGE that is a failure."""
+    """Skip the test if the block finds something missing, and print ``what`` is not tested; fail with REQUIRE_IMAGE."""
     try:
         yield
     except NotHereError as reason:
@@ -63,23 +63,23 @@ def or_skipped(what: str = "the image is NOT tested") -> Iterator[None]:
 def image() -> BuiltImage:
     """The image that was built last."""
     with or_skipped():
-        found = built_image()
-    remove_orphans(found)
-    return found
+        built = built_image()
+    remove_orphans(built)
+    return built
 
 
 @pytest.fixture(scope="session")
 def cell(image: BuiltImage) -> Iterator[Cell]:
-    """The network; made after the image was found."""
+    """The network of the container, the stand-in and the tests; not made if there is no image."""
     with ExitStack() as stack:
         with or_skipped():
-            found = stack.enter_context(new_cell())
-        yield found
+            cell = stack.enter_context(new_cell())
+        yield cell
 
 
 @pytest.fixture(scope="session")
 def stand_in(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of an empty AWS inside the network."""
+    """The endpoint of an empty stand-in for AWS inside the network."""
     with ExitStack() as stack:
         with cell.entered():
             endpoint = stack.enter_context(ministack(tmp_path_factory.mktemp("aws")))
@@ -88,15 +88,15 @@ def stand_in(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def conditions(request: pytest.FixtureRequest) -> Conditions:
-    """The module's CONDITIONS, or those of a function as most are."""
-    found: Any = getattr(request.module, "CONDITIONS", Conditions())
-    assert isinstance(found, Conditions)
-    return found
+    """The conditions that the module sets as CONDITIONS, or else the default ones."""
+    chosen: Any = getattr(request.module, "CONDITIONS", Conditions())
+    assert isinstance(chosen, Conditions)
+    return chosen
 
 
 @pytest.fixture(scope="module")
 def account(cell: Cell, stand_in: str, conditions: Conditions) -> Iterator[Account]:
-    """An account of the module's own; the test is in its network from now on."""
+    """An account for this module alone; from now on the test's thread is in the network."""
     with cell.entered(), new_account(stand_in, 6 * conditions.timeout_s) as account:
         yield account
 
@@ -110,5 +110,5 @@ def function(image: BuiltImage, cell: Cell, account: Account, conditions: Condit
 
 @pytest.fixture
 def bench(account: Account, function: Container, tmp_path: Path) -> ShardBench:
-    """Pieces of code as shards."""
+    """Runs pieces of code as shards in the function."""
     return ShardBench(account, function, tmp_path)

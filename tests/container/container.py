@@ -20,29 +20,30 @@ from tests.waiting import deadline_s, eventually
 HANDLER = "sparklet.worker.handler.lambda_handler"
 EMULATOR_INSIDE = "/usr/local/bin/aws-lambda-rie"
 PATH = "/2015-03-31/functions/function/invocations"
-SCRATCH_MB = 512  # of /tmp; a tmpfs counts as memory of the container
-NUMERIC_NAME = "169.254.100.1"  # Lambda's hosts are called by their address; a name that nobody resolves stops Spark
-OWNER = "sparklet-test"  # a label: the process that started the container
+SCRATCH_MB = 512  # the size of /tmp; a tmpfs counts as memory of the container
+NUMERIC_NAME = "169.254.100.1"  # Lambda's hosts have their address as name; a name without an address stops Spark
+OWNER = "sparklet-test"  # a label whose value is the process that started the container
 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What Lambda gives a function."""
+    """The limits and settings that Lambda gives a function."""
 
     memory_mb: int = 2048
     timeout_s: int = 120
     cpus: float = 2
-    user: str = "993:990"  # Lambda's; the image has a line for it in /etc/passwd
+    user: str = "993:990"  # Lambda's user, for whom the image has a line in /etc/passwd
     open_files: int = 1024
     processes: int = 1024
     env: Mapping[str, str] = field(default_factory=dict)
-    mounts: Mapping[Path, str] = field(default_factory=dict)  # read-only; where each is inside
-    scratch: Path | None = None  # /tmp on disk, as Lambda's, which is no memory; None: a tmpfs of SCRATCH_MB
+    mounts: Mapping[Path, str] = field(default_factory=dict)  # read-only; each with its path in the container
+    # A folder on disk for /tmp, which is no memory then, as in Lambda. If it is None, /tmp is a tmpfs of SCRATCH_MB.
+    scratch: Path | None = None
 
     def options(self) -> list[str]:
-        """Podman's."""
+        """The options of ``podman run`` for these conditions."""
         memory = f"{self.memory_mb + (0 if self.scratch else SCRATCH_MB)}m"
         tmpfs = ("--tmpfs", f"/tmp:rw,size={SCRATCH_MB}m,mode=1777,nosuid,nodev,notmpcopyup")
         lambda_env = {
@@ -59,7 +60,7 @@ class Conditions:
             *("--user", self.user, "--passwd=false"),  # podman would invent a line for a user without one
             *("--cap-drop=ALL", "--security-opt", "no-new-privileges"),
             *("--memory", memory, "--memory-swap", memory, "--cpus", str(self.cpus)),
-            *("--cpu-shares", "4096"),  # else all of it together gets as much of a busy machine as one process outside
+            *("--cpu-shares", "4096"),  # by default the whole container gets as much CPU time as one process outside
             *("--ulimit", f"nofile={self.open_files}:{self.open_files}"),
             *("--pids-limit", str(self.processes), "--ulimit", f"nproc={self.processes}:{self.processes}"),
             *(word for path, inside in self.mounts.items() for word in ("--volume", f"{path}:{inside}:ro")),
@@ -69,14 +70,14 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the emulator said; a timeout comes as text under HTTP 200, a lost process under 502."""
+    """The emulator's response. A timeout is a text with HTTP status 200, a lost process has status 502."""
 
     status: int
     text: str
 
     @property
     def document(self) -> Any:
-        """The function's answer, or its error as Lambda shows it."""
+        """The function's answer, or its error in Lambda's form."""
         try:
             return json.loads(self.text)
         except ValueError:
@@ -85,7 +86,7 @@ class Answer:
 
 @dataclass
 class Container:
-    """A function's one environment. It does one request at a time: two at once would lose both."""
+    """A function's only execution environment. It does one request at a time: of two at once both would be lost."""
 
     image: BuiltImage
     cell: Cell
@@ -105,18 +106,18 @@ class Container:
                 return Answer(error.code, error.read().decode())
 
     def succeeds(self, event: Any) -> Any:
-        """Invoke the function with an event of a task that must succeed; its answer."""
+        """Invoke the function with a task that must succeed; return its answer."""
         answer = self.invoke(event)
-        assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{self.said()[-5000:]}"
+        assert answer.document.get("state") == "SUCCEEDED", f"{answer}\n{self.logs()[-5000:]}"
         return answer.document
 
-    def said(self) -> str:
-        """All that the function and the emulator wrote so far."""
-        logs = self._podman("logs", self.name)
-        return logs.stdout + logs.stderr
+    def logs(self) -> str:
+        """All output of the function and the emulator so far."""
+        done = self._podman("logs", self.name)
+        return done.stdout + done.stderr
 
     def processes(self) -> dict[int, str]:
-        """Living processes in the container and their command lines, by the pids of this machine."""
+        """The command lines of living processes in the container, by their pids on this machine."""
         group = self._podman("inspect", "--format", "{{.State.CgroupPath}}", self.name).stdout.strip()
         pids = set()
         for folder in _groups(group):
@@ -124,16 +125,18 @@ class Container:
         return {pid: line for pid in sorted(pids) if (line := _command_line(pid))}
 
     def peak_memory_bytes(self) -> int:
-        """The most memory that the container has had, files in /tmp and the page cache included."""
-        return int(self._told_by_group("memory.max_usage_in_bytes", "memory.peak"))
+        """The highest memory use of the container so far, including files in /tmp and the page cache."""
+        return int(self._group_file("memory.max_usage_in_bytes", "memory.peak"))
 
     def cpu_s(self) -> float:
-        """CPU time of all that has run in the container."""
-        told = self._told_by_group("cpuacct.usage", "cpu.stat").split()
-        return int(told[0]) / 1e9 if len(told) == 1 else int(told[told.index("usage_usec") + 1]) / 1e6
+        """The CPU time of all processes that have run in the container."""
+        words = self._group_file("cpuacct.usage", "cpu.stat").split()
+        if len(words) == 1:  # cpuacct.usage, in nanoseconds
+            return int(words[0]) / 1e9
+        return int(words[words.index("usage_usec") + 1]) / 1e6
 
-    def _told_by_group(self, *files: str) -> str:
-        """The first of these files, each of which one version of control groups has."""
+    def _group_file(self, *files: str) -> str:
+        """The content of the first of these files that exists; each version of control groups has one of them."""
         group = self._podman("inspect", "--format", "{{.State.CgroupPath}}", self.name).stdout.strip()
         for folder in _groups(group):
             for file in files:
@@ -143,14 +146,14 @@ class Container:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Nothing in it runs for a while."""
+        """Pause all processes of the container for the block."""
         paused = self._podman("pause", self.name)
         assert paused.returncode == 0, paused.stderr
         yield
         self._podman("unpause", self.name)
 
     def has_ended(self) -> bool:
-        """Whether its first process, the emulator, is gone."""
+        """Whether the container's first process, the emulator, has ended."""
         return self._podman("inspect", "--format", "{{.State.Running}}", self.name).stdout.strip() != "true"
 
     def _podman(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -160,7 +163,7 @@ class Container:
 def podman(
     image: BuiltImage, *arguments: str, limit_s: float = 60, typed: str = ""
 ) -> "subprocess.CompletedProcess[str]":
-    """Call podman with the settings that the image was built with; where memory ran out it leaves a file ``oom``."""
+    """Call podman with the image's settings, in the build's folder: podman leaves a file ``oom`` if memory runs out."""
     return subprocess.run(
         ["podman", *arguments],
         cwd=DOCUMENT.parent,
@@ -175,8 +178,8 @@ def podman(
 
 def remove_orphans(image: BuiltImage) -> None:
     """Remove the containers of test processes that were killed."""
-    line = f'{{{{.ID}}}} {{{{index .Labels "{OWNER}"}}}}'
-    listed = podman(image, "ps", "--all", "--filter", f"label={OWNER}", "--format", line).stdout
+    format_ = f'{{{{.ID}}}} {{{{index .Labels "{OWNER}"}}}}'
+    listed = podman(image, "ps", "--all", "--filter", f"label={OWNER}", "--format", format_).stdout
     for container, pid in (each.split() for each in listed.splitlines()):
         if not Path(f"/proc/{pid}").exists():
             podman(image, "rm", "--force", "--time", "0", container)
@@ -184,7 +187,7 @@ def remove_orphans(image: BuiltImage) -> None:
 
 @contextmanager
 def running(image: BuiltImage, cell: Cell, conditions: Conditions, handler: str = HANDLER) -> Iterator[Container]:
-    """The function under Lambda's conditions; nothing of it is left afterwards."""
+    """Run the function under Lambda's conditions, behind the emulator; remove the container afterwards."""
     name = f"sparklet-test-{uuid.uuid4().hex[:8]}"
     with cell.entered():
         address, runtime_api = (f"127.0.0.1:{free_port()}" for _ in range(2))
@@ -200,7 +203,7 @@ def running(image: BuiltImage, cell: Cell, conditions: Conditions, handler: str 
 
 @contextmanager
 def without_emulator(image: BuiltImage, cell: Cell, conditions: Conditions) -> Iterator[Container]:
-    """The same before the runtime API that ``conditions.env`` names; init begins at once."""
+    """Run the function with the runtime API in ``conditions.env`` instead of the emulator; init begins at once."""
     address = conditions.env["AWS_LAMBDA_RUNTIME_API"]
     container = Container(image, cell, f"sparklet-test-{uuid.uuid4().hex[:8]}", address, conditions.timeout_s)
     with _started(container, conditions.options()):
@@ -210,8 +213,8 @@ def without_emulator(image: BuiltImage, cell: Cell, conditions: Conditions) -> I
 @contextmanager
 def _started(container: Container, options: Sequence[str], command: Sequence[str] = ()) -> Iterator[None]:
     image, name = container.image, container.name
-    place = ["--network", f"ns:{container.cell.path}"]
-    run = ("run", "--detach", "--name", name, "--pull", "never", *place, *options, image.name, *command)
+    network = ["--network", f"ns:{container.cell.path}"]
+    run = ("run", "--detach", "--name", name, "--pull", "never", *network, *options, image.name, *command)
     try:
         started = podman(image, *run)
         assert started.returncode == 0, started.stderr
@@ -225,7 +228,7 @@ def _await(container: Container) -> None:
     request = urllib.request.Request(f"http://{container.address}/", method="GET")
 
     def listens() -> bool:
-        assert not container.has_ended(), container.said()
+        assert not container.has_ended(), container.logs()
         with container.cell.entered():
             try:
                 _DIRECT.open(request, timeout=deadline_s()).close()
@@ -239,15 +242,14 @@ def _await(container: Container) -> None:
 
 
 def _groups(path: str) -> list[Path]:
-    """The folders of a control group: one where there is one hierarchy, else one for each controller."""
+    """The folders of a control group: one folder with version 2, one for each controller with version 1."""
     roots = [Path("/sys/fs/cgroup"), *(each for each in Path("/sys/fs/cgroup").iterdir() if each.is_dir())]
-    return [
-        found for root in roots if (found := root / path.strip("/")).is_dir() and (found / "cgroup.procs").is_file()
-    ]
+    folders = [root / path.strip("/") for root in roots]
+    return [folder for folder in folders if folder.is_dir() and (folder / "cgroup.procs").is_file()]
 
 
 def _command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:  # ended meanwhile
+    except OSError:  # the process has ended meanwhile
         return ""

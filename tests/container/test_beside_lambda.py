@@ -1,4 +1,4 @@
-"""The same image beside Lambda: a shard in a container of its own, Spark's commands, and the bill of materials."""
+"""The image outside Lambda: a shard in a container of its own, Spark's commands, and the bill of materials."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ from tests.functional.job.conftest import FORMATS
 from tests.waiting import deadline_s, eventually
 
 LIMIT_S = deadline_s(80)
-STOP_S = 30  # what Fargate gives a container after SIGTERM
+STOP_S = 30  # the time that Fargate gives a container after SIGTERM
 NEVER_ENDS = """\
 import time
 from pyspark.sql import SparkSession
@@ -33,18 +33,19 @@ Start = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def _options() -> list[str]:
-    """The lock-down of a Lambda function without its environment: read-only, no capability.
+    """The limits of a Lambda function without its environment variables: read-only, no capability.
 
-    ``/tmp`` is the image's own volume, as in a task of Fargate: its owner and mode are the image's.
+    ``/tmp`` is the image's own volume with the image's owner and mode, as in a Fargate task.
     """
     words = Conditions().options()
     left_out = {n for n, word in enumerate(words) if word.startswith(("AWS_LAMBDA_", "/tmp:"))}
+    # A value is left out with the option before it.
     return [word for n, word in enumerate(words) if n not in left_out and n + 1 not in left_out]
 
 
 @pytest.fixture
 def start(image: BuiltImage, cell: Cell) -> Iterator[Start]:
-    """Run the image with arguments; nothing of it is left afterwards."""
+    """A function that runs the image with arguments; its containers are removed after the test."""
     names: list[str] = []
 
     def run(
@@ -52,8 +53,8 @@ def start(image: BuiltImage, cell: Cell) -> Iterator[Start]:
     ) -> "subprocess.CompletedProcess[str]":
         names.append(f"sparklet-test-{uuid.uuid4().hex[:8]}")
         settings = [word for pair in env.items() for word in ("--env", "=".join(pair))]
-        place = ["--name", names[-1], "--pull", "never", "--network", f"ns:{cell.path}", *_options(), *settings]
-        return podman(image, "run", *options, *place, image.name, *arguments, limit_s=LIMIT_S, typed=typed)
+        fixed = ["--name", names[-1], "--pull", "never", "--network", f"ns:{cell.path}", *_options(), *settings]
+        return podman(image, "run", *options, *fixed, image.name, *arguments, limit_s=LIMIT_S, typed=typed)
 
     yield run
     for name in names:
@@ -61,6 +62,7 @@ def start(image: BuiltImage, cell: Cell) -> Iterator[Start]:
 
 
 def _run_of(account: Account, script: Path, text: str) -> Run:
+    """Start a run of two shards, each with one file of that text."""
     folder = f"input/{uuid.uuid4().hex[:8]}"
     for name in ("a", "b"):
         account.put(f"{folder}/{name}.txt", text)
@@ -84,8 +86,8 @@ def test_a_stopped_container_releases_its_shard(
     script = tmp_path / "sleeps.py"
     script.write_text(NEVER_ENDS)
     run = _run_of(account, script, "one\n")
-    asked = ("shard", "--run", run.run_id, "--shard", "0")
-    name = start(*asked, env=account.env, options=("--detach",)).stdout.strip()
+    arguments = ("shard", "--run", run.run_id, "--shard", "0")
+    name = start(*arguments, env=account.env, options=("--detach",)).stdout.strip()
     eventually(lambda: "the script sleeps" in podman(image, "logs", name).stdout, "the script has begun", 80)
 
     podman(image, "stop", "--time", str(STOP_S), name, limit_s=deadline_s(STOP_S))
@@ -111,14 +113,14 @@ def test_a_pyspark_shell_has_the_table_formats(start: Start) -> None:
     assert done.returncode == 0 and f"rows 7 {len(FORMATS)}" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-def test_spark_sql_answers(start: Start) -> None:
+def test_spark_sql_prints_the_result_of_a_query(start: Start) -> None:
     done = start("spark-sql", "--conf", "spark.sql.shuffle.partitions=1", "-e", "SELECT 41 + 1 AS answer")
 
     assert done.returncode == 0 and done.stdout.split() == ["42"], done.stdout[-2000:] + done.stderr[-2000:]
 
 
-def test_the_image_carries_a_bill_of_all_that_is_in_it(start: Start) -> None:
-    code = (  # Java's own jar and py4j's belong to what is listed as a whole
+def test_the_bill_of_materials_lists_every_jar_of_the_image(start: Start) -> None:
+    code = (  # the jars of Java and py4j are no components of their own: their packages are listed as a whole
         "import json, pathlib; root = pathlib.Path('/opt'); "
         "jars = [str(jar) for part in ('spark', 'sparklet/jars') for jar in (root / part).rglob('*.jar')]; "
         "print(json.dumps([(root / 'sparklet/sbom.cdx.json').read_text(), jars]))"

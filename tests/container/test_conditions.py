@@ -1,4 +1,4 @@
-"""What a script meets inside the image under Lambda's conditions, told by a script."""
+"""What a script finds in the image under Lambda's conditions: its user, its rights, its network, its Java classes."""
 
 import socket
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from tests.container.cell import Cell
 from tests.container.container import SCRATCH_MB, Conditions, Container, running
 
 PROBE = Path(__file__).with_name("probe.py")
-NOBODYS = "4242:4242"  # no line in any passwd
+NOBODYS = "4242:4242"  # a user without a line in the image's passwd
 LOADED = "/tmp/loaded.log"
 
-# Where a JVM that has just begun its first task has the worker's own Java from.
+# Answers with the source from which a JVM in its first task has loaded each of the worker's own Java classes.
 OWN_JAVA = f"""
 import zipfile
 from pathlib import Path
@@ -50,7 +50,7 @@ job.report(rows=1)
 
 @pytest.fixture(scope="module")
 def neighbour(cell: Cell) -> Iterator[int]:
-    """A port of this machine that somebody listens on."""
+    """A port of this machine, outside the cell, on which a socket listens."""
     with cell.left():
         listening = socket.create_server(("0.0.0.0", 0))
     with listening:
@@ -58,16 +58,16 @@ def neighbour(cell: Cell) -> Iterator[int]:
 
 
 def probed(account: Account, function: Container, neighbour: int) -> Any:
-    return function.succeeds(account.asking(PROBE, params={"neighbour": str(neighbour)}))["answer"]
+    return function.succeeds(account.event_for(PROBE, params={"neighbour": str(neighbour)}))["answer"]
 
 
 @pytest.fixture(scope="module")
 def facts(account: Account, function: Container, neighbour: int) -> Any:
-    """What the probe told of its first task."""
+    """The probe's answer in the container's first task."""
     return probed(account, function, neighbour)
 
 
-def test_it_runs_as_lambdas_user_without_any_right(facts: Any) -> None:
+def test_a_script_runs_as_lambdas_user_without_any_right(facts: Any) -> None:
     assert facts["ids"] == [993, 990]
     assert (facts["user"], facts["hadoop_user"], facts["home"]) == ("sparklet", "sparklet", "/tmp")
     assert (facts["capabilities"], facts["no_new_privileges"]) == (0, "1")
@@ -77,7 +77,7 @@ def test_it_runs_as_lambdas_user_without_any_right(facts: Any) -> None:
 def test_only_tmp_can_be_written_to(facts: Any) -> None:
     assert facts["writable"] == ["/tmp"]
     assert facts["scratch_mb"] == SCRATCH_MB
-    assert facts["lock"].startswith(("OSError", "PermissionError", "FileNotFoundError"))  # /dev/shm is of no use
+    assert facts["lock"].startswith(("OSError", "PermissionError", "FileNotFoundError"))  # /dev/shm is read-only
 
 
 def test_only_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbour: int) -> None:
@@ -86,7 +86,7 @@ def test_only_the_stand_in_can_be_reached(facts: Any, cell: Cell, neighbour: int
     assert "Network is unreachable" in facts["internet"]
     assert facts["name"].startswith("gaierror")
     assert facts["neighbour"].startswith("ConnectionRefusedError")
-    with cell.left():  # it is there, though
+    with cell.left():  # outside the cell the port can be reached
         socket.create_connection(("127.0.0.1", neighbour), timeout=5).close()
 
 
@@ -95,7 +95,7 @@ def test_the_workers_java_is_compiled_and_in_the_class_archive(
 ) -> None:
     env = {**account.env, **conditions.env, "SPARKLET_JAVA_OPTIONS": f"-Xlog:class+load:file={LOADED}:none:filesize=0"}
     with running(image, cell, replace(conditions, env=env)) as function:
-        found = function.succeeds(account.asking(OWN_JAVA))["answer"]
+        found = function.succeeds(account.event_for(OWN_JAVA))["answer"]
 
     assert (found["ahead"], found["jar"]) == (True, True)
     assert set(SOURCES) <= {name.rpartition(".")[2] for name in found["sources"]}
@@ -105,10 +105,10 @@ def test_the_workers_java_is_compiled_and_in_the_class_archive(
 def test_six_cores_shuffle_within_lambdas_open_files(
     image: BuiltImage, cell: Cell, account: Account, conditions: Conditions
 ) -> None:
-    """A function of 10,240 MB has six cores, and no more files than others."""
+    """A function of 10,240 MB has six cores, but the same limit of open files as any other."""
     env = {**account.env, **conditions.env, "SPARKLET_CORES": "6"}
     with running(image, cell, replace(conditions, env=env)) as function:
-        assert function.succeeds(account.asking(WIDE))["answer"] == [6, 240_000]
+        assert function.succeeds(account.event_for(WIDE))["answer"] == [6, 240_000]
 
 
 def test_a_user_missing_from_passwd_can_run_the_image(
@@ -116,8 +116,8 @@ def test_a_user_missing_from_passwd_can_run_the_image(
 ) -> None:
     env = {**account.env, **conditions.env}
     with running(image, cell, replace(conditions, user=NOBODYS, env=env)) as function:
-        told = probed(account, function, neighbour)
-        function.succeeds(account.asking("# sparklet: runner=submit\n" + (EXAMPLES / "hello.py").read_text()))
+        facts = probed(account, function, neighbour)
+        function.succeeds(account.event_for("# sparklet: runner=submit\n" + (EXAMPLES / "hello.py").read_text()))
 
-    assert told["ids"] == [4242, 4242]
-    assert told["user"].startswith("KeyError")
+    assert facts["ids"] == [4242, 4242]
+    assert facts["user"].startswith("KeyError")

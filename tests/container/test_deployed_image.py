@@ -1,4 +1,4 @@
-"""``sparklet deploy`` with the image that was built: the deployed worker is a container of that very digest."""
+"""``sparklet deploy`` with the built image: the deployed worker is a container with the image's digest."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s, eventually
 
 OF_IMAGE = ("PackageType", "ImageUri", "ImageConfig")
-# For the stand-in alone: in this process it would take the name of our folder docker.
+# Packages for the stand-in alone: in this process the package docker would hide our folder docker.
 OF_SDK = ("docker", "requests", "certifi", "charset_normalizer", "idna")
 GATEWAY = "10.88.0.1"  # this machine, in podman's own network
 LABEL = "label=ministack"
@@ -32,7 +32,7 @@ job.spark().read.csv(list(job.inputs), header=True).write.parquet(job.output)
 
 
 def with_image(whole: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """The template as the stand-in takes it, but for the worker, which is the image's, as on AWS."""
+    """The template as the stand-in accepts it; only the worker stays a function with an image, as on AWS."""
     template = for_local_stack(whole, values)
     worker = template["Resources"]["WorkerFunction"]["Properties"]
     for name in ("Runtime", "Handler", "InlineCode"):
@@ -43,7 +43,7 @@ def with_image(whole: dict[str, Any], values: Mapping[str, str]) -> dict[str, An
 
 @pytest.fixture
 def account(image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A stand-in for AWS whose functions of images are containers, by Docker's API, which podman serves."""
+    """A stand-in for AWS that runs functions with images as containers, through Docker's API, which podman serves."""
     socket = tmp_path / "podman.sock"
     command = ["podman", "system", "service", "--time", "0", f"unix://{socket}"]
     flags = [*("--network", "bridge", "--add-host", f"host.docker.internal:{GATEWAY}")]

@@ -1,4 +1,4 @@
-"""Every example script in the image, on S3 through S3A; tables are read back by Spark and by others' libraries."""
+"""Every example script in the image, on S3 through S3A; tables are read back by Spark and by other libraries."""
 
 import json
 import zipfile
@@ -26,7 +26,7 @@ CSV = "id,name,born\n1,Ada,1815\n2,Émilie,1706\n3,,1906\n"
 
 @pytest.fixture(scope="module")
 def inputs(account: Account) -> dict[str, str]:
-    """Objects in the bucket, by what they are."""
+    """The addresses of input objects, by the names of their contents."""
     original = find_original()
     with zipfile.ZipFile(original / "flights.csv.zip") as archive:
         header, *lines = archive.read("flights.csv").splitlines(keepends=True)
@@ -37,17 +37,17 @@ def inputs(account: Account) -> dict[str, str]:
 
 
 AIRCRAFT = ("airlines", "planes")
-# What they call is called by the others here too, or needs a catalog that the stand-in has not.
+# Their calls are covered by the other examples, or need a catalog that the stand-in does not have.
 NOT_HERE = {"csv_to_iceberg", "deduplicate", "evolve_schema", "slowly_changing"}
 NOT_HERE |= {"compact_tables", "expire_snapshots", "file_sizes", "stream_windows"}
 NOT_HERE |= {"check_output", "compact", "wordcount"}
 
 
 def ran(account: Account, function: Container, name: str, args: Sequence[str] = (), **event: Any) -> Any:
-    """Run an example as a task of its own; its answer."""
-    asking = account.asking(EXAMPLES / f"{name}.py", **event)
-    asking["sparklet"]["args"] = list(args)
-    return function.succeeds(asking)
+    """Run an example as a task of its own; return its answer."""
+    whole_event = account.event_for(EXAMPLES / f"{name}.py", **event)
+    whole_event["sparklet"]["args"] = list(args)
+    return function.succeeds(whole_event)
 
 
 def written(account: Account, folder: Path, output: str) -> Path:
@@ -60,8 +60,8 @@ def written(account: Account, folder: Path, output: str) -> Path:
 def test_hello(account: Account, function: Container) -> None:
     ran(account, function, "hello")
 
-    assert "hello from Spark" in function.said()
-    assert ": 1000 rows counted" in function.said()
+    assert "hello from Spark" in function.logs()
+    assert ": 1000 rows counted" in function.logs()
 
 
 def test_csv_to_parquet(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
@@ -74,31 +74,31 @@ def test_csv_to_parquet(account: Account, function: Container, inputs: dict[str,
 
 def test_flights_daily(account: Account, function: Container, inputs: dict[str, str], tmp_path: Path) -> None:
     event: dict[str, Any] = {"inputs": [inputs["day"]], "params": {name: inputs[name] for name in AIRCRAFT}}
-    told = ran(account, function, "flights_daily", output_path=account.uri("out/day"), **event)
+    answer = ran(account, function, "flights_daily", output_path=account.uri("out/day"), **event)
 
     day = tmp_path / "day.csv"
     day.write_bytes(account.deployment.store.get(inputs["day"]))
     query = "SELECT year, month, day, dep_time, carrier, flight, tailnum, origin, dest FROM {} ORDER BY ALL"
-    given = duckdb.execute(query.format("read_csv(?, nullstr='NA')"), [str(day)]).fetchall()
+    input_rows = duckdb.execute(query.format("read_csv(?, nullstr='NA')"), [str(day)]).fetchall()
     output = written(account, tmp_path / "out", "out/day")
-    assert duckdb.execute(query.format("read_parquet(?)"), [f"{output}/*.parquet"]).fetchall() == given
-    assert told["rows"] == len(given) == 842
+    assert duckdb.execute(query.format("read_parquet(?)"), [f"{output}/*.parquet"]).fetchall() == input_rows
+    assert answer["rows"] == len(input_rows) == 842
 
 
-# Tables: written by three tasks, read back by a fourth, and by libraries that know nothing of Spark
+# Tables: written by three tasks, read back by a fourth, and by libraries without Spark
 
 
 @pytest.fixture(scope="module")
 def tables(account: Account, function: Container, inputs: dict[str, str]) -> dict[str, str]:
-    """A table of each format: the people."""
-    found: dict[str, str] = {kind: account.uri(f"out/{kind}") for kind in FORMATS}
+    """The addresses of tables with the people, one of each format."""
+    outputs: dict[str, str] = {format_: account.uri(f"out/{format_}") for format_ in FORMATS}
     scripts = {"delta": "csv_upsert", "iceberg": str(APPEND_TO_ICEBERG), "hudi": "csv_upsert"}
-    for kind, output in found.items():
+    for format_, output in outputs.items():
         event = {"inputs": [inputs["people"]], "output_path": output}
-        args = () if kind == "iceberg" else ("--table", f"{kind}:{output}")
-        told = ran(account, function, scripts[kind], args, **event)
-        assert told["rows"] == len(PEOPLE)
-    return found
+        args = () if format_ == "iceberg" else ("--table", f"{format_}:{output}")
+        answer = ran(account, function, scripts[format_], args, **event)
+        assert answer["rows"] == len(PEOPLE)
+    return outputs
 
 
 def test_tables_of_each_format_are_read_back_through_s3a(
@@ -106,11 +106,11 @@ def test_tables_of_each_format_are_read_back_through_s3a(
 ) -> None:
     params = {**tables, "iceberg": "lake.rows", "warehouse": tables["iceberg"]}
 
-    found = function.succeeds(account.asking(READ_TABLES, params=params))["answer"]
+    answer = function.succeeds(account.event_for(READ_TABLES, params=params))["answer"]
 
-    assert set(found) == set(FORMATS)
-    for kind, rows in found.items():
-        assert [tuple(row) for row in rows] == PEOPLE, kind
+    assert set(answer) == set(FORMATS)
+    for format_, rows in answer.items():
+        assert [tuple(row) for row in rows] == PEOPLE, format_
 
 
 def test_csv_upsert(account: Account, tables: dict[str, str], tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_csv_upsert(account: Account, tables: dict[str, str], tmp_path: Path) ->
 
 
 def test_append_to_iceberg(account: Account, tables: dict[str, str]) -> None:
-    """Iceberg's metadata name objects, so the table is read where it is."""
+    """Iceberg's metadata has the objects' addresses, so the table is read in the bucket, not downloaded."""
     from pyiceberg.table import StaticTable
 
     table = f"{tables['iceberg']}/lake/rows"
@@ -136,7 +136,7 @@ def test_append_to_iceberg(account: Account, tables: dict[str, str]) -> None:
     assert duckdb.sql("SELECT * FROM found ORDER BY ALL").fetchall() == PEOPLE
 
 
-# Streams: the function's own script, as a batch chooses none; one record that was aggregated by AWS' own library
+# Streams: a batch names no script, so the default script runs; the record was aggregated by AWS's own library
 
 
 BATCH = {"Records": [samples.kinesis("1", b64encode(AWS_MADE).decode())]}
@@ -144,13 +144,13 @@ ROWS: Rows = [(*json.loads(data).values(), None) for _, data in AWS_MADE_OF]
 
 
 def test_stream_to_table(account: Account, function: Container, tmp_path: Path) -> None:
-    """Delivered twice, each record is there once; into Iceberg, with a catalog, in tests/functional."""
+    """Each record is in the table once, though delivered twice. tests/functional has the test with Iceberg."""
     account.put("scripts/default.py", (EXAMPLES / "stream_to_table.py").read_bytes())
     for format_ in set(FORMATS) - {"iceberg"}:
         output = account.uri(f"out/stream_to_{format_}")
         for _ in range(2):
             answer = function.invoke({**BATCH, "params": {"table": f"{format_}:{output}"}})
-            assert answer.document == {"batchItemFailures": []}, f"{answer}\n{function.said()[-5000:]}"
+            assert answer.document == {"batchItemFailures": []}, f"{answer}\n{function.logs()[-5000:]}"
         read = {"delta": delta, "hudi": hudi}[format_]
         assert read(account.download(output, tmp_path / format_), "sensor, celsius, taken") == sorted(ROWS)
 
@@ -163,7 +163,7 @@ def test_no_example_is_forgotten() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def memory(function: Container, conditions: Any, observed: list[str]) -> Iterator[None]:
-    """Say how much memory all of it took."""
+    """Report the memory that all examples together took."""
     yield
     peak_mb = function.peak_memory_bytes() >> 20
     observed.append(

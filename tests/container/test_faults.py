@@ -1,4 +1,4 @@
-"""What goes wrong in the image under Lambda's conditions is known to the ledger, and the next invocation works."""
+"""A fault in the image under Lambda's conditions is recorded in the ledger, and the next invocation works."""
 
 import pytest
 
@@ -8,10 +8,10 @@ from tests.container.bench import ShardBench
 from tests.container.container import Container
 from tests.functional.worker.misbehaving import JOB
 
-MAX_EVENT_BYTES = 5_900_000  # Lambda takes 6 MB
+MAX_EVENT_BYTES = 5_900_000  # Lambda accepts 6 MB
 
 
-FAULTS = {  # a script, and what the ledger says of its shard after its only attempt
+FAULTS = {  # a script, with the error class and message in its shard's record after the only attempt
     "takes more memory than there is": (
         JOB + "kept = []\nwhile True:\n    kept.append(b'x' * (32 << 20))",
         "ScriptFailedError",
@@ -37,7 +37,7 @@ FAULTS = {  # a script, and what the ledger says of its shard after its only att
 
 def test_an_event_as_large_as_lambda_takes_reaches_the_script(account: Account, function: Container) -> None:
     script = "from sparklet.job import Job\njob = Job.from_args()\njob.report(rows=len(job.event['text']))"
-    event = account.asking(script)
+    event = account.event_for(script)
     event["text"] = "ü" * ((MAX_EVENT_BYTES - len(str(event))) // len("\\u00fc"))
 
     answer = function.invoke(event)
@@ -47,13 +47,13 @@ def test_an_event_as_large_as_lambda_takes_reaches_the_script(account: Account, 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_failing_script_is_reported_and_the_next_one_works(bench: ShardBench, fault: str) -> None:
-    script, error_class, says = FAULTS[fault]
+    script, error_class, message = FAULTS[fault]
     run = bench.start(script, max_attempts=1)
 
     answer = bench.deliver()
 
     record = bench.shard(run)
-    assert (record.state, record.error_class) == (ShardState.FAILED, error_class), bench.function.said()[-5000:]
-    assert says in record.error_message
-    assert answer.document == {"batchItemFailures": []}  # no attempt is left: the message is done with
+    assert (record.state, record.error_class) == (ShardState.FAILED, error_class), bench.function.logs()[-5000:]
+    assert message in record.error_message
+    assert answer.document == {"batchItemFailures": []}  # no attempt is left, so the message is deleted
     bench.next_works()

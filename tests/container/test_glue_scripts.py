@@ -1,4 +1,4 @@
-"""Scripts of Glue in the image, in either runner."""
+"""Glue scripts in the image, in both runners."""
 
 import pytest
 
@@ -28,11 +28,11 @@ sparklet.job.Job.from_args().answer([args["day"], *prices])
 """
 
 
-@pytest.mark.parametrize("begin", ["", OWN_JVM], ids=["warm", "submit"])
-def test_a_script_of_glue_runs(account: Account, function: Container, begin: str) -> None:
+@pytest.mark.parametrize("first_line", ["", OWN_JVM], ids=["warm", "submit"])
+def test_a_glue_script_runs(account: Account, function: Container, first_line: str) -> None:
     homes = account.put("input/homes.csv", "id,price\n1,70\n2,80\n")
-    places = {"from": homes, "to": account.uri(f"output/glue-{len(begin)}/")}
+    uris = {"from": homes, "to": account.uri(f"output/glue-{len(first_line)}/")}
 
-    answer = function.invoke(account.asking(begin + SCRIPT, **places, params={"day": "2026-11-23"}))
+    answer = function.invoke(account.event_for(first_line + SCRIPT, **uris, params={"day": "2026-11-23"}))
 
-    assert answer.document.get("answer") == ["2026-11-23", "80"], f"{answer}\n{function.said()}"
+    assert answer.document.get("answer") == ["2026-11-23", "80"], f"{answer}\n{function.logs()}"

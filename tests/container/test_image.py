@@ -1,4 +1,4 @@
-"""What the image is made of: the same bytes twice, an archive that is used, nothing in it that need not be."""
+"""The image's contents: two builds have the same bytes, the class archive is used, nothing superfluous is in it."""
 
 import json
 import re
@@ -16,9 +16,9 @@ from tests.container.built_image import ARCH, HERE, ROOT, SLOWER, BuiltImage
 BUDGET_BYTES = {"spark-3.5": 1_375_000_000, "spark-4.1": 1_400_000_000}
 """All formats of the stack with their class-data archive; docs/guide/image.md has the parts."""
 ELF_MACHINES = {"x86_64": 62, "arm64": 183}
-MIN_SHARED = 0.95  # of a Delta job's classes that have names of their own; janino's jar is signed, so not shared
+MIN_SHARED = 0.95  # of a Delta job's classes, without generated ones; janino's jar is signed and cannot be shared
 
-# Runs a Delta job the way a worker's JVM starts, and lets Java say where each class came from.
+# Runs a Delta job in a JVM that is started like a worker's; Java logs the source of each class.
 DELTA_JOB = """
 import os, subprocess, sys
 from pathlib import Path
@@ -63,7 +63,7 @@ frames = spark.read.load("/tmp/delta", "delta"), spark.table("lake.db.t"), spark
 print("counted", [frame.count() for frame in frames])
 """
 
-# Walks the file system as root of the container and prints what the tests ask about.
+# Walks the container's file system as root and prints what the tests check.
 SURVEY = r"""
 import json, os, stat
 found = {"setuid": [], "writable": [], "closed": [], "caches": [], "tools": [], "machines": [], "bytes": 0}
@@ -98,14 +98,14 @@ print(json.dumps(found))
 
 
 def podman(image: BuiltImage, *words: str, timeout_s: float = 240) -> str:
-    """Podman's output; its own words if it fails."""
+    """Call podman and return its output; if it fails, the assertion shows its error output."""
     answer = container.podman(image, *words, limit_s=timeout_s * SLOWER)
     assert answer.returncode == 0, f"podman {words[0]}: {answer.stderr[-3000:]}{answer.stdout[-2000:]}"
     return answer.stdout
 
 
 def python(image: BuiltImage, name: str, code: str, *options: str) -> str:
-    """What a piece of Python says in a new container."""
+    """Run a piece of Python in a new container; return its output."""
     return podman(image, "run", "--rm", "--network", "none", *options, "--entrypoint", "python3", name, "-c", code)
 
 
@@ -124,7 +124,7 @@ def described(image: BuiltImage) -> Any:
 def delivered(
     request: pytest.FixtureRequest, image: BuiltImage, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The image, and as another machine gets it: saved as an archive of a GB, loaded from that under a new name."""
+    """The name of the image as it was built, or as another machine gets it: saved to an archive and loaded again."""
     if request.param == "built":
         yield image.name
         return
@@ -145,28 +145,28 @@ def delivered(
 def test_the_class_archive_is_used_as_built_and_imported(
     image: BuiltImage, delivered: str, observed: list[str]
 ) -> None:
-    said = python(image, delivered, DELTA_JOB, "--read-only", "--tmpfs", "/tmp:rw,size=512m,mode=1777")
+    output = python(image, delivered, DELTA_JOB, "--read-only", "--tmpfs", "/tmp:rw,size=512m,mode=1777")
 
-    shared, loaded = map(int, re.findall(r"shared (\d+) of (\d+)", said)[-1])
+    shared, loaded = map(int, re.findall(r"shared (\d+) of (\d+)", output)[-1])
     observed.append(f"classes of a Delta job from the archive: {shared:,} of {loaded:,}")
     assert shared / loaded > MIN_SHARED
 
 
 @pytest.mark.skipif(ARCH == HERE, reason="tests of examples try it by the handler, which qemu-user cannot run")
 def test_another_processors_image_writes_three_formats(image: BuiltImage, tmp_path: Path) -> None:
-    """Hudi's second append replaces the rows of the first; the other formats' add to them."""
+    """In Hudi the second append replaces the rows of the first; in the other formats it adds rows."""
     (tmp_path / "formats.py").write_text(THREE_FORMATS)
     tmp_path.chmod(0o755)
     options = ["--network", "none", "--read-only", "--tmpfs", "/tmp:rw,size=1g,mode=1777"]
     options += ["--entrypoint", "spark-submit"]
     command = ["--driver-class-path", "/opt/sparklet/jars/*", "/mnt/formats.py"]
 
-    said = podman(image, "run", "--rm", *options, image.name, *command)
+    output = podman(image, "run", "--rm", *options, image.name, *command)
 
-    assert "counted [200, 200, 100]" in said
+    assert "counted [200, 200, 100]" in output
 
 
-@pytest.mark.campaign  # a build of four minutes, which takes nothing from an earlier one but downloads and base
+@pytest.mark.campaign  # a build of four minutes, which uses only the downloads and the base image of an earlier one
 @pytest.mark.timeout(900)
 def test_two_builds_give_the_same_digest(image: BuiltImage, tmp_path: Path, observed: list[str]) -> None:
     document, report = image.document, tmp_path / "second.json"
@@ -191,11 +191,11 @@ def test_the_image_has_its_own_user_in_passwd(described: Any, survey: Any) -> No
     assert "HOME=/tmp" in described["Env"]
 
 
-def test_the_images_files_are_usable_and_harmless(survey: Any) -> None:
+def test_the_images_files_are_readable_and_without_tools(survey: Any) -> None:
     assert (survey["setuid"], survey["tools"], survey["caches"], survey["writable"]) == ([], [], [], [])
-    assert survey["closed"] == []  # to Lambda's user, whom no image knows; the builder's checkout may be closed
+    assert survey["closed"] == []  # Lambda's user must read every file, even if the builder's checkout is private
     assert survey["machines"] == [ELF_MACHINES[ARCH]]
-    assert 100 < survey["authorities"] < 200  # the public ones alone
+    assert 100 < survey["authorities"] < 200  # only the public authorities
 
 
 def test_no_secret_and_no_proxy_of_the_build_is_kept(image: BuiltImage, described: Any) -> None:

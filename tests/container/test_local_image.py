@@ -1,4 +1,4 @@
-"""The image of the whole local stack: built, and a run in it by a user that it does not know."""
+"""The image of the whole local stack is built and does a run, as a user who is not in the image's passwd."""
 
 import json
 import os
@@ -23,19 +23,19 @@ def test_a_run_needs_nothing_but_the_image(tmp_path: Path) -> None:
     ]
     subprocess.run(build, check=True)
     document = json.loads((tmp_path / "built.json").read_text())
-    place = tmp_path / "a place"
-    (place / "data").mkdir(parents=True)
+    folder = tmp_path / "a place"
+    (folder / "data").mkdir(parents=True)
     for number in range(3):
-        (place / "data" / f"{number}.csv").write_text(f"a,b\n{number},x\n")
-    (place / "job.py").write_text((ROOT / "spark_scripts" / "csv_to_parquet.py").read_text())
-    place.chmod(0o777)
+        (folder / "data" / f"{number}.csv").write_text(f"a,b\n{number},x\n")
+    (folder / "job.py").write_text((ROOT / "spark_scripts" / "csv_to_parquet.py").read_text())
+    folder.chmod(0o777)
 
-    run = ["podman", "run", "--rm", "--network", "none", "--user", "4321", "-v", f"{place}:/work", document["image"]]
+    run = ["podman", "run", "--rm", "--network", "none", "--user", "4321", "-v", f"{folder}:/work", document["image"]]
     command = [*run, "sparklet", "run", "job.py", "--input", "data", "--output", "out", "--json"]
     done = subprocess.run(
         command, env={**os.environ, **document["engine_env"]}, capture_output=True, text=True, check=True
     )
 
-    told = json.loads(done.stdout)
-    assert (told["state"], told["rows"]) == ("SUCCEEDED", 3)
-    assert list((place / "out").rglob("*.parquet"))
+    run_document = json.loads(done.stdout)
+    assert (run_document["state"], run_document["rows"]) == ("SUCCEEDED", 3)
+    assert list((folder / "out").rglob("*.parquet"))

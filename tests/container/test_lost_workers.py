@@ -1,4 +1,4 @@
-"""Deadlines, and workers that do not live to say what became of their shard."""
+"""Deadlines, and workers that end before they can report the outcome of their shard."""
 
 from sparklet.model import Run, ShardState
 from tests.container.bench import ShardBench
@@ -33,13 +33,13 @@ def test_the_guard_ends_a_script_before_lambda_would(bench: ShardBench) -> None:
 
 
 def test_a_worker_killed_at_its_deadline_loses_no_shard(bench: ShardBench) -> None:
-    """The guard cannot act: the worker's own process is stopped."""
+    """The worker's guard cannot end the script, since the worker's own process is stopped."""
     run = bench.start(ONCE.format(signal="SIGSTOP"), max_attempts=2)
 
     answer = bench.deliver()
 
     assert "Task timed out after" in answer.text, answer
-    assert bench.shard(run).state is ShardState.RUNNING  # nobody could say otherwise
+    assert bench.shard(run).state is ShardState.RUNNING  # no process was left to report the end
     expired_and_done(bench, run)
     bench.next_works()
 
@@ -55,7 +55,7 @@ def test_a_worker_that_dies_loses_no_shard(bench: ShardBench) -> None:
 
 
 def expired_and_done(bench: ShardBench, run: Run) -> None:
-    """The checker finds the lease over and sends the shard again; its next attempt succeeds."""
+    """Assert that the checker ends the expired lease and sends the shard again, and that its next attempt succeeds."""
     eventually(lambda: bench.account.check(run).expired, "its lease is over")
     bench.deliver()
     record = bench.shard(run)

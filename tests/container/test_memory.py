@@ -1,6 +1,6 @@
-"""Shards as large as a function is promised to take, under its memory; and what is said of one that is too much.
+"""Shards of the size that the documentation promises for a function's memory.
 
-How much memory and how many seconds each took is told at the end of the run, not asserted.
+The memory and the seconds that each shard took are printed at the end of the test run, not asserted.
 """
 
 import gzip
@@ -26,7 +26,7 @@ MIB = 1024 * 1024
 LEAST = Conditions(memory_mb=1024, cpus=0.58, timeout_s=900)
 SMALL = Conditions(memory_mb=1769, cpus=1, timeout_s=900)
 LARGE = Conditions(memory_mb=3008, cpus=2, timeout_s=900)
-CONDITIONS = SMALL  # of the account
+CONDITIONS = SMALL  # for the fixture ``account``
 pytestmark = pytest.mark.timeout(1000)
 
 JOB = """
@@ -44,17 +44,17 @@ job.report(rows=spark.read.parquet(job.output).count())
 TYPES = "id LONG, grp INT, key STRING, value DOUBLE, moment TIMESTAMP, text STRING"
 NAMES = TYPES.replace(",", "").split()[::2]
 GROUPS, COLUMNS = 1000, 200
-ROW_GROUP = 1_000_000  # rows; no task gets a part of a Parquet file's row group
+ROW_GROUP = 1_000_000  # rows; Spark gives a task only whole row groups of a Parquet file
 
 
 @dataclass(frozen=True)
 class Work:
-    """A script over one file, and how many rows it writes of so many that it reads."""
+    """A script that reads one file; ``rows`` is the number of rows that it writes."""
 
     name: str
     what: str
     read: str = f'csv(job.input_list(), header=True, schema="{TYPES}")'
-    rows: int = 0  # 0: as many as it reads
+    rows: int = 0  # if it is 0, the script writes as many rows as it reads
     wide: bool = False
     suffix: str = "csv"
 
@@ -63,11 +63,11 @@ class Work:
 
     @property
     def script(self) -> str:
-        """Its source."""
+        """The script's source."""
         return JOB.format(read=self.read, what=self.what)
 
     def input(self, size_bytes: int) -> tuple[int, bytes]:
-        """How many rows, and a file of at least so many bytes; compressed by gzip, of so many before."""
+        """The number of rows, and a file of at least so many bytes; a gzip file has that size before compression."""
         if self.suffix == "parquet":
             return parquet(size_bytes)
         rows, content = csv(size_bytes, wide=self.wide)
@@ -110,7 +110,7 @@ def test_a_shard_of_the_promised_size_is_done(
     size_mb: int,
     limits: Conditions,
 ) -> None:
-    """Each work in a function of its own."""
+    """Each case runs in a function of its own."""
     rows, content = work.input(size_mb * MB)
     script, scratch = tmp_path / "job.py", tmp_path / "tmp"
     script.write_text(work.script)
@@ -132,7 +132,7 @@ def test_a_shard_of_the_promised_size_is_done(
 
 
 def csv(size_bytes: int, *, wide: bool) -> tuple[int, bytes]:
-    """How many rows, and a CSV file of at least so many bytes with a header."""
+    """The number of rows, and a CSV file of at least so many bytes, with a header."""
     names = [f"c{n}" for n in range(COLUMNS)] if wide else NAMES
     lines, length = [",".join(names)], 0
     for line in _wide() if wide else _narrow():
@@ -144,7 +144,7 @@ def csv(size_bytes: int, *, wide: bool) -> tuple[int, bytes]:
 
 
 def parquet(size_bytes: int) -> tuple[int, bytes]:
-    """How many rows, and a Parquet file of at least so many bytes, of the narrow rows."""
+    """The number of rows, and a Parquet file of at least so many bytes, with narrow rows."""
     lines, sink, rows = _narrow(), io.BytesIO(), 0
     writer: pyarrow.parquet.ParquetWriter | None = None
     while sink.tell() < size_bytes:
@@ -159,7 +159,7 @@ def parquet(size_bytes: int) -> tuple[int, bytes]:
 
 
 def _narrow() -> Iterator[str]:
-    """Rows that are all different, in no order of their key, which does not compress well."""
+    """Lines of different rows; their keys are in no order and do not compress well."""
     for n in count():
         key = f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}{n * 0xC2B2AE3D27D4EB4F % 2**64:016x}"
         moment = f"2026-01-{1 + n % 28:02} {n % 24:02}:{n % 60:02}:00"
@@ -167,6 +167,7 @@ def _narrow() -> Iterator[str]:
 
 
 def _wide() -> Iterator[str]:
-    kinds = (lambda n, c: n * c % 100_003, lambda n, c: n % 977 / (c + 1), lambda n, c: f"t{n * c % 977}")
+    # Integers, fractions and texts in turn.
+    values = (lambda n, c: n * c % 100_003, lambda n, c: n % 977 / (c + 1), lambda n, c: f"t{n * c % 977}")
     for n in count():
-        yield ",".join(str(kinds[c % 3](n, c)) for c in range(COLUMNS))
+        yield ",".join(str(values[c % 3](n, c)) for c in range(COLUMNS))

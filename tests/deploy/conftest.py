@@ -1,4 +1,4 @@
-"""The templates, as far as they can be tried without AWS: `make validate`; of the ordinary suite what takes seconds."""
+"""Tests of the templates without AWS: `make validate`. The quick ones are a part of the ordinary suite."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ QUICK = {"test_simulated_rights.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests here, so that the ordinary suite leaves them out."""
+    """Mark the tests of this folder, so that the ordinary suite leaves them out; not the quick ones."""
     for item in items:
         if item.path.is_relative_to(HERE) and item.path.name not in QUICK:
             item.add_marker("validate")

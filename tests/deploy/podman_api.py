@@ -1,7 +1,7 @@
-"""podman's Docker-compatible API on a socket of its own, as SAM finds it there; with the layers of `make image`.
+"""podman's Docker-compatible API on a socket for SAM, whose build shares the layers of `make image`.
 
-`make image` builds with `--timestamp 0`, and layers are only shared with a build that does so too. Docker's API has no
-such thing, podman's build request has; so a few lines stand between and add it. SAM's build then takes seconds.
+`make image` builds with `--timestamp 0`, and only a build with the same timestamp shares its layers. Docker's API has
+no such option, but podman's build request has it: a proxy adds the option to the request. So SAM's build takes seconds.
 """
 
 import json
@@ -17,12 +17,12 @@ from pathlib import Path
 from tests.waiting import eventually
 
 CHUNK_BYTES = 1 << 16
-INSIDE = "/mnt"  # where docker/build.py mounts the user's cache of downloads, with the certificates it trusts
+INSIDE = "/mnt"  # where docker/build.py mounts the user's cache of downloads, with the trusted certificates
 
 
 @contextmanager
 def podman_api(engine_env: Mapping[str, str], cache: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """Serve the image's storage; the environment in which Docker's clients find it."""
+    """Serve the image's storage; yield the environment variables by which Docker's clients find the API."""
     conf = folder / "containers.conf"
     conf.write_text(_with_volumes(Path(engine_env["CONTAINERS_CONF"]).read_text(), cache))
     behind, front = folder / "podman.sock", folder / "docker.sock"
@@ -44,7 +44,7 @@ def podman_api(engine_env: Mapping[str, str], cache: Path, folder: Path) -> Iter
 
 
 def _with_volumes(conf: str, cache: Path) -> str:
-    """The engine's settings, and in every container what the image's build mounts: nothing is fetched again."""
+    """The engine's settings with the mounts of the image's build in every container, so nothing is fetched again."""
     return conf.replace("[containers]\n", f"[containers]\nvolumes = {json.dumps([f'{cache}:{INSIDE}'])}\n", 1)
 
 
@@ -62,12 +62,12 @@ def _serve(listener: socket.socket, behind: Path) -> None:
         try:
             client, _ = listener.accept()
         except OSError:
-            return  # closed: it is over
+            return  # the listener was closed
         threading.Thread(target=_pass_on, args=(client, behind), daemon=True).start()
 
 
 def _pass_on(client: socket.socket, behind: Path) -> None:
-    """One request a connection: its head is changed, all else passes as it is."""
+    """Pass on a connection, which has one request: the request's head is changed, everything else is not."""
     with client, socket.socket(socket.AF_UNIX) as server:
         head = b""
         while b"\r\n\r\n" not in head:
@@ -83,7 +83,7 @@ def _pass_on(client: socket.socket, behind: Path) -> None:
 
 
 def _changed(head: bytes) -> bytes:
-    """A request's head as podman gets it: a build has the image's timestamp, and no request follows another one."""
+    """A request's head for podman: a build gets the image's timestamp, and the connection ends after the request."""
     head = re.sub(rb"^(POST \S*/build\?)", rb"\1timestamp=0&", head, count=1)
     first, _, rest = head.partition(b"\r\n")
     rest = re.sub(rb"(?im)^Connection: keep-alive\r\n", b"", rest, count=1)
@@ -97,4 +97,4 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
             sink.sendall(chunk)
         sink.shutdown(socket.SHUT_WR)
     except OSError:
-        return  # the other side has ended
+        return  # the other side has closed the connection

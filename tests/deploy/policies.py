@@ -1,4 +1,4 @@
-"""IAM policies as this project writes them, evaluated by a few lines of our own: the referee of the stand-in's."""
+"""IAM policies as this project writes them, evaluated by a small reader of our own to check the stand-in's verdicts."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,18 +12,18 @@ OPERATORS = ("StringEquals", "StringLike", "Bool", "ArnLike", "ArnEquals")  # al
 
 @dataclass(frozen=True)
 class Call:
-    """One request that somebody made with a role."""
+    """One request to AWS with a role's credentials."""
 
-    role: str  # its name
+    role: str  # the role's name
     action: str
     resource: str
     keys: Mapping[str, str] = field(default_factory=dict)  # condition keys, in lower case
-    allowed: bool = True  # by the stand-in
+    allowed: bool = True  # the stand-in's verdict
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The smallest thing that a statement allows: one action, on one resource pattern, under one value a condition."""
+    """The smallest unit of a statement: one action on one resource pattern, with one value for each condition."""
 
     role: str
     sid: str
@@ -41,37 +41,37 @@ class Grant:
         )
 
     def __str__(self) -> str:
-        given = "".join(f" if {key} is {pattern}" for key, pattern in self.conditions)
-        return f"{self.sid}: {self.action} on {self.resource}{given}"
+        conditions = "".join(f" if {key} is {pattern}" for key, pattern in self.conditions)
+        return f"{self.sid}: {self.action} on {self.resource}{conditions}"
 
 
 def matches(pattern: str, text: str) -> bool:
-    """Whether a pattern of IAM's (``*`` and ``?``) covers a text."""
+    """Whether an IAM pattern (with ``*`` and ``?``) covers a text."""
     return re.fullmatch("".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern), text, re.S) is not None
 
 
 def grants(role: str, statement: Mapping[str, Any]) -> Iterator[Grant]:
-    """What an ``Allow`` statement grants, one by one.
+    """The single grants of an ``Allow`` statement.
 
     Raises
     ------
     ValueError
-        If it is written in a way that this reader does not know: better no verdict than a wrong one.
+        If the statement has a form that this reader does not know: better no verdict than a wrong one.
     """
     unknown = statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}
     if statement["Effect"] == "Deny" and statement.get("Condition") == {"Null": {"lambda:SourceFunctionArn": "false"}}:
-        return  # of calls of a function's own code, which makes none of these
+        return  # denies calls by a function's own code, which never makes these calls
     if statement["Effect"] != "Allow" or unknown:
         raise ValueError(f"{role}: a statement that this reader does not know: {dict(statement)}")
     choices: list[tuple[tuple[str, str], ...]] = [()]
     for operator, condition in statement.get("Condition", {}).items():
         if operator.startswith("ForAllValues:"):
-            continue  # of keys that are lists, which the stand-in checks, but does not record
+            continue  # its keys are lists, which the stand-in checks but does not record
         if operator not in OPERATORS:
             raise ValueError(f"{role}: a condition that this reader does not know: {operator}")
         for key, values in condition.items():
-            choices = [(*chosen, (key.lower(), value)) for chosen in choices for value in as_list(values)]
+            choices = [(*conditions, (key.lower(), value)) for conditions in choices for value in as_list(values)]
     for action in as_list(statement["Action"]):
         for resource in as_list(statement["Resource"]):
-            for chosen in choices:
-                yield Grant(role, statement.get("Sid", ""), action, resource, chosen)
+            for conditions in choices:
+                yield Grant(role, statement.get("Sid", ""), action, resource, conditions)

@@ -1,4 +1,4 @@
-"""The template with everything it can be given, deployed where policies are enforced and every decision is recorded."""
+"""The template with nearly all parameters set, deployed in a stand-in that enforces policies and records decisions."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,8 +27,8 @@ from tests.stand_ins.read_queues import ReadSqsQueue
 from tests.waiting import deadline_s
 
 STACK = "sparklet"
-OF_WORKERS = ("SPARKLET_SCRATCH",)  # which worker_environment sets
-OUTSIDE, THEIRS = "outside", "theirs"  # buckets that are not the stack's own
+OF_WORKERS = ("SPARKLET_SCRATCH",)  # variables that worker_environment sets
+OUTSIDE, THEIRS = "outside", "theirs"  # buckets outside the stack; the second can be read only by the role ROLE
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/theirs"
 PARAMETERS = {
     "ImageUri": "local",
@@ -57,12 +57,12 @@ PARAMETERS = {
 
 
 def client(service: str) -> Any:
-    """A client with the credentials that this process has now."""
+    """A client with the present credentials of this process."""
     return boto3.Session().client(service)  # type: ignore[call-overload]
 
 
 class Earlier(SystemClock):
-    """Two hours ago: whoever planned then is dead by now."""
+    """A clock two hours ago: a planner that began then counts as dead now."""
 
     def now_s(self) -> float:
         return super().now_s() - 7200
@@ -70,11 +70,11 @@ class Earlier(SystemClock):
 
 @dataclass
 class RecordedStack:
-    """A deployed stack, and what its functions asked AWS for."""
+    """A deployed stack, and the records of its functions' calls to AWS."""
 
     template: Template
     outputs: Mapping[str, str]
-    names: Mapping[str, str]  # logical id → what it is called
+    names: Mapping[str, str]  # logical id → physical name
     records: Path
 
     @property
@@ -90,25 +90,25 @@ class RecordedStack:
         return Deployment(self.bucket, S3ObjectStore(clients), ledger, queue, clock, input_stores(clients))
 
     def invoke(self, function: str, event: Any) -> Any:
-        """Call a function by its logical id; its answer."""
+        """Call a function by its logical id; return its answer."""
         answer, failed = self._answer(function, event)
         assert not failed, answer
         return answer
 
     def failure(self, function: str, event: Any) -> str:
-        """Call a function that fails; its message."""
+        """Call a function that must fail; return its error message."""
         answer, failed = self._answer(function, event)
         assert failed, answer
         return str(answer["errorMessage"])
 
     def _answer(self, function: str, event: Any) -> tuple[Any, bool]:
-        once = Config(read_timeout=deadline_s(120), retries={"total_max_attempts": 1})  # a second would be in its way
+        once = Config(read_timeout=deadline_s(120), retries={"total_max_attempts": 1})  # a retry would run beside it
         functions = boto3.Session().client("lambda", config=once)
-        answer: Any = functions.invoke(FunctionName=self.names[function], Payload=json.dumps(event))
-        return json.loads(answer["Payload"].read()), "FunctionError" in answer
+        response: Any = functions.invoke(FunctionName=self.names[function], Payload=json.dumps(event))
+        return json.loads(response["Payload"].read()), "FunctionError" in response
 
     def calls(self) -> Iterator[Call]:
-        """What was asked for with roles, in order."""
+        """The recorded calls with roles' credentials, in order."""
         for line in self.records.read_text().splitlines():
             record = json.loads(line)
             principal = record["principal"]
@@ -117,7 +117,7 @@ class RecordedStack:
                 yield Call(principal.split("/")[1], record["action"], record["resource"], keys, record["allowed"])
 
     def statements(self, role: str) -> list[dict[str, Any]]:
-        """Everything that a deployed role is allowed, as IAM has it."""
+        """All statements of a deployed role's policies, as IAM returns them."""
         iam = client("iam")
         names = iam.list_role_policies(RoleName=role)["PolicyNames"]
         attached = iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
@@ -128,14 +128,14 @@ class RecordedStack:
 
 @contextmanager
 def recorded_stack(folder: Path) -> Iterator[RecordedStack]:
-    """Everything running and deployed; this process has the account's own credentials meanwhile."""
+    """Deploy the stack and yield it; meanwhile this process has the account's own credentials."""
     with enforcing_ministack(folder, worker_environment(folder)) as (_, records):
         _prepare()
         yield _deploy(records)
 
 
 def worker_environment(folder: Path) -> dict[str, str]:
-    """A small real worker, with files of its own."""
+    """The environment variables of a small real worker with folders of its own."""
     for name in ("scratch", "logs"):
         (folder / name).mkdir()
     return {
@@ -148,7 +148,7 @@ def worker_environment(folder: Path) -> dict[str, str]:
 
 
 def _prepare() -> None:
-    """What lies outside the stack: buckets, a database, and a role of somebody else's."""
+    """Create what is outside the stack: buckets, a database, and another account's role."""
     s3, iam = client("s3"), client("iam")
     for bucket in (OUTSIDE, THEIRS):
         s3.create_bucket(Bucket=bucket)
@@ -164,7 +164,7 @@ def _prepare() -> None:
 
 
 def _make_table_of_glue() -> None:
-    """``sales.visits``: CSV with one partition, whose file the scenarios place."""
+    """Create the table ``sales.visits``: CSV with one partition, whose file the scenarios write."""
     glue, hive = client("glue"), "org.apache.hadoop.hive"
     stored: Any = {
         "Columns": [{"Name": "id", "Type": "string"}],
@@ -189,7 +189,7 @@ def _deploy(records: Path) -> RecordedStack:
     stack = deploy(STACK, to_json(localise(template, PARAMETERS, {}, dict.fromkeys(OF_WORKERS, ""))), PARAMETERS)
     assert all(stack.outputs.values()), stack.outputs
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
-        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # functions are called by name
+        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)  # the tests call functions directly
     events = client("events")
     for rule in events.list_rules()["Rules"]:
         events.disable_rule(Name=rule["Name"])

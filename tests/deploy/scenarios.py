@@ -1,4 +1,4 @@
-"""What the functions are led through: whatever makes a difference in what they ask AWS for."""
+"""Scenarios for the deployed functions: everything that makes a difference in their calls to AWS."""
 
 import json
 from dataclasses import replace
@@ -30,30 +30,30 @@ from tests.waiting import eventually
 
 JOB = Path(__file__).parent / "scripts" / "job.py"
 CSV = b"".join(b"%d,row\n" % n for n in range(20))
-RUNS = {
+RUNS = {  # runs whose planners died, with their final states
     "work": "CANCELLED",
     "ends": "SUCCEEDED",
     "versions": "CANCELLED",
     "theirs": "SUCCEEDED",
-    "cut-off": "SUCCEEDED",  # once it was redriven
+    "cut-off": "SUCCEEDED",  # after a redrive
     "read-again": "CANCELLED",
-}  # whose planners died, and how they end
+}
 FOLLOWING = {"ends-check-1": "SUCCEEDED", "ends-next-1": "CANCELLED"}
-# Runs that the planner function enters or goes on with.
+# Runs that the planner function enters or continues.
 ASKED = (
     *("asked", "asked-versions", "asked-theirs", "asked-table", "asked-again", "asked-written", "asked-whole"),
     "half-planned",
 )
-VERSIONS = f"s3://{OUTSIDE}/in/versions.jsonl"  # a list that names them
+VERSIONS = f"s3://{OUTSIDE}/in/versions.jsonl"  # a list that names versions of objects
 CUT = RunOptions(max_objects=1, split="csv", target_bytes=64)
 
 
 def lead_through(stack: RecordedStack) -> None:
-    """Every path of every function that makes calls of its own."""
+    """Lead every function through all of its paths that make different calls."""
     place_inputs(stack)
-    do_tasks(stack)  # first, while there is no output/ yet: S3A then asks further
+    do_tasks(stack)  # first, while there is no output/ yet: S3A then makes further calls
     enter_runs(stack)
-    report = stack.invoke("CheckerFunction", {})  # it continues what planners left, two hours ago
+    report = stack.invoke("CheckerFunction", {})  # it continues the plans that were left two hours ago
     assert {name for name, run in report["runs"].items() if run["planned"]} == set(RUNS) - {"cut-off"}, report
     do_shards(stack, received(stack))
     ask_for_runs(stack)
@@ -86,7 +86,7 @@ def place_inputs(stack: RecordedStack) -> None:
 
 
 def do_tasks(stack: RecordedStack) -> None:
-    """A plain event that names a script and reads outside the stack's bucket; a table; a task; a stream's batch."""
+    """Do tasks: a plain event that reads outside the stack's bucket, tables, an asynchronous task, a stream's batch."""
     event = {
         "sparklet": {"script": f"s3://{stack.bucket}/scripts/job.py"},
         "inputs": [f"s3://{OUTSIDE}/in/data/work.csv"],
@@ -109,19 +109,19 @@ def do_tasks(stack: RecordedStack) -> None:
 
 
 def message_record(message_id: str, body: str, receipt: str = "r") -> dict[str, Any]:
-    """What a message of a queue comes by."""
+    """The record of a queue's message in Lambda's event."""
     record = {"messageId": message_id, "receiptHandle": receipt, "body": body}
     return {**record, "attributes": {"ApproximateReceiveCount": "1"}, "eventSource": "aws:sqs"}
 
 
 def task_record(task_id: str, body: str) -> dict[str, Any]:
-    """What a task of the asynchronous API comes by."""
+    """The record of a task of the asynchronous API in Lambda's event."""
     attributes = {"sparklet-task": {"stringValue": task_id, "dataType": "String"}}
     return {**message_record(task_id, body), "messageAttributes": attributes}
 
 
 def enter_runs(stack: RecordedStack) -> None:
-    """Runs whose planners died at once; of one, a part was sealed already, and it is cancelled."""
+    """Enter runs whose planners died at once; one of them has a sealed part and is cancelled."""
     own, deployment = f"s3://{stack.bucket}", stack.deployment(Earlier())
     deployment.store.put(f"{own}/output/earlier/large.csv", CSV)
     works = (f"{own}/input/work.csv", f"{own}/input/released.csv", f"{own}/output/earlier/", f"s3://{OUTSIDE}/in/data/")
@@ -131,15 +131,15 @@ def enter_runs(stack: RecordedStack) -> None:
         ("versions", (), f"s3://{OUTSIDE}", CUT, Access()),
         ("theirs", (f"s3://{THEIRS}/data/",), own, CUT, Access(role_arn=ROLE)),
         ("cut-off", (f"{own}/input/failed/",), own, CUT, Access()),
-        ("read-again", (f"s3://{OUTSIDE}/out/earlier/",), own, CUT, Access()),  # what another run has written
+        ("read-again", (f"s3://{OUTSIDE}/out/earlier/",), own, CUT, Access()),  # reads another run's output
     ):
-        written, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
-        request = RunRequest(str(JOB), inputs, written, run_id, params=params, options=options, access=access)
+        run_output, params = f"{output}/output/{run_id}/", {"folder": f"{own}/input/"}
+        request = RunRequest(str(JOB), inputs, run_output, run_id, params=params, options=options, access=access)
         if run_id == "versions":
             request = replace(request, lists=(ListRequest(VERSIONS),))
         if run_id in ("work", "versions"):
             request = replace(request, options=replace(options, existing="overwrite"))
-            written_before(stack, written)
+            put_earlier_output(stack, run_output)
         if run_id == "ends":
             request = replace(request, check=str(JOB), next=str(JOB), next_output=f"{own}/output/follows/")
         if run_id == "theirs":
@@ -149,13 +149,13 @@ def enter_runs(stack: RecordedStack) -> None:
     deployment.ledger.runs.cancel("cut-off")
 
 
-def written_before(stack: RecordedStack, output: str) -> None:
-    """Something that a run replaces."""
+def put_earlier_output(stack: RecordedStack, output: str) -> None:
+    """Put a file of an earlier run, which a run replaces."""
     stack.deployment().store.put(f"{output}shard=old_1f_000000/part-0.parquet", b"rows")
 
 
 def seal_first_part(stack: RecordedStack, run_id: str) -> None:
-    """Leave a run as a planner does that dies between a part's seal and its shards."""
+    """Leave a run in the state of a planner that died after it sealed a part, before it entered the part's shards."""
     deployment = stack.deployment()
     line = Shard(0, (InputObject(f"s3://{stack.bucket}/input/failed/failed.csv", 6),)).to_line()
     deployment.store.put(deployment.part_uri(run_id, "part-00000-x.jsonl"), line)
@@ -165,12 +165,12 @@ def seal_first_part(stack: RecordedStack, run_id: str) -> None:
 
 
 def ask_for_runs(stack: RecordedStack) -> None:
-    """Runs that the planner function enters; one that it only continues."""
+    """Let the planner function enter runs, and continue one."""
     own, out = f"s3://{stack.bucket}", f"s3://{OUTSIDE}"
     every = [f"{own}/input/work.csv", f"{own}/output/earlier/", f"{out}/in/data/"]
     cut: dict[str, Any] = {"max_objects": 1, "split": "csv", "shard_size": 64, "overwrite": True}
     versions = {"lists": [VERSIONS], "output": f"{out}/output/asked-versions/"}
-    whole = {"output": f"{out}/output/asked-whole/", "dispatch": "map"}  # whose index the planner writes
+    whole = {"output": f"{out}/output/asked-whole/", "dispatch": "map"}  # for a Map the planner also writes an index
     for run_id, script, inputs, more in (
         ("asked", f"{own}/scripts/job.py", every, cut),
         ("asked-versions", f"{out}/in/jobs/job.py", [], {**cut, **versions}),
@@ -180,12 +180,12 @@ def ask_for_runs(stack: RecordedStack) -> None:
         ("asked-written", f"{own}/scripts/job.py", [f"{out}/out/earlier/"], cut),
         ("asked-whole", f"{own}/scripts/job.py", [f"{own}/output"], whole),
     ):
-        asked = {"run_id": run_id, "script": script, "inputs": inputs, "output": f"{own}/output/{run_id}/", **more}
+        event = {"run_id": run_id, "script": script, "inputs": inputs, "output": f"{own}/output/{run_id}/", **more}
         if "overwrite" in more:
-            written_before(stack, asked["output"])
-        assert stack.invoke("PlannerFunction", asked)["sealed"], run_id
-    asked["script"] = f"{own}/scripts/mistyped.py"
-    assert "is not there" in stack.failure("PlannerFunction", {**asked, "run_id": "mistyped"})
+            put_earlier_output(stack, event["output"])
+        assert stack.invoke("PlannerFunction", event)["sealed"], run_id
+    event["script"] = f"{own}/scripts/mistyped.py"
+    assert "is not there" in stack.failure("PlannerFunction", {**event, "run_id": "mistyped"})
     request = RunRequest(str(JOB), (f"{own}/input/failed/",), f"{own}/output/half/", "half-planned")
     new_run(stack.deployment(), request)
     seal_first_part(stack, "half-planned")
@@ -193,7 +193,7 @@ def ask_for_runs(stack: RecordedStack) -> None:
 
 
 def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
-    """The queue's messages as records of an event, by run and shard."""
+    """Receive the queue's messages; return them as records of an event, by run and shard."""
     records = {}
     while messages := readable(stack.deployment().queue).receive():
         for message in messages:
@@ -205,7 +205,7 @@ def received(stack: RecordedStack) -> dict[tuple[str, int], dict[str, Any]]:
 
 
 def do_shards(stack: RecordedStack, messages: dict[tuple[str, int], dict[str, Any]]) -> None:
-    """One that works, one that is released, one that fails, one of each kind that is staged."""
+    """Do shards: one succeeds, one is released, one fails, and one of each kind stages its inputs."""
     ledger = stack.deployment().ledger
     for shard, comes_back, state in (
         (("work", 0), False, ShardState.SUCCEEDED),
@@ -221,7 +221,7 @@ def do_shards(stack: RecordedStack, messages: dict[tuple[str, int], dict[str, An
 
 
 def settle_letters(stack: RecordedStack) -> None:
-    """Dead letters of each fate; a lease that ended is told apart only by reading the shard."""
+    """Let the consumer handle dead letters of each kind; only the shard's record shows that a lease has ended."""
     ledger = stack.deployment().ledger
     never, lost = ledger.shards.get("work", 3), ledger.shards.get("work", 4)
     assert ledger.attempts.claim(lost.ref, "killed", 1, 1).status is ClaimStatus.GRANTED
@@ -239,7 +239,7 @@ def settle_letters(stack: RecordedStack) -> None:
 
 
 def do_large_shard(stack: RecordedStack) -> None:
-    """One that a function had no memory for: the checker calls the large function, which does it."""
+    """Do a shard for which a function had too little memory: the checker calls the large function, which does it."""
     deployment = stack.deployment()
     ref = deployment.ledger.shards.get("work", 5).ref
     assert deployment.ledger.attempts.claim(ref, "small", 60, 3).status is ClaimStatus.GRANTED
@@ -250,22 +250,21 @@ def do_large_shard(stack: RecordedStack) -> None:
     report = stack.invoke("CheckerFunction", {})
 
     assert report["runs"]["work"]["started"] == 1, report
-    eventually(
-        lambda: deployment.ledger.shards.get(ref.run_id, ref.shard).state.ended, idle_s=60
-    )  # in a JVM of its own
+    # It does the shard in a JVM of its own.
+    eventually(lambda: deployment.ledger.shards.get(ref.run_id, ref.shard).state.ended, idle_s=60)
     record = deployment.ledger.shards.get(ref.run_id, ref.shard)
     assert (record.state, record.engine) == (ShardState.SUCCEEDED, "lambda-large"), record
 
 
 def wait_for_expiry(stack: RecordedStack, ref: ShardRef) -> None:
-    """Until the lease of an attempt is over."""
+    """Wait until the lease of a shard's attempt has ended."""
     clock = stack.deployment().clock
     while (rest_s := stack.deployment().ledger.shards.get(ref.run_id, ref.shard).lease_end_s - clock.now_s()) > 0:
         clock.sleep(rest_s)
 
 
 def end_runs(stack: RecordedStack) -> None:
-    """A lost worker, a run that fails, is redriven, judged and followed by another, one that is cancelled."""
+    """End runs: a lost worker; a failed run that is redriven, checked and followed by another; cancelled runs."""
     deployment = stack.deployment()
     lost = deployment.ledger.shards.get("versions", 1).ref
     assert deployment.ledger.attempts.claim(lost, "killed", 1, 3).status is ClaimStatus.GRANTED

@@ -1,4 +1,4 @@
-"""The settings of parameters that change what is called, or with which key: for each, the stacks that there are."""
+"""Settings of parameters that change which calls are made, or with which key: the parameters of each template."""
 
 from tests.deploy.simulation import Setting
 from tests.stand_ins.engines import ACCOUNT, EXAMPLES, OF_REGION
@@ -31,11 +31,11 @@ SECRET = {
     "KafkaSecretKeyArn": STREAM_KEY,
 }
 SERVICES = ("sqs", "sns", "lambda", "events")
-TOLD = {"sqs": "ended", "sns": "ended", "lambda": "function:ended", "events": "event-bus/ended"}
-DESTINATIONS = {  # each service once for either
+RECEIVERS = {"sqs": "ended", "sns": "ended", "lambda": "function:ended", "events": "event-bus/ended"}
+DESTINATIONS = {  # each service is once the destination on success, and once on failure
     f"{first} and {second}": {
-        "OnSuccessArn": f"arn:aws:{first}:{OF_REGION}:{TOLD[first]}",
-        "OnFailureArn": f"arn:aws:{second}:{OF_REGION}:{TOLD[second]}",
+        "OnSuccessArn": f"arn:aws:{first}:{OF_REGION}:{RECEIVERS[first]}",
+        "OnFailureArn": f"arn:aws:{second}:{OF_REGION}:{RECEIVERS[second]}",
     }
     for first, second in zip(SERVICES, reversed(SERVICES), strict=True)
 }
@@ -81,7 +81,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "engines that write by a data key": _main(**ENGINES, **KEYED, WriteEncryption=DATA_KEY),
     "the API": _main() | {"api.yaml": {}},
-    **{f"the API, {told}": _main() | {"api.yaml": to} for told, to in DESTINATIONS.items()},
+    **{f"the API, {services}": _main() | {"api.yaml": arns} for services, arns in DESTINATIONS.items()},
     "the API, a key": _main(KmsKeyArn=STACK_KEY) | {"api.yaml": {"KmsKeyArn": STACK_KEY}},
     "a stream": _main() | {"streams.yaml": {"StreamArn": f"arn:aws:kinesis:{OF_REGION}:stream/events"}},
     "a stream under a key": _main()

@@ -1,7 +1,7 @@
-"""Every role's policies, as CloudFormation makes them with one setting of parameters, and what the roles are used for.
+"""Every role's policies, as CloudFormation makes them with one setting of parameters, and the calls of the roles.
 
-No server: SAM's own transform, the intrinsic functions by ``reading``, and the stand-in's evaluator for the verdict on
-each call, with ``policies`` beside it for what a grant covers.
+There is no server: SAM's own transform expands the templates, ``reading`` resolves the intrinsic functions, the
+stand-in's evaluator decides on each call, and ``policies`` decides which calls a grant covers.
 """
 
 import re
@@ -24,7 +24,7 @@ PSEUDO = {
     "AWS::AccountId": ACCOUNT,
     "AWS::URLSuffix": "amazonaws.com",
 }
-ARNS = {  # of what templates make, by type
+ARNS = {  # of the templates' resources, by type
     "AWS::S3::Bucket": "arn:aws:s3:::{}",
     "AWS::DynamoDB::Table": f"arn:aws:dynamodb:{OF_REGION}:table/{{}}",
     "AWS::SQS::Queue": f"arn:aws:sqs:{OF_REGION}:{{}}",
@@ -37,14 +37,18 @@ ARNS = {  # of what templates make, by type
     "AWS::CodeBuild::Project": f"arn:aws:codebuild:{OF_REGION}:project/{{}}",
     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{{}}",
 }
-BY_ARN = ("AWS::Lambda::Alias", "AWS::StepFunctions::StateMachine", "AWS::SecretsManager::Secret")  # by Ref, too
+BY_ARN = (
+    "AWS::Lambda::Alias",
+    "AWS::StepFunctions::StateMachine",
+    "AWS::SecretsManager::Secret",
+)  # types whose Ref is the ARN, too
 LISTS = ("CommaDelimitedList",)
 ENCRYPTED = {"AWS::SQS::Queue": "KmsMasterKeyId", "AWS::SecretsManager::Secret": "KmsKeyId"}
 NO_VALUE = {"Ref": "AWS::NoValue"}
 Setting = dict[str, dict[str, str]]  # template → parameters
 PLATFORMS = [(next(iter(of.parameters)), *of.platform) for of in EXAMPLES.values() if any(of.platform)]
 DESTINATIONS = ("OnSuccessArn", "OnFailureArn")
-USES_OF_KEYS = {  # what the caller of an action needs of the key that the thing is encrypted with
+USES_OF_KEYS = {  # the actions on a resource's key that the caller of an action needs
     "s3:GetObject": ("kms:Decrypt",),
     "s3:GetObjectVersion": ("kms:Decrypt",),
     "s3:PutObject": ("kms:GenerateDataKey",),
@@ -56,64 +60,65 @@ USES_OF_KEYS = {  # what the caller of an action needs of the key that the thing
 }
 
 
-def whole(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """A part of a template with all that can be resolved, and without what CloudFormation leaves out."""
+def whole(node: Any, template: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
+    """A part of a template with everything resolved that can be, and without the entries that are AWS::NoValue."""
     if isinstance(node, list):
-        found = [whole(each, template, given) for each in node]
-        return [each for each in found if each != NO_VALUE]
+        values = [whole(each, template, names) for each in node]
+        return [each for each in values if each != NO_VALUE]
     if not isinstance(node, dict):
         return node
-    if (value := resolved(node, template, given)) is not node:
-        return whole(value, template, given)
-    every = {key: whole(value, template, given) for key, value in node.items()}
+    if (value := resolved(node, template, names)) is not node:
+        return whole(value, template, names)
+    every = {key: whole(value, template, names) for key, value in node.items()}
     return {key: value for key, value in every.items() if value != NO_VALUE}
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A template deployed in one's mind."""
+    """A template as if it was deployed."""
 
     template: str
     names: Mapping[str, Any]  # parameters, resources by Ref and attribute, imports
-    resources: Mapping[str, Any]  # those that its conditions let be
+    resources: Mapping[str, Any]  # the resources whose conditions hold
     outputs: Mapping[str, Any]
 
     @classmethod
     def of(cls, name: str, parameters: Mapping[str, str], imports: Mapping[str, Any]) -> "Stack":
-        """The stack ``sparklet``, or one beside it."""
+        """The stack ``sparklet``, if ``name`` is the main template, or a stack beside it."""
         body = transformed(name)
         stack = "sparklet" if name == MAIN else f"sparklet-{name.removesuffix('.yaml')}"
-        given: dict[str, Any] = {**PSEUDO, **imports, "AWS::StackName": stack, "AWS::StackId": f"arn/{stack}/1"}
-        for each, declared in body["Parameters"].items():
-            text = parameters.get(each, str(declared.get("Default", "")))
-            given[each] = text.split(",") if declared["Type"] in LISTS else text
-        there = {each: of for each, of in body["Resources"].items() if _is_there(of, body, given)}
-        for each, of in there.items():
-            arn = ARNS.get(of["Type"], "{}").format(each.removesuffix("Aliaslive"))
-            given |= {each: arn if of["Type"] in BY_ARN else each, f"{each}.Arn": arn, f"{each}.Id": arn}
-            given |= {f"{each}.Name": each, f"{each}.QueueName": each}
-        made = {each: whole(of.get("Properties", {}), body, given) for each, of in there.items()}
-        resources = {each: {"Type": there[each]["Type"], **properties} for each, properties in made.items()}
+        names: dict[str, Any] = {**PSEUDO, **imports, "AWS::StackName": stack, "AWS::StackId": f"arn/{stack}/1"}
+        for parameter, declared in body["Parameters"].items():
+            text = parameters.get(parameter, str(declared.get("Default", "")))
+            names[parameter] = text.split(",") if declared["Type"] in LISTS else text
+        existing = {each: resource for each, resource in body["Resources"].items() if _exists(resource, body, names)}
+        for each, resource in existing.items():
+            arn = ARNS.get(resource["Type"], "{}").format(each.removesuffix("Aliaslive"))
+            names |= {each: arn if resource["Type"] in BY_ARN else each, f"{each}.Arn": arn, f"{each}.Id": arn}
+            names |= {f"{each}.Name": each, f"{each}.QueueName": each}
+        bodies = {each: whole(resource.get("Properties", {}), body, names) for each, resource in existing.items()}
+        resources = {each: {"Type": existing[each]["Type"], **properties} for each, properties in bodies.items()}
         outputs = {
-            whole(each["Export"]["Name"], body, given): whole(each["Value"], body, given)
+            whole(each["Export"]["Name"], body, names): whole(each["Value"], body, names)
             for each in body.get("Outputs", {}).values()
-            if "Export" in each and _is_there(each, body, given)
+            if "Export" in each and _exists(each, body, names)
         }
-        return cls(name, given, resources, outputs)
+        return cls(name, names, resources, outputs)
 
     def arn(self, name: str) -> Any:
-        """What a name in braces stands for: a resource's ARN, or a parameter; empty if it is neither here."""
+        """The value of a name in braces: a resource's ARN, or a parameter; "" if this stack has neither."""
         return self.names.get(f"{name}.Arn" if name in self.resources else name, "")
 
 
 @cache
 def transformed(name: str) -> dict[str, Any]:
-    """A template after SAM's transform; what it does follows from no parameter but those of ``sam build``."""
+    """A template after SAM's transform, whose result depends only on the parameters of ``sam build``."""
     return expanded(name) if "Transform" in TEMPLATES[name] else TEMPLATES[name]
 
 
-def _is_there(part: Mapping[str, Any], template: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    return "Condition" not in part or bool(resolved({"Condition": part["Condition"]}, template, given))
+def _exists(part: Mapping[str, Any], template: Mapping[str, Any], names: Mapping[str, Any]) -> bool:
+    """Whether a resource or output has no condition, or its condition holds."""
+    return "Condition" not in part or bool(resolved({"Condition": part["Condition"]}, template, names))
 
 
 class World:
@@ -131,86 +136,95 @@ class World:
 
     def _read(self, stack: Stack) -> None:
         for name, body in stack.resources.items():
-            here = [(stack.template, name)]
+            places = [(stack.template, name)]
             if body["Type"] == "AWS::IAM::Role":
                 policies = [policy["PolicyDocument"] for policy in body.get("Policies", ())]
                 assert "{" not in str(body.get("ManagedPolicyArns", "")), name
             elif body["Type"] in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
                 policies = [body["PolicyDocument"]]
-                here = [self._place(stack, role) for role in body.get("Roles", [name])]
+                places = [self._place(stack, role) for role in body.get("Roles", [name])]
             else:
                 continue
-            for place in here:
-                given = [each for document in policies for each in as_list(document["Statement"])]
-                self.statements.setdefault(place, []).extend(given)
+            for place in places:
+                statements = [each for document in policies for each in as_list(document["Statement"])]
+                self.statements.setdefault(place, []).extend(statements)
 
     def _place(self, stack: Stack, role: str) -> tuple[str, str]:
+        """The template that has the role, and the role."""
         return (stack.template if role in stack.resources else MAIN), role
 
     def granted(self, place: tuple[str, str]) -> list[Grant]:
-        """What a role is allowed, one by one."""
+        """The single grants of a role."""
         return [grant for each in self.statements[place] for grant in grants(place[1], each)]
 
     def calls(self, place: tuple[str, str]) -> list[Call]:
-        """What a role is used for in this setting, keys included; of the main stack's also by stacks beside it."""
-        found = []
+        """A role's calls in this setting, with those to keys; stacks beside the main one also use its roles."""
+        own_template, role = place
+        calls = []
         for template, stack in self.stacks.items():
-            if template != place[0] and (place[0] != MAIN or place[1] in stack.resources):
+            if template != own_template and (own_template != MAIN or role in stack.resources):
                 continue
-            for each in ROLES.get((template, place[1]), ()):
-                found += list(self._made(stack, place[1], each))
-        return found
+            for use in ROLES.get((template, role), ()):
+                calls += list(self._calls_of_use(stack, role, use))
+        return calls
 
-    def _made(self, stack: Stack, role: str, use: Use) -> Iterator[Call]:
-        named = self.facts(stack)
+    def _calls_of_use(self, stack: Stack, role: str, use: Use) -> Iterator[Call]:
+        """The calls of one use; none if the setting does not fulfil the use's condition ``when``."""
+        value_of = self.facts(stack)
         name, _, value = use.when.partition("=")
-        if use.when and not (named(name) == value if value else "".join(as_list(named(name)))):
+        if use.when and not (value_of(name) == value if value else "".join(as_list(value_of(name)))):
             return
         for pattern in use.on:
-            for resource in _filled(pattern, named):
-                keys = {key: text for pair in use.keys.items() for key, text in _keys(pair, named)}
-                for call in use.calls:
-                    for action in actions_of(call):
-                        made = Call(role, action, resource.replace("*", "x") if resource != "*" else "*", keys)
-                        yield made
-                        yield from self._with_keys(stack, made, of_ours="." in call)
+            for resource in _filled(pattern, value_of):
+                keys = {key: text for pair in use.keys.items() for key, text in _keys(pair, value_of)}
+                for operation in use.calls:
+                    for action in actions_of(operation):
+                        call = Call(role, action, resource.replace("*", "x") if resource != "*" else "*", keys)
+                        yield call
+                        yield from self._key_calls(stack, call, of_ours="." in operation)
 
     def facts(self, stack: Stack) -> Callable[[str], Any]:
-        """What names in braces stand for: resources, parameters, and what follows from them."""
-        known = {**self._of_main(), **_beside(stack)}
-        other = self.stacks[MAIN].arn
-        return lambda name: known[name] if name in known else (stack.arn if name in stack.names else other)(name)
+        """A function that returns the value of a name in braces: of a resource, a parameter, or derived from them."""
+        derived = {**self._of_main(), **_beside(stack)}
+
+        def value_of(name: str) -> Any:
+            if name in derived:
+                return derived[name]
+            return stack.arn(name) if name in stack.names else self.stacks[MAIN].arn(name)
+
+        return value_of
 
     def _of_main(self) -> dict[str, Any]:
-        main, given = self.stacks[MAIN], self.stacks[MAIN].names
-        cluster, bucket = given["FargateCluster"], given["ExistingBucketName"]
-        engines = {name: given[name] and _arn(service, f"{kind}{given[name]}") for name, service, kind in PLATFORMS}
+        """Values by name that are derived from the main stack's parameters."""
+        main, names = self.stacks[MAIN], self.stacks[MAIN].names
+        cluster, bucket = names["FargateCluster"], names["ExistingBucketName"]
+        engines = {name: names[name] and _arn(service, f"{type_}{names[name]}") for name, service, type_ in PLATFORMS}
         platforms = "".join(engines.values())
         return {
             **engines,
             "platforms": platforms,
-            "engines": "".join(given[next(iter(of.parameters))] for of in EXAMPLES.values()),
+            "engines": "".join(names[next(iter(example.parameters))] for example in EXAMPLES.values()),
             "fargate_task": cluster and _arn("ecs", f"task/{cluster}/*"),
             "FargateCluster": cluster and _arn("ecs", f"cluster/{cluster}"),
             "bucket": f"arn:aws:s3:::{bucket}" if bucket else main.arn("Bucket"),
             "catalog": _arn("glue", "catalog"),
-            "own_tables": _tables(given["GlueDatabaseArns"]),
-            "read_tables": _tables(given["ReadGlueDatabaseArns"]),
+            "own_tables": _tables(names["GlueDatabaseArns"]),
+            "read_tables": _tables(names["ReadGlueDatabaseArns"]),
             "executions": _arn("states", "execution:RunMachine"),
             "group": _arn("logs", "log-group:"),
             "registry": _arn("ecr", "repository/"),
             "functions_stack": _arn("cloudformation", "stack/sparklet-functions/*"),
         }
 
-    def _with_keys(self, stack: Stack, call: Call, *, of_ours: bool) -> Iterator[Call]:
-        """The uses of keys that a call has."""
+    def _key_calls(self, stack: Stack, call: Call, *, of_ours: bool) -> Iterator[Call]:
+        """The calls to KMS that a call needs, since its resource is encrypted."""
         uses = ("kms:Decrypt",) if call.action.startswith("dynamodb:") else USES_OF_KEYS.get(call.action, ())
         for key in self._keys_of(stack, call, of_ours=of_ours) if uses else ():
             for action in uses:
                 yield Call(call.role, action, key)
 
     def _keys_of(self, stack: Stack, call: Call, *, of_ours: bool) -> set[str]:
-        """Which keys what a call names may be encrypted with."""
+        """The keys with which the resource of a call can be encrypted."""
         names, main = stack.names, self.stacks[MAIN].names
         if call.action.startswith("s3:"):
             return self._keys_of_objects(stack, call, of_ours=of_ours)
@@ -230,16 +244,16 @@ class World:
         return set()
 
     def _keys_of_objects(self, stack: Stack, call: Call, *, of_ours: bool) -> set[str]:
-        """A bucket's own key, or a key of data elsewhere; what we write has the key that we ask for."""
-        names, main, named = stack.names, self.stacks[MAIN].names, self.facts(stack)
+        """The keys of objects: the stack bucket's key, the keys of data in other buckets, or the key of our writes."""
+        names, main, value_of = stack.names, self.stacks[MAIN].names, self.facts(stack)
         if "SourceKmsKeyArn" in names:
             return {names["SourceKmsKeyArn"]} - {""}
-        is_own = call.resource.split("/")[0] in (named("bucket"), named("contents"))
-        kept = {names.get("KmsKeyArn", main["KmsKeyArn"])} if is_own else {*names.get("DataKeyArns", ())}
-        asked = {main["WriteEncryption"], names.get("WriteEncryption", "")} - {"", "AES256"}
+        is_own = call.resource.split("/")[0] in (value_of("bucket"), value_of("contents"))
+        of_bucket = {names.get("KmsKeyArn", main["KmsKeyArn"])} if is_own else {*names.get("DataKeyArns", ())}
+        of_writes = {main["WriteEncryption"], names.get("WriteEncryption", "")} - {"", "AES256"}
         if call.action == "s3:PutObject":
-            return (asked if of_ours and asked else kept) - {""}
-        return (kept | asked) - {""}
+            return (of_writes if of_ours and of_writes else of_bucket) - {""}
+        return (of_bucket | of_writes) - {""}
 
 
 def _arn(service: str, name: str) -> str:
@@ -251,17 +265,21 @@ def _tables(databases: str) -> str:
 
 
 def _beside(stack: Stack) -> dict[str, Any]:
-    """What follows from a stack's own parameters."""
+    """Values by name that are derived from a stack's own parameters; "" where they do not apply."""
     own = stack.arn
     token, answers, contents = own("RemoteTokenArn"), own("ExistingLedgerTable"), own("ExistingBucketName")
     source, repository = own("SourceBucket"), own("ExistingRepositoryName")
     by_iam = own("KafkaClusterArn") if not own("KafkaSecretArn") else ""
     gives_up = own("StreamArn") or own("KafkaPollers") not in ("", "0")
-    told = {f"{to}_{each}": own(to) * (f":{each}:" in own(to)) for to in DESTINATIONS for each, _ in SENT}
+    destinations = {
+        f"{parameter}_{service}": own(parameter) if f":{service}:" in own(parameter) else ""
+        for parameter in DESTINATIONS
+        for service, _ in SENT
+    }
     return {
-        **told,
-        "token_secret": token * (":secretsmanager:" in token),
-        "token_parameter": token * (":ssm:" in token),
+        **destinations,
+        "token_secret": token if ":secretsmanager:" in token else "",
+        "token_parameter": token if ":ssm:" in token else "",
         "answers": _arn("dynamodb", f"table/{answers}") if answers else own("Ledger"),
         "contents": f"arn:aws:s3:::{contents}" if contents else own("Bucket"),
         "source": source and f"arn:aws:s3:::{source}/{own('SourceKey')}",
@@ -275,27 +293,27 @@ def _beside(stack: Stack) -> dict[str, Any]:
     }
 
 
-def _filled(pattern: str, named: Any) -> list[str]:
-    """A pattern with what its names stand for; none if one stands for nothing."""
-    found = [pattern]
+def _filled(pattern: str, value_of: Any) -> list[str]:
+    """The texts of a pattern, with each value in place of each name in braces; [] if a name has no value."""
+    texts = [pattern]
     for name in re.findall(r"\{(\w+)\}", pattern):
-        value = named(name)
+        value = value_of(name)
         values = value if isinstance(value, list) else str(value).split(",")
-        found = [each.replace(f"{{{name}}}", str(one)) for each in found for one in values if one]
-    return found
+        texts = [text.replace(f"{{{name}}}", str(one)) for text in texts for one in values if one]
+    return texts
 
 
-def _keys(pair: tuple[str, str], named: Any) -> Iterator[tuple[str, str]]:
+def _keys(pair: tuple[str, str], value_of: Any) -> Iterator[tuple[str, str]]:
     key, text = pair
-    yield key.lower(), (_filled(text, named) or [text])[0].replace("*", "x")
+    yield key.lower(), (_filled(text, value_of) or [text])[0].replace("*", "x")
 
 
 def allowed(call: Call, statements: list[Any]) -> bool:
-    """The stand-in's verdict on a call."""
+    """Whether the stand-in's evaluator allows a call."""
     keys: dict[str, Any] = {**call.keys}
     for key in keys.keys() & {"dynamodb:leadingkeys"}:
         keys[key] = [keys[key]]
-    asked = EvalContext(
+    request = EvalContext(
         principal_arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/{call.role}/session",
         principal_type="AssumedRole",
         principal_account=ACCOUNT,
@@ -305,7 +323,7 @@ def allowed(call: Call, statements: list[Any]) -> bool:
         secure_transport=True,
         service_context=keys,
     )
-    verdict: str = evaluate(asked, [parse_policy_document({"Statement": statements})]).decision
+    verdict: str = evaluate(request, [parse_policy_document({"Statement": statements})]).decision
     return verdict == "Allow"
 
 
@@ -319,7 +337,7 @@ def refusals(world: World, place: tuple[str, str]) -> set[str]:
 
 
 def unused(world: World, place: tuple[str, str]) -> set[str]:
-    """The grants of a role's policies that no call needs; a call needs the narrowest that covers it."""
+    """The grants of a role's policies that no call needs; a call needs only the narrowest grant that covers it."""
     every, needed = world.granted(place), set()
     for call in world.calls(place):
         covering = [grant for grant in every if grant.covers(call)]
@@ -332,12 +350,13 @@ def _narrowness(grant: Grant) -> int:
     return len("".join((grant.resource, *(pattern for _, pattern in grant.conditions))).replace("*", ""))
 
 
-def named_at(place: tuple[str, str], at: Mapping[str, str]) -> Iterator[Grant]:
-    """What a role's uses name, as patterns, where names in braces stand for what ``at`` has."""
-    for each in ROLES[place]:
-        for call in each.calls:
+def named_calls(place: tuple[str, str], values: Mapping[str, str]) -> Iterator[Grant]:
+    """The calls that ``docs.calls`` names for a role, as grants with patterns; ``values`` has the names in braces."""
+    _, role = place
+    for use in ROLES[place]:
+        for call in use.calls:
             for action in actions_of(call):
-                for pattern in each.on:
-                    for resource in _filled(pattern, lambda name: at.get(name, "")):
-                        prefix = (("s3:prefix", each.keys["s3:prefix"]),) if "s3:prefix" in each.keys else ()
-                        yield Grant(place[1], "", action, resource, prefix)
+                for pattern in use.on:
+                    for resource in _filled(pattern, lambda name: values.get(name, "")):
+                        prefix = (("s3:prefix", use.keys["s3:prefix"]),) if "s3:prefix" in use.keys else ()
+                        yield Grant(role, "", action, resource, prefix)

@@ -1,4 +1,4 @@
-"""What the steps of the state machine are led through: a run of each dispatch, and what failed executions leave."""
+"""Scenarios for the steps of the state machine: a run of each dispatch, and records of failed executions."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,17 +15,17 @@ JOB = Path(__file__).parent / "scripts" / "job.py"
 
 
 def take_steps(stack: RecordedStack) -> None:
-    """Every step that the machine calls."""
+    """Take every step that the state machine calls."""
     follow_a_queue(stack)
     stop_a_map(stack)
     for run_id in ("mapped", ""):
         execution = execution_arn(stack.outputs["RunMachineArn"], f"{run_id}-1")
-        told = {"execution": execution, "machine": "m", "where": "Check", "error": "E", "cause": "why"}
-        assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **told})["recorded"]
+        failure = {"execution": execution, "machine": "m", "where": "Check", "error": "E", "cause": "why"}
+        assert stack.invoke("StepFunction", {"step": "record", "run_id": run_id, **failure})["recorded"]
 
 
 def follow_a_queue(stack: RecordedStack) -> None:
-    """A lease that expires, a run that is judged and followed."""
+    """Check a run of the queue: a lease of it expires, it is judged by its check run, and followed by a next run."""
     deployment = stack.deployment()
     enter(stack, "stepped", Dispatch.QUEUE, 1, RunOptions(max_objects=1), follow=True)
     lost = deployment.ledger.shards.get("stepped", 0)
@@ -36,7 +36,7 @@ def follow_a_queue(stack: RecordedStack) -> None:
     assert check(stack, "stepped") == "RUNNING"
     succeed(stack, "stepped", 0)
     deployment.store.put(f"s3://{stack.bucket}/output/stepped/shard=old_1f_000000/part.csv", b"1\n")
-    assert check(stack, "stepped") == "RUNNING"  # it is to be judged
+    assert check(stack, "stepped") == "RUNNING"  # its check run has begun
     succeed(stack, "stepped-check-0", 0)
     assert check(stack, "stepped-check-0") == "SUCCEEDED"
     assert check(stack, "stepped") == "SUCCEEDED"
@@ -47,11 +47,11 @@ def follow_a_queue(stack: RecordedStack) -> None:
 
 
 def stop_a_map(stack: RecordedStack) -> None:
-    """A Map that stops since too much failed, and the same run again once that is mended."""
+    """Stop a Map since too many shards failed, then redrive the run to success."""
     deployment = stack.deployment()
     enter(stack, "mapped", Dispatch.MAP, 3, RunOptions(max_objects=1, tolerated_failure_count=1))
-    given = stack.invoke("StepFunction", {"step": "map", "run_id": "mapped"})
-    assert (given["how"], len(given["items"])) == ("inline", 3)
+    map_input = stack.invoke("StepFunction", {"step": "map", "run_id": "mapped"})
+    assert (map_input["how"], len(map_input["items"])) == ("inline", 3)
     for number in (0, 1):
         ref = deployment.ledger.shards.get("mapped", number).ref
         deployment.ledger.attempts.claim(ref, f"a{number}", 60, 3)
@@ -61,14 +61,14 @@ def stop_a_map(stack: RecordedStack) -> None:
     assert redrive(deployment, "mapped").messages == 3
     for number in range(3):
         succeed(stack, "mapped", number)
-    assert check(stack, "mapped") == "SUCCEEDED"  # what FAILED left is deleted
+    assert check(stack, "mapped") == "SUCCEEDED"  # the files of failed attempts are deleted
     assert deployment.ledger.runs.get("mapped").state is RunState.SUCCEEDED
 
 
 def enter(
     stack: RecordedStack, run_id: str, dispatch: Dispatch, shards: int, options: RunOptions, *, follow: bool = False
 ) -> None:
-    """A run that is planned already, as machines have it."""
+    """Enter a run and plan it, as state machines do before these steps."""
     deployment, own = stack.deployment(), f"s3://{stack.bucket}"
     for number in range(shards):
         deployment.store.put(f"{own}/input/{run_id}/{number}.csv", b"1\n")
@@ -88,5 +88,5 @@ def succeed(stack: RecordedStack, run_id: str, number: int) -> None:
 
 
 def check(stack: RecordedStack, run_id: str) -> str:
-    """The run's state after a step."""
+    """Take the step ``check``; return the run's state after it."""
     return str(stack.invoke("StepFunction", {"step": "check", "run_id": run_id})["state"])

@@ -1,6 +1,6 @@
-"""A caller of the command line with the rights that the guide's table names, and no other, is refused nothing.
+"""A user with exactly the rights in the guide's table is refused no call of the command line.
 
-Without `doctor`: the stand-in takes its GetFunctionConcurrency for PutFunctionConcurrency.
+`doctor` is not tested: the stand-in treats its GetFunctionConcurrency as PutFunctionConcurrency.
 """
 
 import json
@@ -29,7 +29,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
 
 
 def arns(stack: RecordedStack, on: str) -> list[str]:
-    """What a row of the table means by its last column."""
+    """The ARNs that the last column of a row in the table means."""
     outputs, account = stack.outputs, f"{REGION}:{ACCOUNT}"
     places = {
         "LedgerTable": [f"arn:aws:dynamodb:{account}:table/{outputs['LedgerTable']}{end}" for end in ("", "/index/*")],
@@ -42,7 +42,7 @@ def arns(stack: RecordedStack, on: str) -> list[str]:
         "stack/NAME/*": [f"arn:aws:cloudformation:{account}:stack/sparklet/*"],
         "that role": [ROLE],
     }
-    return [arn for name, found in places.items() if name in on for arn in found] or ["*"]
+    return [arn for name, arns_there in places.items() if name in on for arn in arns_there] or ["*"]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def refused(stack: RecordedStack) -> list[tuple[str, str]]:
 def test_the_tables_rights_suffice_for_commands(stack: RecordedStack, tmp_path: Any) -> None:
     script = tmp_path / "job.py"
     script.write_text("print('hello')\n")
-    given = ["--stack", "sparklet", "--json"]
+    options = ["--stack", "sparklet", "--json"]
     for command in (
         ["plan", str(script), "-i", INPUT, "-o", f"{OUTPUT}all/", "--run-id", "planned"],
         ["plan", str(script), "-i", "glue:sales.visits", "-o", f"{OUTPUT}visits/", "--run-id", "of-glue"],
@@ -86,6 +86,6 @@ def test_the_tables_rights_suffice_for_commands(stack: RecordedStack, tmp_path: 
         ["cancel", "of-glue"],
         ["clean", "--run", "planned", "--yes"],
     ):
-        code = main([*command, *given])
+        code = main([*command, *options])
         assert not refused(stack), (command, code)
-        assert code in (0, 3), command  # 3: it has not ended well, or not yet
+        assert code in (0, 3), command  # with 3 the run has not ended, or not well

@@ -1,4 +1,4 @@
-"""The CDK example: `cdk synth` of the packaged template, which leaves every resource as SAM makes it of our own."""
+"""The CDK example: `cdk synth` of the packaged template leaves every resource as SAM makes it from our template."""
 
 import json
 import os
@@ -32,7 +32,7 @@ ITS_OWN = {"CDKMetadata", "Raw", "RawPolicy", "Nightly", "MachineEventsRole", "M
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example, with what `sam package` makes of the template, and synthesized."""
+    """A folder with the synthesized example, and the template that `sam package` made for it."""
     folder = tmp_path_factory.mktemp("cdk")
     shutil.copytree(ROOT / "examples" / "cdk", folder, dirs_exist_ok=True)
     with or_skipped(NOT_TRIED):
@@ -62,7 +62,7 @@ def _read(path: Path) -> Template:
 
 
 def translated(template: Template) -> dict[str, Any]:
-    """What CloudFormation makes of a template of SAM; versions have no digest, and `Fn::Sub` of one name is `Ref`."""
+    """A SAM template after the transform; versions without digests, and `Ref` in place of `Fn::Sub` of one name."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", REGION)
         done = transform(json.loads(json.dumps(template)), {"ImageUri": f"{REPOSITORY}:1"}, SimpleNamespace(load=dict))
@@ -76,14 +76,14 @@ def test_the_stack_has_every_resource_of_the_template(folder: Path) -> None:
     ours, theirs = translated(_read(folder / "packaged.json")), translated(synthesized(folder))
 
     for section in ("Conditions", "Mappings", "Outputs", "Resources", "Rules"):
-        for name, wanted in ours[section].items():
-            assert _plain(theirs[section].get(name)) == _plain(wanted), (section, name)
+        for name, expected in ours[section].items():
+            assert _plain(theirs[section].get(name)) == _plain(expected), (section, name)
     others = theirs["Resources"].keys() - ours["Resources"].keys()
     assert {re.sub(r"[0-9A-F]{8}$", "", name) for name in others} <= ITS_OWN
 
 
 def _plain(node: Any) -> Any:
-    """A node without what CDK notes beside it; numbers and booleans as texts, as CloudFormation reads them."""
+    """A node without CDK's Metadata; numbers and booleans are texts, as CloudFormation reads them."""
     if isinstance(node, list):
         return [_plain(each) for each in node]
     if not isinstance(node, dict):

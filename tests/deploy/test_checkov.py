@@ -1,4 +1,4 @@
-"""What checkov finds in the stacks, by the defaults and as strict as the parameters allow: all of it has a reason."""
+"""checkov's findings in the stacks, with default and with the strictest parameters: every finding has a reason."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tests.unit.template.reading import ROOT, TEMPLATES
 
 CHECKOV = ROOT / ".venv-checkov" / "bin" / "checkov"  # make checkov-venv
 TRIAGE = tomllib.loads(Path(__file__).with_name("checkov.toml").read_text())
-NEEDED: Setting = {  # what has no default
+NEEDED: Setting = {  # the parameters without defaults
     "template.yaml": {},
     "functions.yaml": IMAGE,
     "fargate.yaml": TASKS,
@@ -38,7 +38,7 @@ Findings = set[tuple[str, str]]  # check, template:logical id
 
 
 def findings(folder: Path, setting: Setting) -> Findings:
-    """What checkov finds in the stacks of a setting."""
+    """checkov's findings in the stacks of a setting."""
     for name, stack in World(setting).stacks.items():
         resources = {
             logical_id: {"Type": body["Type"], "Properties": {key: body[key] for key in body if key != "Type"}}
@@ -65,28 +65,28 @@ def findings(folder: Path, setting: Setting) -> Findings:
     }
 
 
-def stands(check: str, resource: str) -> bool:
-    """Whether a finding has a reason."""
+def has_reason(check: str, resource: str) -> bool:
+    """Whether checkov.toml has a reason why a finding stays."""
     return any(
         check == each["check"] and any(fnmatchcase(resource, on) for on in each["on"]) for each in TRIAGE["stands"]
     )
 
 
-def test_what_no_parameter_answers_has_a_reason(tmp_path: Path) -> None:
+def test_findings_with_the_strictest_parameters_have_a_reason(tmp_path: Path) -> None:
     strict = {
         name: needed | {key: STRICT[key] for key in STRICT if key in TEMPLATES[name]["Parameters"]}
         for name, needed in NEEDED.items()
     }
     found = findings(tmp_path, strict)
 
-    assert {each for each in found if not stands(*each)} == set()
+    assert {each for each in found if not has_reason(*each)} == set()
     for each in TRIAGE["stands"]:
         for on in each["on"]:
             assert any(check == each["check"] and fnmatchcase(name, on) for check, name in found), f"{on} is clean now"
 
 
-def test_what_else_the_defaults_leave_a_parameter_answers(tmp_path: Path) -> None:
-    found = {check for check, name in findings(tmp_path, NEEDED) if not stands(check, name)}
+def test_other_findings_with_defaults_are_cured_by_parameters(tmp_path: Path) -> None:
+    found = {check for check, name in findings(tmp_path, NEEDED) if not has_reason(check, name)}
 
     assert found == TRIAGE["answered"].keys()
 

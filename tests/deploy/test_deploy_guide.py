@@ -1,4 +1,4 @@
-"""docs/guide/deploy.md names what there is: parameters, outputs, resources, commands and their options."""
+"""docs/guide/deploy.md names only existing parameters, outputs, resources, commands and options."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from tests.unit.template.reading import MAIN, ROOT, TEMPLATES
 
 GUIDE = ROOT / "docs" / "guide" / "deploy.md"
-# Words of AWS that are no names of ours.
+# AWS's own words that look like names of our templates.
 FOREIGN = {
     *("AccessDeniedException", "BatchGetItem", "ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "UpdateItem"),
     *("DeletionPolicy", "UpdateReplacePolicy", "RetainExceptOnCreate"),
@@ -23,42 +23,42 @@ def text() -> str:
 
 @pytest.fixture(scope="module")
 def names() -> set[str]:
-    """Whatever the templates name."""
+    """The names of all parameters, resources and outputs of the templates."""
     parts = ("Parameters", "Resources", "Outputs")
     return {name for template in TEMPLATES.values() for part in parts for name in template.get(part, {})}
 
 
 def commands(text: str) -> Iterator[str]:
-    """Lines of code, and code within a line."""
+    """The lines of code blocks, and the code within lines of text."""
     yield from re.findall(r"`([^`\n]+)`", text)
     for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S):
         yield from block.splitlines()
 
 
 def test_every_named_parameter_output_and_resource_exists(text: str, names: set[str]) -> None:
-    said = {word for code in commands(text) for word in re.findall(r"(?<![\w:-])[A-Z][a-z]+(?:[A-Z]+[a-z]*)+\b", code)}
+    words = {word for code in commands(text) for word in re.findall(r"(?<![\w:-])[A-Z][a-z]+(?:[A-Z]+[a-z]*)+\b", code)}
 
-    assert len(said) > 30
-    assert not said - names - FOREIGN
+    assert len(words) > 30
+    assert not words - names - FOREIGN
 
 
 def test_every_value_in_an_example_is_allowed(text: str) -> None:
     parameters = MAIN["Parameters"]
-    given = [pair for code in commands(text) for pair in re.findall(r"\b([A-Z]\w+)=([^\s`…]+)", code)]
+    pairs = [pair for code in commands(text) for pair in re.findall(r"\b([A-Z]\w+)=([^\s`…]+)", code)]
 
-    assert given
-    for name, value in given:
+    assert pairs
+    for name, value in pairs:
         allowed = parameters.get(name, {}).get("AllowedValues")
         assert allowed is None or value in map(str, allowed), f"{name}={value}"
 
 
-def test_every_command_of_ours_and_its_options_exist(text: str) -> None:
+def test_every_sparklet_command_and_its_options_exist(text: str) -> None:
     reference = (ROOT / "docs" / "reference" / "commands.md").read_text()  # made from the commands' own help
-    shared = {s.partition("\n")[0].strip(): s for s in re.split(r"^###? ", reference, flags=re.M)}
+    by_title = {s.partition("\n")[0].strip(): s for s in re.split(r"^###? ", reference, flags=re.M)}
     sections = {s.split()[0]: s for s in re.split(r"^## sparklet ", reference, flags=re.M)[1:]}
-    for name, section in sections.items():  # groups of options that several commands have stand once on the page
+    for name, section in sections.items():  # the page has options that several commands share only once
         titles = re.findall(r"\[([^]]+)\]\(#", section) + ["Where and how"] * (name != "package")
-        sections[name] += "".join(shared[" ".join(title.split())] for title in titles)
+        sections[name] += "".join(by_title[" ".join(title.split())] for title in titles)
     used = [code.split() for code in commands(text) if code.startswith("sparklet ")]
 
     assert used

@@ -1,7 +1,7 @@
 """The template deployed into the local stand-in, and the command line on the deployed stack.
 
-Deployed with the defaults; ``recorded_stack`` has most parameters set. What the template says of queues, roles, alarms
-and buckets is asserted of the template itself (``test_templates``, ``tests/unit/template``).
+It is deployed with the defaults; ``recorded_stack`` has most parameters set. The settings of queues, roles, alarms and
+buckets are asserted on the template itself (``test_templates``, ``tests/unit/template``).
 """
 
 import io
@@ -38,15 +38,15 @@ DEFAULTS = {"ImageUri": "local", "FunctionTimeoutS": "900", "MaximumConcurrency"
 
 
 class Deployed(Stack):
-    """A stack as the services show it."""
+    """A stack whose resources are read from the services."""
 
     def queue(self, logical_id: str) -> dict[str, str]:
-        found = client("sqs").get_queue_attributes(QueueUrl=self.ids[logical_id], AttributeNames=["All"])
-        return dict(found["Attributes"])
+        answer = client("sqs").get_queue_attributes(QueueUrl=self.ids[logical_id], AttributeNames=["All"])
+        return dict(answer["Attributes"])
 
     def mappings(self) -> list[dict[str, Any]]:
-        found = client("lambda").list_event_source_mappings()["EventSourceMappings"]
-        return [mapping for mapping in found if mapping["UUID"] in self.ids.values()]
+        every = client("lambda").list_event_source_mappings()["EventSourceMappings"]
+        return [mapping for mapping in every if mapping["UUID"] in self.ids.values()]
 
 
 @pytest.fixture(scope="module")
@@ -79,22 +79,22 @@ def test_a_stream_of_its_own_stack_reaches_the_worker(plain: Deployed) -> None:
         client("cloudformation").delete_stack(StackName="events")
 
 
-def test_by_default_nothing_outside_is_allowed(plain: Deployed) -> None:
+def test_the_defaults_allow_nothing_outside_the_stack(plain: Deployed) -> None:
     assert {m["EventSourceArn"] for m in plain.mappings()} == {
         plain.queue(name)["QueueArn"] for name in ("Queue", "DeadLetterQueue")
     }
-    # What the machine may do to itself, and its steps to it, stands apart from the roles; all else would be about what
-    # lies outside.
+    # These two grant rights on the state machine to itself and to its steps; any other policy would grant rights on
+    # resources outside the stack.
     policies = of_type(MAIN, "AWS::IAM::Policy").keys() & plain.ids.keys()
     assert policies == {"RunMachinePolicy", "StepPolicy"}
     assert int(plain.queue("Queue")["VisibilityTimeout"]) == 5400
 
 
 def test_doctor_passes_a_fresh_stack_and_names_manual_changes(plain: Deployed) -> None:
-    def found() -> list[str]:
+    def contradicted() -> list[str]:
         return [each.what for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
 
-    assert found() == []
+    assert contradicted() == []
     assert [finding.good for finding in examine_stack("plain")] == [True]
 
     functions, queues, events = client("lambda"), client("sqs"), client("events")
@@ -107,14 +107,14 @@ def test_doctor_passes_a_fresh_stack_and_names_manual_changes(plain: Deployed) -
     functions.update_event_source_mapping(UUID=mapping, Enabled=False)
     functions.put_function_concurrency(FunctionName=plain.ids["WorkerFunction"], ReservedConcurrentExecutions=5)
     events.disable_rule(Name=rule["Name"])
-    # As sam/api.yaml adds one, whose visibility nobody raised with the worker's timeout.
+    # A queue such as sam/api.yaml adds, whose visibility was not raised with the worker's timeout.
     url = queues.create_queue(QueueName="tasks", Attributes={"VisibilityTimeout": "60"})["QueueUrl"]
     arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     worker = plain.outputs["WorkerAliasArn"]
     of_tasks = functions.create_event_source_mapping(EventSourceArn=arn, FunctionName=worker, Enabled=False)
 
     try:
-        assert set(found()) == {
+        assert set(contradicted()) == {
             "visibility of Queue, timeout of the worker",
             "visibility of tasks, timeout of the worker",
             "maxReceiveCount of Queue, throttling",
@@ -133,7 +133,7 @@ def test_doctor_passes_a_fresh_stack_and_names_manual_changes(plain: Deployed) -
         functions.delete_function_concurrency(FunctionName=plain.ids["WorkerFunction"])
         events.enable_rule(Name=rule["Name"])
         functions.delete_event_source_mapping(UUID=of_tasks["UUID"])
-    assert found() == []
+    assert contradicted() == []
 
 
 def test_doctor_deletes_snapshots_that_no_alias_names(
@@ -151,8 +151,9 @@ def test_doctor_deletes_snapshots_that_no_alias_names(
     clients = AwsClients()
     assert list(unused_snapshots(clients, plain.outputs).values()) == [1024, 2048]
     assert main(["doctor", "--stack", "plain", "--json"]) == 1
-    told = next(each for each in json.loads(capsys.readouterr().out) if each["check"].startswith("versions"))
-    assert unused in told["found"] and "USD a month" in told["found"] and "--delete-snapshots" in told["remedy"]
+    finding = next(each for each in json.loads(capsys.readouterr().out) if each["check"].startswith("versions"))
+    assert unused in finding["found"] and "USD a month" in finding["found"]
+    assert "--delete-snapshots" in finding["remedy"]
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     assert main(["doctor", "--stack", "plain", "--delete-snapshots"]) == 1
     assert len(unused_snapshots(clients, plain.outputs)) == 2
@@ -161,7 +162,7 @@ def test_doctor_deletes_snapshots_that_no_alias_names(
     assert left == {each["Version"] for each in before}
 
 
-def test_doctor_checks_the_account_before_there_is_a_stack(account: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_checks_the_account_of_a_missing_stack(account: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--stack", "tomorrow", "--json"]) != 0
 
     stack, account_check = json.loads(capsys.readouterr().out)
@@ -187,8 +188,8 @@ def test_the_command_line_finds_a_stack_its_runs_and_logs(
     )
     logs = client("logs")
     stream = {"logGroupName": outputs["WorkerLogGroup"], "logStreamName": "2026/11/20/[$LATEST]0"}
-    own = {"time": "2026-11-20T11:22:33.444Z", "level": "INFO", "message": "claim answered", "attempt": "a1"}
-    lines = [json.dumps({**own, "run": "r", "shard": 0}), "hello from the script"]
+    common = {"time": "2026-11-20T11:22:33.444Z", "level": "INFO", "message": "claim answered", "attempt": "a1"}
+    lines = [json.dumps({**common, "run": "r", "shard": 0}), "hello from the script"]
     logs.create_log_stream(**stream)
     events = [{"timestamp": round(time.time() * 1000) + n, "message": line} for n, line in enumerate(lines)]
     logs.put_log_events(**stream, logEvents=events)

@@ -1,4 +1,4 @@
-"""Workers of Python functions are allowed what they ask for; that it is no more: ``test_rights``."""
+"""Workers of Python functions are allowed every call that they make; ``test_rights`` tests that they have no more."""
 
 import os
 from collections.abc import Iterator
@@ -24,12 +24,12 @@ ROLES = ("WorkerRole", "FailuresRole")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RecordedStack]:
-    """The stack after calls to all sizes, one of which is killed."""
+    """The stack after calls to all sizes, and one whose worker is killed."""
     folder = tmp_path_factory.mktemp("functions")
     template = TEMPLATES["functions.yaml"]
     with enforcing_ministack(folder, {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'runtime'}"}) as (_, records):
-        made = deploy(STACK, to_json(localise(template, PARAMETERS, {}, {})), PARAMETERS)
-        stack = RecordedStack(template, made.outputs, made.ids, records)
+        deployed = deploy(STACK, to_json(localise(template, PARAMETERS, {}, {})), PARAMETERS)
+        stack = RecordedStack(template, deployed.outputs, deployed.ids, records)
         _call()
         yield stack
 
@@ -43,7 +43,7 @@ def _call() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_allows_what_is_asked_for(stack: RecordedStack, role: str) -> None:
+def test_a_role_allows_every_call_with_it(stack: RecordedStack, role: str) -> None:
     calls = [call for call in stack.calls() if call.role == stack.names[role]]
 
     assert calls

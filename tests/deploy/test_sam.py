@@ -1,6 +1,6 @@
 """SAM's own tools on the templates: validate, and build through podman.
 
-What cannot be had is skipped, and said loudly; with REQUIRE_IMAGE=1 (CI) that is a failure, as in tests/container.
+If a tool is missing, its tests are skipped with the reason; with REQUIRE_IMAGE=1 (CI) they fail, as in tests/container.
 """
 
 import json
@@ -38,13 +38,13 @@ BUILD_S, INVOKE_S = deadline_s(200), deadline_s(40)
 
 @dataclass(frozen=True)
 class Sam:
-    """SAM's command line with an environment of its own: no credentials, no telemetry, no settings of the user's."""
+    """SAM's command line with its own environment variables: without real credentials, telemetry or user settings."""
 
     folder: Path
     env: Mapping[str, str]
 
     def run(self, *arguments: str, within_s: float = deadline_s(20)) -> str:
-        """What it printed; fails with that if it failed."""
+        """Run a command of SAM and return its output; if it fails, the assertion shows the output."""
         if not SAM.is_file():
             raise NotHereError("there is no SAM: run `make deploy-venv` first")
         env = {
@@ -70,7 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image() -> BuiltImage:
-    """What `make image` built: its base and its layers are SAM's build's, too."""
+    """The image that `make image` built; SAM's build has the same base and layers."""
     with or_skipped(NOT_TRIED):
         return built_image()
     raise AssertionError("unreachable")
@@ -78,21 +78,21 @@ def image() -> BuiltImage:
 
 @pytest.fixture(scope="module")
 def built(image: BuiltImage, folder: Path) -> Iterator[dict[str, Any]]:
-    """The template that `sam build` makes of ours, with podman in Docker's place and the image as the parameter."""
+    """The template that `sam build` makes of ours, with podman in place of Docker and the image's parameters."""
     cache = Path(os.environ.get("SPARKLET_CACHE_DIR") or user_cache_path("sparklet"))
     frameworks = ",".join(image.document["frameworks"])
-    chosen = f"BaseImage={image.document['base']} Stack={image.document['stack']} Frameworks={frameworks}"
-    asked = ("--build-dir", str(folder / "built"), "--parameter-overrides", chosen)
+    parameters = f"BaseImage={image.document['base']} Stack={image.document['stack']} Frameworks={frameworks}"
+    arguments = ("--build-dir", str(folder / "built"), "--parameter-overrides", parameters)
     with podman_api(image.engine_env, cache, folder) as env, (ROOT / "build" / "image" / "lock").open("w") as lock:
         flock(lock, LOCK_EX)
-        Sam(folder, env).run("build", *asked, within_s=BUILD_S)
+        Sam(folder, env).run("build", *arguments, within_s=BUILD_S)
     template = yaml.safe_load((folder / "built" / "template.yaml").read_text())
     yield template
     podman(image, "rmi", "--force", template["Resources"]["WorkerFunction"]["Properties"]["ImageUri"])
 
 
-def test_sam_packs_files_that_every_user_may_read(tmp_path: Path) -> None:
-    """Lambda's user is another one than the builder; the image has a stage for this."""
+def test_sam_packs_files_so_that_every_user_can_read_them(tmp_path: Path) -> None:
+    """Lambda's user is not the builder; for the image, a build stage sets the permissions."""
     closed = tmp_path / "code" / "package"
     closed.mkdir(parents=True)
     (closed / "module.py").write_text("")
@@ -115,10 +115,10 @@ def test_sam_builds_the_worker_image_and_packs_the_functions(
 ) -> None:
     name = built["Resources"]["WorkerFunction"]["Properties"]["ImageUri"]
 
-    [found] = json.loads(podman(image, "image", "inspect", name))
-    assert (found["Config"]["User"], found["Config"]["Entrypoint"]) == ("993:990", ["/opt/sparklet/entrypoint"])
-    [made] = json.loads(podman(image, "image", "inspect", image.name))
-    assert found["RootFS"] == made["RootFS"], "not the layers that `make image` built"
+    [by_sam] = json.loads(podman(image, "image", "inspect", name))
+    assert (by_sam["Config"]["User"], by_sam["Config"]["Entrypoint"]) == ("993:990", ["/opt/sparklet/entrypoint"])
+    [by_make] = json.loads(podman(image, "image", "inspect", image.name))
+    assert by_sam["RootFS"] == by_make["RootFS"], "not the layers that `make image` built"
     assert (folder / "built" / built["Resources"]["RunMachine"]["Properties"]["DefinitionUri"]).is_file()
     for function in ("PlannerFunction", "DlqConsumerFunction", "CheckerFunction", "StepFunction"):
         properties = built["Resources"][function]["Properties"]

@@ -1,4 +1,4 @@
-"""SAM's own validation of each template; a file of its own, so that it runs beside the build of ``test_sam``."""
+"""SAM's own validation of each template, in a file of its own so that it runs in parallel to ``test_sam``'s build."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
-"""Every role, in each setting of the parameters: its policies allow each call that is made, and grant nothing else.
+"""In each setting of the parameters, every role's policies allow each call that is made, and grant nothing else.
 
-No server and no JVM: a part of ``make test``. What the functions really ask for ``test_least_privilege`` records, and
-compares with ``docs.calls``.
+These tests need no server and no JVM, so they are a part of ``make test``. ``test_least_privilege`` records the calls
+that the functions really make, and compares them with ``docs.calls``.
 """
 
 import copy
@@ -19,17 +19,17 @@ from tests.deploy.simulation import MAIN, World, allowed, refusals, transformed,
 from tests.stand_ins.engines import OF_REGION
 from tests.unit.template.reading import TEMPLATES, as_list, every_statement, resolved
 
-# What is granted in a setting although no call needs it there: role, grant (a pattern), and why.
+# Grants that no call needs in some setting: the role, a pattern of the grant, and the reason.
 SPARED = (
     (
         "WorkerRole",
         r"UseTheKey: kms:GenerateDataKey on .*/stack",
-        "with another key in WriteEncryption nothing is written by the stack's; one statement is for all roles",
+        "with another key in WriteEncryption nothing is written with the stack's key; all roles share one statement",
     ),
 )
 WORLDS: dict[str, World] = {}
 OF_OWN_CODE = {"lambda:sourcefunctionarn": f"arn:aws:lambda:{OF_REGION}:function:WorkerFunction"}
-# What a script, which has its worker's role, must be refused: setting, action, resource, keys.
+# Calls that must be refused to a script, which has its worker's role: setting, action, resource, condition keys.
 NEVER: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("Kafka by IAM", "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE),
     (
@@ -44,7 +44,7 @@ NEVER: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 )
 
 
-def world(setting: str) -> World:
+def world_of(setting: str) -> World:
     return WORLDS[setting] if setting in WORLDS else WORLDS.setdefault(setting, World(SETTINGS[setting]))
 
 
@@ -52,65 +52,66 @@ def is_spared(role: str, grant: str) -> bool:
     return any(role == spared and re.match(pattern, grant) for spared, pattern, _ in SPARED)
 
 
-def idle(there: World) -> set[tuple[str, str]]:
-    """Roles and what they are granted for nothing."""
-    every = {(role, grant) for name, role in there.statements for grant in unused(there, (name, role))}
+def idle_grants(world: World) -> set[tuple[str, str]]:
+    """The grants that no call needs, each with its role; without those in SPARED."""
+    every = {(role, grant) for name, role in world.statements for grant in unused(world, (name, role))}
     return {(role, grant) for role, grant in every if not is_spared(role, grant)}
 
 
-def refused(there: World) -> set[tuple[str, str]]:
-    return {(role, call) for name, role in there.statements for call in refusals(there, (name, role))}
+def refused_calls(world: World) -> set[tuple[str, str]]:
+    """The calls that policies do not allow, each with its role."""
+    return {(role, call) for name, role in world.statements for call in refusals(world, (name, role))}
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_allows_each_call(setting: str) -> None:
-    assert refused(world(setting)) == set()
+    assert refused_calls(world_of(setting)) == set()
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_setting_grants_nothing_that_is_not_called(setting: str) -> None:
-    assert idle(world(setting)) == set()
+    assert idle_grants(world_of(setting)) == set()
 
 
 @pytest.mark.parametrize(("setting", "action", "resource", "keys"), NEVER)
-def test_a_script_is_refused(setting: str, action: str, resource: str, keys: dict[str, str]) -> None:
-    assert not allowed(Call("WorkerRole", action, resource, keys), world(setting).statements[MAIN, "WorkerRole"])
+def test_a_script_is_refused_dangerous_calls(setting: str, action: str, resource: str, keys: dict[str, str]) -> None:
+    assert not allowed(Call("WorkerRole", action, resource, keys), world_of(setting).statements[MAIN, "WorkerRole"])
 
 
 IN_NETWORKS = {"a network": MAIN, "functions in a network": "functions.yaml"}
 
 
 @pytest.mark.parametrize(("setting", "template"), IN_NETWORKS.items())
-def test_functions_join_the_network_and_their_code_does_not(setting: str, template: str) -> None:
-    there = world(setting)
+def test_functions_but_not_their_code_manage_interfaces(setting: str, template: str) -> None:
+    world = world_of(setting)
     of_functions = {
         each["Role"].rpartition("/")[2]: each.get("VpcConfig")
-        for each in there.stacks[template].resources.values()
+        for each in world.stacks[template].resources.values()
         if each["Type"] == "AWS::Lambda::Function"
     }
 
     assert len(of_functions) == (5 if template == MAIN else 2)
     for role, network in of_functions.items():
         assert network == {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}, role
-        statements = there.statements[template, role]
+        statements = world.statements[template, role]
         assert allowed(Call(role, "ec2:DeleteNetworkInterface", "*"), statements)
         assert not allowed(Call(role, "ec2:DeleteNetworkInterface", "*", OF_OWN_CODE), statements)
 
 
 def test_builds_are_in_their_network() -> None:
-    project = world("an image built in a network").stacks["image-builder.yaml"].resources["Build"]
+    project = world_of("an image built in a network").stacks["image-builder.yaml"].resources["Build"]
 
     assert project["VpcConfig"] == {"VpcId": "vpc-1", "Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
 
 
 def test_every_role_has_calls_and_every_call_is_made() -> None:
-    places = {place for setting in SETTINGS for place in world(setting).statements}
+    places = {place for setting in SETTINGS for place in world_of(setting).statements}
     beside = {place for place in ROLES if (MAIN, place[1]) in places and place not in places}
-    made = {
+    calls = {
         (each.action, place)
         for setting in SETTINGS
-        for place in world(setting).statements
-        for each in world(setting).calls(place)
+        for place in world_of(setting).statements
+        for each in world_of(setting).calls(place)
     }
 
     assert {place for place in ROLES if place not in beside} == places
@@ -118,12 +119,12 @@ def test_every_role_has_calls_and_every_call_is_made() -> None:
     for place, uses in ROLES.items():
         for call in (call for each in uses for call in each.calls):
             where = (MAIN, place[1]) if place in beside else place
-            assert all((action, where) in made for action in actions_of(call)), (place, call)
+            assert all((action, where) in calls for action in actions_of(call)), (place, call)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_each_condition_of_a_right_holds_in_some_setting(name: str) -> None:
-    """And does not in another: a parameter that changes rights, and that no setting has, is named."""
+    """And it does not hold in another: so no parameter that changes rights is missing in SETTINGS."""
     policies = [body for body in TEMPLATES[name]["Resources"].values() if body["Type"].startswith("AWS::IAM::")]
     conditions = {body["Condition"] for body in policies if "Condition" in body}
     conditions |= set(re.findall(r"'Fn::If': \['(\w+)'", str(policies))) - {
@@ -131,13 +132,15 @@ def test_each_condition_of_a_right_holds_in_some_setting(name: str) -> None:
         "HasRoleNamePrefix",
         "HasWorkerPolicies",
     }
-    stacks = [there.stacks[name] for there in map(world, SETTINGS) if name in there.stacks]
+    stacks = [world.stacks[name] for world in map(world_of, SETTINGS) if name in world.stacks]
     for condition in conditions:
         held = {bool(resolved({"Condition": condition}, TEMPLATES[name], stack.names)) for stack in stacks}
         assert held == {True, False}, condition
 
 
 def with_action(sid: str, action: str) -> Callable[[Any], None]:
+    """A fault that adds an action to a statement."""
+
     def put(template: Any) -> None:
         for each in every_statement(template["Resources"]):
             if each.get("Sid") == sid:
@@ -147,7 +150,7 @@ def with_action(sid: str, action: str) -> Callable[[Any], None]:
 
 
 def without(sid: str, *texts: str) -> Callable[[Any], None]:
-    """Take resources or prefixes out of a statement."""
+    """A fault that takes resources or prefixes out of a statement."""
 
     def take(template: Any) -> None:
         for each in every_statement(template["Resources"]):
@@ -221,7 +224,7 @@ def logs_of_one_group(template: Any) -> None:
         ),
     ],
 )
-def test_a_fault_that_is_put_back_is_named(
+def test_a_fault_in_a_template_is_found(
     setting: str, name: str, fault: Callable[[Any], None], role: str, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = copy.deepcopy(transformed(name))
@@ -229,6 +232,7 @@ def test_a_fault_that_is_put_back_is_named(
     assert changed != transformed(name)
     monkeypatch.setattr(simulation, "transformed", lambda each: changed if each == name else transformed(each))
 
-    there = World(SETTINGS[setting])
+    world = World(SETTINGS[setting])
 
-    assert any(each == role and named in what for each, what in refused(there) | idle(there))
+    faults = refused_calls(world) | idle_grants(world)
+    assert any(of_role == role and named in text for of_role, text in faults)

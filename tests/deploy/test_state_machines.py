@@ -1,6 +1,6 @@
 """asl-validator on the state machine, as the template completes it; our own checks are in tests/unit/template.
 
-What cannot be had is skipped, and said loudly; with REQUIRE_IMAGE=1 (CI) that is a failure.
+If the validator is missing, the tests are skipped with the reason; with REQUIRE_IMAGE=1 (CI) they fail.
 """
 
 import json
@@ -33,7 +33,7 @@ def node() -> str:
 
 
 def validate(node: str, text: str, folder: Path) -> tuple[int, str]:
-    """asl-validator's exit code and words for a definition."""
+    """Run asl-validator on a definition; return its exit code and output."""
     completed = folder / "completed.json"
     completed.write_text(re.sub(r"\$\{(\w+)\}", lambda name: PUT_IN.get(name[1], FUNCTION), text))
     command: list[str | Path] = [node, VALIDATOR.resolve(), "--json-path", completed]
@@ -42,9 +42,9 @@ def validate(node: str, text: str, folder: Path) -> tuple[int, str]:
 
 
 def test_the_validator_finds_nothing(node: str, tmp_path: Path) -> None:
-    code, told = validate(node, FILE.read_text(), tmp_path)
+    code, output = validate(node, FILE.read_text(), tmp_path)
 
-    assert code == 0, told
+    assert code == 0, output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What cfn-lint does not ask of the templates: of all that lie in sam/, those of later on included."""
+"""Rules for the templates that cfn-lint does not have; they apply to every template in sam/, also to later ones."""
 
 import json
 import re
@@ -10,11 +10,11 @@ import pytest
 from sparklet.local.deploy import Template
 from tests.unit.template.reading import TEMPLATES, as_list, every_statement, expanded, of_type, resolved
 
-# Services that take no role of another account (iam:PassRole), and of which AWS does not say that they name a source.
+# Services that accept no role of another account (iam:PassRole), and for which AWS documents no source in the request.
 WITHOUT_SOURCE = {"lambda.amazonaws.com", "apigateway.amazonaws.com"}
 INTERFACE = "AWS::CloudFormation::Interface"
 
-# Actions that AWS authorizes on no single resource, or on none that has a name yet; none of them reads data.
+# Actions that AWS cannot authorize on one resource, or only on one that has no name yet; none of them reads data.
 WITHOUT_RESOURCE = {
     *("ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"),
     *("ec2:CreateNetworkInterface", "ec2:DeleteNetworkInterface"),
@@ -28,19 +28,19 @@ WITHOUT_RESOURCE = {
 
 @pytest.fixture(scope="module", params=TEMPLATES)
 def name(request: pytest.FixtureRequest) -> str:
-    """Each template."""
+    """The name of each template."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def template(name: str) -> Template:
-    """As it is written."""
+    """The template as it is written."""
     return TEMPLATES[name]
 
 
 @pytest.fixture(scope="module")
 def deployed(name: str) -> Template:
-    """As CloudFormation gets it."""
+    """The template as CloudFormation gets it, after SAM's transform."""
     return expanded(name)
 
 
@@ -69,14 +69,14 @@ def test_every_output_has_a_description(template: Template) -> None:
     assert all(output.get("Description", "").strip() for output in template.get("Outputs", {}).values())
 
 
-# --- who may do what ---
+# --- permissions ---
 
 
 def test_no_statement_allows_wildcard_actions_or_resources(deployed: Template) -> None:
     for statement in every_statement(deployed["Resources"]):
-        if "Principal" in statement:  # what it says of itself, to others
+        if "Principal" in statement:  # a resource's own policy, for other principals
             continue
-        if statement["Effect"] == "Deny":  # to functions' own code
+        if statement["Effect"] == "Deny":  # for functions' own code
             assert statement["Condition"] == {"Null": {"lambda:SourceFunctionArn": "false"}}, statement
             continue
         assert not {"NotAction", "NotResource"} & statement.keys(), statement
@@ -86,12 +86,14 @@ def test_no_statement_allows_wildcard_actions_or_resources(deployed: Template) -
             assert set(actions) <= WITHOUT_RESOURCE, statement
 
 
-def test_only_a_user_attaches_managed_policies_and_to_workers(deployed: Template) -> None:
-    found = of_type(deployed, "AWS::Lambda::Function").items()
-    sizes = {json.dumps(body["Role"]) for name, body in found if name.endswith("WorkerFunction")}  # of one worker
-    roles = [*sizes, *(json.dumps(body["Role"]) for name, body in found if not name.endswith("WorkerFunction"))]
+def test_only_users_attach_managed_policies_and_only_to_workers(deployed: Template) -> None:
+    functions = of_type(deployed, "AWS::Lambda::Function").items()
+    # The functions of one worker in several sizes share a role.
+    of_workers = {json.dumps(body["Role"]) for name, body in functions if name.endswith("WorkerFunction")}
+    others = [json.dumps(body["Role"]) for name, body in functions if not name.endswith("WorkerFunction")]
+    roles = [*of_workers, *others]
 
-    assert len(sizes) <= 1
+    assert len(of_workers) <= 1
     assert len(set(roles)) == len(roles), "two functions share a role"
     for name, role in of_type(deployed, "AWS::IAM::Role").items():
         attached = resolved(role.get("ManagedPolicyArns"), deployed, {})
@@ -99,7 +101,7 @@ def test_only_a_user_attaches_managed_policies_and_to_workers(deployed: Template
         assert "ManagedPolicyArns" not in role or name.endswith("WorkerRole"), name
 
 
-def test_roles_trust_services_only_and_in_their_name_alone(deployed: Template) -> None:
+def test_roles_trust_one_service_each_of_this_account(deployed: Template) -> None:
     for name, role in of_type(deployed, "AWS::IAM::Role").items():
         for statement in role["AssumeRolePolicyDocument"]["Statement"]:
             assert set(statement["Principal"]) == {"Service"}, name
@@ -114,24 +116,24 @@ def test_roles_trust_services_only_and_in_their_name_alone(deployed: Template) -
 
 
 def _is_published(target: Any, template: Template, main: Template) -> bool:
-    """Whether a reference names an alias or a version, here or among the exports of the main template."""
+    """Whether a reference names an alias or a version, in this template or among the exports of the main template."""
     if isinstance(target, dict) and "Ref" in target:
-        kind = template["Resources"].get(target["Ref"], {}).get("Type")
-        return kind in ("AWS::Lambda::Alias", "AWS::Lambda::Version")
+        type_ = template["Resources"].get(target["Ref"], {}).get("Type")
+        return type_ in ("AWS::Lambda::Alias", "AWS::Lambda::Version")
     if isinstance(target, dict) and "Fn::ImportValue" in target:
-        wanted = target["Fn::ImportValue"]["Fn::Sub"].replace("MainStack", "AWS::StackName")
-        exports = [each for each in main["Outputs"].values() if each.get("Export") == {"Name": {"Fn::Sub": wanted}}]
+        name = target["Fn::ImportValue"]["Fn::Sub"].replace("MainStack", "AWS::StackName")
+        exports = [each for each in main["Outputs"].values() if each.get("Export") == {"Name": {"Fn::Sub": name}}]
         return any(_is_published(each["Value"], main, main) for each in exports)
     return False
 
 
 def _is_machine(target: Any) -> bool:
-    """Whether a reference names a state machine of the main template's."""
+    """Whether a reference names a state machine of the main template."""
     return "MachineArn" in json.dumps(target)
 
 
 def _invoked(template: Template) -> Iterator[tuple[str, Any]]:
-    """Whatever invokes functions by itself, and which function it names."""
+    """Resources that invoke functions by themselves, each with the function that it names."""
     for name, mapping in of_type(template, "AWS::Lambda::EventSourceMapping").items():
         yield name, mapping["FunctionName"]
     for name, rule in of_type(template, "AWS::Events::Rule").items():
@@ -150,12 +152,14 @@ def test_nothing_invokes_a_function_that_is_not_published(deployed: Template) ->
     main = expanded("template.yaml")
     for name, target in _invoked(deployed):
         assert _is_published(target, deployed, main), f"{name} invokes {target}"
-    for name, config in of_type(deployed, "AWS::Lambda::EventInvokeConfig").items():  # function and qualifier apart
+    for name, config in of_type(
+        deployed, "AWS::Lambda::EventInvokeConfig"
+    ).items():  # it has function and qualifier apart
         assert config["Qualifier"] == "live" or "WorkerAliasName" in json.dumps(config["Qualifier"]), name
     assert "$LATEST" not in json.dumps([deployed, main]), "an unpublished version is named"
 
 
-def test_a_failed_record_brings_back_itself_alone(deployed: Template) -> None:
+def test_mappings_report_failed_records_one_by_one(deployed: Template) -> None:
     for name, mapping in of_type(deployed, "AWS::Lambda::EventSourceMapping").items():
         if "SelfManagedEventSource" not in mapping and "AmazonManagedKafkaEventSourceConfig" not in mapping:
             assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"], name
@@ -172,23 +176,23 @@ def test_visibility_is_six_times_any_timeout(deployed: Template) -> None:
             continue  # a stream; or a function of another stack
         function = functions[aliases[name]["FunctionName"]["Ref"] if name in aliases else name]
         for timeout_s in choices:
-            given = {"FunctionTimeoutS": timeout_s}
-            visibility_s = resolved(queues[queue]["VisibilityTimeout"], deployed, given)
-            assert visibility_s == 6 * int(resolved(function["Timeout"], deployed, given)), (queue, timeout_s)
+            chosen = {"FunctionTimeoutS": timeout_s}
+            visibility_s = resolved(queues[queue]["VisibilityTimeout"], deployed, chosen)
+            assert visibility_s == 6 * int(resolved(function["Timeout"], deployed, chosen)), (queue, timeout_s)
 
 
 def test_a_mapping_to_another_stack_takes_over_its_visibility(template: Template) -> None:
-    """Six times the worker's timeout, by a parameter: what is imported could not change in the main stack."""
+    """It is six times the worker's timeout, by a parameter: an imported value could not change in the main stack."""
     queues = of_type(template, "AWS::SQS::Queue")
     for mapping in of_type(template, "AWS::Lambda::EventSourceMapping").values():
         target = json.dumps(mapping["FunctionName"])
         queue = mapping["EventSourceArn"].get("Fn::GetAtt", [""])[0]
         if "ImportValue" in target and "Worker" in target and queue in queues:
-            found = {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
-            assert queues[queue]["VisibilityTimeout"] == found, queue
+            expected = {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
+            assert queues[queue]["VisibilityTimeout"] == expected, queue
 
 
-# --- what lasts, and who is told ---
+# --- storage, logs and alarms ---
 
 
 def test_buckets_are_closed_encrypted_and_outlive_the_stack(deployed: Template) -> None:
@@ -228,7 +232,7 @@ def test_every_alarm_notifies_and_missing_data_is_no_alarm(deployed: Template) -
 
 
 def test_every_asynchronous_function_has_an_error_alarm(deployed: Template) -> None:
-    """Their errors go nowhere else: a schedule and a queue's mapping only try again."""
+    """Their errors are reported nowhere else: a schedule and a queue's mapping only retry."""
     watched = json.dumps([a for a in of_type(deployed, "AWS::CloudWatch::Alarm").values() if "MetricName" in a])
 
     for name in of_type(deployed, "AWS::Lambda::Function"):

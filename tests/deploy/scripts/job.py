@@ -1,9 +1,9 @@
-"""What scripts do to S3 and Glue, in one.
+"""All that scripts do with S3 and Glue, in one script.
 
-Read files and a folder, write, overwrite, upload in parts, give an upload up, make a table and append to it, keep
-another one with a partition.
+It reads files and a folder, writes, overwrites, uploads in parts, aborts an upload, creates a table and appends to it,
+and enters another table with a partition into Glue.
 
-They also answer, which the worker keeps for a run's results, and one run's declare a write to a table.
+It also answers, which the worker keeps for a run's results, and in one run it declares a write to a table.
 """
 
 import json
@@ -19,11 +19,11 @@ from pyspark.sql import SparkSession
 from sparklet.connectors.data_catalog.glue import GlueCatalog
 from sparklet.job import Job
 
-PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes
+PART_BYTES = 5 * 1024 * 1024  # the smallest part that S3 accepts
 
 
 def main() -> None:
-    """Do what the name of the first input says."""
+    """Act according to the name of the first input."""
     event = json.loads(sys.argv[sys.argv.index("--event") + 1])
     if "inputs" not in event:  # a batch of a stream
         return
@@ -44,7 +44,7 @@ def main() -> None:
     Path(os.environ["SPARKLET_OUTCOME_FILE"]).write_text(json.dumps({"answer": rows.count(), "writes": writes}))
     if "work" in name:
         spark.read.csv(event["params"]["folder"]).count()
-        # Hadoop's own committer makes folders: it looks for the first one that is there, up to the bucket.
+        # Hadoop's own committer makes folders: for that it looks for the nearest existing parent, up to the bucket.
         spark.sparkContext.parallelize(["a"]).saveAsTextFile(event["output_path"] + "/text")
         rows.write.mode("overwrite").parquet(event["output_path"] + "/rows")
         spark.read.parquet(event["output_path"] + "/rows").count()
@@ -52,17 +52,19 @@ def main() -> None:
 
 
 def append(name: str) -> None:
-    """Make a table in the worker's catalog and append to it."""
+    """Create a table in the worker's catalog and append to it; enter another one into Glue as a Glue sink does."""
     rows = pyarrow.table({"id": [1]})
-    catalog = load_catalog("iceberg", **{"s3.endpoint": os.environ["AWS_ENDPOINT_URL"]})  # Arrow does not look there
+    catalog = load_catalog(
+        "iceberg", **{"s3.endpoint": os.environ["AWS_ENDPOINT_URL"]}
+    )  # Arrow does not read the variable
     catalog.create_table(name, rows.schema).append(rows)
-    days, glue = f"{name}_days", GlueCatalog.of_script()  # as a sink of Glue's does it
+    days, glue = f"{name}_days", GlueCatalog.of_script()
     glue.keep_table(days, "s3://lake/days/", "parquet", [("id", "bigint"), ("day", "string")], ["day"], change=True)
     glue.keep_partitions(days, ["day"], [["1"]])
 
 
 def upload(spark: SparkSession, uri: str) -> None:
-    """Write an object in two parts; begin another one and give it up."""
+    """Write an object in two parts; begin another one and abort it."""
     jvm = spark._jvm
     assert jvm is not None
     conf = jvm.org.apache.hadoop.conf.Configuration(spark._jsc.hadoopConfiguration())
