@@ -1,4 +1,4 @@
-"""The command line as a user has it: a process of its own, real workers, real Spark, a state folder of the test's."""
+"""The command line as a user has it: a process of its own, real workers, real Spark, a state folder for each test."""
 
 import fcntl
 import json
@@ -22,12 +22,12 @@ from tests.waiting import deadline_s, eventually
 SCRIPTS = Path(__file__).parent / "scripts"
 COPY_ROWS = SCRIPTS / "copy_rows.py"
 ROWS_PER_FILE = 10
-RUN_S = 100.0  # the longest run's, on an idle machine
+RUN_S = 100.0  # the time of the longest run on an idle machine
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """A command's exit code and output."""
 
     code: int
     out: str
@@ -35,13 +35,13 @@ class Answer:
 
     @property
     def document(self) -> Any:
-        """Its --json document."""
+        """The document that the command printed because of --json."""
         return json.loads(self.out)
 
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with a terminal and a state folder."""
+    """A user with a terminal and a state folder."""
 
     state: Path
     home: Path
@@ -64,18 +64,18 @@ class User:
         return answer(self.start(*arguments))
 
     def shards(self, run_id: str = "test-run") -> list[dict[str, Any]]:
-        """What the command line tells of each shard of a run."""
+        """The shards of a run, as ``sparklet status`` prints them."""
         listed: list[dict[str, Any]] = self.types("status", run_id, "--shards", "--json").document["shard_list"]
         return listed
 
     def holds(self) -> TextIO:
-        """A file for ``copy_rows`` (``held``), which stops at the input ``slow_on`` until this is closed."""
+        """Lock and return a file; ``copy_rows`` waits at the input ``slow_on`` until this file (``held``) is closed."""
         file = (self.home / "held").open("w")
         fcntl.flock(file, fcntl.LOCK_EX)
         return file
 
     def inputs(self, count: int, name: str = "in") -> Path:
-        """A folder with so many CSV files of ten rows each."""
+        """Make a folder with ``count`` CSV files of ten rows each."""
         folder = self.home / name
         folder.mkdir()
         for number in range(count):
@@ -84,12 +84,12 @@ class User:
         return folder
 
     def run_arguments(self, inputs: Path, *more: str, run_id: str = "test-run") -> list[str]:
-        """A run of one file a shard that fills ``out``, by one worker: two JVMs would take the tests twice the time."""
-        where = ["--input", str(inputs), "--output", str(self.home / "out"), "--run-id", run_id]
-        return ["run", str(COPY_ROWS), *where, "--max-objects", "1", "--workers", "1", *more, "--json"]
+        """Arguments of a run with one file per shard into ``out``; one worker, as two JVMs would double the time."""
+        places = ["--input", str(inputs), "--output", str(self.home / "out"), "--run-id", run_id]
+        return ["run", str(COPY_ROWS), *places, "--max-objects", "1", "--workers", "1", *more, "--json"]
 
     def processes(self, part: str = "") -> list[int]:
-        """Living processes that belong to the state folder, whose command line holds ``part``."""
+        """The living processes of the state folder whose command line contains ``part``."""
         mark = f"{self.state}".encode()
         return [pid for pid, command, env in _all_processes() if mark in command + env and part.encode() in command]
 
@@ -99,12 +99,12 @@ class User:
 
 
 def heed_ctrl_c() -> None:
-    """As a terminal starts commands: a shell's background job, in which tests may run, ignores SIGINT."""
+    """Let a command react to SIGINT, as in a terminal: a shell's background job, where tests might run, ignores it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def answer(process: subprocess.Popen[str]) -> Answer:
-    """Wait for a command's end."""
+    """Wait for a command's end; return its exit code and output."""
     try:
         out, err = process.communicate(timeout=deadline_s(RUN_S))
     except subprocess.TimeoutExpired:
@@ -115,13 +115,13 @@ def answer(process: subprocess.Popen[str]) -> Answer:
 
 
 def rows_of(folder: Path) -> list[tuple[int, int]]:
-    """Every row of a Parquet output, duplicates included."""
+    """All rows of a Parquet output, including duplicates."""
     query = f"SELECT file::INT, row::INT FROM read_parquet('{folder}/*/*.parquet') ORDER BY ALL"
     return duckdb.sql(query).fetchall()
 
 
 def every_row(files: int) -> list[tuple[int, int]]:
-    """What the output of ``files`` inputs must be."""
+    """The rows that the output of ``files`` inputs must have."""
     return [(file, row) for file in range(files) for row in range(ROWS_PER_FILE)]
 
 
@@ -141,16 +141,16 @@ def _read(pid: int, name: str) -> bytes:
 
 @contextmanager
 def shared_stack(state: Path, *, memory_mb: int | None = None, timeout_s: int | None = None) -> Iterator[Path]:
-    """A stack of one worker that several tests use, for its start and its JVM's take longer than most runs."""
+    """Run a stack with one worker for several tests: the start of a stack and a JVM takes longer than most runs."""
     selection = StackSelection(state_dir=state, workers=1, memory_mb=memory_mb, timeout_s=timeout_s)
     with open_stack(selection, Screen(as_json=True)):
         yield state
-    someone = User(state, state.parent)
-    eventually(lambda: not someone.processes(), "no process is left")
+    user = User(state, state.parent)
+    eventually(lambda: not user.processes(), "no process is left")
 
 
 def at_home(state: Path, tmp_path: Path) -> User:
-    """Somebody with a home of the test's, whose name has a space."""
+    """A user of a shared stack with a home folder for this test, whose name has a space."""
     home = tmp_path / "my home"
     home.mkdir()
     return User(state, home)
@@ -165,8 +165,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def user(tmp_path: Path) -> Iterator[User]:
-    """A user whose folders have a space in their names, and who leaves nothing running."""
-    someone = at_home(tmp_path / "my home" / "state dir", tmp_path)
-    yield someone
-    someone.types("stop")
-    eventually(lambda: not someone.processes(), "no process is left")
+    """A user whose folders have a space in their names; after the test, none of the user's processes is left."""
+    user = at_home(tmp_path / "my home" / "state dir", tmp_path)
+    yield user
+    user.types("stop")
+    eventually(lambda: not user.processes(), "no process is left")

@@ -26,12 +26,16 @@ def test_a_program_does_what_the_command_line_does(user: User) -> None:
         text=True,
         timeout=deadline_s(RUN_S),
         cwd=user.home,
-        env={**os.environ, "SPARKLET_STATE_DIR": str(user.state), "PYTHONPATH": str(ROOT)},  # of the examples
+        env={
+            **os.environ,
+            "SPARKLET_STATE_DIR": str(user.state),
+            "PYTHONPATH": str(ROOT),
+        },  # for the import of the examples
     )
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    # THEN the examples have done what can be done, and said what cannot
+    # THEN the examples have done what can be done, and printed what failed
     bad, good = found["thumbnails"]
     assert "images/broken.ppm: failed" in bad and good.endswith("small/grey.ppm.png")
     assert found["png"] == b"\x89PNG\r\n\x1a\n".hex()
@@ -43,6 +47,6 @@ def test_a_program_does_what_the_command_line_does(user: User) -> None:
     assert found["cause"] == [1, str(user.home / "in" / "001.csv")]
     assert found["redriven"]["succeeded"] == 3
     assert rows_of(user.home / "out") == every_row(3)
-    # AND nothing runs any more, and the command line knows the run
+    # AND no process is left, and the command line knows the run
     eventually(lambda: not user.processes(), "no process, no JVM is left")
     assert user.types("status", found["run_id"], "--json").document["state"] == "SUCCEEDED"

@@ -1,4 +1,4 @@
-"""Shards whose scripts are clients of a Spark Connect server: one run as ever, and what needs the JVM is named."""
+"""Shards whose scripts are clients of a Spark Connect server; a script that needs the JVM fails with the reason."""
 
 import json
 import os
@@ -17,19 +17,19 @@ pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.
 
 
 @pytest.fixture
-def at_a_server(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
+def connect_user(user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[User]:
     """A user whose local stack has the engine ``connect``."""
     pytest.importorskip("grpc")
     selection = StackSelection(state_dir=user.state, workers=1)
     with open_stack(selection, Screen(as_json=True)):
-        own = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        with spark_connect(tmp_path, own) as remote:
+        aws_env = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        with spark_connect(tmp_path, aws_env) as remote:
             monkeypatch.setenv("SPARKLET_ENGINES", json.dumps({"connect": {"remote": remote}}))
             yield user
 
 
-def test_a_remote_session_does_shards_and_names_what_it_lacks(at_a_server: User) -> None:
-    user = at_a_server
+def test_a_remote_session_does_shards_and_names_what_it_lacks(connect_user: User) -> None:
+    user = connect_user
     done = user.types(*user.run_arguments(user.inputs(2), "--engine", "connect"))
 
     assert done.code == 0, done.err

@@ -13,23 +13,23 @@ from tests.waiting import PATIENCE, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-SHORT_S = int(75 * PATIENCE)  # so that the lease of a killed worker is over soon
+SHORT_S = int(75 * PATIENCE)  # a short timeout, so that the lease of a killed worker ends soon
 
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of these tests' stack."""
+    """The state folder of the stack of this module's tests."""
     with shared_stack(tmp_path_factory.mktemp("a home") / "state dir", timeout_s=SHORT_S) as folder:
         yield folder
 
 
 @pytest.fixture
 def user(state: Path, tmp_path: Path) -> User:
-    """Somebody with a home of the test's."""
+    """A user of the shared stack, whose home is the test's folder."""
     return User(state, tmp_path)
 
 
-def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
+def test_a_worker_killed_during_a_shard_loses_no_row(user: User) -> None:
     held = user.holds()
     slow = ("--param", "slow_on=002.csv", "--param", f"held={held.name}")
     process = user.start(*user.run_arguments(user.inputs(5), *slow, run_id="killed"))
@@ -42,5 +42,5 @@ def test_a_worker_killed_in_mid_shard_loses_nothing(user: User) -> None:
 
     assert done.code == 0, done.err
     assert done.document["shards"]["succeeded"] == 5
-    assert done.document["attempts"] > 5  # somebody was interrupted
+    assert done.document["attempts"] > 5  # one attempt was interrupted
     assert rows_of(user.home / "out") == every_row(5)

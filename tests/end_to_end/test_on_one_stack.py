@@ -1,4 +1,4 @@
-"""What does well with a stack and a JVM of others: one schema a run, one script a row, Spark's own figures."""
+"""Runs that can share a stack and a JVM with others: one schema per run, one task per row, Spark's own figures."""
 
 import gzip
 import json
@@ -27,11 +27,11 @@ job.report(rows=rows.count())
 
 @pytest.fixture
 def user(state: Path, tmp_path: Path) -> User:
-    """Somebody who shares the stack."""
+    """A user of the shared stack."""
     return at_home(state, tmp_path)
 
 
-# --- one schema a run: inferred once, the same in every shard, and strict ---
+# --- one schema per run: inferred once, the same in every shard, and strict ---
 
 
 def script(user: User, text: str) -> str:
@@ -41,7 +41,7 @@ def script(user: User, text: str) -> str:
 
 
 def inputs(user: User, *texts: str) -> str:
-    """A folder of CSV files; the second has no amount, which a guess takes for a text."""
+    """Make a folder of CSV files with these texts."""
     folder = user.home / "in"
     folder.mkdir()
     for number, text in enumerate(texts):
@@ -50,8 +50,8 @@ def inputs(user: User, *texts: str) -> str:
 
 
 def run(user: User, text: str, folder: str, run_id: str, *more: str) -> list[str]:
-    where = ["--input", folder, "--output", str(user.home / "out"), "--run-id", run_id, "--max-objects", "1"]
-    return ["run", script(user, text), *where, "--workers", "1", "--json", *more]
+    places = ["--input", folder, "--output", str(user.home / "out"), "--run-id", run_id, "--max-objects", "1"]
+    return ["run", script(user, text), *places, "--workers", "1", "--json", *more]
 
 
 def test_shards_share_the_schema_that_a_first_task_infers(user: User) -> None:
@@ -68,14 +68,14 @@ def test_shards_share_the_schema_that_a_first_task_infers(user: User) -> None:
     assert duckdb.sql(f"SELECT id, amount FROM '{files}' ORDER BY id").fetchall() == [(1, 2.5), (2, None), (3, 4.0)]
 
 
-# --- one script for each row of a CSV, and what it answered ---
+# --- one task for each row of a CSV, and the answers ---
 
 
-def test_each_row_of_a_csv_is_done_and_answered_for(user: User) -> None:
+def test_each_row_of_a_csv_is_a_task_with_an_answer(user: User) -> None:
     cities = user.home / "cities.csv"
     cities.write_text("city,country\nUlm,DE\nKöln,DE\nBern,CH\n", encoding="utf-8")
-    where = ["--items", str(cities), "--max-objects", "1", "--output", str(user.home / "out"), "--run-id", "cities"]
-    arguments = ["run", str(WEIGH_CITIES), *where, "--workers", "1", "--max-attempts", "1", "--json"]
+    places = ["--items", str(cities), "--max-objects", "1", "--output", str(user.home / "out"), "--run-id", "cities"]
+    arguments = ["run", str(WEIGH_CITIES), *places, "--workers", "1", "--max-attempts", "1", "--json"]
 
     preview = user.types(*arguments, "--dry-run")
     failed = user.types(*arguments, "--param", "fail_on=Köln")
@@ -102,12 +102,12 @@ def test_each_row_of_a_csv_is_done_and_answered_for(user: User) -> None:
 def test_sparks_own_figures_are_kept_and_shown(user: User) -> None:
     inputs = user.inputs(3)
 
-    # GIVEN a run with event logs, of which one worker does all shards one after the other
+    # GIVEN a run with event logs, all of whose shards are done by one worker, one after the other
     arguments = user.run_arguments(inputs, "--event-log", run_id="logged")
     done = user.types(*arguments)
     assert done.code == 0, done.err
 
-    # THEN each attempt has a log of its own, whole, of one application, and the output is right
+    # THEN each attempt has a complete log of its own, with one application, and the output is right
     logs = sorted(user.state.rglob("events/*.gz"))
     assert [int(path.name[:9]) for path in logs] == [0, 1, 2]
     for path in logs:
@@ -115,7 +115,7 @@ def test_sparks_own_figures_are_kept_and_shown(user: User) -> None:
         assert events.count("SparkListenerApplicationStart") == events.count("SparkListenerApplicationEnd") == 1
     assert rows_of(user.home / "out") == every_row(3)
 
-    # AND the report has what Spark measured
+    # AND the report has the figures that Spark measured
     figures = user.types("report", "logged", "--json").document["spark"]
     assert {each["shard"] for each in figures} == {0, 1, 2}
     assert all(each["records_read"] > 0 and each["records_written"] > 0 and each["stages"] > 0 for each in figures)
@@ -126,13 +126,13 @@ def test_sparks_own_figures_are_kept_and_shown(user: User) -> None:
         assert history.stdout
         address = next(match[0] for line in history.stdout if (match := re.search(r"http://127\.0\.0\.1:\d+/", line)))
         with urllib.request.urlopen(f"{address}api/v1/applications", timeout=deadline_s()) as answer:
-            found = json.load(answer)
+            applications = json.load(answer)
     finally:
         history.send_signal(signal.SIGINT)
         history.wait(deadline_s())
-    assert sorted(each["name"].partition(":")[0] for each in found) == ["shard 0", "shard 1", "shard 2"]
-    assert all(attempt["completed"] for each in found for attempt in each["attempts"])
+    assert sorted(each["name"].partition(":")[0] for each in applications) == ["shard 0", "shard 1", "shard 2"]
+    assert all(attempt["completed"] for each in applications for attempt in each["attempts"])
 
-    # AND what is cleaned takes its logs along
+    # AND a clean deletes the logs with the run
     assert user.types("clean", "--keep", "0", "--yes").code == 0
     assert not list(user.state.rglob("events/*.gz"))

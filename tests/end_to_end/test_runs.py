@@ -1,4 +1,4 @@
-"""Whole runs through the command line: counts add up, every row comes home once, nothing is left running."""
+"""Whole runs through the command line: the counts add up, every row is in the output once, no process is left."""
 
 import json
 import os
@@ -17,11 +17,11 @@ OUTAGE_S = 10.0
 
 
 @pytest.mark.smoke
-def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> None:
+def test_a_run_outputs_every_row_and_leaves_no_process(user: User) -> None:
     done = user.types(*user.run_arguments(user.inputs(6), "--dispatch-mode", "loop"))
 
     assert done.code == 0, done.err
-    assert "test-run-g0" in done.err  # the execution that drove it
+    assert "test-run-g0" in done.err  # the name of the state machine's execution
     shards = done.document["shards"]
     assert shards == {"total": 6, "pending": 0, "running": 0, "succeeded": 6, "failed": 0}
     assert done.document["rows"] == 60
@@ -29,7 +29,7 @@ def test_a_run_brings_every_row_home_and_leaves_nothing_behind(user: User) -> No
     eventually(lambda: not user.processes(), "no process, no JVM is left")
 
 
-def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None:
+def test_a_killed_command_leaves_no_process_and_its_run_resumes(user: User) -> None:
     held = user.holds()
     slow = ("--param", "slow_on=003.csv", "--param", f"held={held.name}")
     arguments = user.run_arguments(user.inputs(5), *slow, "--timeout", f"{45 * PATIENCE:.0f}")
@@ -52,8 +52,8 @@ def test_a_killed_command_leaves_nothing_and_its_run_resumes(user: User) -> None
 
 
 @pytest.mark.nightly
-def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
-    """Ledger, queue and object store do not answer; the worker, the planner's client and the checker wait."""
+def test_ten_seconds_of_outage_lose_no_row(user: User) -> None:
+    """Ledger, queue and object store do not respond; the worker, the planner's client and the checker wait."""
     held = user.holds()
     slow = ("--param", "slow_on=001.csv", "--param", f"held={held.name}")
     process = user.start(*user.run_arguments(user.inputs(6), *slow))
@@ -61,7 +61,7 @@ def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
     stand_in = server_of(json.loads((user.state / "stack.json").read_text())["host_pid"])
 
     os.kill(stand_in, signal.SIGSTOP)
-    held.close()  # the shard ends in the outage
+    held.close()  # the shard ends during the outage
     end_s = time.monotonic() + OUTAGE_S
     eventually(lambda: time.monotonic() > end_s, "the outage is over")
     os.kill(stand_in, signal.SIGCONT)
@@ -73,5 +73,5 @@ def test_ten_seconds_of_outage_lose_nothing(user: User) -> None:
 
 
 def logs(user: User) -> str:
-    """What all workers wrote so far."""
+    """The logs of all workers so far."""
     return "".join(path.read_text(errors="replace") for path in (user.state / "log").glob("worker-*.log"))

@@ -1,4 +1,4 @@
-"""One warm JVM of a kind in each of pytest's processes, for all tests that need nothing of their own."""
+"""Warm JVMs that the tests of one pytest process share, if they need no JVM of their own."""
 
 import os
 from collections.abc import Iterator
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def jars() -> list[Path]:
-    """S3A and the table formats, from the user's cache; fetched on first use."""
+    """The jars of S3A and the table formats, from the user's cache; they are fetched on first use."""
     return ensure_jars(STACK, jar_cache(), ["s3a", *FORMATS, "avro", "sqlite"], progress=print)
 
 
 @pytest.fixture(scope="session")
 def jvm(jars: list[Path]) -> Iterator[WarmJvm]:
-    """For scripts in processes of their own, one after the other; it knows S3 and every table format."""
+    """A JVM for scripts in processes of their own, one after the other; it has S3A and every table format."""
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, jars))) as jvm:
         yield jvm
 
 
 @pytest.fixture(scope="session")
 def jvm_here(jars: list[Path]) -> Iterator[WarmJvm]:
-    """The same for sessions in this process, by ``session_here``: a JVM has one context at a time."""
+    """A JVM for sessions in this process, made by ``session_here``; a second one, since a JVM has only one context."""
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, jars))) as jvm:
         yield jvm
 
 
 @pytest.fixture(scope="module")
 def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
-    """A session in this process that knows all tables, and a catalog, which pyiceberg knows, too."""
-    from tests.functional.tables.conftest import configure_catalog, sqlite  # which load what few tests need
+    """A session in this process with all table formats, and a catalog that pyiceberg can use, too."""
+    from tests.functional.tables.conftest import configure_catalog, sqlite  # imported late: few tests need its modules
 
     folder = tmp_path_factory.mktemp("lake")
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
@@ -52,7 +52,7 @@ def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """The warm runner, with the local workers' jars."""
+    """A bench with the warm runner and the jars of local workers."""
     scratch = tmp_path_factory.mktemp("warm")
     runner = make("warm", scratch, **local_jars())
     runner.start()

@@ -1,4 +1,4 @@
-"""The demo's input, which is the original in other files; its script on real Spark, and its referee."""
+"""The flights demo: its input files have the original's rows, its script runs on real Spark, its check finds damage."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from spark_scripts.demo.flights_data import FlightsData, find_original, make_fli
 from tests.functional.job.warm_jvm import WarmJvm
 
 ROWS = {"2013-01-01": 842, "2013-02-08": 930, "2013-12-31": 776}
-"""Of three days; the second saw a snowstorm: 472 of its flights were cancelled."""
+"""The rows of three days; on the second day a snowstorm cancelled 472 flights."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_every_flight_is_in_exactly_one_day_file(year: FlightsData) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "too many", "table"])
-def test_damage_is_repaired(data: FlightsData, tmp_path: Path, damage: str) -> None:
+def test_damaged_input_files_are_made_again(data: FlightsData, tmp_path: Path, damage: str) -> None:
     folder = Path(shutil.copytree(data.folder, tmp_path / "copy"))
     day = folder / "flights" / "2013-01-01.csv"
     if damage == "changed":
@@ -70,7 +70,7 @@ def test_damage_is_repaired(data: FlightsData, tmp_path: Path, damage: str) -> N
 
 
 def uri(path: Path) -> str:
-    return f"file://{path}"  # spaces as they are, as in uris of S3 objects
+    return f"file://{path}"  # spaces are not escaped, as in addresses of S3 objects
 
 
 def shard_event(data: FlightsData, inputs: list[Path], output: Path, number: int = 0, **params: str) -> str:
@@ -86,17 +86,19 @@ def shard_event(data: FlightsData, inputs: list[Path], output: Path, number: int
 
 @pytest.fixture(scope="module")
 def output(jvm: WarmJvm, data: FlightsData, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What three shards wrote; the first was done twice."""
+    """The output folder of three shards; the first shard was done twice."""
     folder = tmp_path_factory.mktemp("three shards")
     for number, day in [(0, data.days[0]), *enumerate(data.days)]:
         report = folder.parent / "outcome.json"
         event = shard_event(data, [day], folder / f"shard={number:06d}", number)
         done = jvm.run("flights_daily.py", "--event", event, SPARKLET_OUTCOME_FILE=str(report))
         assert done.returncode == 0, done.stderr
-        told = json.loads(report.read_text())
-        assert told["rows"] == ROWS[day.stem]
-        assert told["outputs"] == [uri(folder / f"shard={number:06d}")]
-        assert told["output_bytes"] == sum(file.stat().st_size for file in folder.glob(f"shard={number:06d}/*.parquet"))
+        outcome = json.loads(report.read_text())
+        assert outcome["rows"] == ROWS[day.stem]
+        assert outcome["outputs"] == [uri(folder / f"shard={number:06d}")]
+        assert outcome["output_bytes"] == sum(
+            file.stat().st_size for file in folder.glob(f"shard={number:06d}/*.parquet")
+        )
         report.unlink()
     return folder
 
@@ -117,7 +119,7 @@ def test_three_shards_are_what_duckdb_makes_of_the_original(output: Path, data: 
     assert len(list(output.rglob("*.parquet"))) == 3
 
 
-# The referee
+# The check of the output
 
 
 @pytest.fixture

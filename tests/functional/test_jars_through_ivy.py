@@ -1,4 +1,4 @@
-"""Real Java, real Ivy; the repository is a folder, but for one test that asks Maven Central."""
+"""Jars are fetched by real Java and real Ivy; the repository is a folder, in one test Maven Central."""
 
 import hashlib
 import os
@@ -23,13 +23,14 @@ BIG_BYTES = 30_000_000
 
 
 class Mirror:
-    """A Maven repository in a folder, and a stack file of what is in it."""
+    """A Maven repository in a folder, and a stack file that pins its jars."""
 
     def __init__(self, folder: Path) -> None:
         self.root, self.stack_file, self.cache_dir = folder / "my mirror", folder / "stack.toml", folder / "cache"
         self.stack_file.write_text('name = "tiny"\nspark = "3.5.9"\n')
 
     def publish(self, name: str, content: bytes, expected: bytes | None = None) -> Path:
+        """Put a jar into the repository and pin it; as ``expected``, if the pin is to differ from the jar."""
         jar = self.root / "org" / "example" / name / "1" / f"{name}-1.jar"
         jar.parent.mkdir(parents=True)
         jar.write_bytes(content)
@@ -40,8 +41,9 @@ class Mirror:
         return jar
 
     def ensure(self) -> tuple[list[Path], list[str]]:
-        said: list[str] = []
-        return ensure_jars(self.stack_file, self.cache_dir, ["g"], said.append), said
+        """Fetch all jars; return their paths, and the lines of progress."""
+        progress: list[str] = []
+        return ensure_jars(self.stack_file, self.cache_dir, ["g"], progress.append), progress
 
 
 @pytest.fixture
@@ -55,15 +57,15 @@ def _left_over(cache_dir: Path) -> list[str]:
     return sorted(path.name for path in cache_dir.glob(".incoming*"))
 
 
-def test_jars_come_verified_in_order_and_only_once(mirror: Mirror) -> None:
+def test_jars_are_verified_in_order_and_fetched_once(mirror: Mirror) -> None:
     mirror.publish("zebra", b"z")
     published = mirror.publish("apple", b"a")
 
-    jars, said = mirror.ensure()
+    jars, progress = mirror.ensure()
 
     assert [(jar.name, jar.read_bytes()) for jar in jars] == [("zebra-1.jar", b"z"), ("apple-1.jar", b"a")]
-    assert MIRROR_VARIABLE in said[0]
-    assert "  fetched apple.jar" in said
+    assert MIRROR_VARIABLE in progress[0]
+    assert "  fetched apple.jar" in progress
     assert _left_over(mirror.cache_dir) == []
     published.unlink()
     assert mirror.ensure() == (jars, [])
@@ -107,9 +109,9 @@ def _fetch(mirror: Mirror) -> subprocess.Popen[str]:
 
 
 class Stalled(QuietHandler):
-    """Sends half of a jar, and no more."""
+    """A server that sends half of a jar and then stalls."""
 
-    asked: ClassVar[threading.Event]
+    half_sent: ClassVar[threading.Event]
 
     def do_HEAD(self) -> None:
         self.send_response(200)
@@ -119,17 +121,17 @@ class Stalled(QuietHandler):
     def do_GET(self) -> None:
         self.do_HEAD()
         self.wfile.write(bytes(BIG_BYTES // 2))
-        self.asked.set()
+        self.half_sent.set()
         threading.Event().wait(deadline_s())
 
 
 def test_after_a_kill_the_next_fetch_cleans_up_and_succeeds(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.publish("big", os.urandom(BIG_BYTES))
-    Stalled.asked = threading.Event()
+    Stalled.half_sent = threading.Event()
     with serving(Stalled) as address, monkeypatch.context() as patch:
         patch.setenv(MIRROR_VARIABLE, address)
         victim = _fetch(mirror)
-        assert Stalled.asked.wait(deadline_s())
+        assert Stalled.half_sent.wait(deadline_s())
         os.killpg(victim.pid, signal.SIGKILL)
         victim.communicate()
     assert not (mirror.cache_dir / "big-1.jar").exists()
@@ -141,7 +143,7 @@ def test_after_a_kill_the_next_fetch_cleans_up_and_succeeds(mirror: Mirror, monk
     assert _left_over(mirror.cache_dir) == []
 
 
-def test_maven_central_gives_what_the_stack_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maven_central_has_the_jar_that_the_stack_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(MIRROR_VARIABLE, raising=False)
     lines = STACK.read_text().split("[[jar]]")
     small = next(entry for entry in lines if "jmespath-java" in entry)

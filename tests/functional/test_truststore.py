@@ -1,4 +1,4 @@
-"""Java itself reads the store that Python writes."""
+"""Java's own keytool reads the trust store that Python writes."""
 
 import os
 import ssl
@@ -12,16 +12,16 @@ from sparklet.local.java import STORE_PASSWORD, find_java, jks, machine_certific
 DEBIANS = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
-def of_this_machine() -> list[bytes]:
-    found = machine_certificates()
-    if not found and not DEBIANS.is_file():
-        pytest.skip("this machine keeps its certificates where nobody looks")
-    assert found
-    return found
+def certificates_of_this_machine() -> list[bytes]:
+    certificates = machine_certificates()
+    if not certificates and not DEBIANS.is_file():
+        pytest.skip("this machine keeps its certificates in an unknown place")
+    assert certificates
+    return certificates
 
 
 def test_java_reads_every_certificate_of_the_machine(tmp_path: Path) -> None:
-    certificates = of_this_machine()
+    certificates = certificates_of_this_machine()
     store = tmp_path / "trust.jks"
     store.write_bytes(jks(certificates))
 
@@ -33,8 +33,8 @@ def test_java_reads_every_certificate_of_the_machine(tmp_path: Path) -> None:
     assert answer.stdout.count("trustedCertEntry") == len(certificates)
 
 
-def test_a_bundle_of_the_users_own_comes_first(tmp_path: Path) -> None:
-    everything = of_this_machine()
+def test_a_users_own_bundle_replaces_the_machines_certificates(tmp_path: Path) -> None:
+    everything = certificates_of_this_machine()
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(ssl.DER_cert_to_PEM_cert(everything[0]))
 

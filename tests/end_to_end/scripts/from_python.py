@@ -1,4 +1,4 @@
-"""A Python program on the local stack: runs, scripts and the examples that need S3. Prints one JSON document.
+"""A Python program that uses the local stack for runs, scripts and the examples with S3; prints one JSON document.
 
 python from_python.py INPUT_FOLDER OUTPUT_FOLDER SCRIPT REPAIRED_SCRIPT
 """
@@ -19,13 +19,13 @@ from sparklet import RunFailedError, Stack
 def printed(main: Callable[[], None], *arguments: str) -> list[str]:
     """The lines that an example prints."""
     sys.argv = ["example", *arguments]
-    with contextlib.redirect_stdout(io.StringIO()) as told:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         main()
-    return sorted(told.getvalue().splitlines())
+    return sorted(output.getvalue().splitlines())
 
 
 def main(folder: str, output: str, script: str, repaired: str) -> dict[str, Any]:
-    """What became of everything."""
+    """Do everything; return the results by name."""
     found: dict[str, Any] = {}
     with Stack(workers=1, quiet=True) as stack:
         bucket, store = stack.opened.deployment.bucket, boto3.client("s3")
@@ -37,9 +37,9 @@ def main(folder: str, output: str, script: str, repaired: str) -> dict[str, Any]
             "images/broken.ppm": b"P6 2 2 255\n",
         }.items():
             store.put_object(Bucket=bucket, Key=key, Body=body)
-        at = f"s3://{bucket}/"
-        found["thumbnails"] = printed(thumbnails.main, f"{at}images/", f"{at}small/", "--width", "1")
-        found["partitions"] = printed(spark_per_partition.main, f"{at}sales/", f"{at}clean/")
+        root = f"s3://{bucket}/"
+        found["thumbnails"] = printed(thumbnails.main, f"{root}images/", f"{root}small/", "--width", "1")
+        found["partitions"] = printed(spark_per_partition.main, f"{root}sales/", f"{root}clean/")
         listed = store.list_objects_v2(Bucket=bucket, Prefix="clean/")["Contents"]
         found["written"] = sorted({each["Key"].split("/")[1] for each in listed if each["Key"].endswith(".parquet")})
         found["png"] = store.get_object(Bucket=bucket, Key="small/grey.ppm.png")["Body"].read()[:8].hex()

@@ -1,4 +1,4 @@
-"""A job of Glue whose first attempt at each shard fails after it has written."""
+"""A Glue job whose first attempt at each shard fails after it has written."""
 
 import sys
 
@@ -12,8 +12,8 @@ args = getResolvedOptions(sys.argv, ["input_path", "output_path", "target"])
 glue = GlueContext(SparkContext.getOrCreate())
 read = {"connection_options": {"paths": [args["input_path"]]}, "format": "csv", "format_options": {"withHeader": True}}
 homes = glue.create_dynamic_frame.from_options("s3", **read)
-for place in (args["output_path"], args["target"]):
-    glue.write_dynamic_frame.from_options(homes, "s3", {"path": place, "partitionKeys": ["city"]}, "parquet")
+for path in (args["output_path"], args["target"]):
+    glue.write_dynamic_frame.from_options(homes, "s3", {"path": path, "partitionKeys": ["city"]}, "parquet")
 for _ in range(2):
     glue.write_dynamic_frame.from_options(homes, "s3", {"path": f"{args['target']}-twice"}, "parquet")
 if Job.from_args(sys.argv[1:3]).previous_attempt is None:

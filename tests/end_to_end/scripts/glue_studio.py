@@ -1,4 +1,4 @@
-"""In the shape of a job that Glue Studio writes today: rules of data quality, and a sink."""
+"""A job as Glue Studio writes it today, with data quality rules and a sink."""
 
 import sys
 

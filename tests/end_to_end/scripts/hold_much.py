@@ -1,4 +1,4 @@
-"""Copy CSV to Parquet; the file named in ``large`` needs a block of memory that a small function's heap has not."""
+"""Copy CSV to Parquet; the file that ``large`` names needs a block of memory larger than a small function's heap."""
 
 from sparklet.job import Job
 

@@ -1,4 +1,4 @@
-"""Uses a SparkContext, which a remote session does not have."""
+"""A script that uses a SparkContext, which a remote session does not have."""
 
 from sparklet.job import Job
 

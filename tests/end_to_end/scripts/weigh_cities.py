@@ -1,4 +1,4 @@
-"""Items → an answer: how long the name of each city is; one named in a parameter is refused."""
+"""Answer with the length of each city's name; fail at the city that the parameter ``fail_on`` names."""
 
 from sparklet.job import Job
 

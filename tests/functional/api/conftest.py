@@ -1,4 +1,4 @@
-"""The main template and sam/api.yaml beside it, deployed where policies are enforced."""
+"""The main template and sam/api.yaml, deployed in a stand-in that enforces policies."""
 
 import json
 import re
@@ -38,13 +38,13 @@ with open(os.environ["SPARKLET_OUTCOME_FILE"], "w") as f:
 
 @cache
 def client(service: str) -> Any:
-    """A client with the account's own credentials, which no policy limits; called within ``deployed`` only."""
+    """A client with the account's own credentials, which no policy limits; it needs the fixture ``deployed``."""
     return boto3.Session().client(service)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request was answered with."""
+    """The response to a request."""
 
     status: int
     body: Any
@@ -56,10 +56,10 @@ class Deployed:
     """Both stacks, and a client of the API."""
 
     endpoint: str
-    main: Mapping[str, str]  # outputs
-    api: Mapping[str, str]
+    main: Mapping[str, str]  # outputs of the main stack
+    api: Mapping[str, str]  # outputs of the API's stack
     topic: str
-    heard: str  # URL of a queue that hears the topic
+    inbox: str  # the URL of a queue that is subscribed to the topic
     folder: Path
     key: str
 
@@ -89,12 +89,12 @@ class Deployed:
             return Answer(error.code, json.loads(error.read() or b"null"), dict(error.headers))
 
     def ran(self, task_id: str) -> int:
-        """How often a task's script ran."""
+        """How many times a task's script ran."""
         path = self.folder / "shown" / task_id
         return len(path.read_text().splitlines()) if path.exists() else 0
 
     def refused(self) -> list[Any]:
-        """What the functions asked AWS for and were not allowed."""
+        """The functions' calls to AWS that were refused."""
         calls = [json.loads(line) for line in (self.folder / "calls.jsonl").read_text().splitlines()]
         return [c for c in calls if not c["allowed"] and re.search("WorkerRole|DlqConsumerRole", c["principal"])]
 
@@ -111,7 +111,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
 
 
 def _deploy(endpoint: str, folder: Path) -> Deployed:
-    topic, heard = _topic()
+    topic, inbox = _topic()
     parameters = {**MAIN, "NoticeTopicArn": topic}
     template = localise(load_template(), parameters, {"WorkerFunction": "api_probes.worker"}, {"SPARKLET_SCRATCH": ""})
     main = deploy("sparklet", to_json(template), parameters).outputs
@@ -119,11 +119,11 @@ def _deploy(endpoint: str, folder: Path) -> Deployed:
     client("s3").put_object(Bucket=main["BucketName"], Key="scripts/job.py", Body=JOB.encode())
     api = deploy("sparklet-api", api_body(API), API).outputs
     key = client("apigateway").get_api_key(apiKey=api["ApiKeyId"], includeValue=True)["value"]
-    return Deployed(endpoint, {**main, "job": job}, api, topic, heard, folder, key)
+    return Deployed(endpoint, {**main, "job": job}, api, topic, inbox, folder, key)
 
 
 def api_body(parameters: Mapping[str, str]) -> str:
-    """The API's template; the stand-in would compare text with numbers, and splits no ARN in a condition."""
+    """The API's template, adapted to the stand-in, which splits no ARN in a condition and takes no text as a number."""
     template = parse_template((ROOT / "sam" / "api.yaml").read_text())
     for name, body in template["Conditions"].items():
         if "Fn::Split" in str(body):
@@ -133,7 +133,7 @@ def api_body(parameters: Mapping[str, str]) -> str:
 
 
 def _topic() -> tuple[str, str]:
-    """A topic, and a queue that hears it."""
+    """Create a topic, and a queue that is subscribed to it; return the topic's ARN and the queue's URL."""
     sns, sqs = client("sns"), client("sqs")
     topic = sns.create_topic(Name="notices")["TopicArn"]
     url = sqs.create_queue(QueueName="heard")["QueueUrl"]

@@ -1,8 +1,8 @@
-"""The asynchronous API as deployed: what a client sends becomes a task, and the task comes to an end that can be read.
+"""The deployed asynchronous API: a client's request becomes a task, and the state of the ended task can be read.
 
-The stand-in integrates API Gateway with SQS, but not with DynamoDB, and calls Lambda synchronously whatever a header
-says. So a task's state is asked for with the request that the mapping template makes, with API Gateway's role, and of
-invocations it is asserted how they are set up.
+The stand-in integrates API Gateway with SQS, but not with DynamoDB, and always calls Lambda synchronously. So the tests
+read a task's state with the request that the mapping template makes and with API Gateway's role, and they check only
+the configuration of invocations.
 """
 
 import json
@@ -25,48 +25,50 @@ ENCODED_ID = "$util.urlEncode($input.params('id'))"
 def gateway(deployed: Deployed) -> Any:
     """A client of DynamoDB with the role that API Gateway has."""
     (role,) = (r for r in client("iam").list_roles()["Roles"] if "ApiRole" in r["RoleName"])
-    given = client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="gateway")["Credentials"]
-    session = boto3.Session(given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], "us-east-1")
+    keys = client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="gateway")["Credentials"]
+    session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], "us-east-1")
     return session.client("dynamodb")
 
 
 def state(gateway: Any, deployed: Deployed, task_id: str) -> Any:
-    """A task's state, by the request that the deployed method makes; None if nobody recorded it."""
-    calls = client("apigateway")
+    """A task's state, read with the request that the deployed method makes; None if the task is not recorded."""
+    apis = client("apigateway")
     (resource,) = (
-        r for r in calls.get_resources(restApiId=deployed.api["RestApiId"])["items"] if r["path"] == "/tasks/{id}"
+        r for r in apis.get_resources(restApiId=deployed.api["RestApiId"])["items"] if r["path"] == "/tasks/{id}"
     )
-    method = calls.get_method(restApiId=deployed.api["RestApiId"], resourceId=resource["id"], httpMethod="GET")
+    method = apis.get_method(restApiId=deployed.api["RestApiId"], resourceId=resource["id"], httpMethod="GET")
     text = method["methodIntegration"]["requestTemplates"]["application/json"]
-    found = gateway.get_item(**json.loads(text.replace(ENCODED_ID, task_id)))
-    return json.loads(found["Item"]["document"]["S"]) if "Item" in found else None
+    response = gateway.get_item(**json.loads(text.replace(ENCODED_ID, task_id)))
+    return json.loads(response["Item"]["document"]["S"]) if "Item" in response else None
 
 
 def ended(gateway: Any, deployed: Deployed, task_id: str) -> Any:
-    def promise() -> Any:
+    """Wait until a task has ended; return its state."""
+
+    def ended_task() -> Any:
         task = state(gateway, deployed, task_id)
         return task if task and task["state"] in ("SUCCEEDED", "FAILED") else None
 
-    return eventually(promise, f"{task_id} has ended", 40)  # scikit-learn's import is most of it
+    return eventually(ended_task, f"{task_id} has ended", 40)  # most of the time is the import of scikit-learn
 
 
-def asking(deployed: Deployed, **event: Any) -> dict[str, Any]:
+def task_request(deployed: Deployed, **event: Any) -> dict[str, Any]:
     return {"sparklet": {"script": deployed.main["job"]}, **event}
 
 
 def notices(deployed: Deployed) -> dict[str, Any]:
-    """What was heard so far, by task; kept in the queue."""
-    found: Any = (
+    """The notices so far, by task; they stay in the queue."""
+    received: Any = (
         boto3.Session()
         .client("sqs")
-        .receive_message(QueueUrl=deployed.heard, MaxNumberOfMessages=10, VisibilityTimeout=0)
+        .receive_message(QueueUrl=deployed.inbox, MaxNumberOfMessages=10, VisibilityTimeout=0)
     )
-    bodies = [json.loads(message["Body"]) for message in found.get("Messages", [])]
+    bodies = [json.loads(message["Body"]) for message in received.get("Messages", [])]
     return {notice["task"]["id"]: notice for notice in bodies}
 
 
 def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: Deployed) -> None:
-    answer = deployed.request("POST", "/tasks", asking(deployed, day="a&b=ü +%"), key=deployed.key)
+    answer = deployed.request("POST", "/tasks", task_request(deployed, day="a&b=ü +%"), key=deployed.key)
 
     assert (answer.status, answer.body["state"]) == (202, "PENDING")
     task = ended(gateway, deployed, answer.body["id"])
@@ -86,7 +88,7 @@ def test_a_posted_task_is_accepted_done_and_announced(gateway: Any, deployed: De
 def test_an_impossible_task_ends_as_failed_with_its_cause(
     gateway: Any, deployed: Deployed, task_id: str, event: dict[str, Any], cause: dict[str, str]
 ) -> None:
-    body = {**asking(deployed), **event}
+    body = {**task_request(deployed), **event}
 
     assert deployed.request("PUT", f"/tasks/{task_id}", body, key=deployed.key).status == 202
 
@@ -109,13 +111,13 @@ def test_a_dead_letter_fails_its_task(gateway: Any, deployed: Deployed) -> None:
     assert eventually(lambda: notices(deployed).get("lost"))["state"] == "FAILED"
 
 
-def test_without_the_key_nothing_is_accepted_or_shown(deployed: Deployed) -> None:
+def test_a_request_without_the_key_is_refused(deployed: Deployed) -> None:
     for method, path in (("POST", "/tasks"), ("PUT", "/tasks/t"), ("GET", "/tasks/t"), ("POST", "/invocations")):
         assert deployed.request(method, path, {}).status == 403
         assert deployed.request(method, path, {}, key="wrong" * 8).status == 403
 
 
-def test_api_gateways_role_changes_nothing_and_lists_nothing(gateway: Any, deployed: Deployed) -> None:
+def test_api_gateways_role_can_neither_write_nor_list(gateway: Any, deployed: Deployed) -> None:
     table, key = deployed.main["LedgerTable"], {"pk": {"S": "task#t"}, "sk": {"S": "task"}}
 
     for attempt in (
@@ -132,33 +134,29 @@ def test_the_policies_of_both_stacks_are_sufficient(deployed: Deployed) -> None:
 
 
 def test_invocations_get_limits_and_destinations_when_set(deployed: Deployed) -> None:
-    heard = attributes(deployed.heard)["QueueArn"]
-    wanted = {
-        "InvocationRetries": "1",
-        "InvocationMaximumAgeS": "60",
-        "OnSuccessArn": deployed.topic,
-        "OnFailureArn": heard,
-    }
+    queue_arn = attributes(deployed.inbox)["QueueArn"]
+    limits = {"InvocationRetries": "1", "InvocationMaximumAgeS": "60"}
+    destinations = {"OnSuccessArn": deployed.topic, "OnFailureArn": queue_arn}
 
-    given = {**API, **wanted}
-    deploy("sparklet-api", api_body(given), given, update=True)
+    parameters = {**API, **limits, **destinations}
+    deploy("sparklet-api", api_body(parameters), parameters, update=True)
 
     worker, alias = deployed.main["WorkerFunctionName"], deployed.main["WorkerAliasName"]
     config = client("lambda").get_function_event_invoke_config(FunctionName=worker, Qualifier=alias)
     assert (int(config["MaximumRetryAttempts"]), int(config["MaximumEventAgeInSeconds"])) == (1, 60)
     assert config["DestinationConfig"] == {
         "OnSuccess": {"Destination": deployed.topic},
-        "OnFailure": {"Destination": heard},
+        "OnFailure": {"Destination": queue_arn},
     }
 
 
 def test_with_iam_only_signed_requests_pass(gateway: Any, deployed: Deployed) -> None:
-    given = {**API, "Access": "IAM"}
-    deploy("sparklet-api", api_body(given), given, update=True)
+    parameters = {**API, "Access": "IAM"}
+    deploy("sparklet-api", api_body(parameters), parameters, update=True)
 
-    assert deployed.request("PUT", "/tasks/signed", asking(deployed)).status == 403
-    assert deployed.request("PUT", "/tasks/signed", asking(deployed), key=deployed.key).status == 403
-    answer = deployed.request("PUT", "/tasks/signed", asking(deployed), signed=True)
+    assert deployed.request("PUT", "/tasks/signed", task_request(deployed)).status == 403
+    assert deployed.request("PUT", "/tasks/signed", task_request(deployed), key=deployed.key).status == 403
+    answer = deployed.request("PUT", "/tasks/signed", task_request(deployed), signed=True)
 
     assert answer.status == 202
     assert ended(gateway, deployed, "signed")["state"] == "SUCCEEDED"

@@ -1,4 +1,4 @@
-"""A run over a table of the local stack's Glue, from the request to the rows."""
+"""A run over a table in the local stack's Glue, from the request to the rows."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -83,7 +83,7 @@ OF_JOB, OF_SPARK = 'job.table("Sales.Visits")', 'SparkSession.builder.getOrCreat
     [("parquet", OF_JOB), pytest.param("json", OF_SPARK, marks=pytest.mark.nightly), ("csv", OF_SPARK)],
 )
 def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, form: str, rows: str) -> None:
-    """Of large files cut by rows, in folders whose names spell the values, spell them otherwise, or lie elsewhere."""
+    """The files are cut by rows; their folders are named after the values, in other ways, or outside the table's."""
     lake, glue = f"s3://{stack.opened.deployment.bucket}/{form}", boto3.Session().client("glue")
     header = {"skip.header.line.count": "1"} if form == "csv" else {}
     table = table_input("visits", f"{lake}/visits/", OF_VISITS, "day date;hour int;who string", form, Parameters=header)
@@ -94,16 +94,16 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
         ("2026-01-02", "9", "é"): f"{lake}/elsewhere [1]/who=%C3%A9",
         ("2026-01-03", null, null): f"{lake}/visits/day=2026-01-03/hour={null}/who={null}",
     }
-    create(table, [partition_input(table, values, place) for values, place in partitions.items()])
-    wanted = []
-    for n, (values, place) in enumerate(partitions.items()):
+    create(table, [partition_input(table, values, folder) for values, folder in partitions.items()])
+    expected = []
+    for n, (values, folder) in enumerate(partitions.items()):
         numbers = range(1000 * n, 1000 * n + 150)
-        stack.opened.deployment.store.put(f"{place}/1 + {n}.{form}", content(form, numbers))
-        day, *other = (None if value == null else value for value in values)
-        wanted += [(i, f"t{i}", None, day, int(other[0] or -1), other[1]) for i in numbers]
+        stack.opened.deployment.store.put(f"{folder}/1 + {n}.{form}", content(form, numbers))
+        day, hour, who = (None if value == null else value for value in values)
+        expected += [(i, f"t{i}", None, day, int(hour or -1), who) for i in numbers]
     script = tmp_path / "copy.py"
     script.write_text(COPY.format(rows=rows))
-    cut, size = ("lines", "3000") if form == "json" else (form, "1500")  # JSON has rows of twice the length
+    cut, size = ("lines", "3000") if form == "json" else (form, "1500")  # rows of JSON are twice as long
 
     run = stack.run(script, "glue:sales.visits", tmp_path / "out", split=cut, shard_size=size)
     result, logs = run.result(), stack.opened.logs
@@ -114,16 +114,16 @@ def test_every_row_is_read_once_with_its_values(stack: Stack, tmp_path: Path, fo
         "SELECT id, text, late, CAST(day AS VARCHAR), coalesce(hour, -1), who "
         f"FROM read_parquet('{tmp_path}/out/*/*.parquet', hive_partitioning = false) ORDER BY id"
     )
-    assert found.fetchall() == wanted
-    said = [line for stream in logs.streams(run.run_id, None, 0.0) for line in logs.read(stream, "", 0.0)[0]]
-    assert said and not any(LINE in line for line in said)  # Spark would warn of each header
+    assert found.fetchall() == expected
+    log_lines = [line for stream in logs.streams(run.run_id, None, 0.0) for line in logs.read(stream, "", 0.0)[0]]
+    assert log_lines and not any(LINE in line for line in log_lines)  # Spark would warn of each header
 
 
 OF_VISITS = "id int;text string;late double"
 
 
 def content(form: str, numbers: range) -> bytes:
-    """Rows without the last column."""
+    """A file's content: rows without the last column."""
     if form == "parquet":
         body = BytesIO()
         ids, texts = pa.array(numbers, pa.int32()), [f"t{n}" for n in numbers]

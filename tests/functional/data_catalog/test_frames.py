@@ -1,4 +1,4 @@
-"""``job.table`` with Spark's own readers: the rows that Athena would show."""
+"""``job.table`` with Spark's own readers returns the rows that Athena would show."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def spark(jvm_here: WarmJvm, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     conf = {
         "spark.master": "local[2]",
         "spark.sql.shuffle.partitions": "2",
-        "spark.databricks.delta.snapshotPartitions": "2",  # of 50, for a table of three rows
+        "spark.databricks.delta.snapshotPartitions": "2",  # instead of 50, for a table of three rows
         "spark.sql.catalog.made": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.made.type": "hadoop",
         "spark.sql.catalog.made.warehouse": str(tmp_path_factory.mktemp("warehouse")),
@@ -79,15 +79,15 @@ def read(glue: MemoryGlue, table: dict[str, Any], where: str = "") -> DataFrame:
 OF_DAYS = "id int;text varchar(9)"
 
 
-def days(place: Path) -> dict[str, Any]:
-    return table_input("t", uri(place), OF_DAYS, "day date;hour int")
+def days(folder: Path) -> dict[str, Any]:
+    return table_input("t", uri(folder), OF_DAYS, "day date;hour int")
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_values_of_partitions_are_columns_of_their_types(glue: MemoryGlue, tmp_path: Path, named: bool) -> None:
+@pytest.mark.parametrize("hive_names", [True, False])
+def test_values_of_partitions_are_columns_of_their_types(glue: MemoryGlue, tmp_path: Path, hive_names: bool) -> None:
     table = days(tmp_path)
     for n, (day, hour) in enumerate([("2026-01-01", "7"), ("2026-01-02", "08"), ("2026-01-03", "9")]):
-        folder = tmp_path / (f"day={day}/hour={hour}" if named else f"folder [{n}]")
+        folder = tmp_path / (f"day={day}/hour={hour}" if hive_names else f"folder [{n}]")
         glue.partitions.append(partition_input(table, [day, hour], uri(folder)))
         put_parquet(folder / "deeper", "a b.parquet", ID=pa.array([n], pa.int32()), more=["x"])
     glue.partitions.append(partition_input(table, ["2026-01-04", "1"], uri(tmp_path / "never written")))
@@ -103,28 +103,28 @@ ODD = {"a/b:%c": "a%2Fb%3A%25c", "é %": "%C3%A9 %25", "ü": "ü", "1=2": "1%3D2
 
 
 @pytest.mark.parametrize("form", ["parquet", "orc", "json", "csv"])
-def test_each_row_has_the_value_that_the_catalog_says(glue: MemoryGlue, tmp_path: Path, form: str) -> None:
-    """Whatever folders are called: spelled as Hive does, by another's rule, in no way, or outside of the table's."""
+def test_each_row_has_the_partition_values_of_the_catalog(glue: MemoryGlue, tmp_path: Path, form: str) -> None:
+    """Folders' names do not matter: as Hive writes them, by other rules, without values, or outside the table's."""
     table = table_input("t", uri(tmp_path / "in"), "id int;text string;late double", "day date;name string", form)
-    wanted: list[tuple[Any, ...]] = []
-    for n, (value, spelled) in enumerate(ODD.items()):
-        for folder in (tmp_path / "in" / "day=2026-01-01" / f"name={spelled}", tmp_path / f"out {n}"):
+    expected: list[tuple[Any, ...]] = []
+    for n, (value, in_path) in enumerate(ODD.items()):
+        for folder in (tmp_path / "in" / "day=2026-01-01" / f"name={in_path}", tmp_path / f"out {n}"):
             glue.partitions.append(partition_input(table, ["2026-01-01", value], uri(folder)))
-            wanted.append((len(wanted), "x", None, date(2026, 1, 1), value))
-            put_rows(folder, form, wanted[-1][0])
+            expected.append((len(expected), "x", None, date(2026, 1, 1), value))
+            put_rows(folder, form, expected[-1][0])
     for folder in (tmp_path / "in" / f"day={NULL}" / f"name={NULL}", tmp_path / "of none"):
         glue.partitions.append(partition_input(table, [NULL, NULL], uri(folder)))
-        wanted.append((len(wanted), "x", None, None, None))
-        put_rows(folder, form, wanted[-1][0])
+        expected.append((len(expected), "x", None, None, None))
+        put_rows(folder, form, expected[-1][0])
     put(tmp_path / "no rows", "_SUCCESS", b"")
     glue.partitions.append(partition_input(table, ["2026-01-02", "x"], uri(tmp_path / "no rows")))
 
-    assert sorted(map(tuple, read(glue, table).collect())) == wanted
-    assert rows(read(glue, table, "day IS NULL")) == wanted[-2:]
+    assert sorted(map(tuple, read(glue, table).collect())) == expected
+    assert rows(read(glue, table, "day IS NULL")) == expected[-2:]
 
 
 def put_rows(folder: Path, form: str, n: int) -> None:
-    """One row without the last column."""
+    """Write a file with one row, without the last column."""
     table, file = pa.table({"id": pa.array([n], pa.int32()), "text": ["x"]}), put(folder, f"1 [{n}].{form}", b"")
     {
         "parquet": lambda: parquet.write_table(table, file),
@@ -134,7 +134,7 @@ def put_rows(folder: Path, form: str, n: int) -> None:
     }[form]()
 
 
-def test_no_partition_gives_no_rows_and_all_columns(glue: MemoryGlue, tmp_path: Path) -> None:
+def test_a_table_without_partitions_has_all_columns_and_no_row(glue: MemoryGlue, tmp_path: Path) -> None:
     found = read(glue, days(tmp_path))
 
     assert found.columns == ["id", "text", "day", "hour"] and rows(found) == []
@@ -142,9 +142,9 @@ def test_no_partition_gives_no_rows_and_all_columns(glue: MemoryGlue, tmp_path: 
 
 def test_a_shard_reads_its_own_objects(spark: SparkSession, glue: MemoryGlue, tmp_path: Path) -> None:
     table = days(tmp_path)
-    places = [tmp_path / "day=2026-01-01/hour=7", tmp_path / "x", tmp_path / "day=2026-01-01/hour=8"]
-    files = [put_parquet(place, "a.parquet", id=pa.array([n], pa.int32())) for n, place in enumerate(places)]
-    put_parquet(places[0], "of another shard.parquet", id=pa.array([9], pa.int32()))
+    folders = [tmp_path / "day=2026-01-01/hour=7", tmp_path / "x", tmp_path / "day=2026-01-01/hour=8"]
+    files = [put_parquet(folder, "a.parquet", id=pa.array([n], pa.int32())) for n, folder in enumerate(folders)]
+    put_parquet(folders[0], "of another shard.parquet", id=pa.array([9], pa.int32()))
     entry = vars(entry_of("db.t", table))
     values = [["2026-01-01", "7"], ["2026-01-02", "7"], ["2026-01-01", "8"]]
     event = json.loads(json.dumps({"inputs": list(map(uri, files)), "catalog_table": {**entry, "values": values}}))
@@ -159,10 +159,10 @@ def test_a_shard_reads_its_own_objects(spark: SparkSession, glue: MemoryGlue, tm
 # --- Parquet, ORC, JSON ---
 
 
-def test_parquet_goes_by_name_and_orc_by_position(glue: MemoryGlue, tmp_path: Path) -> None:
-    told = pa.table({"b": ["x"], "a": ["y"]})
-    parquet.write_table(told, put(tmp_path / "p", "1.parquet", b""))
-    orc.write_table(told, put(tmp_path / "o", "1.orc", b""))
+def test_parquet_columns_match_by_name_and_orcs_by_position(glue: MemoryGlue, tmp_path: Path) -> None:
+    b_then_a = pa.table({"b": ["x"], "a": ["y"]})
+    parquet.write_table(b_then_a, put(tmp_path / "p", "1.parquet", b""))
+    orc.write_table(b_then_a, put(tmp_path / "o", "1.orc", b""))
     of = "a string;b string"
 
     assert rows(read(glue, table_input("p", uri(tmp_path / "p"), of))) == [("y", "x")]
@@ -225,20 +225,21 @@ def test_rows_and_conditions_are_those_of_the_format(
 HEADER = {"skip.header.line.count": "1"}
 
 
-def text_rows(glue: MemoryGlue, folder: Path, of: str, content: str, form: str, **how: Any) -> list[tuple[Any, ...]]:
+def text_rows(glue: MemoryGlue, folder: Path, of: str, content: str, form: str, **entry: Any) -> list[tuple[Any, ...]]:
+    """The rows of a table with one text file; ``entry`` has further settings of the table's entry."""
     put(folder, "1.txt", content.encode())
-    return [tuple(row) for row in read(glue, table_input("t", uri(folder), of, form=form, **how)).collect()]
+    return [tuple(row) for row in read(glue, table_input("t", uri(folder), of, form=form, **entry)).collect()]
 
 
-def test_delimited_text_is_cut_as_by_lazy_simple_serde(glue: MemoryGlue, tmp_path: Path) -> None:
+def test_delimited_text_is_parsed_like_lazy_simple_serde(glue: MemoryGlue, tmp_path: Path) -> None:
     content = 'a\\,b,,1,2.50\n\\N,"q",x,\\N\n\nshort\nlong,b,3,4,5\n\\\\,\\x,-7,1e2\n'
     of, serde = "one string;two varchar(5);three int;four decimal(5,2)", {"field.delim": ",", "escape.delim": "\\"}
 
     found = text_rows(glue, tmp_path, of, content, "delimited", serde=serde)
 
     assert found == [
-        ("a,b", "", 1, Decimal("2.50")),  # an empty text is no null
-        (None, '"q"', None, None),  # no quotes; what does not fit is null
+        ("a,b", "", 1, Decimal("2.50")),  # an empty text is not null
+        (None, '"q"', None, None),  # quotes have no meaning; a value that is not of its type is null
         ("short", None, None, None),
         ("long", "b", 3, Decimal("4.00")),
         ("\\", "x", -7, Decimal("100.00")),
@@ -252,12 +253,12 @@ def test_delimited_text_is_cut_as_by_lazy_simple_serde(glue: MemoryGlue, tmp_pat
 def test_delimiters_and_nulls_are_those_of_the_entry(
     glue: MemoryGlue, tmp_path: Path, serde: dict[str, str], separator: str
 ) -> None:
-    given = {"serialization.null.format": "NULL", **serde}
+    properties = {"serialization.null.format": "NULL", **serde}
     lines = ["n", "t"], ["1", "NULL", "2026-01-01 10:00:00.5", "2026-01-02", "TRUE"]
     content = "".join(f"{separator.join(line)}\n" for line in lines)
     of = "n int;t string;at timestamp;on date;yes boolean"
 
-    found = text_rows(glue, tmp_path, of, content, "delimited", serde=given, Parameters=HEADER)
+    found = text_rows(glue, tmp_path, of, content, "delimited", serde=properties, Parameters=HEADER)
 
     assert [row[:2] + row[3:] for row in found] == [(1, None, date(2026, 1, 2), True)]
     assert found[0][2].replace(tzinfo=None).microsecond == 500_000
@@ -276,7 +277,7 @@ CSV_ROWS = [
 ]
 
 
-def test_csv_is_cut_as_by_open_csv_serde(glue: MemoryGlue, tmp_path: Path) -> None:
+def test_csv_is_parsed_like_open_csv_serde(glue: MemoryGlue, tmp_path: Path) -> None:
     content = "\n".join(["One,Two", *(line for line, _ in CSV_ROWS)])
 
     found = text_rows(glue, tmp_path, "one string;two string", content, "csv", Parameters=HEADER)
@@ -299,8 +300,8 @@ def test_dates_of_csv_are_numbers_as_in_athena(glue: MemoryGlue, tmp_path: Path)
     assert found[0][2] == 1.5 and found[1] == (None, None, None)
 
 
-def test_what_python_writes_as_csv_is_read_again(glue: MemoryGlue, tmp_path: Path) -> None:
-    """Whatever is in the texts; a long one does not overflow the pattern's stack."""
+def test_csv_that_python_writes_is_read_unchanged(glue: MemoryGlue, tmp_path: Path) -> None:
+    """The texts have any characters; a long text does not overflow the stack of the regular expression."""
     choose = random.Random(7)
     texts = ["".join(choose.choices("ab ,\"\t'|é", k=choose.randrange(12))) for _ in range(600)]
     written = [("x", f'{"long " * 20_000}"{"q" * 5}"'), *zip(texts[::2], texts[1::2], strict=True)]

@@ -1,4 +1,4 @@
-"""A real PostgreSQL, Spark with its driver, and an account with secrets."""
+"""A real PostgreSQL, Spark with PostgreSQL's driver, and an account with secrets."""
 
 import json
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ appender.f.layout.pattern = %m%n%throwable
 
 @pytest.fixture(scope="module")
 def account(aws: str) -> Iterator[None]:
-    """An account, in the environment, with the owner's login in both stores."""
+    """An account with the owner's login in Secrets Manager and in Parameter Store; the environment points to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_DEFAULT_REGION", raising=False)
         login = json.dumps({"username": OWNER, "password": PASSWORD})
@@ -46,7 +46,7 @@ def server() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="module")
 def spark_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that the session logs into, as much as it is told to."""
+    """The file of the session's log; its level can be changed."""
     return tmp_path_factory.mktemp("spark") / "log"
 
 

@@ -1,4 +1,7 @@
-"""Reads and writes of a real PostgreSQL: what arrives, how often, who sees the password; batches of streams, too."""
+"""Reads and writes of a real PostgreSQL: values come back unchanged and once, and no log has the password.
+
+Batches of streams, too, are written once.
+"""
 
 import datetime
 import logging
@@ -33,7 +36,7 @@ def database(server: PostgreSQL) -> dict[str, Any]:
 
 @pytest.fixture
 def table(server: PostgreSQL, request: pytest.FixtureRequest) -> str:
-    """An empty table of the test's own, in a schema whose name needs quotes."""
+    """An empty table for this test, in a schema whose name needs quotes."""
     name = request.node.name[:40]
     server.ask('CREATE SCHEMA IF NOT EXISTS "a b"')
     server.ask(f'CREATE TABLE "a b"."{name}" (id bigint UNIQUE, text text, changed int)')
@@ -42,7 +45,7 @@ def table(server: PostgreSQL, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def rows(spark: SparkSession) -> Rows:
-    return lambda *given: spark.createDataFrame(list(given), "id long, text string, changed int")
+    return lambda *values: spark.createDataFrame(list(values), "id long, text string, changed int")
 
 
 @pytest.fixture
@@ -55,11 +58,11 @@ def stored(server: PostgreSQL, quoted: str) -> Callable[[], list[tuple[Any, ...]
     return lambda: server.ask(f"SELECT id, text, changed FROM {quoted} ORDER BY id")
 
 
-def of_run(shard: int = 3, attempt: int = 1) -> Job:
+def job_of_run(shard: int = 3, attempt: int = 1) -> Job:
     return Job(run_id="r", shard=shard, attempt=str(attempt), event={"sparklet": {"identity": "r@1"}})
 
 
-def test_every_value_comes_back_as_it_went(spark: SparkSession, server: PostgreSQL, database: dict[str, Any]) -> None:
+def test_every_value_comes_back_unchanged(spark: SparkSession, server: PostgreSQL, database: dict[str, Any]) -> None:
     types = (
         "i int, d double precision, n numeric(20,6), b boolean, t text, day date, at timestamptz, raw bytea, j jsonb"
     )
@@ -80,19 +83,21 @@ def test_every_value_comes_back_as_it_went(spark: SparkSession, server: PostgreS
 
 
 def test_a_write_is_made_once(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
-    assert of_run().jdbc_write(rows((1, "a", 0)), table, **database) == 1
-    assert of_run(attempt=2).jdbc_write(rows((1, "a", 0), (2, "b", 0)), table, **database) == 1
+    assert job_of_run().jdbc_write(rows((1, "a", 0)), table, **database) == 1
+    assert job_of_run(attempt=2).jdbc_write(rows((1, "a", 0), (2, "b", 0)), table, **database) == 1
     assert stored() == [(1, "a", 0)]
 
-    of_run(shard=4).jdbc_write(rows((4, "other shard", 0)), table, **database)
-    of_run().jdbc_write(rows((5, "other label", 0)), table, label="b", **database)
+    job_of_run(shard=4).jdbc_write(rows((4, "other shard", 0)), table, **database)
+    job_of_run().jdbc_write(rows((5, "other label", 0)), table, label="b", **database)
     for _ in range(2):
         Job().jdbc_write(rows((6, "own id", 0)), table, commit_id="mine", **database)
         Job(event=samples.sns("{}")).jdbc_write(rows((7, "event", 0)), table, **database)
     assert [row[0] for row in stored()] == [1, 4, 5, 6, 7]
 
 
-def test_an_upsert_keeps_what_is_newest(rows: Rows, table: str, stored: Any, database: dict[str, Any]) -> None:
+def test_an_upsert_keeps_the_newest_row_of_each_key(
+    rows: Rows, table: str, stored: Any, database: dict[str, Any]
+) -> None:
     Job().jdbc_write(rows((1, "old", 1), (2, "newer", 9), (3, "no time", None)), table, **database)
 
     new = rows((1, "second", 3), (1, "third", 4), (2, "late", 5), (3, "x", 0), (4, "y", None))
@@ -106,15 +111,15 @@ def test_a_refused_write_changes_nothing(rows: Rows, table: str, stored: Any, da
     twice = rows((1, "a", 0), (1, "b", 0))
 
     with pytest.raises(TableError, match="23505"):
-        of_run(shard=5).jdbc_write(twice, table, **database)
+        job_of_run(shard=5).jdbc_write(twice, table, **database)
     with pytest.raises(TableError, match="21000"):
-        of_run(shard=5).jdbc_write(twice, table, keys="id", **database)
+        job_of_run(shard=5).jdbc_write(twice, table, keys="id", **database)
     with pytest.raises(TableError, match="42P01"):
-        of_run(shard=5).jdbc_write(twice, "a b.nowhere", **database)
+        job_of_run(shard=5).jdbc_write(twice, "a b.nowhere", **database)
     with pytest.raises(TableError, match="no column day"):
-        of_run(shard=5).jdbc_write(twice, table, keys="day", **database)
+        job_of_run(shard=5).jdbc_write(twice, table, keys="day", **database)
     assert stored() == []
-    assert of_run(shard=5).jdbc_write(rows((1, "a", 0)), table, **database) == 1, "no id was left"
+    assert job_of_run(shard=5).jdbc_write(rows((1, "a", 0)), table, **database) == 1, "no id was left"
 
 
 def test_a_read_shares_its_rows_over_connections(
@@ -134,12 +139,13 @@ def test_a_read_shares_its_rows_over_connections(
 
 
 @pytest.mark.usefixtures("spark")
-def test_the_server_ends_a_session_that_is_frozen(database: Any) -> None:
+def test_the_server_gets_the_time_limits_of_a_session(database: Any) -> None:
     with databases.Database(Job(), **database, timeout_s=2).connection() as connection:
         limits = ("statement_timeout", "idle_session_timeout", *(f"tcp_keepalives_{n}" for n in ("idle", "interval")))
-        asked = ", ".join(f"current_setting('{name}')" for name in limits)
-        shown = connection.createStatement().executeQuery(f"SELECT {asked}")  # in one: a session may not be idle
-        assert shown.next() and [shown.getString(place) for place in (1, 2, 3, 4)] == ["2s", "2s", "2", "2"]
+        settings = ", ".join(f"current_setting('{name}')" for name in limits)
+        # One query for all of them: an idle session would be ended.
+        result = connection.createStatement().executeQuery(f"SELECT {settings}")
+        assert result.next() and [result.getString(column) for column in (1, 2, 3, 4)] == ["2s", "2s", "2", "2"]
 
 
 def test_the_password_appears_in_no_log_or_plan(
@@ -169,12 +175,14 @@ def test_the_password_appears_in_no_log_or_plan(
         Job().jdbc_read(spark, "nowhere", **database)
     spark.sparkContext.setLogLevel("OFF")
 
-    said = caplog.text + plan + "".join(errors) + str(raised.value) + spark_log.read_text()
-    assert "Command to send" in said and "JDBC" in said, "all of them did log"
-    assert PASSWORD not in said and PASSWORD.replace("'", "''") not in said
+    texts = caplog.text + plan + "".join(errors) + str(raised.value) + spark_log.read_text()
+    assert "Command to send" in texts and "JDBC" in texts, "all of them did log"
+    assert PASSWORD not in texts and PASSWORD.replace("'", "''") not in texts
 
 
-def test_what_cannot_work_is_refused(rows: Rows, table: str, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_or_credentials_are_refused(
+    rows: Rows, table: str, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for wrong in ({"url": database["url"] + "?password=x"}, {"url": "jdbc:mysql://h/d"}, {"credentials": "env:X"}):
         with pytest.raises(ValueError, match="must be"):
             Job().jdbc_write(rows(), table, **{**database, **wrong})
@@ -183,11 +191,11 @@ def test_what_cannot_work_is_refused(rows: Rows, table: str, database: Any, monk
         Job().jdbc_write(rows(), table, **{**database, "url": "jdbc:postgresql://127.0.0.1:1/none"})
 
 
-# Batches of streams: each record once, however batches are cut, repeated and mixed
+# Batches of streams: each record is written once, however batches are cut, repeated and mixed
 
 
 class Orders:
-    """A table, and the script that writes a row for each record to it."""
+    """A table, and a script that writes a row for each record of a batch to it."""
 
     def __init__(self, spark: SparkSession, server: PostgreSQL, name: str) -> None:
         self.spark, self.server, self.name = spark, server, name
@@ -195,10 +203,13 @@ class Orders:
         self.database = {"url": server.url, "credentials": "secretsmanager:owner"}
 
     def deliver(self, job: Job, *, in_sum: bool = False) -> int:
-        """A row for each record, or one of which nobody knows of which records it is made."""
-        found = job.records(self.spark, "raw", metadata=True)
-        (number,) = {"offset", "sequence_number", "message_id"}.intersection(found.select("_record.*").columns)
-        rows = found.selectExpr(f"CAST(_record.{number} AS string) AS id")
+        """Write a row for each record; ``in_sum`` one row of their sum, which does not show the records it is made of.
+
+        Return the number of written rows.
+        """
+        records = job.records(self.spark, "raw", metadata=True)
+        (number,) = {"offset", "sequence_number", "message_id"}.intersection(records.select("_record.*").columns)
+        rows = records.selectExpr(f"CAST(_record.{number} AS string) AS id")
         if in_sum:
             rows = rows.agg(functions.expr("CAST(sum(id) AS bigint) AS id"))
         return job.jdbc_write(rows, self.name, **self.database)
@@ -226,7 +237,7 @@ def messages(*ids: int) -> Job:
 
 
 def test_kafka_batches_that_are_cut_anew_write_each_record_once(orders: Orders) -> None:
-    """All were written, the answer was lost; the batch comes again in two parts, the second with more behind it."""
+    """All were written, but the response was lost; the batch comes again in two parts, the second with new records."""
     assert orders.deliver(kafka(*range(10))) == 10
     assert orders.deliver(kafka(*range(6))) == 0
     assert orders.deliver(kafka(*range(6, 13))) == 3
@@ -241,7 +252,7 @@ def test_overlapping_kinesis_batches_write_each_record_once(orders: Orders) -> N
     assert [id_ - FIRST for id_ in orders.ids()] == [1, 2, 3, 4, 5, 6, 7, 9]
 
 
-def test_two_deliveries_at_once(orders: Orders) -> None:
+def test_concurrent_deliveries_write_each_record_once(orders: Orders) -> None:
     batches = [kafka(*range(6)), kafka(*range(3, 9)), kafka(*range(6)), kafka(8, 9)]
     with ThreadPoolExecutor(4) as workers:
         list(workers.map(orders.deliver, batches))
@@ -274,7 +285,7 @@ def test_messages_in_a_second_batch_are_written_once(orders: Orders) -> None:
     assert orders.server.ask("SELECT sum(array_length(numbers, 1)) FROM sparklet_records") == [(1,)], "old ids are gone"
 
 
-def test_sums_of_messages_ask_for_the_others_alone(orders: Orders) -> None:
+def test_a_refused_sum_fails_only_the_written_messages(orders: Orders) -> None:
     orders.deliver(messages(1, 2), in_sum=True)
 
     mixed = messages(2, 3)
@@ -285,7 +296,7 @@ def test_sums_of_messages_ask_for_the_others_alone(orders: Orders) -> None:
 
 
 def test_records_read_for_another_table_are_refused(orders: Orders) -> None:
-    """What that table has was left out, and would count as written here."""
+    """The records that the other table has were left out of the frame, but would count as written to this one."""
     job = kafka(1, 2)
     job.outcome.batches["delta:/t", ""] = SimpleNamespace(is_read=True, old=["orders-0:1"])
 

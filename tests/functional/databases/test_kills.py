@@ -1,4 +1,4 @@
-"""Workers that are killed, frozen or cut off at a statement, as in the campaign ``benchmarks.jdbc_kills``."""
+"""A few trials of the campaign ``benchmarks.jdbc_kills``: workers are killed, frozen or cut off at a statement."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from benchmarks.jdbc_kills import Trial, campaign
 pytestmark = [pytest.mark.nightly, pytest.mark.spark, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_each_row_is_there_once_whatever_is_killed(tmp_path: Path) -> None:
+def test_each_row_is_written_once_whatever_is_killed(tmp_path: Path) -> None:
     trials = [
         Trial(0, [("zombie", "COMMIT", "before"), ("twice", "", "")]),
         Trial(1, [("kill", "COMMIT", "after"), ("cut", "COMMIT", "after")]),

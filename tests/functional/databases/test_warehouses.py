@@ -1,4 +1,4 @@
-"""Snowflake's connector and Redshift's driver: they load beside our jars, and take the options of the guide."""
+"""Snowflake's connector and Redshift's driver load together with our jars, and accept the guide's options."""
 
 import os
 import zipfile
@@ -36,7 +36,7 @@ def spark(jars: list[Path]) -> Iterator[SparkSession]:
         yield session
 
 
-def test_snowflake_takes_the_options_of_the_guide(spark: SparkSession) -> None:
+def test_snowflake_accepts_the_options_of_the_guide(spark: SparkSession) -> None:
     to_scala = spark._jvm.org.apache.spark.api.python.PythonUtils.toScalaMap
     merge = spark._jvm.net.snowflake.spark.snowflake.Parameters.mergeParameters
 
@@ -61,7 +61,7 @@ def test_every_class_of_the_connector_finds_what_it_needs(spark: SparkSession, j
     assert len(names) > 100 and not missing
 
 
-def test_spark_finds_the_source_and_java_the_drivers(spark: SparkSession) -> None:
+def test_spark_finds_snowflakes_source_and_java_both_drivers(spark: SparkSession) -> None:
     java = spark._jvm
     lookup = java.org.apache.spark.sql.execution.datasources.DataSource.lookupDataSource
 

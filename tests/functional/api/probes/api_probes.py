@@ -1,4 +1,4 @@
-"""Sparklet's own worker, whose scripts run as plain Python: what a task of the API needs of it, Spark is no part of."""
+"""Sparklet's own worker, but with scripts that run as plain Python: a task of the API needs no Spark."""
 
 import os
 import subprocess
@@ -13,10 +13,10 @@ class PlainRunner(Runner):
     """A ``Runner`` that starts a script with this Python."""
 
     def start(self) -> None:
-        """There is nothing to start."""
+        """Do nothing."""
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        """Run a script to its end."""
+        """Run a script to its end; return its result."""
         command = [sys.executable, str(call.script), *call.args]
         done = subprocess.run(
             command, env={**os.environ, **call.env}, cwd=call.work_dir, capture_output=True, text=True
@@ -26,14 +26,14 @@ class PlainRunner(Runner):
         return ScriptResult(done.returncode, done.stderr, cause_class, cause)
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Do nothing."""
 
 
-setattr(warm_runner, "runner_for", lambda *_: PlainRunner())  # noqa: B010 - as a test's monkeypatch does
+setattr(warm_runner, "runner_for", lambda *_: PlainRunner())  # noqa: B010 - a patch, as by pytest's monkeypatch
 
 
 def worker(event: Any, context: Any) -> Any:
-    """Sparklet's handler, which chooses its runner as it is imported."""
+    """Call Sparklet's handler; it is imported only here, since the import chooses the runner."""
     from sparklet.worker import handler
 
     return handler.lambda_handler(event, context)
