@@ -1,4 +1,4 @@
-"""Functions that tests have called in workers."""
+"""Functions that tests let workers call."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ def die() -> None:
 
 
 def count(marks: Path, until: Path) -> int:
-    """Leave a mark; how many there are once another file is there."""
+    """Append a mark to a file and wait for the file ``until``; return the number of marks then."""
     with marks.open("a") as file:
         file.write("x\n")
     eventually(until.exists)

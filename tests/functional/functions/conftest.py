@@ -1,4 +1,4 @@
-"""sam/functions.yaml beside the main template, deployed in a local stack."""
+"""sam/functions.yaml, deployed together with the main template in a local stack."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ TIMEOUT_S = 60
 
 @dataclass
 class Functions:
-    """The deployed functions, and a folder that they may write into."""
+    """The deployed functions, and a folder into which they can write."""
 
     lab: Lab
     outputs: Mapping[str, str]
@@ -27,7 +27,7 @@ class Functions:
 
 
 def functions_template(parameters: Mapping[str, str]) -> str:
-    """As the stand-in gets it; it would compare text with numbers."""
+    """The template adapted to the stand-in, which would compare texts with numbers."""
     template = parse_template((ROOT / "sam" / "functions.yaml").read_text())
     return to_json(localise(template, parameters, {}, {}))
 
@@ -40,7 +40,7 @@ def functions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Functions]:
 
 @contextmanager
 def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Functions]:
-    """Both stacks, as long as the block runs; this process' AWS is theirs meanwhile."""
+    """Deploy both stacks for the block; meanwhile this process's AWS settings point to them."""
     with make_lab(folder) as lab, lab.attach() as stack:
         parameters = {
             "ImageUri": "local",
@@ -50,5 +50,5 @@ def deployed_functions(folder: Path, modules: str = "tests.*") -> Iterator[Funct
             "ExistingBucketName": stack.info.bucket,
             "ExistingLedgerTable": stack.info.ledger_table,
         }
-        made = deploy(STACK, functions_template(parameters), parameters)
-        yield Functions(lab, made.outputs, made.ids, lab.shown)
+        deployed = deploy(STACK, functions_template(parameters), parameters)
+        yield Functions(lab, deployed.outputs, deployed.ids, lab.shown)

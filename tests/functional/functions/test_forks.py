@@ -21,38 +21,38 @@ from tests.functional.functions.conftest import STACK, Functions
 from tests.stand_ins.function_backend import MemoryBackend
 from tests.waiting import deadline_s, eventually
 
-WITHIN_S = deadline_s(40)  # the lease of a worker that is lost, and another try
-LARGE = b"x" * 5_000_000  # travels by the folder for contents
+WITHIN_S = deadline_s(40)  # includes the lease of a lost worker, and another try
+LARGE = b"x" * 5_000_000  # so large that it is passed through the folder for contents
 
 
 class Child:
-    """A forked process, and what the function that it calls returns or raises."""
+    """A forked process that calls a function; ``result`` is what the function returns, or its error as text."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self._answer, theirs = os.pipe()
+        self._answer, write_end = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            gc.disable()  # what earlier tests have left is not this process' to end
+            gc.disable()  # objects of earlier tests must not be finalized in this process
             try:
-                found = function()
+                value = function()
             except BaseException as error:  # noqa: BLE001 - shown by the parent
                 faulthandler.dump_traceback(2)
-                found = repr(error)
-            os.write(theirs, pickle.dumps(found))
+                value = repr(error)
+            os.write(write_end, pickle.dumps(value))
             os._exit(0)
-        os.close(theirs)
+        os.close(write_end)
 
     def result(self) -> Any:
         killer = threading.Timer(2 * WITHIN_S, os.kill, (self.pid, 9))
         killer.start()
         with os.fdopen(self._answer, "rb") as answer:
-            found = answer.read()
+            pickled = answer.read()
         os.waitpid(self.pid, 0)
         killer.cancel()
-        return pickle.loads(found) if found else "nothing: it hung"
+        return pickle.loads(pickled) if pickled else "nothing: it hung"
 
 
-def test_no_two_processes_make_calls_of_one_id() -> None:
+def test_two_processes_never_make_calls_with_the_same_id() -> None:
     backend = MemoryBackend()
     executor = LambdaExecutor(backend)
 
@@ -63,7 +63,7 @@ def test_no_two_processes_make_calls_of_one_id() -> None:
     ids = [child.result() for child in [Child(task_id), Child(task_id)]]
 
     assert len({*ids, task_id()}) == 3
-    executor.abort()  # nobody answers these, and the interpreter's end would wait for them
+    executor.abort()  # these calls get no answer, and the interpreter's end would wait for them
 
 
 @pytest.mark.parametrize("backend", ["threads", "processes"])
@@ -72,8 +72,9 @@ def test_a_forked_executor_works(backend: str) -> None:
         assert executor.submit(called.echo, LARGE).result(WITHIN_S) == LARGE
 
         def pid() -> Any:
-            found: Any = executor.submit(called.echo, (os.getpid(), LARGE)).result(WITHIN_S)
-            return found[0]
+            echoed: Any = executor.submit(called.echo, (os.getpid(), LARGE)).result(WITHIN_S)
+            own_pid, _ = echoed
+            return own_pid
 
         children = [Child(pid), Child(pid)]
 
@@ -116,20 +117,20 @@ def test_forks_share_no_client() -> None:
 
 def test_forks_wait_for_no_lock_of_their_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     clients = AwsClients(endpoint_url="http://127.0.0.1:9", region="us-east-1")
-    begun, asked, parent, make = threading.Event(), threading.Event(), os.getpid(), boto3.Session.client
+    begun, go_on, parent, make = threading.Event(), threading.Event(), os.getpid(), boto3.Session.client
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         begun.set()
-        assert os.getpid() != parent or asked.wait(deadline_s(WITHIN_S))
+        assert os.getpid() != parent or go_on.wait(deadline_s(WITHIN_S))
         return make(*arguments, **options)
 
     monkeypatch.setattr(boto3.Session, "client", slowly)
-    thread = threading.Thread(target=lambda: clients.s3)  # which locks the others out
+    thread = threading.Thread(target=lambda: clients.s3)  # holds the lock of the clients
     thread.start()
     assert begun.wait(deadline_s())
 
     assert Child(lambda: clients.s3.meta.region_name).result() == "us-east-1"
-    asked.set()
+    go_on.set()
     thread.join(deadline_s())
 
 

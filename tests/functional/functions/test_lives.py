@@ -1,4 +1,4 @@
-"""Real workers on this machine: how executors, their processes and their interpreters begin and end."""
+"""Executors with real workers on this machine: how their processes and interpreters begin and end."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ HEAD = "\n".join([*IMPORTS, "from tests.stand_ins import called", ""])
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start a script whose main block is given."""
+    """A function that starts a script with ``block`` as its main block."""
     started = []
 
     def run(block: str, *, first: str = "", defined: str = "", as_module: bool = False) -> "subprocess.Popen[str]":
@@ -55,7 +55,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[str, str]:
-    """What a script printed, once it has ended."""
+    """Wait until a script has ended; return its output and its errors."""
     return process.communicate(timeout=END_S)
 
 
@@ -63,7 +63,7 @@ def gone(pid: int) -> bool:
     return eventually(lambda: has_ended(pid), f"{pid} has ended")
 
 
-# --- what runs there ---
+# --- the functions that workers call ---
 
 
 @pytest.mark.parametrize("as_module", [False, True])
@@ -117,10 +117,10 @@ def test_threads_share_an_executor() -> None:
     assert executor.stats()["succeeded"] == 800
 
 
-# --- how they end ---
+# --- the ends of executors and callers ---
 
 
-def test_a_shutdown_leaves_nothing_behind() -> None:
+def test_a_shutdown_leaves_no_process_folder_or_thread() -> None:
     before = set(threading.enumerate())
     with LambdaExecutor(max_workers=2) as executor:
         pids = set(executor.map(called.pid, range(20)))
@@ -179,7 +179,7 @@ def test_an_interpreter_waits_for_its_tasks(
     assert (tmp_path / "done").exists()
 
 
-def test_nothing_is_taken_at_the_interpreters_end(start: Callable[..., "subprocess.Popen[str]"]) -> None:
+def test_no_task_is_accepted_at_the_interpreters_end(start: Callable[..., "subprocess.Popen[str]"]) -> None:
     first = """
         import atexit
         def late():
@@ -187,7 +187,7 @@ def test_nothing_is_taken_at_the_interpreters_end(start: Callable[..., "subproce
                 executor.submit(called.double, 1)
             except RuntimeError as error:
                 print(type(error).__name__)
-        atexit.register(late)  # what is registered first is called last
+        atexit.register(late)  # the function that is registered first is called last
     """
     block = """
         executor = LambdaExecutor(max_workers=1)
@@ -243,7 +243,7 @@ def test_ctrl_c_ends_a_caller_and_its_workers(
 ) -> None:
     process = start(HANGING.format(mark=str(tmp_path / "mark")) + wait)
     eventually((tmp_path / "mark0").exists)
-    eventually((tmp_path / "mark1").exists)  # a worker that is not up yet would print its own traceback
+    eventually((tmp_path / "mark1").exists)  # a worker that is still starting would print its own traceback
     assert process.stdout and process.stdout.readline() == "it waits\n"
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers

@@ -1,4 +1,4 @@
-"""In the shape of a job that Glue's console generates, with a path in its arguments."""
+"""A job as Glue's console generates it, with paths in its arguments."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What would change Glue's tables by their plain names is refused by name, and never done in Spark's own catalog."""
+"""A command that would change a Glue table by its plain name is refused, and not done in Spark's own catalog."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.functional.glue.test_glue_scripts import each_told
+from tests.functional.glue.test_glue_scripts import each_printed
 from tests.functional.glue.test_glue_tables import COLUMNS, OF_DELTA, OF_PARQUET, PLAIN, REGION
 from tests.functional.glue.test_glue_tables import bench as bench
 from tests.functional.worker.conftest import Bench
@@ -17,7 +17,7 @@ from tests.stand_ins.http_server import QuietHandler, serving
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-# {old} is a table of Glue's, {new} one that is not there, {db} their database.
+# {old} is a table in Glue, {new} a name without a table, {db} the database of both.
 STATEMENTS = [
     "CREATE TABLE {new} (id BIGINT) USING parquet",
     "CREATE TABLE IF NOT EXISTS {new} (id BIGINT) USING parquet LOCATION 's3://lake/new'",
@@ -80,9 +80,9 @@ CALLS = [
     "spark.readStream.format('rate').load().writeStream.option('checkpointLocation', '/tmp/x').toTable('{new}')",
     "df.mergeInto('{old}', F.expr('true')).whenNotMatched().insertAll().merge()",
 ]
-# ``{n}`` is another database for each statement, of which nothing is known at first.
+# Each statement has a database of its own, of number ``{n}``; Spark knows nothing about the database before.
 QUALIFIED = {"old": "db{n}.old", "new": "db{n}.new", "db": "db{n}"}
-WAYS: Mapping[str, tuple[str, Mapping[str, str], str]] = {  # what is done before, names, and how a statement is written
+WAYS: Mapping[str, tuple[str, Mapping[str, str], str]] = {  # code to run before, names, and a statement's form
     "not yet asked for": ("", QUALIFIED, "{0}"),
     "read before": ("spark.table('db{n}.old')", QUALIFIED, "{0}"),
     "chosen": ("spark.sql('USE db{n}')", {"old": "old", "new": "new", "db": "db{n}"}, "{0}"),
@@ -112,13 +112,13 @@ def attempt(spark, n, before, call):
     try:
         exec(before)
         exec(call)
-        found = "done"
+        outcome = "done"
     except Exception as error:
-        found = f"{type(error).__name__}: {error}"
+        outcome = f"{type(error).__name__}: {error}"
     spark.sql("USE default")
     catalog = spark._jsparkSession.sessionState().catalog()
-    made = catalog.databaseExists(f"db{n}") and catalog.listTables(f"db{n}").nonEmpty()
-    print(json.dumps([call, found, made]))
+    created = catalog.databaseExists(f"db{n}") and catalog.listTables(f"db{n}").nonEmpty()
+    print(json.dumps([call, outcome, created]))
 for n, (before, call) in enumerate(CASES):
     session = spark.newSession() if WAY == "in another session" else spark
     thread = threading.Thread(target=attempt, args=(session, n, before, call))
@@ -132,7 +132,7 @@ for n, (before, call) in enumerate(CASES):
 
 @pytest.fixture(scope="module")
 def databases(bench: Bench) -> Any:
-    """Glue has a database ``db{n}`` with a table ``old`` for each statement and call."""
+    """A client of Glue, which has a database ``db{n}`` with a table ``old`` for each statement and call."""
     glue = boto3.client("glue", region_name=REGION)
     for number in range(len(STATEMENTS) + len(CALLS)):
         glue.create_database(DatabaseInput={"Name": f"db{number}"})
@@ -143,9 +143,9 @@ def databases(bench: Bench) -> Any:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_would_change_glues_tables_is_refused(bench: Bench, databases: Any, way: str) -> None:
-    before, names, written = WAYS[way]
-    calls = [f"spark.sql({json.dumps(written.format(text))})" for text in STATEMENTS]
+def test_a_command_that_would_change_glues_tables_is_refused(bench: Bench, databases: Any, way: str) -> None:
+    before, names, form = WAYS[way]
+    calls = [f"spark.sql({json.dumps(form.format(text))})" for text in STATEMENTS]
     calls += [call for call in CALLS if IS_SPARK_4 or "mergeInto" not in call]
     calls = calls if way in ("not yet asked for", "chosen") else calls[::5]
     of_case = [{key: name.format(n=n, N=n) for key, name in names.items()} for n in range(len(calls))]
@@ -154,52 +154,58 @@ def test_what_would_change_glues_tables_is_refused(bench: Bench, databases: Any,
     conf = OF_ICEBERG if way == "in Iceberg's catalog" else {}
     ran = bench.run(f"{PLAIN}CASES, WAY = {cases!r}, {way!r}{TRY}", conf=conf)
 
-    outcomes = each_told(ran)
+    outcomes = each_printed(ran)
     assert len(outcomes) == len(cases), ran.text("stderr")
-    assert [case for case in outcomes if not case[1].startswith("TableError: ") or case[2]] == []
-    assert [call for call, found, _ in outcomes if " is in Glue's catalog" not in found] == []
+    assert [call for call, outcome, created in outcomes if created or not outcome.startswith("TableError: ")] == []
+    assert [call for call, outcome, _ in outcomes if " is in Glue's catalog" not in outcome] == []
     tables = [databases.get_tables(DatabaseName=f"db{n}")["TableList"] for n in range(len(cases))]
-    assert {table["Name"] for found in tables for table in found} == {"old"}
+    assert {table["Name"] for of_database in tables for table in of_database} == {"old"}
 
 
 HARMLESS = """
 spark.sql("CREATE DATABASE IF NOT EXISTS db0")
 spark.sql("/* a database of ours */ CREATE DATABASE own")
-print(json.dumps([spark.catalog.databaseExists(name) for name in ("db1", "own", "none")]))
-print(json.dumps(spark.catalog.getDatabase("own").name))
+print(json.dumps(["db1, own, none exist", [spark.catalog.databaseExists(name) for name in ("db1", "own", "none")]]))
+print(json.dumps(["name of own", spark.catalog.getDatabase("own").name]))
 try:
     spark.catalog.getDatabase("db0")
 except Exception as error:
-    print(json.dumps(type(error).__name__))
+    print(json.dumps(["getDatabase of Glue's", type(error).__name__]))
+def rows(name, frame):
+    print(json.dumps([name, [row.asDict() for row in frame.collect()]]))
 spark.range(2).write.saveAsTable("own.made")
 spark.sql("USE own")
 spark.sql("INSERT INTO made SELECT 7")
 spark.sql("CREATE TABLE second USING parquet AS SELECT count(*) AS n FROM own.made")
 spark.range(5).write.mode("overwrite").saveAsTable("made")
-told(spark.sql("SELECT (SELECT n FROM second) AS n, count(*) AS m FROM own.made"))
-told(spark.sql("SHOW TABLES IN own").select("tableName"))
+rows("counts of second, made", spark.sql("SELECT (SELECT n FROM second) AS n, count(*) AS m FROM own.made"))
+rows("tables", spark.sql("SHOW TABLES IN own").select("tableName").orderBy("tableName"))
 spark.sql("CACHE TABLE few AS SELECT * FROM db0.old")
 spark.sql("CREATE OR REPLACE TEMPORARY VIEW less AS SELECT * FROM db0.old")
 spark.table("db0.old").createOrReplaceGlobalTempView("least")
 spark.sql("-- its files are new\\nREFRESH TABLE db0.old")
 spark.catalog.refreshTable("db0.old")
 spark.catalog.cacheTable("db0.old")
-told(spark.sql("SELECT count(*) AS n FROM few, less, global_temp.least"))
+rows("views", spark.sql("SELECT count(*) AS n FROM few, less, global_temp.least"))
 spark.sql("DROP TABLE IF EXISTS nowhere.none")
 spark.sql("DROP DATABASE own CASCADE")
-print(json.dumps(spark.catalog.databaseExists("own")))
+print(json.dumps(["own exists after DROP", spark.catalog.databaseExists("own")]))
 """
 
 
-def test_a_scripts_own_databases_and_views_are_sparks(bench: Bench, databases: Any) -> None:
+def test_a_scripts_own_databases_are_kept_in_sparks_catalog(bench: Bench, databases: Any) -> None:
     ran = bench.run(PLAIN + HARMLESS)
     assert ran.code == 0, ran.result.cause
 
-    exist, own, of_glue, counted, tables, views, left = each_told(ran)
-
-    assert (exist, own, of_glue) == ([True, True, False], "own", "TableError")
-    assert (counted, views, left) == ([{"n": 3, "m": 5}], [{"n": 0}], False)
-    assert sorted(row["tableName"] for row in tables) == ["made", "second"]
+    assert dict(each_printed(ran)) == {
+        "db1, own, none exist": [True, True, False],
+        "name of own": "own",
+        "getDatabase of Glue's": "TableError",
+        "counts of second, made": [{"n": 3, "m": 5}],
+        "tables": [{"tableName": "made"}, {"tableName": "second"}],
+        "views": [{"n": 0}],
+        "own exists after DROP": False,
+    }
 
 
 def test_an_iceberg_table_is_refused_by_its_plain_name(bench: Bench, databases: Any) -> None:
@@ -211,7 +217,7 @@ spark.conf.set("spark.sql.catalog.ice", "org.apache.iceberg.spark.SparkCatalog")
 spark.conf.set("spark.sql.catalog.ice.type", "hadoop")
 spark.conf.set("spark.sql.catalog.ice.warehouse", "s3://lake")
 spark.sql("CREATE TABLE ice.icy (id BIGINT, price DOUBLE) USING iceberg")
-told(spark.table("db.icy"))
+show(spark.table("db.icy"))
 for statement in ("INSERT INTO db.icy VALUES (1, 2.0)", "DELETE FROM db.icy", "UPDATE db.icy SET id = 1",
     "MERGE INTO db.icy AS t USING (SELECT 1L AS id) AS s ON t.id = s.id WHEN NOT MATCHED THEN INSERT (id) VALUES (1)"):
     try:
@@ -222,14 +228,14 @@ for statement in ("INSERT INTO db.icy VALUES (1, 2.0)", "DELETE FROM db.icy", "U
 
     ran = bench.run(PLAIN + code)
 
-    rows, *refusals = each_told(ran)
+    rows, *refusals = each_printed(ran)
     assert (rows, len(refusals)) == ([], 4), ran.text("stderr")
     assert [text for text in refusals if not text.startswith("TableError: db.icy is in Glue's catalog")] == []
 
 
 @contextmanager
 def refusing(code: str) -> Iterator[dict[str, str]]:
-    """The environment of a script that Glue refuses everything."""
+    """The environment variables of a script whose requests to Glue are all refused with an error code."""
 
     class Refusing(QuietHandler):
         def do_POST(self) -> None:
@@ -251,14 +257,14 @@ UNSURE += ["spark.sql('CREATE DATABASE db')", "spark.sql('DROP TABLE IF EXISTS d
 @pytest.mark.parametrize(
     ("code", "error"), [("AccessDeniedException", "TableError"), ("ExpiredTokenException", "DatabaseError")]
 )
-def test_what_glue_does_not_answer_is_not_taken_for_none(bench: Bench, code: str, error: str) -> None:
+def test_a_refusal_by_glue_does_not_count_as_a_missing_table(bench: Bench, code: str, error: str) -> None:
     with refusing(code) as env:
         cases = [("", call) for call in UNSURE]
         ran = bench.run(f"{PLAIN}CASES, WAY = {cases!r}, ''{TRY}", env=env)
 
-    outcomes = each_told(ran)
+    outcomes = each_printed(ran)
     assert len(outcomes) == len(UNSURE), ran.text("stderr")
-    assert [found for _, found, _ in outcomes if not (found.startswith(f"{error}: ") and code in found)] == []
+    assert [text for _, text, _ in outcomes if not (text.startswith(f"{error}: ") and code in text)] == []
 
 
 PATHS = """
@@ -272,7 +278,7 @@ spark.range(1).writeTo("delta.`s3://lake/paths`").append()
 spark.sql("OPTIMIZE delta.`s3://lake/paths`")
 DeltaTable.createIfNotExists(spark).location("s3://lake/built").addColumn("id", "BIGINT").execute()
 spark.sql("CREATE TABLE paths USING delta AS SELECT * FROM delta.`s3://lake/paths`")
-told(spark.sql("SELECT count(*) AS n FROM paths"))
+show(spark.sql("SELECT count(*) AS n FROM paths"))
 spark.sql("DROP TABLE IF EXISTS default.paths")
 """
 
@@ -281,7 +287,7 @@ def test_paths_and_sparks_own_database_need_no_glue(bench: Bench) -> None:
     with refusing("AccessDeniedException") as env:
         ran = bench.run(PLAIN + PATHS, env=env, conf=OF_DELTA)
 
-    assert ran.told() == [{"n": 2}]
+    assert ran.printed() == [{"n": 2}]
 
 
 SCRIPT = """
@@ -295,18 +301,18 @@ print(json.dumps(spark.table("own_rows").count()))
 """
 
 
-@pytest.mark.skipif(not IS_SPARK_4, reason="Spark 3.5 has no scripts of SQL")
-def test_a_script_of_sql_is_not_begun_again(bench: Bench, databases: Any) -> None:
-    refusal, rows = each_told(bench.run(PLAIN + SCRIPT))
+@pytest.mark.skipif(not IS_SPARK_4, reason="Spark 3.5 has no SQL scripts")
+def test_an_sql_script_is_not_run_a_second_time(bench: Bench, databases: Any) -> None:
+    refusal, rows = each_printed(bench.run(PLAIN + SCRIPT))
 
     assert (refusal.startswith("TableError: name db2.old before a script of SQL"), rows) == (True, 2)
 
 
-def test_where_nobody_can_ask_glue_databases_are_sparks(bench: Bench) -> None:
+def test_without_access_to_glue_databases_are_sparks(bench: Bench) -> None:
     code = """
 spark.sql("CREATE DATABASE db")
 spark.range(2).write.saveAsTable("db.t")
-told(spark.sql("SELECT count(*) AS n FROM db.t"))
+show(spark.sql("SELECT count(*) AS n FROM db.t"))
 print(json.dumps([spark.catalog.tableExists("db.none"), spark.catalog.databaseExists("none")]))
 spark.sql("DROP DATABASE db CASCADE")
 """
@@ -315,7 +321,7 @@ spark.sql("DROP DATABASE db CASCADE")
     ran = bench.run(PLAIN + code, env=env)
     assert ran.code == 0, ran.result.cause
 
-    with refusing("UnrecognizedClientException") as env:  # another store has its own keys
+    with refusing("UnrecognizedClientException") as env:  # the keys are for another store than AWS
         other = bench.run(PLAIN + code, env=env)
 
-    assert each_told(ran) == each_told(other) == [[{"n": 2}], [False, False]]
+    assert each_printed(ran) == each_printed(other) == [[{"n": 2}], [False, False]]

@@ -1,4 +1,4 @@
-"""Glue's rules of data quality with real Spark: what they find of all rows, and of each."""
+"""Glue's data quality rules with real Spark: their outcomes for the whole frame, and for each row."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sparklet.job.outcome import OUTCOME_FILE
-from tests.functional.glue.test_glue_scripts import BEGIN, each_told
+from tests.functional.glue.test_glue_scripts import BEGIN, each_printed
 from tests.functional.worker.conftest import Bench
 from tests.functional.worker.conftest import bench as bench
 
@@ -49,7 +49,7 @@ PASSED = [
 ]
 FAILED = {
     "ColumnCount != 3": "Value: 3.0",
-    "RowCount between 4 and 9": "Value: 4.0",  # which leaves its ends out
+    "RowCount between 4 and 9": "Value: 4.0",  # "between" excludes its limits
     'ColumnExists "none"': "Value: 0.0",
     'IsComplete "none"': "column none",
     'IsComplete "name"': "Value: 0.75",
@@ -70,20 +70,20 @@ def ruleset(rules: list[str]) -> str:
     return json.dumps("# some rules\nRules = [\n" + ",  # and\n".join(rules) + "\n]")
 
 
-def test_a_rule_passes_or_says_what_it_has_found(warm: Bench) -> None:
-    code = f"told(EvaluateDataQuality.apply(frame=frame, ruleset={ruleset([*PASSED, *FAILED])}))"
+def test_a_rule_passes_or_has_a_failure_reason(warm: Bench) -> None:
+    code = f"show(EvaluateDataQuality.apply(frame=frame, ruleset={ruleset([*PASSED, *FAILED])}))"
 
-    told = warm.run(f"{BEGIN}{FRAME}{code}").told()
+    printed = warm.run(f"{BEGIN}{FRAME}{code}").printed()
 
-    assert [each["Rule"] for each in told if each["Outcome"] == "Passed"] == PASSED
-    failed = {each["Rule"]: each["FailureReason"] for each in told if each["Outcome"] == "Failed"}
+    assert [each["Rule"] for each in printed if each["Outcome"] == "Passed"] == PASSED
+    failed = {each["Rule"]: each["FailureReason"] for each in printed if each["Outcome"] == "Failed"}
     assert list(failed) == list(FAILED)
     assert {rule: reason for rule, reason in failed.items() if FAILED[rule] not in reason} == {}
-    assert told[2]["EvaluatedMetrics"] == {"Dataset.*.RowCount": 4.0}
-    assert told[-5]["EvaluatedMetrics"] == {"Column.name.ColumnValues.Compliance": 0.25}
+    assert printed[2]["EvaluatedMetrics"] == {"Dataset.*.RowCount": 4.0}
+    assert printed[-5]["EvaluatedMetrics"] == {"Column.name.ColumnValues.Compliance": 0.25}
 
 
-def test_each_row_knows_the_rules_it_has_passed(warm: Bench) -> None:
+def test_each_row_has_its_passed_and_failed_rules(warm: Bench) -> None:
     rules = [
         'IsComplete "name"',
         'IsUnique "name"',
@@ -94,12 +94,12 @@ def test_each_row_knows_the_rules_it_has_passed(warm: Bench) -> None:
 found = EvaluateDataQuality().process_rows(frame=frame, ruleset={ruleset(rules)}, publishing_options={{
     "dataQualityEvaluationContext": "node", "enableDataQualityResultsPublishing": True}},
     additional_options={{"dataQualityResultsPublishing.strategy": "BEST_EFFORT", "observations.scope": "ALL"}})
-told(SelectFromCollection.apply(dfc=found, key="rowLevelOutcomes", transformation_ctx="x"))
-told(SelectFromCollection.apply(found, "originalData"))
-told(SelectFromCollection.apply(dfc=found, key="none"))
+show(SelectFromCollection.apply(dfc=found, key="rowLevelOutcomes", transformation_ctx="x"))
+show(SelectFromCollection.apply(found, "originalData"))
+show(SelectFromCollection.apply(dfc=found, key="none"))
 print(json.dumps([list(found.keys()), found["ruleOutcomes"].count()]))
 """
-    rows, original, none, kept = each_told(warm.run(f"{BEGIN}{FRAME}{code}"))
+    rows, original, none, keys_and_count = each_printed(warm.run(f"{BEGIN}{FRAME}{code}"))
 
     complete, unique, count, either = rules
     by_id = {row["id"]: row for row in rows}
@@ -109,7 +109,7 @@ print(json.dumps([list(found.keys()), found["ruleOutcomes"].count()]))
     assert complete in by_id[4]["DataQualityRulesFail"]
     assert all(row["DataQualityRulesSkip"] == [count] for row in rows)
     assert (sorted(row["id"] for row in original), none) == ([1, 2, 3, 4], [])
-    assert kept == [["rowLevelOutcomes", "ruleOutcomes", "originalData"], 4]
+    assert keys_and_count == [["rowLevelOutcomes", "ruleOutcomes", "originalData"], 4]
 
 
 REFUSED = {
@@ -121,7 +121,7 @@ REFUSED = {
 }
 
 
-def test_what_no_rule_means_is_refused_before_rows_are_read(warm: Bench) -> None:
+def test_an_unsupported_rule_is_refused_before_rows_are_read(warm: Bench) -> None:
     tried = "\n".join(
         f"try:\n    EvaluateDataQuality.apply(broken, {ruleset(['ColumnCount > 0', rule])})\n"
         "except AttributeError as error:\n    print(json.dumps(str(error)))"
@@ -129,10 +129,12 @@ def test_what_no_rule_means_is_refused_before_rows_are_read(warm: Bench) -> None
     )
     broken = "broken = DynamicFrame.fromDF(df.selectExpr('raise_error(name) AS id'), glue, 'broken')\n"
 
-    told = each_told(warm.run(f"{BEGIN}{FRAME}{broken}{tried}"))
+    printed = each_printed(warm.run(f"{BEGIN}{FRAME}{broken}{tried}"))
 
-    assert len(told) == len(REFUSED)
-    assert all(name in cause and ": use " in cause for name, cause in zip(REFUSED.values(), told, strict=True)), told
+    assert len(printed) == len(REFUSED)
+    assert all(name in cause and ": use " in cause for name, cause in zip(REFUSED.values(), printed, strict=True)), (
+        printed
+    )
 
 
 def test_a_ruleset_that_is_not_dqdl_fails_the_script(warm: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Scripts of Glue with real Spark, in a worker's runners."""
+"""Glue scripts with real Spark, in a worker's runners."""
 
 import json
 import zipfile
@@ -21,18 +21,18 @@ from awsglue.context import GlueContext
 from awsglue.dynamicframe import DynamicFrame
 glue = GlueContext(SparkContext.getOrCreate())
 spark = glue.spark_session
-def told(frame):
+def show(frame):
     print(json.dumps([row.asDict(recursive=True) for row in frame.toDF().collect()]))
 """
 
 
 def rows(bench: Bench, code: str) -> Any:
-    """What a script tells of the frame ``found``."""
-    return bench.run(f"{BEGIN}{code}\ntold(found)").told()
+    """Run a script that sets ``found`` to a frame; return the frame's rows."""
+    return bench.run(f"{BEGIN}{code}\nshow(found)").printed()
 
 
-def each_told(ran: Ran) -> list[Any]:
-    """What each of a script's calls told."""
+def each_printed(ran: Ran) -> list[Any]:
+    """The JSON values that a script printed, one per line."""
     return [json.loads(line) for line in ran.text("stdout").splitlines()]
 
 
@@ -49,17 +49,17 @@ def test_a_generated_job_runs_as_it_is(bench: Bench, tmp_path: Path) -> None:
     assert (found.columns, found.types, found.fetchall()) == (
         ["id", "price", "region"],
         ["BIGINT", "DOUBLE", "VARCHAR"],
-        [(2, 80.0, "eu")],  # the row without a price has no answer
+        [(2, 80.0, "eu")],  # the row without a price does not pass the filter
     )
 
 
-def test_csv_is_read_as_glue_has_it(warm: Bench, tmp_path: Path) -> None:
+def test_csv_is_read_with_glues_columns_and_quotes(warm: Bench, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str, dict[str, str]]] = [
         (
             {"separator": ";"},
             "1;70;Ulm",
             {"col0": "1", "col1": "70", "col2": "Ulm"},
-        ),  # texts, numbered without a header
+        ),  # without a header the columns have numbers, and are texts
         ({}, '"a ""b"" c"', {"col0": 'a "b" c'}),
         ({}, '"C:\\"', {"col0": "C:\\"}),
         ({"quoteChar": -1}, '"a"', {"col0": '"a"'}),
@@ -70,18 +70,18 @@ def test_csv_is_read_as_glue_has_it(warm: Bench, tmp_path: Path) -> None:
     for number, (options, line, _) in enumerate(cases):
         (tmp_path / f"{number}.csv").write_text(f"{line}\n")
         read = f"'s3', {{'paths': ['{tmp_path}/{number}.csv']}}, 'csv', {options}"
-        reads.append(f"told(glue.create_dynamic_frame_from_options({read}))")
+        reads.append(f"show(glue.create_dynamic_frame_from_options({read}))")
 
     ran = warm.run(BEGIN + "\n".join(reads))
 
-    assert each_told(ran) == [[row] for *_, row in cases], ran.text("stderr")
+    assert each_printed(ran) == [[row] for *_, row in cases], ran.text("stderr")
 
 
 QUOTED = 'a "b, c" \\ d\\'
 
 
 @pytest.mark.parametrize("kind", ["csv", "json", "parquet", "orc"])
-def test_what_is_written_is_read_again(warm: Bench, tmp_path: Path, kind: str) -> None:
+def test_written_rows_are_read_again(warm: Bench, tmp_path: Path, kind: str) -> None:
     code = f"""
 kind, place = "{kind}", {{"path": "{tmp_path}/out"}}
 frame = spark.createDataFrame([("x", {QUOTED!r}), ("y", "c")], "key string, value string")
@@ -93,20 +93,22 @@ found = DynamicFrame.fromDF(read, glue, "found")
 """
     found = rows(warm, code)
 
-    assert sorted((row["key"], row["value"]) for row in found) == [("x", QUOTED)] * 2 + [("y", "c")] * 2  # it appends
+    assert (
+        sorted((row["key"], row["value"]) for row in found) == [("x", QUOTED)] * 2 + [("y", "c")] * 2
+    )  # the second write appends
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet", "orc"])
-def test_folders_are_read_to_the_bottom_only_if_asked(warm: Bench, tmp_path: Path, kind: str) -> None:
+def test_subfolders_are_read_only_with_recurse(warm: Bench, tmp_path: Path, kind: str) -> None:
     code = f"""
 for number, place in enumerate(["in", "in/deep", "in/deep/er"]):
     writer = spark.range(number, number + 1).write.mode("append").option("header", True)
     writer.format("{kind}").save(f"{tmp_path}/{{place}}")
 for recurse in (False, True):
     options = {{"paths": ["{tmp_path}/in"], "recurse": recurse}}
-    told(glue.create_dynamic_frame.from_options("s3", options, "{kind}", {{"withHeader": True}}))
+    show(glue.create_dynamic_frame.from_options("s3", options, "{kind}", {{"withHeader": True}}))
 """
-    top, all_ = each_told(warm.run(BEGIN + code))
+    top, all_ = each_printed(warm.run(BEGIN + code))
 
     assert ([int(row["id"]) for row in top], sorted(int(row["id"]) for row in all_)) == ([0], [0, 1, 2])
 
@@ -124,10 +126,10 @@ def test_empty_fields_of_csv_are_empty_texts(warm: Bench, tmp_path: Path) -> Non
     (tmp_path / "a.csv").write_text('id,name,age\n1,,7\n2,"",\n')
     code = f"""
 frame = glue.create_dynamic_frame.from_options("s3", {{"paths": ["{tmp_path}/a.csv"]}}, "csv", {{"withHeader": True}})
-told(frame)
-told(frame.apply_mapping([("name", "string", "name", "string"), ("age", "string", "age", "long")]))
+show(frame)
+show(frame.apply_mapping([("name", "string", "name", "string"), ("age", "string", "age", "long")]))
 """
-    read, mapped = each_told(warm.run(BEGIN + code))
+    read, mapped = each_printed(warm.run(BEGIN + code))
 
     assert read == [{"id": "1", "name": "", "age": "7"}, {"id": "2", "name": "", "age": ""}]
     assert mapped == [{"name": "", "age": 7}, {"name": "", "age": None}]
@@ -150,18 +152,18 @@ FILTERS = {
 }
 
 
-def test_a_filter_drops_what_lacks_the_key(warm: Bench, tmp_path: Path) -> None:
+def test_a_filter_drops_rows_that_lack_the_key(warm: Bench, tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text(JSON_LINES.lstrip())
     read = f"frame = glue.create_dynamic_frame.from_options('s3', {{'paths': ['{tmp_path}/in.json']}}, 'json')\n"
 
-    ran = warm.run(BEGIN + read + "\n".join(f"told(frame.filter(lambda row: {code}))" for code in FILTERS))
+    ran = warm.run(BEGIN + read + "\n".join(f"show(frame.filter(lambda row: {code}))" for code in FILTERS))
 
-    kept = [[row["id"] for row in told] for told in each_told(ran)]
+    kept = [[row["id"] for row in rows] for rows in each_printed(ran)]
     assert kept == list(FILTERS.values()), ran.text("stderr")
 
 
 FRAME = """
-import gs_derived  # as Studio writes it beside the method
+import gs_derived  # Studio writes this import for the method
 df = spark.createDataFrame([(1, (2, "x"), 3), (4, (5, "y"), None)], "a int, s struct<b int, c string>, `d.e` int")
 frame = DynamicFrame.fromDF(df, glue, "frame")
 """
@@ -178,7 +180,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     "filter(lambda row: row['s']['c'] == 'y').select_fields(['a'])": [{"a": 4}],
     "filter(lambda row: row['d.e'] > 0).select_fields(['a'])": [{"a": 1}],
     "filter(lambda row: row['missing'] > 0)": [],
-    "filter(lambda row: row['d.e'] is None).select_fields(['a'])": [{"a": 4}],  # a null is no missing key
+    "filter(lambda row: row['d.e'] is None).select_fields(['a'])": [{"a": 4}],  # a null is not a missing key
     "apply_mapping([('s.c', 'string', 'c', 'string'), ('a', 'int', 'a', 'string')])": [
         {"c": "x", "a": "1"},
         {"c": "y", "a": "4"},
@@ -217,7 +219,7 @@ METHODS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def test_transforms_take_the_arguments_that_glue_gives_them(warm: Bench, tmp_path: Path) -> None:
+def test_transforms_accept_the_arguments_of_glues_scripts(warm: Bench, tmp_path: Path) -> None:
     (tmp_path / "in.json").write_text('{"id": 1, "gone": null}\n{"id": 2, "day": "b"}\n')
     code = f"""
 from awsglue import *
@@ -225,14 +227,14 @@ from awsglue.transforms import *
 glue = GlueContext()
 left = glue.create_dynamic_frame.from_options("s3", {{"paths": ["{tmp_path}/in.json"]}}, "json", {{}}, "a_name")
 right = DynamicFrame.fromDF(glue.sql("SELECT 2L AS id, 'x' AS name, 1 AS key"), glue)
-told(DropNullFields.apply(frame=left, transformation_ctx="x"))
-told(Join.apply(left.drop_fields("gone"), right, "id", "id", transformation_ctx="x"))
-told(Join.apply(frame1=right, frame2=left.select_fields("id"), keys1=["id"], keys2=["id"]))
-told(Map.apply(frame=right, f=lambda row: {{"name": row["name"].upper()}}))
-told(ApplyMapping.apply(frame=right, mappings=[("name", "string", "to.name", "string")]))
-told(Map.apply(frame=Filter.apply(right, lambda row: False), f=lambda row: row))
+show(DropNullFields.apply(frame=left, transformation_ctx="x"))
+show(Join.apply(left.drop_fields("gone"), right, "id", "id", transformation_ctx="x"))
+show(Join.apply(frame1=right, frame2=left.select_fields("id"), keys1=["id"], keys2=["id"]))
+show(Map.apply(frame=right, f=lambda row: {{"name": row["name"].upper()}}))
+show(ApplyMapping.apply(frame=right, mappings=[("name", "string", "to.name", "string")]))
+show(Map.apply(frame=Filter.apply(right, lambda row: False), f=lambda row: row))
 """
-    assert each_told(warm.run(BEGIN + code)) == [
+    assert each_printed(warm.run(BEGIN + code)) == [
         [{"id": 1, "day": None}, {"id": 2, "day": "b"}],
         [{"id": 2, "day": "b", ".id": 2, "name": "x", "key": 1}],
         [{"id": 2, "name": "x", "key": 1, ".id": 2}],
@@ -249,19 +251,19 @@ df = spark.read.json(spark.sparkContext.parallelize([row, '{"id": 8}']))
 found = Relationalize.apply(frame=DynamicFrame.fromDF(df, glue), staging_path="s3://tmp/", name="root")
 print(json.dumps(list(found.keys())))
 root = found.select("root").toDF()
-told(DynamicFrame.fromDF(root.selectExpr("id", "`at.day`", "tags IS NULL AS none").orderBy("id"), glue))
+show(DynamicFrame.fromDF(root.selectExpr("id", "`at.day`", "tags IS NULL AS none").orderBy("id"), glue))
 for name, column in (("root_tags", "tags"), ("root_sales", "sales")):
     joined = Join.apply(found.select("root"), found.select(name), column, "id").toDF()
     kept = [each for each in joined.columns if each in ("id", "index") or each.startswith(f"{column}.val")]
-    told(DynamicFrame.fromDF(joined.select(*[f"`{each}`" for each in kept]).orderBy("index"), glue))
-told(found["root_sales.val.of"].select_fields("`sales.val.of.val`"))
+    show(DynamicFrame.fromDF(joined.select(*[f"`{each}`" for each in kept]).orderBy("index"), glue))
+show(found["root_sales.val.of"].select_fields("`sales.val.of.val`"))
 """
 
 
 def test_relationalize_makes_a_frame_of_each_array(warm: Bench) -> None:
     ran = warm.run(BEGIN + NESTED)
     assert ran.code == 0, ran.text("stderr")
-    names, root, tags, sales, inner = each_told(ran)
+    names, root, tags, sales, inner = each_printed(ran)
 
     assert names == ["root", "root_sales", "root_sales.val.of", "root_tags"]
     assert root == [{"id": 7, "at.day": "a", "none": False}, {"id": 8, "at.day": None, "none": True}]
@@ -287,7 +289,7 @@ sink = glue.getSink(path="{place}/out", connection_type="s3", updateBehavior="LO
 sink.setCatalogInfo(catalogDatabase="db", catalogTableName="t")
 sink.setFormat({format})
 sink.writeFrame(read)
-told(DynamicFrame.fromDF(spark.read.format("{kind}").option("header", True).load("{place}/out").orderBy("id"), glue))
+show(DynamicFrame.fromDF(spark.read.format("{kind}").option("header", True).load("{place}/out").orderBy("id"), glue))
 """
 
 
@@ -299,19 +301,19 @@ def test_a_sink_writes_its_format(warm: Bench, tmp_path: Path, written: str) -> 
 
     ran = warm.run(BEGIN + STUDIO.format(place=tmp_path, format=written, kind=kind))
 
-    assert [(int(row["id"]), row["day"]) for row in ran.told()] == [(1, "a"), (2, "b")]
+    assert [(int(row["id"]), row["day"]) for row in ran.printed()] == [(1, "a"), (2, "b")]
     assert sorted(each.name for each in (tmp_path / "out").glob("day=*")) == ["day=a", "day=b"]
 
 
 @pytest.mark.parametrize("name", ["paths", "path"])
 def test_one_path_is_read_as_a_list_of_one(warm: Bench, tmp_path: Path, name: str) -> None:
-    """With either spelling of a hint that Glue's guide has."""
+    """The options have both spellings of a bookmark hint in Glue's guide."""
     (tmp_path / "a.json").write_text('{"id": 1}\n')
     options = {name: str(tmp_path), "jobBookmarkKeys": ["id"], "jobBookmarkKeysSortOrder": "asc"}
 
-    ran = warm.run(f"{BEGIN}told(glue.create_dynamic_frame.from_options('s3', {options}, 'json'))\n")
+    ran = warm.run(f"{BEGIN}show(glue.create_dynamic_frame.from_options('s3', {options}, 'json'))\n")
 
-    assert [row["id"] for row in ran.told()] == [1]
+    assert [row["id"] for row in ran.printed()] == [1]
 
 
 def test_a_function_of_map_that_fails_fails_the_script(warm: Bench) -> None:
@@ -331,17 +333,17 @@ def test_the_logger_writes_to_standard_error(warm: Bench) -> None:
     assert lines[-3:] == ["INFO one", "WARNING two %", "ERROR three"]
 
 
-def test_frames_have_these_methods(warm: Bench) -> None:
+def test_methods_of_frames_return_what_glues_do(warm: Bench) -> None:
     calls = [
         f"DynamicFrame.fromDF(frame.{each}, glue, 'x')" if ".toDF()" in each else f"frame.{each}" for each in METHODS
     ]
 
-    ran = warm.run(f"{BEGIN}{FRAME}" + "\n".join(f"told({call})" for call in calls))
+    ran = warm.run(f"{BEGIN}{FRAME}" + "\n".join(f"show({call})" for call in calls))
 
-    assert each_told(ran) == list(METHODS.values()), ran.text("stderr")
+    assert each_printed(ran) == list(METHODS.values()), ran.text("stderr")
 
 
-REFUSED = {  # by the name, and its way
+REFUSED = {  # calls, each with the refused name and a word of the remedy in the message
     "frame.mergeDynamicFrame(frame, ['a'])": ("DynamicFrame.mergeDynamicFrame", "left_anti"),
     "frame.resolveChoice(specs=[('a', 'split')])": ("resolveChoice by split", "cast:type"),
     "frame.drop_fields(['s.b'])": ("s.b", "dropFields()"),
@@ -360,21 +362,21 @@ REFUSED = {  # by the name, and its way
 }
 
 
-def test_anything_else_is_refused_by_its_name(warm: Bench) -> None:
+def test_an_unsupported_call_is_refused_with_a_remedy(warm: Bench) -> None:
     tried = "\n".join(
         f"try:\n    {call}\nexcept AttributeError as error:\n    print(json.dumps(str(error)))" for call in REFUSED
     )
 
     ran = warm.run(f"{BEGIN}{FRAME}{tried}\n{next(iter(REFUSED))}")
 
-    told = each_told(ran)
-    assert len(told) == len(REFUSED), ran.text("stderr")
-    pairs = zip(REFUSED.values(), told, strict=True)
-    assert all(name in cause and way in cause.partition(": use ")[2] for (name, way), cause in pairs), told
-    assert (ran.code, ran.result.cause_class, ran.result.cause) == (1, "AttributeError", told[0])
+    printed = each_printed(ran)
+    assert len(printed) == len(REFUSED), ran.text("stderr")
+    pairs = zip(REFUSED.values(), printed, strict=True)
+    assert all(name in cause and way in cause.partition(": use ")[2] for (name, way), cause in pairs), printed
+    assert (ran.code, ran.result.cause_class, ran.result.cause) == (1, "AttributeError", printed[0])
 
 
-def test_an_installed_library_wins(bench: Bench, tmp_path: Path) -> None:
+def test_a_scripts_own_awsglue_package_is_used_first(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "awsglue").mkdir()
     (tmp_path / "awsglue" / "__init__.py").write_text("REAL = 'Glue'")
     with zipfile.ZipFile(tmp_path / "glue.zip", "w") as package:
@@ -382,4 +384,4 @@ def test_an_installed_library_wins(bench: Bench, tmp_path: Path) -> None:
 
     code = "import json, awsglue\nprint(json.dumps(awsglue.REAL))"
 
-    assert bench.run(code, py_files=[tmp_path / "glue.zip"]).told() == "Glue"
+    assert bench.run(code, py_files=[tmp_path / "glue.zip"]).printed() == "Glue"

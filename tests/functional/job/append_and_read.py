@@ -1,4 +1,4 @@
-"""Append one row to a table of each format that ``formats`` names, and print what is then read in them."""
+"""Append one row to a table of each format that ``formats`` names, then print the rows of each table."""
 
 import json
 

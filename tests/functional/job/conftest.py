@@ -1,4 +1,4 @@
-"""Real jars and a stand-in for S3, for what scripts do."""
+"""Sessions with real jars, and a stand-in for AWS, for tests of scripts."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from tests.stand_ins.ministack import ministack
 from tests.waiting import deadline_s
 
 STACK = stack_file()
-# Of tests with a session in their process: pyspark leaves its sockets to the garbage collector.
+# Marks of tests with a session in their own process; pyspark leaves its sockets to the garbage collector.
 SESSION_HERE = [pytest.mark.spark, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 FORMATS = [name for name in ("delta", "iceberg", "hudi") if name in load_stack(STACK).groups]
 
@@ -25,28 +25,31 @@ FORMATS = [name for name in ("delta", "iceberg", "hudi") if name in load_stack(S
 def session_here(
     name: str, conf: Mapping[str, str], env: Mapping[str, str], jvm: WarmJvm | None = None
 ) -> Iterator[SparkSession]:
-    """A session in this process, and in its environment; without ``jvm`` in a JVM of its own, which ends with it."""
+    """Open a session in this process, with ``env`` in its environment.
+
+    Without ``jvm`` the session has a JVM of its own, which ends with the session.
+    """
     small = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}
     small["spark.driver.extraJavaOptions"] = QUICK_JAVA
-    small["spark.sql.codegen.wholeStage"] = "false"  # compiling takes longer than a few rows do
+    small["spark.sql.codegen.wholeStage"] = "false"  # for a few rows, compiling takes longer than the work
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in {"PYSPARK_PYTHON": sys.executable, **env}.items():
             patch.setenv(variable, value)
         if jvm:
             SparkContext._gateway, SparkContext._jvm = jvm.gateway, jvm.gateway.jvm
         session = Job().spark(name, {**small, **conf})
-        session.sparkContext.setLogLevel("OFF")  # the errors here are meant
+        session.sparkContext.setLogLevel("OFF")  # the tests cause errors on purpose
         yield session
         session.stop()
         if not jvm:
             end_jvm()
             return
-        SparkContext._jvm.org.apache.hadoop.fs.FileSystem.closeAll()  # they know this session's endpoint of S3
-        SparkContext._gateway = SparkContext._jvm = None  # other tests begin with none
+        SparkContext._jvm.org.apache.hadoop.fs.FileSystem.closeAll()  # file systems keep this session's S3 endpoint
+        SparkContext._gateway = SparkContext._jvm = None  # other tests start without a JVM
 
 
 def end_jvm() -> None:
-    """End the JVM of this process, so that other tests begin with none."""
+    """End the JVM of this process, so that other tests start without one."""
     gateway = SparkContext._gateway
     assert gateway is not None
     gateway.shutdown()
@@ -57,6 +60,6 @@ def end_jvm() -> None:
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of an empty AWS."""
+    """The endpoint of an empty stand-in for AWS."""
     with ministack(tmp_path_factory.mktemp("aws")) as endpoint:
         yield endpoint

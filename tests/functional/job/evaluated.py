@@ -1,4 +1,4 @@
-"""What Spark makes of each expression: as its settings are, and without ANSI mode."""
+"""A script that prints Spark's value of each expression, with the default settings and without ANSI mode."""
 
 import json
 import sys
@@ -13,12 +13,12 @@ INFERRED = "id,day,at,number,none\n1,2013-01-01,2013-01-01 10:00:00,007,\n2,2013
 
 
 def value(spark: SparkSession, expression: str) -> str:
-    """Its value as a text, or the class of the error."""
+    """The expression's value as a text, or the class of its error."""
     try:
-        found = spark.range(1).selectExpr(f"{expression} AS value").first()
+        row = spark.range(1).selectExpr(f"{expression} AS value").first()
     except PySparkException as error:
         return str(error.getErrorClass()).partition(".")[0]
-    return "null" if found is None or found[0] is None else str(found[0])
+    return "null" if row is None or row.value is None else str(row.value)
 
 
 job = Job.from_args()

@@ -1,4 +1,4 @@
-"""A run's output, and its figures, for scripts that judge or follow it."""
+"""Write the output of a run and its summary, for scripts that check or follow the run."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import duckdb
 
 
 def shards_of(folder: Path, *values: str) -> str:
-    """What a run wrote: for each SQL list of rows (id, name) a shard; its output."""
+    """Write the output of a run with one shard for each SQL list of rows (id, name); return the output's address."""
     for number, rows in enumerate(values):
         shard = folder / f"shard={number:06d}"
         shard.mkdir(parents=True)
@@ -18,7 +18,7 @@ def shards_of(folder: Path, *values: str) -> str:
 
 
 def figures_of(folder: Path, output: str, rows: int | None) -> Path:
-    """The figures of a run, as a worker fetches them."""
+    """Write the summary of a run, as a worker fetches it; return the file."""
     counts = {"pending": 0, "running": 0, "succeeded": 2, "failed": 0, "total": 2}
     file = folder / "00000-summary-0.json"
     file.write_text(json.dumps({"id": "run-1", "output": output, "counts": counts, "rows": rows, "silent_shards": 0}))

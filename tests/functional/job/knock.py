@@ -1,6 +1,6 @@
-"""Ask for a table of each format with keys of one's own, at an endpoint that refuses.
+"""Read a table of each format with an access key, at an endpoint that refuses; print the formats that failed.
 
-The parameter ``key`` is the access key, ``formats`` names the formats, an argument the endpoint.
+The parameter ``key`` is the access key, ``formats`` names the formats, and the argument is the endpoint.
 """
 
 import json
@@ -14,15 +14,15 @@ job = Job.from_args()
 own = {"access.key": job.params["key"], "secret.key": "s", "endpoint": job.args[0], "path.style.access": "true"}
 conf = {f"spark.hadoop.fs.s3a.{name}": value for name, value in own.items()}
 spark = job.spark(conf={**conf, "spark.hadoop.fs.s3a.connection.ssl.enabled": "false"})
-asks = {
+reads = {
     "delta": lambda: spark.read.format("delta").load(f"{job.output}/delta"),
     "iceberg": lambda: spark.table("iceberg.lake.tags"),
     "hudi": lambda: spark.read.format("hudi").load(f"{job.output}/hudi"),
 }
-shut = []
+refused = []
 for name in job.params["formats"].split(","):
     try:
-        asks[name]()
-    except (Py4JJavaError, PySparkException):  # Hudi makes "no such table" of a refusal
-        shut.append(name)
-print(json.dumps(shut))
+        reads[name]()
+    except (Py4JJavaError, PySparkException):  # Hudi reports a refusal as "no such table"
+        refused.append(name)
+print(json.dumps(refused))

@@ -1,4 +1,4 @@
-"""Readers that know nothing of Spark."""
+"""Readers of tables that do not use Spark; each returns the rows in order."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def iceberg(table: Path, columns: str = "*") -> Rows:
 
 
 def hudi(table: Path, columns: str) -> Rows:
-    """Of each group of files (``GROUP_token_COMMIT.parquet``) the newest."""
+    """Read the newest file of each group; files are named ``GROUP_token_COMMIT.parquet``."""
     files = sorted(table.glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
     newest = {file.name.partition("_")[0]: str(file) for file in files}
     return duckdb.execute(f"SELECT {columns} FROM read_parquet(?) ORDER BY ALL", [list(newest.values())]).fetchall()

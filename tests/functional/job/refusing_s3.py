@@ -1,4 +1,4 @@
-"""An S3 that refuses everybody, and remembers who asked."""
+"""An S3 that refuses every request, and notes the access keys of the requests."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ REFUSAL = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Er
 
 @contextmanager
 def refusing_s3() -> Iterator[tuple[str, list[str]]]:
-    """Its endpoint, and the access keys that requests were signed with, as they come."""
+    """Run the server; yield its endpoint, and the list of access keys by which requests were signed so far."""
     signers: list[str] = []
 
     class Handler(QuietHandler):

@@ -1,4 +1,4 @@
-"""What a kept JVM remembers of tables: nothing that the next task could mistake for what is there."""
+"""A kept JVM's caches of tables do not hide a table's present state, or another task's credentials, from a task."""
 
 import shutil
 from pathlib import Path
@@ -23,11 +23,11 @@ def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: Bench, tmp_path: Pa
     lake, one, two = tmp_path / "lake", tmp_path / "one", tmp_path / "two"
 
     def seen_after(tag: str) -> dict[str, str]:
-        """What a task that appends one row to each table reads in them, and what others read."""
-        told = warm.run(APPEND, ["--output", str(lake), "--param", f"tag={tag}", *NAMED]).told()
+        """Run a task that appends one row to each table; return the tags that it and other readers then read."""
+        tags = warm.run(APPEND, ["--output", str(lake), "--param", f"tag={tag}", *NAMED]).printed()
         readers = {name: READERS[name] for name in FORMATS}.items()
-        assert told == {name: "".join(tag for (tag,) in read(lake / place, "tag")) for name, (read, place) in readers}
-        return dict(told)
+        assert tags == {name: "".join(tag for (tag,) in read(lake / path, "tag")) for name, (read, path) in readers}
+        return dict(tags)
 
     def put(state: Path) -> None:
         shutil.rmtree(lake)
@@ -37,9 +37,9 @@ def test_a_task_sees_new_tables_despite_the_jvms_cache(warm: Bench, tmp_path: Pa
     shutil.copytree(lake, one)
     assert seen_after("b") == dict.fromkeys(FORMATS, "ab")
     shutil.copytree(lake, two)
-    put(one)  # fewer commits than the JVM has seen, as where a table was dropped and made anew
+    put(one)  # fewer commits than the JVM has seen, as after a table was dropped and created again
     assert seen_after("c") == dict.fromkeys(FORMATS, "ac")
-    put(two)  # as many, and not those: another writer's
+    put(two)  # as many commits as the JVM has seen, but of another writer
     write_deltalake(str(lake / "delta"), pa.table({"tag": ["d"]}), mode="append")
     assert seen_after("e") == {**dict.fromkeys(FORMATS, "abe"), "delta": "abde"}
 
@@ -49,5 +49,5 @@ def test_table_requests_use_the_tasks_own_credentials(warm: Bench) -> None:
         for key in ("FIRST", "SECOND"):
             signers.clear()
             ran = warm.run(KNOCK, ["--output", "s3a://bucket", "--param", f"key={key}", *NAMED, endpoint])
-            assert ran.told() == FORMATS
+            assert ran.printed() == FORMATS
             assert set(signers) == {key}

@@ -62,7 +62,7 @@ def script(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("worker", [False, pytest.param(True, marks=[pytest.mark.stack, pytest.mark.nightly])])
-def test_a_worker_leaves_the_same(sparklet_job: SparkletJob, script: Path, worker: bool) -> None:
+def test_a_worker_gives_the_same_result_as_this_process(sparklet_job: SparkletJob, script: Path, worker: bool) -> None:
     script.write_text(DOUBLED)
     inputs = {"a.csv": "id\n1\n", "a folder/b[1].csv": "id\n2\n"}
 
@@ -71,7 +71,7 @@ def test_a_worker_leaves_the_same(sparklet_job: SparkletJob, script: Path, worke
     assert sorted(row["doubled"] for row in job.output()) == [2, 4]
     assert (job.rows, job.answer) == (2, [[], ["--day", "1"]])
 
-    # AND what fails is raised
+    # AND an error of the script is raised
     once: dict[str, Any] = {"max_attempts": 1} if worker else {}
     script.write_text(DOUBLED.replace("value * 2", "{}[value]"))
     with pytest.raises(Exception, match="KeyError: 1") as raised:
@@ -79,7 +79,7 @@ def test_a_worker_leaves_the_same(sparklet_job: SparkletJob, script: Path, worke
     assert isinstance(raised.value, RunFailedError) is worker
 
 
-def test_a_plain_script_leaves_nothing_behind(sparklet_job: SparkletJob, script: Path) -> None:
+def test_a_plain_script_leaves_this_process_unchanged(sparklet_job: SparkletJob, script: Path) -> None:
     script.write_text(PLAIN)
     before = (dict(os.environ), sys.argv, sys.path[:], Path.cwd())
 
@@ -104,7 +104,7 @@ def test_a_script_gets_items_or_an_event(sparklet_job: SparkletJob, script: Path
         sparklet_job(script, items=["bad"], args=["x"])
 
 
-def test_what_only_a_worker_has_is_named(sparklet_job: SparkletJob, script: Path) -> None:
+def test_an_error_without_a_workers_formats_names_worker_true(sparklet_job: SparkletJob, script: Path) -> None:
     script.write_text("from sparklet.job import Job\nJob().spark().read.format('delta').load('/nowhere').count()\n")
 
     with pytest.raises(Exception, match="delta") as failed:
@@ -128,7 +128,7 @@ def test_the_tests_own_session_is_kept(
     assert mine.sparkContext._jsc is None
 
 
-def test_the_test_of_a_new_project_passes(tmp_path: Path) -> None:
+def test_the_starter_test_of_a_new_project_passes(tmp_path: Path) -> None:
     assert all(is_new for _, is_new in write_starter(tmp_path))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 

@@ -1,4 +1,4 @@
-"""``read_json`` and ``read_parquet``: one schema a run, and nothing that a file has is left out in silence."""
+"""``read_csv``, ``read_json`` and ``read_parquet`` use the run's schema; a column that the schema lacks is an error."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ from sparklet.errors import DriftError
 from sparklet.job import Job
 
 job = Job.from_args()
-for place, format_ in enumerate(job.params["formats"]):
-    one = Job(event=job.event, inputs=(job.inputs[place],), params=job.params, shard=job.shard, exact_names=True)
+for number, format_ in enumerate(job.params["formats"]):
+    one = Job(event=job.event, inputs=(job.inputs[number],), params=job.params, shard=job.shard, exact_names=True)
     try:
         frame = getattr(one, f"read_{format_}")(job.spark())
         print("READ", frame.schema.simpleString(), [tuple(row) for row in frame.collect()])
@@ -36,7 +36,7 @@ job.read_json(job.spark())
 
 
 def read(jvm: WarmJvm, folder: Path, schema: str, *files: Path, allow_drift: bool = False) -> list[str]:
-    """What becomes of each file in a shard of a run with this schema."""
+    """Read each file in a shard of a run with this schema; return the type and rows of each, or its error."""
     done = run(jvm, folder, schema, *files, script=READS, allow_drift=allow_drift)
     assert done.returncode == 0, done.stderr
     return [line.removeprefix("READ ") for line in done.stdout.splitlines() if line.startswith("READ ")]
@@ -65,7 +65,7 @@ def written(folder: Path, *contents: str | pa.Table, suffix: str = "json") -> li
 
 
 def test_quotes_in_csv_are_doubled_or_refused(jvm: WarmJvm, tmp_path: Path) -> None:
-    """Spark's own convention, a backslash, would keep both, or cut a value at a comma behind a quote."""
+    """With Spark's own escape, a backslash, doubled quotes would stay, and a comma behind a quote would cut a value."""
     lines = ['1,"say ""a, b"""', '1,"a ""b"""', '1,"C:\\dir\\"', '1,5" pipe', '1,"say \\"hi\\""']
     files = written(tmp_path, *(f"id,v\n{line}" for line in lines), suffix="csv")
 
@@ -101,8 +101,8 @@ def test_json_is_read_by_the_schema_or_refused(jvm: WarmJvm, tmp_path: Path) -> 
     assert not any("[(" in result for result in found[5:])
 
 
-def test_files_that_spell_a_name_as_few_do_are_left_out(jvm: WarmJvm, tmp_path: Path) -> None:
-    """Spark's own guess takes ID for id, and its parser then finds one of them: the others' rows would be null."""
+def test_files_with_a_rare_spelling_of_a_name_are_left_out(jvm: WarmJvm, tmp_path: Path) -> None:
+    """Spark's inference treats ID as id, but its parser finds only one of them: the others would be null."""
     files = written(
         tmp_path,
         '{"id": 1, "in": {"k": [{"x y": 1}]}}',
@@ -155,7 +155,7 @@ def test_parquet_is_read_by_name_or_refused(jvm: WarmJvm, tmp_path: Path) -> Non
     assert "It has id as bigint, and the schema as int" in found[3]
 
 
-def test_parquet_files_that_do_not_merge_are_told_apart(jvm: WarmJvm, tmp_path: Path) -> None:
+def test_a_parquet_file_of_another_type_is_named(jvm: WarmJvm, tmp_path: Path) -> None:
     tables = [pa.table({"id": pa.array([1], type_)}) for type_ in (pa.int32(), pa.int64())]
     reads = INFERS.replace("read_json", "read_parquet")
 

@@ -1,4 +1,4 @@
-"""Every example script does what it says; the runners' isolation is tested with the worker."""
+"""Example scripts do what their documentation says; tests of the worker cover the runners' isolation."""
 
 import json
 import os
@@ -24,13 +24,13 @@ DEEQU = SCRIPTS.parent / "examples" / "check_with_deequ.py"
 
 
 def event(file: Path, output: Path, **params: str) -> dict[str, Any]:
-    """Of a shard with this input."""
+    """The event of a shard with this input file."""
     names = {"run": "run-1", "shard": 0, "attempt": "a1", "generation": 0}
     return {"sparklet": names, "inputs": [f"file://{file}"], "output_path": str(output), "params": params}
 
 
-def converts(folder: Path, contents: dict[str, str], *more: str) -> list[str]:
-    """Arguments of csv_to_parquet for files with this content."""
+def conversion(folder: Path, contents: dict[str, str], *more: str) -> list[str]:
+    """Write files with these contents; return the arguments of csv_to_parquet for them."""
     for name, content in contents.items():
         (folder / name).write_text(content)
     inputs = [word for name in contents for word in ("--input", str(folder / name))]
@@ -44,7 +44,7 @@ def rows_of(folder: Path) -> list[tuple[Any, ...]]:
     return duckdb.execute("FROM read_parquet(?) ORDER BY ALL", [f"{folder}/*.parquet"]).fetchall()
 
 
-# As on a laptop: python, the script, its arguments, and nothing prepared
+# A script by itself, as on a laptop: python, the script and its arguments
 
 
 def test_csv_to_parquet_runs_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,16 +71,16 @@ def test_csv_to_parquet_runs_by_itself(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_rows_that_violate_the_schema_fail(jvm: WarmJvm, tmp_path: Path, content: str, cause: str) -> None:
     (file := tmp_path / "in.csv").write_text(content)
-    told = event(file, tmp_path / "out", schema="id INT, name STRING, born INT")
+    shard_event = event(file, tmp_path / "out", schema="id INT, name STRING, born INT")
 
-    done = jvm.run("csv_to_parquet.py", "--event", json.dumps(told))
+    done = jvm.run("csv_to_parquet.py", "--event", json.dumps(shard_event))
 
     assert done.returncode == 1
     assert cause in done.stderr
 
 
 def test_a_schema_is_inferred_and_nothing_is_written(jvm: WarmJvm, tmp_path: Path) -> None:
-    arguments = converts(tmp_path, {"in.csv": "id;a `b;none;large\n1;2.5;;3000000000\n"}, "--param", "separator=;")
+    arguments = conversion(tmp_path, {"in.csv": "id;a `b;none;large\n1;2.5;;3000000000\n"}, "--param", "separator=;")
 
     done = jvm.run(*arguments, *INFER)
     assert done.returncode == 0, done.stderr
@@ -97,50 +97,50 @@ import json, sys
 from sparklet.job import Job
 
 job = Job.from_args()
-spark, told = job.spark(), {}
-for place, value in enumerate(job.params["values"]):
-    with open(f"{job.output}-{place}.csv", "w") as file:
+spark, results = job.spark(), {}
+for number, value in enumerate(job.params["values"]):
+    with open(f"{job.output}-{number}.csv", "w") as file:
         file.write(f"id,at\\n1,{value}\\n")
-    one = Job.from_args(["--input", f"{job.output}-{place}.csv"])
-    told[value] = []
+    one = Job.from_args(["--input", f"{job.output}-{number}.csv"])
+    results[value] = []
     for type_ in ("DATE", "TIMESTAMP"):
         try:
-            told[value].append(str(one.read_csv(spark, f"id INT, at {type_}").first().at))
+            results[value].append(str(one.read_csv(spark, f"id INT, at {type_}").first().at))
         except Exception as error:
-            told[value].append("loud" if any(each in str(error) for each in job.params["loud"]) else str(error))
-    guessed = spark.read.csv(one.input_list(), **{**sys.modules["sparklet.job.arguments"].STRICT, "inferSchema": True})
-    told[value].append(guessed.dtypes[1][1])
-print("TIMES " + json.dumps(told))
+            results[value].append("error" if any(each in str(error) for each in job.params["errors"]) else str(error))
+    inferred = spark.read.csv(one.input_list(), **{**sys.modules["sparklet.job.arguments"].STRICT, "inferSchema": True})
+    results[value].append(inferred.dtypes[1][1])
+print("TIMES " + json.dumps(results))
 """
 
 
-def test_a_date_or_time_that_does_not_fit_is_loud(jvm: WarmJvm, tmp_path: Path) -> None:
+def test_a_date_or_time_of_another_format_is_an_error(jvm: WarmJvm, tmp_path: Path) -> None:
     (tmp_path / "times.py").write_text(TIMES)
     midnight, later = "2026-01-02 00:00:00", "2026-01-02 13:45:59"
     read = {  # as DATE, as TIMESTAMP, and the type that is inferred
         "2026-01-02": ["2026-01-02", midnight, "date"],
         "2026-1-2": ["2026-01-02", midnight, "date"],
-        "2026-01-02 13:45": ["loud", "2026-01-02 13:45:00", "timestamp"],
-        "2026-01-02T13:45:59": ["loud", later, "timestamp"],
-        "2026-01-02 13:45:59.25": ["loud", f"{later}.250000", "timestamp"],
-        "2026-01-02T13:45:59Z": ["loud", later, "timestamp"],
-        "2026-01-02T15:45:59.000001+02:00": ["loud", f"{later}.000001", "timestamp"],
-        "12345": ["loud", "loud", "int"],
-        "12:30": ["loud", "loud", "string"],
-        "02/01/2026": ["loud", "loud", "string"],
-        "20260102": ["loud", "loud", "int"],
-        "2026-13-02": ["loud", "loud", "string"],
+        "2026-01-02 13:45": ["error", "2026-01-02 13:45:00", "timestamp"],
+        "2026-01-02T13:45:59": ["error", later, "timestamp"],
+        "2026-01-02 13:45:59.25": ["error", f"{later}.250000", "timestamp"],
+        "2026-01-02T13:45:59Z": ["error", later, "timestamp"],
+        "2026-01-02T15:45:59.000001+02:00": ["error", f"{later}.000001", "timestamp"],
+        "12345": ["error", "error", "int"],
+        "12:30": ["error", "error", "string"],
+        "02/01/2026": ["error", "error", "string"],
+        "20260102": ["error", "error", "int"],
+        "2026-13-02": ["error", "error", "string"],
     }
-    params = {"values": list(read), "loud": ["MALFORMED_RECORD", "PARSE_DATETIME_BY_NEW_PARSER"]}
-    given = json.dumps({"output_path": str(tmp_path / "in"), "params": params})
+    params = {"values": list(read), "errors": ["MALFORMED_RECORD", "PARSE_DATETIME_BY_NEW_PARSER"]}
+    event = json.dumps({"output_path": str(tmp_path / "in"), "params": params})
 
-    done = jvm.run(str(tmp_path / "times.py"), "--event", given)
+    done = jvm.run(str(tmp_path / "times.py"), "--event", event)
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.partition("TIMES ")[2]) == read
 
 
-MADE = {  # headers, and the columns that Spark makes of them
+MADE = {  # headers, each with the columns that Spark makes of it
     ",city,n": "`_c0` bigint, `city` string, `n` bigint",
     "id,v,v": "`id` bigint, `v1` string, `v2` bigint",
     "ID,x,iD": "`ID0` bigint, `x` string, `iD2` bigint",
@@ -149,29 +149,29 @@ MADE = {  # headers, and the columns that Spark makes of them
 
 @pytest.mark.parametrize("header", MADE)
 def test_columns_without_own_names_are_inferred_and_read(jvm: WarmJvm, tmp_path: Path, header: str) -> None:
-    """With the inferred schema, and without one; another header is refused, and a blank file has none."""
+    """They are read with the inferred schema and without one. A file with another header is refused, a blank one not."""
     files = {"a.csv": f"{header}\n1,Ulm,2\n", "b.csv": "\n", "c.csv": f"{header.lower()}\n3,Bonn,4\n"}
-    arguments = converts(tmp_path, files)
+    arguments = conversion(tmp_path, files)
 
     done = jvm.run(*arguments, *INFER)
     assert done.returncode == 0 and reported(done.stderr)["answer"]["schema"] == MADE[header], done.stderr
 
     texts = [("1", "Ulm", "2"), ("3", "Bonn", "4")]
-    given = ["--param", f"schema={MADE[header]}"]
-    for schema, rows in (([], texts), (given, [(int(a), b, int(c)) for a, b, c in texts])):
+    with_schema = ["--param", f"schema={MADE[header]}"]
+    for schema, rows in (([], texts), (with_schema, [(int(a), b, int(c)) for a, b, c in texts])):
         done = jvm.run(*arguments, *schema)
         assert done.returncode == 0, done.stderr
         assert rows_of(tmp_path / "out") == rows
 
     (tmp_path / "c.csv").write_text("city,n,other\nUlm,1,2\n")
-    done = jvm.run(*arguments, *given)
+    done = jvm.run(*arguments, *with_schema)
     assert done.returncode == 1 and f"reading file file://{tmp_path}/c.csv. " in done.stderr, done.stderr
 
 
-def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> None:
+def test_a_sample_leaves_out_files_that_do_not_fit(jvm: WarmJvm, tmp_path: Path) -> None:
     files = {"a.csv": "id,n\n1,2\n", "b.csv": "ID,n\n1,2.5\n", "c.csv": "n,id\n1,2\n", "d.csv": "\n"}
 
-    done = jvm.run(*converts(tmp_path, {**files, "e.csv.gz": "no gzip"}, *INFER))
+    done = jvm.run(*conversion(tmp_path, {**files, "e.csv.gz": "no gzip"}, *INFER))
 
     assert done.returncode == 0, done.stderr
     answer = reported(done.stderr)["answer"]
@@ -181,13 +181,13 @@ def test_a_sample_leaves_out_what_does_not_fit(jvm: WarmJvm, tmp_path: Path) -> 
     assert "['n', 'id']" in left_out["c.csv"] and "EOFException" in left_out["e.csv.gz"]
 
 
-def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> None:
-    done = jvm.run(*converts(tmp_path, {"a.csv": "id,amount\n1,2.5\n", "b.csv": "amount,id\n7,2\n"}, *INFER))
+def test_no_schema_is_inferred_if_headers_differ(jvm: WarmJvm, tmp_path: Path) -> None:
+    done = jvm.run(*conversion(tmp_path, {"a.csv": "id,amount\n1,2.5\n", "b.csv": "amount,id\n7,2\n"}, *INFER))
 
     assert done.returncode == 1 and "b.csv, it has the columns ['amount', 'id']" in done.stderr
 
 
-# A check script, and a next one
+# A check script
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ def test_headers_that_differ_make_no_schema(jvm: WarmJvm, tmp_path: Path) -> Non
 def test_a_run_is_checked_by_its_output(jvm: WarmJvm, tmp_path: Path, required: str, cause: str) -> None:
     output = shards_of(tmp_path / "out", "(1, 'Ada'), (2, 'Grace')", "(2, NULL)")
     params = {"least_rows": "3", "required": required, "unique": "id, name"}
-    told = event(figures_of(tmp_path, output, rows=3), tmp_path / "none", **params)
-    told["input_path"] = told["inputs"][0]
+    check_event = event(figures_of(tmp_path, output, rows=3), tmp_path / "none", **params)
+    check_event["input_path"] = check_event["inputs"][0]
 
-    done = jvm.run("check_output.py", "--event", json.dumps(told))
+    done = jvm.run("check_output.py", "--event", json.dumps(check_event))
 
     assert done.returncode == (1 if cause else 0), done.stderr
     assert cause in done.stderr
@@ -252,7 +252,7 @@ def test_hudi_finds_the_workers_defaults_wherever_they_are(
         "print(read.getString('hoodie.embed.timeline.server'), read.getString('hoodie.write.markers.type'))\n"
     )
 
-    # Its own: Hudi reads its defaults once.
+    # A JVM for this test alone: Hudi reads its defaults only once.
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, jars))) as jvm:
         done = jvm.run(str(script))
 
@@ -264,7 +264,7 @@ def test_hudi_finds_the_workers_defaults_wherever_they_are(
 
 @pytest.fixture(scope="module")
 def deequ_jvm() -> Iterator[WarmJvm]:
-    """One of its own, for jars that no other script needs."""
+    """A JVM with Deequ's jars, which no other script needs."""
     deequ = ensure_jars(STACK, jar_cache(), ["deequ"], progress=print)
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, deequ))) as jvm:
         yield jvm

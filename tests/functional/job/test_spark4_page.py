@@ -1,4 +1,4 @@
-"""Each line of the page on moving to Spark 4, tried on the Spark that is installed."""
+"""Each line of the page on moving to Spark 4 is true for the installed Spark."""
 
 import json
 import re
@@ -18,7 +18,7 @@ ROW = re.compile(r"^\| `(.+?)` \| `(.+?)` \| `(.+?)` \| `(.+?)`: `(.+?)` \|$", r
 LINE = line_of(pyspark.__version__)
 
 
-def test_each_line_of_the_page_is_so(jvm: WarmJvm) -> None:
+def test_each_line_of_the_page_is_true(jvm: WarmJvm) -> None:
     rows = ROW.findall(PAGE.read_text(encoding="utf-8"))
     assert len(rows) == PAGE.read_text(encoding="utf-8").count("\n| `") >= 14
     expressions = [each for expression, *_, remedy, _ in rows for each in (expression, remedy)]
@@ -27,8 +27,8 @@ def test_each_line_of_the_page_is_so(jvm: WarmJvm) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
 
-    told = {expression: old if LINE == "3.5" else new for expression, old, new, *_ in rows}
-    assert {each: found["default"][each] for each in told} == told
+    on_page = {expression: old if LINE == "3.5" else new for expression, old, new, *_ in rows}
+    assert {each: found["default"][each] for each in on_page} == on_page
     remedies = {remedy: result for *_, remedy, result in rows}
     assert {each: found["default"][each] for each in remedies} == remedies
     as_before = {expression: old for expression, old, *_ in rows if not expression.startswith("decode(")}

@@ -1,4 +1,4 @@
-"""One JVM for many scripts, so that a test of a script costs a second or two and not ten."""
+"""One JVM for many scripts, so that the test of a script takes a second or two instead of ten."""
 
 import json
 import os
@@ -22,14 +22,14 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 
 def run_script(script: Path, args: Sequence[object], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """``python script args``, in a process of its own."""
+    """Run ``python script args`` in a process of its own."""
     command = [sys.executable, str(script), *map(str, args)]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env}  # tests' own scripts wait as tests do
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env}  # tests' scripts import ``tests.waiting``
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=deadline_s(100))
 
 
 class WarmJvm:
-    """A JVM that scripts' processes connect to one after the other, as in the warm runner."""
+    """A JVM to which the processes of scripts connect one after the other, as in the warm runner."""
 
     def __init__(self, conf: Mapping[str, str], env: Mapping[str, str] = CREDENTIALS) -> None:
         options = SparkConf(loadDefaults=False)
@@ -37,37 +37,37 @@ class WarmJvm:
         for key, value in {**quick, "spark.master": "local[2]", **conf}.items():
             options.set(key, value)
         with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("AWS_ENDPOINT_URL", raising=False)  # of a test; the JVM is there for others, too
+            patch.delenv("AWS_ENDPOINT_URL", raising=False)  # set by a test, but the JVM is for other tests, too
             for name, value in env.items():
                 patch.setenv(name, value)
             self.gateway = launch_gateway(options, {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL})
 
     def run(self, script: str, *args: object, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of ``spark_scripts``; nothing of it is left in the JVM."""
+        """Run a script of ``spark_scripts``; its Spark context in the JVM is stopped afterwards."""
         parameters = self.gateway.gateway_parameters
-        here = {"PYSPARK_GATEWAY_PORT": str(parameters.port), "PYSPARK_GATEWAY_SECRET": parameters.auth_token}
+        gateway = {"PYSPARK_GATEWAY_PORT": str(parameters.port), "PYSPARK_GATEWAY_SECRET": parameters.auth_token}
         try:
-            return run_script(SCRIPTS / script, args, {**CREDENTIALS, **here, **env})
+            return run_script(SCRIPTS / script, args, {**CREDENTIALS, **gateway, **env})
         finally:
             contexts = getattr(getattr(self.gateway.jvm.org.apache.spark, "SparkContext$"), "MODULE$")
             active = contexts.getActive()
-            if active.isDefined():  # a script that failed did not stop it
+            if active.isDefined():  # a failed script has not stopped its context
                 active.get().stop()
 
     def has_module(self, name: str) -> bool:
-        """Whether this Java has a module; asked in a way that raises nothing, which pyspark would convert."""
+        """Whether this Java has a module. The call raises nothing: pyspark would convert a Java exception."""
         return bool(self.gateway.jvm.java.lang.ModuleLayer.boot().findModule(name).isPresent())
 
     def close(self) -> None:
         """End the JVM."""
         self.gateway.shutdown()
-        self.gateway.proc.stdin.close()  # its sign that nobody needs it any more
+        self.gateway.proc.stdin.close()  # the JVM ends when its standard input does
         self.gateway.proc.wait(timeout=deadline_s())
 
 
 @contextmanager
 def warm_jvm(env: Mapping[str, str] = CREDENTIALS, **conf: str) -> Iterator[WarmJvm]:
-    """A JVM with these variables and Spark options (``_`` for ``.``) until the end of the block."""
+    """Run a JVM with environment variables and Spark options (with ``_`` for ``.``) until the end of the block."""
     jvm = WarmJvm({key.replace("_", "."): value for key, value in conf.items()}, env)
     try:
         yield jvm
@@ -76,6 +76,7 @@ def warm_jvm(env: Mapping[str, str] = CREDENTIALS, **conf: str) -> Iterator[Warm
 
 
 def reported(stderr: str) -> dict[str, Any]:
+    """The report that a script without a worker has logged."""
     match = re.search(r"sparklet.job report: (.*)", stderr)
     assert match, stderr
     document: dict[str, Any] = json.loads(match[1])

@@ -1,4 +1,4 @@
-"""A client of a local stack in a process of its own: attaches, says so, and stays until its input ends."""
+"""A client of a local stack in a process of its own: it attaches, prints the stack, and stays until its input ends."""
 
 import dataclasses
 import json
@@ -10,12 +10,12 @@ from sparklet.local.stack import LocalStack, StackOptions
 
 
 def main() -> None:
-    order = json.loads(sys.argv[1])
-    options = StackOptions(state_dir=Path(order.pop("state_dir")), **order)
-    said: list[str] = []
+    arguments = json.loads(sys.argv[1])
+    options = StackOptions(state_dir=Path(arguments.pop("state_dir")), **arguments)
+    progress: list[str] = []
     try:
-        with LocalStack.attach(options, said.append) as stack:
-            answer = {"info": dataclasses.asdict(stack.info), "said": said}
+        with LocalStack.attach(options, progress.append) as stack:
+            answer = {"info": dataclasses.asdict(stack.info), "progress": progress}
             print(json.dumps(answer, default=str), flush=True)
             sys.stdin.read()
     except LocalStackError as error:

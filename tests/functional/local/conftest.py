@@ -1,4 +1,4 @@
-"""Stacks of their own for tests, with probes in place of Sparklet's handlers."""
+"""Local stacks for single tests, with probes in place of Sparklet's handlers."""
 
 import dataclasses
 import json
@@ -32,11 +32,11 @@ CLIENT = Path(__file__).with_name("client_process.py")
 
 @dataclass
 class Client:
-    """A client in a process of its own, attached until it is killed or told to leave."""
+    """A client in a process of its own, attached until it is killed or a test calls ``leave``."""
 
     process: subprocess.Popen[str]
     info: dict[str, Any]
-    said: list[str]
+    progress: list[str]
 
     def leave(self) -> None:
         assert self.process.stdin is not None
@@ -46,7 +46,7 @@ class Client:
 
 @dataclass
 class Lab:
-    """A state folder, and what the probes show of it."""
+    """A state folder, and a folder into which the probes write what they did."""
 
     root: Path
     shown: Path
@@ -57,12 +57,19 @@ class Lab:
         return StateDir(self.root)
 
     def options(self, **changes: Any) -> StackOptions:
-        given: dict[str, Any] = {"workers": 2, "timeout_s": 20, "max_receive_count": 5, "handlers": HANDLERS, **changes}
-        worker_env = {"PROBE_DIR": str(self.shown), **given.pop("worker_env", {})}
-        return StackOptions(state_dir=self.root, worker_env=worker_env, **given)
+        options: dict[str, Any] = {
+            "workers": 2,
+            "timeout_s": 20,
+            "max_receive_count": 5,
+            "handlers": HANDLERS,
+            **changes,
+        }
+        worker_env = {"PROBE_DIR": str(self.shown), **options.pop("worker_env", {})}
+        return StackOptions(state_dir=self.root, worker_env=worker_env, **options)
 
-    def attach(self, said: list[str] | None = None, **changes: Any) -> LocalStack:
-        return LocalStack.attach(self.options(**changes), (said if said is not None else []).append)
+    def attach(self, progress: list[str] | None = None, **changes: Any) -> LocalStack:
+        """Attach this process to the stack; lines of progress are appended to ``progress``."""
+        return LocalStack.attach(self.options(**changes), (progress if progress is not None else []).append)
 
     def spawn(self, **changes: Any) -> subprocess.Popen[str]:
         """Start a client process that attaches; ``await_client`` waits for it."""
@@ -80,13 +87,13 @@ class Lab:
         assert process.stdout is not None
         answer = json.loads(process.stdout.readline() or '{"error": "it ended"}')
         assert "error" not in answer, answer
-        return Client(process, answer["info"], answer["said"])
+        return Client(process, answer["info"], answer["progress"])
 
     def client(self, **changes: Any) -> Client:
         return self.await_client(self.spawn(**changes))
 
     def show(self, kind: str, name: str) -> str:
-        """What a probe left, once it is there."""
+        """Wait for a file of a probe; return its text."""
         path = self.shown / kind / name
         eventually(path.exists, f"a probe shows {kind}: {name}")
         return path.read_text()
@@ -96,33 +103,33 @@ class Lab:
         eventually(lambda: text in (self.state.services / f"{service}.json").read_text(), f"{text} is saved")
 
     def processes(self) -> list[int]:
-        """Everything alive that belongs to this lab: it has the folder in its arguments or its environment."""
+        """The living processes of this lab: their arguments or their environment contain its folder."""
         return [pid for pid in pids() if pid != os.getpid() and names(pid, str(self.root))]
 
     def gone(self, port: int) -> None:
-        """Wait until nothing is left: no process, no listening port, no host."""
+        """Wait until the stack has ended: no process, no listening port, no host."""
         clients = {client.pid for client in self.clients}
         eventually(lambda: not set(self.processes()) - clients, "no process is left")
-        eventually(lambda: not listens(port), "nobody listens")  # its threads may end a moment after a process' first
+        eventually(lambda: not listens(port), "nobody listens")  # a process's threads can end a moment after it
         eventually(lambda: not is_locked(self.state.host_lock), "there is no host")
         assert running(self.root) is None
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    """A state folder of this test's own."""
+    """A lab for this test alone."""
     with make_lab(tmp_path) as lab:
         yield lab
 
 
 @contextmanager
 def make_lab(folder: Path) -> Iterator[Lab]:
-    """A state folder with a space in its path and nothing in it; nothing is left of it afterwards."""
+    """Make a lab with an empty state folder, whose path has a space; end all of its processes after the block."""
     shown = folder / "shown"
     shown.mkdir()
     lab = Lab(folder / "state folder", shown)
     with pytest.MonkeyPatch.context() as patch:
-        path = [str(PROBES), str(ROOT), os.environ.get("PYTHONPATH")]  # probes wait as tests do
+        path = [str(PROBES), str(ROOT), os.environ.get("PYTHONPATH")]  # probes import ``tests.waiting``
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         try:
             yield lab
@@ -143,11 +150,12 @@ def clear(lab: Lab) -> None:
 
 
 def pids() -> list[int]:
-    """Everything alive."""
+    """The ids of all living processes."""
     return [pid for pid in psutil.pids() if not has_ended(pid)]
 
 
 def names(pid: int, text: str) -> bool:
+    """Whether the arguments or the environment of a process contain a text."""
     try:
         return any(text.encode() in Path(f"/proc/{pid}/{file}").read_bytes() for file in ("cmdline", "environ"))
     except OSError:
@@ -156,8 +164,8 @@ def names(pid: int, text: str) -> bool:
 
 def listens(port: int) -> bool:
     """Whether any address of this machine has a listener on the port."""
-    found = psutil.net_connections("tcp")
-    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
+    connections = psutil.net_connections("tcp")
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in connections)
 
 
 def port_of(info: StackInfo | dict[str, Any]) -> int:
@@ -166,6 +174,6 @@ def port_of(info: StackInfo | dict[str, Any]) -> int:
 
 
 def server_of(host: int) -> int:
-    """The stand-in's process below a host."""
+    """The id of the stand-in's process, a child of the host's."""
     below = (each.pid for each in psutil.Process(host).children())
     return next(pid for pid in below if names(pid, "sparklet.local.emulator"))

@@ -1,4 +1,4 @@
-"""The emulator has packages of its own, which nobody else sees."""
+"""The emulator has packages of its own, which no other process imports."""
 
 import subprocess
 from pathlib import Path
@@ -8,14 +8,14 @@ import pytest
 from sparklet.errors import LocalStackError
 from sparklet.local.emulator_packages import emulator_python, ensure_emulator, packages_folder
 
-ITS_BOTOCORE = "import botocore; print(botocore.__file__)"
+PRINT_BOTOCORE = "import botocore; print(botocore.__file__)"
 
 
 def test_only_the_emulators_process_has_its_packages() -> None:
     folder = ensure_emulator(print)
-    of_child = f"import subprocess; subprocess.run([sys.executable, '-c', {ITS_BOTOCORE!r}], check=True)"
+    of_child = f"import subprocess; subprocess.run([sys.executable, '-c', {PRINT_BOTOCORE!r}], check=True)"
 
-    for code, is_own in ((ITS_BOTOCORE, True), (of_child, False)):
+    for code, is_own in ((PRINT_BOTOCORE, True), (of_child, False)):
         done = subprocess.run(emulator_python(folder, code), capture_output=True, text=True, check=True)
 
         assert done.stdout.startswith(str(folder)) is is_own
@@ -28,7 +28,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("empty_cache")
-def test_offline_nothing_is_fetched() -> None:
+def test_no_package_is_fetched_offline() -> None:
     with pytest.raises(LocalStackError, match="Run once with network"):
         ensure_emulator(print, offline=True)
 
@@ -41,10 +41,10 @@ def test_a_cache_that_cannot_be_written_is_named(empty_cache: Path) -> None:
         ensure_emulator(print)
 
 
-def test_a_failed_fetch_says_why_and_leaves_nothing(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fetch_names_the_cause_and_leaves_no_file(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", f"file://{empty_cache}/no-index")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    monkeypatch.setenv("PIP_USER", "1")  # which pip refuses beside a target
+    monkeypatch.setenv("PIP_USER", "1")  # pip would refuse it together with a target folder
 
     with pytest.raises(LocalStackError, match=r"(?s)No matching distribution.*PIP_INDEX_URL"):
         ensure_emulator(print)

@@ -1,4 +1,4 @@
-"""A local stack that has ended is read without being started, and answers as it did before."""
+"""The state of an ended local stack is read without a start, and commands print the same as before its end."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.stack
 
 RUN = "saved-1"
 BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
-LOOKS = (
+COMMANDS = (
     ("status", RUN),
     ("status", RUN, "--shards"),
     ("status", RUN, "--object", "s3://{bucket}/in/1.csv"),
@@ -39,7 +39,7 @@ LOOKS = (
 
 @pytest.fixture
 def ended(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Lab, dict[tuple[str, ...], Any]]:
-    """A stack that has ended, and what was answered before: of a run that has ended, and of an open one."""
+    """An ended stack with an ended and an open run, and the outputs that commands had while it was running."""
     script = tmp_path / "job.py"
     script.write_text("print()\n")
     with lab.attach(processing=False) as stack:
@@ -52,9 +52,11 @@ def ended(lab: Lab, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple
         drive(stack)
         log = {"time": "2026-11-23T10:00:00Z", "level": "INFO", "message": "ended", "attempt": "a1", "run": RUN}
         (lab.state.log / "worker-1.log").write_text(json.dumps({**log, "shard": 1}) + "\nof the script\n")
-        answers: dict[tuple[str, ...], Any] = {look: answer(lab, capsys, look, deployment.bucket) for look in LOOKS}
+        outputs: dict[tuple[str, ...], Any] = {
+            command: output_of(lab, capsys, command, deployment.bucket) for command in COMMANDS
+        }
     lab.gone(port_of(stack.info))
-    return lab, {**answers, ("bucket",): deployment.bucket}
+    return lab, {**outputs, ("bucket",): deployment.bucket}
 
 
 def enter(deployment: Deployment, run_id: str, script: str) -> None:
@@ -69,7 +71,7 @@ def enter(deployment: Deployment, run_id: str, script: str) -> None:
 
 
 def end(deployment: Deployment) -> None:
-    """Shard 0 gives an answer, shard 1 fails, shard 2 has written a file."""
+    """End the run's shards: shard 1 fails, the others succeed with an answer and a file."""
     for number, record in enumerate(list(deployment.ledger.shards.list(RUN))):
         claim = deployment.ledger.attempts.claim(record.ref, f"a{number}", 100.0, 3, "worker-1.log")
         if number == 1:
@@ -83,7 +85,7 @@ def end(deployment: Deployment) -> None:
 
 
 def drive(stack: LocalStack) -> None:
-    """A state machine has driven the run."""
+    """Start an execution of the state machine for the run, and wait until it has ended."""
     machine, name = stack.info.run_machine, execution_name(RUN, 0)
     stack.orchestrator.start(machine, name, {"run_id": RUN})
     found = stack.orchestrator.find(machine, name)
@@ -92,27 +94,27 @@ def drive(stack: LocalStack) -> None:
     eventually(lambda: (found := stack.orchestrator.find(machine, name)) and found.state.ended, "it has ended")
 
 
-def answer(lab: Lab, capsys: pytest.CaptureFixture[str], look: tuple[str, ...], bucket: str) -> tuple[int, str]:
+def output_of(lab: Lab, capsys: pytest.CaptureFixture[str], command: tuple[str, ...], bucket: str) -> tuple[int, str]:
     capsys.readouterr()
-    words = [word.format(bucket=bucket) for word in look]
+    words = [word.format(bucket=bucket) for word in command]
     code = main([*words, "--state-dir", str(lab.root), "--json"])
     return code, capsys.readouterr().out
 
 
-def test_a_stack_that_has_ended_answers_as_before(
+def test_commands_on_an_ended_stack_print_the_same_as_before(
     ended: tuple[Lab, dict[tuple[str, ...], Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab, before = ended
 
-    for look in LOOKS:
-        assert answer(lab, capsys, look, before["bucket",]) == before[look], look
+    for command in COMMANDS:
+        assert output_of(lab, capsys, command, before["bucket",]) == before[command], command
 
     status = json.loads(before["status", RUN][1])
     assert status["execution"]["name"] == execution_name(RUN, 0) and status["shards"]["failed"] == 1
     assert not is_locked(lab.state.host_lock)
 
 
-def test_a_running_stack_is_asked_and_no_stack_is_none(lab: Lab) -> None:
+def test_no_saved_stack_is_found_while_one_runs_or_none_exists(lab: Lab) -> None:
     assert SavedStack.find(lab.state, print) is None
     lab.state.create()
     lab.state.last_file.write_text('{"deployed": {"bucket": "of another version"}, "request": {}}')

@@ -1,4 +1,4 @@
-"""The local stack's life: shared while it is used, gone without a trace afterwards, its state kept."""
+"""The local stack's life: clients share it, no process of it is left afterwards, and its state is kept."""
 
 import json
 import os
@@ -28,14 +28,14 @@ def test_two_clients_at_once_share_one_stack(lab: Lab) -> None:
     assert one.info["host_pid"] == two.info["host_pid"]
     one.leave()
     send(two.info["queue_url"], {"name": "of two", "do": "well"}, two.info["env"])
-    lab.show("done", "of two")  # by when the host has looked who is left
+    lab.show("done", "of two")  # until then the host has checked which clients are left
     assert running(lab.root) is not None
     two.leave()
     lab.gone(port_of(two.info))
 
 
 @pytest.mark.parametrize("whose", ["client", "host", "host and stand-in"])
-def test_nothing_is_left_when_one_is_killed_in_mid_shard(lab: Lab, whose: str) -> None:
+def test_no_process_is_left_after_a_kill_during_a_shard(lab: Lab, whose: str) -> None:
     client = lab.client()
     pids, host = start_hanging(lab, client.info), client.info["host_pid"]
     killed = {"client": [client.process.pid], "host": [host], "host and stand-in": [host, server_of(host)]}
@@ -43,7 +43,7 @@ def test_nothing_is_left_when_one_is_killed_in_mid_shard(lab: Lab, whose: str) -
     for pid in killed[whose]:
         os.kill(pid, signal.SIGKILL)
 
-    eventually(lambda: all(map(has_ended, pids)))  # of two by the worker's own watch
+    eventually(lambda: all(map(has_ended, pids)))  # if both are killed, the worker's own watch ends them
     lab.gone(port_of(client.info))
     if whose == "host":
         with lab.attach() as stack:
@@ -51,7 +51,7 @@ def test_nothing_is_left_when_one_is_killed_in_mid_shard(lab: Lab, whose: str) -
             stack.check()
 
 
-def test_a_killed_stand_in_leaves_nothing_and_clients_fail(lab: Lab) -> None:
+def test_a_killed_stand_in_leaves_no_process_and_clients_fail(lab: Lab) -> None:
     with lab.attach() as stack:
         stack.check()
         pids = start_hanging(lab, {**stack.info.env, "queue_url": stack.info.queue_url})
@@ -76,15 +76,15 @@ def test_stop_ends_a_used_stack_and_its_clients_fail(lab: Lab) -> None:
     assert running(lab.root) is None
 
 
-def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
-    said: list[str] = []
+def test_a_kept_stack_outlives_clients_and_is_replaced_if_unused(lab: Lab) -> None:
+    progress: list[str] = []
     with (
         lab.attach(keep=True, timeout_s=20) as one,
-        lab.attach(said, timeout_s=30, replace_kept=True, chosen=("timeout_s",)) as stack,
+        lab.attach(progress, timeout_s=30, replace_kept=True, asked=("timeout_s",)) as stack,
     ):
-        assert stack.info.timeout_s == 20  # it has another client
+        assert stack.info.timeout_s == 20  # not replaced, since it has another client
         assert stack.info.host_pid == one.info.host_pid
-    assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in said)
+    assert any("timeout_s: 20 instead of 30" in line and "sparklet stop" in line for line in progress)
     with lab.attach(timeout_s=30) as stack:
         assert stack.info.timeout_s == 20
 
@@ -93,14 +93,14 @@ def test_a_kept_stack_outlives_clients_and_is_replaced_unused(lab: Lab) -> None:
         port = port_of(stack.info)
 
     send(stack.info.queue_url, {"name": "of nobody", "do": "well"}, stack.info.env)
-    lab.show("done", "of nobody")  # by when the host has looked who is left
+    lab.show("done", "of nobody")  # until then the host has checked which clients are left
     info = running(lab.root)
     assert info is not None and port_of(info) == port  # it is still kept
     assert stop(lab.root) is True
     lab.gone(port)
 
 
-def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
+def test_a_killed_stand_in_keeps_the_state_that_it_saved(lab: Lab) -> None:
     with lab.attach(processing=False) as stack:
         assert lab.root.stat().st_mode & 0o077 == lab.state.info_file.stat().st_mode & 0o077 == 0
         leave_traces(stack)
@@ -114,7 +114,7 @@ def test_a_killed_stand_in_loses_little_of_its_state(lab: Lab) -> None:
 
 
 @pytest.mark.nightly
-def test_other_settings_are_deployed_without_losing_anything(lab: Lab) -> None:
+def test_other_settings_are_deployed_without_loss_of_state(lab: Lab) -> None:
     with lab.attach(processing=False, workers=2) as stack:
         leave_traces(stack)
 
@@ -129,7 +129,7 @@ def test_other_settings_are_deployed_without_losing_anything(lab: Lab) -> None:
         assert [mapping["ScalingConfig"]["MaximumConcurrency"] for mapping in mappings] == [5]
         assert queue["Attributes"]["VisibilityTimeout"] == "42"
         assert traces(stack, message=False) == {"object": b"an object", "item": "an item"}
-        lab.show("received", "a message")  # it was still there, and a worker got it
+        lab.show("received", "a message")  # the message was not lost, and a worker got it
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -139,7 +139,7 @@ def test_no_more_shards_run_than_there_are_workers(lab: Lab, workers: int) -> No
         for name in names:
             send(stack.info.queue_url, {"name": name, "do": "overlap"})
         eventually(lambda: len(list((lab.shown / "at work").glob("[!.]*"))) == workers, "all workers are at work")
-        lab.saved("sqs", names[-1])  # the stand-in has looked for another worker
+        lab.saved("sqs", names[-1])  # until then the stand-in has looked for another worker
         (lab.shown / "go on").touch()
 
         assert max(int(lab.show("at once", name)) for name in names) == workers
@@ -153,7 +153,7 @@ def test_a_reader_starts_no_worker_and_changes_no_deployment(lab: Lab) -> None:
     with lab.attach(processing=False, workers=9) as stack:
         assert stack.info.workers == 3
         leave_traces(stack)
-        lab.saved("dynamodb", "an item")  # by when a mapping would have looked at its queue
+        lab.saved("dynamodb", "an item")  # until then a mapping would have polled its queue
         assert not (lab.shown / "received").exists()
         with lab.attach(workers=3):
             lab.show("done", "resting")
@@ -170,7 +170,7 @@ def test_a_stopped_worker_gives_its_shard_back_before_it_ends(lab: Lab) -> None:
 
 
 @pytest.mark.nightly
-def test_a_failed_deployment_reports_why_and_leaves_nothing(lab: Lab) -> None:
+def test_a_failed_deployment_names_the_cause_and_ends_the_stack(lab: Lab) -> None:
     with pytest.raises(LocalStackError, match=r"cannot be deployed: .*MaxReceiveCount"):
         lab.attach(max_receive_count=2)  # the template wants at least 5
 
@@ -180,7 +180,7 @@ def test_a_failed_deployment_reports_why_and_leaves_nothing(lab: Lab) -> None:
 
 
 def start_hanging(lab: Lab, info: dict[str, Any]) -> list[int]:
-    """Have a worker hang over a message; its pid and those of its children."""
+    """Let a worker hang at a message; return its process id and those of its children."""
     send(info["queue_url"], {"name": "hanging", "do": "hang"}, info.get("env", info))
     pids: list[int] = json.loads(lab.show("pids", "hanging"))
     assert not any(map(has_ended, pids))
@@ -218,17 +218,17 @@ def traces(stack: LocalStack, *, message: bool = True) -> dict[str, Any]:
 
 
 @pytest.mark.nightly
-def test_a_start_from_a_slow_disk_loses_nothing(lab: Lab) -> None:
+def test_a_start_from_a_slow_disk_loses_no_state(lab: Lab) -> None:
     with lab.attach(processing=False) as stack:
         leave_traces(stack)
     lab.gone(port_of(stack.info))
-    slow = lab.state.services / "cognito.json"  # read before the tables are, after everything was imported
+    slow = lab.state.services / "cognito.json"  # the stand-in reads it after all imports and before the tables
     content = slow.read_text()
     slow.unlink()
     os.mkfifo(slow)
 
     client = lab.spawn(processing=False)
-    with open(slow, "w") as pipe:  # the stand-in waits for its disk, while it would save twice
+    with open(slow, "w") as pipe:  # the stand-in waits for this file, longer than the interval of two saves
         end_s = time.monotonic() + 2 * EVERY_S
         eventually(lambda: time.monotonic() > end_s)
         slow.unlink()
@@ -241,7 +241,7 @@ def test_a_start_from_a_slow_disk_loses_nothing(lab: Lab) -> None:
 
 def test_an_unsaved_state_fails_the_start_and_names_the_log(lab: Lab) -> None:
     lab.state.create()
-    (lab.state.services / "sqs.json").mkdir()  # where a file has to be
+    (lab.state.services / "sqs.json").mkdir()  # a folder in place of the file
 
     with pytest.raises(LocalStackError, match=r"cannot be saved in .*services.*disk full"):
         lab.attach(processing=False)

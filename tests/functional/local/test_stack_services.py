@@ -1,4 +1,4 @@
-"""What the deployed template does in the stand-in: mappings, dead letters, concurrency, the workers' shim."""
+"""The deployed template's behaviour in the stand-in: mappings, dead letters, environment, ends of workers, access."""
 
 import json
 import os
@@ -58,26 +58,26 @@ def test_a_failing_message_reaches_the_dead_letter_consumer(lab: Lab, stack: Loc
     eventually(lambda: is_empty(stack, stack.info.dlq_url))
 
 
-def test_nothing_of_the_users_aws_reaches_a_worker_or_the_client(lab: Lab, stack: LocalStack) -> None:
+def test_workers_and_clients_get_no_aws_setting_of_the_user(lab: Lab, stack: LocalStack) -> None:
     send(stack, "environment", "environment")
 
     environment = json.loads(lab.show("environment", "environment"))
 
-    for seen in (environment, os.environ):
-        foreign = [name for name in seen if name == "AWS_PROFILE" or name.lower().endswith("_proxy")]
+    for env in (environment, os.environ):
+        foreign = [name for name in env if name == "AWS_PROFILE" or name.lower().endswith("_proxy")]
         assert not foreign
-        assert "AWS_ENDPOINT_URL_S3" not in seen
-        assert seen["AWS_ENDPOINT_URL"] == stack.info.endpoint_url
-        assert "REAL" not in seen["AWS_ACCESS_KEY_ID"]
-        assert "real" not in seen["AWS_SECRET_ACCESS_KEY"]
-        assert Path(seen["AWS_SHARED_CREDENTIALS_FILE"]).read_bytes() == b""
-        assert Path(seen["AWS_CONFIG_FILE"]).read_bytes() == b""
-    eventually(lambda: is_empty(stack, stack.info.queue_url))  # as its worker has succeeded
+        assert "AWS_ENDPOINT_URL_S3" not in env
+        assert env["AWS_ENDPOINT_URL"] == stack.info.endpoint_url
+        assert "REAL" not in env["AWS_ACCESS_KEY_ID"]
+        assert "real" not in env["AWS_SECRET_ACCESS_KEY"]
+        assert Path(env["AWS_SHARED_CREDENTIALS_FILE"]).read_bytes() == b""
+        assert Path(env["AWS_CONFIG_FILE"]).read_bytes() == b""
+    eventually(lambda: is_empty(stack, stack.info.queue_url))  # the worker has succeeded
 
 
 @pytest.mark.parametrize("end", ["beyond its time", "killed"])
-def test_a_worker_that_is_ended_ends_with_its_whole_tree(lab: Lab, stack: LocalStack, end: str) -> None:
-    send(stack, end, "hang")  # the stand-in ends it after 3 s
+def test_a_worker_ends_with_its_whole_process_tree(lab: Lab, stack: LocalStack, end: str) -> None:
+    send(stack, end, "hang")  # the stand-in ends the worker after 3 s
     pids = json.loads(lab.show("pids", end))
 
     if end == "killed":

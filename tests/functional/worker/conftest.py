@@ -51,7 +51,7 @@ class Ran:
     def text(self, stream: Stream) -> str:
         return b"".join(line for name, line in self.lines if name == stream).decode(errors="replace")
 
-    def told(self) -> Any:
+    def printed(self) -> Any:
         """The JSON that the script printed last."""
         assert self.code == 0, self.text("stderr")
         return json.loads(self.text("stdout").strip().splitlines()[-1])
@@ -124,7 +124,7 @@ class Bench:
 
     def jvm_pid(self) -> int:
         """The JVM's process, asked without a context."""
-        return int(self.run(f"{JVM}print({JVM_PID})").told())
+        return int(self.run(f"{JVM}print({JVM_PID})").printed())
 
     @property
     def tasks_per_jvm(self) -> int:

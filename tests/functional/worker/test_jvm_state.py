@@ -120,7 +120,7 @@ for _ in range(20):
 
 def look(bench: Bench, change: str = "") -> Any:
     """The JVM and what is set in it, after a change by the same script."""
-    return bench.run(f"{TOOLS}\n{change}\n{LOOK}").told()
+    return bench.run(f"{TOOLS}\n{change}\n{LOOK}").printed()
 
 
 def test_a_script_finds_the_jvms_settings_as_they_were(warm: Bench) -> None:

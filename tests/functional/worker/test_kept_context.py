@@ -39,7 +39,7 @@ def kept(warm: Bench) -> Bench:
 
 def context(bench: Bench, code: str = SPARK) -> Any:
     """Which context a script gets, and why it got another than the last one, if the last was not kept."""
-    return bench.run(code + TOLD).told()
+    return bench.run(code + TOLD).printed()
 
 
 VIEW = "spark.range(3).createOrReplaceTempView('mine')"
@@ -137,11 +137,11 @@ print(json.dumps({
 
 
 def test_a_kept_context_shows_nothing_of_the_task_before(kept: Bench) -> None:
-    before = kept.run(LOOK).told()
+    before = kept.run(LOOK).printed()
     for trace, exit_code in TRACES.items():
         ran = kept.run(SPARK + trace)
         assert ran.code == exit_code, ran.text("stderr")
-        after = kept.run(LOOK).told()
+        after = kept.run(LOOK).printed()
 
         nothing = {"rdds": 0, "blocks": 0, "storage": 0, "shuffles": 0, "jobs": [], "files": []}
         assert after["before"] == nothing, trace
@@ -151,12 +151,12 @@ def test_a_kept_context_shows_nothing_of_the_task_before(kept: Bench) -> None:
 
 
 def test_the_end_of_a_failed_job_is_not_told_to_the_next_task(kept: Bench) -> None:
-    before = kept.run(LOOK).told()
+    before = kept.run(LOOK).printed()
     ran = kept.run(SPARK + TOLD_LATE)
     assert ran.code == 0, ran.text("stderr")
 
     for _ in range(2):  # the end might be told in the midst of the first
-        after = kept.run(LOOK).told()
+        after = kept.run(LOOK).printed()
         assert after == {**before, "problem": "", "id": after["id"]}
 
 
@@ -226,7 +226,7 @@ later.stop()
     )
     first = context(kept)[0]
 
-    assert kept.run(code).told() == [None, [], None, 5, 0]
+    assert kept.run(code).printed() == [None, [], None, 5, 0]
     assert context(kept) == [first, ""]
 
 
@@ -245,7 +245,7 @@ print(json.dumps([spark.sparkContext.appName, spark.conf.get("spark.sql.shuffle.
 """
     first = context(kept)[0]
 
-    assert kept.run(ask).told() == ["named", "7", "1", "mine", True, "/here"]
+    assert kept.run(ask).printed() == ["named", "7", "1", "mine", True, "/here"]
     assert context(kept) == [first, ""]
 
 
@@ -262,7 +262,7 @@ hadoop = spark.sparkContext._jsc.hadoopConfiguration()
 there = dict(spark._jvm.org.apache.hadoop.conf.Configuration().getValByRegex('.'))
 print(json.dumps([len(there), [key for key in there if hadoop.get(key) is None]]))
 """
-    first, second = (kept.run(SPARK + code).told() for _ in range(2))
+    first, second = (kept.run(SPARK + code).printed() for _ in range(2))
 
     assert first == second
     assert first[0] > 900 and first[1] == []
@@ -279,7 +279,7 @@ def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) 
         first, problem = context(bench, f"{SPARK}{VIEW}\n")
         assert problem == ""
         assert context(bench) == [first, ""]
-        assert bench.run(SPARK + "import json\nprint(json.dumps(len(spark.catalog.listTables())))").told() == 0
+        assert bench.run(SPARK + "import json\nprint(json.dumps(len(spark.catalog.listTables())))").printed() == 0
     finally:
         runner.close()
 
@@ -295,7 +295,7 @@ def test_no_context_is_kept_where_it_must_not(
     try:
         bench.run("pass")  # of a JVM's first task no context is kept
         code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
-        assert len({bench.run(code).told() for _ in range(2)}) == 2
+        assert len({bench.run(code).printed() for _ in range(2)}) == 2
         assert (f"Spark {pyspark.__version__} is unknown" in caplog.text) is bool(line)
     finally:
         runner.close()
@@ -355,7 +355,7 @@ pid = spark._jvm.java.lang.ProcessHandle.current().pid()
 port = int(spark._jsc.hadoopConfiguration().get("fs.s3a.endpoint").rpartition(":")[2])
 print(json.dumps([pid, port, held(pid, port)]))
 """
-    pid, port, in_the_task = on_s3.run(READ.format("") + "\n" + inspect.getsource(held) + tell).told()
+    pid, port, in_the_task = on_s3.run(READ.format("") + "\n" + inspect.getsource(held) + tell).printed()
 
     assert in_the_task > 0
     assert held(pid, port) == 0
@@ -372,13 +372,13 @@ print(json.dumps(dict(defaults.getGlobalProps())))
 @pytest.mark.hudi
 def test_a_scripts_hudi_defaults_end_with_it(on_s3: Bench) -> None:
     look = SPARK + HUDI_DEFAULTS
-    before = on_s3.run(look.format("")).told()
+    before = on_s3.run(look.format("")).printed()
     assert before["hoodie.embed.timeline.server"] == "false", "the worker's own"
     assert before["hoodie.write.lock.provider"].endswith(".HudiLock")
 
-    added = on_s3.run(look.format("defaults.addToGlobalProps('hoodie.table.name', 'mine')")).told()
+    added = on_s3.run(look.format("defaults.addToGlobalProps('hoodie.table.name', 'mine')")).printed()
     assert added == {**before, "hoodie.table.name": "mine"}
-    assert on_s3.run(look.format("")).told() == before
+    assert on_s3.run(look.format("")).printed() == before
 
-    assert on_s3.run(look.format("defaults.clearGlobalProps()")).told() == {}
-    assert on_s3.run(look.format("")).told() == before
+    assert on_s3.run(look.format("defaults.clearGlobalProps()")).printed() == {}
+    assert on_s3.run(look.format("")).printed() == before

@@ -82,7 +82,7 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def test_priming_leaves_no_trace(warm: Bench) -> None:
     look = "import json, os\nprint(json.dumps([os.listdir('.'), [t.name for t in spark.catalog.listTables()]]))"
 
-    assert warm.run(SPARK + look).told() == [[], []]
+    assert warm.run(SPARK + look).printed() == [[], []]
     assert [path.name for path in warm.scratch.iterdir() if path.name.startswith("task-")] == []
 
 
@@ -94,7 +94,7 @@ def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
         if restored:
             assert isinstance(warm.runner, WarmRunner)
             warm.runner.renew(dict)
-        told: dict[str, Any] = warm.run(DRAW).told()
+        told: dict[str, Any] = warm.run(DRAW).printed()
         return told
 
     first, second = drawn(restored=False), drawn(restored=False)

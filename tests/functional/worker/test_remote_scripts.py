@@ -33,7 +33,7 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_remote_script_is_told_of_the_server(bench: Bench) -> None:
     arguments = ["--conf", "spark.x=y", "-cp"]
 
-    assert bench.run(SAYS, arguments).told() == [arguments, REMOTE, False, False]
+    assert bench.run(SAYS, arguments).printed() == [arguments, REMOTE, False, False]
     wait_until_none(bench.mark)
 
 
@@ -64,4 +64,4 @@ def test_a_token_joins_the_address(bench: Bench, remote: str, told: str) -> None
         replace(spark_settings({"SPARKLET_REMOTE_TOKEN": "a;b"}), conf={"spark.remote": remote}), bench.scratch
     )
 
-    assert bench.run(SAYS).told()[1] == told
+    assert bench.run(SAYS).printed()[1] == told

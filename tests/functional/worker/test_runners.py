@@ -32,7 +32,7 @@ print(json.dumps({
 }))
 """
     )
-    told = bench.run(code, ["--event", '{"a": "b c"}', "x"], env={"input_path": "s3://in"}).told()
+    told = bench.run(code, ["--event", '{"a": "b c"}', "x"], env={"input_path": "s3://in"}).printed()
 
     script = told["argv"][0]
     assert told["argv"][1:] == ["--event", '{"a": "b c"}', "x"]
@@ -187,7 +187,7 @@ print(json.dumps([
     os.path.dirname(spark._jvm.java.io.File("x").getCanonicalPath()) == os.path.realpath("."),
 ]))
 """
-    ).told()
+    ).printed()
 
     assert told == [["parquet", "parquet"], 3, [42, "beside", "beside"], True]
 
@@ -209,7 +209,7 @@ print(json.dumps([found(), spark.sparkContext.parallelize([1]).map(lambda _: fou
         file.write_text(str(number))
         conf = {"spark.sql.shuffle.partitions": f"{number + 3}", f"spark.my.{'own' if number == 0 else 'other'}": "x"}
 
-        told = bench.run(SPARK + code, files=[file], conf=conf).told()
+        told = bench.run(SPARK + code, files=[file], conf=conf).printed()
 
         own = "x" if number == 0 else ""
         assert told == [str(number), [str(number)], [str(number + 3), own]]
@@ -228,7 +228,7 @@ def test_a_scripts_own_master_is_passed_over(bench: Bench, made: str) -> None:
         "import json\nprint(json.dumps([context.master[:5], context.parallelize([1, 2]).count()]))"
     )
 
-    assert ran.told() == ["local", 2]
+    assert ran.printed() == ["local", 2]
     assert "is not used: Spark runs here, as local[" in ran.text("stderr")
 
 
@@ -271,7 +271,7 @@ def values(_):
 print(json.dumps([values(0), spark.sparkContext.parallelize([0], 1).map(values).first()]))
 """
     )
-    told = bench.run(code, py_files=sorted(tmp_path.iterdir())).told()
+    told = bench.run(code, py_files=sorted(tmp_path.iterdir())).printed()
 
     assert told == [["single", "zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"]] * 2
 

@@ -187,12 +187,12 @@ def test_a_script_that_kills_its_parent_process_harms_no_other(bench: Bench) -> 
 
 @pytest.mark.parametrize("asked", [f"{JVM}print({JVM_PID})", "import os\nprint(os.getppid())"], ids=["JVM", "host"])
 def test_what_dies_between_tasks_is_replaced(warm: Bench, asked: str) -> None:
-    pid = int(warm.run(asked).told())
+    pid = int(warm.run(asked).printed())
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: has_ended(pid), "it has ended")
 
     warm.settle()
-    assert warm.run(asked).told() != pid
+    assert warm.run(asked).printed() != pid
 
 
 def test_a_jvm_that_cannot_be_cleaned_is_replaced(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ while not any(map(sleeps, jvm.java.lang.Thread.getAllStackTraces().values())):
     time.sleep(0.01)
 os._exit(0)
 """
-    pid = int(warm.run(SPARK + stuck).told())  # its thread still sleeps in the JVM
+    pid = int(warm.run(SPARK + stuck).printed())  # its thread still sleeps in the JVM
 
     assert warm.jvm_pid() != pid
 

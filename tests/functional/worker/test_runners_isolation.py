@@ -159,7 +159,7 @@ rows = spark.range(3).where("id > 0").groupBy(F.lit("a")).agg(F.count(F.lit(1)))
 made = spark.createDataFrame([(1, "a"), (2, "b")], ["id", "name"]).where("id > 1").collect()
 print(json.dumps([begun, len(rows), made, heavy()]))
 """
-    ).told()
+    ).printed()
 
     assert told == [[[], 1, True, 1, 4], 1, [[2, "b"]], []]  # the fourth file is that of listdir itself
 
@@ -180,7 +180,7 @@ print(json.dumps([
     isinstance(getattr(F, "np", np).float64(1), np.generic),
 ]))
 """
-    ).told()
+    ).printed()
 
     assert told == [[1.5, 2.5], [[1, 2], [3, 4]], [1, 2], 3, "0.8164", True]
 
@@ -199,10 +199,10 @@ def test_objects_that_scripts_held_in_the_jvm_are_released(warm: Bench) -> None:
     count += "print(JavaObject('GATEWAY_SERVER', spark.sparkContext._gateway._gateway_client).getGateway()"
     count += ".getBindings().size())"
     warm.run(count)  # the JVM's first script has more objects of its own
-    before = warm.run(count).told()
+    before = warm.run(count).printed()
     warm.run(SPARK + "kept = [spark.range(n) for n in range(300)]\nimport os\nos._exit(0)")
 
-    assert warm.run(count).told() <= before  # fewer if the collector came late before
+    assert warm.run(count).printed() <= before  # fewer if the collector came late before
 
 
 PROXY = (
@@ -270,7 +270,7 @@ def test_a_jvm_that_cannot_serve_others_is_replaced(warm: Bench, code: str) -> N
 
     assert warm.jvm_pid() != pid
     tables = warm.run(SPARK + "import json\nprint(json.dumps([t.name for t in spark.catalog.listTables()]))")
-    assert tables.told() == []
+    assert tables.printed() == []
 
 
 DELTA = """
@@ -299,10 +299,10 @@ def test_deltas_log_cache_is_empty_for_every_task(warm: Bench) -> None:
 def test_new_credentials_of_the_function_reach_the_jvm(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     code = JVM + "import json\nprint(json.dumps(jvm.java.lang.System.getenv('AWS_SESSION_TOKEN')))"
     monkeypatch.setenv("AWS_SESSION_TOKEN", "old")
-    assert warm.run(code).told() == "old"
+    assert warm.run(code).printed() == "old"
     monkeypatch.setenv("AWS_SESSION_TOKEN", "new")
 
-    assert warm.run(code).told() == "new"
+    assert warm.run(code).printed() == "new"
 
 
 def test_a_jvm_is_replaced_after_so_many_tasks_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +337,7 @@ print(json.dumps([jvm.java.lang.ProcessHandle.current().pid(), *bean.getInputArg
     try:
         for long_s in (-1.0, -1.0, 600.0, -1.0, -1.0, -1.0, -1.0, -1.0):
             monkeypatch.setattr(warm_runner, "LONG_S", long_s)
-            pid, *words = bench.run(options).told()
+            pid, *words = bench.run(options).printed()
             told.append((pid, [word for word in words if "TieredStop" in word]))
     finally:
         runner.close()
@@ -361,7 +361,7 @@ print(json.dumps([
     jvm.java.lang.ClassLoader.getSystemResource("told.txt") is not None,
 ]))
 """
-    ).told()
+    ).printed()
 
     assert told == ["a b", "5", True]
     warm.settle()
@@ -411,7 +411,7 @@ def test_no_command_line_shows_a_value_of_the_operators_settings(kind: str, tmp_
     else:
         runner = make(kind, tmp_path, SPARKLET_SPARK_CONF=json.dumps(SETTINGS))
         try:
-            told = Bench(runner, tmp_path).run(LISTED).told()
+            told = Bench(runner, tmp_path).run(LISTED).printed()
         finally:
             runner.close()
 
@@ -474,7 +474,7 @@ print(json.dumps(sorted(told)))
 
 def test_each_port_of_a_worker_refuses_who_lacks_its_secret(bench: Bench) -> None:
     for _ in range(bench.tasks_per_jvm):
-        assert bench.run(KNOCK).told() == ["Py4J", "Spark", "Spark", "accumulators", "workers"]
+        assert bench.run(KNOCK).printed() == ["Py4J", "Spark", "Spark", "accumulators", "workers"]
 
 
 def test_a_module_that_a_script_left_is_not_imported_by_the_next(bench: Bench) -> None:
@@ -503,7 +503,7 @@ print(json.dumps([found(names[0]), *in_a_worker]))
     )
     assert bench.run(leave).code == 0
 
-    assert bench.run(find).told() == [False, False, True]
+    assert bench.run(find).printed() == [False, False, True]
 
 
 def test_each_task_sends_the_trace_of_its_own_invocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -520,7 +520,7 @@ print(json.dumps([system.getenv("_X_AMZN_TRACE_ID"), system.getProperty("com.ama
     try:
         for trace in ("Root=1-one", "Root=1-two", ""):
             monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
-            seen.append(bench.run(f"import json\n{script}").told())
+            seen.append(bench.run(f"import json\n{script}").printed())
     finally:
         runner.close()
 

@@ -48,7 +48,7 @@ class Held:
 
 
 def look(bench: Bench) -> Held:
-    jvm_pid, heap_mb, threads, fds = bench.run(LOOK).told()
+    jvm_pid, heap_mb, threads, fds = bench.run(LOOK).printed()
     files = [path for path in bench.scratch.rglob("*") if path.is_file() and "script-" not in str(path)]
     return Held(jvm_pid, heap_mb, threads, fds, len(files))
 

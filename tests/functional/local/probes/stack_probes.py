@@ -1,4 +1,4 @@
-"""Handlers that show what the stand-in and the shim really do; deployed in place of Sparklet's own."""
+"""Handlers that write what they get into files, deployed in place of Sparklet's own to observe the stand-in."""
 
 import json
 import os
@@ -14,7 +14,7 @@ SHOWN = Path(os.environ["PROBE_DIR"])
 
 
 def worker(event: dict[str, Any], context: Any) -> Any:
-    """Do what the message's body says."""
+    """Do the action that each message names in its body."""
     failures = []
     for record in event["Records"]:
         task = json.loads(record["body"])
@@ -51,7 +51,7 @@ def do_environment(task: dict[str, Any], context: Any) -> bool:
 
 
 def do_overlap(task: dict[str, Any], context: Any) -> bool:
-    """Show how many of these run at once; the first wait until the test lets them go on."""
+    """Show how many of these actions run at once; each waits until the test lets it go on."""
     show("at work", str(os.getpid()))
     at_once = len(list((SHOWN / "at work").glob("[!.]*")))
     eventually((SHOWN / "go on").exists)
@@ -74,7 +74,7 @@ def do_hang(task: dict[str, Any], context: Any) -> bool:
 
 
 def show(kind: str, name: str, text: str = "") -> None:
-    """Leave a file for the test; it appears whole."""
+    """Write a file for the test; it appears with its whole text."""
     folder = SHOWN / kind
     folder.mkdir(exist_ok=True)
     draft = folder / f".{name}.{os.getpid()}"
