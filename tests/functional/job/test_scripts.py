@@ -149,7 +149,7 @@ MADE = {  # headers, each with the columns that Spark makes of it
 
 @pytest.mark.parametrize("header", MADE)
 def test_columns_without_own_names_are_inferred_and_read(jvm: WarmJvm, tmp_path: Path, header: str) -> None:
-    """They are read with the inferred schema and without one. A file with another header is refused, a blank one not."""
+    """They are read with the inferred schema and without one; a file with another header is refused."""
     files = {"a.csv": f"{header}\n1,Ulm,2\n", "b.csv": "\n", "c.csv": f"{header.lower()}\n3,Bonn,4\n"}
     arguments = conversion(tmp_path, files)
 

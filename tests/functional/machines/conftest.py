@@ -1,4 +1,4 @@
-"""The local stack with its real state machine and handlers, one for all tests here; its waits are short."""
+"""A local stack with the real state machine and handlers, shared by the tests of a module; its waits are short."""
 
 import json
 import os
@@ -32,14 +32,14 @@ WAYS = ("loop", "map", "inline")
 
 @dataclass
 class Stage:
-    """A stack, and how runs are brought about in it."""
+    """A stack, and helpers that start runs in it and read their outcomes."""
 
     stack: LocalStack
     shown: Path
     deployment: Deployment
 
     def inputs(self, mode: str, *names: str) -> str:
-        """A folder of objects of these names; for a distributed Map so many more that it takes one."""
+        """Put objects of these names into a folder; for "map" so many more that the Map becomes a distributed one."""
         folder = f"s3://{self.deployment.bucket}/input/{uuid.uuid4().hex[:8]}/"
         more = ABOVE_INLINE - len(names) if mode == "map" else 0
         for name in (*names, *(f"{number:03d}" for number in range(more))):
@@ -52,7 +52,7 @@ class Stage:
         return uri
 
     def request(self, mode: str, *names: str, **more: Any) -> dict[str, Any]:
-        """What starts the machine: one shard for each input."""
+        """The machine's input for a run with one shard per object."""
         output = f"s3://{self.deployment.bucket}/output/{uuid.uuid4().hex[:8]}/"
         request = {"script": self.script(), "inputs": [self.inputs(mode, *names)], "output": output, "max_objects": 1}
         dispatch = {} if mode == "loop" else {"dispatch": "map"}
@@ -66,23 +66,23 @@ class Stage:
     def machine(self) -> str:
         return self.stack.info.run_machine
 
-    def start(self, given: Mapping[str, Any], name: str = "") -> str:
-        """Start the machine; the execution."""
-        return self.orchestrator.start(self.machine, name or f"test-{uuid.uuid4().hex[:8]}", given)
+    def start(self, request: Mapping[str, Any], name: str = "") -> str:
+        """Start the machine with a request; return the execution."""
+        return self.orchestrator.start(self.machine, name or f"test-{uuid.uuid4().hex[:8]}", request)
 
-    def found(self, name: str) -> ExecutionStatus | None:
-        """The execution of that name, whoever started it."""
+    def execution_named(self, name: str) -> ExecutionStatus | None:
+        """The status of the execution with that name; None if there is none."""
         return self.orchestrator.find(self.machine, name)
 
     def ended(self, execution: str) -> ExecutionStatus:
         eventually(lambda: self.orchestrator.status(execution).state.ended, f"{execution} has ended", 40)
         return self.orchestrator.status(execution)
 
-    def run_through(self, given: Mapping[str, Any]) -> ExecutionStatus:
-        return self.ended(self.start(given))
+    def run_through(self, request: Mapping[str, Any]) -> ExecutionStatus:
+        return self.ended(self.start(request))
 
     def run(self, run_id: str) -> Run:
-        """The run, whose shards must add up."""
+        """The run; an assertion fails if the counts of its shards do not add up."""
         run = self.deployment.ledger.runs.get(run_id)
         assert self.deployment.ledger.shards.count(run_id).total == run.shard_count
         return run
@@ -92,13 +92,13 @@ class Stage:
         every = {state.value: getattr(counts, state.value.lower()) for state in COUNTED}
         return {state: count for state, count in every.items() if count}
 
-    def hows(self) -> list[str]:
-        """What Maps were given in this test, in order."""
+    def map_kinds(self) -> list[str]:
+        """How the Map's step answered in this test, in order: "inline", "distributed" or "none"."""
         file = self.shown / "hows"
         return file.read_text().split() if file.exists() else []
 
     def records(self, run_id: str = "") -> list[dict[str, Any]]:
-        """What failed executions have left, of a run or of none."""
+        """The records of failed executions: those of a run, or those without a run."""
         prefix = f"runs/{run_id}/executions/" if run_id else "executions/"
         return [
             json.loads(self.deployment.store.get(info.uri))
@@ -108,7 +108,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A state folder, its probes on the path of whatever is started."""
+    """A lab whose processes can import the probes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(PROBES), os.environ.get("PYTHONPATH")])))
         with make_lab(tmp_path_factory.mktemp("orchestration")) as lab:
@@ -122,8 +122,8 @@ def stage(lab: Lab) -> Iterator[Stage]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_told(lab: Lab) -> Iterator[None]:
-    """What a test told the probes is not told to the next one."""
+def _orders_are_deleted(lab: Lab) -> Iterator[None]:
+    """Delete a test's orders to the probes, so that they do not affect the next test."""
     yield
     for path in lab.shown.iterdir():
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The real state machine over the real handlers: every way that a run can end, and every state that can fail."""
+"""The real state machine with the real handlers: every end that a run can have, and every state that can fail."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ SUCCEEDED, FAILED = ExecutionState.SUCCEEDED, ExecutionState.FAILED
 
 
 @pytest.mark.parametrize("mode", WAYS)
-def test_a_run_that_the_machine_plans_and_drives_succeeds(stage: Stage, mode: str) -> None:
+def test_the_machine_plans_and_drives_a_run_to_success(stage: Stage, mode: str) -> None:
     request = stage.request(mode, "a", "b", "c")
 
     status = stage.run_through(request)
@@ -27,7 +27,7 @@ def test_a_run_that_the_machine_plans_and_drives_succeeds(stage: Stage, mode: st
     assert stage.run(run_id).state is RunState.SUCCEEDED
     assert stage.by_state(run_id) == {"SUCCEEDED": shards}
     assert all(shard.attempts == 1 for shard in stage.deployment.ledger.shards.list(run_id))
-    assert stage.hows() == {"loop": [], "map": ["distributed"], "inline": ["inline"]}[mode]
+    assert stage.map_kinds() == {"loop": [], "map": ["distributed"], "inline": ["inline"]}[mode]
     assert max(map(int, (stage.shown / "at-once").read_text().split())) <= WORKERS
     assert stage.records(run_id) == []
 
@@ -45,8 +45,8 @@ def test_the_failure_tolerance_decides_a_runs_end(stage: Stage, mode: str) -> No
     assert (status.state, status.error) == (FAILED, "RunFailed")
     assert strict["run_id"] in status.cause
     assert stage.run(strict["run_id"]).state is RunState.FAILED
-    assert stage.by_state(strict["run_id"])["FAILED"] == 1  # all others were tried: nothing stopped early
-    assert stage.records(strict["run_id"]) == []  # it was the run that failed, not its execution
+    assert stage.by_state(strict["run_id"])["FAILED"] == 1  # all others were tried: the Map did not stop early
+    assert stage.records(strict["run_id"]) == []  # the run failed, but its execution worked
 
 
 @pytest.mark.parametrize("mode", WAYS)
@@ -67,12 +67,12 @@ def test_a_cancelled_run_finishes_running_shards_only(stage: Stage, mode: str) -
     assert not stage.by_state(request["run_id"]).keys() & {"PENDING", "RUNNING"}
 
 
-def test_a_redriven_run_does_its_failed_shards_by_messages(stage: Stage) -> None:
+def test_a_redriven_runs_failed_shards_are_sent_as_messages(stage: Stage) -> None:
     (stage.shown / "broken").touch()
     request = stage.request("inline", "broken-1", "broken-2", "good", max_attempts=1)
     assert stage.run_through(request).error == "RunFailed"
     (stage.shown / "broken").unlink()
-    # What Step Functions' own redrive does, here with the same input: an ended run stays as it is.
+    # Step Functions' own redrive starts the machine with the same input: an ended run is not changed by that.
     assert stage.run_through(request).error == "RunFailed"
     assert stage.run(request["run_id"]).generation == 0
 
@@ -83,9 +83,9 @@ def test_a_redriven_run_does_its_failed_shards_by_messages(stage: Stage) -> None
     assert (stage.run(request["run_id"]).state, stage.run(request["run_id"]).generation) == (RunState.SUCCEEDED, 1)
     again = [shard for shard in stage.deployment.ledger.shards.list(request["run_id"]) if shard.generation == 1]
     assert len(again) == 2
-    assert stage.run_through(request).state is SUCCEEDED  # and the first input again: nothing more is done
+    assert stage.run_through(request).state is SUCCEEDED  # with the first input again: nothing more is done
     assert all(shard.attempts == 1 for shard in stage.deployment.ledger.shards.list(request["run_id"]))
-    assert stage.hows() == ["inline", "none", "none", "none"]
+    assert stage.map_kinds() == ["inline", "none", "none", "none"]
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_loses_no_shard(stage: Stage, mode: str) -> None
     assert attempts == [*([1] * (len(attempts) - 1)), 2]
 
 
-def test_a_request_without_key_is_the_run_of_its_executions_name(stage: Stage) -> None:
+def test_a_request_without_run_id_is_keyed_by_its_execution(stage: Stage) -> None:
     request = stage.request("inline", "a")
     del request["run_id"]
 
@@ -116,12 +116,12 @@ def test_the_next_run_has_an_execution_of_its_own(stage: Stage) -> None:
 
     status = stage.run_through(request)
 
-    following = status.output["next_run_id"]
-    assert (status.state, following) == (SUCCEEDED, f"{request['run_id']}-next-0")
-    second = stage.found(f"{following}-g0")
+    next_run_id = status.output["next_run_id"]
+    assert (status.state, next_run_id) == (SUCCEEDED, f"{request['run_id']}-next-0")
+    second = stage.execution_named(f"{next_run_id}-g0")
     assert second is not None
     assert stage.ended(second.execution).state is SUCCEEDED
-    assert stage.run(following).state is RunState.SUCCEEDED
+    assert stage.run(next_run_id).state is RunState.SUCCEEDED
     # A second execution of the first run finds that the next one was started.
     assert stage.run_through({"run_id": request["run_id"]}).state is SUCCEEDED
 
@@ -149,12 +149,12 @@ def test_a_request_that_is_refused_is_recorded_with_its_reason(
 
 
 @pytest.mark.parametrize(("step", "where"), [("plan", "Plan"), ("map", "Dispatch"), ("check", "Check")])
-def test_a_failing_step_is_retried_and_a_hopeless_one_recorded(stage: Stage, step: str, where: str) -> None:
-    told = stage.shown / f"fail-{step}"
-    told.write_text("LedgerError 1")
+def test_a_retryable_error_is_retried_and_another_is_recorded(stage: Stage, step: str, where: str) -> None:
+    order = stage.shown / f"fail-{step}"
+    order.write_text("LedgerError 1")
     assert stage.run_through(stage.request("inline", "a")).state is SUCCEEDED
 
-    told.write_text("SettingsError 1")
+    order.write_text("SettingsError 1")
     request = stage.request("inline", "a")
     execution = stage.start(request)
     status = stage.ended(execution)
@@ -164,7 +164,7 @@ def test_a_failing_step_is_retried_and_a_hopeless_one_recorded(stage: Stage, ste
     records = stage.records("" if step == "plan" else request["run_id"])
     (record,) = [each for each in records if each["execution"] == execution]
     assert (record["where"], record["error"], record["request"]) == (where, "SettingsError", request)
-    # Started again with the run's id alone, it goes on where it was.
+    # An execution with the run's id alone continues the run.
     again = {"run_id": request["run_id"]} if step != "plan" else request
     assert stage.run_through(again).state is SUCCEEDED
 
@@ -178,7 +178,7 @@ def test_a_failure_that_cannot_be_recorded_keeps_its_reason(stage: Stage) -> Non
     assert (status.state, status.error) == (FAILED, "SettingsError")
 
 
-def test_a_step_that_gives_up_is_recorded_and_the_run_goes_on(stage: Stage) -> None:
+def test_a_failed_give_up_is_recorded_and_the_run_can_go_on(stage: Stage) -> None:
     (stage.shown / "fail-give_up").write_text("SettingsError 1")
     request = stage.request("map", "bad-1", "bad-2", tolerate=1)
 
@@ -189,7 +189,7 @@ def test_a_step_that_gives_up_is_recorded_and_the_run_goes_on(stage: Stage) -> N
     assert stage.run_through({"run_id": request["run_id"]}).error == "RunFailed"
 
 
-def test_what_a_map_cannot_read_is_recorded_and_has_messages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_an_unreadable_index_get_messages(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     (stage.shown / "lose-index").touch()
     request = stage.request("map")
 
@@ -199,8 +199,8 @@ def test_what_a_map_cannot_read_is_recorded_and_has_messages(stage: Stage, monke
     assert (status.state, status.error) == (FAILED, "States.ItemReaderFailed")
     assert [record["where"] for record in stage.records(run_id)] == ["Distributed"]
     assert stage.by_state(run_id) == {"PENDING": ABOVE_INLINE}
-    monkeypatch.setattr(checker, "MESSAGE", replace(MESSAGE, again_after_s=0.0))  # nobody waits a minute
+    monkeypatch.setattr(checker, "MESSAGE", replace(MESSAGE, again_after_s=0.0))  # instead of a minute
     assert checker.check(stage.deployment, run_id).requeued == ABOVE_INLINE
     eventually(lambda: "PENDING" not in stage.by_state(run_id), "the queue has it", 40)
     assert stage.run_through({"run_id": run_id}).state is SUCCEEDED
-    assert stage.hows() == ["distributed", "none"]
+    assert stage.map_kinds() == ["distributed", "none"]

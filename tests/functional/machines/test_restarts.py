@@ -1,4 +1,4 @@
-"""What becomes of executions when the local stack ends under them, and of what they had called."""
+"""Executions that the end of the local stack aborts are started again at its next start."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.functional.machines.conftest import OPTIONS, Stage
 from tests.waiting import deadline_s, eventually
 
 pytestmark = [pytest.mark.nightly, pytest.mark.stack]
-PATIENT = {**OPTIONS, "timeout_s": int(deadline_s())}  # three workers are held at once
+PATIENT = {**OPTIONS, "timeout_s": int(deadline_s())}  # longer, since three shards are held at once
 
 
 def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: Path) -> None:
@@ -25,24 +25,26 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
         eventually(lambda: sum(ledger.shards.count(run.run_id).running for run in ledger.runs.list()) == 3)
         port = port_of(stack.info)
 
-    lab.gone(port)  # workers in the middle of their calls, and threads that would have called them
+    lab.gone(port)  # ends workers during their calls, and the executions
     (lab.shown / "held").unlink()
 
     with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
         for name in (f"{named['run_id']}-g0", "nightly"):
-            before = stage.found(name)
+            before = stage.execution_named(name)
             assert before is not None
             assert (before.state, before.error) == (ExecutionState.FAILED, "States.ServiceRestart")
-            after = stage.found(f"{name}-2")
+            after = stage.execution_named(f"{name}-2")
             assert after is not None
             assert stage.ended(after.execution).state is ExecutionState.SUCCEEDED
         runs = list(stack.deployment().ledger.runs.list())
-        assert [run.state for run in runs] == [RunState.SUCCEEDED] * 2  # and no third one
+        assert [run.state for run in runs] == [RunState.SUCCEEDED] * 2  # there is no third run
         port = port_of(stack.info)
     lab.gone(port)
 
     with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
-        assert stage.found("nightly-3") is None  # what has ended well, or was started again, rests
-        assert stage.found("nightly-2-2") is None
+        assert (
+            stage.execution_named("nightly-3") is None
+        )  # an execution that succeeded or was restarted is not started again
+        assert stage.execution_named("nightly-2-2") is None

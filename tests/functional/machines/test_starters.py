@@ -1,4 +1,4 @@
-"""What starts a run without a person: a rule of S3's events, a schedule, another state machine."""
+"""Runs that are not started by a person: by a rule for S3 events, a schedule, another state machine."""
 
 import json
 import re
@@ -21,31 +21,31 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def deployed(stage: Stage, name: str, **parameters: str) -> None:
-    """A stack of sam/schedule.yaml beside the main one."""
-    where = {
+    """Deploy a stack of sam/schedule.yaml in addition to the main one."""
+    job = {
         "Script": stage.script(),
         "Output": f"s3://{stage.deployment.bucket}/output/{name}/{{run_id}}/",
         "JobName": name,
     }
-    deploy(name, to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())), {**where, **parameters})
+    deploy(name, to_json(parse_template((ROOT / "sam" / "schedule.yaml").read_text())), {**job, **parameters})
 
 
-def begun(stage: Stage, below: str) -> Any:
-    """The one execution of the machine whose request has this in it, once it is there."""
+def begun(stage: Stage, text: str) -> Any:
+    """Wait for an execution of the machine whose input contains a text; return its description."""
     sfn = boto3.Session().client("stepfunctions")
 
-    def promise() -> Any:
+    def execution() -> Any:
         for each in sfn.list_executions(stateMachineArn=stage.machine)["executions"]:
-            found = sfn.describe_execution(executionArn=each["executionArn"])
-            if below in found["input"]:
-                return found
+            description = sfn.describe_execution(executionArn=each["executionArn"])
+            if text in description["input"]:
+                return description
         return None
 
-    return eventually(promise)
+    return eventually(execution)
 
 
 def run_of(stage: Stage, execution: str) -> Run:
-    """The run of an execution, both of which must end well."""
+    """Wait until an execution has succeeded; return its run, which must have succeeded, too."""
     status = stage.ended(execution)
     assert (status.state, status.error) == (ExecutionState.SUCCEEDED, "")
     run = stage.run(status.output["run_id"])
@@ -72,10 +72,10 @@ def test_a_new_object_starts_one_run_despite_duplicate_events(stage: Stage) -> N
 
 
 def test_a_schedule_starts_a_run(stage: Stage) -> None:
-    """The stand-in puts no time into a request, so that the key's last word stays as it is written."""
-    at = {"ScheduleExpression": "at(2020-01-01T00:00:00)", "Inputs": stage.inputs("loop", "a")}
+    """The stand-in does not replace the time's placeholder in the request, which therefore contains "nightly <"."""
+    schedule = {"ScheduleExpression": "at(2020-01-01T00:00:00)", "Inputs": stage.inputs("loop", "a")}
 
-    deployed(stage, "nightly", **at, FurtherKeys='"max_objects": 7')
+    deployed(stage, "nightly", **schedule, FurtherKeys='"max_objects": 7')
 
     assert run_of(stage, begun(stage, "nightly <")["executionArn"]).options.max_objects == 7
 
@@ -91,9 +91,9 @@ def test_another_state_machine_can_start_a_run_and_wait_for_it(stage: Stage) -> 
     definition = json.dumps({"StartAt": "Clean", "States": states})
     parent = sfn.create_state_machine(name="parent", roleArn=role, definition=definition)["stateMachineArn"]
     output = f"s3://{stage.deployment.bucket}/output/parent/"
-    given: Mapping[str, Any] = {"script": stage.script(), "source": stage.inputs("loop", "a"), "output": output}
+    request: Mapping[str, Any] = {"script": stage.script(), "source": stage.inputs("loop", "a"), "output": output}
 
-    status = stage.ended(stage.orchestrator.start(parent, "of-parent", given))
+    status = stage.ended(stage.orchestrator.start(parent, "of-parent", request))
 
     assert status.state is ExecutionState.SUCCEEDED, status
     assert status.output["cleaned"]["state"] == "SUCCEEDED"

@@ -1,6 +1,6 @@
-"""Runs an example in its orchestrator, over a deployment in memory; prints what that then has of the inputs, as JSON.
+"""Run an example in its orchestrator, over a deployment in memory; print what the orchestrator has of each input.
 
-show.py airflow|dagster|prefect, in the environment of ``make orchestrators-venv``.
+Call it as ``show.py airflow|dagster|prefect`` in the environment of ``make orchestrators-venv``; the output is JSON.
 """
 
 import json
@@ -26,7 +26,7 @@ bad = world.put(4, folder=f"s3://raw/{DAY}/")[2]
 
 
 def work(duration_s: float) -> None:
-    """What workers do while a command waits: they set the shard's inputs apart, and one of these fails."""
+    """Do the workers' part while a command waits: they split a shard into its inputs, of which one fails."""
     world.clock.advance(duration_s)
     attempts = world.ledger.attempts
     while message := world.receive():
@@ -39,9 +39,9 @@ def work(duration_s: float) -> None:
         elif uri == bad:
             attempts.fail(*mine, BAD)
         else:
-            became = {"shard": record.number, "input": uri, "outputs": [f"{uri}.parquet"], "rows": 7}
+            outcome = {"shard": record.number, "input": uri, "outputs": [f"{uri}.parquet"], "rows": 7}
             file = world.deployment.run_uri(record.run_id, record.inputs_file)
-            world.store.put(file, b"{}\n" + json.dumps(became).encode())
+            world.store.put(file, b"{}\n" + json.dumps(outcome).encode())
             attempts.succeed(*mine, ShardResult(rows=7, output_bytes=10))
         world.queue.delete(message.receipt)
 
@@ -54,7 +54,7 @@ def opened(*_: Any, **__: Any) -> Iterator[OpenStack]:
 
 
 def airflow() -> dict[str, Any]:
-    """The mapped tasks: by the input that names each, its state, and what it returned."""
+    """The state and the returned value of each mapped task, by its input."""
     import pendulum
 
     from examples.airflow_inputs import daily_sales
@@ -65,7 +65,7 @@ def airflow() -> dict[str, Any]:
 
 
 def dagster() -> dict[str, Any]:
-    """The partitions of the files' asset: the event of each, and its metadata."""
+    """The event and the metadata of each partition of the files' asset."""
     import dagster as dg
 
     from examples.dagster_inputs import defs
@@ -85,7 +85,7 @@ def dagster() -> dict[str, Any]:
 
 
 def prefect() -> dict[str, Any]:
-    """The rows of the table that is the newest artifact."""
+    """The rows of the artifact's table, by their inputs."""
     from prefect.artifacts import Artifact
     from prefect.testing.utilities import prefect_test_harness
 

@@ -1,4 +1,4 @@
-"""The examples that show a run's inputs in Airflow, Dagster and Prefect, in these, over a deployment in memory."""
+"""The examples that show a run's inputs in Airflow, Dagster and Prefect, run in these over a deployment in memory."""
 
 import json
 import os
@@ -22,7 +22,7 @@ BAD, CAUSE = FILES[2], "column 3 is bad"
 
 @pytest.fixture
 def env(tmp_path: Path) -> dict[str, str]:
-    """An environment in which nothing of the user's is read, and nothing is reported."""
+    """Environment variables with which no setting of the user is read, and no usage is reported."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
     return {
         **kept,
@@ -43,7 +43,7 @@ def ran(env: dict[str, str], *command: str) -> str:
 
 
 def shown(env: dict[str, str], name: str) -> dict[str, Any]:
-    """What an orchestrator has of each input."""
+    """The orchestrator's entry of each input."""
     return json.loads(ran(env, str(PYTHON), str(Path(__file__).with_name("show.py")), name).splitlines()[-1])
 
 

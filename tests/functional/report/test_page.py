@@ -1,4 +1,4 @@
-"""The report in a real browser: it is drawn without a network, for keys and screen readers, and names stay text."""
+"""The report in a real browser: it needs no network, is accessible, and shows hostile names as text."""
 
 import os
 import shutil
@@ -44,7 +44,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def document(terminal: Terminal) -> dict[str, Any]:
-    """The report of a run of 30 shards; one has failed, its file and its cause have hostile names."""
+    """The report of a run of 30 shards, of which one has failed; its file and its cause have hostile names."""
     world = terminal.world
     world.put(29)
     world.store.put(f"s3://data/in/{HOSTILE}.csv", b"x")
@@ -63,88 +63,90 @@ def document(terminal: Terminal) -> dict[str, Any]:
             failing["number"] = record.number
     terminal.do = work
     terminal.types("watch", RUN)
-    found: dict[str, Any] = terminal.types("report", RUN, "--json").document
-    shards = found["shard_table"]  # in memory no worker has a log
+    report: dict[str, Any] = terminal.types("report", RUN, "--json").document
+    shards = report["shard_table"]  # workers in memory have no logs, so their names are added here
     shards["columns"]["worker"], shards["workers"] = [number % 3 for number in range(30)], ["w0", "w1", HOSTILE]
-    return found
+    return report
 
 
-class Seen:
-    """What a page has asked for and complained about."""
+class Observed:
+    """The requests and the errors of a page."""
 
     def __init__(self, page: Page) -> None:
         self.requests: list[str] = []
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._message)
         page.on("dialog", self._dialog)
 
     def _message(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.complaints.append(message.text)
+            self.errors.append(message.text)
 
     def _dialog(self, dialog: Dialog) -> None:
-        self.complaints.append(f"dialog {dialog.message}")
+        self.errors.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
 
-Show = Callable[..., tuple[Page, Seen]]
+Show = Callable[..., tuple[Page, Observed]]
 
 
 @pytest.fixture
 def show(browser: Browser, document: dict[str, Any], tmp_path: Path) -> Show:
-    """Open the report of the document as the test has it by then."""
+    """A function that opens the report of the document in its present state."""
 
-    def shown(scheme: Literal["light", "dark"] = "light", width: int = 1200) -> tuple[Page, Seen]:
+    def shown(scheme: Literal["light", "dark"] = "light", width: int = 1200) -> tuple[Page, Observed]:
         path = tmp_path / "report.html"
         path.write_text(page_of(document, RUN), encoding="utf-8")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        seen = Seen(page)
+        observed = Observed(page)
         page.goto(path.as_uri())
         wait(page)
-        return page, seen
+        return page, observed
 
     return shown
 
 
 def wait(page: Page) -> None:
-    """Until all is drawn."""
+    """Wait until all plots are drawn."""
     page.wait_for_selector("main .plot", state="attached")
     page.wait_for_selector(".plot:not([data-drawn])", state="detached")
 
 
-def test_all_is_drawn_and_no_request_leaves(show: Show) -> None:
-    page, seen = show()
+def test_all_plots_are_drawn_without_a_network_request(show: Show) -> None:
+    page, observed = show()
 
     assert page.locator(".plot svg").count() == 6
-    assert seen.complaints == []
-    assert {url.partition(":")[0] for url in seen.requests} <= {"file", "data", "blob"}
-    assert len([url for url in seen.requests if url.startswith("file")]) == 1
+    assert observed.errors == []
+    assert {url.partition(":")[0] for url in observed.requests} <= {"file", "data", "blob"}
+    assert len([url for url in observed.requests if url.startswith("file")]) == 1
     assert page.locator("#rows tr").count() == 30
     assert "SUCCEEDED WITH FAILURES" in page.inner_text("#head")
 
 
 def test_the_cause_is_named_first_and_hostile_names_stay_text(show: Show) -> None:
-    page, seen = show()
+    page, observed = show()
 
-    assert page.locator("main h3").first.inner_text().startswith("ValueError: ")  # not the file that came first
+    assert (
+        page.locator("main h3").first.inner_text().startswith("ValueError: ")
+    )  # not the file, which is before it in the message
     assert f"s3://data/in/{HOSTILE}.csv" in page.inner_text("#why dl")
     assert page.locator("main section").first.get_attribute("id") == "why"
     assert f"</script>{HOSTILE}" in page.inner_text("#why")
     assert page.inner_text("#why mark").split() == ["2", "two", "=", *f"'{HOSTILE}'".split()]
     assert f"sparklet redrive {RUN}" in page.inner_text("#why code")
-    assert page.locator("img").count() == 0 and seen.complaints == []
+    assert page.locator("img").count() == 0 and observed.errors == []
 
 
 @pytest.mark.parametrize("width", [1200, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nobody_is_shut_out(show: Show, scheme: str, width: int) -> None:
+def test_the_report_is_accessible_in_each_scheme_and_width(show: Show, scheme: str, width: int) -> None:
     page, _ = show(scheme, width)
 
-    found = Axe().run(page)
+    results = Axe().run(page)
 
-    assert found.response["violations"] == []
+    assert results.response["violations"] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
@@ -169,7 +171,7 @@ def test_shards_are_filtered_and_sorted_by_keys(show: Show) -> None:
     assert page.get_attribute("#shards th[data-name=shard]", "aria-sort") == "descending"
 
 
-def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
+def test_a_large_runs_plots_are_sampled_and_all_shards_filtered(
     show: Show, document: dict[str, Any], tmp_path: Path
 ) -> None:
     table = ShardTable(0.0)
@@ -190,26 +192,26 @@ def test_a_large_run_is_filtered_and_says_what_it_leaves_out(
     document["shard_table"] = table.document()
     document["inputs"]["names"] = [f"day-{n}.csv" for n in document["shard_table"]["columns"]["shard"]]
 
-    page, seen = show()
+    page, observed = show()
 
     assert "Of 30,000 shards" in page.inner_text("#sampled")
     page.fill("#search", "line 29899")
     assert page.locator("#rows tr").count() == 1
     page.fill("#search", "")
     page.select_option("#state", "FAILED")
-    assert page.inner_text("#found").startswith("300 shards")  # each of them
+    assert page.inner_text("#found").startswith("300 shards")  # all failed shards, sampled or not
     page.click("#next")
     assert "page 2 of 6" in page.inner_text("#found")
     page.select_option("#state", "")
-    page.fill("#search", "DAY-29899.csv")  # an input, which no page in view has
+    page.fill("#search", "DAY-29899.csv")  # an input that the present page does not show
     assert page.inner_text("#rows tr th") == "29,899"
     page.fill("#search", "")
-    assert seen.complaints == []
-    assert (tmp_path / "report.html").stat().st_size < 5_000_000 + 900_000  # beside the plotting library
+    assert observed.errors == []
+    assert (tmp_path / "report.html").stat().st_size < 5_000_000 + 900_000  # of which 900,000 are the plotting library
 
 
-def test_the_pace_is_what_a_worker_does(show: Show, document: dict[str, Any]) -> None:
-    """One worker did 24 shards of 2 s in 49 s: 30 a minute, of which a bar of 0.8 s may not make 73."""
+def test_the_pace_is_computed_from_a_workers_shards(show: Show, document: dict[str, Any]) -> None:
+    """One worker did 24 shards of 2 s in 49 s, so 30 a minute; a bar of 0.8 s must not make that 73."""
     table = ShardTable(0.0)
     for number in range(24):
         began_s = 1.0 + 2 * number
@@ -225,15 +227,15 @@ def test_the_pace_is_what_a_worker_does(show: Show, document: dict[str, Any]) ->
 def test_a_split_shard_is_shown_with_its_work(show: Show, document: dict[str, Any]) -> None:
     document["shard_table"]["columns"]["state"][0] = "SPLIT"
 
-    page, seen = show()
+    page, observed = show()
 
-    assert "SPLIT" in (page.text_content("#workers svg") or "") and seen.complaints == []
+    assert "SPLIT" in (page.text_content("#workers svg") or "") and observed.errors == []
     page.select_option("#state", "SPLIT")
     assert page.inner_text("#found") == "1 shard"
 
 
-def test_paper_loses_nothing(show: Show, document: dict[str, Any]) -> None:
-    """Neither what is in the dark, nor what a screen scrolls, folds or shows on a further page."""
+def test_a_printed_report_has_everything(show: Show, document: dict[str, Any]) -> None:
+    """Dark colours, and what a screen scrolls, folds or shows on a further page, are all legible on paper."""
     document["causes"][0]["script"]["lines"][0] = "long " * 100
     columns = document["shard_table"]["columns"]
     for name, values in columns.items():
@@ -260,7 +262,7 @@ def test_paper_loses_nothing(show: Show, document: dict[str, Any]) -> None:
     assert page.locator("#rows tr").count() == 50
 
 
-def test_a_row_is_one_line_and_has_the_rest_on_demand(show: Show, document: dict[str, Any]) -> None:
+def test_a_row_is_one_line_until_its_details_are_opened(show: Show, document: dict[str, Any]) -> None:
     document["shard_table"]["causes"] = [["AnalysisException", "a column cannot be resolved " * 9 + "(line 2)"]]
     document["printed"] = [f"{HOSTILE}\nrows 7\n"] * len(document["shard_table"]["columns"]["shard"])
     page, _ = show()
@@ -269,14 +271,14 @@ def test_a_row_is_one_line_and_has_the_rest_on_demand(show: Show, document: dict
     heights = "[...new Set([...document.querySelectorAll('#rows tr')].map((row) => row.offsetHeight))].length"
 
     assert titles[:5] == ["shard", "last failure", "input", "state", "printed"]
-    assert "engine" not in titles  # it is empty
+    assert "engine" not in titles  # a column without values is left out
     assert page.evaluate(heights) == 1
     page.click("#rows summary >> nth=0")
     assert page.evaluate(heights) == 2
     assert page.text_content("#rows .printed >> nth=0") == "rows 7"
 
 
-def test_a_running_run_speaks_in_the_present(show: Show, document: dict[str, Any]) -> None:
+def test_the_report_of_a_running_run_is_in_the_present_tense(show: Show, document: dict[str, Any]) -> None:
     document["run"]["ended_s"], document["status"]["state"] = None, "RUNNING"
 
     page, _ = show()
@@ -319,7 +321,7 @@ def test_a_page_follows_its_run_without_reloading(browser: Browser, document: di
     looks = Looks(lambda run_id: {"report": answers[-1]} if run_id else {"runs": []}, clock)
     with serving(page_of(None, RUN), looks) as server:
         page = browser.new_page()
-        seen = Seen(page)
+        observed = Observed(page)
         page.goto(server.address(RUN))
         wait(page)
         assert "token" not in page.url
@@ -331,10 +333,10 @@ def test_a_page_follows_its_run_without_reloading(browser: Browser, document: di
         clock.advance(1000)
         page.wait_for_selector("#head .state.FAILED")
 
-        assert page.evaluate("window.stays") == 1  # it was not loaded again
+        assert page.evaluate("window.stays") == 1  # the page was not loaded again
         assert page.input_value("#search") == "valueerror" and page.locator("#rows tr").count() == 1
         assert page.evaluate("document.activeElement.id") == "search"
         assert {
-            url.partition("/?")[0].partition("/data")[0] for url in seen.requests if not url.startswith("data:")
+            url.partition("/?")[0].partition("/data")[0] for url in observed.requests if not url.startswith("data:")
         } == {f"http://127.0.0.1:{server.server_port}/{server.token}"}
-        assert seen.complaints == []
+        assert observed.errors == []

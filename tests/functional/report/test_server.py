@@ -1,4 +1,4 @@
-"""``sparklet ui``: who gets an answer, and what a page that is left open costs."""
+"""``sparklet ui``: which requests get an answer, and how many reads a page costs that is left open."""
 
 import http.client
 import json
@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 
 
 class Ledger:
-    """Answers looks, and counts them."""
+    """A ledger for the server: it answers reads of a report, and counts them."""
 
     def __init__(self, takes_s: float = 0.0, ended_s: float | None = None) -> None:
         self.clock, self.takes_s, self.ended_s, self.looks = FakeClock(), takes_s, ended_s, 0
@@ -52,20 +52,20 @@ def get(server: Server, path: str, method: str = "GET", **headers: str) -> tuple
     return answer.status, dict(answer.getheaders()), answer.read().decode()
 
 
-def below(server: Server, place: str = "") -> str:
-    return f"/{server.token}/{place}"
+def path_of(server: Server, path: str = "") -> str:
+    return f"/{server.token}/{path}"
 
 
 def test_the_address_opens_the_page_and_its_data(server: Server) -> None:
     address = server.address("run-1").partition(str(server.server_port))[2]
 
-    assert address == below(server, "?run=run-1") and get(server, address)[2] == "<!DOCTYPE html>the page"
-    found = json.loads(get(server, below(server, "data?run=run-1"))[2])
-    assert found["report"]["run"]["id"] == "run-1" and found["next_s"] > 0
+    assert address == path_of(server, "?run=run-1") and get(server, address)[2] == "<!DOCTYPE html>the page"
+    data = json.loads(get(server, path_of(server, "data?run=run-1"))[2])
+    assert data["report"]["run"]["id"] == "run-1" and data["next_s"] > 0
 
 
-def test_no_answer_sets_a_cookie_or_may_be_framed(server: Server) -> None:
-    for path in (below(server), below(server, "data"), "/", below(server, "nowhere")):
+def test_no_answer_sets_a_cookie_or_can_be_framed(server: Server) -> None:
+    for path in (path_of(server), path_of(server, "data"), "/", path_of(server, "nowhere")):
         headers = get(server, path)[1]
         assert "Set-Cookie" not in headers and headers["Referrer-Policy"] == "no-referrer"
         assert headers["Content-Security-Policy"] == "frame-ancestors 'none'" and headers["X-Frame-Options"] == "DENY"
@@ -76,8 +76,8 @@ def test_no_answer_sets_a_cookie_or_may_be_framed(server: Server) -> None:
 )
 def test_any_other_path_is_refused_even_with_the_token(server: Server, path: str) -> None:
     path = path.format(token=server.token)
-    for given in (path, f"{path}?token={server.token}"):
-        status, _, body = get(server, given, Cookie=f"sparklet={server.token}")
+    for address in (path, f"{path}?token={server.token}"):
+        status, _, body = get(server, address, Cookie=f"sparklet={server.token}")
         assert status == 403 and "the page" not in body
 
 
@@ -86,40 +86,40 @@ def test_any_other_path_is_refused_even_with_the_token(server: Server, path: str
     [{"Host": "evil.example"}, {"Host": "evil.example:80"}, {"Origin": "http://evil.example"}, {"Origin": "null"}],
 )
 def test_other_hosts_and_origins_are_refused(server: Server, header: dict[str, str]) -> None:
-    assert get(server, below(server), **header)[0] == 403
+    assert get(server, path_of(server), **header)[0] == 403
 
 
 def test_the_server_refuses_every_change(server: Server) -> None:
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        assert get(server, below(server), method)[0] == 501
+        assert get(server, path_of(server), method)[0] == 501
 
 
-def test_an_error_is_said_and_the_server_goes_on(server: Server) -> None:
-    status, _, body = get(server, below(server, "data?run=nowhere"))
+def test_an_error_is_returned_and_the_server_goes_on(server: Server) -> None:
+    status, _, body = get(server, path_of(server, "data?run=nowhere"))
 
     assert status == 502 and json.loads(body) == {"error": "there is no run nowhere"}
-    assert get(server, below(server, "elsewhere"))[0] == 404
-    assert get(server, below(server, "data"))[0] == 200
+    assert get(server, path_of(server, "elsewhere"))[0] == 404
+    assert get(server, path_of(server, "data"))[0] == 200
 
 
 @pytest.mark.parametrize("takes_s", [0.0, 3.0])
 def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
-    """What the arithmetic in ``server`` counts on, for three pages that ask when they are told to."""
+    """Three pages request data at the times that the server's answers set; the estimate of costs relies on this."""
     ledger = Ledger(takes_s)
     looks, clock = ledger.served, ledger.clock
-    began_s, asks_s = clock.now_s(), [clock.now_s()] * 3
+    began_s, requests_s = clock.now_s(), [clock.now_s()] * 3
 
     while clock.now_s() < began_s + DAY_S:
-        page = asks_s.index(min(asks_s))
-        clock.advance(max(0.0, asks_s[page] - clock.now_s()))
-        asks_s[page] = clock.now_s() + looks.answer("run-1")["next_s"]
+        page = requests_s.index(min(requests_s))
+        clock.advance(max(0.0, requests_s[page] - clock.now_s()))
+        requests_s[page] = clock.now_s() + looks.answer("run-1")["next_s"]
 
     assert 100 < ledger.looks <= 150
     assert looks.passes == ledger.looks
 
 
 def test_a_list_stays_fresh_however_long_it_is_open() -> None:
-    """After an hour it was looked at every four minutes."""
+    """A run's page is read only every four minutes after an hour; the list of runs is not."""
     ledger = Ledger()
     ledger.served.answer("")
     ledger.clock.advance(3600)

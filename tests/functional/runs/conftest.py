@@ -1,4 +1,4 @@
-"""Fixtures of the fan-out's tests."""
+"""Fixtures for the tests of runs."""
 
 import pytest
 

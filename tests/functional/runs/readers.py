@@ -1,4 +1,4 @@
-"""Workers that stop before each call to a port, so that a test decides which of them goes on, dies or stays frozen."""
+"""Workers that pause before each call to a port, so that a test decides which worker goes on, dies or stays frozen."""
 
 import json
 import threading
@@ -26,7 +26,7 @@ TIMEOUT_S = 900.0
 
 
 class Attempt(threading.Thread):
-    """One message in one worker; it goes on by one call to a port each time it is told to."""
+    """A thread in which a worker does one message; each ``step`` lets it make one call to a port."""
 
     def __init__(self, body: Callable[[], None]) -> None:
         super().__init__(daemon=True)
@@ -42,21 +42,21 @@ class Attempt(threading.Thread):
             self._body()
         except KilledError:
             pass
-        except BaseException as error:  # noqa: BLE001 - told to whoever steps, in his own thread
+        except BaseException as error:  # noqa: BLE001 - raised again by ``step``, in the test's thread
             self.problem = error
         finally:
             self.done = True
             self._rests.release()
 
     def pause(self) -> None:
-        """Called by the attempt itself, before each call to a port."""
+        """Wait for the next ``step``; the attempt itself calls this before each call to a port."""
         self._rests.release()
         self._go.acquire()
         if self._killed:
             raise KilledError
 
     def step(self, calls: int = 1) -> None:
-        """Let it make so many calls."""
+        """Let the attempt make so many calls; raise its error, if it has one."""
         for _ in range(calls):
             if not self.done:
                 self._go.release()
@@ -65,7 +65,7 @@ class Attempt(threading.Thread):
             raise self.problem
 
     def kill(self) -> None:
-        """SIGKILL: nothing of it happens any more."""
+        """Kill the attempt, as by SIGKILL: it makes no further call."""
         self._killed = True
         while not self.done:
             self.step()
@@ -73,7 +73,7 @@ class Attempt(threading.Thread):
 
 @dataclass
 class Worker:
-    """An environment of the worker function, which is kept between attempts with all that it remembers."""
+    """An environment of the worker function; it keeps its caches between attempts."""
 
     world: World
     script: Script
@@ -96,39 +96,39 @@ class Worker:
         return self.attempt is not None and not self.attempt.done
 
     def take(self, message: Received) -> None:
-        """Begin to do what a message asks for."""
+        """Begin an attempt at a message."""
         self.attempts += 1
         name = f"{id(self):x}-{self.attempts}"
         ref = ref_of(message.body)
         task = Task(Source.SQS, {}, (message.message_id,), message.receipt, message.receive_count, shard=ref)
 
         def body() -> None:
-            with open("/dev/null", "wb") as nobody:
+            with open("/dev/null", "wb") as log:
                 deadline = Deadline.within(TIMEOUT_S + 10, 10, self.world.clock.now_s())
-                outcome = make_attempt(self.claims, WorkerAttempt(name, task, deadline, Log(nobody)))
+                outcome = make_attempt(self.claims, WorkerAttempt(name, task, deadline, Log(log)))
             if outcome.acknowledged:
                 self.world.queue.delete(message.receipt)
 
         self.attempt = Attempt(body)
 
     def finish(self) -> None:
-        """Do what is begun to its end."""
+        """Let the attempt go on to its end."""
         while self.attempt and not self.attempt.done:
             self.attempt.step(50)
 
     def execute(self, execution: Execution, attempt: WorkerAttempt) -> ExecutionResult:
-        """What the claims' executor does."""
+        """Run the script, in place of the real executor."""
         path = self.scripts.fetch(execution.script).path
         self.pause()
         return self.script(execution, path)
 
     def pause(self) -> None:
-        if self.attempt is threading.current_thread():  # the lease's own thread goes on by itself
+        if self.attempt is threading.current_thread():  # the thread that renews the lease is not paused
             self.attempt.pause()
 
 
 class _Stepping:
-    """A port whose calls wait until the attempt may go on; files are copied one by one."""
+    """A port whose calls pause until the attempt's next step; files are copied one by one."""
 
     def __init__(self, port: object, worker: Worker) -> None:
         self._port, self._worker = port, worker
@@ -149,7 +149,7 @@ class _Stepping:
 
 
 def rows_below(world: World, folder: str) -> list[str]:
-    """What ``spark.read`` finds below a folder: every line of every file, but for hidden ones."""
+    """The rows that ``spark.read`` finds below a folder: every line of every file that is not hidden."""
     rows = []
     for info in world.store.list(folder):
         names = info.uri.removeprefix(folder).split("/")
@@ -159,7 +159,10 @@ def rows_below(world: World, folder: str) -> list[str]:
 
 
 def write_rows(world: World, execution: Execution, rows: list[str]) -> ExecutionResult:
-    """Two files of the same names for each attempt, so that one may be published without the other; and a hidden."""
+    """Write rows into two files with the same names in each attempt, and a hidden file.
+
+    With two files, a kill can leave one of them published without the other.
+    """
     output = execution.event["output_path"]
     for number in range(2):
         world.store.put(f"{output}/part-{number}", "\n".join(rows[number::2]).encode())
@@ -168,6 +171,6 @@ def write_rows(world: World, execution: Execution, rows: list[str]) -> Execution
 
 
 def event_of(execution: Execution) -> dict[str, Any]:
-    """The event as the script has it, through JSON."""
+    """The event as the script gets it, after a pass through JSON."""
     event: dict[str, Any] = json.loads(json.dumps(execution.event))
     return event

@@ -1,4 +1,4 @@
-"""Planner, checker and redrive killed at every single port call, before and after its effect, then started again."""
+"""Planner, checker and redrive are killed at every port call, before and after its effect, then started again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,7 +26,7 @@ AFTER = pytest.mark.parametrize("after_effect", [False, True], ids=["before the 
 
 
 def kill_everywhere(world_of: Callable[[], W], act: Callable[[Deployment], object], after_effect: bool) -> Iterator[W]:
-    """A fresh world for every port call of ``act``, in which ``act`` was killed at just that call."""
+    """For each port call of ``act``, yield a new world in which ``act`` was killed at that call."""
     at_call = 0
     while True:
         at_call += 1
@@ -37,7 +37,7 @@ def kill_everywhere(world_of: Callable[[], W], act: Callable[[Deployment], objec
             yield world
         else:
             if fault.calls < at_call:
-                return  # otherwise it would have died at an item behind which it asked for no other
+                return  # every call was a fault's turn; else the fault was at an item that nobody read
 
 
 def with_inputs() -> World:
@@ -47,7 +47,7 @@ def with_inputs() -> World:
 
 
 def entered() -> World:
-    """A run of these objects, of which nothing is planned."""
+    """A world with an entered run, of which nothing is planned."""
     world = with_inputs()
     new_run(world.deployment, world.request())
     return world
@@ -58,7 +58,7 @@ def continue_plan(deployment: Deployment) -> object:
 
 
 def assert_whole(world: World) -> None:
-    """Every object in exactly one shard, every shard entered and asked for by at least one message."""
+    """Assert that every object is in exactly one shard, and that every shard is entered and has a message."""
     run = world.ledger.runs.get("run-1")
     assert [item.uri for shard in world.planned() for item in shard.objects] == URIS
     assert (run.state, run.object_count, run.size_bytes) == (RunState.RUNNING, 11, 110)
@@ -67,7 +67,7 @@ def assert_whole(world: World) -> None:
     assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}
 
 
-def plan_it(deployment: Deployment) -> object:
+def enter_and_plan(deployment: Deployment) -> object:
     request = World().request(options=RunOptions(max_objects=2))
     return plan(deployment, new_run(deployment, request).run_id, part_shards=2)
 
@@ -75,9 +75,9 @@ def plan_it(deployment: Deployment) -> object:
 @AFTER
 def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) -> None:
     killed = 0
-    for world in kill_everywhere(with_inputs, plan_it, after_effect):
+    for world in kill_everywhere(with_inputs, enter_and_plan, after_effect):
         killed += 1
-        plan_it(world.deployment)
+        enter_and_plan(world.deployment)
         assert_whole(world)
         assert world.work() == 6
         assert world.check().run.state is RunState.SUCCEEDED
@@ -86,14 +86,14 @@ def test_a_killed_planner_resumes_and_plans_everything_once(after_effect: bool) 
 
 @AFTER
 def test_a_planner_killed_during_input_changes_keeps_its_parts(after_effect: bool) -> None:
-    for world in kill_everywhere(with_inputs, plan_it, after_effect):
+    for world in kill_everywhere(with_inputs, enter_and_plan, after_effect):
         entered = any(run.run_id == "run-1" for run in world.ledger.runs.list())
         sealed = list(world.ledger.runs.parts("run-1")) if entered else []
         before = {p.part: world.store.get(world.deployment.part_uri("run-1", p.part)) for p in sealed}
         world.store.put(f"{SOURCE}00000a.csv", b"0123456789")
         world.store.put(f"{SOURCE}99999.csv", b"0123456789")
 
-        plan_it(world.deployment)
+        enter_and_plan(world.deployment)
 
         after = {
             p.part: world.store.get(world.deployment.part_uri("run-1", p.part))
@@ -115,17 +115,17 @@ def test_the_checker_takes_over_from_a_killed_planner(after_effect: bool) -> Non
 
 
 @pytest.mark.parametrize("second_at", range(1, 30, 2))
-def test_two_planners_at_once_double_nothing(second_at: int) -> None:
-    """The second planner comes, and finishes, at the first one's n-th port call."""
+def test_two_planners_at_once_plan_each_object_once(second_at: int) -> None:
+    """The second planner plans everything during the n-th port call of the first one."""
     world, fault = entered(), Fault(second_at)
     step = fault.step
 
-    def come(*_: object) -> bool:
+    def plan_meanwhile(*_: object) -> bool:
         if step():
             plan(world.deployment, "run-1", part_shards=3)
         return False
 
-    fault.step = come  # type: ignore[method-assign]
+    fault.step = plan_meanwhile  # type: ignore[method-assign]
     stopped = False
     try:
         continue_plan(fault.deployment(world.deployment))
@@ -139,7 +139,7 @@ def test_two_planners_at_once_double_nothing(second_at: int) -> None:
 
 
 def assert_cancelled(world: World) -> None:
-    """The run has ended as CANCELLED, each shard of its sealed parts with a cause, and no message does anything."""
+    """Assert that the run is CANCELLED, that each failed shard has a cause, and that messages have no effect."""
     run, counts = world.ledger.runs.get("run-1"), world.ledger.shards.count("run-1")
     assert run.state is RunState.CANCELLED
     assert counts.open == 0
@@ -165,7 +165,7 @@ def test_a_planner_killed_anywhere_can_be_cancelled(after_effect: bool) -> None:
 @AFTER
 def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bool) -> None:
     def half_planned() -> World:
-        """The planner died when its second part was sealed, and no shard of it entered."""
+        """A world whose planner died after it sealed the second part, before it entered the part's shards."""
         world = entered()
 
         def die(shards: object) -> int:
@@ -189,7 +189,7 @@ def test_a_killed_cancel_is_finished_by_the_checker_or_a_repeat(after_effect: bo
 
 
 def troubled() -> World:
-    """A run with one shard of each kind: lost, succeeded, failed, released with its message lost, never asked for."""
+    """A run with one shard of each kind: lost, succeeded, failed, released with a lost message, without a message."""
     world = World()
     world.run(5, max_attempts=2)
     messages = list(world.queue.receive(4))
@@ -203,7 +203,7 @@ def troubled() -> World:
 
 
 def settle(world: World, act: Callable[[], object] = lambda: None) -> None:
-    """Check and work until the run has ended."""
+    """Let checker and workers go on until the run has ended."""
     for _ in range(20):
         act()
         if world.check().run.state.ended:
@@ -214,7 +214,7 @@ def settle(world: World, act: Callable[[], object] = lambda: None) -> None:
 
 
 def check_twice(deployment: Deployment) -> None:
-    """The first check finds the lost shard; by the second the run is stalled."""
+    """Check a troubled run twice: the first check finds the lost shard, the second one the lost messages."""
     assert check(deployment, "run-1").expired == 1
     deployment.clock.sleep(61)
     assert check(deployment, "run-1").requeued == 3
@@ -242,7 +242,7 @@ def test_a_checker_killed_at_the_end_ends_the_run_next_time(after_effect: bool) 
     whole = ready()
     whole.check()
     files = [f"{name}" for name in ("manifest.json", "SUCCEEDED_0.json", "FAILED_0.json")]
-    for world in kill_everywhere(ready, lambda at: check(at, "run-1"), after_effect):
+    for world in kill_everywhere(ready, lambda deployment: check(deployment, "run-1"), after_effect):
         ended = world.ledger.runs.get("run-1").state.ended
         assert not ended or world.json("manifest.json")["run"]["state"] == "FAILED"  # manifests first
         assert world.check().run.state is RunState.FAILED
@@ -252,7 +252,7 @@ def test_a_checker_killed_at_the_end_ends_the_run_next_time(after_effect: bool) 
 
 @AFTER
 @pytest.mark.parametrize("again", ["redriven again", "left to the checker"])
-def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) -> None:
+def test_a_redrive_killed_anywhere_can_be_completed(after_effect: bool, again: str) -> None:
     def failed() -> World:
         world = World()
         world.run(5)
@@ -260,12 +260,12 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
         world.check()
         return world
 
-    for world in kill_everywhere(failed, lambda at: redrive(at, "run-1"), after_effect):
+    for world in kill_everywhere(failed, lambda deployment: redrive(deployment, "run-1"), after_effect):
         if again == "redriven again":
             redrive(world.deployment, "run-1")
         run = world.ledger.runs.get("run-1")
         if run.state.ended:
-            assert run.generation == 0  # it was killed before anything happened
+            assert run.generation == 0  # the redrive was killed before it had an effect
             continue
         settle(world)
         states = [r.state for r in world.shards()]
@@ -281,7 +281,7 @@ def test_a_redrive_killed_anywhere_is_made_good(after_effect: bool, again: str) 
 
 @AFTER
 @pytest.mark.parametrize("claimed", [False, True])
-def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool, claimed: bool) -> None:
+def test_the_next_delivery_completes_a_killed_consumers_work(after_effect: bool, claimed: bool) -> None:
     letters: list[Received] = []
 
     def lettered() -> World:
@@ -303,7 +303,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
 
     for world in kill_everywhere(lettered, read, after_effect):
         consume(world.deployment, letters[0])
-        world.check()  # it ends the lease
+        world.check()  # ends the lease
         world.clock.advance(LEASE_GRACE_S)
         assert len(world.queue) >= 1, "an attempt is left, so the shard has a message"
         assert world.work() == 1
@@ -312,7 +312,7 @@ def test_a_killed_consumer_is_made_good_by_the_next_delivery(after_effect: bool,
 
 @AFTER
 def test_a_planner_killed_at_a_maps_index_loses_no_shard(after_effect: bool) -> None:
-    """The next planner writes it again; what a Map leaves has messages."""
+    """The next planner writes the index again; shards that the Map does not do get messages."""
 
     def entered() -> World:
         world = World(Dispatch.MAP)
@@ -321,7 +321,7 @@ def test_a_planner_killed_at_a_maps_index_loses_no_shard(after_effect: bool) -> 
         return world
 
     killed = 0
-    for world in kill_everywhere(entered, lambda at: plan(at, "run-1"), after_effect):
+    for world in kill_everywhere(entered, lambda deployment: plan(deployment, "run-1"), after_effect):
         killed += 1
         plan(world.deployment, "run-1")
         refs = world.handed_out(world.step("map"))

@@ -1,4 +1,4 @@
-"""Planners of lists and incremental runs killed at every port call, then started again: nothing lost or doubled."""
+"""Planners of lists are killed at every port call, then started again: no object is lost or planned twice."""
 
 from collections import Counter
 
@@ -38,13 +38,13 @@ def fresh() -> World:
     return world
 
 
-def plan_it(deployment: Deployment) -> object:
+def enter_and_plan(deployment: Deployment) -> object:
     request = World().request(lists=(ListRequest("-", LIST.encode()),), options=OPTIONS)
     return plan(deployment, new_run(deployment, request).run_id, part_shards=2)
 
 
 def assert_whole(world: World) -> None:
-    """Every object once, every other one counted, as if nobody had died."""
+    """Assert that each object is planned once and each skipped entry is counted, as if no planner had died."""
     run = world.ledger.runs.get("run-1")
     planned = [item.uri for shard in world.planned() for item in shard.objects]
     assert planned == [f"{folder}{n:05d}.csv" for folder, count in ((SOURCE, 3), (LISTED, 6)) for n in range(count)]
@@ -58,8 +58,8 @@ def assert_whole(world: World) -> None:
 @AFTER
 def test_a_killed_list_planner_resumes_and_plans_everything_once(after_effect: bool) -> None:
     killed = 0
-    for world in kill_everywhere(fresh, plan_it, after_effect):
+    for world in kill_everywhere(fresh, enter_and_plan, after_effect):
         killed += 1
-        plan_it(world.deployment)
+        enter_and_plan(world.deployment)
         assert_whole(world)
     assert killed > 40

@@ -1,6 +1,6 @@
-"""A limit that a large run meets, lowered until a small one meets it: the heat of a partition.
+"""The limit of writes to a DynamoDB partition, which only a large run reaches, lowered so that a small run reaches it.
 
-docs/scaling.md says where the real one is.
+docs/scaling.md has the real limit.
 """
 
 import json
@@ -25,7 +25,7 @@ SHARDS = 160
 
 
 class HotPartitions:
-    """DynamoDB whose partitions take so many writes a second, by the test's clock, and refuse what is more."""
+    """Makes DynamoDB refuse more than so many writes per second to a partition, by the test's clock."""
 
     def __init__(self, clock: FakeClock, most_per_s: int) -> None:
         self._clock, self._most = clock, most_per_s
@@ -45,7 +45,7 @@ class HotPartitions:
         return None
 
     def refusals(self) -> int:
-        """How many writes were refused since this was last asked."""
+        """How many writes were refused since the last call of this method."""
         refused, self.refused = self.refused, 0
         return refused
 
@@ -64,8 +64,8 @@ def _key(item: Any) -> tuple[str, str]:
 
 
 @pytest.mark.stack
-def test_a_hot_partition_slows_a_run_down_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIVEN partitions that take 12 writes a second instead of 1,000, and 20 shards a bucket instead of 10,000."""
+def test_a_hot_partition_slows_a_run_down_and_loses_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN partitions that accept 12 writes per second instead of 1,000, and 20 shards a bucket instead of 10,000."""
     monkeypatch.setattr("sparklet.model.shards.SHARDS_PER_BUCKET", 20)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -76,13 +76,15 @@ def test_a_hot_partition_slows_a_run_down_and_loses_nothing(tmp_path: Path, monk
         return ShardResult(rows=1)
 
     with ministack(tmp_path) as endpoint:
-        clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1", attempts=1)  # its own tries take real time
+        clients = AwsClients(
+            8, endpoint_url=endpoint, region="us-east-1", attempts=1
+        )  # botocore's own retries would take real time
         create_table(clients.dynamodb, "ledger")
         hot = HotPartitions(world.clock, most_per_s=12)
         clients.dynamodb.meta.events.register("before-send.dynamodb", hot)
         world.ledger = DynamoLedger(clients, "ledger", world.clock)  # type: ignore[assignment]
 
-        # WHEN it is planned, worked on by workers of which every other is killed, and checked
+        # WHEN the run is planned, done by workers of which every second one is killed, and checked
         world.run(SHARDS)
         refused = {"planner": hot.refusals()}
         while message := world.receive():
@@ -98,7 +100,7 @@ def test_a_hot_partition_slows_a_run_down_and_loses_nothing(tmp_path: Path, monk
         world.work(result_of)
         report_at_end = world.check()
 
-    # THEN each of them was refused, waited, and came through
+    # THEN planner, workers and checker were each refused, waited, and succeeded
     assert all(refused.values()), refused
     assert report.expired == SHARDS // 2
     assert report_at_end.run.state is RunState.SUCCEEDED
@@ -108,11 +110,11 @@ def test_a_hot_partition_slows_a_run_down_and_loses_nothing(tmp_path: Path, monk
 
 
 def _assert_spread(written: Counter[tuple[str, str]], shards: int) -> None:
-    """The writes of the run's second half lie on all partitions alike: they are written at about the same time."""
+    """Assert that the writes of the run's second half, which come at the same time, are on all partitions alike."""
     heat: Counter[str] = Counter()
     for (partition, sort_key), count in written.items():
-        kind, _, number = sort_key.partition("#")
-        if kind == "shard" and int(number) >= shards // 2:
+        type_, _, number = sort_key.partition("#")
+        if type_ == "shard" and int(number) >= shards // 2:
             heat[partition] += count
     assert len(heat) == ledger_bucket_count(shards)
     assert max(heat.values()) < 2 * heat.total() / len(heat)

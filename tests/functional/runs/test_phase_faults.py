@@ -1,4 +1,4 @@
-"""The end of a run with follow-ups, its checker killed at every port call, before and after its effect; then again."""
+"""The checker is killed at every port call while it ends a run with check and next run, then started again."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,11 +16,11 @@ FOLLOWING = {"run-1", "run-1-check-0", "run-1-next-0"}
 
 
 class Followed(World):
-    """A world in which one run with check and next script is about to end, and somebody listens."""
+    """A world with a notifier, in which a run with check and next script is about to end."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ear = MemoryNotifier()
+        self.memory_notifier = MemoryNotifier()
         run = start(self, shards=2)
         self.work()
         for number in range(2):
@@ -28,18 +28,18 @@ class Followed(World):
 
     @property
     def deployment(self) -> Deployment:
-        return replace(super().deployment, notifier=self.ear)
+        return replace(super().deployment, notifier=self.memory_notifier)
 
 
 def to_the_end(world: World, deployment: Deployment) -> None:
-    """All that happens from the last shard's end to that of the run: its check is entered, done, and judges."""
+    """Do what follows the end of the last shard: the check run is entered and done, and the run ends."""
     check(deployment, "run-1")
     world.work()
     check(deployment, "run-1")
 
 
 def until_ended(world: World) -> RunState:
-    """Checks as the schedule makes them, and workers, until nothing is open but what follows."""
+    """Let scheduled checks and workers go on until the run has ended and is announced; return its state."""
     for _ in range(10):
         report = check(world.deployment, "run-1")
         if report.run.state.ended and not report.unnotified and report.run.notified_s is not None:
@@ -50,18 +50,18 @@ def until_ended(world: World) -> RunState:
 
 
 def killed_everywhere(act: Callable[[World, Deployment], object], after_effect: bool) -> Iterator[Followed]:
-    """A fresh world for every port call of ``act``, killed at just that call."""
+    """For each port call of ``act``, yield a new world in which ``act`` was killed at that call."""
     worlds: list[Followed] = []
 
     def fresh() -> Followed:
         worlds.append(Followed())
         return worlds[-1]
 
-    return kill_everywhere(fresh, lambda at: act(worlds[-1], at), after_effect)
+    return kill_everywhere(fresh, lambda deployment: act(worlds[-1], deployment), after_effect)
 
 
 def assert_followed(world: Followed) -> None:
-    """One check run, one next run that works on all outputs, one manifest that says so, and it was told."""
+    """Assert that there is one check run and one next run over all outputs, as manifest and notice say."""
     assert {run.run_id for run in world.ledger.runs.list()} == FOLLOWING
     (judged,) = world.shards("run-1-check-0")
     assert judged.attempts == 1
@@ -69,13 +69,13 @@ def assert_followed(world: Followed) -> None:
     assert sum(record.object_count for record in world.shards("run-1-next-0")) == 2
     ended = world.json("manifest.json")["run"]
     assert (ended["state"], ended["check"]["state"], ended["next_run_id"]) == ("SUCCEEDED", "SUCCEEDED", "run-1-next-0")
-    assert {(notice.kind, notice.state, notice.document["next_run_id"]) for notice in world.ear.notices} == {
-        ("run", "SUCCEEDED", "run-1-next-0")
-    }
+    assert {
+        (notice.kind, notice.state, notice.document["next_run_id"]) for notice in world.memory_notifier.notices
+    } == {("run", "SUCCEEDED", "run-1-next-0")}
 
 
 @AFTER
-def test_the_end_of_a_run_is_made_good_by_the_next_check(after_effect: bool) -> None:
+def test_the_next_check_completes_the_end_of_a_run(after_effect: bool) -> None:
     killed = 0
     for world in killed_everywhere(to_the_end, after_effect):
         killed += 1
@@ -99,7 +99,7 @@ def test_a_failed_check_fails_the_run_wherever_the_checker_dies(after_effect: bo
             world.clock.advance(60)
         assert world.ledger.runs.get("run-1").state is RunState.FAILED
         error = {"class": WRONG.error_class, "message": WRONG.message}
-        told = {"run_id": "run-1-check-0", "state": "FAILED", "error": error}
-        assert world.json("manifest.json")["run"]["check"] == told
+        expected = {"run_id": "run-1-check-0", "state": "FAILED", "error": error}
+        assert world.json("manifest.json")["run"]["check"] == expected
         assert {run.run_id for run in world.ledger.runs.list()} == {"run-1", "run-1-check-0"}
-        assert {notice.document["check"]["state"] for notice in world.ear.notices} <= {"FAILED"}
+        assert {notice.document["check"]["state"] for notice in world.memory_notifier.notices} <= {"FAILED"}

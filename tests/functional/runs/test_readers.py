@@ -1,10 +1,14 @@
-"""What a reader of an output folder sees, under any sequence of commands, compared with a simple model.
+"""Compare what readers see in output folders with a simple model, after any sequence of commands.
 
-Hypothesis runs, runs incrementally, repeats commands, redrives, cancels, cleans, with check and next runs, in any
-order; planner, checker and commands are killed between two port calls; workers go on call by call, and are killed or
-frozen. After every step each folder is read. It must hold every row of each shard that SUCCEEDED once, of a shard whose
-winner is being published each row at most once, and nothing else. Of one that is done again the earlier rows stay until
-another attempt has won, and then each row, of both, is there at most once.
+Hypothesis starts runs (also incremental ones, and with check and next runs), repeats commands, redrives, cancels and
+cleans in any order. Planner, checker and commands are killed between two port calls; workers go on call by call, and
+are killed or frozen. After every step each folder is read:
+
+- Each row of a shard that SUCCEEDED is there once.
+- Each row of a shard whose winner is being published is there at most once.
+- The earlier rows of a shard that is done again stay until another attempt has won; then each row of both attempts is
+  there at most once.
+- There is no other row.
 """
 
 import tempfile
@@ -48,30 +52,30 @@ OUT, NEXT_OUT = "s3://data/out/", "s3://data/next/"
 NIGHTLY = "nightly"
 REPAIRED, CHECK, NEXT = "s3://data/jobs/repaired.py", "s3://data/jobs/check.py", "s3://data/jobs/next.py"
 MAX_ROUNDS = 80
-DIES = st.none() | st.integers(1, 60)
-WHICH = st.integers(0, 50)
+DIES = st.none() | st.integers(1, 60)  # the port call at which a command is killed
+WHICH = st.integers(0, 50)  # chooses a run or a worker
 
 
 @dataclass
 class Known:
-    """A run that somebody asked for, and what the model remembers of it."""
+    """A requested run, and what the model knows about it."""
 
     request: RunRequest
     run: Run
-    began: bool = False  # some of its plan is sealed: what it replaces is gone
-    rows: Counter[str] | None = None  # what it left to readers when it was cleaned away
+    began: bool = False  # a part of its plan is sealed, so the output that it replaces is gone
+    rows: Counter[str] | None = None  # the rows that it left to readers when it was cleaned
 
 
 @dataclass
 class Expected:
-    """Rows that a folder must hold, and those that it may hold besides."""
+    """The rows that a folder must have, and further rows that it can have."""
 
     must: Counter[str] = field(default_factory=Counter)
     may: Counter[str] = field(default_factory=Counter)
 
 
 class Readers(RuleBasedStateMachine):
-    """Commands, workers and time; the model is ``_expected``."""
+    """The rules are commands, workers' steps and time; the model is ``_expected``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,8 +85,8 @@ class Readers(RuleBasedStateMachine):
             self.world.store.put(uri, f"print({uri!r})\n".encode())
         self.known: dict[str, Known] = {}
         self.wrote: dict[tuple[str, int, str], list[str]] = {}  # by run, shard and attempt
-        self.published: dict[tuple[str, int], list[str]] = {}  # by run and shard, what it left when it SUCCEEDED last
-        self.seen: list[Run] = []  # what slow commands have read, however long ago
+        self.published: dict[tuple[str, int], list[str]] = {}  # by run and shard, the rows when it last SUCCEEDED
+        self.seen: list[Run] = []  # records that slow commands have read at any time before
         self.objects = 0
         self.fails = ""
         self.workers = [Worker(self.world, self._script, Path(self.folder.name, str(n))) for n in range(2)]
@@ -91,7 +95,7 @@ class Readers(RuleBasedStateMachine):
     # --- scripts ---
 
     def _script(self, execution: Execution, path: Path) -> ExecutionResult:
-        """Each row says which run, which script and which input it is of."""
+        """Write rows that each name their run, script and input."""
         event = event_of(execution)
         run_id, number = event["sparklet"]["run"], event["sparklet"]["shard"]
         run = self.world.ledger.runs.get(run_id)
@@ -117,7 +121,8 @@ class Readers(RuleBasedStateMachine):
 
     # --- commands ---
 
-    def _at(self, dies_at: int | None) -> Deployment:
+    def _deployment(self, dies_at: int | None) -> Deployment:
+        """The deployment; a command that uses it is killed at its call ``dies_at``."""
         deployment = self.world.deployment
         return Fault(dies_at, after_effect=dies_at % 2 == 0).deployment(deployment) if dies_at else deployment
 
@@ -160,7 +165,7 @@ class Readers(RuleBasedStateMachine):
 
     def _enter(self, request: RunRequest, dies_at: int | None) -> None:
         try:
-            new_run(self._at(dies_at), request)
+            new_run(self._deployment(dies_at), request)
         finally:
             if run := self.world.deployment.known_run(request.run_id):
                 self.known.setdefault(request.run_id, Known(request, run))
@@ -175,7 +180,7 @@ class Readers(RuleBasedStateMachine):
         known = self._one(which)
         try:
             self._enter(known.request, dies_at)
-            plan(self._at(dies_at), known.run.run_id, part_shards=2)
+            plan(self._deployment(dies_at), known.run.run_id, part_shards=2)
         except RunExistsError:
             assert known.rows is not None, "the same command is the same run, unless that was cleaned away"
         except (KilledError, CheckpointConflictError, PlanError, RunNotFoundError):
@@ -183,39 +188,38 @@ class Readers(RuleBasedStateMachine):
 
     @rule(dies_at=DIES)
     def a_checker_looks_at_every_run(self, dies_at: int | None) -> None:
-        at = self._at(dies_at)
+        deployment = self._deployment(dies_at)
         for run in list(self.world.ledger.runs.list()):
             with suppress(KilledError, PlanError):
-                check(at, run.run_id, planner_silent_s=0.0)
+                check(deployment, run.run_id, planner_silent_s=0.0)
 
     @precondition(lambda self: self.known)
     @rule(which=WHICH, repaired=st.booleans(), dies_at=DIES)
     def somebody_redrives(self, which: int, repaired: bool, dies_at: int | None) -> None:
         run = self._one(which).run
-        at = self._at(dies_at)
+        deployment = self._deployment(dies_at)
         with suppress(KilledError, PlanError, LedgerError):
-            redrive(at, run.run_id, script=repaired_script(at, run, REPAIRED) if repaired else None)
+            script = repaired_script(deployment, run, REPAIRED) if repaired else None
+            redrive(deployment, run.run_id, script=script)
 
     @precondition(lambda self: self.known)
     @rule(which=WHICH, first=st.integers(0, 3), repaired=st.booleans(), dies_at=DIES)
-    def somebody_does_again_what_has_succeeded(
-        self, which: int, first: int, repaired: bool, dies_at: int | None
-    ) -> None:
-        run, at = self._one(which).run, self._at(dies_at)
+    def somebody_redrives_succeeded_shards(self, which: int, first: int, repaired: bool, dies_at: int | None) -> None:
+        run, deployment = self._one(which).run, self._deployment(dies_at)
         with suppress(KilledError, PlanError, LedgerError):
             done = [record.number for record in self.world.ledger.shards.list(run.run_id, ShardState.SUCCEEDED)]
-            script = repaired_script(at, run, REPAIRED) if repaired else None
-            redrive(at, run.run_id, done[first : first + 2], script=script)
+            script = repaired_script(deployment, run, REPAIRED) if repaired else None
+            redrive(deployment, run.run_id, done[first : first + 2], script=script)
 
     @precondition(lambda self: self.known)
     @rule(which=WHICH, dies_at=DIES)
     def somebody_cancels(self, which: int, dies_at: int | None) -> None:
         with suppress(KilledError, PlanError, RunNotFoundError):
-            cancel(self._at(dies_at), self._one(which).run.run_id)
+            cancel(self._deployment(dies_at), self._one(which).run.run_id)
 
     @rule(which=WHICH, dies_at=DIES, slow=st.booleans())
     def somebody_cleans(self, which: int, dies_at: int | None, slow: bool) -> None:
-        """Perhaps by what was read long ago; the run may have been cleaned, or redriven, since."""
+        """A slow clean uses a record that was read long ago; the run might have been cleaned or redriven since."""
         runs = self.seen if slow else list(self.world.ledger.runs.list())
         if not runs:
             return
@@ -225,13 +229,14 @@ class Readers(RuleBasedStateMachine):
         with suppress(PlanError, RunNotFoundError, LedgerError, KilledError):
             if not slow:
                 named_run(self.world.deployment, run.run_id)
-            self._remember_before_it_is_gone(run.run_id)
-            clean(self._at(dies_at), run, folders_of(self.world.deployment, run.run_id))
+            self._remember_rows(run.run_id)
+            clean(self._deployment(dies_at), run, folders_of(self.world.deployment, run.run_id))
         with suppress(RunNotFoundError):
             if self.world.ledger.runs.get(run.run_id).retired_s is None and run.run_id in self.known:
-                self.known[run.run_id].rows = None  # it died before anything was gone, and may be redriven
+                self.known[run.run_id].rows = None  # the clean died before it deleted anything
 
-    def _remember_before_it_is_gone(self, run_id: str) -> None:
+    def _remember_rows(self, run_id: str) -> None:
+        """Remember the rows of an ended run before it is cleaned."""
         run = self.world.ledger.runs.get(run_id)
         known = self.known.setdefault(run_id, Known(self.world.request(run_id=run_id), run))
         if run.state.ended and known.rows is None:
@@ -270,7 +275,7 @@ class Readers(RuleBasedStateMachine):
     # --- the model ---
 
     def _rows_of(self, run: Run) -> tuple[Counter[str], Counter[str]]:
-        """Rows that readers must find of a run in the ledger, and those that are being published."""
+        """The rows of a run in the ledger that readers must find, and those that are being published."""
         must, may = Counter[str](), Counter[str]()
         for record in self.world.ledger.shards.list(run.run_id):
             rows = self.wrote.get((run.run_id, record.number, record.winner), [])
@@ -285,23 +290,23 @@ class Readers(RuleBasedStateMachine):
         return must, may
 
     def _all_runs(self) -> list[tuple[Run, Counter[str], Counter[str]]]:
-        """Every run there ever was, the cleaned ones too, in the order in which they were entered."""
-        there = {run.run_id: run for run in self.world.ledger.runs.list()}
-        for run_id, run in there.items():
+        """All runs, also the cleaned ones, in order of their entry; each with its rows as in ``_rows_of``."""
+        in_ledger = {run.run_id: run for run in self.world.ledger.runs.list()}
+        for run_id, run in in_ledger.items():
             known = self.known.get(run_id)
             if known and known.rows is None:
                 known.run = run
                 known.began |= bool(list(self.world.ledger.runs.parts(run_id)))
-        found = [(known.run, known.rows, Counter[str]()) for known in self.known.values() if known.rows is not None]
-        gone = {run.run_id for run, _, _ in found}
-        found += [(run, *self._rows_of(run)) for run in there.values() if run.run_id not in gone]
-        return sorted(found, key=lambda each: (each[0].created_s, each[0].run_id))
+        runs = [(known.run, known.rows, Counter[str]()) for known in self.known.values() if known.rows is not None]
+        cleaned = {run.run_id for run, _, _ in runs}
+        runs += [(run, *self._rows_of(run)) for run in in_ledger.values() if run.run_id not in cleaned]
+        return sorted(runs, key=lambda each: (each[0].created_s, each[0].run_id))
 
     def _expected(self, folder: str) -> Expected:
         runs = [each for each in self._all_runs() if each[0].output_uri == folder]
         expected = Expected()
-        for place, (run, must, may) in enumerate(runs):
-            fate = self._fate(run, [later for later, _, _ in runs[place + 1 :]])
+        for index, (run, must, may) in enumerate(runs):
+            fate = self._fate(run, [later for later, _, _ in runs[index + 1 :]])
             if fate == "stays":
                 expected.must.update(must)
                 expected.may.update(may)
@@ -310,7 +315,7 @@ class Readers(RuleBasedStateMachine):
         return expected
 
     def _fate(self, run: Run, later: list[Run]) -> str:
-        """Whether what a run wrote stays, is gone, or goes just now since another run replaces it."""
+        """Whether a run's output "stays", is "gone", or "goes" now since a later run is replacing it."""
         fate = "stays"
         for other in later:
             same_parent = run.parent and other.parent == run.parent
@@ -332,10 +337,10 @@ class Readers(RuleBasedStateMachine):
 
     @invariant()
     def every_object_is_in_one_shard(self) -> None:
-        """Whatever was split, once it is planned."""
+        """This holds for every sealed run, whatever was split."""
         for run in filter(lambda run: run.sealed, self.world.ledger.runs.list()):
             if run.retired_s is not None:
-                continue  # its plan, or a part of it, may be gone
+                continue  # its plan might be deleted already
             counted = [each for each in self.world.shards(run.run_id) if each.state is not ShardState.SPLIT]
             objects = Counter(item for each in counted for item in planned_shard(self.world.deployment, each).objects)
             assert len(counted) == run.shard_count
@@ -344,7 +349,7 @@ class Readers(RuleBasedStateMachine):
     # --- the end ---
 
     def teardown(self) -> None:
-        """Nothing bad happens any more; one more night, and all is there."""
+        """Without further faults, another incremental run completes the output."""
         try:
             self.fails = ""
             self._work_to_the_end()
@@ -358,7 +363,7 @@ class Readers(RuleBasedStateMachine):
             self.folder.cleanup()
 
     def _clean_what_is_half_cleaned(self) -> None:
-        """Until then no increment is planned: nobody knows what those runs have done."""
+        """Complete interrupted cleans: before, no incremental run is planned, since those runs' work is unknown."""
         for run_id, known in self.known.items():
             if known.rows is not None and self.world.deployment.known_run(run_id):
                 clean(self.world.deployment, known.run, folders_of(self.world.deployment, run_id))
@@ -379,8 +384,8 @@ class Readers(RuleBasedStateMachine):
             nightly = {run_id for run_id, known in self.known.items() if known.request.name == NIGHTLY}
             rows = [row.split("|") for row in rows_below(self.world, OUT)]
             inputs = Counter(text for run_id, _, text in rows if run_id in nightly)
-            wanted = Counter(f"input {number}" for number in range(1, self.objects + 1))
-            assert (wanted - inputs, inputs - wanted) == (Counter(), Counter()), "each night's rows, each of them once"
+            expected = Counter(f"input {number}" for number in range(1, self.objects + 1))
+            assert (expected - inputs, inputs - expected) == (Counter(), Counter()), "each night's rows once"
 
     def _work_to_the_end(self) -> None:
         for _ in range(MAX_ROUNDS):
@@ -409,5 +414,5 @@ TestReaders = Readers.TestCase
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 def test_readers_see_each_row_once_at_full_size() -> None:
-    """``make pytest ARGS='-n 0 -m campaign tests/functional/runs/test_readers.py'``: minutes."""
+    """It takes minutes: ``make pytest ARGS='-n 0 -m campaign tests/functional/runs/test_readers.py'``."""
     run_state_machine_as_test(Readers, settings=settings(max_examples=3_000, stateful_step_count=60, deadline=None))

@@ -1,7 +1,7 @@
-"""Whole runs with bad objects, by real workers and checks over ports in memory; ``test_readers`` kills them.
+"""Whole runs with bad objects, by real workers and checks over ports in memory; ``test_readers`` adds kills.
 
-In the end each good object's rows are in the output once, each bad one is a FAILED shard of its own, and readers of
-every kind say so.
+At the end each good object's rows are in the output once, and each bad object is a FAILED shard of its own; status,
+manifest and verification agree.
 """
 
 import atexit
@@ -59,12 +59,12 @@ class Splitting:
         self.world.queue = MemoryTaskQueue(
             self.world.clock, visibility_s=600.0, dead_letters=self.world.dead_letters, max_receive_count=4
         )
-        self.uris = [f"{SOURCE}{place // per_group}/{place:05d}.csv" for place in range(objects)]
+        self.uris = [f"{SOURCE}{number // per_group}/{number:05d}.csv" for number in range(objects)]
         for uri in self.uris:
             self.world.store.put(uri, f"{uri} 1\n{uri} 2\n".encode())
         self.bad = self.bad_once = frozenset[str]()
         self.named = False
-        self.attempts: list[list[str]] = []  # what each did
+        self.attempts: list[list[str]] = []  # the inputs of each attempt
         self.cause: Callable[[list[str]], SparkletError | None] = self._of_bad_ones
         self.workers = [Worker(self.world, self._script, Path(SCRIPTS.name, str(n))) for n in range(2)]
         options = {"max_objects": per_shard, "isolate": True, "tolerated_failure_count": objects, **options}
@@ -82,16 +82,17 @@ class Splitting:
             return malformed(*failing[: int(self.named)])
         return None
 
-    def spoil(self, *places: int) -> None:
-        self.bad = self.bad_once = frozenset(self.uris[place] for place in places)
+    def spoil(self, *numbers: int) -> None:
+        """Let the objects of these numbers be bad."""
+        self.bad = self.bad_once = frozenset(self.uris[number] for number in numbers)
 
     @property
     def most_bad(self) -> int:
-        """Of one shard's objects; if it has more, good ones may be FAILED with them."""
+        """The most bad objects of a shard that are isolated; if there are more, good ones can be FAILED with them."""
         return max(1, min(self.run.options.max_objects, len(self.uris)) // 10)
 
-    def honest_work(self) -> None:
-        """What is begun ends, and everything else that has a message is done."""
+    def work(self) -> None:
+        """Let workers end their attempts and do all messages; handle the dead letters."""
         for worker in self.workers:
             worker.finish()
         while message := self.world.receive():
@@ -108,22 +109,23 @@ class Splitting:
             state = check(self.world.deployment, "run-1").run.state
             if state.ended and not self.world.ledger.shards.count("run-1").open:
                 return state
-            self.honest_work()
+            self.work()
             self.world.clock.advance(170)
         raise AssertionError("the run does not end")
 
     def shards_of(self) -> dict[str, ShardRecord]:
-        """Each object's shard that counts; an assertion if it has two."""
-        found: dict[str, ShardRecord] = {}
+        """The shard of each object, without split shards; an assertion fails if an object has two."""
+        shards: dict[str, ShardRecord] = {}
         for record in self.world.shards():
             if record.state is ShardState.SPLIT:
                 continue
             for item in planned_shard(self.world.deployment, record).objects:
-                assert item.uri not in found, f"{item.uri} is in two shards"
-                found[item.uri] = record
-        return found
+                assert item.uri not in shards, f"{item.uri} is in two shards"
+                shards[item.uri] = record
+        return shards
 
-    def assert_in_the_end(self) -> None:
+    def assert_outcome(self) -> None:
+        """Assert what the module's docstring promises for the end of a run."""
         shards, rows = self.shards_of(), Counter(rows_below(self.world, OUT))
         assert sorted(shards) == self.uris
         done = {uri for uri, record in shards.items() if record.state is ShardState.SUCCEEDED}
@@ -142,94 +144,96 @@ def malformed(*files: str) -> ScriptFailedError:
     return ScriptFailedError("s3://job.py", 1, cause_class="BadRecord", cause="malformed", place=LINE, files=files)
 
 
-def not_done_before(it: Splitting) -> list[str]:
-    done = finished_objects(it.world.deployment, it.run.name)
-    return [info.uri for info in it.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)]
+def not_done_before(run: Splitting) -> list[str]:
+    """The objects that the next incremental run would take."""
+    done = done_before(run.world.deployment, run.run.name)
+    return [info.uri for info in run.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)]
 
 
-def failed_in(it: Splitting) -> dict[str, ShardRecord]:
-    return {uri: record for uri, record in it.shards_of().items() if record.state is ShardState.FAILED}
+def failed_in(run: Splitting) -> dict[str, ShardRecord]:
+    """The failed shard of each object that is in one."""
+    return {uri: record for uri, record in run.shards_of().items() if record.state is ShardState.FAILED}
 
 
 @pytest.mark.parametrize(("named", "cap"), [(True, 0), (False, 0), (False, 1)])
 @pytest.mark.parametrize("bad", [[7], [0], [19], [3, 11], [0, 19], [5, 21]])
 def test_bad_objects_fail_alone(named: bool, cap: int, bad: list[int]) -> None:
-    it = Splitting(max_concurrency=cap)
-    it.named = named
-    it.spoil(*bad)
+    run = Splitting(max_concurrency=cap)
+    run.named = named
+    run.spoil(*bad)
 
-    assert it.to_the_end() is RunState.SUCCEEDED_WITH_FAILURES
+    assert run.to_the_end() is RunState.SUCCEEDED_WITH_FAILURES
 
-    it.assert_in_the_end()
-    failed = failed_in(it)
-    assert failed.keys() == it.bad
-    assert {each.error_class for uri, each in it.shards_of().items() if uri not in failed} == {""}
+    run.assert_outcome()
+    failed = failed_in(run)
+    assert failed.keys() == run.bad
+    assert {each.error_class for uri, each in run.shards_of().items() if uri not in failed} == {""}
     assert {(each.error_class, each.error_message) for each in failed.values()} == {
         ("BadRecord", f"malformed ({LINE}; exit code 1)")
     }
-    assert it.world.json("manifest.json")["run"]["attempts"] == len(it.attempts)
+    assert run.world.json("manifest.json")["run"]["attempts"] == len(run.attempts)
 
 
 @pytest.mark.parametrize(("objects", "bad"), [(n, place) for n in (2, 3, 4, 5, 20) for place in (0, n // 2, n - 1)])
 @pytest.mark.parametrize("named", ["rightly", "wrongly", "not at all"])
 def test_one_bad_object_costs_what_is_promised(objects: int, bad: int, named: str) -> None:
-    """Without a schema Spark takes the columns of one file, and names another that does not fit."""
-    it = Splitting(objects, objects, max_attempts=1)
-    it.spoil(bad)
+    """Spark might name the wrong file: without a schema it takes the columns of one file, and names another."""
+    run = Splitting(objects, objects, max_attempts=1)
+    run.spoil(bad)
 
     def cause(inputs: list[str]) -> SparkletError | None:
-        others = [uri for uri in inputs if uri not in it.bad]
-        if not it.bad & {*inputs}:
+        others = [uri for uri in inputs if uri not in run.bad]
+        if not run.bad & {*inputs}:
             return None
-        return malformed(*{"rightly": it.bad, "wrongly": others[:1]}.get(named, ()))
+        return malformed(*{"rightly": run.bad, "wrongly": others[:1]}.get(named, ()))
 
-    it.cause = cause
+    run.cause = cause
 
-    it.to_the_end()
+    run.to_the_end()
 
-    assert failed_in(it).keys() == it.bad
-    assert len(it.attempts) - 1 <= 2 * math.ceil(math.log2(objects)) + 2
+    assert failed_in(run).keys() == run.bad
+    assert len(run.attempts) - 1 <= 2 * math.ceil(math.log2(objects)) + 2
 
 
-def test_what_fails_only_together_is_done_apart() -> None:
-    """GIVEN a good file beside an HTML page, of which Spark takes the columns, THEN none of them is FAILED."""
-    it = Splitting(2, 2)
-    it.cause = lambda inputs: malformed(it.uris[1]) if len(inputs) > 1 else None
+def test_objects_that_fail_only_together_are_done_apart() -> None:
+    """GIVEN a good file and an HTML page whose columns Spark takes for both, THEN neither is FAILED."""
+    run = Splitting(2, 2)
+    run.cause = lambda inputs: malformed(run.uris[1]) if len(inputs) > 1 else None
 
-    assert it.to_the_end() is RunState.SUCCEEDED
+    assert run.to_the_end() is RunState.SUCCEEDED
 
-    it.assert_in_the_end()
+    run.assert_outcome()
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_broken_script_is_found_out_soon(named: bool) -> None:
-    it = Splitting(OBJECTS, max_attempts=1)
-    it.named = named
-    it.spoil(*range(OBJECTS))
+def test_a_broken_script_is_detected_after_few_attempts(named: bool) -> None:
+    run = Splitting(OBJECTS, max_attempts=1)
+    run.named = named
+    run.spoil(*range(OBJECTS))
 
-    it.to_the_end()
+    run.to_the_end()
 
-    it.assert_in_the_end()
-    causes = {record.number: record for record in failed_in(it).values()}
+    run.assert_outcome()
+    causes = {record.number: record for record in failed_in(run).values()}
     (whole,) = [record for record in causes.values() if record.object_count > 1]
     assert whole.object_count == OBJECTS - int(named)
     assert whole.error_message == f"the script is at fault, not an input: malformed ({LINE}; exit code 1)"
-    assert len(it.attempts) == 1 + 3 + 2 * int(named)
-    it.bad = frozenset()  # it is repaired
-    redrive(it.world.deployment, "run-1")
-    assert it.to_the_end() is RunState.SUCCEEDED
-    it.assert_in_the_end()
-    assert len(it.attempts[1 + 3 + 2 * int(named) :]) == 1 + int(named)
+    assert len(run.attempts) == 1 + 3 + 2 * int(named)
+    run.bad = frozenset()  # the script is repaired
+    redrive(run.world.deployment, "run-1")
+    assert run.to_the_end() is RunState.SUCCEEDED
+    run.assert_outcome()
+    assert len(run.attempts[1 + 3 + 2 * int(named) :]) == 1 + int(named)
 
 
 def test_pieces_of_which_one_has_won_are_not_joined() -> None:
-    """What has won may be where readers look already."""
-    it = Splitting(6, 6, max_attempts=1)
-    it.spoil(*range(6))
-    plan(it.world.deployment, "run-1")
-    it.honest_work()
-    check(it.world.deployment, "run-1")
-    attempts, (_, *pieces) = it.world.ledger.attempts, it.world.shards()
+    """The output of a piece that has won might be published already."""
+    run = Splitting(6, 6, max_attempts=1)
+    run.spoil(*range(6))
+    plan(run.world.deployment, "run-1")
+    run.work()
+    check(run.world.deployment, "run-1")
+    attempts, (_, *pieces) = run.world.ledger.attempts, run.world.shards()
     for piece in pieces:
         attempts.claim(piece.ref, "a", 60, 1)
         if piece.number == 1:
@@ -238,132 +242,132 @@ def test_pieces_of_which_one_has_won_are_not_joined() -> None:
         else:
             attempts.release("run-1", piece.number, "a", Failure(piece.error_class, piece.error_message), split=HALVES)
 
-    check(it.world.deployment, "run-1")
+    check(run.world.deployment, "run-1")
 
-    assert it.world.ledger.shards.get("run-1", 0).state is ShardState.SPLIT
+    assert run.world.ledger.shards.get("run-1", 0).state is ShardState.SPLIT
 
 
-def test_failures_at_two_lines_are_not_the_scripts() -> None:
-    it = Splitting(max_attempts=1)
-    it.spoil(0, 19)
-    it.cause = lambda inputs: (
+def test_failures_at_different_lines_do_not_blame_the_script() -> None:
+    run = Splitting(max_attempts=1)
+    run.spoil(0, 19)
+    run.cause = lambda inputs: (
         ScriptFailedError("s3://job.py", 1, cause_class="BadRecord", cause="x", place=f"line {len(inputs)} of job.py")
-        if it.bad & {*inputs}
+        if run.bad & {*inputs}
         else None
     )
 
-    it.to_the_end()
+    run.to_the_end()
 
-    assert failed_in(it).keys() == it.bad
+    assert failed_in(run).keys() == run.bad
 
 
-def test_no_more_than_a_tenth_is_looked_for() -> None:
-    it = Splitting()
-    it.named = True
-    it.spoil(1, 5, 9, 13)
+def test_no_more_than_a_tenth_of_a_shard_is_isolated() -> None:
+    run = Splitting()
+    run.named = True
+    run.spoil(1, 5, 9, 13)
 
-    it.to_the_end()
+    run.to_the_end()
 
-    it.assert_in_the_end()
-    (rest,) = {record.number: record for record in failed_in(it).values() if record.object_count > 1}.values()
+    run.assert_outcome()
+    (rest,) = {record.number: record for record in failed_in(run).values() if record.object_count > 1}.values()
     assert rest.error_message.startswith(
         "more than 2 of the shard's inputs are bad; its last attempt: BadRecord: malformed"
     )
 
 
 def test_a_repaired_object_is_done_alone() -> None:
-    """By a redrive; and the next incremental run would take it alone, too."""
-    it = Splitting()
-    it.spoil(7)
-    it.to_the_end()
-    before, it.bad = it.shards_of(), frozenset()
-    it.attempts.clear()
-    assert not_done_before(it) == [it.uris[7]]
+    """A redrive does only the repaired object, and the next incremental run would do only that, too."""
+    run = Splitting()
+    run.spoil(7)
+    run.to_the_end()
+    before, run.bad = run.shards_of(), frozenset()
+    run.attempts.clear()
+    assert not_done_before(run) == [run.uris[7]]
 
-    redrive(it.world.deployment, "run-1")
+    redrive(run.world.deployment, "run-1")
 
-    assert it.to_the_end() is RunState.SUCCEEDED
-    it.assert_in_the_end()
-    assert it.attempts == [[it.uris[7]]]
-    assert it.shards_of()[it.uris[8]] == before[it.uris[8]]
-    assert not_done_before(it) == []
+    assert run.to_the_end() is RunState.SUCCEEDED
+    run.assert_outcome()
+    assert run.attempts == [[run.uris[7]]]
+    assert run.shards_of()[run.uris[8]] == before[run.uris[8]]
+    assert not_done_before(run) == []
 
 
-def test_lack_of_memory_splits_after_a_redrive_that_says_so() -> None:
-    it = Splitting(isolate=False)
-    it.spoil(7)
-    it.cause = lambda inputs: OutOfMemoryError("the JVM ran out of memory") if it.bad & {*inputs} else None
-    it.to_the_end()
-    assert it.world.ledger.shards.count("run-1").failed == 1
+def test_a_redrive_with_isolate_splits_shards_that_lack_memory() -> None:
+    run = Splitting(isolate=False)
+    run.spoil(7)
+    run.cause = lambda inputs: OutOfMemoryError("the JVM ran out of memory") if run.bad & {*inputs} else None
+    run.to_the_end()
+    assert run.world.ledger.shards.count("run-1").failed == 1
 
-    redrive(it.world.deployment, "run-1", how=Again(isolate=True))
-    it.to_the_end()
+    redrive(run.world.deployment, "run-1", how=Again(isolate=True))
+    run.to_the_end()
 
-    it.assert_in_the_end()
-    assert failed_in(it).keys() == it.bad
+    run.assert_outcome()
+    assert failed_in(run).keys() == run.bad
 
 
 @pytest.mark.parametrize(
     ("per_shard", "group_by", "is_whole"),
     [(PER_SHARD, "prefix", True), (8, "prefix", False), (NO_LIMIT_BYTES, "", True)],
 )
-def test_a_group_is_split_only_where_the_plan_has_cut_it(per_shard: int, group_by: str, is_whole: bool) -> None:
-    """Groups of 12 objects are a shard each, or shards of 8 and 4; a reduce is a shard of all."""
-    it = Splitting(per_shard, per_group=12, group_by=group_by)
-    it.spoil(7, 11, 23)
+def test_a_group_is_isolated_only_if_the_plan_has_cut_it(per_shard: int, group_by: str, is_whole: bool) -> None:
+    """A group of 12 objects is one shard, or two shards of 8 and 4; a reduce is one shard of all objects."""
+    run = Splitting(per_shard, per_group=12, group_by=group_by)
+    run.spoil(7, 11, 23)
 
-    it.to_the_end()
+    run.to_the_end()
 
-    it.assert_in_the_end()
-    failed = failed_in(it)
-    assert failed.keys() == ({*it.uris} if is_whole else it.bad)
-    told = {each.error_message.partition("BadRecord: ")[0] for each in failed.values()}
-    assert (told == {"a group, or a reduce, stays whole; its last attempt: "}) is is_whole
+    run.assert_outcome()
+    failed = failed_in(run)
+    assert failed.keys() == ({*run.uris} if is_whole else run.bad)
+    prefixes = {each.error_message.partition("BadRecord: ")[0] for each in failed.values()}
+    assert (prefixes == {"a group, or a reduce, stays whole; its last attempt: "}) is is_whole
 
 
-def test_a_plan_that_is_not_sealed_is_waited_for() -> None:
-    it = Splitting(max_attempts=1)
-    it.spoil(7)
-    plan(it.world.deployment, "run-1", part_shards=1, stop=lambda: True)
-    it.honest_work()
+def test_a_split_waits_until_the_plan_is_sealed() -> None:
+    run = Splitting(max_attempts=1)
+    run.spoil(7)
+    plan(run.world.deployment, "run-1", part_shards=1, stop=lambda: True)
+    run.work()
 
-    check(it.world.deployment, "run-1")
+    check(run.world.deployment, "run-1")
 
-    (waiting,) = it.world.shards()
+    (waiting,) = run.world.shards()
     assert (waiting.state, waiting.split) == (ShardState.PENDING, HALVES)
-    it.to_the_end()
-    it.assert_in_the_end()
-    assert it.world.ledger.shards.count("run-1").failed == 1
+    run.to_the_end()
+    run.assert_outcome()
+    assert run.world.ledger.shards.count("run-1").failed == 1
 
 
-def test_what_waits_for_its_split_is_cancelled_as_a_whole() -> None:
-    it = Splitting(max_attempts=1)
-    it.spoil(7)
-    plan(it.world.deployment, "run-1")
-    it.honest_work()
+def test_a_shard_that_waits_for_its_split_is_cancelled_whole() -> None:
+    run = Splitting(max_attempts=1)
+    run.spoil(7)
+    plan(run.world.deployment, "run-1")
+    run.work()
 
-    cancel(it.world.deployment, "run-1")
+    cancel(run.world.deployment, "run-1")
 
-    assert it.to_the_end() is RunState.CANCELLED
-    it.assert_in_the_end()
-    whole, other = it.world.shards()
+    assert run.to_the_end() is RunState.CANCELLED
+    run.assert_outcome()
+    whole, other = run.world.shards()
     assert (whole.error_class, other.state) == ("RunCancelled", ShardState.SUCCEEDED)
     assert "malformed" in whole.error_message
 
 
-def test_a_shard_whose_line_is_gone_fails_at_last() -> None:
-    it = Splitting(max_attempts=1)
-    it.spoil(7)
-    plan(it.world.deployment, "run-1")
-    it.honest_work()
-    it.world.store.put(it.world.deployment.part_uri("run-1", it.world.shards()[0].part), b"damaged")
+def test_a_shard_whose_plan_is_damaged_fails() -> None:
+    run = Splitting(max_attempts=1)
+    run.spoil(7)
+    plan(run.world.deployment, "run-1")
+    run.work()
+    run.world.store.put(run.world.deployment.part_uri("run-1", run.world.shards()[0].part), b"damaged")
 
-    it.to_the_end()
+    run.to_the_end()
 
-    assert it.world.shards()[0].state is ShardState.FAILED
+    assert run.world.shards()[0].state is ShardState.FAILED
 
 
-def test_what_is_split_off_a_maps_shard_has_messages() -> None:
+def test_pieces_of_a_maps_shard_get_messages() -> None:
     world = World(dispatch=Dispatch.MAP)
     world.put(10)
     plan(
@@ -380,27 +384,27 @@ def test_what_is_split_off_a_maps_shard_has_messages() -> None:
     assert [ref.shard for ref in world.bodies()] == [1, 2]
 
 
-def test_an_object_that_is_split_off_meanwhile_is_found() -> None:
-    """GIVEN a reader that has the plan's parts of before the split, THEN it finds the object all the same."""
-    it = Splitting(max_attempts=1)
-    it.named = True
-    it.spoil(7)
-    plan(it.world.deployment, "run-1")
-    it.honest_work()
-    at, parts = it.world.deployment, it.world.ledger.runs.parts
+def test_an_object_that_is_split_off_during_a_read_is_found() -> None:
+    """GIVEN a reader that has read the plan's parts before the split, THEN it finds the object all the same."""
+    run = Splitting(max_attempts=1)
+    run.named = True
+    run.spoil(7)
+    plan(run.world.deployment, "run-1")
+    run.work()
+    deployment, parts = run.world.deployment, run.world.ledger.runs.parts
     reads: list[int] = []
 
     def old_parts(run_id: str) -> Any:
-        found = list(parts(run_id))
-        reads.append(len(found))
+        before = list(parts(run_id))
+        reads.append(len(before))
         if len(reads) == 1:
-            it.world.clock.advance(1)
-            check(it.world.deployment, "run-1")
-        return iter(found)
+            run.world.clock.advance(1)
+            check(run.world.deployment, "run-1")
+        return iter(before)
 
-    it.world.ledger.runs.parts = old_parts  # type: ignore[method-assign]
+    run.world.ledger.runs.parts = old_parts  # type: ignore[method-assign]
 
-    (holding,) = object_status(at, "run-1", it.uris[7]).shards
+    (holding,) = object_status(deployment, "run-1", run.uris[7]).shards
 
     assert holding.record is not None
     assert (holding.record.state, holding.record.object_count) == (ShardState.PENDING, 1)

@@ -1,7 +1,8 @@
-"""The published throttling, on the stand-in: receives that no run follows use up a message's receives.
+"""A published experiment with throttling, repeated on the stand-in: messages become dead letters though no code ran.
 
-15,000 messages of two minutes, a visibility of ten, one receive allowed: 103 of them were received while workers were
-throttled, landed in the dead-letter queue though no code had run, and the dashboard showed 100 % success.
+In the experiment 15,000 messages took two minutes each, with a visibility of ten minutes and one allowed receive. 103
+of them were received while workers were throttled, and went to the dead-letter queue; the dashboard showed 100 %
+success.
 """
 
 import io
@@ -52,24 +53,24 @@ from tests.unit.test_metrics import METRICS, check_emf
 
 pytestmark = pytest.mark.stack
 
-SHARDS = 23  # several receives of ten, and a rest
+SHARDS = 23  # two full receives of ten messages, and a smaller one
 RECEIVES = 2
 WORKERS = 3
 
 
 @dataclass
 class Account:
-    """A queue that throttling uses up quickly, its dead letters, and everything that functions say of themselves."""
+    """A queue whose messages soon become dead letters under throttling, these letters, and the functions' metrics."""
 
     deployment: Deployment
     letters: ReadSqsQueue
-    repair: Callable[[], object]  # the settings that the experiment should have had
-    sent_ms: int = field(default_factory=lambda: int(time.time() * 1000))  # when the messages there are were sent
-    lines: list[str] = field(default_factory=list)
+    repair: Callable[[], object]  # sets the settings that the experiment should have had
+    sent_ms: int = field(default_factory=lambda: int(time.time() * 1000))  # when the present messages were sent
+    lines: list[str] = field(default_factory=list)  # of metrics
     runs: Counter[int] = field(default_factory=Counter)  # how often each shard's script ran
 
     def measured(self, name: str) -> float:
-        """All that was said of a metric so far, added up."""
+        """The sum of a metric so far."""
         assert name in METRICS
         documents = [check_emf(line) for line in self.lines]
         return sum(sum(v) if isinstance(v := each.get(name, 0), list) else v for each in documents)
@@ -78,7 +79,7 @@ class Account:
         return Meter("Sparklet/test", emitter, self.lines.append)
 
     def check(self) -> dict[str, Any]:
-        """The last line of a scheduled check."""
+        """Make a scheduled check; return its metrics."""
         meter = self.meter(Emitter.CHECKER)
         handle_check(replace(self.deployment, meter=meter))
         meter.emit()
@@ -117,14 +118,17 @@ def account(tmp_path: Path) -> Iterator[Account]:
 
 
 def record_of(message: Received, sent_ms: int) -> dict[str, Any]:
-    """A message as a mapping hands it to a function; a dead letter has the time of its message."""
+    """A message's record in Lambda's event; a dead letter has the time at which its message was sent."""
     attributes = {"ApproximateReceiveCount": str(message.receive_count), "SentTimestamp": str(sent_ms)}
     record = {"messageId": message.message_id, "receiptHandle": message.receipt, "body": message.body}
     return {**record, "attributes": attributes, "eventSource": "aws:sqs"}
 
 
 def throttle(account: Account) -> int:
-    """Receive as Lambda's pollers do while no worker may run, until nothing is left to receive; how many receives."""
+    """Receive messages without running a worker, as throttled pollers do, until the queue is empty.
+
+    Return the number of received messages.
+    """
     receives = 0
     while len(readable(account.deployment.queue)):
         receives += len(readable(account.deployment.queue).receive(10, wait_s=1))
@@ -132,26 +136,29 @@ def throttle(account: Account) -> int:
 
 
 def consume(account: Account, twice: int = 0) -> int:
-    """Invoke the dead letters' consumer as Lambda does, the first letters ``twice``; how many letters there were."""
+    """Invoke the dead letters' consumer as Lambda does, with the first ``twice`` letters twice.
+
+    Return the number of letters.
+    """
     consumed = 0
-    while found := account.letters.receive(10):
-        again = list(found[: max(0, twice - consumed)])
-        records = [record_of(m, account.sent_ms) for m in [*found, *again]]
+    while letters := account.letters.receive(10):
+        again = list(letters[: max(0, twice - consumed)])
+        records = [record_of(m, account.sent_ms) for m in [*letters, *again]]
         meter = account.meter(Emitter.DLQ_CONSUMER)
         assert handle_dead_letters(replace(account.deployment, meter=meter), {"Records": records}) == {
             "batchItemFailures": []
         }
         meter.emit()
-        for letter in found:
+        for letter in letters:
             account.letters.delete(letter.receipt)
-        consumed += len(found)
+        consumed += len(letters)
     account.sent_ms = int(time.time() * 1000)
     return consumed
 
 
 @dataclass
 class Scripts(Runner):
-    """A runner whose script writes one object of one row, and counts."""
+    """A runner whose script writes one file with one row; the account counts its runs."""
 
     account: Account
 
@@ -170,36 +177,36 @@ class Scripts(Runner):
 
 
 def work(account: Account, folder: Path) -> None:
-    """One worker, the real one but for Spark, until the queue has nothing more."""
-    at, runner = account.deployment, Scripts(account)
-    env = {"SPARKLET_BUCKET": at.bucket, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": str(folder / "scratch")}
+    """Let one worker, which is real except for Spark, do messages until the queue is empty."""
+    deployment, runner, scratch = account.deployment, Scripts(account), str(folder / "scratch")
+    env = {"SPARKLET_BUCKET": deployment.bucket, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": scratch}
     settings = worker_settings(env)
     settings.scratch.mkdir(parents=True)
-    scripts = ScriptCache(at.store, settings.scratch / "scripts", settings.script_prefixes)
+    scripts = ScriptCache(deployment.store, settings.scratch / "scripts", settings.script_prefixes)
     executor, measuring = Executor(settings, runner, scripts), Measuring(account.meter(Emitter.WORKER))
-    shards = ShardClaims(replace(at, meter=measuring.meter), executor)
+    shards = ShardClaims(replace(deployment, meter=measuring.meter), executor)
     worker = Worker(executor, shards, None, Log(io.BytesIO()))
-    while found := readable(at.queue).receive(1):
-        (message,) = found
+    while messages := readable(deployment.queue).receive(1):
+        (message,) = messages
         tasks = parse_event({"Records": [record_of(message, account.sent_ms)]})
-        outcomes = [worker.run(task, Deadline.within(60, now_s=at.clock.now_s()), "r") for task in tasks]
+        outcomes = [worker.run(task, Deadline.within(60, now_s=deployment.clock.now_s()), "r") for task in tasks]
         if all(outcome.acknowledged for outcome in outcomes):
-            readable(at.queue).delete(message.receipt)
+            readable(deployment.queue).delete(message.receipt)
         measuring.invocation(outcomes, runner, "r")
 
 
 def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, tmp_path: Path) -> None:
-    """GIVEN every message received too often while no worker ran, THEN each shard runs once and all of it is told."""
+    """GIVEN messages that were received too often while no worker ran, THEN each shard runs once, as metrics show."""
     assert throttle(account) == SHARDS * RECEIVES
     assert len(account.letters) == SHARDS
     assert account.deployment.ledger.shards.count("run-1") == Counts(pending=SHARDS)
     assert all(record.attempts == 0 for record in account.deployment.ledger.shards.list("run-1"))
     during = account.check()
-    assert (during["ShardsPending"], during["RunsOpen"]) == (SHARDS, 1)  # nobody shows success
+    assert (during["ShardsPending"], during["RunsOpen"]) == (SHARDS, 1)  # no metric shows success
 
     assert consume(account, twice=3) == SHARDS
     assert len(readable(account.deployment.queue)) == SHARDS
-    assert throttle(account) == SHARDS * RECEIVES  # it is not over yet
+    assert throttle(account) == SHARDS * RECEIVES  # the workers are still throttled
     assert consume(account) == SHARDS
     assert (account.measured("DeadLettersResent"), account.measured("DeadLettersDropped")) == (2 * SHARDS, 3)
     assert account.measured("ShardsFailed") == account.measured("DeadLettersFailed") == 0
@@ -207,11 +214,11 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     account.repair()
     account.deployment.queue.send(
         record.ref.to_body() for record in islice(account.deployment.ledger.shards.list("run-1"), 5)
-    )  # doubled
+    )  # a second message for five shards
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(lambda n: work(account, tmp_path / f"worker-{n}"), range(WORKERS)))
 
-    assert account.runs == Counter(range(SHARDS))  # each once
+    assert account.runs == Counter(range(SHARDS))  # each shard ran once
     assert check(account.deployment, "run-1").run.state is RunState.SUCCEEDED
     assert account.deployment.ledger.shards.count("run-1") == Counts(succeeded=SHARDS)
     assert len(readable(account.deployment.queue)) == len(account.letters) == 0

@@ -1,4 +1,4 @@
-"""The site as a reader has it, from a folder without a server: the first screen, the search, what is copied."""
+"""The documentation's site, opened from a folder without a server: its first screen, its links and its search."""
 
 import subprocess
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def page(browser: Browser, site: Path) -> Iterator[Page]:
     page.close()
 
 
-def test_the_first_screen_says_what_it_is_and_how_to_begin(page: Page) -> None:
+def test_the_first_screen_has_what_sparklet_is_and_how_to_begin(page: Page) -> None:
     first = page.locator("article")
 
     assert first.locator("h1").inner_text().startswith("Sparklet")
@@ -76,7 +76,7 @@ def test_guides_are_found_before_decisions(page: Page, site: Path, words: str) -
 
 
 @pytest.mark.parametrize("width", [1200, 400])
-def test_nobody_is_shut_out_of_the_home_page(page: Page, width: int) -> None:
+def test_the_home_page_is_accessible_in_each_width(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,4 +1,4 @@
-"""Tables, and deliveries of Kinesis to them."""
+"""Tables, and deliveries of Kinesis records to them."""
 
 import base64
 from pathlib import Path
@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from sparklet.job import Job
 from tests.unit.events import samples
 
-JOB_FAILED = Py4JJavaError, PySparkException  # of Spark 3.5; of 4
+JOB_FAILED = Py4JJavaError, PySparkException  # the errors of Spark 3.5, and of Spark 4
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def table(tmp_path: Path) -> str:
 
 
 def rows_of(spark: SparkSession, table: str, *columns: str) -> list[tuple[Any, ...]]:
-    format_, _, place = table.partition(":")
-    found = spark.table(f"iceberg.{place}") if format_ == "iceberg" else spark.read.format(format_).load(place)
-    return sorted(tuple(row) for row in found.selectExpr(*columns).collect())
+    format_, _, name = table.partition(":")
+    frame = spark.table(f"iceberg.{name}") if format_ == "iceberg" else spark.read.format(format_).load(name)
+    return sorted(tuple(row) for row in frame.selectExpr(*columns).collect())
 
 
 def encoded(data: bytes) -> str:
@@ -31,6 +31,6 @@ def encoded(data: bytes) -> str:
 
 
 def kinesis(*data: bytes, first: int = 100) -> Job:
-    """A delivery of records with the sequence numbers from ``first`` on."""
+    """A job with a batch of records, whose sequence numbers begin with ``first``."""
     records = [samples.kinesis(str(number), encoded(each)) for number, each in enumerate(data, first)]
     return Job(event={"Records": records})

@@ -1,4 +1,4 @@
-"""Batches of messages of SQS by real Spark: their bodies as a DataFrame, and each message in a table once."""
+"""Batches of SQS messages with real Spark: their bodies are a DataFrame, and each message is in a table once."""
 
 import json
 
@@ -16,7 +16,7 @@ SALE = "n INT, shop STRING"
 
 
 def job(*bodies: tuple[str, str]) -> Job:
-    """A delivery of these messages, by id and body."""
+    """A job with a batch of messages, each with an id and a body."""
     return Job(event={"Records": [samples.sqs(*each) for each in bodies]})
 
 
@@ -56,7 +56,7 @@ def test_a_bad_message_is_named_or_kept(spark: SparkSession) -> None:
     assert [row._record.message_id for row in kept.where("_cause IS NOT NULL").collect()] == ["bad"]
 
 
-def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, table: str) -> None:
+def test_a_failed_message_is_appended_once_it_is_good(spark: SparkSession, table: str) -> None:
     def deliver(batch: Job) -> None:
         rows = batch.records(spark, "json", SALE, mode="PERMISSIVE", metadata=True, cause=True)
         for bad in rows.where("_cause IS NOT NULL").collect():
@@ -73,8 +73,8 @@ def test_a_failed_message_is_in_the_table_once_it_is_good(spark: SparkSession, t
     assert rows_of(spark, table, "n") == [(1,), (2,), (3,)]
 
 
-def test_rows_that_show_no_messages_ask_for_the_others_alone(spark: SparkSession, table: str) -> None:
-    """A frame of a loop over the event, or of job.inputs; the worker then delivers the two parts."""
+def test_rows_without_message_ids_are_refused_if_partly_written(spark: SparkSession, table: str) -> None:
+    """Such rows come from a loop over the event, or from job.inputs; the worker then delivers the batch in parts."""
 
     def deliver(batch: Job) -> None:
         rows = [(json.loads(record["body"])["n"],) for record in batch.event["Records"]]

@@ -28,7 +28,7 @@ AVRO = json.dumps(
 
 
 def kafka(*values: bytes | None, source: str = "aws:kafka") -> Job:
-    """A batch over two partitions; every other record in the second."""
+    """A job with a batch over two partitions; every second record is in the second partition."""
     offsets = [*range(15, 15 + len(values))]
     event = samples.kafka({"mytopic-0": offsets[::2], "mytopic-1": offsets[1::2]}, source)
     for record in (*event["records"]["mytopic-0"], *event["records"]["mytopic-1"]):
@@ -39,11 +39,11 @@ def kafka(*values: bytes | None, source: str = "aws:kafka") -> Job:
 
 
 def tuples(frame: DataFrame) -> list[tuple[Any, ...]]:
-    """Rows, with bytes as bytes."""
+    """The rows of a frame as tuples, with ``bytes`` in place of ``bytearray``."""
     return [tuple(bytes(value) if isinstance(value, bytearray) else value for value in row) for row in frame.collect()]
 
 
-# What comes out
+# Decoded records
 
 
 def test_json_is_decoded_by_its_schema(spark: SparkSession) -> None:
@@ -92,7 +92,7 @@ def test_kafka_records_of_all_partitions_have_their_metadata(spark: SparkSession
     assert sorted(tuples(place), key=lambda row: row[3]) == [
         (1, "mytopic", 0, 15),
         (2, "mytopic", 1, 16),
-        (None, "mytopic", 0, 17),  # a value that marks a deletion is no corrupt record
+        (None, "mytopic", 0, 17),  # an empty value marks a deletion, so it is not corrupt
     ]
     more = found.selectExpr("_record.key", "_record.timestamp_type", "unix_millis(_record.timestamp)").distinct()
     assert tuples(more) == [(b"k", "CREATE_TIME", 1545084650987)]
@@ -100,7 +100,7 @@ def test_kafka_records_of_all_partitions_have_their_metadata(spark: SparkSession
     assert (header.key, bytes(header.value)) == ("headerKey", b"h\xff\x00")
 
 
-def test_dynamodbs_images_stay_as_they_are(spark: SparkSession) -> None:
+def test_dynamodbs_images_are_kept_as_json(spark: SparkSession) -> None:
     put, removed = samples.dynamodb("111"), samples.dynamodb("222")
     keys, image = put["dynamodb"]["Keys"], put["dynamodb"]["NewImage"]
     removed["eventName"] = "REMOVE"
@@ -126,7 +126,7 @@ def test_the_end_of_a_window_has_no_records(spark: SparkSession) -> None:
 # Aggregated records
 
 
-def test_an_aggregated_record_is_the_records_it_holds(spark: SparkSession) -> None:
+def test_an_aggregated_record_is_split_into_its_records(spark: SparkSession) -> None:
     mixed = kinesis(AWS_MADE, b'{"sensor": "alone"}', aggregate([]))
 
     found = mixed.records(spark, "json", READING, metadata=True)
@@ -151,7 +151,7 @@ def test_a_malformed_aggregate_is_a_corrupt_record(spark: SparkSession) -> None:
         job.records(spark, "raw").count()
 
 
-# What cannot be read is never lost
+# Corrupt records are never lost
 
 BAD_JSON = [
     b'{"n": 2}{"n": 3}',
@@ -205,7 +205,7 @@ def test_a_corrupt_kafka_record_is_named_by_its_offset(spark: SparkSession) -> N
         kafka(b'{"n": 1}', b"{").records(spark, "json", "n INT").collect()
 
 
-# How it is done
+# Plans and Python workers
 
 
 def test_records_are_read_lazily_and_kept_out_of_plans(spark: SparkSession) -> None:
@@ -272,7 +272,7 @@ def test_arguments_that_do_not_go_together_are_refused(
         kinesis(b"x").records(spark, **arguments)
 
 
-def test_without_spark_avro_the_remedy_is_named(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_spark_avro_names_the_remedy(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "AVRO", "org.example.NotThere")
 
     with pytest.raises(EventError, match="put its jar into SPARKLET_JARS, or on a cluster use --packages"):

@@ -1,4 +1,4 @@
-"""Batches of streams into tables by real Spark: with ``job.append`` and ``job.upsert``, and by the example scripts."""
+"""Batches of streams are written to tables with real Spark, by ``job.append`` and by the example scripts."""
 
 import json
 import runpy
@@ -21,11 +21,11 @@ HUDI = pytest.param("hudi", marks=pytest.mark.nightly)
 
 
 def event(first: int, *data: bytes) -> dict[str, Any]:
-    """A batch of Kinesis; each record arrived at two o'clock."""
-    found: dict[str, Any] = kinesis(*data, first=10**55 + first).event
-    for record in found["Records"]:
+    """The event of a Kinesis batch, all of whose records arrived at two o'clock."""
+    batch: dict[str, Any] = kinesis(*data, first=10**55 + first).event
+    for record in batch["Records"]:
         record["kinesis"]["approximateArrivalTimestamp"] = 1545141600.0  # 2018-12-18T14:00:00Z
-    return found
+    return batch
 
 
 def numbers(first: int, last: int) -> dict[str, Any]:
@@ -33,9 +33,9 @@ def numbers(first: int, last: int) -> dict[str, Any]:
 
 
 def run(script: str, event_: dict[str, Any], table: str, **params: str) -> None:
-    given = [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
+    words = [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [script, "--event", json.dumps(event_), "--table", table, *given])
+        patch.setattr("sys.argv", [script, "--event", json.dumps(event_), "--table", table, *words])
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
 
 
@@ -52,18 +52,18 @@ READINGS = [
 def test_a_table_of_each_format_has_each_record_once(spark: SparkSession, tmp_path: Path, format_: str) -> None:
     table = "iceberg:db.readings" if format_ == "iceberg" else f"{format_}:{tmp_path}/readings"
 
-    for begin, end in ((0, 2), (1, 4), (0, 5)):  # again with others, cut, and the whole stream
+    for begin, end in ((0, 2), (1, 4), (0, 5)):  # overlapping batches, and the whole stream
         run("stream_to_table.py", event(begin, *READINGS[begin:end]), table)
 
-    opened = [tuple(json.loads(data).values()) for _, data in AWS_MADE_OF]
-    assert rows_of(spark, table, "sensor", "celsius") == sorted([*opened, ("x", 1.5), ("y", 2.0), ("z", 7.0)])
+    deaggregated = [tuple(json.loads(data).values()) for _, data in AWS_MADE_OF]
+    assert rows_of(spark, table, "sensor", "celsius") == sorted([*deaggregated, ("x", 1.5), ("y", 2.0), ("z", 7.0)])
     ((cause, value, record),) = rows_of(spark, f"{table}_dead_letters", "cause", "value", "record")
     assert (cause, bytes(value)) == ("it is not UTF-8", b"\xff no reading")
     assert json.loads(record)["sequence_number"] == str(10**55 + 2)
 
 
 def test_exploded_and_filtered_records_are_appended_once(spark: SparkSession, table: str) -> None:
-    """The frame has no column of where its rows come from; Spark knows."""
+    """The frame has no column that names the records of its rows; Spark's plan knows them."""
     for ids in ((1, 2), (2, 3)):
         records = Job(event=numbers(*ids)).records(spark, "json", NUMBERS)
         twice = records.where("n > 0").selectExpr("explode(array(n, n * 10)) AS m").withColumnRenamed("m", "n")

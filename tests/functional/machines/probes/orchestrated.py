@@ -1,8 +1,8 @@
-"""Sparklet's own handlers as the stand-in's functions: a script is a name here, and a step fails when it is told to.
+"""Sparklet's own handlers as the stand-in's functions, without scripts; a step fails if a test orders it by a file.
 
-What an input object's name says is what becomes of its shard: ``bad`` fails for good, ``broken`` fails while there is a
-marker of that name, ``killed`` ends the worker the first time, ``held`` waits while there is a marker, ``writes`` has
-output. All the rest is real: claim, lease, ledger, publishing, plan, index, checks.
+The name of a shard's input decides its outcome: ``bad`` fails for good, ``broken`` fails while there is a file of that
+name, ``killed`` ends the worker the first time, ``held`` waits while there is a file of that name, ``writes`` has
+output. Everything else is real: claim, lease, ledger, publishing, plan, index, checks.
 """
 
 import json
@@ -20,17 +20,17 @@ from tests.waiting import eventually
 
 SHOWN = Path(os.environ["PROBE_DIR"])
 GOOD = ScriptResult(0)
-BAD = ScriptResult(1, cause_class="AnalysisException", cause="no such column")  # which no retry mends
+BAD = ScriptResult(1, cause_class="AnalysisException", cause="no such column")  # not retryable
 
 
 class NamedRunner(Runner):
-    """A runner whose scripts do what their inputs' names say."""
+    """A runner that returns the outcome that the input's name decides."""
 
     def start(self) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def run(self, call: ScriptCall, output: Output) -> ScriptResult:
-        """Note that a shard is in work, for as long as it is."""
+        """Return the shard's outcome; meanwhile a file notes that the shard is in work."""
         event = json.loads(call.env[EVENT])
         name = event["inputs"][0].rpartition("/")[2]
         if "writes" in name:
@@ -45,8 +45,8 @@ class NamedRunner(Runner):
             working.unlink()
 
     def _do(self, name: str) -> ScriptResult:
-        if "killed" in name and not (told := SHOWN / f"{name}-once").exists():
-            told.touch()
+        if "killed" in name and not (was_killed := SHOWN / f"{name}-once").exists():
+            was_killed.touch()
             (SHOWN / f"working-{os.getpid()}").unlink()
             os._exit(1)
         if "held" in name:
@@ -55,29 +55,29 @@ class NamedRunner(Runner):
         return BAD if "bad" in name or ("broken" in name and (SHOWN / "broken").exists()) else GOOD
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Do nothing."""
 
 
 def worker(event: Any, context: Any) -> Any:
-    """The worker's handler over the runner above."""
+    """Call the worker's handler, with the runner above."""
     from sparklet.worker import handler
 
     return handler.lambda_handler(event, context)
 
 
 def planner(event: Any, context: Any) -> Any:
-    """The planner's handler, unless it is told to fail."""
+    """Call the planner's handler, unless it was ordered to fail."""
     from sparklet.runs.handlers import planner_handler
 
-    _fail_if_told("plan")
+    _fail_if_ordered("plan")
     return planner_handler(event, context)
 
 
 def step(event: Any, context: Any) -> Any:
-    """The steps' handler, unless that step is told to fail."""
+    """Call the steps' handler, unless that step was ordered to fail."""
     from sparklet.runs.handlers import step_handler
 
-    _fail_if_told(event["step"])
+    _fail_if_ordered(event["step"])
     answer = step_handler(event, context)
     if event["step"] == "map":
         with (SHOWN / "hows").open("a") as file:
@@ -87,16 +87,16 @@ def step(event: Any, context: Any) -> Any:
     return answer
 
 
-def _fail_if_told(step: str) -> None:
-    """``fail-<step>`` holds the class of an error and how often it is raised."""
-    told = SHOWN / f"fail-{step}"
-    if told.exists():
-        name, times = told.read_text().split()
+def _fail_if_ordered(step: str) -> None:
+    """Raise the error that the file ``fail-<step>`` orders: it has the error's class, and how often it is raised."""
+    order = SHOWN / f"fail-{step}"
+    if order.exists():
+        name, times = order.read_text().split()
         if int(times) > 1:
-            told.write_text(f"{name} {int(times) - 1}")
+            order.write_text(f"{name} {int(times) - 1}")
         else:
-            told.unlink()
+            order.unlink()
         raise getattr(errors, name)(f"{step} was told to fail")
 
 
-warm_gateway.runner_for = lambda *settings: NamedRunner()  # before the worker's handler takes it
+warm_gateway.runner_for = lambda *settings: NamedRunner()  # before the worker's handler reads it
