@@ -1,4 +1,4 @@
-"""Has Java call an object of this process again and again, and collect its garbage; a commit to Hudi may do so."""
+"""Let Java call a Python object several times and collect garbage in each call, as a commit to Hudi can do."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from sparklet.connectors.tables.hudi import let_java_call
 TIMES = 4
 
 
-class Answer:
-    """Has Java collect what earlier scripts have left there."""
+class CollectingConsumer:
+    """A callback that makes Java collect what earlier scripts have left in the JVM."""
 
     def __init__(self, java: Any) -> None:
         self._java = java
@@ -21,7 +21,7 @@ class Answer:
         print("called")
 
     class Java:
-        """What py4j asks for."""
+        """The Java interface of the callback; py4j looks for a class with this name."""
 
         implements = ("java.util.function.BiConsumer",)
 
@@ -32,7 +32,7 @@ def main() -> None:
     entries = gateway.jvm.java.util.HashMap()
     for number in range(TIMES):
         entries.put(number, number)
-    entries.forEach(Answer(gateway.jvm.java))
+    entries.forEach(CollectingConsumer(gateway.jvm.java))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Places for tables: a folder, and a bucket of the stand-in for S3; with a catalog for Iceberg's."""
+"""Places for tables: a local folder and a bucket in the S3 stand-in, each with a catalog for Iceberg tables."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AW
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of an empty AWS, in the environment."""
+    """Start an empty AWS stand-in, point the environment to it, and return its endpoint."""
     with ministack(tmp_path_factory.mktemp("aws")) as endpoint, pytest.MonkeyPatch.context() as patch:
         for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": endpoint}.items():
             patch.setenv(name, value)
@@ -30,7 +30,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def spark(jvm_here: WarmJvm, aws: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A session in this process that knows all formats, a catalog, which pyiceberg knows, too, and S3."""
+    """A session in this process for all formats and S3, with an Iceberg catalog that pyiceberg uses, too."""
     folder = tmp_path_factory.mktemp("lake")
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1", "spark.default.parallelism": "1"}
     with pytest.MonkeyPatch.context() as patch:
@@ -41,14 +41,14 @@ def spark(jvm_here: WarmJvm, aws: str, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def rest_jvm() -> Iterator[JavaGateway]:
-    """Where REST catalogs run."""
+    """The JVM in which the REST catalogs of the tests run."""
     with iceberg_rest_jvm() as gateway:
         yield gateway
 
 
 @pytest.fixture
 def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A folder with a space in its name; delta-rs 1.6 itself mistakes one with %."""
+    """A table in a folder with a space in its name; a % is not tested, as delta-rs 1.6 itself misreads it."""
     place = f"file://{tmp_path}/a b"
     configure_catalog(place, monkeypatch, **sqlite(tmp_path))
     return Lake("", place, {})
@@ -56,21 +56,21 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 @pytest.fixture
 def ice(local: Lake, spark: SparkSession) -> Lake:
-    """With a session, as ``delta``."""
+    """An Iceberg table in a folder, with a Spark session; a test that uses it needs the marks of SESSION_HERE."""
     local.format = "iceberg"
     return local
 
 
 @pytest.fixture
 def delta(local: Lake, spark: SparkSession) -> Lake:
-    """With a session, in which Delta commits; a test that asks for it has the marks of SESSION_HERE."""
+    """A Delta table in a folder, with a Spark session; a test that uses it needs the marks of SESSION_HERE."""
     local.format = "delta"
     return local
 
 
 @pytest.fixture
 def rest(rest_jvm: JavaGateway, ice: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lake]:
-    """An Iceberg table that does not exist yet, in a folder, known to a REST catalog."""
+    """An Iceberg table in a folder, to be created in a REST catalog."""
     with iceberg_rest(rest_jvm, f"{ice.place}/warehouse") as uri:
         configure_catalog(ice.place, monkeypatch, TYPE="rest", URI=uri)
         yield ice
@@ -78,7 +78,7 @@ def rest(rest_jvm: JavaGateway, ice: Lake, monkeypatch: pytest.MonkeyPatch) -> I
 
 @pytest.fixture
 def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A bucket of its own."""
+    """A table in a new bucket of the S3 stand-in; the caller sets the format."""
     bucket = f"lake-{abs(hash(tmp_path))}"
     boto3.client("s3", endpoint_url=aws, region_name=REGION).create_bucket(Bucket=bucket)
     configure_catalog(f"s3://{bucket}", monkeypatch, **sqlite(tmp_path))
@@ -94,14 +94,14 @@ def in_s3(aws: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
     ids=["iceberg", "delta", "iceberg-rest"],
 )
 def lake(request: pytest.FixtureRequest) -> Lake:
-    """A table that does not exist yet, in a folder."""
-    found: Lake = request.getfixturevalue(request.param)
-    return found
+    """A table of each format in a folder; the table does not exist yet."""
+    lake_of_format: Lake = request.getfixturevalue(request.param)
+    return lake_of_format
 
 
 @pytest.fixture(params=[pytest.param(name, marks=SESSION_HERE) for name in ("iceberg", "delta")])
 def lake_in_s3(request: pytest.FixtureRequest, in_s3: Lake, spark: SparkSession) -> Lake:
-    """A table that does not exist yet, in S3."""
+    """A table of each format in S3; the table does not exist yet."""
     in_s3.format = request.param
     return in_s3
 

@@ -1,7 +1,7 @@
-"""Generated writes to a table: what shards have, how the table is partitioned and what it is made of.
+"""Generated writes to a table: the rows of the shards, and the columns and partitioning of the table.
 
-Values are Spark SQL's literals, so the shards of a run and one plain Spark job have the same rows to the last bit. A
-format passes its own types, names and transforms of partitions. ``id`` is unique unless rows are to be replaced.
+Values are Spark SQL literals, so the shards of a run and one plain Spark job have the same rows to the last bit. A
+format passes its own types, names and partition transforms. ``id`` is unique unless rows are to be replaced.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ NESTED: Mapping[str, Sequence[str]] = {
         "named_struct('s', null)",
     ],
 }
-BEYOND = {  # what Python's datetime cannot hold, and some readers cannot either
+BEYOND = {  # literals that neither Python's datetime nor some readers can hold
     "DATE": ["'+10000-01-01'", "'-0044-03-15'"],
     "TIMESTAMP": ["'+10000-01-01 00:00:00Z'", "'-0044-03-15 00:00:00Z'"],
 }
@@ -84,27 +84,27 @@ MAX_COLUMNS, MAX_SHARDS, MAX_ROWS = 6, 3, 4
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; ``type`` as Spark's DDL has it."""
+    """A column of a table, with its type in Spark's DDL."""
 
     name: str
     type: str
 
     @property
     def ddl(self) -> str:
-        """As in CREATE TABLE."""
+        """The column's definition for CREATE TABLE."""
         return f"{quoted(self.name)} {self.type}"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of one shard: a literal a column."""
+    """The rows of one shard; a row has a literal for each column."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
 
     @property
     def sql(self) -> str:
-        """A query that gives the rows, with exactly these types."""
+        """A query that returns the rows with exactly the types of the columns."""
         rows = self.rows or [("null",) * len(self.columns)]
         selects = (
             ", ".join(f"CAST({v} AS {c.type}) AS {quoted(c.name)}" for c, v in zip(self.columns, row, strict=True))
@@ -115,7 +115,7 @@ class Shard:
 
     @property
     def nullable_sql(self) -> str:
-        """The same, as rows of files: any value may be null."""
+        """The query of ``sql`` with nullable columns, as columns read from files are."""
         nulls = ", ".join(f"CAST(null AS {column.type})" for column in self.columns)
         return f"SELECT * FROM ({self.sql}) UNION ALL SELECT {nulls} WHERE false"
 
@@ -124,9 +124,9 @@ class Shard:
 class Case:
     """A table, and what the shards of one run write to it.
 
-    ``first``: the rows that the table has before; None if the run makes it. ``by``: its partitioning, as in
-    ``PARTITIONED BY``. Of an upsert each pair of ``key`` and ``order_by`` comes once; without ``order_by`` each key.
-    ``delete``: which of an upsert's rows delete others.
+    ``first`` has the rows of the table before the run, and is None if the run creates the table. ``by`` is the
+    partitioning, as in ``PARTITIONED BY``. In an upsert each pair of ``key`` and ``order_by`` is unique, or each key if
+    ``order_by`` is None. ``delete`` is the condition for the rows of an upsert that delete rows of the table.
     """
 
     by: tuple[str, ...]
@@ -140,13 +140,13 @@ class Case:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The table's once the run has written to it, in no order that a format must keep."""
+        """The columns of the table after the run, in no particular order."""
         shards = (*([self.first] if self.first else []), *self.shards)
         return tuple({column.name: column for shard in shards for column in shard.columns}.values())
 
 
 def quoted(name: str) -> str:
-    """A column's name in SQL."""
+    """Return a column's name as SQL needs it."""
     return "`{}`".format(name.replace("`", "``"))
 
 
@@ -158,13 +158,17 @@ def cases(
     partitions: Callable[[Column], Sequence[str]],
     modes: Sequence[str] = ("append", "upsert", "overwrite_partitions"),
 ) -> Case:
-    """A case; ``partitions``: the ways in which a table can be partitioned by a column, in SQL."""
+    """Draw a case. ``partitions`` returns the SQL partition transforms that a column allows."""
     mode = draw(st.sampled_from(modes))
     chosen = draw(st.lists(st.sampled_from(names), min_size=1, max_size=MAX_COLUMNS, unique_by=str.lower))
     columns = [Column(ID, "BIGINT")] + [Column(name, draw(st.sampled_from(list(types)))) for name in chosen]
-    able = [column for column in columns[1:] if partitions(column)]
-    wanted = 1 if mode == "overwrite_partitions" and able else 0
-    parts = draw(st.lists(st.sampled_from(able), min_size=wanted, max_size=2, unique=True)) if able else []
+    partitionable = [column for column in columns[1:] if partitions(column)]
+    min_parts = 1 if mode == "overwrite_partitions" and partitionable else 0
+    parts = (
+        draw(st.lists(st.sampled_from(partitionable), min_size=min_parts, max_size=2, unique=True))
+        if partitionable
+        else []
+    )
     by = tuple(draw(st.sampled_from(list(partitions(column)))) for column in parts)
     if mode == "overwrite_partitions" and not by:
         mode = "append"
@@ -177,31 +181,32 @@ def cases(
     ids = iter(range(1, 1000))
     seen: set[tuple[str, ...]] = set()
 
-    def shard(of: Sequence[Column], count: int, is_first: bool = False) -> Shard:
+    def shard(shard_columns: Sequence[Column], count: int, is_first: bool = False) -> Shard:
         rows = []
         for _ in range(count):
-            row = tuple(str(next(ids)) if c.name == ID else _value(draw, types, c, key) for c in of)
-            at = {column.name: value for column, value in zip(of, row, strict=True)}
-            pair = (_same(at[key]), *([_same(at[order_by])] if order_by and not is_first else []))
+            row = tuple(str(next(ids)) if c.name == ID else _value(draw, types, c, key) for c in shard_columns)
+            values = {column.name: value for column, value in zip(shard_columns, row, strict=True)}
+            compared = [key, order_by] if order_by and not is_first else [key]
+            pair = tuple(_without_negative_zero(values[name]) for name in compared)
             if mode != "upsert" or pair not in seen:
                 seen.add(pair)
                 rows.append(row)
-        return Shard(tuple(of), tuple(rows))
+        return Shard(tuple(shard_columns), tuple(rows))
 
-    last = columns[-1].name not in set(_names_in(by)) and grows
-    narrow = columns[:-1] if last else columns
+    adds_column = columns[-1].name not in set(_names_in(by)) and grows
+    narrow = columns[:-1] if adds_column else columns
     first = shard(narrow, draw(st.integers(0, MAX_ROWS)), is_first=True) if draw(st.booleans()) else None
     if mode == "upsert":
-        seen.clear()  # the table's own rows may be replaced
+        seen.clear()  # rows of the run are allowed to replace rows of the table
         ids = iter(range(1, 1000))
     count = draw(st.integers(1, MAX_SHARDS))
-    of_shards = [draw(st.sampled_from([narrow, columns])) for _ in range(count)]
-    shards = tuple(shard(of, draw(st.integers(0, MAX_ROWS))) for of in of_shards)
-    return Case(by, first, shards, mode, key, order_by, last, delete)
+    columns_of_shards = [draw(st.sampled_from([narrow, columns])) for _ in range(count)]
+    shards = tuple(shard(each, draw(st.integers(0, MAX_ROWS))) for each in columns_of_shards)
+    return Case(by, first, shards, mode, key, order_by, adds_column, delete)
 
 
 def both_write(by_spark: Callable[[], None], by_shards: Callable[[], None]) -> bool:
-    """Let one Spark job write, and a run's shards; what Spark refuses they must refuse, too, and False is returned."""
+    """Let one Spark job write, then a run's shards. Return False if Spark refuses; the shards must refuse, too."""
     try:
         by_spark()
     except (PySparkException, Py4JJavaError) as error:
@@ -214,13 +219,13 @@ def both_write(by_spark: Callable[[], None], by_shards: Callable[[], None]) -> b
 
 
 def merge_clauses(case: Case) -> str:
-    """What a user writes behind ``MERGE INTO … t USING … s ON …``."""
+    """Return the SQL that follows ``MERGE INTO … t USING … s ON`` in a statement that does what the upsert does."""
     key, order = quoted(case.key), quoted(case.order_by or "")
     newer = f"AND (t.{order} IS NULL OR s.{order} >= t.{order})" if case.order_by else ""
-    gone = f"s.{case.delete}" if case.delete else "false"
-    deleting = f"WHEN MATCHED {newer} AND {gone} THEN DELETE " if case.delete else ""
+    deletes = f"s.{case.delete}" if case.delete else "false"
+    deleting = f"WHEN MATCHED {newer} AND {deletes} THEN DELETE " if case.delete else ""
     updating = f"WHEN MATCHED {newer} THEN UPDATE SET *"
-    return f"t.{key} = s.{key} {deleting}{updating} WHEN NOT MATCHED AND NOT {gone} THEN INSERT *"
+    return f"t.{key} = s.{key} {deleting}{updating} WHEN NOT MATCHED AND NOT {deletes} THEN INSERT *"
 
 
 def _value(draw: st.DrawFn, types: Mapping[str, Sequence[str]], column: Column, key: str) -> str:
@@ -228,8 +233,8 @@ def _value(draw: st.DrawFn, types: Mapping[str, Sequence[str]], column: Column, 
     return draw(st.sampled_from(values if column.name == key else [*values, "null"]))
 
 
-def _same(value: str) -> str:
-    """One text for literals that Spark has for equal."""
+def _without_negative_zero(value: str) -> str:
+    """Return the same text for literals that are equal in Spark."""
     return "'0.0'" if value == "'-0.0'" else value
 
 

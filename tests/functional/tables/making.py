@@ -1,4 +1,4 @@
-"""A committer as the tests call it, and what happens while it works."""
+"""Run a committer in a test, and let other things happen while it works."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from tests.world import KilledError
 
 
 def session() -> SparkSession:
-    """That of the test, which the fixture of its format has started."""
+    """Return the session that the fixture of the format has started."""
     return SparkSession.active()
 
 
@@ -29,13 +29,13 @@ def make(planned: Commit) -> Committed:
 
 
 def session_for(table: Table) -> SparkSession:
-    """The committer's Spark."""
+    """Return the session in which a committer of the table works."""
     return spark_here() if table.format == "iceberg" else session()
 
 
 @contextmanager
 def once_loaded(action: Callable[[], object]) -> Iterator[None]:
-    """The next committer of the block does something after it has loaded the table and before it commits."""
+    """Let the next committer in the block call ``action`` after it has loaded the table and before it commits."""
     load = committer.open_table
 
     def load_and_act(*args: Any) -> Any:
@@ -50,30 +50,31 @@ def once_loaded(action: Callable[[], object]) -> Iterator[None]:
 
 
 def kill_committer(moment: str, planned: Commit) -> None:
-    """A committer, in a process of its own, is killed ``before`` its commit, or ``after`` it, before anybody hears.
+    """Run a committer that dies ``before`` its commit, or ``after`` it, before it can report the commit.
 
-    That ends here: the JVM knows nothing of commits but for the call that makes one.
+    For Delta and Iceberg an exception stands for the kill: the JVM keeps no state between the calls that commit. Other
+    formats commit in a new process, which is killed.
     """
     if planned.table.format in ("delta", "iceberg"):
-        with pytest.raises(KilledError), once_loaded(_be_ended if moment == "before" else lambda: None):
-            _make_and_end(planned)
+        with pytest.raises(KilledError), once_loaded(_raise_killed if moment == "before" else lambda: None):
+            _make_and_raise_killed(planned)
         return
-    process = get_context("spawn").Process(target=_be_killed, args=(moment, planned))
+    process = get_context("spawn").Process(target=_make_and_be_killed, args=(moment, planned))
     process.start()
     process.join(deadline_s())
     assert process.exitcode == -signal.SIGKILL
 
 
-def _make_and_end(planned: Commit) -> None:
+def _make_and_raise_killed(planned: Commit) -> None:
     make(planned)
-    _be_ended()
+    _raise_killed()
 
 
-def _be_ended() -> None:
+def _raise_killed() -> None:
     raise KilledError
 
 
-def _be_killed(moment: str, planned: Commit) -> None:
+def _make_and_be_killed(moment: str, planned: Commit) -> None:
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 

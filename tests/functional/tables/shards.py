@@ -1,4 +1,4 @@
-"""The shards of a run in this process: each stages what its script writes; then the run's one commit is made."""
+"""The shards of a run in this process: each stages what its script writes; then one commit per table is made."""
 
 import json
 import uuid
@@ -18,13 +18,13 @@ Script = Callable[[Job, DataFrame], int]
 
 @dataclass
 class Shards:
-    """Runs whose shards work in the folder, one after the other; ``declared``: what those of this one have staged."""
+    """Runs, one after the other, whose shards stage in the folder; ``declared`` has what the present run has staged."""
 
     folder: Path
     declared: list[Declaration] = field(default_factory=list)
 
     def stage(self, script: Script, *frames: DataFrame) -> None:
-        """A shard for each frame."""
+        """Run the script as one shard for each frame."""
         for frame in frames:
             shard = len(self.declared)
             outcome = self.folder / f"{uuid.uuid4().hex}.json"
@@ -41,10 +41,10 @@ class Shards:
                 self.declared.append(Declaration.from_document(json.loads(text), shard))
 
     def planned(self) -> Sequence[Commit]:
-        """The run's commits, one a table; the next shards are another run's."""
+        """Return the run's commits, one for each table; the next shards belong to a new run."""
         declared, self.declared = self.declared, []
         return plan({"identity": f"run-{uuid.uuid4().hex}", "commit": 0}, [declared])
 
     def commit(self) -> list[Committed]:
-        """Make them."""
+        """Make the run's commits."""
         return [commit(replace(each, warehouse=None), SparkSession.active()) for each in self.planned()]

@@ -1,4 +1,4 @@
-"""A real table that several writers share, beside its model: whoever changes the one changes the other."""
+"""A real table that several writers share, and its model: each method that changes the table changes the model, too."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ DAYS = ("mon", "tue", None)
 
 
 class SharedTable:
-    """The table, the model of its state, and of the states that are still known to the table."""
+    """The table, the model of its state, and the models of the earlier states that the table still knows."""
 
     def __init__(self, lake: Lake, partitioned: bool) -> None:
         self.lake, self.by, self.is_delta = lake, [DAY] if partitioned else [], lake.format == "delta"
@@ -31,16 +31,16 @@ class SharedTable:
         self._serial = count(1)
         self.state = State({**BASE, "a": self._identity("a", "string")})
         self.exists = False
-        self.history: dict[int, State] = {}  # by snapshot or version
+        self.history: dict[int, State] = {}  # by Iceberg's snapshot or Delta's version
 
     def _identity(self, name: str, type_: str) -> Column:
-        """A new column's; in Delta, without column mapping, name and type are all there is."""
+        """Return a new column's identity; in Delta, without column mapping, this is only the name and the type."""
         column = f"{name}:{type_}" if self.is_delta else f"{name}:{type_}:{next(self._serial)}"
         self.types[column] = type_
         return column
 
     def row(self, id_: int, day: str | None, version: int | None = None) -> Row:
-        """A row for the columns that there are now; ``version``: its place among others, never the same twice."""
+        """Return a row for the present columns; ``version`` orders it among other rows, and no two rows are equal."""
         serial = next(self._serial)
         extra = {each: self._value(each, serial) for each in self.state.columns.values() if each in self.types}
         return {ID: id_, DAY: day, VERSION: (version or 0) * 100_000 + serial, **extra}
@@ -50,7 +50,7 @@ class SharedTable:
         return value if serial % 7 else None
 
     def arrow(self, rows: Sequence[Row], columns: Mapping[str, Column]) -> pa.Table:
-        """The rows as a script or another writer has them, by the names that columns had."""
+        """Return the rows as a script or another writer has them, with the names that the columns had."""
         types = {ID: pa.int64(), DAY: pa.string(), VERSION: pa.int64()}
         schema = pa.schema([(name, types.get(each) or ARROW[self.types[each]]) for name, each in columns.items()])
         return pa.Table.from_pylist([{name: row[each] for name, each in columns.items()} for row in rows], schema)
@@ -58,18 +58,19 @@ class SharedTable:
     # --- what a reader finds ---
 
     def compare(self) -> None:
-        """Every row of the model is there once, and nothing else."""
+        """Check that the table has each row of the model once, and nothing else."""
         try:
-            found = self.lake.read()
+            table = self.lake.read()
         except (NoSuchTableError, TableNotFoundError):
             assert not self.exists, "the table is gone"
             return
         self.exists = True
-        assert sorted(found.column_names) == sorted(self.state.columns)
-        rows = zip(*(found[name].to_pylist() for name in sorted(self.state.columns)), strict=True)
-        seen, wanted = sorted(rows, key=repr), self.state.visible()
-        lost, more = [row for row in wanted if row not in seen], [row for row in seen if row not in wanted]
-        assert seen == wanted, f"lost {lost}, too much {more}"
+        assert sorted(table.column_names) == sorted(self.state.columns)
+        rows = zip(*(table[name].to_pylist() for name in sorted(self.state.columns)), strict=True)
+        actual, expected = sorted(rows, key=repr), self.state.visible()
+        lost = [row for row in expected if row not in actual]
+        surplus = [row for row in actual if row not in expected]
+        assert actual == expected, f"lost {lost}, too much {surplus}"
         self.history[self.lake.version()] = self.state
 
     def _delta(self) -> DeltaTable:
@@ -78,19 +79,18 @@ class SharedTable:
     # --- our commits ---
 
     def made(self, writes: Sequence[Write]) -> None:
-        """A committer has said, or will be told, that these are in the table."""
+        """Add writes to the model that a committer has made, whether or not the committer knows it."""
         for write in writes:
             assert not write.has_a_key_twice, "a key is twice in a run without an order"
             self.state = self.state.after(write)
 
     def may_refuse(self, writes: Sequence[Write], error: SparkletError, interfered: bool) -> bool:
-        """Whether an error is a right answer. Nothing of the commit may be in the table then."""
-        if any(
-            write.id.startswith(("record-", "queued-")) for write in writes
-        ):  # it comes again, to the state as it is then
-            there_in_part = len({write.id in self.state.made for write in writes}) == 2
+        """Whether a committer is right to refuse the writes with this error."""
+        # A batch of records or messages is delivered again, and then fits the state of the table at that time.
+        if any(write.id.startswith(("record-", "queued-")) for write in writes):
+            partly_made = len({write.id in self.state.made for write in writes}) == 2
             if isinstance(error, CommitConflictError) or (interfered and isinstance(error, TableError)):
-                return interfered or there_in_part
+                return interfered or partly_made
         unfit = any(not self.state.fits(write) or write.has_a_key_twice for write in writes)
         return isinstance(error, TableError) and unfit
 
@@ -105,17 +105,17 @@ class SharedTable:
         self.lake.append(self.arrow(rows, self.state.columns))
         self.state = replace(self.state, rows=[*self.state.rows, *rows])
 
-    def evolve(self, kind: str, name: str, type_: str) -> None:
-        """Drop or rename a column, or put another in its place; add one that is not there, which is all of Delta's."""
+    def evolve(self, change: str, name: str, type_: str) -> None:
+        """Add the column if it does not exist; else drop, rename or replace it, in Iceberg only."""
         columns, free = dict(self.state.columns), [each for each in NAMES if each not in self.state.columns]
         if name in columns:
-            if self.is_delta or (kind == "rename" and not free):
+            if self.is_delta or (change == "rename" and not free):
                 return
             column = columns.pop(name)
             with self.lake.iceberg().update_schema() as update:
-                update.rename_column(name, free[0]) if kind == "rename" else update.delete_column(name)
-            columns |= {free[0]: column} if kind == "rename" else {}
-        if name in free or kind == "replace":
+                update.rename_column(name, free[0]) if change == "rename" else update.delete_column(name)
+            columns |= {free[0]: column} if change == "rename" else {}
+        if name in free or change == "replace":
             columns[name] = self._identity(name, type_)
             if self.is_delta:
                 self._delta().alter.add_columns([Field(name, PrimitiveType(type_))])
@@ -132,7 +132,7 @@ class SharedTable:
             table.overwrite(table.scan().to_arrow())
 
     def roll_back(self, which: int) -> None:
-        """To a state that the table still knows; the ids of commits stay, and so do Iceberg's columns."""
+        """Go back to a state that the table still knows; the ids of commits stay, and so do Iceberg's columns."""
         version, before = list(self.history.items())[which % len(self.history)]
         if version == self.lake.version() or not (version or self.is_delta):
             return

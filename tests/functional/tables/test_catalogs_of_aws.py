@@ -1,4 +1,4 @@
-"""Tables in Glue's Data Catalog and in S3 Tables, by the warehouse alone."""
+"""Tables in the Glue Data Catalog and in S3 Tables, where only the warehouse is configured."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ ONE, TWO = rows_of(id=[1, 2], day=["a", None]), rows_of(id=[3], day=["b"])
 
 @pytest.fixture(scope="module")
 def spark(jars: list[Path], aws: str) -> Iterator[SparkSession]:
-    """Spark with Iceberg's clients of AWS, which find the stand-in in the JVM's environment alone."""
+    """Spark with Iceberg's AWS clients, which find the AWS stand-in only by the environment of the JVM."""
     bundle = ensure_jars(STACK, jar_cache(), ["iceberg-aws-bundle"], progress=print)
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "1"}
     class_path = os.pathsep.join(map(str, [*jars, *bundle]))
@@ -45,7 +45,7 @@ def spark(jars: list[Path], aws: str) -> Iterator[SparkSession]:
 
 @pytest.fixture(autouse=True)
 def no_catalog(in_s3: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing names a catalog but the tests."""
+    """Remove the configured catalog, so that only the tests name one."""
     for name in ("TYPE", "URI", "WAREHOUSE"):
         monkeypatch.delenv(f"PYICEBERG_CATALOG__ICEBERG__{name}")
     monkeypatch.setattr("pyiceberg.catalog._ENV_CONFIG", Config())
@@ -56,7 +56,7 @@ def no_catalog(in_s3: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def table_bucket(in_s3: Lake) -> str:
-    """A bucket of S3 Tables; its ARN."""
+    """Create a table bucket in S3 Tables and return its ARN."""
     s3tables = boto3.client("s3tables", region_name=REGION)
     return str(s3tables.create_table_bucket(name=in_s3.place.removeprefix("s3://"))["arn"])
 
@@ -66,17 +66,17 @@ def read(arn: str) -> Any:
 
 
 @pytest.fixture
-def into(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Names the warehouse for what is staged and committed from here on."""
+def use_warehouse(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that sets the warehouse for all later staging and commits."""
     return lambda warehouse: monkeypatch.setenv("PYICEBERG_CATALOG__ICEBERG__WAREHOUSE", warehouse)
 
 
 @pytest.mark.parametrize("by", [(), ("day",)])
-def test_rows_in_s3_tables_are_there_once(
-    in_s3: Lake, table_bucket: str, by: tuple[str, ...], into: Callable[[str], None]
+def test_repeated_commits_to_s3_tables_add_rows_once(
+    in_s3: Lake, table_bucket: str, by: tuple[str, ...], use_warehouse: Callable[[str], None]
 ) -> None:
-    """In a table that is there: the stand-in takes the null, with which Iceberg asks for a place, for a place."""
-    into(table_bucket)
+    """The table exists before: the stand-in treats the null by which Iceberg asks for a location as a location."""
+    use_warehouse(table_bucket)
     catalog = load()
     catalog.create_namespace("db")
     with catalog.create_table("db.t", ONE.schema).update_spec() as spec:
@@ -97,8 +97,8 @@ def test_rows_in_s3_tables_are_there_once(
     assert all("/_changes/" not in path for path in table.inspect.files()["file_path"].to_pylist())
 
 
-def test_rows_in_glues_catalog_are_there_once(in_s3: Lake, into: Callable[[str], None]) -> None:
-    into(f"glue:{in_s3.place}/warehouse")
+def test_repeated_commits_to_a_glue_catalog_add_rows_once(in_s3: Lake, use_warehouse: Callable[[str], None]) -> None:
+    use_warehouse(f"glue:{in_s3.place}/warehouse")
     lake = replace(in_s3, format="iceberg")
     boto3.client("glue", region_name=REGION).create_database(DatabaseInput={"Name": "db"})
     planned = lake.planned(ONE, TWO)
@@ -118,7 +118,7 @@ def test_rows_in_glues_catalog_are_there_once(in_s3: Lake, into: Callable[[str],
 
 
 def test_streams_into_s3_tables_are_refused(table_bucket: str) -> None:
-    """Nothing may be stored beside their data, and a chain on the worker's disk is lost with it."""
+    """S3 Tables allow no files beside their data, and a chain on the worker's disk would be lost with the worker."""
     job = Job(event={"Records": [samples.kinesis("7")]}, params={"warehouse": table_bucket})
 
     with pytest.raises(TableError, match=r"iceberg:db\.t is in S3 Tables.*glue:s3://"):
@@ -139,44 +139,44 @@ def glue(in_s3: Lake) -> Iterator[Any]:
 
 @pytest.fixture
 def lake(in_s3: Lake, spark: SparkSession) -> Lake:
-    """A table of Delta, where the warehouse in Glue has its name."""
+    """A Delta table at the place where the warehouse in Glue has the table ``db.t``."""
     return replace(in_s3, format="delta", place=f"{in_s3.place}/lake/db.db")
 
 
-def in_glue(lake: Lake, rows: Any, **how: Any) -> Commit:
+def in_glue(lake: Lake, rows: Any, **options: Any) -> Commit:
     bucket = lake.place.split("/")[2]
-    return lake.planned(rows, warehouse=f"glue:s3://{bucket}/lake", **how)
+    return lake.planned(rows, warehouse=f"glue:s3://{bucket}/lake", **options)
 
 
 def entry(glue: Any) -> dict[str, Any]:
-    found: dict[str, Any] = glue.get_table(DatabaseName="db", Name="t")["Table"]
-    return found
+    table: dict[str, Any] = glue.get_table(DatabaseName="db", Name="t")["Table"]
+    return table
 
 
 def columns(glue: Any) -> dict[str, str]:
     return {each["Name"]: each["Type"] for each in entry(glue)["StorageDescriptor"]["Columns"]}
 
 
-def test_delta_gets_its_entry_in_glue(lake: Lake, glue: Any) -> None:
+def test_a_delta_table_gets_an_entry_in_glue(lake: Lake, glue: Any) -> None:
     planned = in_glue(lake, ONE, partition_by=("day",))
 
     make(replace(planned, writes=(lake.stage(0, ONE, ["day"]),)))
 
-    found = entry(glue)
-    assert found["TableType"] == "EXTERNAL_TABLE"
-    assert found["StorageDescriptor"]["Location"] == lake.table.place
-    assert found["Parameters"]["table_type"] == "DELTA"
+    glue_table = entry(glue)
+    assert glue_table["TableType"] == "EXTERNAL_TABLE"
+    assert glue_table["StorageDescriptor"]["Location"] == lake.table.place
+    assert glue_table["Parameters"]["table_type"] == "DELTA"
     assert columns(glue) == {"id": "bigint"}
-    assert found["PartitionKeys"] == [{"Name": "day", "Type": "string"}]
+    assert glue_table["PartitionKeys"] == [{"Name": "day", "Type": "string"}]
 
 
-def test_a_runs_parameter_names_the_catalog(
-    lake: Lake, glue: Any, table_bucket: str, commit_run: CommitRun, into: Callable[[str], None]
+def test_a_run_parameter_names_the_catalog(
+    lake: Lake, glue: Any, table_bucket: str, commit_run: CommitRun, use_warehouse: Callable[[str], None]
 ) -> None:
     planned = in_glue(lake, ONE)
     commit_run.fix(planned)
     commit_run.run(warehouse=str(planned.warehouse))
-    into(table_bucket)
+    use_warehouse(table_bucket)
     load().create_namespace("db")
     load().create_table("db.t", TWO.schema)
     commit_run.fix(replace(lake, format="iceberg").planned(TWO))
@@ -187,19 +187,19 @@ def test_a_runs_parameter_names_the_catalog(
     assert read(table_bucket).scan().to_arrow()["id"].to_pylist() == [3]
 
 
-def test_a_new_column_gets_into_the_entry(lake: Lake, glue: Any) -> None:
+def test_a_new_column_is_added_to_the_glue_entry(lake: Lake, glue: Any) -> None:
     make(in_glue(lake, ONE))
-    there = entry(glue)
-    commented = [{**column, "Comment": f"of {column['Name']}"} for column in there["StorageDescriptor"]["Columns"]]
-    mine = {
+    before = entry(glue)
+    commented = [{**column, "Comment": f"of {column['Name']}"} for column in before["StorageDescriptor"]["Columns"]]
+    edited_by_user = {
         "Name": "t",
         "Description": "sales",
         "PartitionKeys": [],
         "TableType": "EXTERNAL_TABLE",
-        "Parameters": {**there["Parameters"], "mine": "1"},
-        "StorageDescriptor": {**there["StorageDescriptor"], "Columns": commented},
+        "Parameters": {**before["Parameters"], "mine": "1"},
+        "StorageDescriptor": {**before["StorageDescriptor"], "Columns": commented},
     }
-    glue.update_table(DatabaseName="db", TableInput=mine)
+    glue.update_table(DatabaseName="db", TableInput=edited_by_user)
 
     make(in_glue(lake, TWO.append_column("more", [[1.5]]), number=1, merge_schema=True))
 
@@ -211,20 +211,20 @@ def test_a_new_column_gets_into_the_entry(lake: Lake, glue: Any) -> None:
     assert entry(glue)["VersionId"] == version  # nothing has changed
 
 
-def test_a_commit_that_is_made_again_enters_the_table(lake: Lake, glue: Any) -> None:
+def test_a_repeated_commit_adds_a_missing_glue_entry(lake: Lake, glue: Any) -> None:
     planned = in_glue(lake, ONE)
     make(planned)
-    glue.delete_table(DatabaseName="db", Name="t")  # as if the committer had been killed before
+    glue.delete_table(DatabaseName="db", Name="t")  # as if the committer had been killed before this step
 
     assert make(planned).already
 
     assert columns(glue) == {"id": "bigint", "day": "string"}
 
 
-def test_another_tables_entry_stays_as_it_is(lake: Lake, glue: Any) -> None:
+def test_the_glue_entry_of_another_table_is_not_changed(lake: Lake, glue: Any) -> None:
     glue.create_database(DatabaseInput={"Name": "db"})
-    theirs = {"Name": "t", "StorageDescriptor": {"Location": "s3://theirs/t", "Columns": []}, "PartitionKeys": []}
-    glue.create_table(DatabaseName="db", TableInput=theirs)
+    other = {"Name": "t", "StorageDescriptor": {"Location": "s3://theirs/t", "Columns": []}, "PartitionKeys": []}
+    glue.create_table(DatabaseName="db", TableInput=other)
 
     with pytest.raises(TableError, match=r"db\.t at s3://theirs/t"):
         make(in_glue(lake, ONE))
@@ -234,7 +234,7 @@ def test_another_tables_entry_stays_as_it_is(lake: Lake, glue: Any) -> None:
 
 
 @pytest.mark.parametrize("place", ["lake", "lake/a/db.db", "other/db.db"])
-def test_a_table_elsewhere_gets_no_entry(in_s3: Lake, glue: Any, place: str) -> None:
+def test_a_table_outside_the_warehouse_gets_no_entry(in_s3: Lake, glue: Any, place: str) -> None:
     make(in_glue(replace(in_s3, format="delta", place=f"{in_s3.place}/{place}"), ONE))
 
     assert glue.get_databases()["DatabaseList"] == []

@@ -1,4 +1,4 @@
-"""Batches of a stream into a table without Spark: each record once, however batches are cut, repeated and mixed."""
+"""Stream batches are written to a table: each record once, however the batches are cut, repeated and mixed."""
 
 import os
 import random
@@ -25,16 +25,16 @@ from tests.functional.tables.making import session_for
 from tests.unit.events import samples
 
 SENT_MS = 1_700_000_000_000
-SHARD, OTHER = "shardId-000000000006", "shardId-000000000007"
-FIRST = 49590338271490256608559692538361571095921575989136588898  # more than any integer type of a table holds
+SHARD, OTHER_SHARD = "shardId-000000000006", "shardId-000000000007"
+FIRST = 49590338271490256608559692538361571095921575989136588898  # too large for any integer type of a table
 
 
 @pytest.fixture(params=[pytest.param(name, marks=SESSION_HERE) for name in ("ice", "delta")])
 def lake(request: pytest.FixtureRequest, local: Lake) -> Lake:
-    """A table with one row, -1."""
-    found: Lake = request.getfixturevalue(request.param)
-    found.create(rows_of(id=[-1]))
-    return found
+    """A table with one row, whose id is -1."""
+    lake_of_format: Lake = request.getfixturevalue(request.param)
+    lake_of_format.create(rows_of(id=[-1]))
+    return lake_of_format
 
 
 def event(*ids: int, shard: str = SHARD) -> dict[str, Any]:
@@ -49,31 +49,31 @@ def queued(*ids: int, shard: str = "") -> dict[str, Any]:
     return {"Records": records}
 
 
-def opened(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False, of: Any = event) -> Batch:
-    """The batch as a script has it before its rows are staged."""
-    return opened_by(Job(event=of(*ids, shard=shard)), lake, is_read=is_read)
+def open_batch(lake: Lake, *ids: int, shard: str = SHARD, is_read: bool = False, make_event: Any = event) -> Batch:
+    """Return the batch of these records as a script has it before its rows are staged."""
+    return batch_of_job(Job(event=make_event(*ids, shard=shard)), lake, is_read=is_read)
 
 
-def opened_by(job: Job, lake: Lake, label: str | None = None, *, is_read: bool = False) -> Batch:
+def batch_of_job(job: Job, lake: Lake, label: str | None = None, *, is_read: bool = False) -> Batch:
     batch = batch_of(job, lake.table, label, session_for(lake.table), is_read)
     assert batch
     return batch
 
 
-def committed(lake: Lake, batch: Batch, mode: str = "append", **how: Any) -> Committed:
-    """The rest of the script's write: one row for each new record."""
+def commit_batch(lake: Lake, batch: Batch, mode: str = "append", **options: Any) -> Committed:
+    """Stage one row for each new record and commit the rows, as the rest of a script's write does."""
     numbers = [number for each in batch.new.values() for number in each]
-    of_queue = "sqs" in batch.folder
-    ids = [(number >> 128) - SENT_MS if of_queue else (number - FIRST) // 2**80 for number in numbers]
+    has_messages = "sqs" in batch.folder
+    ids = [(number >> 128) - SENT_MS if has_messages else (number - FIRST) // 2**80 for number in numbers]
     staged = lake.stage(-1, rows_of(id=ids), mode=mode) if ids else lake.stage(-1, rows_of(id=[0]).slice(0, 0))
     folder = f"{batch.opened.root}/{batch.folder}"
     keys = ("id",) if mode == "upsert" else ()
     planned = lake.commit(batch.name, staged, mode=mode, keys=keys, records=batch.new, chains_folder=folder)
-    return committer.commit(planned, session_for(planned.table), batch.opened, **how)
+    return committer.commit(planned, session_for(planned.table), batch.opened, **options)
 
 
 def deliver(lake: Lake, *ids: int, shard: str = SHARD) -> Committed:
-    return committed(lake, opened(lake, *ids, shard=shard))
+    return commit_batch(lake, open_batch(lake, *ids, shard=shard))
 
 
 def ids_of(lake: Lake) -> list[int]:
@@ -81,7 +81,7 @@ def ids_of(lake: Lake) -> list[int]:
 
 
 def lanes_of(records: Sequence[int], lanes: int) -> list[list[int]]:
-    """How a parallelization factor shares out a shard: by partition key, each part in order."""
+    """Split records by partition key, each part in order, as Lambda's parallelization factor splits a shard."""
     return [[record for record in records if random.Random(record).randrange(lanes) == lane] for lane in range(lanes)]
 
 
@@ -89,87 +89,87 @@ CUTS = [(event, 0), (event, 1), (queued, 4)]
 MORE_CUTS = [pytest.param(*cut, marks=pytest.mark.nightly) for cut in ((event, 2), (event, 3), (queued, 5))]
 
 
-@pytest.mark.parametrize(("of", "seed"), [*CUTS, *MORE_CUTS])
-def test_each_record_once_however_the_stream_is_cut(
-    lake: Lake, of: Any, seed: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("make_event", "seed"), [*CUTS, *MORE_CUTS])
+def test_each_record_is_written_once_however_batches_are_cut(
+    lake: Lake, make_event: Any, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lanes overlap; batches come again whole, in parts and with more; a state that was read is old by its commit."""
+    """Lanes overlap; batches are repeated whole, in part or with more records; some commit to an old state."""
     dice = random.Random(seed)
     monkeypatch.setattr(chains, "MAX_RANGES", 3)
     lanes = lanes_of(range(60), dice.choice((1, 3)))
     done = [0] * len(lanes)
     waiting: list[Batch] = []
-    while any(at < len(lane) for at, lane in zip(done, lanes, strict=True)):
+    while any(position < len(lane) for position, lane in zip(done, lanes, strict=True)):
         turn = dice.randrange(len(lanes))
-        begin = max(0, done[turn] - dice.choice((0, 0, 2, 9)))  # what was delivered before comes again
+        begin = max(0, done[turn] - dice.choice((0, 0, 2, 9)))  # some records are delivered again
         end = min(len(lanes[turn]), begin + dice.randint(1, 15))
         if begin == end:
             continue
-        batch = opened(lake, *lanes[turn][begin:end], of=of)
+        batch = open_batch(lake, *lanes[turn][begin:end], make_event=make_event)
         if dice.random() < 0.3:
-            waiting.append(batch)  # a worker that wakes when others have gone on
+            waiting.append(batch)  # a worker that is paused, and continues after the others
         else:
-            committed(lake, batch)
+            commit_batch(lake, batch)
             done[turn] = max(done[turn], end)
     for late in waiting:
-        with suppress(CommitConflictError):  # others have committed a part: Lambda delivers the batch again
-            committed(lake, late)
+        with suppress(CommitConflictError):  # other workers have committed a part: Lambda delivers the batch again
+            commit_batch(lake, late)
 
     assert ids_of(lake) == list(range(60))
 
 
-def test_a_batch_that_comes_again_adds_nothing(lake: Lake) -> None:
+def test_a_batch_that_is_delivered_again_adds_nothing(lake: Lake) -> None:
     deliver(lake, 1, 2, 3)
     before = lake.versions()
 
-    assert not opened(lake, 1, 2, 3).new
+    assert not open_batch(lake, 1, 2, 3).new
     assert deliver(lake, 2).rows == 0
     assert lake.versions() == before
 
 
-def test_lanes_that_have_read_the_same_state(lake: Lake) -> None:
-    lane, another = opened(lake, 1, 3), opened(lake, 2, 4)
+def test_two_lanes_can_commit_on_the_same_state(lake: Lake) -> None:
+    lane, another = open_batch(lake, 1, 3), open_batch(lake, 2, 4)
 
-    assert [committed(lake, lane).rows, committed(lake, another).rows] == [2, 2]
+    assert [commit_batch(lake, lane).rows, commit_batch(lake, another).rows] == [2, 2]
 
-    assert not opened(lake, 1, 2, 3, 4).new
+    assert not open_batch(lake, 1, 2, 3, 4).new
     assert ids_of(lake) == [1, 2, 3, 4]
 
 
-def test_two_deliveries_at_once(lake: Lake) -> None:
-    one, same, cut = opened(lake, 1, 2, 3), opened(lake, 1, 2, 3), opened(lake, 3, 4)
-    committed(lake, one)
+def test_two_deliveries_at_once_add_each_record_once(lake: Lake) -> None:
+    one, same, cut = open_batch(lake, 1, 2, 3), open_batch(lake, 1, 2, 3), open_batch(lake, 3, 4)
+    commit_batch(lake, one)
 
-    assert committed(lake, same).already
+    assert commit_batch(lake, same).already
     with pytest.raises(CommitConflictError) as conflict:
-        committed(lake, cut)
+        commit_batch(lake, cut)
 
     assert conflict.value.retryable
     assert deliver(lake, 3, 4).rows == 1
     assert ids_of(lake) == [1, 2, 3, 4]
 
 
-def test_shards_are_counted_each_for_itself(lake: Lake) -> None:
-    one, other = opened(lake, 1, 2), opened(lake, 3, shard=OTHER)
+def test_records_of_two_shards_are_counted_separately(lake: Lake) -> None:
+    one, other = open_batch(lake, 1, 2), open_batch(lake, 3, shard=OTHER_SHARD)
 
-    committed(lake, one)
-    committed(lake, other)
+    commit_batch(lake, one)
+    commit_batch(lake, other)
 
-    assert not opened(lake, 1, 2).new and not opened(lake, 3, shard=OTHER).new
-    assert deliver(lake, 1, shard=OTHER).rows == 1
+    assert not open_batch(lake, 1, 2).new and not open_batch(lake, 3, shard=OTHER_SHARD).new
+    assert deliver(lake, 1, shard=OTHER_SHARD).rows == 1
 
 
-def test_an_answer_that_was_lost_keeps_the_files(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, answers = opened(lake, 1, 2), [CommitConflictError("no answer")]
+def test_a_commit_keeps_its_files_if_the_response_is_lost(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, errors = open_batch(lake, 1, 2), [CommitConflictError("no answer")]
     write = batch.opened.write
 
-    def lost(*args: Any) -> str:
+    def write_and_lose_response(*args: Any) -> str:
         write(*args)
-        raise answers.pop()
+        raise errors.pop()
 
-    monkeypatch.setattr(batch.opened, "write", lost)
+    monkeypatch.setattr(batch.opened, "write", write_and_lose_response)
 
-    assert not committed(lake, batch).already  # else the script would delete the table's files
+    assert not commit_batch(lake, batch).already  # if it were true, the script would delete the table's files
     assert ids_of(lake) == [1, 2]
 
 
@@ -180,88 +180,100 @@ def test_maintenance_forgets_no_record(lake: Lake) -> None:
         DeltaTable(lake.delta).optimize.compact()
     lake.expire(full=True)
 
-    assert not opened(lake, 0, 1, 2).new
+    assert not open_batch(lake, 0, 1, 2).new
     assert deliver(lake, 2, 3).rows == 1
 
 
-def test_links_of_messages_end_with_the_queues_retention(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_of_messages_are_deleted_after_the_retention(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chains, "MAX_RANGES", 3)
-    folder = Path(file_system(f"{opened(lake, 0, of=queued).opened.root}/{CHAINS}")[1])
+    folder = Path(file_system(f"{open_batch(lake, 0, make_event=queued).opened.root}/{CHAINS}")[1])
     for number in range(5):
-        committed(lake, opened(lake, 10 * number, 10 * number + 1, of=queued))
-    committed(lake, opened(lake, 1))  # a stream's, which never end
+        commit_batch(lake, open_batch(lake, 10 * number, 10 * number + 1, make_event=queued))
+    commit_batch(lake, open_batch(lake, 1))  # a link of a stream, which is never deleted
     links = {path: path.stat().st_mtime for path in folder.rglob("*.gz")}
     for path in links:
         os.utime(path, (0, time.time() - KEPT_DAYS * 24 * 3600 - 1))
-    committed(lake, opened(lake, 60, of=queued))
-    assert links.keys() <= {*folder.rglob("*.gz")}  # it was no third
+    commit_batch(lake, open_batch(lake, 60, make_event=queued))
+    assert links.keys() <= {*folder.rglob("*.gz")}  # this link was not a third one
 
-    committed(lake, opened(lake, 70, of=queued))
+    commit_batch(lake, open_batch(lake, 70, make_event=queued))
 
     left = links.keys() & {*folder.rglob("*.gz")}
     assert [path.parent for path in left] == [folder]
-    assert opened(lake, 60, 70, 71, of=queued).old == ["m60", "m70"]
-    committed(lake, opened(lake, 60, 70, 71, of=queued))
+    assert open_batch(lake, 60, 70, 71, make_event=queued).old == ["m60", "m70"]
+    commit_batch(lake, open_batch(lake, 60, 70, 71, make_event=queued))
     assert ids_of(lake) == [0, 1, 1, 10, 11, 20, 21, 30, 31, 40, 41, 60, 70, 71]
     chains.links_of.cache_clear()
     with pytest.raises(CommitStateUnknownError):
-        opened(lake, 0, of=queued)  # an old event, by hand: it is an error, not a guess
+        open_batch(lake, 0, make_event=queued)  # an old event, sent by hand, is an error, not a guess
 
 
 def test_a_failed_message_is_in_no_commit(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows: Any = SimpleNamespace(limit=lambda n: "no rows")
     job = Job(event=queued(1, 2, 3))
-    batch = opened_by(job, lake, is_read=True)
+    batch = batch_of_job(job, lake, is_read=True)
     job.fail_message("m2", "bad")
-    monkeypatch.setattr(stream_batch, "without_records", lambda frame, event, names: names)
-    assert batch.new_rows(rows, job, lake.table) == ["m2"]
-    committed(lake, batch)
+    excluded_messages = _new_rows(batch, job, lake, monkeypatch)
+    commit_batch(lake, batch)
 
+    assert excluded_messages == ["m2"]
     assert ids_of(lake) == [1, 3]
-    assert opened(lake, 1, 2, 3, of=queued).old == ["m1", "m3"]
-    for each in ("m1", "m3"):
-        job.fail_message(each, "bad")
-    assert batch.new_rows(rows, job, lake.table) == "no rows"
+    assert open_batch(lake, 1, 2, 3, make_event=queued).old == ["m1", "m3"]
 
 
-def test_a_list_that_is_gone_is_an_error_not_a_guess(lake: Lake) -> None:
+def test_no_rows_are_written_if_all_messages_have_failed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job(event=queued(1, 2, 3))
+    batch = batch_of_job(job, lake, is_read=True)
+    for message in ("m1", "m2", "m3"):
+        job.fail_message(message, "bad")
+
+    assert _new_rows(batch, job, lake, monkeypatch) == "no rows"
+
+
+def _new_rows(batch: Batch, job: Job, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call ``new_rows`` with fakes: it returns the messages that it excludes, or "no rows" if it excludes all rows."""
+    frame: Any = SimpleNamespace(limit=lambda n: "no rows")
+    monkeypatch.setattr(stream_batch, "without_records", lambda frame, event, names: names)
+    return batch.new_rows(frame, job, lake.table)
+
+
+def test_a_missing_chain_is_an_error(lake: Lake) -> None:
     deliver(lake, 1)
-    root = opened(lake, 2).opened.root
+    root = open_batch(lake, 2).opened.root
     system, path = file_system(f"{root}/{CHAINS}")
     system.delete_dir(path)
     chains.links_of.cache_clear()
 
     with pytest.raises(CommitStateUnknownError):
-        opened(lake, 2)
+        open_batch(lake, 2)
 
 
-def test_rows_made_of_an_old_state_are_refused(lake: Lake) -> None:
-    """What a script counts on top of the table's rows fits only the state that it has read."""
-    one, other = opened(lake, 1, is_read=True), opened(lake, 1, shard=OTHER, is_read=True)
-    committed(lake, one, "upsert", only_on_opened=True)
+def test_rows_computed_from_an_old_state_are_refused(lake: Lake) -> None:
+    """A script that adds to the table's rows, such as to a count, has a result only for the state that it has read."""
+    one, other = open_batch(lake, 1, is_read=True), open_batch(lake, 1, shard=OTHER_SHARD, is_read=True)
+    commit_batch(lake, one, "upsert", only_on_opened=True)
 
     with pytest.raises(CommitConflictError):
-        committed(lake, other, "upsert", only_on_opened=True)
+        commit_batch(lake, other, "upsert", only_on_opened=True)
 
-    again = opened(lake, 1, shard=OTHER, is_read=True)
-    assert committed(lake, again, "upsert", only_on_opened=True).rows == 1
+    again = open_batch(lake, 1, shard=OTHER_SHARD, is_read=True)
+    assert commit_batch(lake, again, "upsert", only_on_opened=True).rows == 1
     assert ids_of(lake) == [1]
 
 
 def test_a_second_write_of_a_batch_needs_a_label(lake: Lake) -> None:
     job = Job(event=event(1))
-    batch = opened_by(job, lake)
+    batch = batch_of_job(job, lake)
     batch.is_written = True
 
     with pytest.raises(TableError, match="label"):
-        opened_by(job, lake)
-    assert opened_by(job, lake, "late").new.keys().isdisjoint(batch.new)
+        batch_of_job(job, lake)
+    assert batch_of_job(job, lake, "late").new.keys().isdisjoint(batch.new)
 
 
-def test_records_read_for_one_table_are_not_another_s(lake: Lake) -> None:
+def test_records_read_for_one_table_cannot_go_to_another(lake: Lake) -> None:
     deliver(lake, 1)
     job = Job(event=event(1, 2))
-    opened_by(job, lake, is_read=True)
+    batch_of_job(job, lake, is_read=True)
 
     with pytest.raises(TableError, match="not for"):
-        opened_by(job, lake, "dead letters")
+        batch_of_job(job, lake, "dead letters")

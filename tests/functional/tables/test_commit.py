@@ -1,4 +1,4 @@
-"""A commit is made once, whoever makes it, however often, and whatever others do meanwhile."""
+"""A commit is made once, however many committers try and whatever other writers do at the same time."""
 
 import time
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_a_commit_is_made_once_in_s3_too(lake_in_s3: Lake) -> None:
     assert len(lake_in_s3.rows()) == 9
 
 
-def test_replacing_in_s3(lake_in_s3: Lake) -> None:
+def test_rows_and_partitions_in_s3_are_replaced(lake_in_s3: Lake) -> None:
     lake_in_s3.create(rows_of(id=[1, 2], day=["a", "b"]), by=["day"])
 
     make(lake_in_s3.planned(rows_of(id=[2, 3], day=["B", "c"]), mode="upsert", keys=("id",)))
@@ -69,7 +69,7 @@ def test_replacing_in_s3(lake_in_s3: Lake) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_two_committers_that_loaded_the_same_version(lake: Lake, exists: bool) -> None:
+def test_of_two_committers_on_one_version_one_adds_the_rows(lake: Lake, exists: bool) -> None:
     if exists:
         lake.create(rows_of(id=[0], day=["z"]))
     planned = lake.planned(THREE)
@@ -79,27 +79,27 @@ def test_two_committers_that_loaded_the_same_version(lake: Lake, exists: bool) -
     assert [id_ for (id_,) in lake.rows("id") if id_] == [1, 2, 3]
 
 
-def test_many_committers_at_once_each_with_its_rows(lake: Lake) -> None:
+def test_many_committers_at_once_all_add_their_rows_once(lake: Lake) -> None:
     lake.create(rows_of(id=[0], day=["z"]))
     planned = [
         lake.commit(f"run/{number}", lake.stage(number, rows_of(id=[number], day=["a"]))) for number in (1, 2, 3, 4)
     ]
-    together = Barrier(8)
+    barrier = Barrier(8)
 
-    def one(number: int) -> Committed:
-        together.wait(deadline_s())
+    def make_with_others(number: int) -> Committed:
+        barrier.wait(deadline_s())
         return make(planned[number % 4])
 
     with ThreadPoolExecutor(8) as threads:
-        done = list(threads.map(one, range(8)))
+        done = list(threads.map(make_with_others, range(8)))
 
     assert lake.rows("id") == [(0,), (1,), (2,), (3,), (4,)]
-    assert [one.rows for one in done] == [1] * 8
+    assert [commit.rows for commit in done] == [1] * 8
 
 
 @pytest.mark.parametrize(("mode", "ours"), [("append", 4), ("upsert", 9)])
-def test_the_commit_of_another_writer_stays(lake: Lake, mode: str, ours: int) -> None:
-    """Whose rows an upsert sees, too: it replaces the one of its key."""
+def test_rows_of_another_writer_are_kept(lake: Lake, mode: str, ours: int) -> None:
+    """An upsert sees the other writer's rows, too, and replaces the row with its key."""
     lake.create(THREE)
     planned = lake.planned(rows_of(id=[ours], day=["ours"]), mode=mode, keys=("id",) if mode == "upsert" else ())
 
@@ -131,7 +131,7 @@ STAGED_OTHERWISE: list[tuple[Callable[[Declaration], Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "why"), STAGED_OTHERWISE, ids=["gone", "another size"])
-def test_files_that_are_not_as_staged_stop_the_commit(lake: Lake, change: Callable[..., Any], why: str) -> None:
+def test_staged_files_that_have_changed_stop_the_commit(lake: Lake, change: Callable[..., Any], why: str) -> None:
     lake.create(THREE)
     write = lake.stage(7, THREE)
 
@@ -146,7 +146,7 @@ def test_another_type_in_one_shard_is_refused(lake: Lake, exists: bool) -> None:
     if exists:
         lake.create(THREE)
     why = "shard 5 has the column 'id' as string, shard 0 as bigint: cast it in the script"
-    if exists:  # the shard itself fails, or in this test the commit that reads its rows
+    if exists:  # staging fails in the shard itself, or in this test in the commit that reads its rows
         why = r"(?s)(shard 5|db.t): .*Cannot safely cast `id` .*cast them in the script"
 
     with pytest.raises(TableError, match=why):
@@ -156,7 +156,7 @@ def test_another_type_in_one_shard_is_refused(lake: Lake, exists: bool) -> None:
         assert lake.rows() == THREE_ROWS
 
 
-def test_one_column_whatever_its_capitals(lake: Lake) -> None:
+def test_column_names_that_differ_in_case_are_one_column(lake: Lake) -> None:
     lake.create(rows_of(id=[0]))
     shards = [rows_of(id=[n], **{"Note" if n % 2 else "note": [f"n{n}"]}) for n in range(4)]
 
@@ -179,7 +179,7 @@ def test_a_new_column_needs_merge_schema(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("by", [["day"], ["day", "kind"]])
-def test_partitions_with_null_in_them(lake: Lake, by: list[str]) -> None:
+def test_rows_with_null_in_partition_columns_are_kept(lake: Lake, by: list[str]) -> None:
     lake.create(rows_of(id=[0], day=["2013-01-01"], kind=[1]), by)
     rows = rows_of(id=[1, 2, 3, 4], day=["2013-01-01", None, "a b/c:%", None], kind=[1, 2, None, None])
 
@@ -189,7 +189,7 @@ def test_partitions_with_null_in_them(lake: Lake, by: list[str]) -> None:
     assert lake.rows("id", "day", "kind") == sorted([(0, "2013-01-01", 1), *expected, *expected], key=str)
 
 
-def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_conflicts_end_in_a_retryable_error(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.create(THREE)
 
     def refuse(*_: Any) -> str:
@@ -206,8 +206,8 @@ def test_conflicts_without_end_are_an_error(lake: Lake, monkeypatch: pytest.Monk
     assert lake.rows() == THREE_ROWS
 
 
-def test_who_restores_takes_out_rows_and_no_ids(lake: Lake) -> None:
-    """So a redrive, or an event that comes again, does not write them once more."""
+def test_a_restore_removes_rows_but_no_commit_ids(lake: Lake) -> None:
+    """So a redrive or a repeated event does not write the removed rows again."""
     lake.create(THREE)
     before = lake.version()
     planned = lake.planned(FOUR)
@@ -219,8 +219,8 @@ def test_who_restores_takes_out_rows_and_no_ids(lake: Lake) -> None:
     assert lake.rows() == [*THREE_ROWS, (5, "d")]
 
 
-def test_so_many_ids_are_kept_when_snapshots_expire(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By their number, and for so long; an older commit that is not found is refused."""
+def test_recent_commit_ids_are_kept_when_snapshots_expire(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ids are kept up to a number and an age; an older commit whose id is not found is refused."""
     monkeypatch.setattr(iceberg, "MAX_KEPT", 3)
     day_s, start_s = 86400, time.time()
     commits = [

@@ -1,4 +1,4 @@
-"""The script of a commit run: it makes the commits that a run's commit files ask for."""
+"""The script of a commit run makes the commits that the run's commit files describe."""
 
 import json
 import sys
@@ -31,12 +31,12 @@ class CommitRun:
         self._inputs: list[str] = []
 
     def fix(self, *commits: Commit) -> None:
-        """Write a file for what shards have declared that these commits are to make."""
+        """Write the next commit file, with the declarations of the shards for these commits."""
         lines: list[Any] = [{"identity": "flights_18c", "run_id": "flights", "commit": len(self._inputs)}]
         for each in commits:
             for write in each.writes:
                 declared = replace(write, table=each.table, mode=each.mode).to_document()
-                shard = write.shard + 100 * len(self._inputs)  # each commit's are others
+                shard = write.shard + 100 * len(self._inputs)  # each commit has other shards
                 lines.append({"shard": shard, "attempt": "a", "writes": [declared]})
         file = self._folder / f"_commit-{len(self._inputs)}.jsonl"
         file.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -91,13 +91,13 @@ def test_each_table_gets_a_commit(delta: Lake, commit_run: CommitRun) -> None:
     assert outcome["rows"] == 2
 
 
-def test_nothing_to_do_reports_nothing(lake: Lake, commit_run: CommitRun) -> None:
+def test_a_commit_run_without_missing_commits_reports_nothing(lake: Lake, commit_run: CommitRun) -> None:
     commit_run.fix(lake.planned(rows_of(id=[1])))
 
     assert commit_run.run(made=[0]) == {}
 
 
-def test_shards_must_agree_on_what_they_do_to_a_table() -> None:
+def test_shards_must_agree_on_the_options_of_a_table_write() -> None:
     table = Table("iceberg", "db.t")
     upsert = declaration(table, 2, mode="upsert", keys=("id",))
     other = declaration(table, 4, mode="upsert", keys=("day",))
@@ -106,21 +106,21 @@ def test_shards_must_agree_on_what_they_do_to_a_table() -> None:
         plan({"identity": "i", "commit": 0}, [[upsert, other]])
 
 
-def test_a_later_commit_knows_what_the_run_wrote_before() -> None:
+def test_a_later_commit_has_the_earlier_writes_of_the_run() -> None:
     table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
     overwrites = [declaration(table, shard, mode="overwrite_partitions") for shard in range(3)]
     appends = [declaration(other, shard) for shard in range(3)]
 
     planned = plan({"identity": "i", "commit": 1}, [[overwrites[0], appends[1]], [overwrites[2], appends[2]]])
 
-    assert [(one.table, one.writes, one.earlier) for one in planned] == [
+    assert [(commit.table, commit.writes, commit.earlier) for commit in planned] == [
         (table, (overwrites[2],), (overwrites[0],)),
         (other, (appends[2],), ()),
     ]
 
 
 @pytest.mark.parametrize("mode", ["overwrite_partitions", "upsert"])
-def test_what_was_written_before_a_redo_counts_no_more(mode: str) -> None:
+def test_a_repeated_shard_replaces_its_earlier_writes(mode: str) -> None:
     table = Table("iceberg", "db.t")
     keys = ("id",) if mode == "upsert" else ()
     old, other, new, last = (replace(declaration(table, n, mode, keys=keys), folder=f"{n}") for n in (0, 1, 0, 1))
@@ -132,7 +132,7 @@ def test_what_was_written_before_a_redo_counts_no_more(mode: str) -> None:
     assert (later.writes, later.earlier) == ((last,), (new,))
 
 
-def test_a_shard_that_is_done_again_appends_to_no_table_twice() -> None:
+def test_a_repeated_shard_cannot_append_to_a_table_twice() -> None:
     table, other = Table("iceberg", "db.t"), Table("iceberg", "db.o")
     appends = [declaration(table, shard) for shard in (0, 1)]
 

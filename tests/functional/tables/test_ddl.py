@@ -1,4 +1,4 @@
-"""What `sparklet ddl` prints is a table with every row of the output, to Spark with a metastore of Hive's."""
+"""The statements of `sparklet ddl` create a table with every row of the output in Spark with a Hive metastore."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ OUT = "s3://data/out/"
 HIVE = {
     "spark.sql.catalogImplementation": "hive",
     "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:ddl;create=true",
-    # As Athena does, Spark then reads what lies in folders below a table.
+    # With these, Spark reads files in folders below a table, as Athena does.
     "spark.hive.mapred.supports.subdirectories": "true",
     "spark.hadoop.mapreduce.input.fileinputformat.input.dir.recursive": "true",
     "spark.master": "local[2]",
@@ -26,7 +26,7 @@ HIVE = {
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     folder = tmp_path_factory.mktemp("hive")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)  # Derby's log
+        patch.chdir(folder)  # Derby writes its log to the working directory
         conf = {**HIVE, "spark.sql.warehouse.dir": str(folder / "warehouse")}
         with session_here("ddl", conf, {}) as session:
             yield session
@@ -36,7 +36,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 def test_the_table_has_every_row_of_the_output(
     spark: SparkSession, tmp_path: Path, by: Sequence[str], price: str
 ) -> None:
-    # Spark's own reader takes `shard=` for a column that the table of one folder lacks; Hive's knows no such decimals.
+    # Spark's reader treats `shard=` as a column, which the table of one folder lacks; Hive's cannot read such decimals.
     spark.conf.set("spark.sql.hive.convertMetastoreParquet", str(bool(by)).lower())
     world = World()
     run = world.run(2)
@@ -54,8 +54,8 @@ def test_the_table_has_every_row_of_the_output(
     world.work()
     world.check()
 
-    (found,) = ddl(world.deployment, world.ledger.runs.get(run.run_id), f"t{len(by)}")
-    for statement in found["statements"]:
+    (table,) = ddl(world.deployment, world.ledger.runs.get(run.run_id), f"t{len(by)}")
+    for statement in table["statements"]:
         spark.sql(statement.replace(OUT, f"file://{tmp_path}/"))
 
     written = spark.read.parquet(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Delta's tables of every kind, written by shards and their commit as by Spark itself; and what is refused."""
+"""Delta tables with every feature are written by shards and a commit as by Spark itself; some writes are refused."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ REBASED = {"spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED"}
 
 
 class Tables:
-    """A table that shards write, and its twin, which Spark writes."""
+    """A table that shards write, and its twin that Spark writes."""
 
     def __init__(self, spark: SparkSession, folder: Path) -> None:
         self.spark, self.folder, self.run = spark, folder, Shards(folder)
@@ -39,19 +39,20 @@ class Tables:
         return f"delta:file://{self.ours}"
 
     def sql(self, *statements: str) -> None:
-        """Statements for both, in which TABLE is the table."""
+        """Run statements on both tables; ``TABLE_`` stands for the table."""
         for statement in statements:
             for place in (self.ours, self.twin):
                 self.spark.sql(statement.replace("TABLE_", f"delta.`{place}`"))
 
-    def append(self, *queries: str, **how: Any) -> None:
-        """A shard for each query; Spark appends them one after the other."""
+    def append(self, *queries: str, **options: Any) -> None:
+        """Stage one shard for each query; append the rows of each query to the twin with Spark."""
         frames = [self.spark.sql(query) for query in queries]
-        self.run.stage(lambda job, frame: job.append(frame, self.name, **how), *frames)
+        self.run.stage(lambda job, frame: job.append(frame, self.name, **options), *frames)
+        merge_schema, partition_by = options.get("merge_schema", False), options.get("partition_by")
         for frame in frames:
-            writer = frame.write.format("delta").mode("append").option("mergeSchema", how.get("merge_schema", False))
+            writer = frame.write.format("delta").mode("append").option("mergeSchema", merge_schema)
             with session_options(self.spark, REBASED):
-                writer.partitionBy(*filter(None, [how.get("partition_by")])).save(self.twin)
+                writer.partitionBy(*filter(None, [partition_by])).save(self.twin)
 
     def upsert(self, query: str, key: str, columns: str) -> None:
         frame = self.spark.sql(query)
@@ -70,7 +71,7 @@ class Tables:
             return sorted(row[0] for row in frame.selectExpr("to_json(struct(*))").collect())
 
     def compare(self) -> list[str]:
-        """Our rows, which are the twin's in two time zones, as are schema, partitions and properties."""
+        """Check that both tables have the same rows in two time zones, partitions and features; return the rows."""
         for zone in ("UTC", "America/New_York"):
             assert self.rows(self.ours, zone) == self.rows(self.twin, zone)
         ours, twin = (
@@ -95,7 +96,7 @@ def test_a_column_of_nulls_gets_the_type_of_another_shard(tables: Tables) -> Non
     assert tables.rows() == ['{"id":1}', '{"id":2,"x":"a"}']
 
 
-ENDS: Mapping[str, tuple[str, str]] = {  # values of each type whose bounds a scan is given, and of those without
+EXTREMES: Mapping[str, tuple[str, str]] = {  # of types with bounds for the scan of a merge, and of types without
     "TINYINT": ("-128", "127"),
     "SMALLINT": ("-32768", "32767"),
     "INT": ("-2147483648", "2147483647"),
@@ -107,11 +108,12 @@ ENDS: Mapping[str, tuple[str, str]] = {  # values of each type whose bounds a sc
 }
 
 
-def test_keys_at_the_ends_of_their_types_are_updated(tables: Tables) -> None:
-    keys = [f"k{number}" for number in range(len(ENDS))]
-    columns = ", ".join(f"{key} {of}" for key, of in zip(keys, ENDS, strict=True))
+def test_keys_with_extreme_values_are_updated(tables: Tables) -> None:
+    keys = [f"k{number}" for number in range(len(EXTREMES))]
+    columns = ", ".join(f"{key} {type_}" for key, type_ in zip(keys, EXTREMES, strict=True))
     tables.sql(f"CREATE TABLE TABLE_ ({columns}, v STRING) USING delta")
-    least, greatest = (", ".join(f"CAST('{ends[number]}' AS {of})" for of, ends in ENDS.items()) for number in range(2))
+    least = ", ".join(f"CAST('{low}' AS {type_})" for type_, (low, _) in EXTREMES.items())
+    greatest = ", ".join(f"CAST('{high}' AS {type_})" for type_, (_, high) in EXTREMES.items())
     rows = f"SELECT * FROM VALUES ({least}, 'old'), ({greatest}, 'old') t({', '.join(keys)}, v)"
     tables.sql(f"INSERT INTO TABLE_ {rows}")
 
@@ -122,7 +124,7 @@ def test_keys_at_the_ends_of_their_types_are_updated(tables: Tables) -> None:
     assert [json.loads(row)["v"] for row in tables.rows()] == ["new", "new"]
 
 
-# --- kinds of tables ---
+# --- features of tables ---
 
 KINDS: Mapping[str, str] = {
     "with times of commits": "TBLPROPERTIES ('delta.enableInCommitTimestamps' = 'true')",
@@ -136,7 +138,7 @@ KINDS: Mapping[str, str] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_table_is_written_as_by_spark(tables: Tables, kind: str) -> None:
+def test_tables_with_each_feature_are_written_as_by_spark(tables: Tables, kind: str) -> None:
     tables.sql(f"CREATE TABLE TABLE_ (id BIGINT, v STRING) USING delta {KINDS[kind]}")
 
     tables.append("SELECT 1L AS id, 'a' AS v", "SELECT 2L AS id, 'b' AS v")
@@ -151,29 +153,29 @@ def test_every_kind_of_table_is_written_as_by_spark(tables: Tables, kind: str) -
     assert len(tables.compare()) == 5
 
 
-def computed(tables: Tables) -> None:
-    """A table of columns that Delta itself fills, which SQL cannot make by its place."""
+def create_with_computed_columns(tables: Tables) -> None:
+    """Create both tables with columns that Delta itself fills; SQL cannot create such a table by its path."""
     builder: Any = tables.spark._jvm.io.delta.tables.DeltaTable
     session = tables.spark._jsparkSession
     for place in (tables.ours, tables.twin):
         column = lambda name, type_: builder.columnBuilder(session, name).dataType(type_)  # noqa: E731
-        made = builder.create(session).location(place).addColumn(column("id", "BIGINT").build())
-        made = made.addColumn(column("twice", "BIGINT").generatedAlwaysAs("id * 2").build())
-        made.addColumn(column("n", "BIGINT").generatedAlwaysAsIdentity().build()).execute()
+        table = builder.create(session).location(place).addColumn(column("id", "BIGINT").build())
+        table = table.addColumn(column("twice", "BIGINT").generatedAlwaysAs("id * 2").build())
+        table.addColumn(column("n", "BIGINT").generatedAlwaysAsIdentity().build()).execute()
 
 
-def test_columns_that_delta_fills(tables: Tables) -> None:
-    """An identity column's numbers are drawn by the commit, for the rows of all shards."""
-    computed(tables)
+def test_generated_and_identity_columns_are_filled(tables: Tables) -> None:
+    """The commit draws the numbers of an identity column, for the rows of all shards."""
+    create_with_computed_columns(tables)
 
     tables.append("SELECT 1L AS id", "SELECT 2L AS id")
     tables.run.commit()
     tables.upsert("SELECT * FROM VALUES (2L), (3L) t(id)", "id", "id")
     tables.run.commit()
 
-    found = sorted((json.loads(row) for row in tables.rows()), key=lambda row: int(row["id"]))
-    assert [(row["id"], row["twice"]) for row in found] == [(1, 2), (2, 4), (3, 6)]
-    assert len({row["n"] for row in found}) == 3
+    rows = sorted((json.loads(row) for row in tables.rows()), key=lambda row: int(row["id"]))
+    assert [(row["id"], row["twice"]) for row in rows] == [(1, 2), (2, 4), (3, 6)]
+    assert len({row["n"] for row in rows}) == 3
 
 
 def test_a_default_is_written_for_a_column_that_no_shard_has(tables: Tables) -> None:
@@ -189,7 +191,7 @@ def test_a_default_is_written_for_a_column_that_no_shard_has(tables: Tables) -> 
     assert len(tables.compare()) == 2
 
 
-# --- what a table demands ---
+# --- constraints and changed columns ---
 
 
 def test_a_row_that_the_table_refuses_fails_its_shard(tables: Tables) -> None:
@@ -206,7 +208,7 @@ def test_a_row_that_the_table_refuses_fails_its_shard(tables: Tables) -> None:
     assert len(tables.rows()) == 2
 
 
-def test_a_demand_that_is_made_meanwhile_holds_for_staged_rows(tables: Tables) -> None:
+def test_a_constraint_added_after_staging_holds_for_the_rows(tables: Tables) -> None:
     tables.sql("CREATE TABLE TABLE_ (id BIGINT) USING delta")
     append: Callable[[Job, DataFrame], int] = lambda job, frame: job.append(frame, tables.name)  # noqa: E731
     tables.run.stage(append, tables.spark.range(1, 3), tables.spark.range(-1, 0))
@@ -221,7 +223,7 @@ def test_a_demand_that_is_made_meanwhile_holds_for_staged_rows(tables: Tables) -
     assert len(tables.rows()) == 2
 
 
-def test_columns_that_others_rename_drop_and_add_meanwhile(tables: Tables) -> None:
+def test_staged_values_follow_renamed_columns(tables: Tables) -> None:
     tables.sql(
         "CREATE TABLE TABLE_ (id BIGINT, a STRING, b STRING) USING delta "
         "TBLPROPERTIES ('delta.columnMapping.mode' = 'name')"
@@ -239,7 +241,7 @@ def test_columns_that_others_rename_drop_and_add_meanwhile(tables: Tables) -> No
     assert tables.rows() == ['{"id":1,"c":"a"}']
 
 
-def test_a_column_that_has_become_wider_meanwhile(tables: Tables) -> None:
+def test_staged_rows_fit_a_column_with_a_wider_type(tables: Tables) -> None:
     tables.sql("CREATE TABLE TABLE_ (id SMALLINT) USING delta TBLPROPERTIES ('delta.enableTypeWidening' = 'true')")
     tables.run.stage(lambda job, frame: job.append(frame, tables.name), tables.spark.sql("SELECT 1S AS id"))
     tables.sql("ALTER TABLE TABLE_ ALTER COLUMN id TYPE INT")
@@ -275,7 +277,7 @@ def test_a_feature_that_delta_does_not_write_is_refused(delta: Lake, feature: st
 
 
 def test_a_table_that_forgets_commits_is_refused(delta: Lake) -> None:
-    """By shards, and by the commit of rows that were staged before."""
+    """Shards refuse to stage for the table, and the commit refuses rows that were staged before."""
     delta.create(rows_of(id=[0]))
     planned = delta.planned(rows_of(id=[1]))
     DeltaTable(delta.delta).alter.set_table_properties({RETENTION: "interval 1 days"})
@@ -287,7 +289,7 @@ def test_a_table_that_forgets_commits_is_refused(delta: Lake) -> None:
     assert delta.rows() == [(0,)]
 
 
-def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delta_commit_needs_no_iceberg_library(delta: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = delta.planned(rows_of(id=[1]))
     monkeypatch.delitem(sys.modules, "sparklet.connectors.tables.iceberg", raising=False)
     monkeypatch.setitem(sys.modules, "pyiceberg", None)
@@ -299,7 +301,7 @@ def test_a_commit_needs_no_library_of_iceberg(delta: Lake, monkeypatch: pytest.M
 
 
 def test_a_column_that_an_earlier_commit_has_gets_its_default(tables: Tables) -> None:
-    """A run's second commit reads the keys of the first one, and none of its columns."""
+    """The second commit of a run reads only the keys of the first commit's rows."""
     tables.sql(
         "CREATE TABLE TABLE_ (id BIGINT) USING delta TBLPROPERTIES ('delta.feature.allowColumnDefaults' = 'supported')",
         "ALTER TABLE TABLE_ ADD COLUMN v STRING",

@@ -1,4 +1,4 @@
-"""Iceberg's columns change, before and after rows of a run are committed: each value stays in its own column."""
+"""Iceberg columns change before and after rows of a run are committed: each value stays in its own column."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +19,7 @@ Evolution = Callable[[UpdateSchema], object]
 
 
 def evolve(lake: Lake, *steps: Evolution) -> None:
-    """What another writer does to the columns, one change a version."""
+    """Change the columns as another writer does; each step is a version of the table."""
     for step in steps:
         with lake.iceberg().update_schema(allow_incompatible_changes=True) as update:
             step(update)
@@ -39,7 +39,7 @@ def rename(*path: str, to: str) -> Evolution:
 
 @pytest.mark.parametrize("moment", ["the run made the table", "the table was there", "before the commit"])
 @pytest.mark.parametrize(
-    ("steps", "found", "later"),
+    ("steps", "values", "later"),
     [
         ([drop("a"), add("a")], {"a": None, "b": "other"}, ("new a", "new b")),
         ([drop("a"), add("a", type_=DoubleType())], {"a": None, "b": "other"}, (2.5, "new b")),
@@ -48,9 +48,9 @@ def rename(*path: str, to: str) -> Evolution:
     ],
 )
 def test_values_stay_in_their_own_columns(
-    ice: Lake, moment: str, steps: list[Evolution], found: dict[str, Any], later: tuple[Any, ...]
+    ice: Lake, moment: str, steps: list[Evolution], values: dict[str, Any], later: tuple[Any, ...]
 ) -> None:
-    """Whatever names are used again: dropped values do not come back, and new rows have their columns."""
+    """If names are used again, dropped values do not come back, and new rows go to the new columns."""
     rows = rows_of(id=[1], a=["old"], b=["other"])
     if moment != "the run made the table":
         ice.create(rows.slice(0, 0))
@@ -62,10 +62,10 @@ def test_values_stay_in_their_own_columns(
     if moment == "before the commit":
         make(planned)
 
-    assert ice.rows("id", *found) == [(1, *found.values())]
-    new = {name: [value] for name, value in zip(found, later, strict=True)}
+    assert ice.rows("id", *values) == [(1, *values.values())]
+    new = {name: [value] for name, value in zip(values, later, strict=True)}
     make(ice.planned(rows_of(id=[2], **new), number=1))
-    assert ice.rows("id", *found) == [(1, *found.values()), (2, *later)]
+    assert ice.rows("id", *values) == [(1, *values.values()), (2, *later)]
 
 
 PAIR = pa.struct([("a", pa.string()), ("b", pa.string())])
@@ -73,26 +73,26 @@ NESTED = pa.schema([("id", pa.int64()), ("s", PAIR), ("l", pa.list_(PAIR)), ("m"
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-def test_nested_columns_have_ids(ice: Lake, is_late: bool) -> None:
-    """Changed after the commit, or between staging and commit."""
+def test_values_stay_in_their_own_nested_columns(ice: Lake, is_late: bool) -> None:
+    """The columns change after the commit or, if ``is_late``, between staging and commit."""
     one = {"a": "old", "b": "x"}
     rows = pa.Table.from_pylist([{"id": 1, "s": one, "l": [one], "m": [("k", one)]}], NESTED)
     ice.create(rows.slice(0, 0))
     commit = ice.planned(rows)
     if not is_late:
         make(commit)
-    for at in (("s",), ("l", "element"), ("m", "value")):
-        evolve(ice, drop(*at, "a"), rename(*at, "b", to="c"), add(*at, "a"))
+    for path in (("s",), ("l", "element"), ("m", "value")):
+        evolve(ice, drop(*path, "a"), rename(*path, "b", to="c"), add(*path, "a"))
     if is_late:
         make(commit)
 
     now = {"a": None, "c": "x"}
-    found = ice.iceberg().scan().to_arrow().to_pylist()
-    assert found == [{"id": 1, "s": {**now}, "l": [now], "m": [("k", now)]}]
+    values = ice.iceberg().scan().to_arrow().to_pylist()
+    assert values == [{"id": 1, "s": {**now}, "l": [now], "m": [("k", now)]}]
 
 
 @pytest.mark.parametrize("mode", ["upsert", "overwrite_partitions"])
-def test_rows_to_be_written_anew_are_refused_then(ice: Lake, mode: str) -> None:
+def test_rows_for_a_changed_column_cannot_replace_rows(ice: Lake, mode: str) -> None:
     ice.create(rows_of(id=[1], a=["old"], b=["x"]), ["id"])
     planned = ice.planned(rows_of(id=[1], a=["new"], b=["y"]), mode=mode, keys=("id",))
 
@@ -103,8 +103,8 @@ def test_rows_to_be_written_anew_are_refused_then(ice: Lake, mode: str) -> None:
     assert ice.rows("id", "a", "c") == [(1, None, "old")]
 
 
-def test_a_table_that_others_made_meanwhile(ice: Lake) -> None:
-    """The ids with which the files were staged are those of other columns there."""
+def test_staged_rows_fit_a_table_that_another_writer_made(ice: Lake) -> None:
+    """The column ids in the staged files belong to other columns in the new table."""
     planned = ice.planned(rows_of(a=["a"], b=["b"], id=[2]))
     ice.create(rows_of(id=[1], b=["first b"], a=["first a"]))
 
@@ -113,8 +113,8 @@ def test_a_table_that_others_made_meanwhile(ice: Lake) -> None:
     assert ice.rows("id", "a", "b") == [(1, "first a", "first b"), (2, "a", "b")]
 
 
-def test_new_columns_of_two_runs(ice: Lake) -> None:
-    """Both have given the next id to a column of their own."""
+def test_new_columns_of_two_runs_are_both_kept(ice: Lake) -> None:
+    """Both runs have staged files in which the next column id is that of their own column."""
     ice.create(rows_of(id=[0]))
     one, other = ice.stage(0, rows_of(id=[1], a=["a"])), ice.stage(0, rows_of(id=[2], b=["b"]))
 

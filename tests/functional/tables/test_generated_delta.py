@@ -1,6 +1,6 @@
-"""A run's table and one that a plain Spark job writes: the same for Spark, and for delta-rs, in two time zones.
+"""A table of a run and one of a plain Spark job are the same for Spark and for delta-rs in two time zones.
 
-``make pytest`` tries a few tables, always the same; ``SPARKLET_FOLDERS=500`` more, each ``SPARKLET_SEED`` others.
+``make pytest`` always tries the same few tables. ``SPARKLET_FOLDERS=500`` tries more, ``SPARKLET_SEED`` other ones.
 """
 
 from collections.abc import Sequence
@@ -38,12 +38,12 @@ pytestmark = [*SESSION_HERE, pytest.mark.stack]
 
 
 def partitions(column: Column) -> Sequence[str]:
-    """None of binaries: not all of them can be names of folders."""
+    """Return no transform for binary columns, as some of their values cannot be names of folders."""
     return [quoted(column.name)] if column.type in SCALARS and column.type != "BINARY" else []
 
 
 def by_spark(spark: SparkSession, table: str, case: Case) -> None:
-    """What a user writes who has one job."""
+    """Write the rows of all shards as a user does in one Spark job."""
     frames = [spark.sql(shard.sql) for shard in case.shards if shard.rows]  # a shard without rows adds no column
     if not frames:
         return
@@ -67,7 +67,7 @@ def by_spark(spark: SparkSession, table: str, case: Case) -> None:
         writer = writer.mode("overwrite").option("partitionOverwriteMode", "dynamic")
     else:
         writer = writer.mode("append")
-    if rows.count():  # an upsert may only delete
+    if rows.count():  # an upsert to a new table can have only rows that delete
         writer.save(table)
 
 
@@ -75,13 +75,13 @@ def by_shards(spark: SparkSession, table: str, case: Case, folder: Path) -> None
     by = [text[1:-1].replace("``", "`") for text in case.by]
 
     def script(job: Job, frame: DataFrame) -> int:
-        how: dict[str, Any] = {"merge_schema": case.merge_schema, "partition_by": by}
+        options: dict[str, Any] = {"merge_schema": case.merge_schema, "partition_by": by}
         if case.mode == "upsert":
             return job.upsert(
-                frame, f"delta:file://{table}", keys=case.key, order_by=case.order_by, delete=case.delete, **how
+                frame, f"delta:file://{table}", keys=case.key, order_by=case.order_by, delete=case.delete, **options
             )
         return (job.append if case.mode == "append" else job.overwrite_partitions)(
-            frame, f"delta:file://{table}", **how
+            frame, f"delta:file://{table}", **options
         )
 
     run = Shards(folder)
@@ -98,21 +98,21 @@ def seen_by_spark(spark: SparkSession, table: str) -> Any:
 
 
 def seen_by_delta_rs(table: str) -> Any:
-    """Dates as their days, and times as their microseconds, since Python lacks those beyond the year 9999.
+    """Return the rows as delta-rs reads them, with dates as days and times as microseconds since the epoch.
 
-    Of partitions it reads no such date, and no negative decimal of more than 18 digits: then its error, which names
-    the first one that it meets.
+    Python has no dates beyond the year 9999. If delta-rs cannot read the table, the type of its error is returned: it
+    cannot read such a date as a partition value, nor a negative decimal of more than 18 digits.
     """
     plain = {pa.date32(): pa.int32(), pa.timestamp("us"): pa.int64(), pa.timestamp("us", "UTC"): pa.int64()}
     try:
-        found = DeltaTable(table).to_pyarrow_table()
+        rows = DeltaTable(table).to_pyarrow_table()
     except ValueError as error:
         return type(error)
-    columns = {name: found[name].combine_chunks() for name in sorted(found.column_names)}
+    columns = {name: rows[name].combine_chunks() for name in sorted(rows.column_names)}
     lists = [
         (column.cast(plain[t]) if (t := column.type) in plain else column).to_pylist() for column in columns.values()
     ]
-    return found.schema.names and sorted(map(repr, zip(*lists, strict=True)))
+    return rows.schema.names and sorted(map(repr, zip(*lists, strict=True)))
 
 
 @seed(SEED)
@@ -125,7 +125,7 @@ def test_shards_write_what_one_job_writes(
     plain, ours = f"{folder}/plain", f"{folder}/ours"
     by = [text[1:-1].replace("``", "`") for text in case.by]
     event(f"{case.mode} {'exists' if case.first else 'is new'}")
-    with session_options(spark, PARQUET):  # which differ from Spark's own for files only
+    with session_options(spark, PARQUET):  # these differ from Spark's defaults only in how files are written
         for table in (plain, ours):
             if case.first:
                 spark.sql(case.first.sql).write.format("delta").partitionBy(*by).save(table)

@@ -1,6 +1,6 @@
-"""A run's Hudi table and one that a plain Spark job writes: the same for Spark, and for DuckDB, in two time zones.
+"""A Hudi table of a run and one of a plain Spark job are the same for Spark and for DuckDB in two time zones.
 
-``make pytest`` tries a few tables, always the same; ``SPARKLET_FOLDERS=500`` more, each ``SPARKLET_SEED`` others.
+``make pytest`` always tries the same few tables. ``SPARKLET_FOLDERS=500`` tries more, ``SPARKLET_SEED`` other ones.
 """
 
 import json
@@ -36,7 +36,7 @@ from tests.functional.tables.generated import (
 from tests.functional.tables.shards import Shards
 
 pytestmark = [*SESSION_HERE, pytest.mark.hudi]
-NAMES = ("a", "select", "_under", "Upper", "b2")  # Avro's
+NAMES = ("a", "select", "_under", "Upper", "b2")  # names that Avro allows
 PARTITIONS = {"BOOLEAN", "INT", "BIGINT", "STRING", "DATE"}
 OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions": "insert_overwrite"}
 
@@ -44,8 +44,8 @@ OPERATIONS = {"append": "bulk_insert", "upsert": "upsert", "overwrite_partitions
 @pytest.fixture(scope="module")
 def spark(jvm_here: WarmJvm) -> Iterator[SparkSession]:
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
-    conf["spark.sql.parquet.datetimeRebaseModeInRead"] = "CORRECTED"  # Hudi's files do not tell that they are so
-    conf["spark.hadoop.parquet.avro.write-old-list-structure"] = "false"  # which has no nulls
+    conf["spark.sql.parquet.datetimeRebaseModeInRead"] = "CORRECTED"  # Hudi's files do not record it
+    conf["spark.hadoop.parquet.avro.write-old-list-structure"] = "false"  # the old one has no nulls
     with session_here("hudi", conf, {}, jvm_here) as session:
         yield session
 
@@ -55,7 +55,7 @@ def partitions(column: Column) -> Sequence[str]:
 
 
 def options(case: Case) -> dict[str, str]:
-    """What a user sets who has one job."""
+    """Return the options that a user sets for one Spark job."""
     by = [text[1:-1] for text in case.by]
     chosen = {
         "hoodie.table.name": "plain",
@@ -65,7 +65,7 @@ def options(case: Case) -> dict[str, str]:
         "hoodie.table.timeline.timezone": "UTC",
     }
     if {"TINYINT", "SMALLINT"}.intersection(column.type for column in case.columns):
-        chosen["hoodie.datasource.write.row.writer.enable"] = "false"  # its writer of files lacks them
+        chosen["hoodie.datasource.write.row.writer.enable"] = "false"  # the row writer lacks these types
     if case.mode == "upsert":
         chosen["hoodie.datasource.write.recordkey.field"] = case.key
         chosen["hoodie.record.merge.mode"] = "COMMIT_TIME_ORDERING"
@@ -76,12 +76,12 @@ def options(case: Case) -> dict[str, str]:
 
 
 def by_spark(spark: SparkSession, table: str, case: Case) -> None:
-    """One job, whose upsert is of the last row of each key that is not older than the table's."""
+    """Write the rows in one Spark job; an upsert writes the last row of each key if the table's row is not newer."""
     frames = [spark.sql(shard.nullable_sql) for shard in case.shards if shard.rows]
     if not frames:
         return
     rows = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
-    there = spark.read.format("hudi").load(table) if case.first and case.first.rows else None
+    existing = spark.read.format("hudi").load(table) if case.first and case.first.rows else None
     if case.mode == "upsert":
         key, order = quoted(case.key), quoted(case.order_by or case.key)
         rows.createOrReplaceTempView("staged")
@@ -89,11 +89,11 @@ def by_spark(spark: SparkSession, table: str, case: Case) -> None:
         rows = spark.sql(f"SELECT *, {number} FROM staged").where("rank_here = 1").drop("rank_here")
         if case.delete:
             rows = rows.withColumn(HUDI_DELETED, functions.expr(f"nullif({case.delete}, false)"))  # a new column: null
-        if there is not None and case.order_by:
+        if existing is not None and case.order_by:
             rows.createOrReplaceTempView("changes")
-            there.createOrReplaceTempView("there")
+            existing.createOrReplaceTempView("existing")
             rows = spark.sql(
-                f"SELECT s.* FROM changes s LEFT ANTI JOIN there t ON t.{key} = s.{key} "
+                f"SELECT s.* FROM changes s LEFT ANTI JOIN existing t ON t.{key} = s.{key} "
                 f"AND NOT (t.{order} IS NULL OR coalesce(s.{order} >= t.{order}, false))"
             )
     chosen = {**options(case), "hoodie.datasource.write.operation": OPERATIONS[case.mode]}
@@ -102,12 +102,12 @@ def by_spark(spark: SparkSession, table: str, case: Case) -> None:
 
 def by_shards(spark: SparkSession, table: str, case: Case, folder: Path) -> None:
     def script(job: Job, frame: DataFrame) -> int:
-        how: dict[str, Any] = {"merge_schema": case.merge_schema or case.delete is not None}
-        how["partition_by"] = [text[1:-1] for text in case.by]
+        arguments: dict[str, Any] = {"merge_schema": case.merge_schema or case.delete is not None}
+        arguments["partition_by"] = [text[1:-1] for text in case.by]
         if case.mode == "upsert":
-            how |= {"keys": case.key, "order_by": case.order_by, "delete": case.delete}
+            arguments |= {"keys": case.key, "order_by": case.order_by, "delete": case.delete}
         write: Any = getattr(job, case.mode)
-        return int(write(frame, f"hudi:file://{table}", **how))
+        return int(write(frame, f"hudi:file://{table}", **arguments))
 
     run = Shards(folder)
     run.stage(script, *(spark.sql(shard.nullable_sql) for shard in case.shards))
@@ -115,14 +115,14 @@ def by_shards(spark: SparkSession, table: str, case: Case, folder: Path) -> None
 
 
 def rows_by_spark(spark: SparkSession, table: str) -> Any:
-    """Rows as JSON, by sorted keys: Hudi's writers keep no order in maps."""
+    """Return the rows as JSON with sorted keys, since Hudi's writers keep no order in maps, and the columns' types."""
     frame = without_hudi_columns(spark.read.format("hudi").load(table))
     rows = (json.loads(row[0]) for row in frame.select(functions.to_json(functions.struct("*"))).collect())
     return sorted(json.dumps(row, sort_keys=True) for row in rows), sorted(frame.dtypes)
 
 
 def rows_by_duckdb(spark: SparkSession, table: str, zone: str) -> Any:
-    """The rows of the newest files, as texts."""
+    """Return the columns' types and the rows of the newest files, as texts."""
     files = spark.read.format("hudi").load(table).inputFiles()
     if not files:
         return []
@@ -130,11 +130,11 @@ def rows_by_duckdb(spark: SparkSession, table: str, zone: str) -> Any:
         connection.execute(f"SET TimeZone = '{zone}'")
         place = ", ".join(f"'{uri.removeprefix('file://')}'" for uri in files)
         rows = connection.sql(f"FROM read_parquet([{place}], union_by_name = true, hive_partitioning = false)")
-        kinds = {name: str(kind) for name, kind in zip(rows.columns, rows.types, strict=True)}
-        own = {f'"{name}"': kind for name, kind in sorted(kinds.items()) if not name.startswith("_hoodie_")}
-        in_order = {name: f"list_sort(map_entries({name}))" for name, kind in own.items() if kind.startswith("MAP")}
-        texts = (f"{in_order.get(name, name)}::VARCHAR" for name in own)
-        return list(own.items()), sorted(map(repr, rows.project(", ".join(texts)).fetchall()))
+        types = {name: str(type_) for name, type_ in zip(rows.columns, rows.types, strict=True)}
+        columns = {f'"{name}"': type_ for name, type_ in sorted(types.items()) if not name.startswith("_hoodie_")}
+        sorted_maps = {name: f"list_sort(map_entries({name}))" for name, t in columns.items() if t.startswith("MAP")}
+        texts = (f"{sorted_maps.get(name, name)}::VARCHAR" for name in columns)
+        return list(columns.items()), sorted(map(repr, rows.project(", ".join(texts)).fetchall()))
 
 
 @seed(SEED)
@@ -164,7 +164,7 @@ def test_shards_write_what_one_job_writes(
         with session_options(spark, {"spark.sql.session.timeZone": zone}):
             try:
                 expected = rows_by_spark(spark, plain)
-            except Py4JJavaError as error:  # as of a date beside a name with "/": Hudi takes both values for texts
+            except Py4JJavaError as error:  # such as for a date and a name with "/": Hudi reads both as texts
                 event(f"unreadable: {str(error.java_exception)[:60]}")
                 with pytest.raises(Py4JJavaError):
                     rows_by_spark(spark, ours)

@@ -1,4 +1,4 @@
-"""Commits to Hudi tables: Spark writes them, the id is found in active and archived instants."""
+"""Commits to Hudi tables: Spark writes them, and their ids are found in active and archived instants."""
 
 import fcntl
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ dated = partial(table_of, pa.schema([("id", pa.int64()), ("day", pa.string()), (
 
 @pytest.fixture(scope="module")
 def spark(jvm_here: WarmJvm, aws: str) -> Iterator[SparkSession]:
-    """A session in this process that knows Hudi, and S3; two tasks at once, since one may wait for another commit."""
+    """A session in this process for Hudi and S3; it runs two tasks at once, since one can wait for another commit."""
     conf = {"spark.master": "local[2]", "spark.sql.shuffle.partitions": "2"}
     with session_here("hudi", conf, {}, jvm_here) as session:
         yield session
@@ -45,7 +45,7 @@ def spark(jvm_here: WarmJvm, aws: str) -> Iterator[SparkSession]:
 
 @dataclass
 class HudiLake(Lake):
-    """A table of Hudi, which Spark alone reads and writes."""
+    """A Hudi table, which only Spark reads and writes."""
 
     spark: SparkSession
 
@@ -57,8 +57,8 @@ class HudiLake(Lake):
         return commit(planned, self.spark)
 
     def read(self) -> pa.Table:
-        found = self.spark.read.format("hudi").load(self.table.place).collect()
-        return pa.Table.from_pylist([row.asDict() for row in found])
+        rows = self.spark.read.format("hudi").load(self.table.place).collect()
+        return pa.Table.from_pylist([row.asDict() for row in rows])
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_appends_are_made_once(hudi: HudiLake) -> None:
 
     done, again = hudi.make(first), hudi.make(first)
 
-    assert [(one.rows, one.already) for one in (done, again)] == [(3, False), (3, True)]
+    assert [(commit.rows, commit.already) for commit in (done, again)] == [(3, False), (3, True)]
     assert done.version == again.version
     with once_loaded(lambda: hudi.make(second)):
         assert hudi.make(second).already
@@ -83,13 +83,13 @@ def test_appends_are_made_once(hudi: HudiLake) -> None:
 
 
 def test_java_calls_the_last_of_many_scripts(jvm: WarmJvm) -> None:
-    """Java reports an object of an earlier script that it has collected to whoever is connected then."""
-    called = [jvm.run(called_from_java.__file__) for _ in range(3)]
+    """If Java collects an object of an earlier script, it reports this to the script that is connected at that time."""
+    scripts = [jvm.run(called_from_java.__file__) for _ in range(3)]
 
-    assert [done.stdout for done in called] == ["called\n" * called_from_java.TIMES] * 3, called[-1].stderr
+    assert [script.stdout for script in scripts] == ["called\n" * called_from_java.TIMES] * 3, scripts[-1].stderr
 
 
-def test_a_table_whose_first_writer_died_is_written(hudi: HudiLake) -> None:
+def test_a_table_is_written_after_its_first_writer_died(hudi: HudiLake) -> None:
     hudi.make(hudi.planned(rows_of(id=[0])))
     for file in (*(hudi.folder / ".hoodie" / "timeline").iterdir(), *hudi.folder.rglob("*.parquet")):
         if file.is_file():
@@ -101,8 +101,8 @@ def test_a_table_whose_first_writer_died_is_written(hudi: HudiLake) -> None:
 
 
 @pytest.mark.nightly
-def test_a_table_of_folders_alone_is_made(hudi: HudiLake) -> None:
-    """Its first writer was killed before it had written the table's properties."""
+def test_a_table_with_only_folders_is_created(hudi: HudiLake) -> None:
+    """The first writer of the table was killed before it had written the table's properties."""
     (hudi.folder / ".hoodie" / "timeline" / "history").mkdir(parents=True)
 
     hudi.make(hudi.planned(rows_of(id=[1])))
@@ -111,21 +111,28 @@ def test_a_table_of_folders_alone_is_made(hudi: HudiLake) -> None:
 
 
 def stop_at(method: str, patch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
-    """Have an action happen once, before a method of a committer; after it, if ``method`` ends with ``!``."""
+    """Call ``action`` once, before a committer's method or, if ``method`` ends with ``!``, after it."""
     name, waiting = method.rstrip("!"), [action]
-    go_on = getattr(HudiTable, name)
+    call_method = getattr(HudiTable, name)
 
-    def be_stopped(*args: Any) -> Any:
-        found = go_on(*args) if method != name else None
+    def act_once() -> None:
         if waiting:
             waiting.pop()()
-        return found if method != name else go_on(*args)
 
-    patch.setattr(HudiTable, name, be_stopped)
+    def act_before(*args: Any) -> Any:
+        act_once()
+        return call_method(*args)
+
+    def act_after(*args: Any) -> Any:
+        result = call_method(*args)
+        act_once()
+        return result
+
+    patch.setattr(HudiTable, name, act_before if method == name else act_after)
 
 
 def stop_in_spark(folder: Path, patch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
-    """Have an action happen once, while a committer's Spark job reads the rows that it is to write."""
+    """Call ``action`` once, while a committer's Spark job reads the rows that it is to write."""
     read, begun, go_on = HudiTable.new_rows, folder / "begun", folder / "go-on"
 
     def wait(batches: Iterator[Any]) -> Iterator[Any]:
@@ -152,10 +159,10 @@ def stop_in_spark(folder: Path, patch: pytest.MonkeyPatch, action: Callable[[], 
 
 
 def without_lock(patch: pytest.MonkeyPatch) -> None:
-    """Committers of one process would wait for each other's lock."""
-    of_write, lock = committer._options, "hoodie.write.lock.provider"
+    """Remove Hudi's lock: committers in one process would wait for each other's lock."""
+    write_options, lock = committer._options, "hoodie.write.lock.provider"
     patch.setattr(
-        committer, "_options", lambda *given: {key: each for key, each in of_write(*given).items() if key != lock}
+        committer, "_options", lambda *args: {key: each for key, each in write_options(*args).items() if key != lock}
     )
 
 
@@ -172,9 +179,9 @@ def without_lock(patch: pytest.MonkeyPatch) -> None:
 def test_a_stopped_committer_adds_nothing(
     hudi: HudiLake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, exists: bool
 ) -> None:
-    """Stopped before its instant is on the timeline, before its files are there, before and after its look round.
+    """The committer stops before it begins an instant or writes its files, or before or after it checks for others.
 
-    Meanwhile another one, since the lease has expired, makes the same commit.
+    Its lease expires, and another committer makes the same commit.
     """
     without_lock(monkeypatch)
     if exists:
@@ -193,19 +200,20 @@ def test_a_stopped_committer_adds_nothing(
 
     done = hudi.make(ours)
 
-    there = [(1,)] if exists else []
+    before = [(1,)] if exists else []
     assert (done.already, done.rows) == (True, 2)
-    assert hudi.rows("id") == [*there, (2,), (3,)]
+    assert hudi.rows("id") == [*before, (2,), (3,)]
     hudi.make(hudi.planned(rows_of(id=[4]), number=2))
-    assert (found := hudi.rows("id")) == [*there, (2,), (3,), (4,)]
+    rows = hudi.rows("id")
+    assert rows == [*before, (2,), (3,), (4,)]
     stored = sum(pq.read_metadata(file).num_rows for file in hudi.folder.glob("*.parquet"))
-    assert stored == len(found), "files of no instant were left"
+    assert stored == len(rows), "files of no instant were left"
 
 
 def both_make(hudi: HudiLake, patch: pytest.MonkeyPatch, first_stops: str, second_stops: str) -> list[bool]:
-    """Two committers make one commit: the second begins where the first stops, and stops until that one has ended.
+    """Let two committers make one commit: the second starts where the first stops, and waits until the first is done.
 
-    Whether the second has found it made.
+    Return whether the second committer has found the commit made; an empty list if it failed.
     """
     hudi.make(hudi.planned(rows_of(id=[1])))
     ours, stopped, ended = hudi.planned(rows_of(id=[2, 3]), number=1), Event(), Event()
@@ -221,27 +229,27 @@ def both_make(hudi: HudiLake, patch: pytest.MonkeyPatch, first_stops: str, secon
         assert stopped.wait(deadline_s(60))
 
     stop_at(first_stops, patch, overtake)
-    made = list[bool]()
-    second = Thread(target=lambda: made.append(hudi.make(ours).already))
+    already = list[bool]()
+    second = Thread(target=lambda: already.append(hudi.make(ours).already))
     try:
         hudi.make(ours)
     finally:
         ended.set()
         second.join()
-    return made
+    return already
 
 
-def test_an_instant_that_is_completed_after_the_look_counts(hudi: HudiLake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIVEN one committer that has looked for others; its instant is pending when the second one looks."""
+def test_an_instant_that_is_completed_after_the_check_counts(hudi: HudiLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a committer that has checked for others, WHEN a second one checks, THEN the first instant is pending."""
     assert both_make(hudi, monkeypatch, "other_writer!", "load_early") == [True]
     assert hudi.rows("id") == [(1,), (2,), (3,)]
 
 
 @pytest.mark.parametrize("method", ["accept", "other_writer!"])
-def test_who_was_rolled_back_adds_and_refuses_nothing(
+def test_a_rolled_back_committer_leaves_one_set_of_rows(
     hudi: HudiLake, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """GIVEN one stopped before or after its look, and another that has rolled it back, and looks when it has ended."""
+    """A committer stops before or after it checks for others; a second one rolls it back, and checks after it."""
     without_lock(monkeypatch)
 
     with suppress(IllegalArgumentException):  # Hudi itself completes no instant that was rolled back
@@ -251,8 +259,8 @@ def test_who_was_rolled_back_adds_and_refuses_nothing(
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_what_was_rolled_back_is_not_made(hudi: HudiLake, ended: bool) -> None:
-    """GIVEN a writer that completed its instant after another one had begun to roll it back."""
+def test_a_rolled_back_commit_counts_as_not_made(hudi: HudiLake, ended: bool) -> None:
+    """GIVEN a writer that completed its instant after another writer had begun to roll it back."""
     timeline = hudi.folder / ".hoodie" / "timeline"
     ours, theirs = (hudi.planned(rows_of(id=[number]), number=number) for number in (1, 2))
     hudi.make(hudi.planned(rows_of(id=[0])))
@@ -263,7 +271,7 @@ def test_what_was_rolled_back_is_not_made(hudi: HudiLake, ended: bool) -> None:
     hudi.make(theirs)
     for path, content in kept.items():
         path.write_bytes(content)
-    for path in hudi.folder.glob(f"*_{instant}.parquet"):  # which a rollback finds by marks that are gone by now
+    for path in hudi.folder.glob(f"*_{instant}.parquet"):  # a rollback finds them by markers, which no longer exist
         path.unlink()
     if not ended:
         next(timeline.glob("*.rollback")).unlink()
@@ -274,8 +282,8 @@ def test_what_was_rolled_back_is_not_made(hudi: HudiLake, ended: bool) -> None:
     assert hudi.rows("id") == [(0,), (1,), (2,)]
 
 
-def test_an_old_instant_stops_no_later_commit(hudi: HudiLake) -> None:
-    """GIVEN a pending instant from before a completed one, which Hudi would not roll back by itself."""
+def test_an_old_pending_instant_stops_no_later_commit(hudi: HudiLake) -> None:
+    """GIVEN a pending instant that is older than a completed one, which Hudi would not roll back by itself."""
     commits = [hudi.planned(rows_of(id=[number]), number=number) for number in range(3)]
     old = hudi.make(commits[0]).version
     hudi.make(commits[1])
@@ -310,7 +318,7 @@ def test_an_archived_commit_is_found(hudi: HudiLake) -> None:
 
 
 @pytest.mark.nightly
-def test_what_a_savepoint_takes_out_is_committed_again(hudi: HudiLake) -> None:
+def test_rows_removed_by_a_savepoint_are_committed_again(hudi: HudiLake) -> None:
     kept, lost = (hudi.planned(rows_of(id=[number]), number=number) for number in (0, 1))
     instant = hudi.make(kept).version
     hudi.spark.sql(f"CALL create_savepoint(path => '{hudi.table.place}', commit_time => '{instant}')").collect()
@@ -321,7 +329,7 @@ def test_what_a_savepoint_takes_out_is_committed_again(hudi: HudiLake) -> None:
     assert hudi.rows("id") == [(0,), (1,)]
 
 
-def test_upserts_and_overwritten_partitions(hudi: HudiLake) -> None:
+def test_upserts_and_overwrites_replace_rows_once(hudi: HudiLake) -> None:
     keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "order_by": "version", "partition_by": ("day",)}
     by_day: dict[str, Any] = {"mode": "overwrite_partitions", "partition_by": ("day",)}
     columns = "id", "day", "version"
@@ -350,7 +358,7 @@ def test_upserts_and_overwritten_partitions(hudi: HudiLake) -> None:
 
 
 def test_a_key_in_another_partition_is_moved(hudi: HudiLake) -> None:
-    """Unless the partition is a part of the key."""
+    """A row moves to the partition of the new row with its key, unless the partition column is a part of the key."""
     keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",), "partition_by": ("day",)}
     hudi.make(hudi.planned(dated((1, "a", 1), (2, "a", 1)), **keyed))
 
@@ -361,8 +369,8 @@ def test_a_key_in_another_partition_is_moved(hudi: HudiLake) -> None:
     assert hudi.rows("id", "day", "version") == [(1, "b", 2), (2, "a", 1), (2, "b", 3), (3, "b", 2)]
 
 
-def test_an_order_of_the_table_s_own_is_not_ignored(hudi: HudiLake) -> None:
-    """Hudi would drop the new row if its field were less, without a word."""
+def test_the_precombine_field_of_a_table_is_not_ignored(hudi: HudiLake) -> None:
+    """Without any message, Hudi would drop a new row whose precombine field is less."""
     options = {"hoodie.table.name": "t", "hoodie.datasource.write.recordkey.field": "id"}
     options |= {"hoodie.datasource.write.precombine.field": "version", "hoodie.metadata.enable": "false"}
     rows = hudi.spark.sql("SELECT 1L AS id, 'a' AS day, 5L AS version")
@@ -370,8 +378,8 @@ def test_an_order_of_the_table_s_own_is_not_ignored(hudi: HudiLake) -> None:
     older = dated((1, "new", 4))
     keyed: dict[str, Any] = {"mode": "upsert", "keys": ("id",)}
 
-    ways: list[dict[str, Any]] = [{}, {"order_by": "day"}]
-    for refused in ways:
+    refused_options: list[dict[str, Any]] = [{}, {"order_by": "day"}]
+    for refused in refused_options:
         with pytest.raises(TableError, match=r"has the precombine field version, .* pass order_by='version'"):
             hudi.make(hudi.planned(older, **keyed, **refused))
         with pytest.raises(TableError, match="has the precombine field version"):
@@ -384,8 +392,8 @@ def test_an_order_of_the_table_s_own_is_not_ignored(hudi: HudiLake) -> None:
         hudi.make(hudi.planned(older, number=2, mode="upsert", keys=("day",), order_by="version"))
 
 
-def test_rows_of_another_table_and_names_in_another_case(hudi: HudiLake) -> None:
-    """Hudi's own columns are the table's; ``ID`` is ``id``, and ``note`` the column ``Note``."""
+def test_hudi_columns_and_the_case_of_names_are_ignored(hudi: HudiLake) -> None:
+    """Rows read from a Hudi table can be appended; ``ID`` is the column ``id``, and ``note`` is the column ``Note``."""
     Job().append(hudi.spark.sql("SELECT 1L AS id, 'a' AS Note"), str(hudi.table), label="first")
     Job().append(hudi.spark.read.format("hudi").load(hudi.table.place), str(hudi.table), label="again")
 
@@ -402,15 +410,15 @@ def test_times_keep_their_types_and_intervals_are_refused(hudi: HudiLake) -> Non
     for label in ("made", "there"):
         Job().append(written, str(hudi.table), label=label)
 
-    found = hudi.spark.read.format("hudi").load(hudi.table.place).select("id", "local", "at")
-    assert found.dtypes == written.dtypes
-    assert found.collect() == 2 * written.collect()
+    read = hudi.spark.read.format("hudi").load(hudi.table.place).select("id", "local", "at")
+    assert read.dtypes == written.dtypes
+    assert read.collect() == 2 * written.collect()
     with pytest.raises(TableError, match="cannot have the column 'span' of the frame, an interval"):
         Job().append(hudi.spark.sql("SELECT 1L AS id, INTERVAL '1' YEAR AS span"), str(hudi.table))
 
 
 @pytest.mark.parametrize(("old", "new"), [(0.0, -0.0), (-0.0, 0.0)])
-def test_keys_that_spark_has_for_equal_are_one(hudi: HudiLake, old: float, new: float) -> None:
+def test_keys_that_are_equal_in_spark_are_one_key(hudi: HudiLake, old: float, new: float) -> None:
     hudi.make(hudi.planned(rows_of(k=[old, float("nan"), 1.0], v=["a", "a", "a"]), mode="upsert", keys=("k",)))
 
     changes = rows_of(k=[new, float("nan"), 2.0], v=["b", "b", "b"])
@@ -423,13 +431,13 @@ def test_keys_that_spark_has_for_equal_are_one(hudi: HudiLake, old: float, new: 
         hudi.make(hudi.planned(rows_of(k=[0.0, -0.0], v=["c", "c"]), number=2, mode="upsert", keys=("k",)))
 
 
-def test_a_row_deletes_that_of_its_key(hudi: HudiLake) -> None:
-    """By Hudi's own column, which a new table gets, and an older one only if it may get columns."""
+def test_a_row_deletes_the_row_with_the_same_key(hudi: HudiLake) -> None:
+    """Deletes use a Hudi column. A new table gets the column; an existing table only with ``merge_schema``."""
 
-    def upsert(label: str, values: str, **how: Any) -> None:
+    def upsert(label: str, values: str, **options: Any) -> None:
         frame = hudi.spark.sql(f"SELECT * FROM VALUES {values} AS t(id, v, op)")
-        chosen = {"keys": "id", "order_by": "v", "delete": "op = 'd'", **how}
-        Job().upsert(frame, str(hudi.table), label=label, **chosen)
+        arguments = {"keys": "id", "order_by": "v", "delete": "op = 'd'", **options}
+        Job().upsert(frame, str(hudi.table), label=label, **arguments)
 
     upsert("old", "(1L, 1L, 'u'), (2L, 1L, 'u'), (3L, 3L, 'u')", delete=None)
     with pytest.raises(TableError, match=r"lacks the column _hoodie_is_deleted, .* pass merge_schema=True"):
@@ -443,7 +451,7 @@ def test_a_row_deletes_that_of_its_key(hudi: HudiLake) -> None:
 
 
 def test_nulls_are_written_as_spark_writes_them(hudi: HudiLake) -> None:
-    """Within a list, and in a column that has had none."""
+    """Nulls in a list, and in a column that had no nulls before, are kept."""
     options = {"hoodie.table.name": "t", "hoodie.metadata.enable": "false"}
     hudi.spark.sql("SELECT 1L AS id, 5 AS v").write.format("hudi").options(**options).save(hudi.table.place)
 
@@ -463,7 +471,7 @@ def test_two_workers_write_at_once(hudi: HudiLake, jvm: WarmJvm) -> None:
     with ThreadPoolExecutor(1) as worker:
         other = worker.submit(answers, jvm, ("commit", both), ("commit", theirs))
         already = [hudi.make(ours).already, hudi.make(both).already]
-        already += [one["already"] for one in other.result()]
+        already += [commit["already"] for commit in other.result()]
 
     assert sorted(already) == [False, False, False, True]
     assert hudi.rows("id") == [(1,), (2,), (3,)]

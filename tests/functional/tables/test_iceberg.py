@@ -1,4 +1,4 @@
-"""What is Iceberg's own: transforms, versions, orders, and values that only some of its parts take well."""
+"""What only Iceberg has: partition transforms, format versions, sort orders, and values that some parts mishandle."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def create(session: SparkSession, columns: str, more: str = "", **properties: st
 
 
 def stage(lake: Lake, frame: DataFrame, shard: int = 0, mode: str = "append") -> Declaration:
-    """As ``Lake.stage``, of rows that Spark itself has made."""
+    """Stage rows as ``Lake.stage`` does, but from a Spark frame."""
     draft = Declaration(lake.table, mode, "", "", (), merge_schema=True)
     layout = layout_of(frame, draft)
     frame = staging._fit_to_table(frame, layout, draft)
@@ -48,11 +48,11 @@ def stage(lake: Lake, frame: DataFrame, shard: int = 0, mode: str = "append") ->
         rows, files, described = layout.draft.stage(frame, folder)
     else:
         rows, files = staging._store(frame, [], folder, "error")
-    how: dict[str, Any] = {"rows": rows, "described": described, "seen": layout.seen, "shard": shard}
-    return Declaration(lake.table, mode, folder, folder, files, **how)
+    options: dict[str, Any] = {"rows": rows, "described": described, "seen": layout.seen, "shard": shard}
+    return Declaration(lake.table, mode, folder, folder, files, **options)
 
 
-def found(session: SparkSession, *columns: str, where: str = "true") -> list[tuple[Any, ...]]:
+def table_rows(session: SparkSession, *columns: str, where: str = "true") -> list[tuple[Any, ...]]:
     rows = session.table("iceberg.db.t").where(where).selectExpr(*columns or ("*",)).collect()
     return sorted(map(tuple, rows), key=repr)
 
@@ -68,7 +68,9 @@ def found(session: SparkSession, *columns: str, where: str = "true") -> list[tup
         ("3", "hours(at), name"),
     ],
 )
-def test_partitions_of_every_kind(ice: Lake, session: SparkSession, version: str, by: str) -> None:
+def test_partitions_by_each_transform_are_as_from_spark(
+    ice: Lake, session: SparkSession, version: str, by: str
+) -> None:
     columns = "id BIGINT, name STRING, at TIMESTAMP, amount DOUBLE"
     create(session, columns, f"PARTITIONED BY ({by})", **{"format-version": version})
     session.sql("ALTER TABLE iceberg.db.t WRITE ORDERED BY name")
@@ -89,18 +91,18 @@ def test_partitions_of_every_kind(ice: Lake, session: SparkSession, version: str
     for frame in rows:
         frame.writeTo("iceberg.db.plain").append()
 
-    assert [id_ for (id_,) in found(session, "id")] == list(range(6))
+    assert [id_ for (id_,) in table_rows(session, "id")] == list(range(6))
     partitions = ("SELECT partition, record_count FROM iceberg.db.{}.partitions ORDER BY 1").format
     assert str(session.sql(partitions("t")).collect()) == str(session.sql(partitions("plain")).collect())
-    assert found(session, "id", where="amount = 0.1D") == [(1,)]
+    assert table_rows(session, "id", where="amount = 0.1D") == [(1,)]
     assert {order for (order,) in session.sql("SELECT sort_order_id FROM iceberg.db.t.files").collect()} == {1}
     if version != "3":
         assert len(ice.rows("id")) == 6
 
 
 @pytest.mark.parametrize("version", ["2", "3"])
-def test_rows_replace_others_in_every_version(ice: Lake, session: SparkSession, version: str) -> None:
-    """Of a table whose rows others have deleted by positions."""
+def test_rows_are_replaced_beside_merge_on_read_deletes(ice: Lake, session: SparkSession, version: str) -> None:
+    """Another writer has deleted a row of the table by its position, in each format version."""
     merge = {"write.merge.mode": "merge-on-read", "write.delete.mode": "merge-on-read", "format-version": version}
     create(session, "id BIGINT, v STRING", "PARTITIONED BY (bucket(2, id))", **merge)
     session.sql("INSERT INTO iceberg.db.t SELECT id, 'old' FROM range(6)")
@@ -110,10 +112,10 @@ def test_rows_replace_others_in_every_version(ice: Lake, session: SparkSession, 
     make(ice.planned(rows_of(id=[10], v=["added"]), number=1))
 
     new = [(2, "new"), (3, "new"), (9, "new"), (10, "added")]
-    assert found(session) == sorted([*((n, "old") for n in (0, 1, 4, 5)), *new], key=repr)
+    assert table_rows(session) == sorted([*((n, "old") for n in (0, 1, 4, 5)), *new], key=repr)
 
 
-def test_a_partition_of_a_double_is_overwritten(ice: Lake, session: SparkSession) -> None:
+def test_a_partition_by_a_double_is_overwritten(ice: Lake, session: SparkSession) -> None:
     create(session, "id BIGINT, amount DOUBLE", "PARTITIONED BY (amount)")
     make(ice.planned(rows_of(id=[1, 2, 3], amount=[0.1, 0.2, float("nan")])))
 
@@ -121,7 +123,7 @@ def test_a_partition_of_a_double_is_overwritten(ice: Lake, session: SparkSession
     make(first)
     make(ice.planned(rows_of(id=[12], amount=[0.1]), number=2, earlier=first.writes, **OVERWRITE))
 
-    assert found(session, "id") == [(10,), (11,), (12,), (2,)]
+    assert table_rows(session, "id") == [(10,), (11,), (12,), (2,)]
 
 
 @pytest.mark.parametrize("by", ["days(at)", "bucket(3, id), truncate(1, name)"])
@@ -134,12 +136,12 @@ def test_partitions_by_transforms_are_overwritten(ice: Lake, session: SparkSessi
     make(ice.commit("run/commit-1", overwrites[0], **OVERWRITE))
     make(ice.commit("run/commit-2", overwrites[1], earlier=(overwrites[0],), **OVERWRITE))
 
-    assert found(session, "name") == [("ac",), ("ad",), ("b",)]
+    assert table_rows(session, "name") == [("ac",), ("ad",), ("b",)]
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_shards_that_add_other_columns(ice: Lake, exists: bool) -> None:
-    """Each has given the next id to its own; the rows of the second are written anew, from its staged files."""
+def test_new_columns_of_several_shards_are_all_added(ice: Lake, exists: bool) -> None:
+    """Each shard has used the next id for its own column; the commit rewrites the rows of the later shards."""
     if exists:
         ice.create(rows_of(id=[0]))
     nested = rows_of(id=[3], c=[{"x": [1, None]}])
@@ -150,7 +152,7 @@ def test_shards_that_add_other_columns(ice: Lake, exists: bool) -> None:
     assert ice.rows("id", "a", "b", "c")[-3:] == rows
 
 
-def test_a_type_that_iceberg_has_not_fails_its_shard(ice: Lake, session: SparkSession) -> None:
+def test_a_type_that_iceberg_lacks_fails_the_shard(ice: Lake, session: SparkSession) -> None:
     with pytest.raises(TableError, match=r"Iceberg cannot have a column of the frame: .*interval"):
         stage(ice, session.sql("SELECT 1L AS id, make_interval(1) AS year"))
     with pytest.raises(TableError, match=r"db\.t cannot be made of the frame: .*\n.*nothing"):
@@ -173,24 +175,26 @@ def test_a_commit_of_unknown_state_is_looked_up(
 ) -> None:
     ice.create(rows_of(id=[1]))
     java = spark_here()._jvm
-    of_iceberg = getattr(java.org.apache.iceberg.exceptions, exception)
-    nothing = SparkContext._gateway.new_array(java.java.lang.Object, 0)
-    lost = (java.java.lang.RuntimeException("reset"),) if "Unknown" in exception else ("502", nothing)
-    begin, answers = Draft.of_state, [of_iceberg(*lost)]
+    exception_class = getattr(java.org.apache.iceberg.exceptions, exception)
+    no_objects = SparkContext._gateway.new_array(java.java.lang.Object, 0)
+    arguments = (java.java.lang.RuntimeException("reset"),) if "Unknown" in exception else ("502", no_objects)
+    begin, errors = Draft.of_state, [exception_class(*arguments)]
 
-    class Lossy:
+    class FailingOnce:
+        """Table operations whose first commit raises the error, after the commit if ``landed``."""
+
         def __init__(self, operations: Any) -> None:
             self._operations = operations
 
         def commit(self, *states: Any) -> None:
-            if landed or not answers:
+            if landed or not errors:
                 self._operations.commit(*states)
-            if answers:
-                raise Py4JJavaError("lost", answers.pop())
+            if errors:
+                raise Py4JJavaError("lost", errors.pop())
 
     def of_state(*args: Any) -> Draft:
         draft = begin(*args)
-        draft.operations = Lossy(draft.operations)
+        draft.operations = FailingOnce(draft.operations)
         return draft
 
     planned = ice.planned(rows_of(id=[2]))
@@ -201,8 +205,10 @@ def test_a_commit_of_unknown_state_is_looked_up(
     assert ice.rows("id") == [(1,), (2,)]
 
 
-def test_a_namespace_that_another_writer_makes_meanwhile(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_namespace_that_another_writer_creates_is_used(ice: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     class Overtaken:
+        """A catalog in which another writer has created the namespace just before."""
+
         def __init__(self, catalog: Any) -> None:
             self._catalog = catalog
 

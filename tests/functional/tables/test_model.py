@@ -1,8 +1,8 @@
-"""A table that runs, messages and streams write to, and that others change, compared with a simple model.
+"""A table that runs, messages, streams and other writers change is compared with a simple model.
 
-Hypothesis chooses what happens, and when: also between a committer's look at the table and its commit. Committers die,
-hear no answer, sleep and wake late. After each step the table holds, row by row, what the model says (``expected``). A
-refusal is right only where the model says so, and leaves the table as it was.
+Hypothesis chooses what happens and when, also between a committer's load of the table and its commit. Committers die,
+get no response, or commit late. After each step the table has exactly the rows of the model (``expected``). A refusal
+is right only if the model allows it, and leaves the table unchanged.
 """
 
 import tempfile
@@ -30,17 +30,17 @@ OBJECTS = st.lists(
 EVOLUTIONS = st.tuples(
     st.sampled_from(["replace", "drop", "rename"]), st.sampled_from(NAMES[:2]), st.sampled_from(["string", "double"])
 )
-OTHERS = [*(2 * ["append", "evolve", "roll back", "asleep"]), "evolve", "evolve", "compact", "expire", "property"]
-MODES = {"log": "append", "keyed": "upsert", "replaced": "overwrite_partitions"}  # of runs, by kind of table
+OTHERS = [*(2 * ["append", "evolve", "roll back", "late commit"]), "evolve", "evolve", "compact", "expire", "property"]
+MODES = {"log": "append", "keyed": "upsert", "replaced": "overwrite_partitions"}  # the mode of runs, by kind of table
 WHICH = st.integers(0, 30)
-# How the next committer ends, and what others do once it has loaded the table.
+# How the next committer fails, and what other writers do once it has loaded the table.
 DISTURBED = st.tuples(
     st.sampled_from(["", "", "before", "after", "unheard"]), st.none() | st.sampled_from(OTHERS), WHICH, EVOLUTIONS
 )
 
 
 class Tables(RuleBasedStateMachine):
-    """Everybody who writes to a table."""
+    """All writers of a table."""
 
     format: ClassVar[str] = "delta"
 
@@ -55,8 +55,7 @@ class Tables(RuleBasedStateMachine):
 
     @initialize(kind=st.sampled_from(list(MODES)), partitioned=st.booleans(), exists=st.booleans())
     def there_is_a_table(self, kind: str, partitioned: bool, exists: bool) -> None:
-        """Where runs upsert, each key is there once."""
-        self.kind, self.fresh = kind, 100
+        self.kind, self.last_id = kind, 100  # ids are never used twice, as a table with upserts has each key once
         self.table = SharedTable(self.lake, partitioned or self.kind == "replaced")
         self.runs = Runs(Path(self.folder.name, "scratch"), table=self.table)
         self.runs.watch(self.patch)
@@ -64,8 +63,8 @@ class Tables(RuleBasedStateMachine):
             self.table.create(self._rows(2))
 
     def _rows(self, count: int) -> Sequence[Any]:
-        self.fresh += count
-        return [self.table.row(self.fresh - number, DAYS[number % 2]) for number in range(count)]
+        self.last_id += count
+        return [self.table.row(self.last_id - number, DAYS[number % 2]) for number in range(count)]
 
     @rule(
         asked=st.builds(
@@ -80,35 +79,35 @@ class Tables(RuleBasedStateMachine):
         at_once=st.booleans(),
     )
     def a_run_begins(self, asked: Asked, at_once: bool) -> None:
-        """``at_once``: and goes to its end; else it has staged what it writes."""
+        """Start a run and let it end if ``at_once``, else let it only stage its rows."""
         self.runs.start(replace(asked, mode=MODES[self.kind]))
         self.runs.at_once = 1 if asked.commit_every else 10
         self.runs.work()
         if at_once:
-            self.runs.everybody_works()
+            self.runs.work_until_all_ended()
 
     @rule(disturbed=DISTURBED, twice=st.booleans())
-    def everybody_works(self, disturbed: Any, twice: bool) -> None:
+    def all_runs_work(self, disturbed: Any, twice: bool) -> None:
         self.runs.twice = twice
         self._disturb(*disturbed)
-        self.runs.everybody_works()
+        self.runs.work_until_all_ended()
         self._disturb("")
 
-    def _disturb(self, end: str, between: str | None = None, *how: Any) -> None:
+    def _disturb(self, end: str, between: str | None = None, *arguments: Any) -> None:
         self.runs.end = end
-        self.runs.between = (lambda: self._other(between, *how)) if between else None
+        self.runs.between = (lambda: self._other(between, *arguments)) if between else None
 
     @precondition(lambda self: self.runs.asked)
     @rule(which=WHICH, now=st.booleans())
     def somebody_redrives(self, which: int, now: bool) -> None:
         self.runs.redrive(which)
         if now:
-            self.runs.everybody_works()
+            self.runs.work_until_all_ended()
 
     @precondition(lambda self: self.kind == "log" and self.table.exists)
     @rule(first=st.integers(0, 3), count=st.integers(0, 4), of_messages=st.booleans(), disturbed=DISTURBED)
     def a_batch_comes(self, first: int, count: int, of_messages: bool, disturbed: Any) -> None:
-        """Of records of a stream or of messages of a queue; without any it is a message of SNS."""
+        """Deliver stream records or queue messages, or an SNS message if ``count`` is 0."""
         self._disturb(*disturbed)
         if count:
             self.runs.batch(first, first + count - 1, of_messages=of_messages)
@@ -117,28 +116,28 @@ class Tables(RuleBasedStateMachine):
         self._disturb("")
 
     @precondition(lambda self: self.table.exists)
-    @rule(what=st.sampled_from(OTHERS), which=WHICH, evolution=EVOLUTIONS)
-    def another_writer(self, what: str, which: int, evolution: Any) -> None:
-        self._other(what, which, evolution)
+    @rule(action=st.sampled_from(OTHERS), which=WHICH, evolution=EVOLUTIONS)
+    def another_writer_acts(self, action: str, which: int, evolution: Any) -> None:
+        self._other(action, which, evolution)
         self.table.compare()
 
-    def _other(self, what: str, which: int, evolution: Any) -> None:
-        acts: dict[str, Callable[[], None]] = {
+    def _other(self, action: str, which: int, evolution: Any) -> None:
+        actions: dict[str, Callable[[], None]] = {
             "append": lambda: self.table.append(self._rows(1 + which % 2)),
             "evolve": lambda: self.table.evolve(*evolution),
             "compact": self.table.compact,
             "roll back": lambda: self.table.roll_back(which),
             "expire": self.table.expire,
             "property": lambda: self.table.set_property("delta.checkpointInterval", "2"),
-            "asleep": lambda: self.runs.commit_again(which),
+            "late commit": lambda: self.runs.commit_again(which),
         }
-        acts[what]()
+        actions[action]()
 
     def teardown(self) -> None:
-        """Nothing bad happens any more."""
+        """Let all runs end without further faults, and compare."""
         try:
             if hasattr(self, "runs"):
-                self.runs.everybody_works()
+                self.runs.work_until_all_ended()
                 self.runs.compare_ends()
                 self.table.compare()
         finally:
@@ -151,7 +150,7 @@ class IcebergTables(Tables):
 
 
 class BesideSpark(Tables):
-    """Spark writes the log's checkpoints."""
+    """A Delta table for which Spark writes checkpoints of the log."""
 
     spark: ClassVar[Any] = None
 
@@ -166,8 +165,8 @@ class BesideSpark(Tables):
 
 def run(machine: type[Tables], examples: int, steps: int) -> None:
     quiet = [HealthCheck.too_slow, HealthCheck.data_too_large]
-    how = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=quiet)
-    run_state_machine_as_test(machine, settings=how)
+    options = settings(max_examples=examples, stateful_step_count=steps, deadline=None, suppress_health_check=quiet)
+    run_state_machine_as_test(machine, settings=options)
 
 
 FULL = pytest.param(2_000, 30, marks=[pytest.mark.campaign, pytest.mark.timeout(7200)], id="full")
@@ -177,7 +176,7 @@ FULL = pytest.param(2_000, 30, marks=[pytest.mark.campaign, pytest.mark.timeout(
 @pytest.mark.slow
 @pytest.mark.parametrize(("examples", "steps"), [pytest.param(6, 10, id="small"), FULL])
 def test_an_iceberg_table_holds_what_the_model_says(spark: SparkSession, examples: int, steps: int) -> None:
-    """``make pytest ARGS='-n 0 -m campaign tests/functional/tables/test_model.py'``: full size, an hour and more."""
+    """Full size, over an hour: ``make pytest ARGS='-n 0 -m campaign tests/functional/tables/test_model.py'``."""
     run(IcebergTables, examples, steps)
 
 
@@ -185,6 +184,6 @@ def test_an_iceberg_table_holds_what_the_model_says(spark: SparkSession, example
 @pytest.mark.slow
 @pytest.mark.parametrize(("examples", "steps"), [pytest.param(3, 10, id="small"), FULL])
 def test_a_delta_table_holds_what_the_model_says(spark: SparkSession, examples: int, steps: int) -> None:
-    """Spark writes the log's checkpoints."""
+    """Other writers include Spark, which writes checkpoints of the log."""
     BesideSpark.spark = spark
     run(BesideSpark, examples, steps)

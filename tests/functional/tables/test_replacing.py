@@ -1,4 +1,4 @@
-"""Upserts and overwritten partitions: what is replaced, once, and what stays."""
+"""Upserts and overwrites of partitions replace the right rows, once, and keep all others."""
 
 from dataclasses import replace
 from functools import partial
@@ -39,7 +39,7 @@ UPSERTS: dict[str, tuple[pa.Table, list[pa.Table], dict[str, Any], list[Any]]] =
         {"merge_schema": True},
         [(1, "Ada", None), (2, "GRACE", 1.5)],
     ),
-    # As ``jdbc_write`` does it: null is the least, the last wins.
+    # As in ``jdbc_write``, null is the least value, and of equal values the last wins.
     "the greatest of all shards and the table": (
         people((5, "later", 9), (6, "no less", 5), (7, "old", 3), (8, "known", 1), (9, "null", None)),
         [
@@ -67,27 +67,29 @@ UPSERTS: dict[str, tuple[pa.Table, list[pa.Table], dict[str, Any], list[Any]]] =
 
 
 @pytest.mark.parametrize("case", UPSERTS)
-def test_an_upsert_in_one_version(lake: Lake, case: str) -> None:
-    there, shards, how, found = UPSERTS[case]
-    lake.create(there)
-    planned = lake.planned(*shards, **{**KEYED, **how})
+def test_an_upsert_replaces_rows_in_one_version(lake: Lake, case: str) -> None:
+    before_rows, shards, options, expected = UPSERTS[case]
+    lake.create(before_rows)
+    planned = lake.planned(*shards, **{**KEYED, **options})
     before = lake.versions()
 
     assert [make(planned).already, make(planned).already] == [False, True]
 
-    assert repr(lake.rows()) == repr(found)
+    assert repr(lake.rows()) == repr(expected)
     assert lake.versions() == before + 1
 
 
-@pytest.mark.parametrize(("how", "by"), [(KEYED, ()), (KEYED, ("name",)), (OVERWRITE, ("name",))])
-def test_a_change_makes_the_table(lake: Lake, how: dict[str, Any], by: tuple[str, ...]) -> None:
-    planned = lake.planned(people((1, "Ada", 1), (2, None, 1)), partition_by=by, **how)
+@pytest.mark.parametrize(("options", "by"), [(KEYED, ()), (KEYED, ("name",)), (OVERWRITE, ("name",))])
+def test_upserts_and_overwrites_create_a_missing_table(
+    lake: Lake, options: dict[str, Any], by: tuple[str, ...]
+) -> None:
+    planned = lake.planned(people((1, "Ada", 1), (2, None, 1)), partition_by=by, **options)
 
     assert [make(planned).already, make(planned).already] == [False, True]
     assert lake.rows("id", "name") == [(1, "Ada"), (2, None)]
 
 
-def test_a_key_of_two_shards_is_refused_without_an_order(lake: Lake) -> None:
+def test_a_key_in_two_shards_is_refused_without_an_order(lake: Lake) -> None:
     lake.create(people((1, "Ada", 1)))
     writes = [lake.stage(shard, people((shard, "x", 1), (7, "y", shard)), mode="upsert") for shard in (2, 3, 5)]
 
@@ -97,7 +99,7 @@ def test_a_key_of_two_shards_is_refused_without_an_order(lake: Lake) -> None:
     assert lake.rows() == [(1, "Ada", 1)]
 
 
-def test_zeros_and_what_is_no_number_are_one_key_each(lake: Lake) -> None:
+def test_both_zeros_are_one_key_and_so_are_all_nans(lake: Lake) -> None:
     nan = float("nan")
     lake.create(rows_of(id=[0.0, nan, 1.0], v=["zero", "nan", "one"]))
 
@@ -108,22 +110,22 @@ def test_zeros_and_what_is_no_number_are_one_key_each(lake: Lake) -> None:
     assert [v for (v,) in lake.rows("v")] == ["NaN", "minus zero", "one"]
 
 
-def test_a_row_deletes_that_of_its_key(lake: Lake) -> None:
-    """In a table that requires values, and in one that the rows make."""
+def test_a_row_deletes_the_row_with_the_same_key(lake: Lake) -> None:
+    """This works in a table with a required column, and in a table that the upsert creates."""
     required = pa.schema([("id", pa.int64()), pa.field("name", pa.string(), nullable=False), ("v", pa.int64())])
     lake.create(table_of(required, (1, "a", 5), (2, "b", 5), (3, "c", 5)))
     spark, values = session_for(lake.table), "SELECT * FROM VALUES {} AS t(id, name, v, op)".format
-    how: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
+    options: dict[str, Any] = {"keys": "id", "order_by": "v", "delete": "op = 'd'"}
 
     changes = "(1L, NULL, 6L, 'd'), (2L, NULL, 4L, 'd'), (3L, NULL, 6L, 'd'), (3L, 'C', 7L, 'u'), (4L, NULL, 1L, 'd')"
-    Job().upsert(spark.sql(values(changes)), str(lake.table), label="changes", **how)
-    Job().upsert(spark.sql(values("(5L, 'e', 1L, 'u'), (6L, 'f', 1L, NULL)")), f"{lake.table}_new", **how)
+    Job().upsert(spark.sql(values(changes)), str(lake.table), label="changes", **options)
+    Job().upsert(spark.sql(values("(5L, 'e', 1L, 'u'), (6L, 'f', 1L, NULL)")), f"{lake.table}_new", **options)
 
     assert lake.rows() == [(2, "b", 5), (3, "C", 7)]
     with pytest.raises(Py4JJavaError, match="the column 'name' is null in a row"):
-        Job().upsert(spark.sql(values("(7L, string(NULL), 1L, 'u')")), str(lake.table), label="null", **how)
+        Job().upsert(spark.sql(values("(7L, string(NULL), 1L, 'u')")), str(lake.table), label="null", **options)
     with pytest.raises(TableError, match=r"delete=\"kind = 'd'\" is no condition on the frame's columns"):
-        Job().upsert(spark.sql(values("(7L, 'g', 1L, 'u')")), str(lake.table), **{**how, "delete": "kind = 'd'"})
+        Job().upsert(spark.sql(values("(7L, 'g', 1L, 'u')")), str(lake.table), **{**options, "delete": "kind = 'd'"})
 
 
 def test_a_null_in_a_key_is_refused(lake: Lake) -> None:
@@ -142,8 +144,8 @@ def test_only_touched_partitions_are_overwritten(lake: Lake) -> None:
     assert lake.versions() == before + 1
 
 
-def test_a_redrive_touches_its_own_partitions_alone(lake: Lake) -> None:
-    """There it keeps what the run wrote before; elsewhere another run has corrected it."""
+def test_a_redrive_changes_only_the_partitions_it_writes_to(lake: Lake) -> None:
+    """In these it keeps the earlier rows of the run; in other partitions another run has corrected the rows."""
     lake.create(days((0, "sun"), (-1, "wed")), by=["day"])
     first = lake.planned(days((1, "mon"), (3, None), (5, "wed")), **OVERWRITE)
     make(first)
@@ -155,7 +157,7 @@ def test_a_redrive_touches_its_own_partitions_alone(lake: Lake) -> None:
     assert lake.rows("id", "day") == [(0, "sun"), *of_run, (100, "mon")]
 
 
-def test_a_key_of_two_commits_of_a_run_is_refused(lake: Lake) -> None:
+def test_a_key_in_two_commits_of_a_run_is_refused(lake: Lake) -> None:
     first, second = (lake.stage(n, people((7, "x", n), (n, "y", n)), mode="upsert") for n in (1, 2))
     make(lake.commit("run/commit-0", first, **KEYED))
 

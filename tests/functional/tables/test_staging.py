@@ -1,4 +1,4 @@
-"""What a script stages for a table: real Spark, real tables, in a folder and in the stand-in for S3."""
+"""Scripts stage rows for a table: with real Spark and real tables, in a folder and in the S3 stand-in."""
 
 import functools
 import importlib.util
@@ -43,13 +43,13 @@ ROWS = [
 
 
 def path_of(uri: str) -> str:
-    """The path in the file system; Spark writes file:/a for file:///a."""
+    """Return the path of a URI in the file system; Spark writes file:/a for file:///a."""
     return "/" + uri[5:].lstrip("/") if uri.startswith("file:") else uri.partition("://")[2]
 
 
 @dataclass
 class Place:
-    """Where tables lie: a folder, or a bucket."""
+    """A folder or bucket for tables, and the job of a shard that stages there."""
 
     root: str
     system: fs.FileSystem
@@ -70,16 +70,16 @@ class Place:
         return [pq.ParquetFile(self.system.open_input_file(path)) for path, _ in self.stored(declared.folder)]
 
     def stored(self, folder: str) -> list[tuple[str, int]]:
-        """What really is in a folder."""
+        """Return the paths and sizes of the files that are in a folder."""
         selector = fs.FileSelector(path_of(folder), allow_not_found=True, recursive=True)
-        found = self.system.get_file_info(selector)
-        return [(info.path, info.size) for info in found if info.is_file and not info.base_name.endswith(".crc")]
+        infos = self.system.get_file_info(selector)
+        return [(info.path, info.size) for info in infos if info.is_file and not info.base_name.endswith(".crc")]
 
     def rows(self, declared: Declaration) -> DataFrame:
         return SparkSession.active().read.option("basePath", declared.folder).parquet(declared.folder)
 
     def make_table(self, format_: str, columns: str, partitioned_by: str = "") -> str:
-        """A table without rows; its name for ``job.append``."""
+        """Create a table without rows; return its name for ``job.append``."""
         name, spark = f"t{uuid.uuid4().hex}", SparkSession.active()
         by = f"PARTITIONED BY ({partitioned_by})" if partitioned_by else ""
         if format_ == "delta":
@@ -96,7 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def spark(jvm_here: WarmJvm, aws: str, folder: Path) -> Iterator[SparkSession]:
-    """A session in this process that knows a catalog, and S3."""
+    """A session in this process with a catalog and S3."""
     with pytest.MonkeyPatch.context() as patch:
         configure_catalog(f"file://{folder}", patch, **sqlite(folder))
         with session_here("staging", {"spark.master": "local[2]"}, {}, jvm_here) as session:
@@ -125,9 +125,9 @@ def rows(spark: SparkSession) -> DataFrame:
 def test_rows_get_the_tables_columns_below_its_root(place: Place, rows: DataFrame) -> None:
     """GIVEN a table, WHEN rows in another order and of smaller types are appended, THEN the files fit the table."""
     table = place.make_table("iceberg", "ID BIGINT, name STRING, ts TIMESTAMP, more DOUBLE")
-    given = rows.selectExpr("name", "ts", "cast(id AS SMALLINT) AS id")
+    appended = rows.selectExpr("name", "ts", "cast(id AS SMALLINT) AS id")
 
-    assert place.job.append(given, table) == 10
+    assert place.job.append(appended, table) == 10
 
     (declared,) = place.declared()
     assert sum(json.loads(text)["record-count"] for text in declared.described) == 10
@@ -186,24 +186,25 @@ FITTED: list[tuple[str, str, bool, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "columns", "merge_schema", "found"), FITTED)
-def test_columns_fit_as_by_an_insert(
-    spark: SparkSession, given: str, columns: str, merge_schema: bool, found: Any
+@pytest.mark.parametrize(("select", "columns", "merge_schema", "expected"), FITTED)
+def test_columns_fit_as_in_an_insert_statement(
+    spark: SparkSession, select: str, columns: str, merge_schema: bool, expected: Any
 ) -> None:
+    """``expected`` has the rows, or the message of an error."""
     schema = StructType.fromJson(json.loads(spark._jvm.org.apache.spark.sql.types.StructType.fromDDL(columns).json()))
 
     def fit() -> list[Any]:
-        return fit_columns(spark.sql(f"SELECT {given}"), schema, "t", merge_schema=merge_schema).collect()
+        return fitted(spark.sql(f"SELECT {select}"), schema, "t", merge_schema=merge_schema).collect()
 
-    if isinstance(found, list):
-        assert fit() == found
+    if isinstance(expected, list):
+        assert fit() == expected
     else:
-        with pytest.raises((TableError, Py4JJavaError, PySparkException), match=f"(?s){found}"):
+        with pytest.raises((TableError, Py4JJavaError, PySparkException), match=f"(?s){expected}"):
             fit()
 
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta"])
-def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, format_: str) -> None:
+def test_rows_that_do_not_fit_are_not_declared(local: Place, rows: DataFrame, format_: str) -> None:
     table = local.make_table(format_, "id INT, name STRING NOT NULL")
     for write in (local.job.append, functools.partial(local.job.upsert, keys="id")):
         with pytest.raises((Py4JJavaError, PySparkException), match=NULL):
@@ -219,7 +220,7 @@ def test_rows_that_do_not_fit_leave_nothing(local: Place, rows: DataFrame, forma
 
 @pytest.mark.parametrize("option", layout.WAP)
 def test_a_branch_of_the_session_is_refused(spark: SparkSession, local: Place, rows: DataFrame, option: str) -> None:
-    """Before anything is staged, and not by the commit of all shards."""
+    """The shard refuses it before it stages rows; it does not wait for the commit of all shards."""
     table = local.make_table("iceberg", "id BIGINT")
     local.job.append(rows.select("id"), table)
     spark.sql(f"ALTER TABLE {table.replace(':', '.')} SET TBLPROPERTIES ('write.wap.enabled' = 'true')")
@@ -233,19 +234,19 @@ def test_a_branch_of_the_session_is_refused(spark: SparkSession, local: Place, r
 
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta"])
-def test_names_may_differ_from_the_columns_in_case(local: Place, rows: DataFrame, format_: str) -> None:
+def test_names_can_differ_from_the_columns_in_case(local: Place, rows: DataFrame, format_: str) -> None:
     table = local.make_table(format_, "id BIGINT, Name STRING", "Name")
 
-    given = rows.selectExpr("id AS ID", "name")
-    local.job.upsert(given, table, keys="ID", order_by="NAME", partition_by="name")
-    local.job.append(given, f"{table}_new", partition_by="NAME")
+    renamed = rows.selectExpr("id AS ID", "name")
+    local.job.upsert(renamed, table, keys="ID", order_by="NAME", partition_by="name")
+    local.job.append(renamed, f"{table}_new", partition_by="NAME")
 
-    there, new = local.declared()
-    assert (there.keys, there.order_by, there.partition_by) == (("id",), "Name", ("Name",))
+    existing, new = local.declared()
+    assert (existing.keys, existing.order_by, existing.partition_by) == (("id",), "Name", ("Name",))
     assert new.partition_by == ("name",)
 
 
-def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows: DataFrame) -> None:
+def test_a_branch_name_does_not_create_a_table(spark: SparkSession, local: Place, rows: DataFrame) -> None:
     table = local.make_table("iceberg", "id BIGINT")
     spark.sql(f"ALTER TABLE {table.replace(':', '.')} CREATE BRANCH audit")
 
@@ -253,7 +254,7 @@ def test_a_branch_is_no_table_to_be_made(spark: SparkSession, local: Place, rows
         local.job.append(rows.select("id"), f"{table}.branch_audit")
 
 
-def test_a_new_column_comes_with_merge_schema(local: Place, rows: DataFrame) -> None:
+def test_merge_schema_stages_a_new_column(local: Place, rows: DataFrame) -> None:
     table = local.make_table("iceberg", "id BIGINT")
 
     local.job.append(rows, table, merge_schema=True)
@@ -263,7 +264,7 @@ def test_a_new_column_comes_with_merge_schema(local: Place, rows: DataFrame) -> 
     assert local.open(declared)[0].schema_arrow.names == ["id", "ts", "name"]
 
 
-def test_a_table_that_is_not_there_yet_gets_its_place(local: Place, rows: DataFrame) -> None:
+def test_rows_for_a_new_table_are_staged_at_its_place(local: Place, rows: DataFrame) -> None:
     short = rows.selectExpr("cast(id AS SMALLINT) AS id", "name")
     local.job.append(short, f"delta:{local.root}/new", partition_by="name")
     local.job.append(short, f"iceberg:db.new{local.root[-8:]}", partition_by=["name"])
@@ -272,8 +273,8 @@ def test_a_table_that_is_not_there_yet_gets_its_place(local: Place, rows: DataFr
     assert delta.folder == f"{local.root}/new" and len(delta.described) == len(delta.files)
     assert f"/warehouse/db/new{local.root[-8:]}/data/sparklet/r/000003-a1/2-" in iceberg.folder
     assert {len(path.split("/")) for declared in (delta, iceberg) for path, _ in declared.files} == {2}
-    kinds = [str(local.open(declared)[0].schema_arrow.field("id").type) for declared in (delta, iceberg)]
-    assert kinds == ["int16", "int32"]  # Iceberg has no smaller integers
+    types = [str(local.open(declared)[0].schema_arrow.field("id").type) for declared in (delta, iceberg)]
+    assert types == ["int16", "int32"]  # Iceberg has no integers smaller than 32 bits
 
 
 def test_other_partitions_than_the_tables_are_refused(local: Place, rows: DataFrame) -> None:
@@ -287,7 +288,7 @@ def test_other_partitions_than_the_tables_are_refused(local: Place, rows: DataFr
 
 @pytest.mark.parametrize("format_", ["iceberg", "delta", "hudi"])
 def test_changes_go_into_the_attempts_own_output(local: Place, rows: DataFrame, format_: str) -> None:
-    """GIVEN rows that the commit must look at, THEN they are in the output, whatever partitions the table."""
+    """GIVEN rows that the commit must read, THEN they are in the output, however the table is partitioned."""
     table = f"hudi:{local.root}/t"
     if format_ != "hudi":
         table = local.make_table(format_, "id BIGINT, ts TIMESTAMP, name STRING", "name")
@@ -310,36 +311,36 @@ def test_changes_go_into_the_attempts_own_output(local: Place, rows: DataFrame, 
 
 @pytest.fixture
 def commits(monkeypatch: pytest.MonkeyPatch) -> list[Commit]:
-    """The commits that were asked for; who makes them is a recorder, which knows them by their ids."""
-    made: list[Commit] = []
+    """Replace the committer by one that only records commits; a repeated id counts as already made."""
+    recorded: list[Commit] = []
 
-    def commit(wanted: Commit, spark: SparkSession) -> Committed:
-        already = wanted.commit_id in [each.commit_id for each in made]
-        made.append(wanted)
-        return Committed("1", 0, len(wanted.writes[0].files), already)
+    def commit(planned: Commit, spark: SparkSession) -> Committed:
+        already = planned.commit_id in [each.commit_id for each in recorded]
+        recorded.append(planned)
+        return Committed("1", 0, len(planned.writes[0].files), already)
 
     monkeypatch.setattr(committer, "commit", commit)
     monkeypatch.setattr(staging, "made_here", set())
-    return made
+    return recorded
 
 
-def test_a_second_delivery_deletes_what_it_staged(place: Place, rows: DataFrame, commits: list[Commit]) -> None:
+def test_a_second_delivery_deletes_the_files_it_staged(place: Place, rows: DataFrame, commits: list[Commit]) -> None:
     event = samples.sns("{}")
     for _ in range(2):
-        staging.made_here.clear()  # each delivery is a process
+        staging.made_here.clear()  # as if each delivery had a new process
         assert Job(event=event).append(rows, f"delta:{place.root}/t") == 10
 
     first, second = commits
     assert first.commit_id == second.commit_id
     assert first.commit_id.startswith("sns/") and first.commit_id.endswith("/1")
     stored = {path for path, _ in place.stored(first.writes[0].folder)}
-    there = [
+    first_files, second_files = (
         {f"{path_of(each.folder)}/{path}" for path, _ in each.files} for each in (first.writes[0], second.writes[0])
-    ]
-    assert there[0] <= stored and there[1].isdisjoint(stored)
+    )
+    assert first_files <= stored and second_files.isdisjoint(stored)
 
 
-def test_a_direct_commit_in_a_run_is_known_by_its_shard(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
+def test_the_id_of_a_direct_commit_in_a_run_has_the_shard(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
     local.job.append(rows, f"delta:{local.root}/t", commit="direct", label="raw")
 
     (commit,) = commits
@@ -364,7 +365,7 @@ def test_two_jobs_of_one_process_cannot_make_one_commit(local: Place, rows: Data
         Job(event=event).append(rows, f"delta:{local.root}/t")
 
 
-def test_nothing_to_commit_is_not_committed(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
+def test_a_write_without_rows_makes_no_commit(local: Place, rows: DataFrame, commits: list[Commit]) -> None:
     assert Job().append(rows.where("id < 0"), f"delta:{local.root}/t") == 0
     assert commits == []
 
@@ -376,13 +377,13 @@ def test_a_missing_library_is_named_before_any_work(
 
     with pytest.raises(TableError, match="needs boto3 in the script's Python: pip install boto3"):
         Job().append(rows, f"hudi:{local.root}/t")
-    local.job.append(rows, f"hudi:{local.root}/t")  # staging needs none
+    local.job.append(rows, f"hudi:{local.root}/t")  # staging does not need boto3
 
     assert commits == []
     assert len(local.declared()) == 1
 
 
-def test_without_a_worker_nothing_is_staged_in_vain(local: Place, rows: DataFrame) -> None:
+def test_without_a_worker_a_write_that_stages_is_refused(local: Place, rows: DataFrame) -> None:
     job = Job(event=local.job.event, run_id="r", shard=3, attempt="a1", output_path=local.job.output)
 
     with pytest.raises(EventError, match="pass commit='direct'"):
@@ -400,7 +401,7 @@ def test_parquet_is_the_runs_output(local: Place, rows: DataFrame) -> None:
 
     assert job.append(rows) + job.append(rows) + job.append(rows.limit(0)) == 20
 
-    assert pq.read_table(path_of(job.output)).num_rows == 20  # which an append of nothing has not deleted
+    assert pq.read_table(path_of(job.output)).num_rows == 20  # an append without rows has deleted nothing
     assert not local.outcome.exists()
     with pytest.raises(TableError, match=f"start it with --table parquet:{local.root}/other"):
         job.append(rows, f"parquet:{local.root}/other")
@@ -408,7 +409,7 @@ def test_parquet_is_the_runs_output(local: Place, rows: DataFrame) -> None:
 
 def test_a_second_delivery_replaces_its_parquet(spark: SparkSession, local: Place, rows: DataFrame) -> None:
     for number in (1, 1, 2):
-        staging.made_here.clear()  # each delivery is a process
+        staging.made_here.clear()  # as if each delivery had a new process
         Job(event={"Records": [samples.sqs(f"m{number}", "{}")]}).append(rows, f"parquet:{local.root}/out")
 
     assert spark.read.parquet(f"{local.root}/out").count() == 20
@@ -419,17 +420,17 @@ def test_a_second_delivery_replaces_its_parquet(spark: SparkSession, local: Plac
 # --- catalogs, processes ---
 
 
-def test_a_table_that_another_script_makes_meanwhile_is_taken(
+def test_a_table_that_another_script_creates_is_used(
     spark: SparkSession, local: Place, rows: DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"late{uuid.uuid4().hex}"
-    look_on = layout.table_to_be
+    table_to_be = layout.table_to_be
 
-    def be_late(*args: Any) -> Any:
+    def create_before(*args: Any) -> Any:
         spark.sql(f"CREATE TABLE iceberg.db.{name} (id BIGINT) LOCATION '{local.root}/{name}'")
-        return look_on(*args)
+        return table_to_be(*args)
 
-    monkeypatch.setattr(layout, "table_to_be", be_late)
+    monkeypatch.setattr(layout, "table_to_be", create_before)
     local.job.append(rows.select("id"), f"iceberg:db.{name}")
 
     (declared,) = local.declared()
@@ -437,7 +438,7 @@ def test_a_table_that_another_script_makes_meanwhile_is_taken(
 
 
 @pytest.mark.parametrize(("option", "value"), [("type", "glue"), ("rest.sigv4-enabled", "true")])
-def test_catalogs_of_aws_need_icebergs_bundle(
+def test_aws_catalogs_need_the_iceberg_aws_bundle(
     spark: SparkSession, local: Place, rows: DataFrame, option: str, value: str
 ) -> None:
     spark.conf.set(f"spark.sql.catalog.iceberg.{option}", value)

@@ -1,6 +1,6 @@
-"""The scripts that write to tables and look after them, outside of runs; read back by others' libraries.
+"""The scripts that write to tables and maintain them, outside of runs; other libraries read the results.
 
-They run in one session of this process; ``test_with_spark.py`` starts one as a process.
+The scripts run in one session of this process; ``test_with_spark.py`` starts one as a process.
 """
 
 import json
@@ -33,14 +33,14 @@ LATER = "id,name,born\n3,Grace,1906\n4,Alan,1912\n"
 
 
 class ScriptLake(Lake):
-    """A table, and scripts that are run beside it."""
+    """A table, and methods that run scripts on it."""
 
     @property
     def folder(self) -> Path:
         return Path(self.place)
 
     def run(self, script: str, *inputs: str | Path, event: dict[str, Any] | None = None, **params: object) -> Any:
-        """Run a script to its good end, as on a laptop; its outcome. Texts among the inputs are files' contents."""
+        """Run a script as on a laptop and return its outcome. A text among the inputs is the content of a file."""
         arguments: list[object] = ["--table", self.table]
         if event is not None:
             arguments = ["--event", json.dumps({**event, "table": str(self.table)})]
@@ -50,12 +50,12 @@ class ScriptLake(Lake):
                 path.write_text(content, encoding="utf-8")
             arguments += ["--input", path]
         arguments += [word for name, value in params.items() for word in ("--param", f"{name}={value}")]
-        outcome = self.folder / f"outcome-{uuid4().hex}.json"  # reports to one file add up
+        outcome = self.folder / f"outcome-{uuid4().hex}.json"  # reports to the same file would be added up
         self.call(SCRIPTS / script, *arguments, **{OUTCOME_FILE: str(outcome), CLAIMED: "1"})
         return json.loads(outcome.read_text())
 
     def call(self, script: Path, *arguments: object, **variables: str) -> str:
-        """What a script prints."""
+        """Run a script and return what it prints."""
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
             for name, value in variables.items():
                 patch.setenv(name, value)
@@ -66,36 +66,37 @@ class ScriptLake(Lake):
     def select(self, columns: str = "*") -> list[tuple[Any, ...]]:
         if self.format == "hudi":
             return hudi(self.folder / "t", columns)
-        found = self.read()  # noqa: F841 - duckdb finds it by its name
-        return duckdb.sql(f"SELECT {columns} FROM found ORDER BY ALL").fetchall()
+        rows = self.read()  # noqa: F841 - duckdb finds the variable by its name
+        return duckdb.sql(f"SELECT {columns} FROM rows ORDER BY ALL").fetchall()
 
 
 @pytest.fixture
 def lake(request: pytest.FixtureRequest, tmp_path: Path, spark: SparkSession) -> Iterator[ScriptLake]:
-    """A table that does not exist yet."""
+    """A table of the format that the test names; the table does not exist yet."""
     lake = ScriptLake(request.param, str(tmp_path), {})
     yield lake
     with suppress(NoSuchTableError):
         lake.catalog().drop_table("db.t")
 
 
-def of(*formats: Any) -> Any:
+def in_formats(*formats: Any) -> Any:
+    """Return the mark by which a test runs once for each format."""
     return pytest.mark.parametrize("lake", formats, indirect=True)
 
 
-@of("iceberg")
+@in_formats("iceberg")
 def test_rows_are_appended_to_iceberg_in_partitions(lake: ScriptLake) -> None:
     schema = "id INT, name STRING, born INT"
     for content in (PEOPLE, LATER):
-        told = lake.run("csv_to_iceberg.py", content, schema=schema, partition_by="born")
+        outcome = lake.run("csv_to_iceberg.py", content, schema=schema, partition_by="born")
 
-    assert told["rows"] == 2
+    assert outcome["rows"] == 2
     assert lake.rows("id") == [(1,), (2,), (3,), (3,), (4,)]
     assert lake.versions() == 2
 
 
-@of("delta")
-def test_rows_replace_those_of_their_key_in_delta(lake: ScriptLake) -> None:
+@in_formats("delta")
+def test_rows_replace_rows_with_the_same_key_in_delta(lake: ScriptLake) -> None:
     for content in (PEOPLE, LATER):
         lake.run("csv_upsert.py", content)
 
@@ -109,9 +110,9 @@ def test_rows_replace_those_of_their_key_in_delta(lake: ScriptLake) -> None:
 
 @pytest.mark.nightly
 @pytest.mark.hudi
-@of("hudi")
-def test_hudi_keeps_a_metadata_table_that_is_there(lake: ScriptLake) -> None:
-    """A new table has none: half of a small commit would be spent on it. Whoever wants one makes it."""
+@in_formats("hudi")
+def test_the_metadata_table_of_hudi_is_kept_if_it_exists(lake: ScriptLake) -> None:
+    """Sparklet creates none for a new table, as it would take half the time of a small commit; others can create it."""
     defaults = Path(__file__).with_name("hudi_defaults.py")
 
     def put_by_default(content: str) -> str:
@@ -136,35 +137,35 @@ def test_hudi_keeps_a_metadata_table_that_is_there(lake: ScriptLake) -> None:
     ],
     indirect=["lake"],
 )
-def test_in_a_run_the_same_script_only_declares(lake: ScriptLake, script: str, mode: str) -> None:
+def test_in_a_run_a_script_only_declares_its_writes(lake: ScriptLake, script: str, mode: str) -> None:
     (lake.folder / "in.csv").write_text(PEOPLE)
     shard = {"run": "run-1", "shard": 0, "attempt": "a1", "generation": 0, "identity": "run-1_1"}
     event = {"sparklet": shard, "inputs": [f"file://{lake.folder}/in.csv"], "output_path": f"{lake.folder}/out"}
-    told = lake.run(script, event=event)
+    outcome = lake.run(script, event=event)
 
-    assert [(write["mode"], len(write["files"]) > 0) for write in told["writes"]] == [(mode, True)]
+    assert [(write["mode"], len(write["files"]) > 0) for write in outcome["writes"]] == [(mode, True)]
     assert not (lake.folder / "t" / "_delta_log").exists() and not (lake.folder / "t" / ".hoodie").exists()
 
 
-@of("delta")
-def test_of_duplicates_the_newest_is_kept(lake: ScriptLake) -> None:
+@in_formats("delta")
+def test_the_newest_of_duplicate_rows_is_kept(lake: ScriptLake) -> None:
     days = pa.table({"id": [1, 1, 2, 1, 2], "name": ["a", "b", "c", "d", "c"], "changed_at": [1, 3, 2, 2, 2]})
     for name, rows in (("1.parquet", days), ("2.parquet", days.slice(1, 2))):
         pq.write_table(rows, lake.folder / name)
-    told = lake.run("deduplicate.py", lake.folder / "*.parquet", order_by="changed_at")
+    outcome = lake.run("deduplicate.py", lake.folder / "*.parquet", order_by="changed_at")
 
-    assert lake.rows() == [(1, "b", 3), (2, "c", 2)] and told["rows"] == 2
+    assert lake.rows() == [(1, "b", 3), (2, "c", 2)] and outcome["rows"] == 2
 
 
-@of("iceberg")
-def test_a_new_column_comes_into_the_table_with_its_rows(lake: ScriptLake) -> None:
+@in_formats("iceberg")
+def test_a_new_column_is_added_to_the_table_with_its_rows(lake: ScriptLake) -> None:
     for content in ("id,name\n1,Ada\n", "id,born\n2,1706-12-17\n"):
         lake.run("evolve_schema.py", content, schema="id INT, born DATE")
 
     assert lake.rows("id", "name", "born") == [(1, "Ada", None), (2, None, date(1706, 12, 17))]
 
 
-@of("delta", pytest.param("iceberg", marks=pytest.mark.nightly))
+@in_formats("delta", pytest.param("iceberg", marks=pytest.mark.nightly))
 def test_each_change_closes_the_row_before_it(lake: ScriptLake) -> None:
     header, schema = "id,city,changed_at\n", "id INT, city STRING, changed_at TIMESTAMP"
     first = f"{header}1,Oslo,2020-01-01 00:00:00\n2,Rome,2020-01-01 00:00:00\n1,Bergen,2021-01-01 00:00:00\n"
@@ -181,11 +182,11 @@ def test_each_change_closes_the_row_before_it(lake: ScriptLake) -> None:
     ]
 
 
-@of("delta", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("iceberg", "hudi")))
+@in_formats("delta", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("iceberg", "hudi")))
 def test_small_files_are_compacted_and_old_versions_kept(lake: ScriptLake) -> None:
     people = pa.table({"id": [1, 2, 3], "name": ["Ada", "Émilie", "Grace"]})
     for add in (lake.create, lake.append, lake.append):
-        if lake.format == "hudi":  # it has no other writer
+        if lake.format == "hudi":  # only Spark writes Hudi tables
             lake.run("csv_to_iceberg.py", PEOPLE)
         else:
             add(people)
@@ -199,9 +200,9 @@ def test_small_files_are_compacted_and_old_versions_kept(lake: ScriptLake) -> No
     assert (before["files"], before["small_files"], after["files"]) == (3, 3, 1)
     assert after["bytes"] == after["largest_bytes"] == after["median_bytes"] > 0
     assert fewer == {table: 2} and kept == {table: 0}
-    if lake.format == "hudi":  # replaced files are still there, but not in the last version
+    if lake.format == "hudi":  # replaced files still exist, but do not belong to the last version
         newest = max((lake.folder / "t").glob("*.parquet"), key=lambda file: file.stem.rsplit("_", 1)[-1])
-        found = duckdb.execute("SELECT id, name FROM read_parquet(?) ORDER BY ALL", [str(newest)]).fetchall()
+        rows_after = duckdb.execute("SELECT id, name FROM read_parquet(?) ORDER BY ALL", [str(newest)]).fetchall()
     else:
-        found = lake.select("id, name")
-    assert found == rows and len(rows) == 9
+        rows_after = lake.select("id, name")
+    assert rows_after == rows and len(rows) == 9

@@ -1,4 +1,4 @@
-"""Spark and committers at one table: what it reads of their commits, what its own writes leave, what staging loads."""
+"""Spark processes and commits share a table: Spark reads the commits and writes rows; staging imports few libraries."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.functional.tables.lakes import Lake, table_of
 from tests.functional.tables.with_spark import answers, call
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
-MADE_BY = 3  # commits to the metadata table of Hudi so far: two that make it, and the one after them
+METADATA_COMMITS = 3  # commits to Hudi's metadata table before the test: two create it, and one follows
 STAGES_TWICE = """
 import sys
 from sparklet.job import Job
@@ -45,19 +45,20 @@ def at(microsecond: int) -> datetime:
     return datetime(2013, 1, 1, 5, 0, 0, microsecond, UTC)
 
 
-READ = "read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"
+READ_MONDAYS = "read", "iceberg", "iceberg.db.t", "day = 'mon'", "id"
 
 
 def test_spark_and_commits_use_one_rest_catalog(jvm: WarmJvm, rest: Lake) -> None:
     folder = rest.stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b"))).folder
     rest.catalog().create_namespace("db")
-    appended = "append", "iceberg:db.t", folder
+    append = "append", "iceberg:db.t", folder
 
-    if not jvm.has_module("jdk.net"):  # a cut-down Java: its user is told what to install
-        told = call(jvm, appended).stderr
-        assert "TableError: the REST catalog" in told and "JAVA_HOME" in told
+    if not jvm.has_module("jdk.net"):  # in a reduced Java the error names what to install
+        log = call(jvm, append).stderr
+        assert "TableError: the REST catalog" in log and "JAVA_HOME" in log
         return
-    assert answers(jvm, appended, appended, READ) == [2, 2, [[1], [1]]]
+    # The results are the counts of rows of both appends, and the ids of Monday's rows.
+    assert answers(jvm, append, append, READ_MONDAYS) == [2, 2, [[1], [1]]]
     table = rest.iceberg()
     assert rest.rows("id") == [(1,), (1,), (2,), (2,)]
     files = table.inspect.files()["file_path"].to_pylist()
@@ -93,17 +94,24 @@ def compactions(table: Path) -> int:
 def test_a_fresh_process_compacts_the_metadata_table_and_commits(
     jvm: WarmJvm, jars: list[Path], tmp_path: Path
 ) -> None:
-    """Every tenth commit compacts it first; also a process may that has just started."""
+    """Hudi compacts the metadata table before every tenth commit, which can be the first commit of a process."""
     table, first, later = tmp_path / "table", tmp_path / "first.csv", tmp_path / "later.csv"
     first.write_text("id,name,born\n1,Ada,1815\n2,Grace,1906\n")
     later.write_text("id,name,born\n3,Alan,1912\n")
     made = jvm.run(str(Path(__file__).with_name("hudi_defaults.py")), "--input", first, "--output", table)
     assert made.returncode == 0, made.stderr
     assert compactions(table) == 0
-    (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={MADE_BY}\n")
+    (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={METADATA_COMMITS}\n")
 
     env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "HUDI_CONF_DIR": str(tmp_path)}
-    upsert = ["--input", later, "--table", f"hudi:{table}", "--param", "order_by=id"]  # by which Hudi orders them
+    upsert = [
+        "--input",
+        later,
+        "--table",
+        f"hudi:{table}",
+        "--param",
+        "order_by=id",
+    ]  # the field by which Hudi orders the rows
     done = run_script(SCRIPTS / "csv_upsert.py", upsert, env)
 
     assert done.returncode == 0, done.stderr
@@ -113,7 +121,7 @@ def test_a_fresh_process_compacts_the_metadata_table_and_commits(
     assert names == [("Ada",), ("Grace",), ("Alan",)]
 
 
-@pytest.mark.campaign  # Iceberg's bundle of AWS's clients is a jar of 69 MB
+@pytest.mark.campaign  # the Iceberg AWS bundle is a jar of 69 MB
 def test_spark_and_commits_use_one_bucket_of_s3_tables(
     aws: str, jars: list[Path], in_s3: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,8 +130,9 @@ def test_spark_and_commits_use_one_bucket_of_s3_tables(
     bundle = ensure_jars(STACK, jar_cache(), ["iceberg-aws-bundle"], progress=print)
     arn = boto3.client("s3tables", region_name=REGION).create_table_bucket(name="tables")["arn"]
     rows = replace(in_s3, format="iceberg").stage(0, flights((1, "mon", at(0), "a"), (2, None, at(1), "b")))
-    appended = "append", "iceberg:db.t", rows.folder
+    append = "append", "iceberg:db.t", rows.folder
     env = {"PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": arn, "output_path": f"{in_s3.place}/out"}
 
     with warm_jvm(spark_driver_extraClassPath=os.pathsep.join(map(str, [*jars, *bundle]))) as jvm:
-        assert answers(jvm, appended, appended, READ, **env) == [2, 2, [[1], [1]]]
+        # The results are the counts of rows of both appends, and the ids of Monday's rows.
+        assert answers(jvm, append, append, READ_MONDAYS, **env) == [2, 2, [[1], [1]]]

@@ -1,7 +1,7 @@
-"""Does steps at tables with Spark, in a process of its own.
+"""Work on tables with Spark in a separate process.
 
-As a script it has the steps, pickled, in its argument, and prints the answers as JSON. The steps:
-``("commit", commit)``, ``("append", table, folder)`` as a script outside of runs does,
+As a script this module reads pickled steps from its argument, and prints the results of all steps as a JSON list. The
+steps are ``("commit", commit)``, ``("append", table, folder)`` as a script outside of runs does it, and
 ``("read", format, place, condition, column, …)``.
 """
 
@@ -29,18 +29,18 @@ def answers(jvm: WarmJvm, *steps: tuple[Any, ...], **env: str) -> list[Any]:
 
 def main() -> None:
     job = Job.from_args([])
-    spark, told = job.spark(), list[Any]()
-    for kind, *arguments in pickle.loads(bytes.fromhex(sys.argv[1])):
-        if kind == "commit":
+    spark, results = job.spark(), list[Any]()
+    for action, *arguments in pickle.loads(bytes.fromhex(sys.argv[1])):
+        if action == "commit":
             (planned,) = arguments
-            told.append(asdict(commit(planned, spark)))
-        elif kind == "append":
+            results.append(asdict(commit(planned, spark)))
+        elif action == "append":
             table, folder = arguments
-            told.append(job.append(spark.read.parquet(folder), table))
+            results.append(job.append(spark.read.parquet(folder), table))
         else:
             format_, place, condition, *columns = arguments
-            told.append(spark.read.format(format_).load(place).where(condition).select(*columns).collect())
-    print(json.dumps(told))
+            results.append(spark.read.format(format_).load(place).where(condition).select(*columns).collect())
+    print(json.dumps(results))
     spark.stop()
 
 
