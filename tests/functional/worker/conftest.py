@@ -1,4 +1,4 @@
-"""Both runners with real Spark. A warm runner is shared by a module: that is what it is for."""
+"""Both runners with real Spark. The tests of a module share a warm runner, as the tasks of a worker do."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ JVM_PID = "jvm.java.lang.ProcessHandle.current().pid()"
 
 @dataclass
 class Ran:
-    """What became of a script."""
+    """The result and the output of a script."""
 
     result: ScriptResult
     lines: list[tuple[Stream, bytes]]
@@ -64,7 +64,7 @@ class Bench:
     runner: Runner
     scratch: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
-    lines: list[tuple[Stream, bytes]] = field(default_factory=list)  # of the last script
+    lines: list[tuple[Stream, bytes]] = field(default_factory=list)  # the output of the last script
 
     def run(
         self,
@@ -82,7 +82,7 @@ class Bench:
         grace_s: float = 0.0,
         at_once: bool = False,
     ) -> Ran:
-        """``until``: the line of its output with which its deadline comes, or in ``left_s``; ``at_once``: no grace."""
+        """Run code as a script. Its deadline comes ``left_s`` after its line ``until``; ``at_once``: without a grace."""
         folder = self.scratch / f"script-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         script = folder / name
@@ -101,73 +101,73 @@ class Bench:
                 conf=conf or {},
             )
 
-            def hear(stream: Stream, line: bytes) -> None:
+            def add_line(stream: Stream, line: bytes) -> None:
                 self.lines.append((stream, line))
                 if line == until and left_s:
                     call.deadline.guard_s = time.time() + left_s
                 elif line == until:
                     call.deadline.expire("its time is over", at_once=at_once)
 
-            result = self.runner.run(call, hear)
+            result = self.runner.run(call, add_line)
         return Ran(result, list(self.lines))
 
     def hello(self) -> None:
-        """The next task works."""
+        """Check that the next task works."""
         ran = self.run(SPARK + "print(spark.range(10).agg(F.sum('id')).first()[0])")
         assert (ran.code, ran.text("stdout")) == (0, "45\n"), ran.text("stderr")
 
     def settle(self) -> None:
-        """A runner that keeps a JVM has a good one, also after a failure: it runs a job, cheaper than a query."""
+        """Check that a warm runner has a working JVM, also after a failure, by a job, which is cheaper than a query."""
         if isinstance(self.runner, WarmRunner):
             ran = self.run(SPARK + "print(spark.sparkContext._jsc.sc().range(0, 10, 1, 2).count())")
             assert (ran.code, ran.text("stdout")) == (0, "10\n"), ran.text("stderr")
 
     def jvm_pid(self) -> int:
-        """The JVM's process, asked without a context."""
+        """Return the process id of the JVM, without starting a context."""
         return int(self.run(f"{JVM}print({JVM_PID})").printed())
 
     @property
     def tasks_per_jvm(self) -> int:
-        """So many show what a JVM keeps of a task, if it is kept."""
+        """How many tasks show what a JVM keeps of a task: 2 if the runner keeps its JVM, else 1."""
         return 2 if isinstance(self.runner, WarmRunner) else 1
 
     def survivors(self) -> dict[int, str]:
-        """Whatever runs with the mark of this bench's scripts in its environment."""
-        return marked(self.mark)
+        """Return the processes of this bench's scripts that still run."""
+        return processes_with(self.mark)
 
 
-def marked(mark: str) -> dict[int, str]:
-    """Living processes with a mark in their environment."""
-    found = {}
+def processes_with(mark: str) -> dict[int, str]:
+    """Return the command lines, by process id, of the running processes with a mark in their environment."""
+    commands = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
             try:
                 if f"={mark}".encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-            except OSError:  # ended meanwhile
+                    commands[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+            except OSError:  # the process has just ended
                 continue
-    return found
+    return commands
 
 
 def wait_until_none(mark: str) -> None:
-    """Wait until nobody with the mark is there."""
-    eventually(lambda: not marked(mark), "all processes have ended")
+    """Wait until no process has the mark in its environment."""
+    eventually(lambda: not processes_with(mark), "all processes have ended")
 
 
 @functools.cache
 def local_jars(*, offline: bool = False) -> dict[str, str]:
-    """The local workers' jars, of S3A and every table format, and the class-data archive that fits these and no others.
+    """Return the settings for the jars of S3A and all table formats, and for the class-data archive of these jars.
 
-    Where it was made, JVMs start in half the time.
+    With the archive JVMs start in half the time; without it the setting is left out.
     """
     jars = worker_jars(find_java(), print, offline)
     archive = worker_archive(find_java(), jars).path
-    made = {"SPARKLET_CDS_ARCHIVE": str(archive)} if archive.exists() else {}
-    return {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), **made}
+    archive_setting = {"SPARKLET_CDS_ARCHIVE": str(archive)} if archive.exists() else {}
+    return {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), **archive_setting}
 
 
 def _jars_here() -> dict[str, str]:
-    """The local workers' class path, if it is here."""
+    """Return the settings of ``local_jars``, or none if the jars have not been downloaded."""
     try:
         return local_jars(offline=True)
     except LocalStackError:
@@ -188,33 +188,33 @@ def make(kind: str, scratch: Path, **env: str) -> Runner:
 
 
 SUBMITS_OWN = {
-    *("test_a_script_is_run_as_python_would_run_it", "test_exit_codes_and_signals_are_told_apart"),
-    *("test_output_is_passed_on_as_it_comes_whatever_it_is", "test_the_jvms_output_is_part_of_the_tasks_output"),
+    *("test_a_script_is_run_as_python_would_run_it", "test_exit_codes_and_signals_are_distinguished"),
+    *("test_output_of_any_form_is_passed_on_unchanged", "test_the_jvms_output_is_part_of_the_tasks_output"),
     *("test_py_files_are_importable_by_script_and_spark_workers", "test_a_spark_job_is_ended_at_its_deadline"),
     *("test_a_hanging_script_is_ended_at_its_deadline_with_its_line", "test_a_jvm_out_of_memory_is_reported"),
     *("test_python_out_of_memory_is_reported_with_its_line", "test_everything_dies_with_a_worker_that_is_killed"),
     *("test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway", "test_nothing_is_started_after_the_deadline"),
-    *("test_each_port_of_a_worker_refuses_who_lacks_its_secret", "test_a_job_is_cancelled_and_commits_nothing"),
-    *("test_no_command_line_shows_a_value_of_the_operators_settings", "test_files_and_options_come_with_a_script"),
-    "test_a_scripts_own_master_is_passed_over",
+    *("test_each_port_of_a_worker_needs_its_secret", "test_a_job_is_cancelled_and_commits_nothing"),
+    *("test_no_command_line_shows_the_values_of_settings", "test_files_and_options_come_with_a_script"),
+    "test_the_master_that_a_script_sets_is_ignored",
 }
-"""What the submit runner does in its own way; the rest, which takes Java's start each, is tried on it at night."""
+"""The tests of what the submit runner does in its own way; it runs all others only nightly, as each starts a JVM."""
 SUBMITS_CODES = (None, 3, -9)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the night what both runners have from one piece of code."""
+    """Mark the tests of the submit runner as nightly if both runners share the tested code."""
     for item in items:
-        given = item.callspec.params if hasattr(item, "callspec") else {}
-        own = getattr(item, "originalname", "") in SUBMITS_OWN and given.get("exit_code") in SUBMITS_CODES
-        if given.get("bench") == "submit" and not own:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        own = getattr(item, "originalname", "") in SUBMITS_OWN and params.get("exit_code") in SUBMITS_CODES
+        if params.get("bench") == "submit" and not own:
             item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(autouse=True)
 def _time_to_clean(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """A loaded machine cleans slowly, and would get a new JVM where a test looks at the one that is kept."""
+    """Allow more time for cleaning, as a busy machine would replace the JVM that a test expects to be kept."""
     monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", deadline_s())
     monkeypatch.setattr("sparklet.spark.warm_runner.PREPARE_LIMIT_S", deadline_s())
     caplog.set_level("INFO", "sparklet.spark.warm_runner")  # a failure says why a JVM was replaced
@@ -222,7 +222,7 @@ def _time_to_clean(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFix
 
 @pytest.fixture(scope="module", params=["warm", "submit"])
 def bench(request: pytest.FixtureRequest, warm: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Either runner, with the same promises."""
+    """Each of the two runners, as both have the same promises."""
     if request.param == "warm":
         return warm
     scratch = tmp_path_factory.mktemp("submit")
@@ -233,7 +233,7 @@ def bench(request: pytest.FixtureRequest, warm: Bench, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Function"]:
-    """For all tests whose function needs no settings of its own."""
+    """A worker function for all tests that need no special settings."""
     from tests.functional.worker.ledgered import deployed
 
     folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")

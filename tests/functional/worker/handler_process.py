@@ -1,4 +1,4 @@
-"""The real handler in a process of its own, as Lambda has it: events come as JSON lines, answers go back so."""
+"""Run the real handler in a separate process, as Lambda does: it reads events and writes responses as JSON lines."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Context:
-    """Of Lambda's context what the handler reads."""
+    """The part of Lambda's context that the handler reads."""
 
     aws_request_id = "request-1"
 
@@ -20,19 +20,19 @@ class Context:
 
 
 def main() -> None:
-    answers = sys.stdout
+    responses = sys.stdout
     sys.stdout = sys.stderr
     from sparklet.worker.handler import lambda_handler
 
     for line in sys.stdin:
         request = json.loads(line)
-        answer: dict[str, Any]
+        response: dict[str, Any]
         try:
-            answer = {"answer": lambda_handler(request["event"], Context(request["timeout_s"]))}
-        except Exception as error:  # noqa: BLE001 - what Lambda does with an exception: the answer is its name
+            response = {"answer": lambda_handler(request["event"], Context(request["timeout_s"]))}
+        except Exception as error:  # noqa: BLE001 - as Lambda does, which returns the name of the exception
             traceback.print_exc()
-            answer = {"error": type(error).__name__, "message": str(error)}
-        print(json.dumps(answer), file=answers, flush=True)
+            response = {"error": type(error).__name__, "message": str(error)}
+        print(json.dumps(response), file=responses, flush=True)
 
 
 if __name__ == "__main__":

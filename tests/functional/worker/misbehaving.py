@@ -1,4 +1,4 @@
-"""Scripts that misbehave, and what the ledger then says of their shards."""
+"""Scripts that misbehave, and what the ledger has for their shards afterwards."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from tests.functional.worker.ledgered import OTHERS
 from tests.spark_line import IS_SPARK_4
 
 GONE, RETRIED, DONE = ShardState.FAILED, ShardState.PENDING, ShardState.SUCCEEDED
-"""FAILED at once, as no retry helps; PENDING again, of two attempts one is used; SUCCEEDED."""
+"""GONE: FAILED at once, as no retry helps. RETRIED: PENDING again after one of two attempts. DONE: SUCCEEDED."""
 
 FILE_GONE = "FileNotFoundException" if IS_SPARK_4 else "SparkFileNotFoundException"
 FORBIDDEN = "Forbidden (403)" if IS_SPARK_4 else "Forbidden (403 Forbidden)"
 CRASHED = ["Python worker exited unexpectedly (crashed)", "(line 8 of job.py"]
-"""What the ledger says of a dead Python worker: Spark 4 has advice between the two."""
+"""The two parts of the ledger's message for a dead Python worker; Spark 4 has advice between them."""
 
 JOB = "from sparklet.job import Job\njob = Job.from_args()\nspark = job.spark()\n"
 GOOD = b"""
@@ -26,7 +26,7 @@ spark = job.spark()
 assert spark.range(10).columns == ["id"]
 job.report(rows=spark.sparkContext._jsc.sc().range(0, 10, 1, 2).count())  # a job, cheaper than a query
 """
-GOOD_ROWS = 10  # that it reports
+GOOD_ROWS = 10  # the number of rows that GOOD reports
 UDF = (
     JOB
     + "from pyspark.sql import functions as F\n@F.udf('int')\ndef f(x):\n    {}\n"
@@ -36,7 +36,7 @@ UDF = (
 
 @dataclass(frozen=True)
 class Case:
-    """A script and what the ledger says of its shard after one of two attempts."""
+    """A script, and what the ledger has for the script's shard after one of two attempts."""
 
     name: str
     script: str

@@ -1,4 +1,4 @@
-"""Scripts in the shapes of spark-on-aws-lambda's own: what their settings ask of a JVM that runs already."""
+"""Scripts like those of spark-on-aws-lambda run although their settings are for a JVM that is not started yet."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def run(bench: Bench, name: str, env: dict[str, str]) -> Any:
 
 
 @pytest.mark.deequ
-def test_jars_that_are_there_serve_whatever_version_is_named(warm: Bench, homes: dict[str, str]) -> None:
+def test_the_installed_jars_serve_any_version_a_script_names(warm: Bench, homes: dict[str, str]) -> None:
     assert isinstance(warm.runner, WarmRunner)
     jvms = warm.runner.jvm_starts
 

@@ -1,4 +1,4 @@
-"""A file that cannot be read is named in the cause, though Spark names few and wraps them while a job writes."""
+"""The cause names the file that cannot be read, although Spark often does not, or hides it in another error."""
 
 import gzip
 import io
@@ -39,13 +39,13 @@ def orc_file() -> bytes:
     return buffer.getvalue()
 
 
-def damaged(body: bytes, at: int) -> bytes:
-    return body[:at] + b"\xff" * 60 + body[at + 60 :]
+def damaged(body: bytes, offset: int) -> bytes:
+    return body[:offset] + b"\xff" * 60 + body[offset + 60 :]
 
 
 CSV = b"a,b\n1,x\n2,y\n"
 GZIP = gzip.compress(b"".join(b"%d,%d\n" % (n, n**5) for n in range(20_000)))
-CASES = {  # by kind: the format, a good file, a bad file, and how the shard is after one of two attempts
+CASES = {  # the format, a good file, a bad file, and the shard's state after one of two attempts
     "csv": ("csv", CSV, b"a,b\n1,x\nfoo,bar,baz\n", FAILED),
     "json": ("json", b'{"a": 1, "b": "x"}\n', b'{"a": 1, "b": "x"}\n{"a": oops\n', FAILED),
     "csv.gz": ("csv", gzip.compress(CSV), GZIP[: len(GZIP) // 2], RETRIED),
@@ -59,13 +59,13 @@ CASES = {  # by kind: the format, a good file, a bad file, and how the shard is 
 }
 
 
-def attempted(function: Function, script: str, bodies: dict[str, bytes], *, planned: bool = True) -> Any:
-    """The record of a shard over these objects after one of its two attempts."""
+def attempt(function: Function, script: str, bodies: dict[str, bytes], *, has_etag: bool = True) -> Any:
+    """Return the record of a shard over these objects after one of two attempts."""
     inputs = []
     for name, body in bodies.items():
         uri = f"s3://{BUCKET}/in/{name}"
         etag = function.store.put(uri, body)
-        inputs.append(InputObject(uri, len(body), etag if planned else ""))
+        inputs.append(InputObject(uri, len(body), etag if has_etag else ""))
     ref = function.plan(script.encode(), inputs, max_attempts=2)
     function.deliver(ref)
     return function.shard(ref)
@@ -75,26 +75,26 @@ def attempted(function: Function, script: str, bodies: dict[str, bytes], *, plan
     ("case", "action", "bad"),
     [
         *((case, "written", "a bad é%41 2") for case in CASES),
-        *((case, "written", "_bad[1]") for case in ("csv", "damaged parquet")),  # which Spark misreads
+        *((case, "written", "_bad[1]") for case in ("csv", "damaged parquet")),  # Spark misreads these names
         *(("csv", action, "2") for action in ("shuffled", "written by a JVM of its own")),
     ],
 )
-def test_a_cause_names_the_file(function: Function, case: str, action: str, bad: str) -> None:
+def test_the_cause_names_the_file_that_cannot_be_read(function: Function, case: str, action: str, bad: str) -> None:
     format_, good, body, state = CASES[case]
     suffix = case.rpartition(" ")[2]
     bodies = {f"1.{suffix}": good, f"{bad}.{suffix}": body, f"3.{suffix}": good}
 
     script = JOB.format(format=format_, action=ACTIONS[action])
-    record = attempted(function, script, {name: body for name, body in bodies.items() if body})
+    record = attempt(function, script, {name: body for name, body in bodies.items() if body})
 
-    then = ": " if case == "csv" else ""  # Spark's own words of the others differ
-    assert f"s3://{BUCKET}/in/{bad}.{suffix}{then}" in record.error_message
+    separator = ": " if case == "csv" else ""  # for other formats Spark's text after the name differs
+    assert f"s3://{BUCKET}/in/{bad}.{suffix}{separator}" in record.error_message
     assert (record.state, record.attempts) == (state, 1)
 
 
-def test_an_object_that_the_plan_does_not_pin_is_tried_again(function: Function) -> None:
+def test_a_bad_object_without_an_etag_is_tried_again(function: Function) -> None:
     script = JOB.format(format="csv", action=ACTIONS["written"])
 
-    record = attempted(function, script, {"1.csv": CASES["csv"][2]}, planned=False)
+    record = attempt(function, script, {"1.csv": CASES["csv"][2]}, has_etag=False)
 
     assert (record.state, record.attempts) == (RETRIED, 1)

@@ -1,4 +1,4 @@
-"""Which input each file is of, by Spark's own tasks: every shape of a job is mapped rightly, or refused."""
+"""Output per input: each output file is mapped to its input by Spark's tasks, or a job that mixes inputs is refused."""
 
 import io
 import json
@@ -26,7 +26,7 @@ rows = spark.read.csv(job.input_list(), header=True, schema="src string, k int, 
 SMALL = spark.range(3).selectExpr("int(id) AS k", "id * 10 AS ten")
 out = lambda frame, *by: frame.write.mode("append").partitionBy(*by).parquet(job.output)
 """
-NATIVE = {  # to the number of rows of input n
+NATIVE = {  # for each script body, a function that returns the number of rows of input n
     "out(rows)": lambda n: 40 + n,
     "out(rows, 'k')": lambda n: 40 + n,
     "out(rows.sortWithinPartitions('v'))": lambda n: 40 + n,
@@ -60,19 +60,19 @@ def folder(function: Function) -> str:
 
 
 def run(function: Function, folder: str, body: str, **options: object) -> tuple[str, str]:
-    """One shard of all files; the run's id and output."""
+    """Run one shard of all files; return the run's id and output."""
     run_id = f"run-{uuid.uuid4().hex[:8]}"
     function.store.put(script := f"s3://{BUCKET}/jobs/{run_id}.py", (HEAD + body).encode())
     output = f"s3://{BUCKET}/out/{run_id}/"
     chosen = RunOptions(output_per="input", max_attempts=1, **options)  # type: ignore[arg-type]
-    [ref] = function.planned(RunRequest(script, (folder,), output, run_id, options=chosen))
-    function.said()
+    [ref] = function.plan_request(RunRequest(script, (folder,), output, run_id, options=chosen))
+    function.skip_log()
     function.deliver(ref)
     return run_id, output
 
 
 def sources(name: str, body: bytes) -> Counter[str]:
-    """The inputs whose rows a file has."""
+    """Count the rows of a file by their input."""
     if name.endswith(".parquet"):
         return Counter(pq.read_table(io.BytesIO(body)).column("src").to_pylist())
     lines = body.decode().splitlines()
@@ -80,26 +80,28 @@ def sources(name: str, body: bytes) -> Counter[str]:
 
 
 @pytest.mark.parametrize("body", NATIVE)
-def test_rows_are_published_under_their_own_input(function: Function, folder: str, body: str) -> None:
+def test_rows_are_published_under_the_name_of_their_input(function: Function, folder: str, body: str) -> None:
     run_id, output = run(function, folder, body)
     record = function.ledger.shards.get(run_id, 0)
     assert record.state is ShardState.SUCCEEDED, record.error_message
 
     lines = function.store.get(f"s3://{BUCKET}/runs/{run_id}/{record.inputs_file}").splitlines()[1:]
-    told = {each["input"].removeprefix(folder).removesuffix(".csv"): each for each in map(json.loads, lines)}
-    wanted = {f"day={n % 2}/f{n}": Counter({str(n): NATIVE[body](n)} if NATIVE[body](n) else {}) for n in range(FILES)}
-    assert {name: each["rows"] for name, each in told.items()} == {name: rows.total() for name, rows in wanted.items()}
-    for name, rows in wanted.items():
-        files = told[name]["outputs"]
+    results = {each["input"].removeprefix(folder).removesuffix(".csv"): each for each in map(json.loads, lines)}
+    expected = {f"day={n % 2}/f{n}": +Counter({str(n): NATIVE[body](n)}) for n in range(FILES)}  # without counts of 0
+    assert {name: each["rows"] for name, each in results.items()} == {
+        name: rows.total() for name, rows in expected.items()
+    }
+    for name, rows in expected.items():
+        files = results[name]["outputs"]
         assert sum((sources(file, function.store.get(file)) for file in files), Counter[str]()) == rows
         assert all(
             re.fullmatch(rf"{name}(-\d{{5}})?\.(parquet|json)|{name}/(k=|more/).*", f[len(output) :]) for f in files
         )
-    published = {file for each in told.values() for file in each["outputs"]}
+    published = {file for each in results.values() for file in each["outputs"]}
     assert {i.uri for i in function.store.list(output) if not i.uri.startswith(output + NAMES)} == published
 
 
-WRITERS = {  # to what an input without rows has, and its name
+WRITERS = {  # the suffix of the files, and the content of the file of an input without rows; None if not compared
     "rows.write.csv(job.output, header=True)": ("csv", b"src,k,v,day\n"),
     "rows.write.csv(job.output)": ("csv", b""),
     "rows.write.json(job.output, compression='gzip')": ("json.gz", None),
@@ -110,23 +112,23 @@ WRITERS = {  # to what an input without rows has, and its name
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-@pytest.mark.parametrize("wanted", ["file", "none"])
+@pytest.mark.parametrize("empty_outputs", ["file", "none"])
 def test_an_input_without_rows_has_an_empty_file_or_none(
-    function: Function, folder: str, writer: str, wanted: str
+    function: Function, folder: str, writer: str, empty_outputs: str
 ) -> None:
-    """Whether it is the first of Spark's tasks, which always has a file, or another, which never has."""
+    """This holds for the first task, for which Spark always writes a file, and for others, for which it does not."""
     suffix, body = WRITERS[writer]
     job = "rows = rows.where('src in (1, 2)')\n" + writer
 
-    run_id, output = run(function, folder, job, empty_outputs=wanted)
+    run_id, output = run(function, folder, job, empty_outputs=empty_outputs)
 
     record = function.ledger.shards.get(run_id, 0)
     assert record.state is ShardState.SUCCEEDED, record.error_message
     names = {info.uri.removeprefix(output): info.uri for info in function.store.list(output)}
     shown = {name: uri for name, uri in names.items() if not name.startswith(NAMES)}
-    numbers = (1, 2) if wanted == "none" else range(FILES)
+    numbers = (1, 2) if empty_outputs == "none" else range(FILES)
     assert set(shown) == {f"day={n % 2}/f{n}.{suffix}" for n in numbers}
-    if wanted == "file":
+    if empty_outputs == "file":
         empty = function.store.get(shown[f"day=0/f0.{suffix}"]), function.store.get(shown[f"day=1/f3.{suffix}"])
         assert body is None or empty == (body, body)
         if suffix == "parquet":
@@ -148,12 +150,12 @@ def test_an_input_without_a_byte_has_an_empty_file(function: Function, folder: s
     }
 
 
-def test_an_output_has_the_type_of_its_format(function: Function, folder: str) -> None:
-    for body, kind in (("out(rows)", "vnd.apache.parquet"), ("rows.write.json(job.output)", "x-ndjson")):
+def test_an_output_has_the_content_type_of_its_format(function: Function, folder: str) -> None:
+    for body, subtype in (("out(rows)", "vnd.apache.parquet"), ("rows.write.json(job.output)", "x-ndjson")):
         _, output = run(function, f"{folder}day=1/f3.csv", body)
         [info] = (each for each in function.store.list(output) if not each.uri.startswith(output + NAMES))
         head = function.clients.s3.head_object(Bucket=BUCKET, Key=split_uri(info.uri)[1])
-        assert (info.uri.rpartition("/")[2].partition(".")[0], head["ContentType"]) == ("f3", f"application/{kind}")
+        assert (info.uri.rpartition("/")[2].partition(".")[0], head["ContentType"]) == ("f3", f"application/{subtype}")
 
 
 def test_each_file_of_an_archive_has_a_result(function: Function) -> None:
@@ -184,7 +186,7 @@ def test_a_job_that_mixes_inputs_is_refused_with_its_line(function: Function, fo
     assert list(function.store.list(output)) == []
 
 
-def test_one_input_a_shard_may_be_mixed(function: Function, folder: str) -> None:
+def test_a_shard_of_one_input_can_mix_its_rows(function: Function, folder: str) -> None:
     run_id, output = run(function, f"{folder}day=1/f3.csv", "out(rows.orderBy('v').coalesce(1))")
 
     record = function.ledger.shards.get(run_id, 0)

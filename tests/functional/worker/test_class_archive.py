@@ -1,4 +1,4 @@
-"""A worker says so when Java makes no use of its class-data archive."""
+"""A worker warns if Java hardly uses the worker's class-data archive."""
 
 import gzip
 import logging
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.spark
 
 
 def test_a_worker_warns_once_of_an_archive_it_hardly_uses(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with_nothing_of_spark = tmp_path / "classes.gz"
-    with_nothing_of_spark.write_bytes(gzip.compress(b"java/lang/Object\n"))
+    without_spark_classes = tmp_path / "classes.gz"
+    without_spark_classes.write_bytes(gzip.compress(b"java/lang/Object\n"))
     jars = class_path(small_settings(SPARKLET_JARS=""))
-    archive = ClassArchive.of(tmp_path, with_nothing_of_spark, find_java(), jars)
+    archive = ClassArchive.of(tmp_path, without_spark_classes, find_java(), jars)
     archive.make()
     assert SUBMIT in archive.refusal(SUBMIT)
 

@@ -1,4 +1,4 @@
-"""A script that writes to a table by itself, at its deadline: its commit is finished, or it does not begin."""
+"""At the deadline of a script that writes to a table by itself, its commit is finished or does not begin."""
 
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,12 @@ while True:  # until the deadline has come
 
 @pytest.fixture(autouse=True)
 def _slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a commit fits into the grace is not asked here: a script that ends uses up no more of it."""
+    """Allow a long grace, as these tests do not check that a commit fits into it; a script that ends does not wait."""
     monkeypatch.setattr("sparklet.spark.runner.MAX_SCRIPT_GRACE_S", deadline_s())
 
 
-def ended_at(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:
-    """The error of a script whose deadline comes with a line of its output."""
+def error_at_deadline(bench: Bench, line: bytes, code: str, *args: str, at_once: bool = False) -> str:
+    """Return the error of a script whose deadline comes when the script prints the line."""
     with pytest.raises(DeadlineExceededError, match="commit state unknown") as raised:
         bench.run(DELTA + code, args, limit_s=deadline_s(80), grace_s=10, until=line, at_once=at_once)
     return str(raised.value)
@@ -80,7 +80,7 @@ def rows_of(table: Path) -> list[dict[str, Any]]:
 
 
 def test_a_job_is_cancelled_and_commits_nothing(bench: Bench, tmp_path: Path) -> None:
-    error = ended_at(bench, b"working\n", LONG_JOB, str(tmp_path / "table"))
+    error = error_at_deadline(bench, b"working\n", LONG_JOB, str(tmp_path / "table"))
 
     assert bench.lines.count(("stdout", b"failed: True\n")) == 2, bench.lines
     assert "at line 26 of job.py: its time is over" in error
@@ -89,13 +89,13 @@ def test_a_job_is_cancelled_and_commits_nothing(bench: Bench, tmp_path: Path) ->
 
 
 def test_a_commit_that_is_being_written_is_finished(bench: Bench, tmp_path: Path) -> None:
-    ended_at(bench, b"committing\n", COMMIT, str(tmp_path / "table"), "500")
+    error_at_deadline(bench, b"committing\n", COMMIT, str(tmp_path / "table"), "500")
 
     assert rows_of(tmp_path / "table") == [{"total": 45}]
 
 
-def test_who_must_not_commit_any_more_does_not(bench: Bench, tmp_path: Path) -> None:
-    ended_at(bench, b"committing\n", COMMIT, str(tmp_path / "table"), "600000", at_once=True)
+def test_without_a_grace_the_commit_is_not_written(bench: Bench, tmp_path: Path) -> None:
+    error_at_deadline(bench, b"committing\n", COMMIT, str(tmp_path / "table"), "600000", at_once=True)
 
-    assert list((tmp_path / "table").glob("*.parquet"))  # its data was there
+    assert list((tmp_path / "table").glob("*.parquet"))  # the data was written before
     assert not list((tmp_path / "table" / "_delta_log").glob("*.json"))

@@ -1,4 +1,4 @@
-"""Scripts that write one Delta table plainly: no commit replaces another, whoever writes at the same moment."""
+"""Scripts that write one Delta table with plain Spark at the same time: no commit replaces another."""
 
 import json
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from tests.functional.worker.ledgered import BUCKET, Function, deployed
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 WRITERS, COMMITS = 8, 4
-SMALL_PARTS = {f"spark.hadoop.fs.s3a.multipart.{name}": "5M" for name in ("size", "threshold")}  # S3's least
-# Each writer has a scheme, and so an S3A, a lock and a cache of its own, as in a process of its own.
+SMALL_PARTS = {f"spark.hadoop.fs.s3a.multipart.{name}": "5M" for name in ("size", "threshold")}  # the minimum in S3
+# Each writer has its own URI scheme, and so its own S3A, lock and cache, as in a separate process.
 LOG_STORES = f"""
 import json, threading
 from sparklet.job import Job
@@ -75,16 +75,16 @@ if fails_once and not job.previous_attempt:
 
 @dataclass(frozen=True)
 class Lake:
-    """A worker whose requests to S3 pass through a proxy, and tables."""
+    """A worker whose requests to S3 pass through a proxy, and methods that let it write tables."""
 
     function: Function
     proxy: LossyProxy
 
-    def committed(self, folder: str, writers: int, commits: int, filler: int = 0) -> tuple[list[str], list[str]]:
-        """The ids of commits that writers were told are made, and those in the log."""
+    def commit(self, folder: str, writers: int, commits: int, filler: int = 0) -> tuple[list[str], list[str]]:
+        """Let writers commit at once; return the ids of the acknowledged commits, and of those in the table's log."""
         terms = f"folder, writers, commits, filler = {folder!r}, {writers}, {commits}, {filler}"
         ref = self.function.plan(terms.encode() + LOG_STORES)
-        assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
+        assert self.function.deliver(ref) == [], self.function.new_log().decode()[-3000:]
         record = self.function.shard(ref)
         assert record.state is ShardState.SUCCEEDED, record.error_message
         answer = json.loads(self.function.store.get(self.function.deployment.run_uri(ref.run_id, record.answer_file)))[
@@ -95,8 +95,8 @@ class Lake:
         bodies = [self.function.store.get(info.uri) for info in log if info.uri.endswith(".json")]
         return sorted(answer["acknowledged"]), sorted(json.loads(body)["id"] for body in bodies)
 
-    def again(self, name: str, *modes: str) -> tuple[ShardRecord, list[int]]:
-        """A shard whose script fails once after its writes, as its second attempt leaves it, and the table's ids."""
+    def fail_once(self, name: str, *modes: str) -> tuple[ShardRecord, list[int]]:
+        """Run a shard whose first attempt fails after its writes; return the record after the second, and the ids."""
         table = f"s3://{BUCKET}/{name}"
         ref = self.function.plan(f"table, modes, fails_once = {table!r}, {modes!r}, True\n{PLAIN}".encode())
         assert self.function.deliver(ref) != []
@@ -126,42 +126,42 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 
 
 def test_no_commit_of_eight_writers_is_lost(lake: Lake) -> None:
-    acknowledged, in_log = lake.committed("eight", writers=WRITERS, commits=COMMITS)
+    acknowledged, in_log = lake.commit("eight", writers=WRITERS, commits=COMMITS)
 
     assert len(acknowledged) == WRITERS * COMMITS
     assert in_log == acknowledged
 
 
-def test_a_lost_answer_neither_loses_nor_doubles_a_commit(lake: Lake) -> None:
+def test_a_lost_response_neither_loses_nor_doubles_a_commit(lake: Lake) -> None:
     lake.proxy.lose("PUT", answers=10)
 
-    acknowledged, in_log = lake.committed("lossy", writers=2, commits=5)
+    acknowledged, in_log = lake.commit("lossy", writers=2, commits=5)
 
     assert lake.proxy.lost == 10
     assert (len(acknowledged), in_log) == (10, acknowledged)
 
 
-def test_a_commit_of_several_blocks_replaces_none(lake: Lake) -> None:
-    acknowledged, in_log = lake.committed("large", writers=3, commits=2, filler=6_000_000)
+def test_a_commit_of_several_blocks_replaces_no_other(lake: Lake) -> None:
+    acknowledged, in_log = lake.commit("large", writers=3, commits=2, filler=6_000_000)
 
     assert (len(acknowledged), in_log) == (6, acknowledged)
 
 
 def test_a_later_attempt_that_would_append_again_fails(lake: Lake) -> None:
-    record, ids = lake.again("appended", "append", "append")
+    record, ids = lake.fail_once("appended", "append", "append")
 
     assert (record.state, record.attempts) == (ShardState.FAILED, 2)
     assert record.error_class.endswith("CommittedBeforeException")
     assert f"made version 1 of s3://{BUCKET}/appended" in record.error_message
     assert ids == sorted([*range(10)] * 2)
-    again = lake.function.redriven(record)  # by somebody who was told
+    again = lake.function.redrive(record)  # by an operator who has read the error
     lake.function.deliver(again)
     assert lake.function.shard(again).state is ShardState.SUCCEEDED
     assert len(lake.ids("appended")) == 40
 
 
-def test_a_later_attempt_may_overwrite_again(lake: Lake) -> None:
-    record, ids = lake.again("overwritten", "overwrite")
+def test_a_later_attempt_can_overwrite_again(lake: Lake) -> None:
+    record, ids = lake.fail_once("overwritten", "overwrite")
 
     assert (record.state, record.attempts) == (ShardState.SUCCEEDED, 2)
     assert ids == [*range(10)]

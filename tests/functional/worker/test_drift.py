@@ -39,8 +39,8 @@ if guessed.count():
 """
 
 
-def ended(function: Function, run_id: str) -> tuple[RunState, str]:
-    """How a check ends the run, and the drift in its manifest."""
+def end_run(function: Function, run_id: str) -> tuple[RunState, str]:
+    """Check a run; return the run's state, and the drift in its manifest, or "" without drift."""
     deployment = Deployment(BUCKET, function.store, function.ledger, MemoryTaskQueue(SystemClock()), SystemClock())
     report = check(deployment, run_id)
     manifest = json.loads(function.store.get(deployment.run_uri(run_id, "manifest.json")))
@@ -75,14 +75,14 @@ def put(function: Function, name: str, *bodies: bytes) -> None:
         function.store.put(f"{DATA}/{name}/{number}", body)
 
 
-def in_shards(function: Function, run_id: str, script: bytes, *bodies: bytes) -> tuple[RunState, str]:
-    """How a run ends with a shard for each of these inputs."""
+def run_shards(function: Function, run_id: str, script: bytes, *bodies: bytes) -> tuple[RunState, str]:
+    """Run a shard for each of these inputs; return the run's state and the drift in its manifest."""
     for number, body in enumerate(bodies):
         function.store.put(f"{DATA}/{run_id}/{number}", body)
     args = ("{input}", "{output}")
     records = run(function, run_id, script, f"{DATA}/{run_id}/", args=args, max_objects=1)
     assert {record.state for record in records} == {ShardState.SUCCEEDED}
-    return ended(function, run_id)
+    return end_run(function, run_id)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def in_shards(function: Function, run_id: str, script: bytes, *bodies: bytes) ->
 def test_other_inferred_types_fail_the_run(
     function: Function, reader: bytes, write: bytes, bodies: tuple[bytes, ...], difference: str
 ) -> None:
-    """Whatever is written, even where the output hides them; the inputs are named."""
+    """This holds even if the output hides the types; the message names the inputs."""
     run_id = f"inferred-{zlib.crc32(repr((reader, write, bodies)).encode()):x}"
 
-    state, drift = in_shards(function, run_id, READ % (reader, write), *bodies)
+    state, drift = run_shards(function, run_id, READ % (reader, write), *bodies)
 
     assert state is RunState.FAILED and f"({difference})" in drift
     assert f"{DATA}/{run_id}/0 and {DATA}/{run_id}/1" in drift
@@ -123,20 +123,20 @@ def test_other_inferred_types_fail_the_run(
         (PARQUET, INNER, (parquet(v=[{"a": 1, "b": 1}]), parquet(v=[{"a": 1, "b": "1"}]))),
     ],
 )
-def test_types_that_make_no_difference_do_not_fail_it(
+def test_types_without_effect_on_the_output_fail_no_run(
     function: Function, reader: bytes, write: bytes, bodies: tuple[bytes, ...]
 ) -> None:
     run_id = f"equal-{zlib.crc32(repr((reader, write, bodies)).encode()):x}"
 
-    assert in_shards(function, run_id, READ % (reader, write), *bodies) == (RunState.SUCCEEDED, "")
+    assert run_shards(function, run_id, READ % (reader, write), *bodies) == (RunState.SUCCEEDED, "")
 
 
-def test_what_one_job_would_write_does_not_fail_a_run(function: Function) -> None:
-    """What is overwritten, other outputs below it, a shard without rows, values of partitions that are folders."""
+def test_schemas_that_one_job_would_write_fail_no_run(function: Function) -> None:
+    """These are overwritten output, other outputs below it, a shard without rows, and partition values in folders."""
     for name, rows in {"a": b"1,x", "b": b"2,y", "none": b""}.items():
         function.store.put(f"{DATA}/agree/{name}.csv", b"id,v\n" + rows)
 
     records = run(function, "agree", AGREES, f"{DATA}/agree/", args=(), max_objects=1)
 
     assert [len(record.schemas) for record in records] == [4, 4, 1]  # the last has no row, and so no output
-    assert ended(function, "agree") == (RunState.SUCCEEDED, "")
+    assert end_run(function, "agree") == (RunState.SUCCEEDED, "")

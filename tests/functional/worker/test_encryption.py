@@ -1,4 +1,4 @@
-"""A run whose buckets' policies deny each write that does not ask for its encryption, from its plan to its manifest."""
+"""A run works on buckets whose policies deny writes without encryption headers, from its plan to its manifest."""
 
 import json
 import ssl
@@ -27,7 +27,7 @@ from tests.stand_ins.http_server import self_signed
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-SMALL_PARTS = {f"spark.hadoop.fs.s3a.multipart.{name}": "5M" for name in ("size", "threshold")}  # S3's least
+SMALL_PARTS = {f"spark.hadoop.fs.s3a.multipart.{name}": "5M" for name in ("size", "threshold")}  # the minimum in S3
 SCRIPT = b"""
 from pyspark.sql import functions as F
 from sparklet.job import Job
@@ -45,37 +45,37 @@ for name, frame in (("rows", rows), ("large", large)):  # by Spark's own protoco
 
 @dataclass(frozen=True)
 class Demanding:
-    """A function at a bucket that denies writes without the headers, and who plans and checks there."""
+    """A function with a bucket that denies writes without encryption headers, and deployments that plan and check."""
 
     function: Function
     front: DemandingS3
-    deployment: Deployment  # by way of the front, like the function
-    direct: Deployment
+    deployment: Deployment  # with requests through the front, like the function's
+    direct: Deployment  # with requests that no policy denies
 
-    def planned(self, deployment: Deployment) -> Run:
+    def plan(self, deployment: Deployment) -> Run:
         script, source = f"s3://{BUCKET}/jobs/job.py", f"s3://{BUCKET}/in/a.csv"
         for uri, body in ((script, SCRIPT), (source, b"id\n1\n")):
             self.function.store.put(uri, body)
         run = new_run(deployment, RunRequest(script, (source,), f"s3://{BUCKET}/out/", run_id="run-1"))
         return plan(deployment, run.run_id)
 
-    def done(self, run: Run, deployment: Deployment) -> Run:
-        """The run once its shard was delivered, and it was checked."""
+    def finish(self, run: Run, deployment: Deployment) -> Run:
+        """Deliver the run's shard, check the run, and return it."""
         ref = self.function.ledger.shards.get(run.run_id, 0).ref
-        assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
+        assert self.function.deliver(ref) == [], self.function.new_log().decode()[-3000:]
         check(deployment, run.run_id)
         return self.function.ledger.runs.get(run.run_id)
 
 
 @contextmanager
-def demanding(factory: pytest.TempPathFactory, demanded: str, given: str) -> Iterator[Demanding]:
+def demanding(factory: pytest.TempPathFactory, demanded: str, setting: str) -> Iterator[Demanding]:
     folder = factory.mktemp("function")
-    key, certificate = self_signed(folder)  # AWS's SDK for Java names no key without TLS
+    key, certificate = self_signed(folder)  # the AWS SDK for Java sends no key without TLS
     store = folder / "trust.jks"
     store.write_bytes(jks([ssl.PEM_cert_to_DER_cert(certificate.read_text())]))
     java = " ".join([SMALL["SPARKLET_JAVA_OPTIONS"], *trust_options(store)])
-    both = {"SPARKLET_WRITE_ENCRYPTION": given, "AWS_CA_BUNDLE": str(certificate)}
-    both["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"  # behind TLS boto3 would send chunks
+    both = {"SPARKLET_WRITE_ENCRYPTION": setting, "AWS_CA_BUNDLE": str(certificate)}
+    both["AWS_REQUEST_CHECKSUM_CALCULATION"] = "when_required"  # with TLS boto3 would send chunks
     env = {**both, "SPARKLET_JAVA_OPTIONS": java, "SPARKLET_SPARK_CONF": json.dumps(SMALL_PARTS), **local_jars()}
     with (
         proxied(DemandingS3("", DEMANDS[demanded]), (key, certificate)) as (front, endpoint),
@@ -90,26 +90,29 @@ def demanding(factory: pytest.TempPathFactory, demanded: str, given: str) -> Ite
         yield Demanding(function, front, *(compose(each, BUCKET, TABLE, url) for each in clients))
 
 
-@pytest.mark.parametrize("given", DEMANDS)
-def test_a_whole_run_asks_for_its_encryption(tmp_path_factory: pytest.TempPathFactory, given: str) -> None:
-    with demanding(tmp_path_factory, given, given) as there:
-        run = there.done(there.planned(there.deployment), there.deployment)
+@pytest.mark.parametrize("encryption", DEMANDS)
+def test_all_writes_of_a_run_have_the_encryption_headers(
+    tmp_path_factory: pytest.TempPathFactory, encryption: str
+) -> None:
+    with demanding(tmp_path_factory, encryption, encryption) as stack:
+        run = stack.finish(stack.plan(stack.deployment), stack.deployment)
 
         assert run.state is RunState.SUCCEEDED
-        manifest = json.loads(there.deployment.store.get(there.deployment.run_uri(run.run_id, "manifest.json")))
+        manifest = json.loads(stack.deployment.store.get(stack.deployment.run_uri(run.run_id, "manifest.json")))
         assert manifest["ResultFiles"]["SUCCEEDED"]
-        assert there.front.refused == []
-        assert {what for what, client in there.front.writes if client == "Hadoop"} == {*WRITES}
-        assert {what for what, client in there.front.writes if client == "Boto3"} >= {"PutObject", "CopyObject"}
+        assert stack.front.refused == []
+        assert {operation for operation, client in stack.front.writes if client == "Hadoop"} == {*WRITES}
+        boto3_writes = {operation for operation, client in stack.front.writes if client == "Boto3"}
+        assert boto3_writes >= {"PutObject", "CopyObject"}
 
 
 def test_a_run_without_encryption_names_the_parameter(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with demanding(tmp_path_factory, "AES256", "") as there:
+    with demanding(tmp_path_factory, "AES256", "") as stack:
         with pytest.raises(ObjectForbiddenError, match="WriteEncryption"):
-            there.planned(there.deployment)
+            stack.plan(stack.deployment)
 
-        run = there.done(there.planned(there.direct), there.direct)  # as if only the output's bucket demanded it
+        run = stack.finish(stack.plan(stack.direct), stack.direct)  # as if only the output's bucket had the policy
 
-        record = there.function.ledger.shards.get(run.run_id, 0)
+        record = stack.function.ledger.shards.get(run.run_id, 0)
         assert (run.state, record.state) == (RunState.FAILED, ShardState.FAILED)
         assert "WriteEncryption" in advice(record.error_class, record.error_message).remedy

@@ -1,4 +1,4 @@
-"""The real handler with what sources really send: a notification of S3 through SQS, requests, windows."""
+"""The real handler with real events: S3 notifications through SQS, HTTP requests, and windows of a stream."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ if "requestContext" in job.event:
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
-    """One whose script starts no Spark."""
+    """A function whose script starts no Spark."""
     folder, scratch = tmp_path_factory.mktemp("function"), tmp_path_factory.mktemp("scratch")
     with deployed(folder, scratch, SCRIPT_LOCATION=f"s3://{BUCKET}/scripts/event.py") as function:
         function.store.put(f"s3://{BUCKET}/scripts/event.py", SCRIPT)
@@ -40,13 +40,13 @@ def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Function]:
 
 
 def answer(function: Function, event: Any) -> Any:
-    told = function.invoke(event)
-    assert "answer" in told, told
-    return told["answer"]
+    response = function.invoke(event)
+    assert "answer" in response, response
+    return response["answer"]
 
 
 def notified_queue(function: Function) -> str:
-    """A queue that S3 tells of new objects in the function's bucket."""
+    """Create a queue that S3 notifies of new objects in the function's bucket; return the queue's URL."""
     url: str = function.clients.sqs.create_queue(QueueName="notices")["QueueUrl"]
     attributes = function.clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     target: Any = {"QueueArn": attributes["Attributes"]["QueueArn"], "Events": ["s3:ObjectCreated:*"]}
@@ -73,15 +73,15 @@ def test_an_s3_event_in_a_queue_gives_the_object_to_the_script(function: Functio
 
     eventually(all_received, "S3 has told of the queue itself and of both objects")
     bodies.sort(key=len)
-    told = answer(function, {"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
+    response = answer(function, {"Records": [sqs(str(n), body) for n, body in enumerate(bodies)]})
 
-    assert told == {"batchItemFailures": []}
-    said = function.said().decode()
-    inputs = [json.loads(line.split(" bodies ")[0][7:]) for line in said.splitlines() if line.startswith("inputs [")]
-    assert inputs == [[f"{own}/{KEY}"]]  # neither S3's test message nor what the function wrote has run
+    assert response == {"batchItemFailures": []}
+    log = function.new_log().decode()
+    inputs = [json.loads(line.split(" bodies ")[0][7:]) for line in log.splitlines() if line.startswith("inputs [")]
+    assert inputs == [[f"{own}/{KEY}"]]  # the script ran neither for S3's test message nor for the function's output
     assert store.get(inputs[0][0]) == b"1,2\n"
-    assert "s3:TestEvent" in said
-    assert f"is an output of this function: {own}/output/part-0.csv" in said
+    assert "s3:TestEvent" in log
+    assert f"is an output of this function: {own}/output/part-0.csv" in log
 
 
 def test_a_request_returns_the_scripts_response_or_a_status(function: Function) -> None:
@@ -94,13 +94,13 @@ def test_a_request_returns_the_scripts_response_or_a_status(function: Function) 
     assert [response["statusCode"] for response in (refused, failed, broken)] == [400, 500, 400]
     assert "hunter2" not in refused["body"]
     assert "ZeroDivisionError" not in failed["body"]
-    assert b"ZeroDivisionError" in function.said()
+    assert b"ZeroDivisionError" in function.new_log()
 
 
-def test_a_windows_state_goes_from_call_to_call(function: Function) -> None:
+def test_the_state_of_a_window_goes_from_call_to_call(function: Function) -> None:
     first = answer(function, window(kinesis("1"), kinesis("2"), state={}))
     second = answer(function, window(kinesis("3"), state=first["state"]))
     last = answer(function, window(state=second["state"], final=True))
 
-    assert [told["state"] for told in (first, second, last)] == [{"seen": 2}, {"seen": 3}, {"seen": 3}]
-    assert all(told["batchItemFailures"] == [] for told in (first, second, last))
+    assert [response["state"] for response in (first, second, last)] == [{"seen": 2}, {"seen": 3}, {"seen": 3}]
+    assert all(response["batchItemFailures"] == [] for response in (first, second, last))

@@ -1,4 +1,4 @@
-"""What a script changes for the whole JVM is not there for the next one: it is put back, or the JVM is replaced."""
+"""A script's changes to the whole JVM do not reach the next script: they are undone, or the JVM is replaced."""
 
 import json
 from typing import Any
@@ -119,12 +119,12 @@ for _ in range(20):
 
 
 def look(bench: Bench, change: str = "") -> Any:
-    """The JVM and what is set in it, after a change by the same script."""
+    """Run a script that changes and prints the JVM's settings; return the JVM's process id and the settings."""
     return bench.run(f"{TOOLS}\n{change}\n{LOOK}").printed()
 
 
 def test_a_script_finds_the_jvms_settings_as_they_were(warm: Bench) -> None:
-    """Put back within one script: Java itself may change its providers after it, and its JVM is replaced then."""
+    """The settings are restored and read within one script, as Java itself can change its providers after a script."""
     restore = """
 entry = py4j.java_gateway.JavaObject("t", spark.sparkContext._gateway._gateway_client)
 kept = entry.getClass().getDeclaredField("first")
@@ -138,15 +138,15 @@ kept.get(entry).restore()
     assert ran.code == 0, ran.text("stderr")
     first, changed, later = [json.loads(line)[1] for line in ran.text("stdout").splitlines()]
     assert [name for name in PUT_BACK if changed[name] == first[name]] == []
-    assert later == first  # what is only added to a list's end stays, as a library's provider must
+    assert later == first  # an addition at the end of a list stays, as the provider of a library must
 
 
-@pytest.mark.parametrize("what", REPLACED)
-def test_what_cannot_be_put_back_ends_with_its_jvm(warm: Bench, what: str) -> None:
+@pytest.mark.parametrize("setting", REPLACED)
+def test_a_change_that_cannot_be_undone_replaces_the_jvm(warm: Bench, setting: str) -> None:
     jvm, first = look(warm)
 
-    _, changed = look(warm, REPLACED[what])
+    _, changed = look(warm, REPLACED[setting])
 
-    assert changed[what] != first[what]
+    assert changed[setting] != first[setting]
     next_jvm, later = look(warm)
-    assert (next_jvm != jvm, later[what]) == (True, first[what])
+    assert (next_jvm != jvm, later[setting]) == (True, first[setting])

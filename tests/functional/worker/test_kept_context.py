@@ -1,4 +1,4 @@
-"""A SparkContext that outlives its task shows nothing of it to the next, and gives way to what it cannot be."""
+"""A SparkContext that is kept after a task shows nothing of this task to the next, and is replaced where needed."""
 
 import inspect
 import json
@@ -23,23 +23,23 @@ pytestmark = pytest.mark.spark
 
 KEPT = """
 import json
-jvm = spark._jvm.java.lang.ProcessHandle.current().pid()  # another JVM may give a context the same hash
+jvm = spark._jvm.java.lang.ProcessHandle.current().pid()  # a context in another JVM can have the same hash
 kept = [jvm, spark.sparkContext._jsc.sc().hashCode()]
 problem = spark.sparkContext._gateway.entry_point.problem()
 """
-TOLD = KEPT + "print(json.dumps([kept, problem]))"
+PRINT_CONTEXT = KEPT + "print(json.dumps([kept, problem]))"
 
 
 @pytest.fixture
 def kept(warm: Bench) -> Bench:
-    """The warm runner after its JVM's first task, of which no context is kept."""
+    """The warm runner after the first task of its JVM, whose context is never kept."""
     warm.run("pass")
     return warm
 
 
 def context(bench: Bench, code: str = SPARK) -> Any:
-    """Which context a script gets, and why it got another than the last one, if the last was not kept."""
-    return bench.run(code + TOLD).printed()
+    """Return the id of the context that a script gets, and why the last context was not kept, or "" if it was."""
+    return bench.run(code + PRINT_CONTEXT).printed()
 
 
 VIEW = "spark.range(3).createOrReplaceTempView('mine')"
@@ -68,7 +68,7 @@ spark.sparkContext.setLocalProperty('mine', '1')
 spark.sparkContext.setCheckpointDir('mine')
 spark.range(9).crossJoin(F.broadcast(spark.range(3))).count()
 """
-TOLD_LATE = '''
+LATE_JOB_END = '''
 import time
 compiler = spark._jvm.org.codehaus.janino.SimpleCompiler()
 compiler.setParentClassLoader(spark._jvm.java.lang.Thread.currentThread().getContextClassLoader())
@@ -143,19 +143,19 @@ def test_a_kept_context_shows_nothing_of_the_task_before(kept: Bench) -> None:
         assert ran.code == exit_code, ran.text("stderr")
         after = kept.run(LOOK).printed()
 
-        nothing = {"rdds": 0, "blocks": 0, "storage": 0, "shuffles": 0, "jobs": [], "files": []}
-        assert after["before"] == nothing, trace
-        assert after["id"] != before["id"], "what a script names after it must not be written over"
-        assert after == {**before, "problem": "", "id": after["id"]}, trace  # the same context, too
+        empty = {"rdds": 0, "blocks": 0, "storage": 0, "shuffles": 0, "jobs": [], "files": []}
+        assert after["before"] == empty, trace
+        assert after["id"] != before["id"], "files that a script names after the id must not be overwritten"
+        assert after == {**before, "problem": "", "id": after["id"]}, trace  # also with the same context
         before = after
 
 
-def test_the_end_of_a_failed_job_is_not_told_to_the_next_task(kept: Bench) -> None:
+def test_a_late_end_of_a_failed_job_does_not_reach_the_next_task(kept: Bench) -> None:
     before = kept.run(LOOK).printed()
-    ran = kept.run(SPARK + TOLD_LATE)
+    ran = kept.run(SPARK + LATE_JOB_END)
     assert ran.code == 0, ran.text("stderr")
 
-    for _ in range(2):  # the end might be told in the midst of the first
+    for _ in range(2):  # the end of the job could be reported during the first task
         after = kept.run(LOOK).printed()
         assert after == {**before, "problem": "", "id": after["id"]}
 
@@ -167,14 +167,14 @@ ANOTHER = {
 }
 
 
-@pytest.mark.parametrize("asked", ANOTHER)
-def test_another_static_configuration_gets_another_context(kept: Bench, asked: str) -> None:
+@pytest.mark.parametrize("change", ANOTHER)
+def test_another_static_configuration_gets_another_context(kept: Bench, change: str) -> None:
     first = context(kept)[0]
-    other = context(kept, ANOTHER[asked])[0]
-    again = context(kept, ANOTHER[asked])
+    other = context(kept, ANOTHER[change])[0]
+    again = context(kept, ANOTHER[change])
 
     assert other != first
-    assert again == [other, ""]  # it is kept in its turn
+    assert again == [other, ""]  # the new context is kept
     assert context(kept)[0] not in (first, other)
 
 
@@ -196,9 +196,9 @@ NOT_KEPT = {
 }
 
 
-@pytest.mark.parametrize("what", NOT_KEPT)
-def test_a_context_that_cannot_be_proven_clean_is_not_kept(kept: Bench, what: str) -> None:
-    code, problem = NOT_KEPT[what]
+@pytest.mark.parametrize("use", NOT_KEPT)
+def test_a_context_that_cannot_be_proven_clean_is_not_kept(kept: Bench, use: str) -> None:
+    code, problem = NOT_KEPT[use]
     first = context(kept)[0]
     kept.run(SPARK + code)
 
@@ -207,7 +207,7 @@ def test_a_context_that_cannot_be_proven_clean_is_not_kept(kept: Bench, what: st
     assert why == problem
 
 
-def test_a_script_that_restarts_its_context_finds_it_new(kept: Bench) -> None:
+def test_a_script_that_restarts_its_context_gets_a_clean_one(kept: Bench) -> None:
     code = (
         SPARK.replace("builder.", "builder.config('mine', '1').")
         + """
@@ -249,8 +249,8 @@ print(json.dumps([spark.sparkContext.appName, spark.conf.get("spark.sql.shuffle.
     assert context(kept) == [first, ""]
 
 
-def test_a_task_gets_the_configurations_as_they_are(kept: Bench) -> None:
-    """Spark's in one call, and Hadoop's from a copy that has read its files and forgotten which."""
+def test_a_task_gets_complete_configurations(kept: Bench) -> None:
+    """Spark's configuration comes in one call, and Hadoop's from a copy that has read its files before."""
     code = """
 import json
 from pyspark import SparkConf
@@ -285,7 +285,7 @@ def test_an_ahead_of_time_compiled_java_keeps_the_first_context(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("line", ["", "9.9"], ids=["switched off", "an unknown Spark"])
-def test_no_context_is_kept_where_it_must_not(
+def test_no_context_is_kept_if_switched_off_or_not_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, line: str
 ) -> None:
     if line:
@@ -293,7 +293,7 @@ def test_no_context_is_kept_where_it_must_not(
     runner = WarmRunner(small_settings(), tmp_path, keep_context=bool(line))
     bench = Bench(runner, tmp_path)
     try:
-        bench.run("pass")  # of a JVM's first task no context is kept
+        bench.run("pass")  # the context of a JVM's first task is never kept
         code = SPARK + "import json\nprint(json.dumps(spark.sparkContext._jsc.sc().hashCode()))"
         assert len({bench.run(code).printed() for _ in range(2)}) == 2
         assert (f"Spark {pyspark.__version__} is unknown" in caplog.text) is bool(line)
@@ -306,7 +306,7 @@ QUICK_TO_FAIL = {"spark.hadoop.fs.s3a.attempts.maximum": "1", "spark.hadoop.fs.s
 
 @pytest.fixture(scope="module")
 def on_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """A runner whose scripts have S3A, with a file to read, and Hudi."""
+    """A runner whose scripts have S3A and Hudi; a bucket has a file to read."""
     with stand_in(tmp_path_factory.mktemp("stand-in")) as (endpoint, clients):
         clients.s3.create_bucket(Bucket="data")
         clients.s3.put_object(Bucket="data", Key="in.txt", Body=b"the worker's")
@@ -334,31 +334,33 @@ OWN = {
 def test_a_scripts_own_s3_setup_does_not_reach_the_next_task(on_s3: Bench, refusing: str) -> None:
     assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n"
 
-    for own, code in OWN.items():
+    for setup, code in OWN.items():
         refused = on_s3.run(READ.format(code), [f"http://{refusing}"])
-        assert refused.code != 0, own
-        assert f"Connect to {refusing}" in refused.text("stderr"), own
-        assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n", own
+        assert refused.code != 0, setup
+        assert f"Connect to {refusing}" in refused.text("stderr"), setup
+        assert on_s3.run(READ.format("")).text("stdout") == "the worker's\n", setup
 
 
-def held(pid: int, port: int) -> int:
-    """Connections of a process to a port, dead ones that it has not closed among them."""
-    import psutil  # in the script, too
+def connections_to(port: int, pid: int) -> int:
+    """Count the connections of a process to a port, with those that the other side has closed."""
+    import psutil  # imported here since the script gets only the source of this function
 
     return sum(bool(each.raddr) and each.raddr.port == port for each in psutil.Process(pid).net_connections("tcp"))
 
 
 def test_no_s3_connection_stays_open_between_tasks(on_s3: Bench) -> None:
-    tell = """
+    count_connections = """
 import json
 pid = spark._jvm.java.lang.ProcessHandle.current().pid()
 port = int(spark._jsc.hadoopConfiguration().get("fs.s3a.endpoint").rpartition(":")[2])
-print(json.dumps([pid, port, held(pid, port)]))
+print(json.dumps([pid, port, connections_to(port, pid)]))
 """
-    pid, port, in_the_task = on_s3.run(READ.format("") + "\n" + inspect.getsource(held) + tell).printed()
+    pid, port, in_the_task = on_s3.run(
+        READ.format("") + "\n" + inspect.getsource(connections_to) + count_connections
+    ).printed()
 
     assert in_the_task > 0
-    assert held(pid, port) == 0
+    assert connections_to(port, pid) == 0
 
 
 HUDI_DEFAULTS = """
@@ -370,7 +372,7 @@ print(json.dumps(dict(defaults.getGlobalProps())))
 
 
 @pytest.mark.hudi
-def test_a_scripts_hudi_defaults_end_with_it(on_s3: Bench) -> None:
+def test_the_hudi_defaults_of_a_script_end_with_the_script(on_s3: Bench) -> None:
     look = SPARK + HUDI_DEFAULTS
     before = on_s3.run(look.format("")).printed()
     assert before["hoodie.embed.timeline.server"] == "false", "the worker's own"

@@ -1,4 +1,4 @@
-"""A worker in the driver of a real spark-submit: the step that EMR would run, in local mode and on a cluster."""
+"""A worker runs in the driver of a real spark-submit, as an EMR step would, in local mode and on a cluster."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ from tests.waiting import deadline_s, eventually
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
-FUNCTIONS = {  # what scripts are set to there
+SCRIPT_SETTINGS = {  # the settings that the function gives to scripts
     "SPARKLET_SCRIPT_ENV": '{"TONE": "loud {{day}}"}',
     "SPARKLET_SPARK_CONF": '{"spark.sql.session.timeZone": "Asia/Tokyo"}',
 }
@@ -61,7 +61,7 @@ job.report(rows=rows.count())
 
 
 class Platform:
-    """A stack's bucket and ledger, and a cluster of EMR that somebody else, the test, runs the steps of."""
+    """A stack's bucket and ledger, and an EMR cluster whose steps the test runs."""
 
     def __init__(self, clients: AwsClients, folder: Path, jars: list[Path]) -> None:
         self.clients, self.folder = clients, folder
@@ -87,13 +87,17 @@ class Platform:
         instances = {"MasterInstanceType": "m5.xlarge", "InstanceCount": 1, "KeepJobFlowAliveWhenNoSteps": True}
         cluster = clients.emr.run_job_flow(Name="platform", ReleaseLabel="emr-7.13.0", Instances=instances)
         self.engine = EmrSteps(
-            clients=clients, env=worker, conf=conf, script_settings=lambda: FUNCTIONS, cluster=cluster["JobFlowId"]
+            clients=clients,
+            env=worker,
+            conf=conf,
+            script_settings=lambda: SCRIPT_SETTINGS,
+            cluster=cluster["JobFlowId"],
         )
 
     def plan(self, run_id: str, **params: str) -> None:
-        """Enter a run of one shard for this engine; one of its two inputs only a worker can fetch."""
+        """Enter a run of one shard for this engine. Only a worker can fetch the hidden one of the two inputs."""
 
-        def kept(name: str, content: bytes) -> tuple[str, str]:
+        def store_file(name: str, content: bytes) -> tuple[str, str]:
             digest = hashlib.sha256(content).hexdigest()
             self.store.put(uri := f"s3://{BUCKET}/runs/{run_id}/script/{digest}/{name}", content)
             return uri, digest
@@ -101,7 +105,7 @@ class Platform:
         inputs = {"people.csv": b"name\nAda\nGrace\n", "_hidden.csv": b"name\nMary\n"}
         uris = {f"s3://{BUCKET}/input/{name}": body for name, body in inputs.items()}
         objects = tuple(InputObject(uri, len(body), etag=self.store.put(uri, body)) for uri, body in uris.items())
-        script = ScriptRef(*kept("job.py", SCRIPT), "s3://mine/job.py", (kept("shouting.py", MODULE)[0],))
+        script = ScriptRef(*store_file("job.py", SCRIPT), "s3://mine/job.py", (store_file("shouting.py", MODULE)[0],))
         output = f"s3://{BUCKET}/output/{run_id}/"
         enter(self.store, self.ledger, Run(run_id, ("s3://in/",), output, (script,), params=params), objects)
 
@@ -110,7 +114,7 @@ class Platform:
 
     @contextmanager
     def step(self, run_id: str, token: str, master: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """The step that the engine adds, as EMR's command-runner runs it, but for the master."""
+        """Run the step that the engine adds as EMR's command-runner does, but with the given Spark master."""
         command = ("shard", "--run", run_id, "--shard", "0", "--generation", "0")
         step_id = self.engine.start(token, command)
         step = self.clients.emr.describe_step(ClusterId=self.engine.cluster, StepId=step_id)["Step"]
@@ -142,7 +146,7 @@ class Platform:
         return (self.folder / f"{run_id}-{token}.log").read_text(errors="replace")
 
     def names(self, run_id: str) -> list[str]:
-        """The published rows, read by a library that knows nothing of Spark."""
+        """Return the names in the published rows; pyarrow reads the rows, without Spark."""
         place = self.clients.s3.meta.endpoint_url.partition("://")[2]
         s3 = fs.S3FileSystem(endpoint_override=place, scheme="http", access_key="test", secret_key="test")
         table = pq.read_table(f"{BUCKET}/output/{run_id}", filesystem=s3)
@@ -157,8 +161,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield Platform(clients, folder, jars)
 
 
-def test_a_killed_driver_is_followed_by_one_on_a_cluster(platform: Platform, tmp_path: Path) -> None:
-    """The JVM of the first is killed under the script: its worker notices, and gives back the shard."""
+def test_a_shard_of_a_killed_driver_is_done_on_a_cluster(platform: Platform, tmp_path: Path) -> None:
+    """The JVM of the first driver is killed while the script runs; the worker notices it and gives back the shard."""
     platform.plan("run-1", wait="yes")
     with platform.step("run-1", "token-1", "local[2]") as process:
         eventually(lambda: "waiting" in platform.log("run-1", "token-1"), "its script has begun", 40)
@@ -168,8 +172,8 @@ def test_a_killed_driver_is_followed_by_one_on_a_cluster(platform: Platform, tmp
     with standalone_cluster(tmp_path, workers=1) as master, platform.step("run-1", "token-2", master) as process:
         code = process.wait(deadline_s(60))
 
-    record, said = platform.shard("run-1"), platform.log("run-1", "token-2")
-    assert (code, record.state, record.attempts, record.rows) == (0, ShardState.SUCCEEDED, 2, 3), said
+    record, log = platform.shard("run-1"), platform.log("run-1", "token-2")
+    assert (code, record.state, record.attempts, record.rows) == (0, ShardState.SUCCEEDED, 2, 3), log
     assert platform.names("run-1") == ["ADA", "GRACE", "MARY"]
     assert not list(platform.store.list(f"s3://{BUCKET}/staged/"))
     assert not list(platform.folder.glob("task-*"))

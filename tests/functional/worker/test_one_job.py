@@ -1,11 +1,11 @@
-"""What shards give is what one Spark job over the folder gives: an oracle over generated folders and readers.
+"""Shards read the same rows as one Spark job over the folder: an oracle over generated folders and readers.
 
-One job reads the whole folder; Sparklet reads it in shards, packed and cut at random, some files compressed, in
-archives or in UTF-16, which not all names say, with the same reader over ``job.input_list()`` or over the folder's
-address. Rows, columns and types are equal, or the run is refused or fails and names a file. Nothing else passes. Every
-other run writes its rows, an output for each input: there they are once, each with its own file's.
-``make test-all`` tries some folders, always the same; with ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries
-more, and others with each ``SPARKLET_SEED``.
+One job reads the whole folder. Sparklet reads the folder in shards, packed and cut at random, with the same reader over
+``job.input_list()`` or over the folder's address. Some files are compressed, in archives or in UTF-16, and not all of
+their names say so. Rows, columns and types must be equal, or the run must be refused or fail with the name of a file.
+About every second run writes an output for each input; each row must be once in the output of the row's own file.
+``make test-all`` always tries the same few folders. With ``SPARKLET_FOLDERS=3000`` ``make pytest`` tries more, and
+with another ``SPARKLET_SEED`` other folders.
 """
 
 import bz2
@@ -111,10 +111,10 @@ for place, (folder, reader) in enumerate(job.params.get("folders") or [("", job.
 
 @dataclass(frozen=True)
 class Folder:
-    """Files of a folder, how they are read, and how they are packed."""
+    """The files of a folder, how a job reads the files, and how a run packs them into shards."""
 
     files: Mapping[str, bytes]
-    packed: Mapping[str, bytes]  # the same, some of them as archives or compressed: what shards are given
+    packed: Mapping[str, bytes]  # the files for the shards: the same files, some in archives or compressed
     format: str
     options: Mapping[str, str]
     schema: str
@@ -126,7 +126,7 @@ class Folder:
     way: str = (
         "load"  # how: by ``load``, with ``metadata`` of files, a ``view``, ``sql``, a ``stream``, an RDD's ``lines``
     )
-    pattern: str = ""  # what the reader puts behind the folder's address
+    pattern: str = ""  # the pattern that the reader appends to the folder's address
 
     @property
     def reader(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Folder:
 
 @dataclass
 class Saw:
-    """Columns with their types, and rows; or an error."""
+    """What a reader saw: columns with their types, or the text of an error, and the rows."""
 
     columns: Any
     rows: Counter[str] = field(default_factory=Counter)
@@ -185,7 +185,7 @@ OPTIONS: dict[str, list[dict[str, str]]] = {
 
 
 def in_streams(pack: Callable[[bytes], bytes], between: bytes) -> Callable[[str, bytes], bytes]:
-    """What packs a file in two streams, each with padding, or a frame to skip, behind it."""
+    """Return a packer that stores a file in two streams, each with ``between`` after it: padding or a skipped frame."""
     return lambda _, body: b"".join(pack(half) + between for half in (body[: len(body) // 2], body[len(body) // 2 :]))
 
 
@@ -208,7 +208,7 @@ PACKERS: dict[str, Callable[[str, bytes], bytes]] = {
 
 @st.composite
 def folders(draw: st.DrawFn) -> Folder:
-    """A folder that one job might read."""
+    """Draw a folder that one job could read."""
     kind = draw(st.sampled_from(["csv", "csv", "csv", "json", "text", "parquet", "orc"]))
     columns = draw(st.sampled_from([(), (), ("dt",), ("dt",), ("dt", "shop"), ("DT", "v"), ("id",), ("a b",)]))
     pool = [draw(st.lists(VALUES | st.just("__HIVE_DEFAULT_PARTITION__"), min_size=1, max_size=3)) for _ in columns]
@@ -229,27 +229,30 @@ def folders(draw: st.DrawFn) -> Folder:
     for number in range(draw(st.integers(1, 5))):
         place = "".join(f"{name}={draw(st.sampled_from(values))}/" for name, values in zip(columns, pool, strict=True))
         place += draw(st.sampled_from(below))
-        fewest = draw(st.sampled_from([0, 0, 8]))  # enough to be cut
-        fields = draw(st.sampled_from([FIELDS, st.sampled_from(["a", "b b"])]))  # and odd ones, which may forbid it
+        fewest = draw(st.sampled_from([0, 0, 8]))  # 8 rows are enough to be cut
+        fields = draw(
+            st.sampled_from([FIELDS, st.sampled_from(["a", "b b"])])
+        )  # odd fields can make cutting impossible
         rows = draw(st.lists(st.tuples(st.integers(0, 99), fields), min_size=fewest, max_size=fewest + 6))
         blank = draw(st.sampled_from([*[[]] * 8, [""], ["  "]]))
         before = [*blank, *(["# by hand"] if "comment" in options else []), *(["id,v"] if header else []), *blank]
-        # With wholetext the mark of UTF-8 is a row's, and no other encoding has it.
+        # With wholetext the byte order mark of UTF-8 would be a part of the row, which other encodings lack.
         mark = b"" if "wholetext" in options else draw(st.sampled_from([b"", b"", b"", b"\xef\xbb\xbf"]))
-        body = _written(kind, before, line, rows, mark)
+        body = _file_content(kind, before, line, rows, mark)
         if kind not in COLUMNAR and draw(st.booleans()):
             body = body.removesuffix(b"\n" if kind == "json" else line.encode())  # the last line does not end
         packed = kind not in COLUMNAR and draw(st.integers(0, 5)) == 0
         name = f"{draw(NAMES)}{number}.{kind}{'.gz' if packed else ''}"
-        body = gzip.compress(body) if packed else body  # and in an archive it is refused
-        how = draw(st.sampled_from(["", "", *PACKERS]))
-        tells = packed or kind in COLUMNAR or "encoding" in options or draw(st.booleans())  # whether the name says how
+        body = gzip.compress(body) if packed else body  # in an archive such a file would be refused
+        packer = draw(st.sampled_from(["", "", *PACKERS]))
+        has_suffix = packed or kind in COLUMNAR or "encoding" in options or draw(st.booleans())
         files[place + name] = body
-        stored[place + name + (how if tells else "")] = PACKERS[how](name, body) if how else body
-        if how in ARCHIVES and not packed and draw(st.booleans()):
-            files[place + "x" + name] = body = _written(kind, before, line, rows[::2], mark)
-            stored[place + name + (how if tells else "")] = ARCHIVES[how]({name: files[place + name], "x" + name: body})
-        if not (tells or how):
+        stored_name = place + name + (packer if has_suffix else "")
+        stored[stored_name] = PACKERS[packer](name, body) if packer else body
+        if packer in ARCHIVES and not packed and draw(st.booleans()):
+            files[place + "x" + name] = body = _file_content(kind, before, line, rows[::2], mark)
+            stored[stored_name] = ARCHIVES[packer]({name: files[place + name], "x" + name: body})
+        if not (has_suffix or packer):
             stored[place + name] = body.removeprefix(b"\xef\xbb\xbf").decode().encode("utf-16")
         if draw(st.integers(0, 3)) == 0:
             hidden = draw(st.sampled_from(["_SUCCESS", ".a.crc", "._x.csv", "_temporary/0/a.csv", ".hidden/a.csv"]))
@@ -285,24 +288,24 @@ def folders(draw: st.DrawFn) -> Folder:
 def _with_trap(
     draw: st.DrawFn, columns: Sequence[str], files: Mapping[str, bytes], stored: Mapping[str, bytes]
 ) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The files, of few folders with a table's log, with files beside the partitions, or with a column in capitals."""
+    """Return the files, sometimes with a table's log, with files beside the partitions or with a column in capitals."""
     trap = draw(st.sampled_from([*[""] * 12, "log", *(["beside", "capitals"] if columns else [])]))
     if trap == "log":
         log = {draw(st.sampled_from(LOGS)): b"{}"}
         return {**files, **log}, {**stored, **log}
     old = draw(st.sampled_from(sorted({"/".join(name.split("/")[: len(columns)]) + "/" for name in files})))
-    if not trap or all(name.startswith(old) for name in files):  # then none would be left in a partition
+    if not trap or all(name.startswith(old) for name in files):  # else no file would be left in a partition
         return dict(files), dict(stored)
     new = "" if trap == "beside" else old.replace(columns[0], columns[0].swapcase(), 1)
     moved = [{re.sub(f"^{re.escape(old)}", new, name): body for name, body in of.items()} for of in (files, stored)]
     return moved[0], moved[1]
 
 
-def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
-    """A file's bytes; ``before``: of CSV, the lines before its rows."""
+def _file_content(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, str]], mark: bytes) -> bytes:
+    """Return the content of a file; ``before`` has the lines before the rows of a text file."""
     if kind in COLUMNAR:
         schema = pa.schema({"id": pa.int32(), "v": pa.string(), "long": pa.string()})
-        wide = [{"id": n, "v": text, "long": f"{n:0200d}"} for n, text in rows]  # so that there is much to cut
+        wide = [{"id": n, "v": text, "long": f"{n:0200d}"} for n, text in rows]  # wide rows make more slices
         table, buffer = pa.Table.from_pylist(wide, schema), io.BytesIO()
         if kind == "orc":
             orc.write_table(table, buffer)
@@ -319,20 +322,21 @@ def _written(kind: str, before: Sequence[str], line: str, rows: list[tuple[int, 
 @pytest.fixture(scope="module", autouse=True)
 def _script(function: Function) -> None:
     function.store.put(READ_PY, READ)
-    function.said()  # what others have printed
+    function.skip_log()
 
 
 def saw(function: Function) -> list[Saw]:
-    found, parts = [], b""
-    for line in function.said().split(b"\n"):
+    """Return what each script has printed to the new part of the log."""
+    results, parts = [], b""
+    for line in function.new_log().split(b"\n"):
         word, _, text = line.partition(b" ")
         if word in (b"PART", b"SAW"):
             parts += text
         if word == b"SAW":
             _, columns, rows, ddl = json.loads(parts)
-            found.append(Saw(columns, Counter(rows), ddl))
+            results.append(Saw(columns, Counter(rows), ddl))
             parts = b""
-    return found
+    return results
 
 
 def one_job(function: Function, place: str, folder: Folder) -> Saw:
@@ -340,14 +344,14 @@ def one_job(function: Function, place: str, folder: Folder) -> Saw:
         "sparklet": {"script": READ_PY},
         "params": {"folders": [[f"{place}/", {**folder.reader, "by_folder": False}]]},
     }
-    function.said()
+    function.skip_log()
     answer = function.invoke(event)
     assert answer.get("answer", {}).get("state") == "SUCCEEDED", answer
     return saw(function)[0]
 
 
 def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
-    """What the shards saw together, or the words in which they were refused or failed."""
+    """Return what all shards saw, or the message with which the run was refused or a shard failed."""
     run_id = place.rpartition("/")[2]
     options = RunOptions(
         max_objects=folder.max_objects,
@@ -364,17 +368,17 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
         options=options,
     )
     try:
-        refs = function.planned(request)
+        refs = function.plan_request(request)
     except PlanError as error:
         return f"refused: {error}"
-    function.said()
+    function.skip_log()
     for ref in refs:
         while function.deliver(ref):
             continue
     records = list(function.ledger.shards.list(run_id))
     if failed := [record for record in records if record.state is not ShardState.SUCCEEDED]:
         return f"failed: {failed[0].error_class}: {failed[0].error_message}"
-    seen = [each for each in saw(function) if each.rows] or [Saw([])]  # one without a row needs no columns
+    seen = [each for each in saw(function) if each.rows] or [Saw([])]  # shards without rows need no columns
     rows = sum((each.rows for each in seen), Counter[str]())
     if folder.by_input:
         assert written(function, place, f"s3://{BUCKET}/out/{run_id}/", folder) == rows
@@ -383,8 +387,8 @@ def in_shards(function: Function, place: str, folder: Folder) -> Saw | str:
 
 
 def written(function: Function, place: str, output: str, folder: Folder) -> Counter[str]:
-    """The rows in the outputs of inputs; each must lie in that of the file from which Spark has read it."""
-    found = Counter[str]()
+    """Count the rows in the outputs of all inputs; each row must be in the output of the file that it was read from."""
+    rows = Counter[str]()
     by_input = RunOptions(output_per="input")
     items = [InputObject(f"{place}/{name}", 0) for name in folder.packed]
     own = {item.uri: output + output_name("", by_input, [f"{place}/"], item) for item in items}
@@ -394,25 +398,27 @@ def written(function: Function, place: str, output: str, folder: Folder) -> Coun
         for line in function.store.get(info.uri).decode().split("\n")[:-1]:
             file, _, row = line.partition("\t")
             read = "s3" + unquote(file.partition("%23")[0]).removeprefix("s3").removeprefix("a")
-            if read in own:  # not a slice, which has another name
+            if read in own:  # a slice has another name
                 assert re.fullmatch(rf"{re.escape(own[read])}(/.*|(-\d{{5,6}})*(\.[^/]*)?)", info.uri)
-            found[row] += 1
-    return found
+            rows[row] += 1
+    return rows
 
 
 def verdict(function: Function, folder: Folder) -> str:
-    """``equal``, ``different: …``, in which words the shards are loud, or why there is nothing to compare.
+    """Return ``equal``, ``different: …``, the message of a run that fails, or why there is nothing to compare.
 
-    Of JSON without a schema the shards get the one job's: each would infer one from its own objects.
+    For JSON without a schema the shards get the schema of the one job, as each would infer its own.
     """
     place = f"{ROOT}/f{uuid.uuid4().hex[:12]}"
-    for files, of in ((folder.packed, place), (folder.files, f"{place}-one")):
+    for files, address in ((folder.packed, place), (folder.files, f"{place}-one")):
         for name, body in files.items():
-            function.store.put(f"{of}/{name}", body)
+            function.store.put(f"{address}/{name}", body)
     one = one_job(function, f"{place}-one", folder)
-    if isinstance(one.columns, str):  # one job refuses it itself
+    if isinstance(one.columns, str):  # one job refuses the folder, too
         return "one job fails"
-    one.rows = Counter(row.replace(f"{place}-one/", f"{place}/") for row in one.rows.elements())  # of metadata
+    one.rows = Counter(
+        row.replace(f"{place}-one/", f"{place}/") for row in one.rows.elements()
+    )  # in columns of metadata
     schema = folder.schema or (one.schema if folder.format == "json" else "")
     shards = in_shards(function, place, replace(folder, schema=schema))
     if any(name in LOGS for name in folder.files) and any(folder.packed.values()):
@@ -423,9 +429,9 @@ def verdict(function: Function, folder: Folder) -> str:
             return BESIDE
         assert shards.startswith(("refused: ", "failed: "))
         return "nothing to plan" if not one.rows else re.sub(r"s3:\S+", "FILE", shards)[:160]
-    lost, more = list((one.rows - shards.rows).items()), list((shards.rows - one.rows).items())
-    if lost or more:
-        return f"different: {len(lost)} rows are lost, {len(more)} are new: {lost[:2]} and {more[:2]}"[:2000]
+    lost, surplus = list((one.rows - shards.rows).items()), list((shards.rows - one.rows).items())
+    if lost or surplus:
+        return f"different: {len(lost)} rows are lost, {len(surplus)} are new: {lost[:2]} and {surplus[:2]}"[:2000]
     if one.rows and shards.columns != one.columns:
         return f"different: the columns {shards.columns}, and {one.columns} of one job"
     return "equal"
@@ -435,7 +441,7 @@ A_TABLE, BESIDE = "refused as a table", "refused for files beside partitions, wh
 RIGHT = ("equal", "one job fails", "nothing to plan", A_TABLE, BESIDE)
 COUNTS: Counter[str] = Counter()
 LINES = {"a.csv": b"id,v\n" + b"".join(b"%d,b b\n" % number for number in range(20))}
-HEADER_IS_A_ROW = Folder(LINES, LINES, "csv", {}, "id INT, v STRING", 1, "auto", by_folder=True)  # drawn too seldom
+HEADER_IS_A_ROW = Folder(LINES, LINES, "csv", {}, "id INT, v STRING", 1, "auto", by_folder=True)  # drawn too rarely
 BESIDE_PARTITIONS, TWO_PRECISIONS, TABLE = (
     Folder(files, files, "csv", {"header": "true"}, "id INT, v STRING", 1, "", by_folder=True)
     for names in (("a.csv", "dt=1/b.csv"), (f"dt={'1' * 20}/a.csv", f"dt={'1' * 25}/b.csv"), ("a.csv", LOGS[0]))
@@ -451,14 +457,16 @@ BESIDE_PARTITIONS, TWO_PRECISIONS, TABLE = (
 @example(folder=BESIDE_PARTITIONS)
 @example(folder=TWO_PRECISIONS)
 @example(folder=TABLE)
-def test_shards_give_what_one_job_gives(function: Function, folder: Folder) -> None:
-    found = verdict(function, folder)
-    COUNTS[found] += 1
-    assert not found.startswith("different")
+def test_shards_read_the_same_rows_as_one_job(function: Function, folder: Folder) -> None:
+    result = verdict(function, folder)
+    COUNTS[result] += 1
+    assert not result.startswith("different")
 
 
 def test_few_folders_are_refused() -> None:
-    """Of those that one job reads; this comes after the oracle."""
+    """Few of the folders that one job reads are refused; this test must run after the oracle."""
     print(dict(COUNTS))
     refused, usual = COUNTS.total() - sum(COUNTS[each] for each in RIGHT), 0.1 * COUNTS.total()
-    assert COUNTS["equal"] and refused <= usual + 2 * usual**0.5, COUNTS  # two standard deviations: they are few
+    assert COUNTS["equal"] and refused <= usual + 2 * usual**0.5, (
+        COUNTS
+    )  # two standard deviations, as the folders are few

@@ -1,12 +1,12 @@
-"""What a run writes is what its files say: an oracle over generated files with drift, dates and schemas.
+"""A run writes the values of its files: an oracle over generated files with drift, dates and schemas.
 
 Files of one folder lack a column or have one more, in another order, in capitals, or of another type; dates and times
-have several forms. A run reads them, packed at random, by the readers of ``job`` with a schema that is given or
-inferred, or by Spark's own without one, and writes Parquet. If it SUCCEEDED, each row is in its output once, with the
-values that its file says, and all files there have one schema; else it names a file. Nothing else passes.
-It tries as many folders as ``test_one_job``, by the same variables. A second oracle lets Spark's readers infer types
-and hides them, by casts and text: the rows are those of one shard over all files, or the run names an input; few
-folders whose rows are equal are refused (0075 has what is measured).
+have several forms. A run reads the files, packed at random, by the readers of ``job`` with a given or inferred schema,
+or by Spark's readers without a schema, and writes Parquet. If the run SUCCEEDED, each row must be in the output once,
+with the values of its file, and all output files must have one schema; else the message must name a file. The tests try
+as many folders as ``test_one_job``, by the same variables. In a second oracle Spark's readers infer types and scripts
+hide them, by casts and text: the rows must be those of one shard over all files, or the message must name an input. Few
+folders whose rows are equal are refused (decision 0075 has the measurements).
 """
 
 import csv
@@ -32,7 +32,7 @@ from sparklet.errors import PlanError
 from sparklet.model import RunOptions, RunState, ShardState
 from sparklet.planning.request import RunRequest
 from tests.functional.worker.ledgered import BUCKET, Function
-from tests.functional.worker.test_drift import ended
+from tests.functional.worker.test_drift import end_run
 from tests.functional.worker.test_one_job import FOLDERS, SEED, TRIALS
 
 pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
@@ -76,13 +76,13 @@ TYPES = {"DATE": pa.date32(), "TIMESTAMP": pa.timestamp("us", "UTC"), "INT": pa.
 
 @dataclass(frozen=True)
 class Folder:
-    """Files of a folder, as rows, and how a run reads them."""
+    """The files of a folder, as rows, and how a run reads the files."""
 
     kind: str
-    by: str  # whose reader: ``job``, ``spark``
-    schema: str  # of the run: DDL, ``infer``, or none
+    by: str  # whose reader reads the files: ``job`` or ``spark``
+    schema: str  # the schema of the run: DDL, ``infer``, or "" for none
     files: Sequence[Sequence[Row]]
-    types: Sequence[Mapping[str, pa.DataType]]  # of a Parquet file's columns; others' are text
+    types: Sequence[Mapping[str, pa.DataType]]  # the types of a Parquet file's columns; other columns are text
     max_objects: int
 
     def bodies(self) -> Iterator[bytes]:
@@ -103,15 +103,17 @@ class Folder:
 
 @st.composite
 def folders(draw: st.DrawFn) -> Folder:
-    """A folder whose files mostly fit together."""
+    """Draw a folder whose files mostly fit together."""
     kind = draw(st.sampled_from(["csv", "json", "parquet"]))
     by = draw(st.sampled_from(["job", "job", "spark"]))
-    of_time = draw(st.sampled_from(["DATE", "TIMESTAMP", "STRING", "INT"]))
-    schema = draw(st.sampled_from(["infer", f"id INT, v STRING, at {of_time}"])) if by == "job" else ""
-    # Spark's own reader makes 12:30 a time of today and takes CSV by position; that is what one job gives, too.
+    time_type = draw(st.sampled_from(["DATE", "TIMESTAMP", "STRING", "INT"]))
+    schema = draw(st.sampled_from(["infer", f"id INT, v STRING, at {time_type}"])) if by == "job" else ""
+    # Spark's reader reads 12:30 as a time of today and CSV columns by position, also in one job over all files.
     pool = [*TIMES, *ODD_TIMES] if by == "job" else TIMES[:5]
     drifts = ["", "", "", "more", "fewer", "order"] if (by, kind) != ("spark", "csv") else [""]
-    drifts += ["capitals"] if by == "job" or kind == "parquet" else []  # one job refuses JSON's, and names no file
+    drifts += (
+        ["capitals"] if by == "job" or kind == "parquet" else []
+    )  # for JSON one job fails without the name of a file
     number, files, types = 0, [], []
     for _ in range(draw(st.integers(2, 4))):
         times = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=2))
@@ -127,17 +129,17 @@ def folders(draw: st.DrawFn) -> Folder:
             elif drift == "order":
                 row = dict(reversed(row.items()))
             rows.append({name.upper() if drift == "capitals" else name: value for name, value in row.items()})
-        of_file = {}
+        column_types = {}
         if kind == "parquet":
             name = "AT" if drift == "capitals" else "at"
             type_ = draw(st.sampled_from([*TYPES, ""]))
-            of_file = {"ID" if drift == "capitals" else "id": draw(st.sampled_from([pa.int32(), pa.int64()]))}
+            column_types = {"ID" if drift == "capitals" else "id": draw(st.sampled_from([pa.int32(), pa.int64()]))}
             with suppress(ValueError):
                 values = [_typed(row[name], type_) for row in rows]
                 rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)]
-                of_file |= {name: TYPES[type_]} if type_ else {}
+                column_types |= {name: TYPES[type_]} if type_ else {}
         files.append(rows)
-        types.append(of_file)
+        types.append(column_types)
     return Folder(kind, by, schema, files, types, draw(st.integers(1, 3)))
 
 
@@ -152,11 +154,11 @@ def _typed(text: str, type_: str) -> Any:
     return text
 
 
-def says(value: Any, text: Any) -> bool:
-    """Whether a value of the output is what its file says, which is text, but in Parquet."""
+def is_same(value: Any, text: Any) -> bool:
+    """Whether a value of the output is the same as in its file, where it is a text, or any value in Parquet."""
     if isinstance(value, datetime):
-        value = value.replace(tzinfo=UTC)  # Spark writes INT96, which has none
-    if isinstance(text, datetime) and isinstance(value, int):  # Spark's own reader, if another file has BIGINT
+        value = value.replace(tzinfo=UTC)  # Spark writes INT96, which has no time zone
+    if isinstance(text, datetime) and isinstance(value, int):  # Spark's reader does so if another file has BIGINT
         return EPOCH + timedelta(microseconds=value) == text
     if value == text or not isinstance(text, str):
         return bool(value == text)
@@ -166,10 +168,10 @@ def says(value: Any, text: Any) -> bool:
         return text.lower() == str(value).lower()
     with suppress(ValueError, InvalidOperation):
         if isinstance(value, (int, float, Decimal)):
-            told, given = value, Decimal(text.strip())
-            if isinstance(value, float):  # Spark makes one of large integers, too, if others have a fraction
-                told, given = Decimal(value), Decimal(float(given))
-            return bool(told == given) or (given.is_nan() and told != told)
+            actual, expected = value, Decimal(text.strip())
+            if isinstance(value, float):  # Spark reads large integers as floats, too, if other values have a fraction
+                actual, expected = Decimal(value), Decimal(float(expected))
+            return bool(actual == expected) or (expected.is_nan() and actual != actual)
         if isinstance(value, datetime):
             return re.match(r"\d{4}-", text) is not None and _typed(text, "TIMESTAMP") == value
         if isinstance(value, date):
@@ -180,11 +182,11 @@ def says(value: Any, text: Any) -> bool:
 @pytest.fixture(scope="module", autouse=True)
 def _script(function: Function) -> None:
     function.store.put(COPY_PY, COPY)
-    function.said()  # what others have printed
+    function.skip_log()
 
 
 def verdict(function: Function, folder: Folder) -> str:
-    """``right``, ``wrong: …``, or in which words the run is loud."""
+    """Return ``right``, ``wrong: …``, or the message of a run that fails."""
     run_id = f"f{uuid.uuid4().hex[:12]}"
     for number, body in enumerate(folder.bodies()):
         function.store.put(f"{ROOT}/{run_id}/{number}.{folder.kind}", body)
@@ -198,39 +200,40 @@ def verdict(function: Function, folder: Folder) -> str:
         options=RunOptions(max_objects=folder.max_objects, max_attempts=1),
     )
     try:
-        function.deliver(*function.planned(request))
+        function.deliver(*function.plan_request(request))
     except PlanError as error:
-        return _loud(run_id, "refused", str(error))
+        return _failure(run_id, "refused", str(error))
     if failed := next(function.ledger.shards.list(run_id, ShardState.FAILED), None):
-        return _loud(run_id, "failed", f"{failed.error_class}: {failed.error_message}")
-    state, drift = ended(function, run_id)
+        return _failure(run_id, "failed", f"{failed.error_class}: {failed.error_message}")
+    state, drift = end_run(function, run_id)
     if state is not RunState.SUCCEEDED:
-        return _loud(run_id, "drift", drift)
-    found = [
+        return _failure(run_id, "drift", drift)
+    tables = [
         pq.read_table(io.BytesIO(function.store.get(info.uri)), partitioning=None)
         for info in function.store.list(f"s3://{BUCKET}/out/{run_id}/")
         if info.uri.endswith(".parquet")
     ]
-    rows = [{name.lower(): value for name, value in row.items()} for table in found for row in table.to_pylist()]
-    return _compared(folder, rows, [table.schema for table in found if table.num_rows])
+    rows = [{name.lower(): value for name, value in row.items()} for table in tables for row in table.to_pylist()]
+    return _compare(folder, rows, [table.schema for table in tables if table.num_rows])
 
 
-def _compared(folder: Folder, rows: Sequence[Row], schemas: Sequence[pa.Schema]) -> str:
-    wanted = {row["id"]: row for file in folder.files for row in ({k.lower(): v for k, v in r.items()} for r in file)}
+def _compare(folder: Folder, rows: Sequence[Row], schemas: Sequence[pa.Schema]) -> str:
+    lower_rows = [{name.lower(): value for name, value in row.items()} for file in folder.files for row in file]
+    expected = {row["id"]: row for row in lower_rows}
     ids = [row.get("id") for row in rows]
-    if sorted(wanted, key=str) != sorted(ids, key=str):
-        return f"wrong: rows {ids} of {len(wanted)}"
+    if sorted(expected, key=str) != sorted(ids, key=str):
+        return f"wrong: rows {ids} of {len(expected)}"
     for row in rows:
-        told = wanted[row["id"]]
-        if named := [name for name in {*row, *told} if not says(row.get(name), told.get(name))]:
-            return f"wrong: {named} of {row}, and its file says {told}"
-    kinds = {tuple(sorted((each.name, str(each.type)) for each in schema)) for schema in schemas}
-    return "right" if len(kinds) == 1 else f"wrong: files of several schemas: {kinds}"
+        file_row = expected[row["id"]]
+        if different := [name for name in {*row, *file_row} if not is_same(row.get(name), file_row.get(name))]:
+            return f"wrong: {different} of {row}, and its file says {file_row}"
+    distinct = {tuple(sorted((each.name, str(each.type)) for each in schema)) for schema in schemas}
+    return "right" if len(distinct) == 1 else f"wrong: files of several schemas: {distinct}"
 
 
-def _loud(run_id: str, how: str, why: str) -> str:
-    assert run_id in why, f"no file is named: {why}"
-    return f"{how}: " + re.sub(r"s3a?:\S+", "FILE", why)[:100]
+def _failure(run_id: str, outcome: str, message: str) -> str:
+    assert run_id in message, f"no file is named: {message}"
+    return f"{outcome}: " + re.sub(r"s3a?:\S+", "FILE", message)[:100]
 
 
 COUNTS: Counter[str] = Counter()
@@ -240,14 +243,14 @@ COUNTS: Counter[str] = Counter()
 @seed(SEED)
 @TRIALS
 @given(folder=folders())
-def test_a_run_writes_what_its_files_say(function: Function, folder: Folder) -> None:
-    found = verdict(function, folder)
-    COUNTS[found] += 1
-    assert not found.startswith("wrong"), found
+def test_a_run_writes_the_values_of_its_files(function: Function, folder: Folder) -> None:
+    result = verdict(function, folder)
+    COUNTS[result] += 1
+    assert not result.startswith("wrong"), result
 
 
 def test_some_folders_are_written() -> None:
-    """Drift and odd dates are loud by intent; this comes after the oracle."""
+    """Not all runs fail, although they must fail for drift and odd dates; this test must run after the oracle."""
     print(dict(COUNTS))
     assert COUNTS["right"] >= 0.1 * COUNTS.total(), COUNTS
 
@@ -298,13 +301,13 @@ COLUMNS = {"int": pa.int32(), "big": pa.int64(), "half": pa.float64(), "bool": p
 
 @dataclass(frozen=True)
 class Guesses:
-    """Files whose types a script lets Spark guess, and what it does with them; mostly they are alike."""
+    """Files, mostly alike, whose types a script lets Spark infer, and what the script writes."""
 
     kind: str
     write: str
     nested: bool
     apart: bool  # whether the script reads the two input folders one by one
-    files: Sequence[tuple[str, Sequence[str]]]  # the kind of their values, and these
+    files: Sequence[tuple[str, Sequence[str]]]  # for each file the kind of its values, and the values
     max_objects: int = 1
 
     def bodies(self) -> Iterator[bytes]:
@@ -353,8 +356,8 @@ def guesses(draw: st.DrawFn) -> Guesses:
     return Guesses(kind, write, nested, apart, files, draw(st.sampled_from([1, 1, 2])))
 
 
-def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) -> tuple[str, Counter[str], bool]:
-    """In which words a run is loud, or "", the rows that it writes, and whether it FAILED."""
+def run_guesses(function: Function, folder: Guesses, run_id: str, max_objects: int) -> tuple[str, Counter[str], bool]:
+    """Return the message of a failed shard or of drift, or "", the rows that the run wrote, and whether it FAILED."""
     half = f"{ROOT}/{run_id.partition('-')[0]}"
     params = {"kind": folder.kind, "write": folder.write, "nested": folder.nested, "apart": folder.apart}
     output = f"s3://{BUCKET}/out/{run_id}/"
@@ -366,7 +369,7 @@ def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) 
         params=params,
         options=RunOptions(max_objects=max_objects, max_attempts=1),
     )
-    function.deliver(*function.planned(request))
+    function.deliver(*function.plan_request(request))
     if failed := next(function.ledger.shards.list(run_id, ShardState.FAILED), None):
         return f"failed: {failed.error_message}", Counter(), True
     rows = Counter[str]()
@@ -376,11 +379,11 @@ def guessed(function: Function, folder: Guesses, run_id: str, max_objects: int) 
             rows.update(map(str, pq.read_table(io.BytesIO(body), partitioning=None).to_pylist()))
         else:
             rows.update(body.decode().splitlines())
-    state, drift = ended(function, run_id)
+    state, drift = end_run(function, run_id)
     return drift, rows, state is RunState.FAILED
 
 
-FALSE: Counter[bool] = Counter()  # of folders whose rows are as one job's, those that are refused
+FALSE: Counter[bool] = Counter()  # how many folders with the rows of one job are refused (True), or not (False)
 WORD, ONE, NOTHING = ("mixed", ["x"]), ("int", ["1"]), ("none", [""])
 HIDDEN, INSIDE = (
     Guesses("csv", "parquet", False, False, [("zip", ["00100"]), WORD]),
@@ -391,31 +394,33 @@ NO_VALUE, ITS_TEXT = (Guesses("csv", "text", False, False, [ONE, other]) for oth
 
 @pytest.mark.timeout(3600 + 60 * FOLDERS)
 @seed(SEED)
-@settings(TRIALS, max_examples=max(1, FOLDERS * 2 // 5))  # each is a run of several shards, and one of a shard
+@settings(
+    TRIALS, max_examples=max(1, FOLDERS * 2 // 5)
+)  # each example has a run of several shards and a run of one shard
 @given(folder=guesses())
 @example(folder=HIDDEN)
 @example(folder=INSIDE)
 @example(folder=NO_VALUE)
 @example(folder=ITS_TEXT)
-def test_what_shards_guess_is_what_one_job_does(function: Function, folder: Guesses) -> None:
+def test_rows_with_inferred_types_are_those_of_one_job(function: Function, folder: Guesses) -> None:
     function.store.put(GUESSES_PY, GUESSES)
     run_id = f"g{uuid.uuid4().hex[:12]}"
     for number, body in enumerate(folder.bodies()):
         function.store.put(f"{ROOT}/{run_id}/{'ab'[number % 2]}/{number}.{folder.kind}", body)
-    loud, rows, is_refused = guessed(function, folder, f"{run_id}-shards", folder.max_objects)
-    why, of_job, _ = guessed(function, folder, f"{run_id}-job", 100)
-    if why:
+    message, rows, is_refused = run_guesses(function, folder, f"{run_id}-shards", folder.max_objects)
+    job_message, job_rows, _ = run_guesses(function, folder, f"{run_id}-job", 100)
+    if job_message:
         return  # one job fails, too
-    assert loud or rows == of_job, f"wrong: {rows} of {of_job}"
-    assert not loud or run_id in loud, f"no file is named: {loud}"
-    if rows == of_job:
+    assert message or rows == job_rows, f"wrong: {rows} of {job_rows}"
+    assert not message or run_id in message, f"no file is named: {message}"
+    if rows == job_rows:
         FALSE[is_refused] += 1
         if is_refused:
-            print("FALSE ALARM", folder, loud)
+            print("FALSE ALARM", folder, message)
     else:
         COUNTS["drift"] += 1
 
 
 def test_few_equal_folders_are_refused() -> None:
     print(dict(FALSE), COUNTS["drift"])
-    assert FALSE[True] <= 0.02 * FALSE.total() + 2 * (FOLDERS > 20), FALSE  # none of the default seed's
+    assert FALSE[True] <= 0.02 * FALSE.total() + 2 * (FOLDERS > 20), FALSE  # none for the default seed

@@ -1,4 +1,4 @@
-"""Partition values of one kind have one type: Spark itself says which, of any that folders could have."""
+"""Partition values of one ``value_kind`` have one type in Spark, for any values that folders could have."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,16 +23,16 @@ PIECES = st.sampled_from(
     ]
 )
 VALUES = st.lists(PIECES, min_size=1, max_size=5).map("".join).filter(lambda value: value not in (".", ".."))
-SEEN: dict[str, tuple[str, str]] = {}  # of each kind a type, and a value of it
+SEEN: dict[str, tuple[str, str]] = {}  # for each kind the type, and the first value with this kind
 
 
 def types(spark: "SparkSession", folder: Path, values: list[str]) -> Mapping[str, str]:
-    """The type of each value by itself: each is another column's only value."""
+    """Return Spark's type of each value; each value is the only value of its own partition column."""
     place = folder.joinpath(*(f"k{number}={value}" for number, value in enumerate(values)))
     place.mkdir(parents=True)
     (place / "a.txt").write_text("row")
-    found = dict(spark.read.text(str(folder)).dtypes)
-    return {value: found[f"k{number}"] for number, value in enumerate(values)}
+    column_types = dict(spark.read.text(str(folder)).dtypes)
+    return {value: column_types[f"k{number}"] for number, value in enumerate(values)}
 
 
 @settings(max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -41,6 +41,6 @@ def types(spark: "SparkSession", folder: Path, values: list[str]) -> Mapping[str
 def test_values_of_one_kind_have_one_type(
     spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory, values: list[str]
 ) -> None:
-    for value, of in types(spark, tmp_path_factory.mktemp("values"), values).items():
-        first, other = SEEN.setdefault(value_kind(value), (of, value))
-        assert of == first, f"{value!r} is a {of}, and {other!r} a {first}, both of the kind {value_kind(value)}"
+    for value, type_ in types(spark, tmp_path_factory.mktemp("values"), values).items():
+        first, other = SEEN.setdefault(value_kind(value), (type_, value))
+        assert type_ == first, f"{value!r} is a {type_}, and {other!r} a {first}, both of the kind {value_kind(value)}"

@@ -1,4 +1,4 @@
-"""Scripts that write one table of Iceberg's files or of Hudi's plainly: no commit replaces another."""
+"""Scripts that write one Iceberg or Hudi table without Sparklet at the same time: no commit replaces another."""
 
 import json
 import time
@@ -44,7 +44,7 @@ def at_once(write):
     for thread in threads:
         thread.join()
 """
-# Each writer has a scheme, and so an S3A and Iceberg's lock of its own, as in a process of its own.
+# Each writer has its own URI scheme, and so its own S3A and Iceberg lock, as in a separate process.
 ICEBERG = f"""
 iceberg = jvm.org.apache.iceberg
 types, tables = iceberg.types.Types, iceberg.hadoop.HadoopTables(conf)
@@ -112,11 +112,11 @@ job.answer({"acknowledged": acknowledged, "failed": failed, "made": made, "begun
 
 
 def run(lake: Lake, script: str, *, writers: int, commits: int, **names: str) -> Any:
-    """What a script answers whose writers make so many commits each, at once."""
+    """Run a script whose writers each make so many commits at the same time; return what the script answers."""
     terms = {"writers": writers, "commits": commits, **names}
     head = "".join(f"{name} = {value!r}\n" for name, value in terms.items())
     ref = lake.function.plan((head + TOGETHER + script).encode())
-    assert lake.function.deliver(ref) == [], lake.function.said().decode()[-3000:]
+    assert lake.function.deliver(ref) == [], lake.function.new_log().decode()[-3000:]
     record = lake.function.shard(ref)
     assert record.state is ShardState.SUCCEEDED, record.error_message
     answer = json.loads(lake.function.store.get(lake.function.deployment.run_uri(ref.run_id, record.answer_file)))[
@@ -145,7 +145,7 @@ def test_plain_writes_to_hudi_lose_no_row(lake: Lake) -> None:
 
 
 @pytest.mark.hudi
-def test_hudis_writers_take_turns_though_answers_are_lost(lake: Lake) -> None:
+def test_hudi_writers_take_turns_although_responses_are_lost(lake: Lake) -> None:
     lake.proxy.lose("PUT", answers=10)
 
     answer = run(lake, HUDI_LOCK, writers=8, commits=2, table=f"s3://{BUCKET}/hudi")
@@ -155,14 +155,14 @@ def test_hudis_writers_take_turns_though_answers_are_lost(lake: Lake) -> None:
 
 
 @pytest.mark.hudi
-def test_hudis_writers_of_a_folder_take_turns(lake: Lake, tmp_path: Path) -> None:
+def test_hudi_writers_of_a_local_folder_take_turns(lake: Lake, tmp_path: Path) -> None:
     answer = run(lake, HUDI_LOCK, writers=8, commits=2, table=f"file://{tmp_path}/a b")
 
     assert sorted(answer["made"]) == sorted(answer["acknowledged"])
 
 
 @pytest.mark.hudi
-def test_hudis_lock_of_a_dead_writer_expires(lake: Lake) -> None:
+def test_the_hudi_lock_of_a_dead_writer_expires(lake: Lake) -> None:
     until_ms = int(time.time() * 1000) + 3000
     lock = {"expired": False, "validUntil": until_ms, "owner": "a writer that was killed"}
     lake.function.store.put(f"s3://{BUCKET}/dead/.hoodie/.locks/table_lock.json", json.dumps(lock).encode())

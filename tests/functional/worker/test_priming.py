@@ -1,4 +1,4 @@
-"""A primed worker: its first event finds a clean JVM, and nothing of the snapshot that others have, too."""
+"""A primed worker has a clean JVM for its first event, and no state that other workers of the snapshot have, too."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from sparklet.local.jars import ensure_jars
 from sparklet.local.spark_installation import jar_cache
 from sparklet.spark.warm_runner import WarmRunner
 from sparklet.worker.priming import LIMIT_S, prime
-from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, marked, wait_until_none
+from tests.functional.worker.conftest import MARK, SMALL, SPARK, STACK, Bench, make, processes_with, wait_until_none
 from tests.functional.worker.test_runners_freeze import Worker, freeze
 from tests.stand_ins.lambda_environment import LambdaEnvironment, lambda_environment
 from tests.stand_ins.shifted_clock import ShiftedClock
@@ -87,24 +87,24 @@ def test_priming_leaves_no_trace(warm: Bench) -> None:
 
 
 def test_restored_workers_draw_different_numbers(warm: Bench) -> None:
-    """Two environments begin from the same recorded states; without a restore they draw the same."""
+    """Two environments begin with the same recorded states; without a restore they draw the same numbers."""
 
-    def drawn(*, restored: bool) -> dict[str, Any]:
+    def draw(*, restored: bool) -> dict[str, Any]:
         assert warm.run(RECORD).code == 0
         if restored:
             assert isinstance(warm.runner, WarmRunner)
             warm.runner.renew(dict)
-        told: dict[str, Any] = warm.run(DRAW).printed()
-        return told
+        numbers: dict[str, Any] = warm.run(DRAW).printed()
+        return numbers
 
-    first, second = drawn(restored=False), drawn(restored=False)
+    first, second = draw(restored=False), draw(restored=False)
     same = {name for name in first if first[name] == second[name]}
-    assert set(first) - same == {"python", "numpy", "uuid"}  # a fork's own
+    assert set(first) - same == {"python", "numpy", "uuid"}  # a fork draws new ones
 
-    third, fourth = drawn(restored=True), drawn(restored=True)
+    third, fourth = draw(restored=True), draw(restored=True)
 
-    everything = list(zip(first.values(), third.values(), fourth.values(), strict=True))
-    assert all(len(set(each)) == 3 for each in everything)
+    draws_of_generators = list(zip(first.values(), third.values(), fourth.values(), strict=True))
+    assert all(len(set(draws)) == 3 for draws in draws_of_generators)
 
 
 JOB = b"""
@@ -152,8 +152,8 @@ def function(around: LambdaEnvironment, folder: Path, jars: list[Path]) -> Itera
     wait_until_none(mark)
 
 
-def test_a_restored_worker_finds_another_day_and_key(tmp_path: Path) -> None:
-    """Frozen, and its time of day a quarter later while its monotonic clock is not; the answers come from its JVM."""
+def test_a_restored_worker_uses_the_present_time_and_key(tmp_path: Path) -> None:
+    """The worker is frozen. Then the time of day is 90 days later, but the monotonic clock is not; the JVM is kept."""
     jars = ensure_jars(STACK, jar_cache(), ["s3a"], progress=print)
     objects = {"/bucket/job.py": JOB, "/bucket/rows.csv": b"id\n1\n2\n"}
     clock = ShiftedClock(tmp_path)
@@ -174,4 +174,4 @@ def test_a_restored_worker_finds_another_day_and_key(tmp_path: Path) -> None:
         assert around.asked == {("boto3", "TODAY"), ("S3A", "TODAY")}
         lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
         assert [line["jvm_kept"] for line in lines if line["message"] == "primed"] == [True]
-        assert marked(worker.mark)
+        assert processes_with(worker.mark)

@@ -1,4 +1,4 @@
-"""Scripts of a worker whose Spark is a Connect server: plain Python processes, guarded like all others, and no JVM."""
+"""Scripts of a worker that uses a Spark Connect server run as plain Python processes, with all guards and no JVM."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ COUNTS = """
 from pyspark.sql import SparkSession
 print(SparkSession.builder.getOrCreate().range(7).count())
 """
-SAYS = """
+PRINT_SETUP = """
 import json, os, sys
 from pathlib import Path
 parent = Path(f"/proc/{os.getppid()}/cmdline").read_text()
@@ -30,10 +30,10 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(SubmitRunner(settings, tmp_path), tmp_path)
 
 
-def test_a_remote_script_is_told_of_the_server(bench: Bench) -> None:
+def test_a_remote_script_gets_the_address_of_the_server(bench: Bench) -> None:
     arguments = ["--conf", "spark.x=y", "-cp"]
 
-    assert bench.run(SAYS, arguments).printed() == [arguments, REMOTE, False, False]
+    assert bench.run(PRINT_SETUP, arguments).printed() == [arguments, REMOTE, False, False]
     wait_until_none(bench.mark)
 
 
@@ -42,26 +42,26 @@ def test_a_server_with_tls_gets_its_token(tmp_path: Path, monkeypatch: pytest.Mo
     pytest.importorskip("grpc")
     with spark_connect(tmp_path, {}) as behind, guarded(tmp_path, behind, TOKEN) as (remote, certificate):
         monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(certificate))
-        for given, state in ((TOKEN, 0), ("another", 1)):
-            settings = replace(spark_settings({"SPARKLET_REMOTE_TOKEN": given}), conf={"spark.remote": remote})
+        for token, exit_code in ((TOKEN, 0), ("another", 1)):
+            settings = replace(spark_settings({"SPARKLET_REMOTE_TOKEN": token}), conf={"spark.remote": remote})
             ran = Bench(SubmitRunner(settings, tmp_path), tmp_path).run(COUNTS)
 
-            assert ran.code == state, ran.text("stderr")
-            assert given not in ran.text("stderr") and given not in repr(settings)
-            assert ran.text("stdout").split() == ([] if state else ["7"])
+            assert ran.code == exit_code, ran.text("stderr")
+            assert token not in ran.text("stderr") and token not in repr(settings)
+            assert ran.text("stdout").split() == ([] if exit_code else ["7"])
 
 
 @pytest.mark.parametrize(
-    ("remote", "told"),
+    ("remote", "address"),
     [
         ("sc://host:443", "sc://host:443/;token=a%3Bb"),
         ("sc://host:443/", "sc://host:443/;token=a%3Bb"),
         ("sc://host:443/;x-databricks-cluster-id=7", "sc://host:443/;x-databricks-cluster-id=7;token=a%3Bb"),
     ],
 )
-def test_a_token_joins_the_address(bench: Bench, remote: str, told: str) -> None:
+def test_the_token_is_added_to_the_address(bench: Bench, remote: str, address: str) -> None:
     bench.runner = SubmitRunner(
         replace(spark_settings({"SPARKLET_REMOTE_TOKEN": "a;b"}), conf={"spark.remote": remote}), bench.scratch
     )
 
-    assert bench.run(SAYS).printed()[1] == told
+    assert bench.run(PRINT_SETUP).printed()[1] == address

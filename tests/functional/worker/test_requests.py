@@ -1,4 +1,4 @@
-"""What a shard asks of S3, counted by a proxy, and that what it leaves there is right all the same."""
+"""A shard makes few requests to S3, which a proxy counts, and publishes the right output with them."""
 
 import io
 import json
@@ -23,15 +23,15 @@ pytestmark = [pytest.mark.spark, pytest.mark.stack, pytest.mark.slow]
 
 CSV_TO_PARQUET = (Path(__file__).parents[3] / "spark_scripts" / "csv_to_parquet.py").read_bytes()
 OWN_JVM = b"# sparklet: runner=submit\n"
-ASKS = not pyspark.__version__.startswith("3.")  # Hadoop's S3A since 3.4 must not be told another ETag
-MAX_REQUESTS = 5  # beside one for each input; docs/decisions/0035-requests-to-s3.md says for what
+ASKS = not pyspark.__version__.startswith("3.")  # S3A since Hadoop 3.4 needs the real ETag, and so a HEAD request
+MAX_REQUESTS = 5  # without the requests for inputs; docs/decisions/0035-requests-to-s3.md lists them
 PARQUET_TO_PARQUET = b"""
 from sparklet.job import Job
 
 job = Job.from_args()
 job.spark().read.parquet(*job.input_list()).coalesce(1).write.parquet(job.output)
 """
-SMALL_ROWS, LARGE_ROWS = 10, 800_000  # up to 8 MiB, and above
+SMALL_ROWS, LARGE_ROWS = 10, 800_000  # files below and above 8 MiB
 HEAD = b"""
 import threading, time
 from pyspark.sql import functions as F
@@ -66,13 +66,13 @@ class Counted:
     proxy: LossyProxy
 
     def run(self, script: bytes, *inputs: str | InputObject) -> list[str]:
-        """One shard; what was asked meanwhile."""
+        """Run one shard; return the requests that it made."""
         ref = self.function.plan(script, inputs)
         part = f"s3://{BUCKET}/runs/{ref.run_id}/plan/{ref.part}"
         ref = replace(ref, line=self.function.store.get(part, ref.offset, ref.length).decode())
-        self.function.said()
+        self.function.skip_log()
         del self.proxy.asked[:]
-        assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
+        assert self.function.deliver(ref) == [], self.function.new_log().decode()[-3000:]
         eventually(lambda: not self.staged(ref))
         return [each for each in self.proxy.asked if f"prefix=staged%2F{ref.run_id}%2F&" not in each]
 
@@ -89,16 +89,16 @@ class Counted:
         return [info.uri for info in staged if not info.uri.endswith("/")]
 
     def published(self, script: bytes) -> dict[str, bytes]:
-        """What a script that begins with HEAD leaves in the output, by its path without its name."""
+        """Run HEAD and a script as one shard; return the published files by their path in the shard's output."""
         ref = self.function.plan(HEAD + script)
-        self.function.said()
-        assert self.function.deliver(ref) == [], self.function.said().decode()[-3000:]
+        self.function.skip_log()
+        assert self.function.deliver(ref) == [], self.function.new_log().decode()[-3000:]
         record = self.function.shard(ref)
         assert record.state is ShardState.SUCCEEDED, record.error_message
         folder = self.function.ledger.runs.get(ref.run_id).shard_output(0)
-        eventually(lambda: not self.staged(ref))  # beside the answer
-        found = self.function.store.list(f"{folder}/")
-        return {info.uri.removeprefix(f"{folder}/"): self.function.store.get(info.uri) for info in found}
+        eventually(lambda: not self.staged(ref))  # deleted while the response is sent
+        infos = self.function.store.list(f"{folder}/")
+        return {info.uri.removeprefix(f"{folder}/"): self.function.store.get(info.uri) for info in infos}
 
 
 @pytest.fixture(scope="module")
@@ -127,33 +127,33 @@ def rows(files: dict[str, bytes], folder: str) -> int:
     ids=["csv", "csv, a JVM of its own", "parquet", "several"],
 )
 def test_a_shard_makes_few_requests(counted: Counted, script: bytes, names: list[str]) -> None:
-    asked = counted.run(script, *[counted.put(name, 1000) for name in names])
-    once = ("/script/", "/schemas/")  # which a worker fetches, or stores, once a run
-    asked = [each for each in asked if not any(part in each for part in once)]
-    of_inputs = [each for each in asked if "/in/" in each]
+    requests = counted.run(script, *[counted.put(name, 1000) for name in names])
+    once = ("/script/", "/schemas/")  # objects that a worker reads or writes only once in a run
+    requests = [each for each in requests if not any(part in each for part in once)]
+    for_inputs = [each for each in requests if "/in/" in each]
 
-    assert len(asked) - len(of_inputs) <= MAX_REQUESTS, json.dumps(asked, indent=1)
-    assert sum(each.startswith("PUT") for each in asked) == 2  # the file, its copy
-    assert sum(each.startswith("GET") for each in of_inputs) == len(names)
-    assert len(of_inputs) == len(names) * (1 + ASKS)  # the plan knows size and time
+    assert len(requests) - len(for_inputs) <= MAX_REQUESTS, json.dumps(requests, indent=1)
+    assert sum(each.startswith("PUT") for each in requests) == 2  # the file and its copy
+    assert sum(each.startswith("GET") for each in for_inputs) == len(names)
+    assert len(for_inputs) == len(names) * (1 + ASKS)  # the plan has size and time
 
 
 @pytest.mark.parametrize("rows", [SMALL_ROWS, LARGE_ROWS])
 def test_a_slice_of_text_is_read_once(counted: Counted, rows: int) -> None:
-    """And the header once for all slices but the first, whose own it is."""
-    whole, header = counted.function.listed(counted.put("cut.csv", rows)), len(b"id,name\n")
+    """The header, which is in the first slice, is read once more for all other slices."""
+    whole, header = counted.function.input_object(counted.put("cut.csv", rows)), len(b"id,name\n")
     cuts = (header, header + len(b"0,n0\n1,n1\n"), whole.size_bytes)
     slices = [Slice(SliceKind.LINES, start, end, header) for start, end in pairwise(cuts)]
 
     inputs = [replace(whole, size_bytes=part.end - part.start, slice=part) for part in slices]
-    asked = counted.run(HEAD + b"print('ROWS', spark.read.csv(job.input_list(), header=True).count())\n", *inputs)
+    requests = counted.run(HEAD + b"print('ROWS', spark.read.csv(job.input_list(), header=True).count())\n", *inputs)
 
-    assert b"ROWS %d\n" % rows in counted.function.said()
-    of_input = [each for each in asked if "/in/cut.csv" in each]
-    assert sorted(each.split()[0] for each in of_input) == ["GET"] * 3 + ["HEAD"] * 2 * ASKS, of_input
+    assert b"ROWS %d\n" % rows in counted.function.new_log()
+    for_input = [each for each in requests if "/in/cut.csv" in each]
+    assert sorted(each.split()[0] for each in for_input) == ["GET"] * 3 + ["HEAD"] * 2 * ASKS, for_input
 
 
-def test_nobody_asks_for_a_file_that_a_table_gets(counted: Counted) -> None:
+def test_a_file_for_a_table_is_put_without_other_requests(counted: Counted) -> None:
     append = b"""
 from sparklet.job import Job
 
@@ -161,17 +161,16 @@ job = Job.from_args()
 rows = job.spark().read.csv(job.input_list(), header=True)
 job.append(rows, "delta:s3://%s/tables/asked")
 """
-    counted.run(append % BUCKET.encode(), counted.put("a.csv", 10))  # which makes it
+    counted.run(append % BUCKET.encode(), counted.put("a.csv", 10))  # creates the table
 
-    asked = counted.run(append % BUCKET.encode(), counted.put("b.csv", 10))
+    requests = counted.run(append % BUCKET.encode(), counted.put("b.csv", 10))
 
-    assert [each.split("/")[0] for each in asked if "/tables/asked/part-" in each] == ["PUT "], json.dumps(
-        asked, indent=1
-    )
+    for_file = [each.split("/")[0] for each in requests if "/tables/asked/part-" in each]
+    assert for_file == ["PUT "], json.dumps(requests, indent=1)
 
 
-def test_sparks_own_writes_are_published_as_spark_means_them(counted: Counted) -> None:
-    """Alone, whatever the format; by each save mode; and nothing of a write that failed or had no rows."""
+def test_spark_writes_in_all_modes_are_published_rightly(counted: Counted) -> None:
+    """Only data files of each format are published, as each save mode says, and no file of a failed or empty write."""
     formats = ("parquet", "orc", "json", "csv", "text")
     script = b"""
 rows.write.partitionBy("day").parquet(job.output)
@@ -195,14 +194,14 @@ fails(lambda: bad.write.parquet(job.output + "/bad"))
 rows.write.mode("append").parquet(job.output + "/bad")  # the other task may end late, and then leave its file
 """
 
-    found = counted.published(b"formats = %r\n" % (formats,) + script)
+    files = counted.published(b"formats = %r\n" % (formats,) + script)
 
     for writer in formats:
-        names = [name.partition("/")[2] for name in found if name.startswith(f"{writer}/")]
+        names = [name.partition("/")[2] for name in files if name.startswith(f"{writer}/")]
         assert len(names) == 3 and all(name.startswith("part-0000") for name in names), names
     counts = {"day=0": 34, "day=1": 5, "day=2": 33, "parquet": 100, "over": 7, "more": 200, "one": 100, "bad": 100}
-    assert {name: rows(found, f"{name}/") for name in counts} == counts
-    assert {name.partition("/")[0] for name in found} == {*formats, *counts}
+    assert {name: rows(files, f"{name}/") for name in counts} == counts
+    assert {name.partition("/")[0] for name in files} == {*formats, *counts}
 
 
 UNAWAITED = b"""
@@ -216,13 +215,13 @@ while not stored_bytes(spark, job.output) > stored_bytes(spark, job.output + "/d
 
 
 @pytest.mark.parametrize("options", [b"", OWN_JVM])
-def test_a_write_that_the_script_does_not_await_is_none(counted: Counted, options: bytes) -> None:
-    found = counted.published(UNAWAITED + options)
+def test_an_unfinished_write_of_a_thread_is_not_published(counted: Counted, options: bytes) -> None:
+    files = counted.published(UNAWAITED + options)
 
-    assert {name.partition("/")[0] for name in found} == {"done"}
+    assert {name.partition("/")[0] for name in files} == {"done"}
 
 
-def test_other_places_keep_sparks_own_protocol(counted: Counted) -> None:
+def test_writes_to_other_places_use_sparks_commit_protocol(counted: Counted) -> None:
     counted.published(b"""
 rows.write.parquet("s3://sparklet-runs/elsewhere/" + job.event["sparklet"]["run"])
 rows.write.saveAsTable("here")
@@ -232,30 +231,33 @@ assert spark.table("here").count() == 100
     assert "_SUCCESS" in names
 
 
-def test_an_events_task_keeps_sparks_own_protocol(counted: Counted) -> None:
+def test_the_task_of_an_event_uses_sparks_commit_protocol(counted: Counted) -> None:
     output, script = f"s3://{BUCKET}/of_event", f"s3://{BUCKET}/scripts/of_event.py"
     counted.function.store.put(script, HEAD + UNAWAITED.replace(b"job.output", b'job.event["to"]'))
 
     answer = counted.function.invoke({"sparklet": {"script": script}, "to": output})
 
     assert "SUCCEEDED" in str(answer)
-    found = [info.uri.removeprefix(output) for info in counted.function.store.list(f"{output}/")]
-    assert "/done/_SUCCESS" in found
-    assert not [name for name in found if name.startswith("/slow/part-")]  # nobody committed that write
+    names = [info.uri.removeprefix(output) for info in counted.function.store.list(f"{output}/")]
+    assert "/done/_SUCCESS" in names
+    assert not [name for name in names if name.startswith("/slow/part-")]  # this write was never committed
 
 
 @pytest.mark.parametrize(
-    ("rows", "then", "said"),
+    ("rows", "then", "line"),
     [
         (LARGE_ROWS, b"fails(frame.collect)", b"THEN Py4JJavaError"),
-        (SMALL_ROWS, b"{row.name[0] for row in frame.collect()}", b"THEN {'n'}"),  # it was read whole
+        (
+            SMALL_ROWS,
+            b"{row.name[0] for row in frame.collect()}",
+            b"THEN {'n'}",
+        ),  # the first read has read the whole object
     ],
 )
-def test_of_an_input_replaced_while_it_is_read_nothing_is_mixed(
-    counted: Counted, rows: int, then: bytes, said: bytes
-) -> None:
+def test_rows_of_a_replaced_input_are_not_mixed(counted: Counted, rows: int, then: bytes, line: bytes) -> None:
+    """The object is replaced after the script has read it once."""
     uri = counted.put("changing.csv", rows)
-    found = counted.function.plan(
+    ref = counted.function.plan(
         HEAD
         + b"""
 import boto3
@@ -267,16 +269,16 @@ print("THEN", %b)
         % (rows, then),
         [uri],
     )
-    counted.function.said()
-    counted.function.deliver(found)
-    assert said in counted.function.said()
+    counted.function.skip_log()
+    counted.function.deliver(ref)
+    assert line in counted.function.new_log()
 
 
 @pytest.mark.parametrize(("incremental", "listed"), [(False, True), (False, False), (True, False)])
-def test_only_a_redrive_takes_an_input_that_was_repaired(counted: Counted, incremental: bool, listed: bool) -> None:
-    """Whether the plan knows its time, by S3's listing, or not, by a list."""
+def test_only_a_redrive_reads_an_input_that_was_replaced(counted: Counted, incremental: bool, listed: bool) -> None:
+    """The plan has the time of an object from S3's listing, but not if the user gives a list of inputs."""
     function, uri = counted.function, counted.put("replaced.csv", 10)
-    item = function.listed(uri) if listed else replace(function.listed(uri), modified_s=0.0)
+    item = function.input_object(uri) if listed else replace(function.input_object(uri), modified_s=0.0)
     options: dict[str, Any] = {"incremental": True, "existing": "append"} if incremental else {}
     ref = function.plan(CSV_TO_PARQUET, [item], **options)
     counted.put("replaced.csv", 11)
@@ -291,13 +293,14 @@ def test_only_a_redrive_takes_an_input_that_was_repaired(counted: Counted, incre
 
     assert first.state is ShardState.FAILED
     assert uri.removeprefix("s3://") in first.error_message
-    assert second.state is (ShardState.FAILED if incremental else ShardState.SUCCEEDED)  # the next run takes it as new
+    # Of an incremental run also the redrive fails, as the next run reads the new object.
+    assert second.state is (ShardState.FAILED if incremental else ShardState.SUCCEEDED)
 
 
 @pytest.mark.parametrize("part", [None, Slice(SliceKind.LINES, 8, 18, 8), Slice(SliceKind.LINES, 13, 18, 8)])
-def test_an_input_that_is_gone_ends_its_shard_at_once(counted: Counted, part: Slice | None) -> None:
+def test_a_deleted_input_fails_the_shard_without_a_retry(counted: Counted, part: Slice | None) -> None:
     uri = counted.put("gone.csv", 10)
-    ref = counted.function.plan(CSV_TO_PARQUET, [replace(counted.function.listed(uri), slice=part)])
+    ref = counted.function.plan(CSV_TO_PARQUET, [replace(counted.function.input_object(uri), slice=part)])
     counted.function.store.delete_all([uri], uri)
 
     assert counted.function.deliver(ref) == []

@@ -1,4 +1,4 @@
-"""What a script may count on, the same under both runners."""
+"""What a script can rely on under both runners."""
 
 import textwrap
 import zipfile
@@ -32,19 +32,20 @@ print(json.dumps({
 }))
 """
     )
-    told = bench.run(code, ["--event", '{"a": "b c"}', "x"], env={"input_path": "s3://in"}).printed()
+    result = bench.run(code, ["--event", '{"a": "b c"}', "x"], env={"input_path": "s3://in"}).printed()
 
-    script = told["argv"][0]
-    assert told["argv"][1:] == ["--event", '{"a": "b c"}', "x"]
-    assert (told["name"], told["spec"], told["doc"], told["stdin"]) == ("__main__", None, None, "")
-    assert told["file"] == told["main"] == script
-    assert told["path"] == str(Path(script).parent)
-    assert told["env"] == "s3://in"
-    assert told["cwd"] == told["tmp"]
-    assert (told["cwd"] == told["local"]) == isinstance(bench.runner, SubmitRunner)  # a kept context has its own
-    assert told["worker"] == [told["cwd"], "s3://in", told["cwd"]]
-    assert told["warehouse"].removeprefix("file:") == f"{told['cwd']}/spark-warehouse"
-    assert (told["app"], told["master"], told["log"]) == ("job.py", "local[2]", "WARN")
+    script = result["argv"][0]
+    assert result["argv"][1:] == ["--event", '{"a": "b c"}', "x"]
+    assert (result["name"], result["spec"], result["doc"], result["stdin"]) == ("__main__", None, None, "")
+    assert result["file"] == result["main"] == script
+    assert result["path"] == str(Path(script).parent)
+    assert result["env"] == "s3://in"
+    assert result["cwd"] == result["tmp"]
+    # A context that is kept has its own folder for local files.
+    assert (result["cwd"] == result["local"]) == isinstance(bench.runner, SubmitRunner)
+    assert result["worker"] == [result["cwd"], "s3://in", result["cwd"]]
+    assert result["warehouse"].removeprefix("file:") == f"{result['cwd']}/spark-warehouse"
+    assert (result["app"], result["master"], result["log"]) == ("job.py", "local[2]", "WARN")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ print(json.dumps({
         ("raise KeyboardInterrupt", -2),
     ],
 )
-def test_exit_codes_and_signals_are_told_apart(bench: Bench, code: str, exit_code: int) -> None:
+def test_exit_codes_and_signals_are_distinguished(bench: Bench, code: str, exit_code: int) -> None:
     assert bench.run(code).code == exit_code
 
 
@@ -67,7 +68,7 @@ def test_exit_text_and_traceback_are_on_standard_error(bench: Bench) -> None:
     failed = bench.run("def f():\n    raise ValueError('no good')\n\nf()\n")
 
     assert failed.text("stderr").splitlines()[0] == "Traceback (most recent call last):"
-    assert failed.text("stderr").count("  File ") == 2  # the script's own frames and no others
+    assert failed.text("stderr").count("  File ") == 2  # only the frames of the script
     assert failed.result.stderr_tail == failed.text("stderr")
     assert (failed.result.cause_class, failed.result.cause) == ("ValueError", "no good")
     assert failed.text("stdout") == ""
@@ -94,22 +95,22 @@ HOOK = "sys.excepthook = lambda kind, error, trace: print('hook', error)\nraise 
 
 
 @pytest.mark.parametrize(
-    ("end", "code", "said"),
+    ("end", "code", "lines"),
     [
         ("", 0, ["main", "thread", "atexit", "collected"]),
-        (HOOK, 1, ["main", "hook mine", "thread", "atexit"]),  # as under Python itself
+        (HOOK, 1, ["main", "hook mine", "thread", "atexit"]),  # as without a runner
     ],
 )
-def test_the_interpreter_ends_as_it_always_does(
-    bench: Bench, tmp_path: Path, end: str, code: int, said: list[str]
+def test_the_interpreter_ends_as_without_a_runner(
+    bench: Bench, tmp_path: Path, end: str, code: int, lines: list[str]
 ) -> None:
     ran = bench.run(ENDING + end, [str(tmp_path / "file")])
 
-    assert (ran.code, ran.text("stdout").splitlines()) == (code, said)
+    assert (ran.code, ran.text("stdout").splitlines()) == (code, lines)
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_output_is_passed_on_as_it_comes_whatever_it_is(bench: Bench) -> None:
+def test_output_of_any_form_is_passed_on_unchanged(bench: Bench) -> None:
     ran = bench.run(
         """
 import os, sys
@@ -146,11 +147,11 @@ spark.stop()
     assert "WARN mine: a warning\n" in ran.text("stderr")
 
 
-def test_a_script_may_close_its_streams_and_leave_its_folder(bench: Bench) -> None:
+def test_a_script_can_close_its_streams_and_leave_its_folder(bench: Bench) -> None:
     assert bench.run("import os, sys\nos.chdir('/')\nsys.stdout.close()\nsys.stderr.close()").code == 0
 
 
-def test_what_s3a_says_of_its_own_figures_is_not_passed_on(bench: Bench) -> None:
+def test_warnings_of_s3a_about_its_statistics_are_dropped(bench: Bench) -> None:
     ran = bench.run(
         SPARK
         + """
@@ -165,7 +166,7 @@ logger.warn("another")
 
 
 def test_relative_paths_are_in_the_tasks_folder_for_everyone(bench: Bench) -> None:
-    told = bench.run(
+    result = bench.run(
         SPARK
         + """
 import json, os
@@ -189,11 +190,11 @@ print(json.dumps([
 """
     ).printed()
 
-    assert told == [["parquet", "parquet"], 3, [42, "beside", "beside"], True]
+    assert result == [["parquet", "parquet"], 3, [42, "beside", "beside"], True]
 
 
 def test_files_and_options_come_with_a_script(bench: Bench, tmp_path: Path) -> None:
-    """As ``--files`` and ``--conf`` of spark-submit, and nothing of them in the next task."""
+    """They work as ``--files`` and ``--conf`` of spark-submit do, and the next task does not have them."""
     code = """
 import json
 from pyspark import SparkFiles
@@ -209,22 +210,22 @@ print(json.dumps([found(), spark.sparkContext.parallelize([1]).map(lambda _: fou
         file.write_text(str(number))
         conf = {"spark.sql.shuffle.partitions": f"{number + 3}", f"spark.my.{'own' if number == 0 else 'other'}": "x"}
 
-        told = bench.run(SPARK + code, files=[file], conf=conf).printed()
+        result = bench.run(SPARK + code, files=[file], conf=conf).printed()
 
         own = "x" if number == 0 else ""
-        assert told == [str(number), [str(number)], [str(number + 3), own]]
+        assert result == [str(number), [str(number)], [str(number + 3), own]]
 
 
 @pytest.mark.parametrize(
-    "made",
+    "context",
     [
         'SparkSession.builder.master("yarn").getOrCreate().sparkContext',
         'SparkContext(conf=SparkConf().setMaster("spark://nobody:7077").setAppName("a"))',
     ],
 )
-def test_a_scripts_own_master_is_passed_over(bench: Bench, made: str) -> None:
+def test_the_master_that_a_script_sets_is_ignored(bench: Bench, context: str) -> None:
     ran = bench.run(
-        f"from pyspark import SparkConf, SparkContext\nfrom pyspark.sql import SparkSession\ncontext = {made}\n"
+        f"from pyspark import SparkConf, SparkContext\nfrom pyspark.sql import SparkSession\ncontext = {context}\n"
         "import json\nprint(json.dumps([context.master[:5], context.parallelize([1, 2]).count()]))"
     )
 
@@ -271,9 +272,9 @@ def values(_):
 print(json.dumps([values(0), spark.sparkContext.parallelize([0], 1).map(values).first()]))
 """
     )
-    told = bench.run(code, py_files=sorted(tmp_path.iterdir())).printed()
+    result = bench.run(code, py_files=sorted(tmp_path.iterdir())).printed()
 
-    assert told == [["single", "zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"]] * 2
+    assert result == [["single", "zipped.zip", "hatched.egg", "wheeled-1.0-py3-none-any.whl"]] * 2
 
 
 DAEMON = """
@@ -300,14 +301,14 @@ print(spark.sparkContext.parallelize([0], 1).map(leave).first())
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code", "said"),
+    ("code", "exit_code", "output"),
     [(DAEMON, 0, ""), (f"{DAEMON}os.kill(os.getpid(), 9)", -9, ""), (IN_A_WORKER, 0, "1\n")],
     ids=["a script's", "a killed script's", "a Spark worker's"],
 )
-def test_a_daemon_left_behind_is_killed_after_the_task(bench: Bench, code: str, exit_code: int, said: str) -> None:
+def test_a_daemon_that_a_task_leaves_is_killed(bench: Bench, code: str, exit_code: int, output: str) -> None:
     ran = bench.run(code)
 
-    assert (ran.code, ran.text("stdout")) == (exit_code, said), ran.text("stderr")
+    assert (ran.code, ran.text("stdout")) == (exit_code, output), ran.text("stderr")
     assert bench.survivors() == {}
 
 
@@ -325,9 +326,9 @@ while not spark.sparkContext.statusTracker().getActiveJobsIds():
     bench.settle()
 
 
-def test_the_function_is_left_as_it_was(bench: Bench) -> None:
+def test_a_task_leaves_no_files_in_the_scratch_folder(bench: Bench) -> None:
     before = set(bench.scratch.iterdir())
-    for _ in range(bench.tasks_per_jvm):  # a folder that the JVM remembers of the first would be made again
+    for _ in range(bench.tasks_per_jvm):  # the JVM could create a folder of the first task again
         shuffle = "print(spark.range(10).repartition(3).persist(StorageLevel.DISK_ONLY).count())"
         files = "import tempfile\nfrom pyspark import StorageLevel\nopen(tempfile.mkstemp()[1], 'w').write('x')\n"
         assert bench.run(SPARK + files + shuffle).text("stdout") == "10\n"

@@ -1,4 +1,4 @@
-"""What goes wrong is told by its name, ends in time, leaves nothing, and the next task works."""
+"""A task that fails has its cause in the error, ends in time and leaves nothing, and the next task works."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from tests.functional.worker.conftest import (
     SPARK,
     Bench,
     make,
-    marked,
+    processes_with,
     small_settings,
     wait_until_none,
 )
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.spark
 
 @pytest.fixture(autouse=True)
 def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No script here ends by itself at its deadline: its grace is waited for in full."""
+    """Shorten the grace, as it is waited for in full: no script in these tests ends by itself at its deadline."""
     monkeypatch.setattr("sparklet.spark.runner.MAX_SCRIPT_GRACE_S", 0.5)
 
 
@@ -82,8 +82,8 @@ spark.range(10**15).selectExpr("sum(id % 7)").collect()
 
 
 @pytest.mark.nightly
-def test_a_script_is_given_the_time_to_name_its_line(bench: Bench) -> None:
-    """As where its processor is busy; it may be stopped in either call of its last line."""
+def test_a_slow_script_has_the_time_to_report_its_line(bench: Bench) -> None:
+    """The script is paused, as on a busy processor, in one of the two calls of its last line."""
     code = """
 import os, subprocess, time
 pause = "kill -STOP {0}; echo paused; sleep 0.5; kill -CONT {0}".format(os.getpid())
@@ -107,25 +107,25 @@ def test_a_jvm_that_is_killed_under_the_script_is_a_lost_gateway(bench: Bench) -
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "cause"),
     [
         (f"os.kill({JVM_PID}, 9)\n    os._exit(0)", "ended by SIGKILL"),
-        (f"os.kill({JVM_PID}, 9)\n    os._exit(1)", "ended by SIGKILL"),  # whoever of the two is seen to end first
+        (f"os.kill({JVM_PID}, 9)\n    os._exit(1)", "ended by SIGKILL"),  # whichever of the two ends first
         (f"os.kill({JVM_PID}, 9)\n    jvm.java.lang.System.nanoTime()", "ended by SIGKILL"),
-        ("jvm.java.lang.System.exit(5)", "ended with 5"),  # which does not return
+        ("jvm.java.lang.System.exit(5)", "ended with 5"),  # this call does not return
     ],
     ids=["killed", "killed, and the script has failed", "killed and seen", "ended"],
 )
-def test_a_script_without_its_jvm_has_not_succeeded_nor_failed(bench: Bench, code: str, told: str) -> None:
-    """Though it says so itself, at once or after it saw that nothing can be done any more."""
-    with pytest.raises(GatewayLostError, match=f"{told} under the script"):
+def test_a_script_that_loses_its_jvm_has_no_exit_code(bench: Bench, code: str, cause: str) -> None:
+    """The exit code of the script is ignored, whether or not the script has noticed that the JVM is lost."""
+    with pytest.raises(GatewayLostError, match=f"{cause} under the script"):
         bench.run(f"{JVM}import os\ntry:\n    {code}\nexcept Exception:\n    pass")
 
     assert bench.survivors() == {}
 
 
 def test_impossible_process_arguments_are_reported(bench: Bench) -> None:
-    """Under spark-submit they must go through a command line."""
+    """Only under spark-submit arguments go through a command line, which cannot have a null byte."""
     ran = bench.run("import sys\nprint(len(sys.argv[1]))", args=["a\0b"])
 
     if isinstance(bench.runner, WarmRunner):
@@ -157,9 +157,9 @@ longs.range(1000, 10**12).boxed().max(jvm.java.util.Comparator.naturalOrder())  
 
 @pytest.mark.parametrize("kind", ["warm", "submit"])
 def test_a_jvm_that_only_collects_garbage_is_ended(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of its objects fits: Java itself never runs out of memory."""
+    """Java itself does not run out of memory, as each new object fits after a collection."""
     monkeypatch.setattr("sparklet.spark.runner.WATCHED_S", 3.0)
-    monkeypatch.setattr("sparklet.spark.runner.MIN_BUSY", 0.0)  # others may have the machine's cores
+    monkeypatch.setattr("sparklet.spark.runner.MIN_BUSY", 0.0)  # other processes can use the cores
     small_steps = f"{SMALL['SPARKLET_JAVA_OPTIONS']} -Xmn8m"  # a collection each 6 MB
     bench = Bench(make(kind, tmp_path, SPARKLET_JAVA_OPTIONS=small_steps), tmp_path)
     try:
@@ -185,18 +185,18 @@ def test_a_script_that_kills_its_parent_process_harms_no_other(bench: Bench) -> 
     bench.settle()
 
 
-@pytest.mark.parametrize("asked", [f"{JVM}print({JVM_PID})", "import os\nprint(os.getppid())"], ids=["JVM", "host"])
-def test_what_dies_between_tasks_is_replaced(warm: Bench, asked: str) -> None:
-    pid = int(warm.run(asked).printed())
+@pytest.mark.parametrize("print_pid", [f"{JVM}print({JVM_PID})", "import os\nprint(os.getppid())"], ids=["JVM", "host"])
+def test_a_process_that_dies_between_tasks_is_replaced(warm: Bench, print_pid: str) -> None:
+    pid = int(warm.run(print_pid).printed())
     os.kill(pid, signal.SIGKILL)
     eventually(lambda: has_ended(pid), "it has ended")
 
     warm.settle()
-    assert warm.run(asked).printed() != pid
+    assert warm.run(print_pid).printed() != pid
 
 
 def test_a_jvm_that_cannot_be_cleaned_is_replaced(warm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", 2.0)  # it is waited for in full
+    monkeypatch.setattr("sparklet.spark.warm_runner.CLEAN_LIMIT_S", 2.0)  # the test waits for all of it
     stuck = f"""
 import os, threading, time
 jvm = spark._jvm
@@ -211,7 +211,7 @@ while not any(map(sleeps, jvm.java.lang.Thread.getAllStackTraces().values())):
     time.sleep(0.01)
 os._exit(0)
 """
-    pid = int(warm.run(SPARK + stuck).printed())  # its thread still sleeps in the JVM
+    pid = int(warm.run(SPARK + stuck).printed())  # a thread of the script still sleeps in the JVM
 
     assert warm.jvm_pid() != pid
 
@@ -220,14 +220,14 @@ def test_a_failing_output_is_an_error_and_leaves_nothing(bench: Bench, tmp_path:
     script = tmp_path / "job.py"
     script.write_text("import time\nprint('x', flush=True)\ntime.sleep(600)")
 
-    def broken(stream: str, line: bytes) -> None:
+    def fail(stream: str, line: bytes) -> None:
         raise BrokenPipeError(stream)
 
     call = ScriptCall(
         script, Script(script.read_bytes()), (), tmp_path, Deadline.within(deadline_s()), {MARK: bench.mark}
     )
     with pytest.raises(BrokenPipeError):
-        bench.runner.run(call, broken)
+        bench.runner.run(call, fail)
 
     assert bench.survivors() == {}
     bench.settle()
@@ -246,14 +246,14 @@ def test_a_jvm_that_does_not_start_is_reported_with_its_reason(tmp_path: Path) -
         runner.close()
 
 
-def test_a_spark_submit_that_cannot_start_fails_with_javas_words(tmp_path: Path) -> None:
+def test_a_spark_submit_that_cannot_start_has_javas_message(tmp_path: Path) -> None:
     failed = Bench(make("submit", tmp_path, SPARKLET_JAVA_OPTIONS=NO_START), tmp_path).run("pass")
 
     assert failed.code == 1
     assert "NoSuchCollector" in failed.result.stderr_tail
 
 
-def test_starting_and_running_wait_no_longer_than_they_may(tmp_path: Path) -> None:
+def test_starting_and_running_wait_only_until_the_deadline(tmp_path: Path) -> None:
     java = tmp_path / "java" / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text("#!/bin/sh\nsleep 600\n")  # a JVM that never comes up
@@ -281,17 +281,17 @@ def test_everything_dies_with_a_worker_that_is_killed(kind: str, tmp_path: Path)
             f"{SPARK}import subprocess, time\nsubprocess.Popen(['setsid', 'sleep', '600'])\n"
             "print('busy', flush=True)\ntime.sleep(600)"
         )
-        assert worker.hear("stdout") == {"stdout": "busy\n"}
+        assert worker.next_event("stdout") == {"stdout": "busy\n"}
         process = worker.process
         assert process.stdin is not None and process.stdout is not None
         ours = {os.fstat(pipe.fileno()).st_ino for pipe in (process.stdin, process.stdout)}
         # Worker, host, JVM, script, sleep; a process that has just begun a new program has no environment yet.
-        eventually(lambda: len(marked(worker.mark)) >= 5, "every process is there")
-        family = marked(worker.mark)
+        eventually(lambda: len(processes_with(worker.mark)) >= 5, "every process has started")
+        family = processes_with(worker.mark)
         for pid in family:
             if pid != process.pid:
-                held = {entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()}
-                assert not held & ours, f"{family[pid]} holds the worker's standard input or output"
+                open_files = {entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.exists()}
+                assert not open_files & ours, f"{family[pid]} holds the worker's standard input or output"
         process.kill()
 
         wait_until_none(worker.mark)

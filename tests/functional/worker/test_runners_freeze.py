@@ -1,4 +1,4 @@
-"""Lambda freezes everything between invocations, for minutes, and thaws it as if nothing had been."""
+"""Lambda freezes all processes between invocations, for minutes, and later lets them continue."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.functional.worker.conftest import MARK, SPARK, marked, small_env, wait_until_none
+from tests.functional.worker.conftest import MARK, SPARK, processes_with, small_env, wait_until_none
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.spark
@@ -70,34 +70,34 @@ IMPATIENT = {
 
 @dataclass
 class Worker:
-    """A worker in a process of its own, as Lambda has it."""
+    """A worker in a separate process, as in Lambda."""
 
     process: subprocess.Popen[str]
     folder: Path
     mark: str
 
     def begin(self, code: str, left_s: float = 0.0) -> None:
-        """``left_s``: when its deadline comes, from its latest line on."""
+        """Start a script, whose deadline comes ``left_s`` after its latest line of output."""
         script = self.folder / f"{uuid.uuid4().hex}.py"
         script.write_text(code)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"script": str(script), "left_s": left_s}) + "\n")
         self.process.stdin.flush()
 
-    def hear(self, *wanted: str) -> dict[str, Any]:
-        """The next event with one of these keys."""
+    def next_event(self, *keys: str) -> dict[str, Any]:
+        """Return the worker's next event with one of these keys."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             event: dict[str, Any] = json.loads(line)
-            if set(wanted) & set(event):
+            if set(keys) & set(event):
                 return event
         raise AssertionError("the worker has ended")
 
     def do(self, code: str) -> str:
-        """Run a script to its good end; the last that it printed."""
+        """Run a script that must succeed; return the last line that it printed."""
         self.begin(code)
         printed = ""
-        while "code" not in (event := self.hear("stdout", "code", "error")):
+        while "code" not in (event := self.next_event("stdout", "code", "error")):
             assert "error" not in event, event
             printed = event["stdout"]
         assert event["code"] == 0, event
@@ -105,8 +105,8 @@ class Worker:
 
 
 def freeze(workers: Sequence[Worker], duration_s: float) -> None:
-    """Stop workers and all they have started, then let them go on."""
-    family = [pid for worker in workers for pid in (worker.process.pid, *marked(worker.mark))]
+    """Stop workers and all processes that they have started, for this time."""
+    family = [pid for worker in workers for pid in (worker.process.pid, *processes_with(worker.mark))]
     for pid in family:
         os.kill(pid, signal.SIGSTOP)
     end_s = time.monotonic() + duration_s
@@ -140,9 +140,9 @@ def working(kind: str, folder: Path, conf: dict[str, str]) -> Iterator[Worker]:
 
 
 def test_a_freeze_between_tasks_beyond_every_timeout_is_survived(tmp_path: Path) -> None:
-    """Under the warm runner: of the other nothing of Spark is there between tasks."""
+    """Only the warm runner is tested: with the other no Spark process runs between tasks."""
     with working("warm", tmp_path, IMPATIENT) as worker:
-        for _ in range(3):  # of a warm JVM's first task no context is kept
+        for _ in range(3):  # the context of a JVM's first task is never kept
             assert worker.do(HELLO) == "4950\n"
         freeze([worker], 6)
 
@@ -153,17 +153,17 @@ def test_a_deadline_that_passes_in_a_freeze_is_kept_after_it(tmp_path: Path) -> 
     with working("warm", tmp_path, {}) as worker:
         worker.do("pass")
         worker.begin("import time\nprint('asleep')\ntime.sleep(600)", left_s=2)
-        worker.hear("stdout")
+        worker.next_event("stdout")
         freeze([worker], 3)
 
-        assert worker.hear("code", "error") == {"error": "DeadlineExceededError"}
+        assert worker.next_event("code", "error") == {"error": "DeadlineExceededError"}
         assert worker.do(HELLO) == "4950\n"
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_freezes_of_two_minutes_are_survived(tmp_path: Path) -> None:
-    """Longer than any of Spark's own timeouts, with the timeouts that a function gets."""
+    """This is longer than Spark's default timeouts; the workers have the timeouts of a function."""
     long = SPARK + (
         "import time\nspark.range(10).cache().count()\nprint('half', flush=True)\n"
         "slow = F.udf(lambda x: open('{}', 'w').close() or time.sleep(0.5) or x, 'long')\n"
@@ -181,12 +181,12 @@ def test_freezes_of_two_minutes_are_survived(tmp_path: Path) -> None:
         assert warm.do(HELLO) == "4950\n"
         for busy in (warm, submit):
             busy.begin(long.format(busy.folder / "begun"))
-            assert busy.hear("stdout") == {"stdout": "half\n"}
+            assert busy.next_event("stdout") == {"stdout": "half\n"}
             eventually((busy.folder / "begun").exists, "its job has begun")
         freeze([idle, warm, submit], 130)
 
         assert idle.do(HELLO) == "4950\n"
         for busy in (warm, submit):
-            assert busy.hear("stdout", "code", "error") == {"stdout": "190\n"}
-            assert busy.hear("code", "error")["code"] == 0
+            assert busy.next_event("stdout", "code", "error") == {"stdout": "190\n"}
+            assert busy.next_event("code", "error")["code"] == 0
             assert busy.do(HELLO) == "4950\n"

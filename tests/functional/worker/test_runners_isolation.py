@@ -1,6 +1,6 @@
-"""Nothing of one task is to be seen in the next, though the JVM is the same.
+"""A task sees nothing of the tasks before it in the same JVM.
 
-What its context and Java itself remember: ``test_kept_context``, ``test_jvm_state``.
+``test_kept_context`` and ``test_jvm_state`` test the state of the context and of Java itself.
 """
 
 import json
@@ -92,7 +92,7 @@ def report(bench: Bench) -> Any:
     return json.loads(ran.text("stdout"))
 
 
-def differing(first: Any, later: Any, ending: str) -> None:
+def check_unchanged(first: Any, later: Any, ending: str) -> None:
     for key, value in first.items():
         if isinstance(value, dict):
             names = {*value, *later[key]}
@@ -101,7 +101,7 @@ def differing(first: Any, later: Any, ending: str) -> None:
         assert later[key] == value, f"{key} after {ending!r}"
 
 
-def test_the_next_task_starts_afresh_however_this_one_ended(warm: Bench) -> None:
+def test_the_next_task_starts_afresh_after_any_ending(warm: Bench) -> None:
     warm.hello()
     first = report(warm)
     pid = warm.jvm_pid()
@@ -114,12 +114,12 @@ def test_the_next_task_starts_afresh_however_this_one_ended(warm: Bench) -> None
         ("os.kill(os.getpid(), 9)", -9),
     ):
         assert warm.run(MESS + ending).code == code
-        differing(first, report(warm), ending)
-    assert warm.jvm_pid() == pid  # and it was this JVM all the time
+        check_unchanged(first, report(warm), ending)
+    assert warm.jvm_pid() == pid  # it was the same JVM all the time
 
 
-def test_a_script_that_has_left_a_job_running_leaves_no_job(warm: Bench) -> None:
-    """Its JVM is cleaned of it, or replaced where that takes too long."""
+def test_a_job_that_a_script_leaves_running_is_stopped(warm: Bench) -> None:
+    """The JVM is cleaned, or replaced if cleaning takes too long."""
     code = """
 import os, threading, time
 def work():
@@ -145,7 +145,7 @@ def heavy():
 
 
 def test_scripts_and_queries_begin_without_numpy_and_pandas(warm: Bench) -> None:
-    """Forked from one thread, with Spark's modules and no file that another has open."""
+    """Scripts are forked from a host with one thread; they have Spark's modules, and no open files of other tasks."""
     told = warm.run(
         HEAVY
         + """
@@ -164,7 +164,7 @@ print(json.dumps([begun, len(rows), made, heavy()]))
     assert told == [[[], 1, True, 1, 4], 1, [[2, "b"]], []]  # the fourth file is that of listdir itself
 
 
-def test_numpy_and_pandas_are_as_good_as_under_python_itself(warm: Bench) -> None:
+def test_numpy_and_pandas_work_as_in_plain_python(warm: Bench) -> None:
     told = warm.run(
         SPARK
         + """
@@ -185,7 +185,7 @@ print(json.dumps([
     assert told == [[1.5, 2.5], [[1, 2], [3, 4]], [1, 2], 3, "0.8164", True]
 
 
-def test_a_script_is_run_once_however_soon_it_ends(warm: Bench, tmp_path: Path) -> None:
+def test_a_script_that_ends_at_once_is_run_once(warm: Bench, tmp_path: Path) -> None:
     log = tmp_path / "log"
     for number in range(20):
         code = f"import os\nfile = os.open({str(log)!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)\n"
@@ -198,11 +198,11 @@ def test_objects_that_scripts_held_in_the_jvm_are_released(warm: Bench) -> None:
     count = SPARK + "import gc\nfrom py4j.java_gateway import JavaObject\ngc.collect()\n"
     count += "print(JavaObject('GATEWAY_SERVER', spark.sparkContext._gateway._gateway_client).getGateway()"
     count += ".getBindings().size())"
-    warm.run(count)  # the JVM's first script has more objects of its own
+    warm.run(count)  # the first script of a JVM has more objects
     before = warm.run(count).printed()
     warm.run(SPARK + "kept = [spark.range(n) for n in range(300)]\nimport os\nos._exit(0)")
 
-    assert warm.run(count).printed() <= before  # fewer if the collector came late before
+    assert warm.run(count).printed() <= before  # fewer if garbage was still there before
 
 
 PROXY = (
@@ -231,7 +231,7 @@ print([holder.poll() for _ in values])
 )
 
 
-def test_a_scripts_callbacks_outlive_those_of_scripts_before(warm: Bench) -> None:
+def test_callbacks_work_after_those_of_earlier_scripts(warm: Bench) -> None:
     for _ in range(3):
         ran = warm.run(PROXY)
         assert ran.text("stdout").split("\n")[0] == "[1, 2, 3]", ran.text("stderr")
@@ -305,8 +305,8 @@ def test_new_credentials_of_the_function_reach_the_jvm(warm: Bench, monkeypatch:
     assert warm.run(code).printed() == "new"
 
 
-def test_a_jvm_is_replaced_after_so_many_tasks_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With its runner, of which neither a process nor a file is left."""
+def test_a_jvm_is_replaced_after_a_number_of_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the runner is closed, it leaves neither a process nor a file."""
     runner = WarmRunner(small_settings(), tmp_path, tasks_per_jvm=2)
     bench = Bench(runner, tmp_path)
     monkeypatch.setenv(MARK, bench.mark)
@@ -322,7 +322,7 @@ def test_a_jvm_is_replaced_after_so_many_tasks_and_ends(tmp_path: Path, monkeypa
 
 
 def test_a_jvm_whose_tasks_are_long_is_replaced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By one that optimizes; its first task, which starts all, does not count, and a short one ends the row."""
+    """The new JVM optimizes more. The first task, which starts Spark, is not counted; a short task resets the count."""
     runner = WarmRunner(small_settings(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="3008", SPARKLET_JAVA_OPTIONS=""), tmp_path)
     bench = Bench(runner, tmp_path)
     options = (
@@ -333,17 +333,17 @@ bean = jvm.java.lang.management.ManagementFactory.getRuntimeMXBean()
 print(json.dumps([jvm.java.lang.ProcessHandle.current().pid(), *bean.getInputArguments()]))
 """
     )
-    told = []
+    jvms = []
     try:
         for long_s in (-1.0, -1.0, 600.0, -1.0, -1.0, -1.0, -1.0, -1.0):
             monkeypatch.setattr(warm_runner, "LONG_S", long_s)
             pid, *words = bench.run(options).printed()
-            told.append((pid, [word for word in words if "TieredStop" in word]))
+            jvms.append((pid, [word for word in words if "TieredStop" in word]))
     finally:
         runner.close()
 
-    assert told[:5] == [told[0]] * 5 and told[0][1] == ["-XX:TieredStopAtLevel=1"]
-    assert told[5:] == [told[5]] * 3 and told[5][1] == ["-XX:TieredStopAtLevel=4"]
+    assert jvms[:5] == [jvms[0]] * 5 and jvms[0][1] == ["-XX:TieredStopAtLevel=1"]
+    assert jvms[5:] == [jvms[5]] * 3 and jvms[5][1] == ["-XX:TieredStopAtLevel=4"]
 
 
 def test_options_that_need_a_jvm_of_their_own_take_effect(warm: Bench, tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ SETTINGS = {
 
 
 def listed_by_the_image(folder: Path) -> Any:
-    """By the spark-submit of the image."""
+    """Return what the script LISTED prints under the spark-submit command of the image."""
     (folder / "job.py").write_text(LISTED)
     own = {**small_env(SPARKLET_SPARK_CONF=json.dumps(SETTINGS)), "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "sparklet.spark.spark_command", str(folder / "job.py")]
@@ -405,7 +405,7 @@ def listed_by_the_image(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", ["warm", "submit", "image"])
-def test_no_command_line_shows_a_value_of_the_operators_settings(kind: str, tmp_path: Path) -> None:
+def test_no_command_line_shows_the_values_of_settings(kind: str, tmp_path: Path) -> None:
     if kind == "image":
         told = listed_by_the_image(tmp_path)
     else:
@@ -472,12 +472,12 @@ print(json.dumps(sorted(told)))
 )
 
 
-def test_each_port_of_a_worker_refuses_who_lacks_its_secret(bench: Bench) -> None:
+def test_each_port_of_a_worker_needs_its_secret(bench: Bench) -> None:
     for _ in range(bench.tasks_per_jvm):
         assert bench.run(KNOCK).printed() == ["Py4J", "Spark", "Spark", "accumulators", "workers"]
 
 
-def test_a_module_that_a_script_left_is_not_imported_by_the_next(bench: Bench) -> None:
+def test_a_module_left_by_a_script_is_not_imported_by_the_next(bench: Bench) -> None:
     leave = """
 import os, sys
 from pathlib import Path
@@ -507,7 +507,7 @@ print(json.dumps([found(names[0]), *in_a_worker]))
 
 
 def test_each_task_sends_the_trace_of_its_own_invocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lambda tells loops by it; the JVM may have been started by another invocation, or before the first."""
+    """Lambda detects loops by the trace; the JVM can be older than the invocation, or than all invocations."""
     script = (
         SPARK
         + """

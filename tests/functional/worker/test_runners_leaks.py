@@ -1,4 +1,4 @@
-"""Invocation after invocation in one environment: nothing grows."""
+"""Memory, threads and files of a worker do not grow with the number of invocations."""
 
 import time
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ print(json.dumps([jvm, memory / 2**20, len(os.listdir(f"/proc/{jvm}/task")), len
 
 
 @dataclass(frozen=True)
-class Held:
-    """What one environment holds."""
+class Usage:
+    """The resources that a worker uses."""
 
     jvm_pid: int
     heap_mb: float
@@ -47,14 +47,14 @@ class Held:
     files: int
 
 
-def look(bench: Bench) -> Held:
+def look(bench: Bench) -> Usage:
     jvm_pid, heap_mb, threads, fds = bench.run(LOOK).printed()
     files = [path for path in bench.scratch.rglob("*") if path.is_file() and "script-" not in str(path)]
-    return Held(jvm_pid, heap_mb, threads, fds, len(files))
+    return Usage(jvm_pid, heap_mb, threads, fds, len(files))
 
 
 def rounds(bench: Bench, count: int, inputs: Path) -> list[float]:
-    """Seconds that each round of mixed scripts took."""
+    """Run rounds of mixed scripts; return the seconds that each round took."""
     taken_s = []
     for _ in range(count):
         begun_s = time.monotonic()
@@ -70,7 +70,7 @@ def rounds(bench: Bench, count: int, inputs: Path) -> list[float]:
 def test_nothing_grows_with_the_invocations(warm: Bench, tmp_path: Path, count: int) -> None:
     inputs = tmp_path / "in.csv"
     inputs.write_text("a,b\n" + "".join(f"{n % 17},{n}\n" for n in range(1000)))
-    rounds(warm, 1 if count < 5 else 5, inputs)  # what Spark and Java keep of a first time
+    rounds(warm, 1 if count < 5 else 5, inputs)  # Spark and Java keep some state of the first tasks
     before = look(warm)
     taken_s = rounds(warm, count, inputs)
     after = look(warm)
@@ -78,7 +78,7 @@ def test_nothing_grows_with_the_invocations(warm: Bench, tmp_path: Path, count: 
     print(before, after, [round(each, 1) for each in taken_s])
     assert after.jvm_pid == before.jvm_pid
     assert after.heap_mb < before.heap_mb + 25
-    assert after.threads < before.threads + 40  # pools come and go
-    assert after.fds < before.fds + 2 * 40  # each thread of Netty's has two
+    assert after.threads < before.threads + 40  # thread pools grow and shrink
+    assert after.fds < before.fds + 2 * 40  # each Netty thread has two
     assert after.files <= before.files
     assert count < 5 or median(taken_s[-5:]) < 2 * median(taken_s[:5])

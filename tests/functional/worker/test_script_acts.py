@@ -1,4 +1,4 @@
-"""What a script does outside of a run, with Spark and by itself, and what is said of it: see ``worker.left_behind``."""
+"""Warnings and errors for what a script does outside of a run, with Spark or by itself: see ``worker.left_behind``."""
 
 import json
 from typing import Any
@@ -24,11 +24,11 @@ MESSAGE = {
 SQS, SCHEDULE = {"Records": [MESSAGE]}, {"day": 1}
 
 
-def invoked(function: Function, script: str, event: Any) -> Any:
-    """What the worker answers to who hands it a script and an event, or its ``error``."""
+def invoke(function: Function, script: str, event: Any) -> Any:
+    """Invoke the worker with a script and an event; return the worker's answer, or the response with ``error``."""
     function.store.put(SCRIPT, script.encode())
-    answer = function.invoke({"sparklet": {"script": SCRIPT, "event": event}})
-    return answer.get("answer", answer)
+    response = function.invoke({"sparklet": {"script": SCRIPT, "event": event}})
+    return response.get("answer", response)
 
 
 @pytest.mark.parametrize(
@@ -43,23 +43,23 @@ def invoked(function: Function, script: str, event: Any) -> Any:
         ("import sys\nfrom sparklet.job import Job\nprint(sys.argv[1:], Job.from_args().event)\n", SQS, ""),
     ],
 )
-def test_an_event_that_nobody_asked_for_comes_back(function: Function, script: str, event: Any, error: str) -> None:
-    """Unless it stays where it is, or comes again by itself."""
-    answer = invoked(function, script, event)
+def test_an_event_that_the_script_does_not_read_fails(function: Function, script: str, event: Any, error: str) -> None:
+    """There is no error for an event that would not be lost, such as a scheduled one."""
+    answer = invoke(function, script, event)
 
     assert answer.get("state", "FAILED") == ("FAILED" if error else "SUCCEEDED"), answer
     assert error in str(answer)
 
 
-def test_an_event_comes_as_a_file_to_who_asks_for_one(function: Function) -> None:
+def test_a_script_that_asks_for_an_event_file_gets_one(function: Function) -> None:
     script = (
         ARGUMENTS + "parser.add_argument('--event-file')\nprint('GOT', open(parser.parse_args().event_file).read())\n"
     )
-    function.said()
+    function.skip_log()
 
-    assert invoked(function, script, SQS)["state"] == "SUCCEEDED"
+    assert invoke(function, script, SQS)["state"] == "SUCCEEDED"
 
-    assert function.told("GOT") == [SQS]
+    assert function.printed("GOT") == [SQS]
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,16 @@ def test_an_event_comes_as_a_file_to_who_asks_for_one(function: Function) -> Non
         (["CREATE TEMPORARY VIEW people AS SELECT 1 AS id"], False),
     ],
 )
-def test_a_table_that_only_the_task_knows_is_told(function: Function, statements: list[str], named: bool) -> None:
-    at = f"s3://{BUCKET}/out/people-{abs(hash(str(statements)))}"
-    script = SPARK + "".join(f"spark.sql({json.dumps(each.format(at=at))})\n" for each in statements)
+def test_a_table_only_in_the_catalog_of_the_task_is_warned_of(
+    function: Function, statements: list[str], named: bool
+) -> None:
+    location = f"s3://{BUCKET}/out/people-{abs(hash(str(statements)))}"
+    script = SPARK + "".join(f"spark.sql({json.dumps(each.format(at=location))})\n" for each in statements)
 
-    answer = invoked(function, script, SCHEDULE)
+    answer = invoke(function, script, SCHEDULE)
 
-    told = answer.get("warning", "")
-    assert (f"the table default.people ({at}) is in the task's own catalog" in told) is named, answer
+    warning = answer.get("warning", "")
+    assert (f"the table default.people ({location}) is in the task's own catalog" in warning) is named, answer
 
 
 THREADS = """
@@ -94,11 +96,11 @@ threads.join()
 
 
 def test_pools_of_threads_need_no_lock_between_processes(function: Function) -> None:
-    function.said()
+    function.skip_log()
 
-    assert invoked(function, THREADS, SCHEDULE)["state"] == "SUCCEEDED"
+    assert invoke(function, THREADS, SCHEDULE)["state"] == "SUCCEEDED"
 
-    assert function.told("ABS") == [[1, 2, 3], [3, 2, 1]]
+    assert function.printed("ABS") == [[1, 2, 3], [3, 2, 1]]
 
 
 TUNING = (
@@ -112,15 +114,15 @@ rows = spark.createDataFrame([(Vectors.dense([float(n)]), float(n > 9)) for n in
 model = LogisticRegression(maxIter=2)
 grid = ParamGridBuilder().addGrid(model.regParam, [0.01, 0.1]).build()
 tuned = CrossValidator(estimator=model, estimatorParamMaps=grid, evaluator=BinaryClassificationEvaluator())
-print("BEST", len(tuned.setNumFolds(2).setParallelism(2).setSeed(1).fit(rows).avgMetrics))
+print("METRICS", len(tuned.setNumFolds(2).setParallelism(2).setSeed(1).fit(rows).avgMetrics))
 """
 )
 
 
 @pytest.mark.smoke
-def test_a_model_is_tuned(function: Function) -> None:
-    function.said()
+def test_a_script_can_tune_a_model_in_threads(function: Function) -> None:
+    function.skip_log()
 
-    assert invoked(function, TUNING, SCHEDULE)["state"] == "SUCCEEDED"
+    assert invoke(function, TUNING, SCHEDULE)["state"] == "SUCCEEDED"
 
-    assert function.told("BEST") == [2]
+    assert function.printed("METRICS") == [2]  # one for each regParam of the grid

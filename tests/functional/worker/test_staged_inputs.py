@@ -1,4 +1,4 @@
-"""Slices and odd names through the real handler: a script that knows nothing of Sparklet, real Spark, real S3A."""
+"""Slices and odd names work with the real handler, Spark and S3A, and with scripts that do not use Sparklet."""
 
 import base64
 import gzip
@@ -63,30 +63,32 @@ writer.parquet(event["to"])
 @pytest.fixture(scope="module", autouse=True)
 def _script(function: Function) -> None:
     function.store.put(PLAIN_PY, PLAIN)
-    function.said()  # what others have printed
+    function.skip_log()
 
 
 def planned(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[ShardRef]:
-    """Plan one object, or a folder, in several slices for the plain script."""
+    """Plan one object, or a folder, in several slices for the plain script; return the shards."""
     script, output = PLAIN_PY, f"s3://{BUCKET}/out/{run_id}/"
     options = RunOptions(split="auto", target_bytes=target_bytes)
-    return function.planned(RunRequest(script, (f"{DATA}/{name}",), output, run_id, params=params, options=options))
+    return function.plan_request(
+        RunRequest(script, (f"{DATA}/{name}",), output, run_id, params=params, options=options)
+    )
 
 
 def run(function: Function, run_id: str, name: str, params: dict[str, Any], target_bytes: int) -> list[list[Any]]:
-    """Do every shard, and what the script saw: a filter and a row each."""
+    """Run all shards; return what the script has printed: lists of a filter and a row."""
     refs = planned(function, run_id, name, params, target_bytes)
     assert len(refs) >= 3
-    function.said()
-    assert [function.deliver(ref) for ref in refs] == [[]] * len(refs)  # each with the time of an invocation
+    function.skip_log()
+    assert [function.deliver(ref) for ref in refs] == [[]] * len(refs)  # each in its own invocation
     assert {record.state for record in function.ledger.shards.list(run_id)} == {ShardState.SUCCEEDED}
     return seen(function)
 
 
 def seen(function: Function) -> list[list[Any]]:
-    said = function.said()
-    assert b"org.apache.parquet" not in said  # an index or a bloom filter that it cannot read is only logged
-    lines = said.splitlines()
+    log = function.new_log()
+    assert b"org.apache.parquet" not in log  # Parquet only logs that it cannot read an index or a Bloom filter
+    lines = log.splitlines()
     return [json.loads(line[4:]) for line in lines if line.startswith(b"ROW ")]
 
 
@@ -137,26 +139,26 @@ for name, read in others.items():
 """
 
 
-def test_a_slice_stands_at_its_address_in_its_partition(function: Function) -> None:
-    """However a plain script names it; its header is a row of the first slice alone, for who reads no header."""
+def test_a_slice_has_the_address_and_partition_of_its_object(function: Function) -> None:
+    """This holds however a script names the object. Without ``header`` only the first slice has the header as a row."""
     body = b"id,v\n" + b"".join(b"%d,x\n" % n for n in range(300))
     name = "hive/dt=2026-01-01/shop=7/big.csv"
     function.store.put(f"{DATA}/{name}", body)
     function.store.put(f"{DATA}/hive/dt=2026-01-02/shop=a/empty.csv", b"")
     function.store.put(PLAIN_PY, ADDRESSES)
     try:
-        found = run(function, "addresses", name.partition("/")[0] + "/", {}, len(body) // 3 + 1)
+        rows = run(function, "addresses", name.partition("/")[0] + "/", {}, len(body) // 3 + 1)
     finally:
         function.store.put(PLAIN_PY, PLAIN)
 
-    counts = {way: sum(row[2] for row in found if row[0] == way) for way in ("header", "base", "sql", "text", "rdd")}
+    counts = {way: sum(row[2] for row in rows if row[0] == way) for way in ("header", "base", "sql", "text", "rdd")}
     assert counts == {"header": 300, "base": 300, "sql": 301, "text": 301, "rdd": 301}
-    columns = [["dt", "date"], ["shop", "string"]]  # as Spark takes shop=a of the empty object into account
-    assert all(row[1] == columns for row in found if row[0] in ("header", "base", "sql"))
-    files = {file.replace("s3a://", "s3://") for row in found for file in row[3] if row[0] != "rdd"}
+    columns = [["dt", "date"], ["shop", "string"]]  # a string, as Spark also sees shop=a of the empty object
+    assert all(row[1] == columns for row in rows if row[0] in ("header", "base", "sql"))
+    files = {file.replace("s3a://", "s3://") for row in rows for file in row[3] if row[0] != "rdd"}
     assert files == {f"{DATA}/{name}"}
-    assert [row[2] for row in found if row[0] == "whole"] == [True] * 4
-    assert [row[2] for row in found if row[0] == "other"] == [True] * 4 * 5  # readers of other rows in each slice
+    assert [row[2] for row in rows if row[0] == "whole"] == [True] * 4
+    assert [row[2] for row in rows if row[0] == "other"] == [True] * 4 * 5  # five readers are refused in each slice
 
 
 def test_a_slice_read_by_anything_but_spark_fails(function: Function) -> None:
@@ -197,7 +199,7 @@ def written_by_duckdb(function: Function, whole: Path) -> str:
 def test_sliced_parquet_equals_the_whole_with_any_filter(
     function: Function, tmp_path: Path, writer: Callable[[Function, Path], str], parts: int
 ) -> None:
-    """With column indexes, Bloom filters and dictionaries, filters that use each, and slices without a row group."""
+    """The files have column indexes, Bloom filters and dictionaries; filters use all; some slices have no row group."""
     whole = tmp_path / "whole.parquet"
     name = writer(function, whole)
     assert pq.read_metadata(whole).num_row_groups > 5
@@ -214,13 +216,13 @@ def test_sliced_parquet_equals_the_whole_with_any_filter(
     assert blooms[0][0] > 5
 
     params = {"format": "parquet", "filters": filters}
-    found = run(function, writer.__name__.replace("_", "-"), name, params, whole.stat().st_size // parts)
+    rows = run(function, writer.__name__.replace("_", "-"), name, params, whole.stat().st_size // parts)
 
-    assert sorted(found, key=repr) == sorted(expected, key=repr)
+    assert sorted(rows, key=repr) == sorted(expected, key=repr)
 
 
 class _Keys(encryption.KmsClient):  # type: ignore[misc]
-    """Keeps no secret."""
+    """A key service that does not encrypt keys."""
 
     def __init__(self, config: object) -> None:
         super().__init__()
@@ -230,7 +232,7 @@ class _Keys(encryption.KmsClient):  # type: ignore[misc]
 
 
 def test_a_part_of_parquet_with_a_signed_footer_fails(function: Function) -> None:
-    """Nobody could sign a shorter one."""
+    """Sparklet has no key with which it could sign a footer with fewer row groups."""
     columns = encryption.EncryptionConfiguration(footer_key="f", column_keys={"k": ["id"]}, plaintext_footer=True)
     factory = encryption.CryptoFactory(_Keys)
     keys = factory.file_encryption_properties(encryption.KmsConnectionConfig(), columns)
@@ -246,10 +248,10 @@ def test_a_part_of_parquet_with_a_signed_footer_fails(function: Function) -> Non
     assert record.error_class and "its footer signed: plan without --split" in record.error_message
 
 
-def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
-    """Those that Spark reads by name, and those it would not: nothing of Sparklet's is in the script.
+def test_objects_with_odd_names_are_each_read_once(function: Function) -> None:
+    """Spark alone would misread some of the names; the script does not use Sparklet.
 
-    Two are patterns that others fit, and have shards of their own.
+    Two names are patterns that other names match, and have their own shards.
     """
     keys = [key for key in (*RIGHT, *MISREAD) if "\x01" not in key]
     uris = [f"{DATA}/odd/{key}" for key in keys]
@@ -259,25 +261,25 @@ def test_objects_with_odd_names_are_read_each_once(function: Function) -> None:
 
     patterns = [uri for uri in uris if uri.endswith(("a*b.csv", "a?b.csv"))]
     refs = [function.plan(PLAIN, each) for each in ([uri for uri in uris if uri not in patterns], *zip(patterns))]
-    function.said()
+    function.skip_log()
     assert function.deliver(*refs) == []
 
     assert {function.shard(ref).state for ref in refs} == {ShardState.SUCCEEDED}
-    found = sorted(int(row[1]) for row in seen(function))
-    assert [keys[number] for number in found] == keys
+    numbers = sorted(int(row[1]) for row in seen(function))
+    assert [keys[number] for number in numbers] == keys
     assert len([uri for uri in uris if misread(uri)]) == len(MISREAD) - 1
 
 
 @pytest.mark.parametrize("name", ["c.jsonl", "c.parquet"])
 def test_a_slice_of_a_replaced_object_never_reaches_the_script(function: Function, name: str) -> None:
-    """Nor in a redrive, which takes whole objects as they are then."""
+    """This holds for a redrive, too, although a redrive reads whole objects that were replaced."""
     runs, run_id, kind = function.ledger.runs, f"changing-{name[2:]}", name[2:].removesuffix("l")
     uri = f"{DATA}/changing/{name}"
     function.store.put(uri, _content(name, 1))
     refs = planned(function, run_id, f"changing/{name}", {"format": kind}, 500)
     function.store.put(uri, _content(name, 2))
 
-    function.said()
+    function.skip_log()
     function.deliver(*refs)
 
     records = list(function.ledger.shards.list(run_id))
@@ -322,13 +324,16 @@ spark.createDataFrame([(row,) for row in before or rows()], "v STRING").write.te
     ("reader", "name"), [*((r, "a.txt") for r in ("spark", "boto3", "pandas")), ("spark", "a.TXT.GZ")]
 )
 def test_an_incremental_shard_succeeds_on_planned_rows(function: Function, reader: str, name: str, when: str) -> None:
-    """GIVEN an object that is replaced in mid-run, before or after it is read, and by whom Sparklet does not see."""
+    """GIVEN an object that is replaced during the run, before or after a reader, which may bypass Spark, reads it.
+
+    The shard fails if Sparklet cannot be sure that the reader has seen the planned object.
+    """
     run_id = f"replaced-{reader}-{when}-{name[2:].replace('.', '').lower()}"
     uri, script = f"{DATA}/{run_id}/{name}", f"s3://{BUCKET}/scripts/replacing.py"
     pack: Callable[[bytes], bytes] = gzip.compress if name.endswith("GZ") else bytes
     function.store.put(script, REPLACING)
     function.store.put(uri, pack(b"old\n"))
-    (ref,) = function.planned(
+    (ref,) = function.plan_request(
         RunRequest(
             script,
             (uri,),

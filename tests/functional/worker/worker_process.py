@@ -1,4 +1,4 @@
-"""The real handler in a process of its own, at a stand-in of its own: what the tests of the handler share."""
+"""Start the real handler in a separate process with a new AWS stand-in, for all tests of the handler."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class WorkerProcess:
     log: Path
 
     def invoke(self, event: Any) -> Any:
-        """What Lambda would be answered: ``answer``, or ``error`` and ``message``."""
+        """Return the response that Lambda would get: ``answer``, or ``error`` and ``message``."""
         assert self.process.stdin and self.process.stdout
         print(json.dumps({"event": event, "timeout_s": deadline_s(60)}), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
@@ -37,7 +37,7 @@ class WorkerProcess:
 
 @contextmanager
 def stand_in(folder: Path) -> Iterator[tuple[str, AwsClients]]:
-    """A stand-in's address and clients of it, its credentials in this process's environment."""
+    """Start a stand-in with credentials in the environment of this process; yield its address and clients for it."""
     with ministack(folder) as endpoint, pytest.MonkeyPatch.context() as patch:
         for name, value in CREDENTIALS.items():
             patch.setenv(name, value)
@@ -46,7 +46,7 @@ def stand_in(folder: Path) -> Iterator[tuple[str, AwsClients]]:
 
 @contextmanager
 def worker_process(folder: Path, endpoint: str, scratch: Path, **env: str) -> Iterator[WorkerProcess]:
-    """Start the handler; nothing of the developer's own AWS settings reaches it."""
+    """Start the handler without the AWS settings of the developer."""
     foreign = ("AWS_", "SPARKLET_")
     environ = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {"AWS_ENDPOINT_URL": endpoint, "AWS_LAMBDA_FUNCTION_NAME": "worker", "SPARKLET_SCRATCH": str(scratch)}

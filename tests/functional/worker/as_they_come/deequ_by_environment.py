@@ -1,4 +1,4 @@
-"""In the shape of spark-on-aws-lambda's script for Deequ, with the JVM's own classes in place of pydeequ."""
+"""A script like the Deequ script of spark-on-aws-lambda, but with the JVM's classes in place of pydeequ."""
 
 import os
 import sys

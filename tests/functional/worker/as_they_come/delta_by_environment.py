@@ -1,11 +1,11 @@
-"""In the shape of spark-on-aws-lambda's scripts for Delta: settings that have no effect inside a running JVM."""
+"""A script like the Delta scripts of spark-on-aws-lambda, with settings that have no effect in a running JVM."""
 
 import os
 
 from pyspark.sql import SparkSession
 from pyspark.sql.functions import current_timestamp
 
-input_path, output_path = os.environ["input_path"], os.environ["OUTPUT_PATH"]  # noqa: SIM112 - as they have it
+input_path, output_path = os.environ["input_path"], os.environ["OUTPUT_PATH"]  # noqa: SIM112 - as in the original
 key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
 
 spark = (
