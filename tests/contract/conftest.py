@@ -179,8 +179,9 @@ def _queues(request: pytest.FixtureRequest, run_id: str, visibility_s: int) -> Q
     dead_url = clients.sqs.create_queue(QueueName=f"{run_id}-dead")["QueueUrl"]
     found = clients.sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"]
     redrive = json.dumps({"deadLetterTargetArn": found["QueueArn"], "maxReceiveCount": 2})
-    attributes = {"VisibilityTimeout": str(visibility_s), "RedrivePolicy": redrive}
-    url = clients.sqs.create_queue(QueueName=run_id, Attributes=attributes)["QueueUrl"]
+    url = clients.sqs.create_queue(
+        QueueName=run_id, Attributes={"VisibilityTimeout": str(visibility_s), "RedrivePolicy": redrive}
+    )["QueueUrl"]
     return Queues(ReadSqsQueue(clients, url), ReadSqsQueue(clients, dead_url), SystemClock())
 
 

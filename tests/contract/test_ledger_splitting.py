@@ -30,9 +30,8 @@ def test_a_split_is_one_transaction_and_can_be_undone(ledger: Ledger, run_id: st
     now, counts = ledger.runs.get(run_id), ledger.shards.count(run_id)
     assert (now.shard_count, now.split_count, now.numbers) == (MOST, 1, MOST + 1)
     assert (counts.pending, counts.total) == (MOST, MOST)
-    assert (
-        ledger.runs.finish(run_id, 0, RunState.SUCCEEDED, 1).state is RunState.RUNNING
-    )  # its count is older than the split
+    # The count of the call is older than the split.
+    assert ledger.runs.finish(run_id, 0, RunState.SUCCEEDED, 1).state is RunState.RUNNING
 
     answer = ledger.attempts.claim(replace(ref(run_id, 1), part=off.part), "b", LEASE_S, MAX_ATTEMPTS)
     assert (answer.status, answer.record.object_count) == (ClaimStatus.GRANTED, 1)

@@ -86,9 +86,8 @@ def test_a_lease_from_a_wrong_clock_ends_in_time(
     took_s = time.time() - before_s
 
     claimed_s = right.ledger.shards.get(run_id, 0).lease_end_s - LEASE_S
-    assert (
-        before_s - 1.1 <= claimed_s <= before_s + took_s + 1.1 + took_s
-    )  # from a response's time, which has whole seconds
+    # The time comes from a response, which has whole seconds.
+    assert before_s - 1.1 <= claimed_s <= before_s + took_s + 1.1 + took_s
     assert check(right, run_id).expired == 0
 
 

@@ -37,11 +37,8 @@ ARNS = {  # of the templates' resources, by type
     "AWS::CodeBuild::Project": f"arn:aws:codebuild:{OF_REGION}:project/{{}}",
     "AWS::IAM::Role": f"arn:aws:iam::{ACCOUNT}:role/{{}}",
 }
-BY_ARN = (
-    "AWS::Lambda::Alias",
-    "AWS::StepFunctions::StateMachine",
-    "AWS::SecretsManager::Secret",
-)  # types whose Ref is the ARN, too
+# Of these types the Ref is the ARN, too.
+BY_ARN = ("AWS::Lambda::Alias", "AWS::StepFunctions::StateMachine", "AWS::SecretsManager::Secret")
 LISTS = ("CommaDelimitedList",)
 ENCRYPTED = {"AWS::SQS::Queue": "KmsMasterKeyId", "AWS::SecretsManager::Secret": "KmsKeyId"}
 NO_VALUE = {"Ref": "AWS::NoValue"}

@@ -26,11 +26,8 @@ def test_a_program_does_what_the_command_line_does(user: User) -> None:
         text=True,
         timeout=deadline_s(RUN_S),
         cwd=user.home,
-        env={
-            **os.environ,
-            "SPARKLET_STATE_DIR": str(user.state),
-            "PYTHONPATH": str(ROOT),
-        },  # for the import of the examples
+        # The path is for the import of the examples.
+        env={**os.environ, "SPARKLET_STATE_DIR": str(user.state), "PYTHONPATH": str(ROOT)},
     )
 
     assert done.returncode == 0, done.stderr

@@ -54,9 +54,8 @@ def main() -> None:
 def append(name: str) -> None:
     """Create a table in the worker's catalog and append to it; enter another one into Glue as a Glue sink does."""
     rows = pyarrow.table({"id": [1]})
-    catalog = load_catalog(
-        "iceberg", **{"s3.endpoint": os.environ["AWS_ENDPOINT_URL"]}
-    )  # Arrow does not read the variable
+    # Arrow does not read the variable.
+    catalog = load_catalog("iceberg", **{"s3.endpoint": os.environ["AWS_ENDPOINT_URL"]})
     catalog.create_table(name, rows.schema).append(rows)
     days, glue = f"{name}_days", GlueCatalog.of_script()
     glue.keep_table(days, "s3://lake/days/", "parquet", [("id", "bigint"), ("day", "string")], ["day"], change=True)

@@ -55,11 +55,8 @@ def test_a_generated_job_runs_as_it_is(bench: Bench, tmp_path: Path) -> None:
 
 def test_csv_is_read_with_glues_columns_and_quotes(warm: Bench, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str, dict[str, str]]] = [
-        (
-            {"separator": ";"},
-            "1;70;Ulm",
-            {"col0": "1", "col1": "70", "col2": "Ulm"},
-        ),  # without a header the columns have numbers, and are texts
+        # Without a header the columns have numbers, and are texts.
+        ({"separator": ";"}, "1;70;Ulm", {"col0": "1", "col1": "70", "col2": "Ulm"}),
         ({}, '"a ""b"" c"', {"col0": 'a "b" c'}),
         ({}, '"C:\\"', {"col0": "C:\\"}),
         ({"quoteChar": -1}, '"a"', {"col0": '"a"'}),
@@ -93,9 +90,8 @@ found = DynamicFrame.fromDF(read, glue, "found")
 """
     found = rows(warm, code)
 
-    assert (
-        sorted((row["key"], row["value"]) for row in found) == [("x", QUOTED)] * 2 + [("y", "c")] * 2
-    )  # the second write appends
+    # The second write appends.
+    assert sorted((row["key"], row["value"]) for row in found) == [("x", QUOTED)] * 2 + [("y", "c")] * 2
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet", "orc"])

@@ -44,7 +44,6 @@ def test_an_aborted_execution_is_restarted_for_the_same_run(lab: Lab, tmp_path: 
 
     with lab.attach(**PATIENT) as stack:
         stage = Stage(stack, lab.shown, stack.deployment())
-        assert (
-            stage.execution_named("nightly-3") is None
-        )  # an execution that succeeded or was restarted is not started again
+        # An execution that succeeded or was restarted is not started again.
+        assert stage.execution_named("nightly-3") is None
         assert stage.execution_named("nightly-2-2") is None

@@ -128,9 +128,8 @@ def test_all_plots_are_drawn_without_a_network_request(show: Show) -> None:
 def test_the_cause_is_named_first_and_hostile_names_stay_text(show: Show) -> None:
     page, observed = show()
 
-    assert (
-        page.locator("main h3").first.inner_text().startswith("ValueError: ")
-    )  # not the file, which is before it in the message
+    # The heading is not the file, which comes first in the message.
+    assert page.locator("main h3").first.inner_text().startswith("ValueError: ")
     assert f"s3://data/in/{HOSTILE}.csv" in page.inner_text("#why dl")
     assert page.locator("main section").first.get_attribute("id") == "why"
     assert f"</script>{HOSTILE}" in page.inner_text("#why")

@@ -76,9 +76,8 @@ def test_a_hot_partition_slows_a_run_down_and_loses_no_shard(tmp_path: Path, mon
         return ShardResult(rows=1)
 
     with ministack(tmp_path) as endpoint:
-        clients = AwsClients(
-            8, endpoint_url=endpoint, region="us-east-1", attempts=1
-        )  # botocore's own retries would take real time
+        # Botocore's own retries would take real time.
+        clients = AwsClients(8, endpoint_url=endpoint, region="us-east-1", attempts=1)
         create_table(clients.dynamodb, "ledger")
         hot = HotPartitions(world.clock, most_per_s=12)
         clients.dynamodb.meta.events.register("before-send.dynamodb", hot)

@@ -212,9 +212,10 @@ def test_throttled_dead_letters_are_neither_lost_nor_doubled(account: Account, t
     assert account.measured("ShardsFailed") == account.measured("DeadLettersFailed") == 0
 
     account.repair()
+    # Send a second message for five shards.
     account.deployment.queue.send(
         record.ref.to_body() for record in islice(account.deployment.ledger.shards.list("run-1"), 5)
-    )  # a second message for five shards
+    )
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(lambda n: work(account, tmp_path / f"worker-{n}"), range(WORKERS)))
 

@@ -104,14 +104,8 @@ def test_a_fresh_process_compacts_the_metadata_table_and_commits(
     (tmp_path / "hudi-defaults.conf").write_text(f"hoodie.metadata.compact.max.delta.commits={METADATA_COMMITS}\n")
 
     env = {"SPARKLET_JARS": os.pathsep.join(map(str, jars)), "HUDI_CONF_DIR": str(tmp_path)}
-    upsert = [
-        "--input",
-        later,
-        "--table",
-        f"hudi:{table}",
-        "--param",
-        "order_by=id",
-    ]  # the field by which Hudi orders the rows
+    # Hudi orders the rows by the field order_by.
+    upsert = ["--input", later, "--table", f"hudi:{table}", "--param", "order_by=id"]
     done = run_script(SCRIPTS / "csv_upsert.py", upsert, env)
 
     assert done.returncode == 0, done.stderr

@@ -82,7 +82,7 @@ class Bench:
         grace_s: float = 0.0,
         at_once: bool = False,
     ) -> Ran:
-        """Run code as a script. Its deadline comes ``left_s`` after its line ``until``; ``at_once``: without a grace."""
+        """Run code as a script. Its deadline comes ``left_s`` after its line ``until``; ``at_once``: with no grace."""
         folder = self.scratch / f"script-{uuid.uuid4().hex[:8]}"
         folder.mkdir()
         script = folder / name

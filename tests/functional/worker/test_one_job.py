@@ -230,9 +230,8 @@ def folders(draw: st.DrawFn) -> Folder:
         place = "".join(f"{name}={draw(st.sampled_from(values))}/" for name, values in zip(columns, pool, strict=True))
         place += draw(st.sampled_from(below))
         fewest = draw(st.sampled_from([0, 0, 8]))  # 8 rows are enough to be cut
-        fields = draw(
-            st.sampled_from([FIELDS, st.sampled_from(["a", "b b"])])
-        )  # odd fields can make cutting impossible
+        # Odd fields can make cutting impossible.
+        fields = draw(st.sampled_from([FIELDS, st.sampled_from(["a", "b b"])]))
         rows = draw(st.lists(st.tuples(st.integers(0, 99), fields), min_size=fewest, max_size=fewest + 6))
         blank = draw(st.sampled_from([*[[]] * 8, [""], ["  "]]))
         before = [*blank, *(["# by hand"] if "comment" in options else []), *(["id,v"] if header else []), *blank]
@@ -416,9 +415,8 @@ def verdict(function: Function, folder: Folder) -> str:
     one = one_job(function, f"{place}-one", folder)
     if isinstance(one.columns, str):  # one job refuses the folder, too
         return "one job fails"
-    one.rows = Counter(
-        row.replace(f"{place}-one/", f"{place}/") for row in one.rows.elements()
-    )  # in columns of metadata
+    # Columns of metadata have the address.
+    one.rows = Counter(row.replace(f"{place}-one/", f"{place}/") for row in one.rows.elements())
     schema = folder.schema or (one.schema if folder.format == "json" else "")
     shards = in_shards(function, place, replace(folder, schema=schema))
     if any(name in LOGS for name in folder.files) and any(folder.packed.values()):
@@ -467,6 +465,5 @@ def test_few_folders_are_refused() -> None:
     """Few of the folders that one job reads are refused; this test must run after the oracle."""
     print(dict(COUNTS))
     refused, usual = COUNTS.total() - sum(COUNTS[each] for each in RIGHT), 0.1 * COUNTS.total()
-    assert COUNTS["equal"] and refused <= usual + 2 * usual**0.5, (
-        COUNTS
-    )  # two standard deviations, as the folders are few
+    # The limit has two standard deviations more, as the folders are few.
+    assert COUNTS["equal"] and refused <= usual + 2 * usual**0.5, COUNTS

@@ -111,9 +111,8 @@ def folders(draw: st.DrawFn) -> Folder:
     # Spark's reader reads 12:30 as a time of today and CSV columns by position, also in one job over all files.
     pool = [*TIMES, *ODD_TIMES] if by == "job" else TIMES[:5]
     drifts = ["", "", "", "more", "fewer", "order"] if (by, kind) != ("spark", "csv") else [""]
-    drifts += (
-        ["capitals"] if by == "job" or kind == "parquet" else []
-    )  # for JSON one job fails without the name of a file
+    # For JSON one job fails without the name of a file.
+    drifts += ["capitals"] if by == "job" or kind == "parquet" else []
     number, files, types = 0, [], []
     for _ in range(draw(st.integers(2, 4))):
         times = draw(st.lists(st.sampled_from(pool), min_size=1, max_size=2))
@@ -394,9 +393,8 @@ NO_VALUE, ITS_TEXT = (Guesses("csv", "text", False, False, [ONE, other]) for oth
 
 @pytest.mark.timeout(3600 + 60 * FOLDERS)
 @seed(SEED)
-@settings(
-    TRIALS, max_examples=max(1, FOLDERS * 2 // 5)
-)  # each example has a run of several shards and a run of one shard
+# Each example has a run of several shards and a run of one shard.
+@settings(TRIALS, max_examples=max(1, FOLDERS * 2 // 5))
 @given(folder=guesses())
 @example(folder=HIDDEN)
 @example(folder=INSIDE)

@@ -247,11 +247,8 @@ def test_the_task_of_an_event_uses_sparks_commit_protocol(counted: Counted) -> N
     ("rows", "then", "line"),
     [
         (LARGE_ROWS, b"fails(frame.collect)", b"THEN Py4JJavaError"),
-        (
-            SMALL_ROWS,
-            b"{row.name[0] for row in frame.collect()}",
-            b"THEN {'n'}",
-        ),  # the first read has read the whole object
+        # The first read has read the whole object.
+        (SMALL_ROWS, b"{row.name[0] for row in frame.collect()}", b"THEN {'n'}"),
     ],
 )
 def test_rows_of_a_replaced_input_are_not_mixed(counted: Counted, rows: int, then: bytes, line: bytes) -> None:
