@@ -33,7 +33,7 @@ def record_of(ledger: Ledger, task_id: str) -> TaskRecord:
 def test_a_task_reads_back_as_it_was_written_in_every_state(ledger: Ledger, run_id: str) -> None:
     first = claim(ledger, run_id, "a1").record
     assert record_of(ledger, run_id) == first
-    released = ledger.tasks.tell(first, transitions.release, FAILURE)
+    released = ledger.tasks.apply(first, transitions.release, FAILURE)
     assert record_of(ledger, run_id) == released
     again = claim(ledger, run_id, "a2").record
     assert record_of(ledger, run_id) == again
@@ -61,7 +61,7 @@ def test_a_repeated_report_of_an_attempt_changes_nothing(ledger: Ledger, run_id:
     assert claim(ledger, run_id, "a").status is ClaimStatus.GRANTED
     done = ledger.tasks.apply(mine, transitions.succeed, ShardResult(1))
 
-    assert ledger.tasks.tell(mine, transitions.succeed, ShardResult(1)) == done
+    assert ledger.tasks.apply(mine, transitions.succeed, ShardResult(1)) == done
     assert record_of(ledger, run_id).revision == done.revision == 2
 
 
@@ -72,8 +72,8 @@ def test_a_task_that_has_moved_on_is_not_overwritten(ledger: Ledger, clock: Fake
 
     for transition, outcome in ((transitions.fail, FAILURE), (transitions.succeed, ShardResult())):
         with pytest.raises(LeaseLostError, match="RUNNING by attempt a2"):
-            ledger.tasks.tell(late, transition, outcome)
-    ledger.tasks.tell(taken, transitions.succeed, ShardResult())
+            ledger.tasks.apply(late, transition, outcome)
+    ledger.tasks.apply(taken, transitions.succeed, ShardResult())
 
     assert claim(ledger, run_id, "a3").status is ClaimStatus.DONE
     assert record_of(ledger, run_id).state is ShardState.SUCCEEDED

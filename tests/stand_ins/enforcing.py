@@ -34,7 +34,7 @@ def enforcing_ministack(folder: Path, env: Mapping[str, str], *paths: Path) -> I
     del client["AWS_SESSION_TOKEN"]
     own = {"AUTH": "true", "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "IOT_MTLS_ENABLED": "0"}
     own |= {"TMPDIR": str(folder), "LOG_LEVEL": "WARNING"}
-    server_env = {**of_host(), **client, **own, **env}
+    server_env = {**host_env(), **client, **own, **env}
     python_path = [*map(str, paths), str(ROOT), server_env.get("PYTHONPATH")]
     server_env["PYTHONPATH"] = os.pathsep.join(filter(None, python_path))
     program = "from tests.stand_ins.recording_ministack import main; main()"

@@ -80,7 +80,7 @@ def test_a_kept_stack_outlives_clients_and_is_replaced_if_unused(lab: Lab) -> No
     progress: list[str] = []
     with (
         lab.attach(keep=True, timeout_s=20) as one,
-        lab.attach(progress, timeout_s=30, replace_kept=True, asked=("timeout_s",)) as stack,
+        lab.attach(progress, timeout_s=30, replace_kept=True, chosen=("timeout_s",)) as stack,
     ):
         assert stack.info.timeout_s == 20  # not replaced, since it has another client
         assert stack.info.host_pid == one.info.host_pid

@@ -146,7 +146,7 @@ def malformed(*files: str) -> ScriptFailedError:
 
 def not_done_before(run: Splitting) -> list[str]:
     """The objects that the next incremental run would take."""
-    done = done_before(run.world.deployment, run.run.name)
+    done = finished_objects(run.world.deployment, run.run.name)
     return [info.uri for info in run.world.store.list(SOURCE) if not done.has(info.uri, "", info.etag)]
 
 

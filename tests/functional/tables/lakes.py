@@ -86,7 +86,7 @@ class Lake:
         partition_by = () if self._exists() else tuple(by)
         draft = Declaration(self.table, mode, "", "", (), merge_schema=True, partition_by=partition_by)
         layout = layout_of(frame, draft)
-        frame = staging._fitted(frame, layout, draft)
+        frame = staging._fit_to_table(frame, layout, draft)
         in_table = mode == "append" and layout.root != ""
         owner = f"run/{shard:06d}-{next(_numbers)}/1"
         folder = f"{layout.root}/sparklet/{owner}" if in_table else f"{self.place}/{STAGED}/{owner}"

@@ -194,7 +194,7 @@ def test_columns_fit_as_in_an_insert_statement(
     schema = StructType.fromJson(json.loads(spark._jvm.org.apache.spark.sql.types.StructType.fromDDL(columns).json()))
 
     def fit() -> list[Any]:
-        return fitted(spark.sql(f"SELECT {select}"), schema, "t", merge_schema=merge_schema).collect()
+        return fit_columns(spark.sql(f"SELECT {select}"), schema, "t", merge_schema=merge_schema).collect()
 
     if isinstance(expected, list):
         assert fit() == expected
