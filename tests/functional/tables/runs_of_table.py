@@ -112,12 +112,12 @@ class Runs(Trial):
             redrive(self.world.deployment, run_id)
             self.asked[run_id].failing = None
 
-    def work_until_all_ended(self) -> None:
-        """Let checker and workers work until all runs have ended."""
-        for _ in range(ROUNDS * max(1, len(self.asked))):  # a round can deliver a single message for all runs
-            self.look()
+    def everybody_works(self) -> None:
+        """Until all runs have ended."""
+        for _ in range(ROUNDS * max(1, len(self.asked))):  # a round may bring one message for all runs
+            self.check_all()
             self.work()
-            self.look()
+            self.check_all()
             if all(run.state.ended for run in self.all_runs()):
                 return
             self.world.clock.advance(ROUND_S)

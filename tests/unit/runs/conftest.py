@@ -1,4 +1,4 @@
-"""Somebody who listens, and ports that do something else than they should, or at another time."""
+"""A notifier in memory, and helpers that make a port fail or let another process act before or after a call."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,13 +12,13 @@ from tests.world import World
 
 
 @pytest.fixture
-def ear() -> MemoryNotifier:
+def notifier() -> MemoryNotifier:
     return MemoryNotifier()
 
 
 @pytest.fixture
-def deployment(world: World, ear: MemoryNotifier) -> Deployment:
-    return replace(world.deployment, notifier=ear)
+def deployment(world: World, notifier: MemoryNotifier) -> Deployment:
+    return replace(world.deployment, notifier=notifier)
 
 
 def once(
@@ -29,7 +29,7 @@ def once(
     before: Callable[[], object] = lambda: None,
     after: Callable[[], object] = lambda: None,
 ) -> None:
-    """Something happens just before or just after the next call, as if another process had done it."""
+    """Let another process act (``before``, ``after``) just before or just after the next call of a port's method."""
     method = getattr(port, name)
 
     def called(*args: Any, **options: Any) -> Any:
@@ -43,7 +43,7 @@ def once(
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, port: object, name: str, refused: object, error: Exception) -> None:
-    """A method raises an error for some first (or any) argument, and works for all others."""
+    """Let a port's method raise ``error`` if ``refused`` is among its arguments; other calls work."""
     method = getattr(port, name)
 
     def called(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One table for all shards, in memory: real workers and checkers, a table with compare-and-set, faults at any call."""
+"""A run of shards into one table in memory: real workers and checkers, with faults at any call of a port."""
 
 import io
 import json
@@ -33,7 +33,7 @@ Row = tuple[int, str]  # a shard, and the attempt that wrote it
 Fails = Callable[[int], ScriptResult | None]
 
 
-class NeverTwiceError(AssertionError):
+class DuplicateRowError(AssertionError):
     """A row is in the table twice."""
 
 
@@ -49,11 +49,11 @@ class MemoryTable:
         return frozenset(self.commits)
 
     def add(self, read: frozenset[str], commit_id: str, rows: frozenset[Row]) -> bool:
-        """Commit if nobody has committed since ``read``; whether it was done."""
+        """Commit if nobody has committed since version ``read``. Return whether the rows were committed."""
         if read != self.load():
             return False
         if not self.upserts and {shard for shard, _ in rows} & {shard for shard, _ in self.rows}:
-            raise NeverTwiceError(f"{commit_id} adds {sorted(rows)} to {sorted(self.rows)}")
+            raise DuplicateRowError(f"{commit_id} adds {sorted(rows)} to {sorted(self.rows)}")
         self.commits[commit_id] = rows
         return True
 
@@ -65,9 +65,9 @@ class MemoryTable:
 
 @dataclass
 class Seam:
-    """Counts the calls of all actors through all ports, and acts before some of them."""
+    """Counts the calls of all actors through all ports, and runs a fault before the calls that have one."""
 
-    faults: dict[int, Callable[[], None]] = field(default_factory=dict)  # by call
+    faults: dict[int, Callable[[], None]] = field(default_factory=dict)  # by the number of the call
     calls: int = 0
     names: list[str] = field(default_factory=list)
 
@@ -106,7 +106,7 @@ class Trial(Runner):
     scratch: Path
     seam: Seam = field(default_factory=Seam)
     table: MemoryTable = field(default_factory=MemoryTable)
-    fails: Fails = succeeds  # how the script of a shard ends, None: well; -1: the committer's
+    fails: Fails = succeeds  # how a shard's script ends; None if it succeeds. Shard -1 stands for the commit script
     twice: bool = False  # every message is delivered twice
     at_once: int = 10  # messages that workers take between two checks
     scripts: int = 0  # how often the shards' script ran
@@ -126,7 +126,7 @@ class Trial(Runner):
         self._table = through(self.table)
 
     def enter(self, shards: int, **options: Any) -> Run:
-        """A run with its plan sealed, one object a shard."""
+        """Plan a run with one object a shard, and seal its plan."""
         self.world.put(shards)
         return self.world.plan(options=RunOptions(max_objects=1, max_attempts=2, **options))
 
@@ -151,7 +151,7 @@ class Trial(Runner):
         return ScriptResult(0)
 
     def _commit(self, event: Mapping[str, Any]) -> ScriptResult:
-        """What ``sparklet.connectors.tables.commit`` does with the commit files."""
+        """Do with the commit files what ``sparklet.connectors.tables.commit`` does."""
         for number, uri in enumerate(event["inputs"]):
             header, *shards = map(json.loads, Path(uri.removeprefix("file://")).read_bytes().splitlines())
             assert (header["commit"], header["run_id"]) == (number, RUN)
@@ -182,26 +182,26 @@ class Trial(Runner):
                     if outcome.acknowledged:
                         self.world.queue.delete(message.receipt)
 
-    def look(self) -> None:
-        """Check every open run, as the scheduled checker does; it may be killed, an error is left to the next one."""
+    def check_all(self) -> None:
+        """Check every open run, as the scheduled checker does; a kill ends the round, an error is left to the next round."""
         with suppress(KilledError):
             for run in [run for run in self.world.ledger.runs.unfinalized() if not run.state.ended]:
                 with suppress(SparkletError):
                     check(self.deployment, run.run_id)
 
     def go_on(self, rounds: int = ROUNDS) -> Run:
-        """Check and work until the run has ended, which it must in ``rounds``."""
+        """Check and work until the run has ended. AssertionError if it has not after ``rounds``."""
         for _ in range(rounds):
-            self.look()
+            self.check_all()
             self.work()
-            self.look()
+            self.check_all()
             if self.run_now.state.ended:
                 return self.run_now
             self.world.clock.advance(ROUND_S)
         raise AssertionError(f"not ended: {self.run_now.state}, {self.world.ledger.shards.count(RUN)}")
 
     def repeat(self, action: Callable[[Deployment], object]) -> None:
-        """An operator's command, again after it was killed."""
+        """Do an operator's command, and repeat the command if it was killed."""
         try:
             action(self.deployment)
         except KilledError:
@@ -219,7 +219,7 @@ class Trial(Runner):
         return frozenset((record.number, record.winner) for record in records)
 
     def commit_sets(self) -> Sequence[frozenset[Row]]:
-        """What each commit file holds."""
+        """The rows of each commit file."""
         files = self.world.keys(self.world.deployment.run_uri(RUN, "_commit-"))
         bodies = (self.world.store.get(uri).splitlines()[1:] for uri in files)
         return [frozenset((each["shard"], each["attempt"]) for each in map(json.loads, lines)) for lines in bodies]

@@ -1,4 +1,4 @@
-"""A run id again with another ledger over the same bucket: what the first run left does not count for the second."""
+"""A run id used again with a new ledger over the same bucket: nothing that the first run left affects the second."""
 
 import json
 import time
@@ -19,17 +19,17 @@ INCREMENTAL = RunOptions(max_objects=1, incremental=True)
 
 
 def another_ledger(world: World) -> World:
-    """A day later the stack is made anew over the bucket."""
+    """A world one day later, with a new ledger over the same bucket."""
     later = World(clock=FakeClock(world.clock.now_s() + 86_400))
     for uri in world.keys("s3://sparklet/"):
         later.store.put(uri, world.store.get(uri))
-    for uri in later.keys("s3://sparklet/"):  # copies are as old as what they were made of
+    for uri in later.keys("s3://sparklet/"):  # a copy keeps the time of its original
         held = later.store.objects[uri]
         later.store.objects[uri] = type(held)(held.body, world.store.head(uri))
     return later
 
 
-def test_its_table_gets_the_rows_of_its_own_shards(tmp_path: Path) -> None:
+def test_the_second_runs_table_gets_the_rows_of_its_own_shards(tmp_path: Path) -> None:
     first = Trial(tmp_path / "a", world=World(clock=FakeClock(time.time())))
     first.enter(2)
     first.go_on()
@@ -42,7 +42,7 @@ def test_its_table_gets_the_rows_of_its_own_shards(tmp_path: Path) -> None:
     assert second.table.rows == second.winners()
 
 
-def test_its_check_gets_its_own_figures(world: World) -> None:
+def test_the_second_runs_check_gets_its_own_figures(world: World) -> None:
     followed(world)
     later = another_ledger(world)
     followed(later, 5)
@@ -51,7 +51,7 @@ def test_its_check_gets_its_own_figures(world: World) -> None:
     assert json.loads(later.store.get(shard.objects[0].uri))["counts"]["succeeded"] == 5
 
 
-def test_its_cap_is_its_own(world: World) -> None:
+def test_the_second_run_follows_its_own_concurrency_cap(world: World) -> None:
     world.run(6, max_concurrency=3)
     world.check()
     later = another_ledger(world)
@@ -63,7 +63,7 @@ def test_its_cap_is_its_own(world: World) -> None:
     assert report.run.state is RunState.SUCCEEDED
 
 
-def test_its_name_is_not_locked_by_the_other(world: World) -> None:
+def test_the_second_runs_name_is_not_locked_by_the_first_run(world: World) -> None:
     world.put(1)
     new_run(world.deployment, world.request(options=INCREMENTAL))
     later = another_ledger(world)
@@ -74,13 +74,13 @@ def test_its_name_is_not_locked_by_the_other(world: World) -> None:
         new_run(later.deployment, later.request(run_id="run-2", options=INCREMENTAL))
 
 
-def test_its_results_and_its_manifest_are_its_own(world: World) -> None:
+def test_the_second_run_writes_its_own_results_and_manifest(world: World) -> None:
     world.ran(1)
     world.store.put(world.deployment.run_uri(RUN, "results.jsonl"), b'{"shard": 0, "answer": 1}\n')
     later = another_ledger(world)
     run = later.run(1)
     later.work(lambda _: ShardResult(rows=7))
-    later.ledger.runs.finish(RUN, 0, RunState.SUCCEEDED)  # and whoever did it is gone
+    later.ledger.runs.finish(RUN, 0, RunState.SUCCEEDED)  # by a process that died before it wrote a manifest
     later.check()
 
     assert later.json("manifest.json")["run"]["rows"] == 7

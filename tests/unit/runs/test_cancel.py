@@ -1,4 +1,4 @@
-"""Cancelling: nothing new is begun, every shard has a known end, and the sums are right at every moment."""
+"""Cancelling a run: nothing new begins, every shard ends with a cause, and the counts are right at every moment."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_pending_shards_are_given_up_and_running_ones_may_end(world: World) -> N
 
 
 @pytest.mark.parametrize(("dies", "cause"), [(True, "LeaseExpired"), (False, "OSError: 503 Slow Down")])
-def test_an_unended_attempts_shard_is_given_up_with_its_cause(world: World, dies: bool, cause: str) -> None:
+def test_a_cancelled_shard_keeps_the_cause_of_its_last_attempt(world: World, dies: bool, cause: str) -> None:
     world.run(1)
     owner, _ = world.take()
     world.queue.entries.clear()
@@ -64,7 +64,7 @@ def test_a_cancelled_run_is_sent_no_message_again(world: World) -> None:
 
 
 def half_planned(world: World, **options: Any) -> None:
-    """Two parts of two shards; the second is sealed, but neither entered nor dispatched."""
+    """Plan two parts of two shards, then die: shards of the second part are neither in the ledger nor dispatched."""
     world.put(6)
     enter = world.ledger.shards.add
 
@@ -79,7 +79,7 @@ def half_planned(world: World, **options: Any) -> None:
     world.ledger.shards.add = enter  # type: ignore[method-assign]
 
 
-def test_a_partial_plan_is_sealed_and_entered_without_messages(world: World) -> None:
+def test_cancelling_seals_a_partial_plan_and_sends_no_messages(world: World) -> None:
     half_planned(world)
     messages = len(world.queue)
 
@@ -100,7 +100,7 @@ def test_a_cancelled_run_is_not_planned_further(world: World) -> None:
     assert plan(world.deployment, "run-1") == ended
 
 
-def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> None:
+def test_a_cancelled_run_with_a_lost_part_ends_at_its_time_limit(world: World) -> None:
     half_planned(world)
     for part in world.ledger.runs.parts("run-1"):
         world.store.delete(world.deployment.part_uri("run-1", part.part))
@@ -115,7 +115,7 @@ def test_a_cancelled_run_with_a_lost_part_ends_at_its_limit(world: World) -> Non
 # --- redrive ---
 
 
-def test_a_redrive_reopens_cancelled_shards_and_names_the_rest(world: World) -> None:
+def test_a_redrive_reopens_cancelled_shards_of_a_partial_plan(world: World) -> None:
     half_planned(world)
     cancel(world.deployment, "run-1")
     world.check()

@@ -1,4 +1,4 @@
-"""A check of a run with ever so many shards ends in time, and the checks together do what one alone would have done."""
+"""Each check of a run with many shards ends in time, and several checks together do the work of one long check."""
 
 from collections.abc import Callable
 
@@ -25,7 +25,7 @@ def slow(write: Callable[..., object], clock: FakeClock) -> Callable[..., object
 
 @pytest.fixture
 def world() -> World:
-    """Writes that end something take half a minute each, as if there were thousands of them."""
+    """A world in which each write of these three takes half a minute, as thousands of writes would."""
     world = World()
     attempts = world.ledger.attempts
     for name in ("expire", "count_requeue", "abandon"):
@@ -33,14 +33,14 @@ def world() -> World:
     return world
 
 
-def checked(world: World) -> tuple[float, CheckReport]:
-    """A check, and how long it took."""
+def timed_check(world: World) -> tuple[float, CheckReport]:
+    """Check the run. Return how long the check took, and its report."""
     before_s = world.clock.now_s()
     report = world.check()
     return world.clock.now_s() - before_s, report
 
 
-def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
+def test_shards_of_lost_workers_are_resent_over_several_checks(world: World) -> None:
     world.run(SHARDS)
     for _ in range(SHARDS):
         world.take()
@@ -48,14 +48,14 @@ def test_lost_workers_are_made_good_by_several_checks(world: World) -> None:
 
     expired = []
     while world.ledger.shards.count("run-1").running:
-        took_s, report = checked(world)
+        took_s, report = timed_check(world)
         assert took_s <= A_WHILE_S
         expired.append(report.expired)
 
     assert len(expired) > 1
     assert sum(expired) == SHARDS
     assert world.ledger.shards.count("run-1") == Counts(pending=SHARDS)
-    assert len(world.bodies()) == 2 * SHARDS  # those that are invisible, and the new ones
+    assert len(world.bodies()) == 2 * SHARDS  # the invisible messages, and the new ones
 
 
 def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
@@ -63,7 +63,7 @@ def test_a_lost_queue_is_refilled_over_several_checks(world: World) -> None:
     world.queue.entries.clear()
     world.clock.advance(MESSAGE.again_after_s + 1)
 
-    took_s, report = checked(world)
+    took_s, report = timed_check(world)
 
     assert took_s <= A_WHILE_S
     assert 0 < report.requeued < SHARDS
@@ -83,7 +83,7 @@ def test_waiting_shards_are_given_up_over_several_checks(world: World, how: str)
         world.clock.advance(run.options.time_limit_s + 1)
 
     for _ in range(20):
-        took_s, report = checked(world)
+        took_s, report = timed_check(world)
         assert took_s <= 2 * A_WHILE_S
         if report.run.state.ended:
             break

@@ -1,4 +1,4 @@
-"""The checker: lost shards come back, every run ends, and only the strongly consistent count ends it."""
+"""The checker resends lost shards and ends every run, by the strongly consistent count alone."""
 
 from unittest.mock import Mock
 
@@ -18,7 +18,7 @@ from tests.world import SOURCE, World, all_but
 # --- lost shards ---
 
 
-def test_a_running_run_is_left_alone(world: World) -> None:
+def test_a_check_changes_nothing_in_a_run_that_goes_well(world: World) -> None:
     world.run(3)
     world.take()
     report = world.check()
@@ -82,7 +82,7 @@ def test_an_unfinishable_plan_fails_the_run_at_its_time_limit(world: World, monk
     assert world.json("manifest.json")["run"]["counts"]["succeeded"] == 2
 
 
-def test_a_table_that_is_found_late_ends_the_run_as_failed(world: World) -> None:
+def test_a_table_folder_found_while_planning_fails_the_run(world: World) -> None:
     for name in ("1.csv", "2.csv", f"t/_delta_log/{0:020d}.json", "t/a.parquet"):
         world.store.put(SOURCE + name, b"data")
     # Nothing asks to read the input to its end before it is planned.
@@ -99,7 +99,7 @@ def test_a_table_that_is_found_late_ends_the_run_as_failed(world: World) -> None
     assert world.json("manifest.json")["run"]["counts"]["succeeded"] == 1
 
 
-def test_at_the_time_limit_pending_fails_and_running_may_end(world: World) -> None:
+def test_at_the_time_limit_pending_shards_fail_and_running_go_on(world: World) -> None:
     world.run(3, time_limit_s=1000.0)
     world.clock.advance(990)
     owner, _ = world.take()
@@ -138,7 +138,7 @@ def test_a_run_ends_by_its_failure_tolerance(
     assert report.summary.counts == report.counts == Counts(succeeded=10 - len(failed), failed=len(failed))
 
 
-def test_an_index_that_lags_does_not_end_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_of_a_lagging_index_do_not_end_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(2)
     monkeypatch.setattr(world.ledger.shards, "glance", lambda run_id: Counts(succeeded=2))
     assert world.check().run.state is RunState.RUNNING
@@ -193,11 +193,11 @@ START_S = 10  # of the next invocation, cold
 
 @pytest.mark.parametrize("killed_after_s", [0.0, 1.5, 7.9, 8.1, 100.0])
 @pytest.mark.parametrize("phase_s", [0, 1, 15, 17, 30, 59])
-def test_the_next_attempt_begins_within_90_s(killed_after_s: float, phase_s: int) -> None:
+def test_after_a_kill_the_next_attempt_begins_within_90_s(killed_after_s: float, phase_s: int) -> None:
     world = World()
     world.run(1)
     message = world.receive()
-    assert message is not None  # and stays invisible for long: nobody is there to give it back
+    assert message is not None  # the killed worker cannot give the message back, so the message stays invisible
     attempt, claim = "killed", world.ledger.attempts.claim(world.shards()[0].ref, "killed", LEASE_S, 3)
     for _ in range(int(killed_after_s // (LEASE_S / 2))):
         world.clock.advance(LEASE_S / 2)

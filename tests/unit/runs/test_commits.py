@@ -1,4 +1,4 @@
-"""Commits to tables: what shards declare is fixed once, committed once, and decides how the run ends."""
+"""Commits to tables: the writes that shards declare are committed once, and the run ends as its commit does."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,9 @@ def trial(tmp_path: Path) -> Trial:
 
 def test_a_run_waits_for_its_commit_and_ends_well(trial: Trial) -> None:
     trial.enter(3)
-    trial.look()
+    trial.check_all()
     trial.work()
-    trial.look()
+    trial.check_all()
 
     waiting = trial.run_now
     assert waiting.state is RunState.RUNNING and trial.table.commits == {}
@@ -46,11 +46,11 @@ def test_a_run_waits_for_its_commit_and_ends_well(trial: Trial) -> None:
     assert trial.world.json("manifest.json")["run"]["commit"]["state"] == "SUCCEEDED"
 
 
-def test_a_run_without_a_table_lists_once_at_its_end(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_a_table_lists_declared_writes_once(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     trial.world.run(2)
     trial.world.work()
     monkeypatch.setattr(trial.world.store, "list", listing := Mock(side_effect=trial.world.store.list))
-    trial.look()
+    trial.check_all()
 
     assert trial.run_now.state is RunState.SUCCEEDED
     assert {run.run_id for run in trial.world.ledger.runs.list()} == {RUN}
@@ -60,7 +60,7 @@ def test_a_run_without_a_table_lists_once_at_its_end(trial: Trial, monkeypatch: 
     ]
 
 
-def test_tolerated_failures_are_committed_by_a_redrive(trial: Trial) -> None:
+def test_a_redrive_commits_the_rows_of_shards_that_had_failed(trial: Trial) -> None:
     trial.fails = failing(1)
     run = trial.enter(3, tolerated_failure_count=1)
     assert trial.go_on().state is RunState.SUCCEEDED_WITH_FAILURES
@@ -98,8 +98,8 @@ def test_a_failed_commit_fails_the_run_until_a_redrive_makes_it(trial: Trial) ->
 
 
 @pytest.mark.parametrize(("every", "commits"), [("2", 2), ("1", 2), ("1s", 2), ("1h", 1), ("5", 1), ("", 1)])
-def test_commit_every_commits_earlier(trial: Trial, every: str, commits: int) -> None:
-    """Two, since the first commit run's message comes after those of all shards."""
+def test_commit_every_sets_the_number_of_commits(trial: Trial, every: str, commits: int) -> None:
+    """At most two commits, since the first commit run's message comes behind the messages of all shards."""
     trial.at_once = 1
     trial.enter(5, commit_every=every)
 
@@ -129,19 +129,19 @@ def test_cleaning_a_run_removes_what_its_commits_needed(trial: Trial) -> None:
     assert trial.world.keys(trial.deployment.run_uri(RUN)) == [] and len(trial.table.rows) == 2
 
 
-def test_a_commit_runs_end_is_notified_with_its_parents(trial: Trial, ear: MemoryNotifier) -> None:
-    trial.deployment = replace(trial.deployment, notifier=ear)
+def test_a_commit_runs_end_is_notified_with_its_parents(trial: Trial, notifier: MemoryNotifier) -> None:
+    trial.deployment = replace(trial.deployment, notifier=notifier)
     trial.enter(1)
     trial.go_on()
 
-    (notice,) = ear.notices
+    (notice,) = notifier.notices
     assert notice.document["id"] == RUN
     assert notice.document["commit"] == {"run_id": f"{RUN}-commit-0", "state": "SUCCEEDED", "error": None}
 
 
 def test_only_declared_shards_are_in_a_commit(trial: Trial) -> None:
     trial.enter(2)
-    trial.look()
+    trial.check_all()
     messages = list(trial.world.queue.receive(10))
     attempt, claim = trial.world.claim(messages[0])  # a shard whose script writes to no table
     trial.world.ledger.attempts.succeed(RUN, claim.record.number, attempt, ShardResult(rows=1))
@@ -152,10 +152,10 @@ def test_only_declared_shards_are_in_a_commit(trial: Trial) -> None:
     assert trial.world.ledger.shards.get(RUN, 0).state is ShardState.SUCCEEDED
 
 
-# --- what is done again ---
+# --- shards that are redriven ---
 
 
-def test_what_has_appended_is_not_done_again(trial: Trial) -> None:
+def test_a_shard_that_has_appended_rows_is_not_redriven(trial: Trial) -> None:
     trial.enter(2)
     trial.go_on()
     with pytest.raises(PlanError, match=r"shard 1 has appended to delta:s3://lake/t, which would have its rows twice"):
@@ -163,7 +163,7 @@ def test_what_has_appended_is_not_done_again(trial: Trial) -> None:
     assert trial.run_now.generation == 0
 
 
-def test_what_is_not_committed_yet_is_that_of_the_new_winner(trial: Trial) -> None:
+def test_a_commit_after_a_redrive_has_the_new_winners_rows(trial: Trial) -> None:
     trial.fails = failing(1)
     trial.enter(2)
     trial.go_on()
@@ -176,17 +176,17 @@ def test_what_is_not_committed_yet_is_that_of_the_new_winner(trial: Trial) -> No
     assert trial.table.rows == trial.winners() and before not in {attempt for _, attempt in trial.table.rows}
 
 
-# --- what a next incremental run takes ---
+# --- the inputs of a later incremental run ---
 
 
 def nightly(trial: Trial, run_id: str) -> list[int]:
-    """The inputs that another incremental run of the name takes, by their numbers."""
+    """Plan another incremental run of the same name. Return the numbers of the inputs that it takes."""
     options = RunOptions(max_objects=1, max_attempts=2, incremental=True)
     trial.world.plan(run_id=run_id, name="nightly", options=options, output_uri=f"s3://data/{run_id}/")
     return [int(uri.removesuffix(".csv")[-5:]) for uri in trial.world.taken(run_id)]
 
 
-def test_what_was_not_committed_is_planned_again(trial: Trial) -> None:
+def test_a_later_run_plans_inputs_again_that_were_not_committed(trial: Trial) -> None:
     trial.fails = failing(1)
     trial.world.put(3)
     assert nightly(trial, RUN) == [0, 1, 2]
@@ -198,7 +198,7 @@ def test_what_was_not_committed_is_planned_again(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("is_committed", [True, False])
-def test_what_is_done_again_in_vain_counts_if_it_is_committed(trial: Trial, is_committed: bool) -> None:
+def test_inputs_count_as_done_only_if_committed_before_a_redrive(trial: Trial, is_committed: bool) -> None:
     trial.table.upserts = True
     trial.fails = failing() if is_committed else failing(1)
     trial.world.put(2)
@@ -215,7 +215,7 @@ def test_what_is_done_again_in_vain_counts_if_it_is_committed(trial: Trial, is_c
         assert nightly(trial, "run-2") == [0, 1]
 
 
-def test_what_was_committed_is_not_planned_again(trial: Trial) -> None:
+def test_a_later_run_does_not_plan_committed_inputs_again(trial: Trial) -> None:
     trial.world.put(3)
     nightly(trial, RUN)
     trial.go_on()
@@ -224,7 +224,7 @@ def test_what_was_committed_is_not_planned_again(trial: Trial) -> None:
     assert nightly(trial, "run-2") == [3]
 
 
-def test_an_unknown_commit_stops_the_next_run(trial: Trial) -> None:
+def test_a_commit_with_an_unknown_result_stops_the_next_run(trial: Trial) -> None:
     """The commit run may have committed before it failed: another run could double its rows, or lose them."""
     trial.fails = failing(-1)
     trial.world.put(3)
@@ -262,7 +262,7 @@ def test_no_commit_begins_for_a_run_cancelled_meanwhile(trial: Trial, monkeypatc
     assert trial.deployment.known_run(f"{RUN}-commit-0") is None and trial.table.commits == {}
 
 
-def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
+def test_the_commit_of_a_map_run_is_dispatched_by_the_queue(trial: Trial) -> None:
     trial.world.dispatch = Dispatch.MAP
     trial.enter(2)
     refs = trial.world.handed_out(trial.world.step("map", trial.deployment))
@@ -280,7 +280,7 @@ def test_a_map_runs_commit_comes_by_the_queue(trial: Trial) -> None:
 def test_shards_are_not_recounted_while_a_run_commits(trial: Trial) -> None:
     trial.enter(1)
     trial.work()
-    trial.look()
+    trial.check_all()
     before = trial.seam.names.count("count")
     trial.world.queue.entries.clear()
 
@@ -289,11 +289,11 @@ def test_shards_are_not_recounted_while_a_run_commits(trial: Trial) -> None:
     assert trial.run_now.state is RunState.RUNNING and trial.seam.names.count("count") == before
 
 
-def test_a_run_that_fails_waits_for_no_earlier_commit(trial: Trial) -> None:
+def test_a_failed_run_does_not_wait_for_an_early_commit(trial: Trial) -> None:
     trial.at_once, trial.fails = 1, failing(2)
     trial.enter(3, commit_every="1")
     while trial.world.ledger.shards.count(RUN).open:
-        trial.look()
+        trial.check_all()
         trial.work()
         trial.world.clock.advance(60)
 

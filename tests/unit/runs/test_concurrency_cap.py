@@ -1,4 +1,4 @@
-"""A run with ``--max-concurrency`` has that many shards in work at once, and no more, whatever happens to it."""
+"""A run with ``--max-concurrency`` never has more shards RUNNING at once, whatever happens to it."""
 
 import random
 from collections.abc import Callable
@@ -17,7 +17,7 @@ def running(world: World) -> int:
 
 
 def claim_all(world: World) -> dict[int, str]:
-    """Every message that is visible claimed, as by workers without number; the attempts by shard."""
+    """Claim every visible message, as unlimited workers would. Return the attempt ids by shard."""
     claimed = {}
     while message := world.receive():
         attempt_id, claim = world.claim(message)
@@ -32,7 +32,7 @@ def succeed(world: World, claimed: dict[int, str], *numbers: int) -> None:
         world.ledger.attempts.succeed("run-1", number, claimed[number], ShardResult(rows=1))
 
 
-def test_checks_send_for_as_many_shards_as_the_cap_has_room(world: World) -> None:
+def test_checks_send_messages_up_to_the_cap(world: World) -> None:
     world.run(7, max_concurrency=3)
     assert len(world.queue) == 0
 
@@ -50,7 +50,7 @@ def test_checks_send_for_as_many_shards_as_the_cap_has_room(world: World) -> Non
     assert world.work_and_check().run.state is RunState.SUCCEEDED
 
 
-def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
+def test_redriven_shards_follow_the_cap(world: World) -> None:
     world.run(5, max_concurrency=2)
     for _ in range(5):
         world.check()
@@ -68,12 +68,12 @@ def test_a_redrive_begins_anew_under_the_cap(world: World) -> None:
     redrive(world.deployment, "run-1")
     world.check()
 
-    # THEN what is in work still counts
+    # THEN running shards still count
     assert sorted(claim_all(world)) == [0] and running(world) == 2
 
 
 def _act(world: World, rng: random.Random, held: list[tuple[int, str]], checks: Callable[[], None]) -> None:
-    """One thing that may happen to a run at any moment."""
+    """Let one random thing happen to a run: a check, claims, the end of an attempt, or a passage of time."""
     what = rng.random()
     if what < 0.3:
         checks()
@@ -108,7 +108,7 @@ def test_the_cap_holds_under_crashes_and_two_checks_at_once(world: World, seed: 
         nonlocal old
         uri = world.deployment.run_uri("run-1", f"capped/{run.identity}/sent-000000.json")
         there = {info.uri for info in world.store.list(uri)}
-        if old and rng.random() < 0.3:  # another check has begun before, and writes later
+        if old and rng.random() < 0.3:  # another check that began earlier writes later
             world.store.put(uri, old.encode())
         elif there and rng.random() < 0.3:
             old = world.store.get(uri).decode()

@@ -1,4 +1,4 @@
-"""Dead letters: each ends somewhere known, and none takes a shard or a task away from who has it."""
+"""Each dead letter is sent again, dropped or stored; none takes a shard or task from the attempt that holds it."""
 
 import json
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 
 from sparklet.errors import LeaseLostError, LedgerError, QueueError
 from sparklet.events import TaskRequest
+from sparklet.events.sqs import OWN_ID
 from sparklet.ledger import transitions
 from sparklet.model import Failure, RunState, ShardRecord, ShardRef, ShardResult, ShardState, TaskRecord
 from sparklet.ports import Message
@@ -23,17 +24,17 @@ def letter(ref: ShardRef | str) -> Message:
     return Message("id-1", ref if isinstance(ref, str) else ref.to_body())
 
 
-def claimed(world: World) -> tuple[str, ShardRecord]:
+def run_with_a_claimed_shard(world: World) -> tuple[str, ShardRecord]:
     world.run(1)
     return world.take()
 
 
-def kept(world: World) -> list[str]:
+def stored_letters(world: World) -> list[str]:
     return world.keys(f"s3://{BUCKET}/dead-letters/")
 
 
 def test_dead_letters_of_ended_and_redriven_shards_are_dropped(world: World) -> None:
-    owner, record = claimed(world)
+    owner, record = run_with_a_claimed_shard(world)
     world.ledger.attempts.fail("run-1", 0, owner, BROKEN)
     assert consume(world.deployment, letter(record.ref)) is Disposition.DROPPED
     assert world.shards()[0].state is ShardState.FAILED
@@ -53,7 +54,7 @@ def test_dead_letters_of_ended_and_redriven_shards_are_dropped(world: World) -> 
 def test_a_shard_with_an_attempt_left_gets_three_messages(
     world: World, attempted: bool, error_class: str, cause: str
 ) -> None:
-    """Then it fails, with its last cause if it has one."""
+    """After three messages the shard fails, with the cause of its last attempt if there was one."""
     world.run(1, max_attempts=2)
     if attempted:
         world.ledger.attempts.release("run-1", 0, world.take()[0], PASSING)
@@ -68,8 +69,8 @@ def test_a_shard_with_an_attempt_left_gets_three_messages(
     assert (record.state, record.error_class, record.error_message) == (ShardState.FAILED, error_class, cause)
 
 
-def test_a_dead_letter_of_an_expired_lease_is_the_checkers(world: World) -> None:
-    _, record = claimed(world)
+def test_the_checker_resends_a_shard_with_an_expired_lease(world: World) -> None:
+    _, record = run_with_a_claimed_shard(world)
     world.queue.entries.clear()
     world.clock.advance(LEASE_S + 1)
 
@@ -94,7 +95,7 @@ def test_the_checkers_resends_do_not_use_up_redeliveries(world: World) -> None:
     [(600.0, Disposition.DROPPED), (0.5, Disposition.SENT_AGAIN), (-5.0, Disposition.SENT_AGAIN)],
 )
 def test_only_the_newest_dead_letter_of_a_shard_counts(world: World, sent_before_s: float, fate: Disposition) -> None:
-    """GIVEN a letter that was sent again, THEN the same letter delivered twice uses up nothing."""
+    """GIVEN a letter that was sent again, THEN a second delivery of the same letter is dropped and not counted."""
     world.run(1)
     ref = world.shards()[0].ref
     world.clock.advance(1000)
@@ -106,9 +107,9 @@ def test_only_the_newest_dead_letter_of_a_shard_counts(world: World, sent_before
     assert world.shards()[0].unrun == (1 if fate is Disposition.DROPPED else 2)
 
 
-def test_an_old_dead_letter_of_an_attempted_shard_is_kept(world: World) -> None:
-    """Its message was given back after the attempt, and is all that the shard has."""
-    owner, record = claimed(world)
+def test_the_message_that_an_attempt_gave_back_is_sent_again(world: World) -> None:
+    """The attempt gave the message back, so it is the shard's only message, although it was sent long ago."""
+    owner, record = run_with_a_claimed_shard(world)
     world.clock.advance(50)
     world.ledger.attempts.release("run-1", 0, owner, PASSING)
     assert world.ledger.attempts.count_requeue(world.shards()[0])
@@ -142,13 +143,13 @@ def test_a_cancelled_runs_shard_is_not_sent_again(world: World) -> None:
         ShardRef("run-1", 77, 0, "part", 0, 1).to_body(),
     ],
 )
-def test_an_unknown_dead_letter_is_kept(world: World, body: str) -> None:
+def test_a_dead_letter_of_no_known_shard_is_stored_once(world: World, body: str) -> None:
     world.run(1)
 
     assert consume(world.deployment, letter(body)) is Disposition.KEPT
     assert consume(world.deployment, letter(body)) is Disposition.KEPT
 
-    (uri,) = kept(world)
+    (uri,) = stored_letters(world)
     assert uri == f"s3://{BUCKET}/dead-letters/2023-11-14/id-1.json"
     document = json.loads(world.store.get(uri))
     assert (document["message_id"], document["body"]) == ("id-1", body)
@@ -157,35 +158,35 @@ def test_an_unknown_dead_letter_is_kept(world: World, body: str) -> None:
 
 def test_a_message_id_cannot_leave_the_folder(world: World) -> None:
     consume(world.deployment, replace(letter("x"), message_id="../../runs/run-1/manifest"))
-    assert kept(world) == [f"s3://{BUCKET}/dead-letters/2023-11-14/______runs_run-1_manifest.json"]
+    assert stored_letters(world) == [f"s3://{BUCKET}/dead-letters/2023-11-14/______runs_run-1_manifest.json"]
 
 
-def test_a_shard_that_moves_on_meanwhile_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_changes_meanwhile_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     (stale,) = world.shards()
     world.work()
     (ended,) = world.shards()
-    # count_requeue finds another shard than was read; the second reading is the ledger's
+    # count_requeue returns None since the shard has changed; the second read gives the state in the ledger.
     monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     monkeypatch.setattr(world.ledger.shards, "get", Mock(side_effect=[stale, ended]))
     assert consume(world.deployment, letter(stale.ref)) is Disposition.DROPPED
 
 
-def test_a_dead_letter_of_an_ever_changing_shard_returns(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_of_a_shard_that_keeps_changing_is_not_consumed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(world.ledger.attempts, "count_requeue", lambda record, unrun: None)
     with pytest.raises(LedgerError, match="changed 5 times"):
         consume(world.deployment, letter(world.shards()[0].ref))
 
 
-def test_a_dead_letter_returns_while_the_queue_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_letter_is_not_consumed_while_the_queue_is_down(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(world.queue, "send", Mock(side_effect=QueueError("the queue is down")))
     with pytest.raises(QueueError):
         consume(world.deployment, letter(world.shards()[0].ref))
 
 
-# --- of the asynchronous API ---
+# --- tasks of the asynchronous API ---
 
 REQUEST = TaskRequest("t", "arn:aws:sqs:eu-west-1:123456789012:dead", accepted_s=5.0)
 
@@ -200,12 +201,12 @@ def ended(deployment: Deployment) -> dict[str, Any]:
     return record.to_document()
 
 
-def test_a_task_that_no_worker_began_ends_as_never_started(deployment: Deployment, ear: MemoryNotifier) -> None:
+def test_a_task_that_no_worker_began_ends_as_never_started(deployment: Deployment, notifier: MemoryNotifier) -> None:
     assert consume_task(deployment, REQUEST) is Disposition.FAILED
 
     document = ended(deployment)
     assert (document["error"]["class"], document["attempts"], document["accepted_s"]) == ("NeverStarted", 0, 5.0)
-    assert [notice.document for notice in ear.notices] == [document]
+    assert [notice.document for notice in notifier.notices] == [document]
 
 
 def test_a_released_task_ends_with_the_cause_of_its_last_attempt(deployment: Deployment) -> None:
@@ -215,7 +216,7 @@ def test_a_released_task_ends_with_the_cause_of_its_last_attempt(deployment: Dep
     assert ended(deployment)["error"] == {"class": "ValueError", "message": "bad value"}
 
 
-def test_a_held_task_is_kept_and_its_dead_letter_returns(deployment: Deployment) -> None:
+def test_a_letter_of_a_held_task_is_consumed_after_the_lease(deployment: Deployment) -> None:
     running(deployment)
 
     with pytest.raises(LeaseLostError):
@@ -226,12 +227,14 @@ def test_a_held_task_is_kept_and_its_dead_letter_returns(deployment: Deployment)
     assert ended(deployment)["error"]["class"] == "LeaseExpired"
 
 
-def test_an_ended_task_is_kept_and_not_announced_again(deployment: Deployment, ear: MemoryNotifier) -> None:
-    deployment.ledger.tasks.apply(running(deployment), transitions.succeed, ShardResult())
+def test_a_letter_of_an_ended_task_is_dropped_without_a_notice(
+    deployment: Deployment, notifier: MemoryNotifier
+) -> None:
+    deployment.ledger.tasks.tell(running(deployment), transitions.succeed, ShardResult())
 
     assert consume_task(deployment, REQUEST) is Disposition.DROPPED
     assert consume_task(deployment, REQUEST) is Disposition.DROPPED
-    assert ear.notices == []
+    assert notifier.notices == []
 
 
 def task_letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
@@ -239,18 +242,19 @@ def task_letter(task_id: Any, message_id: str = "m-1") -> dict[str, Any]:
     return {"messageId": message_id, "body": "{}", "receiptHandle": "r", "messageAttributes": attributes}
 
 
-def test_the_consumer_tells_tasks_from_shards_and_keeps_others(deployment: Deployment) -> None:
-    event = {"Records": [task_letter("t"), task_letter("*", "m-2"), task_letter("no id at all", "m-3")]}
+def test_dead_tasks_end_and_letters_without_an_id_are_stored(deployment: Deployment) -> None:
+    # OWN_ID: the id of the task is the message's own.
+    event = {"Records": [task_letter("t"), task_letter(OWN_ID, "m-2"), task_letter("no id at all", "m-3")]}
 
     assert handlers.handle_dead_letters(deployment, event) == {"batchItemFailures": []}
 
     assert ended(deployment)["error"]["class"] == "NeverStarted"
     assert list(deployment.ledger.tasks.get_many(["m-2"]))
-    (kept,) = deployment.store.list(f"s3://{BUCKET}/dead-letters/")
-    assert kept.uri.endswith("/m-3.json")
+    (stored,) = deployment.store.list(f"s3://{BUCKET}/dead-letters/")
+    assert stored.uri.endswith("/m-3.json")
 
 
-def test_a_dead_letter_of_a_held_task_is_reported(deployment: Deployment) -> None:
+def test_a_letter_of_a_held_task_is_reported_as_failed(deployment: Deployment) -> None:
     running(deployment)
 
     answer = handlers.handle_dead_letters(deployment, {"Records": [task_letter("t"), task_letter("u", "m-2")]})
@@ -258,10 +262,10 @@ def test_a_dead_letter_of_a_held_task_is_reported(deployment: Deployment) -> Non
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m-1"}]}
 
 
-def test_an_unsent_notice_does_not_return_the_dead_letter(
-    deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+def test_a_letter_is_consumed_although_its_notice_was_not_sent(
+    deployment: Deployment, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ear.down = True
+    notifier.down = True
 
     assert handlers.handle_dead_letters(deployment, {"Records": [task_letter("t")]}) == {"batchItemFailures": []}
 

@@ -1,4 +1,4 @@
-"""Shards that wrote different columns to one output fail their run; what one job would write, too, does not."""
+"""Shards that wrote different columns to one output fail their run, unless one job could have written them all."""
 
 import json
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from tests.world import BROKEN, SCRIPT, SOURCE, Do, World
 
 INT, TEXT = Schema("", "parquet", {"v": "int"}), Schema("", "parquet", {"v": "string"})
 REJECTED = Schema("rejected", "parquet", {"why": "string"})
-A_TEXT, A_LONG, B_LONG = (  # of one reader
+A_TEXT, A_LONG, B_LONG = (  # three schemas that the same reader inferred
     Schema("reader", "json", columns, (), True, False)
     for columns in ({"a": "string"}, {"a": "bigint"}, {"b": "bigint"})
 )
 
 
 def wrote(world: World, *shards: tuple[Schema, ...], run_id: str = "run-1") -> Do:
-    """Shards that wrote these schemas, which lie in the bucket."""
+    """Store the schemas in the bucket. Return what the shards do: each has the schemas of its tuple."""
     for schema in (each for own in shards for each in own):
         world.store.put(world.deployment.run_uri(run_id, schema.file), json.dumps(schema).encode())
 
@@ -32,7 +32,7 @@ def wrote(world: World, *shards: tuple[Schema, ...], run_id: str = "run-1") -> D
     return lambda number: ShardResult(rows=1, schemas={each.name: file(each, number) for each in shards[number]})
 
 
-def end(world: World, *shards: tuple[Schema, ...], **options: bool) -> RunState:
+def end_state(world: World, *shards: tuple[Schema, ...], **options: bool) -> RunState:
     world.run(len(shards), **options)
     return world.work_and_check(wrote(world, *shards)).run.state
 
@@ -43,19 +43,19 @@ def drift(world: World) -> str:
 
 
 def test_two_schemas_of_one_output_fail_the_run(world: World) -> None:
-    assert end(world, (INT,), (INT,), (TEXT,)) is RunState.FAILED
+    assert end_state(world, (INT,), (INT,), (TEXT,)) is RunState.FAILED
 
     run = world.ledger.runs.get("run-1")
     assert f"{run.shard_output(0)}/part-0.parquet and {run.shard_output(2)}/part-0.parquet" in drift(world)
     assert "v is int and string" in drift(world) and "--schema" in drift(world)
 
 
-def test_inputs_are_named_rather_than_files_written(world: World) -> None:
-    assert end(world, (A_LONG, INT), (B_LONG, INT), (A_TEXT, TEXT)) is RunState.FAILED
+def test_drift_names_inputs_if_their_inferred_types_differ(world: World) -> None:
+    assert end_state(world, (A_LONG, INT), (B_LONG, INT), (A_TEXT, TEXT)) is RunState.FAILED
     assert "s3://in/0/x.json and s3://in/2/x.json (a is bigint and string)" in drift(world)
 
 
-def test_an_incremental_run_is_compared_with_the_last(world: World) -> None:
+def test_an_incremental_run_is_compared_with_its_last_good_run(world: World) -> None:
     ends = []
     for number, schema in enumerate([A_LONG, A_TEXT, A_LONG], start=1):
         world.store.put(f"{SOURCE}{number}.json", b"{}")
@@ -72,8 +72,8 @@ def test_an_incremental_run_is_compared_with_the_last(world: World) -> None:
     assert ends == [RunState.SUCCEEDED, RunState.FAILED, RunState.SUCCEEDED]
 
 
-def test_a_run_that_allows_drift_says_so_and_succeeds(world: World) -> None:
-    assert end(world, (INT,), (TEXT,), allow_drift=True) is RunState.SUCCEEDED
+def test_a_run_that_allows_drift_reports_it_and_succeeds(world: World) -> None:
+    assert end_state(world, (INT,), (TEXT,), allow_drift=True) is RunState.SUCCEEDED
     assert "v is int and string" in drift(world)
 
 
@@ -86,7 +86,7 @@ def test_a_run_that_allows_drift_says_so_and_succeeds(world: World) -> None:
         (b"job.event['input_folders']", TEXT, RunState.FAILED),  # to one output
     ],
 )
-def test_folders_that_are_read_apart_may_differ(
+def test_input_folders_that_a_script_reads_apart_may_differ(
     world: World, script: bytes, wrote_too: Schema, state: RunState
 ) -> None:
     world.store.put(SCRIPT, script)
@@ -103,21 +103,25 @@ def test_folders_that_are_read_apart_may_differ(
 @pytest.mark.parametrize(
     "shards",
     [
-        ((INT, REJECTED), (INT,), (REJECTED,), ()),  # outputs in subfolders are different ones
-        ((INT,), (INT, TEXT), (TEXT,)),  # one shard wrote both, so the script does; others had rows for one alone
+        ((INT, REJECTED), (INT,), (REJECTED,), ()),  # a subfolder is another output
+        (
+            (INT,),
+            (INT, TEXT),
+            (TEXT,),
+        ),  # one shard wrote both schemas, so the script does
         ((A_LONG,), (B_LONG,)),  # keys are missing
     ],
 )
-def test_what_one_job_would_write_is_no_drift(world: World, shards: tuple[tuple[Schema, ...]]) -> None:
-    assert end(world, *shards) is RunState.SUCCEEDED
+def test_schemas_that_one_job_could_write_are_no_drift(world: World, shards: tuple[tuple[Schema, ...]]) -> None:
+    assert end_state(world, *shards) is RunState.SUCCEEDED
     assert not drift(world)
 
 
-def test_schemas_of_attempts_that_lost_do_not_count(world: World) -> None:
-    """The file of a schema remains in the bucket, and no shard has it."""
+def test_schemas_of_lost_attempts_are_not_compared(world: World) -> None:
+    """A lost attempt's schema file remains in the bucket, but no shard's record names it."""
     wrote(world, (TEXT,))
 
-    assert end(world, (INT,), (INT,)) is RunState.SUCCEEDED
+    assert end_state(world, (INT,), (INT,)) is RunState.SUCCEEDED
 
 
 def test_failed_shards_are_not_compared_until_redriven(world: World) -> None:
@@ -130,10 +134,10 @@ def test_failed_shards_are_not_compared_until_redriven(world: World) -> None:
     assert not write_manifests(world.deployment, report.run, report.run.state).drift.text
 
 
-def test_runs_without_drift_read_no_shard_for_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_drift_reads_its_shards_only_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = Mock(side_effect=world.ledger.shards.list)
     monkeypatch.setattr(world.ledger.shards, "list", listed)
 
-    assert end(world, (INT,), (INT,)) is RunState.SUCCEEDED
+    assert end_state(world, (INT,), (INT,)) is RunState.SUCCEEDED
     assert call("run-1", ShardState.SUCCEEDED) not in listed.mock_calls
-    assert listed.mock_calls.count(call("run-1")) == 1  # that of the manifests
+    assert listed.mock_calls.count(call("run-1")) == 1  # for the manifests

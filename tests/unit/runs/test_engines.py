@@ -1,4 +1,4 @@
-"""Workers of engines: who starts them, when, how often, and what else leaves their shards alone."""
+"""Engine workers: the checker starts, restarts and stops them; nothing else touches their shards."""
 
 import math
 from collections.abc import Iterator
@@ -37,22 +37,22 @@ def world(engine: MemoryEngine) -> World:
 
 
 def escalated(world: World, *engines: str) -> None:
-    """A run, each of whose shards was too much for a function; for each engine one, by default a single one."""
+    """A run with one shard for each named engine (by default one for ENGINE): each was too large for a function."""
     engines = engines or (ENGINE,)
     world.run(len(engines))
     for record, name in zip(world.shards(), engines, strict=True):
-        world.ledger.attempts.escalate("run-1", record.number, claimed(world, record.number, ""), TOO_MUCH, name)
+        world.ledger.attempts.escalate("run-1", record.number, claim_shard(world, record.number, ""), TOO_MUCH, name)
     world.queue.entries.clear()
 
 
-def claimed(world: World, number: int = 0, engine: str = ENGINE) -> str:
-    """An attempt at a shard by a worker of the engine."""
+def claim_shard(world: World, number: int = 0, engine: str = ENGINE) -> str:
+    """Claim a shard for a worker of the engine. Return the attempt's id."""
     attempt_id, claim = world.claim_ref(world.shards()[number].ref, engine)
     assert claim.status is ClaimStatus.GRANTED
     return attempt_id
 
 
-def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryEngine) -> None:
+def test_an_engine_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryEngine) -> None:
     escalated(world)
 
     assert world.check().started == 1
@@ -60,13 +60,13 @@ def test_a_worker_is_started_once_and_ends_the_run(world: World, engine: MemoryE
 
     [command] = engine.commands.values()
     assert command == ("shard", "--run", "run-1", "--shard", "0", "--generation", "0")
-    world.ledger.attempts.succeed("run-1", 0, claimed(world), ShardResult(rows=1))
+    world.ledger.attempts.succeed("run-1", 0, claim_shard(world), ShardResult(rows=1))
     assert world.check().run.state is RunState.SUCCEEDED
     [entry] = world.json("SUCCEEDED_0.json")
     assert entry["Engine"] == world.shards()[0].engine == ENGINE
 
 
-def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
+def test_a_dead_letter_does_not_change_an_engines_shard(world: World) -> None:
     escalated(world)
     [record] = world.shards()
 
@@ -74,19 +74,19 @@ def test_a_dead_letter_message_leaves_it_alone(world: World) -> None:
     assert world.shards() == [record]
 
 
-def test_a_crash_before_the_note_starts_no_second_worker(world: World, engine: MemoryEngine) -> None:
+def test_a_crash_before_the_start_is_recorded_starts_one_worker(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     [before] = world.shards()
     world.check()
-    world.ledger.put(before)  # the ledger as it was
+    world.ledger.put(before)  # the ledger's state before the start was recorded
 
     world.check()
 
     assert len(engine.commands) == 1
 
 
-@pytest.mark.parametrize("trouble", ["throttled", "killed"])  # no room; or the answer is lost, and the worker may run
-def test_a_start_that_may_yet_succeed_is_tried_again(world: World, engine: MemoryEngine, trouble: str) -> None:
+@pytest.mark.parametrize("trouble", ["throttled", "killed"])  # no room; or the response is lost, and the worker may run
+def test_a_start_refused_for_lack_of_room_is_tried_again(world: World, engine: MemoryEngine, trouble: str) -> None:
     escalated(world)
     engine.trouble = RemoteTaskError("Capacity is unavailable", trouble)
     for _ in range(20):
@@ -96,7 +96,7 @@ def test_a_start_that_may_yet_succeed_is_tried_again(world: World, engine: Memor
     assert world.check().started == 1
 
 
-def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: MemoryEngine) -> None:
+def test_a_shard_whose_worker_cannot_start_fails_with_the_cause(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     engine.trouble = RemoteTaskError("the subnet does not exist")
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_started_fails_with_the_cause(world: World, engine: Memor
     assert "the subnet does not exist" in record.error_message
 
 
-def test_workers_that_end_before_a_claim_are_few(world: World, engine: MemoryEngine) -> None:
+def test_a_shard_fails_after_three_workers_that_never_claimed_it(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     for number in range(1, 4):
         assert world.check().started == 1
@@ -133,12 +133,12 @@ def test_a_worker_that_never_claims_is_replaced(world: World, engine: MemoryEngi
     assert len(engine.ended) == 1
 
 
-def test_a_lost_worker_is_followed_by_another(world: World, engine: MemoryEngine) -> None:
+def test_a_lost_engine_worker_is_replaced_for_three_attempts(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     for number in range(1, 4):
         world.check()
         assert len(engine.commands) == number
-        claimed(world)
+        claim_shard(world)
         world.clock.advance(2 * LEASE_S)
 
     world.check()
@@ -148,7 +148,7 @@ def test_a_lost_worker_is_followed_by_another(world: World, engine: MemoryEngine
     assert len(engine.commands) == 3
 
 
-def test_functions_that_are_always_lost_escalate(world: World, engine: MemoryEngine) -> None:
+def test_a_shard_whose_functions_are_all_lost_goes_to_an_engine(world: World, engine: MemoryEngine) -> None:
     world.run(1, too_large="engine")
     for _ in range(3):
         world.claim_ref(world.shards()[0].ref)
@@ -156,14 +156,14 @@ def test_functions_that_are_always_lost_escalate(world: World, engine: MemoryEng
         report = world.check()
 
     assert (report.counts.failed, len(engine.commands)) == (0, 1)
-    claimed(world)
+    claim_shard(world)
     assert world.shards()[0].engine == ENGINE
 
 
 def test_cancelling_stops_workers(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     world.check()
-    attempt_id = claimed(world)
+    attempt_id = claim_shard(world)
     cancel(world.deployment, "run-1")
 
     world.check()
@@ -184,7 +184,7 @@ def test_a_redrive_may_send_any_shard_to_an_engine(world: World, engine: MemoryE
     assert world.check().started == 1
 
 
-def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: MemoryEngine) -> None:
+def test_a_run_is_refused_if_its_engine_lacks_a_library(world: World, engine: MemoryEngine) -> None:
     engine.lacks = "delta"
     world.put(1)
     to_delta = world.request(options=RunOptions(too_large="engine"), table="delta:s3://lake/flights")
@@ -196,8 +196,10 @@ def test_what_an_engine_lacks_is_said_before_a_plan(world: World, engine: Memory
     assert new_run(world.deployment, replace(to_delta, table="")).options.engine == ENGINE
 
 
-def test_only_who_may_starts_workers(world: World, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of state machines know the engines, for which they plan the next run, but have no rights there."""
+def test_only_a_deployment_with_the_right_to_starts_workers(
+    world: World, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of state machines know the engines, for which they plan next runs, but have no right to start workers."""
     escalated(world)
     monkeypatch.setattr(handlers, "this_deployment", lambda: world.deployment)
 
@@ -208,7 +210,7 @@ def test_only_who_may_starts_workers(world: World, engine: MemoryEngine, monkeyp
     assert world.check().started == 1
 
 
-def test_a_worker_without_room_is_waited_for(world: World, engine: MemoryEngine) -> None:
+def test_a_worker_that_waits_for_room_is_not_replaced(world: World, engine: MemoryEngine) -> None:
     escalated(world)
     world.check()
     [task_id] = engine.commands
@@ -229,27 +231,29 @@ def test_a_capped_run_sends_no_message_for_an_engines_shard(world: World, engine
     engine.trouble = RemoteTaskError("no room", "throttled")
     world.run(2, too_large="engine", max_concurrency=1)
     world.check()
-    world.ledger.attempts.escalate("run-1", 0, claimed(world, engine=""), TOO_MUCH, ENGINE)
+    world.ledger.attempts.escalate("run-1", 0, claim_shard(world, engine=""), TOO_MUCH, ENGINE)
     world.queue.entries.clear()
 
     world.check()
     world.clock.sleep(CAPPED.again_after_s)
     world.check()
 
-    assert len(world.queue) == 0  # it has the only place
+    assert len(world.queue) == 0  # the engine's shard takes the run's only place
     engine.trouble = None
     world.check()
-    world.ledger.attempts.succeed("run-1", 0, claimed(world), ShardResult())
+    world.ledger.attempts.succeed("run-1", 0, claim_shard(world), ShardResult())
     world.check()
     assert world.work_and_check().run.state is RunState.SUCCEEDED
 
 
 @pytest.mark.parametrize("error", [SettingsError("no AWS client can be made"), KeyError("jobRunId")])
-def test_one_engines_trouble_is_its_own(world: World, engine: MemoryEngine, error: Exception) -> None:
+def test_an_error_of_one_engine_does_not_affect_the_others(
+    world: World, engine: MemoryEngine, error: Exception
+) -> None:
     broken = MemoryEngine()
     broken.trouble = error
     world.engines = {"glue": broken, **world.engines}
-    escalated(world, "glue", ENGINE, "emr")  # of emr the stack knows nothing
+    escalated(world, "glue", ENGINE, "emr")  # the stack has no engine named emr
 
     report = world.check()
 
@@ -273,28 +277,28 @@ def test_a_slow_ledger_leaves_shards_to_the_next_check(world: World, monkeypatch
     assert 0 < world.check().started < 10
 
 
-def test_an_engine_without_a_queue_gets_so_many_at_once() -> None:
-    """Those that were started count, and those that work; one that ended makes room."""
+def test_an_engine_with_a_limit_gets_that_many_workers_at_once() -> None:
+    """Started and running workers count towards the limit; a worker that ended makes room."""
     world = World(engines={ENGINE: MemoryEngine(at_once=2)})
     escalated(world, *[ENGINE] * 4)
 
     assert [world.check().started for _ in range(3)] == [2, 0, 0]
     first, second = (record for record in world.shards() if record.unclaimed)
-    attempt_id, _ = claimed(world, first.number), claimed(world, second.number)
+    attempt_id, _ = claim_shard(world, first.number), claim_shard(world, second.number)
     assert world.check().started == 0
     world.ledger.attempts.succeed("run-1", first.number, attempt_id, ShardResult(rows=1))
     assert world.check().started == 1
 
 
-def test_a_shard_lost_in_one_engine_goes_to_the_next() -> None:
+def test_a_shard_lost_in_lambda_large_goes_to_fargate() -> None:
     """All workers of lambda-large were killed: the checker moves the shard to Fargate, where it begins anew."""
     world = World(engines={"lambda-large": MemoryEngine(), ENGINE: MemoryEngine()})
     run = world.run(1, too_large="engine")
-    world.ledger.attempts.escalate("run-1", 0, claimed(world, engine=""), TOO_MUCH, "lambda-large")
+    world.ledger.attempts.escalate("run-1", 0, claim_shard(world, engine=""), TOO_MUCH, "lambda-large")
 
     for _ in range(run.options.max_attempts):
         world.check()
-        claimed(world, engine="lambda-large")
+        claim_shard(world, engine="lambda-large")
         world.clock.advance(3600)
     world.check()
 

@@ -1,4 +1,4 @@
-"""The Lambda entry points, over the ports in memory; whoever dies in a scheduled check, nothing is forgotten."""
+"""The Lambda entry points, over ports in memory; a scheduled check that dies is completed by the next one."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ from tests.world import BUCKET, Fault, KilledError, World
 RUNTIME = str(Path(__file__).resolve().parents[3] / "runtime")
 
 
-def event_of(*bodies: str) -> dict[str, object]:
+def queue_event(*bodies: str) -> dict[str, object]:
     records = [
         {"messageId": f"id-{n}", "receiptHandle": "r", "body": body, "eventSource": "aws:sqs"}
         for n, body in enumerate(bodies)
@@ -35,14 +35,14 @@ def event_of(*bodies: str) -> dict[str, object]:
     return {"Records": records}
 
 
-def test_only_dead_letters_that_failed_return(
+def test_only_dead_letters_that_raised_are_reported_as_failed(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(3)
     refuse(monkeypatch, world.ledger.shards, "get", 1, LedgerError("the ledger does not answer"))
 
     first, second, third = (record.ref.to_body() for record in world.shards())
-    answer = handlers.handle_dead_letters(world.deployment, event_of(first, second, "garbage", third))
+    answer = handlers.handle_dead_letters(world.deployment, queue_event(first, second, "garbage", third))
 
     assert answer == {"batchItemFailures": [{"itemIdentifier": "id-1"}]}
     assert len(world.keys(f"s3://{BUCKET}/dead-letters/")) == 1
@@ -62,7 +62,7 @@ def test_every_open_run_is_checked(world: World) -> None:
 
     answer = handlers.handle_check(world.deployment)
 
-    assert list(answer["runs"]) == ["run-2", "run-1", "run-4"]  # what is still planned comes last
+    assert list(answer["runs"]) == ["run-2", "run-1", "run-4"]  # runs that are still being planned come last
     assert answer["runs"]["run-1"]["state"] == "SUCCEEDED"
     assert answer["runs"]["run-4"]["state"] == "PLANNING"
     json.dumps(answer)
@@ -86,7 +86,7 @@ def test_the_entry_points_use_the_deployed_ports(world: World, monkeypatch: pyte
     world.work()
     monkeypatch.setattr(handlers, "this_deployment", lambda: world.deployment)
     assert handlers.checker_handler({}, None)["runs"]["run-1"]["state"] == "SUCCEEDED"
-    assert handlers.dlq_handler(event_of(), None) == {"batchItemFailures": []}
+    assert handlers.dlq_handler(queue_event(), None) == {"batchItemFailures": []}
 
 
 def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +95,7 @@ def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         handlers.checker_handler({}, None)
 
 
-def test_the_deployed_ports_are_those_that_the_settings_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_choose_the_deployed_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARKLET_LEDGER_TABLE", "ledger")
     monkeypatch.setenv("SPARKLET_BUCKET", "bucket-1")
     monkeypatch.setenv("SPARKLET_QUEUE_URL", "http://queue")
@@ -131,41 +131,41 @@ def test_zip_functions_import_only_what_lambdas_python_has() -> None:
 # --- the scheduled check ---
 
 
-def unsettled(world: World) -> set[str]:
+def unfinalized_ids(world: World) -> set[str]:
     return {run.run_id for run in world.ledger.runs.unfinalized()}
 
 
-def entered(world: World, run_id: str) -> None:
+def plan_run(world: World, run_id: str) -> None:
     world.put(2)
     world.plan(run_id=run_id)
 
 
 def test_many_ended_runs_are_finalized_over_several_checks(world: World) -> None:
     for number in range(MAX_FINALIZED + 3):
-        entered(world, f"run-{number}")
+        plan_run(world, f"run-{number}")
     world.work()
 
-    left = []
+    unfinalized_counts = []
     for _ in range(3):
         handlers.handle_check(world.deployment)
-        left.append(len(unsettled(world)))
+        unfinalized_counts.append(len(unfinalized_ids(world)))
 
-    assert left == [MAX_FINALIZED + 3, 3, 0]
+    assert unfinalized_counts == [MAX_FINALIZED + 3, 3, 0]
 
 
 @pytest.mark.parametrize("after_effect", [False, True])
 def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bool) -> None:
-    """Of a run that goes on, one whose message was lost, one that nobody was told of, and one that all is well with."""
+    """Four runs: open, with a lost message, ended without a notice, and ended with one. The check dies at each call."""
     for at_call in range(1, 400):
-        world, ear = World(), MemoryNotifier()
-        deployment = replace(world.deployment, notifier=ear)
-        entered(world, "told")
-        entered(world, "untold")
+        world, notifier = World(), MemoryNotifier()
+        deployment = replace(world.deployment, notifier=notifier)
+        plan_run(world, "told")
+        plan_run(world, "untold")
         world.work()
         handlers.handle_check(deployment)
         handlers.handle_check(world.deployment)
-        entered(world, "open")
-        entered(world, "lost")
+        plan_run(world, "open")
+        plan_run(world, "lost")
         world.queue.entries.popitem()
         world.clock.advance(MESSAGE.again_after_s + 1)
         fault = Fault(at_call, after_effect)
@@ -177,17 +177,17 @@ def test_every_run_is_ended_announced_and_finalized_after_kills(after_effect: bo
             world.work()
             world.clock.advance(MESSAGE.again_after_s + 1)
 
-        assert unsettled(world) == set()
+        assert unfinalized_ids(world) == set()
         assert {run.state for run in world.ledger.runs.list()} == {RunState.SUCCEEDED}
-        assert {notice.document["id"] for notice in ear.notices} == {"told", "untold", "open", "lost"}
+        assert {notice.document["id"] for notice in notifier.notices} == {"told", "untold", "open", "lost"}
         if fault.calls < at_call:
             assert at_call > 20
             return
     pytest.fail("the check makes more calls than were tried")
 
 
-def test_a_waiting_runs_shards_are_read_ever_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run behind another has no shard RUNNING and many that wait: that is no reason to read it once a minute."""
+def test_the_shards_of_a_waiting_run_are_read_ever_less_often(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run behind another has many waiting shards and none RUNNING; its shards are not read every minute."""
     world.run(4)
     monkeypatch.setattr(world.ledger.shards, "list", read := Mock(side_effect=world.ledger.shards.list))
     for _ in range(6 * 60):

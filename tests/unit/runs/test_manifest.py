@@ -1,4 +1,4 @@
-"""Manifests: Step Functions' names, the ledger's truth, the same bytes for the same ledger."""
+"""Manifests use Step Functions' names, agree with the ledger, and are the same bytes for the same ledger."""
 
 import json
 from dataclasses import replace
@@ -17,7 +17,7 @@ def outcome(number: int) -> ShardResult | Failure:
     return ShardResult(rows=10 * number, output_bytes=100, outputs=(f"s3://data/out/shard={number:06d}",))
 
 
-def test_the_manifest_names_each_file_and_each_shard_is_in_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_that_a_manifest_names_have_each_shard_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(8)
     world.work(outcome)
@@ -42,7 +42,7 @@ def test_the_manifest_names_each_file_and_each_shard_is_in_one(world: World, mon
     assert summary.counts == Counts(succeeded=6, failed=2)
 
 
-def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
+def test_an_entry_has_the_keys_of_step_functions_and_of_sparklet(world: World) -> None:
     run = world.run(3)
     owner, _ = world.take()
     world.clock.advance(2.5)
@@ -78,7 +78,7 @@ def test_an_entry_has_step_functions_names_and_ours(world: World) -> None:
     assert "Output" not in failed
 
 
-def test_open_shards_are_pending_in_the_files(world: World) -> None:
+def test_running_shards_are_listed_as_pending(world: World) -> None:
     run = world.run(2)
     world.take()
     write_manifests(world.deployment, run, RunState.FAILED)
@@ -100,7 +100,7 @@ def test_the_same_ledger_gives_the_same_bytes(world: World) -> None:
     assert files() == first
 
 
-def test_files_of_an_earlier_end_are_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_files_of_an_earlier_end_are_removed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.runs.manifest.SHARDS_PER_FILE", 2)
     run = world.run(6)
     world.work(all_but(*range(6)))
@@ -133,7 +133,7 @@ def test_a_run_without_reports_has_unknown_rows_not_zero(world: World) -> None:
     assert summarize(world.deployment, run).rows is None
 
 
-def test_causes_are_counted_with_an_example_and_bounded() -> None:
+def test_a_summary_counts_causes_with_an_example_up_to_a_maximum() -> None:
     tally = Summary("r", RunState.FAILED, 0, 0.0, 0.0)
     names = ["Common" if number % 2 else f"Rare{number}" for number in range(2 * MAX_CAUSES)]
     for number, name in enumerate([*names, "OneMore"]):

@@ -1,4 +1,4 @@
-"""A Map state has the plan's index, once; whatever it leaves comes by messages, as after any loss."""
+"""A Map state gets the plan's index once; shards that the Map does not finish are dispatched by messages."""
 
 import tracemalloc
 from dataclasses import replace
@@ -36,16 +36,16 @@ def test_a_map_has_every_shard_in_order(world: World, shards: int, how: str, ite
     assert len(world.queue) == 0 and world.check().requeued == 0
 
 
-def test_a_run_has_one_map_whoever_asks_for_it(world: World) -> None:
+def test_a_runs_shards_are_given_to_one_execution_only(world: World) -> None:
     world.run(3)
     first = world.step("map", execution="arn:1")
     world.children(world.handed_out(first)[:1])
 
-    assert world.step("map", execution="arn:1") == first  # its answer was lost
+    assert world.step("map", execution="arn:1") == first  # asked again since the first response was lost
     assert world.step("map", execution="arn:2")["how"] == "none"
 
 
-def test_what_a_map_has_left_gets_a_message(world: World) -> None:
+def test_shards_that_a_map_did_not_finish_get_messages(world: World) -> None:
     world.run(45)
     refs = world.handed_out(world.step("map"))
     world.children(refs[:40])
@@ -64,7 +64,7 @@ def test_what_a_map_has_left_gets_a_message(world: World) -> None:
     assert world.step("check")["state"] == "SUCCEEDED"
 
 
-def test_a_late_child_of_the_map_finds_its_shard_done(world: World) -> None:
+def test_a_late_child_of_the_map_does_no_ended_shard_again(world: World) -> None:
     world.run(2)
     refs = world.handed_out(world.step("map"))
     world.clock.advance(MESSAGE.again_after_s + 1)
@@ -75,8 +75,8 @@ def test_a_late_child_of_the_map_finds_its_shard_done(world: World) -> None:
     assert [record.attempts for record in world.shards()] == [1, 1]
 
 
-def test_a_machine_that_comes_late_leaves_the_run_to_the_queue(world: World) -> None:
-    """As that of a next run, whose parent's machine has waited for minutes."""
+def test_a_late_execution_leaves_the_run_to_the_queue(world: World) -> None:
+    """For example the execution of a next run whose parent's execution has waited for minutes."""
     world.run(2)
     world.clock.advance(MESSAGE.again_after_s + 1)
     assert world.check().requeued == 2
@@ -84,7 +84,7 @@ def test_a_machine_that_comes_late_leaves_the_run_to_the_queue(world: World) -> 
     assert world.step("map", execution="arn:1")["how"] == "none"
 
 
-def test_a_cap_counts_what_a_map_still_does(world: World) -> None:
+def test_a_cap_counts_shards_that_the_maps_children_run(world: World) -> None:
     world.run(45, max_concurrency=3)
     refs = world.handed_out(world.step("map"))
     world.clock.advance(MESSAGE.again_after_s + 1)
@@ -98,7 +98,7 @@ def test_a_cap_counts_what_a_map_still_does(world: World) -> None:
     assert [ref.shard for ref in world.bodies()] == [3]
 
 
-def test_an_engines_shard_holds_up_nothing_that_a_map_left(world: World) -> None:
+def test_an_engines_shard_does_not_delay_what_a_map_left(world: World) -> None:
     engine = MemoryEngine()
     world.engines["fargate"] = engine
     world.run(2)
@@ -115,7 +115,7 @@ def test_an_engines_shard_holds_up_nothing_that_a_map_left(world: World) -> None
     assert [ref.shard for ref in world.bodies()] == [1]
 
 
-def test_a_caps_messages_wait_for_the_map_too(world: World) -> None:
+def test_a_capped_run_sends_no_messages_while_its_map_is_busy(world: World) -> None:
     world.run(45, max_concurrency=2)
     refs = world.handed_out(answer := world.step("map"))
     assert answer["max_concurrency"] == 2
@@ -132,7 +132,7 @@ def test_a_caps_messages_wait_for_the_map_too(world: World) -> None:
     assert world.ledger.shards.count("run-1").succeeded == 45
 
 
-def test_a_redriven_run_comes_by_messages(world: World) -> None:
+def test_redriven_shards_are_dispatched_by_messages(world: World) -> None:
     world.run(3)
     world.children(world.handed_out(world.step("map")), all_but(1))
     assert world.step("check")["state"] == "FAILED"
@@ -159,7 +159,7 @@ def test_no_map_begins_before_the_plan_is_sealed(world: World) -> None:
 
 
 def test_no_map_begins_for_a_cancelled_run(world: World) -> None:
-    """Also if it has no index, since its plan was cut short."""
+    """The run has no index, since its plan was cut short."""
     world.put(2)
     new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
     plan(world.deployment, "run-1", part_shards=1, stop=lambda: True)
@@ -169,7 +169,7 @@ def test_no_map_begins_for_a_cancelled_run(world: World) -> None:
     assert world.step("map")["how"] == "none"
 
 
-def test_memory_does_not_grow_with_an_index(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_to_write_an_index_does_not_grow_with_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     run = world.run(1)
     (record,) = world.shards()
     peaks = []
@@ -191,7 +191,7 @@ def test_a_full_disk_is_reported_with_its_remedy(world: World, monkeypatch: pyte
         write_index(world.deployment, run)
 
 
-def test_a_shard_that_no_worker_claims_keeps_its_cause(world: World) -> None:
+def test_a_shard_given_up_at_the_time_limit_keeps_its_last_cause(world: World) -> None:
     world.run(1, time_limit_s=3600.0)
     world.children(world.handed_out(world.step("map")), lambda _: PASSING)
     world.clock.advance(3600)

@@ -1,4 +1,4 @@
-"""Whoever wants to hear how a run ended hears it, at least once, and no run is held open by that."""
+"""A notice of a run's end is sent at least once, and no run is held open by notices."""
 
 import json
 from dataclasses import replace
@@ -21,22 +21,22 @@ from tests.unit.runs.test_phases import WRONG, followed, start
 from tests.world import World, all_but
 
 
-def heard(ear: MemoryNotifier) -> list[tuple[str, str, str]]:
-    return [(notice.kind, notice.document["id"], notice.state) for notice in ear.notices]
+def sent_notices(notifier: MemoryNotifier) -> list[tuple[str, str, str]]:
+    return [(notice.kind, notice.document["id"], notice.state) for notice in notifier.notices]
 
 
 def test_a_runs_end_is_announced_once_with_its_figures(
-    world: World, deployment: Deployment, ear: MemoryNotifier
+    world: World, deployment: Deployment, notifier: MemoryNotifier
 ) -> None:
     world.run(3, tolerated_failure_count=1)
     world.work(all_but(2))
     check(deployment, "run-1")
     check(deployment, "run-1")
 
-    assert heard(ear) == [("run", "run-1", "SUCCEEDED_WITH_FAILURES")]
-    told: dict[str, Any] = json.loads(ear.notices[0].to_json())
-    assert (told["version"], told["kind"], told["state"]) == (1, "run", "SUCCEEDED_WITH_FAILURES")
-    run = told["run"]
+    assert sent_notices(notifier) == [("run", "run-1", "SUCCEEDED_WITH_FAILURES")]
+    document: dict[str, Any] = json.loads(notifier.notices[0].to_json())
+    assert (document["version"], document["kind"], document["state"]) == (1, "run", "SUCCEEDED_WITH_FAILURES")
+    run = document["run"]
     assert run["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
     assert (run["output"], run["rows"], run["ended_s"]) == ("s3://data/out/", 2, world.clock.now_s())
     assert run["causes"] == [{"class": "ValueError", "count": 1, "example_shard": 2, "message": "bad"}]
@@ -46,32 +46,32 @@ def test_a_runs_end_is_announced_once_with_its_figures(
 
 
 def test_an_unsent_notice_is_sent_by_a_later_check(
-    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
     world.work()
-    ear.down = True
+    notifier.down = True
 
     assert handlers.handle_check(deployment)["runs"]["run-1"]["state"] == "SUCCEEDED"
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (line["level"], line["message"], line["subject"]) == ("ERROR", "a notice was not sent", "run-1")
     assert "notifier is down" in line["error"]
 
-    ear.down = False
+    notifier.down = False
     assert list(handlers.handle_check(deployment)["runs"]) == ["run-1"]
-    assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
+    assert sent_notices(notifier) == [("run", "run-1", "SUCCEEDED")]
     assert handlers.handle_check(deployment) == {"runs": {}}
 
 
-def test_a_checker_with_a_notifier_announces_anothers_end(
-    world: World, deployment: Deployment, ear: MemoryNotifier
+def test_a_run_ended_by_another_process_is_announced(
+    world: World, deployment: Deployment, notifier: MemoryNotifier
 ) -> None:
-    assert world.ran(1).run.state is RunState.SUCCEEDED  # from a command line, say
+    assert world.ran(1).run.state is RunState.SUCCEEDED  # for example by a command
 
     assert list(runs_to_check(world.deployment, world.ledger.runs.unfinalized())) == []
     handlers.handle_check(deployment)
 
-    assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
+    assert sent_notices(notifier) == [("run", "run-1", "SUCCEEDED")]
 
 
 def test_open_runs_come_before_unsent_notices(world: World, deployment: Deployment) -> None:
@@ -82,49 +82,55 @@ def test_open_runs_come_before_unsent_notices(world: World, deployment: Deployme
     assert [run.run_id for run in runs_to_check(deployment, world.ledger.runs.unfinalized())] == ["run-2", "run-1"]
 
 
-def test_an_unsent_notice_is_dropped_after_a_day(world: World, deployment: Deployment, ear: MemoryNotifier) -> None:
+def test_an_unsent_notice_is_dropped_after_a_day(
+    world: World, deployment: Deployment, notifier: MemoryNotifier
+) -> None:
     world.ran(1)
-    ear.down = True
+    notifier.down = True
     for _ in range(3):
         handlers.handle_check(deployment)
         world.clock.advance(NOTIFY_WITHIN_S / 4)
     assert [run.run_id for run in world.ledger.runs.unfinalized()] == ["run-1"]
 
     world.clock.advance(NOTIFY_WITHIN_S)
-    ear.down = False
+    notifier.down = False
 
     assert list(runs_to_check(deployment, world.ledger.runs.unfinalized())) == []
     check(deployment, "run-1")
-    assert ear.notices == []
+    assert notifier.notices == []
     handlers.handle_check(deployment)
     assert list(world.ledger.runs.unfinalized()) == []
 
 
-def test_an_unsent_notice_is_retried_ever_less_often(world: World, deployment: Deployment, ear: MemoryNotifier) -> None:
+def test_an_unsent_notice_is_retried_ever_less_often(
+    world: World, deployment: Deployment, notifier: MemoryNotifier
+) -> None:
     world.run(1)
     world.work()
-    ear.down = True
-    tried = []
+    notifier.down = True
+    tried_minutes = []
     for minute in range(300):
         if list(handlers.handle_check(deployment)["runs"]):
-            tried.append(minute)
+            tried_minutes.append(minute)
         world.clock.advance(60.5)  # the schedule is not quite punctual
-    assert tried[:5] == [0, 1, 2, 3, 4] and len(tried) < 20
+    assert tried_minutes[:5] == [0, 1, 2, 3, 4] and len(tried_minutes) < 20
 
-    ear.down = False
-    while not ear.notices:
+    notifier.down = False
+    while not notifier.notices:
         handlers.handle_check(deployment)
         world.clock.advance(60.5)
     assert world.clock.now_s() - (world.ledger.runs.get("run-1").ended_s or 0) < 600 * 60
 
 
-def test_a_failed_check_is_announced_with_its_run(world: World, deployment: Deployment, ear: MemoryNotifier) -> None:
+def test_a_failed_check_is_announced_with_its_run(
+    world: World, deployment: Deployment, notifier: MemoryNotifier
+) -> None:
     followed(world)
     world.work(lambda _: WRONG)
     check(deployment, "run-1")
 
-    assert heard(ear) == [("run", "run-1", "FAILED")]
-    assert ear.notices[0].document["check"] == {
+    assert sent_notices(notifier) == [("run", "run-1", "FAILED")]
+    assert notifier.notices[0].document["check"] == {
         "run_id": "run-1-check-0",
         "state": "FAILED",
         "error": {"class": WRONG.error_class, "message": WRONG.message},
@@ -132,25 +138,27 @@ def test_a_failed_check_is_announced_with_its_run(world: World, deployment: Depl
     assert list(runs_to_check(deployment, world.ledger.runs.unfinalized())) == []
 
 
-def test_a_next_run_is_named_and_announced_itself(world: World, deployment: Deployment, ear: MemoryNotifier) -> None:
+def test_a_next_run_is_named_and_gets_a_notice_itself(
+    world: World, deployment: Deployment, notifier: MemoryNotifier
+) -> None:
     start(world, check="")
     world.work()
     check(deployment, "run-1")
     world.clock.advance(100)
     check(deployment, "run-1-next-0")  # nothing was written, so there is nothing to work on
 
-    assert heard(ear) == [("run", "run-1", "SUCCEEDED")]
-    assert ear.notices[0].document["next_run_id"] == "run-1-next-0"
+    assert sent_notices(notifier) == [("run", "run-1", "SUCCEEDED")]
+    assert notifier.notices[0].document["next_run_id"] == "run-1-next-0"
     check(deployment, "run-1-next-0")
-    assert heard(ear)[1:] == [("run", "run-1-next-0", "FAILED")]
+    assert sent_notices(notifier)[1:] == [("run", "run-1-next-0", "FAILED")]
 
 
-def test_only_unsent_notices_are_logged(capsys: pytest.CaptureFixture[str], world: World) -> None:
+def test_a_run_without_a_notifier_logs_no_unsent_notice(capsys: pytest.CaptureFixture[str], world: World) -> None:
     log_unnotified(world.ran(1))
     assert capsys.readouterr().out == ""
 
 
-# --- of every kind, they are what the one schema says ---
+# --- notices of every kind match the one schema ---
 
 SCHEMA: dict[str, Any] = json.loads((files("sparklet.model") / "notice.schema.json").read_text())
 
@@ -159,13 +167,13 @@ def valid(notice: Notice) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(notice.to_json())
     jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
     fields = SCHEMA["$defs"][notice.kind]["properties"].keys()
-    assert document[notice.kind].keys() | {"answer"} == fields | {"answer"}, "fields that only one of both has"
+    assert document[notice.kind].keys() | {"answer"} == fields | {"answer"}, "fields of only one of the two"
     return document
 
 
 @pytest.fixture
-def notices_of_runs(world: World, deployment: Deployment, ear: MemoryNotifier) -> list[Notice]:
-    """Of every end that a run can have, told by the checker itself."""
+def notices_of_runs(world: World, deployment: Deployment, notifier: MemoryNotifier) -> list[Notice]:
+    """The notices that the checker sends for every state in which a run can end."""
     start(world, options={"tolerated_failure_count": 1})
     world.work(all_but(1))
     check(deployment, "run-1")
@@ -184,15 +192,15 @@ def notices_of_runs(world: World, deployment: Deployment, ear: MemoryNotifier) -
     start(world, run_id="run-3", check="", next="", next_output="", options={"tolerated_failure_count": 1})
     world.work(all_but(2))
     check(deployment, "run-3")
-    return ear.notices
+    return notifier.notices
 
 
 def test_notices_of_runs_match_the_schema(notices_of_runs: list[Notice]) -> None:
-    told = [valid(notice) for notice in notices_of_runs]
+    documents = [valid(notice) for notice in notices_of_runs]
 
-    assert {each["state"] for each in told} == {"SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED", "CANCELLED"}
-    assert {each["run"]["check"]["state"] for each in told if each["run"]["check"]} == {"SUCCEEDED", "FAILED"}
-    assert any(each["run"]["next_run_id"] for each in told) and any(each["run"]["causes"] for each in told)
+    assert {each["state"] for each in documents} == {"SUCCEEDED", "SUCCEEDED_WITH_FAILURES", "FAILED", "CANCELLED"}
+    assert {each["run"]["check"]["state"] for each in documents if each["run"]["check"]} == {"SUCCEEDED", "FAILED"}
+    assert any(each["run"]["next_run_id"] for each in documents) and any(each["run"]["causes"] for each in documents)
 
 
 def test_notices_of_tasks_match_the_schema() -> None:
@@ -230,7 +238,7 @@ def test_notices_of_executions_match_the_schema() -> None:
         {"run": {"counts": {}}},
     ],
 )
-def test_anything_but_a_notice_is_refused(notices_of_runs: list[Notice], change: dict[str, Any]) -> None:
+def test_the_schema_refuses_a_changed_notice(notices_of_runs: list[Notice], change: dict[str, Any]) -> None:
     document = valid(notices_of_runs[0])
     for key, value in change.items():
         document[key] = {**document[key], **value} if isinstance(value, dict) else value
@@ -238,7 +246,7 @@ def test_anything_but_a_notice_is_refused(notices_of_runs: list[Notice], change:
         jsonschema.validate(document, SCHEMA, cls=jsonschema.Draft202012Validator)
 
 
-def test_a_subject_is_one_that_sns_takes() -> None:
+def test_every_notice_has_a_subject_that_sns_accepts() -> None:
     for name in ("run-1", "ä\nb", "x" * 200):
         subject = replace(Notice.of_execution(name, "m", "w", "E", "c"), state="SUCCEEDED_WITH_FAILURES").subject
         assert len(subject) <= 100 and subject.isascii() and subject.isprintable()

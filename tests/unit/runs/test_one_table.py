@@ -1,6 +1,6 @@
-"""Exactly once, by trying: at every call through a port of every actor a fault, then the run goes on to its end.
+"""Each row is in the table exactly once, although a fault happens at any call of any actor through a port.
 
-The actors are the real checker, planner of follow-ups and worker; script and committer are short ones of the test (see
+The actors are the real checker, planner of follow-ups and worker; script and committer are fakes (see
 ``one_table``). A fault is the actor's death, a sleep during which all others go on
 to the run's end, a message that is delivered again, or a user who cancels. After each trial every row of a SUCCEEDED
 shard is in the table once, and none of another attempt; no version of the table shows a part of a commit's set.
@@ -33,14 +33,14 @@ ENDED_WELL = (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES)
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run, and whose script fails for good until the first redrive (-1: the committer's)."""
+    """A run. ``failing``: the shard whose script fails until the first redrive; -1 is the commit script."""
 
     shards: int
     failing: int | None = None
     options: tuple[tuple[str, Any], ...] = ()
     twice: bool = False
     at_once: int = 10  # messages that workers take between two checks
-    again: tuple[int, ...] = ()  # shards that are done again once the run has ended well
+    again: tuple[int, ...] = ()  # shards that are redriven once the run has ended well
 
 
 SCENARIOS = {
@@ -55,7 +55,7 @@ SCENARIOS = {
 
 
 class Played:
-    """One trial from the run's start to its good end, with redrives; the table is compared after each of its ends."""
+    """One trial from the run's start to SUCCEEDED, with redrives; each time the run ends, the table is compared."""
 
     def __init__(self, scratch: Path, scenario: Scenario, faults: tuple[tuple[int, str], ...] = ()) -> None:
         self.scenario, self.redriven, self.before = scenario, False, frozenset[Row]()
@@ -82,7 +82,7 @@ class Played:
         self.compare()
 
     def compare(self) -> None:
-        """The table against the ledger, once the run has ended."""
+        """Compare the table with the ledger, once the run has ended."""
         table, run = self.trial.table, self.trial.run_now
         whole = self.trial.commit_sets()
         assert all(rows in whole for rows in table.commits.values()), "a part of a commit is visible"
@@ -99,14 +99,14 @@ class Played:
         return {"dies": _die, "sleeps": self._sleep, "again": self._again, "cancel": self._cancel}[kind]
 
     def _sleep(self) -> None:
-        """The others go on, to the end if they can without the one that sleeps."""
+        """All other actors go on while this one sleeps, up to the run's end if they can."""
         for _ in range(6):
             self.trial.world.clock.advance(120)
-            self.trial.look()
+            self.trial.check_all()
             self.trial.work()
 
     def _again(self) -> None:
-        """All messages there were, delivered once more."""
+        """Send every shard's message once more."""
         raw = self.trial.world
         raw.queue.send([r.ref.to_body() for run in raw.ledger.runs.list() for r in raw.shards(run.run_id)])
 
@@ -124,7 +124,7 @@ def calls_of(scratch: Path, scenario: Scenario) -> int:
 
 
 def try_all(scratch: Path, name: str, faults: Iterator[tuple[tuple[int, str], ...]]) -> int:
-    """Play each; a failure names its faults."""
+    """Play a trial for each tuple of faults; an error names the faults of its trial. Return the number of trials."""
     count = 0
     for each in faults:
         count += 1
@@ -138,15 +138,15 @@ def try_all(scratch: Path, name: str, faults: Iterator[tuple[tuple[int, str], ..
 
 @pytest.fixture
 def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder in memory, where there is one; and leases that nobody renews in the background: a trial takes 10 ms."""
+    """A temporary folder, in memory if the system has /dev/shm: so a trial takes 10 ms."""
     monkeypatch.setattr(tempfile, "tempdir", "/dev/shm" if Path("/dev/shm").is_dir() else None)
     with tempfile.TemporaryDirectory(prefix="sparklet-") as folder:
         yield Path(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_row_is_there_once_whatever_fails(scratch: Path, kind: str) -> None:
-    """Every call of the plain run. To die after a call is to die before the next one of the same actor."""
+def test_each_row_is_in_the_table_once_after_any_fault(scratch: Path, kind: str) -> None:
+    """At every call of the plain run. Death after a call is the same as death before the actor's next call."""
     calls = calls_of(scratch, SCENARIOS["plain"])
 
     assert try_all(scratch, "plain", (((call, kind),) for call in range(1, calls + 1))) == calls > 100
@@ -154,20 +154,20 @@ def test_each_row_is_there_once_whatever_fails(scratch: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["dies", "sleeps"])
 @pytest.mark.parametrize("name", list(SCENARIOS)[1:])
-def test_each_row_is_there_once_after_a_redrive_too(scratch: Path, name: str, kind: str) -> None:
-    """Every seventh call; the campaign takes all."""
+def test_each_row_is_in_the_table_once_in_every_scenario(scratch: Path, name: str, kind: str) -> None:
+    """At every seventh call; the campaign tries all calls."""
     calls = calls_of(scratch, SCENARIOS[name])
 
     assert try_all(scratch, name, (((call, kind),) for call in range(1, calls + 1, 7))) > 20
 
 
-def test_each_row_is_there_once_whatever_fails_twice(scratch: Path) -> None:
+def test_each_row_is_in_the_table_once_after_two_faults(scratch: Path) -> None:
     assert try_some(scratch, random.Random(16), 40) == 40
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
-def test_each_row_is_there_once_in_the_campaign(scratch: Path) -> None:
+def test_each_row_is_in_the_table_once_in_the_campaign(scratch: Path) -> None:
     for name, scenario in SCENARIOS.items():
         calls = range(1, calls_of(scratch, scenario) + 1)
         try_all(scratch, name, (((call, kind),) for call, kind in itertools.product(calls, KINDS)))
@@ -175,7 +175,7 @@ def test_each_row_is_there_once_in_the_campaign(scratch: Path) -> None:
 
 
 def try_some(scratch: Path, chance: random.Random, trials: int, most: int = 2) -> int:
-    """Random faults, several in one trial, over all scenarios."""
+    """Play trials with several random faults each, over all scenarios. Return the number of trials."""
     calls = {name: calls_of(scratch, scenario) for name, scenario in SCENARIOS.items()}
     for _ in range(trials):
         name = chance.choice(list(SCENARIOS))

@@ -1,4 +1,4 @@
-"""Check and next runs: what judges a run decides how it ends, and what follows it works on what it wrote."""
+"""Check runs decide how their run ends; next runs read the output of their run."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ FOLLOWED = {"check": CHECK, "next": NEXT, "next_output": NEXT_OUTPUT}
 
 
 def start(world: World, shards: int = 3, options: dict[str, Any] | None = None, **changes: Any) -> Run:
-    """A run with follow-ups, its plan sealed."""
+    """Plan a run with a check and a next script, and seal the plan."""
     for uri in (CHECK, NEXT):
         world.store.put(uri, b"print()\n")
     world.put(shards)
@@ -41,14 +41,14 @@ def start(world: World, shards: int = 3, options: dict[str, Any] | None = None, 
 
 
 def followed(world: World, shards: int = 3, do: Do = WELL, **changes: Any) -> Run:
-    """A run whose shards are done, so that what follows it has been entered."""
+    """A run whose shards have ended, so that the checker has created its check or next run."""
     run = start(world, shards, **changes)
     world.work_and_check(do)
     return run
 
 
 def put_outputs(world: World, run: Run, size_bytes: int = 10) -> list[str]:
-    """A file that each shard has written; their addresses."""
+    """Store a file for each shard, as its output. Return the addresses of the files."""
     uris = [f"{run.shard_output(record.number)}/part-0.parquet" for record in world.shards()]
     for uri in uris:
         world.store.put(uri, b"x" * size_bytes)
@@ -67,7 +67,7 @@ def ids(world: World) -> set[str]:
 
 
 def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
-    """The figures hide secrets, which the check's own parameters still have."""
+    """Secrets are redacted in the figures, but not in the check's own parameters."""
     given: dict[str, Any] = {"params": {"least": 4, "db_token": "of-a-param"}, "args": ("--password=of-an-arg",)}
     run = followed(world, do=all_but(1), options={"tolerated_failure_count": 1}, **given)
 
@@ -76,20 +76,24 @@ def test_a_check_gets_the_runs_figures_as_its_only_input(world: World) -> None:
     judge = run_of(world, "run-1-check-0")
     assert item.uri == world.deployment.run_uri("run-1", f"_summary-{run.identity}-0.json") == judge.inputs[0]
     assert judge.scripts == (run.check,) and judge.params == run.params == given["params"]
-    told = json.loads(world.store.get(item.uri))
-    assert (told["id"], told["state"], told["output"]) == ("run-1", "SUCCEEDED_WITH_FAILURES", "s3://data/out/")
-    assert told["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
-    assert (told["rows"], told["inputs"]) == (2, ["s3://data/in/"])
-    assert (told["params"], told["args"]) == ({"least": 4, "db_token": HIDDEN}, [f"--password={HIDDEN}"])
-    assert told["causes"][0]["class"] == "ValueError"
-    # a worker may write there, and harms nothing
+    figures = json.loads(world.store.get(item.uri))
+    assert (figures["id"], figures["state"], figures["output"]) == (
+        "run-1",
+        "SUCCEEDED_WITH_FAILURES",
+        "s3://data/out/",
+    )
+    assert figures["counts"] == {"pending": 0, "running": 0, "succeeded": 2, "failed": 1, "total": 3}
+    assert (figures["rows"], figures["inputs"]) == (2, ["s3://data/in/"])
+    assert (figures["params"], figures["args"]) == ({"least": 4, "db_token": HIDDEN}, [f"--password={HIDDEN}"])
+    assert figures["causes"][0]["class"] == "ValueError"
+    # a folder in which a worker can write without harm
     assert split_uri(judge.output_uri) == (BUCKET, "output/run-1-check-0/")
 
 
 def test_a_runs_shards_are_not_recounted_during_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     followed(world)
     count = world.ledger.shards.count
-    monkeypatch.setattr(world.ledger.shards, "glance", count)  # in memory it is the same
+    monkeypatch.setattr(world.ledger.shards, "glance", count)  # the ledger in memory has one kind of count only
     monkeypatch.setattr(world.ledger.shards, "count", counting := Mock(side_effect=count))
 
     world.check()
@@ -118,7 +122,7 @@ def test_a_check_that_is_cancelled_fails_the_run(world: World) -> None:
     assert world.json("manifest.json")["run"]["check"]["error"]["class"] == "RunCancelled"
 
 
-def test_a_runs_cancelling_cancels_its_check(world: World) -> None:
+def test_cancelling_a_run_cancels_its_check(world: World) -> None:
     followed(world)
 
     cancel(world.deployment, "run-1")
@@ -152,7 +156,7 @@ def test_a_next_run_reads_the_output_of_its_run(world: World) -> None:
 
 
 def fail_while_published(world: World, *numbers: int) -> None:
-    """Shards whose script has succeeded, and whose output could not be published as a whole."""
+    """Let these shards fail after their scripts succeeded, while their output was being published."""
     for record in world.shards():
         if record.number in numbers:
             world.ledger.attempts.claim(record.ref, f"won-{record.number}", LEASE_S, 3)
@@ -160,7 +164,7 @@ def fail_while_published(world: World, *numbers: int) -> None:
             world.ledger.attempts.fail("run-1", record.number, f"won-{record.number}", WRONG)
 
 
-def test_half_published_output_is_no_input_of_the_next_run(world: World) -> None:
+def test_a_next_run_does_not_read_half_published_output(world: World) -> None:
     first, _, last = put_outputs(world, start(world, check="", options={"tolerated_failure_count": 1}))
     fail_while_published(world, 1)
     world.work_and_check()
@@ -201,7 +205,7 @@ def test_too_many_half_published_shards_stop_the_next_run(world: World, monkeypa
     assert world.json("manifest.json")["run"]["no_next_run"] == TOO_MANY_FAILED
 
 
-def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None:
+def test_the_checker_plans_a_next_run_that_no_machine_drives(world: World) -> None:
     put_outputs(world, followed(world, check=""))
 
     assert not check(world.deployment, "run-1-next-0").planned
@@ -212,7 +216,7 @@ def test_the_checker_plans_an_undriven_next_run_in_minutes(world: World) -> None
     ]
 
 
-def test_a_next_run_has_its_runs_mode_and_a_check_the_queue(world: World) -> None:
+def test_a_next_run_inherits_the_mode_and_a_check_uses_the_queue(world: World) -> None:
     start(world, dispatch=Dispatch.MAP)
     world.children([record.ref for record in world.shards()])
     world.queue.entries.clear()
@@ -236,11 +240,11 @@ def test_cancelling_wins_over_a_checker_about_to_end_the_run(world: World, monke
     assert run_of(world, "run-1-next-0").cancelled_s is not None
 
 
-# --- a reduce ---
+# --- a next run as the reduce step ---
 
 
-def answered(world: World, *values: Any) -> None:
-    """Each shard ends with its answer."""
+def answer_all(world: World, *values: Any) -> None:
+    """End each shard with its answer, and check the run."""
     for record, value in zip(world.shards(), values, strict=True):
         attempt_id, claim = world.claim_ref(record.ref)
         body = json.dumps({"shard": record.number, "answer": value}).encode()
@@ -254,7 +258,9 @@ def answered(world: World, *values: Any) -> None:
     ("engines", "size_bytes", "engine"),
     [((), 10, ""), ((), 10**6, ""), (("fargate",), 10, ""), (("fargate",), 10**6, "fargate")],
 )
-def test_a_reduce_is_one_shard_where_its_size_fits(engines: tuple[str, ...], size_bytes: int, engine: str) -> None:
+def test_a_reduce_is_one_shard_in_an_engine_if_it_is_large(
+    engines: tuple[str, ...], size_bytes: int, engine: str
+) -> None:
     world = World(engines={name: MemoryEngine() for name in engines})
     put_outputs(world, followed(world, check="", options={"max_shard_bytes": 10**6}, next_shards=1), size_bytes)
 
@@ -276,9 +282,9 @@ def test_a_next_run_inherits_the_engine() -> None:
     assert [each.engine for each in world.shards("run-1-next-0")] == ["fargate"]
 
 
-def test_a_next_run_takes_the_answers_as_items(world: World) -> None:
+def test_a_next_run_with_next_items_reads_the_answers_as_items(world: World) -> None:
     start(world, check="", next_items=True, next_shards=1)
-    answered(world, 3, None, {"rows": 7})
+    answer_all(world, 3, None, {"rows": 7})
 
     plan(world.deployment, "run-1-next-0")
 
@@ -287,9 +293,9 @@ def test_a_next_run_takes_the_answers_as_items(world: World) -> None:
     assert run_of(world, "run-1-next-0").inputs == ()
 
 
-def test_many_answers_stay_in_one_shard(world: World) -> None:
+def test_a_reduce_of_many_answers_is_one_shard(world: World) -> None:
     start(world, shards=30, check="", next_items=True, next_shards=1)
-    answered(world, *["x" * 60_000] * 30)  # items of other runs have 1 MiB a shard
+    answer_all(world, *["x" * 60_000] * 30)  # a shard of other runs has at most 1 MiB of items
 
     plan(world.deployment, "run-1-next-0")
 
@@ -300,7 +306,7 @@ def test_many_answers_stay_in_one_shard(world: World) -> None:
 def test_without_usable_answers_there_is_no_next_run(world: World, answer: str | None) -> None:
     start(world, check="", next_items=True)
     if answer:
-        answered(world, answer, 1, 2)
+        answer_all(world, answer, 1, 2)
     else:
         world.work_and_check()
 
@@ -308,7 +314,7 @@ def test_without_usable_answers_there_is_no_next_run(world: World, answer: str |
     assert world.json("manifest.json")["run"]["no_next_run"] == NO_ANSWERS
 
 
-def test_a_request_of_another_next_run_is_another_run(world: World) -> None:
+def test_a_request_with_other_next_options_is_refused(world: World) -> None:
     start(world, next_shards=1)
     given = {"script": CHECK, "inputs": ["s3://data/in/"], "output": "s3://data/o/", "next": NEXT}
 
@@ -332,7 +338,7 @@ def test_a_redrive_has_check_and_next_runs_of_its_own(world: World) -> None:
 
     assert (report.run.state, report.run.generation) == (RunState.SUCCEEDED, 1)
     assert world.json("manifest.json")["run"]["check"]["run_id"] == "run-1-check-1"
-    assert run_of(world, "run-1-next-0").cancelled_s is not None  # it would write to the same place
+    assert run_of(world, "run-1-next-0").cancelled_s is not None  # it would write to the same folder
     assert run_of(world, "run-1-next-1").state is RunState.PLANNING
 
 
@@ -351,7 +357,7 @@ def test_a_run_with_an_open_follow_up_is_not_cleaned(world: World) -> None:
     assert [run.run_id for run in ended_runs(world.deployment)] == ["run-1-next-0"]
 
 
-# --- what another generation, or another check, has begun ---
+# --- next runs of an earlier generation ---
 
 
 def test_an_open_next_run_keeps_its_parent_from_being_deleted(world: World) -> None:
@@ -365,7 +371,7 @@ def test_an_open_next_run_keeps_its_parent_from_being_deleted(world: World) -> N
         named_run(world.deployment, "run-1")
 
 
-def test_a_cancel_after_a_redrive_cancels_the_next_run_before_it(world: World) -> None:
+def test_a_cancel_also_cancels_the_next_run_of_before_a_redrive(world: World) -> None:
     start(world, check="")
     world.work_and_check()
     redrive(world.deployment, "run-1", [0])
@@ -375,7 +381,7 @@ def test_a_cancel_after_a_redrive_cancels_the_next_run_before_it(world: World) -
     assert run_of(world, "run-1-next-0").cancelled_s is not None
 
 
-def test_a_redrive_that_was_refused_can_repeat_the_check_later(world: World) -> None:
+def test_a_refused_redrive_can_repeat_the_check_later(world: World) -> None:
     followed(world)
     world.work_and_check(lambda _: WRONG)
     assert world.check().run.state is RunState.FAILED
@@ -388,13 +394,13 @@ def test_a_redrive_that_was_refused_can_repeat_the_check_later(world: World) -> 
     assert redrive(world.deployment, "run-1").run.generation == 2
 
 
-def test_items_are_read_where_equal_bytes_have_other_etags(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under a KMS key."""
+def test_answers_are_read_if_equal_bytes_have_different_etags(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 gives objects under a KMS key such etags."""
     uploads = count()
     salted = SimpleNamespace(md5=lambda body, **how: hashlib.md5(body + str(next(uploads)).encode(), **how))
     monkeypatch.setattr(memory_store, "hashlib", salted)
     start(world, check="", next_items=True, next_shards=1)
-    answered(world, 3, None, {"rows": 7})
+    answer_all(world, 3, None, {"rows": 7})
 
     plan(world.deployment, "run-1-next-0")
 
@@ -402,7 +408,7 @@ def test_items_are_read_where_equal_bytes_have_other_etags(world: World, monkeyp
     assert len(shard.objects) == 3
 
 
-def test_a_run_without_anything_new_tells_no_other_reason(world: World) -> None:
+def test_a_run_without_new_input_gives_no_reason_for_no_next_run(world: World) -> None:
     for uri in (CHECK, NEXT):
         world.store.put(uri, b"print()\n")
     world.put(1)

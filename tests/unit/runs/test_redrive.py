@@ -1,4 +1,4 @@
-"""Redrive: what FAILED is done again, with the script that was asked for, and nothing else is."""
+"""A redrive does the FAILED or the selected shards again, with the latest script, and no others."""
 
 from threading import Event, Thread
 
@@ -15,12 +15,12 @@ from tests.waiting import deadline_s
 from tests.world import SCRIPT, SOURCE, World, all_but
 
 
-def ended_with(world: World, *failed: int) -> None:
+def run_with_failed(world: World, *failed: int) -> None:
     assert world.ran(4, all_but(*failed)).run.state is RunState.FAILED
 
 
-def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
-    ended_with(world, 1, 3)
+def test_a_redrive_does_all_failed_shards_again_and_no_other(world: World) -> None:
+    run_with_failed(world, 1, 3)
     before = world.shards()
 
     done = redrive(world.deployment, "run-1")
@@ -33,15 +33,15 @@ def test_all_failed_shards_are_done_again_and_no_other(world: World) -> None:
     assert [world.shards()[n] for n in (0, 2)] == [before[0], before[2]]
 
 
-def test_chosen_shards_only(world: World) -> None:
-    ended_with(world, 0, 1, 3)
+def test_a_redrive_of_chosen_shards_leaves_other_failed_shards(world: World) -> None:
+    run_with_failed(world, 0, 1, 3)
     assert redrive(world.deployment, "run-1", [3]).shards == 1
     assert world.work_and_check().run.state is RunState.FAILED
     assert [r.number for r in world.shards() if r.state is ShardState.FAILED] == [0, 1]
 
 
-def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
-    ended_with(world, 0)
+def test_a_redrive_with_a_repaired_script_uses_it_from_then_on(world: World) -> None:
+    run_with_failed(world, 0)
     run = world.ledger.runs.get("run-1")
     world.store.put(SCRIPT, b"print('repaired')\n")
     script = repaired_script(world.deployment, run, SCRIPT)
@@ -53,9 +53,9 @@ def test_a_repaired_script_is_that_of_the_new_generation(world: World) -> None:
     assert redrive(world.deployment, "run-1").run.scripts == (run.scripts[0], script, script)
 
 
-def test_what_has_succeeded_is_done_again_if_it_is_named(world: World) -> None:
-    """And its run ends as it did before if that fails: the earlier output stays, and counts."""
-    ended_with(world, 1)
+def test_succeeded_shards_are_done_again_if_they_are_named(world: World) -> None:
+    """A shard that fails when it is done again keeps its earlier output."""
+    run_with_failed(world, 1)
 
     done = redrive(world.deployment, "run-1", [0, 2])
 
@@ -78,7 +78,7 @@ def test_what_has_succeeded_is_done_again_if_it_is_named(world: World) -> None:
     ],
 )
 def test_shards_that_cannot_be_redriven_are_named_and_kept(world: World, shards: list[int], message: str) -> None:
-    """Before a run's end only those that have FAILED are."""
+    """Before a run's end only FAILED shards can be redriven."""
     world.run(4)
     world.work(all_but(1))
     with pytest.raises(PlanError, match=message):
@@ -88,12 +88,12 @@ def test_shards_that_cannot_be_redriven_are_named_and_kept(world: World, shards:
 
 
 def test_an_unknown_shard_is_named_after_the_end(world: World) -> None:
-    ended_with(world, 1)
+    run_with_failed(world, 1)
     with pytest.raises(PlanError, match=r"only FAILED and SUCCEEDED shards of run-1 .* not 9 \(unknown\)"):
         redrive(world.deployment, "run-1", [9, 0])
 
 
-def test_what_another_run_reads_is_not_done_again(world: World) -> None:
+def test_a_shard_whose_output_another_run_reads_is_not_redriven(world: World) -> None:
     run = world.ran(2).run
     for number in range(2):
         world.store.put(f"{run.shard_output(number)}/part-0", b"rows")
@@ -105,8 +105,8 @@ def test_what_another_run_reads_is_not_done_again(world: World) -> None:
 
 
 @pytest.mark.parametrize("is_redone", [True, False])
-def test_a_later_incremental_run_has_planned_what_failed_alone(world: World, is_redone: bool) -> None:
-    """So what it left out may be done again, and what it plans again may not be redriven."""
+def test_a_shard_that_a_later_run_plans_again_is_not_redriven(world: World, is_redone: bool) -> None:
+    """A later incremental run plans only failed inputs again: these cannot be redriven, the others can."""
     world.put(2)
     options = RunOptions(max_objects=1, incremental=True)
     world.plan(name="daily", options=options)
@@ -121,7 +121,7 @@ def test_a_later_incremental_run_has_planned_what_failed_alone(world: World, is_
         redrive(world.deployment, "run-1", [0])
         world.work_and_check(all_but(0))
         world.clock.advance(60)
-        with pytest.raises(NothingNewError):  # its earlier output stays
+        with pytest.raises(NothingNewError):  # the shard's earlier output stays
             world.plan(name="daily", run_id="run-3", output_uri="s3://data/out/", options=options)
         assert redrive(world.deployment, "run-1", [0]).shards == 1  # no run has planned it
     else:
@@ -143,7 +143,7 @@ def test_a_run_without_failures_or_a_plan_is_not_redriven(world: World) -> None:
 
 
 def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended_with(world, 1, 2)
+    run_with_failed(world, 1, 2)
     once(monkeypatch, world.ledger.runs, "start_generation", after=world.check)
 
     done = redrive(world.deployment, "run-1")
@@ -153,9 +153,11 @@ def test_a_redriven_run_ended_by_a_stale_checker_is_reopened(world: World, monke
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def redriven_and_ended_late(world: World, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool = False) -> Redriven:
-    """A checker counts between a redrive's new generation and its first shard, and ends the run after both."""
-    ended_with(world, 1, 2)
+def redrive_during_a_late_check(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, is_cancelled: bool = False
+) -> Redriven:
+    """Redrive while a checker counts before the first shard is redriven, and ends the run after the redrive."""
+    run_with_failed(world, 1, 2)
     has_counted, is_redriven = Event(), Event()
     late = Thread(target=world.check)
 
@@ -181,11 +183,11 @@ def redriven_and_ended_late(world: World, monkeypatch: pytest.MonkeyPatch, *, is
 def test_a_checker_that_ends_a_redriven_run_late_reopens_it(
     world: World, monkeypatch: pytest.MonkeyPatch, dies: bool
 ) -> None:
-    """If it dies just before that, the next one does it."""
+    """If the checker dies just before it reopens the run, the next check reopens the run."""
     with monkeypatch.context() as dying:
         if dies:
-            dying.setattr(checker, "reopen", lambda at, run, **_: run)
-        done = redriven_and_ended_late(world, monkeypatch)
+            dying.setattr(checker, "reopened", lambda at, run, **_: run)
+        done = redrive_during_a_late_check(world, monkeypatch)
 
     assert (done.run.generation, done.messages) == (1, 2)
     assert world.ledger.runs.get("run-1").state is (RunState.FAILED if dies else RunState.RUNNING)
@@ -196,13 +198,13 @@ def test_a_checker_that_ends_a_redriven_run_late_reopens_it(
 
 
 def test_a_cancelled_run_ended_late_has_no_open_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    redriven_and_ended_late(world, monkeypatch, is_cancelled=True)
+    redrive_during_a_late_check(world, monkeypatch, is_cancelled=True)
 
     assert world.check().run.state is RunState.CANCELLED
     assert world.ledger.shards.count("run-1").open == 0
 
 
-def test_time_limit_counts_anew_for_redriven_shards(world: World) -> None:
+def test_the_time_limit_begins_anew_with_a_redrive(world: World) -> None:
     world.ran(1, all_but(0), time_limit_s=1000.0)
     world.clock.advance(5000)
     redrive(world.deployment, "run-1")

@@ -1,4 +1,4 @@
-"""The answers of a run's shards become one file, in the order of the shards, and only those that count."""
+"""The answers of a run's winning attempts become one file, in the order of the shards."""
 
 import json
 from typing import Any
@@ -12,30 +12,30 @@ from sparklet.runs.summary import results
 from tests.world import BROKEN, World
 
 
-def answered(world: World, shard: int, attempt_id: str, value: Any) -> None:
-    """What a worker stores before it tells the ledger."""
+def store_answer(world: World, shard: int, attempt_id: str, value: Any) -> None:
+    """Store an answer as a worker does before it ends the shard in the ledger."""
     uri = f"s3://sparklet/runs/run-1/answers/{shard:09d}-{attempt_id}.json"
     world.store.put(uri, json.dumps({"shard": shard, "answer": value}).encode())
 
 
 def work(world: World, *fails: int) -> None:
-    """Do every message; each shard that works answers with its number."""
+    """Do every message: a shard of ``fails`` fails, and each other shard answers with its number."""
     while message := world.receive():
         attempt_id, claim = world.claim(message)
         number = claim.record.number
         if number in fails:
             world.ledger.attempts.fail("run-1", number, attempt_id, BROKEN)
         else:
-            answered(world, number, attempt_id, {"n": number})
+            store_answer(world, number, attempt_id, {"n": number})
             world.ledger.attempts.succeed("run-1", number, attempt_id, ShardResult())
         world.queue.delete(message.receipt)
 
 
-def lines(world: World) -> list[Any]:
+def stored_results(world: World) -> list[Any]:
     return [json.loads(line) for line in world.store.get("s3://sparklet/runs/run-1/results.jsonl").splitlines()]
 
 
-def now(world: World) -> list[Any]:
+def current_results(world: World) -> list[Any]:
     return [json.loads(line) for line in results(world.deployment, world.ledger.runs.get("run-1"))]
 
 
@@ -49,7 +49,7 @@ def test_the_end_of_a_run_writes_its_answers_in_order(world: World) -> None:
 
     assert world.check().run.state is RunState.SUCCEEDED
 
-    assert lines(world) == now(world) == expected(*range(12))
+    assert stored_results(world) == current_results(world) == expected(*range(12))
     found = world.json("manifest.json")["Results"]
     assert (found["Key"], found["Answers"]) == ("runs/run-1/results.jsonl", 12)
     assert found["Size"] == len(world.store.get("s3://sparklet/runs/run-1/results.jsonl"))
@@ -59,25 +59,25 @@ def test_a_run_without_answers_has_no_results(world: World) -> None:
     world.ran(2)
 
     assert "Results" not in world.json("manifest.json")
-    assert not world.keys("s3://sparklet/runs/run-1/results") and now(world) == []
+    assert not world.keys("s3://sparklet/runs/run-1/results") and current_results(world) == []
 
 
-def test_what_other_attempts_answered_does_not_count(world: World) -> None:
+def test_answers_of_attempts_that_did_not_win_are_left_out(world: World) -> None:
     world.run(2)
-    answered(world, 0, "zombie", "wrong")
-    answered(world, 1, "aaa", "wrong")
+    store_answer(world, 0, "zombie", "wrong")
+    store_answer(world, 1, "aaa", "wrong")
     work(world)
-    answered(world, 0, "zzz", "late")
+    store_answer(world, 0, "zzz", "late")
     world.check()
 
-    assert lines(world) == expected(0, 1)
+    assert stored_results(world) == expected(0, 1)
 
 
-def test_the_winners_answer_counts_whoever_publishes_it(world: World) -> None:
+def test_a_winners_answer_counts_if_another_attempt_publishes_it(world: World) -> None:
     world.run(1)
     ref = world.shards()[0].ref
     first, _ = world.claim_ref(ref)
-    answered(world, 0, first, {"n": 0})
+    store_answer(world, 0, first, {"n": 0})
     world.ledger.attempts.renew("run-1", 0, first, 1, ShardResult(rows=1))
     world.clock.advance(3600)
     second, claim = world.claim_ref(ref)
@@ -85,36 +85,36 @@ def test_the_winners_answer_counts_whoever_publishes_it(world: World) -> None:
     world.ledger.attempts.succeed("run-1", 0, second, ShardResult(rows=1))
     world.check()
 
-    assert lines(world) == expected(0)
+    assert stored_results(world) == expected(0)
 
 
 def test_a_redrive_completes_the_results(world: World) -> None:
     world.run(4)
     work(world, 1, 3)
     world.check()
-    assert lines(world) == expected(0, 2)
+    assert stored_results(world) == expected(0, 2)
 
     redrive(world.deployment, "run-1")
-    assert now(world) == expected(0, 2)
+    assert current_results(world) == expected(0, 2)
     work(world)
     world.check()
 
-    assert lines(world) == now(world) == expected(0, 1, 2, 3)
+    assert stored_results(world) == current_results(world) == expected(0, 1, 2, 3)
 
 
 def test_an_open_run_shows_the_answers_so_far(world: World) -> None:
     world.run(2)
     attempt_id, _ = world.claim_ref(world.shards()[1].ref)
-    answered(world, 1, attempt_id, {"n": 1})
-    assert now(world) == []
+    store_answer(world, 1, attempt_id, {"n": 1})
+    assert current_results(world) == []
 
     world.ledger.attempts.succeed("run-1", 1, attempt_id, ShardResult())
 
-    assert now(world) == expected(1)
+    assert current_results(world) == expected(1)
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MAX_RESULTS_BYTES", 40), ("MAX_COLLECTING_S", -1.0)])
-def test_too_many_answers_do_not_hold_up_the_end(
+def test_results_over_a_limit_stay_in_a_folder_and_the_run_ends(
     world: World, monkeypatch: pytest.MonkeyPatch, limit: str, value: float
 ) -> None:
     world.run(3)
@@ -124,4 +124,4 @@ def test_too_many_answers_do_not_hold_up_the_end(
     assert world.check().run.state is RunState.SUCCEEDED
 
     assert world.json("manifest.json")["Results"] == {"Folder": "runs/run-1/answers/"}
-    assert not world.keys("s3://sparklet/runs/run-1/results") and now(world) == expected(0, 1, 2)
+    assert not world.keys("s3://sparklet/runs/run-1/results") and current_results(world) == expected(0, 1, 2)

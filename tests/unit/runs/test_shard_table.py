@@ -1,4 +1,4 @@
-"""The shards of a run as columns: all of a small run, of a large one what matters and a fair sample."""
+"""A run's shards as columns: all shards of a small run, and failed, slow and sampled shards of a large one."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,9 @@ def shard(number: int, state: ShardState = ShardState.SUCCEEDED, took_s: float =
 
 @settings(deadline=None)  # the schema's validator is slow at first
 @given(st.lists(st.tuples(st.sampled_from(ShardState), st.floats(0, 900)), max_size=60), st.sampled_from([20, 100]))
-def test_a_table_lists_each_shard_once_and_all_that_matter(shards: list[tuple[ShardState, float]], most: int) -> None:
+def test_a_table_lists_no_shard_twice_and_failed_and_slow_ones(
+    shards: list[tuple[ShardState, float]], most: int
+) -> None:
     table = ShardTable(created_s=990.0, most=most)
     for number, (state, took_s) in enumerate(shards):
         table.add(shard(number, state, took_s))
@@ -57,8 +59,8 @@ def test_a_table_lists_each_shard_once_and_all_that_matter(shards: list[tuple[Sh
     assert slowest is None or -slowest[1] in numbers or round(slowest[0], 3) in found["columns"]["took_s"]
 
 
-def test_a_sample_is_fair() -> None:
-    """The mean of many shards is that of the sample, though the slowest are listed, too."""
+def test_the_sample_of_a_large_run_has_the_mean_of_all_shards() -> None:
+    """The slowest shards are listed as well, but are left out of the sample."""
     table = ShardTable(0.0, most=2000)
     for number in range(20_000):
         table.add(shard(number, took_s=float(number % 100)))
@@ -69,7 +71,7 @@ def test_a_sample_is_fair() -> None:
     assert sum(values) / len(values) == pytest.approx(49.5, abs=3.0)  # four standard errors
 
 
-def test_what_a_shard_met_is_in_its_row() -> None:
+def test_a_row_has_the_cause_worker_and_engine_of_its_shard() -> None:
     lost = replace(shard(0), error_class=LEASE_EXPIRED, attempts=2, memory_mb=700, rows=3, output_bytes=50)
     table = ShardTable(created_s=990.0)
     for record in (lost, replace(shard(1), state=ShardState.PENDING, attempts=0), replace(shard(2), engine="emr")):

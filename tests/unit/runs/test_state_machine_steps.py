@@ -1,4 +1,4 @@
-"""The steps that state machines call: the same keys each time, small answers, errors that a retry list can name."""
+"""The steps that state machines call: they return the same keys each time, and raise errors a Retry can name."""
 
 import json
 from dataclasses import replace
@@ -55,10 +55,10 @@ def test_a_check_reports_a_runs_status_until_it_has_ended(world: World) -> None:
     assert world.step("check") == answer
 
 
-def test_the_wait_is_bounded_by_the_executions_own_age(world: World) -> None:
+def test_the_wait_is_bounded_by_the_age_of_the_execution(world: World) -> None:
     world.run(100)
     world.clock.advance(86_400)
-    started = "2023-11-15T22:03:20.000Z"  # 600 s before the clock's day is over
+    started = "2023-11-15T22:03:20.000Z"  # 600 s before the clock's time
     assert world.step("check")["wait_s"] == 300
     assert world.step("check", started=started)["wait_s"] == 15
     with pytest.raises(EventError, match="started must be a time"):
@@ -68,7 +68,7 @@ def test_the_wait_is_bounded_by_the_executions_own_age(world: World) -> None:
 # --- map ---
 
 
-def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) -> None:
+def test_the_largest_inline_map_fits_into_a_state(world: World) -> None:
     run_id = "r" * 63
     world.put(MAX_INLINE)
     world.plan(run_id=run_id, options=RunOptions(max_objects=1))
@@ -77,7 +77,7 @@ def test_an_answer_fits_into_a_state_whatever_the_run_is_called(world: World) ->
     assert len(json.dumps(answer)) < MAX_STATE_BYTES / 10
 
 
-def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
+def test_a_run_dispatched_by_the_queue_gets_no_map(world: World) -> None:
     world.dispatch = Dispatch.QUEUE
     world.run(2)
     with pytest.raises(PlanError, match="its dispatch is queue"):
@@ -87,7 +87,7 @@ def test_a_run_by_the_queue_is_not_handed_out_twice(world: World) -> None:
 @pytest.mark.parametrize(
     ("options", "tolerated"),
     [
-        ({}, 10),  # no limit: as many as there are
+        ({}, 10),  # without a limit all shards
         ({"tolerated_failure_count": 3}, 3),
         ({"tolerated_failure_percentage": 59.9}, 5),
         ({"tolerated_failure_percentage": 90.0, "tolerated_failure_count": 4}, 4),
@@ -118,7 +118,7 @@ def test_pending_shards_are_given_up_after_too_many_failures(world: World) -> No
 
 @pytest.mark.parametrize("options", [{}, {"tolerated_failure_count": 2}, {"tolerated_failure_percentage": 40.0}])
 def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[str, float]) -> None:
-    """Step Functions counts children that were killed or aborted as well: the ledger decides."""
+    """Step Functions also counts children that were killed or aborted; the ledger's count decides."""
     world.run(5, **options)
     world.children(world.handed_out(world.step("map"))[:2], lambda _: BROKEN)
     assert world.step("give_up", reason="x")["counts"] == {"pending": 3, "running": 0, "succeeded": 0, "failed": 2}
@@ -128,7 +128,7 @@ def test_nothing_is_given_up_within_the_tolerance(world: World, options: dict[st
 
 
 def test_a_failed_execution_is_recorded_and_its_run_goes_on(
-    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
 
@@ -140,7 +140,7 @@ def test_a_failed_execution_is_recorded_and_its_run_goes_on(
     assert written["request"] == {"script": "s3://x.py"}
     (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (line["level"], line["error"], line["subject"]) == ("ERROR", "PlanError", "run-1")
-    (notice,) = ear.notices
+    (notice,) = notifier.notices
     assert (notice.kind, notice.state, notice.document["recorded"]) == ("execution", "FAILED", answer["recorded"])
     assert world.ledger.shards.count("run-1") == Counts(pending=1)
 
@@ -150,7 +150,7 @@ def test_a_failed_execution_is_recorded_and_its_run_goes_on(
     [({"script": "s3://x.py"}, {"script": "s3://x.py"}), (OrchestrationError("It is gone"), "not known: It is gone")],
 )
 def test_a_record_has_the_executions_input_if_it_is_known(world: World, found: Any, recorded: Any) -> None:
-    """The step looks it up: an input of 256 KB and an error are more than a state may hold."""
+    """The step looks the input up, since an input of 256 KB and an error are more than a state can hold."""
     world.run(1)
     input_of = Mock(side_effect=[found])
 
@@ -161,7 +161,7 @@ def test_a_record_has_the_executions_input_if_it_is_known(world: World, found: A
 
 
 def test_a_record_of_an_execution_shows_no_secret(
-    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
     cause = '{"errorMessage": "{\\"password\\": \\"of-the-cause\\"}", "errorType": "PlanError"}'
@@ -171,7 +171,7 @@ def test_a_record_of_an_execution_shows_no_secret(
 
     written = world.json("executions/run-1-g0.json")
     assert written["request"]["params"] == {"db_token": HIDDEN}
-    (notice,) = ear.notices
+    (notice,) = notifier.notices
     assert "of-" not in json.dumps(written) + notice.to_json() + capsys.readouterr().out
 
 
@@ -181,30 +181,30 @@ def test_an_execution_that_failed_before_its_run_is_recorded(world: World) -> No
 
 
 def test_a_failing_notifier_does_not_prevent_the_record(
-    world: World, deployment: Deployment, ear: MemoryNotifier, capsys: pytest.CaptureFixture[str]
+    world: World, deployment: Deployment, notifier: MemoryNotifier, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ear.down = True
+    notifier.down = True
     recorded = world.step("record", deployment, run_id="run-9", **RECORD)["recorded"]
     assert recorded.endswith("runs/run-9/executions/run-1-g0.json")
     assert "the notifier is down" in capsys.readouterr().out
 
 
-def test_no_name_of_an_execution_leaves_its_folder(world: World) -> None:
+def test_no_execution_name_leads_out_of_the_folder(world: World) -> None:
     for name in ("../../../x", "", "ü/%2e", "x" * 300):
         uri = world.step("record", **RECORD | {"execution": name})["recorded"]
         folder, _, file = uri.rpartition("/")
         assert folder == "s3://sparklet/runs/run-1/executions" and 5 < len(file) < 130 and not file.startswith(".json")
 
 
-def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(
-    world: World, deployment: Deployment, ear: MemoryNotifier
+def test_a_record_keeps_the_cause_and_a_notice_shortens_it(
+    world: World, deployment: Deployment, notifier: MemoryNotifier
 ) -> None:
     world.step("record", deployment, **RECORD | {"cause": "c" * 100_000})
     assert len(world.json("executions/run-1-g0.json")["cause"]) == 32_768
-    assert len(ear.notices[0].to_json()) < 10_000
+    assert len(notifier.notices[0].to_json()) < 10_000
 
 
-# --- what is asked wrongly ---
+# --- wrong events ---
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_the_whole_cause_is_kept_and_a_notice_has_its_beginning(
         ({"step": "record", "run_id": "run-1/../x"}, "must be a run's id"),
     ],
 )
-def test_a_wrongly_called_step_reports_what_is_wrong(
+def test_a_wrong_event_is_refused_with_its_fault(
     world: World, monkeypatch: pytest.MonkeyPatch, event: Any, words: str
 ) -> None:
     monkeypatch.setattr(handlers, "this_deployment", lambda: world.deployment)
@@ -227,13 +227,13 @@ def test_a_wrongly_called_step_reports_what_is_wrong(
         handlers.step_handler(event, None)
 
 
-def test_an_unknown_run_has_a_name_of_its_own(world: World) -> None:
+def test_a_step_for_an_unknown_run_raises_run_not_found(world: World) -> None:
     for step in ("check", "map", "give_up"):
         with pytest.raises(RunNotFoundError):
             world.step(step)
 
 
-def test_a_store_that_does_not_answer_is_worth_a_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_store_is_raised_and_changes_no_shard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run(1)
     monkeypatch.setattr(world.store, "head", Mock(side_effect=ObjectStoreError("S3 does not answer")))
     with pytest.raises(ObjectStoreError):

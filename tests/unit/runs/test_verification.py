@@ -1,4 +1,4 @@
-"""What a scheduled check measures of a deployment, and one run's ledger, manifest and output compared."""
+"""``verify`` compares a run's ledger, manifest and output; a scheduled check measures a deployment."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from tests.world import BROKEN, BUCKET, PASSING, World
 # --- ledger and results ---
 
 
-def test_a_manifest_with_other_counts_is_found(world: World) -> None:
+def test_verify_finds_a_manifest_with_other_counts(world: World) -> None:
     assert world.ran(4, lambda n: BROKEN if n == 2 else ShardResult()).run.state.ended
     assert list(verify(world.deployment, "run-1")) == []
     uri = f"s3://{BUCKET}/runs/run-1/manifest.json"
@@ -41,7 +41,7 @@ def test_a_manifest_with_other_counts_is_found(world: World) -> None:
     assert "no manifest" in next(verify(world.deployment, "run-1")).found
 
 
-def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> None:
+def test_verify_finds_shards_with_rows_whose_output_is_missing(world: World) -> None:
     def results(number: int) -> ShardResult:
         elsewhere = ("s3://data/elsewhere/7/",) if number == 3 else ()
         return ShardResult(rows=0 if number == 1 else 5, outputs=elsewhere)
@@ -62,7 +62,7 @@ def test_missing_output_of_shards_with_rows_is_found_on_demand(world: World) -> 
     assert list(verify(world.deployment, "run-1")) == []
 
 
-def test_a_ledger_that_does_not_hold_what_was_planned_is_found(world: World) -> None:
+def test_verify_finds_planned_shards_missing_in_the_ledger(world: World) -> None:
     world.run(3)
     world.ledger.put(replace(world.ledger.runs.get("run-1"), shard_count=5))
 
@@ -71,11 +71,11 @@ def test_a_ledger_that_does_not_hold_what_was_planned_is_found(world: World) -> 
     assert (found.kind, found.count) == ("COUNTS", 2)
 
 
-# --- what the checker says ---
+# --- the checker's metrics ---
 
 
 def measured(world: World) -> dict[str, Any]:
-    """The metrics of a scheduled check."""
+    """Do a scheduled check. Return the metrics that it writes."""
     lines: list[str] = []
     meter = Meter("Sparklet/test", Emitter.CHECKER, lines.append)
     handle_check(replace(world.deployment, meter=meter))
@@ -89,31 +89,31 @@ def test_the_checker_measures_open_work_and_its_own_actions(world: World) -> Non
     world.take()
     world.clock.advance(40)
 
-    told = measured(world)
-    assert (told["RunsOpen"], told["ShardsPending"], told["ShardsRunning"]) == (1, 3, 1)
-    assert (told["OldestOpenShardSeconds"], told["DeadLettersStored"]) == (40, 0)
+    metrics = measured(world)
+    assert (metrics["RunsOpen"], metrics["ShardsPending"], metrics["ShardsRunning"]) == (1, 3, 1)
+    assert (metrics["OldestOpenShardSeconds"], metrics["DeadLettersStored"]) == (40, 0)
 
     world.clock.advance(100)
-    told = measured(world)
-    assert (told["LeasesLapsed"], told["ShardsFailed"], told["RunsFailed"]) == (1, 1, 0)
+    metrics = measured(world)
+    assert (metrics["LeasesLapsed"], metrics["ShardsFailed"], metrics["RunsFailed"]) == (1, 1, 0)
     world.work()
     keep(world.deployment, Message("id-9", "?"), "nobody can read it")
-    told = measured(world)
-    assert (told["RunsOpen"], told["RunsFailed"], told["RunsSucceeded"]) == (0, 1, 0)
-    assert told["DeadLettersStored"] == 1
-    assert "RunsFailed" not in measured(world)  # it was counted once
+    metrics = measured(world)
+    assert (metrics["RunsOpen"], metrics["RunsFailed"], metrics["RunsSucceeded"]) == (0, 1, 0)
+    assert metrics["DeadLettersStored"] == 1
+    assert "RunsFailed" not in measured(world)  # the failed run was counted before
 
 
 @pytest.mark.parametrize(
     "fail",
     [
         lambda world, attempt_id: world.ledger.attempts.fail("run-1", 0, attempt_id, BROKEN),
-        lambda world, _: world.clock.advance(1000),  # its lease is over
+        lambda world, _: world.clock.advance(1000),  # the lease expires
         lambda world, attempt_id: world.ledger.attempts.release("run-1", 0, attempt_id, PASSING, "fargate"),
     ],
 )
 def test_a_failure_in_an_engine_is_counted_once(fail: Callable[[World, str], object]) -> None:
-    """Its worker writes no metrics: the check does, whoever made the shard FAILED."""
+    """An engine's worker writes no metrics: the check counts the shard, whoever made it FAILED."""
     engine = MemoryEngine()
     engine.trouble = RemoteTaskError("the subnet does not exist")
     world = World(engines={"fargate": engine})
@@ -123,13 +123,13 @@ def test_a_failure_in_an_engine_is_counted_once(fail: Callable[[World, str], obj
 
     fail(world, failing)
 
-    told = [measured(world) for _ in range(3)]
-    assert sum(each.get("ShardsFailed", 0) for each in told) == 1
+    metrics = [measured(world) for _ in range(3)]
+    assert sum(each.get("ShardsFailed", 0) for each in metrics) == 1
     assert world.ledger.runs.get("run-1").state.ended
 
 
-def test_no_room_for_days_raises_an_alarm() -> None:
-    """Also while other shards wait for a moment only."""
+def test_a_shard_without_room_for_days_raises_an_alarm() -> None:
+    """The alarm is raised although another shard waits only for a moment."""
     template = load_template()
     engine = MemoryEngine()
     engine.trouble = RemoteTaskError("Capacity is unavailable", "throttled")
@@ -147,7 +147,7 @@ def test_no_room_for_days_raises_an_alarm() -> None:
     assert (alarm["Statistic"], alarm["ComparisonOperator"]) == ("Maximum", "GreaterThanThreshold")
 
 
-def test_no_end_of_a_run_depends_on_what_is_looked_over(
+def test_a_run_ends_although_the_ledger_cannot_finalize_it(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.run(1)
@@ -165,6 +165,6 @@ def test_cancelled_shards_are_not_counted_as_failed(world: World) -> None:
     world.run(3)
     world.ledger.runs.cancel("run-1")
 
-    told = measured(world)
+    metrics = measured(world)
 
-    assert (told["ShardsAbandoned"], told["ShardsFailed"], told["RunsFailed"]) == (3, 0, 0)
+    assert (metrics["ShardsAbandoned"], metrics["ShardsFailed"], metrics["RunsFailed"]) == (3, 0, 0)
