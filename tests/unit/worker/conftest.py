@@ -57,12 +57,12 @@ def succeed(call: ScriptCall, output: Output) -> ScriptResult:
 
 
 def exits(code: int, cause_class: str = "", cause: str = "", tail: str = "", **more: Any) -> Behaviour:
-    """A script that ends so."""
+    """A script that ends with this exit code, cause and stderr tail."""
     return lambda call, output: ScriptResult(code, tail, cause_class, cause, **more)
 
 
 def raises(error: BaseException) -> Callable[..., Any]:
-    """A runner, or a method of a port, that meets this error."""
+    """A runner, or a method of a port, that raises this error."""
 
     def behave(*_: object, **__: object) -> Any:
         raise error
@@ -71,13 +71,13 @@ def raises(error: BaseException) -> Callable[..., Any]:
 
 
 def saw(call: ScriptCall, act: str, place: str = "") -> None:
-    """Tell, as our Java does, what Spark has seen."""
+    """Record an act of Spark in the task's folder, as Sparklet's Java code does."""
     with (call.work_dir.parent / SEEN).open("a") as seen:
         seen.write(json.dumps({"seen": act, **({"place": place} if place else {})}) + "\n")
 
 
 def meanwhile(act: Callable[[], object], then: Behaviour = succeed) -> Behaviour:
-    """A script during which this happens."""
+    """A script that does ``act`` first, as something that happens while it runs."""
 
     def behave(call: ScriptCall, output: Output) -> ScriptResult:
         act()
@@ -87,7 +87,7 @@ def meanwhile(act: Callable[[], object], then: Behaviour = succeed) -> Behaviour
 
 
 def reports(outcome: Any, then: Behaviour = succeed) -> Behaviour:
-    """A script that leaves this outcome, text as it is, anything else as JSON, and goes on."""
+    """A script that writes this outcome file (a text unchanged, anything else as JSON), then behaves as ``then``."""
 
     def behave(call: ScriptCall, output: Output) -> ScriptResult:
         Path(call.env[OUTCOME_FILE]).write_text(outcome if isinstance(outcome, str) else json.dumps(outcome))
@@ -118,13 +118,13 @@ class CallableRunner(Runner):
         pass
 
     def event(self) -> Any:
-        """The event of the last call, as the script would read it."""
+        """The event of the last call, read as the script would read it."""
         text = self.calls[-1].env[EVENT]
         return json.loads(Path(text[1:]).read_text() if text.startswith("@") else text)
 
 
 def delivered(message: Received) -> dict[str, Any]:
-    """The record of a message as Lambda hands it over."""
+    """A received message as the record of Lambda's SQS event."""
     record = sqs(message.message_id, message.body)
     record["attributes"]["ApproximateReceiveCount"] = str(message.receive_count)
     return {**record, "receiptHandle": message.receipt}
@@ -132,7 +132,7 @@ def delivered(message: Received) -> dict[str, Any]:
 
 @dataclass
 class Bench:
-    """One worker and everything around it."""
+    """One worker with its ports in memory, and helpers to plan runs and to deliver messages."""
 
     worker: Worker
     runner: CallableRunner
@@ -149,18 +149,18 @@ class Bench:
 
     @property
     def claims(self) -> ShardClaims:
-        """What the worker claims shards by."""
+        """The part of the worker that claims shards."""
         assert isinstance(self.worker.shards, ShardClaims)
         return self.worker.shards
 
     @property
     def record(self) -> ShardRecord:
-        """The first shard, as the ledger has it."""
+        """The first shard's record in the ledger."""
         return self.ledger.shards.get("run-1", 0)
 
     @property
     def failure(self) -> tuple[str, str]:
-        """The error with which the first shard has FAILED: its class and its message."""
+        """The error class and message with which the first shard has FAILED."""
         record = self.record
         assert record.state is ShardState.FAILED
         return record.error_class, record.error_message
@@ -174,7 +174,7 @@ class Bench:
         self.worker.executor.settings = replace(self.worker.executor.settings, **changed)
 
     def writes(self, *names: str, body: bytes = b"rows", then: Behaviour = succeed) -> Behaviour:
-        """A script that writes these files below its output, and goes on."""
+        """A script that writes these files below its output, then behaves as ``then``."""
 
         def behave(call: ScriptCall, output: Output) -> ScriptResult:
             for name in names:
@@ -195,7 +195,7 @@ class Bench:
         kind: RunKind = RunKind.SHARDS,
         **changed: Any,
     ) -> list[ShardRef]:
-        """Enter a sealed run and send its messages; unless they are given, inputs are ``0.csv``, ``0-1.csv`` …"""
+        """Create a sealed run and send its messages. The inputs are ``0.csv``, ``0-1.csv`` … by default."""
         digest = hashlib.sha256(source).hexdigest()
         uri = f"s3://{BUCKET}/runs/{run_id}/script/{digest}/job.py"
         self.store.put(uri, source)
@@ -223,7 +223,7 @@ class Bench:
         return [r.ref for r in records]
 
     def redrive(self, run_id: str = "run-1") -> ShardRef:
-        """Reopen the first shard, which has ended, and send its message."""
+        """Redrive the first shard, which has ended, and send its message."""
         run = self.ledger.runs.get(run_id)
         self.ledger.runs.start_generation(run_id, run.generation + 1, run.scripts[0])
         again = self.ledger.attempts.redrive(run_id, 0, run.generation + 1, isolate=int(run.options.isolate))
@@ -232,24 +232,24 @@ class Bench:
         return again.ref
 
     def let_the_lease_end(self) -> None:
-        """Wait until whoever has the shard has it no longer."""
+        """Advance the clock until the lease of the first shard's attempt has expired."""
         self.clock.advance(LEASE_S + LEASE_GRACE_S + 1)
 
     def attempt(self, script: Behaviour | None = None, **planned: Any) -> Outcome:
-        """Plan a run, and deliver its first message to a worker whose script does this, or what it did before."""
+        """Plan a run, and deliver its first message. Without ``script`` the runner keeps its behaviour."""
         self.plan(**planned)
         self.runner.behaviour = script or self.runner.behaviour
         return self.deliver()
 
     def deliver(self, message: Received | None = None, remaining_s: float = 600) -> Outcome:
-        """Do what Lambda's mapping does with one message: invoke, and delete what is not reported."""
+        """Invoke the worker with one message, as Lambda does; delete the message unless it is reported as failed."""
         if message is None:
             (message,) = self.queue.receive(1)
         (outcome,) = self.deliver_together([message], remaining_s)
         return outcome
 
     def deliver_together(self, messages: Sequence[Received], remaining_s: float = 600) -> list[Outcome]:
-        """The same with several messages in one invocation."""
+        """Do the same as ``deliver`` with several messages in one invocation."""
         event = {"Records": list(map(delivered, messages))}
         outcomes = self.invoke(event, remaining_s)
         failed = {failure["itemIdentifier"] for failure in answer(event, outcomes)["batchItemFailures"]}
@@ -259,7 +259,7 @@ class Bench:
         return outcomes
 
     def ask(self, ref: ShardRef, remaining_s: float = 600) -> Any:
-        """What Lambda answers to a Map's child that invokes the worker with this reference."""
+        """Invoke the worker with a shard's reference, as a Map's child does. Return Lambda's response."""
         event = json.loads(ref.to_body())
         return answer(event, self.invoke(event, remaining_s))
 
@@ -268,7 +268,7 @@ class Bench:
         return self.worker.do(parse_event(event), deadline, "request-1")
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The JSON lines written so far."""
+        """The JSON lines that the worker has logged so far."""
         lines = self.lines.getvalue().splitlines()
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
@@ -291,9 +291,9 @@ def do_batch(
     log: Log = SILENT,
     now_s: Callable[[], float] = time.time,
 ) -> list[Outcome]:
-    """What a worker does with the tasks of one event, where ``run`` does each."""
-    as_they_are = SimpleNamespace(settings=SimpleNamespace(batch_handling="message"))
-    worker = Worker(as_they_are, None, None, log)  # type: ignore[arg-type]
+    """Let a worker do the tasks of one event, with ``run`` in place of its own way to run a task."""
+    executor = SimpleNamespace(settings=SimpleNamespace(batch_handling="message"))
+    worker = Worker(executor, None, None, log)  # type: ignore[arg-type]
     worker.run = lambda task, share, request_id: run(task, share)  # type: ignore[assignment,method-assign]
     return worker.do(tasks, deadline, "request-1", now_s)
 

@@ -1,4 +1,4 @@
-"""Holds every event that a script gets to the schema that users read."""
+"""Checks every event that a script gets in a test against docs/schemas/event.json."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def check_event(event: Any) -> None:
-    """Raise ValidationError unless an event that Sparklet built is what the schema says; others come as they are."""
+    """Raise ValidationError if an event that Sparklet built does not match the schema; other events are not checked."""
     built = event.get("sparklet") if isinstance(event, dict) else None
     if isinstance(built, dict) and not {"run", "task", "committed"}.isdisjoint(built):
         _VALIDATOR.validate(event)

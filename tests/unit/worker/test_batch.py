@@ -1,4 +1,4 @@
-"""The order within one event: a FIFO group waits behind its failure, everything else goes on."""
+"""The order within one event: behind a failure the rest of its FIFO group returns, all other messages are done."""
 
 import io
 from collections.abc import Callable
@@ -27,8 +27,8 @@ def runner(failing: set[str], done: list[str]) -> Callable[[Task, Deadline], Out
     return run
 
 
-def test_a_failure_returns_the_rest_of_its_group_in_order() -> None:
-    """Also that of a message that cannot be read."""
+def test_behind_a_failure_the_rest_of_its_fifo_group_returns() -> None:
+    """This holds for a message that cannot be read, too."""
     event = {"Records": [sqs(i, "{}", i[0]) for i in ("x1", "y1", "x2", "y2", "x3", "z1", "w1", "w2")]}
     event["Records"][6]["body"] = None
     done: list[str] = []
@@ -43,7 +43,7 @@ def test_a_failure_returns_the_rest_of_its_group_in_order() -> None:
     assert b'"record": "x3"' in sink.getvalue()
 
 
-def test_a_failure_that_is_acknowledged_holds_nobody_up() -> None:
+def test_an_acknowledged_failure_does_not_return_its_group() -> None:
     event = {"Records": [sqs("a", "{}", "g"), sqs("b", "{}", "g")]}
 
     outcomes = do_batch(parse_event(event), lambda task, *_: Outcome(task, FAILED))
@@ -67,8 +67,8 @@ def test_no_message_of_a_group_is_done_after_a_failed_one(batch: list[tuple[str,
         assert outcomes[n].acknowledged == (str(n) in done and str(n) not in failing)
 
 
-def shared_out(needs_s: list[float], whole_s: float, receives: list[int]) -> tuple[list[float], list[bool]]:
-    """What each record of a batch had of the invocation, and whether it was begun, on a clock of its own."""
+def shares_of_batch(needs_s: list[float], whole_s: float, receives: list[int]) -> tuple[list[float], list[bool]]:
+    """Do a batch on a clock of its own. Return the seconds that each record had, and whether each record was begun."""
     clock = [1000.0]
     had: list[float] = []
     begun: list[bool] = []
@@ -85,26 +85,26 @@ def shared_out(needs_s: list[float], whole_s: float, receives: list[int]) -> tup
     return had, begun
 
 
-def test_each_record_has_an_equal_share_of_what_is_left() -> None:
-    had, begun = shared_out([1, 600, 10, 600], 400, [1, 1, 1, 1])
+def test_each_record_gets_an_equal_share_of_the_remaining_time() -> None:
+    had, begun = shares_of_batch([1, 600, 10, 600], 400, [1, 1, 1, 1])
 
     assert had == [100, 133, pytest.approx(133), pytest.approx(256)]
     assert all(begun)
 
 
 def test_records_without_enough_time_return_untouched() -> None:
-    _, begun = shared_out([19, 19, 19, 19], 50, [1, 1, 1, 1])
+    _, begun = shares_of_batch([19, 19, 19, 19], 50, [1, 1, 1, 1])
 
     assert begun == [True, True, False, False]
 
 
 def test_a_redelivered_record_gets_more_time_until_it_suffices() -> None:
-    """Ten records of which each needs a fifth of the invocation: more than its share, and none of them is given up."""
+    """GIVEN ten records that each need a fifth of the invocation, THEN all are done after a few deliveries."""
     open_records = dict.fromkeys(range(10), 1)
     attempts = dict.fromkeys(open_records, 0)
     for _ in range(8):
         numbers = list(open_records)
-        had, begun = shared_out([60.0] * len(numbers), 300, list(open_records.values()))
+        had, begun = shares_of_batch([60.0] * len(numbers), 300, list(open_records.values()))
         for number, has_s, was_begun in zip(numbers, had, begun, strict=True):
             attempts[number] += was_begun
             open_records[number] += 1
@@ -117,7 +117,7 @@ def test_a_redelivered_record_gets_more_time_until_it_suffices() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 2000), st.integers(1, 6)), min_size=1, max_size=10), st.floats(1, 900))
 def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float, int]], whole_s: float) -> None:
-    had, begun = shared_out([need for need, _ in records], whole_s, [count for _, count in records])
+    had, begun = shares_of_batch([need for need, _ in records], whole_s, [count for _, count in records])
 
     assert begun[0]
     least_s = min(MIN_SHARE_S, whole_s / 2)
@@ -125,4 +125,4 @@ def test_no_record_uses_up_the_time_of_those_behind_it(records: list[tuple[float
     assert sum(min(need, share) for (need, _), share in zip(records, had, strict=True)) <= whole_s + 1e-6
     if all(count == 1 for _, count in records) and whole_s / len(records) >= MIN_SHARE_S:
         assert all(share >= whole_s / len(records) - 1e-6 for share in had)
-    assert shared_out([1], whole_s, [1])[0] == [pytest.approx(whole_s)]
+    assert shares_of_batch([1], whole_s, [1])[0] == [pytest.approx(whole_s)]

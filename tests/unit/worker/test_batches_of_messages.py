@@ -1,4 +1,4 @@
-"""A worker whose script gets a batch of messages: partial answers, groups, own outputs, and batches done as two."""
+"""A worker whose script gets a batch of messages: failed messages, groups, own outputs, and batches done in two."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def returned(bench: Bench, event: dict[str, Any], remaining_s: float = 600) -> l
     return [each["itemIdentifier"] for each in answer(event, bench.invoke(event, remaining_s))["batchItemFailures"]]
 
 
-def test_one_script_gets_all_messages(bench: Bench) -> None:
+def test_one_script_gets_all_messages_of_the_event(bench: Bench) -> None:
     event = batch(*map(str, range(10)))
 
     assert returned(bench, event) == []
@@ -35,7 +35,7 @@ def test_one_script_gets_all_messages(bench: Bench) -> None:
     assert bench.runner.event() == event
 
 
-def test_an_invocation_says_how_its_event_is_handled(bench: Bench) -> None:
+def test_an_invocation_may_choose_its_batch_handling(bench: Bench) -> None:
     task = {"script": f"s3://{BUCKET}/scripts/default.py", "event": batch("a", "b", "c")}
 
     bench.invoke({"sparklet": {**task, "batch_handling": "message"}})
@@ -44,7 +44,7 @@ def test_an_invocation_says_how_its_event_is_handled(bench: Bench) -> None:
     assert len(bench.runner.calls) == 3 + 1
 
 
-def test_failed_messages_come_back_with_their_causes_logged(bench: Bench) -> None:
+def test_failed_messages_are_reported_and_their_causes_logged(bench: Bench) -> None:
     bench.runner.behaviour = reports({"failed": {"b": "no shop 7"}})
     event = batch("a", "b", "c")
 
@@ -66,26 +66,26 @@ def test_failed_messages_come_back_with_their_causes_logged(bench: Bench) -> Non
         reports({"failed": ["a"]}),
     ],
 )
-def test_a_script_that_raises_or_names_strangers_returns_all(bench: Bench, ends: Any) -> None:
+def test_a_script_that_raises_or_names_unknown_ids_returns_all(bench: Bench, ends: Any) -> None:
     bench.runner.behaviour = ends
 
     assert returned(bench, batch("a", "b", "c")) == ["a", "b", "c"]
     assert len(bench.runner.calls) == 1
 
 
-def test_too_little_time_returns_all(bench: Bench) -> None:
+def test_all_messages_return_if_too_little_time_is_left(bench: Bench) -> None:
     assert returned(bench, batch("a", "b"), remaining_s=0.5) == ["a", "b"]
     assert not bench.runner.calls
 
 
-def test_behind_a_failure_the_rest_of_its_group_comes_back(bench: Bench) -> None:
-    """Also in the tasks behind: b is a message of a shard, so that c and d are another batch."""
+def test_behind_a_failed_message_its_group_returns(bench: Bench) -> None:
+    """This holds for later batches, too: "s" cannot be read, so the messages behind it are another batch."""
     event = batch("x1", "y1", "x2", "s", "x3", "y2", group=lambda each: each[0])
     event["Records"][3]["body"] = None
 
     def script(call: ScriptCall, output: Output) -> ScriptResult:
-        here = [record["messageId"] for record in bench.runner.event()["Records"]]
-        return reports({"failed": {"x1": "bad"}} if "x1" in here else {})(call, output)
+        ids = [record["messageId"] for record in bench.runner.event()["Records"]]
+        return reports({"failed": {"x1": "bad"}} if "x1" in ids else {})(call, output)
 
     bench.runner.behaviour = script
 
@@ -103,28 +103,28 @@ def test_messages_about_own_outputs_do_not_reach_the_script(bench: Bench) -> Non
     assert b"is an output of this function" in bench.lines.getvalue()
 
 
-@pytest.mark.parametrize(("failing", "back"), [("", []), ("c", ["a", "c"])])
-def test_a_batch_of_which_a_table_has_a_part_is_done_as_two(bench: Bench, failing: str, back: list[str]) -> None:
-    """Each of the two has an end of its own."""
+@pytest.mark.parametrize(("failing", "expected"), [("", []), ("c", ["a", "c"])])
+def test_a_batch_that_is_partly_committed_is_done_in_two(bench: Bench, failing: str, expected: list[str]) -> None:
+    """Each of the two parts succeeds or fails for itself."""
     table, seen = {"b", "d"}, list[Any]()
 
     def script(call: ScriptCall, output: Output) -> ScriptResult:
-        """Its table has some messages, and its rows do not show of which they are."""
+        """A script whose table has some of the messages: it reports them, and fails, if it gets others as well."""
         event = bench.runner.event()
-        here = [record["messageId"] for record in event["Records"]]
-        seen.append((here, event.get("sparklet")))
-        if old := [each for each in here if each in table and set(here) - table]:
+        ids = [record["messageId"] for record in event["Records"]]
+        seen.append((ids, event.get("sparklet")))
+        if old := [each for each in ids if each in table and set(ids) - table]:
             return reports({"committed": old}, exits(1))(call, output)
-        return exits(int(failing in here))(call, output)
+        return exits(int(failing in ids))(call, output)
 
     bench.runner.behaviour = script
 
-    assert returned(bench, batch("a", "b", "c", "d")) == back
-    said = {"committed": ["b", "d"]}
-    assert seen == [(["a", "b", "c", "d"], None), (["b", "d"], said), (["a", "c"], said)]
+    assert returned(bench, batch("a", "b", "c", "d")) == expected
+    about_committed = {"committed": ["b", "d"]}
+    assert seen == [(["a", "b", "c", "d"], None), (["b", "d"], about_committed), (["a", "c"], about_committed)]
 
 
-def test_what_says_that_a_table_has_all_fails_as_it_is(bench: Bench) -> None:
+def test_a_batch_reported_as_wholly_committed_fails_unsplit(bench: Bench) -> None:
     bench.runner.behaviour = reports({"committed": ["a", "b"]}, exits(1))
 
     assert returned(bench, batch("a", "b")) == ["a", "b"]

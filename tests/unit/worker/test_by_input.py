@@ -1,4 +1,4 @@
-"""Where the files of a shard are published that has an output for each input, and what is told of each."""
+"""Shards with one output for each input: the names of published files, results by input, and redos."""
 
 import json
 import re
@@ -39,7 +39,7 @@ JOB = "5ba1f2aa-0000-4000-8000-{:012d}"
 def spark_writes(
     bench: Bench, tasks: dict[int, tuple[str, int]], *more: str, below: str = "", body: bytes = b"rows"
 ) -> Callable[..., ScriptResult]:
-    """A job of Spark: each task with its origin and its rows writes a file, and so does something else."""
+    """A Spark job: each task writes a file and records its origin and rows; the files of ``more`` have no origin."""
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         folder, job = bench.runner.event()["output_path"], JOB.format(len(bench.runner.calls))
@@ -56,7 +56,7 @@ def spark_writes(
 
 
 def published(bench: Bench) -> dict[str, bytes]:
-    """What readers find in the output; it is what lists of names say, and who published it stands beside."""
+    """The files that readers find in the output; they must agree with the lists of names beside them."""
     files = {info.uri.removeprefix(OUTPUT): bench.store.get(info.uri) for info in bench.store.list(OUTPUT)}
     shown = {name: body for name, body in files.items() if not name.startswith(NAMES)}
     listed = {
@@ -87,7 +87,7 @@ def test_files_have_the_names_of_their_inputs(bench: Bench) -> None:
     assert bench.store.head(f"{OUTPUT}0-1.parquet").owner.startswith(bench.ledger.runs.get("run-1").owner(0))
 
 
-def test_what_a_script_writes_into_folders_keeps_its_names(bench: Bench) -> None:
+def test_files_in_subfolders_keep_the_names_that_spark_gave_them(bench: Bench) -> None:
     assert attempt(bench, spark_writes(bench, {0: ("in/0.csv", 5)}, below="k=1/"), objects=1).error is None
 
     assert list(published(bench)) == [f"0/k=1/part-00000-{JOB.format(1)}.c000.snappy.parquet"]
@@ -103,14 +103,14 @@ def test_an_output_of_a_slice_has_its_shards_number() -> None:
     assert list(outputs_by_input(run, 7, files, [item], {})[0].values()) == ["0-000007-00001.csv", "0-000007-00002.csv"]
 
 
-def test_one_file_for_an_input_may_be_required(bench: Bench) -> None:
+def test_strict_refuses_two_files_for_one_input(bench: Bench) -> None:
     attempt(bench, spark_writes(bench, THREE), strict=True)
 
     assert "s3://in/0.csv has 2 outputs" in failure(bench)
 
 
-@pytest.mark.parametrize("owner", ["", "run-1_{}_000007-b"])  # nobody's, and another shard's, whose name is the same
-def test_a_name_that_is_taken_since_the_plan_is_not_replaced(bench: Bench, owner: str) -> None:
+@pytest.mark.parametrize("owner", ["", "run-1_{}_000007-b"])  # without an owner, and of another shard
+def test_a_file_that_others_wrote_since_the_plan_is_not_replaced(bench: Bench, owner: str) -> None:
     script = spark_writes(bench, {0: ("in/0.csv", 5)})
 
     def taken(call: ScriptCall, output: Output) -> ScriptResult:
@@ -128,7 +128,7 @@ def test_a_name_that_is_taken_since_the_plan_is_not_replaced(bench: Bench, owner
     assert bench.store.get(f"{OUTPUT}0.parquet") == b"theirs"
 
 
-def test_results_and_manifest_tell_what_became_of_each_input(bench: Bench) -> None:
+def test_results_list_the_outputs_and_rows_of_each_input(bench: Bench) -> None:
     attempt(bench, spark_writes(bench, THREE))
     run, at = bench.ledger.runs.get("run-1"), bench.claims.deployment
 
@@ -154,7 +154,7 @@ MIXING = b"import x\nx(','.join(os.path.join(x)))\nx.rows.groupBy('k')\n"
 
 
 @pytest.mark.parametrize(("tasks", "more", "why"), MIXED)
-def test_what_nobody_can_tell_apart_is_refused_if_asked(
+def test_strict_refuses_files_whose_input_is_unknown(
     bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str
 ) -> None:
     attempt(bench, spark_writes(bench, tasks, *more), source=MIXING, strict=True)
@@ -163,9 +163,9 @@ def test_what_nobody_can_tell_apart_is_refused_if_asked(
     assert told.startswith("MixedInputsError: ") and why in told and len(bench.runner.calls) == 1
 
 
-@pytest.mark.parametrize("objects", [3, 95])  # at once, and in steps, since a transaction is limited
+@pytest.mark.parametrize("objects", [3, 95])  # split at once, and in steps, since a transaction is limited
 @pytest.mark.parametrize(("tasks", "more", "why"), MIXED[:2])
-def test_what_nobody_can_tell_apart_is_done_one_by_one(
+def test_inputs_that_a_task_mixes_are_done_one_by_one(
     bench: Bench, tasks: dict[int, tuple[str, int]], more: tuple[str, ...], why: str, objects: int
 ) -> None:
     deployment = bench.claims.deployment
@@ -185,7 +185,7 @@ def test_what_nobody_can_tell_apart_is_done_one_by_one(
     assert named == {f"0-{place}" if place else "0" for place in range(objects)}
 
 
-def test_what_mixes_inputs_when_it_is_done_again_is_kept_whole(bench: Bench) -> None:
+def test_a_redo_that_mixes_inputs_is_not_split(bench: Bench) -> None:
     attempt(bench, spark_writes(bench, THREE), max_attempts=1)
     bench.redrive()
     bench.runner.behaviour = spark_writes(bench, MIXED[0][0])
@@ -196,20 +196,20 @@ def test_what_mixes_inputs_when_it_is_done_again_is_kept_whole(bench: Bench) -> 
     assert published(bench) == PUBLISHED
 
 
-def test_what_has_committed_at_once_is_not_done_again(bench: Bench) -> None:
+def test_a_shard_that_committed_directly_is_not_split(bench: Bench) -> None:
     attempt(bench, reports({"rows": 1, "direct": True}, spark_writes(bench, MIXED[0][0])), source=MIXING)
 
     assert "MixedInputsError" in failure(bench)
 
 
-def test_all_that_a_shard_of_one_input_writes_is_of_that(bench: Bench) -> None:
+def test_all_files_of_a_shard_with_one_input_belong_to_the_input(bench: Bench) -> None:
     assert attempt(bench, spark_writes(bench, {0: ("", 7)}, "report.html"), objects=1).error is None
 
     assert published(bench) == {"0.html": b"more", "0.parquet": b"rows"}
 
 
 def one_by_one(copy_all: Callable[..., None], fault: Fault) -> Callable[..., None]:
-    """Copies after each of which the worker may be killed."""
+    """``copy_all`` that copies file by file; after each file the fault may kill the worker."""
 
     def copy(pairs: Any, **owner: Any) -> None:
         for pair in pairs:
@@ -220,8 +220,8 @@ def one_by_one(copy_all: Callable[..., None], fault: Fault) -> Callable[..., Non
     return copy
 
 
-def killed(bench: Bench, fault: Fault) -> tuple[Fault, Callable[[], None]]:
-    """Deliver a message to a worker that meets the fault; and how others go on with it until the shard has ended."""
+def deliver_with_fault(bench: Bench, fault: Fault) -> tuple[Fault, Callable[[], None]]:
+    """Deliver a message to a worker with a fault. Return the fault, and a function that redelivers to the end."""
     [message], shards = bench.queue.receive(1), bench.claims
     whole, shards.deployment = shards.deployment, fault.deployment(shards.deployment)
     bench.store.copy_all = one_by_one(bench.store.copy_all, fault)  # type: ignore[method-assign]
@@ -241,12 +241,12 @@ def killed(bench: Bench, fault: Fault) -> tuple[Fault, Callable[[], None]]:
 def test_a_worker_killed_anywhere_leaves_each_output_whole(
     settings: WorkerSettings, tmp_path: Path, after_effect: bool
 ) -> None:
-    """Whoever comes next runs the script again, or knows from the winner which file is of which input."""
+    """The next attempt runs the script again, or reads from the winner's record which file belongs to which input."""
     for at_call in count(1):
         bench = make_bench(replace(settings, scratch=tmp_path / str(at_call)))
         bench.plan(objects=3, output_per="input")
         bench.runner.behaviour = spark_writes(bench, THREE)
-        fault, others_go_on = killed(bench, Fault(at_call, after_effect))
+        fault, others_go_on = deliver_with_fault(bench, Fault(at_call, after_effect))
         if fault.calls < at_call:
             break
         others_go_on()
@@ -254,8 +254,8 @@ def test_a_worker_killed_anywhere_leaves_each_output_whole(
     assert at_call > 12
 
 
-def test_an_incremental_run_replaces_what_its_name_wrote(bench: Bench) -> None:
-    """One file less than before, and beside it the file of an input whose name begins likewise."""
+def test_an_incremental_run_replaces_files_of_earlier_runs(bench: Bench) -> None:
+    """The second run writes one file less; the file of an input whose name begins with the same text stays."""
     several = {0: ("in/0.csv", 5), 1: ("in/0.csv", 5), 2: ("in/0-1.csv", 7)}
     for number, tasks in enumerate((several, {0: ("in/0.csv", 5)})):
         bench.clock.advance(60)
@@ -273,14 +273,14 @@ def test_an_incremental_run_replaces_what_its_name_wrote(bench: Bench) -> None:
 def test_a_redo_killed_anywhere_shows_no_row_twice(
     settings: WorkerSettings, tmp_path: Path, output_per: str, tasks: dict[int, tuple[str, int]], after_effect: bool
 ) -> None:
-    """Until the new output is there whole, each input has what it had, or nothing for a moment."""
+    """Until the new output is complete, each input has its old files, or none for a moment."""
     for at_call in count(1):
         bench = make_bench(replace(settings, scratch=tmp_path / str(at_call)))
         bench.attempt(spark_writes(bench, THREE, body=b"old"), objects=3, output_per=output_per)
         before = shown(bench)
         bench.redrive()
         bench.runner.behaviour = spark_writes(bench, tasks, body=b"new one")
-        fault, others_go_on = killed(bench, Fault(at_call, after_effect))
+        fault, others_go_on = deliver_with_fault(bench, Fault(at_call, after_effect))
         met, of_inputs = shown(bench), defaultdict[str, set[bytes]](set)
         for name, body in met.items():
             of_inputs[re.sub(r"(-0000\d)?\..*", "", name)].add(body)
@@ -296,7 +296,7 @@ def test_a_redo_killed_anywhere_shows_no_row_twice(
     assert at_call > 12
 
 
-def test_a_redo_leaves_what_the_user_has_put_there(bench: Bench) -> None:
+def test_a_redo_keeps_files_that_a_user_has_replaced(bench: Bench) -> None:
     attempt(bench, spark_writes(bench, THREE))
     bench.store.put(f"{OUTPUT}0-00001.parquet", b"mine")
     bench.redrive()
@@ -308,8 +308,8 @@ def test_a_redo_leaves_what_the_user_has_put_there(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("output_per", ["", "input"])
-def test_a_copy_that_wakes_after_a_redo_finds_nothing(bench: Bench, output_per: str) -> None:
-    """GIVEN an attempt that stopped before a copy, and whose staged files nobody has deleted since."""
+def test_a_copy_that_resumes_after_a_redo_publishes_nothing(bench: Bench, output_per: str) -> None:
+    """GIVEN an attempt that stopped before a copy, and whose staged files have not been deleted."""
     late, copy_all = list[Callable[[], None]](), bench.store.copy_all
 
     def copy(pairs: Any, **owner: Any) -> None:
@@ -341,10 +341,10 @@ def shown(bench: Bench) -> dict[str, bytes]:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_path_factory: Any) -> None:
-    """Runs replace each other, shards are done again; attempts stop before any copy, and go on at any later time.
+def test_an_attempt_that_resumes_late_harms_no_later_run(data: st.DataObject, tmp_path_factory: Any) -> None:
+    """Runs replace each other and shards are redone; attempts stop before any copy, and resume at any later time.
 
-    What they have staged may be left.
+    Their staged files may remain.
     """
     env = {"SPARKLET_BUCKET": "bucket", "SPARKLET_LEDGER_TABLE": "t"}
     bench = make_bench(worker_settings({**env, "SPARKLET_SCRATCH": str(tmp_path_factory.mktemp("bench") / "scratch")}))
@@ -369,7 +369,9 @@ def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_
 
     def delete(uris: Any, within: str) -> None:
         is_discard = re.fullmatch("s3://bucket/staged/run-[0-9]/[^/]+", within)
-        if not (is_discard and data.draw(st.booleans())):  # its worker was killed after it had told the ledger
+        if not (
+            is_discard and data.draw(st.booleans())
+        ):  # else the worker was killed after its last write to the ledger
             delete_all(uris, within)
 
     bench.store.copy_all, bench.store.put = copy, put  # type: ignore[method-assign,assignment]
@@ -383,13 +385,11 @@ def test_an_attempt_that_wakes_late_harms_no_later_run(data: st.DataObject, tmp_
         run_id = f"run-{number}"
         options = {"incremental": True} if kind == "incremental" else {"existing": "overwrite"}
         bench.plan(run_id=run_id, objects=3, output_per="input", max_attempts=4, name="daily", **options)
-        is_done_again_and_again(bench, run_id, sleepers, data)
+        redo_repeatedly(bench, run_id, sleepers, data)
 
 
-def is_done_again_and_again(
-    bench: Bench, run_id: str, sleepers: list[Callable[[], object]], data: st.DataObject
-) -> None:
-    """The shard of a run; after each time its output is that of the last script."""
+def redo_repeatedly(bench: Bench, run_id: str, sleepers: list[Callable[[], object]], data: st.DataObject) -> None:
+    """Do and redo the shard of a run; each time the output must be the output of the last script."""
     for generation in range(data.draw(st.integers(1, 3))):
         tasks = dict(list(THREE.items())[: data.draw(st.integers(1, 3))])
         body = b"rows" * (generation + 1)
@@ -401,20 +401,20 @@ def is_done_again_and_again(
             with suppress(KilledError):
                 bench.deliver(message)
             bench.clock.advance(LEASE_S + LEASE_GRACE_S + 600)
-            wake(sleepers, data)
+            resume_some(sleepers, data)
         check(bench.claims.deployment, run_id)
         if state is not ShardState.SUCCEEDED:
-            break  # a redrive of it goes on with what has won
+            break  # a redrive would publish the output of the winner
         names = [{"0.parquet"}, {"0.parquet", "0-1.parquet"}, set(PUBLISHED)][len(tasks) - 1]
-        wake(sleepers, data)
+        resume_some(sleepers, data)
         assert shown(bench) == dict.fromkeys(names, body)
         published = owners(bench.store, OUTPUT)
         assert {by["run_id"] for name in names if (by := published.of(name, len(body)))} == {run_id}
         assert {bench.store.head(OUTPUT + name).owner.partition("_")[0] for name in names} == {run_id}
 
 
-def wake(sleepers: list[Callable[[], object]], data: st.DataObject) -> None:
-    """Some go on now, and are told that they are too late, or copy what is copied already."""
+def resume_some(sleepers: list[Callable[[], object]], data: st.DataObject) -> None:
+    """Resume some of the sleeping attempts: they are refused, or copy files that are copied already."""
     for sleeper in [each for each in sleepers if data.draw(st.booleans())]:
         sleepers.remove(sleeper)
         with suppress(ObjectStoreError):

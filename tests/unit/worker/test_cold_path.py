@@ -1,4 +1,4 @@
-"""What a cold start loads before the first task: the standard library and Sparklet's core."""
+"""Before the first task a cold start loads only the standard library and Sparklet's core."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Writes to tables that a script declares: stored before the win, and kept out of what readers find."""
+"""Writes to tables that a script declares are stored before the attempt wins, and are not published as output."""
 
 import json
 from typing import Any
@@ -32,13 +32,13 @@ def test_declared_writes_are_stored_and_the_attempt_wins(bench: Bench) -> None:
     assert json.loads(body) == {"shard": 0, "attempt": record.winner, "writes": DECLARED}
 
 
-def test_a_script_that_declares_nothing_names_no_winner(bench: Bench) -> None:
+def test_a_shard_without_declared_writes_has_no_winner(bench: Bench) -> None:
     assert bench.attempt().error is None
 
     assert bench.record.winner == "" and below(bench, WRITES) == {}
 
 
-def test_changes_are_neither_published_nor_deleted(bench: Bench) -> None:
+def test_staged_change_files_are_neither_published_nor_deleted(bench: Bench) -> None:
     script = bench.writes("part-0", "_changes/1/a.parquet", "deep/_changes/b", then=reports(DECLARES))
     assert bench.attempt(script).error is None
 
@@ -47,17 +47,17 @@ def test_changes_are_neither_published_nor_deleted(bench: Bench) -> None:
     assert below(bench, STAGED) == {f"000000-{winner}/_changes/1/a.parquet": b"rows"}
 
 
-def test_a_failed_attempt_leaves_neither_changes_nor_writes(bench: Bench) -> None:
+def test_a_failed_attempt_leaves_no_staged_changes_or_writes(bench: Bench) -> None:
     bench.attempt(bench.writes("_changes/1/a.parquet", then=reports(DECLARES, exits(1))))
 
     assert below(bench, STAGED) == {} == below(bench, WRITES)
 
 
 @pytest.mark.parametrize("names", [(), ("_changes/1/a.parquet",), ("part-0",)])
-def test_an_attempt_after_the_win_succeeds_without_script(
+def test_an_attempt_after_a_lost_winner_runs_no_script(
     bench: Bench, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A winner that only declared writes has no staged file to publish, and that is no error."""
+    """A winner that only declared writes has no staged file to publish; this is no error."""
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes(*names, then=reports(DECLARES))
 
@@ -82,9 +82,9 @@ def test_an_outcome_whose_writes_are_no_objects_is_refused(bench: Bench) -> None
     assert bench.record.error_class == "EventError"
 
 
-# --- by nobody who commits: a shard's event came as a task, so nobody has claimed the shard ---
+# --- a shard's event that came as a task: no run claims the shard, so no run commits its writes ---
 
-EVENT = {  # as docs/schemas/event.json has it, and as a log or job.event shows it
+EVENT = {  # as in docs/schemas/event.json, and as a log or job.event shows it
     "sparklet": {"run": "flights-1", "identity": "flights-1_18b", "shard": 7, "attempt": "a", "generation": 0},
     "inputs": ["s3://data/in/7.csv"],
     "input_path": "s3://data/in/7.csv",
@@ -94,9 +94,9 @@ EVENT = {  # as docs/schemas/event.json has it, and as a log or job.event shows 
 }
 
 
-def test_a_script_that_stages_for_nobody_is_told_so(bench: Bench) -> None:
+def test_an_append_in_a_task_is_refused_since_no_run_commits_it(bench: Bench) -> None:
     def append(call: ScriptCall, output: Output) -> ScriptResult:
-        frame: Any = None  # it is not looked at
+        frame: Any = None  # the refusal comes before the frame is used
         with pytest.raises(EventError, match="commit='direct'") as refused:
             Job.from_args(list(call.args), call.env).append(frame)
         return exits(1, "EventError", str(refused.value))(call, output)
@@ -107,7 +107,7 @@ def test_a_script_that_stages_for_nobody_is_told_so(bench: Bench) -> None:
     assert outcome.error is not None
 
 
-def test_a_task_that_has_staged_a_write_has_failed(bench: Bench) -> None:
+def test_a_task_that_has_staged_a_write_fails(bench: Bench) -> None:
     write = {"table": "delta:s3://lake/t", "folder": "s3://lake/t/x", "files": []}
     bench.runner.behaviour = reports({"rows": 1000, "writes": [write]})
     (outcome,) = bench.invoke(EVENT)

@@ -1,4 +1,4 @@
-"""A shard asked for directly, as a Map state's child does: three errors by name, and the same answer each time."""
+"""A direct invocation for a shard, as by a Map's child: its result or one of three errors, the same each time."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from sparklet.model import ShardState
 from tests.unit.worker.conftest import Bench, exits, raises
 
 
-def test_a_succeeded_shard_answers_every_request_alike(bench: Bench) -> None:
+def test_a_repeated_request_for_a_done_shard_runs_no_script(bench: Bench) -> None:
     (ref,) = bench.plan()
 
     assert bench.ask(ref) == {"shard": 0, "state": "SUCCEEDED", "rows": None}
@@ -22,7 +22,7 @@ def test_a_succeeded_shard_answers_every_request_alike(bench: Bench) -> None:
     assert len(bench.runner.calls) == 1
 
 
-def test_a_failed_shard_fails_every_request_alike(bench: Bench) -> None:
+def test_a_repeated_request_for_a_failed_shard_fails_again(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.runner.behaviour = exits(1, "SyntaxError", "because")
 
@@ -33,7 +33,7 @@ def test_a_failed_shard_fails_every_request_alike(bench: Bench) -> None:
     assert len(bench.runner.calls) == 1
 
 
-def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> None:
+def test_a_failed_attempt_raises_not_done_if_another_is_left(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=2)
     bench.runner.behaviour = exits(1, "OSError", "because")
 
@@ -44,7 +44,7 @@ def test_a_failed_attempt_is_not_done_until_no_attempt_is_left(bench: Bench) -> 
         bench.ask(ref)
 
 
-def test_a_shard_whose_attempts_all_died_fails_on_request(bench: Bench) -> None:
+def test_a_request_fails_a_shard_whose_last_attempt_died(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.ledger.attempts.claim(ref, "killed", lease_s=60, max_attempts=1)
     bench.clock.advance(500)
@@ -54,7 +54,7 @@ def test_a_shard_whose_attempts_all_died_fails_on_request(bench: Bench) -> None:
     assert bench.record.state is ShardState.FAILED
 
 
-def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> None:
+def test_a_request_for_a_held_shard_raises_lease_lost(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.ledger.attempts.claim(ref, "another", lease_s=60, max_attempts=3)
 
@@ -62,7 +62,7 @@ def test_a_shard_that_another_attempt_holds_is_a_lost_lease(bench: Bench) -> Non
         bench.ask(ref)
 
 
-def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
+def test_a_reference_of_an_older_generation_is_stale(bench: Bench) -> None:
     (ref,) = bench.plan(max_attempts=1)
     bench.runner.behaviour = exits(1, cause="because")
     with pytest.raises(ShardFailedError):
@@ -73,34 +73,34 @@ def test_a_reference_of_an_older_generation_is_no_failure(bench: Bench) -> None:
     with pytest.raises(ShardFailedError):
         bench.ask(redriven)
     assert bench.ask(ref)["claim"] == "STALE"
-    assert bench.deliver().acknowledged  # the first message, which is as old
+    assert bench.deliver().acknowledged  # the first message is of the older generation, too
     assert len(bench.runner.calls) == 2
 
 
 @pytest.mark.parametrize(
-    ("port", "method", "met", "error", "told"),
+    ("port", "method", "met", "error", "message"),
     [
         ("runs", "get", LedgerError("no answer"), ShardNotDoneError, "LedgerError: no answer"),
         ("attempts", "claim", LedgerError("no answer"), ShardNotDoneError, "LedgerError: no answer"),
         ("runs", "get", RunNotFoundError("no run"), RunNotFoundError, "no run"),
     ],
 )
-def test_a_worker_that_cannot_ask_the_ledger_names_the_reason(
-    bench: Bench, port: str, method: str, met: Exception, error: type[Exception], told: str
+def test_an_error_of_the_ledger_is_raised_with_its_reason(
+    bench: Bench, port: str, method: str, met: Exception, error: type[Exception], message: str
 ) -> None:
     (ref,) = bench.plan()
     setattr(getattr(bench.ledger, port), method, raises(met))
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         bench.ask(ref)
 
 
-def test_too_little_time_leaves_the_shard_not_done(bench: Bench) -> None:
+def test_too_little_time_raises_not_done(bench: Bench) -> None:
     (ref,) = bench.plan()
     with pytest.raises(ShardNotDoneError, match="DeadlineExceededError"):
         bench.ask(ref, remaining_s=10)
 
 
-def test_a_worker_without_a_ledger_does_no_shards(bench: Bench) -> None:
+def test_a_worker_without_a_ledger_refuses_shards(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.worker.shards = None
     with pytest.raises(SettingsError):

@@ -1,4 +1,4 @@
-"""A shard that is too much for a function: released to an engine, acknowledged, and done by that engine's worker."""
+"""A shard that is too large for a function is released to an engine, and done by the engine's worker."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ COMMAND = ShardCommand("run-1", 0, generation=0, timeout_s=7200, redrive=False)
 
 
 def in_the_engine(bench: Bench) -> int:
-    """What a worker that an engine started does; functions are as they were afterwards."""
+    """Do the shard as a worker that an engine started; afterwards the bench is a function's worker again."""
     code = run_one(bench.claims, bench.worker, COMMAND)
     bench.claims.engine = ""
     return code
@@ -39,7 +39,7 @@ def in_the_engine(bench: Bench) -> int:
         (exits(-9, cause="ended by SIGKILL: out of memory?"), "ScriptFailedError"),
     ],
 )
-def test_what_a_function_outgrows_its_engine_does(bench: Bench, ends: Behaviour, error_class: str) -> None:
+def test_a_shard_that_is_too_large_is_done_by_the_engine(bench: Bench, ends: Behaviour, error_class: str) -> None:
     outcome = bench.attempt(ends, **LARGER)
 
     record = bench.record
@@ -54,7 +54,7 @@ def test_what_a_function_outgrows_its_engine_does(bench: Bench, ends: Behaviour,
 @pytest.mark.parametrize(
     ("options", "error"), [({}, OutOfMemoryError("heap space")), (LARGER, GatewayLostError("it went away"))]
 )
-def test_anything_else_stays_in_functions(bench: Bench, options: dict[str, Any], error: SparkletError) -> None:
+def test_other_errors_do_not_escalate_a_shard(bench: Bench, options: dict[str, Any], error: SparkletError) -> None:
     bench.attempt(raises(error), **options)
 
     record = bench.record
@@ -62,17 +62,17 @@ def test_anything_else_stays_in_functions(bench: Bench, options: dict[str, Any],
     assert len(bench.queue) == 1
 
 
-def test_a_maps_child_has_no_more_to_do_with_it(bench: Bench) -> None:
+def test_a_maps_child_runs_no_script_for_an_escalated_shard(bench: Bench) -> None:
     (ref,) = bench.plan(**LARGER)
     bench.runner.behaviour = raises(OutOfMemoryError("heap space"))
 
-    for _ in range(2):  # the second one is turned away
+    for _ in range(2):  # the second request runs no script
         assert bench.ask(ref)["state"] == "PENDING"
 
     assert len(bench.runner.calls) == 1
 
 
-def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> None:
+def test_a_shard_too_large_for_the_last_engine_fails_there(bench: Bench) -> None:
     bench.attempt(raises(OutOfMemoryError("heap space")), **LARGER, max_attempts=2)
 
     assert [in_the_engine(bench) for _ in range(2)] == [LATER, FAILED]
@@ -81,7 +81,7 @@ def test_what_is_too_much_there_stays_there_and_fails_at_last(bench: Bench) -> N
     assert (record.state, record.engine, record.attempts) == (ShardState.FAILED, ENGINE, 2)
 
 
-def test_a_double_start_does_the_shard_once(bench: Bench) -> None:
+def test_two_workers_started_for_one_shard_run_it_once(bench: Bench) -> None:
     bench.attempt(raises(OutOfMemoryError("heap space")), **LARGER)
     second: list[int] = []
     bench.runner.behaviour = meanwhile(lambda: second.append(run_one(bench.claims, bench.worker, COMMAND)))
@@ -100,7 +100,7 @@ def test_a_container_started_by_hand_does_not_escalate(bench: Bench) -> None:
     assert (record.state, record.engine, record.attempts) == (ShardState.PENDING, "", 1)
 
 
-def test_a_shard_moves_on_from_engine_to_engine(bench: Bench) -> None:
+def test_a_shard_escalates_from_engine_to_engine(bench: Bench) -> None:
     bench.attempt(raises(OutOfMemoryError("heap space")), too_large="engine", engine="lambda-large,fargate")
     moves = [bench.record.engine]
 
@@ -111,4 +111,4 @@ def test_a_shard_moves_on_from_engine_to_engine(bench: Bench) -> None:
         assert bench.record.state is ShardState.PENDING
         moves.append(bench.record.engine)
 
-    assert moves == ["lambda-large", "fargate", "fargate"]  # the last one makes another attempt
+    assert moves == ["lambda-large", "fargate", "fargate"]  # the last engine makes another attempt

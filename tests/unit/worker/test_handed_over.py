@@ -1,4 +1,4 @@
-"""An event that a direct invocation hands over: the script given runs, whatever the source, and causes are told."""
+"""An event within a direct invocation: the invocation's script does it, whatever its source; causes are raised."""
 
 import json
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ def given(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("source", sorted(every_source().keys() - {"shard"}))
-def test_the_given_script_runs_for_every_source(bench: Bench, source: str) -> None:
+def test_the_invocations_script_runs_for_events_of_every_source(bench: Bench, source: str) -> None:
     event = handed_over(every_source()[source], args=["--x"])
 
     outcomes = bench.invoke(event)
@@ -45,14 +45,14 @@ def test_the_given_script_runs_for_every_source(bench: Bench, source: str) -> No
 
 
 @pytest.mark.parametrize("event", [[1], "text", None, {"sparklet": {"script": "s3://elsewhere/x.py"}, "a": 1}])
-def test_any_json_may_be_handed_over_and_arrives_as_it_is(bench: Bench, event: Any) -> None:
+def test_any_json_can_be_an_event_and_arrives_unchanged(bench: Bench, event: Any) -> None:
     bench.invoke(handed_over(event))
 
     assert bench.runner.event() == event
     assert bench.runner.calls[0].script.name == "given.py"
 
 
-def test_the_listed_keys_of_an_event_are_its_tasks_variables(bench: Bench) -> None:
+def test_listed_keys_of_an_event_become_environment_variables(bench: Bench) -> None:
     bench.configure(event_variables=("INPUT_PATH", "day"))
     bench.store.put(ENV, b'{"day": "of the command"}')
     event = {"INPUT_PATH": "s3://in/", "day": "of the event", "AWS_REGION": "nowhere"}
@@ -69,7 +69,7 @@ def test_the_listed_keys_of_an_event_are_its_tasks_variables(bench: Bench) -> No
     ]
 
 
-def test_an_event_that_cannot_be_a_variable_runs_nothing(bench: Bench) -> None:
+def test_a_value_that_cannot_be_a_variable_fails_the_task(bench: Bench) -> None:
     bench.configure(event_variables=("INPUT_PATH",))
 
     (outcome,) = bench.invoke({"INPUT_PATH": ["s3://in/"]})
@@ -78,7 +78,7 @@ def test_an_event_that_cannot_be_a_variable_runs_nothing(bench: Bench) -> None:
     assert bench.runner.calls == []
 
 
-def test_a_failure_is_raised_with_its_cause_and_no_item_list(bench: Bench) -> None:
+def test_a_failure_is_raised_instead_of_returning_item_failures(bench: Bench) -> None:
     bench.runner.behaviour = exits(1, "ValueError", "column 3 is bad")
     event = handed_over({"Records": [kinesis("1")]})
 
@@ -86,7 +86,7 @@ def test_a_failure_is_raised_with_its_cause_and_no_item_list(bench: Bench) -> No
         answer(event, bench.invoke(event))
 
 
-def test_each_of_several_tasks_is_answered_or_named(bench: Bench) -> None:
+def test_several_tasks_are_answered_or_the_failed_one_is_named(bench: Bench) -> None:
     event = handed_over({"Records": [sqs("m-1", "good"), sqs("m-2", "bad")]})
     good = answer(event, bench.invoke(event))
     bench.runner.behaviour = lambda call, output: ScriptResult(
@@ -98,13 +98,13 @@ def test_each_of_several_tasks_is_answered_or_named(bench: Bench) -> None:
         answer(event, bench.invoke(event))
 
 
-def test_an_event_about_the_workers_own_output_is_done_too(bench: Bench) -> None:
+def test_an_event_about_the_workers_own_output_is_not_skipped(bench: Bench) -> None:
     bench.invoke(handed_over(s3("output/x.parquet", BUCKET)))
 
     assert len(bench.runner.calls) == 1
 
 
-def test_a_shard_of_a_run_is_refused_and_untouched(bench: Bench) -> None:
+def test_a_shards_message_within_an_invocation_is_refused(bench: Bench) -> None:
     (ref,) = bench.plan()
     event = handed_over({"Records": [sqs("m-1", ref.to_body())]})
 
@@ -132,7 +132,7 @@ def test_only_a_direct_invocation_chooses_a_script(bench: Bench, event: Any) -> 
     assert all("level" not in call.env for call in bench.runner.calls)
 
 
-def test_its_environment_comes_from_the_operators_bucket(bench: Bench) -> None:
+def test_variables_of_an_invocation_come_from_the_workers_bucket(bench: Bench) -> None:
     bench.store.put(ENV, b'{"input_path": "s3://in/x.csv"}')
 
     bench.invoke(handed_over({"output_path": "evil"}, env=ENV))
@@ -142,17 +142,17 @@ def test_its_environment_comes_from_the_operators_bucket(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "error"),
+    ("env", "error"),
     [
         ({"a": "b"}, ScriptNotAllowedError),  # variables in the event itself
         ("s3://elsewhere/env.json", ScriptNotAllowedError),
         (ENV, SettingsError),
     ],
 )
-def test_a_forbidden_environment_is_refused(bench: Bench, wish: Any, error: type[Exception]) -> None:
+def test_a_forbidden_environment_is_refused(bench: Bench, env: Any, error: type[Exception]) -> None:
     bench.store.put(ENV, b'{"LD_PRELOAD": "/tmp/evil.so"}')
 
-    (outcome,) = bench.invoke(handed_over({}, env=wish))
+    (outcome,) = bench.invoke(handed_over({}, env=env))
 
     assert isinstance(outcome.error, error)
     assert bench.runner.calls == []
@@ -161,7 +161,7 @@ def test_a_forbidden_environment_is_refused(bench: Bench, wish: Any, error: type
 # --- shards ---
 
 
-def test_the_operators_settings_of_the_run_win(bench: Bench) -> None:
+def test_variables_of_the_run_win_over_the_shards(bench: Bench) -> None:
     bench.env = {"level": "9", "output_path": "s3://o"}
     bench.attempt()
 
@@ -188,10 +188,10 @@ READS = b"read(event['inputs'])"
         (b"frame.select('_metadata.row_index')", {"items": (PART,)}, True, "the script has row_index"),
     ],
 )
-def test_what_spark_cannot_see_here_as_planned_is_refused(
+def test_inputs_that_spark_without_our_view_misreads_are_refused(
     bench: Bench, script: bytes, seen: dict[str, Any], has_view: bool, message: str
 ) -> None:
-    """Without our view, as in engines, Spark lists the whole folder, and knows nothing of its partitions."""
+    """Without our file system view, as in engines, Spark lists whole folders, and does not know partitions."""
     bench.runner.has_view = has_view
     bench.store.put(GIVEN, script)
     event = {"inputs": [PART.uri], "input_path": None, "output_path": "s3://out", "input_folders": ["s3://in/"]}

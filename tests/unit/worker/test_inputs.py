@@ -1,4 +1,4 @@
-"""Inputs of Spark: what is fetched is exactly what was planned, and everything else is left to Spark."""
+"""Inputs of Spark: the worker fetches the inputs that Spark would misread, exactly as planned, and no others."""
 
 import csv
 import gzip
@@ -42,7 +42,7 @@ NO_ACCESS, PLAIN = Access(), Script(b"")
 def view(
     store: MemoryObjectStore, *items: InputObject, access: Access = NO_ACCESS, kind: type[View] = View, **planned: Any
 ) -> View:
-    """What makes these the inputs of Spark."""
+    """The view that presents these items to Spark as its inputs."""
     return kind(ShardInputs(items, access, lambda: store, **planned), PLAIN)
 
 
@@ -57,7 +57,7 @@ def slices_of(store: MemoryObjectStore, body: bytes, split: str, target: int) ->
 
 
 def fetched(store: MemoryObjectStore, items: Sequence[InputObject], chunk: int = inputs.CHUNK_BYTES) -> list[bytes]:
-    """What the script would find in each input, each fetched as a shard of its own, ``chunk`` bytes at a time."""
+    """The content that a script would read from each input, fetched singly in chunks; b"" if it is not fetched."""
     contents = []
     for item in items:
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -113,14 +113,14 @@ def test_csv_slices_hold_each_row_once_and_a_header_each(
 
 @settings(deadline=None, max_examples=50)
 @given(body=st.binary(min_size=1, max_size=400), target=st.integers(1, 80), chunk=st.integers(1, 64))
-def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> None:
+def test_slices_of_lines_add_up_to_the_whole_object(body: bytes, target: int, chunk: int) -> None:
     body = b"#" + body.replace(b"\0", b"\n")
     store = MemoryObjectStore()
     items = slices_of(store, body, "lines", target)
 
     contents = fetched(store, items, chunk)
 
-    assert b"".join(contents) == (body if items[0].slice else b"")  # whole: nothing is fetched
+    assert b"".join(contents) == (body if items[0].slice else b"")  # an object that is not sliced is not fetched
 
 
 @settings(deadline=None, max_examples=50)
@@ -131,7 +131,7 @@ def test_slices_of_lines_are_the_whole(body: bytes, target: int, chunk: int) -> 
     chunk=st.integers(1, 40),
     line_break=st.sampled_from(["\n", "\r\n"]),
 )
-def test_rows_over_several_lines_never_pass(
+def test_csv_rows_over_several_lines_are_refused(
     rows: list[tuple[str, str, str]], at: int, target: int, chunk: int, line_break: str
 ) -> None:
     rows.insert(at % (len(rows) + 1), ("a", f"over{line_break}two", "c"))
@@ -147,18 +147,18 @@ def test_rows_over_several_lines_never_pass(
 @pytest.mark.parametrize(
     ("body", "passes"),
     [
-        (b'"a\\"b"\n', True),  # escaped by a backslash
-        (b'"a\\\\"\n', True),  # the backslash is the escaped one
+        (b'"a\\"b"\n', True),  # the quote is escaped by a backslash
+        (b'"a\\\\"\n', True),  # the backslash is escaped itself
         (b'"a"",""b"\n', True),
         (b'5" pipe,6" pipe\n', True),
-        (b'5" pipe\n', False),  # cannot be told from a row that goes on
+        (b'5" pipe\n', False),  # looks like a row that goes on in the next line
         (b'"a\nb"\n', False),
         (b'"a\\"\n', False),
         (b"a\\\n", True),
         (b'"open', False),
     ],
 )
-def test_quotes_are_counted_line_by_line(body: bytes, passes: bool, chunk: int) -> None:
+def test_a_line_with_an_open_quote_is_refused(body: bytes, passes: bool, chunk: int) -> None:
     store = MemoryObjectStore()
     etag = store.put(URI, b"h\n" + body)
     item = InputObject(URI, len(body), etag, slice=Slice(SliceKind.LINES, 2, 2 + len(body), 2))
@@ -169,7 +169,7 @@ def test_quotes_are_counted_line_by_line(body: bytes, passes: bool, chunk: int) 
             fetched(store, [item], chunk)
 
 
-# --- what must be fetched ---
+# --- the inputs that must be fetched ---
 
 RIGHT = (
     *("plain.csv", "a b.csv", "a+b.csv", "a%20b.csv", "a%.csv", "a#b.csv", "a:b.csv", ":a.csv", "x:y/z.csv", "a,b.csv"),
@@ -185,17 +185,17 @@ MISREAD = (
 
 
 @pytest.mark.parametrize("key", [*RIGHT, *MISREAD])
-def test_just_the_names_that_spark_misreads_are_fetched(key: str) -> None:
+def test_only_names_that_spark_misreads_are_fetched(key: str) -> None:
     assert bool(misread(f"s3://b/{key}")) == (key in MISREAD)
 
 
-def test_names_that_are_patterns_are_left_to_our_s3a() -> None:
+def test_names_that_are_patterns_are_not_fetched_with_our_view() -> None:
     read = view(MemoryObjectStore())
     keys = [key for key in MISREAD if not read.is_fetched(InputObject(f"s3://b/{key}", 1))]
     assert keys == ["a*b.csv", "a?b.csv", "a[1].csv", "a{b,c}.csv", "a\\b.csv", "a/[x]/d.csv"]
 
 
-def test_versions_and_foreign_access_are_fetched() -> None:
+def test_old_versions_and_inputs_of_another_access_are_fetched() -> None:
     plain, none = InputObject("s3://b/a.csv", 1), Access()
 
     def is_fetched(item: InputObject, access: Access, kind: type[View] = View) -> bool:
@@ -224,20 +224,20 @@ def test_versions_and_foreign_access_are_fetched() -> None:
         ("s3://b/" + "k" * 1000 + ".csv", "k" * 80 + "-00007.csv"),
     ],
 )
-def test_a_staged_name_is_plain_and_begins_and_ends_as_its_own(uri: str, name: str) -> None:
+def test_a_copys_name_is_plain_and_resembles_the_objects_name(uri: str, name: str) -> None:
     assert staged_name(7, uri) == name
 
 
 @settings(deadline=None, max_examples=50)
 @given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
-def test_no_staged_name_needs_staging_again(key: str) -> None:
+def test_spark_misreads_no_copys_name(key: str) -> None:
     name = staged_name(3, f"s3://b/{key}")
     assert not misread(f"s3://b/{name}")
     assert name.isascii()
     assert len(name) < 150
 
 
-def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
+def test_only_misread_objects_are_fetched_and_order_is_kept(tmp_path: Path) -> None:
     store = MemoryObjectStore()
     keys = ("z.csv", "_y.csv", "x.csv", "w[1].csv", "v\n/_y.csv")
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
@@ -253,8 +253,8 @@ def test_only_necessary_objects_are_fetched_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("in_partitions", [False, True])
-def test_a_copy_stands_in_its_folder_under_a_name_of_its_own(tmp_path: Path, in_partitions: bool) -> None:
-    """Where only its address counts, the script gets that, too; anything can read a file."""
+def test_a_copys_address_is_in_its_objects_folder(tmp_path: Path, in_partitions: bool) -> None:
+    """With partitions the script gets an address in the folder, else the copy's path, which any library can read."""
     store = MemoryObjectStore()
     keys = ("z.csv", "_y.csv", "w[1]*.csv", "v\n/_y.csv")
     items = [InputObject(f"s3://b/{key}", len(key), store.put(f"s3://b/{key}", key.encode())) for key in keys]
@@ -268,7 +268,7 @@ def test_a_copy_stands_in_its_folder_under_a_name_of_its_own(tmp_path: Path, in_
     assert [each.path for each in shown] == (addresses if in_partitions else files)
 
 
-def test_what_comes_again_has_a_name_of_its_own() -> None:
+def test_slices_of_one_object_have_different_addresses() -> None:
     store = MemoryObjectStore()
     items = slices_of(store, b"abc\n" * 10, "lines", 8)[:3]
 
@@ -278,7 +278,7 @@ def test_what_comes_again_has_a_name_of_its_own() -> None:
         assert [each.path for each in shown] == [URI, *others]
 
 
-def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
+def test_the_view_lists_each_input_and_folder_for_our_java() -> None:
     part = InputObject("s3://b/in/p.parquet", 9, "p", slice=Slice(SliceKind.ROW_GROUPS, 4, 13), modified_s=2.5)
     lines = InputObject("s3://b/in/l.csv", 9, "l", slice=Slice(SliceKind.LINES, 20, 29, 3))
     plain, item = InputObject("s3://b/in/day=1/ü.csv", 7, '"e"'), InputObject.of_item(1)
@@ -289,13 +289,13 @@ def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
         work.spark_inputs([*((each, each, None) for each in (part, lines, plain, item)), (lines, lines, Path("/t/l"))])
     )
 
-    of_part = {"kind": "row-groups", "start": 4, "end": 13, "header_bytes": 0}
-    of_lines = {"etag": "l", "bytes": 9, "slice": {"kind": "lines", "start": 20, "end": 29, "header_bytes": 3}}
+    slice_of_part = {"kind": "row-groups", "start": 4, "end": 13, "header_bytes": 0}
+    fields_of_lines = {"etag": "l", "bytes": 9, "slice": {"kind": "lines", "start": 20, "end": 29, "header_bytes": 3}}
     assert list(map(json.loads, told.splitlines())) == [
-        {"input": "b/in/p.parquet", "etag": "p", "bytes": 9, "modified_ms": 2500, "slice": of_part},
-        {"input": "b/in/l.csv", **of_lines},
+        {"input": "b/in/p.parquet", "etag": "p", "bytes": 9, "modified_ms": 2500, "slice": slice_of_part},
+        {"input": "b/in/l.csv", **fields_of_lines},
         {"input": "b/in/day=1/ü.csv", "etag": "e", "bytes": 7, "partitions": "/in/"},
-        {"input": "b/in/l-00004.csv", "object": "b/in/l.csv", "copy": "/t/l", **of_lines},
+        {"input": "b/in/l-00004.csv", "object": "b/in/l.csv", "copy": "/t/l", **fields_of_lines},
         {"others": "b/in/day=2/", "partitions": "/in/"},
         {"folder": "b/in/"},
         {"misnamed": MISNAMED},
@@ -303,8 +303,8 @@ def test_our_java_is_told_what_is_known_of_each_input_and_folder() -> None:
 
 
 @pytest.mark.parametrize("body", [b"id\n1\n", gzip.compress(b"id\n1\n")])
-def test_a_copy_is_as_old_as_its_object(tmp_path: Path, body: bytes) -> None:
-    """Readers choose by ``modifiedBefore``."""
+def test_a_copy_has_the_modification_time_of_its_object(tmp_path: Path, body: bytes) -> None:
+    """Spark's option ``modifiedBefore`` compares these times."""
     (store := MemoryObjectStore()).put("s3://b/_1.csv", body)
     work = view(store, InputObject("s3://b/_1.csv", len(body), modified_s=1000.5), checks_first_bytes=True)
 
@@ -313,7 +313,7 @@ def test_a_copy_is_as_old_as_its_object(tmp_path: Path, body: bytes) -> None:
     assert [path.stat().st_mtime for path in copies(read).values()] == [1000.5]
 
 
-def test_an_old_version_is_fetched() -> None:
+def test_each_version_of_an_object_can_be_fetched() -> None:
     store = MemoryObjectStore(versioned=["data"])
     store.put(URI, b"old")
     store.put(URI, b"new")
@@ -322,14 +322,14 @@ def test_an_old_version_is_fetched() -> None:
     assert fetched(store, items) == [b"new", b"old"]
 
 
-# --- what can go wrong ---
+# --- errors ---
 
 
 def sliced(store: MemoryObjectStore) -> InputObject:
     return slices_of(store, b"abc\n" * 10, "lines", 8)[1]
 
 
-def test_an_object_that_is_cut_short_is_noticed() -> None:
+def test_a_response_with_too_few_bytes_is_an_error() -> None:
     store = MemoryObjectStore()
     store.get = lambda *args: b"abc\n"  # type: ignore[method-assign]
     item = InputObject(URI, 8, "etag", slice=Slice(SliceKind.LINES, 8, 16))
@@ -337,8 +337,8 @@ def test_an_object_that_is_cut_short_is_noticed() -> None:
         fetched(store, [item])
 
 
-def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None:
-    """It reads them by file://, where nothing compares their first bytes; UTF-16 is shown where something does."""
+def test_misread_inputs_are_unpacked_as_they_are_fetched(tmp_path: Path) -> None:
+    """Spark reads copies by file://, where no first bytes are compared; a UTF-16 text has an s3:// address instead."""
     store, bodies = MemoryObjectStore(), {"_1.csv": gzip.compress(b"x"), "_2.csv": "x".encode("utf-16"), "_c": b"x"}
     items = tuple(InputObject(f"s3://b/{name}", 9, store.put(f"s3://b/{name}", bodies[name])) for name in bodies)
 
@@ -356,7 +356,7 @@ def test_names_that_spark_misreads_are_looked_at_at_once(tmp_path: Path) -> None
     ],
     ids=["broken archive", "gone"],
 )
-def test_what_cannot_be_fetched_is_named_for_isolation(
+def test_an_error_of_a_fetch_names_its_input_for_isolation(
     tmp_path: Path, item: InputObject, error: type[SparkletError]
 ) -> None:
     (store := MemoryObjectStore()).put("s3://b/a.zip", b"PK\x03\x04")
@@ -367,7 +367,7 @@ def test_what_cannot_be_fetched_is_named_for_isolation(
     assert raised.value.files == (description_of(item),)
 
 
-def test_nothing_is_fetched_without_the_space_for_it(tmp_path: Path) -> None:
+def test_nothing_is_fetched_if_the_disk_lacks_space(tmp_path: Path) -> None:
     store = MemoryObjectStore()
     huge = InputObject(URI, 1 << 60, "e", slice=Slice(SliceKind.LINES, 0, 1 << 60))
     with pytest.raises(
@@ -386,7 +386,7 @@ def test_fetching_ends_at_the_deadline(tmp_path: Path) -> None:
         view(store, sliced(store), kind=WithoutView).fetch(tmp_path, Deadline(0, 0), 0)
 
 
-def test_a_failure_names_the_object_and_not_the_fetched_file() -> None:
+def test_a_failure_names_the_object_instead_of_the_fetched_copy() -> None:
     store = MemoryObjectStore()
     items = {URI: sliced(store), "file:///t/1-x.csv": InputObject("s3://b/_x.csv", 1)}
     shown = [SparkInput(item, item, path, path) for path, item in items.items()]

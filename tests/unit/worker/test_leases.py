@@ -1,6 +1,6 @@
-"""An attempt holds its shard by signs of life: a lost worker's shard is soon another's, a slow ledger ends nothing.
+"""An attempt renews the lease of its shard; a lost lease stops the script, an unavailable ledger does not.
 
-The lease's own thread waits in real time, for parts of a second; all else goes by the test's clock, so that no lease
+The lease's thread waits in real time, for parts of a second; all else uses the test's clock, so that no lease
 ends because the machine is busy.
 """
 
@@ -24,8 +24,8 @@ SHORT_S = 0.2
 
 
 @pytest.fixture
-def short(bench: Bench) -> Bench:
-    """A worker whose leases are renewed often."""
+def bench_with_short_leases(bench: Bench) -> Bench:
+    """A bench whose worker renews leases often."""
     bench.worker.shards = replace(bench.claims, lease_s=SHORT_S)
     return bench
 
@@ -54,46 +54,57 @@ def test_renewals_of_a_large_run_stay_within_its_partition(
     assert shards / (expected_s / 2) <= RENEWALS_PER_S or most < shards
 
 
-def test_an_attempt_that_works_for_long_keeps_its_shard(short: Bench) -> None:
-    (ref,) = short.plan()
+def test_a_long_attempt_keeps_its_shard_by_renewals(bench_with_short_leases: Bench) -> None:
+    (ref,) = bench_with_short_leases.plan()
     answers: list[ClaimStatus] = []
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         for _ in range(3):
-            short.clock.advance(0.9 * SHORT_S)
-            eventually(lambda: short.record.lease_end_s > short.clock.now_s() + 0.5 * SHORT_S)
-        answers.append(short.ledger.attempts.claim(ref, "another", SHORT_S, 3).status)
+            bench_with_short_leases.clock.advance(0.9 * SHORT_S)
+            eventually(
+                lambda: (
+                    bench_with_short_leases.record.lease_end_s > bench_with_short_leases.clock.now_s() + 0.5 * SHORT_S
+                )
+            )
+        answers.append(bench_with_short_leases.ledger.attempts.claim(ref, "another", SHORT_S, 3).status)
         return ScriptResult(0)
 
-    short.runner.behaviour = work
+    bench_with_short_leases.runner.behaviour = work
 
-    assert short.deliver().error is None
+    assert bench_with_short_leases.deliver().error is None
     assert answers == [ClaimStatus.HELD]
-    assert short.record.attempts == 1
+    assert bench_with_short_leases.record.attempts == 1
 
 
-def test_a_script_that_lost_its_shard_is_stopped_at_once(short: Bench) -> None:
-    (ref,) = short.plan()
+def test_a_script_that_lost_its_shard_is_stopped_at_once(bench_with_short_leases: Bench) -> None:
+    (ref,) = bench_with_short_leases.plan()
     stopped: list[bool] = []
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        record = short.record  # what the checker and another worker do once the lease is over; here, though it is not
-        short.ledger.attempts.release("run-1", 0, record.attempt_id, Failure("LeaseExpired", "not heard of"))
-        assert short.ledger.attempts.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
-        eventually(lambda: not call.deadline.remaining_s())  # what both runners look at, once a second at least
+        record = bench_with_short_leases.record  # here the checker and another worker act before the lease is over
+        bench_with_short_leases.ledger.attempts.release(
+            "run-1", 0, record.attempt_id, Failure("LeaseExpired", "not heard of")
+        )
+        assert bench_with_short_leases.ledger.attempts.claim(ref, "another", 600.0, 3).status is ClaimStatus.GRANTED
+        eventually(lambda: not call.deadline.remaining_s())  # both runners check this at least once a second
         stopped.append(call.deadline.grace_end_s(time.time()) < time.time())  # it must not commit any more
         raise DeadlineExceededError("ended at its deadline")
 
-    short.runner.behaviour = work
+    bench_with_short_leases.runner.behaviour = work
 
-    outcome = short.deliver()
+    outcome = bench_with_short_leases.deliver()
 
     assert stopped == [True] and isinstance(outcome.error, LeaseLostError) and not outcome.acknowledged
-    assert (short.record.state, short.record.attempt_id) == (ShardState.RUNNING, "another")
+    assert (bench_with_short_leases.record.state, bench_with_short_leases.record.attempt_id) == (
+        ShardState.RUNNING,
+        "another",
+    )
 
 
-def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    short.plan()
+def test_failed_renewals_do_not_stop_the_script(
+    bench_with_short_leases: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench_with_short_leases.plan()
     refusals: list[str] = []
 
     def down(*_: object) -> None:
@@ -101,20 +112,20 @@ def test_a_ledger_that_does_not_answer_stops_no_script(short: Bench, monkeypatch
         raise LedgerError("throttled")
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
-        short.clock.advance(3 * SHORT_S)
+        bench_with_short_leases.clock.advance(3 * SHORT_S)
         eventually(lambda: len(refusals) >= 3)
         assert call.deadline.remaining_s() > 0
         return ScriptResult(0)
 
-    monkeypatch.setattr(short.ledger.attempts, "renew", down)
-    short.runner.behaviour = work
+    monkeypatch.setattr(bench_with_short_leases.ledger.attempts, "renew", down)
+    bench_with_short_leases.runner.behaviour = work
 
-    assert short.deliver().error is None
-    assert short.record.state is ShardState.SUCCEEDED
+    assert bench_with_short_leases.deliver().error is None
+    assert bench_with_short_leases.record.state is ShardState.SUCCEEDED
 
 
-def test_a_thawed_attempt_without_its_lease_does_not_count(bench: Bench) -> None:
-    """GIVEN an attempt that was frozen past its lease, WHEN it goes on, THEN it asks the ledger before it publishes."""
+def test_an_attempt_frozen_past_its_lease_publishes_nothing(bench: Bench) -> None:
+    """GIVEN an attempt frozen past its lease, WHEN it goes on, THEN it looks its lease up before it publishes."""
     (ref,) = bench.plan()
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:

@@ -1,4 +1,4 @@
-"""What Spark wrote into a task's own folder, and what is said of it."""
+"""Spark's output in a task's own folder, which is deleted: how it is found, and when the shard fails for it."""
 
 import json
 from pathlib import Path
@@ -27,12 +27,12 @@ SAVED = "spark.range(3).write.parquet('out/days')\n"
             " out/days/_SUCCESS lake/t/_delta_log/0.json plain/part-00000",
             ["days", "shop.people", "lake/t", "out/days", "plain"],
         ),
-        # what Spark itself needs there
+        # files that Spark itself needs
         ("outcome.json tmp1/x.csv spark-0f3a/part-0 blockmgr-1/00/part-0 hadoop/s3a/part-0", []),
         ("ckpt/8d1c/rdd-3/part-00000 metastore_db/seg0/part-1 cache/_temporary/part-0 stream/offsets/0", []),
     ],
 )
-def test_only_tables_and_folders_of_spark_are_found(tmp_path: Path, names: str, found: list[str]) -> None:
+def test_only_tables_and_output_folders_are_found_left_behind(tmp_path: Path, names: str, found: list[str]) -> None:
     for name in names.split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -40,15 +40,15 @@ def test_only_tables_and_folders_of_spark_are_found(tmp_path: Path, names: str, 
     assert left_behind_names(tmp_path) == found
 
 
-def test_a_folder_that_the_script_has_deleted_holds_nothing(tmp_path: Path) -> None:
+def test_a_deleted_folder_or_empty_database_is_not_left_behind(tmp_path: Path) -> None:
     (tmp_path / "spark-warehouse").touch()
     (tmp_path / "closed.db").mkdir()
 
     assert left_behind_names(tmp_path) == left_behind_names(tmp_path / "gone") == []
 
 
-def test_each_line_of_what_was_seen_counts(tmp_path: Path) -> None:
-    """A line may be cut off, where there was no room; an address may have any character."""
+def test_acts_are_read_from_every_complete_line(tmp_path: Path) -> None:
+    """The last line may be cut off, if the disk was full; an address may have any character."""
     places = ["b/a\n1", "b/ä\u2028"]
     written = (json.dumps({"seen": "written", "place": place}) for place in places)
     lines = ['{"seen": "input"}', *written, '{"seen": "na']
@@ -60,7 +60,7 @@ def test_each_line_of_what_was_seen_counts(tmp_path: Path) -> None:
 
 
 def acts_of(text: str, *marks: str, **places: str) -> Acts:
-    """Acts of a task: marks without and with places."""
+    """The acts of a task that ran this script: ``marks`` have no places, ``places`` do."""
     seen = {mark: places.get(mark, "").split() for mark in (*marks, *places)}
     return Acts(seen, Script(text.encode()))
 
@@ -73,13 +73,13 @@ def acts_of(text: str, *marks: str, **places: str) -> Acts:
         ("", "out/days", "", False),  # by Spark
         ("", "out/days/part-0.parquet", "", False),  # by Python
         ("", "out/days2 out/day", "", True),
-        ("sc.textFile('out/days').collect()\n", "", "", False),  # nobody sees that
+        ("sc.textFile('out/days').collect()\n", "", "", False),  # such a read is not observed
         ("pandas.read_parquet('out/days')\n", "", "", False),
         ("", "", "elsewhere", False),
         ("frame.write.jdbc(url, 'sales')\n", "", "", False),
     ],
 )
-def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
+def test_left_behind_work_is_lost_if_nothing_read_or_copied_it(
     tmp_path: Path, more: str, read: str, marks: str, lost: bool
 ) -> None:
     places = {"read": " ".join(f"{tmp_path}/{each}" for each in read.split())} if read else {}
@@ -92,7 +92,7 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "said"),
+    ("name", "source", "expected"),
     [
         ("out.parquet", "import os\nframe.write.format('parquet').save('out.parquet')\n", "out.parquet (line 2) into"),
         ("shop.people", "frame.write.saveAsTable('people')\n", "shop.people (line 1) into"),
@@ -100,15 +100,17 @@ def test_work_is_lost_that_is_neither_read_nor_written_elsewhere(
         ("shop.people", "def (\n", "shop.people into"),
     ],
 )
-def test_a_name_has_its_line_where_the_script_says_it(tmp_path: Path, name: str, source: str, said: str) -> None:
-    """A folder's suffix is not taken for its format."""
-    what, is_lost = left_behind_message([name], acts_of(source), tmp_path)
+def test_a_left_behind_folder_is_reported_with_its_line_of_code(
+    tmp_path: Path, name: str, source: str, expected: str
+) -> None:
+    """The suffix of a folder's name is not treated as its format."""
+    what, is_lost = told([name], acts_of(source), tmp_path)
 
-    assert is_lost and what.startswith(f"the script wrote {said}")
+    assert is_lost and what.startswith(f"the script wrote {expected}")
 
 
 @pytest.mark.parametrize("name", ["people", "shop.people"])
-def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name: str) -> None:
+def test_a_warehouse_table_that_was_read_is_not_lost(tmp_path: Path, name: str) -> None:
     place = {"people": "people", "shop.people": "shop.db/people"}[name]
     acts = acts_of("", read=f"{tmp_path}/spark-warehouse/{place}")
 
@@ -118,7 +120,7 @@ def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
-    ("marks", "text", "asked", "what"),
+    ("marks", "text", "has_asked", "expected"),
     [
         ("written", "", False, "refused"),
         ("written deleted", "", False, "refused"),
@@ -136,13 +138,15 @@ def test_a_table_that_is_read_in_the_warehouse_is_not_lost(tmp_path: Path, name:
         ("", "", False, ""),
     ],
 )
-def test_a_script_repeats_work_if_that_was_seen(tmp_path: Path, marks: str, text: str, asked: bool, what: str) -> None:
-    why, was_seen = repetition_message(acts_of(text, *marks.split()), has_read_event=asked)
+def test_a_script_that_writes_the_same_in_every_shard_is_refused(
+    tmp_path: Path, marks: str, text: str, has_asked: bool, expected: str
+) -> None:
+    why, was_seen = repeats(acts_of(text, *marks.split()), asked=has_asked)
 
-    assert ("refused" if was_seen else "warned" if why else "") == what
+    assert ("refused" if was_seen else "warned" if why else "") == expected
 
 
-def test_arguments_count_if_they_have_something_of_the_shard(tmp_path: Path) -> None:
+def test_read_arguments_count_only_if_they_name_the_shard(tmp_path: Path) -> None:
     acts = acts_of("", "arguments")
 
     assert [acts.has_read_event_or_output(in_arguments=each) for each in (True, False)] == [True, False]
@@ -150,23 +154,23 @@ def test_arguments_count_if_they_have_something_of_the_shard(tmp_path: Path) -> 
     assert acts.has_read_event_or_output(in_arguments=False) and not acts.has_read_event(in_arguments=False)
 
 
-def test_addresses_of_its_own_are_written_or_replaced(tmp_path: Path) -> None:
+def test_changed_addresses_tell_whether_each_was_replaced(tmp_path: Path) -> None:
     acts = acts_of("", written="b/one b/two", deleted="b/two b/three")
 
     assert changed_addresses(acts) == {"b/one": False, "b/two": True, "b/three": True}
 
 
-def test_a_streams_checkpoint_elsewhere_is_told(tmp_path: Path) -> None:
-    """A failed attempt has moved it on, and its output is gone."""
+def test_a_streams_checkpoint_outside_the_task_is_reported(tmp_path: Path) -> None:
+    """A failed attempt advances such a checkpoint, although its output is deleted."""
     places = "b/points/offsets b/points/commits b/points"
 
-    assert checkpoint_message(acts_of("", written=places)) == ""  # of another sink
-    assert "s3://b/points," in checkpoint_message(acts_of("", "output", written=places))
+    assert outliving_checkpoint(acts_of("", written=places)) == ""  # the stream writes to another sink
+    assert "s3://b/points," in outliving_checkpoint(acts_of("", "output", written=places))
 
 
-def test_an_input_of_another_shard_read_by_its_name_is_told(tmp_path: Path) -> None:
-    """Each shard that reads it writes its rows; what the run leaves out is for all to look things up in."""
-    assert read_by_name_message(acts_of(""), lambda _: True) == ""
+def test_reading_another_shards_input_by_name_is_reported(tmp_path: Path) -> None:
+    """Every shard would write the rows of such an input; objects that are no inputs may be read by all shards."""
+    assert read_by_name(acts_of(""), lambda _: True) == ""
     acts = acts_of("", named="b/in/dim.csv b/in/f2.csv")
     assert read_by_name_message(acts, lambda _: False) == ""
     assert "s3://b/in/f2.csv by its name" in read_by_name_message(acts, lambda uri: "dim" not in uri)
@@ -194,7 +198,7 @@ READS = "from pyspark.sql import SparkSession\nframe = SparkSession.builder.getO
         "frame.count()  # not by jdbc, nor to kafka",
     ],
 )
-def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
+def test_a_script_that_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) -> None:
     (helper := tmp_path / "helper.py").touch()
 
     assert not Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unobserved('{"day": "1"}')
@@ -224,7 +228,7 @@ def test_what_only_reads_and_computes_writes_nothing(tmp_path: Path, more: str) 
         ("spark._jvm.com.me.Send.all()", ""),
     ],
 )
-def test_who_may_have_written_unseen_is_not_accused(tmp_path: Path, more: str, words: str) -> None:
+def test_a_script_that_may_write_to_other_systems_is_recognized(tmp_path: Path, more: str, words: str) -> None:
     (helper := tmp_path / "helper.py").touch()
 
     assert Script(f"{READS}{more}\n".encode(), (helper,)).may_write_unobserved(words)

@@ -1,4 +1,4 @@
-"""What a worker says of itself in CloudWatch's format: one line an invocation, and right."""
+"""A worker's metrics: one line in CloudWatch's embedded metric format for each invocation."""
 
 import subprocess
 import sys
@@ -14,8 +14,8 @@ from tests.unit.test_metrics import METRICS, check_emf
 from tests.unit.worker.conftest import Bench, exits, meanwhile, reports
 
 
-class Said:
-    """A worker's measuring, and the lines it wrote."""
+class Recorder:
+    """Lets a worker measure, and records the lines that it writes."""
 
     def __init__(self, bench: Bench) -> None:
         self.lines: list[str] = []
@@ -33,18 +33,18 @@ class Said:
 
 
 @pytest.fixture
-def said(bench: Bench) -> Said:
-    return Said(bench)
+def recorder(bench: Bench) -> Recorder:
+    return Recorder(bench)
 
 
-def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Said) -> None:
+def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, recorder: Recorder) -> None:
     script = meanwhile(lambda: bench.clock.advance(42), reports({"rows": 7, "output_bytes": 1234}))
 
-    told = said.of(bench.attempt(script))
+    metrics = recorder.of(bench.attempt(script))
 
-    peak = told.pop("MemoryPeak")
+    peak = metrics.pop("MemoryPeak")
     assert peak > 5
-    assert told == {
+    assert metrics == {
         "ColdStarts": 1,
         "ShardsSucceeded": 1,
         "AttemptSeconds": pytest.approx(42),
@@ -54,41 +54,41 @@ def test_a_succeeded_shard_reports_rows_bytes_and_seconds(bench: Bench, said: Sa
     }
 
 
-def test_retries_failures_and_duplicates_are_counted_apart(bench: Bench, said: Said) -> None:
+def test_retries_failures_and_duplicates_are_counted_apart(bench: Bench, recorder: Recorder) -> None:
     (ref,) = bench.plan(max_attempts=2)
     bench.runner.behaviour = exits(1, "OSError", "503")
-    said.of()
+    recorder.of()
 
-    first = said.of(bench.deliver())
+    first = recorder.of(bench.deliver())
     bench.clock.advance(600)
-    second = said.of(bench.deliver())
+    second = recorder.of(bench.deliver())
     bench.queue.send([ref.to_body()])
-    third = said.of(bench.deliver())
+    third = recorder.of(bench.deliver())
 
     assert (first["ShardsRetried"], first.get("ShardsFailed")) == (1, None)
     assert (second.get("ShardsRetried"), second["ShardsFailed"]) == (None, 1)
     assert third.keys() == {"ShardsTurnedAway", "MemoryPeak"}
 
 
-def test_events_of_no_run_are_counted_by_what_became_of_them(bench: Bench, said: Said) -> None:
-    said.of()
+def test_tasks_without_a_run_are_counted_by_their_result(bench: Bench, recorder: Recorder) -> None:
+    recorder.of()
     fine = bench.invoke({"any": "event"})
     bench.runner.behaviour = exits(1)
     failed = bench.invoke({"any": "event"})
     assert isinstance(failed[0].error, ScriptFailedError)
 
-    told = said.of(*fine, *fine, *failed)
+    metrics = recorder.of(*fine, *fine, *failed)
 
-    assert (told["TasksSucceeded"], told["TasksFailed"]) == (2, 1)
-    assert "ColdStarts" not in told
+    assert (metrics["TasksSucceeded"], metrics["TasksFailed"]) == (2, 1)
+    assert "ColdStarts" not in metrics
 
 
-def test_a_jvm_that_was_replaced_is_counted_once(bench: Bench, said: Said) -> None:
+def test_each_jvm_restart_is_counted_once(bench: Bench, recorder: Recorder) -> None:
     bench.runner.jvm_starts = 1  # type: ignore[attr-defined]
-    assert "JvmRestarts" not in said.of()
+    assert "JvmRestarts" not in recorder.of()
     bench.runner.jvm_starts = 3  # type: ignore[attr-defined]
-    assert said.of()["JvmRestarts"] == 2
-    assert "JvmRestarts" not in said.of()
+    assert recorder.of()["JvmRestarts"] == 2
+    assert "JvmRestarts" not in recorder.of()
 
 
 def test_without_a_namespace_nothing_is_measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_without_a_namespace_nothing_is_measured(bench: Bench, monkeypatch: pyte
     Measuring(Meter("", Emitter.WORKER, lambda line: pytest.fail(line))).invocation([], bench.runner, "r")
 
 
-def test_memory_counts_processes_below_this_one() -> None:
+def test_the_memory_peak_includes_child_processes() -> None:
     hungry = "import sys; x = bytearray(200_000_000); print('up', flush=True); sys.stdin.read()"
     before = memory_peak_mb()
     with subprocess.Popen([sys.executable, "-c", hungry], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
@@ -104,4 +104,4 @@ def test_memory_counts_processes_below_this_one() -> None:
         during = memory_peak_mb()
         child.communicate()
     assert during >= 200 and during >= before
-    assert memory_peak_mb() >= 200  # it has ended, its peak is known still
+    assert memory_peak_mb() >= 200  # the peak of an ended process still counts

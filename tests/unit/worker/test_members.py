@@ -1,4 +1,4 @@
-"""The files of archives are inputs: a bad one fails alone, by the name ``ARCHIVE#FILE``, and so does what reads it."""
+"""The files of an archive are inputs of their own, named ``ARCHIVE#FILE``: a bad file fails alone."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ ONE_BAD = zipped({**MANY, "7.csv": b"bad"})
 
 
 class Reader:
-    """Fails by a file with the word bad, which it names or not, and writes each other one to a file."""
+    """A script that fails if a file has the word "bad", and names the file if ``names``; else it writes one file."""
 
     def __init__(self, bench: Bench, *, names: bool = True) -> None:
         self.bench, self.names = bench, names
@@ -49,12 +49,12 @@ class Reader:
 
 
 def run_of(bench: Bench, *items: InputObject, isolate: bool = True, **options: Any) -> Deployment:
-    """A run of one shard of these inputs, to its end; where it is."""
+    """Do a run of one shard with these inputs to its end. Return its deployment."""
     bench.plan(inputs=[items], isolate=isolate, **options)
-    return to_the_end(bench)[0]
+    return run_to_end(bench)[0]
 
 
-def to_the_end(bench: Bench) -> tuple[Deployment, RunState]:
+def run_to_end(bench: Bench) -> tuple[Deployment, RunState]:
     deployment = bench.claims.deployment
     for _ in range(30):
         if (state := check(deployment, "run-1").run.state).ended:
@@ -66,7 +66,7 @@ def to_the_end(bench: Bench) -> tuple[Deployment, RunState]:
 
 
 def shards(deployment: Deployment) -> dict[str, ShardRecord]:
-    """By the names of their inputs, those that count."""
+    """The shards that were not split, by the names of their inputs."""
     records = [record for record in deployment.ledger.shards.list("run-1") if record.state is not ShardState.SPLIT]
     return {" ".join(item.uri for item in planned_shard(deployment, record).objects): record for record in records}
 
@@ -75,8 +75,8 @@ def failed(deployment: Deployment) -> dict[str, str]:
     return {name: each.error_message for name, each in shards(deployment).items() if each.state is ShardState.FAILED}
 
 
-def test_a_planned_file_of_an_archive_is_read_again() -> None:
-    """It is in a plan's line as it is in memory."""
+def test_a_plans_line_keeps_the_file_of_an_archive() -> None:
+    """A shard is the same after it was written to a line of the plan and read from it."""
     shard = Shard(
         7, (InputObject(f"{A}#x.csv", 3, "e", "v", partition=("1",), member="x.csv"), InputObject("s3://b", 1))
     )
@@ -87,7 +87,7 @@ def test_a_planned_file_of_an_archive_is_read_again() -> None:
 
 @pytest.mark.parametrize("names", [True, False])
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_a_bad_file_of_an_archive_fails_alone_and_is_told(bench: Bench, names: bool, pack: Any) -> None:
+def test_a_bad_file_of_an_archive_fails_alone_and_is_named(bench: Bench, names: bool, pack: Any) -> None:
     Reader(bench, names=names)
     packed = pack({**MANY, "7.csv": b"bad"})
     at = run_of(bench, bench.put(A, packed), bench.put("s3://in/b.csv", b"good"))
@@ -105,7 +105,7 @@ def test_a_bad_file_of_an_archive_fails_alone_and_is_told(bench: Bench, names: b
     assert sorted(name for each in told["shards"] for name in each["members"]) == sorted(MANY)
 
 
-def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
+def test_if_every_file_fails_the_script_is_at_fault(bench: Bench) -> None:
     Reader(bench, names=False)
     at = run_of(bench, bench.put(A, zipped(dict.fromkeys(MANY, b"bad"))))
 
@@ -114,7 +114,7 @@ def test_a_script_that_fails_by_each_file_is_at_fault(bench: Bench) -> None:
     assert len(bench.runner.calls) == 3 + 3
 
 
-def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None:
+def test_a_failed_store_of_an_archives_file_list_is_repeated(bench: Bench) -> None:
     Reader(bench)
     put_well, refused = bench.store.put, list[str]()
 
@@ -131,7 +131,7 @@ def test_what_an_archive_holds_is_stored_again_if_it_fails(bench: Bench) -> None
     assert refused and failed(at).keys() == {f"{A}#7.csv"}
 
 
-def test_an_archive_that_is_read_whole_tells_of_its_files(bench: Bench) -> None:
+def test_a_file_of_a_succeeded_archive_has_the_archives_state(bench: Bench) -> None:
     Reader(bench)
     at = run_of(bench, bench.put(A, zipped(MANY)))
 
@@ -151,39 +151,39 @@ def test_a_file_that_cannot_be_unpacked_is_named(bench: Bench, isolate: bool) ->
     assert told.startswith(f"{A}#a.csv: it cannot be unpacked: ")
 
 
-def test_a_file_is_of_the_archive_that_was_planned(bench: Bench) -> None:
-    """GIVEN an archive that is replaced after it was split, THEN a file of another content is not put beside."""
+def test_a_file_of_a_replaced_archive_is_not_read(bench: Bench) -> None:
+    """GIVEN an archive that is replaced after its shard was split, THEN no file of the new archive is mixed in."""
     reader = Reader(bench)
     bench.attempt(inputs=[[bench.put(A, ONE_BAD)]], isolate=True, max_attempts=1)
     bench.store.put(A, zipped(dict.fromkeys(MANY, b"new")))
 
-    at, _ = to_the_end(bench)
+    at, _ = run_to_end(bench)
 
     assert len(reader.read) == 1
     assert all("was replaced after it was planned" in told for told in failed(at).values())
 
 
-def test_a_repaired_file_is_redriven_alone_and_ends_its_archive(bench: Bench) -> None:
+def test_a_redrive_of_a_repaired_file_completes_its_archive(bench: Bench) -> None:
     reader = Reader(bench)
     item, other = bench.put(A, ONE_BAD), bench.put("s3://in/b.zip", zipped(MANY))
     at = run_of(bench, item, other)
     name = bench.ledger.runs.get("run-1").name
 
-    def known() -> list[bool]:
-        return [finished_objects(at, name).has(each.uri, "", each.etag) for each in (item, other)]
+    def are_done() -> list[bool]:
+        return [done_before(at, name).has(each.uri, "", each.etag) for each in (item, other)]
 
-    assert known() == [False, True]
+    assert are_done() == [False, True]
     reader.read.clear()
     bench.store.put(A, zipped({**MANY, "7.csv": b"right"}))
     redrive(at, "run-1")
 
-    assert to_the_end(bench)[1] is RunState.SUCCEEDED
+    assert run_to_end(bench)[1] is RunState.SUCCEEDED
     assert reader.read == [[b"right"]]
-    assert known() == [True, True]
+    assert are_done() == [True, True]
 
 
 def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
-    """Where the output is, does not depend on whether the archive was split."""
+    """The place of the output does not depend on whether the archive was split."""
     item = bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y", "3.csv": b"z"}))
     script = spark_writes(bench, {0: ("in/a.zip#1.csv", 5), 1: ("in/a.zip#2.csv", 7)})
 
@@ -198,7 +198,7 @@ def test_each_file_has_its_result_in_its_archives_output(bench: Bench) -> None:
     ]
 
 
-def test_a_file_of_an_archive_has_a_name_of_its_own(bench: Bench) -> None:
+def test_an_archives_file_may_not_have_an_objects_output_name(bench: Bench) -> None:
     items = [bench.put(A, zipped({"1.csv": b"x", "2.csv": b"x"})), bench.put("s3://in/a/2.csv", b"y")]
     script = spark_writes(bench, {0: ("in/a.zip#2.csv", 5), 1: ("in/a/2.csv", 7)})
 
@@ -212,7 +212,7 @@ def test_a_job_that_mixes_an_archives_files_is_done_one_by_one(bench: Bench) -> 
     bench.plan(inputs=[[bench.put(A, zipped({"1.csv": b"x", "2.csv": b"y"}))]], output_per="input")
     bench.runner.behaviour = spark_writes(bench, {0: ("", 5)})
 
-    at, state = to_the_end(bench)
+    at, state = run_to_end(bench)
 
     assert state is RunState.SUCCEEDED
     assert shards(at).keys() == {f"{A}#1.csv", f"{A}#2.csv"}

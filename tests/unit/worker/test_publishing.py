@@ -1,4 +1,4 @@
-"""What readers find below the output: exactly what the winning attempt wrote, whoever is killed, late or doubled."""
+"""Readers find exactly the winning attempt's files in the output, whichever attempts are killed, late or doubled."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -29,8 +29,8 @@ def staged(bench: Bench) -> list[str]:
     return [info.uri for info in bench.store.list("s3://bucket/staged/")]
 
 
-def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
-    markers = "year=2026_$folder$", "year=2026/"  # of EMRFS, and of S3A
+def test_an_attempts_output_is_published_and_no_longer_staged(bench: Bench) -> None:
+    markers = "year=2026_$folder$", "year=2026/"  # folder markers of EMRFS and of S3A
     script = bench.writes(
         "year=2026/part-0.parquet", "_SUCCESS", "_spark_metadata/0", "_temporary/0/part-1.parquet", *markers
     )
@@ -41,7 +41,7 @@ def test_an_attempts_output_is_published_and_unstaged(bench: Bench) -> None:
     assert [uri for uri in staged(bench) if "_temporary" not in uri and not uri.endswith(("/", "$"))] == []
 
 
-def test_the_answer_does_not_wait_until_staged_files_are_deleted(bench: Bench) -> None:
+def test_the_response_does_not_wait_for_the_deletion_of_staging(bench: Bench) -> None:
     later: list[Callable[[], None]] = []
     bench.claims.beside = later.append
 
@@ -54,7 +54,7 @@ def test_the_answer_does_not_wait_until_staged_files_are_deleted(bench: Bench) -
     assert staged(bench) == []
 
 
-def test_reported_outputs_are_where_readers_find_them(bench: Bench) -> None:
+def test_reported_outputs_have_published_addresses(bench: Bench) -> None:
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         outcome = {"rows": 3, "outputs": [bench.runner.event()["output_path"], "s3://else/table"]}
         return bench.writes("part-0", then=reports(outcome))(call, output)
@@ -77,8 +77,8 @@ def test_files_of_uncommitted_jobs_are_not_published(bench: Bench) -> None:
     assert staged(bench) == []
 
 
-def test_a_file_in_the_place_of_the_output_ends_its_shard(bench: Bench) -> None:
-    """A folder's files alone are published; of a file nobody would know that it is gone."""
+def test_a_file_instead_of_the_output_folder_fails_the_shard(bench: Bench) -> None:
+    """Only a folder's files are published, so such a file would be lost without a word."""
 
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         for end in ("", "-other"):
@@ -92,7 +92,7 @@ def test_a_file_in_the_place_of_the_output_ends_its_shard(bench: Bench) -> None:
     assert published(bench) == {} and [uri.rpartition("-")[2] for uri in staged(bench)] == ["other"]
 
 
-def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
+def test_no_file_of_a_failed_attempt_is_published(bench: Bench) -> None:
     bench.attempt(bench.writes("part-0", body=b"half", then=raises(GatewayLostError("the JVM went away"))))
     assert published(bench) == {} and staged(bench) == []
 
@@ -102,8 +102,8 @@ def test_nothing_of_an_attempt_that_failed_is_published(bench: Bench) -> None:
     assert published(bench) == {"part-0": b"whole"}
 
 
-def test_an_attempt_that_wakes_late_changes_nothing_readers_see(bench: Bench) -> None:
-    """GIVEN a frozen attempt, WHEN another has published, THEN what the first writes afterwards is seen by nobody."""
+def test_an_attempt_that_resumes_late_changes_no_published_file(bench: Bench) -> None:
+    """GIVEN a frozen attempt, WHEN another has published, THEN later files of the first are not published."""
     (ref,) = bench.plan()
     bench.queue.send([ref.to_body()])
 
@@ -127,7 +127,7 @@ def test_an_attempt_that_wakes_late_changes_nothing_readers_see(bench: Bench) ->
 def test_a_worker_killed_while_it_publishes_loses_nothing(
     bench: Bench, copies: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever comes after it publishes what the killed one has staged, and runs no script."""
+    """The next attempt publishes the files that the killed attempt has staged, and runs no script."""
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes("part-0", "part-1", "part-2")
 
@@ -137,7 +137,7 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
 
     if copies < 3:
         monkeypatch.setattr(bench.store, "copy_all", dies)
-    else:  # all is published, and the ledger was not told
+    else:  # all files are published, but the ledger has no success
         monkeypatch.setattr(bench.ledger.attempts, "succeed", raises(KilledError()))
     with pytest.raises(KilledError):
         bench.deliver()
@@ -153,8 +153,8 @@ def test_a_worker_killed_while_it_publishes_loses_nothing(
     assert bench.record.state is ShardState.SUCCEEDED
 
 
-def test_a_publisher_that_wakes_late_writes_no_further_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its shard is another's by then, and what that one published may have been replaced since."""
+def test_a_late_publisher_copies_no_further_file(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another attempt has the shard by then, and its published files may have been replaced since."""
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes("part-0", "part-1")
 
@@ -198,8 +198,8 @@ def test_an_unwritable_output_fails_and_a_redrive_publishes_it(bench: Bench, mon
     assert published(bench) == {"part-0": b"rows"} and len(bench.runner.calls) == 1
 
 
-def test_a_redo_whose_output_is_half_there_counts_no_more(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until it has won, the earlier one counts; a redrive publishes the rest."""
+def test_a_redo_with_half_published_output_has_no_output(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the redo has won, the earlier output counts; a redrive publishes the rest of the redo's output."""
     bench.attempt(bench.writes("part-0", body=b"old"), max_attempts=1)
     bench.redrive()
     bench.runner.behaviour = exits(1)
@@ -220,8 +220,10 @@ def test_a_redo_whose_output_is_half_there_counts_no_more(bench: Bench, monkeypa
 
 
 @pytest.mark.parametrize("names", [["report.csv"], ["a.csv", "b.csv"]])
-def test_a_redo_replaces_one_file_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
-    """Several are missing for a moment: of old and new ones together a row might be there twice."""
+def test_a_redo_replaces_a_single_file_without_a_gap(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, names: list[str]
+) -> None:
+    """Several files are deleted before the copy: old and new files together might have a row twice."""
     bench.attempt(bench.writes(*names, body=b"old"))
     bench.redrive()
     bench.runner.behaviour = bench.writes(*names, body=b"new")
@@ -239,7 +241,7 @@ def test_a_redo_replaces_one_file_at_once(bench: Bench, monkeypatch: pytest.Monk
 
 
 def test_a_redo_that_writes_nothing_wins_before_it_deletes(bench: Bench) -> None:
-    """Who sleeps before it deletes would delete what another attempt has published since."""
+    """A late deletion before the win could delete files that another attempt has published since."""
     bench.attempt(bench.writes("part-0"))
     bench.redrive()
     bench.runner.behaviour = bench.writes()
@@ -249,7 +251,7 @@ def test_a_redo_that_writes_nothing_wins_before_it_deletes(bench: Bench) -> None
     assert published(bench) == {} and bench.record.winner == bench.record.attempt_id
 
 
-def test_lost_staged_output_fails_the_shard_with_that_reason(bench: Bench) -> None:
+def test_lost_staged_output_of_a_winner_fails_the_shard(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.queue.receive(1)
     bench.ledger.attempts.claim(ref, "lost", LEASE_S, 3)
@@ -263,8 +265,8 @@ def test_lost_staged_output_fails_the_shard_with_that_reason(bench: Bench) -> No
     assert bench.runner.calls == []
 
 
-def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIVEN a winner that is frozen while it copies, WHEN another has published and deleted, THEN it just stops."""
+def test_a_late_publisher_whose_staging_is_gone_fails_no_shard(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GIVEN a winner frozen while it copies, WHEN another has published and deleted the staging, THEN it stops."""
     (ref,) = bench.plan()
     bench.runner.behaviour = bench.writes("part-0", "part-1")
 
@@ -283,7 +285,7 @@ def test_staging_discarded_under_a_late_publisher_ends_nothing(bench: Bench, mon
     assert bench.record.state is ShardState.SUCCEEDED
 
 
-def test_a_script_whose_jvm_is_suspect_is_run_again_at_once(bench: Bench) -> None:
+def test_a_script_that_failed_in_a_suspect_jvm_is_run_again(bench: Bench) -> None:
     suspect = exits(1, "NullPointerException", suspect=True)
     tries = iter([bench.writes("try-1", then=suspect), bench.writes("try-2")])
 
@@ -294,7 +296,7 @@ def test_a_script_whose_jvm_is_suspect_is_run_again_at_once(bench: Bench) -> Non
     assert published(bench) == {"try-2": b"rows"}
 
 
-def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None:
+def test_a_suspect_jvm_without_time_to_repeat_blames_no_input(bench: Bench) -> None:
     def work(call: ScriptCall, output: Output) -> ScriptResult:
         call.deadline.guard_s = 0
         return exits(1, "NullPointerException", "x is null", files=("s3://in/0.csv",), suspect=True)(call, output)
@@ -309,10 +311,10 @@ def test_no_input_is_blamed_for_a_suspect_jvm_without_time(bench: Bench) -> None
     ("kind", "names", "is_nothing"),
     [(RunKind.SHARDS, (), True), (RunKind.SHARDS, ("x.csv",), False), (RunKind.CHECK, (), False)],
 )
-def test_no_output_is_told_unless_a_run_is_a_check(
+def test_a_shard_without_output_warns_unless_it_is_a_check(
     bench: Bench, kind: RunKind, names: tuple[str, ...], is_nothing: bool
 ) -> None:
-    """What pandas or another library has written to the output counts as well as what Spark has."""
+    """Files that pandas or another library has written count as output, too."""
     bench.runner.has_view = True
     (ref,) = bench.plan(kind=kind)
     bench.queue.send([ref.to_body()])
@@ -325,8 +327,8 @@ def test_no_output_is_told_unless_a_run_is_a_check(
     assert (b"nothing was written" in bench.lines.getvalue()) is is_nothing
 
 
-def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> None:
-    """Each schema is stored once a worker; the shard's item names it, with a file."""
+def test_schemas_of_published_files_are_recorded_with_the_shard(bench: Bench) -> None:
+    """A worker stores each schema once; the shard's record names the schema, with one file as an example."""
     bench.plan(shards=2)
     put, stored = bench.store.put, list[str]()
     bench.store.put = lambda uri, *body, **how: stored.append(uri) or put(uri, *body, **how)  # type: ignore[func-returns-value,method-assign,redundant-expr]
@@ -351,13 +353,13 @@ def test_schemas_of_published_files_are_kept_with_the_shard(bench: Bench) -> Non
 
 @pytest.mark.parametrize("name", ["00000-6ae7b4a4-8a0b-4c5e-9d3a-1f2e3d4c5b6a", "v1"])
 def test_an_iceberg_table_below_the_output_is_refused(bench: Bench, name: str) -> None:
-    """Its metadata names the attempt's addresses."""
+    """Its metadata would name addresses of the attempt's staging folder."""
     outcome = bench.attempt(bench.writes("lake/t/data/part-0.parquet", f"lake/t/metadata/{name}.metadata.json"))
 
     assert outcome.error is not None and "--table iceberg:NAME" in str(outcome.error)
     assert bench.record.state is ShardState.FAILED and published(bench) == {}
 
 
-def test_another_services_metadata_is_published(bench: Bench) -> None:
+def test_a_metadata_file_of_another_format_is_published(bench: Bench) -> None:
     assert bench.attempt(bench.writes("metadata/days.metadata.json")).error is None
     assert [*published(bench)] == ["metadata/days.metadata.json"]

@@ -1,4 +1,4 @@
-"""The event that a script gets is what docs/schemas/event.json says; every test of a worker holds it to that, too."""
+"""The event that a script gets matches docs/schemas/event.json; every other test of a worker checks this, too."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,19 +24,19 @@ RUN = Run(
     "run-1", ("s3://in/",), "s3://out/x", (ScriptRef("s3://b/j.py", "0", "s3://m/j.py"),), (), {"k": 1}, created_s=1.7e9
 )
 RECORD = ShardRecord("run-1", 7, "part", 0, 9, 1, 10, generation=2, attempt_id="a1")
-HANDED = {EVENT: '{"a":1}', EVENT_FILE: "/t/event.json"}
+EVENT_VARIABLES = {EVENT: '{"a":1}', EVENT_FILE: "/t/event.json"}
 OUTPUT = "s3://b/staged/run-1/000007-a1"
 
 
 def event_of(*uris: str, run: Run = RUN, record: ShardRecord = RECORD) -> dict[str, Any]:
-    """The event of a shard, which is what the schema says."""
+    """The event of a shard, checked against the schema."""
     event = shard_event(run, record, Shard(7, tuple(InputObject(uri, 1) for uri in uris)), OUTPUT)
     check_event(event)
     return event
 
 
 @pytest.mark.parametrize("uris", [(), ("s3://in/a",), ("s3://in/a", "s3://in/b")])
-def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
+def test_a_shards_event_has_its_inputs_and_identity(uris: tuple[str, ...]) -> None:
     event = event_of(*uris)
 
     assert event["inputs"] == list(uris)
@@ -46,7 +46,7 @@ def test_a_shards_event_is_what_the_schema_says(uris: tuple[str, ...]) -> None:
     assert "table" not in event
 
 
-def test_a_runs_table_and_whether_it_allows_drift_are_told() -> None:
+def test_the_event_has_the_runs_table_and_allow_drift() -> None:
     event = event_of("s3://in/a", run=replace(RUN, table="iceberg:db.flights", options=RunOptions(allow_drift=True)))
 
     assert (event["table"], event["sparklet"]["allow_drift"]) == ("iceberg:db.flights", True)
@@ -63,7 +63,7 @@ def test_a_runs_table_and_whether_it_allows_drift_are_told() -> None:
     ],
     ids=["first", "failed", "deadline", "lost after a failure", "earlier generation"],
 )
-def test_an_attempt_is_told_how_the_one_before_it_ended(
+def test_the_event_tells_how_the_previous_attempt_ended(
     attempts: int, error_class: str, message: str, taken_from: str, previous: tuple | None
 ) -> None:
     record = replace(RECORD, attempts=attempts, error_class=error_class, error_message=message, taken_from=taken_from)
@@ -75,7 +75,7 @@ def test_an_attempt_is_told_how_the_one_before_it_ended(
     assert event["sparklet"].get("previous_attempt") == expected
 
 
-def test_a_task_requests_event_is_the_clients_with_its_id() -> None:
+def test_a_tasks_event_is_the_clients_event_with_the_task_id() -> None:
     event = request_event({"day": "2013-01-01", "sparklet": {"args": ["--x"]}}, "order-7")
 
     check_event(event)
@@ -83,13 +83,13 @@ def test_a_task_requests_event_is_the_clients_with_its_id() -> None:
 
 
 @pytest.mark.parametrize("change", [{"inputs": None}, {"input_path": None}, {"more": 1}, {"output_path": "s3://o/"}])
-def test_the_schema_refuses_what_is_no_shards_event(change: dict[str, Any]) -> None:
+def test_the_schema_refuses_a_changed_shard_event(change: dict[str, Any]) -> None:
     event = {**event_of("s3://in/a"), **change}
     with pytest.raises(jsonschema.ValidationError):
         check_event(event)
 
 
-def test_the_event_is_a_variable_and_a_file(tmp_path: Path) -> None:
+def test_the_event_is_in_a_variable_and_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "event.json"
 
     assert write_event({"a": 1}, tmp_path, is_shard=False) == {EVENT: '{"a":1}', EVENT_FILE: str(path)}
@@ -97,24 +97,24 @@ def test_the_event_is_a_variable_and_a_file(tmp_path: Path) -> None:
     assert write_event({"a": "x" * 200_000}, tmp_path, is_shard=False)[EVENT] == f"@{path}"
 
 
-def test_the_event_is_a_scripts_last_argument() -> None:
-    assert script_arguments(["in", "out"], {}, "--event", HANDED) == ("in", "out", "--event", '{"a":1}')
-    assert script_arguments(["in"], {}, "--event-file", HANDED) == ("in", "--event-file", "/t/event.json")
-    assert script_arguments(["in", "{input}"], {}, "", HANDED) == ("in", "{input}")  # not in a shard
+def test_the_event_is_the_last_argument_of_the_script() -> None:
+    assert script_arguments(["in", "out"], {}, "--event", EVENT_VARIABLES) == ("in", "out", "--event", '{"a":1}')
+    assert script_arguments(["in"], {}, "--event-file", EVENT_VARIABLES) == ("in", "--event-file", "/t/event.json")
+    assert script_arguments(["in", "{input}"], {}, "", EVENT_VARIABLES) == ("in", "{input}")  # not in a shard
 
 
-def test_a_runs_arguments_name_its_input_and_the_shards_output() -> None:
+def test_placeholders_in_arguments_become_input_and_output() -> None:
     folder, one = event_of("s3://in/a", "s3://in/b"), {**event_of("s3://in/a")}
     del one["input_folders"]
 
     assert folder["input_folders"] == ["s3://in/"]
-    assert script_arguments(["{input}", "{output}/x"], folder, "", HANDED) == ("s3://in/", f"{OUTPUT}/x")
-    assert script_arguments(["--from={input}"], one, "", HANDED) == ("--from=s3://in/a",)
+    assert script_arguments(["{input}", "{output}/x"], folder, "", EVENT_VARIABLES) == ("s3://in/", f"{OUTPUT}/x")
+    assert script_arguments(["--from={input}"], one, "", EVENT_VARIABLES) == ("--from=s3://in/a",)
 
 
-def test_a_shards_paths_have_the_names_of_either_case(tmp_path: Path) -> None:
-    one = write_event(event_of("s3://in/a"), tmp_path, is_shard=True)
-    two = write_event(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
+def test_path_variables_exist_in_lower_and_upper_case(tmp_path: Path) -> None:
+    one = handed_over(event_of("s3://in/a"), tmp_path, is_shard=True)
+    two = handed_over(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
 
     assert {one["input_path"], one["INPUT_PATH"]} == {"s3://in/a"}
     assert {one["output_path"], one["OUTPUT_PATH"]} == {OUTPUT}
@@ -136,7 +136,7 @@ def test_listed_keys_of_an_event_become_variables() -> None:
 
 
 @pytest.mark.parametrize("value", [["s3://in/"], {"a": 1}, "s3://in/\0", "x" * (MAX_ARGUMENT_BYTES + 1)])
-def test_a_key_that_no_variable_can_hold_is_refused(value: Any) -> None:
+def test_a_value_that_no_variable_can_hold_is_refused(value: Any) -> None:
     with pytest.raises(EventError, match="INPUT_PATH cannot become a variable") as refused:
         event_variables({"INPUT_PATH": value}, ("INPUT_PATH",))
     assert "s3://in/" not in str(refused.value)  # an event may hold secrets

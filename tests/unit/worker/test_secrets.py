@@ -1,4 +1,4 @@
-"""A script gets what it was given; what is secret in it stands in no error, log line or document of Sparklet's own."""
+"""Secrets of arguments, parameters and variables reach the script, but no error, log line or document of Sparklet."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ PARAMS = {
 ENV = {"SALES_SECRET": "from-the-environment", "MODE": "fast-mode"}
 SECRETS = ["hunter-two", "K3Y/with+signs", "t0ken-value", "pa55word", "s3cond!", "from-the-environment"]
 SECRETS += ['quo"ted pass', 'quo\\"ted pass', "K3Y/with%2Bsigns"]
-SAID = (
+CAUSES = (
     "login of me with hunter-two and K3Y/with%2Bsigns failed",
     f"on {PARAMS['url']}: {json.dumps(PARAMS['db'])}",
     "t0ken-value, from-the-environment; day 2026-11-20, customer, fast-mode",
@@ -32,7 +32,7 @@ SAID = (
 @pytest.fixture
 def failing(bench: Bench) -> Bench:
     bench.args, bench.params, bench.env = ARGS, PARAMS, ENV
-    ends = iter([exits(1, "LoginError", cause, "\n".join(SAID)) for cause in SAID])
+    ends = iter([exits(1, "LoginError", cause, "\n".join(CAUSES)) for cause in CAUSES])
     bench.runner.behaviour = lambda call, output: next(ends)(call, output)
     return bench
 
@@ -59,7 +59,7 @@ def test_a_shards_cause_log_and_documents_have_no_secret(failing: Bench) -> None
     assert all(each in causes[2] for each in ("2026-11-20", "customer", "fast-mode")), "the rest is shown"
 
 
-def test_the_script_and_the_ledger_keep_what_was_given(failing: Bench) -> None:
+def test_the_script_and_the_ledger_get_unredacted_arguments(failing: Bench) -> None:
     failing.attempt(max_attempts=1)
 
     call = failing.runner.calls[-1]
@@ -70,18 +70,18 @@ def test_the_script_and_the_ledger_keep_what_was_given(failing: Bench) -> None:
     assert (run.args, dict(run.params)) == (ARGS, PARAMS), "a redrive needs them"
 
 
-def test_the_error_of_a_task_without_a_run_has_no_secret(failing: Bench) -> None:
+def test_the_error_and_log_of_a_task_have_no_secret(failing: Bench) -> None:
     script = f"s3://{BUCKET}/scripts/default.py"
     event = {"sparklet": {"script": script, "args": list(ARGS)}, "login": {"password": 'quo"ted pass'}}
     event |= {"url": PARAMS["url"], "secret": "from-the-environment", "db_token": "t0ken-value"}
-    for _ in SAID:
+    for _ in CAUSES:
         (outcome,) = failing.invoke(event)
         assert isinstance(outcome.error, SparkletError)
         assert_clean(str(outcome.error), outcome.error.stderr_tail)  # type: ignore[attr-defined]
     assert_clean(failing.log_lines())
 
 
-def test_a_secret_that_is_too_short_hides_no_ordinary_words(bench: Bench) -> None:
+def test_a_short_secret_does_not_redact_ordinary_words(bench: Bench) -> None:
     bench.args = ("--password", "at")
     bench.attempt(exits(1, "ValueError", "bad date at line 3"), max_attempts=1)
     assert bench.failure[1].startswith("bad date at line 3")

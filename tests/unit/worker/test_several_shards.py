@@ -1,4 +1,4 @@
-"""Several shards in one invocation: each has an end of its own, whatever becomes of the others."""
+"""Several shards in one invocation: each behaviours for itself, whatever happens to the others."""
 
 import json
 import tempfile
@@ -26,7 +26,7 @@ RUN = "run-1"
 
 @dataclass
 class Script:
-    """A script; what it meets in each attempt at a shard is said by the shard's number."""
+    """A script. ``meets``: by the shard's number, the errors of its attempts in order."""
 
     meets: dict[int, list[str]] = field(default_factory=dict)
     meanwhile: Callable[[int], None] = lambda number: None
@@ -37,13 +37,13 @@ class Script:
         self.begun.append(number)
         self.meanwhile(number)
         met = self.meets.get(number, [])
-        ends = {
+        behaviours = {
             "an error": exits(1, "ValueError", f"of shard {number}"),
             "what no retry mends": exits(1, "AnalysisException", f"of shard {number}"),
             "a lost JVM": raises(GatewayLostError(f"under shard {number}")),
             "its deadline": raises(DeadlineExceededError(f"in shard {number}")),
         }
-        return ends.get(met.pop(0) if met else "", reports({"rows": number}))(call, output)
+        return behaviours.get(met.pop(0) if met else "", reports({"rows": number}))(call, output)
 
 
 def records(bench: Bench) -> list[ShardRecord]:
@@ -75,7 +75,7 @@ def test_a_success_is_recorded_before_the_next_shard_is_claimed(bench: Bench) ->
     ]
 
 
-def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_not_begun_in_time_use_up_no_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     script = planned(bench, 3)
     script.meanwhile = lambda number: bench.clock.sleep(1.6)
     monkeypatch.setattr(runner, "time", SimpleNamespace(time=bench.clock.now_s))
@@ -89,7 +89,7 @@ def test_shards_not_begun_in_time_return_with_their_attempt(bench: Bench, monkey
     assert len(bench.queue.receive(10)) == 2
 
 
-def test_a_lost_first_success_harms_no_other_shard(bench: Bench) -> None:
+def test_a_success_that_the_ledger_refuses_harms_no_other_shard(bench: Bench) -> None:
     planned(bench, 3)
     succeed = bench.ledger.attempts.succeed
 
@@ -115,7 +115,9 @@ FATES = st.sampled_from(["an error", "what no retry mends", "a lost JVM", "its d
     st.lists(st.integers(0, 11), max_size=4),
     st.data(),
 )
-def test_every_shard_has_one_end_whatever_dies(fates: list[list[str]], doubled: list[int], data: st.DataObject) -> None:
+def test_every_shard_ends_once_whatever_happens_to_its_attempts(
+    fates: list[list[str]], doubled: list[int], data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         env = {"SPARKLET_BUCKET": BUCKET, "SPARKLET_LEDGER_TABLE": "t", "SPARKLET_SCRATCH": f"{folder}/scratch"}
         bench = make_bench(worker_settings(env))
@@ -126,7 +128,7 @@ def test_every_shard_has_one_end_whatever_dies(fates: list[list[str]], doubled: 
         stolen: Counter[int] = Counter()
 
         def steal(number: int) -> None:
-            """A lease that expired while the script ran: another worker has the shard, and dies with it."""
+            """Let another worker claim the shard while the script runs, after its lease expired, and die."""
             if script.meets[number][:1] == ["another's lease"]:
                 bench.clock.advance(2000)
                 before = bench.ledger.shards.get(RUN, number).attempts

@@ -1,4 +1,4 @@
-"""A shard's way through a worker: every attempt ends in the ledger, or the message comes back."""
+"""How a worker does a shard: the ledger records how every attempt ended, or the message comes back."""
 
 import os
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_the_script_gets_the_runs_inputs_output_and_arguments(bench: Bench) -> N
     assert bench.runner.calls[0].args[:-1] == ("--level", "3", "--event")
 
 
-def test_a_line_in_the_message_is_not_fetched(bench: Bench) -> None:
+def test_a_plan_line_in_the_message_is_not_fetched_from_the_plan(bench: Bench) -> None:
     (ref,) = bench.plan()
     part = f"s3://bucket/runs/run-1/plan/{ref.part}"
     line = bench.store.get(part)
@@ -51,8 +51,8 @@ def test_a_line_in_the_message_is_not_fetched(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("of_other", [{"part": "part-00001-x.jsonl"}, {"offset": 1}, {"length": 5}, {"line": "{}"}])
-def test_a_line_of_another_shard_is_not_used(bench: Bench, of_other: dict[str, Any]) -> None:
-    """As of one that has been split since the message was sent."""
+def test_a_plan_line_of_another_shard_is_not_used(bench: Bench, of_other: dict[str, Any]) -> None:
+    """For example, a shard that has been split since the message was sent."""
     (ref,) = bench.plan()
     other = bench.store.get(f"s3://bucket/runs/run-1/plan/{ref.part}").replace(b"0.csv", b"1.csv").decode()
 
@@ -62,7 +62,7 @@ def test_a_line_of_another_shard_is_not_used(bench: Bench, of_other: dict[str, A
 
 
 def test_a_message_of_a_held_shard_is_acknowledged(bench: Bench) -> None:
-    """If its worker is lost the checker sends another one."""
+    """If the worker that holds the shard is lost, the checker sends another message."""
     (ref,) = bench.plan()
     bench.queue.send([ref.to_body()])
     held: list[Outcome] = []
@@ -87,7 +87,7 @@ def test_a_retryable_failure_is_released_and_returns_soon(bench: Bench) -> None:
     assert len(bench.queue.receive()) == 1
 
 
-def test_a_shard_without_attempts_ends_with_its_last_cause(bench: Bench) -> None:
+def test_a_shard_without_attempts_left_fails_with_its_last_cause(bench: Bench) -> None:
     bench.attempt(raises(GatewayLostError("the JVM exited with -9")), max_attempts=2)
     bench.clock.advance(400)
     outcome = bench.deliver()
@@ -118,7 +118,7 @@ def test_a_conflict_of_two_writers_uses_up_no_attempt(bench: Bench) -> None:
         ("java.util.ConcurrentModificationException", "Cannot resolve conflicts for overlapping writes"),
     ],
 )
-def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench, cause_class: str, cause: str) -> None:
+def test_repeated_write_conflicts_fail_the_shard_in_the_end(bench: Bench, cause_class: str, cause: str) -> None:
     bench.plan(max_attempts=2)
     bench.runner.behaviour = exits(1, cause_class, cause)
     pauses_s = []
@@ -134,7 +134,7 @@ def test_conflicts_without_end_fail_the_shard_by_their_name(bench: Bench, cause_
     assert max(pauses_s[:3]) < 30 < pauses_s[-1] <= MAX_BACK_OFF_S
 
 
-def test_a_table_that_another_shard_makes_is_tried_again(bench: Bench) -> None:
+def test_a_conflict_about_the_creation_of_a_table_is_retried(bench: Bench) -> None:
     bench.attempt(exits(1, "AnalysisException", "[DELTA_CREATE_TABLE_WITH_NON_EMPTY_LOCATION] Cannot create table"))
 
     assert bench.record.state is ShardState.PENDING
@@ -150,7 +150,7 @@ def test_a_permanent_failure_ends_the_shard_at_once(bench: Bench, cause: str) ->
     assert bench.failure[0] == cause and "no such column" in bench.failure[1]
 
 
-def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
+def test_a_success_is_recorded_once_the_ledger_is_back(bench: Bench) -> None:
     bench.plan()
     real, down = bench.ledger.attempts.succeed, iter(range(10))
 
@@ -167,8 +167,8 @@ def test_a_result_is_written_once_the_ledger_is_back(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("refused", [("succeed",), ("succeed", "fail")])
-def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, ...]) -> None:
-    """What another write can still say, the ledger says; else the message comes back."""
+def test_a_write_that_the_ledger_refuses_is_not_repeated(bench: Bench, refused: tuple[str, ...]) -> None:
+    """The shard is recorded as FAILED if the ledger accepts that, else the message comes back."""
     bench.plan()
     began_s = bench.clock.now_s()
     refusal = LedgerError("a write in table t failed: ValidationException")
@@ -178,16 +178,16 @@ def test_a_lasting_refusal_is_raised_at_once(bench: Bench, refused: tuple[str, .
     outcome = bench.deliver()
 
     record = bench.record
-    told = (ShardState.FAILED, "LedgerError", "a write in table t failed: ValidationException")
+    expected = (ShardState.FAILED, "LedgerError", "a write in table t failed: ValidationException")
     assert bench.clock.now_s() == began_s
     assert isinstance(outcome.error, LedgerError)
     assert outcome.acknowledged == (len(refused) == 1)
-    assert ((record.state, record.error_class, record.error_message) == told) == outcome.acknowledged
+    assert ((record.state, record.error_class, record.error_message) == expected) == outcome.acknowledged
 
 
 @pytest.mark.parametrize(
     ("method", "then"),
-    [("claim", ShardState.PENDING), ("succeed", ShardState.RUNNING)],  # whose lease will expire
+    [("claim", ShardState.PENDING), ("succeed", ShardState.RUNNING)],  # its lease will expire
 )
 def test_a_ledger_that_stays_down_keeps_the_message_queued(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, method: str, then: ShardState
@@ -227,7 +227,7 @@ def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damaged", "told"),
+    ("damaged", "expected"),
     [
         (b"", "damaged at byte 0: a plan part holds a line that is no shard: b''"),
         (b'{"shard":0,"obj', "a line that is no shard"),
@@ -238,7 +238,7 @@ def test_log_lines_carry_run_shard_attempt_and_request(bench: Bench) -> None:
         (b'{"shard":0,"objects":[["s3://in/0.csv",1e999,""]]}\n', "a line that is no shard"),
     ],
 )
-def test_an_altered_plan_part_ends_the_shard_with_that_cause(bench: Bench, damaged: bytes, told: str) -> None:
+def test_an_altered_plan_part_fails_the_shard_with_the_cause(bench: Bench, damaged: bytes, expected: str) -> None:
     (ref,) = bench.plan()
     part_uri = f"s3://bucket/runs/run-1/plan/{ref.part}"
     bench.store.put(part_uri, damaged)
@@ -247,11 +247,11 @@ def test_an_altered_plan_part_ends_the_shard_with_that_cause(bench: Bench, damag
 
     cause, message = bench.failure
     assert (cause, bench.record.attempts) == ("PlanError", 1)
-    assert f"{part_uri} is damaged" in message and told in message
+    assert f"{part_uri} is damaged" in message and expected in message
     assert bench.runner.calls == []
 
 
-def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
+def test_a_missing_plan_part_fails_the_shard_at_once(bench: Bench) -> None:
     (ref,) = bench.plan()
     bench.store.delete(f"s3://bucket/runs/run-1/plan/{ref.part}")
 
@@ -261,7 +261,9 @@ def test_a_plan_part_that_is_gone_ends_the_shard_at_once(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("what", ["script", "py-file"])
-def test_what_changed_after_planning_ends_the_shard(bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+def test_a_script_changed_after_planning_fails_the_shard(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     (ref,) = bench.plan()
     run = bench.ledger.runs.get(ref.run_id)
     uri = run.scripts[0].uri
@@ -278,7 +280,7 @@ def test_what_changed_after_planning_ends_the_shard(bench: Bench, monkeypatch: p
     assert bench.runner.calls == []
 
 
-def test_a_deep_tree_left_behind_costs_no_success(bench: Bench) -> None:
+def test_a_deep_folder_in_the_task_folder_is_deleted(bench: Bench) -> None:
     bench.plan(shards=2)
 
     def dig(call: ScriptCall, output: Output) -> ScriptResult:

@@ -1,4 +1,4 @@
-"""What a worker leaves of an attempt at a shard that is to be split, for the check that splits it."""
+"""A worker records in a failed shard how the next check shall split it: by named inputs, or into halves."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ OBJECTS = 100
 
 
 def fails(bench: Bench, *files: str, **outcome: Any) -> Behaviour:
-    """A script that writes, and fails with the names of these files."""
+    """A script that writes a file, then fails with an error that names ``files``."""
     failing = exits(1, "BadRecordException", "malformed", files=files)
     return bench.writes("part-0", then=reports(outcome, failing))
 
@@ -30,7 +30,7 @@ def fails(bench: Bench, *files: str, **outcome: Any) -> Behaviour:
         ([], HALVES),
     ],
 )
-def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], split: str) -> None:
+def test_inputs_that_the_error_names_are_recorded_for_the_split(bench: Bench, files: list[str], split: str) -> None:
     (ref,) = bench.plan(objects=OBJECTS, isolate=True, max_attempts=1)
     bench.runner.behaviour = fails(bench, *files)
 
@@ -39,12 +39,15 @@ def test_the_inputs_that_are_named_are_recorded(bench: Bench, files: list[str], 
     record = bench.record
     assert (record.state, record.split, record.attempts) == (ShardState.PENDING, split, 1)
     assert (record.error_class, record.error_message) == ("BadRecordException", "malformed (exit code 1)")
-    assert response == {"state": "PENDING", "by": "a check that splits it"}  # of a Map's child, which is done
+    assert response == {
+        "state": "PENDING",
+        "by": "a check that splits it",
+    }  # for a Map's child, which has no more to do
     assert list(bench.store.list(f"s3://{BUCKET}/staged/")) == []
 
 
-def test_a_shard_that_is_done_again_is_kept_whole(bench: Bench) -> None:
-    """The pieces would publish beside its earlier output."""
+def test_a_redriven_shard_is_not_split(bench: Bench) -> None:
+    """The pieces would publish their output beside the shard's earlier output."""
     bench.attempt(bench.writes("part-0"), objects=OBJECTS, isolate=True, max_attempts=1)
     bench.redrive()
     bench.runner.behaviour = fails(bench, "s3://in/0-3.csv")
@@ -55,7 +58,7 @@ def test_a_shard_that_is_done_again_is_kept_whole(bench: Bench) -> None:
     assert [info.uri.rpartition("/")[2] for info in bench.store.list("s3://out/")] == ["part-0"]
 
 
-def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> None:
+def test_a_shard_whose_script_commits_directly_is_not_split(bench: Bench) -> None:
     bench.attempt(fails(bench, "s3://in/0-3.csv", direct=True), objects=OBJECTS, isolate=True, max_attempts=1)
 
     cause, message = bench.failure
@@ -63,7 +66,7 @@ def test_a_script_that_commits_at_once_keeps_its_shard_whole(bench: Bench) -> No
     assert message.startswith("not split, since its script commits at once and not by a staged write")
 
 
-def test_a_script_that_committed_a_table_keeps_its_shard_whole(bench: Bench) -> None:
+def test_a_shard_whose_script_committed_to_delta_is_not_split(bench: Bench) -> None:
     bench.runner.has_view = True
 
     def commits(call: ScriptCall, output: Output) -> ScriptResult:
@@ -75,46 +78,46 @@ def test_a_script_that_committed_a_table_keeps_its_shard_whole(bench: Bench) -> 
     assert bench.failure[1].startswith("not split, since its script commits at once")
 
 
-def test_a_split_shard_knows_the_commits_of_its_origin(bench: Bench) -> None:
+def test_a_piece_of_a_split_shard_gets_its_origins_commit_ids(bench: Bench) -> None:
     bench.plan(objects=OBJECTS)
     name, record = "split-000007-000003-1.jsonl", bench.record
     line = bench.store.get(f"s3://{BUCKET}/runs/run-1/plan/{record.part}")
     bench.store.put(f"s3://{BUCKET}/runs/run-1/plan/{name}", line)
     bench.ledger.put(replace(record, part=name, error_class="LeaseExpired"))
 
-    told = told_writers(bench)
+    lines = writer_lines(bench)
 
     identity = bench.ledger.runs.get("run-1").identity
-    assert told[0].startswith(f"{identity}/0/{bench.record.attempt_id}/")
-    assert told[2:] == [f"{identity}/0/", f"{identity}/7/"]
+    assert lines[0].startswith(f"{identity}/0/{bench.record.attempt_id}/")
+    assert lines[2:] == [f"{identity}/0/", f"{identity}/7/"]
 
 
-def test_a_shard_that_is_done_again_knows_its_commits(bench: Bench) -> None:
-    """A plain append to Delta fails by name then, as after a lost attempt; and the script is told."""
+def test_a_redriven_shard_gets_its_own_commit_ids(bench: Bench) -> None:
+    """So a plain append to Delta fails by name, as after a lost attempt; the event has ``redone``."""
     bench.plan()
-    assert len(told_writers(bench)) == 2
+    assert len(writer_lines(bench)) == 2
     bench.redrive()
 
-    assert told_writers(bench)[2:] == [f"{bench.ledger.runs.get('run-1').identity}/0/"]
+    assert writer_lines(bench)[2:] == [f"{bench.ledger.runs.get('run-1').identity}/0/"]
     assert bench.runner.event()["sparklet"]["redone"] is True
 
 
-def told_writers(bench: Bench) -> list[str]:
-    """What ``DeltaCommit`` is told: the attempt's own id, since when, and whose commits may be there."""
-    told = list[str]()
+def writer_lines(bench: Bench) -> list[str]:
+    """The lines that ``DeltaCommit`` reads: the attempt's id, its time, and the ids of earlier writers."""
+    lines = list[str]()
 
     def reads(call: ScriptCall, output: Output) -> ScriptResult:
-        told.extend((call.work_dir.parent / "writer").read_text().split("\n"))
+        lines.extend((call.work_dir.parent / "writer").read_text().split("\n"))
         return ScriptResult(0)
 
     bench.runner.behaviour = reads
     bench.runner.has_view = True
     bench.deliver()
-    return told
+    return lines
 
 
-def test_a_script_knows_that_its_shard_was_split_off(bench: Bench) -> None:
-    """Its failure needs no repetition if it is the one for which the shard was split off."""
+def test_the_event_of_a_split_off_shard_has_split_off(bench: Bench) -> None:
+    """A failure with the error for which the shard was split off is not repeated."""
     bench.plan(objects=OBJECTS, isolate=True)
     name, record = "split-000000-000000-1.jsonl", bench.record
     line = bench.store.get(f"s3://{BUCKET}/runs/run-1/plan/{record.part}")

@@ -1,4 +1,4 @@
-"""A shard whose inputs must be fetched, on its way through a worker."""
+"""How a worker does a shard whose inputs must be fetched."""
 
 import gzip
 import re
@@ -18,7 +18,7 @@ from tests.unit.worker.conftest import Bench, saw
 
 
 class Script:
-    """Reads every local input, as a script that knows nothing of Sparklet would."""
+    """A script that reads every local input, and records its events and the contents."""
 
     def __init__(self, bench: Bench) -> None:
         self.read: list[dict[str, bytes]] = []
@@ -57,8 +57,8 @@ def test_the_script_gets_local_files_and_where_they_came_from(bench: Bench) -> N
     assert not any(Path(uri[7:]).exists() for uri in script.read[0])
 
 
-def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> None:
-    """Spark has met one, and the script may have taken no notice; all inputs are looked at, once."""
+def test_a_shard_with_a_misnamed_input_is_repeated_unpacked(bench: Bench) -> None:
+    """Spark has read a misnamed input, perhaps without an error: all inputs are fetched and unpacked, once."""
     bench.runner.has_view = True
     script, bodies = Script(bench), {"a.csv": b"x\n", "b.csv": gzip.compress(b"y\n"), "c.json.gz": gzip.compress(b"{}")}
     items, copies = [bench.put(f"s3://in/{name}", body) for name, body in bodies.items()], list[bytes]()
@@ -78,7 +78,7 @@ def test_a_shard_with_a_misnamed_input_is_done_again_looking(bench: Bench) -> No
 
 
 @pytest.mark.parametrize(("too_large", "fails"), [("refuse", True), ("fail", False)])
-def test_limits_count_what_archives_hold(bench: Bench, too_large: str, fails: bool) -> None:
+def test_size_limits_count_the_unpacked_size(bench: Bench, too_large: str, fails: bool) -> None:
     script, item = Script(bench), bench.put("s3://in/a.GZ", gzip.compress(bytes(3 * MIB)))
     bench.attempt(inputs=[[item]], too_large=too_large, max_shard_bytes=2 * MIB)
 
@@ -105,7 +105,7 @@ def over_lines(bench: Bench) -> InputObject:
 
 
 @pytest.mark.parametrize(
-    ("input_of", "error_class", "told"),
+    ("input_of", "error_class", "message_pattern"),
     [
         (replaced, "ObjectChangedError", r"s3://in/big\.csv \(bytes 20 to 39\) was replaced .* start a new run"),
         (lambda _: InputObject("s3://in/_gone.csv", 5, "e"), "ObjectNotFoundError", r"s3://in/_gone\.csv"),
@@ -114,19 +114,19 @@ def over_lines(bench: Bench) -> InputObject:
     ],
     ids=["replaced", "vanished", "forbidden", "over several lines"],
 )
-def test_what_cannot_be_fetched_ends_the_shard_with_its_cause(
-    bench: Bench, input_of: Callable[[Bench], InputObject], error_class: str, told: str
+def test_an_input_that_cannot_be_fetched_fails_the_shard(
+    bench: Bench, input_of: Callable[[Bench], InputObject], error_class: str, message_pattern: str
 ) -> None:
     assert bench.attempt(inputs=[[input_of(bench)]]).acknowledged
 
     cause, message = bench.failure
-    assert cause == error_class and re.search(told, message)
+    assert cause == error_class and re.search(message_pattern, message)
     assert bench.runner.calls == []
 
 
 @pytest.mark.parametrize("name", ["_hidden.csv", "a.GZ", "a*b.csv"])
-def test_a_fetched_input_is_the_planned_one(bench: Bench, name: str) -> None:
-    """Until a redrive, which takes what was repaired since the plan."""
+def test_an_input_replaced_since_the_plan_is_not_fetched(bench: Bench, name: str) -> None:
+    """A redrive reads the input that was repaired since the plan."""
     script, item = Script(bench), bench.put(f"s3://in/{name}", gzip.compress(b"old"))
     bench.plan(inputs=[[item]])
     bench.store.put(item.uri, gzip.compress(b"new"))
@@ -140,12 +140,12 @@ def test_a_fetched_input_is_the_planned_one(bench: Bench, name: str) -> None:
 
 
 @pytest.mark.parametrize("incremental", [True, False])
-@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("is_opened", [True, False])
 @pytest.mark.parametrize("what", ["replaced", "deleted", "written again", "untouched"])
-def test_an_incremental_shard_has_read_what_was_planned(
-    bench: Bench, incremental: bool, opened: bool, what: str
+def test_an_incremental_shard_fails_if_an_input_was_replaced(
+    bench: Bench, incremental: bool, is_opened: bool, what: str
 ) -> None:
-    """Its inputs are asked for their ETags at its end, but for those that Spark has opened, and reads by these."""
+    """At its end the ETags of its inputs are compared, except of inputs that Spark opened: it reads these by ETag."""
     bench.runner.has_view = True
     item, other = bench.put("s3://in/a.csv", b"old"), bench.put("s3://in/b.csv", b"b")
 
@@ -154,13 +154,13 @@ def test_an_incremental_shard_has_read_what_was_planned(
             bench.store.delete_all([item.uri], "s3://in/a")
         elif what != "untouched":
             bench.store.put(item.uri, b"new" if what == "replaced" else b"old")
-        if opened and incremental:
+        if is_opened and incremental:
             saw(call, "opened", "in/a.csv")
         return ScriptResult(0)
 
     assert bench.attempt(reads, inputs=[[item, other]], incremental=incremental).acknowledged
 
-    if incremental and not opened and what == "replaced":
+    if incremental and not is_opened and what == "replaced":
         assert bench.failure[0] == "ObjectChangedError" and item.uri in bench.failure[1]
     else:
         assert bench.record.state is ShardState.SUCCEEDED
@@ -180,7 +180,7 @@ def test_a_failed_scripts_cause_names_the_object(bench: Bench) -> None:
 FOREIGN = Access(role_arn="arn:aws:iam::1:role/reader")
 
 
-def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
+def test_inputs_of_another_role_are_fetched_by_the_role(bench: Bench) -> None:
     script, theirs, asked = Script(bench), MemoryObjectStore(), list[Access]()
 
     def open_inputs(access: Access) -> MemoryObjectStore:
@@ -195,6 +195,6 @@ def test_inputs_of_another_access_are_fetched_with_it(bench: Bench) -> None:
     assert [list(read.values()) for read in script.read] == [[b"abc"]]
 
 
-def test_a_worker_without_the_other_access_reports_it(bench: Bench) -> None:
+def test_a_worker_that_cannot_assume_the_role_fails_the_shard(bench: Bench) -> None:
     bench.attempt(access=FOREIGN)
     assert bench.failure[0] == "SettingsError"

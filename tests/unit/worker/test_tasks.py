@@ -1,4 +1,4 @@
-"""A task of the asynchronous API: run once, its state always told, its end told to whoever wants to hear."""
+"""A task of the asynchronous API runs once, its state is in the ledger, and a notice tells its end."""
 
 import json
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ LEASE_OVER_S = 600 + 6
 
 @dataclass
 class Api:
-    """What the API's stack puts around a worker."""
+    """A worker with the ledger, notifier and queue of the API's stack."""
 
     bench: Bench
     ledger: MemoryLedger
@@ -30,7 +30,7 @@ class Api:
     queue: MemoryTaskQueue
 
     def post(self, body: Any, task_id: str = OWN_ID) -> dict[str, Any]:
-        """The record of a message as Lambda hands it over."""
+        """Send a message, and return it as the record of Lambda's SQS event."""
         self.queue.send([body if isinstance(body, str) else json.dumps(body)])
         (message,) = self.queue.receive(1)
         return self.record(message, task_id)
@@ -126,7 +126,7 @@ def test_a_transient_failure_is_retried_and_the_last_is_final(api: Api) -> None:
     assert json.loads(notice.to_json()) == {"version": 1, "kind": "task", "state": "FAILED", "task": document}
 
 
-def test_a_task_that_succeeds_at_last_keeps_no_cause(api: Api) -> None:
+def test_a_task_that_succeeds_after_a_failure_has_no_error(api: Api) -> None:
     record = api.post({}, "t")
     for script in (exits(1, "ValueError", "bad value"), reports({"rows": 1})):
         api.bench.runner.behaviour = script
@@ -137,7 +137,7 @@ def test_a_task_that_succeeds_at_last_keeps_no_cause(api: Api) -> None:
 
 
 def test_a_killed_workers_task_is_retried_and_finally_failed(api: Api) -> None:
-    api.bench.runner.behaviour = raises(KeyboardInterrupt())  # what no worker survives
+    api.bench.runner.behaviour = raises(KeyboardInterrupt())  # in place of a kill
     record = api.post({}, "t")
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(KeyboardInterrupt):
@@ -150,7 +150,7 @@ def test_a_killed_workers_task_is_retried_and_finally_failed(api: Api) -> None:
     assert [notice.state for notice in api.notifier.notices] == ["FAILED"]
 
 
-def test_a_worker_that_lost_its_lease_does_not_count(api: Api) -> None:
+def test_the_result_of_a_worker_that_lost_its_lease_is_dropped(api: Api) -> None:
     record = api.post({}, "t")
 
     def late(call: ScriptCall, output: Output) -> ScriptResult:
@@ -167,7 +167,7 @@ def test_a_worker_that_lost_its_lease_does_not_count(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", ["no json", "[1]", '"text"', "[" * 100_000, "", '{"sparklet": 1}'])
-def test_a_body_that_is_no_object_ends_the_task_with_that_cause(api: Api, body: str) -> None:
+def test_a_body_that_is_no_json_object_fails_the_task(api: Api, body: str) -> None:
     record = {**api.post({}, "t"), "body": body}
 
     assert api.deliver(record).acknowledged
@@ -175,7 +175,7 @@ def test_a_body_that_is_no_object_ends_the_task_with_that_cause(api: Api, body: 
 
 
 @pytest.mark.parametrize("task_id", ["", "a/b", "a" * 129, "a b", "é", None, 3])
-def test_an_invalid_id_returns_and_is_recorded_nowhere(api: Api, task_id: Any) -> None:
+def test_a_message_with_an_invalid_id_returns_unrecorded(api: Api, task_id: Any) -> None:
     outcome = api.deliver(api.post({}, task_id))
 
     assert not outcome.acknowledged
@@ -184,20 +184,20 @@ def test_an_invalid_id_returns_and_is_recorded_nowhere(api: Api, task_id: Any) -
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("outcome", "expected"),
     [
         ({"outputs": ["s3://b/\ud800", "s3://b/k"]}, ["s3://b/?", "s3://b/k"]),
         ({"answer": "x" * 17_000, "outputs": ["s3://o/" + "y" * 2000, "s3://o/z"]}, ["s3://o/z"]),
     ],
     ids=["invalid", "too large"],
 )
-def test_what_an_item_cannot_hold_costs_no_success(api: Api, told: dict[str, Any], kept: list[str]) -> None:
-    api.bench.runner.behaviour = reports(told)
+def test_results_too_large_for_an_item_are_left_out(api: Api, outcome: dict[str, Any], expected: list[str]) -> None:
+    api.bench.runner.behaviour = reports(outcome)
 
     assert api.deliver(api.post({}, "t")).acknowledged
 
     document = api.state("t").to_document()
-    assert (document["state"], document["outputs"]) == ("SUCCEEDED", kept)
+    assert (document["state"], document["outputs"]) == ("SUCCEEDED", expected)
     assert "answer" not in document
 
 
@@ -210,7 +210,7 @@ def test_an_unsent_notice_is_logged_and_fails_nothing(api: Api) -> None:
     assert "a notice was not sent" in [line["message"] for line in api.bench.log_lines()]
 
 
-def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
+def test_the_message_returns_unrun_while_the_ledger_is_down(api: Api) -> None:
     api.ledger.store.write = raises(LedgerError("no answer"))  # type: ignore[method-assign]
 
     assert not api.deliver(api.post({}, "t")).acknowledged
@@ -219,7 +219,7 @@ def test_a_ledger_that_is_down_returns_the_message_unrun(api: Api) -> None:
     assert len(api.queue.receive()) == 1
 
 
-def test_without_a_ledger_the_message_comes_back(api: Api) -> None:
+def test_a_worker_without_a_ledger_returns_the_message(api: Api) -> None:
     record = api.post({}, "t")
     api.bench.worker.requests = None
 
@@ -229,7 +229,7 @@ def test_without_a_ledger_the_message_comes_back(api: Api) -> None:
     assert isinstance(outcome.error, SettingsError)
 
 
-def test_a_message_without_the_attribute_is_a_plain_one(api: Api) -> None:
+def test_a_message_without_a_task_attribute_is_a_plain_event(api: Api) -> None:
     record = api.post({"sparklet": {"script": "s3://elsewhere/x.py"}}, "t")
     del record["messageAttributes"]
 

@@ -1,4 +1,4 @@
-"""Packed inputs: what is in them is read once, and what cannot be read as it is meant is refused by name."""
+"""Packed inputs: their content is unpacked completely, and files that cannot be unpacked safely are refused by name."""
 
 import base64
 import bz2
@@ -38,7 +38,7 @@ def packed(path: Path, body: bytes) -> Path:
 
 
 def files(members: list[Member]) -> dict[str, Path]:
-    """Those that could be unpacked."""
+    """The members that could be unpacked."""
     return {name: file for name, file in members if isinstance(file, Path)}
 
 
@@ -51,7 +51,7 @@ READ_BY_SPARK = "a.csv a.csv.gz a.csv.bz2 a.snappy.parquet a.csv.deflate zip a.g
     ("name", "is_packed"),
     [*((name, True) for name in READ_BY_US.split()), *((name, False) for name in READ_BY_SPARK.split())],
 )
-def test_names_tell_what_spark_does_not_read(name: str, is_packed: bool) -> None:
+def test_is_packed_recognizes_names_that_spark_does_not_unpack(name: str, is_packed: bool) -> None:
     assert InputObject(f"s3://b/{name}", 1, "e").is_packed == is_packed
 
 
@@ -78,13 +78,13 @@ ARE_NOT = {
 
 
 @pytest.mark.parametrize("name", [*ARE_MISNAMED, *ARE_NOT])
-def test_first_bytes_tell_whether_a_name_is_right(name: str) -> None:
+def test_is_misnamed_compares_a_name_with_the_first_bytes(name: str) -> None:
     assert [is_misnamed(name, body[:FIRST_BYTES]) for body in ARE_MISNAMED.get(name, ())].count(False) == 0
     assert [is_misnamed(name, body[:FIRST_BYTES]) for body in ARE_NOT.get(name, ())].count(True) == 0
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
-def test_a_text_becomes_utf_8_with_its_own_beside_it(encoding: str, tmp_path: Path) -> None:
+def test_a_utf_16_text_becomes_utf_8_and_its_original_is_kept(encoding: str, tmp_path: Path) -> None:
     path, own = tmp_path / "a.csv", "\ufeff".encode(f"{encoding}-be") + TEXT.encode(f"{encoding}-be")
 
     assert unpack(packed(path, own), "a.csv", 0, checks_first_bytes=True) == []
@@ -96,9 +96,9 @@ def test_a_text_becomes_utf_8_with_its_own_beside_it(encoding: str, tmp_path: Pa
     assert (member, file.read_bytes()) == ("b.csv", TEXT.encode())
 
 
-def test_a_name_that_tells_nothing_stays(tmp_path: Path) -> None:
-    assert [name for name, _ in unpack(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
-    assert unpack(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, checks_first_bytes=True) == []
+def test_a_packed_file_with_a_plain_name_keeps_its_name(tmp_path: Path) -> None:
+    assert [name for name, _ in unpacked(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
+    assert unpacked(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, looks=True) == []
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_a_name_that_tells_nothing_stays(tmp_path: Path) -> None:
         ("a.csv", TEXT.encode("utf-16")[:-1]),
     ],
 )
-def test_what_nothing_here_unpacks_is_refused(name: str, body: bytes, tmp_path: Path) -> None:
-    with pytest.raises(EventError, match=r"nor a known format|cannot be unpacked"):
-        unpack(packed(tmp_path / name, body), name, 0, checks_first_bytes=True)
+def test_a_misnamed_file_that_cannot_be_unpacked_is_refused(name: str, body: bytes, tmp_path: Path) -> None:
+    with pytest.raises(EventError, match=r"nothing known here|cannot be unpacked"):
+        unpacked(packed(tmp_path / name, body), name, 0, looks=True)
 
 
 @pytest.mark.parametrize("kind", PACKERS)
 @pytest.mark.parametrize("name", ["f.csv.xz", "F.CSV.GZ"])
-def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_path: Path) -> None:
+def test_a_file_is_unpacked_by_its_first_bytes(kind: str, name: str, tmp_path: Path) -> None:
     twice = PACKERS[kind](ROWS[:20_000]) + PACKERS[kind](ROWS[20_000:])
 
     [(member, path)] = files(unpack(packed(tmp_path / name, twice), name, 0)).items()
@@ -130,7 +130,7 @@ def test_first_bytes_tell_how_a_file_is_compressed(kind: str, name: str, tmp_pat
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred, in_v7, lambda members: gzip.compress(tarred(members))])
-def test_an_archives_files_are_read_but_for_hidden_ones(pack: Callable[..., bytes], tmp_path: Path) -> None:
+def test_all_files_of_an_archive_but_hidden_ones_are_unpacked(pack: Callable[..., bytes], tmp_path: Path) -> None:
     members = {"a.csv": ROWS, "in/b.csv": b"id\n1\n", "__MACOSX/a.csv": b"x", ".hidden": b"x", "in/_tmp/c.csv": b"x"}
 
     found = files(unpack(packed(tmp_path / "h.tar.gz", pack(members)), "h.tar.gz", 0))
@@ -192,7 +192,7 @@ def with_password() -> bytes:
         ("a.xlsx.zip", zipped({"[Content_Types].xml": b""}), "an Office document"),
     ],
 )
-def test_what_cannot_be_read_as_it_is_meant_is_refused(name: str, body: bytes, cause: str, tmp_path: Path) -> None:
+def test_unsafe_damaged_or_unknown_packed_files_are_refused(name: str, body: bytes, cause: str, tmp_path: Path) -> None:
     with pytest.raises(EventError, match=cause.replace("+", r"\+")):
         unpack(packed(tmp_path / name, body), name, 0)
 
@@ -203,7 +203,7 @@ def flipped(body: bytes, index: int, bits: int) -> bytes:
 
 def broken_zip() -> bytes:
     body = zipped({"a.csv": ROWS, "b.csv": b"id\n1\n"})
-    return flipped(body, body.index(b"a.csv") + 400, 0xFF)  # within what is compressed
+    return flipped(body, body.index(b"a.csv") + 400, 0xFF)  # within the compressed data
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def broken_zip() -> bytes:
         ("a.zip", zipped({"b.csv": b"", "c.csv": TEXT.encode("utf-16")[:-1]}), "c.csv", "cannot be unpacked"),
     ],
 )
-def test_a_bad_file_of_an_archive_leaves_the_others(
+def test_a_bad_file_of_an_archive_does_not_affect_the_others(
     name: str, body: bytes, bad: str, cause: str, tmp_path: Path
 ) -> None:
     found = dict(unpack(packed(tmp_path / name, body), name, 0, checks_first_bytes=True))
@@ -225,7 +225,7 @@ def test_a_bad_file_of_an_archive_leaves_the_others(
     assert files([*found.items()]).keys() == {"b.csv"}
 
 
-def test_only_what_is_asked_for_is_unpacked(tmp_path: Path) -> None:
+def test_only_the_named_files_of_an_archive_are_unpacked(tmp_path: Path) -> None:
     body = zipped({"a.csv": ROWS, "in/b.csv": b"id\n1\n", "c.zip": b"", "d.csv": b""})
 
     found = dict(unpack(packed(tmp_path / "a.zip", body), "a.zip", 0, only={"in+b.csv", "d.csv", "e.csv"}))
@@ -235,14 +235,14 @@ def test_only_what_is_asked_for_is_unpacked(tmp_path: Path) -> None:
     assert bodies == {"in+b.csv": b"id\n1\n", "d.csv": b""}
 
 
-def test_a_bomb_ends_where_space_does(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused_when_space_runs_out(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.gz", gzip.compress(bytes(64 * 1024 * 1024)))
 
     with pytest.raises(TooLargeError, match="no space left for what it holds"):
         unpack(path, "a.GZ", 1 << 60)
 
 
-def test_lz4_as_hadoop_writes_it_is_left_to_spark(tmp_path: Path) -> None:
+def test_hadoops_lz4_format_is_left_to_spark(tmp_path: Path) -> None:
     path = packed(tmp_path / "a.lz4", b"\x00\x00\x00\x10\x00\x00\x00\x08abcdefgh")
 
     assert unpack(path, "a.lz4", 0) == []
@@ -267,7 +267,7 @@ STREAMS: dict[str, tuple[bytes, bytes]] = {
     "a.csv.zst": (base64.b85decode(ZST), skipped(b"two")),  # pyarrow writes neither's checksum
     "a.csv.lz4": (base64.b85decode(LZ4), skipped(b"two")),
 }
-"""By the file's name: a stream, and what may lie between two."""
+"""By the file's name: a stream, and padding that may lie between two streams."""
 FILES = {"Old.csv": SMALL, "ends-in-18-chars.c": SMALL[90:], "in/logo": b"id"}
 ARCHIVES: dict[str, bytes] = {
     "a.zip": zipped(FILES),
@@ -279,7 +279,7 @@ ARCHIVES: dict[str, bytes] = {
 
 
 def read(name: str, body: bytes, folder: Path) -> dict[str, bytes] | None:
-    """What is in the file; None if it, or a file in it, is refused."""
+    """The contents of a packed file, by name; None if the packed file or a file in it is refused."""
     folder.mkdir()
     try:
         members = unpack(packed(folder / name, body), name, 0)
@@ -292,13 +292,13 @@ def read(name: str, body: bytes, folder: Path) -> dict[str, bytes] | None:
 
 
 @pytest.mark.parametrize("name", [*STREAMS, *ARCHIVES])
-def test_a_damaged_file_is_read_right_or_refused(name: str, tmp_path: Path) -> None:
-    """Cut off, or with a flipped bit, but where the format has nothing that would tell."""
+def test_a_damaged_file_is_unpacked_rightly_or_refused(name: str, tmp_path: Path) -> None:
+    """The file is cut off or has a flipped bit, except where the format has no checksum."""
     body, start, end, draw = ARCHIVES.get(name, b""), 0, -1, random.Random(name)
     content = {file.replace("/", "+"): text for file, text in FILES.items()}
     if name in STREAMS:
         stream, between = STREAMS[name]
-        start, end = len(stream), len(stream + between)  # what is cut off there is one stream
+        start, end = len(stream), len(stream + between)  # a cut between these is one whole stream
         body, content = stream + between + stream, {name.rpartition(".")[0]: SMALL * 2}
     indexes = [*range(0 if name.endswith("lzma") else len(body))]  # lzma has no checksum, nor have files in a tar
     if name.endswith("tar"):
@@ -315,8 +315,8 @@ def test_a_damaged_file_is_read_right_or_refused(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("at", "bits"), [(b"Old.csv", 0x10), (b"o", 0x40), (b"PK\x01\x02", 0x40)])
-def test_a_bit_in_a_zips_directory_hides_no_file(at: bytes, bits: int, tmp_path: Path) -> None:
-    """A name that is hidden or a folder's, and a comment as long as the next entry."""
+def test_a_flipped_bit_in_a_zips_directory_is_refused(at: bytes, bits: int, tmp_path: Path) -> None:
+    """The flipped bit makes a name hidden or a folder's name, or a comment as long as the next entry."""
     body = zipped(FILES)
     directory = body.index(b"PK\x01\x02")
     index = directory + 32 if at.startswith(b"PK") else body.rindex(at)
@@ -324,12 +324,12 @@ def test_a_bit_in_a_zips_directory_hides_no_file(at: bytes, bits: int, tmp_path:
     assert read("a.zip", flipped(body, index, bits), tmp_path / "a") is None
 
 
-def test_a_frame_to_skip_may_come_first(tmp_path: Path) -> None:
+def test_a_skippable_frame_may_come_first(tmp_path: Path) -> None:
     for name in ("a.csv.zst", "a.csv.lz4"):
         assert read(name, skipped(b"first") + STREAMS[name][0], tmp_path / name) == {"a.csv": SMALL}
 
 
-def test_lzma_is_known_by_its_name_alone(tmp_path: Path) -> None:
+def test_an_lzma_file_is_recognized_by_its_name_alone(tmp_path: Path) -> None:
     filters = [{"id": lzma.FILTER_LZMA1, "lc": 2, "dict_size": 70_000}]
     body = lzma.compress(SMALL, format=lzma.FORMAT_ALONE, filters=filters)
 

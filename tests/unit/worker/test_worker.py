@@ -1,4 +1,4 @@
-"""Plain events: which script runs, with what, and where failures go."""
+"""Plain events: which script runs, with which event and arguments, and how failures are reported."""
 
 import json
 import sys
@@ -26,8 +26,8 @@ from tests.unit.worker.conftest import BUCKET, OWN, SCRIPT, Behaviour, Bench, ex
 ALLOWED = f"s3://{BUCKET}/scripts/mine.py"
 
 
-def one(bench: Bench, event: Any, script: Behaviour | None = None) -> Any:
-    """What becomes of an event with one task, whose script does this, or what it did before."""
+def run_event(bench: Bench, event: Any, script: Behaviour | None = None) -> Any:
+    """Invoke the worker with an event of one task. Return the outcome. Without ``script`` the behaviour stays."""
     bench.runner.behaviour = script or bench.runner.behaviour
     (outcome,) = bench.invoke(event)
     return outcome
@@ -36,7 +36,7 @@ def one(bench: Bench, event: Any, script: Behaviour | None = None) -> Any:
 def test_a_plain_event_reaches_the_script_unchanged(bench: Bench) -> None:
     event = {"anything": ["at", "all"], "ä": None, "PATH": "/evil", "SPARKLET_RUNNER": "submit", "input_path": "x"}
 
-    outcome = one(bench, event)
+    outcome = run_event(bench, event)
 
     assert outcome.error is None
     assert bench.runner.event() == event
@@ -54,14 +54,14 @@ def test_an_event_above_an_arguments_limit_goes_through_a_file(bench: Bench) -> 
         seen.append(bench.runner.event())
         return ScriptResult(0)
 
-    assert one(bench, event, read).error is None
+    assert run_event(bench, event, read).error is None
     assert seen == [event]
 
 
 def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
     bench.store.put(ALLOWED, b"print(1)")
 
-    outcome = one(bench, {"sparklet": {"script": ALLOWED, "args": ["--x", "1"]}})
+    outcome = run_event(bench, {"sparklet": {"script": ALLOWED, "args": ["--x", "1"]}})
 
     assert outcome.answer["state"] == "SUCCEEDED"
     assert bench.runner.calls[0].script.read_bytes() == b"print(1)"
@@ -72,13 +72,13 @@ def test_a_direct_event_may_choose_an_allowed_script(bench: Bench) -> None:
     "uri",
     [
         *("s3://elsewhere/x.py", f"s3://{BUCKET}/other/x.py", f"s3://{BUCKET}/scripts/../x.py", "/etc/x.py"),
-        # where the worker's role, and with it every script, may write
+        # folders in which the worker's role, and so every script, can write
         *(f"s3://{BUCKET}/runs/r/answers/x.py", f"s3://{BUCKET}/runs/r/more/writes/script/x.py"),
     ],
 )
 @pytest.mark.parametrize("more", [{}, {"event": {"Records": [kinesis("1")]}}])
 def test_a_script_outside_the_allowed_prefixes_is_refused(bench: Bench, uri: str, more: dict[str, Any]) -> None:
-    outcome = one(bench, {"sparklet": {"script": uri, **more}})
+    outcome = run_event(bench, {"sparklet": {"script": uri, **more}})
 
     assert isinstance(outcome.error, ScriptNotAllowedError)
     assert bench.runner.calls == []
@@ -91,62 +91,62 @@ def test_a_script_address_that_is_no_text_is_refused(bench: Bench, monkeypatch: 
         S3ObjectStore(AwsClients(attempts=1)), Path("/nowhere"), (f"s3://{BUCKET}/",)
     )
 
-    error = one(bench, {"sparklet": {"script": f"s3://{BUCKET}/{name}"}}).error
+    error = run_event(bench, {"sparklet": {"script": f"s3://{BUCKET}/{name}"}}).error
 
     assert isinstance(error, ScriptFetchError)
     assert not error.retryable
 
 
-def test_what_comes_with_a_script_lies_under_the_prefixes_too(bench: Bench) -> None:
+def test_py_files_outside_the_allowed_prefixes_are_refused(bench: Bench) -> None:
     bench.store.put(ALLOWED, b"print(1)")
 
-    outcome = one(bench, {"sparklet": {"script": ALLOWED, "py_files": ["s3://elsewhere/x.zip"]}})
+    outcome = run_event(bench, {"sparklet": {"script": ALLOWED, "py_files": ["s3://elsewhere/x.zip"]}})
 
     assert isinstance(outcome.error, ScriptNotAllowedError)
     assert bench.runner.calls == []
 
 
-def test_an_invocation_marks_the_lines_of_its_log(bench: Bench) -> None:
-    """By which ``sparklet logs`` finds them."""
+def test_log_lines_of_an_invocation_have_its_id(bench: Bench) -> None:
+    """``sparklet logs`` finds the lines by these marks."""
     bench.store.put(ALLOWED, b"print(1)")
 
-    one(bench, {"sparklet": {"script": ALLOWED, "event": {}, "invocation": "i-1"}})
+    run_event(bench, {"sparklet": {"script": ALLOWED, "event": {}, "invocation": "i-1"}})
 
     assert {(line["run"], line["shard"]) for line in bench.log_lines()} == {("i-1", 0)}
 
 
-def test_a_failed_fetch_is_an_error_and_never_the_stale_script(bench: Bench) -> None:
-    one(bench, {"first": 1})
+def test_a_script_that_is_gone_is_not_run_from_the_cache(bench: Bench) -> None:
+    run_event(bench, {"first": 1})
     bench.store.delete(f"s3://{BUCKET}/scripts/default.py")
 
-    outcome = one(bench, {"second": 2})
+    outcome = run_event(bench, {"second": 2})
 
     assert isinstance(outcome.error, ScriptFetchError)
     assert not outcome.error.retryable
     assert len(bench.runner.calls) == 1
 
 
-def test_a_store_that_is_down_is_worth_another_try(bench: Bench) -> None:
+def test_a_fetch_that_fails_since_s3_is_down_is_retryable(bench: Bench) -> None:
     bench.store.head = raises(ObjectStoreError("503"))  # type: ignore[method-assign]
 
-    error = one(bench, {}).error
+    error = run_event(bench, {}).error
     assert isinstance(error, ScriptFetchError)
     assert error.retryable
 
 
 def test_a_changed_script_is_fetched_again(bench: Bench) -> None:
-    one(bench, {})
+    run_event(bench, {})
     bench.store.put(f"s3://{BUCKET}/scripts/default.py", b"print('new')\n")
-    one(bench, {})
+    run_event(bench, {})
 
     assert bench.runner.calls[1].script.read_bytes() == b"print('new')\n"
 
 
 def test_a_file_is_read_as_a_script_once_for_all_its_tasks(bench: Bench) -> None:
     for _ in range(2):
-        one(bench, {})
+        run_event(bench, {})
     bench.store.put(f"s3://{BUCKET}/scripts/default.py", b"print('new')\n")
-    one(bench, {})
+    run_event(bench, {})
 
     first, second, changed = (call.source for call in bench.runner.calls)
     assert first is second and first.body == SCRIPT
@@ -158,15 +158,15 @@ def test_a_cached_script_that_a_task_altered_is_fetched_again(bench: Bench) -> N
         call.script.write_text("evil")
         return ScriptResult(0)
 
-    one(bench, {}, vandal)
+    run_event(bench, {}, vandal)
 
-    assert one(bench, {}, lambda call, output: ScriptResult(call.script.read_text().count("evil"))).error is None
+    assert run_event(bench, {}, lambda call, output: ScriptResult(call.script.read_text().count("evil"))).error is None
 
 
-def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> None:
+def test_a_failed_message_without_a_ledger_is_not_acknowledged(bench: Bench) -> None:
     script = exits(3, "KeyError", "'x'", "Traceback\nKeyError: 'x'\n")
 
-    outcome = one(bench, {"Records": [sqs("a", "{}")]}, script)
+    outcome = run_event(bench, {"Records": [sqs("a", "{}")]}, script)
 
     assert not outcome.acknowledged
     assert isinstance(outcome.error, ScriptFailedError)
@@ -175,28 +175,28 @@ def test_a_failure_without_a_ledger_goes_back_to_the_source(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize(
-    ("setting", "error", "told"),
+    ("setting", "error", "expected"),
     [
         ({"default_script": ""}, SettingsError, "SCRIPT_LOCATION"),
         ({"min_free_bytes": 10**18}, ScratchFullError, "SPARKLET_MIN_FREE_BYTES"),
     ],
 )
-def test_what_is_missing_is_reported_before_work(
-    bench: Bench, setting: dict[str, Any], error: type[Exception], told: str
+def test_a_missing_setting_or_space_is_reported_before_work(
+    bench: Bench, setting: dict[str, Any], error: type[Exception], expected: str
 ) -> None:
     bench.configure(**setting)
 
-    met = one(bench, {}).error
+    met = run_event(bench, {}).error
 
-    assert isinstance(met, error) and told in str(met)
+    assert isinstance(met, error) and expected in str(met)
     assert bench.runner.calls == []
 
 
 @pytest.mark.parametrize(
     "content", ["no json", "[1]", '{"rows": "many"}', '{"outputs": 3}', '{"state": 7}', "[" * 10_000]
 )
-def test_a_broken_outcome_file_is_an_error_not_a_guess(bench: Bench, content: str) -> None:
-    assert isinstance(one(bench, {}, reports(content)).error, EventError)
+def test_a_broken_outcome_file_fails_the_task(bench: Bench, content: str) -> None:
+    assert isinstance(run_event(bench, {}, reports(content)).error, EventError)
 
 
 def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
@@ -206,25 +206,25 @@ def test_one_bad_record_does_not_stop_the_others(bench: Bench) -> None:
     assert second.acknowledged
 
 
-# --- what the event's source asks for ---
+# --- answers, limits and skipped events ---
 
 
-@pytest.mark.parametrize("told", [{"answer": {"total": 7}, "state": {"n": 1}}, {"answer": None}, {}])
-def test_the_scripts_answer_and_state_are_passed_on(bench: Bench, told: dict[str, Any]) -> None:
-    """An answer that is null differs from none."""
-    outcome = one(bench, {}, reports({"rows": 1, **told}))
+@pytest.mark.parametrize("expected", [{"answer": {"total": 7}, "state": {"n": 1}}, {"answer": None}, {}])
+def test_the_scripts_answer_and_state_are_passed_on(bench: Bench, expected: dict[str, Any]) -> None:
+    """An answer that is null differs from no answer."""
+    outcome = run_event(bench, {}, reports({"rows": 1, **expected}))
 
-    assert outcome.answer.get("answer", "none") == told.get("answer", "none")
-    assert outcome.state == told.get("state")
+    assert outcome.answer.get("answer", "none") == expected.get("answer", "none")
+    assert outcome.state == expected.get("state")
 
 
-def test_an_outcome_file_without_end_is_not_read(bench: Bench) -> None:
+def test_a_huge_outcome_file_is_not_read(bench: Bench) -> None:
     def write(call: ScriptCall, output: Output) -> ScriptResult:
         with Path(call.env["SPARKLET_OUTCOME_FILE"]).open("wb") as file:
             file.truncate(10 * 1024**3)  # takes no space
         return ScriptResult(0)
 
-    error = one(bench, {}, write).error
+    error = run_event(bench, {}, write).error
     assert isinstance(error, EventError)
     assert "10737418240 bytes" in str(error)
 
@@ -237,7 +237,7 @@ def test_an_event_nested_too_deeply_is_an_error_before_work(bench: Bench) -> Non
     usual = sys.getrecursionlimit()
     sys.setrecursionlimit(1_000)  # Python's own: a library that another test loads raises it
     try:
-        error = one(bench, event).error
+        error = run_event(bench, event).error
     finally:
         sys.setrecursionlimit(usual)
 
@@ -246,7 +246,7 @@ def test_an_event_nested_too_deeply_is_an_error_before_work(bench: Bench) -> Non
 
 
 def test_the_test_event_of_s3_is_acknowledged_and_logged(bench: Bench) -> None:
-    outcome = one(bench, {"Records": [sqs("a", json.dumps(s3_test_event()))]})
+    outcome = run_event(bench, {"Records": [sqs("a", json.dumps(s3_test_event()))]})
 
     assert outcome.acknowledged
     assert outcome.error is None
@@ -260,7 +260,7 @@ def test_an_event_about_the_workers_own_output_starts_nothing(bench: Bench, key:
     bench.configure(output_prefixes=(*prefixes, f"s3://{BUCKET}/mine/"))
 
     for event in (s3(key, BUCKET), {"Records": [sqs("a", json.dumps(s3(key, BUCKET)))]}):
-        outcome = one(bench, event)
+        outcome = run_event(bench, event)
         assert outcome.acknowledged
         assert outcome.answer["state"] == "SKIPPED"
     assert bench.runner.calls == []
@@ -270,5 +270,5 @@ def test_an_event_about_the_workers_own_output_starts_nothing(bench: Bench, key:
 def test_an_event_that_is_also_about_another_object_is_run(bench: Bench) -> None:
     event = {"Records": s3("output/a", BUCKET)["Records"] + s3("input/a", BUCKET)["Records"]}
 
-    assert one(bench, event).answer["state"] == "SUCCEEDED"
+    assert run_event(bench, event).answer["state"] == "SUCCEEDED"
     assert len(bench.runner.calls) == 1
