@@ -1,4 +1,4 @@
-"""A plan part that is not what was sealed is told with its address; no shard is lost or done wrongly for it."""
+"""A plan part that differs from what was sealed is refused with its address."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 
 @pytest.fixture
 def half_planned(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A run whose planner died after it had sealed its first part, before it entered the shards."""
+    """A run whose planner died after it had sealed its first part, before the shards were in the ledger."""
     world.put(4)
     new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
 
@@ -50,7 +50,7 @@ def test_a_resuming_planner_refuses_an_altered_part(half_planned: World, how: st
     assert half_planned.ledger.shards.count("run-1").total == 0
 
 
-def test_a_planner_that_continues_names_a_part_that_is_gone(half_planned: World) -> None:
+def test_a_resuming_planner_names_a_missing_part(half_planned: World) -> None:
     uri = half_planned.only_part()
     half_planned.store.delete(uri)
 

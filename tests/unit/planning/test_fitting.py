@@ -1,4 +1,4 @@
-"""Fitting: what no function can take on is refused before a plan."""
+"""Fitting: shards that no function could do are refused before a plan."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 
 
 def enter(sizes: list[int], name: str = "{}.csv", **options: Any) -> Run:
-    """Enter a run of objects of these sizes; 10 bytes are too much for a function."""
+    """Create a run of objects of these sizes. By default a function can take shards of up to 10 bytes."""
     world = World()
     for number, size_bytes in enumerate(sizes):
         world.store.put(f"{SOURCE}{name.format(number)}", b"x" * size_bytes)
@@ -41,7 +41,7 @@ def test_a_compressed_object_is_measured_decompressed() -> None:
 @pytest.mark.parametrize(
     ("sizes", "changes"), [([50], {"max_shard_bytes": 0}), ([50], {"too_large": "fail"}), ([10, 10], {})]
 )
-def test_an_exact_fit_and_what_is_allowed_are_taken(sizes: list[int], changes: dict[str, Any]) -> None:
+def test_a_run_that_fits_or_may_fail_is_accepted(sizes: list[int], changes: dict[str, Any]) -> None:
     assert enter(sizes, **changes).state is RunState.PLANNING
 
 
@@ -49,11 +49,11 @@ def test_an_exact_fit_and_what_is_allowed_are_taken(sizes: list[int], changes: d
     ("memory_mb", "scratch_mib", "least_mib", "most_mib"),
     [(3008, 512, 400, 512), (1769, 512, 128, 512), (3008, 10240, 400, 1100), (10240, 10240, 3000, 3500)],
 )
-def test_the_default_limit_lets_pass_what_must_work(
+def test_the_default_shard_limit_follows_the_functions_size(
     memory_mb: int, scratch_mib: int, least_mib: int, most_mib: int
 ) -> None:
-    asked = RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions())
-    fitted = asked.fitted(memory_mb, scratch_mib * MIB)
+    request = RunRequest("job.py", (SOURCE,), "s3://out/", options=RunOptions())
+    fitted = request.fitted(memory_mb, scratch_mib * MIB)
     assert least_mib * MIB <= fitted.options.max_shard_bytes <= most_mib * MIB
 
 

@@ -1,4 +1,4 @@
-"""The inventory: every object once, in order, from any position on, and clear words where there is none."""
+"""The inventory lists every object once, in order, from any position on; inputs without objects are refused."""
 
 import pytest
 from hypothesis import given
@@ -22,7 +22,7 @@ def uris(inventory: Inventory, position: Position | None = None) -> list[str]:
     return [found.item.uri for found in inventory.objects(position or Position())]
 
 
-def test_inputs_keep_their_order_and_keys_that_of_s3() -> None:
+def test_inputs_are_listed_in_their_order_and_keys_in_s3s_order() -> None:
     store = store_of("s3://b/z/1", "s3://b/a/2", "s3://b/a/10", "s3://b/single.csv")
 
     found = uris(Inventory(store, ("s3://b/z/", "s3://b/single.csv", "s3://b/a/")))
@@ -31,7 +31,7 @@ def test_inputs_keep_their_order_and_keys_that_of_s3() -> None:
 
 
 @given(cut=st.integers(0, 11))
-def test_a_listing_goes_on_behind_any_object(cut: int) -> None:
+def test_a_listing_can_be_continued_behind_any_object(cut: int) -> None:
     store = store_of(*(f"s3://b/a/{n}" for n in range(5)), "s3://b/one", *(f"s3://b/c/{n}" for n in range(5)))
     inventory = Inventory(store, ("s3://b/c/", "s3://b/one", "s3://b/a/"))
     whole = list(inventory.objects())
@@ -55,7 +55,7 @@ def test_folder_markers_are_skipped_and_counted() -> None:
     assert kept.skipped == {Reason.FOLDER_MARKER: 2, Reason.HIDDEN: 2}
 
 
-def test_what_spark_skips_is_planned_only_if_asked_for() -> None:
+def test_hidden_objects_are_planned_only_with_the_option() -> None:
     hidden = ["_SUCCESS", "_temporary/0/a", ".x.crc", "d/._a.csv", "a._COPYING_", ".h/a.csv", "_metadata"]
     seen = ["_k=1/a.csv", "_metadata_of_2026.csv", "a_b.csv", "d/a.csv"]
     store = store_of(*(f"s3://b/a/{name}" for name in (*hidden, *seen)))
@@ -65,7 +65,7 @@ def test_what_spark_skips_is_planned_only_if_asked_for() -> None:
     assert inventory.skipped == {Reason.HIDDEN: len(hidden)}
     everything = Inventory(store, ("s3://b/a/",), RunOptions(hidden=True))
     assert uris(everything) == sorted(f"s3://b/a/{name}" for name in (*hidden, *seen))
-    assert uris(Inventory(store, ("s3://b/a/_temporary/",))) == ["s3://b/a/_temporary/0/a"]  # the input itself
+    assert uris(Inventory(store, ("s3://b/a/_temporary/",))) == ["s3://b/a/_temporary/0/a"]  # the input
     assert uris(Inventory(store, ("s3://b/a/_SUCCESS",))) == ["s3://b/a/_SUCCESS"]
 
 
@@ -95,9 +95,12 @@ def test_odd_keys_are_taken_literally() -> None:
 @pytest.mark.parametrize(
     ("given_inputs", "resolved"),
     [
-        (["s3://b/a", "s3://b/c"], ("s3://b/a", "s3://b/c/")),  # an object, or else a folder
+        (["s3://b/a", "s3://b/c"], ("s3://b/a", "s3://b/c/")),  # an object if there is one, else a folder
         (["s3://b", "s3a://c/x"], ("s3://b/", "s3://c/x/")),
-        (["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"], ("s3://b/a/", "s3://b/ab/", "s3://b/a.csv")),  # none in another
+        (
+            ["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"],
+            ("s3://b/a/", "s3://b/ab/", "s3://b/a.csv"),
+        ),  # no overlap
     ],
 )
 def test_objects_folders_and_buckets_are_inputs(given_inputs: list[str], resolved: tuple[str, ...]) -> None:
@@ -131,10 +134,10 @@ def test_an_invalid_input_is_named(given_inputs: list[str], message: str) -> Non
         resolve_inputs(store_of("s3://b/a/1", "s3://b/a/1xy"), given_inputs)
 
 
-# --- what was there, and changed ---
+# --- objects that changed during the plan ---
 
 
-def test_an_object_with_open_slices_is_planned_again_whole() -> None:
+def test_an_object_with_unplanned_slices_is_listed_again() -> None:
     store = store_of("s3://b/a/1", "s3://b/a/2")
     store.archive("s3://b/a/1")
     inventory = Inventory(store, ("s3://b/a/",), RunOptions(modified_since_s=1e12))

@@ -1,4 +1,4 @@
-"""Runs of items: each row of a list is in exactly one shard, as often as it is listed, or the run is refused."""
+"""Runs of items: each item of a list is in exactly one shard, as often as it is listed."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def request(world: World, *lists: ListRequest, **changes: Any) -> Any:
     return world.request(**{"inputs": (), "lists": lists, "options": RunOptions(max_objects=1), **changes})
 
 
-def of(values: list[Any]) -> ListRequest:
+def items_list(values: list[Any]) -> ListRequest:
     return ListRequest("-", json.dumps(values).encode(), "json", items=True)
 
 
@@ -46,7 +46,7 @@ JSON_VALUES = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(JSON_VALUES, max_size=4))
-def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
+def test_any_item_is_the_same_after_a_plans_line_is_read(values: list[Any]) -> None:
     shard = Shard(3, tuple(InputObject.of_item(value) for value in values))
 
     read = Shard.from_line(shard.to_line())
@@ -54,7 +54,7 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
     assert (read, read.items, read.inputs) == (shard, values, [])
 
 
-# --- what is refused ---
+# --- refused requests ---
 
 
 @pytest.mark.parametrize(
@@ -71,21 +71,21 @@ def test_any_item_comes_back_from_its_plan_part(values: list[Any]) -> None:
 def test_options_that_choose_among_objects_are_refused(world: World, options: RunOptions) -> None:
     for begin in (new_run, preview):
         with pytest.raises(PlanError, match="items are not objects"):
-            begin(world.deployment, request(world, of([1]), options=options))
+            begin(world.deployment, request(world, items_list([1]), options=options))
 
 
 def test_items_and_objects_are_not_mixed(world: World) -> None:
     uri = world.put(1)[0]
-    for changes in ({"inputs": (SOURCE,)}, {"lists": (of([1]), ListRequest("-", uri.encode()))}):
-        with pytest.raises(PlanError, match="either items or objects"):
-            new_run(world.deployment, request(world, of([1]), **changes))
+    for changes in ({"inputs": (SOURCE,)}, {"lists": (items_list([1]), ListRequest("-", uri.encode()))}):
+        with pytest.raises(PlanError, match="items or objects, not both"):
+            new_run(world.deployment, request(world, items_list([1]), **changes))
 
 
 # --- planning ---
 
 
-def test_items_are_packed_by_number_and_each_is_planned(world: World) -> None:
-    assert planned(world, of([1, 2, 2, 1, 5]), options=RunOptions(max_objects=2)) == [[1, 2], [2, 1], [5]]
+def test_items_are_packed_by_number_and_repeated_items_are_kept(world: World) -> None:
+    assert planned(world, items_list([1, 2, 2, 1, 5]), options=RunOptions(max_objects=2)) == [[1, 2], [2, 1], [5]]
     assert [record.object_count for record in world.shards()] == [2, 2, 1]
     assert world.ledger.runs.get("run-1").object_count == 5
     assert all("items" not in body.to_body() for body in world.bodies())
@@ -94,30 +94,30 @@ def test_items_are_packed_by_number_and_each_is_planned(world: World) -> None:
 def test_the_items_of_a_shard_are_bounded_in_bytes() -> None:
     value = "x" * (MAX_ITEM_BYTES - 2)
 
-    shards = planned(World(), of([value] * 20), options=RunOptions())
+    shards = planned(World(), items_list([value] * 20), options=RunOptions())
 
     assert [len(shard) for shard in shards] == [16, 4] and 16 * MAX_ITEM_BYTES == MAX_ITEMS_BYTES
 
 
-def test_a_plan_that_was_broken_off_goes_on_behind_its_last_item(world: World) -> None:
-    run = new_run(world.deployment, request(world, of([1, 1, 2]), of([2, 3])))
+def test_an_interrupted_plan_continues_behind_its_last_item(world: World) -> None:
+    run = new_run(world.deployment, request(world, items_list([1, 1, 2]), items_list([2, 3])))
     while not plan(world.deployment, run.run_id, part_shards=1, stop=lambda: True).sealed:
         pass
 
     assert [shard.items for shard in world.planned()] == [[1], [1], [2], [2], [3]]
 
 
-def test_the_same_items_are_the_same_run_unlike_objects(world: World) -> None:
+def test_the_same_items_are_the_same_run_but_not_as_objects(world: World) -> None:
     uri = world.put(1)[0]
-    run = new_run(world.deployment, request(world, of([uri])))
+    run = new_run(world.deployment, request(world, items_list([uri])))
 
-    assert new_run(world.deployment, request(world, of([uri]))).created_s == run.created_s
+    assert new_run(world.deployment, request(world, items_list([uri]))).created_s == run.created_s
     with pytest.raises(RunExistsError, match="other lists"):
         new_run(world.deployment, request(world, ListRequest("-", json.dumps([uri]).encode(), "json")))
 
 
 def test_a_damaged_item_is_never_handed_to_a_script(world: World) -> None:
-    planned(world, of(["Ulm"]))
+    planned(world, items_list(["Ulm"]))
     uri = world.only_part()
     line = world.store.get(uri)
 
@@ -126,7 +126,9 @@ def test_a_damaged_item_is_never_handed_to_a_script(world: World) -> None:
 
 
 def test_a_preview_counts_items_and_their_bytes(world: World) -> None:
-    found = preview(world.deployment, request(world, of(["Ulm", "Ulm", "Bonn"]), options=RunOptions(max_objects=2)))
+    found = preview(
+        world.deployment, request(world, items_list(["Ulm", "Ulm", "Bonn"]), options=RunOptions(max_objects=2))
+    )
 
     assert (found.shards, found.objects, found.size_bytes) == (2, 3, 16)
     assert found.largest_object == 'item "Ulm"'

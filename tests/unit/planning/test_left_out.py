@@ -1,4 +1,4 @@
-"""What a plan leaves out is named, with its reason, wherever its planner was when it died."""
+"""Objects that a plan leaves out are listed with the reason, in files beside the plan's parts."""
 
 import json
 from collections import Counter
@@ -16,8 +16,8 @@ from tests.world import SOURCE, World
 PLAN = "s3://sparklet/runs/run-1/plan/"
 
 
-def named(world: World) -> list[tuple[str, str]]:
-    """Every object in the files beside sealed parts, and behind the last."""
+def left_out_objects(world: World) -> list[tuple[str, str]]:
+    """The objects (with reasons) in the files beside sealed parts and in the last file."""
     parts = [part.part.replace("part-", "skipped-") for part in world.ledger.runs.parts("run-1")]
     there = world.keys(f"{PLAN}skipped-")
     lines = [
@@ -41,7 +41,7 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
         part_shards=2,
     )
 
-    assert named(world) == [
+    assert left_out_objects(world) == [
         ("00000x", Reason.EMPTY),
         ("00003x", Reason.EMPTY),
         ("00003y/", Reason.FOLDER_MARKER),
@@ -49,7 +49,7 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
         ("00001.csv", Reason.DUPLICATE),
         ("gone", Reason.MISSING),
     ]
-    assert run.skipped == {**Counter(reason for _, reason in named(world)), Reason.EXCLUDED: 1}
+    assert run.skipped == {**Counter(reason for _, reason in left_out_objects(world)), Reason.EXCLUDED: 1}
     assert len(world.keys(f"{PLAN}skipped-")) == 3
     fate = object_status(world.deployment, "run-1", f"{SOURCE}00003x")
     assert (fate.shards, fate.left_out) == ((), (Reason.EMPTY,))
@@ -59,12 +59,12 @@ def test_skipped_objects_are_named_beside_their_part(world: World) -> None:
     assert object_status(world.deployment, "run-1", f"{SOURCE}no.tmp").left_out == ()
 
 
-def test_a_run_that_leaves_nothing_out_has_no_such_file(world: World) -> None:
+def test_a_run_that_leaves_nothing_out_writes_no_skipped_file(world: World) -> None:
     world.run(3)
     assert world.keys(f"{PLAN}skipped-") == []
 
 
-def test_only_the_first_skipped_objects_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_skipped_objects_are_listed_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sparklet.planning.plan_files.MAX_LINES", 2)
     monkeypatch.setattr("sparklet.planning.plan_files.IN_MEMORY_BYTES", 100)
     with closing(LeftOut()) as left_out:

@@ -1,4 +1,4 @@
-"""A run enters the ledger once its input and script proved good, and only once."""
+"""A run is created in the ledger once, after its input and scripts were checked."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ CHECK, NEXT, OTHER = (f"s3://data/jobs/{name}.py" for name in ("check", "next", 
 
 @pytest.fixture
 def world(world: World) -> World:
-    """Three objects to plan, and scripts beside the one of a request."""
+    """A world with three objects to plan, and three more scripts."""
     world.put(3)
     for script in (CHECK, NEXT, OTHER):
         world.store.put(script, f"print({script!r})\n".encode())
@@ -96,7 +96,7 @@ def test_a_request_that_cannot_be_planned_creates_nothing(world: World, changes:
     assert list(world.ledger.runs.list()) == []
 
 
-def test_sparklets_own_folder_is_no_input(world: World) -> None:
+def test_sparklets_own_folder_is_refused_as_input(world: World) -> None:
     world.put(1, folder=f"s3://{BUCKET}/in/")
     with pytest.raises(PlanError, match="Sparklet's own folder s3://sparklet/runs/ lies inside the input"):
         new_run(world.deployment, world.request(inputs=(f"s3://{BUCKET}/",)))
@@ -120,7 +120,7 @@ def test_a_script_is_compiled_before_any_write(world: World, kind: str, body: by
     assert world.keys(world.deployment.runs_uri) == []
 
 
-def test_a_script_that_python_warns_of_is_taken(world: World) -> None:
+def test_a_script_with_a_syntax_warning_is_accepted(world: World) -> None:
     world.store.put(SCRIPT, b"x = '\\d'\n")
     assert new_run(world.deployment, world.request()).state is RunState.PLANNING
 
@@ -165,7 +165,7 @@ def test_another_request_under_a_used_id_is_refused(world: World, changes: dict[
     assert world.keys(world.deployment.run_uri("run-1", "script/")) == stored
 
 
-def test_check_and_next_script_are_copied_as_the_main_one_is(world: World) -> None:
+def test_check_and_next_script_are_copied_like_the_main_script(world: World) -> None:
     asked = world.request(check=CHECK, next=NEXT, next_output="s3://data/next", dispatch=Dispatch.MAP)
 
     run = new_run(world.deployment, asked)
@@ -184,7 +184,7 @@ def test_a_next_script_without_a_folder_writes_beside_its_run(world: World) -> N
     assert run.next and run.next.output_uri == f"s3://{world.deployment.bucket}/output/run-1-next/"
 
 
-def test_concurrent_starts_of_one_run_both_get_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_requests_get_the_same_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first = new_run(world.deployment, world.request())
 
     def not_there_yet(run_id: str) -> object:
@@ -204,13 +204,13 @@ def test_a_run_id_is_made_from_the_scripts_name(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "---", "a" * 200, "Ünïcode Näme", "x" * 39 + "-y"])
-def test_any_name_gives_a_valid_id_that_is_its_own(name: str) -> None:
+def test_any_name_gives_a_valid_and_unique_run_id(name: str) -> None:
     ids = {run_id_of(RunRequest(f"{name}.py", (), ""), 1_700_000_000.0) for _ in range(20)}
     assert len(ids) == 20
     assert all(RUN_ID.fullmatch(run_id) for run_id in ids)
 
 
-def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
+def test_a_repaired_script_keeps_its_files_and_conf(world: World) -> None:
     world.store.put("s3://data/lib.zip", b"PK")
     world.store.put("s3://data/lookup.json", b"{}")
     conf = {"spark.a": "1", "spark.b": True}
@@ -227,7 +227,7 @@ def test_a_repaired_script_keeps_what_comes_with_it(world: World) -> None:
     assert [world.store.get(uri) for uri in repaired.py_files] == [b"PK", b"{}", b'{"spark.a": "1", "spark.b": "true"}']
 
 
-def test_what_a_script_imports_from_its_folder_comes_along(world: World, tmp_path: Path) -> None:
+def test_modules_in_a_scripts_folder_are_stored_with_the_script(world: World, tmp_path: Path) -> None:
     def modules(ref: ScriptRef) -> list[str]:
         found = [uri for uri in ref.py_files if uri.endswith(f"/{MODULES}")]
         return [zipfile.ZipFile(io.BytesIO(world.store.get(uri))).read("helpers.py").decode() for uri in found]
@@ -240,7 +240,7 @@ def test_what_a_script_imports_from_its_folder_comes_along(world: World, tmp_pat
     repaired = repaired_script(world.deployment, run, str(script))
 
     assert (modules(run.scripts[0]), modules(repaired)) == (["x = 1\n"], ["x = 2\n"])
-    with pytest.raises(RunExistsError, match="with other script"):  # the modules are part of it
+    with pytest.raises(RunExistsError, match="with other script"):  # the modules are part of the script
         new_run(world.deployment, world.request(script=str(script)))
 
 
@@ -259,7 +259,7 @@ def test_a_table_of_iceberg_without_a_catalog_is_refused(world: World, params: d
 
 
 def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> None:
-    """pyiceberg's files would be denied one after the other, at the run's end."""
+    """Otherwise S3 would refuse each file that pyiceberg writes at the run's end."""
     with pytest.raises(PlanError, match="WriteEncryption"):
         new_run(replace(world.deployment, functions=lambda: ENCRYPTED), world.request(table="iceberg:db.t"))
 
@@ -275,13 +275,15 @@ def test_a_commit_without_the_demanded_encryption_is_refused(world: World) -> No
         ({"table": "delta:s3://b/t"}, ENCRYPTED),
     ],
 )
-def test_a_catalog_may_be_named_anywhere(world: World, changes: dict[str, Any], functions: dict[str, str]) -> None:
+def test_a_catalog_may_be_named_by_request_or_functions(
+    world: World, changes: dict[str, Any], functions: dict[str, str]
+) -> None:
     request = world.request(**{"table": "iceberg:db.t", **changes})
 
     assert new_run(replace(world.deployment, functions=lambda: functions), request).table == request.table
 
 
-def test_who_may_not_read_the_settings_is_not_refused(world: World) -> None:
+def test_a_caller_without_the_right_to_read_settings_is_accepted(world: World) -> None:
     def forbidden() -> dict[str, str]:
         raise SettingsError("you may not")
 

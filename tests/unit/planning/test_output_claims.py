@@ -1,4 +1,4 @@
-"""Who owns an output folder: runs that begin at one moment, planners that wake late, redrives, runs begun before."""
+"""Claims of output folders: runs that begin at the same time, planners that resume late, redrives, earlier runs."""
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -55,12 +55,12 @@ def work(world: World, run: Run, *failing: int) -> RunState:
 
 
 def writers(world: World) -> list[str]:
-    """Who wrote what the folder holds."""
+    """The run ids in the output's files: each file holds the id of the run that wrote it."""
     return [world.store.get(uri).decode() for uri in world.keys(OUT)]
 
 
-def behind(patch: pytest.MonkeyPatch, module: ModuleType, look: Callable[..., None], act: Callable[[], Any]) -> None:
-    """Let something else happen behind a look that a function of this module takes."""
+def act_after(patch: pytest.MonkeyPatch, module: ModuleType, look: Callable[..., None], act: Callable[[], Any]) -> None:
+    """Let something else happen just after the function ``look`` of this module has looked."""
 
     def look_before_the_other(deployment: Deployment, run: Run, **how: Any) -> None:
         look(deployment, run, **how)
@@ -71,7 +71,7 @@ def behind(patch: pytest.MonkeyPatch, module: ModuleType, look: Callable[..., No
 
 
 class Stopped:
-    """The store of a planner that is stopped after it has deleted the first two objects, or before it lists any."""
+    """The store of a planner that sleeps after it has deleted two objects, or before it lists a ``listing`` folder."""
 
     def __init__(self, store: Any, meanwhile: Callable[[], None], *, listing: str = "") -> None:
         self._store, self._meanwhile, self._listing = store, meanwhile, listing
@@ -96,7 +96,7 @@ class Stopped:
 
 
 @pytest.mark.parametrize("where", ["", "_outputs/"])
-def test_a_planner_that_wakes_late_deletes_nothing_new(
+def test_a_planner_that_resumes_late_deletes_no_new_output(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     monkeypatch.setattr(memory_store, "PAGE_KEYS", 2)
@@ -119,10 +119,10 @@ def test_a_planner_that_wakes_late_deletes_nothing_new(
 
 @pytest.mark.parametrize(("first", "second"), [("append", "overwrite"), ("refuse", "refuse"), ("overwrite", "append")])
 @pytest.mark.parametrize("output", [OUT, f"{OUT}deeper/", "s3://data/out/"])
-def test_of_two_runs_that_begin_at_once_one_is_let_in(
+def test_only_one_of_two_runs_that_begin_at_once_gets_the_output(
     world: World, monkeypatch: pytest.MonkeyPatch, first: str, second: str, output: str
 ) -> None:
-    behind(monkeypatch, entering, refuse_outputs, lambda: enter(world, "hourly", first, output))
+    act_after(monkeypatch, entering, refuse_outputs, lambda: enter(world, "hourly", first, output))
 
     with pytest.raises(PlanError, match=r"hourly writes to .*; nightly has ended with nothing planned"):
         enter(world, "nightly", second)
@@ -131,7 +131,7 @@ def test_of_two_runs_that_begin_at_once_one_is_let_in(
     assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
 
 
-def test_a_claim_by_a_reused_number_sees_those_behind_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_with_a_reused_number_sees_later_claims(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def meanwhile(*put: Any) -> None:
         monkeypatch.setattr(output_claims, "put_once", put_once)
         between = enter(world, "between", "append", "s3://data/elsewhere/")
@@ -148,7 +148,7 @@ def test_a_claim_by_a_reused_number_sees_those_behind_it(world: World, monkeypat
     assert work(world, plan(world.deployment, "hourly")) is RunState.SUCCEEDED
 
 
-def test_a_planner_that_wakes_late_ends_no_run(world: World) -> None:
+def test_a_planner_that_resumes_late_does_not_fail_the_run(world: World) -> None:
     enter(world, "nightly", "refuse")
 
     def meanwhile() -> None:
@@ -169,7 +169,7 @@ def test_runs_that_append_begin_side_by_side(world: World) -> None:
 
 
 @pytest.mark.parametrize("planned", [False, True])
-def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
+def test_a_redrive_is_refused_if_a_later_run_replaces_its_output(
     world: World, monkeypatch: pytest.MonkeyPatch, planned: bool
 ) -> None:
     world.clock.advance(60)
@@ -182,7 +182,7 @@ def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
         if planned:
             plan(world.deployment, "later")
 
-    behind(monkeypatch, redriving, refuse_overtaken, replaces)
+    act_after(monkeypatch, redriving, refuse_overtaken, replaces)
     with pytest.raises(PlanError, match="later"):
         redrive(world.deployment, "nightly")
 
@@ -191,10 +191,10 @@ def test_a_redrive_yields_to_a_run_that_replaces_its_folder(
     assert writers(world) == ["later", "later"]
 
 
-def test_a_replacing_run_waits_for_a_redriven_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overwriting_run_is_refused_during_a_redrive(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     work(world, run := plan(world.deployment, enter(world, "nightly", "refuse").run_id), 1)
     world.clock.advance(60)
-    behind(monkeypatch, entering, refuse_outputs, lambda: redrive(world.deployment, "nightly"))
+    act_after(monkeypatch, entering, refuse_outputs, lambda: redrive(world.deployment, "nightly"))
 
     with pytest.raises(PlanError, match="nightly writes to"):
         enter(world, "later", "overwrite")
@@ -202,8 +202,8 @@ def test_a_replacing_run_waits_for_a_redriven_one(world: World, monkeypatch: pyt
     assert work(world, run) is RunState.SUCCEEDED and writers(world) == ["nightly"] * 2
 
 
-def test_a_redrive_yields_to_a_later_incremental_run_of_its_name(world: World) -> None:
-    """Which plans again what this one has not done."""
+def test_a_redrive_is_refused_if_a_later_run_planned_the_same(world: World) -> None:
+    """The later incremental run plans again what the earlier run has not done."""
 
     def enter(run_id: str) -> Run:
         options = RunOptions(max_objects=1, incremental=True, existing="append")
@@ -218,7 +218,7 @@ def test_a_redrive_yields_to_a_later_incremental_run_of_its_name(world: World) -
         redrive(world.deployment, "monday")
 
 
-def test_a_next_run_waits_for_that_of_the_generation_before(world: World) -> None:
+def test_a_next_run_waits_for_the_earlier_generations_next_run(world: World) -> None:
     first = replace(enter(world, "run-1", "append"), run_id="run-1-next-0", parent="run-1", kind=RunKind.NEXT)
     world.ledger.runs.create(first)
     second = replace(first, run_id="run-1-next-1", number=1)
@@ -234,8 +234,8 @@ WAYS = [dict[str, Any](existing="append"), {"incremental": True}, {"existing": "
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_no_run_deletes_what_it_or_an_open_run_reads(data: st.DataObject) -> None:
-    """Whatever the layout: a folder, an object or a list within an output, of the run itself or another one."""
+def test_no_run_deletes_inputs_of_its_own_or_of_an_open_run(data: st.DataObject) -> None:
+    """An input may be a folder, an object or a list within an output of the same run or of another run."""
     world, earlier = World(), [f"{OUT}{name}" for name in PUBLISHED]
     for uri in earlier:
         world.store.put(uri, b"old")
@@ -291,7 +291,7 @@ def test_a_run_that_replaces_its_own_input_is_refused(world: World, given: dict[
 
 
 @pytest.mark.parametrize("given", [{"inputs": (OUT,)}, {"lists": (ListRequest("-", OLD.encode(), "lines"),)}])
-def test_a_run_deletes_no_input_of_an_open_one(world: World, given: dict[str, Any]) -> None:
+def test_a_run_that_would_delete_an_open_runs_input_is_refused(world: World, given: dict[str, Any]) -> None:
     world.store.put(OLD, b"yesterday")
     world.clock.advance(60)
     reader = world.plan(**{"inputs": (), "run_id": "reader", **given})

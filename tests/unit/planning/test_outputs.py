@@ -1,4 +1,4 @@
-"""Each input's output: its place, what the plan refuses, and who owns the files there."""
+"""One output for each input: its name, the names that a plan refuses, and the owners of published files."""
 
 import json
 from collections.abc import Sequence
@@ -31,11 +31,11 @@ BY_INPUT = RunOptions(output_per="input")
         ("s3://in/v1.2/report.v3.parquet", "v1.2/report.v3.parquet"),
         ("s3://in/2013.01", "2013.01.parquet"),
         ("s3://in/.csv", ".csv.parquet"),
-        ("s3://one/a/b.json", "b.parquet"),  # an input that is an object
+        ("s3://one/a/b.json", "b.parquet"),  # the input is a single object
         ("s3://listed/a/b.json", "a/b.parquet"),
     ],
 )
-def test_an_output_has_its_inputs_folders_and_name(uri: str, name: str) -> None:
+def test_an_output_has_the_folders_and_name_of_its_input(uri: str, name: str) -> None:
     item = InputObject(uri, 1)
     assert output_name("r", BY_INPUT, ("s3://in/", "s3://one/a/b.json"), item, suffix=".parquet") == name
 
@@ -60,8 +60,8 @@ def test_a_file_of_an_archive_lies_in_the_archives_folder() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["{folder}{suffix}", "{stem}{day}", "all"])
-def test_patterns_that_do_not_tell_inputs_apart_are_refused(pattern: str) -> None:
-    with pytest.raises(SettingsError, match="so that each input has an output of its own"):
+def test_patterns_that_give_inputs_the_same_name_are_refused(pattern: str) -> None:
+    with pytest.raises(SettingsError, match="so that inputs have names of their own"):
         replace(BY_INPUT, output_name=pattern)
     with pytest.raises(SettingsError, match="--output-per input"):
         RunOptions(output_name="{stem}")
@@ -77,12 +77,12 @@ def names_of(*names: str, there: Sequence[str] = (), options: RunOptions = BY_IN
 @pytest.mark.parametrize(
     "names", [("a.csv", "a.json"), ("x/A.csv", "x/a.csv"), ("a//b.csv",), ("../b.csv",), ("n" * 300,)]
 )
-def test_inputs_without_an_output_of_their_own_are_refused(names: tuple[str, ...]) -> None:
+def test_inputs_with_equal_or_invalid_output_names_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(PlanError, match="the output of s3://in/"):
         names_of(*names)
 
 
-def test_a_pattern_tells_inputs_apart() -> None:
+def test_a_pattern_can_give_similar_inputs_different_names() -> None:
     options = replace(BY_INPUT, output_name="{folder}/{name}{suffix}")
     outputs = names_of("a.csv", "a.json", there=["a.json.parquet"], options=options)
     with pytest.raises(PlanError, match=r"the output holds a\.json already"):
@@ -90,17 +90,17 @@ def test_a_pattern_tells_inputs_apart() -> None:
 
 
 def test_slices_of_one_object_share_its_output() -> None:
-    with pytest.raises(PlanError, match=r"the output of s3://in/a\.json would be a"):  # of another object it is not
+    with pytest.raises(PlanError, match=r"the output of s3://in/a\.json would be a"):  # a.json is another object
         names_of("a.csv", "a.csv", "b.csv", "x/a.csv", "x/b.csv", "y/a.csv", "a.json")
 
 
-def test_output_names_that_are_taken_are_refused_at_once() -> None:
+def test_output_names_that_exist_already_are_refused_together() -> None:
     outputs = names_of("a.csv", "x/b.csv", "c.csv", "d.csv", there=["A.json", "x/b.csv.gz", "c-00001.parquet"])
     with pytest.raises(PlanError, match=r"the output holds a, x/b already"):
         outputs.refuse_taken()
 
 
-def test_a_run_with_two_inputs_of_one_output_is_refused(world: World) -> None:
+def test_a_run_with_two_inputs_for_one_output_is_refused(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv", b"x")
     world.store.put(f"{SOURCE}a.json", b"x")
     with pytest.raises(PlanError, match=r"the output of s3://data/in/a\.json would be a, and so would that of another"):
@@ -109,13 +109,13 @@ def test_a_run_with_two_inputs_of_one_output_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("more", [{"table": "iceberg:db.t"}, {"group_by": "prefix"}])
-def test_options_that_contradict_it_are_refused(more: dict[str, Any]) -> None:
+def test_options_that_exclude_output_per_input_are_refused(more: dict[str, Any]) -> None:
     asked = {"script": SCRIPT, "inputs": [SOURCE], "output": OUTPUT, "output_per": "input", **more}
     with pytest.raises((PlanError, SettingsError), match="exclude each other"):
         read_request(asked)
 
 
-def test_engines_that_tell_nothing_are_refused() -> None:
+def test_engines_that_cannot_tell_inputs_apart_are_refused() -> None:
     world = World(engines={"glue": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)})
     world.put(2)
     with pytest.raises(PlanError, match="glue cannot give each input an output"):
@@ -126,7 +126,7 @@ def test_engines_that_tell_nothing_are_refused() -> None:
 
 
 def publish(world: World, run: Run, *names: str, shard: int = 0) -> None:
-    """What a shard lists and copies."""
+    """Publish files as a shard does: store the list of names, and copy the files."""
     owner, sizes = run.owner(shard), dict.fromkeys(names, 1)
     world.store.put(f"{OUTPUT}{NAMES}{owner}-a.json", json.dumps(sizes).encode())
     for name in names:
@@ -155,7 +155,7 @@ def test_an_overwriting_run_replaces_outputs_of_inputs(world: World, output_per:
     assert world.keys(OUTPUT) == []
     assert (
         world.keys(f"s3://{world.deployment.bucket}/staged/earlier/") == []
-    )  # an attempt that sleeps publishes nothing
+    )  # so an attempt that resumes later publishes nothing
 
 
 def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None:
@@ -166,14 +166,14 @@ def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None
     assert world.plan(options=named).sealed
 
 
-def test_a_request_that_is_made_again_meets_no_file_of_its_own(world: World) -> None:
+def test_a_repeated_request_ignores_files_of_its_own_run(world: World) -> None:
     an_earlier_run(world)
     asked = {run_id: world.request(run_id=run_id, output_uri=OUTPUT) for run_id in ("earlier", "later")}
     there = {run_id: list(paths_in_output(world.deployment, request)) for run_id, request in asked.items()}
     assert there["earlier"] == [] and there["later"][1:] == ["00000.parquet", "00001.parquet"]
 
 
-@pytest.mark.parametrize("mine", ["00000.json", "00001.parquet"])  # beside them; in the place of one that was theirs
+@pytest.mark.parametrize("mine", ["00000.json", "00001.parquet"])  # beside the run's files; instead of one of them
 def test_a_file_that_no_run_published_is_not_overwritten(world: World, mine: str) -> None:
     an_earlier_run(world)
     world.store.put(f"{OUTPUT}{mine}", b"my own")
@@ -182,7 +182,7 @@ def test_a_file_that_no_run_published_is_not_overwritten(world: World, mine: str
     assert world.store.get(f"{OUTPUT}{mine}") == b"my own"
 
 
-def test_a_name_that_two_shards_list_is_whose_file_it_is(world: World) -> None:
+def test_a_name_that_two_shards_list_belongs_to_the_files_owner(world: World) -> None:
     """The second shard was stopped when it found the file of the first."""
     run = an_earlier_run(world)
     publish(world, run, "b.parquet", shard=2)
@@ -190,39 +190,43 @@ def test_a_name_that_two_shards_list_is_whose_file_it_is(world: World) -> None:
 
     published = owners(world.store, OUTPUT)
 
-    whose = [published.of(name, 1) for name in ("00000.parquet", "b.parquet")]
-    assert [by and by["shard"] for by in whose] == ["000000", "000002"]
+    owners_of_names = [published.of(name, 1) for name in ("00000.parquet", "b.parquet")]
+    assert [by and by["shard"] for by in owners_of_names] == ["000000", "000002"]
 
 
 @pytest.mark.parametrize(
     ("options", "name", "age_s", "may"),
     [
         ({"existing": "overwrite"}, "another", 60, True),
-        ({"existing": "overwrite"}, "another", -60, False),  # it was entered later
+        ({"existing": "overwrite"}, "another", -60, False),  # the other run was created later
         ({"existing": "overwrite"}, "daily", 0, False),  # the run's own other shard
         ({"existing": "append"}, "daily", 60, False),
         ({"incremental": True}, "daily", 60, True),
         ({"incremental": True}, "another", 60, False),
     ],
 )
-def test_what_a_run_may_write_over(world: World, options: dict[str, Any], name: str, age_s: int, may: bool) -> None:
+def test_may_replace_depends_on_mode_name_and_age(
+    world: World, options: dict[str, Any], name: str, age_s: int, may: bool
+) -> None:
     now_s = world.clock.now_s()
     run = Run("run-1", (SOURCE,), OUTPUT, (), name="daily", created_s=now_s, options=RunOptions(**options))
     other = replace(run, run_id="run-0" if age_s else "run-1", name=name, created_s=now_s - age_s)
     world.ledger.runs.create(other)
 
     assert may_replace(world.deployment, run, OWNER.fullmatch(f"{other.owner(1)}-a")) is may
-    assert not may_replace(world.deployment, run, OWNER.fullmatch("")), "what nobody has published is somebody's"
+    assert not may_replace(world.deployment, run, OWNER.fullmatch("")), (
+        "a file that no run published may not be replaced"
+    )
 
 
-def test_half_published_outputs_are_deleted_alone(world: World) -> None:
+def test_only_half_published_outputs_are_deleted(world: World) -> None:
     an_earlier_run(world)
     before = world.keys(OUTPUT)
     run = world.plan(options=replace(BY_INPUT, existing="append", output_name="{run}/{stem}"))
     message = world.receive()
     assert message
     attempt_id, _ = world.claim(message)
-    world.ledger.attempts.renew("run-1", 0, attempt_id, 60.0, ShardResult())  # it wins
+    world.ledger.attempts.renew("run-1", 0, attempt_id, 60.0, ShardResult())  # the attempt wins
     publish(world, run, "run-1/00000")
     world.ledger.attempts.fail("run-1", 0, attempt_id, Failure("X", "x", retryable=False))
 

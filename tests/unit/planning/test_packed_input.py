@@ -1,4 +1,4 @@
-"""An input is read once for a preview, the check of a run and its plan; a preview writes nothing."""
+"""An input is listed once for the preview, the checks of a request and the plan; a preview writes nothing."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.stand_ins.memory import MemoryObjectStore
 from tests.unit.planning.test_plan_requests import ask, request
 from tests.world import SCRIPT, SOURCE, World
 
-FIRST = 1  # an object is listed by itself: it tells that the folder is not empty
+FIRST = 1  # one object is listed first, to see that the folder is not empty
 
 
 def test_a_preview_equals_the_plan_and_writes_nothing(world: World) -> None:
@@ -50,11 +50,11 @@ def test_a_preview_cuts_local_files_as_a_run_does(world: World, tmp_path: Path) 
         world.store.put(f"{SOURCE}{name}", content)
     options = RunOptions(split="auto", target_bytes=100)
 
-    here = preview(None, world.request(inputs=(str(tmp_path),), options=options))
-    there = preview(world.deployment, world.request(options=options))
+    local = preview(None, world.request(inputs=(str(tmp_path),), options=options))
+    remote = preview(world.deployment, world.request(options=options))
 
-    assert here.slices == there.slices > 1
-    assert (here.shards, here.size_bytes, here.objects) == (there.shards, there.size_bytes, there.objects)
+    assert local.slices == remote.slices > 1
+    assert (local.shards, local.size_bytes, local.objects) == (remote.shards, remote.size_bytes, remote.objects)
 
 
 def test_a_preview_leaves_out_old_and_empty_objects_and_files(world: World, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_preview_leaves_out_old_and_empty_objects_and_files(world: World, tmp_
 
 
 @pytest.mark.parametrize("given", ["in", "in/", "./in", "."])
-def test_a_local_folder_is_seen_as_its_copy_in_the_bucket(
+def test_a_local_folder_is_previewed_like_its_copy_in_s3(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     (folder := tmp_path / "in").mkdir()
@@ -120,7 +120,7 @@ def test_a_list_with_a_missing_object_is_refused_by_name(world: World) -> None:
     assert preview(world.deployment, skipping).skipped == {Reason.MISSING: 2}
 
 
-# --- passed on to the check and the plan ---
+# --- the listing is reused by the checks and the plan ---
 
 
 class CountingStore(MemoryObjectStore):
@@ -183,7 +183,7 @@ def test_parts_are_the_same_whether_or_not_a_preview_came_first(world: World, pa
     assert list(world.planned("run-1")) == list(world.planned("run-2"))
 
 
-def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, packed: PackedInput) -> None:
+def test_a_resumed_plan_lists_the_input_again(world: World, packed: PackedInput) -> None:
     world.put(4)
     new_run(world.deployment, world.request(), packed)
     plan(world.deployment, "run-1", packed=packed, part_shards=1, stop=lambda: True)
@@ -194,7 +194,7 @@ def test_a_plan_that_goes_on_lists_what_is_there_then(world: World, packed: Pack
     assert world.taken() == uris
 
 
-def test_an_input_too_large_to_be_kept_is_read_again(
+def test_an_input_too_large_to_be_kept_is_listed_again(
     world: World, store: CountingStore, packed: PackedInput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packing, "MAX_KEPT_BYTES", 0)
@@ -206,7 +206,7 @@ def test_an_input_too_large_to_be_kept_is_read_again(
     assert world.taken() == uris and store.listed == 18 + FIRST
 
 
-def test_what_another_run_did_since_the_preview_is_left_out(world: World, packed: PackedInput) -> None:
+def test_objects_done_by_another_run_meanwhile_are_skipped(world: World, packed: PackedInput) -> None:
     options, uris = RunOptions(max_objects=1, incremental=True), world.put(2)
     request = world.request(run_id="run-2", name="nightly", options=options)
     preview(world.deployment, request, packed)

@@ -1,4 +1,4 @@
-"""Packing: nothing lost, nothing doubled, order kept, limits and groups kept."""
+"""Packing loses and doubles no object, keeps their order, and observes limits and groups."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby, pairwise
@@ -42,7 +42,7 @@ def test_every_object_is_in_one_full_shard_in_order(sizes: list[int], target: in
 
 
 @given(sizes=SIZES, target=st.integers(1, 250), most=st.integers(1, 12), data=st.data())
-def test_packing_from_a_shards_end_gives_the_same(
+def test_packing_resumed_behind_any_shard_gives_the_same_shards(
     sizes: list[int], target: int, most: int, data: st.DataObject
 ) -> None:
     shards = shards_of(found(sizes), limits(target, most))
@@ -52,14 +52,14 @@ def test_packing_from_a_shards_end_gives_the_same(
     assert shards[:kept] + shards_of(rest, limits(target, most), kept) == shards
 
 
-def test_a_shard_records_how_far_planning_has_come() -> None:
+def test_each_shards_line_has_the_position_of_the_listing() -> None:
     lines = [line for _, line in pack_shards(found([5] * 5), limits(100, 2))]
 
     assert [line.position.after for line in lines] == ["1", "3", "4"]
     assert [line.skipped["left out"] for line in lines] == [1, 3, 4]
 
 
-def test_it_looks_at_no_more_objects_than_it_needs() -> None:
+def test_packing_lists_no_more_objects_than_a_shard_needs() -> None:
     seen = []
 
     def listing() -> Iterator[Found]:
@@ -69,7 +69,7 @@ def test_it_looks_at_no_more_objects_than_it_needs() -> None:
 
     next(pack_shards(listing(), limits(20, 10)))
 
-    assert len(seen) == 5  # four fit, the fifth did not
+    assert len(seen) == 5  # four objects fit, the fifth did not
 
 
 # --- estimated size ---
@@ -82,14 +82,14 @@ def test_it_looks_at_no_more_objects_than_it_needs() -> None:
         (["a.csv", "a.gz.parquet", "a.snappy.orc", "a.avro", "gz", "x.gz/a"], 11),
     ],
 )
-def test_a_compressed_object_counts_more_than_it_stores(names: list[str], estimated_bytes: int) -> None:
+def test_a_compressed_object_counts_with_its_estimated_size(names: list[str], estimated_bytes: int) -> None:
     objects = [InputObject(f"s3://b/{name}", 11) for name in names]
 
     assert [each.estimated_bytes for each in objects] == [estimated_bytes] * len(names)
     assert {each.is_compressed for each in objects} == {estimated_bytes > 11}
 
 
-def test_packing_estimates_and_shards_hold_stored_bytes() -> None:
+def test_packing_uses_estimates_but_shards_report_stored_bytes() -> None:
     shards = shards_of(found([10, 10, 10, 60], "s3://b/{}.csv.gz"), limits(100, 10))
 
     assert [len(shard.objects) for shard in shards] == [2, 1, 1]
@@ -112,7 +112,7 @@ GROUPS = {
 
 
 @pytest.mark.parametrize("group_by", GROUPS)
-def test_the_group_of_an_object_is_in_its_path(group_by: str) -> None:
+def test_the_group_of_an_object_follows_from_its_path(group_by: str) -> None:
     uris = ("s3://b/t/dt=1/hour=2/a.csv", "s3://b/t/dt=1/hour=3/a.csv")
 
     assert tuple(map(grouping(group_by), uris)) == GROUPS[group_by]

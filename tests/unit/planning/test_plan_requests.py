@@ -1,4 +1,4 @@
-"""The planner function: what a request may say, and that asking until the plan is sealed loses and doubles nothing."""
+"""The planner function: which requests it accepts, and that repeated calls complete a plan without loss."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +41,7 @@ def ask(world: World, event: Any, remaining_s: Callable[[], float] = lambda: 900
 
 
 def steps(*values: float) -> Callable[[], float]:
-    """Remaining seconds, one value a look; the last one stays."""
+    """A function of remaining seconds that returns one value for each call; the last value repeats."""
     left = list(values)
     return lambda: left.pop(0) if len(left) > 1 else left[0]
 
@@ -88,7 +88,7 @@ def test_the_same_request_again_changes_nothing(world: World) -> None:
 
 
 def test_an_unfinished_plan_is_continued_by_the_next_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    # GIVEN five parts, and time for two of them: each takes 40 s of the 120
+    # GIVEN five parts, and time for two of them in each call
     monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
     world.put(5)
 
@@ -101,7 +101,7 @@ def test_an_unfinished_plan_is_continued_by_the_next_calls(world: World, monkeyp
     assert [record.number for record in world.shards()] == [0, 1, 2, 3, 4]
 
 
-def test_a_planner_stops_while_a_twice_as_long_part_still_fits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planner_stops_if_a_part_twice_as_long_might_not_fit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_requests, "PART_SHARDS", 1)
     world.put(9)
 
@@ -110,7 +110,7 @@ def test_a_planner_stops_while_a_twice_as_long_part_still_fits(world: World, mon
     assert answer["shards"] == 4
 
 
-def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -> None:
+def test_lambdas_retry_of_a_request_without_an_id_is_one_run(world: World) -> None:
     world.put(1)
     event = request(run_id=None)
 
@@ -120,7 +120,7 @@ def test_a_run_without_an_id_is_found_again_by_lambdas_own_retry(world: World) -
     assert first["run_id"].startswith("daily-")
 
 
-def test_a_second_planner_is_refused_and_a_cancelled_run_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_planner_is_refused_unless_the_run_is_cancelled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put(1)
 
     def conflict(*_: Any, **__: Any) -> None:
@@ -134,7 +134,7 @@ def test_a_second_planner_is_refused_and_a_cancelled_run_kept(world: World, monk
     assert ask(world, {"run_id": "run-1"})["sealed"] is False
 
 
-def test_one_key_and_name_are_one_run(world: World) -> None:
+def test_requests_with_the_same_key_and_name_are_one_run(world: World) -> None:
     world.put(1)
     event = request(run_id=None, idempotency_key="2026-11-20")
 
@@ -153,7 +153,7 @@ def test_one_key_and_name_are_one_run(world: World) -> None:
 # --- requests ---
 
 
-def test_the_schema_takes_what_is_read_and_nothing_else() -> None:
+def test_schema_and_reader_accept_and_refuse_the_same_keys() -> None:
     validator = jsonschema.Draft202012Validator(request_schema())
     validator.check_schema(request_schema())
     listed = {"source": "s3://b/l", "format": "csv"}
@@ -242,7 +242,7 @@ def test_a_bad_request_is_refused_by_its_wrong_key(world: World, event: Any, err
         {"next": "s3://data/in/evil.py", "next_output": "s3://data/next/"},
     ],
 )
-def test_a_script_runs_only_from_where_the_operator_allows(world: World, changes: dict[str, Any]) -> None:
+def test_a_script_outside_the_allowed_prefixes_is_refused(world: World, changes: dict[str, Any]) -> None:
     world.put(1)
     world.store.put("s3://data/in/evil.py", b"print()")
 
@@ -265,7 +265,7 @@ def test_shards_are_limited_to_the_workers_size_by_default(world: World) -> None
     assert world.ledger.runs.get("run-1").state is RunState.RUNNING
 
 
-# --- asked for by an event of S3 ---
+# --- requests from S3 events ---
 
 
 def object_created(key: str = 'incoming/a "b".csv', **told: Any) -> dict[str, Any]:
@@ -274,22 +274,22 @@ def object_created(key: str = 'incoming/a "b".csv', **told: Any) -> dict[str, An
     return event
 
 
-def of_event(event: Any = None, **changes: Any) -> dict[str, Any]:
+def event_request(event: Any = None, **changes: Any) -> dict[str, Any]:
     asked = {"event": event or object_created(), "below": "s3://my-bucket/incoming/"}
     return {"script": SCRIPT, "output": "s3://data/out/{run_id}/", "of_event": asked, **changes}
 
 
-def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
-    again, later = (run_request(of_event(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
+def test_a_repeated_event_is_the_same_run_a_new_version_is_not() -> None:
+    again, later = (run_request(event_request(object_created(**told)), "x") for told in ({}, {"sequencer": "1"}))
 
     assert again.inputs == later.inputs == ('s3://my-bucket/incoming/a "b".csv',)
-    assert run_request(of_event(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
-    by_a_machine = run_request(of_event(idempotency_key="name of its execution"), "z")
+    assert run_request(event_request(), "y").idempotency_key == again.idempotency_key != later.idempotency_key
+    by_a_machine = run_request(event_request(idempotency_key="name of its execution"), "z")
     assert by_a_machine.idempotency_key == again.idempotency_key
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"inputs": ["s3://data/in/"]}, "also inputs, lists or items"),
         ({"output": "s3://my-bucket/incoming/out/"}, "start the next one"),
@@ -305,12 +305,12 @@ def test_a_repeated_event_is_the_same_run_unlike_a_new_version() -> None:
         ({"of_event": "s3://data/x"}, "must be an object"),
     ],
 )
-def test_an_event_that_is_no_request_is_refused(change: dict[str, Any], says: str) -> None:
-    with pytest.raises(EventError, match=says):
-        run_request(of_event(**change), "x")
+def test_an_event_that_cannot_start_a_run_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(EventError, match=message):
+        run_request(event_request(**change), "x")
 
 
-def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None:
+def test_a_repeated_request_with_run_id_in_its_output_is_one_run(world: World) -> None:
     world.put(1)
     asked = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/{run_id}/", "idempotency_key": "monday"}
 
@@ -327,7 +327,7 @@ def test_a_repeatedly_requested_run_has_outputs_of_its_own(world: World) -> None
     ("table", "output"),
     [
         ("iceberg:db.flights", f"s3://{BUCKET}/output/run-1/"),
-        ("parquet:s3://data/flights", "s3://data/flights/"),  # which is the output
+        ("parquet:s3://data/flights", "s3://data/flights/"),  # the table is the output
     ],
 )
 def test_a_runs_table_needs_no_output(world: World, table: str, output: str) -> None:
@@ -339,7 +339,7 @@ def test_a_runs_table_needs_no_output(world: World, table: str, output: str) -> 
     assert (run.table, run.output_uri, run.options.commit_every) == (table, output, "500")
 
 
-def test_another_table_is_another_run(world: World) -> None:
+def test_a_request_with_another_table_is_refused(world: World) -> None:
     world.put(1)
     ask(world, request(table="delta:s3://lake/a"))
     with pytest.raises(RunExistsError, match="other table"):

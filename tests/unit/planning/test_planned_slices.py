@@ -1,4 +1,4 @@
-"""Plans with slices: the planner's checkpoint may lie within an object."""
+"""Plans with slices: a planner's checkpoint can be within an object."""
 
 from collections.abc import Iterator
 from itertools import count, pairwise
@@ -22,7 +22,7 @@ def put(world: World) -> None:
 
 
 def check(world: World) -> None:
-    """Every byte behind the headers is planned once, in order, each slice in a shard of its own."""
+    """Assert that every byte behind the headers is planned once, in order, each slice in a shard of its own."""
     items = [item for shard in world.planned() for item in shard.objects]
     assert list(dict.fromkeys(item.uri.removeprefix(SOURCE) for item in items)) == ["a.csv", "b.csv", "c.csv", "d.txt"]
     slices = [item.slice for item in items if item.slice]
@@ -36,7 +36,7 @@ def check(world: World) -> None:
 def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
     world.store.put(f"{SOURCE}a.csv.gz", b"x" * 50)
     world.store.put(f"{SOURCE}b.csv", b"x" * 50)
-    world.store.put(f"{SOURCE}c.csv", BIG)  # it could
+    world.store.put(f"{SOURCE}c.csv", BIG)  # c.csv can be cut
     new_run(world.deployment, world.request(options=RunOptions(split="csv", target_bytes=12)))
     told: list[PlanProgress] = []
 
@@ -45,8 +45,8 @@ def test_objects_that_could_not_be_cut_are_reported(world: World) -> None:
     assert told[-1].whole == {"compressed as a whole": 1, "no line feed ends its header within 1 MiB": 1}
 
 
-def killed_everywhere(part_shards: int, after_effect: bool = False) -> Iterator[World]:
-    """A world for each port call of a planner, which was killed there."""
+def worlds_killed_at_each_call(part_shards: int, after_effect: bool = False) -> Iterator[World]:
+    """For each call of a port by a planner, a world in which the planner was killed at that call."""
     for at_call in count(1):
         world, fault = World(), Fault(at_call, after_effect)
         put(world)
@@ -68,17 +68,17 @@ def is_within_an_object(world: World) -> bool:
 
 @pytest.mark.parametrize("part_shards", [1, 2])
 @pytest.mark.parametrize("after_effect", [False, True])
-def test_a_planner_killed_anywhere_goes_on_within_the_object(part_shards: int, after_effect: bool) -> None:
+def test_a_planner_killed_at_any_call_can_be_resumed(part_shards: int, after_effect: bool) -> None:
     within = 0
-    for world in killed_everywhere(part_shards, after_effect):
+    for world in worlds_killed_at_each_call(part_shards, after_effect):
         within += is_within_an_object(world)
         plan(world.deployment, "run-1", part_shards=part_shards)
         check(world)
     assert within > 5
 
 
-def test_an_object_replaced_while_nobody_plans_stops_the_plan() -> None:
-    world = next(filter(is_within_an_object, killed_everywhere(part_shards=1)))
+def test_a_sliced_object_replaced_before_a_resume_stops_the_plan() -> None:
+    world = next(filter(is_within_an_object, worlds_killed_at_each_call(part_shards=1)))
     *_, last = world.ledger.runs.parts("run-1")
     assert last.position == Position(0, "in/b.csv", 1, world.store.head(f"{SOURCE}b.csv").etag)
 

@@ -1,4 +1,4 @@
-"""Planning: every object in one shard, every shard in the ledger and in the queue, the plan sealed last."""
+"""Planning puts every object into one shard, and every shard into ledger and queue; the plan is sealed last."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,7 +25,7 @@ def test_every_object_is_in_one_pending_shard_in_order(world: World) -> None:
     assert [(r.object_count, r.size_bytes) for r in world.shards()] == [(2, 20)] * 3 + [(1, 10)]
 
 
-def test_a_long_line_is_fetched_and_not_sent(world: World) -> None:
+def test_a_plan_line_that_is_too_long_is_not_sent_in_the_message(world: World) -> None:
     world.put(MAX_SENT_BYTES // 20)
     world.plan(options=RunOptions())
 
@@ -58,17 +58,17 @@ def test_progress_is_reported_after_each_part(world: World) -> None:
     world.put(5)
     world.store.put(f"{SOURCE}marker/", b"")
     new_run(world.deployment, world.request(options=RunOptions(max_objects=1)))
-    told: list[PlanProgress] = []
+    reports: list[PlanProgress] = []
 
-    plan(world.deployment, "run-1", told.append, part_shards=2)
+    plan(world.deployment, "run-1", reports.append, part_shards=2)
 
-    assert [(p.shards, p.objects, p.size_bytes, p.sealed) for p in told] == [
+    assert [(p.shards, p.objects, p.size_bytes, p.sealed) for p in reports] == [
         (2, 2, 20, False),
         (4, 4, 40, False),
         (5, 5, 50, False),
         (5, 5, 50, True),
     ]
-    assert sum(told[-1].skipped.values()) == 1
+    assert sum(reports[-1].skipped.values()) == 1
 
 
 def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_messages_are_sent_only_for_sealed_and_entered_shards(world: World, monk
     assert len(world.queue) == 4
 
 
-def test_a_vanished_input_fails_the_run_at_the_first_check(world: World) -> None:
+def test_a_run_whose_input_vanished_fails_at_the_first_check(world: World) -> None:
     uris = world.put(2)
     new_run(world.deployment, world.request())
     for uri in uris:

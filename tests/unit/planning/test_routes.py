@@ -1,4 +1,4 @@
-"""Shards that are too large for a function go to an engine when they are planned; they stay part of one run."""
+"""Shards that are too large for a function are planned for an engine, as part of the same run."""
 
 from collections import Counter
 from dataclasses import replace
@@ -38,14 +38,14 @@ def routed(world: World, engine: str = ENGINE) -> list[int]:
 
 
 def started(world: World, engine: str = ENGINE) -> list[int]:
-    """The shards that workers of the engine were started for."""
+    """The numbers of the shards for which the engine started workers."""
     port = world.engines[engine]
     assert isinstance(port, MemoryEngine)
     return sorted({int(command[command.index("--shard") + 1]) for command in port.commands.values()})
 
 
-def work_there(world: World, engine: str = ENGINE, fails: bool = False) -> None:
-    """Each started worker does its shard, or fails."""
+def do_engine_shards(world: World, engine: str = ENGINE, fails: bool = False) -> None:
+    """Let each started worker of the engine do its shard, or fail."""
     attempts = world.ledger.attempts
     for number in started(world, engine):
         record, attempt_id = world.ledger.shards.get("run-1", number), f"there-{number}"
@@ -57,8 +57,8 @@ def work_there(world: World, engine: str = ENGINE, fails: bool = False) -> None:
             attempts.succeed("run-1", number, attempt_id, ShardResult(rows=1))
 
 
-def work_here(world: World, mode: str, number: int) -> list[int]:
-    """A check and the functions' work, as each dispatch mode has them; the shards that were handed to functions."""
+def do_function_shards(world: World, mode: str, number: int) -> list[int]:
+    """Check and let functions work, as in this dispatch mode. Return the shards that were given to functions."""
     if mode == "map" and not number:
         refs = world.handed_out(world.step("map"))
         world.children(refs)
@@ -70,17 +70,17 @@ def work_here(world: World, mode: str, number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("mode", ["queue", "loop", "map"])
-def test_every_dispatch_mode_leaves_large_shards_to_it(mode: str) -> None:
+def test_every_dispatch_mode_leaves_large_shards_to_the_engine(mode: str) -> None:
     world, here = world_of(SIZES, Dispatch.MAP if mode == "map" else Dispatch.QUEUE), set[int]()
     planned(world)
 
     for number in range(4):
-        here.update(work_here(world, mode, number))
+        here.update(do_function_shards(world, mode, number))
         world.clock.advance(2000)
-        if number == 1:  # they have waited for long, and still nobody hands them to a function
+        if number == 1:  # the large shards have waited for long, and still are not given to functions
             assert {record.number for record in world.shards() if not record.state.ended} == set(LARGE)
         if number >= 1:
-            work_there(world)
+            do_engine_shards(world)
 
     assert here == {0, 2, 4}
     assert started(world) == routed(world) == LARGE
@@ -89,7 +89,7 @@ def test_every_dispatch_mode_leaves_large_shards_to_it(mode: str) -> None:
     assert entries == {0: "", 1: ENGINE, 2: "", 3: ENGINE, 4: ""}
 
 
-def test_an_engine_that_is_not_there_is_refused() -> None:
+def test_an_unknown_engine_is_refused() -> None:
     world = world_of(SIZES)
     with pytest.raises(PlanError, match=f"{ENGINE}, {OTHER}"):
         planned(world, engine="emr")
@@ -107,17 +107,17 @@ def test_a_concurrency_cap_also_limits_engines() -> None:
         world.check()
         open_there = [number for number in started(world) if not world.ledger.shards.get("run-1", number).state.ended]
         assert len(open_there) + len(world.bodies()) <= 2
-        work_there(world)
+        do_engine_shards(world)
         world.work()
 
     assert world.check().run.state is RunState.SUCCEEDED
 
 
-def test_a_redrive_takes_routed_shards_back_to_their_engine() -> None:
+def test_a_redrive_sends_only_the_failed_shards_to_an_engine() -> None:
     world = world_of(SIZES)
     planned(world)
     world.check()
-    work_there(world, fails=True)
+    do_engine_shards(world, fails=True)
     world.work()
     assert world.check().run.state is RunState.FAILED
 
@@ -140,11 +140,11 @@ def test_a_redrive_takes_routed_shards_back_to_their_engine() -> None:
         ({"too_large": "fail", "engine": OTHER}, {OTHER: (5, 731)}),
     ],
 )
-def test_a_preview_counts_what_a_plan_gives_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
+def test_a_preview_counts_the_shards_planned_for_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    found = preview(world.deployment, world.request(options=options)).by_engine
-    assert list(found.values()) == list(there.values())  # which engine it is, a preview may leave to the plan
+    found = preview(world.deployment, world.request(options=options)).elsewhere
+    assert list(found.values()) == list(there.values())  # a preview may leave the choice of the engine to the plan
     planned(world, **changes)
     engines = Counter(record.engine for record in world.shards() if record.engine)
     assert engines == {engine: shards for engine, (shards, _) in there.items()}
@@ -171,11 +171,11 @@ MUCH, TOO_MUCH = LARGE_BYTES, LARGE_BYTES + 1
         ("lambda-large,fargate", 101, "lambda-large"),
         ("lambda-large,fargate", MUCH, "lambda-large"),
         ("lambda-large,fargate", TOO_MUCH, "fargate"),
-        ("lambda-large", TOO_MUCH, "lambda-large"),  # the user named it, or the stack has no other
+        ("lambda-large", TOO_MUCH, "lambda-large"),  # the user named this engine, or the stack has no other
         ("fargate", TOO_MUCH, "fargate"),
     ],
 )
-def test_the_large_function_gets_what_fits_it(engine: str, size_bytes: int, planned_for: str) -> None:
+def test_lambda_large_gets_shards_up_to_its_limit(engine: str, size_bytes: int, planned_for: str) -> None:
     options = replace(ROUTED, engine=engine)
 
     assert routes.of_size(options, size_bytes)[1] == planned_for
@@ -193,15 +193,15 @@ def test_auto_names_the_engine_after_the_large_function() -> None:
     assert after == {"": "lambda-large", "lambda-large": ENGINE, ENGINE: "", OTHER: "", "by hand": ""}
     assert routed(world, "lambda-large") == LARGE
     world.check()
-    work_there(world, "lambda-large", fails=True)
+    do_engine_shards(world, "lambda-large", fails=True)
     world.work()
     assert world.check().run.state is RunState.FAILED
-    redrive(world.deployment, "run-1", how=Again("auto"))  # a shard has one engine
+    redrive(world.deployment, "run-1", how=Again("auto"))  # a shard keeps one engine
     assert routed(world, "lambda-large") == LARGE
 
 
 def test_a_repeated_request_keeps_engine_and_limit() -> None:
-    """Whatever the stack has by now: more engines, larger functions."""
+    """The stack may have more engines or larger functions by then."""
     world = world_of(SIZES)
     run = new_run(world.deployment, world.request(options=ROUTED))
 

@@ -1,4 +1,4 @@
-"""A run's schema is inferred once, by a task of its own, before any shard is planned."""
+"""A run's schema is inferred once, by a schema task, before any shard is planned."""
 
 import json
 from typing import Any
@@ -25,14 +25,14 @@ def world(world: World) -> World:
     return world
 
 
-def asked(world: World, objects: int = 3, **more: Any) -> Run:
-    """A run that asks for a schema, planned as far as it goes without one."""
+def plan_with_infer(world: World, objects: int = 3, **more: Any) -> Run:
+    """Plan a run with --schema infer, up to the point where it needs the schema."""
     world.put(objects)
     return world.plan(params={"schema": "infer"}, **more)
 
 
 def answer(world: World, document: Any) -> None:
-    """The task's script answers, and its worker ends."""
+    """Let the schema task succeed with this answer."""
 
     def done(_: int) -> ShardResult:
         record = next(world.ledger.shards.list(TASK))
@@ -44,14 +44,14 @@ def answer(world: World, document: Any) -> None:
 
 
 def inferred(world: World, objects: int = 3, **more: Any) -> Run:
-    """A run that is planned with the schema that its task inferred."""
-    asked(world, objects, **more)
+    """Plan a run with the schema that its task inferred."""
+    plan_with_infer(world, objects, **more)
     answer(world, {"schema": SCHEMA})
     return plan(world.deployment, "run-1")
 
 
-def test_shards_are_planned_once_they_can_get_the_schema(world: World) -> None:
-    run = asked(world)
+def test_shards_are_planned_only_after_the_schema_is_inferred(world: World) -> None:
+    run = plan_with_infer(world)
 
     assert run.state is RunState.PLANNING
     assert not list(world.ledger.shards.list("run-1"))
@@ -64,53 +64,53 @@ def test_shards_are_planned_once_they_can_get_the_schema(world: World) -> None:
     shards = zip(world.shards(), world.planned(), strict=True)
     events = [shard_event(run, record, shard, "s3://o/") for record, shard in shards]
     assert [event["params"] for event in events] == [{"schema": SCHEMA}] * 2
-    assert world.ledger.runs.get("run-1").params == {"schema": "infer"}  # as it was asked for
+    assert world.ledger.runs.get("run-1").params == {"schema": "infer"}  # unchanged from the request
 
 
-def test_the_task_is_told_to_infer_and_reads_the_sample(world: World) -> None:
-    asked(world)
+def test_the_schema_task_reads_the_sample_with_schema_infer(world: World) -> None:
+    plan_with_infer(world)
     task = world.ledger.runs.get(TASK)
     assert (task.parent, task.params, task.schema) == ("run-1", {"schema": "infer"}, "infer")
     assert list(task.inputs) == SAMPLE
 
 
 def test_a_sample_is_spread_over_the_input(world: World) -> None:
-    asked(world, objects=10 * MAX_OBJECTS)
+    plan_with_infer(world, objects=10 * MAX_OBJECTS)
     assert list(world.ledger.runs.get(TASK).inputs) == [f"{SOURCE}{10 * n:05d}.csv" for n in range(MAX_OBJECTS)]
 
 
-def test_a_sample_leaves_out_what_is_too_large(world: World) -> None:
+def test_a_sample_leaves_out_objects_that_are_too_large(world: World) -> None:
     world.store.put(f"{SOURCE}00000-large.csv", b"x" * (MAX_BYTES + 1))
-    asked(world)
+    plan_with_infer(world)
     assert list(world.ledger.runs.get(TASK).inputs) == SAMPLE
 
 
 @pytest.mark.parametrize("part_shards", [1000, 3])
-def test_slices_count_as_the_whole_that_is_read(world: World, part_shards: int) -> None:
-    """Also if the part of the plan from which the sample is taken ends within them."""
+def test_slices_count_with_the_size_of_their_object(world: World, part_shards: int) -> None:
+    """This holds even if the plan part that the sample is taken from ends within the slices."""
     world.store.put(f"{SOURCE}00001-large.csv", b"id\n" + b"1\n" * (MAX_BYTES // 2 + 1))
     options = RunOptions(max_objects=1, split="csv", target_bytes=MAX_BYTES // 4)
-    asked(world, 1, options=options, part_shards=part_shards)
+    plan_with_infer(world, 1, options=options, part_shards=part_shards)
     assert list(world.ledger.runs.get(TASK).inputs) == SAMPLE[:1]
 
 
 def test_files_that_the_sample_leaves_out_are_reported(world: World) -> None:
-    run = asked(world)
+    run = plan_with_infer(world)
     assert left_out(world.deployment, run) == {}
     answer(world, {"schema": SCHEMA, "left_out": {SAMPLE[1]: "it is no text"}})
     assert left_out(world.deployment, run) == {SAMPLE[1]: "it is no text"}
 
 
-def test_an_input_of_large_objects_alone_is_refused(world: World) -> None:
+def test_an_input_of_only_large_objects_is_refused(world: World) -> None:
     world.store.put(f"{SOURCE}large.csv", b"x" * (MAX_BYTES + 1))
     new_run(world.deployment, world.request(params={"schema": "infer"}))
     with pytest.raises(PlanError, match="--schema 'id INT"):
         plan(world.deployment, "run-1")
 
 
-def test_several_planners_start_one_schema_task_with_one_sample(world: World) -> None:
-    asked(world)
-    world.put(8)  # a later listing: the sample does not change
+def test_repeated_planning_starts_one_task_with_one_sample(world: World) -> None:
+    plan_with_infer(world)
+    world.put(8)  # a later listing does not change the sample
     plan(world.deployment, "run-1")
     answer(world, {"schema": SCHEMA})
     plan(world.deployment, "run-1")
@@ -121,8 +121,8 @@ def test_several_planners_start_one_schema_task_with_one_sample(world: World) ->
     assert world.ledger.runs.get("run-1").object_count == 8
 
 
-def test_a_planner_waits_as_long_as_it_may(world: World) -> None:
-    asked(world)
+def test_a_planner_waits_for_the_schema_while_wait_returns_true(world: World) -> None:
+    plan_with_infer(world)
     waited: list[str] = []
 
     def wait(follower: Run) -> bool:
@@ -137,7 +137,7 @@ def test_a_planner_waits_as_long_as_it_may(world: World) -> None:
 
 @pytest.mark.parametrize("document", [None, {"rows": 7}, "id INT", {"schema": 7}], ids=str)
 def test_a_script_that_answers_no_schema_fails_the_run(world: World, document: Any) -> None:
-    asked(world)
+    plan_with_infer(world)
     answer(world, document)
     with pytest.raises(PlanError, match="read_csv"):
         plan(world.deployment, "run-1")
@@ -145,7 +145,7 @@ def test_a_script_that_answers_no_schema_fails_the_run(world: World, document: A
 
 
 def test_a_run_whose_schema_cannot_be_inferred_fails(world: World) -> None:
-    asked(world)
+    plan_with_infer(world)
     world.work(lambda _: Failure("EventError", "other columns", retryable=False))
 
     with pytest.raises(PlanError, match="other columns"):
@@ -156,8 +156,8 @@ def test_a_run_whose_schema_cannot_be_inferred_fails(world: World) -> None:
     assert plan(world.deployment, "run-1").state is RunState.FAILED
 
 
-def test_a_dead_planners_run_goes_on_by_checks(world: World) -> None:
-    asked(world)
+def test_a_check_plans_the_run_if_its_planner_died(world: World) -> None:
+    plan_with_infer(world)
     assert world.check().run.state is RunState.PLANNING
     answer(world, {"schema": SCHEMA})
     world.clock.advance(601)
@@ -166,7 +166,7 @@ def test_a_dead_planners_run_goes_on_by_checks(world: World) -> None:
 
 
 def test_a_cancelled_run_is_planned_no_further(world: World) -> None:
-    asked(world)
+    plan_with_infer(world)
 
     def wait(_: Run) -> bool:
         world.ledger.runs.cancel("run-1")
@@ -178,7 +178,7 @@ def test_a_cancelled_run_is_planned_no_further(world: World) -> None:
     assert world.ledger.runs.get(TASK).cancelled_s is not None
 
 
-def test_runs_that_follow_have_the_schema_and_infer_none(world: World) -> None:
+def test_check_and_next_runs_inherit_the_inferred_schema(world: World) -> None:
     check_script = "s3://data/jobs/check.py"
     world.store.put(check_script, b"print('checks')\n")
     inferred(world, objects=1, check=check_script, next=check_script)
@@ -199,7 +199,7 @@ def test_the_same_request_again_is_the_same_run(world: World) -> None:
 def test_a_script_without_read_csv_is_refused_at_once(world: World) -> None:
     world.store.put(SCRIPT, b"print('daily')\n")
     with pytest.raises(PlanError, match="read_csv"):
-        asked(world)
+        plan_with_infer(world)
     assert not list(world.ledger.runs.list())
 
 
@@ -209,7 +209,7 @@ def test_a_given_schema_needs_no_task(world: World) -> None:
     assert [run.run_id for run in world.ledger.runs.list()] == ["run-1"]
 
 
-def test_schema_is_a_parameter_by_another_name() -> None:
+def test_the_key_schema_sets_the_parameter_schema() -> None:
     given = {"script": SCRIPT, "inputs": [SOURCE], "output": "s3://data/out/", "schema": "id INT"}
     assert read_request(given).params == {"schema": "id INT"}
     with pytest.raises(PlanError, match="same"):

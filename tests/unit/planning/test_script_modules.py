@@ -1,4 +1,4 @@
-"""What a script imports from its own folder comes along, as Python would find it there."""
+"""Modules that a script imports from its own folder are stored with the script, as Python would find them."""
 
 import io
 import subprocess
@@ -21,7 +21,7 @@ FILES = {
     "lib/near.py": "",
     "lib/table.json": "{}",
     "lib/__pycache__/deep.cpython-311.pyc": "",
-    "other.py": "import helpers\n",  # a circle
+    "other.py": "import helpers\n",  # a circular import
     "loose/part.py": "",  # a package without __init__
     "data/x.csv": "1",
     "unused.py": "",
@@ -56,7 +56,7 @@ def names_of(body: bytes | None) -> list[str]:
         ("import (", [], []),
     ],
 )
-def test_what_is_imported_comes_with_what_that_imports(
+def test_imported_modules_are_collected_recursively(
     folder: Path, source: str, brought: list[str], names: list[str]
 ) -> None:
     assert names_of(modules_beside(folder / "job.py", source.encode(), brought)) == names
@@ -70,7 +70,9 @@ def test_the_same_modules_have_the_same_digest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("limit", "says"), [("MAX_FILES", "more than 1 files"), ("MAX_MIB", "more than 0 MiB")])
-def test_too_much_is_refused_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str) -> None:
+def test_too_many_or_too_large_modules_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, limit: str, says: str
+) -> None:
     monkeypatch.setattr(new_run, limit, int(says.split()[2]))
 
     with pytest.raises(PlanError, match=f"{says}, for example .*--py-files"):
@@ -90,7 +92,7 @@ SOURCES = st.lists(
     files=st.dictionaries(st.sampled_from([*(f"{n}.py" for n in NAMES), "b/__init__.py", "c/x.py"]), SOURCES),
     job=SOURCES,
 )
-def test_a_script_finds_what_it_would_find_in_its_folder(
+def test_a_script_finds_the_same_modules_as_in_its_folder(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, str], job: str
 ) -> None:
     own, other = tmp_path_factory.mktemp("own"), tmp_path_factory.mktemp("other")

@@ -1,4 +1,4 @@
-"""A script that asks for a line of Spark runs on no other; who does not ask is told of a difference."""
+"""A script that requires a Spark version runs on no other; without a requirement a difference is reported."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from tests.world import SCRIPT, World
 
 
 def deployment(functions: str, script: str = "", **engines: str) -> tuple[World, Deployment]:
-    """Functions and engines with these lines of Spark, and a script; "": not known."""
+    """A world whose functions and engines have these Spark versions ("" if unknown), with a script."""
     world = World(engines={name: MemoryEngine() for name in engines})
     for name, line in engines.items():
         engine = world.engines[name]
@@ -27,7 +27,7 @@ def deployment(functions: str, script: str = "", **engines: str) -> tuple[World,
     return world, replace(world.deployment, functions=lambda: settings)
 
 
-def entered(deployment: Deployment, world: World, **options: Any) -> Run:
+def new_run_of(deployment: Deployment, world: World, **options: Any) -> Run:
     return new_run(deployment, world.request(options=RunOptions(**options)))
 
 
@@ -35,35 +35,35 @@ def entered(deployment: Deployment, world: World, **options: Any) -> Run:
     ("line", "told"),
     [("4", r"Spark 3\.5.*asks for 4"), ("4.1", r"Spark 3\.5.*asks for 4\.1"), ("four", "line 1")],
 )
-def test_another_spark_or_an_unknown_word_is_refused(line: str, told: str) -> None:
+def test_another_spark_version_or_an_invalid_one_is_refused(line: str, told: str) -> None:
     world, offered = deployment("spark-3.5", f"# sparklet: spark={line}")
 
     with pytest.raises(PlanError, match=rf"daily\.py.*{told}"):
-        entered(offered, world)
+        new_run_of(offered, world)
     assert world.deployment.known_run("run-1") is None
 
 
 @pytest.mark.parametrize(
     ("functions", "line"), [("spark-4.1", "4"), ("spark-4.1", "4.1"), ("", "4"), ("spark-3.5", "")]
 )
-def test_functions_of_the_same_or_an_unknown_spark_are_taken(functions: str, line: str) -> None:
+def test_functions_of_the_same_or_an_unknown_spark_are_accepted(functions: str, line: str) -> None:
     world, offered = deployment(functions, f"# sparklet: spark={line}" if line else "")
 
-    assert entered(offered, world).run_id == "run-1"
+    assert new_run_of(offered, world).run_id == "run-1"
 
 
-def test_auto_takes_an_engine_with_the_spark_asked_for() -> None:
+def test_auto_chooses_an_engine_with_the_required_spark() -> None:
     world, offered = deployment("spark-4.1", "# sparklet: spark=4", emr="3.5", glue="4.1")
 
-    assert entered(offered, world, engine="auto").options.engine == "glue"
+    assert new_run_of(offered, world, engine="auto").options.engine == "glue"
     with pytest.raises(PlanError, match=r"the engine emr .*Spark 3\.5"):
         new_run(offered, world.request(run_id="run-2", options=RunOptions(engine="emr")))
 
 
-def test_engines_of_an_unknown_spark_are_taken() -> None:
+def test_engines_of_an_unknown_spark_version_are_accepted() -> None:
     world, offered = deployment("spark-4.1", "# sparklet: spark=4", fargate="")
 
-    assert entered(offered, world, engine="auto").options.engine == "fargate"
+    assert new_run_of(offered, world, engine="auto").options.engine == "fargate"
 
 
 def test_a_difference_in_the_major_version_is_reported() -> None:
@@ -85,10 +85,10 @@ def test_a_difference_in_the_major_version_is_reported() -> None:
         ('df.write.parquet("delta")', "emr", []),
     ],
 )
-def test_a_script_that_writes_delta_by_itself_is_named(source: str, engines: str, told: list[str]) -> None:
+def test_a_script_that_writes_delta_without_job_is_warned_of(source: str, engines: str, told: list[str]) -> None:
     engines_by_name = {"emr": MemoryEngine(), "fargate": MemoryEngine(like_functions=True)}
     offered = replace(World().deployment, engines=engines_by_name)
 
-    said = list(warnings(offered, RunOptions(engine=engines), f"import x\n{source}\n".encode()))
+    lines = list(warnings(offered, RunOptions(engine=engines), f"import x\n{source}\n".encode()))
 
-    assert [part in line for part, line in zip(told, said, strict=True)] == [True] * len(told)
+    assert [part in line for part, line in zip(told, lines, strict=True)] == [True] * len(told)
