@@ -1,4 +1,4 @@
-"""The commands over the ports in memory: nothing is started."""
+"""Run commands over ports in memory, without a stack."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ BROKEN = Failure("ValueError", "column 3 is bad", retryable=False)
 
 
 class Lines:
-    """Workers' logs in memory: one stream."""
+    """The workers' logs in memory, as one stream."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -42,7 +42,7 @@ class Lines:
 
 @dataclass
 class CommandResult:
-    """What a command answered."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -55,7 +55,7 @@ class CommandResult:
 
 @dataclass
 class Terminal:
-    """Somebody at a terminal in front of a deployment in memory."""
+    """A terminal in which commands are typed, with a deployment in memory."""
 
     capsys: pytest.CaptureFixture[str]
     state: Path
@@ -64,25 +64,27 @@ class Terminal:
     selections: list[StackSelection] = field(default_factory=list)
     change: Callable[[OpenStack], OpenStack] = lambda env: env
     do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
-    work_from_s: float = 0.0  # nobody works before
-    machines: dict[str, Machine | None] = field(default_factory=dict)  # one or none: what it does; None: it only runs
+    work_from_s: float = 0.0  # workers do nothing before this time
+    machines: dict[str, Machine | None] = field(
+        default_factory=dict
+    )  # at most one: its function; None if it only waits
     orchestrator: MemoryOrchestrator = field(init=False)
 
     def __post_init__(self) -> None:
         self.orchestrator = MemoryOrchestrator(self.machines, self.world.clock)
 
     def meanwhile(self) -> None:
-        """What workers do while a command waits."""
+        """Let workers work while a command waits."""
         if self.world.clock.now_s() >= self.work_from_s:
             self.world.work(self.do)
 
     def drives(self, given: Any) -> None:
-        """What the state machine does: plan, and a Map's children; the end is left to whoever checks."""
+        """Act as the state machine: plan, and do a Map's children. A later check ends the run."""
         if plan(self.world.deployment, given["run_id"]).dispatch is Dispatch.MAP:
             self.world.children(self.world.handed_out(self.world.step("map", **given)), self.do)
 
     def types(self, *words: str) -> CommandResult:
-        """Type a command."""
+        """Type a command. Return its exit code and output."""
         self.capsys.readouterr()
         code = main(list(words))
         return CommandResult(code, *self.capsys.readouterr())
@@ -107,13 +109,13 @@ class Terminal:
         yield self.change(env)
 
     def deployed(self, env: OpenStack) -> OpenStack:
-        """The same as a deployed stack."""
+        """The same environment, as that of a deployed stack."""
         given = {"FunctionMemoryMB": "3008", "FunctionTimeoutS": "900", "ImageUri": "x.dkr.ecr/y:1"}
         return replace(env, name="prod", state=None, parameters=given)
 
 
 def ended(terminal: Terminal, *failures: Failure, succeeded: int = 1) -> None:
-    """An ended run whose first shards failed so."""
+    """Make a run that has ended, and whose first shards failed with these failures."""
     terminal.world.run(len(failures) + succeeded)
     terminal.world.work(lambda n: failures[n] if n < len(failures) else ShardResult(rows=1))
     terminal.world.check()
@@ -124,7 +126,7 @@ def terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.delenv("SPARKLET_STACK", raising=False)
-    monkeypatch.chdir(tmp_path)  # where reports are left
+    monkeypatch.chdir(tmp_path)  # reports are written into the current folder
     terminal = Terminal(capsys, tmp_path / "state")
     StateDir(terminal.state).create()
     for module in (starting, looking, reporting, changing, client):

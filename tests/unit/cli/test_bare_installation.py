@@ -1,4 +1,4 @@
-"""An installation without extras: what works there loads no package but those that the wheel itself requires."""
+"""In an installation without extras these commands load only packages that the wheel itself requires."""
 
 import subprocess
 import sys
@@ -29,8 +29,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def required_by(distribution: str) -> set[str]:
-    """The distribution and all that it requires, without its extras."""
-    names: set[str] = {canonicalize_name(distribution)}
+    """The names of a distribution and of all its requirements, without extras."""
+    names = {canonicalize_name(distribution)}
     for line in requires(distribution) or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):

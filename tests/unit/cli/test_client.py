@@ -1,4 +1,4 @@
-"""Runs and scripts from Python, over the ports in memory: the same runs that the command line has."""
+"""Runs and scripts started from Python, over ports in memory: the same runs as on the command line."""
 
 import gc
 import threading
@@ -23,8 +23,8 @@ from tests.world import SCRIPT, SOURCE
 
 
 @pytest.fixture
-def person(terminal: Terminal, tmp_path: Path) -> Terminal:
-    """Somebody with three files in S3, a script and a folder of their own."""
+def client_terminal(terminal: Terminal, tmp_path: Path) -> Terminal:
+    """A terminal with three files in S3, and a script in the current folder."""
     for number in range(3):
         terminal.world.store.put(f"{SOURCE}{number}.csv", b"x" * 100)
     (tmp_path / "job.py").write_text("print('job')\n")
@@ -36,7 +36,7 @@ def fails_on(*numbers: int) -> Any:
     return lambda number: failure if number in numbers else ShardResult(rows=7)
 
 
-def test_a_run_is_started_looked_at_and_waited_for(person: Terminal, tmp_path: Path) -> None:
+def test_a_run_has_a_status_and_a_result(client_terminal: Terminal, tmp_path: Path) -> None:
     run = sparklet.run(
         tmp_path / "job.py", SOURCE, "s3://out/daily/", run_id=RUN, max_objects=1, params={"day": "1"}, quiet=True
     )
@@ -46,12 +46,12 @@ def test_a_run_is_started_looked_at_and_waited_for(person: Terminal, tmp_path: P
     assert run.run_id == RUN
     assert (before["state"], before["shards"]["total"], before["shards"]["succeeded"]) == ("RUNNING", 3, 0)
     assert (result["state"], result["rows"], result["shards"]["succeeded"]) == ("SUCCEEDED", 3, 3)
-    assert person.world.ledger.runs.get(RUN).params == {"day": "1"}
-    assert person.types("status", RUN, "--json").document["shards"] == result["shards"]
+    assert client_terminal.world.ledger.runs.get(RUN).params == {"day": "1"}
+    assert client_terminal.types("status", RUN, "--json").document["shards"] == result["shards"]
     assert run.failures() == []
 
 
-def test_local_inputs_and_outputs_are_copied(person: Terminal, tmp_path: Path) -> None:
+def test_local_inputs_and_outputs_are_copied(client_terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text("1\n")
 
@@ -61,31 +61,31 @@ def test_local_inputs_and_outputs_are_copied(person: Terminal, tmp_path: Path) -
     assert (tmp_path / "out").is_dir()
 
 
-def test_items_are_the_list_itself(person: Terminal) -> None:
+def test_items_are_given_as_a_list(client_terminal: Terminal) -> None:
     items = [{"city": "Rome"}, {"city": "Oslo"}]
     run = sparklet.run(SCRIPT, output="s3://out/items/", items=items, max_objects=1, name=None)
 
     assert run.status()["shards"]["total"] == 2
 
 
-def test_a_failed_run_is_raised_explained_and_redriven(person: Terminal) -> None:
-    person.do = fails_on(1)
+def test_a_failed_run_is_raised_explained_and_redriven(client_terminal: Terminal) -> None:
+    client_terminal.do = fails_on(1)
     run = sparklet.run(SCRIPT, [SOURCE], "s3://out/daily/", run_id=RUN, max_objects=1)
 
     with pytest.raises(RunFailedError, match=r"1 of 3 shards failed.*KeyError") as failed:
         run.result()
     (cause,) = run.failures()
-    person.do = fails_on()
+    client_terminal.do = fails_on()
     again = run.redrive(cause="KeyError").result()
 
     assert failed.value.document["state"] == "FAILED"
     assert (cause["error_class"], cause["count"], cause["example_shard"]) == ("KeyError", 1, 1)
-    assert cause["message"] == "'day' of 17.csv (exit code 1)"  # not its pattern, with placeholders
+    assert cause["message"] == "'day' of 17.csv (exit code 1)"  # the message, not its pattern with placeholders
     assert (again["state"], again["generation"], again["shards"]["succeeded"]) == ("SUCCEEDED", 1, 3)
 
 
-def test_a_run_is_cancelled(person: Terminal) -> None:
-    person.work_from_s = float("inf")
+def test_a_run_is_cancelled(client_terminal: Terminal) -> None:
+    client_terminal.work_from_s = float("inf")
     run = sparklet.run(SCRIPT, SOURCE, "s3://out/daily/", run_id=RUN, max_objects=1)
 
     run.cancel()
@@ -94,7 +94,7 @@ def test_a_run_is_cancelled(person: Terminal) -> None:
         run.result()
 
 
-def test_the_same_request_finds_the_same_run(person: Terminal) -> None:
+def test_the_same_request_finds_the_same_run(client_terminal: Terminal) -> None:
     with Stack() as stack:
         first = stack.run(SCRIPT, SOURCE, "s3://out/daily/", idempotency_key="monday")
         second = stack.run(SCRIPT, SOURCE, "s3://out/daily/", idempotency_key="monday")
@@ -104,7 +104,7 @@ def test_the_same_request_finds_the_same_run(person: Terminal) -> None:
             stack.find("no-such-run")
 
 
-def test_a_wrong_request_is_refused(person: Terminal) -> None:
+def test_a_wrong_request_is_refused(client_terminal: Terminal) -> None:
     with Stack(quiet=True) as stack:
         with pytest.raises(EventError, match="max_objects"):
             stack.run(SCRIPT, SOURCE, "s3://out/", max_object=1)
@@ -115,7 +115,7 @@ def test_a_wrong_request_is_refused(person: Terminal) -> None:
             stack.run(SCRIPT, SOURCE, "s3://out/2/", name="daily", incremental=True)
 
 
-def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_run_closes_its_stack(client_terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[Stack] = []
     monkeypatch.setattr(Stack, "close", lambda stack: closed.append(stack))
 
@@ -127,13 +127,13 @@ def test_a_refused_run_lets_its_stack_go(person: Terminal, monkeypatch: pytest.M
 
 
 @pytest.fixture
-def held(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Not empty as long as a stack is held."""
+def held(client_terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """A list that is not empty while a stack is open."""
     held: list[bool] = []
 
     @contextmanager
     def watched(*given: Any) -> Iterator[OpenStack]:
-        with person.environment(*given) as env:
+        with client_terminal.environment(*given) as env:
             held.append(True)
             try:
                 yield env
@@ -144,7 +144,7 @@ def held(person: Terminal, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return held
 
 
-def test_a_stack_is_held_as_long_as_its_run(held: list[bool]) -> None:
+def test_a_stack_stays_open_as_long_as_its_run_object(held: list[bool]) -> None:
     run = sparklet.run(SCRIPT, SOURCE, "s3://out/")
     gc.collect()
     assert held and run.status()["state"] == "RUNNING"
@@ -154,7 +154,7 @@ def test_a_stack_is_held_as_long_as_its_run(held: list[bool]) -> None:
     assert not held
 
 
-def test_a_stack_is_held_as_long_as_pages_of_inputs_are_read(held: list[bool]) -> None:
+def test_a_stack_stays_open_while_pages_of_inputs_are_read(held: list[bool]) -> None:
     pages = sparklet.run(SCRIPT, SOURCE, "s3://out/").inputs(2)
     gc.collect()
 
@@ -165,32 +165,32 @@ def test_a_stack_is_held_as_long_as_pages_of_inputs_are_read(held: list[bool]) -
     assert not held
 
 
-def test_a_stack_is_opened_with_its_options(person: Terminal, tmp_path: Path) -> None:
+def test_a_stack_is_opened_with_its_options(client_terminal: Terminal, tmp_path: Path) -> None:
     sparklet.run(SCRIPT, SOURCE, "s3://out/", stack="prod")
     sparklet.run(SCRIPT, SOURCE, "s3://other/", state_dir=tmp_path, workers=3, timeout=60, memory=2048)
 
-    here = StackSelection("", tmp_path, workers=3, timeout_s=60, memory_mb=2048)
-    assert person.selections == [StackSelection("prod"), here]
+    local_selection = StackSelection("", tmp_path, workers=3, timeout_s=60, memory_mb=2048)
+    assert client_terminal.selections == [StackSelection("prod"), local_selection]
 
 
-def test_an_interrupted_start_prints_no_command(person: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_start_prints_no_command(client_terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    person.world.store.get = interrupt  # type: ignore[method-assign]
+    client_terminal.world.store.get = interrupt  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         sparklet.run(SCRIPT, SOURCE, "s3://out/")
 
     assert "sparklet" not in capsys.readouterr().err
 
 
-def test_scripts_are_futures_of_their_workers_answers(person: Terminal, tmp_path: Path) -> None:
+def test_submitted_scripts_are_futures_of_the_workers_answers(client_terminal: Terminal, tmp_path: Path) -> None:
     def worker(event: Any) -> Any:
         if event["sparklet"]["event"] == "poison":
             raise ValueError("poison")
         return {"got": event["sparklet"]["event"], "args": event["sparklet"]["args"]}
 
-    person.change = lambda env: replace(env, compute=MemoryCompute({"worker": worker}))
+    client_terminal.change = lambda env: replace(env, compute=MemoryCompute({"worker": worker}))
     with Stack(quiet=True) as stack:
         futures = [stack.submit_script(tmp_path / "job.py", number, args=["--x"]) for number in range(20)]
         bad = stack.submit_script(tmp_path / "job.py", "poison")
@@ -202,20 +202,20 @@ def test_scripts_are_futures_of_their_workers_answers(person: Terminal, tmp_path
         assert isinstance(missing.exception(deadline_s()), PlanError)
 
 
-def test_no_more_scripts_run_than_there_are_workers(person: Terminal) -> None:
-    under_way: list[int] = []
+def test_no_more_scripts_run_than_there_are_workers(client_terminal: Terminal) -> None:
+    running: list[int] = []
     most: list[int] = []
     lock, let_go = threading.Lock(), threading.Event()
 
     def worker(event: Any) -> None:
         with lock:
-            under_way.append(1)
-            most.append(len(under_way))
+            running.append(1)
+            most.append(len(running))
         let_go.wait(deadline_s())
         with lock:
-            under_way.pop()
+            running.pop()
 
-    person.change = lambda env: replace(
+    client_terminal.change = lambda env: replace(
         env, compute=MemoryCompute({"worker": worker}), size=replace(env.size, concurrency=2)
     )
     with Stack(quiet=True) as stack:

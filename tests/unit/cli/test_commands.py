@@ -1,4 +1,4 @@
-"""What the commands do and say, over the ports in memory."""
+"""What the commands do and print, over ports in memory."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def meanwhile(
     failure_of: Callable[[ShardRecord], Failure | None],
     split: str = "",
 ) -> None:
-    """Each time that a command waits, one shard is done, or given back."""
+    """Each time that a command waits, let a worker do one shard; a failed shard is released."""
     world = terminal.world
 
     def work_on_one() -> None:
@@ -49,7 +49,9 @@ def meanwhile(
 
 @pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
-def test_a_schedule_that_finds_nothing_new_ends_well(terminal: Terminal, command: str, dry: tuple[str, ...]) -> None:
+def test_an_incremental_run_without_new_input_exits_with_0(
+    terminal: Terminal, command: str, dry: tuple[str, ...]
+) -> None:
     terminal.world.put(2)
     every_day = ("-i", SOURCE, "-o", "s3://data/out/", "--incremental", "--name", "daily", "--json")
     assert terminal.types("run", SCRIPT, *every_day).code == 0
@@ -62,20 +64,20 @@ def test_a_schedule_that_finds_nothing_new_ends_well(terminal: Terminal, command
 
 
 @pytest.mark.parametrize("failing", [(1,), (0, 1)])
-def test_a_failed_run_exits_with_2_the_remedy_and_its_output(terminal: Terminal, failing: tuple[int, ...]) -> None:
-    """A run that failed wholly has no output to name."""
+def test_a_failed_run_exits_with_2_and_prints_the_remedy(terminal: Terminal, failing: tuple[int, ...]) -> None:
+    """The output is printed only if at least one shard succeeded."""
     terminal.world.put(2)
     terminal.do = lambda n: BROKEN if n in failing else ShardResult()
 
     told = terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
 
     assert told.code == 2
-    assert f"sparklet explain {RUN}" in told.out and "redrive" not in told.out  # it might fail again
+    assert f"sparklet explain {RUN}" in told.out and "redrive" not in told.out  # a redrive might fail again
     assert ("s3://data/out" in told.out) == (failing == (1,))
 
 
-def test_a_failed_run_says_that_its_table_has_nothing(terminal: Terminal) -> None:
-    """Two shards of three wrote 10 rows, and the run failed before any commit: the table does not even exist."""
+def test_a_failed_run_prints_that_nothing_was_committed(terminal: Terminal) -> None:
+    """Two of three shards wrote 10 rows, and the run failed before any commit: the table does not exist."""
     terminal.world.put(3)
     terminal.do = lambda n: BROKEN if n == 2 else ShardResult(rows=5)
 
@@ -104,7 +106,7 @@ def test_a_local_runs_failures_name_local_files(terminal: Terminal, tmp_path: Pa
     assert f"{tmp_path}/in/a.csv: not a gzip file" in terminal.types("explain", RUN).out
 
 
-def test_a_redrive_takes_local_files_that_were_repaired(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_redrive_copies_repaired_local_files_again(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.csv", "b.csv"):
         (tmp_path / "in" / name).write_text("bad\n")
@@ -122,17 +124,17 @@ def test_a_redrive_takes_local_files_that_were_repaired(terminal: Terminal, tmp_
 
 
 def test_a_failing_attempt_is_reported_once_with_its_cause(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is told once."""
+    """GIVEN two shards whose first attempts fail alike, WHEN the run is watched, THEN the cause is printed once."""
     terminal.world.put(2)
     failing = [0, 1]
 
-    def no_answer(record: ShardRecord) -> Failure | None:
+    def fail_first_attempt(record: ShardRecord) -> Failure | None:
         if record.number not in failing:
             return None
         failing.remove(record.number)
         return Failure("ConnectTimeoutException", f"no answer from host {record.number}")
 
-    meanwhile(terminal, monkeypatch, no_answer)
+    meanwhile(terminal, monkeypatch, fail_first_attempt)
 
     told = terminal.types("run", SCRIPT, *ONE_A_SHARD, "--run-id", RUN)
 
@@ -152,7 +154,7 @@ def test_the_cause_of_a_split_is_reported_once(terminal: Terminal, monkeypatch: 
     assert told.err.count("MixedInputsError: line 3 has groupBy()") == 1
 
 
-def test_the_largest_shard_is_that_of_the_stacks_memory(terminal: Terminal) -> None:
+def test_the_shard_limit_follows_from_the_stacks_memory(terminal: Terminal) -> None:
     terminal.world.put(1)
     terminal.types("plan", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN)
     assert terminal.world.ledger.runs.get(RUN).options.max_shard_bytes == 3008 * 2**20 // 3
@@ -172,7 +174,7 @@ def test_a_local_list_of_addresses_is_planned(terminal: Terminal, tmp_path: Path
     assert [item.uri for shard in terminal.world.planned() for item in shard.objects] == uris[1:3]
 
 
-def test_a_dry_run_lists_shards_slices_and_reasons_only(terminal: Terminal) -> None:
+def test_a_dry_run_prints_counts_and_changes_nothing(terminal: Terminal) -> None:
     rows = b"".join(b"%05d\n" % n for n in range(40))
     terminal.world.store.put(f"{SOURCE}big.txt", rows)
     terminal.world.store.put(f"{SOURCE}small.txt", b"1\n")
@@ -271,7 +273,7 @@ def test_explain_groups_causes_and_prints_a_command_that_runs(terminal: Terminal
     assert many["redrive"] == f"sparklet redrive {RUN} --cause ValueError"
     assert few["redrive"] == f"sparklet redrive {RUN} --cause OutOfMemoryError --memory 6016"
     answer = terminal.types(*many["redrive"].split()[1:], "--json")
-    assert answer.code == 2, answer.err  # one shard has failed as before
+    assert answer.code == 2, answer.err  # one shard is still FAILED
     assert answer.document["shards"] == {"total": 4, "pending": 0, "running": 0, "succeeded": 3, "failed": 1}
 
 
@@ -291,7 +293,7 @@ def test_a_dry_run_shows_what_a_redrive_by_cause_would_do(terminal: Terminal) ->
     assert "there are: OutOfMemoryError, ValueError" in terminal.types("redrive", RUN, "--cause", "Nothing").err
 
 
-def test_memory_is_raised_on_the_local_stack_unless_in_use(terminal: Terminal) -> None:
+def test_memory_of_a_local_stack_in_use_is_not_changed(terminal: Terminal) -> None:
     ended(terminal, NO_MEMORY)
 
     told = terminal.types("redrive", RUN, "--memory", "6016", "--timeout", "1800")
@@ -301,7 +303,7 @@ def test_memory_is_raised_on_the_local_stack_unless_in_use(terminal: Terminal) -
     assert terminal.world.ledger.runs.get(RUN).generation == 0
 
 
-def test_a_deployed_stack_is_unchanged_and_the_command_is_shown(terminal: Terminal) -> None:
+def test_more_memory_on_a_deployed_stack_prints_the_aws_command(terminal: Terminal) -> None:
     ended(terminal, NO_MEMORY)
     terminal.change = terminal.deployed
 
@@ -317,7 +319,7 @@ def test_a_deployed_stack_is_unchanged_and_the_command_is_shown(terminal: Termin
 
 
 class LargeFunction(MemoryEngine):
-    """Its workers do their shards at once."""
+    """The engine lambda-large: a started worker does its shard at once."""
 
     def __init__(self, world: World) -> None:
         super().__init__()
@@ -331,23 +333,23 @@ class LargeFunction(MemoryEngine):
         return super().start(token, command)
 
 
-def test_memory_on_a_deployed_stack_is_the_large_functions(terminal: Terminal) -> None:
+def test_more_memory_on_a_deployed_stack_uses_lambda_large(terminal: Terminal) -> None:
     ended(terminal, NO_MEMORY)
     terminal.world.engines = {"lambda-large": LargeFunction(terminal.world)}
     terminal.change = terminal.deployed
 
     less = terminal.types("redrive", RUN, "--memory", "1769", "--stack", "prod")
     longer = terminal.types("redrive", RUN, "--memory", "6016", "--timeout", "3600", "--stack", "prod")
-    elsewhere = terminal.types("redrive", RUN, "--memory", "6016", "--engine", "emr", "--stack", "prod")
+    other_engine = terminal.types("redrive", RUN, "--memory", "6016", "--engine", "emr", "--stack", "prod")
     told = terminal.types("redrive", RUN, "--memory", "6016", "--stack", "prod")
 
-    assert (less.code, longer.code, elsewhere.code) == (1, 1, 1)
+    assert (less.code, longer.code, other_engine.code) == (1, 1, 1)
     assert "ParameterValue=1769" in less.err and "--timeout 3600 must be one of" in longer.err
     assert told.code == 0, told.err
     assert [record.engine for record in terminal.world.shards()] == ["lambda-large", ""]
 
 
-def test_explain_sends_what_the_large_function_lacks_elsewhere(terminal: Terminal) -> None:
+def test_explain_proposes_an_engine_if_lambda_large_is_too_small(terminal: Terminal) -> None:
     ended(terminal, NO_MEMORY)
     terminal.world.engines = {"lambda-large": MemoryEngine(), "fargate": MemoryEngine()}
     terminal.change = terminal.deployed
@@ -364,7 +366,7 @@ def test_explain_sends_what_the_large_function_lacks_elsewhere(terminal: Termina
 # --- cancel ---
 
 
-def test_cancel_gives_up_what_waits_and_watch_ends_with_3(terminal: Terminal) -> None:
+def test_cancel_gives_up_waiting_shards_and_watch_exits_with_3(terminal: Terminal) -> None:
     terminal.world.run(3)
 
     dry = terminal.types("cancel", RUN, "--dry-run", "--json").document
@@ -430,7 +432,7 @@ def test_clean_without_a_terminal_names_the_option(terminal: Terminal, monkeypat
     assert terminal.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
 
 
-def test_the_buckets_copy_is_deleted_only_once_complete_locally(terminal: Terminal, tmp_path: Path) -> None:
+def test_clean_warns_if_the_local_output_is_not_complete(terminal: Terminal, tmp_path: Path) -> None:
     copy = f"s3://{BUCKET}/output/{RUN}/"
     terminal.world.put(1)
     terminal.types("plan", SCRIPT, "-i", SOURCE, "-o", str(tmp_path / "out"), "--run-id", RUN)
@@ -464,7 +466,7 @@ def test_a_local_iceberg_table_gets_a_catalog(terminal: Terminal, tmp_path: Path
         "PYICEBERG_CATALOG__ICEBERG__URI": f"sqlite:///{out}/catalog.sqlite",
         "PYICEBERG_CATALOG__ICEBERG__WAREHOUSE": f"file://{out}/warehouse",
     }
-    assert terminal.types(*words, "-o", str(out)).code == 0  # the same run
+    assert terminal.types(*words, "-o", str(out)).code == 0  # the request is the same, and so is the run
 
 
 @pytest.mark.parametrize(
@@ -475,7 +477,7 @@ def test_a_local_iceberg_table_gets_a_catalog(terminal: Terminal, tmp_path: Path
         (("--param", "warehouse=arn:aws:s3tables:eu-west-1:111122223333:bucket/lake"), {}),
     ],
 )
-def test_a_catalog_of_the_users_own_is_kept(
+def test_a_catalog_that_the_user_names_is_kept(
     terminal: Terminal, tmp_path: Path, mine: tuple[str, ...], env: dict[str, str]
 ) -> None:
     terminal.world.put(1)
@@ -486,7 +488,7 @@ def test_a_catalog_of_the_users_own_is_kept(
     assert terminal.world.ledger.runs.get(RUN).env == env
 
 
-def test_local_tables_have_absolute_places(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_tables_get_absolute_paths(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal.world.put(1)
     monkeypatch.chdir(tmp_path)
     for run_id, table in ((RUN, "delta:t"), ("run-2", "parquet:my out")):
@@ -516,7 +518,7 @@ def test_the_status_of_a_sliced_object_is_shown_slice_by_slice(terminal: Termina
     assert f"lies in {len(document['shards'])} shards" in told.out and "bytes 0 to" in told.out
 
 
-def test_an_objects_output_is_where_its_user_has_it(terminal: Terminal) -> None:
+def test_an_objects_output_is_shown_with_its_local_path(terminal: Terminal) -> None:
     terminal.world.put(1)
 
     def work(number: int) -> ShardResult:

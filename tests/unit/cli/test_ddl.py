@@ -1,4 +1,4 @@
-"""`sparklet ddl` prints what makes Athena read a run's output and tables."""
+"""`sparklet ddl` prints the statements with which Athena reads a run's output and tables."""
 
 import json
 from io import BytesIO
@@ -30,8 +30,10 @@ def stored(rows: pa.Table) -> bytes:
     return file.getvalue()
 
 
-def ended(terminal: Terminal, files: dict[int, dict[str, bytes]], shards: int = 2, fails: tuple[int, ...] = ()) -> Run:
-    """A run that has ended, with what its shards have published."""
+def run_with_files(
+    terminal: Terminal, files: dict[int, dict[str, bytes]], shards: int = 2, fails: tuple[int, ...] = ()
+) -> Run:
+    """Make an ended run whose shards have published ``files`` (by shard's number, then by name)."""
     run = terminal.world.run(shards)
     for number, named in files.items():
         for name, body in named.items():
@@ -43,7 +45,7 @@ def ended(terminal: Terminal, files: dict[int, dict[str, bytes]], shards: int = 
 
 
 def found(terminal: Terminal, *words: str) -> Any:
-    """What the command says of the one table that there is."""
+    """The command's document of the only table."""
     told = terminal.types("ddl", RUN, "--json", *words)
     assert told.code == 0, told.err
     (only,) = told.document
@@ -56,8 +58,10 @@ def refused(terminal: Terminal, *words: str) -> str:
     return told.err
 
 
-def test_files_of_shards_are_a_table_of_one_folder(terminal: Terminal) -> None:
-    run = ended(terminal, {n: {"part-0.snappy.parquet": stored(ROWS), "_hidden/x.txt": b"x"} for n in range(2)})
+def test_parquet_files_of_shards_are_one_external_table(terminal: Terminal) -> None:
+    run = run_with_files(
+        terminal, {n: {"part-0.snappy.parquet": stored(ROWS), "_hidden/x.txt": b"x"} for n in range(2)}
+    )
 
     (statement,) = found(terminal, "--name", "Lake.my-flights")["statements"]
 
@@ -74,7 +78,7 @@ def test_every_partition_is_added_by_its_name(terminal: Terminal) -> None:
     odd = ["day=it's%2Fnot", "day=__HIVE_DEFAULT_PARTITION__"]
     body = stored(ROWS.select(["Id"]))
     twice = ({f"{day}/{file}.parquet": body for day in names for file in "ab"} for names in (days, odd))
-    run = ended(terminal, dict(enumerate(twice)))
+    run = run_with_files(terminal, dict(enumerate(twice)))
 
     create, *adding = found(terminal)["statements"]
 
@@ -86,16 +90,16 @@ def test_every_partition_is_added_by_its_name(terminal: Terminal) -> None:
     assert "`day`='__HIVE_DEFAULT_PARTITION__'" in adding[1]
 
 
-def test_a_footer_of_any_length_is_read(terminal: Terminal) -> None:
+def test_a_long_parquet_footer_is_read(terminal: Terminal) -> None:
     wide = pa.table({f"a_rather_long_name_of_a_column_{number}": [number] for number in range(2_000)})
-    ended(terminal, {0: {"part-0.parquet": stored(wide)}})
+    run_with_files(terminal, {0: {"part-0.parquet": stored(wide)}})
 
     assert found(terminal)["statements"][0].count(" bigint") == 2_000
 
 
-def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
+def test_a_column_that_only_some_files_have_is_in_the_table(terminal: Terminal) -> None:
     some = {number: ROWS.select(columns) for number, columns in enumerate((["Id"], ["Id", "at"]))}
-    ended(terminal, {number: {"a.parquet": stored(rows)} for number, rows in some.items()})
+    run_with_files(terminal, {number: {"a.parquet": stored(rows)} for number, rows in some.items()})
 
     assert "`at` timestamp" in found(terminal)["statements"][0]
 
@@ -109,11 +113,14 @@ def test_a_column_that_some_files_lack_is_there(terminal: Terminal) -> None:
         ({"errors/a.parquet": stored(ROWS)}, "no table together"),
         ({"a.orc": b"ORC"}, "for Parquet alone"),
         ({"a.parquet": b"no Parquet"}, "do not agree"),
-        ({"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}, "cast the column"),  # Athena has no such
+        (
+            {"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))},
+            "cast the column",
+        ),  # Athena has no such type
     ],
 )
 def test_files_without_a_common_schema_are_refused(terminal: Terminal, other: dict[str, bytes], why: str) -> None:
-    ended(terminal, {0: {"a.parquet": stored(ROWS)}, 1: other})
+    run_with_files(terminal, {0: {"a.parquet": stored(ROWS)}, 1: other})
 
     assert why in refused(terminal)
 
@@ -125,23 +132,23 @@ def test_an_open_run_is_refused(terminal: Terminal) -> None:
 
 
 def test_a_run_that_wrote_nothing_is_refused(terminal: Terminal) -> None:
-    ended(terminal, {})
+    run_with_files(terminal, {})
 
     assert "no file and no table" in refused(terminal)
 
 
-def test_what_a_failed_run_has_published_is_printed(terminal: Terminal) -> None:
-    ended(terminal, {0: {"a.parquet": stored(ROWS)}}, fails=(1,))
+def test_ddl_of_a_failed_run_covers_its_published_files(terminal: Terminal) -> None:
+    run_with_files(terminal, {0: {"a.parquet": stored(ROWS)}}, fails=(1,))
 
     told = terminal.types("ddl", RUN)
 
-    assert told.code == 2  # as the run
+    assert told.code == 2  # the exit code of a failed run
     assert told.out.startswith("-- s3://data/out/") and told.out.rstrip().endswith(";")
 
 
-def test_tables_of_a_run(terminal: Terminal) -> None:
+def test_tables_that_a_run_committed_to_get_statements_or_a_note(terminal: Terminal) -> None:
     tables = ("iceberg:db.flights", "delta:s3://lake/w/db.db/days", "delta:s3://lake/other", "hudi:s3://lake/h")
-    ended(terminal, {})
+    run_with_files(terminal, {})
     lines = [{"commit": 0}, {"shard": 0, "writes": [{"table": table} for table in tables]}]
     body = "\n".join(map(json.dumps, lines)).encode()
     world = terminal.world

@@ -1,4 +1,4 @@
-"""Runs that state machines drive: started once, told of when they break off, started again, stopped."""
+"""Runs that state machines drive: an execution is started once, reported if it fails, started again, stopped."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.world import SCRIPT
 
 @pytest.fixture
 def driven(terminal: Terminal) -> Terminal:
-    """A stack whose machine does its work at once."""
+    """A terminal whose stack has a state machine that does its work at once."""
     terminal.machines |= {"run": terminal.drives}
     return terminal
 
@@ -32,7 +32,7 @@ def refuses(given: Any) -> None:
 
 
 def begun(terminal: Terminal, mode: str, machine: Machine | None, shards: int = 3) -> str:
-    """A run that such a machine drives; its execution."""
+    """Begin a run that this machine drives. Return the execution."""
     terminal.machines["run"] = machine
     terminal.world.dispatch = Dispatch.MAP if mode == "map" else Dispatch.QUEUE
     terminal.world.run(shards)
@@ -43,7 +43,7 @@ def begun(terminal: Terminal, mode: str, machine: Machine | None, shards: int = 
 
 
 @pytest.mark.parametrize(("mode", "dispatch"), [("loop", Dispatch.QUEUE), ("map", Dispatch.MAP)])
-def test_a_machine_is_started_for_the_run_and_does_it(driven: Terminal, mode: str, dispatch: Dispatch) -> None:
+def test_a_run_with_loop_or_map_starts_an_execution(driven: Terminal, mode: str, dispatch: Dispatch) -> None:
     driven.world.put(50)
 
     told = run(driven, "--dispatch-mode", mode, "--json")
@@ -80,7 +80,7 @@ def test_a_run_lists_its_input_once(driven: Terminal) -> None:
     assert driven.world.store.listed == 60 + FIRST
 
 
-def test_without_a_machine_nothing_is_put_anywhere(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_stack_without_a_machine_refuses_map_before_any_upload(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text("1\n")
     before = terminal.world.keys("s3://sparklet/")
@@ -93,7 +93,7 @@ def test_without_a_machine_nothing_is_put_anywhere(terminal: Terminal, tmp_path:
 
 def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Terminal) -> None:
     driven.world.put(2)
-    driven.machines["run"] = None  # it waits for long
+    driven.machines["run"] = None  # the execution only waits
     assert driven.types("plan", SCRIPT, *ONE_A_SHARD, "--run-id", RUN).code == 0
     begun = driven.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
 
@@ -106,7 +106,7 @@ def test_starting_a_run_twice_is_one_run_and_one_execution(driven: Terminal) -> 
     assert list(driven.orchestrator.executions) == [begun]
 
 
-def test_one_key_is_one_run_whatever_drives_it(driven: Terminal) -> None:
+def test_one_idempotency_key_is_one_run(driven: Terminal) -> None:
     driven.world.put(2)
     words = ("run", SCRIPT, *ONE_A_SHARD, "--idempotency-key", "2026-11-20")
 
@@ -132,13 +132,13 @@ def test_check_and_next_scripts_reach_the_run_and_are_shown(driven: Terminal) ->
     assert shown["follow_ups"][0]["state"] == "SUCCEEDED"
 
 
-# --- executions that break off ---
+# --- executions that fail ---
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
 def test_watch_reports_an_aborted_execution_and_the_remedy(terminal: Terminal, mode: str) -> None:
     begun(terminal, mode, refuses)
-    terminal.work_from_s = terminal.world.clock.now_s() + 40  # looked at three times before the end
+    terminal.work_from_s = terminal.world.clock.now_s() + 40  # watch looks three times before the end
 
     told = terminal.types("watch", RUN)
 
@@ -171,8 +171,8 @@ def test_an_older_executions_failure_is_not_reported(terminal: Terminal) -> None
         assert MachineWatch(env).reports(terminal.world.ledger.runs.get(RUN)) == []
 
 
-def test_an_execution_that_fails_because_its_run_did_is_no_news(terminal: Terminal) -> None:
-    """The machine sees the end between two looks of a watch, and ends as its run did."""
+def test_an_execution_that_failed_with_its_run_is_not_reported(terminal: Terminal) -> None:
+    """The machine sees the run's end between two looks of ``watch``, and fails as its run did."""
     terminal.machines |= {"run": refuses}
     terminal.world.run(1)
     terminal.world.work(lambda n: BROKEN)
@@ -227,7 +227,7 @@ def test_a_map_run_is_not_redriven_without_its_machine(terminal: Terminal) -> No
 
 
 @pytest.mark.parametrize("mode", ["loop", "map"])
-def test_cancel_ends_the_waiting_of_a_machine(terminal: Terminal, mode: str) -> None:
+def test_cancel_stops_the_execution_that_drives_the_run(terminal: Terminal, mode: str) -> None:
     execution = begun(terminal, mode, None)
 
     told = terminal.types("cancel", RUN)

@@ -1,4 +1,4 @@
-"""``sparklet runs``: what each run took, read, wrote and cost, beside the last ones of its name; no shard is read."""
+"""``sparklet runs``: time, rows, bytes and cost of each run, compared with earlier runs of its name."""
 
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +17,7 @@ DASHES = {"duration_s": None, "rows": None, "output_bytes": None, "failed": None
 def ran(
     terminal: Terminal, run_id: str, took_s: float = 10.0, failed: int = 0, size: int = 2**30, **changes: Any
 ) -> None:
-    """A run that has ended; each of its shards took so long, and those behind the failed ones wrote 10 rows."""
+    """Do a run: each shard takes ``took_s``; the first ``failed`` shards fail, each other shard writes 10 rows."""
     world = terminal.world
 
     def do(number: int) -> ShardResult | Failure:
@@ -30,22 +30,22 @@ def ran(
     check(world.deployment, run_id)
 
 
-def told(terminal: Terminal) -> dict[str, Any]:
+def listed_runs(terminal: Terminal) -> dict[str, Any]:
     return {each["run_id"]: each for each in terminal.types("runs", "--json").document}
 
 
-def test_an_ended_run_has_what_its_status_tells(terminal: Terminal) -> None:
+def test_an_ended_run_has_the_same_figures_as_its_status(terminal: Terminal) -> None:
     terminal.world.put(3)
     ran(terminal, "run-1", failed=1)
 
-    run, status = told(terminal)["run-1"], terminal.types("status", "run-1", "--json").document
+    run, status = listed_runs(terminal)["run-1"], terminal.types("status", "run-1", "--json").document
 
     for name in ("duration_s", "rows", "output_bytes", "cost_usd", "objects"):
         assert run[name] == status[name], name
     assert (run["name"], run["failed"], run["rows"], run["duration_s"]) == ("daily", 1, 20, 30.0)
 
 
-def test_a_run_in_an_engine_costs_what_its_status_tells(terminal: Terminal) -> None:
+def test_a_run_in_an_engine_has_the_same_cost_as_its_status(terminal: Terminal) -> None:
     world = terminal.world
     world.run(1)
     attempt_id, claim = world.claim_ref(world.shards()[0].ref)
@@ -56,7 +56,7 @@ def test_a_run_in_an_engine_costs_what_its_status_tells(terminal: Terminal) -> N
     world.ledger.attempts.succeed("run-1", 0, attempt_id, ShardResult(rows=1))
     world.check()
 
-    cost_usd = told(terminal)["run-1"]["cost_usd"]
+    cost_usd = listed_runs(terminal)["run-1"]["cost_usd"]
 
     assert cost_usd == terminal.types("status", "run-1", "--json").document["cost_usd"] > 0.035
 
@@ -72,7 +72,7 @@ def test_a_run_without_its_manifest_has_dashes(terminal: Terminal) -> None:
     world.clock.advance(1)
     world.plan(run_id="open", name="daily")
 
-    runs = told(terminal)
+    runs = listed_runs(terminal)
 
     assert list(runs) == ["open", "redriven", "whole", "cleaned"]
     for run_id in ("cleaned", "open", "redriven"):
@@ -82,17 +82,17 @@ def test_a_run_without_its_manifest_has_dashes(terminal: Terminal) -> None:
     assert row.count("–") == 3
 
 
-def test_a_run_of_another_ledger_is_none_of_these(terminal: Terminal) -> None:
-    """Its id was used before, in a ledger that is gone; the bucket still has its files."""
+def test_the_manifest_of_another_ledgers_run_is_not_used(terminal: Terminal) -> None:
+    """The run id was used before, in a ledger that is deleted; the bucket still has the earlier run's files."""
     terminal.world.put(1)
     ran(terminal, "run-1")
     uri = terminal.world.deployment.run_uri("run-1", "manifest.json")
     terminal.world.store.put(uri, terminal.world.store.get(uri).replace(b'"created_s": ', b'"created_s": 1'))
 
-    assert DASHES.items() <= told(terminal)["run-1"].items()
+    assert DASHES.items() <= listed_runs(terminal)["run-1"].items()
 
 
-def test_the_trend_is_that_of_the_last_five_runs_of_the_name(terminal: Terminal) -> None:
+def test_the_trend_compares_a_run_with_five_earlier_runs(terminal: Terminal) -> None:
     terminal.world.put(1)
     ran(terminal, "first", took_s=1000)
     for number in range(5):
@@ -101,7 +101,7 @@ def test_the_trend_is_that_of_the_last_five_runs_of_the_name(terminal: Terminal)
     ran(terminal, "slow", took_s=24)
     ran(terminal, "broken", failed=1)
 
-    runs = told(terminal)
+    runs = listed_runs(terminal)
 
     assert runs["first"]["trend"] == {"runs": 0, "duration_s": None, "rows": None, "cost_usd": None}
     assert runs["other"]["trend"]["runs"] == 0
@@ -116,21 +116,21 @@ def test_many_small_files_are_marked(terminal: Terminal, shards: int, size: int,
     terminal.world.put(shards)
     ran(terminal, "run-1", took_s=1, size=size)
 
-    run = told(terminal)["run-1"]
+    run = listed_runs(terminal)["run-1"]
 
     assert (run["small_files"], "small files" in run["marks"]) == (marked, marked)
     assert ("small files" in terminal.types("runs").out) is marked
 
 
-def test_of_outputs_by_input_the_inputs_count(terminal: Terminal) -> None:
-    """Each has a file, and many are in a shard."""
+def test_with_an_output_for_each_input_small_files_are_counted(terminal: Terminal) -> None:
+    """Each input has a file, and one shard has many inputs."""
     terminal.world.put(200)
     ran(terminal, "run-1", options=RunOptions(output_per="input"), size=2**20)
 
-    assert told(terminal)["run-1"]["small_files"]
+    assert listed_runs(terminal)["run-1"]["small_files"]
 
 
-def test_no_shard_is_read_and_manifests_of_the_newest_alone(
+def test_runs_reads_no_shards_and_only_the_newest_manifests(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sparklet.app.history.MAX_READ", 2)
@@ -141,14 +141,16 @@ def test_no_shard_is_read_and_manifests_of_the_newest_alone(
     monkeypatch.setattr(terminal.world.ledger, "shards", shards)
     monkeypatch.setattr(terminal.world.store, "get", get)
 
-    runs = told(terminal)
+    runs = listed_runs(terminal)
 
     assert [runs[f"run-{number}"]["rows"] for number in range(3)] == [None, 10, 10]
     assert get.call_count == 2 and not shards.mock_calls
 
 
 @pytest.mark.parametrize("columns", ["80", "120"])
-def test_the_table_fits(terminal: Terminal, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_table_of_runs_fits_into_the_terminal(
+    terminal: Terminal, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     terminal.world.put(120)

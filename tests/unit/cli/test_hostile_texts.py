@@ -1,4 +1,4 @@
-"""No character of data reaches the terminal that the terminal would obey; documents stay JSON."""
+"""Control characters in data never reach the terminal; JSON documents stay valid."""
 
 import json
 import os
@@ -33,7 +33,7 @@ STYLES = re.compile(  # of Rich: colours, the live display, a report's link
 
 
 def failed_run(terminal: Terminal) -> None:
-    """A run whose objects, errors and logs are hostile; its second shard has succeeded."""
+    """Make a run whose objects, errors and logs have control characters; its second shard has succeeded."""
     world = terminal.world
     for n in range(2):
         world.store.put(f"{SOURCE}{n}{HOSTILE}.csv", b"x")
@@ -96,7 +96,7 @@ def test_a_document_of_hostile_data_is_json_in_ascii(terminal: Terminal, words: 
         assert documents[0][0]["message"] == f"cannot read {HOSTILE}\nand so on", "the document has it all"
 
 
-def test_answers_of_scripts_stay_json(terminal: Terminal) -> None:
+def test_answers_of_scripts_stay_json_without_control_characters(terminal: Terminal) -> None:
     terminal.world.run(1)
     answer = {"title": f"{HOSTILE} naïve \x7f \x9b"}
     terminal.world.work(lambda _: ShardResult(rows=1, answer=(answer,)))
@@ -111,8 +111,8 @@ def test_answers_of_scripts_stay_json(terminal: Terminal) -> None:
     assert not OBEYED.search(as_json.out + for_people.out)
 
 
-def test_a_cell_loses_nothing_to_the_filter() -> None:
-    """A replaced character takes a place; the cell gets it, and no letter is cut off."""
+def test_replaced_characters_do_not_cut_a_table_cell() -> None:
+    """A replaced character takes one column; the cell gets wider, and no letter is cut off."""
     out = StringIO()
     table = Table("name", "state", show_edge=False)
     table.add_row("a\x1b\x1b\x1bz", Text("\x1b\x9b1mok!"))
@@ -121,7 +121,7 @@ def test_a_cell_loses_nothing_to_the_filter() -> None:
     assert out.getvalue().count("\N{REPLACEMENT CHARACTER}") == 5
 
 
-def test_every_control_character_is_replaced_but_line_and_tab() -> None:
+def test_every_control_character_but_newline_and_tab_is_replaced() -> None:
     out = StringIO()
     Printer(file=out, width=300).print("".join(ALL), markup=False)
     assert not OBEYED.search(out.getvalue())
@@ -145,7 +145,7 @@ def test_a_python_programs_progress_is_filtered_too(capsys: pytest.CaptureFixtur
     assert not OBEYED.search(capsys.readouterr().err)
 
 
-def test_a_halved_character_is_no_crash(terminal: Terminal) -> None:
+def test_an_invalid_character_in_an_argument_does_not_crash(terminal: Terminal) -> None:
     assert terminal.types("status", "run-\udcff").code == 1
 
 
@@ -154,14 +154,14 @@ def test_names_are_utf8_in_every_locale(tmp_path: Path) -> None:
     (tmp_path / "täglich" / "ä.csv").write_text("x")
     (tmp_path / "jöb.py").write_text("")
     command = [sys.executable, "-c", "from sparklet.cli import main; main()", "plan", "jöb.py", "-i", "täglich"]
-    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # as any locale without UTF-8
+    env = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # a locale without UTF-8
     done = subprocess.run([*command, "--dry-run"], capture_output=True, cwd=tmp_path, env=env, check=False)
 
     assert done.stderr == b"" and "from täglich/ä.csv on" in done.stdout.decode()
 
 
 def test_a_bugs_traceback_is_filtered_too(tmp_path: Path) -> None:
-    """Of a command's own process; who calls ``main`` gets the bug itself."""
+    """This is so in the command's own process; a caller of ``main`` gets the exception."""
     code = (
         "import sys; from sparklet.cli import app\n"
         "def bug(*_, **__): raise KeyError('\\x9b2J') from ValueError('\\x1b]0;x\\x07')\n"
@@ -174,8 +174,8 @@ def test_a_bugs_traceback_is_filtered_too(tmp_path: Path) -> None:
     assert not OBEYED.search(done.stderr)
 
 
-def test_nothing_is_printed_past_the_filter() -> None:
-    """Every place of the command line that writes by itself filters, or writes JSON in ASCII."""
+def test_all_output_goes_through_the_filter() -> None:
+    """Every line of the command line's code that prints uses the filter, or writes JSON in ASCII."""
     root = Path(sparklet.__file__).parent
     writes = re.compile(r"\bprint\(|echo\(|std(?:out|err)\.write|(?<!\w)Console\(")
     files = [*root.joinpath("cli").rglob("*.py"), *root.joinpath("app").glob("*.py"), root / "client.py"]

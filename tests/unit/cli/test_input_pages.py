@@ -1,4 +1,4 @@
-"""What each input of a run became, as ``sparklet.client`` hands it over."""
+"""The state of each input of a run, in pages, as ``sparklet.client`` returns it."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ def pages(size: int = 1000) -> list[list[dict[str, Any]]]:
         return list(stack.find(RUN).inputs(size))
 
 
-def test_each_input_has_what_its_shard_has(terminal: Terminal) -> None:
+def test_each_input_has_the_state_and_error_of_its_shard(terminal: Terminal) -> None:
     uris = terminal.world.put(5)
-    terminal.world.plan()  # two a shard
+    terminal.world.plan()  # two inputs a shard
 
     def do(number: int) -> ShardResult | Failure:
         return BROKEN if number == 1 else ShardResult(rows=7, output_bytes=10)
@@ -32,7 +32,7 @@ def test_each_input_has_what_its_shard_has(terminal: Terminal) -> None:
     assert [each["state"] for each in waiting] == ["PENDING"] * 5 and not any(each["outputs"] for each in waiting)
     assert [each["input"] for each in page] == uris
     assert [each["state"] for each in page] == ["SUCCEEDED"] * 2 + ["FAILED"] * 2 + ["SUCCEEDED"]
-    assert [each["rows"] for each in page] == [None] * 4 + [7]  # nobody counted those of two inputs apart
+    assert [each["rows"] for each in page] == [None] * 4 + [7]  # a shard's rows are known for its only input alone
     assert [each["error_message"] for each in page] == [None] * 2 + ["column 3 is bad"] * 2 + [None]
     own = terminal.world.ledger.runs.get(RUN).shard_output
     assert [each["outputs"] for each in page] == [[own(0)]] * 2 + [[]] * 2 + [[own(2)]]
@@ -50,25 +50,25 @@ def test_pages_have_all_inputs_once_in_order(terminal: Terminal, size: int, monk
     assert {len(page) for page in found[:-1]} <= {size} and 0 < len(found[-1]) <= size
 
 
-def test_a_page_has_an_input_at_least(terminal: Terminal) -> None:
+def test_a_page_size_of_0_is_refused(terminal: Terminal) -> None:
     terminal.world.run(1)
 
     with pytest.raises(ValueError, match="a page of 0"):
         pages(0)
 
 
-def test_of_outputs_by_input_each_has_its_own(terminal: Terminal) -> None:
+def test_with_an_output_for_each_input_each_input_has_its_own(terminal: Terminal) -> None:
     world, base = terminal.world, "s3://data/out/"
     uris = world.put(4)
     run = world.plan(options=RunOptions(max_objects=2, output_per="input"))
 
-    def told(record: ShardRecord, number: int) -> str:
+    def stored_line(record: ShardRecord, number: int) -> str:
         outputs = [f"{base}{number}.parquet"]
         return json.dumps({"shard": record.number, "input": uris[number], "outputs": outputs, "rows": number})
 
     world.work(lambda number: BROKEN if number else ShardResult(rows=1, output_bytes=10))
     done = next(each for each in world.shards() if each.state is ShardState.SUCCEEDED)
-    body = "\n".join(["{}", told(done, 0), told(done, 1)]).encode()
+    body = "\n".join(["{}", stored_line(done, 0), stored_line(done, 1)]).encode()
     world.store.put(world.deployment.run_uri(run.run_id, done.inputs_file), body)
 
     (page,) = pages()
@@ -78,7 +78,7 @@ def test_of_outputs_by_input_each_has_its_own(terminal: Terminal) -> None:
     assert [each["error_class"] for each in page] == [None, None, "ValueError", "ValueError"]
 
 
-def test_local_files_and_items_are_named_as_they_were_given(terminal: Terminal, tmp_path: Path) -> None:
+def test_local_files_and_items_are_shown_as_they_were_given(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text("1\n")
     (tmp_path / "job.py").write_text("print('job')\n")

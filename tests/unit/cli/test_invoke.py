@@ -1,4 +1,4 @@
-"""``sparklet invoke``: what a script prints, what comes with it, and its answer."""
+"""``sparklet invoke`` shows a script's output and answer, and sends its files and options."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from tests.world import BUCKET
 
 
 class Worker(MemoryCompute):
-    """A function that does one invocation, after some refusals, and writes to its log meanwhile."""
+    """A worker function that first refuses some invocations, then does one and writes log lines."""
 
     def __init__(self, terminal: Terminal, *refusals: RemoteTaskError) -> None:
         super().__init__({"worker": self.work})
@@ -42,14 +42,14 @@ def job(tmp_path: Path) -> tuple[str, ...]:
     return "invoke", str(tmp_path / "job.py"), "--event", str(tmp_path / "event.json")
 
 
-def works(terminal: Terminal, *refusals: RemoteTaskError) -> Worker:
+def use_worker(terminal: Terminal, *refusals: RemoteTaskError) -> Worker:
     worker = Worker(terminal, *refusals)
     terminal.change = lambda env: replace(env, compute=worker)
     return worker
 
 
-def test_what_a_script_prints_is_shown_and_then_its_answer(terminal: Terminal, job: tuple[str, ...]) -> None:
-    worker = works(terminal)
+def test_the_scripts_output_is_shown_and_then_its_answer(terminal: Terminal, job: tuple[str, ...]) -> None:
+    worker = use_worker(terminal)
 
     done = terminal.types(*job)
 
@@ -60,8 +60,8 @@ def test_what_a_script_prints_is_shown_and_then_its_answer(terminal: Terminal, j
     assert "hello" in again.out and "not ours" not in again.out
 
 
-def test_with_json_the_answer_is_alone(terminal: Terminal, job: tuple[str, ...]) -> None:
-    works(terminal)
+def test_with_json_only_the_answer_is_on_stdout(terminal: Terminal, job: tuple[str, ...]) -> None:
+    use_worker(terminal)
 
     done = terminal.types(*job, "--json")
 
@@ -69,8 +69,8 @@ def test_with_json_the_answer_is_alone(terminal: Terminal, job: tuple[str, ...])
     assert "hello" in done.err
 
 
-def test_files_and_options_come_with_the_script(terminal: Terminal, job: tuple[str, ...], tmp_path: Path) -> None:
-    worker, names = works(terminal), ("helper.py", "lookup.json")
+def test_files_and_options_are_sent_with_the_script(terminal: Terminal, job: tuple[str, ...], tmp_path: Path) -> None:
+    worker, names = use_worker(terminal), ("helper.py", "lookup.json")
     for name in names:
         (tmp_path / name).write_text(name)
     given = ("--py-files", str(tmp_path / names[0]), "--files", str(tmp_path / names[1]), "--py-files", "s3://b/x.zip")
@@ -87,9 +87,9 @@ def test_files_and_options_come_with_the_script(terminal: Terminal, job: tuple[s
     assert json.loads(terminal.world.store.get(worker.task["env"])) == {"DAY": "1"}
 
 
-def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -> None:
+def test_invoke_waits_for_a_busy_worker(terminal: Terminal, job: tuple[str, ...]) -> None:
     busy = RemoteTaskError("worker could not be invoked: TooManyRequestsException", "throttled")
-    works(terminal, busy, busy)
+    use_worker(terminal, busy, busy)
 
     done = terminal.types(*job)
 
@@ -113,8 +113,10 @@ def test_a_busy_worker_is_waited_for(terminal: Terminal, job: tuple[str, ...]) -
         ("KeyError: 'day'", ""),
     ],
 )
-def test_a_failure_has_its_remedy(terminal: Terminal, job: tuple[str, ...], cause: str, remedy: str) -> None:
-    works(terminal, RemoteFailureError(f"worker failed: ScriptFailedError: job.py exited with 1: {cause}"))
+def test_a_failure_is_printed_with_its_remedy(
+    terminal: Terminal, job: tuple[str, ...], cause: str, remedy: str
+) -> None:
+    use_worker(terminal, RemoteFailureError(f"worker failed: ScriptFailedError: job.py exited with 1: {cause}"))
 
     done = terminal.types(*job)
 

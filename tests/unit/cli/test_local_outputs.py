@@ -1,4 +1,4 @@
-"""Who owns a local output: two runs leave there what they would leave in S3, or say that they did not."""
+"""Two runs with one local output leave the same files as in S3, or report that they did not."""
 
 from collections import Counter
 from pathlib import Path
@@ -43,7 +43,7 @@ class Folder:
         return told.code
 
     def writers(self) -> Counter[str]:
-        """Whose files it holds."""
+        """How many files each run has in the output."""
         if self.local:
             return Counter(path.read_text() for path in self.local.rglob("*") if path.is_file())
         world = self.terminal.world
@@ -57,7 +57,7 @@ def folder(request: pytest.FixtureRequest, terminal: Terminal, tmp_path: Path) -
 
 @pytest.mark.parametrize("second", MODES)
 @pytest.mark.parametrize("first", MODES)
-def test_beside_an_open_run_another_may_only_append(folder: Folder, first: str, second: str) -> None:
+def test_while_a_run_is_open_another_can_only_append(folder: Folder, first: str, second: str) -> None:
     assert folder.types("plan", "run-1", first) == 0
 
     code = folder.types("run", "run-2", second)
@@ -69,7 +69,7 @@ def test_beside_an_open_run_another_may_only_append(folder: Folder, first: str, 
 
 @pytest.mark.parametrize("second", MODES)
 @pytest.mark.parametrize("first", MODES)
-def test_a_run_after_another_finds_what_that_one_left(folder: Folder, first: str, second: str) -> None:
+def test_a_second_run_refuses_appends_or_overwrites(folder: Folder, first: str, second: str) -> None:
     assert folder.types("run", "run-1", first) == 0
 
     assert folder.types("run", "run-2", second) == (1 if second == "refuse" else 0)
@@ -80,10 +80,10 @@ def test_a_run_after_another_finds_what_that_one_left(folder: Folder, first: str
 
 @pytest.mark.parametrize("second", MODES)
 @pytest.mark.parametrize("first", MODES)
-def test_a_run_whose_client_fills_late_doubles_nothing(
+def test_a_local_output_that_is_filled_late_has_no_file_twice(
     terminal: Terminal, tmp_path: Path, first: str, second: str
 ) -> None:
-    """GIVEN a run that has ended, and another that went since, WHEN the first one's client fills the folder."""
+    """GIVEN two ended runs, WHEN the first run's client fills the folder last, THEN no file is there twice."""
     folder = Folder(terminal, tmp_path / "out")
     assert folder.types("plan", "run-1", first) == 0
     terminal.world.work(folder.do)
@@ -97,10 +97,10 @@ def test_a_run_whose_client_fills_late_doubles_nothing(
     assert ("is run-2's by now" in folder.told) == (second == "overwrite")
 
 
-def test_an_output_that_cannot_be_filled_is_filled_later(terminal: Terminal, tmp_path: Path) -> None:
+def test_resume_fills_an_output_that_could_not_be_filled(terminal: Terminal, tmp_path: Path) -> None:
     folder = Folder(terminal, tmp_path / "out")
     assert folder.types("plan", "run-1") == 0
-    (tmp_path / "out").touch()  # in the way
+    (tmp_path / "out").touch()  # a file instead of the folder
 
     told = terminal.types("watch", "run-1")
 
@@ -112,7 +112,9 @@ def test_an_output_that_cannot_be_filled_is_filled_later(terminal: Terminal, tmp
 
 
 @pytest.mark.parametrize("names", [("out/deeper", "out"), ("out", "out/deeper")])
-def test_a_folder_within_another_is_shared(terminal: Terminal, tmp_path: Path, names: tuple[str, str]) -> None:
+def test_an_output_within_an_open_runs_output_is_refused(
+    terminal: Terminal, tmp_path: Path, names: tuple[str, str]
+) -> None:
     one, other = (Folder(terminal, tmp_path / name) for name in names)
     assert one.types("plan", "run-1") == 0
 
@@ -136,7 +138,7 @@ def test_an_output_within_a_local_input_is_refused(
 
 
 @pytest.mark.parametrize("given", ["out", "out/shard=old_0_000000", "link/part-0.csv", "linked/day.csv", "file"])
-def test_an_input_in_an_output_that_goes_is_refused(
+def test_an_input_within_an_overwritten_output_is_refused(
     terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -154,7 +156,7 @@ def test_an_input_in_an_output_that_goes_is_refused(
     assert (old / "part-0.csv").exists()
 
 
-def test_the_state_folder_is_no_input(terminal: Terminal, tmp_path: Path) -> None:
+def test_the_state_folder_is_refused_as_input(terminal: Terminal, tmp_path: Path) -> None:
     words = ("run", SCRIPT, "-i", str(terminal.state.parent), "--run-id", "run-1")
     for output in ("s3://data/out/", str(tmp_path.parent / "out")):
         told = terminal.types(*words, "-o", output)

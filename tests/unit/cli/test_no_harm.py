@@ -1,4 +1,4 @@
-"""No command changes what Sparklet did not make: in a home full of names like its own, and in a bucket of many."""
+"""No command changes files or objects that Sparklet did not make, even if their names look like Sparklet's."""
 
 import os
 from collections.abc import Mapping
@@ -52,11 +52,11 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "stop": (),
     "env": (),
 }
-OUTSIDE = {"deploy", "init", "package"}  # they have no state folder of the user's
+OUTSIDE = {"deploy", "init", "package"}  # these commands use no state folder
 
 
-def picture(folder: Path) -> dict[str, object]:
-    """Everything below a folder, and the folder itself: kinds, modes, times and contents."""
+def snapshot(folder: Path) -> dict[str, object]:
+    """The modes, times and contents of a folder and of everything below it."""
     found: dict[str, object] = {}
     for path in (folder, *sorted(folder.rglob("*"))):
         status = path.lstat()
@@ -67,7 +67,7 @@ def picture(folder: Path) -> dict[str, object]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Somebody's home, and the current directory, with names like those of Sparklet's own files."""
+    """A home, also the current directory, whose files have names like Sparklet's own files."""
     folder = tmp_path / "home"
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -82,31 +82,31 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_every_command_is_tried() -> None:
+def test_these_tests_know_every_command() -> None:
     assert typer.main.get_command(app).commands.keys() == COMMANDS.keys() | OUTSIDE  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_folder_of_somebodys_own_is_no_state_folder(
+def test_a_folder_that_sparklet_did_not_make_is_no_state_folder(
     home: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    before = picture(home)
+    before = snapshot(home)
 
     code = main([command, *COMMANDS[command], "--state-dir", str(home)])
 
     told = capsys.readouterr()
     assert code == 1 and "Sparklet did not make it" in told.err + told.out and str(home) in told.err + told.out
-    assert picture(home) == before
+    assert snapshot(home) == before
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("named", ["", "~/state"])
-def test_a_user_without_a_home_is_told_what_to_set(
+def test_without_a_home_the_variable_for_the_state_is_named(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, named: str
 ) -> None:
     for name in ("HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.getuid", lambda: 54_321)  # without a line in passwd
+    monkeypatch.setattr("os.getuid", lambda: 54_321)  # a user without an entry in passwd
     monkeypatch.setenv("SPARKLET_STATE_DIR", named)
 
     code = main([command, *COMMANDS[command]])
@@ -117,30 +117,30 @@ def test_a_user_without_a_home_is_told_what_to_set(
 
 @pytest.mark.parametrize("named", [".", "~", "", "tmp", "link"])
 @pytest.mark.parametrize("command", ["runs", "stop", "clean"])
-def test_a_state_folder_that_was_not_meant_is_refused(
+def test_a_relative_empty_or_foreign_state_folder_is_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch, command: str, named: str
 ) -> None:
-    before = picture(home)
+    before = snapshot(home)
     monkeypatch.setenv("SPARKLET_STATE_DIR", named or str(home))
 
     assert main([command, *COMMANDS[command], *(["--state-dir", ""] if not named else [])]) == 1
 
-    assert picture(home) == before
+    assert snapshot(home) == before
 
 
 @pytest.mark.parametrize("output", [".", "~/", "link", "python"])
-def test_package_replaces_no_folder_of_somebodys_own(home: Path, output: str) -> None:
+def test_package_replaces_no_folder_that_sparklet_did_not_make(home: Path, output: str) -> None:
     for name in FILES:
         if name not in ("Dockerfile", "layer.zip", "python/own.py", "in/rows.csv"):
             (home / name).unlink()
-    before = picture(home)
+    before = snapshot(home)
 
     assert main(["package", "in", "-o", str(Path(output).expanduser())]) == 1
 
-    assert picture(home) == before
+    assert snapshot(home) == before
 
 
-def test_package_makes_its_own_folder_anew(home: Path) -> None:
+def test_package_replaces_its_own_earlier_output(home: Path) -> None:
     for name in ("first.py", "second.py"):
         (home / name).write_text(JOB)
         assert main(["package", name, "-o", "made"]) == 0
@@ -153,15 +153,17 @@ def test_package_makes_its_own_folder_anew(home: Path) -> None:
 
 @pytest.mark.parametrize("existing", ["--overwrite", "--append", ""])
 @pytest.mark.parametrize("output", [".", "shard=mine", "in", "log"])
-def test_files_in_a_local_output_stay(terminal: Terminal, home: Path, output: str, existing: str) -> None:
+def test_files_of_the_user_in_a_local_output_are_not_changed(
+    terminal: Terminal, home: Path, output: str, existing: str
+) -> None:
     terminal.world.put(1)
-    before = picture(home)
+    before = snapshot(home)
 
     more = ["--no-report", *filter(None, [existing])]
     told = terminal.types("run", SCRIPT, "-i", SOURCE, "-o", output, "--run-id", RUN, *more)
 
     assert told.code == (0 if existing == "--append" else 1), told.err
-    assert picture(home) == before
+    assert snapshot(home) == before
 
 
 OTHERS = [
@@ -180,7 +182,7 @@ CHANGES = (
 )
 
 
-def test_objects_of_others_stay_in_the_bucket(terminal: Terminal) -> None:
+def test_objects_that_no_run_wrote_stay_in_the_bucket(terminal: Terminal) -> None:
     world = terminal.world
     world.put(2)
     terminal.do = lambda number: Failure("ValueError", "bad", retryable=False) if number else ShardResult(rows=1)

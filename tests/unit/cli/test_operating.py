@@ -1,4 +1,4 @@
-"""What an operator sees: the estimate of a plan before it, the status of a run while it goes on, what is left of it."""
+"""What an operator sees: a plan's estimate, a run's status while it runs, and its results and failures."""
 
 import io
 import json
@@ -25,7 +25,7 @@ from tests.world import LEASE_S, SCRIPT, SOURCE
 
 
 def slow_run(terminal: Terminal) -> None:
-    """Ten shards: four done in 10, 20, 30 and 40 s, one failed after 5, two at work, three waiting."""
+    """Ten shards: four done in 10, 20, 30 and 40 s, one failed after 5 s, two RUNNING, three waiting."""
     terminal.world.run(10)
     for number in range(7):
         message = terminal.world.receive()
@@ -44,7 +44,7 @@ def slow_run(terminal: Terminal) -> None:
 # --- the estimate of a plan ---
 
 
-def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> None:
+def test_explain_prints_the_mode_end_and_cost_of_a_plan(terminal: Terminal) -> None:
     terminal.world.put(41)
 
     told = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain")
@@ -59,7 +59,7 @@ def test_a_dry_run_explains_mode_end_and_cost_for_people(terminal: Terminal) -> 
     assert not list(terminal.world.ledger.runs.list())
 
 
-def test_its_document_has_the_same(terminal: Terminal) -> None:
+def test_the_plans_document_has_the_same_estimate(terminal: Terminal) -> None:
     terminal.world.put(3)
 
     found = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--dry-run", "--explain", "--json").document["estimate"]
@@ -70,7 +70,7 @@ def test_its_document_has_the_same(terminal: Terminal) -> None:
     assert found["end_s"] > 0 and found["workers"] == 3
 
 
-def test_a_plan_that_is_made_is_explained_too(terminal: Terminal) -> None:
+def test_a_plan_that_is_no_dry_run_can_be_explained(terminal: Terminal) -> None:
     terminal.world.put(3)
     document = terminal.types("plan", SCRIPT, *ONE_A_SHARD, "--explain", "--json", "--run-id", RUN).document
     assert document["run_id"] == RUN and document["estimate"]["dispatch_mode"] == "queue"
@@ -78,13 +78,13 @@ def test_a_plan_that_is_made_is_explained_too(terminal: Terminal) -> None:
     assert "estimate" not in other
 
 
-def test_local_files_are_explained_without_a_stack(terminal: Terminal, tmp_path: Path) -> None:
+def test_a_plan_of_local_files_is_explained_without_a_stack(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1\n")
     told = terminal.types("plan", SCRIPT, "-i", str(tmp_path), "--dry-run", "--explain", "--json")
     assert told.document["estimate"]["workers"] == 1 and not terminal.selections
 
 
-def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal) -> None:
+def test_a_plan_warns_of_shards_that_exceed_the_workers_time(terminal: Terminal) -> None:
     terminal.change = lambda env: replace(env, size=replace(env.size, timeout_s=1))
     terminal.world.put(1)
 
@@ -94,7 +94,7 @@ def test_shards_that_no_worker_could_do_in_time_are_warned_of(terminal: Terminal
 
 
 @pytest.mark.parametrize("words", [("run",), ("plan", "--explain"), ("plan", "--explain", "--dry-run")])
-def test_run_and_plan_warn_of_a_dear_plan(terminal: Terminal, words: tuple[str, ...]) -> None:
+def test_run_and_plan_warn_of_many_tiny_shards(terminal: Terminal, words: tuple[str, ...]) -> None:
     terminal.world.put(200)
     where = ("-i", SOURCE, "-o", "s3://data/out/{run_id}/")
 
@@ -141,7 +141,7 @@ def test_status_shows_pace_end_cost_slow_shards_and_causes(terminal: Terminal) -
         assert part in words, part
 
 
-def test_executions_are_shown_whoever_started_them(terminal: Terminal) -> None:
+def test_status_shows_executions_that_others_started(terminal: Terminal) -> None:
     terminal.machines |= {"run": None}
     terminal.world.run(1)
     terminal.orchestrator.start("run", f"{RUN}-g0", {"run_id": RUN})
@@ -175,13 +175,13 @@ def test_a_status_reads_the_ledgers_shards_once(terminal: Terminal, monkeypatch:
 
 
 @pytest.mark.parametrize(("is_terminal", "looks_s"), [(True, [10, 30]), (False, [])])
-def test_a_terminal_is_shown_details_every_so_often_a_pipe_none(
+def test_watch_shows_details_in_a_terminal_but_not_in_a_pipe(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, is_terminal: bool, looks_s: list[int]
 ) -> None:
     terminal.world.run(3)
     terminal.work_from_s = terminal.world.clock.now_s() + 50
     if is_terminal:
-        monkeypatch.setenv("FORCE_COLOR", "1")  # what rich takes for a terminal
+        monkeypatch.setenv("FORCE_COLOR", "1")  # so Rich treats the output as a terminal
     began_s, looks = terminal.world.clock.now_s(), list[float]()
 
     def look(env: OpenStack, run: Run, prices: Prices) -> RunView:
@@ -194,7 +194,7 @@ def test_a_terminal_is_shown_details_every_so_often_a_pipe_none(
     assert [round(look_s) for look_s in looks] == looks_s
 
 
-def test_what_is_copied_is_never_broken() -> None:
+def test_paths_and_addresses_are_never_wrapped() -> None:
     path, uri, out = "/home/ana/" + "shop/" * 20, "s3://bucket/" + "raw/" * 20, io.StringIO()
     facts = Facts()
     facts.add_row("output", Text(path, no_wrap=True))
@@ -207,7 +207,7 @@ def test_what_is_copied_is_never_broken() -> None:
     assert len([line for line in lines if len(line) > 40]) == 2
 
 
-def test_a_pipe_has_no_width(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_to_a_pipe_is_not_wrapped(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     slow_run(terminal)
 
@@ -217,15 +217,15 @@ def test_a_pipe_has_no_width(terminal: Terminal, monkeypatch: pytest.MonkeyPatch
     assert any(line.startswith("1 shard") and line.endswith("(shard 4, s3://data/in/00004.csv)") for line in lines)
 
 
-def test_a_large_run_is_looked_at_more_seldom() -> None:
+def test_a_large_run_is_polled_less_often() -> None:
     assert poll_s(Counts(pending=10)) == pytest.approx(1.0, abs=0.01)
     assert poll_s(Counts(pending=100_000, succeeded=900_000)) == 11.0
     assert poll_s(Counts(pending=10_000_000)) == 15.0
     assert poll_s(Counts(succeeded=10_000_000)) == 1.0
 
 
-def test_time_and_cost_are_of_all_attempts(terminal: Terminal) -> None:
-    """Three attempts took 29 s, of which the report said 0.9."""
+def test_time_and_cost_include_all_attempts(terminal: Terminal) -> None:
+    """Three attempts took 29 s in all, the successful one 0.9 s."""
     terminal.world.run(1)
     took_s = iter((20.0, 8.1, 0.9))
 
@@ -250,7 +250,7 @@ def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) ->
         terminal.world.claim(message)
     terminal.world.clock.advance(LEASE_S + 1)
     first = next(iter(terminal.world.ledger.shards.expired(RUN, ShardState.RUNNING, terminal.world.clock.now_s())))
-    terminal.world.ledger.attempts.expire(first, 3)  # one is noticed already, the other is not
+    terminal.world.ledger.attempts.expire(first, 3)  # the checker has noticed the first loss, but not the second
 
     lost = terminal.types("status", RUN, "--json").document["lost_workers"]
 
@@ -261,8 +261,8 @@ def test_a_lost_worker_is_named_with_the_time_of_its_loss(terminal: Terminal) ->
         assert since in " ".join((told.out + told.err).split())
 
 
-def commits(terminal: Terminal) -> None:
-    """A run of one shard, which has declared a write, and whose commit is under way."""
+def run_with_open_commit(terminal: Terminal) -> None:
+    """A run of one shard that has declared a write; its commit run is RUNNING."""
     world = terminal.world
     world.run(1)
     message = world.receive()
@@ -277,7 +277,7 @@ def commits(terminal: Terminal) -> None:
 
 
 def test_a_runs_commit_is_shown_with_its_state(terminal: Terminal) -> None:
-    commits(terminal)
+    run_with_open_commit(terminal)
     world = terminal.world
 
     (follower,) = terminal.types("status", RUN, "--json").document["follow_ups"]
@@ -315,7 +315,7 @@ def test_differences_are_shown_with_their_remedy(terminal: Terminal) -> None:
     assert (found["kind"], found["subject"], found["count"]) == ("NO_OUTPUT", RUN, 1)
 
 
-def test_messages_that_returned_unrun_are_told_from_failures(terminal: Terminal) -> None:
+def test_redelivered_messages_are_counted_apart_from_failures(terminal: Terminal) -> None:
     terminal.world.run(3)
     for number in (0, 0, 0, 2):
         assert terminal.world.ledger.attempts.count_requeue(terminal.world.shards()[number], unrun=True)
@@ -331,10 +331,10 @@ def test_messages_that_returned_unrun_are_told_from_failures(terminal: Terminal)
     assert "redelivered 3 messages" in " ".join(terminal.types("explain", RUN).out.split())
 
 
-# --- what scripts answered ---
+# --- answers of scripts ---
 
 
-def test_results_are_a_table_or_a_line_each(terminal: Terminal) -> None:
+def test_results_are_a_table_or_json_lines(terminal: Terminal) -> None:
     terminal.world.run(3)
     work(terminal.world)
     terminal.world.check()
@@ -346,7 +346,7 @@ def test_results_are_a_table_or_a_line_each(terminal: Terminal) -> None:
     assert [json.loads(line)["shard"] for line in raw.out.splitlines()] == [0, 1, 2]
 
 
-def test_a_run_without_answers_says_how_a_script_gives_one(terminal: Terminal) -> None:
+def test_results_without_answers_explain_job_answer(terminal: Terminal) -> None:
     terminal.world.run(1)
 
     told, raw = terminal.types("results", RUN), terminal.types("results", RUN, "--json")
@@ -359,37 +359,37 @@ REFUSED = Failure("TableError", "the table has no column x", retryable=False)
 
 
 def test_a_failed_commit_is_explained_with_its_remedy(terminal: Terminal) -> None:
-    commits(terminal)
+    run_with_open_commit(terminal)
     terminal.world.work(lambda _: REFUSED)
     terminal.world.check()
 
     (group,) = terminal.types("explain", RUN, "--json").document
-    of_its_own = terminal.types("explain", f"{RUN}-commit-0", "--json").document
+    of_commit_run = terminal.types("explain", f"{RUN}-commit-0", "--json").document
     told = " ".join(terminal.types("explain", RUN).out.split())
     (cause,) = terminal.types("report", RUN, "--json").document["causes"]
 
     assert (group["task"], group["run_id"], group["message"]) == ("commit", f"{RUN}-commit-0", REFUSED.message)
     assert f"sparklet redrive {RUN} repeats the commit alone" in group["remedy"]
-    assert group["redrive"] == f"sparklet redrive {RUN} --cause TableError" == of_its_own[0]["redrive"]
+    assert group["redrive"] == f"sparklet redrive {RUN} --cause TableError" == of_commit_run[0]["redrive"]
     assert f"commit run {RUN}-commit-0: TableError" in told and "no shard" not in told
     assert cause.items() >= group.items() and cause["files"] == []
     assert f"what to do: sparklet explain {RUN}-commit-0" in terminal.types("status", RUN).out
 
 
-def test_a_commit_that_fails_alike_is_repeated_once(terminal: Terminal) -> None:
-    """Whoever has repaired the table says so."""
-    commits(terminal)
+def test_a_commit_that_fails_again_alike_needs_a_cause_to_repeat(terminal: Terminal) -> None:
+    """A user who has repaired the table names the cause."""
+    run_with_open_commit(terminal)
     terminal.do = lambda _: REFUSED
     terminal.world.work(terminal.do)
     terminal.world.check()
 
-    of_its_own = terminal.types("redrive", f"{RUN}-commit-0")
+    of_commit_run = terminal.types("redrive", f"{RUN}-commit-0")
     first = terminal.types("redrive", RUN)
     second = terminal.types("redrive", RUN)
     terminal.do = lambda _: ShardResult()
     repaired = terminal.types("redrive", RUN, "--cause", "TableError")
 
-    assert of_its_own.code == 1 and f"sparklet redrive {RUN}" in of_its_own.err
+    assert of_commit_run.code == 1 and f"sparklet redrive {RUN}" in of_commit_run.err
     assert f"{RUN}-commit-0 could not do is done again, it failed with TableError" in first.out
     assert second.code == 1 and f"sparklet redrive {RUN} --cause TableError" in " ".join(second.err.split())
     assert repaired.code == 0 and terminal.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED

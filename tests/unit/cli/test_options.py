@@ -1,4 +1,4 @@
-"""What users type: sizes, pairs, tolerances and shard lists are read, or refused with what was wrong."""
+"""Options that users type: sizes, pairs, tolerances, times and lists are read, or refused with the fault."""
 
 import io
 import re
@@ -50,7 +50,9 @@ def test_pairs_keep_everything_behind_the_first_equals_sign() -> None:
         (partial(parse_pairs, "--param"), [["novalue"], ["=x"], ["a=1", "a=2"]], "--param"),
     ],
 )
-def test_what_cannot_be_read_is_refused_and_named(read: Callable[[Any], object], wrong: list[Any], named: str) -> None:
+def test_a_value_that_cannot_be_read_is_refused_by_its_option(
+    read: Callable[[Any], object], wrong: list[Any], named: str
+) -> None:
     for given in wrong:
         with pytest.raises(SettingsError, match=named):
             read(given)
@@ -63,14 +65,14 @@ def test_sizes_durations_and_dollars_are_written_for_people() -> None:
     assert dollars == ["0 USD", "< 0.0001 USD", "0.0123 USD", "1,234.57 USD"]
 
 
-def test_a_schema_is_ddl_a_file_or_infer(tmp_path: Path) -> None:
+def test_schema_is_a_ddl_text_a_file_or_infer(tmp_path: Path) -> None:
     (tmp_path / "columns.sql").write_text("id INT,\n  name STRING\n")
     where = ("--input", str(tmp_path), "--dry-run")
     for given, schema in (
         ("id INT", "id INT"),
         (str(tmp_path / "columns.sql"), "id INT,\n  name STRING"),
         ("infer", "infer"),
-        (f"id INT, {'é' * 130} STRING", f"id INT, {'é' * 130} STRING"),  # a name of a file has 255 bytes
+        (f"id INT, {'é' * 130} STRING", f"id INT, {'é' * 130} STRING"),  # too long for a file's name
         (", ".join(f"column_{n} STRING" for n in range(500)), ", ".join(f"column_{n} STRING" for n in range(500))),
     ):
         assert request(*where[:2], "--schema", given).params == {"schema": schema}
@@ -82,7 +84,7 @@ def test_a_schema_is_ddl_a_file_or_infer(tmp_path: Path) -> None:
 
 
 def request(*options: str) -> RunRequest:
-    """What ``sparklet run job.py --dry-run`` with these options asks for."""
+    """The request that ``sparklet run job.py --dry-run`` makes of these options."""
     found: list[RunRequest] = []
 
     def command(words: RequestOptions) -> None:
@@ -170,15 +172,15 @@ def test_every_option_reaches_the_run() -> None:
     assert of_document(document, "request-1") == replace(made, env={}, files={}, conf={})
 
 
-def test_the_command_line_and_documents_say_the_same_keys() -> None:
+def test_the_command_line_and_documents_have_the_same_keys() -> None:
     documents = {name for name, place in places().items() if place.key.document}
     options = {name for name, place in places().items() if place.key.command}
 
-    assert documents - options == {"dispatch"}  # --dispatch-mode says it
-    assert options - documents == {"conf", "env", "files"}  # an operator's words, and files of the user's machine
+    assert documents - options == {"dispatch"}  # the command line has --dispatch-mode
+    assert options - documents == {"conf", "env", "files"}  # documents cannot set these
 
 
-def test_a_default_is_shown_as_it_is() -> None:
+def test_a_default_in_the_help_is_the_models_default() -> None:
     for place in places().values():
         if place.key.shown:
             read = KINDS[place.kind].read(place.key.shown)
@@ -188,13 +190,13 @@ def test_a_default_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("text", "ago_s"), [("36h", 36 * 3600), ("7d", 7 * 86400), ("1.5H", 5400), ("90s", 90), ("2w", 14 * 86400)]
 )
-def test_since_may_be_how_long_ago(text: str, ago_s: float) -> None:
+def test_since_can_be_a_duration(text: str, ago_s: float) -> None:
     assert parse_duration_s(text) == ago_s
     ago = datetime.now(UTC).timestamp() - request("-i", "s3://b/", "--since", text).options.modified_since_s
     assert ago_s - 1 <= ago <= ago_s + 60
 
 
-def test_since_may_be_a_day_or_a_time_in_utc_or_its_own_zone() -> None:
+def test_since_can_be_a_date_or_a_time_with_or_without_a_zone() -> None:
     assert parse_time_s("2026-11-20") == datetime(2026, 11, 20, tzinfo=UTC).timestamp()
     assert parse_time_s("2026-11-20T10:00+02:00") == datetime(2026, 11, 20, 8, tzinfo=UTC).timestamp()
     for wrong in ("yesterday", "36", "2026-13-01", "7 days"):
@@ -222,7 +224,7 @@ def test_a_wrong_option_is_refused_by_its_name(words: str, names: str) -> None:
 # --- lists ---
 
 
-def test_local_lists_are_read_and_s3_lists_are_named(tmp_path: Path) -> None:
+def test_local_lists_are_read_and_s3_lists_stay_addresses(tmp_path: Path) -> None:
     path = tmp_path / "keys.csv"
     path.write_bytes(b"bucket,key\n")
 
@@ -257,9 +259,7 @@ def test_wrong_lists_are_reported_with_the_remedy(words: str, told: str, monkeyp
         request(*words.split())
 
 
-def test_runs_that_were_started_from_here_complete_on_the_shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shell_completion_knows_the_runs_started_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARKLET_STATE_DIR", str(tmp_path))
     assert known_runs("") == []
     StateDir(tmp_path).create()

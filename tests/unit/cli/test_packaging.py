@@ -1,4 +1,4 @@
-"""``sparklet package``: what a worker will be able to import, and how large it is."""
+"""``sparklet package`` makes a folder or layer from which a worker can import code and libraries."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from tests.unit.cli.conftest import Terminal
 
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
-    """A package, a module beside it, and what must stay behind."""
+    """A package, a module beside it, and a .pyc file that must not be packaged."""
     folder = tmp_path / "src"
     (folder / "shop" / "__pycache__").mkdir(parents=True)
     (folder / "shop" / "__init__.py").write_text("from shop.prices import price\n")
@@ -28,7 +28,7 @@ def code(tmp_path: Path) -> Path:
 
 
 def imported(folder: Path, expression: str) -> str:
-    """What a fresh Python says that has this folder only."""
+    """The value of an expression in a new Python that imports from this folder first."""
     module = expression.partition(".")[0]
     program = f"import sys; sys.path = [{str(folder)!r}, *sys.path]; import {module}; print({expression})"
     command = [sys.executable, "-I", "-c", program]
@@ -58,8 +58,8 @@ def test_a_layer_is_a_zip_with_lambdas_folder(code: Path, tmp_path: Path, capsys
     assert document["path"] in document["next"]
 
 
-def test_requirements_are_those_of_the_workers_platform(tmp_path: Path) -> None:
-    """Offline, from a wheel that only an ARM machine with Python 3.13 can use."""
+def test_requirements_are_installed_for_the_workers_platform(tmp_path: Path) -> None:
+    """They come from a local wheel that only an ARM machine with Python 3.13 can use."""
     wheel = tmp_path / "stones-1.0-cp313-cp313-manylinux_2_28_aarch64.whl"
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("stones.py", "COLOUR = 'grey'\n")
@@ -78,20 +78,22 @@ def test_requirements_are_those_of_the_workers_platform(tmp_path: Path) -> None:
     assert imported(tmp_path / "out" / "python", "stones.COLOUR") == "grey"
 
 
-def test_what_lambda_would_refuse_is_refused(code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_that_lambda_would_refuse_is_refused(
+    code: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(deploying, "MAX_LAYER_BYTES", 10)
 
     assert main(["package", str(code), "--as", "layer", "-o", str(tmp_path / "out")]) == 1
     assert main(["package", str(code), "-o", str(tmp_path / "out")]) == 0
 
 
-def test_code_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_code_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["package", str(tmp_path / "none"), "-o", str(tmp_path / "out")]) == 1
     assert "none" in capsys.readouterr().err
 
 
 def test_a_run_brings_the_libraries_of_its_requirements(terminal: Terminal, tmp_path: Path) -> None:
-    """From a wheel, offline; the same libraries are the same file."""
+    """They come from a local wheel; equal libraries are stored as the same file."""
     with zipfile.ZipFile(tmp_path / "stones-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("stones/__init__.py", "COLOUR = 'grey'\n")
         wheel.writestr("stones-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: stones\nVersion: 1.0\n")
@@ -116,7 +118,7 @@ def test_a_run_brings_the_libraries_of_its_requirements(terminal: Terminal, tmp_
 @pytest.mark.parametrize(
     ("line", "why"), [("--no-index\nabsent==1.0", "pip could not install"), (None, "there is no such file")]
 )
-def test_libraries_that_cannot_be_had_refuse_the_run(
+def test_a_run_whose_libraries_cannot_be_installed_is_refused(
     terminal: Terminal, tmp_path: Path, line: str | None, why: str
 ) -> None:
     if line is not None:

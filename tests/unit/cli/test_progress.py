@@ -1,4 +1,4 @@
-"""Progress: throughput and the estimated end come from what was seen, plain lines where there is no terminal."""
+"""Progress: throughput and the estimated end come from observed counts; a pipe gets plain lines."""
 
 import io
 from dataclasses import replace
@@ -13,7 +13,7 @@ RUN = Run("flights-1", ("s3://in/",), "s3://out/", (ScriptRef("s3://b/s.py", "0"
 
 
 def shown(*looks: tuple[Run, Counts], is_terminal: bool = False) -> str:
-    """What a display prints of one look after another, 10 s apart."""
+    """The output of a display that is updated with these runs and counts, 10 s apart."""
     text, clock = io.StringIO(), FakeClock()
     screen = Screen(out=Console(file=text, width=200, force_terminal=is_terminal))
     with RunDisplay(screen, "flights-1", clock) as display:

@@ -36,7 +36,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_project_is_begun_and_nothing_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_init_writes_a_project_and_replaces_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a project"
     folder.mkdir()
     (folder / PROJECT).write_text("mine")
@@ -52,7 +52,9 @@ def test_a_project_is_begun_and_nothing_is_replaced(tmp_path: Path, capsys: pyte
     assert len(rows) == 10
 
 
-def test_a_job_has_the_options_that_the_command_lacks(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_missing_on_the_command_line_come_from_the_job(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", "sales", "--dry-run", "--json", "--output", "elsewhere"]) == 0
 
     shown = capsys.readouterr()
@@ -69,7 +71,7 @@ def test_a_job_has_the_options_that_the_command_lacks(project: Path, capsys: pyt
     ]
 
 
-def test_a_script_of_that_name_is_no_job(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_name_of_a_script_file_is_not_read_as_a_job(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / PROJECT).write_text(JOBS.replace("jobs.sales", "jobs.'clean.py'"))
 
     assert main(["run", "clean.py", "--input", "data", "--output", "out", "--dry-run", "--json"]) == 0
@@ -100,7 +102,7 @@ def test_a_wrong_project_file_is_refused_with_its_fault(
     assert told in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_last_run_is_meant_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_without_a_run_id_uses_the_last_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(options.STATE_DIR, str(tmp_path / "state"))
     state = StateDir(tmp_path / "state")
     with pytest.raises(SettingsError, match="no run was started from this machine: name one"):
@@ -113,7 +115,7 @@ def test_the_last_run_is_meant_where_none_is_named(tmp_path: Path, monkeypatch: 
     assert options.last_run() == "newer"
 
 
-def test_the_last_run_of_another_state_folder_is_meant_there(terminal: Terminal, tmp_path: Path) -> None:
+def test_each_state_folder_has_its_own_last_run(terminal: Terminal, tmp_path: Path) -> None:
     terminal.world.run(1)
     (state := StateDir(tmp_path / "another")).create()
     (state.local_paths / f"{RUN}.json").write_text("{}")

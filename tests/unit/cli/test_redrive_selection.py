@@ -1,4 +1,4 @@
-"""Which shards a redrive takes: by number, cause, input, partition and time, and what is told of that before."""
+"""Which shards a redrive selects: by number, cause, input, partition or time, and what a dry run shows."""
 
 from pathlib import Path
 
@@ -56,14 +56,14 @@ def test_an_input_or_a_folder_names_its_shards(terminal: Terminal) -> None:
         (("--from", "day=9", "--object", DAYS[2]), DAYS[2:3]),
     ],
 )
-def test_a_range_of_partitions_is_by_their_values(
+def test_a_range_of_partitions_compares_values_as_numbers(
     terminal: Terminal, options: tuple[str, ...], days: list[str]
 ) -> None:
     done(terminal, *DAYS)
     assert redriven(terminal, *options) == sorted(map(sorted(DAYS).index, days))
 
 
-def test_a_range_may_be_of_several_columns(terminal: Terminal) -> None:
+def test_a_range_can_have_several_partition_columns(terminal: Terminal) -> None:
     done(terminal, *MONTHS)
     assert redriven(terminal, "--from", "year=2025/month=12", "--to", "year=2026/month=1") == [0, 1]
     assert redriven(terminal, "--from", "year=2026") == [1, 2]
@@ -71,7 +71,7 @@ def test_a_range_may_be_of_several_columns(terminal: Terminal) -> None:
     assert told.code == 1 and "name different partitions" in told.err
 
 
-def test_a_range_of_times_is_of_when_inputs_were_written(terminal: Terminal) -> None:
+def test_a_range_of_times_selects_by_the_modification_of_inputs(terminal: Terminal) -> None:
     """The clock of these tests begins on 14 November 2023, 22:13:20 UTC."""
     done(terminal, *(f"{SOURCE}{name}.csv" for name in "abcd"), each_s=2400)
     assert redriven(terminal, "--to", "2023-11-14") == [0, 1, 2]
@@ -82,22 +82,22 @@ def test_a_range_of_times_is_of_when_inputs_were_written(terminal: Terminal) -> 
 
 
 @pytest.mark.parametrize("more", [("--shards", "1"), ("--cause", "ValueError"), ("--from", "day=1")])
-def test_all_is_all(terminal: Terminal, more: tuple[str, ...]) -> None:
+def test_all_excludes_other_selections(terminal: Terminal, more: tuple[str, ...]) -> None:
     ended(terminal, BROKEN)
     told = terminal.types("redrive", RUN, "--all", *more)
     assert told.code == 1 and "--all is all shards" in told.err
 
 
-def test_a_local_input_is_done_again_as_it_is_now(terminal: Terminal, tmp_path: Path) -> None:
-    """And a local output is what the last attempts have written, also where they fail."""
+def test_a_redrive_copies_a_changed_local_input_again(terminal: Terminal, tmp_path: Path) -> None:
+    """The local output has the files of the last successful attempts, even if a redrive fails."""
     (tmp_path / "in").mkdir()
     for name in ("a.csv", "b.csv"):
         (tmp_path / "in" / name).write_text("old\n")
-    terminal.do = lambda number: written(terminal, number, "first")
+    terminal.do = lambda number: publish(terminal, number, "first")
     where = ("-i", str(tmp_path / "in"), "-o", str(tmp_path / "out"))
     assert terminal.types("run", SCRIPT, *where, "--max-objects", "1", "--run-id", RUN).code == 0
     (tmp_path / "in" / "b.csv").write_text("corrected\n")
-    terminal.do = lambda number: written(terminal, number, "second")
+    terminal.do = lambda number: publish(terminal, number, "second")
 
     told = terminal.types("redrive", RUN, "--object", str(tmp_path / "in" / "b.csv"))
 
@@ -111,8 +111,8 @@ def test_a_local_input_is_done_again_as_it_is_now(terminal: Terminal, tmp_path: 
     assert told.code == 1 and f"{tmp_path}/c.csv is not an input of this run" in told.err
 
 
-def written(terminal: Terminal, number: int, name: str) -> ShardResult:
-    """What a worker publishes: the shard's output is this one file afterwards."""
+def publish(terminal: Terminal, number: int, name: str) -> ShardResult:
+    """Publish one file as the shard's whole output, as a worker does."""
     world = terminal.world
     folder = world.ledger.runs.get(RUN).shard_output(number)
     assert world.ledger.shards.get(RUN, number).state is ShardState.RUNNING

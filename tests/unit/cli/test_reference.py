@@ -1,4 +1,4 @@
-"""The reference page and the help: both current, whole, and true to what the commands take."""
+"""The reference page and the help are current, complete, and agree with the commands' options."""
 
 import shlex
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_the_page_matches_the_help() -> None:
     assert PAGE.read_text(encoding="utf-8") == reference(), "run: make docs"
 
 
-def test_the_schema_is_what_requests_are_read_by_now() -> None:
+def test_the_stored_request_schema_is_current() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema(), "run: make docs"
 
 
@@ -40,14 +40,14 @@ def test_every_command_and_option_is_explained() -> None:
             assert parameter.help, f"{command.name} {parameter.name}"
 
 
-def test_since_names_what_loses_nothing_by_time() -> None:
+def test_the_help_of_since_points_to_incremental() -> None:
     option = next(each for each in GROUP.commands["run"].params if each.name == "since")
 
     assert "taken twice or never; --incremental takes each once" in option.help
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_examples_can_be_typed(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_helps_examples_are_valid_commands(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("event.json").write_text("{}")
     name, *words = shlex.split(example.partition(" | ")[0])
@@ -66,7 +66,7 @@ def test_help_is_shown_without_starting_anything(
     assert not (tmp_path / "state").exists()
 
 
-def test_help_shows_the_usual_options_and_help_all_each(
+def test_help_shows_usual_options_and_help_all_every_option(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
@@ -81,7 +81,7 @@ def test_help_shows_the_usual_options_and_help_all_each(
     assert {*shown["--help-all"]} == options | {"--help"}
 
 
-def test_the_ends_of_lines_in_the_code_are_none_in_help(
+def test_line_breaks_in_docstrings_are_not_in_the_help(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
@@ -91,7 +91,7 @@ def test_the_ends_of_lines_in_the_code_are_none_in_help(
 
 @pytest.mark.parametrize("typed", ["--version", "", "st", "--ver"])
 def test_a_command_is_imported_when_it_is_called(typed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The version, and a command's name that a shell completes, need none of them, nor what they are built on."""
+    """The version and the completion of a command's name import no command and no heavy library."""
     if typed != "--version":
         monkeypatch.setenv("_SPARKLET_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", f"sparklet {typed}")

@@ -1,4 +1,4 @@
-"""A command that was broken off prints the command that goes on with its run, and that one does."""
+"""An interrupted command prints the command that resumes its run, and the printed command works."""
 
 import shlex
 from dataclasses import replace
@@ -15,11 +15,11 @@ from sparklet.model.redaction import HIDDEN
 from tests.unit.cli.conftest import RUN, Terminal
 from tests.world import SCRIPT, SOURCE
 
-MOMENTS = {"uploading": 1, "planning": 0, "watching": 0}  # and how many calls of it go well before
+MOMENTS = {"uploading": 1, "planning": 0, "watching": 0}  # and the number of calls that succeed before the failure
 
 
-def breaks_off(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
-    """Let a call of that moment fail, once."""
+def fail_at(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException) -> None:
+    """Let one call of that moment fail."""
     calls_of: dict[str, tuple[Any, str]] = {
         "uploading": (terminal.world.store, "upload"),
         "planning": (terminal.world.ledger.runs, "add_part"),
@@ -39,14 +39,14 @@ def breaks_off(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, moment: str,
 
 
 def command_in(text: str) -> list[str]:
-    """The words of the command that a message prints, on a line of its own."""
+    """The words of the command that a message has on a line of its own."""
     (line,) = (line for line in text.splitlines() if line.strip().startswith("sparklet "))
     return shlex.split(line)
 
 
 @pytest.fixture
 def words(terminal: Terminal, tmp_path: Path) -> list[str]:
-    """A run of local files into a local folder, whose id nobody chose."""
+    """The command for a run of local files into a local folder, without a run id."""
     (tmp_path / "my in").mkdir()
     for number in range(3):
         (tmp_path / "my in" / f"{number}.csv").write_text("a\n")
@@ -54,14 +54,14 @@ def words(terminal: Terminal, tmp_path: Path) -> list[str]:
     return ["run", SCRIPT, *where, "--workers", "2", "--timeout", "60", "--", "--day", "2013-01-01"]
 
 
-def test_a_kept_stack_goes_on_and_the_message_says_what_ends_it(
+def test_with_a_kept_stack_the_message_names_the_cancel_command(
     terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    breaks_off(terminal, monkeypatch, "watching", KeyboardInterrupt())
+    fail_at(terminal, monkeypatch, "watching", KeyboardInterrupt())
     StateDir(terminal.state).keep_file.touch()
 
-    said = terminal.types(*words).err
-    _, _, stop = said.partition("`")
+    message = terminal.types(*words).err
+    _, _, stop = message.partition("`")
 
     assert terminal.types(*shlex.split(stop.partition("`")[0])[1:]).code == 0
     (run,) = terminal.world.ledger.runs.list()
@@ -73,13 +73,13 @@ def test_a_kept_stack_goes_on_and_the_message_says_what_ends_it(
     [
         *((moment, KeyboardInterrupt()) for moment in MOMENTS),
         *((moment, LocalStackError("it was ended")) for moment in MOMENTS),
-        *((moment, LedgerError("no answer")) for moment in ("uploading", "planning")),  # a watch asks again by itself
+        *((moment, LedgerError("no answer")) for moment in ("uploading", "planning")),  # watch retries by itself
     ],
 )
-def test_the_command_that_is_printed_goes_on(
+def test_the_printed_command_completes_the_run(
     terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch, moment: str, error: BaseException
 ) -> None:
-    breaks_off(terminal, monkeypatch, moment, error)
+    fail_at(terminal, monkeypatch, moment, error)
 
     broken = terminal.types(*words)
     command = command_in(broken.err)
@@ -94,10 +94,10 @@ def test_the_command_that_is_printed_goes_on(
     assert [(selection.workers, selection.timeout_s) for selection in terminal.selections] == [(2, 60)] * 2
 
 
-def test_the_command_that_is_printed_shows_no_secret(
+def test_the_printed_command_shows_no_secret(
     terminal: Terminal, words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    breaks_off(terminal, monkeypatch, "uploading", KeyboardInterrupt())
+    fail_at(terminal, monkeypatch, "uploading", KeyboardInterrupt())
 
     broken = terminal.types(*words, "--password", "of-an-arg")
 
@@ -112,7 +112,7 @@ def test_a_dead_stack_is_reported_before_its_consequences(
         raise LocalStackError("the local stack was ended from outside")
 
     terminal.change = lambda env: replace(env, check=ended)
-    breaks_off(terminal, monkeypatch, "planning", LedgerError("127.0.0.1 refused the connection"))
+    fail_at(terminal, monkeypatch, "planning", LedgerError("127.0.0.1 refused the connection"))
 
     told = terminal.types(*words)
 
@@ -120,7 +120,7 @@ def test_a_dead_stack_is_reported_before_its_consequences(
     assert command_in(told.err)[1] == "resume"
 
 
-def test_a_run_that_cannot_resume_prints_no_command(terminal: Terminal, words: list[str], tmp_path: Path) -> None:
+def test_a_refused_run_prints_no_resume_command(terminal: Terminal, words: list[str], tmp_path: Path) -> None:
     for each in (tmp_path / "my in").iterdir():
         each.unlink()
 
@@ -130,7 +130,7 @@ def test_a_run_that_cannot_resume_prints_no_command(terminal: Terminal, words: l
     assert "sparklet run" not in told.err and "sparklet resume" not in told.err
 
 
-def test_a_run_that_a_machine_drives_is_resumed_by_its_machine(terminal: Terminal) -> None:
+def test_resume_of_a_machines_run_starts_no_second_execution(terminal: Terminal) -> None:
     terminal.world.put(2)
     terminal.machines["run"] = terminal.drives
     terminal.types("run", SCRIPT, "-i", SOURCE, "-o", "s3://data/out/", "--run-id", RUN, "--dispatch-mode", "inline")
