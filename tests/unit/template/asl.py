@@ -1,4 +1,4 @@
-"""What is wrong with a state machine, beyond what asl-validator sees; every finding names its state.
+"""Finds faults of a state machine that asl-validator does not find; every finding names its state.
 
 asl-validator (tests/deploy) checks syntax, transitions, paths. It lets pass a misspelt InputType, an inline Map with a
 reader and States.ALL before other catchers; and it cannot know what this project asks of every machine.
@@ -16,18 +16,18 @@ OWN_SERVICE = re.compile(r"arn:(aws|\$\{Partition\}):states:::")
 
 
 def findings(machine: Mapping[str, Any]) -> list[str]:
-    """Everything that is wrong with a machine; nothing if it is as it should be."""
+    """Return all faults of a state machine; an empty list if there are none."""
     of_states = (finding for name, state in every_state(machine) for finding in _of_state(name, state))
     return [*of_states, *_of_arns(machine)]
 
 
 def placeholders(machine: Mapping[str, Any]) -> set[str]:
-    """What the template must put in."""
+    """The names of the placeholders for which the template must substitute values."""
     return set(re.findall(r"\$\{(\w+)\}", json.dumps(machine)))
 
 
 def every_state(machine: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All states by name, those within a Map and a Parallel too."""
+    """All states with their names, including those within a Map or Parallel state."""
     for name, state in machine["States"].items():
         yield name, state
         for inner in (*([state["ItemProcessor"]] if "ItemProcessor" in state else []), *state.get("Branches", [])):

@@ -1,4 +1,4 @@
-"""How tests read the templates of sam/."""
+"""Functions with which tests read the templates of sam/."""
 
 import copy
 import re
@@ -20,7 +20,7 @@ MAIN = TEMPLATES["template.yaml"]
 
 
 def of_type(template: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Properties of the resources of a type, by logical id."""
+    """The properties of all resources of a type, by logical id."""
     return {name: body.get("Properties", {}) for name, body in template["Resources"].items() if body["Type"] == kind}
 
 
@@ -33,7 +33,7 @@ def functions(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def variables(function: str) -> Any:
-    """A function's own variables, those of all functions left out."""
+    """The environment variables of one function, without the variables of Globals."""
     return properties(MAIN, function)["Environment"]["Variables"]
 
 
@@ -43,21 +43,21 @@ def named_engines(**given: str) -> Mapping[str, Any]:
 
 
 def statements(template: Mapping[str, Any], role: str) -> list[dict[str, Any]]:
-    """Everything a role is allowed, its conditional policies included."""
+    """All statements of a role's policies, including conditional policies."""
     attached = [policy for policy in of_type(template, "AWS::IAM::Policy").values() if {"Ref": role} in policy["Roles"]]
     return list(every_statement([properties(template, role)["Policies"], *attached]))
 
 
 def expanded(name: str, **parameters: str) -> Template:
-    """The template after SAM's transform, with these parameters and the others as by default."""
+    """The template after SAM's transform; parameters that are not named have their defaults."""
     template = copy.deepcopy(TEMPLATES[name])
     for function in of_type(template, "AWS::Serverless::Function").values():
         if "CodeUri" in function:
-            function["CodeUri"] = "s3://packed/function.zip"  # as `sam deploy` leaves it
+            function["CodeUri"] = "s3://packed/function.zip"  # `sam deploy` writes such an address
     for machine in of_type(template, "AWS::Serverless::StateMachine").values():
         machine["DefinitionUri"] = "s3://packed/machine.json"
     defaults = {name: str(body.get("Default", name)) for name, body in template["Parameters"].items()}
-    no_managed_policies = SimpleNamespace(load=dict)  # where SAM looks them up by name; the templates name none
+    no_managed_policies = SimpleNamespace(load=dict)  # SAM looks managed policies up by name; the templates name none
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         done: Template = transform(template, {**defaults, **parameters}, no_managed_policies)
@@ -78,9 +78,9 @@ FUNCTIONS: dict[str, Callable[[Any, Of], Any]] = {
 
 
 def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """A text, a list or a condition with these parameters, the others as by default; what else there is stays.
+    """Evaluate a text, list or condition as CloudFormation does; a node that cannot be evaluated is returned unchanged.
 
-    ``given`` may also have what resources, their attributes (``Queue.Arn``) and imports are called.
+    ``given``: values of parameters (others have their defaults), resources, attributes (``Queue.Arn``) and imports.
     """
     if not isinstance(node, dict) or len(node) != 1:
         return node
@@ -109,7 +109,7 @@ def resolved(node: Any, template: Mapping[str, Any], given: Mapping[str, Any]) -
 
 
 def refused(template: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
-    """Why CloudFormation would not begin with these parameters: by its rules, and which fit no pattern."""
+    """Why CloudFormation would refuse these parameters: failed rules, and names of parameters that match no pattern."""
     why = []
     for rule in template["Rules"].values():
         if resolved(rule.get("RuleCondition", True), template, chosen):
@@ -119,7 +119,7 @@ def refused(template: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]
 
 
 def every_statement(node: Any) -> Iterator[dict[str, Any]]:
-    """The statements of policies anywhere below, conditional ones included."""
+    """All policy statements anywhere within a node, including conditional statements."""
     if isinstance(node, list):
         for each in node:
             yield from every_statement(each)
@@ -131,7 +131,7 @@ def every_statement(node: Any) -> Iterator[dict[str, Any]]:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A policy's element, which may be one or a list of them."""
+    """An element of a policy as a list; the element may be one value or a list."""
     return value if isinstance(value, list) else [value]
 
 

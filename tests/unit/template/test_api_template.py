@@ -1,6 +1,6 @@
-"""What sam/api.yaml promises, read as CloudFormation reads it.
+"""sam/api.yaml, evaluated as CloudFormation does.
 
-The local stand-in runs neither API Gateway's DynamoDB integration nor conditions in mapping templates, so what these
+The local stand-in runs neither API Gateway's DynamoDB integration nor conditions in mapping templates, so what they
 say is checked here, against what the runtime writes; the rest is driven in tests/functional/api.
 """
 
@@ -44,7 +44,7 @@ def text_of(method: str) -> str:
 
 
 def request_template(method: str, **replaced: str) -> str:
-    """A mapping template with what it refers to put in: it has references, but no directives."""
+    """A mapping template whose references are replaced; it must have no directives."""
     text = text_of(method)
     for reference, value in replaced.items():
         text = text.replace(REFERENCES[reference], value)
@@ -53,7 +53,7 @@ def request_template(method: str, **replaced: str) -> str:
     return text
 
 
-# --- what reaches the services behind it ---
+# --- requests to the integrated services ---
 
 
 @pytest.mark.parametrize(("method", "task_id"), [("PostTask", OWN_ID), ("PutTask", "order-7")])
@@ -75,7 +75,7 @@ def test_a_tasks_state_is_read_where_the_worker_writes_it() -> None:
 
     assert request["Key"] == key_attributes(task_key("order-7"))
     assert (request["TableName"], request["ConsistentRead"]) == ("table", True)
-    assert request["ProjectionExpression"] == "document"  # which is all that the answer is made of
+    assert request["ProjectionExpression"] == "document"  # the response uses only this attribute
 
 
 def test_an_unrecorded_task_is_not_found() -> None:
@@ -112,7 +112,7 @@ def test_an_invocation_is_asynchronous_to_the_published_worker() -> None:
         ("TooManyRequestsException: Concurrent Invocation Rate Exceeded", "429"),
     ],
 )
-def test_lambdas_refusal_of_an_event_is_named(error: str, status: str) -> None:
+def test_each_refusal_of_lambda_has_its_http_status(error: str, status: str) -> None:
     answers = properties(API, "PostInvocation")["Integration"]["IntegrationResponses"]
 
     assert [each["StatusCode"] for each in answers if re.fullmatch(each.get("SelectionPattern", " "), error)] == [
@@ -122,8 +122,8 @@ def test_lambdas_refusal_of_an_event_is_named(error: str, status: str) -> None:
     assert properties(API, "UnansweredInvocation")["StatusCode"] == "503"
 
 
-def test_a_run_that_leaves_no_room_names_no_machine() -> None:
-    """With what the machine adds, its first state would be above 256 KiB and fail unrecorded."""
+def test_a_request_too_large_for_the_machine_gets_status_400() -> None:
+    """With the machine's additions, its first state would exceed 256 KiB and fail unrecorded."""
     posted, added = POSTED.fullmatch(text_of("PostRun")), json.dumps({"idempotency_key": str(uuid.uuid4())})
     answers = properties(API, "PostRun")["Integration"]["IntegrationResponses"]
 
@@ -131,7 +131,7 @@ def test_a_run_that_leaves_no_room_names_no_machine() -> None:
     assert {each.get("SelectionPattern"): each["StatusCode"] for each in answers}["400"] == "400"
 
 
-def test_every_literal_answer_is_json() -> None:
+def test_every_literal_response_is_json() -> None:
     for name in METHODS:
         for answer in properties(API, name)["Integration"]["IntegrationResponses"]:
             text = answer.get("ResponseTemplates", {}).get("application/json", "")
@@ -139,7 +139,7 @@ def test_every_literal_answer_is_json() -> None:
                 assert json.loads(text), name
 
 
-# --- who may ask for what ---
+# --- authorization and request models ---
 
 
 def test_every_method_needs_authorization() -> None:
@@ -155,7 +155,7 @@ def test_every_method_needs_authorization() -> None:
     ("method", "model"),
     [("PostTask", "TaskModel"), ("PutTask", "TaskModel"), ("PostInvocation", "TaskModel"), ("PostRun", "RunModel")],
 )
-def test_every_body_is_checked_and_nothing_but_json_passes(method: str, model: str) -> None:
+def test_every_body_is_validated_and_must_be_json(method: str, model: str) -> None:
     written = properties(API, method)
 
     assert written["RequestModels"] == {"application/json": {"Ref": model}}
@@ -193,7 +193,7 @@ BAD: list[Any] = [
 ]
 
 
-def test_the_model_accepts_direct_events_only() -> None:
+def test_the_task_model_accepts_only_direct_events() -> None:
     from sparklet.events import Source, parse_event
 
     validator = validator_of("TaskModel")
@@ -224,7 +224,7 @@ def test_a_posted_run_starts_the_machine_with_the_request() -> None:
     assert json.loads(request["input"]) == json.loads(body)
 
 
-def test_the_model_accepts_the_planners_requests_and_all_keys() -> None:
+def test_the_run_model_accepts_what_the_planner_accepts() -> None:
     from docs.cli_reference import request_schema
     from sparklet.planning.plan_requests import OF_EVENT, run_request
 
@@ -265,7 +265,7 @@ def test_a_run_is_found_by_its_executions_name() -> None:
 # --- queues, mappings, roles ---
 
 
-def test_tasks_wait_as_long_as_the_worker_may_take_six_times() -> None:
+def test_the_task_queues_visibility_is_six_function_timeouts() -> None:
     queue = properties(API, "TaskQueue")
 
     assert queue["VisibilityTimeout"] == {"Fn::FindInMap": ["VisibilityS", {"Ref": "FunctionTimeoutS"}, "Queue"]}
@@ -279,7 +279,7 @@ def test_tasks_wait_as_long_as_the_worker_may_take_six_times() -> None:
     assert properties(API, "TaskDeadLetters")["MessageRetentionPeriod"] == 14 * 86_400
 
 
-def test_both_mappings_report_failures_singly_and_are_bounded() -> None:
+def test_both_mappings_report_single_failures() -> None:
     tasks, letters = (properties(API, name) for name in ("TaskMapping", "DeadLetterMapping"))
 
     assert all(m["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for m in (tasks, letters))
@@ -287,7 +287,7 @@ def test_both_mappings_report_failures_singly_and_are_bounded() -> None:
     assert tasks["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
-def test_api_gateway_reads_tasks_and_no_runs() -> None:
+def test_api_gateways_role_reads_tasks_but_no_runs() -> None:
     (policy,) = properties(API, "ApiRole")["Policies"]
     by_action = {statement["Action"]: statement for statement in policy["PolicyDocument"]["Statement"]}
 
@@ -299,33 +299,33 @@ def test_api_gateway_reads_tasks_and_no_runs() -> None:
         "ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["task#*"]}
     }
     executions = by_action.pop("states:DescribeExecution")["Resource"]
-    assert executions["Fn::Sub"][0] == "${Executions}:*"  # which have names
+    assert executions["Fn::Sub"][0] == "${Executions}:*"  # executions have names
     assert not any("*" in json.dumps(statement["Resource"]) for statement in by_action.values())
 
 
-def test_nothing_imported_follows_a_number_of_the_main_stack() -> None:
-    """CloudFormation refuses to change what another stack imports; names, addresses and the bucket stay as they are."""
+def test_imported_values_do_not_depend_on_parameters() -> None:
+    """CloudFormation refuses to change values that another stack imports; names, addresses and the bucket are fixed."""
     exported = [output["Value"] for output in MAIN["Outputs"].values() if "Export" in output]
 
     followed = {*re.findall(r'"Ref": "(\w+)"', json.dumps(exported))} & MAIN["Parameters"].keys()
     assert followed <= {"ExistingBucketName"}
 
 
-def test_methods_are_not_measured_one_by_one_for_money() -> None:
+def test_metrics_of_single_methods_are_off_since_they_cost() -> None:
     assert [each["MetricsEnabled"] for each in properties(API, "Stage")["MethodSettings"]] == [False]
 
 
-def test_unsent_notices_raise_an_alarm_by_the_workers_words() -> None:
-    said = re.search(r'\$\.message = "([^"]+)"', properties(API, "UnsentNotices")["FilterPattern"])
+def test_the_alarm_for_unsent_notices_matches_the_workers_log() -> None:
+    pattern = re.search(r'\$\.message = "([^"]+)"', properties(API, "UnsentNotices")["FilterPattern"])
 
-    assert said and f'"{said[1]}"' in (ROOT / "runtime/sparklet/worker/task_requests.py").read_text()
+    assert pattern and f'"{pattern[1]}"' in (ROOT / "runtime/sparklet/worker/task_requests.py").read_text()
 
 
 # --- deployments ---
 
 
 def digest(template: dict[str, Any]) -> str:
-    """Of everything that a deployment copies."""
+    """The digest of all resources that a deployment copies."""
     copied = {
         name: body
         for name, body in template["Resources"].items()
@@ -334,7 +334,7 @@ def digest(template: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(copied, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def test_changed_methods_are_redeployed_for_each_access() -> None:
+def test_a_change_of_a_method_needs_a_new_deployment_name() -> None:
     wanted = digest(API)
     deployments = of_type(API, "AWS::ApiGateway::Deployment")
 

@@ -1,4 +1,4 @@
-"""What sam/template.yaml promises of what lasts and of roles, read as CloudFormation reads it."""
+"""Data and roles of sam/template.yaml, evaluated as CloudFormation does."""
 
 import json
 import re
@@ -13,11 +13,11 @@ from sparklet.ledger.items import RUNS_PARTITION, part_key, run_key, shard_key, 
 from sparklet.model import RunOptions
 from tests.unit.template.reading import MAIN, ROLES, as_list, of_type, properties, resolved, statements
 
-# --- what lasts ---
+# --- data ---
 
 
 def test_bucket_and_ledger_outlive_the_stack() -> None:
-    """But not a first deployment that fails: each would leave another pair."""
+    """A first deployment that fails does not leave them: each retry would leave another pair."""
     for name in ("Bucket", "Ledger"):
         resource = MAIN["Resources"][name]
         assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
@@ -50,7 +50,7 @@ def test_a_custom_key_encrypts_everything_for_every_role() -> None:
     assert statement["Action"] == ["kms:Decrypt", "kms:GenerateDataKey"]
 
 
-def test_data_under_other_keys_are_read_and_written() -> None:
+def test_roles_may_use_the_keys_of_the_users_data() -> None:
     allowed = {
         role: [s["Action"] for s in statements(MAIN, role) if s["Resource"] == {"Ref": "DataKeyArns"}] for role in ROLES
     }
@@ -62,7 +62,7 @@ def test_data_under_other_keys_are_read_and_written() -> None:
     }
 
 
-def test_whoever_puts_objects_may_use_the_key_that_they_ask_for() -> None:
+def test_roles_that_put_objects_may_use_the_write_key() -> None:
     for role in ROLES:
         allowed = [s["Action"] for s in statements(MAIN, role) if s["Resource"] == {"Ref": "WriteEncryption"}]
         puts = any("s3:PutObject" in as_list(s["Action"]) for s in statements(MAIN, role))
@@ -75,15 +75,15 @@ def test_whoever_puts_objects_may_use_the_key_that_they_ask_for() -> None:
         assert has_key == (given == key_arn)
 
 
-def test_whoever_tells_an_encrypted_topic_may_use_its_key() -> None:
+def test_roles_that_publish_notices_may_use_the_topics_key() -> None:
     for role in ROLES:
         allowed = [s for s in statements(MAIN, role) if s["Resource"] == {"Ref": "NoticeTopicKeyArn"}]
-        tells = any(s["Action"] == "sns:Publish" for s in statements(MAIN, role))
+        publishes = any(s["Action"] == "sns:Publish" for s in statements(MAIN, role))
 
-        assert [s["Action"] for s in allowed] == tells * [["kms:Decrypt", "kms:GenerateDataKey"]], role
+        assert [s["Action"] for s in allowed] == publishes * [["kms:Decrypt", "kms:GenerateDataKey"]], role
 
 
-def test_what_attempts_and_engines_leave_expires() -> None:
+def test_staged_files_and_engine_logs_expire() -> None:
     rules = properties(MAIN, "Bucket")["LifecycleConfiguration"]["Rules"]
     days = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
 
@@ -93,8 +93,8 @@ def test_what_attempts_and_engines_leave_expires() -> None:
     assert days["staged/"] * 86_400 > 9 * RunOptions().time_limit_s
 
 
-def test_a_custom_bucket_replaces_the_stacks_everywhere() -> None:
-    for name in ("Bucket", "BucketPolicy"):  # which is made for that one only
+def test_an_existing_bucket_replaces_the_stacks_own_everywhere() -> None:
+    for name in ("Bucket", "BucketPolicy"):  # made only for the stack's own bucket
         assert MAIN["Resources"][name]["Condition"] == "HasOwnBucket"
 
     def unguarded(node: Any) -> bool:
@@ -111,49 +111,49 @@ def test_a_custom_bucket_replaces_the_stacks_everywhere() -> None:
     assert [name for name, body in sections.items() if unguarded(body)] == ["BucketPolicy"]
 
 
-# --- who may do what ---
+# --- permissions ---
 
 
-WIDER = {  # statements whose patterns are no folder's: what those look like, and how many of them there are
-    # All tables of databases that are named, by a parameter without patterns.
+WIDER = {  # by statement: its pattern that is not a folder's, and the number of wildcards
+    # All tables of the databases that a parameter names; its values have no wildcards.
     "UseTables": (r'":database/", {"Ref": "GlueDatabaseArns"}', 2),
     "ReadTables": (r'":database/", {"Ref": "ReadGlueDatabaseArns"}', 2),
     "SeeWhatWasAskedFor": (r":execution:\$\{RunMachine\.Name\}:\*", 1),
-    # Tasks have names once they are there: those of one cluster.
+    # A task gets its name when it is started, so this allows the tasks of one cluster.
     "TagThem": (r"task/\$\{FargateCluster\}/\*", 1),
     "ReadGluesLogs": (r"log-group:/aws-glue/jobs\*:log-stream:\*", 2),
     "WatchAndStopThem": (r"task/\$\{FargateCluster\}/\*", 1),
 }
-# A pattern may end a folder of a bucket of ours, or the same folder of each run, and nothing else.
+# A wildcard may stand only at the end of a folder in our bucket, or for the run in a run's folder.
 FOLDER = r'\["\$\{Arn\}/(runs/\*/)?[a-z-]+/\*", '
-OF_JOBS = r"Id\}/jobruns/\*"  # of one application
-OF_OWN_CODE = {"Null": {"lambda:SourceFunctionArn": "false"}}  # Lambda gives it to no call that it makes by itself
+OF_JOBS = r"Id\}/jobruns/\*"  # the jobs of one application
+OF_OWN_CODE = {"Null": {"lambda:SourceFunctionArn": "false"}}  # the key is in no call that Lambda itself makes
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_role_is_allowed_a_wildcard_of_actions_or_of_data(role: str) -> None:
+def test_no_role_has_a_wildcard_in_actions_or_data(role: str) -> None:
     for statement in statements(MAIN, role):
         actions = as_list(statement["Action"])
         if statement["Effect"] == "Deny":
             assert statement["Condition"] == OF_OWN_CODE
             continue
         assert not any("*" in action for action in actions), statement
-        if statement["Sid"] == "JoinTheNetwork":  # no data, and nothing to name before it is there
+        if statement["Sid"] == "JoinTheNetwork":  # network interfaces: no data, and no names in advance
             assert all(action.startswith("ec2:") for action in actions)
             continue
         for written in map(json.dumps, as_list(statement["Resource"])):
             pattern, most = WIDER.get(statement["Sid"], (OF_JOBS, 1))
-            of_it = re.search(pattern, written) and written.count("*") == most
-            assert of_it or re.search(FOLDER, written) or "*" not in written, statement
+            matches = re.search(pattern, written) and written.count("*") == most
+            assert matches or re.search(FOLDER, written) or "*" not in written, statement
 
 
-def test_what_lambda_checks_at_creation_exists_by_then() -> None:
+def test_only_the_network_policy_of_the_worker_is_conditional() -> None:
     conditional = [policy["Fn::If"][1] for policy in properties(MAIN, "WorkerRole")["Policies"] if "Fn::If" in policy]
 
     assert [policy["PolicyName"] for policy in conditional] == ["network"]
 
 
-def test_a_worker_writes_nothing_but_outputs_and_answers() -> None:
+def test_a_worker_may_write_only_outputs_answers_and_records() -> None:
     written = [
         resource
         for statement in statements(MAIN, "WorkerRole")
@@ -173,8 +173,8 @@ def test_a_worker_writes_nothing_but_outputs_and_answers() -> None:
 
 
 @pytest.mark.parametrize("role", ["WorkerRole", "EngineWorkerPolicy"])
-def test_workers_change_shards_and_tasks_but_no_run(role: str) -> None:
-    """A script has the worker's rights: it could give another run a script of its own."""
+def test_workers_may_change_shards_and_tasks_but_no_runs(role: str) -> None:
+    """A script has the worker's permissions: it could change another run's script."""
     of_engines = properties(MAIN, "EngineWorkerPolicy")["PolicyDocument"]["Statement"]
     every = of_engines if role == "EngineWorkerPolicy" else statements(MAIN, role)
     [update] = [s for s in every if "dynamodb:UpdateItem" in as_list(s.get("Action", ""))]

@@ -1,4 +1,4 @@
-"""What all templates in sam/ promise, whatever they make."""
+"""Rules that all templates in sam/ must follow."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_contradictory_parameters_stop_a_deployment(name: str, chosen: dict[str,
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_what_it_imports_the_main_stack_exports(name: str) -> None:
+def test_every_imported_value_is_exported_by_the_main_stack(name: str) -> None:
     imported = re.findall(r'{"Fn::ImportValue": {"Fn::Sub": "([^"]+)"}}', json.dumps(TEMPLATES[name]))
     exported = {each["Export"]["Name"]["Fn::Sub"] for each in MAIN["Outputs"].values() if "Export" in each}
 
@@ -52,8 +52,8 @@ def test_what_it_imports_the_main_stack_exports(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_stack_is_described_by_its_name(name: str) -> None:
-    """A caller knows a stack's name, which is authorized as NAME/*; its id is another ARN."""
+def test_permission_to_describe_a_stack_names_it_by_its_name(name: str) -> None:
+    """A caller knows only the stack's name; IAM authorizes that as NAME/*."""
     of_stacks = [
         resource
         for statement in every_statement(TEMPLATES[name]["Resources"])
@@ -65,11 +65,11 @@ def test_a_stack_is_described_by_its_name(name: str) -> None:
     assert bool(of_stacks) == (name == "functions.yaml")
 
 
-LONGEST = "n" * 128  # of a stack's names
-LIMITS = {  # of what is named after a stack, by property: the services' own, cfn-lint's schemas have few of them
+LONGEST = "n" * 128  # the longest name of a stack
+LIMITS = {  # the services' limits by property, for texts that have a stack's name; cfn-lint knows few of them
     "AlarmDescription": 1024,
     "ConsumerGroupId": 200,
-    "Description": 256,  # a function's; schedules, rules and policies may have more
+    "Description": 256,  # of a function; schedules, rules and policies have larger limits
     "Family": 255,
     "Input": 262_144,
     "InputTemplate": 8192,
@@ -86,7 +86,7 @@ MORE["AWS::SecretsManager::Secret"] = 2048
 
 
 def named_after_stacks(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Texts that have a stack's name in them, and the property that each is."""
+    """The properties (name and text) whose text has a stack's name in it."""
     text = ""
     if isinstance(node, list):
         for each in node:
@@ -105,7 +105,7 @@ def named_after_stacks(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_stacks_may_have_the_longest_names(name: str) -> None:
-    """CloudFormation takes 128 characters."""
+    """CloudFormation accepts stack names of 128 characters."""
     template = TEMPLATES[name]
     sections = {**template["Resources"], "Globals": template.get("Globals", {})}
 
@@ -121,8 +121,8 @@ def test_stacks_may_have_the_longest_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_no_arn_is_made_of_a_name_that_is_shortened(name: str) -> None:
-    """CloudFormation shortens a long stack's name in the names that it makes: GetAtt or Ref has what there is."""
+def test_no_arn_is_composed_of_the_stacks_name(name: str) -> None:
+    """CloudFormation shortens a long stack name in generated names, so ARNs must come from GetAtt or Ref."""
     of_names = [text for _, text in named_after_stacks(TEMPLATES[name]["Resources"]) if "arn:" in text]
 
     assert all(text.endswith(":stack/${AWS::StackName}/*") for text in of_names), of_names
@@ -163,8 +163,8 @@ def test_buckets_and_queues_refuse_requests_without_tls(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_queue_has_dead_letters_or_says_that_it_holds_them(name: str) -> None:
-    """As Control Tower's CT.SQS.PR.1 wants it."""
+def test_a_queue_has_a_dead_letter_queue_or_is_one(name: str) -> None:
+    """Control Tower's control CT.SQS.PR.1 requires this."""
     for key, queue in of_type(TEMPLATES[name], "AWS::SQS::Queue").items():
         allows = queue.get("RedriveAllowPolicy", {}).get("redrivePermission")
         assert (allows == "allowAll") == ("DeadLetter" in key) == ("RedrivePolicy" not in queue), key
@@ -185,8 +185,8 @@ def test_tables_can_be_restored_and_uploads_end(name: str) -> None:
         assert any("AbortIncompleteMultipartUpload" in rule and "Prefix" not in rule for rule in rules), key
 
 
-def test_commands_acknowledge_named_roles() -> None:
-    """Which CloudFormation asks of a template that can name its roles, by ``RoleNamePrefix``."""
+def test_documented_commands_pass_capability_named_iam() -> None:
+    """CloudFormation requires the capability for templates that can name roles (``RoleNamePrefix``)."""
     pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("sam/*.toml"), *ROOT.glob("runtime/**/*.py")]
     found = [line for page in pages for line in page.read_text().splitlines() if "CAPABILITY_" in line]
 

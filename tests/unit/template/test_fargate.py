@@ -1,4 +1,4 @@
-"""Shards beyond functions: what the checker may start, and that the two templates fit together."""
+"""Engines for large shards: what the checker may start, and that the two templates fit together."""
 
 import json
 import re
@@ -63,7 +63,7 @@ def test_a_cluster_needs_fargate_for_its_drivers(name: str) -> None:
     assert "Name the Fargate parameters" in why
 
 
-def test_the_checker_starts_what_the_parameters_name() -> None:
+def test_the_checker_starts_tasks_as_the_parameters_say() -> None:
     tasks = engines_of(CLIENTS, named_engines(**GIVEN), {})["fargate"]
 
     assert isinstance(tasks, FargateTasks)
@@ -76,7 +76,7 @@ def test_the_checker_starts_what_the_parameters_name() -> None:
     assert [each["Name"] for each in TASK["ContainerDefinitions"]] == [CONTAINER]
 
 
-def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
+def test_only_ecs_may_read_the_token_of_a_spark_server() -> None:
     policy = FARGATE["Resources"]["TokenPolicy"]
     [container] = TASK["ContainerDefinitions"]
     condition, [secret], _ = container["Secrets"]["Fn::If"]
@@ -89,26 +89,26 @@ def test_a_servers_token_is_ecs_own_to_hand_over() -> None:
     assert TASK["ExecutionRoleArn"] == {"Fn::GetAtt": ["StartRole", "Arn"]}
 
 
-def test_only_the_checker_starts_tasks_of_only_that_definition() -> None:
+def test_only_the_checker_starts_tasks_and_of_one_definition() -> None:
     policy = MAIN["Resources"]["FargatePolicy"]
-    start, tag, watch, hand = policy["Properties"]["PolicyDocument"]["Statement"]
+    start, tag, watch, pass_role = policy["Properties"]["PolicyDocument"]["Statement"]
 
     assert policy["Condition"] == "HasFargate"
     assert policy["Properties"]["Roles"] == [{"Ref": "CheckerRole"}]
     assert (start["Action"], start["Resource"]) == ("ecs:RunTask", {"Ref": "FargateTaskDefinition"})
     assert watch["Action"] == ["ecs:DescribeTasks", "ecs:StopTask"]
     assert (tag["Action"], tag["Resource"]) == ("ecs:TagResource", watch["Resource"])
-    assert tag["Condition"] == {"StringEquals": {"ecs:CreateAction": "RunTask"}}  # no task that is there
+    assert tag["Condition"] == {"StringEquals": {"ecs:CreateAction": "RunTask"}}  # no task that exists already
     assert "${FargateCluster}" in json.dumps(watch["Resource"])
     assert start["Condition"] == watch["Condition"]
-    assert hand["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
-    assert hand["Resource"] == {"Fn::Split": [",", {"Ref": "FargateRoleArns"}]}
+    assert pass_role["Condition"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    assert pass_role["Resource"] == {"Fn::Split": [",", {"Ref": "FargateRoleArns"}]}
     for role in ("WorkerRole", "PlannerRole", "StepRole", "DlqConsumerRole"):
         assert not any(str(each["Action"]).startswith("ecs:") for each in statements(MAIN, role))
 
 
 def test_a_tasks_root_is_read_only_but_for_the_images_volume() -> None:
-    """ECS gives a volume the owner and mode that the image has where its Dockerfile says VOLUME, else root's."""
+    """ECS gives a volume the owner and mode of the image's folder if the Dockerfile declares it as VOLUME."""
     [container] = TASK["ContainerDefinitions"]
     [volume] = re.findall(r"^VOLUME (\S+)$", (ROOT / "docker" / "Dockerfile").read_text(), re.MULTILINE)
 
@@ -119,7 +119,7 @@ def test_a_tasks_root_is_read_only_but_for_the_images_volume() -> None:
 
 
 def test_tasks_of_two_stacks_have_two_names() -> None:
-    """A family without a revision means its newest definition, which was another stack's."""
+    """A family without a revision means its newest definition, which might be another stack's."""
     assert TASK["Family"] == {"Fn::Sub": "${AWS::StackName}-shard"}
 
 
@@ -130,16 +130,16 @@ def test_a_replaced_task_definition_is_kept() -> None:
     assert (definition["UpdateReplacePolicy"], definition["DeletionPolicy"]) == ("Retain", "Delete")
 
 
-def test_the_other_template_names_its_roles() -> None:
-    """Those that the definition of shards has, and no other."""
+def test_the_fargate_template_outputs_the_roles_of_its_tasks() -> None:
+    """The output has the roles of the shards' task definition, and no others."""
     roles = [TASK["ExecutionRoleArn"], TASK["TaskRoleArn"]]
 
     assert FARGATE["Outputs"]["RoleArns"]["Value"] == {"Fn::Join": [",", roles]}
     assert FARGATE["Outputs"]["TaskDefinition"]["Value"] == {"Ref": "Task"}
 
 
-def test_a_task_may_do_what_the_worker_may_with_data() -> None:
-    """On each parameter's ARNs, and in the stack's bucket."""
+def test_a_task_has_the_workers_permissions_on_data() -> None:
+    """This holds for the ARNs of each parameter, and for the stack's bucket."""
 
     def allowed(role: str, of: dict[str, Any]) -> set[tuple[str, str]]:
         return {
@@ -152,7 +152,10 @@ def test_a_task_may_do_what_the_worker_may_with_data() -> None:
 
     of_worker, of_task = allowed("WorkerRole", MAIN), allowed("TaskRole", FARGATE)
 
-    of_others = ("NoticeTopicKeyArn", "WriteEncryption")  # the check that ends a run tells; it is one of the other keys
+    of_others = (
+        "NoticeTopicKeyArn",
+        "WriteEncryption",
+    )  # notices are the checker's; the write key is among the data keys
     assert {each for each in of_worker if each[1] not in of_others} <= of_task
     assert ("sts:AssumeRole", "InputRoleArns") in of_task
     assert ("s3:GetObjectVersion", "ReadObjectArns") in of_task
@@ -161,7 +164,7 @@ def test_a_task_may_do_what_the_worker_may_with_data() -> None:
 # --- EMR Serverless, EMR, Glue ---
 
 
-def test_a_jobs_role_gets_what_the_worker_has_but_the_queue() -> None:
+def test_an_engine_jobs_role_has_the_workers_rights_but_no_queue() -> None:
     document = properties(MAIN, "EngineWorkerPolicy")["PolicyDocument"]
     of_worker = statements(MAIN, "WorkerRole")
     own = [each["Sid"] for each in document["Statement"] if "Sid" in each and each not in of_worker]
@@ -192,7 +195,7 @@ def test_all_engines_share_one_conf() -> None:
 
     for named in (
         named_engines(**EVERY_ENGINE, EngineSparkConf=json.dumps(conf)),
-        engines({"SPARKLET_ENGINES": old}),  # functions of an older template have it in each engine
+        engines({"SPARKLET_ENGINES": old}),  # older templates have the conf in each engine
     ):
         assert all(of["conf"] == conf for of in named.values())
         made = engines_of(CLIENTS, named, {"SPARKLET_BUCKET": "runs"})
@@ -202,8 +205,8 @@ def test_all_engines_share_one_conf() -> None:
 KNOWING = ("PlannerFunction", "CheckerFunction", "StepFunction")  # functions that know the engines
 
 
-def test_whoever_knows_engines_may_ask_what_they_lack() -> None:
-    """The planner refuses --too-large engine where there is none; a step enters the next run, and chooses for it."""
+def test_functions_that_know_engines_may_read_their_settings() -> None:
+    """The planner refuses --too-large engine without an engine; a step creates the next run, and chooses its engine."""
     given = {name: each.get("Environment", {}).get("Variables", {}) for name, each in functions(MAIN).items()}
 
     assert {name for name, each in given.items() if "SPARKLET_ENGINES" in each} == {*KNOWING}
@@ -221,7 +224,7 @@ def test_the_longest_conf_fits_into_4_kb(function: str) -> None:
     given["ScriptPrefixes"] = "s3://scripts-of-production/jobs/" if function == "PlannerFunction" else ""
     written = {**MAIN["Globals"]["Function"]["Environment"]["Variables"], **variables(function)}
     found = {name: resolved(each, MAIN, given) for name, each in written.items()}
-    # What is not known here is a queue's address, a name, …
+    # Values that are not known here, such as a queue's address or a name, have 110 characters.
     whole = {name: str(each) if each and not isinstance(each, dict) else "x" * 110 for name, each in found.items()}
 
     longest = MAIN["Parameters"]["EngineSparkConf"]["MaxLength"]

@@ -1,4 +1,4 @@
-"""What sam/template.yaml promises of queues, functions, versions and parameters, read as CloudFormation reads it."""
+"""Queues, functions, versions and parameters of sam/template.yaml, evaluated as CloudFormation does."""
 
 import ast
 import json
@@ -12,9 +12,9 @@ from sparklet.local.deploy import Template, handler_of
 from sparklet.settings import NAMES, OF_FUNCTIONS, spark_settings, worker_settings
 from tests.unit.template.reading import LARGE, MAIN, ROOT, SAM, TEMPLATES, ZIPS, expanded, functions, of_type, variables
 
-FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set where the jars are: by the image, or by the local stack
-FOR_OWN_FUNCTIONS = {"SPARKLET_KAFKA_FAILURES"}  # the template's worker raises, which every mapping takes
-OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # of the one script that SCRIPT_LOCATION names
+FOR_THE_IMAGE = {"SPARKLET_JARS"}  # set by the image or by the local stack, which know where the jars are
+FOR_OWN_FUNCTIONS = {"SPARKLET_KAFKA_FAILURES"}  # the template's worker raises, as every mapping expects
+OTHER_SPELLINGS = {"SCRIPT_BUCKET", "SPARK_SCRIPT"}  # other ways to name the script of SCRIPT_LOCATION
 
 
 # --- functions ---
@@ -73,15 +73,15 @@ def test_outputs_for_callers_name_published_functions(transformed: dict[str, Any
     assert transformed["Outputs"]["WorkerAliasName"]["Value"] == "live"
 
 
-def test_another_image_is_another_version(transformed: dict[str, Any]) -> None:
+def test_another_image_publishes_another_version(transformed: dict[str, Any]) -> None:
     other = with_image(2)
 
     changed = set(of_type(other, "AWS::Lambda::Version")) - set(of_type(transformed, "AWS::Lambda::Version"))
     assert {name.partition("Version")[0] for name in changed} == {"WorkerFunction", LARGE}
 
 
-def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]) -> None:
-    """Another description replaces it, other code removes it from the template; shards are under way in it."""
+def test_a_replaced_version_is_retained(transformed: dict[str, Any]) -> None:
+    """An update replaces or removes a version while shards still run in it."""
     versions, functions_left = (
         [body for body in transformed["Resources"].values() if body["Type"] == f"AWS::Lambda::{kind}"]
         for kind in ("Version", "Function")
@@ -92,7 +92,7 @@ def test_a_version_outlives_whatever_takes_its_place(transformed: dict[str, Any]
     assert all(function.get("DeletionPolicy", "Delete") == "Delete" for function in functions_left)
 
 
-def test_a_deployment_refuses_variables_that_workers_live_by() -> None:
+def test_event_variables_may_not_name_reserved_variables() -> None:
     allowed = re.compile(MAIN["Parameters"]["EventVariables"]["AllowedPattern"])
 
     for names in ("", "INPUT_PATH", "INPUT_PATH,OUTPUT_PATH", "day,PATHS,HOMES"):
@@ -129,11 +129,13 @@ def test_a_parameter_that_changes_settings_publishes_a_version(file: str) -> Non
 
         assert {each for each in followed if each not in advice} - by_kind <= described, name
         assert "Revision" in described
-        assert "${Revision}" in json.dumps(properties["Description"])  # else nothing would be new: Lambda refuses that
+        assert "${Revision}" in json.dumps(
+            properties["Description"]
+        )  # otherwise nothing would change, and Lambda would publish no version
 
 
 def _parameters(template: Template, node: Any) -> set[str]:
-    """Those that a node names, or whose condition it has."""
+    """The parameters that a node refers to, directly or by a condition."""
     written = json.dumps(node)
     found = set(re.findall(r'"Ref": "(\w+)"', written) + re.findall(r"\$\{(\w+)\}", written))
     for condition in re.findall(r'"Fn::If": \["(\w+)"', written):
@@ -154,10 +156,10 @@ def test_a_versions_description_fits_with_the_longest_values() -> None:
     assert len(re.sub(r"\$\{(\w+)\}", lambda match: longest[match[1]], text)) <= 256  # Lambda's limit
 
 
-# --- what a deployment refuses, and what cannot be asked for ---
+# --- retries and settings ---
 
 
-def test_lambda_repeats_no_call_of_a_function_and_reports_it() -> None:
+def test_failed_calls_of_own_functions_are_not_retried_but_kept() -> None:
     workers = [each for name, each in functions(TEMPLATES["functions.yaml"]).items() if "Worker" in name]
 
     assert len(workers) == 3
@@ -167,7 +169,7 @@ def test_lambda_repeats_no_call_of_a_function_and_reports_it() -> None:
         assert config["DestinationConfig"]["OnFailure"]["Destination"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
 
 
-VALUES = {  # of variables within WorkerSettings: taken, refused
+VALUES = {  # by variable within WorkerSettings: an allowed and a bad value
     "SPARKLET_RUNNER": ("submit", "hot"),
     "SPARKLET_KEEP_CONTEXT": ("off", "no"),
     "SPARKLET_GRACE_S": ("30", "31"),  # half of the shortest timeout
@@ -179,23 +181,26 @@ VALUES = {  # of variables within WorkerSettings: taken, refused
 }
 
 
-def test_a_deployment_takes_what_a_worker_takes_and_no_more() -> None:
-    """A misspelt setting stops the deployment, not the first worker."""
-    takes = re.compile(MAIN["Parameters"]["WorkerSettings"]["AllowedPattern"])
-    whole = json.dumps({name: taken for name, (taken, _) in VALUES.items()}, ensure_ascii=False)
+def test_the_template_allows_exactly_the_workers_settings() -> None:
+    """So a misspelt setting stops the deployment instead of the first worker."""
+    allowed = re.compile(MAIN["Parameters"]["WorkerSettings"]["AllowedPattern"])
+    all_settings = json.dumps({name: good for name, (good, _) in VALUES.items()}, ensure_ascii=False)
 
-    names = set(re.findall(r"[A-Z_]{4,}", takes.pattern)) - {"SPARKLET_"}
+    names = set(re.findall(r"[A-Z_]{4,}", allowed.pattern)) - {"SPARKLET_"}
     assert names == {name.removeprefix("SPARKLET_") for name in VALUES}
-    assert all(takes.fullmatch(text) for text in ("", "{}", whole, whole.replace(": ", ":").replace(", ", " ,\n")))
-    worker_settings({"SPARKLET_WORKER_SETTINGS": whole})
-    assert spark_settings({"SPARKLET_WORKER_SETTINGS": whole}).java_options == ('-Da=b "c"', "-Xss4m")
-    for name, (taken, refused) in VALUES.items():
-        assert refused is None or not takes.fullmatch(json.dumps({name: refused})), name
-        assert not takes.fullmatch(json.dumps({f"{name}S": taken})), name
-        assert not takes.fullmatch(json.dumps({name: taken})[:-1] + ",}"), name
-    assert not takes.fullmatch('{"SPARKLET_BUCKET": "other"}')
-    # A mapping without pollers of its own takes a report for success, and the batch would be lost.
-    assert not takes.fullmatch('{"SPARKLET_KAFKA_FAILURES": "report"}')
+    assert all(
+        allowed.fullmatch(text)
+        for text in ("", "{}", all_settings, all_settings.replace(": ", ":").replace(", ", " ,\n"))
+    )
+    worker_settings({"SPARKLET_WORKER_SETTINGS": all_settings})
+    assert spark_settings({"SPARKLET_WORKER_SETTINGS": all_settings}).java_options == ('-Da=b "c"', "-Xss4m")
+    for name, (good, bad) in VALUES.items():
+        assert bad is None or not allowed.fullmatch(json.dumps({name: bad})), name
+        assert not allowed.fullmatch(json.dumps({f"{name}S": good})), name  # an unknown name
+        assert not allowed.fullmatch(json.dumps({name: good})[:-1] + ",}"), name  # no JSON: a comma too many
+    assert not allowed.fullmatch('{"SPARKLET_BUCKET": "other"}')
+    # A mapping without pollers treats a report as success, so the batch would be lost.
+    assert not allowed.fullmatch('{"SPARKLET_KAFKA_FAILURES": "report"}')
 
 
 def test_a_worker_gets_one_shard_at_a_time_by_default() -> None:
@@ -204,7 +209,9 @@ def test_a_worker_gets_one_shard_at_a_time_by_default() -> None:
     asked = MAIN["Parameters"]["ShardsPerInvocation"]
     assert shards["BatchSize"] == {"Ref": "ShardsPerInvocation"}
     assert (asked["Default"], asked["MinValue"], asked["MaxValue"]) == (1, 1, 10)
-    assert "MaximumBatchingWindowInSeconds" not in shards  # six times the timeout leaves no room for one
+    assert (
+        "MaximumBatchingWindowInSeconds" not in shards
+    )  # the visibility timeout of six timeouts leaves no room for a window
     assert shards["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 
@@ -216,12 +223,14 @@ def test_the_checker_is_called_once_a_minute(transformed: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(("function", "age_s"), [("CheckerFunction", 60), (LARGE, 900)])
-def test_lambda_repeats_no_call(transformed: dict[str, Any], function: str, age_s: int) -> None:
-    """The checker is called each minute; it dispatches a shard again, and a call that comes late finds it done."""
+def test_lambda_does_not_retry_checker_and_large_function(
+    transformed: dict[str, Any], function: str, age_s: int
+) -> None:
+    """The checker is called each minute anyway, and dispatches a lost shard again."""
     configs = of_type(transformed, "AWS::Lambda::EventInvokeConfig").values()
     (config,) = (each for each in configs if each["FunctionName"] == {"Ref": function})
 
-    assert config["Qualifier"] == "live"  # which is called
+    assert config["Qualifier"] == "live"  # the alias that callers use
     assert (config["MaximumRetryAttempts"], config["MaximumEventAgeInSeconds"]) == (0, age_s)
 
 
@@ -231,14 +240,14 @@ def test_the_environment_has_every_setting_and_no_other() -> None:
     read = {
         text for text in strings if isinstance(text, str) and re.fullmatch(r"(SPARKLET|SCRIPT|SPARK)_[A-Z0-9_]+", text)
     }
-    read -= {"SPARK_HOME"}  # the image's own
-    read -= NAMES - OF_FUNCTIONS  # of the command line, and between processes
+    read -= {"SPARK_HOME"}  # set by the image
+    read -= NAMES - OF_FUNCTIONS  # variables of the command line, and between processes
     common = MAIN["Globals"]["Function"]["Environment"]["Variables"]
     given = set(common)
     for properties in functions(MAIN).values():
         given |= set(properties.get("Environment", {}).get("Variables", {}))
 
-    given -= {name for name in given if name.startswith("PYICEBERG_CATALOG__ICEBERG__")}  # which pyiceberg reads
-    given |= VALUES.keys()  # within one of them
+    given -= {name for name in given if name.startswith("PYICEBERG_CATALOG__ICEBERG__")}  # read by pyiceberg
+    given |= VALUES.keys()  # these are within SPARKLET_WORKER_SETTINGS
     assert given <= read
     assert read - given == FOR_THE_IMAGE | FOR_OWN_FUNCTIONS | OTHER_SPELLINGS

@@ -1,4 +1,4 @@
-"""What sam/image-builder.yaml promises: its build's commands are run here; calls of Docker and AWS are noted."""
+"""sam/image-builder.yaml: its build commands are run with fakes of docker and aws that record their calls."""
 
 import json
 import os
@@ -34,7 +34,7 @@ ENVIRONMENT = {
     "CODEBUILD_BUILD_NUMBER": "7",
     "CODEBUILD_BUILD_SUCCEEDING": "1",
 }
-NOTING = """\
+RECORDING_FAKE = """\
 #!/bin/bash
 printf '%s\\n' "$(printf '%s\\t' "${0##*/}" "$@")" >>"$NOTES"
 case "$1 $2" in
@@ -47,12 +47,12 @@ esac
 
 @dataclass
 class Bench:
-    """A place where the build's phases run."""
+    """A folder with fakes of docker and aws, in which the build's phases run."""
 
     folder: Path
 
     def run(self, *phases: str, **environment: str) -> tuple[int, list[list[str]], str]:
-        """Run phases as CodeBuild does, in one shell; how it ended, what was called, what was said."""
+        """Run phases as CodeBuild does, in one shell. Return the exit code, the recorded calls, and the output."""
         commands = [command for phase in phases for command in PHASES[phase]["commands"]]
         script = "\n".join(f"{command.rstrip()}\n[ $? = 0 ] || exit 1" for command in commands)
         script += '\necho "exported: $IMAGE_URI $IMAGE_DIGEST"'
@@ -68,7 +68,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     for name in ("docker", "aws"):
-        (tmp_path / name).write_text(NOTING)
+        (tmp_path / name).write_text(RECORDING_FAKE)
         (tmp_path / name).chmod(0o755)
     return Bench(tmp_path)
 
@@ -84,16 +84,16 @@ def build_args(calls: list[list[str]]) -> dict[str, str]:
 
 
 def test_one_image_without_attestations_is_pushed_and_announced(bench: Bench) -> None:
-    code, calls, said = bench.run("pre_build", "build", "post_build")
+    code, calls, output = bench.run("pre_build", "build", "post_build")
 
-    assert code == 0, said
+    assert code == 0, output
     assert ["docker", "login", "--username", "AWS", "--password-stdin", URI.partition("/")[0]] in calls
     arguments = built(calls)
     assert {"--provenance=false", "--sbom=false"} <= set(arguments)
     assert arguments[arguments.index("--platform") + 1] == "linux/arm64"
     assert arguments[-1] == "."
     assert ["docker", "push", f"{URI}:spark-3.5-arm64-7"] in calls
-    assert f"exported: {URI}:spark-3.5-arm64-7 sha256:abc" in said
+    assert f"exported: {URI}:spark-3.5-arm64-7 sha256:abc" in output
 
 
 def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
@@ -101,23 +101,23 @@ def test_every_parameter_reaches_the_dockerfile(bench: Bench) -> None:
     chosen |= {"SPARKLET_MAVEN_MIRROR": "https://maven.example/", "PIP_INDEX_URL": "https://pypi.example/simple"}
     assert VARIABLES.keys() == ENVIRONMENT.keys() - {"CODEBUILD_BUILD_NUMBER", "CODEBUILD_BUILD_SUCCEEDING"}
 
-    code, calls, said = bench.run("build", **chosen)
+    code, calls, output = bench.run("build", **chosen)
 
-    assert code == 0, said
+    assert code == 0, output
     assert build_args(calls) == {"STACK": "spark-3.5", "FRAMEWORKS": "delta,iceberg", **chosen}
     dockerfile = (ROOT / "docker" / "Dockerfile").read_text()
     assert [name for name in build_args(calls) if f"ARG {name}=" not in dockerfile] == []
 
 
-def test_a_proxy_reaches_whatever_the_build_runs(bench: Bench) -> None:
+def test_proxy_settings_are_passed_as_build_arguments(bench: Bench) -> None:
     """Docker knows these arguments without a line in the Dockerfile, and keeps them out of the image."""
-    proxy, around = "http://proxy.example:3128", ".amazonaws.com"
+    proxy, no_proxy = "http://proxy.example:3128", ".amazonaws.com"
 
-    _, calls, _ = bench.run("build", HTTPS_PROXY=proxy, NO_PROXY=around)
+    _, calls, _ = bench.run("build", HTTPS_PROXY=proxy, NO_PROXY=no_proxy)
 
     given = build_args(calls)
     assert [given[name] for name in ("HTTPS_PROXY", "https_proxy", "http_proxy")] == [proxy] * 3
-    assert given["NO_PROXY"] == given["no_proxy"] == around
+    assert given["NO_PROXY"] == given["no_proxy"] == no_proxy
 
 
 def test_without_a_base_parameter_the_default_is_used(bench: Bench) -> None:
@@ -127,13 +127,13 @@ def test_without_a_base_parameter_the_default_is_used(bench: Bench) -> None:
 
 
 def test_an_old_builder_is_not_passed_attestation_options(bench: Bench) -> None:
-    code, calls, said = bench.run("build", NO_BUILDX="1")
+    code, calls, output = bench.run("build", NO_BUILDX="1")
 
-    assert code == 0, said
+    assert code == 0, output
     assert "--provenance=false" not in built(calls)
 
 
-def test_a_tag_moves_only_where_tags_may(bench: Bench) -> None:
+def test_a_moving_tag_is_pushed_only_if_tags_are_mutable(bench: Bench) -> None:
     _, calls, _ = bench.run("build")
     assert sum(call[:2] == ["docker", "push"] for call in calls) == 1
 
@@ -157,12 +157,12 @@ MANIFESTS = "application/vnd.docker.distribution.manifest"
         ("post_build", {"PUSHED": "None"}, False),
     ],
 )
-def test_failed_steps_and_useless_images_fail_the_build(
+def test_failed_steps_and_images_unfit_for_lambda_fail_the_build(
     bench: Bench, phase: str, given: dict[str, str], accepted: bool
 ) -> None:
-    code, _, said = bench.run(phase, **given)
+    code, _, output = bench.run(phase, **given)
 
-    assert (code == 0) is accepted, said
+    assert (code == 0) is accepted, output
 
 
 def test_a_failed_build_announces_nothing(bench: Bench) -> None:
@@ -196,8 +196,8 @@ def test_the_builder_may_push_to_its_own_repository_only() -> None:
     assert pushes_to[2]["Fn::Sub"].endswith(":repository/${ExistingRepositoryName}")
 
 
-def test_a_repository_that_is_there_can_be_used_again() -> None:
-    """An earlier stack leaves it, and its name is taken then."""
+def test_an_existing_repository_can_be_used() -> None:
+    """An earlier stack leaves its repository, whose name cannot be used for a new one."""
     assert TEMPLATE["Resources"]["Repository"]["Condition"] == "HasOwnRepository"
     assert VARIABLES["REPOSITORY_NAME"]["Fn::If"][2] == {"Ref": "ExistingRepositoryName"}
     assert VARIABLES["REPOSITORY"]["Fn::If"][2]["Fn::Sub"].endswith("/${ExistingRepositoryName}")

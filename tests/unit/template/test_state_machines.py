@@ -1,4 +1,4 @@
-"""What the state machine of sam/statemachines promises."""
+"""The state machine in sam/statemachines, and its role."""
 
 import json
 import re
@@ -16,13 +16,13 @@ from tests.unit.template.reading import MAIN, SAM, as_list, of_type, properties,
 OURS = json.loads((SAM / "statemachines" / "run.asl.json").read_text())
 STATES = OURS["States"]
 RESOURCE = properties(MAIN, "RunMachine")
-CHILDREN = {  # by Map: its children's machine, the state of that which works, how many work at once
+CHILDREN = {  # by Map: the states of its children, the state that does the shard, and the maximum concurrency
     name: (STATES[name]["ItemProcessor"]["States"], step, workers)
     for name, step, workers in (("Inline", "InlineShard", MAX_INLINE), ("Distributed", "Shard", MAX_MAP_CONCURRENCY))
 }
 
 
-def test_the_machine_is_without_findings() -> None:
+def test_the_machine_has_no_faults() -> None:
     assert findings(OURS) == []
 
 
@@ -31,7 +31,7 @@ def test_the_template_substitutes_exactly_the_placeholders() -> None:
     assert set(RESOURCE["DefinitionSubstitutions"]) == placeholders(OURS)
 
 
-# --- what the machine does, as far as the file shows it ---
+# --- states of the machine ---
 
 
 def test_every_failing_state_is_recorded_under_its_own_name() -> None:
@@ -50,7 +50,7 @@ def test_every_failing_state_is_recorded_under_its_own_name() -> None:
 
 
 def test_no_state_holds_the_input_and_an_error() -> None:
-    """Each may be near the 256 KB that a state may hold; States.ALL does not catch what exceeds them."""
+    """Each can be near the limit of 256 KB for a state; States.ALL does not catch an exceeded limit."""
     [catcher] = STATES["Plan"]["Catch"]
 
     assert catcher["ResultPath"] == "$" == STATES["PlanFailed"]["Parameters"]["failure.$"]
@@ -80,7 +80,7 @@ def test_a_lost_worker_is_replaced_once_its_lease_is_over(state: str) -> None:
 
 @pytest.mark.parametrize("state", CHILDREN)
 def test_a_worker_that_is_not_ready_yet_is_called_again(state: str) -> None:
-    """A snapshot that was not used for long is made anew, a network interface too; Lambda says so by these errors."""
+    """Lambda raises these errors while it recreates a snapshot or network interface after a long idle time."""
     invoke = botocore.session.get_session().get_service_model("lambda").operation_model("Invoke")
     declared = {f"Lambda.{error.name}" for error in invoke.error_shapes}
     not_ready = {name for name in declared if re.search("SnapStart|NotReady|Pending|ResourceConflict", name)}
@@ -90,11 +90,13 @@ def test_a_worker_that_is_not_ready_yet_is_called_again(state: str) -> None:
     (waits,) = (each for each in states[step]["Retry"] if not_ready <= set(each["ErrorEquals"]))
     delays = [min(waits["MaxDelaySeconds"], waits["IntervalSeconds"] * 2**n) for n in range(waits["MaxAttempts"])]
     assert set(waits["ErrorEquals"]) - {"Lambda.AWSLambdaException", "Lambda.SdkClientException"} <= declared
-    if state == "Distributed":  # an inline child's tries are events of the run's own history; a message waits for it
-        assert sum(delays) / 2 > 240  # by jitter half of them; an init takes up to 100 s before its snapshot
+    if state == "Distributed":  # retries of an inline child would fill the run's own history; a message follows instead
+        assert (
+            sum(delays) / 2 > 240
+        )  # jitter halves the delays on average; an init takes up to 100 s before its snapshot
 
 
-def test_no_state_waits_less_than_its_functions_timeout() -> None:
+def test_every_task_state_outlasts_its_functions_timeout() -> None:
     functions = {"PlannerArn": "PlannerFunction", "StepArn": "StepFunction"}
     for _, state in every_state(OURS):
         function = state.get("Parameters", {}).get("FunctionName", "")[2:-1] if state["Type"] == "Task" else ""
@@ -122,7 +124,7 @@ def test_a_map_may_read_indexes_and_write_results_of_runs_only() -> None:
     assert written == "States.Format('runs/{}/map', $.Payload.run_id)"
 
 
-def test_the_machine_logs_and_is_watched() -> None:
+def test_the_machine_has_logs_and_alarms() -> None:
     logging = RESOURCE["Logging"]
     (destination,) = logging["Destinations"]
 

@@ -1,4 +1,4 @@
-"""What sam/streams.yaml promises, and that it fits to the main template."""
+"""sam/streams.yaml, and that it fits the main template."""
 
 import json
 
@@ -19,11 +19,13 @@ def test_a_mapping_waits_for_the_right_to_read(name: str) -> None:
     mapping, policy = STREAMS["Resources"][name], STREAMS["Resources"][MAPPINGS[name]]
 
     assert mapping["DependsOn"] == MAPPINGS[name]
-    assert mapping["Condition"] == policy["Condition"]  # else it may wait for what is not made
+    assert (
+        mapping["Condition"] == policy["Condition"]
+    )  # otherwise the mapping could wait for a policy that is not created
 
 
-def test_kafka_responses_are_read_only_with_pollers() -> None:
-    """Without pollers of its own a Kafka mapping takes any response for success; a worker then raises, by default."""
+def test_kafka_reports_of_failures_need_provisioned_pollers() -> None:
+    """Without provisioned pollers a Kafka mapping treats any response as success; then a worker raises, by default."""
     assert KAFKA["FunctionResponseTypes"]["Fn::If"][:2] == ["HasKafkaPollers", ["ReportBatchItemFailures"]]
     assert KAFKA["ProvisionedPollerConfig"]["Fn::If"][0] == "HasKafkaPollers"
     assert PARAMETERS["KafkaPollers"]["Default"] == 0
@@ -47,7 +49,7 @@ def test_lost_stream_batches_reach_the_dead_letter_queue() -> None:
 
 
 def test_unlimited_retries_of_kafka_have_no_destination() -> None:
-    """With a destination, Lambda would make ten attempts in place of unlimited ones, and then skip the records."""
+    """With a destination, Lambda would make ten attempts instead of unlimited ones, and then skip the records."""
     limited = {"Fn::Not": [{"Fn::Equals": [{"Ref": "StreamRetryAttempts"}, "-1"]}]}
 
     assert STREAMS["Conditions"]["KafkaGivesUp"] == {"Fn::And": [{"Condition": "HasKafkaPollers"}, limited]}
@@ -70,7 +72,7 @@ def test_batches_and_their_start_are_as_configured(name: str) -> None:
 
 
 def test_each_topic_has_a_consumer_group_of_its_own() -> None:
-    """Two mappings with one group would share its partitions, whatever their topics are."""
+    """Two mappings with one group would share its partitions, even for different topics."""
     policy = json.dumps(STREAMS["Resources"]["KafkaPolicy"])
 
     assert KAFKA["AmazonManagedKafkaEventSourceConfig"] == {"ConsumerGroupId": {"Ref": "AWS::StackName"}}
@@ -85,8 +87,8 @@ def test_a_stream_under_a_key_of_its_own_can_be_read() -> None:
     assert (decrypts[1]["Action"], decrypts[1]["Resource"]) == ("kms:Decrypt", {"Ref": "StreamKeyArn"})
 
 
-def test_records_that_wait_or_that_nobody_reads_raise_an_alarm() -> None:
-    """A mapping without a right asks for no record: there is no data then."""
+def test_late_or_unread_records_raise_an_alarm() -> None:
+    """A mapping without permission reads no records, so the metric has no data."""
     alarms = of_type(STREAMS, "AWS::CloudWatch::Alarm")
 
     assert {(each["Namespace"], each["MetricName"]) for each in alarms.values()} == {
@@ -99,7 +101,7 @@ def test_records_that_wait_or_that_nobody_reads_raise_an_alarm() -> None:
     assert group in alarms["KafkaLateOrSilentAlarm"]["Dimensions"]
 
 
-def test_no_script_uses_the_right_to_join_the_network() -> None:
+def test_scripts_cannot_use_the_permission_to_join_the_network() -> None:
     policy = properties(STREAMS, "KafkaPolicy")["PolicyDocument"]["Statement"]
     joins, denied = ([each for each in policy if each.get("Effect") == effect] for effect in ("Allow", "Deny"))
 
