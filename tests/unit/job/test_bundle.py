@@ -1,4 +1,4 @@
-"""sparklet.job leaves the rest of Sparklet behind."""
+"""The bundle of sparklet.job works without the rest of Sparklet, on Python 3.9."""
 
 import ast
 import os
@@ -14,7 +14,7 @@ import sparklet
 from sparklet.job.bundle import write_bundle
 
 JOB = Path(sparklet.__file__).parent / "job"
-NEWER = {"zip": {"strict"}, "dataclass": {"slots", "kw_only"}}  # than Python 3.9
+NEWER = {"zip": {"strict"}, "dataclass": {"slots", "kw_only"}}  # arguments that Python 3.9 does not know
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def bare_python(bundle: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """A Python without site-packages, that has nothing but the bundle."""
+    """Run code in a Python without site-packages that can import only the bundle."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(bundle)}
     command = [sys.executable, "-S", "-c", code]
     return subprocess.run(command, env=environment, cwd=bundle.parent, capture_output=True, text=True, check=False)
 
 
-def test_the_bundle_is_all_a_script_imports(bundle: Path) -> None:
+def test_a_script_needs_only_the_bundle(bundle: Path) -> None:
     done = bare_python(
         bundle,
         "import sys; from sparklet.job import Job, EventError, SparkletError, stored_bytes\n"
@@ -59,7 +59,7 @@ def test_the_same_sources_give_the_same_bytes(bundle: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("path", [JOB.parent / "__init__.py", *sorted(JOB.rglob("*.py"))], ids=lambda path: path.name)
 def test_annotations_are_not_evaluated(path: Path) -> None:
-    """Python 3.9 would fail at those of today."""
+    """Python 3.9 would fail at today's annotations."""
     tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
 
     annotated = any(isinstance(node, ast.AnnAssign | ast.arg) and node.annotation for node in ast.walk(tree))
@@ -67,7 +67,7 @@ def test_annotations_are_not_evaluated(path: Path) -> None:
 
 
 def test_the_bundle_keeps_to_python_3_9(bundle: Path) -> None:
-    """EMR's default: its syntax, and of what is newer what was used here before and fails only as it is called."""
+    """EMR's default is Python 3.9: the syntax is checked, and newer arguments that were used before by mistake."""
     with zipfile.ZipFile(bundle) as content:
         trees = {name: ast.parse(content.read(name), feature_version=(3, 9)) for name in content.namelist()}
     calls = [(name, node) for name, tree in trees.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -87,7 +87,7 @@ def test_the_bundle_keeps_to_python_3_9(bundle: Path) -> None:
 
 
 def test_the_bundle_imports_nothing_that_it_lacks(bundle: Path) -> None:
-    """At the head of its modules; what a function imports may be a worker's."""
+    """Imports at the head of modules are checked; a function may import modules that only workers have."""
     with zipfile.ZipFile(bundle) as content:
         heads = {name: ast.parse(content.read(name)).body for name in content.namelist() if name.endswith(".py")}
     modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in heads}
@@ -101,7 +101,7 @@ def test_the_bundle_imports_nothing_that_it_lacks(bundle: Path) -> None:
     assert {(name, module) for name, module in wanted if module not in modules} == set()
 
 
-def test_another_file_than_a_zip_is_refused(tmp_path: Path) -> None:
+def test_a_bundle_that_is_not_named_as_a_zip_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sparklet.job.bundle", "dist/"]
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

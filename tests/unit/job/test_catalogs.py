@@ -10,7 +10,7 @@ PREFIX, WAREHOUSE = "spark.sql.catalog.iceberg", "s3://b/w"
 
 
 def named(**properties: str) -> dict[str, str]:
-    """The variables by which pyiceberg names a catalog."""
+    """pyiceberg's environment variables for a catalog with these properties."""
     return {f"PYICEBERG_CATALOG__ICEBERG__{name}": value for name, value in properties.items()}
 
 
@@ -53,11 +53,11 @@ UNKNOWN = named(TYPE="bigquery")
         pytest.param(UNKNOWN, None, {}, id="nothing that Spark knows"),
     ],
 )
-def test_a_catalog_is_the_one_of_the_variables(env: dict, warehouse: str | None, expected: dict) -> None:
+def test_sparks_catalog_follows_pyicebergs_variables(env: dict, warehouse: str | None, expected: dict) -> None:
     assert catalog(env, warehouse) == expected
 
 
-def test_a_databases_user_is_not_part_of_its_address() -> None:
+def test_user_and_password_are_no_part_of_the_databases_address() -> None:
     options = catalog({**SQL, **named(URI="postgresql+psycopg2://ann:pw@db:5432/lake")})
 
     assert options["uri"] == "jdbc:postgresql://db:5432/lake"
@@ -79,7 +79,7 @@ def test_properties_have_the_names_that_pyiceberg_gives_them(monkeypatch: pytest
 ARN = "arn:aws:s3tables:eu-west-1:111122223333:bucket/lake"
 
 
-def test_the_arn_of_a_table_bucket_is_setting_enough() -> None:
+def test_the_arn_of_a_table_bucket_configures_a_catalog() -> None:
     variables = rest(URI="https://s3tables.eu-west-1.amazonaws.com/iceberg", WAREHOUSE=ARN, CLIENT__REGION="eu-west-1")
     signed = {"SIGV4_ENABLED": "true", "SIGNING_NAME": "s3tables", "SIGNING_REGION": "eu-west-1"}
     variables |= rest(**{f"REST__{name}": value for name, value in signed.items()}) | variables
@@ -100,7 +100,7 @@ def test_the_endpoint_of_s3_tables(env: dict[str, str], arn: str, uri: str) -> N
     assert catalog_properties(env, arn)["uri"] == uri
 
 
-def test_a_warehouse_in_glue_is_setting_enough() -> None:
+def test_a_warehouse_in_glue_configures_a_catalog() -> None:
     assert catalog({}, f"glue:{WAREHOUSE}/") == catalog(named(TYPE="glue", WAREHOUSE=WAREHOUSE))
 
 
@@ -110,7 +110,7 @@ def test_a_named_catalog_wins_over_one_in_the_warehouse() -> None:
 
 
 @pytest.mark.parametrize("client", ["S3", "CLIENT", "GLUE"])
-def test_pyicebergs_own_files_and_keys_stay_its_own(client: str) -> None:
+def test_pyicebergs_credentials_are_not_passed_to_spark(client: str) -> None:
     keys = {f"{client}__{key}": "SECRET" for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")}
 
     assert "SECRET" not in str(catalog(rest(**keys)))

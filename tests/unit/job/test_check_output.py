@@ -1,4 +1,4 @@
-"""The example of a check script: what it fails a run for."""
+"""The example of a check script, and the results for which it fails a run."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ def figures(rows: int | None = 3, failed: int = 0, silent: int = 0) -> dict[str,
 
 
 @pytest.mark.parametrize(
-    "told",
+    "figures_of_run",
     [figures(3), figures(None), figures(4, failed=1), figures(2, silent=1)],
     ids=["all", "none", "failed", "some"],
 )
-def test_rows_are_compared_if_every_shard_reported_them(told: dict[str, Any]) -> None:
-    judge(told, FOUND, 3, ["id"], [])
+def test_rows_are_compared_if_every_shard_reported_them(figures_of_run: dict[str, Any]) -> None:
+    judge(figures_of_run, FOUND, 3, ["id"], [])
 
 
 @pytest.mark.parametrize(
-    ("told", "least_rows", "required", "unique", "cause"),
+    ("figures_of_run", "least_rows", "required", "unique", "cause"),
     [
         (figures(4), 0, [], [], "s3://b/out/ holds 3 rows, its shards have reported 4"),
         (figures(), 4, [], [], "s3://b/out/ holds 3 rows, at least 4 were expected"),
@@ -34,7 +34,7 @@ def test_rows_are_compared_if_every_shard_reported_them(told: dict[str, Any]) ->
     ],
 )
 def test_unexpected_results_are_reported(
-    told: dict[str, Any], least_rows: int, required: list[str], unique: list[str], cause: str
+    figures_of_run: dict[str, Any], least_rows: int, required: list[str], unique: list[str], cause: str
 ) -> None:
     with pytest.raises(ExpectationError, match=cause):
-        judge(told, FOUND, least_rows, required, unique)
+        judge(figures_of_run, FOUND, least_rows, required, unique)

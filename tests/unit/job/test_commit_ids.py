@@ -1,4 +1,4 @@
-"""A commit's id: one for each piece of work, the same however often it is delivered."""
+"""A commit id is the same for each delivery of an event or shard, and different for different ones."""
 
 import contextlib
 import copy
@@ -30,19 +30,19 @@ def in_run(**names: Any) -> str:
     return commit_id(job_in_run(**names), "1")
 
 
-def test_in_a_run_it_is_run_shard_and_label_alone() -> None:
+def test_in_a_run_an_id_depends_only_on_run_shard_and_label() -> None:
     assert in_run() == in_run(attempt="a2", generation=3) == "r_18bcfe56800/7/1"
     assert in_run(shard=8) != in_run() != in_run(identity="r_18bcfe56801")
 
 
 @pytest.mark.parametrize("name", ["split_off", "redone"])
-def test_a_shard_whose_rows_may_be_there_makes_no_direct_commit(name: str) -> None:
+def test_a_redone_or_split_off_shard_makes_no_direct_commit(name: str) -> None:
     with pytest.raises(TableError, match="stage the write"):
         in_run(**{name: True})
 
 
-def with_(event: dict[str, Any], *place: str | int, **values: Any) -> dict[str, Any]:
-    """The event, with these values where ``place`` leads."""
+def with_values(event: dict[str, Any], *place: str | int, **values: Any) -> dict[str, Any]:
+    """Set ``values`` in the part of the event that ``place`` leads to. Return the event."""
     inner: Any = event
     for step in place:
         inner = inner[step]
@@ -56,12 +56,12 @@ def message(number: int, body: str = "{}") -> dict[str, Any]:
 
 def s3(n: int) -> dict[str, Any]:
     written = {"sequencer": f"{n:018X}", "versionId": f"v{n}", "eTag": f"{n:032x}"}
-    return with_(samples.s3(), "Records", 0, "s3", "object", **written)
+    return with_values(samples.s3(), "Records", 0, "s3", "object", **written)
 
 
 def from_object_store(n: int) -> dict[str, Any]:
-    event = with_(samples.eventbridge(), "detail", "object", sequencer=f"{n:012X}", etag=f"{n:032x}")
-    return with_(event, id=f"e{n}")
+    event = with_values(samples.eventbridge(), "detail", "object", sequencer=f"{n:012X}", etag=f"{n:032x}")
+    return with_values(event, id=f"e{n}")
 
 
 SOURCES: dict[str, Callable[[int], dict[str, Any]]] = {
@@ -69,24 +69,26 @@ SOURCES: dict[str, Callable[[int], dict[str, Any]]] = {
     "s3": s3,
     "s3 in sqs": lambda n: message(n, json.dumps(s3(n))),
     "s3 through eventbridge": from_object_store,
-    "sns": lambda n: with_(samples.sns("hello"), "Records", 0, "Sns", MessageId=f"m{n}"),
+    "sns": lambda n: with_values(samples.sns("hello"), "Records", 0, "Sns", MessageId=f"m{n}"),
     "kinesis": lambda n: {"Records": [samples.kinesis(str(10 * n)), samples.kinesis(str(10 * n + 9))]},
     "dynamodb": lambda n: {"Records": [samples.dynamodb(str(10 * n)), samples.dynamodb(str(10 * n + 9))]},
-    "window": lambda n: with_(samples.window(state={"sum": 1}, final=True), "window", start=f"{n}", end=f"{n + 1}"),
+    "window": lambda n: with_values(
+        samples.window(state={"sum": 1}, final=True), "window", start=f"{n}", end=f"{n + 1}"
+    ),
     "msk": lambda n: samples.kafka({"t-0": [10 * n, 10 * n + 9], "t-1": [3]}),
-    "eventbridge": lambda n: with_(samples.scheduled(), id=f"e{n}"),
-    "api": lambda n: with_(samples.http_request("{}"), "requestContext", requestId=f"r{n}"),
+    "eventbridge": lambda n: with_values(samples.scheduled(), id=f"e{n}"),
+    "api": lambda n: with_values(samples.http_request("{}"), "requestContext", requestId=f"r{n}"),
     "task": lambda n: {"day": "2013-01-01", "sparklet": {"task": f"t{n}"}},
 }
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @given(number=st.integers(0, 10**6), other=st.integers(0, 10**6))
-def test_one_id_for_each_event_however_often_it_comes(source: str, number: int, other: int) -> None:
+def test_each_event_has_one_id_for_all_its_deliveries(source: str, number: int, other: int) -> None:
     event = SOURCES[source](number)
     again = json.loads(json.dumps(dict(reversed(event.items()))))
     if "Records" in again:
-        for record in again["Records"]:  # what a later delivery may change
+        for record in again["Records"]:  # fields that a later delivery may change
             record.pop("receiptHandle", None)
             record.get("attributes", {})["ApproximateReceiveCount"] = "9"
 
@@ -106,12 +108,12 @@ def test_different_writes_never_share_an_id(writes: set[tuple[str, int, str]]) -
     assert len(ids) == len(writes) - len(same_object)
 
 
-def test_an_object_is_one_work_and_a_task_with_its_body() -> None:
+def test_notifications_of_one_object_have_one_id() -> None:
     assert id_of(message(1, json.dumps(s3(5)))) == id_of(message(2, json.dumps(s3(5)))) == id_of(s3(5))
     assert id_of({"day": 1, "sparklet": {"task": "t"}}) != id_of({"day": 2, "sparklet": {"task": "t"}})
 
 
-def test_what_is_made_of_an_event_distinguishes_its_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_differ_by_function_script_arguments_and_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     event = message(1)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "one")
     one = id_of(event)
@@ -127,7 +129,7 @@ def test_what_is_made_of_an_event_distinguishes_its_writers(monkeypatch: pytest.
 @pytest.mark.parametrize(
     "event", [{}, None, [1], {"orders": [1]}, {"Records": []}, {"Records": [{"eventSource": "x"}]}]
 )
-def test_work_without_a_name_is_new_each_time(event: Any) -> None:
+def test_an_event_without_an_identity_gets_a_new_id_each_time(event: Any) -> None:
     assert named_work(event) is None
     assert id_of(event) != id_of(event)
 
@@ -146,7 +148,7 @@ def test_records_are_counted_by_shard_or_partition() -> None:
 
 
 @pytest.mark.parametrize("event", [{}, None, [1], {"Records": ["x"]}, {"Records": []}, {"records": {"t-0": [{}]}}])
-def test_what_is_no_batch_of_a_stream_has_no_records(event: Any) -> None:
+def test_an_event_that_is_no_stream_batch_has_no_records(event: Any) -> None:
     assert records_of(event) is None
     assert records_of(SOURCES["sns"](1)) is None
 
@@ -162,14 +164,14 @@ def _without(event: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_an_event_that_lacks_something_shares_no_id(source: str) -> None:
-    """Whatever is missing: two different events never get one id because of it."""
+def test_two_events_with_a_missing_field_get_no_common_id(source: str) -> None:
+    """Two different events that lack the same field still get different ids."""
     for one, other in zip(_without(SOURCES[source](1)), _without(SOURCES[source](2)), strict=True):
-        with contextlib.suppress(EventError):  # a notification of no object
+        with contextlib.suppress(EventError):  # a notification without an object
             assert one == other or id_of(copy.deepcopy(one)) != id_of(other), one
 
 
-def test_labels_count_writes_and_those_that_failed_come_again() -> None:
+def test_default_labels_are_numbers_that_failed_writes_reuse() -> None:
     outcome = Job().outcome
     for _ in range(2):
         with pytest.raises(OSError, match=r"^1$"), outcome.reserve_label(None) as label:
@@ -192,9 +194,9 @@ def test_labels_count_writes_and_those_that_failed_come_again() -> None:
         ({}, None),
     ],
 )
-def test_when_an_event_says_that_it_happened(event: dict[str, Any], at_s: float | None) -> None:
-    assert work_time_s(Job(event=event)) == at_s
+def test_the_time_of_an_event_is_read_from_every_source(event: dict[str, Any], at_s: float | None) -> None:
+    assert named_at_s(Job(event=event)) == at_s
 
 
-def test_work_of_a_run_is_as_old_as_the_run() -> None:
-    assert work_time_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400
+def test_the_time_of_a_shards_work_is_the_runs_start() -> None:
+    assert named_at_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400

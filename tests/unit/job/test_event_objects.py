@@ -1,4 +1,4 @@
-"""Which objects an event names: keys decoded where the source encodes them, and only there."""
+"""The objects that an event names; keys are decoded only if the source encodes them."""
 
 import json
 from typing import Any
@@ -50,7 +50,7 @@ def test_an_s3_notification_names_its_object_in_any_envelope(key: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_whatever_the_key_is_it_is_read_as_s3_has_it(key: str) -> None:
+def test_any_key_is_read_as_it_is_in_s3(key: str) -> None:
     assert event_objects(s3(key)) == (f"s3://my-bucket/{key}",)
     assert event_objects(eventbridge(key)) == (f"s3://my-bucket/{key}",)
 
@@ -71,7 +71,7 @@ def test_objects_are_named_once_and_in_order() -> None:
         (("ObjectTagging:Put",), ("s3://my-bucket/k",)),
     ],
 )
-def test_only_an_object_that_is_there_is_an_input(names: tuple[str, ...], inputs: tuple[str, ...]) -> None:
+def test_notifications_of_deleted_objects_name_no_input(names: tuple[str, ...], inputs: tuple[str, ...]) -> None:
     assert [event_objects(s3("k", name=name)) for name in names] == [inputs] * len(names)
 
 
@@ -131,7 +131,7 @@ def job_of(event: Any, *argv: str) -> Job:
     return Job.from_args(["--event", json.dumps(event), *argv], env={})
 
 
-def test_a_job_reads_what_the_event_is_about() -> None:
+def test_a_jobs_inputs_are_the_objects_of_the_event() -> None:
     job = job_of(in_sqs(json.dumps(s3("a b+c%.csv"))))
 
     assert job.inputs == ("s3://my-bucket/a b+c%.csv",)
@@ -145,7 +145,7 @@ def test_an_events_own_fields_win_over_its_objects() -> None:
 
 
 @pytest.mark.parametrize("event", every_source().values(), ids=every_source())
-def test_every_sources_event_reaches_the_script_as_it_came(event: Any) -> None:
+def test_events_of_every_source_reach_the_script_unchanged(event: Any) -> None:
     assert job_of(event).event == event
 
 

@@ -1,4 +1,4 @@
-"""What a check script is told of the run, and how it says no."""
+"""The figures of the run that a check script reads, and ``expect``, with which it fails the run."""
 
 import json
 from pathlib import Path
@@ -32,11 +32,11 @@ def test_invalid_figures_are_refused_by_name(tmp_path: Path, content: bytes | No
         Job.from_args(["--input", str(file)], {}).figures()
 
 
-def test_a_script_without_figures_learns_what_they_are() -> None:
+def test_a_script_without_figures_gets_an_explanation() -> None:
     with pytest.raises(EventError, match=r"a check script \(--check\) gets them"):
         Job.from_args([], {}).figures()
 
 
-def test_expectations_on_remote_data_need_the_session() -> None:
+def test_figures_in_s3_need_the_session() -> None:
     with pytest.raises(EventError, match=r"s3://b/_summary-0.json is not on this machine: pass the session"):
         Job.from_args(["--input", "s3://b/_summary-0.json"], {}).figures()

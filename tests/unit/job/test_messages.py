@@ -1,4 +1,4 @@
-"""Messages of SQS in a script: those it fails, and the numbers by which tables know them."""
+"""SQS messages in a script: messages that it fails, and the numbers under which tables record them."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def test_a_failed_message_is_reported_with_its_cause(tmp_path: Any) -> None:
     assert json.loads(file.read_text())["failed"] == {"a": "x" * 1000, "b": "no shop 7"}
 
 
-def test_the_messages_behind_it_in_its_group_come_back_too() -> None:
+def test_later_messages_of_a_failed_messages_group_return_too() -> None:
     groups = job(*(message(each, group=each[0]) for each in ("x1", "y1", "x2", "x3")))
 
     assert groups.fail_message("x2", "bad") == ["x2", "x3"]
@@ -53,7 +53,7 @@ def test_a_number_begins_with_the_messages_time() -> None:
     assert [number >> 128 for number in (early, late)] == [1000, 2000]
 
 
-def test_in_another_batch_a_message_has_its_number_and_chain() -> None:
+def test_a_message_keeps_its_number_and_chain_in_another_batch() -> None:
     alone, among = job(message("a")), job(message("b"), message("a", sent_ms=1_545_082_649_183))
     again = message("a")
     again["attributes"]["ApproximateReceiveCount"] = "9"
@@ -65,7 +65,7 @@ def test_in_another_batch_a_message_has_its_number_and_chain() -> None:
     assert records_by_chain(job(message("a"), env={}), "x") != records_by_chain(alone, "")
 
 
-def test_other_queues_are_other_chains_and_parts_are_not() -> None:
+def test_each_queue_has_one_chain_even_for_parts_of_a_batch() -> None:
     other = {**message("a"), "eventSourceARN": "arn:aws:sqs:us-east-2:123456789012:other"}
     known = records_by_chain(job(message("a")), "")
 
@@ -87,8 +87,8 @@ def test_two_notifications_of_one_version_have_one_number() -> None:
     assert sorted(labels(event, "", messages_of(event))) == ["a", "b", "c"]
 
 
-def test_a_number_is_failed_with_all_its_messages() -> None:
-    """One of two notifications comes again: its object is in the table."""
+def test_a_number_is_failed_only_if_all_its_messages_are() -> None:
+    """Two notifications of one object share a number; if only one of them fails, the object is in the table."""
     notified = json.dumps(samples.s3())
     both = job(message("a", notified), message("b", notified), message("c"))
 
@@ -98,7 +98,7 @@ def test_a_number_is_failed_with_all_its_messages() -> None:
     assert labels(both.event, "", failed_numbers(both)) == ["a", "b"]
 
 
-def test_without_a_time_a_batch_is_known_as_a_whole() -> None:
+def test_messages_without_a_time_have_no_numbers() -> None:
     record = message("a")
     del record["attributes"]
 

@@ -1,4 +1,4 @@
-"""What a script reports is where the worker looks for it."""
+"""A script's reports, answers and writes are in the outcome file that the worker reads."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_reports_are_one_document_of_three_keys(job: Job, file: Path, reports: A
         job.report(**report)
 
     assert read(file) == expected
-    assert list(file.parent.iterdir()) == [file]  # nothing is left beside it
+    assert list(file.parent.iterdir()) == [file]  # no temporary file remains
 
 
 def test_reports_of_several_threads_add_up(job: Job, file: Path) -> None:
@@ -72,7 +72,7 @@ def test_reports_of_several_threads_add_up(job: Job, file: Path) -> None:
 
 
 def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
-    link = tmp_path / "nowhere"  # a link, so that nothing but the link could come to harm
+    link = tmp_path / "nowhere"  # a link, so that a fault could damage only the link
     link.symlink_to(os.devnull)
 
     Job.from_args([], {OUTCOME_FILE: str(link)}).report(rows=3)
@@ -110,14 +110,14 @@ def test_an_invalid_count_or_list_is_refused(job: Job, file: Path, wrong: dict) 
 def test_answer_and_state_are_beside_the_totals(job: Job, file: Path) -> None:
     answer = {"ä": [1, None]}
     job.answer(answer)
-    answer["ä"] = [2]  # a later change does not reach it
+    answer["ä"] = [2]  # a later change does not change the answer
     job.report(rows=1)
     job.keep_state({"n": 2})
 
     assert read(file) == {**NOTHING, "rows": 1, "answer": {"ä": [1, None]}, "state": {"n": 2}}
 
 
-def test_the_last_answer_counts_and_null_is_one(job: Job, file: Path) -> None:
+def test_the_last_answer_counts_even_if_it_is_null(job: Job, file: Path) -> None:
     job.answer(1)
     job.answer(None)
 
@@ -152,7 +152,7 @@ def test_values_outside_json_are_refused(job: Job, file: Path) -> None:
     ("event", "state"),
     [({"window": {}, "state": {"n": 1}}, {"n": 1}), ({"state": None}, {}), ({"state": "x"}, {}), ({}, {}), ([1], {})],
 )
-def test_a_script_finds_what_was_kept(event: object, state: object) -> None:
+def test_a_script_reads_the_state_that_was_kept(event: object, state: object) -> None:
     assert Job(event=event).state == state
 
 

@@ -1,4 +1,4 @@
-"""What Sparklet adds to a session, on each platform."""
+"""The settings that Sparklet adds to a Spark session on each platform."""
 
 import os
 from collections.abc import Callable
@@ -33,7 +33,7 @@ BY_PATH = {"path.style.access": "true", "connection.ssl.enabled": "false"}
 
 
 @pytest.mark.parametrize(
-    ("here", "place"),
+    ("surroundings", "place"),
     [
         (Surroundings({}), "laptop"),
         (Surroundings({}, {"spark.master": "local[*]"}), "laptop"),
@@ -48,18 +48,18 @@ BY_PATH = {"path.style.access": "true", "connection.ssl.enabled": "false"}
         (Surroundings({}, {"spark.emr-serverless.driverEnv.A": "b"}), "emr"),
     ],
 )
-def test_the_platform_is_known_by_its_signs(here: Surroundings, place: str) -> None:
-    assert platform(here) == place
+def test_the_platform_is_recognized(surroundings: Surroundings, place: str) -> None:
+    assert platform(surroundings) == place
 
 
 @pytest.mark.parametrize("env", [{}, FUNCTION, {"GLUE_VERSION": "5.0"}])
 @pytest.mark.parametrize("given", [{}, {"spark.master": "yarn"}, {"spark.master": "local[2]"}])
-def test_a_master_is_never_named(env: dict, given: dict) -> None:
+def test_no_platform_gets_a_setting_for_the_master(env: dict, given: dict) -> None:
     assert "spark.master" not in session_conf(Surroundings(env, given, has_class=ALL))
 
 
 @pytest.mark.parametrize("env", [{}, FUNCTION])
-def test_on_lambda_and_a_laptop_s3_is_s3a_and_tables_small(env: dict) -> None:
+def test_lambda_and_laptops_use_s3a_and_small_table_settings(env: dict) -> None:
     conf = session_conf(Surroundings(env, has_class=ALL))
 
     assert conf["spark.hadoop.fs.s3.impl"] == S3A
@@ -78,9 +78,11 @@ OWN_S3, NO_S3A = (
 )
 
 
-@pytest.mark.parametrize("here", [*ELSEWHERE.values(), OWN_S3, NO_S3A], ids=[*ELSEWHERE, "core-site.xml", "no S3A"])
-def test_s3_is_left_alone_elsewhere(here: Surroundings) -> None:
-    assert not [key for key in session_conf(here) if key.startswith("spark.hadoop.fs.")]
+@pytest.mark.parametrize(
+    "surroundings", [*ELSEWHERE.values(), OWN_S3, NO_S3A], ids=[*ELSEWHERE, "core-site.xml", "no S3A"]
+)
+def test_other_platforms_keep_their_own_s3_settings(surroundings: Surroundings) -> None:
+    assert not [key for key in session_conf(surroundings) if key.startswith("spark.hadoop.fs.")]
 
 
 def test_given_settings_are_never_changed() -> None:
@@ -99,7 +101,7 @@ def test_given_extensions_stay_and_come_first() -> None:
     assert conf["spark.sql.extensions"] == f"com.example.Theirs,{ICEBERG},{DELTA}"
 
 
-def test_the_time_zone_is_the_same_and_only_lambda_has_more() -> None:
+def test_every_platform_uses_utc() -> None:
     plain = {"spark.sql.session.timeZone": "UTC"}
 
     assert session_conf(Surroundings({})) == session_conf(Surroundings({"GLUE_VERSION": "5.0"})) == plain
@@ -107,10 +109,10 @@ def test_the_time_zone_is_the_same_and_only_lambda_has_more() -> None:
 
 
 @pytest.mark.parametrize(
-    "here", [*ELSEWHERE.values(), Surroundings({}, has_class=having(HUDI))], ids=[*ELSEWHERE, "no Delta"]
+    "surroundings", [*ELSEWHERE.values(), Surroundings({}, has_class=having(HUDI))], ids=[*ELSEWHERE, "no Delta"]
 )
-def test_elsewhere_tables_are_left_alone(here: Surroundings) -> None:
-    assert not session_conf(here).keys() & SMALL_TABLES.keys()
+def test_other_platforms_keep_their_own_table_settings(surroundings: Surroundings) -> None:
+    assert not session_conf(surroundings).keys() & SMALL_TABLES.keys()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_no_credential_gets_into_the_configuration() -> None:
 
 
 @pytest.mark.parametrize(("version", "package"), [("3.3.4", "com.amazonaws"), ("3.4.2", "software.amazon.awssdk")])
-def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str) -> None:
+def test_the_credentials_chain_fits_the_sdk_of_hadoops_version(version: str, package: str) -> None:
     def chain(env: dict[str, str]) -> list[str]:
         return s3a_conf(env, version)["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",")
 
@@ -159,7 +161,7 @@ def test_the_credentials_chain_is_that_of_hadoops_sdk(version: str, package: str
     assert second.endswith("EnvironmentVariableCredentialsProvider")  # before the one that takes keys alone
 
 
-def test_every_format_that_is_there_is_ready() -> None:
+def test_every_installed_table_format_is_configured() -> None:
     conf = table_conf(ALL, "s3://b/w")
 
     assert conf["spark.sql.extensions"] == f"{DELTA},{ICEBERG},{HUDI}"
@@ -174,7 +176,7 @@ def test_without_jars_or_a_warehouse_there_is_no_catalog() -> None:
     assert table_conf(having(ICEBERG)) == {"spark.sql.extensions": ICEBERG}
 
 
-def test_jars_are_files_or_folders_of_them(tmp_path: Path) -> None:
+def test_sparklet_jars_may_name_files_or_folders(tmp_path: Path) -> None:
     (tmp_path / "jars").mkdir()
 
     assert jar_class_path(os.pathsep.join([str(tmp_path / "jars"), "/x/one.jar", ""])) == os.pathsep.join(

