@@ -1,4 +1,4 @@
-"""The worker's bench, from which a runner gets its calls."""
+"""The worker's bench fixtures, with which tests make calls of a runner."""
 
 from tests.unit.worker.conftest import bench as bench
 from tests.unit.worker.conftest import settings as settings

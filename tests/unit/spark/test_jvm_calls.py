@@ -1,4 +1,4 @@
-"""What a script's process asks a JVM by Py4J."""
+"""The requests that a script's process sends to a JVM through Py4J."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from sparklet.spark.jvm_calls import remember_names
 
 @dataclass(eq=False)
 class Java:
-    """Answers what a name is, by its last part's first letter."""
+    """A fake Py4J client: a capitalized name is a class, a name in lower case is a package, others are errors."""
 
     asked: list[str] = field(default_factory=list)
     gateway_property: Any = field(default_factory=Mock)
@@ -26,9 +26,9 @@ class Java:
         return SUCCESS_CLASS + name if last.istitle() else SUCCESS_PACKAGE if last.islower() else "!xo"
 
 
-def test_java_is_asked_once_for_a_class_and_for_no_usual_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_py4j_asks_once_for_a_class_and_never_for_known_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner in (JavaPackage, JVMView):
-        monkeypatch.setattr(owner, "__getattr__", owner.__getattr__)  # put back afterwards
+        monkeypatch.setattr(owner, "__getattr__", owner.__getattr__)  # so that monkeypatch restores them
     remember_names()
     java, other = Java(), Java()
 

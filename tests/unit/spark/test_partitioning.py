@@ -1,4 +1,4 @@
-"""How a task's input is cut: valid for every shard and function, never more than a core's share of the heap."""
+"""How Spark cuts a task's input: no partition needs more than a core's share of the heap."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ inputs = st.lists(st.builds(InputObject, names.map("s3://b/{}".format), object_b
 
 @dataclass(frozen=True)
 class Cut:
-    """What the settings say, as numbers."""
+    """The partitioning settings as numbers."""
 
     partition_bytes: int
     open_cost_bytes: int
@@ -42,7 +42,7 @@ class Cut:
     @classmethod
     def of(cls, objects: list[InputObject], memory_mb: int) -> "Cut":
         conf = partitioning_conf(objects, *function(memory_mb))
-        assert all(key.startswith("spark.sql.") for key in conf)  # a kept context can take no others
+        assert all(key.startswith("spark.sql.") for key in conf)  # other settings cannot be changed in a kept context
         return cls(
             int(conf["spark.sql.files.maxPartitionBytes"].removesuffix("b")),
             int(conf["spark.sql.files.openCostInBytes"].removesuffix("b")),
@@ -50,7 +50,7 @@ class Cut:
         )
 
     def tasks(self, lengths: list[int], cores: int) -> list[int]:
-        """The bytes of each of Spark's tasks, as its FilePartition makes them of files that can be cut."""
+        """The bytes of each Spark task, as Spark's FilePartition cuts splittable files."""
         total = sum(length + self.open_cost_bytes for length in lengths)
         most = min(self.partition_bytes, max(self.open_cost_bytes, total // cores))
         pieces = [min(most, length - at) for length in lengths for at in range(0, length, most)]
@@ -73,7 +73,7 @@ def plain(*lengths: int) -> list[InputObject]:
 
 
 @given(inputs, memory_mbs)
-@example([InputObject("s3://b/a.csv.gz", 5368709)], 2654)  # pieces shorter than opening a file counts as
+@example([InputObject("s3://b/a.csv.gz", 5368709)], 2654)  # pieces shorter than the cost of opening a file
 def test_each_piece_fits_a_cores_share_of_the_heap(objects: list[InputObject], memory_mb: int) -> None:
     cut = Cut.of(objects, memory_mb)
     share_bytes = task_memory_bytes(*function(memory_mb))
@@ -84,14 +84,14 @@ def test_each_piece_fits_a_cores_share_of_the_heap(objects: list[InputObject], m
 
 
 @given(st.lists(object_bytes, max_size=60), memory_mbs, st.integers(0, 5 * GIB))
-def test_more_to_read_never_means_fewer_partitions(lengths: list[int], memory_mb: int, more_bytes: int) -> None:
+def test_more_input_never_gives_fewer_partitions(lengths: list[int], memory_mb: int, more_bytes: int) -> None:
     smaller, larger = Cut.of(plain(*lengths), memory_mb), Cut.of(plain(*lengths, more_bytes), memory_mb)
 
     assert smaller.shuffle_partitions <= larger.shuffle_partitions
 
 
 @given(st.integers(0, 5 * GIB), memory_mbs, memory_mbs)
-def test_more_heap_for_each_core_never_means_more_partitions(length: int, one_mb: int, other_mb: int) -> None:
+def test_more_heap_for_each_core_never_gives_more_partitions(length: int, one_mb: int, other_mb: int) -> None:
     small, large = sorted((one_mb, other_mb))
     assume(function(small)[1] == function(large)[1])
 
@@ -118,7 +118,7 @@ def test_a_large_object_is_cut_evenly_for_all_cores(length: int, memory_mb: int)
 
     assert sum(tasks) == length
     assert len(tasks) % cores == 0
-    assert max(tasks) - min(tasks) <= 4 * MIB + len(tasks)  # what opening the file counts as
+    assert max(tasks) - min(tasks) <= 4 * MIB + len(tasks)  # the cost of opening the file
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_operators_settings_win_except_over_the_scripts() -> None:
     assert "spark.sql.files.maxPartitionBytes" in conf
 
 
-def test_the_runner_gets_the_size_of_a_shard(bench: Bench) -> None:
+def test_the_runner_gets_the_sizes_of_the_shards_inputs(bench: Bench) -> None:
     bench.plan()
 
     bench.deliver()

@@ -1,4 +1,4 @@
-"""Root causes read from what real scripts wrote: pyspark 3.5.9 (sdk2: 4.1.4), Python 3.11, stacks shortened."""
+"""Root causes in stderr of real scripts: pyspark 3.5.9 (sdk2: 4.1.4), Python 3.11, with shortened stacks."""
 
 from pathlib import Path
 
@@ -118,7 +118,7 @@ def test_a_traceback_after_a_line_that_was_not_ended_is_seen(before: str) -> Non
     assert script_line(text, ["/task/job.py"]) == "line 3 of job.py"
 
 
-@pytest.mark.timeout(deadline_s())  # of 0.02 s; what goes over it again for each of its characters takes minutes
+@pytest.mark.timeout(deadline_s())  # takes 0.02 s; a quadratic search would take minutes
 def test_an_endless_message_of_s3a_is_read_in_time() -> None:
     text = (
         "Traceback (most recent call last):\nPy4JJavaError: x\n: a.AccessDeniedException: s3://b/k: " + ": (Se" * 25_000
@@ -130,7 +130,7 @@ def test_an_endless_message_of_s3a_is_read_in_time() -> None:
 TRACE = "Traceback (most recent call last):\n"
 AT_EXIT = f"Error in atexit._run_exitfuncs:\n{TRACE}ConnectionRefusedError: gone\n"
 JAVAS = "py4j.protocol.Py4JJavaError: An error occurred while calling o1.count.\n: "
-SAID = {
+CASES = {
     "an exception at exit after another": (
         f"{TRACE}  File 'job.py', line 1, in <module>\nValueError: the cause\n{AT_EXIT}",
         ("ValueError", "the cause"),
@@ -164,9 +164,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("case", SAID)
-def test_the_cause_is_read_whoever_tells_it(case: str) -> None:
-    text, cause = SAID[case]
+@pytest.mark.parametrize("case", CASES)
+def test_the_cause_is_read_from_python_java_and_spark_submit(case: str) -> None:
+    text, cause = CASES[case]
 
     assert root_cause(text) == cause
 
@@ -176,7 +176,7 @@ def test_a_text_without_an_error_has_no_class(text: str) -> None:
     assert root_cause(text)[0] == ""
 
 
-def test_a_stack_dump_shows_where_the_script_was() -> None:
+def test_a_stack_dump_gives_the_scripts_current_line() -> None:
     dump = (
         'Thread 0x01 (most recent call first):\n  File "/task/job.py", line 99 in other\n\n'
         'Current thread 0x02 (most recent call first):\n  File "/venv/py4j/x.py", line 5 in send\n'
@@ -188,7 +188,7 @@ def test_a_stack_dump_shows_where_the_script_was() -> None:
     assert line_reached("", ["/task/job.py"]) == ""
 
 
-def test_a_script_waiting_for_its_thread_is_where_the_thread_is() -> None:
+def test_the_line_of_a_thread_that_a_script_waits_for_is_reported() -> None:
     dump = (
         'Thread 0x01 (most recent call first):\n  File "/lib/threading.py", line 9 in wait\n'
         '  File "/task/job.py", line 3 in f\n  File "/lib/threading.py", line 982 in run\n\n'
@@ -220,14 +220,14 @@ def test_the_file_that_the_lost_task_was_reading_is_at_fault() -> None:
 
 
 def test_a_file_with_other_columns_is_at_fault() -> None:
-    """As ``sparklet.job.reading`` says it, so that ``--isolate`` needs no trials."""
+    """``sparklet.job.reading`` words its error like Spark, so that ``--isolate`` finds the file at once."""
     error = "DriftError: columns other than the schema's were found while reading file s3://b/a%20bad.json. It has w"
 
     assert bad_file(f"{TRACE}{error}\n", {}) == "s3://b/a bad.json"
 
 
 @pytest.mark.parametrize("frames", ["", "\tat org.apache.spark.sql.execution.SortExec.x(SortExec.scala:1)\n"])
-def test_a_file_is_not_blamed_for_what_its_reader_did_not_raise(frames: str) -> None:
+def test_a_file_is_not_blamed_for_an_error_outside_its_reader(frames: str) -> None:
     assert bad_file(LOST.format(frames=frames, driver=READER), READS) == ""
 
 
@@ -240,12 +240,12 @@ def test_a_file_is_not_blamed_for_what_its_reader_did_not_raise(frames: str) -> 
         "[MALFORMED_RECORD_IN_PARSING.WITHOUT_SUGGESTION] Malformed records are detected",
     ],
 )
-def test_what_does_not_fit_the_schema_comes_again(message: str) -> None:
+def test_an_error_of_the_schema_would_occur_again(message: str) -> None:
     assert must_come_again(f"{TRACE}py4j.protocol.Py4JJavaError: java.lang.IllegalArgumentException: {message}\n")
 
 
-def test_a_conversion_that_parquet_lacks_comes_again() -> None:
-    """By its class, of the innermost cause: a decoder may also fail for S3."""
+def test_an_unsupported_parquet_conversion_would_occur_again() -> None:
+    """The class of the innermost cause decides: a decoder can also fail because of S3."""
     failed = f"{TRACE}py4j.protocol.Py4JJavaError: An error occurred.\n: org.apache.spark.SparkException: v\n"
     by_type = (
         f"{failed}Caused by: org.apache.spark.sql.execution.datasources.SchemaColumnConvertNotSupportedException\n"

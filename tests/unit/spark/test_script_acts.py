@@ -1,4 +1,4 @@
-"""What a script's process tells of itself; each case is a process of its own, since an audit hook stays."""
+"""Acts that a script's process records by an audit hook; each case is a process, since the hook cannot be removed."""
 
 import json
 import os
@@ -35,16 +35,16 @@ CONNECTS = "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 1))\
         ("import subprocess\nsubprocess.run(['true'])", "elsewhere"),
         ("import os\nos.system('true')", "elsewhere"),
         ("import platform\nplatform.processor()", ""),
-        ("import json, sqlite3, decimal", ""),  # compiled, and Python's own
-        ("import pandas\npandas.DataFrame().to_csv('x.csv')", ""),  # which looks for compressors
-        ("import scipy.sparse", ""),  # some of whose compiled modules have names without a package
+        ("import json, sqlite3, decimal", ""),  # compiled modules of Python
+        ("import pandas\npandas.DataFrame().to_csv('x.csv')", ""),  # pandas looks for compressors
+        ("import scipy.sparse", ""),  # some compiled modules of scipy have names without a package
         ("open('x.csv', 'w').write('1')", ""),
         ("open('x.csv', 'w').write('1')\nopen('x.csv').read()", "read"),
         ("import os, shutil\nshutil.rmtree(os.getcwd())\ntry:\n    open('x')\nexcept OSError:\n    pass\n", ""),
         ("import pickle\nassert type(pickle.loads(pickle.dumps(sys.argv))) is list", "arguments"),
     ],
 )
-def test_each_act_leaves_its_mark(tmp_path: Path, script: str, marks: str) -> None:
+def test_each_act_of_a_script_is_recorded(tmp_path: Path, script: str, marks: str) -> None:
     (tmp_path / "work").mkdir()
     (seen := tmp_path / "seen").touch()
     (event := tmp_path / "event.json").write_text("{}")

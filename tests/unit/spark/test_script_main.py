@@ -1,4 +1,4 @@
-"""What a script's process has before the script runs."""
+"""How a script's process is prepared before the script runs."""
 
 import errno
 import importlib
@@ -18,4 +18,4 @@ def test_a_lock_between_processes_fails_as_in_lambda(named: dict[str, Any], monk
     with pytest.raises(OSError) as raised:
         _multiprocessing.SemLock(0, 0, 1, *(() if named else ("/mp-1", True)), **named)
 
-    assert raised.value.errno == errno.ENOSYS  # for which joblib works without processes; an import of it goes on
+    assert raised.value.errno == errno.ENOSYS  # with this error joblib works without processes, and its import succeeds

@@ -41,7 +41,7 @@ READ: dict[str, tuple[str, bool, dict[str, str]]] = {  # the source, whether it 
         {},
     ),
     "a comment asks for another version": (f"# sparklet: {PACKAGES}={OTHER_DELTA}", True, {PACKAGES: OTHER_DELTA}),
-    "it does not compile": ("b.config('spark.jars', 'x'", False, {}),  # and fails by itself
+    "it does not compile": ("b.config('spark.jars', 'x'", False, {}),  # the script fails by itself
     "no effect under spark-submit either": ("b.config('spark.driver.memory', '64g')", False, {}),
     "a printed name": ("print('spark.jars.packages')", False, {}),
     "another comment": ("# spark.jars.packages is not needed\n", False, {}),
@@ -70,7 +70,7 @@ def test_comments_and_code_choose_runner_and_options(case: str) -> None:
         "OPTIONS = {{'{0}': 'x'}}",
     ],
 )
-def test_an_option_that_needs_a_new_jvm_is_seen_in_the_code(option: str, code: str) -> None:
+def test_an_option_in_the_code_that_needs_a_new_jvm_is_found(option: str, code: str) -> None:
     options = script_options(Script(code.format(option).replace("'x'", "'a:b:1'").encode()))
 
     assert options.submit
@@ -98,28 +98,28 @@ def test_an_option_that_needs_a_new_jvm_is_seen_in_the_code(option: str, code: s
         ("hudi-spark-bundle", "hudi-spark3.5-bundle_2.12-1.2.0.jar"),
         ("s3://bucket/jars/deequ-2.0.7-spark-3.3.jar", "deequ-2.1.0-spark-3.5.jar"),
         ("deequ.jar", "deequ-2.1.0-spark-3.5.jar"),
-        # what is not there
+        # jars that are not bundled
         ("org.apache.spark:spark-sql-kafka-0-10_2.12:3.5.0", ""),
         ("org.apache.iceberg:iceberg-aws-bundle:1.5.0", ""),
         ("net.snowflake", ""),
         ("snowflake-jdbc-3.13.33.jar", ""),
-        ("com.acme:core:1.0", ""),  # another's core
+        ("com.acme:core:1.0", ""),  # another artifact named core
         ("/mine/my-lib.jar", ""),
     ],
 )
-def test_a_bundled_jar_is_known_by_any_of_its_names(name: str, jar: str) -> None:
+def test_a_bundled_jar_is_found_by_any_of_its_names(name: str, jar: str) -> None:
     assert bundled(name, JARS) == jar
 
 
 @pytest.mark.parametrize("artifact", ["delta-core_2.12:2.2.0", "delta-spark_2.12:3.3.3", "delta-spark_4.0_2.13:4.3.1"])
-def test_a_jar_of_another_line_of_spark_is_known(artifact: str) -> None:
+def test_a_bundled_jar_is_found_by_names_of_other_spark_versions(artifact: str) -> None:
     jars = ("/spark/jars/spark-sql_2.13-4.1.4.jar", "/jars/delta-spark_4.1_2.13-4.4.0.jar")
 
     assert bundled(f"io.delta:{artifact}", jars) == "delta-spark_4.1_2.13-4.4.0.jar"
 
 
 @pytest.mark.parametrize("option", ["spark.jars", "spark.jars.packages"])
-def test_what_the_worker_has_already_needs_no_jvm(option: str) -> None:
+def test_an_option_for_bundled_jars_needs_no_new_jvm(option: str) -> None:
     source = f"import os\nb.config('{option}', 'org.apache.iceberg, deequ-2.0.3-spark-3.3.jar')"
 
     options = script_options(Script(source.encode()), lambda: JARS)
@@ -156,7 +156,7 @@ def test_warnings_are_written_to_the_tasks_output() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("x = 1\n# sparklet: runer=submit\n", "line 2 of the script: '# sparklet: runer=submit'"),
         ("# sparklet: runner=fast\n", "event=yes, event=no, unpack=yes, unpack=no, spark=4"),
@@ -164,8 +164,8 @@ def test_warnings_are_written_to_the_tasks_output() -> None:
         ("# sparklet: runner=warm\n# sparklet: spark.driver.memory=8g\n", "spark.driver.memory, which needs submit"),
     ],
 )
-def test_a_comment_that_cannot_be_followed_is_an_error(text: str, said: str) -> None:
-    with pytest.raises(ScriptError, match=said.replace("(", r"\(")):
+def test_a_comment_that_cannot_be_followed_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(ScriptError, match=message.replace("(", r"\(")):
         script_options(Script(text.encode()))
 
 
@@ -180,7 +180,7 @@ def test_a_comment_refuses_another_spark() -> None:
             options(line)
 
 
-TAKES = {
+EVENT_OPTIONS = {
     "print('hello')": "--event",
     "from sparklet.job import Job\njob = Job.from_args()": "--event",
     "import sys\nspark.read.csv(sys.argv[1])": "",
@@ -205,16 +205,16 @@ TAKES = {
 }
 
 
-@pytest.mark.parametrize("source", TAKES)
+@pytest.mark.parametrize("source", EVENT_OPTIONS)
 def test_a_script_that_reads_other_arguments_is_given_no_event(source: str) -> None:
-    assert (script := Script(source.encode())).event_option == TAKES[source]
+    assert (script := Script(source.encode())).event_option == EVENT_OPTIONS[source]
     assert not script_options(script).conf
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b"\xef\xbb\xbfimport sys\nprint(sys.argv, '--event')",  # as editors on Windows begin a file
+        b"\xef\xbb\xbfimport sys\nprint(sys.argv, '--event')",  # a byte order mark, as editors on Windows write it
         b"# coding: cp1252\nimport sys\nprint(sys.argv, '--event \x80')  # \x80\nprint('--event')",
         b"import sys\rprint(sys.argv, '--event')",
     ],
@@ -225,12 +225,12 @@ def test_a_script_is_decoded_as_python_does_it(body: bytes) -> None:
     assert Script(body + b"\n# sparklet: runner=submit").comments == {"runner": "submit"}
 
 
-def test_what_is_no_text_is_read_as_far_as_it_is() -> None:
+def test_comments_are_read_even_if_the_script_cannot_be_decoded() -> None:
     for cookie in (b"none-such", b"hex", b"utf-8"):
         assert Script(b"# coding: " + cookie + b"\n# sparklet: event=no\n\xff").comments == {"event": "no"}
 
 
-def test_the_arguments_may_be_read_in_py_files(tmp_path: Path) -> None:
+def test_py_files_that_read_arguments_count_too(tmp_path: Path) -> None:
     def library(name: str, text: str, member: str = "lib/cli.py") -> Path:
         with zipfile.ZipFile(tmp_path / name, "w") as archive:
             archive.writestr(member, text)

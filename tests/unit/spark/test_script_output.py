@@ -26,8 +26,8 @@ def task_output() -> ScriptOutput:
     return ScriptOutput(Lines(), CALL)
 
 
-def fed(*chunks: bytes) -> list[bytes]:
-    """The lines of a pipe that ends after these chunks."""
+def lines_of(*chunks: bytes) -> list[bytes]:
+    """The lines that LineFeed makes of these chunks and the end of the pipe."""
     lines: list[bytes] = []
     feed = LineFeed(lines.append)
     for chunk in (*chunks, b""):
@@ -41,8 +41,8 @@ def test_lines_keep_their_newline_however_they_were_cut() -> None:
         cuts = sorted(random.Random(seed).choices(range(len(text)), k=4))
         chunks = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True) if start < end]
 
-        assert fed(*chunks) == [b"one\n", b"two\n", b"\n", b"three \xff\x00\r\n", b"four"]
-    assert fed(b"one\n") == [b"one\n"]  # an end after a complete line is no further line
+        assert lines_of(*chunks) == [b"one\n", b"two\n", b"\n", b"three \xff\x00\r\n", b"four"]
+    assert lines_of(b"one\n") == [b"one\n"]  # the end of the pipe adds no line
 
 
 @pytest.mark.parametrize("chunks", [[b"x" * 65536] * 80 + [b"y\n"], [b"x" * 200_000 + b"\n"]], ids=["endless", "one"])
@@ -57,7 +57,7 @@ def test_a_very_long_line_is_cut_into_pieces(chunks: list[bytes]) -> None:
     assert max(map(len, pieces)) <= MAX_PIECE_BYTES
 
 
-def test_however_much_comes_memory_stays_bounded() -> None:
+def test_memory_stays_bounded_for_any_amount_of_output() -> None:
     seen = 0
 
     def count(stream: Stream, line: bytes) -> None:
@@ -111,10 +111,10 @@ def test_output_is_passed_on_and_stderrs_tail_is_kept() -> None:
     assert (task.result(0).cause_class, task.result(0).cause) == ("", "")
 
 
-def failed(code: int, *said: tuple[Literal["script", "jvm"], str], started: bool = True) -> tuple[str, str]:
-    """The cause of a script that ended so after these lines on standard error."""
+def cause_of(code: int, *output: tuple[Literal["script", "jvm"], str], started: bool = True) -> tuple[str, str]:
+    """The cause that is read for a script with this exit code after these lines on standard error."""
     task = task_output()
-    for source, text in said:
+    for source, text in output:
         task.add(source, "stderr", text.encode())
     result = task.result(code, started=started)
     assert result.exit_code == code
@@ -127,22 +127,25 @@ UNRESOLVED = 'Exception in thread "main" java.lang.RuntimeException: unresolved 
 LOGGED = "26/11/20 11:38:58 WARN NativeCodeLoader: Unable to load native-hadoop library\n"
 
 
-def test_the_cause_is_what_says_most() -> None:
-    assert failed(1, ("script", RAISED), ("jvm", "Caused by: java.io.IOException: x\n")) == ("ValueError", "mine")
-    assert failed(1, ("jvm", UNRESOLVED)) == ("RuntimeException", "unresolved dependency")  # of a silent script
-    assert failed(1, ("script", "no input today\n")) == ("", "no input today")
-    assert failed(3, ("jvm", LOGGED)) == ("", "")  # a JVM's log is no cause of a script that just ends
-    assert failed(1, ("jvm", LOGGED), started=False)[1].endswith("Unable to load native-hadoop library")
+def test_the_cause_is_the_most_specific_error_in_the_output() -> None:
+    assert cause_of(1, ("script", RAISED), ("jvm", "Caused by: java.io.IOException: x\n")) == ("ValueError", "mine")
+    assert cause_of(1, ("jvm", UNRESOLVED)) == (
+        "RuntimeException",
+        "unresolved dependency",
+    )  # the script itself wrote nothing
+    assert cause_of(1, ("script", "no input today\n")) == ("", "no input today")
+    assert cause_of(3, ("jvm", LOGGED)) == ("", "")  # the log of a JVM is not the cause if a script only exits
+    assert cause_of(1, ("jvm", LOGGED), started=False)[1].endswith("Unable to load native-hadoop library")
 
 
-def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
-    assert failed(-9) == ("", KILLED)
-    assert failed(-15) == ("", "ended by SIGTERM")
+def test_a_signal_is_the_cause_if_no_other_is_known() -> None:
+    assert cause_of(-9) == ("", KILLED)
+    assert cause_of(-15) == ("", "ended by SIGTERM")
     assert signal_name(42) == "signal 42"
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("output", "told"),
     [
         (JAVAS + "java.lang.OutOfMemoryError: Cannot reserve 100 bytes\n", "Cannot reserve 100 bytes"),
         (
@@ -156,26 +159,26 @@ def test_a_signal_is_a_cause_where_nothing_else_is_known() -> None:
         ),
     ],
 )
-def test_lack_of_memory_raises_one_error_whatever_reports_it(said: str, told: str) -> None:
-    """Also of a JVM that lives on."""
+def test_lack_of_memory_raises_one_error_whatever_reports_it(output: str, told: str) -> None:
+    """This is so even if the JVM lives on."""
     with pytest.raises(OutOfMemoryError, match=f"{told}; give the function more memory"):
-        failed(1, ("script", f"{TRACE}{said}"))
+        cause_of(1, ("script", f"{TRACE}{output}"))
 
 
 @pytest.mark.parametrize(
-    "said",
+    "output",
     [
         "OSError: [Errno 28] No space left on device: '/scratch/x'\n",
         "OSError: [Errno 122] Disk quota exceeded\n",
         JAVAS + "java.io.IOException: No space left on device\n",
     ],
 )
-def test_a_full_disk_is_its_own_error_whoever_met_it(said: str) -> None:
+def test_a_full_disk_raises_one_error_whatever_reports_it(output: str) -> None:
     with pytest.raises(ScratchFullError, match=r"there was no space left: .*; give the function more eph"):
-        failed(1, ("script", f"{TRACE}{said}"))
+        cause_of(1, ("script", f"{TRACE}{output}"))
 
 
-def test_the_line_is_the_scripts_and_not_a_librarys() -> None:
+def test_the_reported_line_is_in_the_script_not_in_a_library() -> None:
     task = task_output()
     frames = b'  File "/task/job.py", line 7, in <module>\n  File "/task/deps.zip/mine.py", line 3, in f\n'
     library = b'  File "/venv/pandas/core.py", line 900, in g\n'
@@ -207,7 +210,7 @@ def reads(task: int, file: str) -> bytes:
 
 
 @pytest.mark.parametrize("source", ["script", "jvm"])
-def test_what_a_task_reads_is_kept_for_its_cause_alone(source: Literal["script", "jvm"]) -> None:
+def test_lines_about_read_files_serve_the_cause_but_are_hidden(source: Literal["script", "jvm"]) -> None:
     lines = Lines()
     task = ScriptOutput(lines, CALL)
     for number in range(5000):

@@ -1,4 +1,4 @@
-"""What the worker tells table formats, and who wins over it."""
+"""The worker's default settings for table formats, and the settings that win over them."""
 
 import re
 import subprocess
@@ -33,14 +33,14 @@ def hudi_defaults(folder: str) -> dict[str, str]:
     return dict(line.split("=") for line in lines if line and not line.startswith("#"))
 
 
-def test_hudis_defaults_are_for_one_machine() -> None:
+def test_hudis_defaults_suit_a_single_machine() -> None:
     options = hudi_defaults(process_env(spark_settings({}), {})["HUDI_CONF_DIR"])
 
     assert options["hoodie.embed.timeline.server"] == "false"
-    assert not [key for key in options if key.startswith("hoodie.table.")]  # what a table says of itself
+    assert not [key for key in options if key.startswith("hoodie.table.")]  # settings of single tables
 
 
-def test_hudi_has_a_lock_where_our_java_was_compiled_with_it(tmp_path: Path) -> None:
+def test_hudi_gets_our_lock_only_if_our_jar_has_it(tmp_path: Path) -> None:
     own, lock = (
         tmp_path / f"{mark()}.jar",
         {"hoodie.write.lock.provider": HUDI_LOCK[: -len(".class")].replace("/", ".")},
@@ -64,11 +64,11 @@ def test_hudi_defaults_are_given_as_a_uri(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(spark_options, "HUDI_DEFAULTS", tmp_path / name)
     told = [process_env(spark_settings({}), {})["HUDI_CONF_DIR"] for _ in range(2)]
 
-    assert told[0] == told[1] == quote(told[0])  # and a worker's tasks do not use up its descriptors
+    assert told[0] == told[1] == quote(told[0])  # the same descriptor each time
     assert (Path(told[0]) / "hudi-defaults.conf").samefile(tmp_path / name / "hudi-defaults.conf")
 
 
-FROM_ELSEWHERE = """
+CHILD_AND_SUCCESSOR = """
 import os, subprocess
 from sparklet.settings import spark_settings
 from sparklet.spark.script_main import CONFLICT, MAX_CONFLICTS, retry_conflicts
@@ -83,7 +83,7 @@ os.execv(look[0], look)
 def test_child_and_successor_processes_find_hudis_defaults(tmp_path: Path) -> None:
     (tmp_path / "a space").symlink_to(Path(sparklet.__file__).parents[1])
     said = subprocess.run(
-        [sys.executable, "-c", FROM_ELSEWHERE],
+        [sys.executable, "-c", CHILD_AND_SUCCESSOR],
         env={"PYTHONPATH": str(tmp_path / "a space")},
         capture_output=True,
         text=True,
@@ -94,7 +94,7 @@ def test_child_and_successor_processes_find_hudis_defaults(tmp_path: Path) -> No
     assert re.sub("^/proc/.*\n", "", said, flags=re.MULTILINE) == expected * 2
 
 
-def test_hudi_defaults_of_others_are_not_overruled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hudi_defaults_of_operator_or_machine_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert process_env(spark_settings({}), {"HUDI_CONF_DIR": "/mine"})["HUDI_CONF_DIR"] == "/mine"  # the operator's
 
     monkeypatch.setattr(spark_options, "HUDI_OF_THE_MACHINE", tmp_path)

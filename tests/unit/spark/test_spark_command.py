@@ -1,4 +1,4 @@
-"""spark-submit of the image, which pyspark and spark-sql call: Spark's options are heeded, ours are below them."""
+"""The image's spark-submit, which pyspark and spark-sql call: options of the command win over the worker's."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from sparklet.spark.spark_options import SUBMIT
 
 @pytest.fixture
 def settings(tmp_path: Path) -> SparkSettings:
-    """A Spark of one jar, and a jar of Delta's."""
+    """Settings with a Spark of one jar, and a Delta jar."""
     home = tmp_path / "spark"
     (home / "jars").mkdir(parents=True)
     (home / "jars" / "spark-core.jar").touch()
@@ -29,7 +29,7 @@ def settings(tmp_path: Path) -> SparkSettings:
 
 
 def _conf(command: list[str]) -> dict[str, str]:
-    """The last of each setting wins, as in Spark."""
+    """The --conf settings of a command; of repeated settings the last wins, as in Spark."""
     pairs = itertools.pairwise(command)
     return dict(value.split("=", 1) for key, value in pairs if key == "--conf")
 
@@ -44,7 +44,7 @@ def test_a_script_gets_the_workers_defaults_unless_overridden(settings: SparkSet
     assert "spark.sql.extensions" not in conf
 
 
-def test_javas_start_options_are_taken_from_sparks(settings: SparkSettings, tmp_path: Path) -> None:
+def test_options_of_the_driver_become_options_of_java(settings: SparkSettings, tmp_path: Path) -> None:
     asked = {"spark.driver.memory": "3g", "spark.driver.extraJavaOptions": "-Da=b -Dc=d"}
     options = [part for key, value in asked.items() for part in ("--conf", f"{key}={value}")]
     options += ["--conf", "spark.driver.extraClassPath=/mine.jar", "--verbose", "--name", "n"]
@@ -53,7 +53,9 @@ def test_javas_start_options_are_taken_from_sparks(settings: SparkSettings, tmp_
 
     assert "-Xmx3g" in command
     assert {"-Da=b", "-Dc=d"} <= set(command)
-    assert command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"  # the archive's part comes first
+    assert (
+        command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"
+    )  # jars of the class archive come first
 
 
 @pytest.mark.parametrize("arguments", [["pyspark-shell"], ["--class", SQL_CLASS, "spark-internal"]])

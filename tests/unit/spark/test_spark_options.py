@@ -44,13 +44,13 @@ def settings(**env: str) -> SparkSettings:
 
 
 def jars_in(folder: Path, *names: str) -> list[Path]:
-    """Empty files of these names."""
+    """Create empty files of these names."""
     for name in names:
         (folder / name).touch()
     return [folder / name for name in names]
 
 
-def test_fewer_requests_need_our_java_on_the_class_path() -> None:
+def test_our_committer_is_used_only_with_our_jar() -> None:
     without, ours = s3a_conf(settings(), ["/jars/hadoop-aws-3.3.4.jar"]), s3a_conf(settings(), [f"/x/{mark()}.jar"])
 
     assert "spark.sql.sources.commitProtocolClass" not in without
@@ -58,7 +58,7 @@ def test_fewer_requests_need_our_java_on_the_class_path() -> None:
     assert {ours[f"spark.hadoop.fs.{scheme}.impl"] for scheme in ("s3", "s3a", "s3n")} == {TASK_S3A}
 
 
-def test_only_an_attempts_own_folders_are_written_directly() -> None:
+def test_only_an_attempts_staging_folder_is_written_directly() -> None:
     def conf(output: str) -> dict[str, str]:
         return task_conf(
             ScriptCall(Path("j.py"), Script(b""), (), Path("/t"), Deadline.within(1), output=output), {}, settings()
@@ -72,22 +72,22 @@ def test_a_clusters_driver_is_reached_and_tries_tasks_again(tmp_path: Path) -> N
     jar, own = jars_in(tmp_path, "a.jar", f"{mark()}.jar")
     call = ScriptCall(Path("j.py"), Script(b""), (), tmp_path, Deadline.within(1))
     spark = settings(SPARKLET_JARS=f"{jar}{os.pathsep}{own}")
-    there = replace(spark, conf={"spark.master": "spark://127.0.0.1:7077"})
+    cluster = replace(spark, conf={"spark.master": "spark://127.0.0.1:7077"})
 
-    conf = spark_defaults(there, tmp_path, [str(jar), str(own)])
+    conf = spark_defaults(cluster, tmp_path, [str(jar), str(own)])
 
     assert (conf["spark.master"], conf["spark.driver.host"]) == ("spark://127.0.0.1:7077", "127.0.0.1")
     assert conf["spark.executor.extraClassPath"] == f"{jar}{os.pathsep}{own}"
     assert "AttemptCommit" in spark_defaults(spark, tmp_path, [str(own)]).values()
-    assert "AttemptCommit" not in conf.values()  # files of a task that is tried again must not stay
-    assert "spark.network.timeout" not in conf  # nobody freezes it, and a lost executor is to be noticed
-    assert "spark.local.dir" not in task_conf(call, {}, there)
-    assert isinstance(runner_for(worker_settings({}), there), SubmitRunner)
-    assert (shares_disk(there), is_local(there), is_local(spark)) == (True, False, True)
+    assert "AttemptCommit" not in conf.values()  # the files of a repeated task must not remain
+    assert "spark.network.timeout" not in conf  # a cluster is not frozen, so a lost executor must be noticed
+    assert "spark.local.dir" not in task_conf(call, {}, cluster)
+    assert isinstance(runner_for(worker_settings({}), cluster), SubmitRunner)
+    assert (shares_disk(cluster), is_local(cluster), is_local(spark)) == (True, False, True)
     assert not shares_disk(replace(spark, conf={"spark.remote": "sc://10.0.0.7:15002"}))
 
 
-def test_a_clusters_address_must_be_one() -> None:
+def test_an_invalid_address_of_a_cluster_is_refused() -> None:
     for wrong in ("yarn", "spark://", "spark://127.0.0.1:port"):
         with pytest.raises(SettingsError, match="spark://HOST:PORT"):
             spark_defaults(replace(settings(), conf={"spark.master": wrong}), Path("/t"))
@@ -132,13 +132,13 @@ def test_the_operator_can_set_heap_and_cores() -> None:
 
 
 def launcher(folder: Path) -> str:
-    """A file in this folder that looks like Java's launcher."""
+    """Create an executable file named java. Return its path."""
     folder.mkdir(exist_ok=True)
     (java := folder / "java").touch(0o755)
     return str(java)
 
 
-def test_java_is_that_of_java_home_and_it_must_be_there(tmp_path: Path) -> None:
+def test_java_of_java_home_is_used_and_must_exist(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=f"{tmp_path}/bin/java cannot be run; set JAVA_HOME"):
         java_path(settings(JAVA_HOME=str(tmp_path)))
 
@@ -146,7 +146,7 @@ def test_java_is_that_of_java_home_and_it_must_be_there(tmp_path: Path) -> None:
     assert java_path(settings(JAVA_HOME=str(tmp_path))) == java
 
 
-def test_java_is_the_paths_where_nobody_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_java_home_the_java_on_path_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     java = launcher(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -155,7 +155,7 @@ def test_java_is_the_paths_where_nobody_names_one(tmp_path: Path, monkeypatch: p
 
 @pytest.fixture
 def spark(tmp_path: Path) -> Path:
-    """A Spark of a few empty jars."""
+    """A Spark folder with a few empty jars."""
     home = tmp_path / "spark"
     (home / "jars").mkdir(parents=True)
     jars_in(home / "jars", "spark-core_2.12-3.5.9.jar", "jackson-core-2.15.2.jar", "log4j-1.2-api-2.20.0.jar")
@@ -163,8 +163,8 @@ def spark(tmp_path: Path) -> Path:
     return home
 
 
-def searched(spark: Path, *extra: Path) -> list[str]:
-    """The names of the class path's jars, with these jars and folders in SPARKLET_JARS."""
+def class_path_names(spark: Path, *extra: Path) -> list[str]:
+    """The names of the jars on the class path, with these jars and folders in SPARKLET_JARS."""
     jars = class_path(settings(SPARK_HOME=str(spark), SPARKLET_JARS=os.pathsep.join(map(str, extra))))
     return [Path(jar).name for jar in jars]
 
@@ -172,21 +172,21 @@ def searched(spark: Path, *extra: Path) -> list[str]:
 def test_extra_jars_follow_the_sorted_class_path_in_order(spark: Path, tmp_path: Path) -> None:
     own = sorted(path.name for path in (spark / "jars").iterdir())
 
-    assert searched(spark, *jars_in(tmp_path, "z.jar", "a.jar")) == [*own, "z.jar", "a.jar"]
+    assert class_path_names(spark, *jars_in(tmp_path, "z.jar", "a.jar")) == [*own, "z.jar", "a.jar"]
 
 
-def test_a_folder_means_its_jars_or_those_of_its_order(spark: Path, tmp_path: Path) -> None:
-    own, extra = searched(spark), tmp_path / "extra"
+def test_a_folder_stands_for_its_jars_or_those_that_order_lists(spark: Path, tmp_path: Path) -> None:
+    own, extra = class_path_names(spark), tmp_path / "extra"
     extra.mkdir()
     jars_in(extra, "b.jar", "c.jar", "a.jar", "a.txt")
-    assert searched(spark, extra) == [*own, "a.jar", "b.jar", "c.jar"]
+    assert class_path_names(spark, extra) == [*own, "a.jar", "b.jar", "c.jar"]
 
     (extra / "ORDER").write_text("b.jar\na.jar\n")
-    assert searched(spark, extra) == [*own, "b.jar", "a.jar"]
+    assert class_path_names(spark, extra) == [*own, "b.jar", "a.jar"]
 
 
 def test_an_extra_jar_takes_the_place_of_the_same_artifact(spark: Path, tmp_path: Path) -> None:
-    jars = searched(spark, *jars_in(tmp_path, "jackson-core-2.17.0.jar", "netty-epoll-4.2.0.Final.jar"))
+    jars = class_path_names(spark, *jars_in(tmp_path, "jackson-core-2.17.0.jar", "netty-epoll-4.2.0.Final.jar"))
 
     assert "jackson-core-2.15.2.jar" not in jars
     assert "netty-epoll-4.1.96.Final.jar" not in jars
@@ -196,15 +196,15 @@ def test_an_extra_jar_takes_the_place_of_the_same_artifact(spark: Path, tmp_path
 
 def test_a_setting_that_names_no_jars_is_refused(spark: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"SPARKLET_JARS names /nowhere\.jar"):
-        searched(spark, Path("/nowhere.jar"))
+        class_path_names(spark, Path("/nowhere.jar"))
     with pytest.raises(SettingsError, match="SPARK_HOME must name a Spark"):
         spark_home(settings(SPARK_HOME=str(tmp_path)))
 
 
-def test_no_two_jars_of_spark_are_taken_for_the_same() -> None:
+def test_no_two_jars_of_spark_count_as_the_same_artifact() -> None:
     own = [str(jar) for jar in sorted((spark_home(settings()) / "jars").glob("*.jar"))]
 
-    for jar in (jar for jar in own if "/jline-" not in jar):  # 4.1 brings two itself, and no stack a third
+    for jar in (jar for jar in own if "/jline-" not in jar):  # Spark 4.1 has two jline jars itself
         assert sorted(class_path(settings(SPARKLET_JARS=jar))) == own, jar
 
 
@@ -261,7 +261,7 @@ def test_the_class_archive_is_used_with_any_java_options(tmp_path: Path) -> None
     assert {f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"} < set(command[: command.index("-cp")])
     assert command.index("-XX:+UnlockDiagnosticVMOptions") < command.index("-XX:ArchiveRelocationMode=0")
     recorded = plain_command(tmp_path, "-XX:StartFlightRecording", **here)
-    assert not [part for part in recorded if "Shared" in part]  # Java 17 crashes with both
+    assert not [part for part in recorded if "Shared" in part]  # Java 17 crashes with a recording and an archive
     own = plain_command(tmp_path, **{**here, "SPARKLET_JAVA_OPTIONS": "-XX:ArchiveRelocationMode=1"})
     assert own.index("-XX:ArchiveRelocationMode=0") < own.index("-XX:ArchiveRelocationMode=1")  # the last one wins
 
@@ -274,7 +274,7 @@ def test_spark_stays_on_this_machine_and_survives_a_freeze() -> None:
     assert conf["spark.ui.enabled"] == "false"
     assert conf["spark.network.timeout"] == "31536000s"
     assert conf["spark.sql.broadcastTimeout"] == "31536000"
-    own = {"spark.master": "local[7]", "spark.network.timeout": "5s"}  # the operator's win
+    own = {"spark.master": "local[7]", "spark.network.timeout": "5s"}  # the operator's settings win
     assert spark_defaults(settings(SPARKLET_SPARK_CONF=json.dumps(own)), Path("/scratch")).items() >= own.items()
 
 
@@ -286,7 +286,7 @@ def test_every_s3_scheme_is_s3a_with_environment_credentials() -> None:
     assert conf["spark.hadoop.fs.s3a.aws.credentials.provider"].split(",") == [
         "org.apache.hadoop.fs.s3a.TemporaryAWSCredentialsProvider",
         "com.amazonaws.auth.EnvironmentVariableCredentialsProvider",
-        "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",  # it would sign without the token
+        "org.apache.hadoop.fs.s3a.SimpleAWSCredentialsProvider",  # this provider would sign without the token
         "com.amazonaws.auth.DefaultAWSCredentialsProviderChain",
     ]
     assert not {"AKIA", "secret", "token"} & set(conf.values())
@@ -318,15 +318,15 @@ def test_processes_get_this_python_and_nothing_of_another_spark(monkeypatch: pyt
     assert env["PYTHONHASHSEED"] == "0"
     assert env["PYTHONPATH"].split(os.pathsep)[0] == "/mine"
     assert str(Path(sparklet.__file__).parents[1]) in env["PYTHONPATH"].split(os.pathsep)
-    assert env["SPARK_VERSION"] == pyspark.__version__  # PyDeequ asks for it
+    assert env["SPARK_VERSION"] == pyspark.__version__  # PyDeequ reads it
 
 
-def test_glues_library_is_the_last_and_gives_way_to_a_real_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_glues_library_is_last_and_a_real_one_replaces_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)[-1] == AWSGLUE
     assert (Path(AWSGLUE) / "awsglue" / "__init__.py").is_file()
 
     with monkeypatch.context() as patch:
-        patch.syspath_prepend(AWSGLUE)  # where this process has run a script of Glue itself
+        patch.syspath_prepend(AWSGLUE)  # as if this process had run a Glue script
         assert process_env(settings(), {})["PYTHONPATH"].split(os.pathsep)[-1] == AWSGLUE
 
     (tmp_path / "awsglue").mkdir()
@@ -391,7 +391,7 @@ def test_the_settings_choose_the_runner(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_hadoop_asks_for_the_encryption_of_writes() -> None:
+def test_hadoop_gets_the_encryption_of_writes() -> None:
     key = "arn:aws:kms:eu-west-1:123456789012:key/1"
     plain, ours, theirs = (s3a_conf(settings(SPARKLET_WRITE_ENCRYPTION=given)) for given in ("", "AES256", key))
 
@@ -404,5 +404,7 @@ def test_hadoop_asks_for_the_encryption_of_writes() -> None:
     assert of(ours) == {f"{of_s3a}.algorithm": "AES256", **switched_on}
     kms = {f"{of_s3a}.algorithm": "SSE-KMS", f"{of_s3a}.key": key}
     assert of(theirs) == {**kms, **switched_on, f"{of_emrfs}.serverSideEncryption.kms.keyId": key}
-    assert encryption_conf(settings(SPARKLET_WRITE_ENCRYPTION=key)).items() <= theirs.items()  # of attached workers
-    assert OF_SCRIPTS.match("SPARKLET_WRITE_ENCRYPTION")  # which all engines' workers get
+    assert (
+        encryption_conf(settings(SPARKLET_WRITE_ENCRYPTION=key)).items() <= theirs.items()
+    )  # attached workers get these
+    assert OF_SCRIPTS.match("SPARKLET_WRITE_ENCRYPTION")  # workers of all engines get it

@@ -46,7 +46,7 @@ def test_a_deadline_that_expires_is_over_with_its_reason(at_once: bool) -> None:
     assert deadline.remaining_s() == 0
     assert deadline.reason == "the lease was lost"
     assert (deadline.end_s > now_s) is not at_once
-    assert (deadline.grace_end_s(now_s) < now_s) is at_once  # who must end at once has no grace
+    assert (deadline.grace_end_s(now_s) < now_s) is at_once  # no grace if the script must end at once
 
 
 def test_an_interrupted_script_has_a_part_of_the_grace() -> None:
@@ -55,11 +55,11 @@ def test_an_interrupted_script_has_a_part_of_the_grace() -> None:
     assert Deadline(1000.0, 1002.0).grace_end_s(1010.0) < 1010.0  # woken after a freeze
 
 
-HEALTHY, FULL, IDLE = (5.0, 0.5), (5.0, 4.9), (0.0, 0.0)  # CPU seconds of 5: the JVM's, its collector's
+HEALTHY, FULL, IDLE = (5.0, 0.5), (5.0, 4.9), (0.0, 0.0)  # CPU seconds within 5 s: of the JVM, of its garbage collector
 
 
 def first_stuck_s(*worked: tuple[float, float], frozen_s: int = 0) -> int | None:
-    """When a JVM is first taken for stuck that worked and collected for so long every 5 s, then maybe was frozen."""
+    """When a JVM is first found stuck, given its CPU times every 5 s, and perhaps a freeze at the end."""
     jvm_s, collectors_s = (accumulate(each, initial=1000.0) for each in zip(*worked, strict=True))
     times_s, look = range(0, 5 * len(worked), 5), Mock(side_effect=zip(jvm_s, collectors_s, strict=True))
     watch = CollectorWatch(0.0)
@@ -95,17 +95,17 @@ def test_the_cpu_time_of_some_threads_is_measured_separately() -> None:
     whole_s, threads_s = cpu_times_s(own, (name[:3],))
     assert whole_s >= threads_s > 0
     assert cpu_times_s(own, ("VM Thread",))[1] == 0.0
-    assert cpu_times_s(1 << 30, (name,)) == (0.0, 0.0)  # no process has this number
+    assert cpu_times_s(1 << 30, (name,)) == (0.0, 0.0)  # no process has this id
 
 
-def test_a_jvm_is_looked_at_only_now_and_then() -> None:
+def test_a_jvm_is_looked_at_only_every_five_seconds() -> None:
     watch, look = CollectorWatch(5.0), Mock(return_value=IDLE)
 
     assert not any(watch.is_stuck(now_s, look) for now_s in range(60))
     assert look.call_count == 11
 
 
-def test_a_task_has_an_empty_folder_of_its_own_that_goes_with_it(tmp_path: Path) -> None:
+def test_a_task_gets_an_empty_folder_that_is_deleted_with_it(tmp_path: Path) -> None:
     (tmp_path / "task-a1").mkdir()
     (tmp_path / "task-a1" / "old").write_text("of an earlier attempt")
 
@@ -135,13 +135,13 @@ def test_a_failed_tasks_folder_is_deleted_and_nothing_else(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["", ".", "a/b", "/etc"])
-def test_an_attempt_id_that_is_no_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_attempt_id_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot name a folder"), task_folder(tmp_path, name):
         pass
 
 
-def test_a_user_without_root_deletes_read_only_folders() -> None:
-    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are closed to others
+def test_an_ordinary_user_can_delete_read_only_folders() -> None:
+    with tempfile.TemporaryDirectory() as place:  # other users cannot enter pytest's folders
         folder = Path(place) / "task"
         (folder / "closed" / "within").mkdir(parents=True)
         (folder / "closed" / "within" / "file").write_text("x")
@@ -163,7 +163,7 @@ def test_a_user_without_root_deletes_read_only_folders() -> None:
 
 
 def dig(folder: Path, levels: int, name: str) -> None:
-    """Nest folders deeper than a path can say, with a file and a link to the outside in the last."""
+    """Nest folders deeper than a path can be long; the innermost has a file and a link to the outside."""
     at = os.open(folder, os.O_RDONLY)
     for _ in range(levels):
         os.mkdir(name, dir_fd=at)
@@ -228,7 +228,7 @@ def test_a_folder_of_others_is_never_deleted(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A scratch folder in Lambda with what scripts left in it, and with what is Sparklet's."""
+    """A scratch folder in Lambda, with leftovers of scripts and with Sparklet's own folders."""
     monkeypatch.setenv(IN_LAMBDA, "127.0.0.1:9001")
     (tmp_path / "outside").write_text("x")
     scratch = tmp_path / "scratch"
@@ -248,7 +248,7 @@ def names(folder: Path) -> set[str]:
 OURS = {"sparklet-host", "sparklet-scripts", "task-other", ".ivy2"}
 
 
-def test_without_space_leftovers_are_deleted_and_a_task_refused(littered: Path) -> None:
+def test_a_full_disk_deletes_leftovers_or_refuses_the_task(littered: Path) -> None:
     free = shutil.disk_usage(littered).free
     with task_folder(littered, "a1", free // 2):
         pass
@@ -261,7 +261,7 @@ def test_without_space_leftovers_are_deleted_and_a_task_refused(littered: Path) 
     assert (littered.parent / "outside").read_text() == "x"
 
 
-def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) -> None:
+def test_leftovers_are_deleted_after_a_task_ran_out_of_space(littered: Path) -> None:
     with pytest.raises(ScratchFullError), task_folder(littered, "a1", 1):
         raise ScratchFullError("no space left")
 
@@ -271,8 +271,10 @@ def test_after_a_task_that_found_no_space_the_next_one_has_more(littered: Path) 
 def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = names(littered)
     delete_leftovers(littered, since_s=time.time() + 60)
-    with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(tempfile, "tempdir", str(littered.parent))  # scratch is a folder that others may share
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            tempfile, "tempdir", str(littered.parent)
+        )  # scratch is no longer the temporary folder, so others may share it
         delete_leftovers(littered)
     monkeypatch.delenv(IN_LAMBDA)
     delete_leftovers(littered)
@@ -352,7 +354,7 @@ def test_a_child_dies_with_a_parent_that_is_killed() -> None:
 
 @pytest.mark.parametrize(("uid", "named"), [(0, True), (3_999_999_999, False)])
 def test_only_a_user_of_passwd_has_a_name(monkeypatch: pytest.MonkeyPatch, uid: int, named: bool) -> None:
-    """What Hadoop makes of one without is seen in the image (tests/container)."""
+    """How Hadoop treats a user without a name is tested in the image (tests/container)."""
     monkeypatch.setattr(os, "getuid", lambda: uid)
 
     assert has_name() is named
