@@ -1,4 +1,4 @@
-"""An archive of classes is there whole or not at all, made once, used by Java, and what Java refuses is told."""
+"""A class data archive is complete or absent, made once, used by Java; Java's refusal of an archive is reported."""
 
 import gzip
 import os
@@ -29,7 +29,7 @@ printf ' and whole' >> "$file"
 
 @pytest.fixture
 def java(tmp_path: Path) -> Path:
-    """A Java that takes its time as long as ``java.wait`` is there, and then fails if ``java.refuse`` is."""
+    """A fake Java that waits while ``java.wait`` exists, and then fails if ``java.refuse`` exists."""
     java = tmp_path / "home" / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text(SLOW_JAVA)
@@ -43,7 +43,7 @@ def archive(java: Path, tmp_path: Path) -> ClassArchive:
 
 
 def test_the_workers_own_java_is_archived_without_being_listed(tmp_path: Path) -> None:
-    """So that a class which is new needs no training."""
+    """So a new class is archived without a new training run."""
     jar, listed = tmp_path / "sparklet-java-1.jar", tmp_path / "classes.gz"
     with zipfile.ZipFile(jar, "w") as content:
         for name in ("mark", "B.class", "A.class", "A$Inner.class"):
@@ -56,7 +56,11 @@ def test_the_workers_own_java_is_archived_without_being_listed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("version", "listed"), [("17.0.15", "@lambda-proxy A run\nA\n"), ("21.0.8", "A\n")])
-def test_lambdas_are_read_by_the_java_that_listed_them(tmp_path: Path, java: Path, version: str, listed: str) -> None:
+def test_only_java_17_gets_the_lines_of_lambda_expressions(
+    tmp_path: Path, java: Path, version: str, listed: str
+) -> None:
+    """The list was made by Java 17; Java 21 crashes as it reads them."""
+    # The fake Java copies the list of classes that it is given, then fails.
     (java.parents[1] / "release").write_text(f'JAVA_VERSION="{version}"\n')
     java.write_text(
         '#!/bin/sh\nfor word; do case $word in *ListFile=*) cp "${word#*=}" "$0.read";; esac; done; exit 1\n'
@@ -75,7 +79,7 @@ def archive_of(folder: Path, java: Path, names: list[str]) -> ClassArchive:
     return ClassArchive.of(folder / "cache", listed, java, [str(jar)])
 
 
-def dumps(java: Path) -> list[int]:
+def dump_pids(java: Path) -> list[int]:
     try:
         return [int(line) for line in java.with_name("java.pids").read_text().split()]
     except FileNotFoundError:
@@ -90,19 +94,19 @@ def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
 def test_an_archive_is_complete_or_absent_and_never_waited_for(archive: ClassArchive, java: Path) -> None:
     java.with_name("java.wait").touch()
 
-    assert archive.begin(host_env())
-    eventually(lambda: dumps(java))
+    assert archive.begin(of_host())
+    eventually(lambda: dump_pids(java))
     assert not archive.path.exists()
-    assert not archive.begin(host_env())  # somebody does
+    assert not archive.begin(of_host())  # another process makes it
 
     java.with_name("java.wait").unlink()
     eventually(archive.path.exists)
     assert archive.path.read_text() == "half and whole"
-    assert not archive.begin(host_env())
-    assert len(dumps(java)) == 1
+    assert not archive.begin(of_host())
+    assert len(dump_pids(java)) == 1
 
 
-def test_one_of_concurrent_makers_makes_it(archive: ClassArchive, java: Path) -> None:
+def test_only_one_of_several_makers_makes_the_archive(archive: ClassArchive, java: Path) -> None:
     archive.path.parent.mkdir()
     java.with_name("java.wait").touch()
     makers = [maker(archive) for _ in range(3)]
@@ -112,19 +116,19 @@ def test_one_of_concurrent_makers_makes_it(archive: ClassArchive, java: Path) ->
 
     assert [each.wait(deadline_s()) for each in makers] == [0, 0, 0]
     assert archive.path.read_text() == "half and whole"
-    assert len(dumps(java)) == 1
+    assert len(dump_pids(java)) == 1
 
 
-def test_a_killed_makers_work_is_dropped_and_made_anew(archive: ClassArchive, java: Path) -> None:
+def test_an_archive_of_a_killed_maker_is_made_again(archive: ClassArchive, java: Path) -> None:
     archive.path.parent.mkdir()
     java.with_name("java.wait").touch()
     first = maker(archive)
-    eventually(lambda: dumps(java))
+    eventually(lambda: dump_pids(java))
 
     first.kill()
     first.wait()
-    assert not archive.begin(host_env())  # its Java still works
-    os.kill(dumps(java)[0], signal.SIGKILL)
+    assert not archive.begin(of_host())  # the killed maker's Java still runs
+    os.kill(dump_pids(java)[0], signal.SIGKILL)
     java.with_name("java.wait").unlink()
     eventually(lambda: archive.begin(host_env()))
     eventually(archive.path.exists)
@@ -145,7 +149,7 @@ def test_a_failure_of_java_is_reported_and_not_repeated(archive: ClassArchive, j
     assert not archive.begin(host_env())
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(archive: ClassArchive, tmp_path: Path) -> None:
+def test_without_a_writable_cache_no_archive_is_made(archive: ClassArchive, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
 
     assert not archive.begin(host_env())
@@ -163,7 +167,7 @@ def test_only_the_archives_used_last_are_kept(archive: ClassArchive) -> None:
     assert sorted(path.stem for path in archive.path.parent.glob("*.jsa")) == sorted(["3", "4", "5", archive.path.stem])
 
 
-def test_another_date_order_or_list_is_another_archive(java: Path, tmp_path: Path) -> None:
+def test_jars_dates_order_and_class_list_select_the_archive(java: Path, tmp_path: Path) -> None:
     first = archive_of(tmp_path, java, [])
     jar = Path(first.jars[0])
     os.utime(jar, (1, 1))

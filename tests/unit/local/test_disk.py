@@ -1,4 +1,4 @@
-"""Room on the state folder's disk: told before anything is written."""
+"""A full disk of the state folder is reported before anything is written."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ class Usage(NamedTuple):
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """A disk that has as much free as is written here."""
+    """A fake disk; a test sets its free bytes."""
     has = {"free": 0}
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(1000 * MIB, 0, has["free"]))
     return has
@@ -74,13 +74,13 @@ def test_an_object_beyond_the_disk_is_refused_with_the_remedy(disk: dict[str, in
     disk["free"] = RESERVE_BYTES + 1000
 
     assert not refusal(tmp_path / "s3", 1000)
-    told = refusal(tmp_path / "s3", 1001)
-    assert f"the disk of the state folder {tmp_path} is full (64 MiB free); make room there" in told
-    assert told.startswith("<Error><Code>DiskFull</Code>")
+    message = refusal(tmp_path / "s3", 1001)
+    assert f"the disk of the state folder {tmp_path} is full (64 MiB free); make room there" in message
+    assert message.startswith("<Error><Code>DiskFull</Code>")
 
 
 def test_s3_refuses_writes_and_copies_and_counts_parts() -> None:
-    """They are in memory until then, so that the disk does not show them."""
+    """Parts of uploads are in memory until they are completed, so the disk's free space does not show them."""
     command = emulator_python(ensure_emulator(print), UPLOADS)
     done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s())
 

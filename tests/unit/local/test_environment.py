@@ -1,4 +1,4 @@
-"""What of the user's shell reaches the local mode."""
+"""The variables of the user's shell that reach processes of the local mode."""
 
 import os
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_a_checkout_is_found_by_programs_of_its_own_python() -> None:
     assert folders == [str(Path(sparklet.__file__).parents[1]), "/mine"]
 
 
-def test_the_command_lines_value_wins_for_a_worker(tmp_path: Path) -> None:
+def test_a_variable_of_the_command_line_wins_for_a_worker(tmp_path: Path) -> None:
     given = {"JAVA_HOME": "/java", "SPARKLET_SCRATCH": "/big"}
 
     env = emulator_env(StateDir(tmp_path), "http://127.0.0.1:1", "token", given)
@@ -52,7 +52,7 @@ def test_the_command_lines_value_wins_for_a_worker(tmp_path: Path) -> None:
     assert env["AWS_SESSION_TOKEN"] == "token"
 
 
-def test_using_a_stack_keeps_this_process_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_of_a_local_stack_use_no_aws_keys_and_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in USERS.items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
@@ -68,7 +68,7 @@ def test_using_a_stack_keeps_this_process_off_the_network(monkeypatch: pytest.Mo
 
 
 def test_local_functions_measure_nothing_by_default(tmp_path: Path) -> None:
-    """Their logs are read by people; the template's namespace stands back."""
+    """People read the local logs, so the template's namespace is not used."""
     state = StateDir(tmp_path)
 
     assert function_env(state, {})["SPARKLET_METRICS_NAMESPACE"] == ""

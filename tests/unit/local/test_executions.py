@@ -1,4 +1,4 @@
-"""Executions that a stop cut off, and what is read of a failed function's log."""
+"""Executions that a stop has interrupted, and the error class that is read from a failed function's log."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from sparklet.local.ministack_patches import error_class
 from sparklet.model import successor
 
 
-def test_a_successor_is_called_as_the_command_line_calls_it() -> None:
+def test_a_successors_name_has_the_next_number() -> None:
     assert successor("daily-7-g0") == "daily-7-g0-2"
     assert successor("daily-7-g0-2") == "daily-7-g0-3"
     assert successor("daily-7-g12-9") == "daily-7-g12-10"
@@ -15,7 +15,7 @@ def test_a_successor_is_called_as_the_command_line_calls_it() -> None:
     assert successor("2026-11-20") == "2026-11-20-2"  # not every number at an end counts executions
 
 
-def test_a_successor_requests_the_run_of_the_firsts_name() -> None:
+def test_a_successor_requests_the_same_run() -> None:
     assert same_run("nightly", {"script": "s"}) == {"script": "s", "idempotency_key": "nightly"}
     assert same_run("nightly", {"run_id": "daily-7"}) == {"run_id": "daily-7"}
     assert same_run("nightly-2", {"script": "s", "idempotency_key": "k"}) == {"script": "s", "idempotency_key": "k"}

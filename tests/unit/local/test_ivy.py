@@ -1,4 +1,4 @@
-"""What Ivy is told, and how its complaints are put into words."""
+"""Ivy's input files and options, and the causes that are read from its log."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -7,7 +7,7 @@ import pytest
 from sparklet.local.ivy import Coordinate, module_xml, proxy_options, settings_xml, why_failed
 
 
-def test_a_coordinate_names_its_file() -> None:
+def test_a_coordinate_gives_the_jars_file_name() -> None:
     jar = Coordinate.parse("io.delta:delta-spark_2.12:3.3.3")
 
     assert (jar.organisation, jar.artifact, jar.version) == ("io.delta", "delta-spark_2.12", "3.3.3")
@@ -86,7 +86,7 @@ def test_proxies_are_passed_in_javas_form() -> None:
     options = proxy_options({"https": "http://proxy.example:3128", "no": "localhost"})
 
     assert options[:2] == ["-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=3128"]
-    assert options[2:] == ["-Dhttp.nonProxyHosts=localhost"]  # which Java takes for both schemes
+    assert options[2:] == ["-Dhttp.nonProxyHosts=localhost"]  # Java uses this for both schemes
 
 
 def test_hosts_without_a_proxy_are_passed_in_javas_form() -> None:

@@ -1,4 +1,4 @@
-"""The stack file and the cache's cheap check; nothing here needs Java or a network."""
+"""The stack file and the check of the jar cache; these tests need neither Java nor network."""
 
 import fcntl
 import hashlib
@@ -15,7 +15,7 @@ CONTENT = {"one": b"the first jar", "two": b"the second jar", "three": b"the thi
 
 
 def _stack_file(folder: Path) -> Path:
-    """Three jars in two groups, not in the order of their names."""
+    """Write a stack file with three jars in two groups, not in the order of their names."""
     entries = [("s3a", "two"), ("delta", "one"), ("s3a", "three")]
     text = 'name = "tiny"\nspark = "3.5.9"\n'
     for group, name in entries:
@@ -28,7 +28,7 @@ def _stack_file(folder: Path) -> Path:
 
 
 def _fill(cache_dir: Path, *names: str) -> None:
-    """The cache as an earlier run left it."""
+    """Put these jars and their markers into the cache, as an earlier run does."""
     cache_dir.mkdir(exist_ok=True)
     for name in names:
         (cache_dir / f"{name}-1.jar").write_bytes(CONTENT[name])
@@ -49,7 +49,7 @@ def test_the_stack_of_this_project_is_well_formed() -> None:
     assert all(jar.size_bytes > 10_000 for jar in stack.jars)
 
 
-def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_cache_needs_neither_network_nor_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(tmp_path / "cache", "one", "two", "three")
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
@@ -60,12 +60,12 @@ def test_when_all_are_there_neither_network_nor_java_is_needed(tmp_path: Path, m
     assert [jar.read_bytes() for jar in jars] == [CONTENT["two"], CONTENT["one"], CONTENT["three"]]
 
 
-def test_who_waits_for_another_fetcher_says_so(tmp_path: Path) -> None:
-    cache, said = tmp_path / "cache", list[str]()
+def test_waiting_for_another_fetcher_is_reported(tmp_path: Path) -> None:
+    cache, messages = tmp_path / "cache", list[str]()
     cache.mkdir()
 
     def say(line: str) -> None:
-        said.append(line)
+        messages.append(line)
         _fill(cache, "one", "two", "three")
         fcntl.flock(other, fcntl.LOCK_UN)
 
@@ -74,7 +74,7 @@ def test_who_waits_for_another_fetcher_says_so(tmp_path: Path) -> None:
         jars = ensure_jars(_stack_file(tmp_path), cache, ["s3a", "delta"], say)
 
     assert len(jars) == 3
-    assert len(said) == 1 and "waiting" in said[0]
+    assert len(messages) == 1 and "waiting" in messages[0]
 
 
 def test_an_unrequested_group_may_be_missing(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_unrequested_group_may_be_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "shortened", "unverified", "of another stack"])
-def test_offline_a_jar_not_known_to_be_right_is_named_as_missing(tmp_path: Path, damage: str) -> None:
+def test_offline_a_missing_or_unverified_jar_is_named(tmp_path: Path, damage: str) -> None:
     _fill(tmp_path / "cache", "two", "three")
     jar, marker = tmp_path / "cache" / "two-1.jar", tmp_path / "cache" / "two-1.jar.sha256"
     if damage == "missing":

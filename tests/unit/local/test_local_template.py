@@ -1,4 +1,4 @@
-"""The template that the stand-in gets: the project's own, but for the image."""
+"""The template that the local stand-in deploys: the project's own, with functions as shims instead of images."""
 
 import json
 from pathlib import Path
@@ -53,7 +53,7 @@ def test_the_rest_of_the_template_is_deployed_unchanged(template: dict[str, Any]
     assert set(local["Conditions"]) == set(template["Conditions"])
 
 
-def test_the_state_machine_is_that_of_aws(local: dict[str, Any]) -> None:
+def test_the_local_state_machine_is_the_same_as_on_aws(local: dict[str, Any]) -> None:
     machine = local["Resources"]["RunMachine"]["Properties"]
 
     assert machine["Definition"] == json.loads((ROOT / "sam/statemachines/run.asl.json").read_text())
@@ -70,7 +70,7 @@ def test_a_condition_on_a_list_holds_only_if_something_is_in_it(template: dict[s
     assert "Fn::Join" not in to_json(some["Conditions"])
 
 
-def test_nothing_is_published_here_and_an_alias_is_its_function(local: dict[str, Any]) -> None:
+def test_no_version_is_published_and_aliases_become_functions(local: dict[str, Any]) -> None:
     text = to_json(local)
 
     assert '.Alias"' not in text
@@ -93,7 +93,7 @@ def test_localising_leaves_the_original_template_unchanged(template: dict[str, A
     assert to_json(template) == before
 
 
-def test_it_is_no_larger_than_a_template_in_s3_may_be(local: dict[str, Any]) -> None:
+def test_the_local_template_is_within_the_size_limit(local: dict[str, Any]) -> None:
     assert len(to_json(local)) < 1_000_000
 
 
@@ -128,7 +128,9 @@ def test_overridden_worker_settings_appear_in_no_function(template: dict[str, An
     local = localise(template, PARAMETERS, {}, handed)
 
     common = local["Globals"]["Function"]
-    said = [settings.get("Environment", {}).get("Variables", {}) for settings in (common, *functions(local).values())]
-    assert not any(handed.keys() & variables.keys() for variables in said)
+    variables_of_functions = [
+        settings.get("Environment", {}).get("Variables", {}) for settings in (common, *functions(local).values())
+    ]
+    assert not any(handed.keys() & variables.keys() for variables in variables_of_functions)
     assert "SPARKLET_WORKER_SETTINGS" in functions(local)["WorkerFunction"]["Environment"]["Variables"]
     assert "SPARKLET_METRICS_NAMESPACE" in template["Globals"]["Function"]["Environment"]["Variables"]

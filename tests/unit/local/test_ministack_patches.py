@@ -1,4 +1,4 @@
-"""What of ministack's own is held back; the other patches are tried in a stack (tests/functional)."""
+"""Patches that pause ministack's pollers and logs; the other patches are tested in a stack (tests/functional)."""
 
 import subprocess
 from importlib.metadata import version
@@ -33,10 +33,10 @@ def test_mappings_and_schedules_wait_and_no_logs_are_kept() -> None:
     command = emulator_python(ensure_emulator(print), PROGRAM)
     done = subprocess.run(command, capture_output=True, text=True, timeout=deadline_s())
 
-    said = "before []", "started ['mapping', 'schedule']", "stopped []", "log groups 0"
-    assert tuple(done.stdout.splitlines()) == said, done.stderr
+    expected = "before []", "started ['mapping', 'schedule']", "stopped []", "log groups 0"
+    assert tuple(done.stdout.splitlines()) == expected, done.stderr
 
 
 def test_the_patches_are_for_the_ministack_that_is_installed() -> None:
-    """With another version, try each patch's removal, as the module says, before this is changed."""
+    """Before this is changed for another version, try whether each patch can be removed, as the module says."""
     assert f"ministack {version('ministack')}," in str(ministack_patches.__doc__)

@@ -1,4 +1,4 @@
-"""Jars prepared for an archive of classes: linked wherever a user's lie; signed ones copied without signatures."""
+"""Jars prepared for a class data archive: linked on plain paths; signed jars are copied without signatures."""
 
 import gzip
 import os
@@ -27,7 +27,7 @@ def a_jar(folder: Path) -> Path:
     return Path(shutil.copy(next(Path(pyspark.__file__).parent.glob("jars/ivy-*.jar")), folder / "ivy.jar"))
 
 
-def made(folder: Path, jars: list[Path]) -> ClassArchive:
+def archive_of(folder: Path, jars: list[Path]) -> ClassArchive:
     folder.mkdir()
     listed = folder / "classes.gz"
     listed.write_bytes(gzip.compress(f"java/lang/Object\n{MAIN.replace('.', '/')}".encode()))
@@ -39,8 +39,10 @@ def made(folder: Path, jars: list[Path]) -> ClassArchive:
 def test_an_archive_serves_jars_below_a_folder_with_a_space(jar: Path, tmp_path: Path) -> None:
     linked = linked_jars([jar], tmp_path / "links")
 
-    assert made(tmp_path / "with links", linked).refusal(MAIN) == ""
-    assert MAIN in made(tmp_path / "without", [jar]).refusal(MAIN)  # Java's own fault; if it is gone, so may links be
+    assert archive_of(tmp_path / "with links", linked).refusal(MAIN) == ""
+    assert MAIN in archive_of(tmp_path / "without", [jar]).refusal(
+        MAIN
+    )  # a fault of Java; links are needed only because of it
 
 
 def test_links_are_on_plain_paths_even_if_the_cache_is_not(jar: Path, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_links_of_a_deleted_folder_do_not_keep_its_jars(jar: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o720])
-def test_no_link_is_made_where_others_may_write(jar: Path, tmp_path: Path, mode: int) -> None:
+def test_no_link_is_made_in_a_folder_that_others_can_write(jar: Path, tmp_path: Path, mode: int) -> None:
     open_to_others = tmp_path / f"sparklet-{os.getuid()}"
     open_to_others.mkdir()
     open_to_others.chmod(mode)
@@ -122,14 +124,16 @@ def test_a_copy_has_everything_but_the_signature(jars: Path, tmp_path: Path) -> 
 
 def test_copies_are_made_once_and_equal_everywhere(jars: Path, tmp_path: Path) -> None:
     first = unsigned_copies(jars, tmp_path / "one")
-    made = [copy.stat() for copy in first]
+    archive_of = [copy.stat() for copy in first]
     for jar in jars.iterdir():
         os.utime(jar, (5, 5))
 
-    assert [copy.stat().st_ino for copy in unsigned_copies(jars, tmp_path / "one")] == [each.st_ino for each in made]
+    assert [copy.stat().st_ino for copy in unsigned_copies(jars, tmp_path / "one")] == [
+        each.st_ino for each in archive_of
+    ]
     elsewhere = unsigned_copies(jars, tmp_path / "two")
     assert [copy.read_bytes() for copy in elsewhere] == [copy.read_bytes() for copy in first]
-    assert {each.st_mtime for each in made} == {0}
+    assert {each.st_mtime for each in archive_of} == {0}
 
 
 def test_an_unwritable_folder_gets_no_copies(jars: Path, tmp_path: Path) -> None:

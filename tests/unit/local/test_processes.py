@@ -1,4 +1,4 @@
-"""Real process trees: found and ended whole."""
+"""Real process trees are found and ended completely."""
 
 import signal
 import subprocess
@@ -22,7 +22,7 @@ time.sleep(3600)
 """
 BLOCKS = """
 import signal, time
-signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # as a thread does that handles it
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])  # as in a program with a thread that handles the signal
 print("ready", flush=True)
 time.sleep(3600)
 """
@@ -74,7 +74,7 @@ def test_a_tree_is_killed_with_its_root_unless_that_is_spared(start: Start, itse
 
     kill_tree(parent.pid, itself=itself)
 
-    await_end(below)  # of which both are stubborn
+    await_end(below)  # both processes ignore SIGTERM
     assert (parent.wait() == -signal.SIGKILL) if itself else (parent.poll() is None)
 
 
@@ -112,8 +112,8 @@ def test_orphans_are_ended_and_the_spared_child_lives_on() -> None:
     assert done.stdout == "True None\n", done.stderr
 
 
-def test_a_thread_that_ends_hides_no_other_one_s_signal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its status is listed, and gone when it is read."""
+def test_a_thread_that_ends_does_not_hide_another_threads_signal(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ended thread's status file is listed, but no longer exists when it is read."""
     process = start(BLOCKS)
     threads = Path(f"/proc/{process.pid}/task")
     with_ended = [threads / "0" / "status", *threads.glob("*/status")]

@@ -1,4 +1,4 @@
-"""What a client may want of the stack."""
+"""The options of a local stack, and how those of several clients are compared."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,14 +34,14 @@ def test_differing_options_of_two_clients_are_named() -> None:
     assert found == ("workers: 2 instead of 4", "worker_env differs")
 
 
-def test_only_what_was_asked_for_is_compared() -> None:
-    """A stack of one worker: a command without options has nothing to say of it."""
-    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).shared_settings()
-    here = {**runs, **runs["worker_env"]}
+def test_only_options_that_a_client_names_are_compared() -> None:
+    """A command without options accepts a stack of one worker."""
+    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).request()
+    stack_settings = {**runs, **runs["worker_env"]}
 
     for asked, told in (((), ()), (("workers",), ("workers: 1 instead of 2",))):
-        wanted = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, chosen=asked)
-        assert differences_between(wanted.chosen_settings(wanted.shared_settings()), here) == told
+        client_options = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, asked=asked)
+        assert differences_between(client_options.asked_for(client_options.request()), stack_settings) == told
 
 
 @pytest.mark.parametrize(("workers", "mapped"), [(1, "2"), (2, "2"), (9, "9")])
@@ -49,7 +49,7 @@ def test_a_mapping_gets_at_least_its_minimum_concurrency(workers: int, mapped: s
     assert parameters_of(options(workers=workers).shared_settings())["MaximumConcurrency"] == mapped
 
 
-def test_every_parameter_is_one_of_the_templates() -> None:
+def test_the_template_has_every_parameter_of_the_local_stack() -> None:
     from sparklet.local.deploy import load_template
 
     assert set(parameters_of(options().shared_settings())) <= set(load_template()["Parameters"])

@@ -69,7 +69,7 @@ def test_a_lock_does_not_pass_to_programs_that_its_holder_starts(tmp_path: Path)
         end(child)
 
 
-def test_waiting_for_a_lock_comes_to_an_end(tmp_path: Path) -> None:
+def test_waiting_for_a_lock_ends_after_its_time(tmp_path: Path) -> None:
     with Lock(tmp_path / "lock") as one, Lock(tmp_path / "lock") as two:
         assert one.exclusive()
         assert two.exclusive(within_s=0.1) is False
@@ -117,22 +117,24 @@ def test_a_start_deletes_temporary_files_and_keeps_the_state(state: StateDir) ->
 
 
 @pytest.mark.parametrize("root", ["/", "/etc", "~"])
-def test_a_folder_of_others_is_no_state_folder(root: str) -> None:
-    with pytest.raises(SettingsError, match="Sparklet did not make it"):  # nothing else is done: a fault would delete
+def test_a_folder_that_sparklet_did_not_make_is_refused(root: str) -> None:
+    with pytest.raises(
+        SettingsError, match="Sparklet did not make it"
+    ):  # the test does no more, since a fault could delete files
         StateDir(Path(root).expanduser())
 
 
-def test_an_empty_folder_that_is_taken_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_empty_folder_used_for_the_state_keeps_its_mode(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir(mode=0o755)
     state = StateDir(tmp_path / "empty")
     state.create()
 
     assert state.root.stat().st_mode & 0o777 == 0o755
     assert all(path.stat().st_mode & 0o777 == 0o700 for path in state.root.iterdir() if path.is_dir())
-    StateDir(state.root)  # it is marked now
+    StateDir(state.root)  # the folder has Sparklet's mark now
 
 
-def test_who_only_reads_leaves_the_workers_files(state: StateDir) -> None:
+def test_a_client_that_only_reads_keeps_the_workers_files(state: StateDir) -> None:
     (state.scratch / "left").touch()
 
     state.delete_leftovers(processing=False)
@@ -140,11 +142,13 @@ def test_who_only_reads_leaves_the_workers_files(state: StateDir) -> None:
     assert (state.scratch / "left").exists()
 
 
-def test_only_its_owner_looks_into_the_folder(state: StateDir) -> None:
+def test_only_its_owner_can_read_the_state_folder(state: StateDir) -> None:
     assert state.root.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_folder_is_the_one_that_was_named_or_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_folder_is_the_named_one_or_the_users_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert user_folder("state", tmp_path / "named") == tmp_path / "named"
     monkeypatch.setenv(STATE_DIR_VARIABLE, str(tmp_path / "set"))
     assert user_folder("state") == tmp_path / "set"

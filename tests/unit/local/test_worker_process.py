@@ -1,4 +1,4 @@
-"""What of the shim needs no stand-in; the rest is tried in one (tests/functional/local)."""
+"""Parts of the worker shim that need no stand-in; the rest is tested in one (tests/functional/local)."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 from sparklet.local import worker_process
 from tests.waiting import deadline_s
 
-ADOPTS = """
+ADOPT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from sparklet.local.worker_process import prepare
@@ -38,19 +38,19 @@ def forks(event, context):
 def adopt(folder: Path, handler: str) -> "subprocess.CompletedProcess[str]":
     (folder / "handlers.py").write_text(HANDLERS)
     (folder / "log").mkdir()
-    command = [sys.executable, "-c", ADOPTS, str(folder), handler]
+    command = [sys.executable, "-c", ADOPT, str(folder), handler]
     env = {"SPARKLET_LOG_DIR": str(folder / "log"), "PYTHONPATH": str(Path(worker_process.__file__).parents[2])}
     given = "not for a child\n"
     return subprocess.run(command, env=env, input=given, capture_output=True, text=True, timeout=deadline_s())
 
 
-def test_stdout_has_only_the_protocol_and_the_log_the_rest(tmp_path: Path) -> None:
+def test_stdout_has_only_the_protocol_other_output_is_in_the_log(tmp_path: Path) -> None:
     done = adopt(tmp_path, "talks")
 
     (log,) = (tmp_path / "log").iterdir()
     assert done.stdout == f"the answer: ['{log.name}']\n"
     assert done.stderr == ""
-    assert log.read_text() == "aside\n"  # and nothing of what was on the input
+    assert log.read_text() == "aside\n"  # nothing of the input
 
 
 def test_a_forked_child_of_a_worker_dies_of_sigterm(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_handler_that_fails_to_import_logs_its_traceback(tmp_path: Path) -> No
     assert "AttributeError" in log.read_text()
 
 
-def test_a_log_that_grows_too_long_keeps_one_earlier_stretch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_that_is_too_long_is_moved_to_one_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "MAX_LOG_BYTES", 10)
     log = tmp_path / "worker-1.log"
     with log.open("ab") as writer:
