@@ -6,7 +6,7 @@ from tests.stand_ins.function_backend import HandTimer, MemoryBackend
 
 @pytest.fixture
 def timer(monkeypatch: pytest.MonkeyPatch) -> HandTimer:
-    """The timer of the executors that a test makes."""
+    """The timer of all executors of a test; the test moves it by hand."""
     timer = HandTimer()
     monkeypatch.setattr(executor, "Timer", lambda: timer)
     return timer

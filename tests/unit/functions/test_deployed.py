@@ -1,4 +1,4 @@
-"""The backend of deployed functions: how many calls it takes, and what becomes of those that Lambda does not take."""
+"""The backend of deployed functions: how many calls it makes at once, and calls that Lambda refuses."""
 
 import json
 import queue
@@ -24,7 +24,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, reserved: int = 0, free: int = 100,
 
 
 @pytest.mark.parametrize(("reserved", "free", "slots"), [(50, 900, 50), (0, 900, 450), (0, 1, 1)])
-def test_a_caller_leaves_others_their_share(
+def test_a_caller_leaves_half_of_the_free_concurrency_to_others(
     monkeypatch: pytest.MonkeyPatch, reserved: int, free: int, slots: int
 ) -> None:
     assert backend(monkeypatch, reserved, free).slots == slots
@@ -32,8 +32,8 @@ def test_a_caller_leaves_others_their_share(
 
 
 @pytest.mark.parametrize(("refused", "told"), [("throttled", "throttled"), ("killed", "throttled"), ("", "")])
-def test_what_lambda_did_not_take_may_be_sent_again(monkeypatch: pytest.MonkeyPatch, refused: str, told: str) -> None:
-    """``killed``: whether it did is not known, and the ledger lets a call be performed once."""
+def test_a_call_that_lambda_refused_is_sent_again(monkeypatch: pytest.MonkeyPatch, refused: str, told: str) -> None:
+    """After ``killed`` the call may have begun; it can be sent again since the ledger lets a call run only once."""
 
     def invoke(*_: Any, **__: Any) -> None:
         raise RemoteTaskError("no", refused)

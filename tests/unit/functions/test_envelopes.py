@@ -1,4 +1,4 @@
-"""Calls and answers that nobody should perform or unpickle: refused, whatever they look like."""
+"""Calls and answers that are forged, changed or not allowed are refused and never unpickled."""
 
 import copy
 import json
@@ -64,7 +64,7 @@ anything = json_values | st.binary() | st.dictionaries(st.sampled_from(["sparkle
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
-    """Exists once something was unpickled or performed that should not have been."""
+    """A file that exists once something was unpickled or performed."""
     return tmp_path / "trace"
 
 
@@ -73,7 +73,7 @@ def performer(codec: Codec = "cloudpickle", contents: MemoryContents | None = No
 
 
 def spying(trace: Path, contents: MemoryContents | None = None, codec: Codec = "pickle") -> Call:
-    """A call whose unpickling leaves a trace, and whose performance would, too."""
+    """A call that writes the trace file when it is unpickled, and when it is performed."""
     encoded = encode(codec, ((called.Spy(str(trace)),), {}))
     content = Content.of(codec, encoded, 0 if contents else INLINE_BYTES, contents or MemoryContents())
     return Call("task", "tests.stand_ins.called:keep", content, 10.0, NOW_S + 10, INLINE_BYTES)
@@ -114,7 +114,7 @@ def test_a_call_signed_with_another_key_is_not_performed(trace: Path, key: bytes
     assert not trace.exists()
 
 
-def test_an_answer_is_no_call_and_a_call_no_answer(trace: Path) -> None:
+def test_an_answer_is_refused_as_a_call_and_a_call_as_an_answer(trace: Path) -> None:
     call = spying(trace)
     answer = Answer("task", call.content)
     for envelope in (
@@ -131,7 +131,7 @@ def test_an_answer_is_no_call_and_a_call_no_answer(trace: Path) -> None:
 @SAME_FOLDER
 @given(changes=st.dictionaries(st.sampled_from([each.name for each in fields(Call)]), json_values, min_size=1))
 def test_a_signed_call_of_any_form_is_answered_or_refused(trace: Path, changes: dict[str, Any]) -> None:
-    envelope = replace(spying(trace), **changes).sealed(KEY)  # by a caller that has the key, and is wrong
+    envelope = replace(spying(trace), **changes).sealed(KEY)  # a faulty caller that has the key
     try:
         answer = Answer.opened(performer("json").perform(envelope), KEY)
     except PayloadError:
@@ -158,7 +158,7 @@ def test_a_signed_call_of_any_form_is_answered_or_refused(trace: Path, changes: 
         {"function": ":"},
     ],
 )
-def test_calls_that_cannot_or_may_not_be_performed(trace: Path, changes: dict[str, Any]) -> None:
+def test_expired_unknown_and_forbidden_calls_are_refused(trace: Path, changes: dict[str, Any]) -> None:
     call = replace(spying(trace), **changes)
     answer = Answer.opened(performer(modules=("tests.*", "nowhere")).perform(call.sealed(KEY)), KEY)
 
@@ -168,7 +168,7 @@ def test_calls_that_cannot_or_may_not_be_performed(trace: Path, changes: dict[st
 
 
 @pytest.mark.parametrize(("allowed", "sent"), [("json", "pickle"), ("json", "cloudpickle"), ("pickle", "cloudpickle")])
-def test_a_worker_unpickles_only_what_it_may(trace: Path, allowed: Codec, sent: Codec) -> None:
+def test_a_worker_unpickles_only_the_codecs_that_it_allows(trace: Path, allowed: Codec, sent: Codec) -> None:
     answer = Answer.opened(performer(allowed).perform(spying(trace, codec=sent).sealed(KEY)), KEY)
 
     assert answer.content is None and not answer.raised
@@ -183,17 +183,17 @@ def test_code_of_another_python_is_refused(trace: Path) -> None:
     assert not trace.exists()
 
 
-def forged(contents: MemoryContents, trace: Path) -> None:
-    """Somebody who may write to the folder, but has no key, puts something else in each place."""
+def forge(contents: MemoryContents, trace: Path) -> None:
+    """Replace every stored content, as somebody can who may write to the folder but has no key."""
     for name in contents.stored:
         contents.stored[name] = pickle.dumps(called.Spy(str(trace)))
 
 
-def lost(contents: MemoryContents, trace: Path) -> None:
+def lose(contents: MemoryContents, trace: Path) -> None:
     contents.stored.clear()
 
 
-@pytest.mark.parametrize("change", [forged, lost])
+@pytest.mark.parametrize("change", [forge, lose])
 def test_contents_that_were_changed_are_not_unpickled(
     trace: Path, change: Callable[[MemoryContents, Path], None]
 ) -> None:
@@ -274,12 +274,12 @@ def test_json_comes_back_unchanged(value: Any) -> None:
 
 
 @given(picklable, st.sampled_from(["pickle", "cloudpickle"]))
-def test_pickles_come_back_as_they_were(value: Any, codec: Codec) -> None:
+def test_pickled_values_come_back_unchanged(value: Any, codec: Codec) -> None:
     assert decode(codec, encode(codec, value)) == value
 
 
 @given(st.lists(picklable, max_size=3), st.dictionaries(st.text(), picklable, max_size=3), st.booleans())
-def test_calls_come_back_as_they_were(args: list[Any], kwargs: dict[str, Any], large: bool) -> None:
+def test_calls_come_back_unchanged(args: list[Any], kwargs: dict[str, Any], large: bool) -> None:
     contents = MemoryContents()
     kwargs = {**kwargs, "large": b"x" * 100_000} if large else kwargs
     content = Content.of("pickle", encode_arguments("pickle", None, (args, kwargs), contents), INLINE_BYTES, contents)
@@ -293,7 +293,7 @@ def test_calls_come_back_as_they_were(args: list[Any], kwargs: dict[str, Any], l
 
 
 @given(facts=st.dictionaries(st.text(), json_values), raised=st.booleans(), error=st.text(), trace=st.text())
-def test_answers_come_back_as_they_were(facts: dict[str, Any], raised: bool, error: str, trace: str) -> None:
+def test_answers_come_back_unchanged(facts: dict[str, Any], raised: bool, error: str, trace: str) -> None:
     answer = Answer("task", None, raised, error, trace, copy.deepcopy(facts))
 
     assert Answer.opened(json.loads(json.dumps(answer.sealed(KEY))), KEY) == answer
@@ -313,7 +313,7 @@ def held(content: str) -> Callable[[int], int]:
         ("cloudpickle", held(BIG), []),
     ],
 )
-def test_what_many_calls_share_is_stored_once(
+def test_a_large_value_that_many_calls_share_is_stored_once(
     codec: Codec, function: Callable[..., int], large: list[str], chunksize: int
 ) -> None:
     store = MemoryObjectStore()
@@ -336,7 +336,7 @@ def test_a_json_worker_unpickles_no_stored_argument(trace: Path) -> None:
     assert not trace.exists()
 
 
-def test_one_argument_of_several_calls_stays_one() -> None:
+def test_an_argument_shared_within_a_chunk_stays_one_object() -> None:
     contents, large = MemoryContents(), [BIG]
     encoded = encode_arguments("pickle", None, [(large, 1), (large, 2), ([BIG], 3)], contents)
     [first, _], [second, _], [third, _] = read_stored(decode("pickle", encoded), contents)

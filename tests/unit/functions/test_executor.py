@@ -1,4 +1,4 @@
-"""What an executor makes of its backend's ends: in memory, moved by hand."""
+"""How an executor treats answers, errors and deadlines, with a backend in memory and a timer moved by hand."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ def ends(executor: LambdaExecutor) -> dict[str, float]:
     return {name: count for name, count in executor.stats().items() if not name.endswith("_s") and count}
 
 
-# --- one answer, whatever comes ---
+# --- each task ends once ---
 
 
 def test_an_answer_to_an_earlier_try_is_ignored(
@@ -74,7 +74,7 @@ def test_a_lost_answer_ends_at_its_deadline(executor: LambdaExecutor, backend: M
     assert ends(executor) == {"submitted": 1, "tries": 2, "escalated": 1, "retried": 1, "failed": 1}
 
 
-def test_a_failing_give_up_ends_the_task_too(
+def test_a_task_ends_even_if_giving_the_call_up_fails(
     executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backend, "sizes", (128,))
@@ -119,7 +119,9 @@ def test_a_start_that_is_throttled_begins_later(
     assert future.result(0) == 2
 
 
-def test_throttled_for_ever_ends(executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer) -> None:
+def test_a_task_that_is_always_throttled_fails_in_the_end(
+    executor: LambdaExecutor, backend: MemoryBackend, timer: HandTimer
+) -> None:
     future = executor.submit(called.double, 1)
     while not future.done():
         backend.fail("throttled")
@@ -146,7 +148,9 @@ def test_a_declared_exception_is_tried_again(timer: HandTimer, backend: MemoryBa
 @pytest.mark.parametrize("codec", ["json", "pickle", "cloudpickle"])
 @pytest.mark.parametrize("function", [called.raise_one_way, called.raise_unpicklable])
 @pytest.mark.parametrize("declared", [called.AnyError, (KeyError, (called.AnyError,)), KeyError | called.AnyError])
-def test_a_declared_exception_need_not_travel(timer: HandTimer, codec: Any, function: Any, declared: Any) -> None:
+def test_a_declared_exception_that_cannot_be_sent_is_retried(
+    timer: HandTimer, codec: Any, function: Any, declared: Any
+) -> None:
     backend = MemoryBackend(codec=codec)
     with LambdaExecutor(backend, codec=codec, retries=1, retry_on=declared) as executor:
         future = executor.submit(function)
@@ -172,7 +176,7 @@ def test_a_class_that_only_workers_have_is_declared_by_its_base(
         executor.abort()
 
 
-def test_other_exceptions_are_not(timer: HandTimer, backend: MemoryBackend) -> None:
+def test_an_undeclared_exception_is_not_retried(timer: HandTimer, backend: MemoryBackend) -> None:
     with LambdaExecutor(backend, retries=2, retry_on=(ValueError,)) as executor:
         future = executor.submit(called.refuse, "x")
         backend.answer()
@@ -220,7 +224,7 @@ def test_the_next_larger_size_is_tried(timer: HandTimer, backend: MemoryBackend,
     assert getattr(future.exception(0), "reason", None) == reason
 
 
-def test_sizes_begin_where_asked(timer: HandTimer, backend: MemoryBackend) -> None:
+def test_a_task_begins_in_the_smallest_size_that_was_asked_for(timer: HandTimer, backend: MemoryBackend) -> None:
     with LambdaExecutor(backend, memory_mb=200) as executor:
         executor.submit(called.double, 1)
         assert backend.answer().size == 1
@@ -242,12 +246,12 @@ def test_no_more_than_slots_are_under_way(timer: HandTimer) -> None:
     assert [future.result(0) for future in futures] == [2 * number for number in range(20)]
 
 
-def test_a_backend_that_answers_at_once_is_no_recursion(timer: HandTimer) -> None:
+def test_a_backend_that_answers_at_once_causes_no_recursion(timer: HandTimer) -> None:
     with LambdaExecutor(MemoryBackend(slots=1, at_once=True)) as executor:
         assert list(executor.map(called.double, range(5000))) == [2 * number for number in range(5000)]
 
 
-def test_a_backend_that_refuses_all_is_no_recursion(timer: HandTimer, backend: MemoryBackend) -> None:
+def test_a_backend_that_refuses_every_call_causes_no_recursion(timer: HandTimer, backend: MemoryBackend) -> None:
     with LambdaExecutor(backend) as executor:
         futures = [executor.submit(called.double, 0) for _ in range(3000)]
         backend.refusals = [OSError("no") for _ in range(3000)]
@@ -260,15 +264,15 @@ def test_a_backend_that_refuses_all_is_no_recursion(timer: HandTimer, backend: M
 # --- the standard library's interface ---
 
 
-def noted(numbers: Iterable[int], taken: list[int]) -> Iterator[int]:
+def noting(numbers: Iterable[int], taken: list[int]) -> Iterator[int]:
     for number in numbers:
         taken.append(number)
         yield number
 
 
-def test_map_is_eager(executor: LambdaExecutor, backend: MemoryBackend) -> None:
+def test_map_without_a_buffer_takes_all_items_at_once(executor: LambdaExecutor, backend: MemoryBackend) -> None:
     taken: list[int] = []
-    results = executor.map(called.double, noted(range(5), taken))
+    results = executor.map(called.double, noting(range(5), taken))
 
     assert taken == [0, 1, 2, 3, 4]
     while backend.under_way:
@@ -279,7 +283,7 @@ def test_map_is_eager(executor: LambdaExecutor, backend: MemoryBackend) -> None:
 @pytest.mark.parametrize(("chunksize", "buffersize"), [(1, 1), (1, 3), (2, 2)])
 def test_map_with_a_buffer_is_lazy(timer: HandTimer, chunksize: int, buffersize: int) -> None:
     taken: list[int] = []
-    numbers = noted(range(20), taken)
+    numbers = noting(range(20), taken)
     with LambdaExecutor(MemoryBackend(slots=1, at_once=True)) as executor:
         results = executor.map(called.double, numbers, chunksize=chunksize, buffersize=buffersize)
         assert len(taken) == chunksize * buffersize
@@ -343,7 +347,7 @@ def test_json_calls_refuse_what_json_changes(timer: HandTimer, value: object) ->
         assert isinstance(executor.submit(called.keep, value).exception(0), PayloadError)
 
 
-# --- its end ---
+# --- the executor's end ---
 
 
 def test_a_shutdown_waits_for_a_next_try(timer: HandTimer, backend: MemoryBackend) -> None:
@@ -375,7 +379,7 @@ def test_a_cancelling_shutdown_drops_only_what_waits(timer: HandTimer, backend: 
     assert backend.closed
 
 
-def test_ctrl_c_ends_each_task(timer: HandTimer, backend: MemoryBackend) -> None:
+def test_ctrl_c_ends_every_task(timer: HandTimer, backend: MemoryBackend) -> None:
     executor = LambdaExecutor(backend, retry_on=(RemoteTaskError,))
     futures = [executor.submit(called.double, number) for number in range(4)]
     backend.fail("killed")  # it waits for its next try

@@ -1,4 +1,4 @@
-"""Calls that the ledger records: performed once, answered once, whoever does not answer in between."""
+"""Calls that the ledger records are performed once and answered once, whatever fails in between."""
 
 import json
 import threading
@@ -38,7 +38,7 @@ def perform(value: Any) -> Any:
 
 
 class Ledger(MemoryLedger):
-    """Does not answer until a moment; loses answers to writes."""
+    """A ledger that fails until a given time, and then loses some responses to writes."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock)
@@ -106,7 +106,7 @@ def test_a_call_delivered_twice_is_performed_once(world: World) -> None:
 
 
 def test_a_call_whose_worker_was_killed_is_not_performed_again(world: World) -> None:
-    """It may have had effects; its caller decides."""
+    """The call may have had effects, so its caller decides whether to repeat it."""
     world.ledger.tasks.claim(TaskRecord("task.1"), "lost", NOW_S + 60, 1)
     held = world.deliver(call(1))
     world.clock.advance(3600)
@@ -154,7 +154,7 @@ def test_an_envelope_without_an_id_is_refused(text: str) -> None:
         claimed_id({"sparklet_call": text})
 
 
-# --- given up ---
+# --- calls that Lambda gave up ---
 
 
 def test_lambdas_report_ends_a_call_that_its_worker_held(world: World) -> None:
@@ -194,11 +194,11 @@ def test_a_report_ends_its_call_once(world: World) -> None:
     assert world.record() == ended
 
 
-# --- waited for ---
+# --- waiting for records ---
 
 
 class Table:
-    """What a poller reads; at first it may be down."""
+    """The records that a poller reads; the table may be down at first."""
 
     def __init__(self, down: bool = False) -> None:
         self.records: dict[str, TaskRecord] = {}
@@ -246,7 +246,7 @@ def test_one_thread_polls_until_the_poller_is_closed() -> None:
 
 
 @pytest.mark.parametrize("refusal", [DENIED, SettingsError("no credentials"), RuntimeError("?")])
-def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> None:
+def test_waiting_ends_if_the_ledger_cannot_be_read(refusal: Exception) -> None:
     ended = list[Any]()
 
     def refused(names: Sequence[str]) -> Iterable[TaskRecord]:
@@ -257,7 +257,7 @@ def test_a_ledger_that_may_not_be_read_ends_the_waiting(refusal: Exception) -> N
     assert eventually(lambda: ended) == [refusal]
 
 
-def test_a_ledger_that_is_down_ends_no_waiting() -> None:
+def test_waiting_goes_on_while_the_ledger_is_down() -> None:
     table, ended = Table(down=True), list[Any]()
     Poller(table).watch("a", ended.append)
     assert table.read.wait(deadline_s())

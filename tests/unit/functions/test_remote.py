@@ -1,4 +1,4 @@
-"""``remote``, ``gather`` and the default executor, in threads: how calls travel is tested elsewhere."""
+"""``remote``, ``gather`` and the default executor, with threads; test_envelopes tests how calls are sent."""
 
 import pickle
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def test_the_innermost_block_names_the_executor() -> None:
     assert (outer.stats()["succeeded"], inner.stats()["succeeded"]) == (2, 1)
 
 
-def test_a_functions_own_options_lie_over_the_executors(executor: LambdaExecutor) -> None:
+def test_options_of_a_function_win_over_the_executors(executor: LambdaExecutor) -> None:
     assert there.shaky.submit(2).result() == 3
     assert there.seen == [2, 2, 2]
 
@@ -68,14 +68,14 @@ def test_wrong_options_are_reported_where_they_are_written(wrong: dict[str, Any]
         remote(memory=1)
 
 
-def test_a_size_that_no_worker_has_is_the_calls_error() -> None:
+def test_a_size_that_no_worker_has_is_refused() -> None:
     with pytest.raises(PayloadError, match="64"):
         Options(sizes=[64]).sizes_of([128, 256])
     assert Options(memory_mb=200).sizes_of([128, 256, 512]) == [1, 2]
     assert Options(sizes=[128, 512]).sizes_of([128, 256, 512]) == [0, 2]
 
 
-def test_a_remote_function_travels_as_an_argument(executor: LambdaExecutor) -> None:
+def test_a_remote_function_can_be_an_argument(executor: LambdaExecutor) -> None:
     assert executor.submit(there.apply, there.double, 4).result() == 8
     assert pickle.loads(pickle.dumps(there.double)) is there.double
 
@@ -92,7 +92,7 @@ def test_code_of_the_main_program_calls_itself_by_value() -> None:
     assert copy is not scope["countdown"] and copy(2) == [2, 1]
 
 
-def test_gather_keeps_order_and_no_failure_hides_a_result(executor: LambdaExecutor) -> None:
+def test_gather_keeps_order_and_returns_errors_beside_results(executor: LambdaExecutor) -> None:
     other = LambdaExecutor("threads")
     found = gather(
         [
@@ -128,7 +128,7 @@ def test_gather_waits_no_longer_than_its_timeout(executor: LambdaExecutor, monke
     assert [type(each) for each in late] == [TimeoutError] * 3
 
 
-def test_what_is_offloaded_travels_through_the_folder(executor: LambdaExecutor) -> None:
+def test_offloaded_arguments_and_results_go_through_the_folder(executor: LambdaExecutor) -> None:
     folder: Path = executor.backend.contents.folder  # type: ignore[attr-defined]
     offloaded = {"offload_arguments": True, "offload_result": True}
 
@@ -138,7 +138,7 @@ def test_what_is_offloaded_travels_through_the_folder(executor: LambdaExecutor) 
     assert sorted(path.read_text() for path in folder.iterdir()) == ["42", "[[21],{}]"]
 
 
-def test_a_bar_changes_no_result(executor: LambdaExecutor, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_progress_bar_changes_no_result(executor: LambdaExecutor, capsys: pytest.CaptureFixture[str]) -> None:
     futures: list[Future[int]] = [there.double.submit(number) for number in range(5)]
 
     assert list(progress(there.double.map(range(5)), total=5)) == [0, 2, 4, 6, 8]
@@ -147,7 +147,7 @@ def test_a_bar_changes_no_result(executor: LambdaExecutor, capsys: pytest.Captur
     assert list(progress([])) == []
 
 
-def test_a_terminal_shows_the_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_shows_the_progress_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
 

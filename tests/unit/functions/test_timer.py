@@ -1,4 +1,4 @@
-"""The timer of deadlines and next tries, on the real clock; its thread is held up until all is as a test wants it."""
+"""The timer of deadlines and next tries, on the real clock; tests block its thread until they are ready."""
 
 import threading
 import time
