@@ -1,4 +1,4 @@
-"""Every pattern of Sparklet meets hostile bytes: a program that names each before it tries it."""
+"""A program that tries every regular expression of Sparklet with hostile texts; it prints each before it tries it."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ UNITS += ["/a.csv", "  File ", "Caused by: a.", "s3://", "e: ", "shard="]
 
 
 def compiled(value: Any) -> Iterator["re.Pattern[Any]"]:
-    """The patterns in a module's value."""
+    """Yield the compiled patterns in a module's value, also within collections."""
     if isinstance(value, re.Pattern):
         yield value
     elif isinstance(value, tuple | list | set | frozenset | dict):
@@ -27,7 +27,7 @@ def compiled(value: Any) -> Iterator["re.Pattern[Any]"]:
 
 
 def every_pattern() -> dict[str, "re.Pattern[Any]"]:
-    """Those that modules hold, and those that stand in a call."""
+    """All patterns by name: the values of modules, and literals in calls of ``re``."""
     found: dict[str, re.Pattern[Any]] = {}
     sys.path.append(str(ensure_emulator(print)))
     for module in pkgutil.walk_packages(sparklet.__path__, "sparklet."):
@@ -44,7 +44,7 @@ def every_pattern() -> dict[str, "re.Pattern[Any]"]:
 
 
 def literals(parsed: Iterable[Any]) -> str:
-    """The texts that a pattern names: they lead into it."""
+    """The literal characters of a pattern: a hostile text begins with them, so that the pattern begins to match."""
     texts = ""
     for kind, value in parsed:
         if str(kind) == "LITERAL":
@@ -55,7 +55,7 @@ def literals(parsed: Iterable[Any]) -> str:
 
 
 def main(length: int) -> None:
-    """Try each with each text of so many characters."""
+    """Try each pattern with each hostile text of ``length`` characters."""
     patterns = every_pattern()
     for name, each in patterns.items():
         print(name, flush=True)

@@ -1,4 +1,4 @@
-"""Names, messages and lists that others choose hang nothing."""
+"""No pattern or glob hangs on names, messages or lists that others choose."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sparklet.planning.inputs.selection import matches
 from tests.waiting import deadline_s
 
-LENGTH = 1024  # of a key, in bytes
+LENGTH = 1024  # bytes of the longest key
 TRIED = 512  # characters: a cubic pattern takes minutes for each text, a quadratic one milliseconds
 
 
@@ -38,7 +38,7 @@ def test_no_key_hangs_the_planner(pattern: str) -> None:
 
 
 def by_definition(segments: list[str], patterns: list[str]) -> bool:
-    """What a pattern means, tried one way after the other: ``**`` leaves a segment for what follows, or takes all."""
+    """Match by trying all ways, as the definition says: ``**`` stands for any segments, or for all that are left."""
     first, *rest = patterns
     if first == "**":
         return any(by_definition(segments[count:], rest) for count in range(len(segments))) if rest else bool(segments)
@@ -78,8 +78,8 @@ from sparklet.spark.runner import Deadline
         ("a condition", "1"),
     ],
 )
-def test_no_text_as_long_as_is_kept_hangs(work: str, part: str) -> None:
-    """What a script prints may be an object's data: texts longer than a key, for which squares are too much, too."""
+def test_no_long_text_of_a_script_hangs_its_parser(work: str, part: str) -> None:
+    """A script can print an object's data: such texts are longer than keys, so even quadratic time is too much."""
     code = IMPORTS + WORK[work].replace("PART", repr(part))
     try:
         subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=deadline_s(10), check=True)
@@ -92,5 +92,5 @@ PATTERNS = st.lists(st.sampled_from(["a", "*b", "?", "**", "*"]), min_size=2, ma
 
 
 @given(NAMES, PATTERNS)
-def test_a_pattern_means_what_its_segments_mean(segments: list[str], patterns: list[str]) -> None:
+def test_a_glob_matches_as_its_definition_says(segments: list[str], patterns: list[str]) -> None:
     assert matches("/".join(segments), "/".join(patterns)) == by_definition(segments, patterns)

@@ -1,4 +1,4 @@
-"""A list means the same in every format; what names no object, or is no item, is refused with list, row and remedy."""
+"""A list means the same in every format; a wrong row is refused with the list, the row and a remedy."""
 
 import gzip
 import json
@@ -31,7 +31,7 @@ DEEP = b'{"a":' * (MAX_ITEM_DEPTH + 1) + b"1" + b"}" * (MAX_ITEM_DEPTH + 1)
 
 
 def read(body: bytes, form: str, name: str = "s3://lists/l", *, items: bool = False) -> list[Any]:
-    """Every object or item of a list, and the same whichever row reading begins behind."""
+    """Read all objects or items of a list, and assert that reading behind any row gives the rest."""
     store = MemoryObjectStore()
     store.put(name, body)
     reader = ListReader(ListSource(name, form, items=items), store)
@@ -47,7 +47,7 @@ def named(*keys: str) -> list[Entry]:
     return [Entry(f"s3://data/{key}") for key in keys]
 
 
-# --- what a row says ---
+# --- rows ---
 
 
 @pytest.mark.parametrize("form", OF_ADDRESSES)
@@ -81,12 +81,12 @@ TIME = {"last-modified": "2013-01-31T12:00:00Z"}
     ],
 )
 def test_columns_mean_the_same_in_each_format(form: str, row: Any, entry: Entry) -> None:
-    assert read(written(form, [row, row, row]), form) == [entry] * 3  # of Parquet in two row groups
+    assert read(written(form, [row, row, row]), form) == [entry] * 3  # in Parquet the three rows are in two row groups
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40), min_size=1, max_size=9))
 @example(["new\nline", "cr\rlf\r\n"])
-def test_any_key_goes_through_as_it_is(keys: list[str]) -> None:
+def test_any_key_is_read_unchanged_in_every_format(keys: list[str]) -> None:
     for form in ("csv", "json", "jsonl"):
         assert read(written(form, [{"bucket": "data", "key": key} for key in keys]), form) == named(*keys)
     for form in ("json", "jsonl"):
@@ -130,7 +130,7 @@ def test_a_list_may_be_zipped_and_must_be_whole(form: str) -> None:
         read(body[: len(body) // 2], form, name="s3://lists/l.gz")
 
 
-# --- what is refused ---
+# --- refused lists ---
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_without_pyarrow_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) ->
         read(b"PAR1", "parquet")
 
 
-# --- its name, and what is left of it ---
+# --- names and temporary files ---
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_a_name_without_a_known_format_is_refused() -> None:
         list_format("s3://b/files")
 
 
-def test_nothing_of_a_list_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_temporary_file_of_a_list_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert read(b"data/a", "lines") == named("a")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Lists as input: each object once, what a list does not say asked for, from any row on, never a changed list."""
+"""Lists as input: each object once, facts that a list lacks are looked up, and a changed list is refused."""
 
 import json
 from dataclasses import replace
@@ -51,8 +51,8 @@ def test_listed_objects_follow_the_inputs_each_once() -> None:
 
 def test_facts_missing_from_a_list_are_requested() -> None:
     store = store_with("a", "b")
-    told = {"uri": "s3://data/b", "size": 99, "etag": '"mine"'}
-    found = [each.item for each in Inventory(store, (), lists=[reader(store, "data/a", told)]).objects()]
+    listed_row = {"uri": "s3://data/b", "size": 99, "etag": '"mine"'}
+    found = [each.item for each in Inventory(store, (), lists=[reader(store, "data/a", listed_row)]).objects()]
     assert found == [
         InputObject("s3://data/a", 4, store.head("s3://data/a").etag),
         InputObject("s3://data/b", 99, "mine"),
@@ -87,7 +87,7 @@ def test_every_listed_object_is_planned_or_counted() -> None:
     assert inventory.skipped == dict.fromkeys(reasons, 1)
 
 
-def test_an_object_that_may_not_be_read_stops_planning_by_name() -> None:
+def test_a_forbidden_object_stops_planning_and_is_named() -> None:
     class Closed(MemoryObjectStore):
         def head_all(self, addresses: Any) -> Any:
             raise ObjectForbiddenError(f"{addresses[0][0]} may not be accessed")
@@ -97,14 +97,14 @@ def test_an_object_that_may_not_be_read_stops_planning_by_name() -> None:
         list(Inventory(store, (), lists=[reader(store, "data/secret")]).objects())
 
 
-def test_times_are_requested_only_where_they_decide() -> None:
+def test_times_are_requested_only_with_since() -> None:
     clock = FakeClock()
     store = MemoryObjectStore(clock)
     store.put("s3://data/old", b"1")
     clock.advance(100)
     store.put("s3://data/new", b"1")
-    told = {"uri": "s3://data/told", "size": 1, "last_modified": "2001-01-01T00:00:00Z"}
-    rows = [{"uri": "s3://data/old", "size": 1}, {"uri": "s3://data/new", "size": 1}, told]
+    listed_row = {"uri": "s3://data/told", "size": 1, "last_modified": "2001-01-01T00:00:00Z"}
+    rows = [{"uri": "s3://data/old", "size": 1}, {"uri": "s3://data/new", "size": 1}, listed_row]
     inventory = Inventory(store, (), RunOptions(modified_since_s=clock.now_s()), [reader(store, *rows)])
     assert names(inventory) == ["new"]
     assert inventory.skipped == {Reason.OLDER: 2}
@@ -113,7 +113,7 @@ def test_times_are_requested_only_where_they_decide() -> None:
 @given(
     rows=st.lists(st.integers(0, 12), max_size=40), cut=st.integers(0, 40), slices=st.booleans(), folder=st.booleans()
 )
-def test_a_plan_goes_on_behind_any_row_and_nothing_comes_twice(
+def test_a_plan_can_be_resumed_behind_any_row_without_duplicates(
     rows: list[int], cut: int, slices: bool, folder: bool
 ) -> None:
     store = store_with(*(f"k{n}" for n in range(11)))  # 0 and 10 are empty, 11 and 12 are not there
@@ -182,13 +182,13 @@ def test_a_list_from_a_file_or_stdin_is_stored_with_the_run(world: World) -> Non
     assert preview(world.deployment, request).objects == 3
 
 
-def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
+def test_a_list_changed_after_the_run_was_created_is_refused(world: World) -> None:
     uris = world.put(3)
     request = world.request(inputs=(), lists=(listed(world, *uris),))
     new_run(world.deployment, request)
     listed(world, *uris[:2])
-    told = "files.txt was changed since the run was created, so its plan cannot continue; put"
-    with pytest.raises(PlanError, match=told):
+    listed_row = "files.txt was changed since the run was created, so its plan cannot continue; put"
+    with pytest.raises(PlanError, match=listed_row):
         plan(world.deployment, "run-1")
     listed(world, *uris)
     plan(world.deployment, "run-1")
@@ -216,10 +216,10 @@ def test_a_list_changed_after_the_runs_entry_is_refused(world: World) -> None:
     ],
 )
 @pytest.mark.parametrize(("archived", "limit"), [("refuse", 9_999), ("skip", 9_999), ("skip", 0)])
-def test_an_invalid_list_is_refused_before_the_run_is_entered(
+def test_an_invalid_list_is_refused_before_the_run_is_created(
     world: World, given: ListRequest, error: type[Exception], message: str, archived: str, limit: int
 ) -> None:
-    """Also where nothing else reads the list to its end."""
+    """The list is refused even if no other check reads it to its end."""
     world.put(1)
     options = RunOptions(archived=archived, missing=archived, limit=limit)
     with pytest.raises(error, match=message):
@@ -277,7 +277,7 @@ def test_a_bucket_of_another_region_is_refused(world: World, by: str) -> None:
     assert list(world.ledger.runs.list()) == []
 
 
-def test_inputs_alone_are_read_with_the_requested_access(world: World) -> None:
+def test_only_inputs_are_read_with_the_requested_access(world: World) -> None:
     theirs = MemoryObjectStore(world.clock)
     theirs.put("s3://theirs/in/1", b"x")
     theirs.put("s3://theirs/list.txt", b"theirs/in/2")

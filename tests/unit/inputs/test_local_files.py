@@ -1,4 +1,4 @@
-"""Local input: the order of S3, nothing read twice, and clear words for what cannot be read."""
+"""Local input: files in S3's order, none twice, and an error that names a file that cannot be read."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ def keys(path: Path, **filters: list[str]) -> list[str]:
     return [key for _, key in local_files(path, Filter(**filters))]  # type: ignore[arg-type]
 
 
-def test_the_order_is_that_of_whole_keys_as_in_s3(tmp_path: Path) -> None:
+def test_files_are_in_the_order_of_their_whole_keys_as_in_s3(tmp_path: Path) -> None:
     assert keys(tmp_path) == []
     names = ["a/2", "a.csv", "a/10", "a-b/1", "b", "ü/1", "a b/1", "Z"]
     make(tmp_path, *names)

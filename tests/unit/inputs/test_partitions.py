@@ -1,4 +1,4 @@
-"""Columns of folders: which objects have them, and which values of others decide on their types."""
+"""Partition columns in folder names: which objects have them, and which values decide on their types."""
 
 from itertools import chain
 
@@ -59,7 +59,7 @@ def test_a_shard_sees_the_kinds_that_it_lacks() -> None:
 @pytest.mark.parametrize(("plain", "pattern"), [("a.csv", "/*"), ("x/y/a.csv", "/x/y/*"), ("c[1]/a.csv", "/c[[]1]/*")])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_files_beside_partitions_are_refused_by_name(plain: str, pattern: str, is_first: bool) -> None:
-    """One job drops those that lie in the folder of the partitions, and refuses others."""
+    """Spark would drop files in the partitions' own folder, and refuse files elsewhere."""
     uris = [f"{IN}{plain}", f"{IN}dt=1/b.csv"]
     partitions = Partitions(["s3://b/file.csv", IN])
     first, second = uris if is_first else reversed(uris)
@@ -73,7 +73,7 @@ def test_files_beside_partitions_are_refused_by_name(plain: str, pattern: str, i
 
 
 @pytest.mark.parametrize("folder", ["day=1", "x/dt=1", "dt=1/h=2"])
-def test_what_spark_refuses_is_refused_by_name(folder: str) -> None:
+def test_different_partition_columns_are_refused_by_name(folder: str) -> None:
     partitions = Partitions([IN, "s3://b/c/"])
     partitions.add(f"{IN}dt=1/a.csv")
     partitions.add("s3://b/c/day=1/a.csv")

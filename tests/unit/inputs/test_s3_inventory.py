@@ -1,4 +1,4 @@
-"""S3 Inventory in each of its formats: verified, decoded as AWS documents, read without asking S3 for an object."""
+"""S3 Inventory in each format: verified, decoded as AWS documents it, and read without requests for objects."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_an_inventory_gives_all_that_planning_needs(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_not_current_empty_or_old_is_skipped(form: str) -> None:
+def test_deleted_noncurrent_empty_and_old_objects_are_skipped(form: str) -> None:
     store = NoHeads()
     versions = [
         inventory_row("a", VersionId="v2"),

@@ -1,4 +1,4 @@
-"""Patterns: what they match, what they leave out, and that leaving out is counted."""
+"""Include and exclude patterns: what they match, and that objects left out are counted."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Slicing: every line in one slice, slices no longer than asked for, and the same again after a restart."""
+"""Slicing: every line is in one slice, slices have the target size, and a restart gives the same slices."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def put(store: MemoryObjectStore, body: bytes, uri: str = URI) -> Found:
 
 
 def cut(body: bytes, split: str, target: int, uri: str = URI) -> tuple[list[InputObject], list[str]]:
-    """The slices of an object, and why it was planned whole if it was."""
+    """The slices of an object, and the reasons if it was planned whole."""
     store, told = MemoryObjectStore(), list[str]()
     options = RunOptions(split=split, target_bytes=target)
     found = slice_objects(store, [put(store, body, uri)], options, whole=told.append)
@@ -66,7 +66,7 @@ def test_slices_are_whole_lines_and_add_up_to_the_whole(body: bytes, target: int
 
 
 @given(body=TEXTS, target=st.integers(1, 120), window=st.integers(1, 9), farthest=st.integers(1, 60))
-def test_it_holds_wherever_the_windows_end(body: bytes, target: int, window: int, farthest: int) -> None:
+def test_slices_do_not_depend_on_the_read_windows(body: bytes, target: int, window: int, farthest: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(line_cuts, "WINDOW_BYTES", window)
         patch.setattr(line_cuts, "MAX_WINDOW_BYTES", 2 * window)
@@ -142,7 +142,7 @@ COMMENT = "its first line may be a comment, so which line is the header is not k
         (b"x\n" * 8, "lines", URI, []),  # it is small enough
     ],
 )
-def test_the_reason_is_given_only_where_one_could_cut(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
+def test_a_reason_is_given_only_if_slices_were_asked_for(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
     items, told = cut(body, split, 16, uri)
     assert [item.slice for item in items] == [None]
     assert told == reasons
@@ -161,7 +161,7 @@ def test_the_reason_is_given_only_where_one_could_cut(body: bytes, split: str, u
         ("csv", ""),
     ],
 )
-def test_auto_goes_by_the_name(name: str, kind: str) -> None:
+def test_split_auto_chooses_by_the_name(name: str, kind: str) -> None:
     assert split_kind(f"s3://b/{name}", "auto") == kind
     assert split_kind(f"s3://b/{name}", "lines") == "lines"
 

@@ -1,4 +1,4 @@
-"""Folders of tables: no plan takes their files one by one, wherever in the input they are, and however it is read."""
+"""Table folders: a plan refuses their single files, anywhere in the input and however it is read."""
 
 import re
 from collections.abc import Sequence
@@ -66,18 +66,19 @@ def test_a_tables_files_are_refused_at_any_depth(log: tuple[str, str], where: st
 
 
 @given(log=st.sampled_from(LOGS), row=st.sampled_from(ROWS))
-def test_its_remedies_get_through(log: tuple[str, str], row: str) -> None:
-    names = ["a.csv", f"t/{log[1]}", f"t/{row}"]
+def test_a_refusals_two_excludes_make_the_plan_pass(log: tuple[str, str], row: str) -> None:
+    _, name = log
+    names = ["a.csv", f"t/{name}", f"t/{row}"]
     with pytest.raises(UnplannableError) as refused:
         plan(names)
-    left_out, as_files = re.findall(r"--exclude '([^']+)'", str(refused.value))
+    without_table, without_log = re.findall(r"--exclude '([^']+)'", str(refused.value))
 
-    assert plan(names, exclude=(left_out,)) == ["a.csv"]
-    assert plan(names, exclude=(as_files,)) == ["a.csv", f"t/{row}"]
+    assert plan(names, exclude=(without_table,)) == ["a.csv"]
+    assert plan(names, exclude=(without_log,)) == ["a.csv", f"t/{row}"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_other_services_write_makes_no_table(name: str) -> None:
+def test_metadata_files_of_other_services_make_no_table(name: str) -> None:
     assert set(ROWS) <= set(plan([name, *ROWS]))
 
 
@@ -95,7 +96,7 @@ def test_patterns_for_files_do_not_hide_a_table(names: list[str], options: dict[
         plan([*names, f"t/{log}"], **options)
 
 
-def test_where_no_file_of_a_table_is_planned_it_may_be() -> None:
+def test_a_table_is_allowed_if_none_of_its_files_is_planned() -> None:
     names = ["a.csv", f"t/{TABLES['delta'][0]}", "t/a.parquet", "u/b.csv"]
 
     assert plan(names, include=("*.csv",)) == ["a.csv", "u/b.csv"]
@@ -103,7 +104,7 @@ def test_where_no_file_of_a_table_is_planned_it_may_be() -> None:
 
 
 @pytest.mark.parametrize("log", [TABLES["delta"][0], TABLES["iceberg"][0]])
-def test_a_log_itself_is_read_as_any_files(log: str) -> None:
+def test_a_tables_log_folder_can_be_an_input(log: str) -> None:
     name = log.partition("/")[2]
 
     assert plan([f"t/{log}", "t/a.parquet"], f"s3://b/in/t/{log.partition('/')[0]}/") == [f"t/{log}"]
@@ -112,8 +113,8 @@ def test_a_log_itself_is_read_as_any_files(log: str) -> None:
 
 
 @pytest.mark.parametrize("after", ["in/t/1.parquet", "in/t/2.parquet"])
-def test_a_plan_that_goes_on_knows_what_was_planned(after: str) -> None:
-    with pytest.raises(UnplannableError, match="a Delta table"):
+def test_a_resumed_plan_refuses_a_table_that_it_began_to_plan(after: str) -> None:
+    with pytest.raises(UnplannableError, match="table of Delta"):
         plan(["t/1.parquet", "t/2.parquet", f"t/{TABLES['delta'][0]}", "u.csv"], position=Position(0, after))
 
 
