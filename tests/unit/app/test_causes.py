@@ -1,4 +1,4 @@
-"""What a person is told to do about a failure, by what the ledger keeps of it."""
+"""The likely reason and the remedy of a failure, found from the ledger's error class and message."""
 
 import builtins
 
@@ -91,7 +91,7 @@ def test_a_failure_has_a_likely_reason_and_a_remedy(error_class: str, message: s
     assert remedy in told.remedy
 
 
-def test_an_error_of_a_rule_is_one_that_is_raised() -> None:
+def test_every_error_class_in_a_rule_exists() -> None:
     known = {name for module in (builtins, errors, of_jobs) for name in vars(module)}
     foreign = {"JSONDecodeError", "NoClassDefFoundError", "Py4JNetworkError"}
     foreign |= {"PySparkAttributeError", "PySparkNotImplementedError"}

@@ -1,4 +1,4 @@
-"""Old runs are forgotten whole; open runs and what belongs to others never."""
+"""Cleaning deletes old runs completely, but no open runs and no files of others."""
 
 import pytest
 
@@ -13,7 +13,7 @@ DAY_S = 24 * 3600.0
 
 
 def ended(world: World, run_id: str) -> None:
-    """A run that has ended a day ago, with an input put into the bucket for it, and an output."""
+    """A run that ended a day ago, with a copied input and an output in the bucket."""
     world.put(3)
     new_run(world.deployment, world.request(run_id=run_id))
     plan(world.deployment, run_id)

@@ -1,4 +1,4 @@
-"""Settings that contradict each other: none in the template, whatever is chosen; each is told where a hand made one."""
+"""Contradictory settings: no parameters of the template cause one, and a manual change that does is reported."""
 
 import re
 from dataclasses import replace
@@ -69,8 +69,8 @@ def stack(template: dict[str, Any]) -> StackSettings:
     return deployed(template)
 
 
-def test_no_choice_of_parameters_contradicts_itself(template: dict[str, Any]) -> None:
-    """Every combination of the smallest, the usual and the largest value that the template takes."""
+def test_no_combination_of_parameters_is_contradictory(template: dict[str, Any]) -> None:
+    """All combinations of the smallest, the default and the largest value that the template allows are tried."""
     parameters = template["Parameters"]
 
     def choices(name: str) -> set[str]:
@@ -96,7 +96,7 @@ def test_no_choice_of_parameters_contradicts_itself(template: dict[str, Any]) ->
 
 
 BY_HAND: list[tuple[dict[str, Any], str, str]] = [
-    # What somebody changed, how the contradiction is called, and part of its remedy.
+    # A manual change, the name of the contradiction, and part of the remedy.
     ({"queue": {"max_receive_count": 1}}, "maxReceiveCount of Queue, throttling", "maxReceiveCount to 20"),
     ({"queue": {"visibility_s": 600}}, "visibility of Queue, timeout of the worker", "VisibilityTimeout to 5400"),
     # Another queue of the worker's, such as the asynchronous API's:

@@ -1,4 +1,4 @@
-"""What a run costs and when it ends: figures computed by hand, and what holds for any plan."""
+"""The cost and duration of a run: figures computed by hand, and properties of any plan."""
 
 import json
 from collections import Counter
@@ -63,7 +63,7 @@ class Counting:
 # --- by hand ---
 
 
-def test_the_cost_of_a_queue_run_is_that_computed_by_hand() -> None:
+def test_the_cost_of_a_queue_run_equals_the_sum_by_hand() -> None:
     found = of_100(Dispatch.QUEUE)
 
     # a cold start of 10 s, then 50 workers do 2 shards each, of which the first arrive while the plan is still written:
@@ -78,7 +78,7 @@ def test_the_cost_of_a_queue_run_is_that_computed_by_hand() -> None:
     assert found.cost == pytest.approx(0.0833535 + 0.000084 + 0.0007453125 + 0.00204)
 
 
-def test_the_cost_of_a_map_run_is_that_computed_by_hand() -> None:
+def test_the_cost_of_a_map_run_equals_the_sum_by_hand() -> None:
     found = of_100(Dispatch.MAP)
 
     # a cold start, 100 shards planned at 250 a second, then 2,000 s of work with 50 at once:
@@ -87,7 +87,7 @@ def test_the_cost_of_a_map_run_is_that_computed_by_hand() -> None:
     assert found.costs["lambda"] == of_100(Dispatch.QUEUE).costs["lambda"]
 
 
-def test_the_cost_of_scratch_and_arm_is_that_computed_by_hand() -> None:
+def test_the_cost_of_scratch_and_arm_equals_the_sum_by_hand() -> None:
     found = of_100(Dispatch.QUEUE, replace(TWO_GB, scratch_bytes=4608 * 2**20, architecture="arm64"))
     # 2,500 s with 4 GB of /tmp above the free 512 MB
     wanted = 2500 * (2 * 0.0000133334 + 4 * 0.0000000309) + 100 * 0.0000002
@@ -107,7 +107,7 @@ def test_the_cost_of_scratch_and_arm_is_that_computed_by_hand() -> None:
         ("emr", "x86_64", 0.0),
     ],
 )
-def test_an_engines_shards_by_hand(engine: str, architecture: str, an_hour: float) -> None:
+def test_the_cost_of_engine_shards_equals_the_sum_by_hand(engine: str, architecture: str, an_hour: float) -> None:
     size = replace(TWO_GB, architecture=deployed_size({"Architecture": architecture}).architecture)  # of the stack
     found = estimate_route(Route(engine, 4, 0), 60.0, size, PRICES)
 
@@ -118,7 +118,7 @@ def test_an_engines_shards_by_hand(engine: str, architecture: str, an_hour: floa
     assert estimate_route(Route(engine, 4, 0), 60.0, replace(size, is_local=True), PRICES).end_s == 600.0
 
 
-def test_a_shards_time_by_hand() -> None:
+def test_the_estimated_time_of_a_shard_equals_the_sum_by_hand() -> None:
     found = shard_time(Load(2, 2, 10_000_000), PRICES)
 
     assert found.seconds == pytest.approx(2 + 1) and found.origin == "assumed: 2 s, and 4.8 MiB at 5 MB/s"
@@ -134,7 +134,7 @@ def test_a_shards_files_take_time_and_requests() -> None:
     assert found.costs["s3"] == pytest.approx(puts * 0.000005 + gets * 0.0000004)
 
 
-# --- what is assumed of the state machine is so ---
+# --- assumptions about the state machine ---
 
 
 def test_a_child_of_the_map_enters_the_priced_states() -> None:
@@ -182,7 +182,7 @@ def test_a_run_of_one_shard_makes_the_priced_requests() -> None:
     assert writes == PRICES["assumptions.ledger_writes_a_run"], made
 
 
-def test_a_run_itself_by_hand() -> None:
+def test_the_cost_of_an_empty_run_equals_the_sum_by_hand() -> None:
     """Its shard takes 2 s in a warm worker: checks after 0, 1 and 2 s, and one that comes too late to see more."""
     found = run_cost(1, 2.5, "x86_64", PRICES)
 
@@ -203,7 +203,7 @@ def test_a_run_for_each_object_costs_what_the_guide_says() -> None:
     assert f"a run for each of them costs {apart:.0f} USD, {apart / work:.1f} times the work" in " ".join(guide.split())
 
 
-# --- whatever the plan ---
+# --- properties of any plan ---
 
 
 @given(

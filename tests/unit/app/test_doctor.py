@@ -1,4 +1,4 @@
-"""What the doctor finds: a fresh installation lacks nothing that its first run does not bring; an unfit image."""
+"""``sparklet doctor``: a fresh installation has no fault, and an image that Lambda would refuse is found."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ def of(what: str, state: Path) -> Finding:
 
 @pytest.mark.parametrize("what", ["jars", "emulator of AWS"])
 def test_a_fresh_installation_is_well(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its third command ended with "cannot be had … this is offline mode", before anything was fetched."""
+    """Once the doctor reported "cannot be had … this is offline mode" before anything was fetched."""
     monkeypatch.setenv("SPARKLET_CACHE_DIR", str(tmp_path))
     monkeypatch.delenv("SPARKLET_OFFLINE", raising=False)
 
@@ -28,7 +28,7 @@ def test_a_fresh_installation_is_well(what: str, tmp_path: Path, monkeypatch: py
     assert not of(what, tmp_path).good and "offline" in of(what, tmp_path).found
 
 
-# --- an image that Lambda would refuse is known before a deployment, and nobody is told to build one ---
+# --- images that Lambda would refuse ---
 
 
 @pytest.mark.parametrize(

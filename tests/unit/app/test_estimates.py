@@ -1,4 +1,4 @@
-"""A plan that is several times dearer than it need be is told so, with the options that save it."""
+"""A plan that is several times more expensive than necessary is reported, with the options that save money."""
 
 import pytest
 
@@ -91,7 +91,7 @@ def test_a_run_that_costs_more_than_its_work_is_named() -> None:
 
 
 def test_the_memory_that_costs_least_is_named_first() -> None:
-    """A second vCPU hardly helps small shards; where they would not end in time, less memory is not offered."""
+    """A second vCPU hardly helps small shards; less memory is not offered if shards would not end in time."""
     small = estimate_plan(WorkerSize(), RunOptions(), 1000, 1000, 10**7, load_prices())
     large = estimate_plan(WorkerSize(timeout_s=300), RunOptions(), 10, 10, 10**10, load_prices())
 

@@ -1,4 +1,4 @@
-"""Failures grouped by cause, each with what to do, and with options that redrive exactly its shards."""
+"""Failures grouped by cause, each with a remedy and the options that redrive exactly its shards."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def explained(world: World, run: Run) -> tuple[FailureGroup, ...]:
 
 
 def failed(world: World, *failures: Failure) -> tuple[FailureGroup, ...]:
-    """A run whose shards end so; one more succeeds."""
+    """Do a run whose shards fail with these failures, and one more that succeeds. Return its groups."""
     run = world.run(len(failures) + 1)
     world.work(lambda n: failures[n] if n < len(failures) else ShardResult())
     world.check()
@@ -57,7 +57,9 @@ def test_one_cause_in_many_files_is_one_group_with_one_example(world: World) -> 
 
 
 @pytest.mark.parametrize(("is_repaired", "at_fault"), [(False, DATA), (True, EITHER)])
-def test_shards_of_another_script_tell_nothing_of_the_data(world: World, is_repaired: bool, at_fault: str) -> None:
+def test_shards_of_an_earlier_script_do_not_show_who_is_at_fault(
+    world: World, is_repaired: bool, at_fault: str
+) -> None:
     failed(world, broken("ValueError", "bad"))
     run = world.ledger.runs.get("run-1")
     if is_repaired:

@@ -1,4 +1,4 @@
-"""Whose line is it: what a worker says of itself tells, also for what its script and JVM print."""
+"""The shard and attempt of each log line: the worker's own lines mark those of its script and JVM."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ TWO_TASKS = [
 
 
 class Streams:
-    """Logs in memory; a position is a number of lines."""
+    """Log streams in memory; a position is a number of lines."""
 
     def __init__(self, streams: dict[str, list[str]]) -> None:
         self.all = streams
@@ -43,14 +43,14 @@ class Streams:
         return lines, str(int(after or 0) + len(lines))
 
 
-def told(lines: list[str]) -> list[tuple[int, str, str] | None]:
+def owners_of(lines: list[str]) -> list[tuple[int, str, str] | None]:
     attribution = Attribution(STREAM)
     found = [attribution.take(line) for line in lines]
     return [(line.shard, line.attempt, line.text) if line else None for line in found]
 
 
 def test_lines_belong_to_the_attempt_that_was_named_last() -> None:
-    whose = [line and line[:2] for line in told(TWO_TASKS)]
+    whose = [line and line[:2] for line in owners_of(TWO_TASKS)]
     assert whose == [None, *[(3, "a1")] * 5, *[(4, "b2")] * 2, None, None]
 
 
@@ -63,22 +63,22 @@ def test_the_platforms_own_lines_belong_to_their_request() -> None:
         "START RequestId: req-b2 Version: $LATEST",
         "between",
     ]
-    assert [line and line[:2] for line in told(lines)] == [None, *[(3, "a1")] * 3, None, None]
+    assert [line and line[:2] for line in owners_of(lines)] == [None, *[(3, "a1")] * 3, None, None]
 
 
-def test_metrics_are_no_part_of_what_a_shard_wrote() -> None:
+def test_metric_lines_are_left_out() -> None:
     said: list[str] = []
     meter = Meter("Sparklet/my-stack", Emitter.WORKER, said.append)
     meter.add(SHARDS_SUCCEEDED)
     meter.emit(request_id="req-a1")
     of_the_script = said[0].replace('{"sparklet_metrics":"worker",', "{")
 
-    whose = told([own(3, "a1", "claim answered"), said[0], of_the_script])
+    whose = owners_of([own(3, "a1", "claim answered"), said[0], of_the_script])
 
     assert [line and line[2] for line in whose] == [own(3, "a1", "claim answered"), None, of_the_script]
 
 
-def test_a_reader_filters_and_goes_on_where_it_was_left() -> None:
+def test_a_reader_filters_and_continues_at_its_position() -> None:
     streams = Streams({STREAM: list(TWO_TASKS), "worker-2.log": [own(3, "z9", "claim answered", run="other"), "x"]})
     reader = LogReader(streams, "daily")
 

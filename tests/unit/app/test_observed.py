@@ -1,4 +1,4 @@
-"""What an operator sees of a run comes from the ledger alone: pace, the end, the slow ones, the seconds."""
+"""Pace, estimated end, slow shards and seconds of a run, from the ledger alone."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ def test_the_slowest_of_all_and_those_longest_at_work_are_named() -> None:
     assert found.longest[0].log_stream == "log-200"
 
 
-def test_all_attempts_count() -> None:
+def test_the_seconds_include_all_attempts() -> None:
     # three attempts took 29 s; another shard waits for its second attempt, one for what an engine does after a function
     found = seen(
         replace(shard(0, ShardState.SUCCEEDED, 9_028.1, 0.9, attempts=3), worked_s=28.1),
@@ -81,7 +81,7 @@ def test_all_attempts_count() -> None:
     assert (found.summary.task_s, found.summary.repeated_s) == pytest.approx((29 + 5 + 1000, 928.1))
 
 
-def test_what_functions_and_engines_did_is_counted_apart() -> None:
+def test_seconds_of_functions_and_engines_are_counted_apart() -> None:
     there = replace(shard(1, ShardState.SUCCEEDED, 9_000, 1800, attempts=2), engine="fargate")
     found = seen(shard(0, ShardState.SUCCEEDED, 9_000, 10), there)
 
@@ -100,4 +100,4 @@ def test_an_empty_run_has_nothing_to_show() -> None:
     assert (found.summary.work[""].known_s, found.slowest, found.pace.remaining_s) == (0.0, [], None)
 
 
-# --- what a shard takes ---
+# --- the duration of a shard ---

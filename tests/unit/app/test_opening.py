@@ -1,4 +1,4 @@
-"""The line that shows a run's result: DuckDB's where the files are here, else Spark's or pyiceberg's."""
+"""The command that shows a run's result: for DuckDB if the files are local, else for Spark or pyiceberg."""
 
 from dataclasses import replace
 
@@ -92,7 +92,7 @@ def test_an_iceberg_table_beside_the_output_names_its_catalog(world: World) -> N
     assert "load_catalog('it', uri='sqlite:////home/u/out/c.sqlite').load_table('db.t')" in line
 
 
-def test_the_result_tells_waiting_from_work(world: World) -> None:
+def test_the_result_shows_waiting_and_working_time_apart(world: World) -> None:
     world.run(1)
     world.clock.advance(9)
     message = world.receive()

@@ -1,4 +1,4 @@
-"""The figures of estimates: each is used, and has its date and source."""
+"""The figures of estimates: each is used, and has a date and a source."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_the_large_function_is_listed_first_then_by_price() -> None:
     assert list(engines_of(AwsClients(), named, {})) == [*KINDS, "other"]
 
 
-def test_every_figure_is_used_and_every_one_used_is_there() -> None:
+def test_every_figure_is_used_and_every_used_figure_exists() -> None:
     code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
     used = set(re.findall(r'"((?:prices|assumptions)\.[a-z0-9_]+)"', code))
     used |= {f"prices.lambda_gb_s_{architecture}" for architecture in ("x86_64", "arm64")}  # named by the worker's

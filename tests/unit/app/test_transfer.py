@@ -1,4 +1,4 @@
-"""Local folders to and from the bucket: exactly the output of succeeded shards, and nobody else's files."""
+"""Copies of local folders to and from the bucket: exactly the output of succeeded shards, no other files."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def quiet(text: str) -> None:
 
 
 def filled(store: MemoryObjectStore, folder: Path, *shards: int, existing: str = "refuse", say: Say = quiet) -> None:
-    """What ``fill`` does for a run with this local output."""
+    """Do what ``fill`` does for a run with this local output."""
     fill(store, replace(RUN, local_output=f"file://{folder}/", options=RunOptions(existing=existing)), shards, say)
 
 
@@ -64,7 +64,7 @@ def test_a_run_without_output_makes_no_folder(store: MemoryObjectStore, tmp_path
     assert list(tmp_path.iterdir()) == [] and told == []
 
 
-def test_files_of_succeeded_shards_come_and_are_repaired(store: MemoryObjectStore, tmp_path: Path) -> None:
+def test_files_of_succeeded_shards_are_copied_and_repaired(store: MemoryObjectStore, tmp_path: Path) -> None:
     for name in (f"{FIRST}/a.parquet", f"{THIRD}/old.parquet"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(name.swapcase())  # other bytes, as many
@@ -120,7 +120,7 @@ def test_files_named_after_inputs_are_known_by_their_lists(store: MemoryObjectSt
         check_output(tmp_path, "overwrite")
 
 
-def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path) -> None:
+def test_a_file_that_a_user_put_there_meanwhile_stays(tmp_path: Path) -> None:
     world, folder = World(), tmp_path / "out"
     world.put(1)
     run = world.plan(options=RunOptions(output_per="input"), output_uri=OUT, local_output=f"file://{folder}/")
@@ -138,7 +138,7 @@ def test_a_file_that_was_put_there_meanwhile_stays(tmp_path: Path) -> None:
     assert files(folder) == ["00000.json"] and (folder / "00000.json").read_text() == "mine"
 
     (folder / "00000.json").unlink()
-    for _ in range(2):  # the second time they are its own
+    for _ in range(2):  # the second time the files are the run's own
         fill_output(stack, run, Mock())
     assert (folder / "00000.json").read_text() == "x"
 
