@@ -1,4 +1,4 @@
-"""No account's credentials, and the worker's bench."""
+"""AWS clients without an account, and the worker's bench fixtures."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A worker in somebody else's driver: what it refuses, and where its executors find what it fetched."""
+"""A worker attached to another program's driver: refused options, and fetched inputs for its executors."""
 
 from pathlib import Path
 

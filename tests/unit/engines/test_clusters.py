@@ -1,4 +1,4 @@
-"""Spark clusters as engines: a worker somewhere else that knows the cluster's address."""
+"""Spark clusters as engines: a worker in another process that gets the cluster's address."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ FARGATE = {"cluster": "c", "taskDefinition": "d:1", "subnets": "s", "securityGro
 COMMAND = ("shard", "--run", "run-1", "--shard", "7", "--generation", "0")
 
 
-def test_a_worker_is_told_of_its_cluster() -> None:
+def test_a_worker_gets_the_address_of_its_cluster() -> None:
     tasks = MemoryEngine()
     made = clusters_of({"standalone": STANDALONE, "connect": CONNECT, "fargate": FARGATE}, tasks)
 
@@ -73,18 +73,18 @@ def test_on_aws_the_workers_are_tasks_of_fargate() -> None:
     assert list(engines_of(clients, named, {})) == ["fargate", "standalone"]  # the order of auto
 
 
-def test_an_engine_without_an_address_is_none() -> None:
+def test_an_engine_without_an_address_is_left_out() -> None:
     text = '{"standalone": {"master": "", "conf": {}}, "connect": {"remote": "sc://h:1", "conf": {}}}'
     assert list(engines({"SPARKLET_ENGINES": text})) == ["connect"]
 
 
-def test_an_engine_that_is_not_whole_spoils_no_other() -> None:
+def test_an_incomplete_engine_does_not_affect_others() -> None:
     made = engines_of(AwsClients(), {"glue": {"name": "shards"}, "new": {"a": "b"}, "fargate": FARGATE}, {})
 
     assert [name for name, engine in made.items() if engine.unfit("")] == ["glue", "new"]
 
 
-def test_a_server_of_connect_cannot_be_told_of_encryption() -> None:
+def test_spark_connect_is_refused_if_writes_need_encryption() -> None:
     given = {"SPARKLET_WRITE_ENCRYPTION": "AES256"}
     made = clusters_of({"standalone": STANDALONE, "connect": CONNECT}, MemoryEngine(), lambda: given)
 

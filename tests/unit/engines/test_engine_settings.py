@@ -1,4 +1,4 @@
-"""Scripts are set on engines as in the functions, or the engine is refused."""
+"""Scripts get the same settings in engines as in functions, or the engine is refused."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -110,7 +110,7 @@ def test_a_worker_gets_what_the_functions_have(clients: AwsClients, name: str) -
     assert FUNCTIONS.items() <= started(clients, name, FUNCTIONS).items()
 
 
-def test_what_an_engine_sets_itself_wins(clients: AwsClients) -> None:
+def test_settings_of_an_engine_itself_win(clients: AwsClients) -> None:
     variables = started(clients, "emr", FUNCTIONS, conf={"spark.a": "engine"})
 
     assert json.loads(variables["SPARKLET_SPARK_CONF"]) == {"spark.sql.session.timeZone": "Asia/Tokyo"}
@@ -127,7 +127,7 @@ JAVA, JARS = {"SPARKLET_JAVA_OPTIONS": "-Duser.timezone=UTC"}, {"SPARKLET_SPARK_
         ("connect", FUNCTIONS, "SparkConf"),
     ],
 )
-def test_a_setting_that_cannot_be_had_is_refused(
+def test_an_engine_that_cannot_have_a_setting_is_refused(
     clients: AwsClients, name: str, functions: Mapping[str, str], setting: str
 ) -> None:
     with pytest.raises(RemoteTaskError, match=f"{setting}.* EngineSparkConf"):

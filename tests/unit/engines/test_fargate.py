@@ -1,4 +1,4 @@
-"""Tasks of ECS Fargate: what is said of those that stopped, and of those that could not be started."""
+"""ECS Fargate tasks: their start, and the causes of tasks that stopped or could not be started."""
 
 from dataclasses import replace
 from typing import Any
@@ -17,7 +17,7 @@ def tasks(clients: AwsClients) -> FargateTasks:
     return FargateTasks(clients=clients, cluster="cluster", task_definition="definition:1", network=network)
 
 
-def test_the_token_is_of_one_request(clients: AwsClients, tasks: FargateTasks) -> None:
+def test_each_request_has_its_own_client_token(clients: AwsClients, tasks: FargateTasks) -> None:
     """ECS refuses a token that it knows of another request, as one to an upgraded definition is."""
     tokens: list[str] = []
     clients.ecs.meta.events.register_first(
@@ -53,7 +53,7 @@ def test_tasks_have_the_tags_of_their_definition(clients: AwsClients, tasks: Far
         ("InvalidParameterException", "No Container Instances were found in your cluster.", ""),
     ],
 )
-def test_only_want_of_room_is_worth_another_try(
+def test_only_a_lack_of_capacity_is_retried(
     clients: AwsClients, tasks: FargateTasks, code: str, message: str, reason: str
 ) -> None:
     with Stubber(clients.ecs) as ecs:

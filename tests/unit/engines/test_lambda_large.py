@@ -17,7 +17,7 @@ COMMAND = ("shard", "--run", "run-1", "--shard", "7", "--generation", "2")
 
 
 class Called(LambdaCompute):
-    """Functions that remember their calls."""
+    """Lambda's compute port that records its calls."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.calls: list[tuple[str, Mapping[str, Any], bool]] = []
@@ -44,7 +44,7 @@ def test_a_call_names_the_shard_and_waits_for_no_answer() -> None:
     assert len(compute.calls) == 1
 
 
-def test_a_throttled_call_is_no_capacity() -> None:
+def test_a_throttled_call_counts_as_a_lack_of_capacity() -> None:
     engine = LargeFunction(Called(RemoteTaskError("rate exceeded", "throttled")), "large:live")
 
     with pytest.raises(RemoteTaskError) as raised:

@@ -1,4 +1,4 @@
-"""A shard in a container of its own: the same ledger, no queue, an exit code, and a stop that gives the shard back."""
+"""The command ``shard`` in a container: it uses the ledger but no queue; SIGTERM gives the shard back."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def state(bench: Bench) -> ShardState:
 
 
 def fail_it(bench: Bench) -> None:
-    """As a planner leaves a shard that is too large for a function."""
+    """Fail the shard as a planner does if it is too large for a function."""
     assert bench.ledger.attempts.abandon(bench.ledger.shards.get("run-1", 0), Failure("TooLargeError", "9 GB"))
 
 
@@ -201,7 +201,7 @@ def test_sigterm_after_the_script_does_not_take_its_success_away(bench: Bench, m
     assert state(bench) is ShardState.SUCCEEDED
 
 
-# --- what is asked ------------------------------------------------------------------
+# --- the command's options ------------------------------------------------------------------
 
 
 def test_a_shard_is_named_by_options() -> None:

@@ -1,4 +1,4 @@
-"""Jobs of EMR Serverless, steps of EMR, runs of Glue: requests and answers as the services' models describe them."""
+"""Jobs of EMR Serverless, steps of EMR, runs of Glue: requests and responses match the services' models."""
 
 import gzip
 import io
@@ -34,7 +34,7 @@ TRACE = "Traceback (most recent call last):\n\nModuleNotFoundError: No module na
 
 
 class Recorded:
-    """AWS's answers, in order, checked against the services' models, as are the requests."""
+    """Fake responses of AWS, in order; requests and responses are checked against the services' models."""
 
     def __init__(self, clients: AwsClients, stack: ExitStack) -> None:
         self._clients, self._stack, self._made = clients, stack, dict[str, Stubber]()
@@ -73,7 +73,7 @@ def engine(clients: AwsClients) -> Callable[[str], Engine]:
 
 
 def told(arguments: list[str]) -> Any:
-    """What the program on the platform is told."""
+    """The arguments that the program on the platform gets."""
     return json.loads(arguments[arguments.index("--sparklet") + 1])
 
 
@@ -183,7 +183,7 @@ def test_a_run_of_glue_is_known_by_its_argument(aws: Recorded, engine: Callable[
         ("emr-serverless", "ResourceNotFoundException", "Application 00f1 does not exist", ""),
     ],
 )
-def test_only_want_of_room_is_worth_another_try(
+def test_only_a_lack_of_capacity_is_retried(
     aws: Recorded, engine: Callable[[str], Engine], name: str, code: str, message: str, reason: str
 ) -> None:
     aws.stored_worker()
@@ -203,7 +203,7 @@ def test_only_want_of_room_is_worth_another_try(
     assert raised.value.reason == reason
 
 
-# --- what becomes of them ---
+# --- the state of workers ---
 
 
 def serverless_job(state: str, details: str, **more: Any) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def test_a_failed_run_says_why_with_the_end_of_its_log(aws: Recorded, engine: Ca
     assert "No module named 'flights'" in cause.message
 
 
-def test_what_runs_has_not_stopped(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_running_worker_is_not_reported_as_stopped(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     aws.emr_serverless.add_response("get_job_run", serverless_job("RUNNING", "it runs", startedAt=STARTED))
     aws.emr.add_response("describe_step", {"Step": {"Id": "s-1", "Status": {"State": "CANCEL_PENDING"}}})
     aws.glue.add_response("get_job_run", {"JobRun": {"Id": "jr_1", "JobRunState": "STOPPING"}})
@@ -304,7 +304,7 @@ def test_a_worker_is_stopped_with_time_to_give_back(aws: Recorded, engine: Calla
         service.assert_no_pending_responses()
 
 
-# --- what they lack ---
+# --- missing libraries ---
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_cluster_lacks_python_or_jars(
     ("release", "line"),
     [("emr-7.13.0", "3.5"), ("emr-spark-8.0.0", "4.0"), ("emr-spark-8.1.0", "4.1"), ("emr-spark-9.0.0", "")],
 )
-def test_a_release_of_emr_tells_its_spark(
+def test_the_spark_version_follows_from_the_emr_release(
     aws: Recorded, engine: Callable[[str], Engine], release: str, line: str
 ) -> None:
     cluster = {"Id": "j-1", "ReleaseLabel": release, "Configurations": []}
@@ -364,7 +364,7 @@ def test_a_release_of_emr_tells_its_spark(
 
 
 @pytest.mark.parametrize(("version", "line"), [("5.0", "3.5"), ("5.1", "3.5"), ("6.0", "4.1"), ("10.0", "")])
-def test_a_version_of_glue_tells_its_spark(
+def test_the_spark_version_follows_from_the_glue_version(
     aws: Recorded, engine: Callable[[str], Engine], version: str, line: str
 ) -> None:
     aws.glue.add_response("get_job", {"Job": {"Name": "shards", "GlueVersion": version}}, {"JobName": "shards"})

@@ -1,4 +1,4 @@
-"""The worker as a zip: whole without any installed package, stored once, the same bytes from the same sources."""
+"""The worker as a zip: it needs no installed package, is stored once, and has the same bytes for the same sources."""
 
 import io
 import subprocess
@@ -21,7 +21,7 @@ for service in sys.argv[2:]:
 """
 
 
-def test_it_needs_nothing_that_is_installed(tmp_path: Path) -> None:
+def test_the_worker_package_needs_no_installed_package(tmp_path: Path) -> None:
     _, package = worker_package.files()
     zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
 
@@ -39,7 +39,7 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("has_boto3", [True, False])
 def test_a_script_finds_the_platforms_packages(package: Path, tmp_path: Path, has_boto3: bool) -> None:
-    """Ours know few services: it gets them only where there are no others."""
+    """Our boto3 knows few services, so a script gets it only if the platform has none."""
     platform, unpacked = tmp_path / "platform", tmp_path / "unpacked"
     for name in ("boto3", "botocore") if has_boto3 else ("numpy",):
         (platform / name).mkdir(parents=True)
@@ -68,11 +68,11 @@ def test_executors_see_nothing_but_sparklet(package: Path) -> None:
     ]
 
 
-def test_it_is_small_enough_to_be_fetched_for_each_shard() -> None:
+def test_the_worker_package_is_small_enough_to_fetch_each_time() -> None:
     assert len(worker_package.files()[1]) < 8 * 2**20
 
 
-def test_it_is_stored_once_below_its_digest() -> None:
+def test_the_worker_package_is_stored_once_below_its_digest() -> None:
     store = MemoryObjectStore(FakeClock())
 
     program, package = worker_package.store_worker(store, "runs")
@@ -84,7 +84,7 @@ def test_it_is_stored_once_below_its_digest() -> None:
     assert worker_package.store_worker(store, "runs") == (program, package)
 
 
-def test_an_old_python_is_told_what_it_lacks(tmp_path: Path) -> None:
+def test_an_old_python_gets_an_error_that_names_the_requirement(tmp_path: Path) -> None:
     """The program's syntax is old; a Python that says it is 3.9 stands for one that is."""
     program = tmp_path / worker_package.PROGRAM
     program.write_bytes(worker_package.files()[0])
