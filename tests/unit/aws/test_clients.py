@@ -1,4 +1,4 @@
-"""What the client factory promises."""
+"""The factory of boto3 clients: their endpoints, retries, pools and errors."""
 
 import subprocess
 import sys
@@ -27,8 +27,8 @@ def test_importing_the_adapters_loads_no_aws_library() -> None:
     assert answer.stdout.strip() == "[]"
 
 
-def test_boto3_is_there_before_threads_call() -> None:
-    """Python's guard against deadlocks of imports refused urllib3 to one of four threads that uploaded files."""
+def test_boto3_is_imported_before_threads_use_it() -> None:
+    """Python's deadlock guard for imports once refused urllib3 to one of four threads that uploaded files."""
     code = (
         "import sys; from sparklet.aws.clients import AwsClients; AwsClients().load();"
         "print({'boto3.exceptions', 'botocore.exceptions', 'urllib3.exceptions'} - set(sys.modules))"
@@ -93,7 +93,7 @@ def test_a_missing_region_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPat
         _ = AwsClients().dynamodb
 
 
-def test_a_profile_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobodys")
 
     with pytest.raises(SettingsError, match="nobodys"):

@@ -1,4 +1,4 @@
-"""What the Lambda adapter makes of a function's error: AWS tells its type, the stand-in does not."""
+"""How the Lambda adapter reports a function's errors; AWS sends their type, the local stand-in does not."""
 
 import base64
 import io
@@ -88,7 +88,7 @@ def test_lambdas_refusals_say_whether_a_later_try_may_help(code: str, status: in
     assert raised.value.reason == reason
 
 
-def test_whether_a_call_whose_answer_was_lost_ran_is_not_known() -> None:
+def test_a_call_whose_response_was_lost_may_have_run() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor() as pool:
         clients = AwsClients(endpoint_url=f"http://127.0.0.1:{server.getsockname()[1]}")
         hung_up = pool.submit(lambda: server.accept()[0].close())

@@ -1,4 +1,4 @@
-"""What the ledger's table promises where the stand-ins behave better than DynamoDB: lag, conflicts, part answers."""
+"""The ledger over cases of DynamoDB that stand-ins do not show: index lag, conflicts, partial responses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,7 +57,7 @@ def cancelled(stub: Stubber, *codes: str) -> None:
 
 
 def always(clients: AwsClients, operation: str, code: str, **more: Any) -> None:
-    """The table refuses the operation, as often as it is asked."""
+    """Let the table refuse every call of an operation."""
     refused = {"Error": {"Code": code, "Message": "not now"}, "ResponseMetadata": {"HTTPStatusCode": 400}, **more}
     answer = SimpleNamespace(status_code=400), refused
     clients.dynamodb.meta.events.register_first(f"before-call.dynamodb.{operation}", cast("Any", lambda **_: answer))
@@ -82,8 +82,8 @@ def test_reads_that_end_a_run_are_consistent(clients: AwsClients, ledger: Dynamo
         assert ledger.shards.count("run-1") == Counts(pending=2, succeeded=2)
 
 
-def test_an_index_that_lags_decides_nothing(clients: AwsClients, ledger: DynamoLedger) -> None:
-    """GIVEN an index that still lists a shard which has succeeded since, THEN the base table's word counts."""
+def test_a_lagging_index_does_not_change_the_counts(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """GIVEN an index that still lists a shard that has succeeded, THEN the base table's state counts."""
     done = {**new_item(0), "state": {"S": "SUCCEEDED"}}
     still = new_item(1)
     with Stubber(clients.dynamodb) as stub:
@@ -108,8 +108,8 @@ _ANY_INDEX_QUERY: dict[str, Any] = {
 }
 
 
-def test_a_glance_never_shows_less_than_nothing(clients: AwsClients, ledger: DynamoLedger) -> None:
-    """An index in motion may show a shard in two states."""
+def test_counts_of_the_index_are_never_negative(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """An index that is being updated may show a shard in two states."""
     with Stubber(clients.dynamodb) as stub:
         answers_with_run(stub)
         for count in (2, 1, 0):
@@ -151,8 +151,8 @@ def test_transactions_in_endless_conflict_are_a_retryable_error(clients: AwsClie
     assert caught.value.retryable
 
 
-def test_a_refused_part_is_another_planners(clients: AwsClients, ledger: DynamoLedger) -> None:
-    """Also where the transaction met another one as well: the condition says enough."""
+def test_a_refused_plan_part_means_another_planner(clients: AwsClients, ledger: DynamoLedger) -> None:
+    """This is so even if the transaction also conflicted with another: the failed condition decides."""
     with Stubber(clients.dynamodb) as stub:
         cancelled(stub, "TransactionConflict", "ConditionalCheckFailed")
         stub.add_response("get_item", {"Item": attributes({**items.part_item("run-1", PART), "writer": "another"})})
@@ -200,7 +200,7 @@ def test_an_impossible_transaction_is_raised_at_once(clients: AwsClients, ledger
 def test_a_write_into_a_service_in_trouble_is_looked_up(
     clients: AwsClients, ledger: DynamoLedger, write: Callable[[DynamoLedger], None]
 ) -> None:
-    """After a 500 nobody knows: the item is read, and it shows that the write was not done."""
+    """After a 500 the result is unknown, so the item is read; here it shows that the write was not done."""
     with Stubber(clients.dynamodb) as stub:
         stub.add_client_error("update_item", "InternalServerError", http_status_code=500)
         running = {**new_item(0), "state": {"S": "RUNNING"}, "attempt_id": {"S": "a"}}

@@ -1,4 +1,4 @@
-"""Whatever botocore raises, and whatever a proxy answers: our own error, in a line or two."""
+"""Every error of botocore and every response of a proxy becomes an error of Sparklet, in a line or two."""
 
 import importlib
 import inspect
@@ -52,7 +52,7 @@ ANSWERS = [
 
 
 def calls(clients: AwsClients, folder: Path) -> dict[str, Callable[[], Any]]:
-    """One call of every service that Sparklet uses, and of S3 all kinds."""
+    """By name, one call of every service that Sparklet uses, and of S3 every kind of call."""
     store, ledger, queue = S3ObjectStore(clients), DynamoLedger(clients, "table"), SqsTaskQueue(clients, QUEUE)
     (folder / "a.csv").write_bytes(b"a\n")
     fargate = FargateTasks(clients=clients, cluster="c", task_definition="t", network={})
@@ -99,11 +99,11 @@ def errors_of_botocore() -> Iterator[Exception]:
         for name, kind in vars(importlib.import_module(module.name)).items():
             of_calls = inspect.isclass(kind) and issubclass(kind, Exception) and not issubclass(kind, Warning)
             if of_calls and kind.__module__ == module.name and not name.startswith("_Retries"):
-                yield made(kind)
+                yield error_of_class(kind)
 
 
-def made(kind: type[Exception]) -> Exception:
-    """An error of this class, with something for each of its fields."""
+def error_of_class(kind: type[Exception]) -> Exception:
+    """An error of this class, with a value for each of its fields."""
     if issubclass(kind, ClientError):
         response: Any = {
             "Error": {"Code": "Odd", "Message": "odd"},
@@ -127,7 +127,7 @@ def clients() -> AwsClients:
 
 
 def check(call: Callable[[], Any], of: str) -> SparkletError | None:
-    """Make a call that may succeed or fail, as a command would; what it raises is one of ours."""
+    """Make a call. Return its error, which must be an error of Sparklet; None if the call succeeds."""
     failed = None
     try:
         call()
@@ -140,7 +140,7 @@ def check(call: Callable[[], Any], of: str) -> SparkletError | None:
 
 
 def before(clients: AwsClients, what: str, answer: Callable[..., Any]) -> None:
-    """Let every client have ``answer`` instead of a call or of the network."""
+    """Let ``answer`` replace a call or the network for every client."""
     for name in ("s3", "dynamodb", "sqs", "sns", "events", "cloudformation", "logs", "ecs", "glue", "states"):
         getattr(clients, name).meta.events.register_first(what, answer)
     for name in ("functions", "secrets", "emr_serverless"):
@@ -183,7 +183,7 @@ def test_every_answer_of_a_proxy_becomes_our_error(
         described_stack(clients, "stack")
 
 
-def test_a_connection_that_breaks_within_a_body_is_ours(clients: AwsClients, tmp_path: Path) -> None:
+def test_a_connection_that_breaks_within_a_body_is_our_error(clients: AwsClients, tmp_path: Path) -> None:
     class Broken(BytesIO):
         def read(self, *_: Any) -> bytes:
             raise SSLError("the record is bad")
@@ -198,10 +198,11 @@ def test_a_connection_that_breaks_within_a_body_is_ours(clients: AwsClients, tmp
         assert check(calls(clients, tmp_path)[name], name)
 
 
-def test_a_bug_of_ours_and_lack_of_memory_are_no_answers(clients: AwsClients) -> None:
+@pytest.mark.parametrize("error", [MemoryError, TypeError])
+def test_an_exception_that_is_not_of_botocore_passes_unchanged(clients: AwsClients, error: type[Exception]) -> None:
     def fail(**_: Any) -> None:
-        raise MemoryError
+        raise error
 
     before(clients, "before-call", fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(error):
         S3ObjectStore(clients).get(URI)

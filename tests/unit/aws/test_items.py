@@ -1,4 +1,4 @@
-"""What the ledger's items promise."""
+"""Items of the ledger: their size, and that records come back from them unchanged."""
 
 import re
 from collections.abc import Mapping
@@ -55,12 +55,12 @@ def _value_bytes(value: dict[str, Any]) -> int:
 
 
 def stored(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The item as it comes back from the table."""
+    """The item as it is read back from the table."""
     return item_of(attributes(item))
 
 
 def test_the_largest_item_of_a_shard_is_below_1_kb() -> None:
-    """One write unit a write: every transition, whatever was ever written into the item."""
+    """So every transition costs one write unit, whatever was written into the item before."""
     record = ShardRecord(
         *("r" * 63, 999_999_999, "part-999999.jsonl", 10**10, 10**7, 10**5, 10**13, 1000),
         state=ShardState.RUNNING,
@@ -149,7 +149,7 @@ def test_a_part_comes_back_from_its_item(part: PartRecord) -> None:
 
 
 @given(st.lists(TIMES, min_size=2))
-def test_times_sort_as_text_as_they_do_as_numbers(times: list[float]) -> None:
+def test_times_sort_as_texts_like_numbers(times: list[float]) -> None:
     rounded = sorted(round(time_s, 6) for time_s in times)
 
     assert sorted(map(sortable, rounded)) == list(map(sortable, rounded))

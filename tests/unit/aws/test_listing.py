@@ -1,4 +1,4 @@
-"""Pages of a listing, against a bucket that answers as S3 does."""
+"""Pages of a listing, with a fake bucket that responds as S3 does."""
 
 from itertools import takewhile
 from typing import Any
@@ -64,7 +64,7 @@ def test_each_key_is_listed_once_in_order(keys: set[str], prefix: str, after: st
     assert listed(bucket, prefix, after) == expected
 
 
-def test_folders_after_many_keys_are_asked_for_by_themselves() -> None:
+def test_a_folder_with_many_keys_is_skipped_by_an_own_request() -> None:
     bucket = Bucket({f"in/day={day}/{number}" for day in range(5) for number in range(3)} | {"in/z", "io"})
 
     assert listed(bucket, "in/", "") == [*bucket.keys[:-1]]
@@ -81,7 +81,7 @@ def test_folders_of_few_keys_are_listed_page_by_page() -> None:
     assert [prefix for prefix, _ in bucket.asked] == ["in/"] * 7
 
 
-def test_small_folders_behind_a_large_one_are_not_asked_for() -> None:
+def test_small_folders_behind_a_large_one_need_no_own_request() -> None:
     bucket = Bucket({f"in/a/{number}" for number in range(9)} | {f"in/u{number:03}/one" for number in range(90)})
 
     assert listed(bucket, "in/", "") == bucket.keys
@@ -103,7 +103,7 @@ def test_a_key_that_arrives_meanwhile_doubles_no_other() -> None:
     assert found == keys
 
 
-def test_pages_are_asked_for_as_they_are_needed() -> None:
+def test_pages_are_requested_only_when_they_are_needed() -> None:
     bucket = Bucket({f"in/{number:02}" for number in range(20)})
 
     names = (each["Key"] for page in object_store.pages(bucket, "in/") for each in page["Contents"])

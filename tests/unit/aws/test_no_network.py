@@ -1,4 +1,4 @@
-"""Where nobody answers: the error comes in bounded time, names the address and says what to look at."""
+"""Without a network an error comes in bounded time, names the address and says what to check."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ CALLS: dict[str, tuple[Callable[[AwsClients, str], object], type[SparkletError]]
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An address that takes connections and never says a word; nobody waits for it as long as for AWS."""
+    """The address of a server that accepts connections and never responds; timeouts are shorter than for AWS."""
     quick = {service: {**options, "read_timeout": 0.2} for service, options in client_module.OPTIONS.items()}
     monkeypatch.setattr(client_module, "OPTIONS", quick)
     monkeypatch.setattr(client_module, "READ_TIMEOUT_S", 0.2)

@@ -1,4 +1,4 @@
-"""What the S3 adapter promises where no stand-in misbehaves enough: refusals, conflicts, broken bodies."""
+"""The S3 adapter in cases that no stand-in shows: refusals, conflicts, broken bodies."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def test_forbidden_objects_are_named(clients: AwsClients, tmp_path: Path, code: 
                 call()
 
 
-def test_any_other_fault_may_pass(clients: AwsClients) -> None:
+def test_any_other_error_is_retryable(clients: AwsClients) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_client_error("get_object", "SlowDown", "reduce your request rate", http_status_code=503)
 
@@ -78,7 +78,7 @@ def test_a_conflict_that_does_not_end_is_an_error(clients: AwsClients) -> None:
 
 @pytest.fixture
 def breaking_server() -> Iterator[str]:
-    """Promises 1,000 bytes of every object, and hangs up after ten."""
+    """The address of a server that promises 1,000 bytes of every object, and closes the connection after ten."""
 
     class Handler(QuietHandler):
         def do_GET(self) -> None:
@@ -92,8 +92,8 @@ def breaking_server() -> Iterator[str]:
         yield address
 
 
-def test_half_an_object_is_none(breaking_server: str, tmp_path: Path) -> None:
-    """GIVEN a connection that ends in the middle, THEN no part of the object is taken for the whole."""
+def test_half_an_object_is_an_error(breaking_server: str, tmp_path: Path) -> None:
+    """GIVEN a connection that breaks in the middle, THEN no part of the object is treated as the whole."""
     store = S3ObjectStore(AwsClients(endpoint_url=breaking_server, attempts=1))
     (tmp_path / "target").write_bytes(b"what was there before")
 
@@ -189,7 +189,7 @@ def test_a_refusal_still_reveals_the_region(refused: bool) -> None:
 
 
 @pytest.mark.parametrize("code", ["400", "404", "405", "InvalidArgument", "NoSuchVersion", "MethodNotAllowed"])
-def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: str) -> None:
+def test_a_version_that_cannot_be_read_is_reported_as_missing(clients: AwsClients, code: str) -> None:
     with Stubber(clients.s3) as s3:
         s3.add_client_error("head_object", code)
         s3.add_client_error("head_object", code)
@@ -198,8 +198,8 @@ def test_a_version_that_cannot_be_read_is_not_there(clients: AwsClients, code: s
         assert list(S3ObjectStore(clients).head_all([(URI, "odd")])) == [None]
 
 
-def test_only_what_is_large_is_copied_in_parts(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 answers one request for gigabytes after minutes, and the client waits half a minute."""
+def test_only_large_objects_are_copied_in_parts(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 takes minutes to copy gigabytes in one request, but the client waits only half a minute."""
     monkeypatch.setattr(object_store, "MAX_ONE_COPY_BYTES", 6 * 2**20)
     monkeypatch.setattr(object_store, "COPIED_PART_BYTES", 5 * 2**20)
     small, large = (ObjectInfo(URI, size, "e", 0.0) for size in (6 * 2**20, 6 * 2**20 + 1))
@@ -288,7 +288,7 @@ def test_every_write_asks_for_its_encryption(
 def test_a_write_asks_for_the_acl_that_spark_asks_for(
     monkeypatch: pytest.MonkeyPatch, conf: dict[str, str], acl: str
 ) -> None:
-    """What another account writes into a bucket with ACLs is not its owner's else."""
+    """Without it the owner of a bucket with ACLs could not read objects that another account writes."""
     monkeypatch.setenv("SPARKLET_SPARK_CONF", json.dumps(conf))
     clients, sent = AwsClients(attempts=1), list[str]()
 
@@ -304,7 +304,7 @@ def test_a_write_asks_for_the_acl_that_spark_asks_for(
     assert sent == [acl, acl]
 
 
-def test_whatever_can_ask_for_encryption_does(clients: AwsClients) -> None:
+def test_every_s3_write_that_can_set_encryption_is_covered(clients: AwsClients) -> None:
     model = clients.s3.meta.service_model
     takes = {
         name
@@ -328,7 +328,7 @@ def test_a_copy_keeps_the_storage_class(clients: AwsClients) -> None:
         s3.assert_no_pending_responses()
 
 
-def test_a_callers_writes_are_those_of_its_stack(clients: AwsClients) -> None:
+def test_a_callers_writes_use_the_encryption_of_its_stack(clients: AwsClients) -> None:
     stack = {"StackName": "s", "CreationTime": datetime.now(UTC), "StackStatus": "CREATE_COMPLETE"}
     given = {"WriteEncryption": KEY, "InputRoleExternalId": "ours"}
     parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()]

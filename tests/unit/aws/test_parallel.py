@@ -1,12 +1,12 @@
-"""What a few threads over many calls promise."""
+"""Calls in a few threads: bounded look-ahead, order, errors."""
 
 import pytest
 
 from sparklet.aws.clients import in_parallel
 
 
-def test_no_more_is_taken_than_is_worked_on() -> None:
-    """Memory does not grow with the source."""
+def test_no_more_items_are_taken_than_are_worked_on() -> None:
+    """So memory does not grow with the source."""
     source = iter(range(1_000))
 
     next(in_parallel(lambda n: n, source, threads=4))

@@ -1,4 +1,4 @@
-"""What a user is told to do about a call to AWS that failed for a reason of their own."""
+"""Remedies in the errors of AWS calls that failed because of the user's settings."""
 
 import pytest
 from botocore.exceptions import (
@@ -45,7 +45,7 @@ def test_errors_without_a_remedy_are_passed_on_unchanged() -> None:
 
 
 def test_expired_credentials_are_retried_and_wrong_ones_are_not() -> None:
-    """A worker's are renewed by Lambda: a shard must not end for them."""
+    """Lambda renews a worker's credentials, so a shard must not fail because they expired."""
     clients = AwsClients(attempts=1)
     with Stubber(clients.s3) as answers:
         for code, kind, may_pass in (

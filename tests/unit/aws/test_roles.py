@@ -1,4 +1,4 @@
-"""Reading with another role: assumed with the function's own credentials, again before they expire, refusals named."""
+"""Reading with another role: it is assumed with the function's credentials, and again before they expire."""
 
 import re
 import threading
@@ -18,7 +18,7 @@ ROLE = "arn:aws:iam::111122223333:role/reader"
 
 
 class Aws(ThreadingHTTPServer):
-    """STS and S3 as far as one object goes; keeps who signed what."""
+    """A fake of STS and S3 with one object; it records who signed each request."""
 
     valid_s = 3600.0
     refuses = False

@@ -1,4 +1,4 @@
-"""What the SQS adapter promises where no stand-in misbehaves enough: refused entries, batches, errors."""
+"""The SQS adapter in cases that no stand-in shows: refused entries, batches, errors."""
 
 from typing import Any
 
