@@ -1,4 +1,4 @@
-"""What several packages' tests share: fixtures, and Hypothesis without its limits of time (200 ms an example)."""
+"""Fixtures that tests of several packages share, and Hypothesis without its time limit of 200 ms an example."""
 
 import pytest
 from hypothesis import HealthCheck, settings

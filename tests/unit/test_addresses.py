@@ -1,4 +1,4 @@
-"""URIs are taken apart literally."""
+"""URIs are split literally, without decoding."""
 
 import pytest
 

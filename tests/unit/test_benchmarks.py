@@ -1,4 +1,4 @@
-"""Published figures: wrong output is no result, page and README show the results."""
+"""Published figures: a run with wrong output does not count; page and README show the stored results."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_a_document_names_no_folder_of_the_machine(tmp_path: Path) -> None:
 
 
 def test_the_priming_script_has_no_column_of_the_jobs() -> None:
-    """Else a first event might find code that was generated for it."""
+    """Otherwise a first event could use code that priming generated for it."""
     primed = re.findall(r"\bAS (\w+)", SCRIPT.read_text())
 
     assert len(primed) >= 5
@@ -85,7 +85,7 @@ def test_a_lost_or_doubled_append_is_refused(tmp_path: Path, rows: int) -> None:
         job.verify("plain")
 
 
-# --- what is published ---
+# --- published figures ---
 
 
 def test_the_page_is_generated_from_the_results() -> None:
@@ -95,20 +95,20 @@ def test_the_page_is_generated_from_the_results() -> None:
     assert PAGE.read_text() == page(committed(), drawn)
 
 
-def test_the_readmes_figures_are_those_of_the_results() -> None:
+def test_the_readmes_figures_equal_the_results() -> None:
     text = README.read_text()
 
     assert with_speed(text, committed()) == text
 
 
 @pytest.mark.parametrize("path", CAMPAIGNS, ids=lambda path: path.stem)
-def test_the_tables_of_campaigns_are_those_of_their_results(path: Path) -> None:
+def test_the_tables_of_campaigns_equal_their_results(path: Path) -> None:
     text = path.read_text()
 
     assert with_tables(text) == text
 
 
-def test_all_figures_are_of_clean_commits() -> None:
+def test_all_figures_were_measured_on_clean_commits() -> None:
     facts = [found["facts"] for found in committed()]
 
     assert sorted(found["name"] for found in committed()) == sorted(ORDER)

@@ -1,4 +1,4 @@
-"""The sums of ``make chaos``, and when they are no result."""
+"""The table of ``make chaos``, and campaigns that are too small to count."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The oracle over real files: which files it takes, and that halves do not hide a difference."""
+"""The comparison over corpora of real files: which files are taken, and that a split hides no difference."""
 
 import gzip
 import random

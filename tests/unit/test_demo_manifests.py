@@ -1,4 +1,4 @@
-"""The demo's comparison of two runs' manifests: blind to ids and times, and to nothing else."""
+"""The demo's comparison of two runs' manifests: it ignores ids and times, and nothing else."""
 
 import json
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from sparklet.model import Dispatch, Failure, ShardResult
 from tests.world import World
 
 
-def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5) -> Path:
-    """The manifests of a run whose shard 3 fails for good, kept in a folder."""
+def manifests_in(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5) -> Path:
+    """Write the manifests of a run whose shard 3 fails into a folder. Return the folder."""
     world = World()
     world.clock.advance(later_s)
     world.dispatch = dispatch
@@ -36,7 +36,7 @@ def kept(folder: Path, dispatch: Dispatch, later_s: float = 0.0, shards: int = 5
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    return kept(tmp_path / "loop", Dispatch.QUEUE), kept(tmp_path / "map", Dispatch.MAP, later_s=7)
+    return manifests_in(tmp_path / "loop", Dispatch.QUEUE), manifests_in(tmp_path / "map", Dispatch.MAP, later_s=7)
 
 
 def test_queue_and_map_runs_have_equal_manifests(pair: tuple[Path, Path]) -> None:

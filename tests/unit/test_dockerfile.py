@@ -1,4 +1,4 @@
-"""What docker/Dockerfile promises whoever builds it, read without building."""
+"""Rules that docker/Dockerfile must follow, checked without a build."""
 
 import re
 from itertools import pairwise
@@ -13,7 +13,7 @@ DOCKERFILE = ROOT / "docker" / "Dockerfile"
 
 
 def stages() -> dict[str, tuple[str, list[str]]]:
-    """By name, in the file's order: what a stage is built from, and its instructions; the last is the image."""
+    """By name, in the file's order, each stage's base and instructions; the last stage is the image."""
     found: dict[str, tuple[str, list[str]]] = {}
     for line in DOCKERFILE.read_text().replace("\\\n", "").splitlines():
         if start := re.match(r"FROM (\S+)(?: AS (\w+))?", line):
@@ -24,14 +24,14 @@ def stages() -> dict[str, tuple[str, list[str]]]:
 
 
 def test_no_file_of_the_image_has_the_modes_of_a_checkout() -> None:
-    """Where the umask was 077 Lambda's user could not read it."""
+    """With an umask of 077 in the checkout, Lambda's user could not read such files."""
     every = stages()
     base, image = every["image"]
     while base in every:
         base, below = every[base]
         image += below
     from_checkout = [line for line in image if line.startswith("COPY ") and "--from" not in line]
-    assert from_checkout == ["COPY docker/packages.sh /tmp/"]  # which root runs
+    assert from_checkout == ["COPY docker/packages.sh /tmp/"]  # run by root
 
     taken = [line.split()[2] for line in image if line.startswith("COPY --from=code")]
     own = every["code"][1]

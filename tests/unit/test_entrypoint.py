@@ -1,4 +1,4 @@
-"""The image's entry: nothing that a script leaves in the working directory is imported by what starts there."""
+"""The image's entry point imports no module that a script left in the working directory."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ RUNTIME_CLIENT = (
 
 @pytest.fixture
 def left(tmp_path: Path) -> Path:
-    """A working directory with modules that a script left there."""
+    """A working directory with modules that a script has left there."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     for name in ("awslambdaric", "boto3", "decimal", "sparklet", "uuid"):

@@ -1,4 +1,4 @@
-"""What every error promises."""
+"""Rules that every error class of Sparklet must follow."""
 
 from sparklet import errors
 from sparklet.errors import ScriptFailedError, SparkletError
@@ -10,7 +10,7 @@ def everything() -> dict[str, type[SparkletError]]:
     return {name: value for name, value in own.items() if name != "SparkletError"}
 
 
-def test_every_error_is_one_that_sparklet_raises_on_purpose() -> None:
+def test_every_error_class_is_raised_somewhere_in_the_code() -> None:
     assert all(issubclass(error, SparkletError) for error in everything().values())
 
 

@@ -1,4 +1,4 @@
-"""Ids of runs that follow another: valid, always the same ones, and nobody else's."""
+"""Ids of check, next and commit runs are valid, always the same for a run, and different from other ids."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ def test_ids_contain_short_run_ids_and_tell_long_ones_apart() -> None:
 
 
 @pytest.mark.parametrize("name", ["daily", "daily-check", "next", "check-1"])
-def test_an_id_that_sparklet_makes_for_a_user_is_none_of_them(name: str) -> None:
+def test_a_generated_run_id_is_never_a_followers_id(name: str) -> None:
     requests = [RunRequest("job.py", (), "", name=name, idempotency_key=str(key)) for key in range(500)]
     made = [run_id_of(each, 0.0) for each in (RunRequest("job.py", (), "", name=name), *requests)]
     assert not any(FOLLOWER_ID.search(run_id) for run_id in made)

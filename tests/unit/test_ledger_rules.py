@@ -1,4 +1,4 @@
-"""What the ledger's adapters do alike."""
+"""Rules that all adapters of the ledger share."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def test_a_cut_text_fits_and_is_the_beginning_of_the_whole(whole: str, most_byte
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_a_text_that_fits_stays_as_it_is(text: str) -> None:
+def test_a_text_that_fits_is_not_changed(text: str) -> None:
     assert cut(text, len(text.encode())) == text
 
 
@@ -101,11 +101,11 @@ def a_shard(objects: int, isolate: int = 1, part: str = "part-0", **more: object
         (Failure(LEASE_EXPIRED, "lost"), 2, True),
     ],
 )
-def test_what_an_input_may_be_to_blame_for(failure: Failure, isolate: int, expected: bool) -> None:
+def test_only_failures_that_an_input_can_cause_split_a_shard(failure: Failure, isolate: int, expected: bool) -> None:
     assert splits(a_shard(10, isolate), failure) is expected
 
 
-def test_single_objects_and_winners_are_left_alone() -> None:
+def test_shards_with_one_object_or_a_winner_are_not_split() -> None:
     assert not splits(a_shard(1), BAD) and not splits(a_shard(10, winner="a"), BAD)
 
 

@@ -1,4 +1,4 @@
-"""Metrics leave as lines that CloudWatch takes: its specification of the embedded metric format, as a schema."""
+"""Metrics are written as lines in CloudWatch's embedded metric format; its specification is checked as a schema."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from sparklet.ports import metrics
 from sparklet.ports.metrics import ATTEMPT_SECONDS, SHARDS_SUCCEEDED, Emitter, Meter, Metric, is_metrics_line
 
 METRICS = {each.name: each for each in vars(metrics).values() if isinstance(each, Metric)}
-MAX_EVENT_BYTES = 256 * 1024  # the smallest limit of a log event that the specification ever named
+MAX_EVENT_BYTES = 256 * 1024  # the smallest limit that the specification has had for a log event
 UNITS = (
     *("Seconds", "Microseconds", "Milliseconds", "Bytes", "Kilobytes", "Megabytes", "Gigabytes", "Terabytes", "Bits"),
     *("Percent", "Count", "Count/Second", "None"),
@@ -68,7 +68,7 @@ EMF = {
 
 
 def check_emf(line: str) -> dict[str, Any]:
-    """The document of a line; AssertionError if CloudWatch would not take it."""
+    """Return the document of a line. AssertionError if CloudWatch would refuse the line."""
     assert len(line.encode()) <= MAX_EVENT_BYTES and "\n" not in line
     document: dict[str, Any] = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     Draft202012Validator(EMF).validate(document)

@@ -1,4 +1,4 @@
-"""What the values promise."""
+"""The values of the model: plan lines, references, options, runs and buckets."""
 
 import json
 from dataclasses import replace
@@ -77,7 +77,7 @@ def test_a_message_is_a_few_hundred_bytes() -> None:
 
 
 @pytest.mark.parametrize("document", [None, 1, "text", [], {}, {"run_id": "r"}, {"shard": 1}, {"Records": []}])
-def test_an_invalid_reference_is_none(document: object) -> None:
+def test_a_document_that_is_no_reference_is_read_as_none(document: object) -> None:
     assert ShardRef.from_document(document) is None
 
 
@@ -173,8 +173,8 @@ def test_which_states_have_ended() -> None:
 
 
 @given(NUMBERS, NUMBERS)
-def test_a_shard_lies_in_a_bucket_that_is_read(number: int, more: int) -> None:
-    """Whoever reads a run of any size beyond this shard looks into its bucket."""
+def test_the_bucket_of_any_shard_is_read_in_runs_that_have_it(number: int, more: int) -> None:
+    """A reader of a run with any number of shards beyond this one reads the shard's bucket."""
     assert 0 <= ledger_bucket(number) < ledger_bucket_count(number + 1) <= ledger_bucket_count(number + 1 + more)
 
 
@@ -182,12 +182,12 @@ def test_a_shard_lies_in_a_bucket_that_is_read(number: int, more: int) -> None:
     ("shard_count", "buckets"),
     [(0, 1), (1, 1), (10_000, 1), (10_001, 2), (20_000, 2), (20_001, 4), (1_000_000, 128), (10**9, 256)],
 )
-def test_how_many_buckets_there_are(shard_count: int, buckets: int) -> None:
+def test_the_number_of_buckets_follows_from_the_shards(shard_count: int, buckets: int) -> None:
     assert ledger_bucket_count(shard_count) == buckets
 
 
 def test_no_bucket_grows_with_the_run() -> None:
-    """The first bucket is the fullest: half of what a bucket is meant to hold comes to it with each doubling."""
+    """The first bucket is the fullest: each doubling of the run adds half of a bucket's intended size to it."""
     filled: dict[int, int] = {}
     for number in range(200_000):
         filled[ledger_bucket(number)] = filled.get(ledger_bucket(number), 0) + 1
@@ -199,7 +199,7 @@ def test_no_bucket_grows_with_the_run() -> None:
 
 
 def test_shards_written_together_spread_over_the_buckets() -> None:
-    """One partition takes 1,000 writes a second: a part of neighbours must not go to one."""
+    """A partition allows 1,000 writes a second, so neighbouring shards must not share one."""
     for first in (10_000, 100_000, 5_000_000):
         written = [ledger_bucket(number) for number in range(first, first + 1_000)]
         buckets = ledger_bucket_count(first + 1_000)

@@ -1,4 +1,4 @@
-"""Pages and workflows: links lead somewhere, what users may name is described, and what is named exists."""
+"""Pages and workflows: links work, public names are described, and names in pages exist in the code."""
 
 import re
 from pathlib import Path
@@ -22,13 +22,13 @@ PAGES = [
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub makes of a page's headings."""
+    """The anchors that GitHub makes of a page's headings."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
     texts = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
 
 
-def test_recipes_name_what_is_in_the_code() -> None:
+def test_names_in_recipes_exist_in_the_code() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = re.findall(r"`(\w+)`[^`]{0,30}\(`([\w/]+\.py)`", text)
     assert len(named) > 10
@@ -39,7 +39,7 @@ def test_recipes_name_what_is_in_the_code() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+def test_every_link_of_a_page_has_a_target(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
 
     for address in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -52,7 +52,7 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(target), address
 
 
-def test_every_page_that_code_and_templates_name_is_there() -> None:
+def test_every_page_that_code_and_templates_name_exists() -> None:
     folders = ("runtime", "benchmarks", "docker", "sam", "spark_scripts", "tests")
     files = (
         path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".yaml", ".toml"}
@@ -72,7 +72,7 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 def test_every_cause_that_a_script_can_meet_is_explained() -> None:
-    """What is not retried, and what Sparklet raises within a script."""
+    """These are errors that are not retried, and errors that Sparklet raises within a script."""
     raised = {name for name, value in vars(errors).items() if isinstance(value, type)} - {"SparkletError"}
 
     page = (ROOT / "docs" / "reference" / "errors.md").read_text()
@@ -81,7 +81,7 @@ def test_every_cause_that_a_script_can_meet_is_explained() -> None:
 
 
 def test_actions_of_workflows_are_pinned_by_commit() -> None:
-    """A tag can be moved to other code; a commit, with the tag it had in a comment, cannot."""
+    """A tag can be moved to other code, a commit cannot; a comment names the commit's tag."""
     workflows = [*(ROOT / ".github").rglob("*.yml"), *(ROOT / "examples").rglob("*.yml")]
     used = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
 

@@ -15,7 +15,7 @@ NAMES = {
 }
 
 
-def test_the_public_names_are_pinned_and_are_there() -> None:
+def test_the_public_names_are_pinned_and_exist() -> None:
     assert set(sparklet.__all__) == NAMES and len(sparklet.__all__) == len(NAMES)
     assert all(hasattr(sparklet, name) for name in NAMES)
     assert not hasattr(sparklet, "Worker")
@@ -32,7 +32,7 @@ def test_functions_load_no_library_that_they_do_not_need() -> None:
 
 
 def loaded(program: str, prefix: str = "") -> list[str]:
-    """The modules that a fresh interpreter has loaded after a program."""
+    """The modules that a new interpreter has loaded after it ran a program."""
     told = f"{program}; import sys; print(*(name for name in sys.modules if name.startswith({prefix!r})))"
     done = subprocess.run(
         [sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=deadline_s()
@@ -41,7 +41,7 @@ def loaded(program: str, prefix: str = "") -> list[str]:
 
 
 def test_a_module_that_is_run_defines_nothing_after_its_entry() -> None:
-    """``python -m`` would reach the entry before the definition; an import would not show it."""
+    """``python -m`` would run the entry before later definitions; an import would not show this fault."""
     package = Path(sparklet.__file__).parent
     for path in package.rglob("*.py"):
         _, _, after = path.read_text().partition('\nif __name__ == "__main__":\n')

@@ -1,4 +1,4 @@
-"""``make scale`` finds what is lost and what is doubled."""
+"""``make scale`` finds lost and doubled shards and messages."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ def of(
     return account(INPUTS, planned, ledger, listed, Executions.of(notes), to_fail)
 
 
-def test_a_run_in_which_all_is_well_adds_up() -> None:
+def test_a_run_without_faults_has_no_findings() -> None:
     found = of()
 
     assert found.good
@@ -62,7 +62,7 @@ BOTH = [*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}"), Note(TOLD, 3, "b")]
         ({"listed": [*LISTED, (9, "SUCCEEDED")]}, "wrong", ""),
     ],
 )
-def test_what_is_lost_doubled_or_contradicts_is_found(changed: dict[str, Any], kind: str, told: str) -> None:
+def test_lost_doubled_and_contradictory_figures_are_found(changed: dict[str, Any], kind: str, told: str) -> None:
     found = of(**changed)
 
     assert not found.good
@@ -70,7 +70,7 @@ def test_what_is_lost_doubled_or_contradicts_is_found(changed: dict[str, Any], k
 
 
 @pytest.mark.parametrize("what", [BACK, DIED])
-def test_an_execution_known_not_to_count_is_no_double(what: str) -> None:
+def test_an_execution_that_did_not_win_is_not_a_double(what: str) -> None:
     notes = [*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}"), Note(what, 3, "b executed")]
     done = Executions.of(notes)
 

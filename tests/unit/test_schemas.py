@@ -1,4 +1,4 @@
-"""Schemas of outputs: what one job would make different for readers has another name, and nothing else has."""
+"""Names of output schemas differ exactly if readers would see a difference that one job would not write."""
 
 import json
 from typing import Any
@@ -15,8 +15,8 @@ def struct(**types: Any) -> dict[str, Any]:
     return {"type": "struct", "fields": fields}
 
 
-def told(columns: dict[str, Any], format_: str = "parquet", folder: str = FOLDER) -> str:
-    """A write's schema as ``AttemptCommit`` tells it."""
+def schema_text(columns: dict[str, Any], format_: str = "parquet", folder: str = FOLDER) -> str:
+    """A write's schema, in the text form that ``AttemptCommit`` stores."""
     return "\n".join([format_, json.dumps(columns, separators=(",", ":")), folder])
 
 
@@ -32,35 +32,46 @@ ARRAY_ANOTHER_WAY = {"type": "array", "elementType": struct(l="long", k="integer
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (told(struct(id="integer", v="string")), told(struct(v="string", id="integer"))),
-        (told(struct(a=ARRAY)), told(struct(a=ARRAY_ANOTHER_WAY))),
-        (told(struct(id="integer"), "csv"), told(struct(id="string"), "csv")),
-        (told(struct(id="long"), folder=f"{FOLDER}/"), told(struct(id="long"), folder=FOLDER.replace("s3:", "s3a:"))),
+        (schema_text(struct(id="integer", v="string")), schema_text(struct(v="string", id="integer"))),
+        (schema_text(struct(a=ARRAY)), schema_text(struct(a=ARRAY_ANOTHER_WAY))),
+        (schema_text(struct(id="integer"), "csv"), schema_text(struct(id="string"), "csv")),
+        (
+            schema_text(struct(id="long"), folder=f"{FOLDER}/"),
+            schema_text(struct(id="long"), folder=FOLDER.replace("s3:", "s3a:")),
+        ),
     ],
 )
-def test_what_readers_do_not_see_is_no_difference(one: str, other: str) -> None:
-    """Order and nullability by name, types of folders, types of text, the address's scheme."""
+def test_schemas_that_readers_see_alike_have_one_name(one: str, other: str) -> None:
+    """Such are the order of columns, nullability, types of partitions, types in text files, the address's scheme."""
     assert schema_of(one) == schema_of(other) and schema_of(one) is not None
 
 
 @pytest.mark.parametrize(
     ("one", "other", "difference"),
     [
-        (told(struct(id="long", v="long")), told(struct(id="long", v="string")), "v is bigint and string"),
         (
-            told(struct(id="long")),
-            told(struct(id="integer", w=struct(k="long"))),
+            schema_text(struct(id="long", v="long")),
+            schema_text(struct(id="long", v="string")),
+            "v is bigint and string",
+        ),
+        (
+            schema_text(struct(id="long")),
+            schema_text(struct(id="integer", w=struct(k="long"))),
             "id is bigint and int; only the second has w struct<k:bigint>",
         ),
         (
-            told(struct(a="long", b="long"), "csv"),
-            told(struct(b="long", a="long"), "csv"),
+            schema_text(struct(a="long", b="long"), "csv"),
+            schema_text(struct(b="long", a="long"), "csv"),
             "columns in the order a, b and b, a",
         ),
-        (told(struct(d="decimal(10,2)")), told(struct(d="decimal(12,2)")), "d is decimal(10,2) and decimal(12,2)"),
         (
-            told(struct(id="long")),
-            told(struct(ID="long")),
+            schema_text(struct(d="decimal(10,2)")),
+            schema_text(struct(d="decimal(12,2)")),
+            "d is decimal(10,2) and decimal(12,2)",
+        ),
+        (
+            schema_text(struct(id="long")),
+            schema_text(struct(ID="long")),
             "only the first has id bigint; only the second has ID bigint",
         ),
     ],
@@ -75,20 +86,20 @@ def test_a_difference_is_named(one: str, other: str, difference: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        told(struct(id="long"), "json"),  # a key that is missing, or null, is what one job writes, too
-        told(struct(value="string"), "text"),
-        told(struct(id="void")),
-        told(struct(id="long"), folder="s3://elsewhere/table"),
-        told(struct(id="long"), folder=f"{FOLDER}b"),
+        schema_text(struct(id="long"), "json"),  # one job, too, leaves keys out or writes null
+        schema_text(struct(value="string"), "text"),
+        schema_text(struct(id="void")),
+        schema_text(struct(id="long"), folder="s3://elsewhere/table"),
+        schema_text(struct(id="long"), folder=f"{FOLDER}b"),
     ],
 )
-def test_what_one_job_may_write_is_not_compared(text: str) -> None:
+def test_columns_that_may_vary_within_one_job_are_not_compared(text: str) -> None:
     assert schema_of(text) is None
 
 
 def test_partitions_are_compared_without_their_types() -> None:
     by_day, by_other_type, plain = (
-        schema_of(told(struct(id="long", Day=type_)), f"{FOLDER}/{folder}part-0-j1.parquet")
+        schema_of(schema_text(struct(id="long", Day=type_)), f"{FOLDER}/{folder}part-0-j1.parquet")
         for type_, folder in (("integer", "Day=1/"), ("string", "Day=x/"), ("string", ""))
     )
 
@@ -99,9 +110,9 @@ def test_partitions_are_compared_without_their_types() -> None:
 def test_only_writes_whose_files_are_published_count() -> None:
     columns = struct(id="long")
     written = {
-        "j1": told(struct(id="string")),  # overwritten
-        "j2": told(columns),
-        "j3": told(columns, folder=f"{FOLDER}/rejected"),
+        "j1": schema_text(struct(id="string")),  # overwritten
+        "j2": schema_text(columns),
+        "j3": schema_text(columns, folder=f"{FOLDER}/rejected"),
     }
     files = [f"{FOLDER}/part-0-j2.parquet", f"{FOLDER}/rejected/part-0-j3.parquet", f"{FOLDER}/j1/x"]
 
@@ -114,19 +125,19 @@ def test_only_writes_whose_files_are_published_count() -> None:
 
 
 def test_a_shard_with_many_outputs_has_a_short_item() -> None:
-    written = {f"j{n:02}": told(struct(id="long"), folder=f"{FOLDER}/{n:02}") for n in range(20)}
+    written = {f"j{n:02}": schema_text(struct(id="long"), folder=f"{FOLDER}/{n:02}") for n in range(20)}
     files = [f"{FOLDER}/{n:02}/part-0-j{n:02}.parquet" for n in range(20)]
 
     assert len(output_schemas(written, files, FOLDER)) == MAX_OUTPUTS
 
 
 def read(*columns: str, format_: str = "json", options: str = "{}0", key: str = "b/in/1") -> str:
-    """What a reader has inferred, as ``InferredTypes`` tells it."""
+    """The types that a reader has inferred, in the text form that ``InferredTypes`` stores."""
     return "\0".join(["read", format_, options, key, *columns])
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("schema_text", "expected"),
     [
         ([read("V", "int", "w", "decimal(20,0)=")], [{"v": "bigint", "w": "bigint="}]),
         ([read("v", "decimal(20,0)", "w", "decimal(9,2)")], [{"v": "decimal(0)", "w": "decimal(2)"}]),
@@ -138,8 +149,8 @@ def read(*columns: str, format_: str = "json", options: str = "{}0", key: str = 
         ([read("v", "int", key="b/lookup")], []),
     ],
 )
-def test_readers_have_the_types_they_agree_on(told: list[str], expected: list[dict[str, str]]) -> None:
-    found = reader_schemas(told, {"b/in/1": "s3://b/in/1"}, ["s3://b/in/"])
+def test_readers_have_the_types_they_agree_on(schema_text: list[str], expected: list[dict[str, str]]) -> None:
+    found = reader_schemas(schema_text, {"b/in/1": "s3://b/in/1"}, ["s3://b/in/"])
 
     assert sorted((schema.columns for schema, _ in found), key=str) == expected
     assert all(uri == "s3://b/in/1" and schema.is_inferred for schema, uri in found)
@@ -147,9 +158,9 @@ def test_readers_have_the_types_they_agree_on(told: list[str], expected: list[di
 
 def test_two_inputs_that_are_read_apart_are_compared_apart() -> None:
     objects = {f"b/{name}/1": f"s3://b/{name}/1" for name in "xy"}
-    told = [read("v", "int", key="b/x/1"), read("v", "string", key="b/y/1")]
+    schema_text = [read("v", "int", key="b/x/1"), read("v", "string", key="b/y/1")]
 
-    found = [reader_schemas([each], objects, ["s3://b/x/", "s3://b/y/"]) for each in told]
+    found = [reader_schemas([each], objects, ["s3://b/x/", "s3://b/y/"]) for each in schema_text]
 
     assert len({schema.subject for of_shard in found for schema, _ in of_shard}) == 3  # both, and each
     types = {(uri, schema.columns["v"]) for of_shard in found for schema, uri in of_shard}
@@ -159,14 +170,14 @@ def test_two_inputs_that_are_read_apart_are_compared_apart() -> None:
 @pytest.mark.parametrize(
     ("types", "differ"),
     [
-        (["bigint=", "string", "double="], False),  # one job takes the text of all
+        (["bigint=", "string", "double="], False),  # one job would read all as text
         (["bigint=", "date="], False),
-        (["bigint=", "double="], True),  # it takes 1 for 1.0
+        (["bigint=", "double="], True),  # one job would read 1 as 1.0
         (["date=", "timestamp="], True),
-        (["bigint=", "bigint", "string"], True),  # a shard has 7 of 007
+        (["bigint=", "bigint", "string"], True),  # a shard read 007 as 7
         (["bigint=", "bigint"], False),
         (["array", "string"], True),
     ],
 )
-def test_types_differ_unless_the_text_of_all_is_the_files(types: list[str], differ: bool) -> None:
+def test_types_differ_unless_one_job_would_keep_the_files_text(types: list[str], differ: bool) -> None:
     assert bool(clash(types)) is differ and bool(clash(reversed(types))) is differ

@@ -1,4 +1,4 @@
-"""What an environment may say: the right names, the right values, and no secret in an error."""
+"""Settings from the environment: wrong names and values are refused, without secrets in the error."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_every_name_in_the_code_is_known() -> None:
 
 @pytest.mark.parametrize("read", [worker_settings, spark_settings, fanout_settings, planner_settings])
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("SPARKLET_RUNER", "is SPARKLET_RUNNER meant"),
         ("SPARKLET_HEAP_MIB", "is SPARKLET_HEAP_MB meant"),
@@ -45,8 +45,8 @@ def test_every_name_in_the_code_is_known() -> None:
         ("SPARKLET_XYZZY_QUUX_FROB", "unset it"),
     ],
 )
-def test_a_misspelt_setting_is_refused_with_the_nearest_name(read: object, name: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=f"there is no setting {name}; {said}"):
+def test_a_misspelt_setting_is_refused_with_the_nearest_name(read: object, name: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=f"there is no setting {name}; {message}"):
         read({name: SECRET})  # type: ignore[operator]
 
 
@@ -54,7 +54,7 @@ def test_foreign_variables_are_ignored() -> None:
     assert worker_settings({"SPARKLETS": "x", "sparklet_runner": "x", "MY_SPARKLET_X": "x"}).runner == "warm"
 
 
-def test_the_nearest_name_is_looked_for_only_to_fail_with() -> None:
+def test_difflib_is_imported_only_for_a_misspelt_name() -> None:
     code = "import sys, sparklet.settings as s; s.worker_settings({}); print('difflib' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -63,7 +63,7 @@ def test_the_nearest_name_is_looked_for_only_to_fail_with() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("SPARKLET_RUNNER", "hot", "'hot'; it must be warm or submit"),
         ("SPARKLET_KEEP_CONTEXT", "yes", "'yes'; it must be on or off"),
@@ -79,12 +79,12 @@ def test_the_nearest_name_is_looked_for_only_to_fail_with() -> None:
         ("SPARKLET_OUTPUT_PREFIXES", "s3://b/x", "'s3://b/x' must look like s3://bucket/folder/"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name_in_a_few_words(name: str, value: str, said: str) -> None:
+def test_a_wrong_value_is_refused_by_name_in_a_few_words(name: str, value: str, message: str) -> None:
     with pytest.raises(SettingsError) as error:
         worker_settings({name: value})
 
     assert str(error.value).startswith(name)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value)) < 250
 
 
@@ -136,13 +136,13 @@ def test_settings_within_one_variable_count_like_their_own() -> None:
 
     assert worker_settings(env).runner == "submit"
     assert spark_settings(env).heap_mb == 900
-    assert spark_settings({**env, "SPARKLET_HEAP_MB": "700"}).heap_mb == 700  # one that is set by itself wins
-    assert script_variables(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # what engines' workers get, too
+    assert spark_settings({**env, "SPARKLET_HEAP_MB": "700"}).heap_mb == 700  # a variable of its own wins
+    assert of_workers(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # workers of engines get these, too
 
 
 @pytest.mark.parametrize("read", [worker_settings, spark_settings])
 @pytest.mark.parametrize(
-    ("within", "said"),
+    ("within", "message"),
     [
         ("hunter2", "SPARKLET_WORKER_SETTINGS is not a JSON object"),
         ('{"SPARKLET_HEAP_MB": 900}', "SPARKLET_HEAP_MB' is a int; values are strings"),
@@ -150,8 +150,8 @@ def test_settings_within_one_variable_count_like_their_own() -> None:
         ('{"SPARKLET_HEAP_MIB": "900"}', "is SPARKLET_HEAP_MB meant"),
     ],
 )
-def test_wrong_settings_within_one_variable_are_refused(read: object, within: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=said) as error:
+def test_wrong_settings_within_one_variable_are_refused(read: object, within: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as error:
         read({"SPARKLET_WORKER_SETTINGS": within, "DB_PASSWORD": "hunter2"})  # type: ignore[operator]
     assert "hunter2" not in str(error.value)
 
@@ -206,7 +206,7 @@ def test_keys_of_events_are_named_with_commas() -> None:
         *("JAVA_TOOL_OPTIONS", "JAVAX", "PATH", "HOME", "PYSPARK_PYTHON", "HADOOP_CONF_DIR", "A=B", "a b", "ä"),
     ],
 )
-def test_no_event_can_set_what_the_worker_lives_by(name: str) -> None:
+def test_no_event_can_set_variables_of_the_worker(name: str) -> None:
     with pytest.raises(SettingsError, match="SPARKLET_EVENT_VARIABLES cannot set"):
         worker_settings({"SPARKLET_EVENT_VARIABLES": f"INPUT_PATH,{name}"})
 

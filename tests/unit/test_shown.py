@@ -1,4 +1,4 @@
-"""Which names are secrets, where values are hidden, and what of Sparklet's own documents is not touched."""
+"""Redaction: which names count as secrets, where values are hidden, and that Sparklet's own keys are not."""
 
 import json
 import re
@@ -26,7 +26,7 @@ compass passenger bypass passes user name day path level author authority
 ROOT = Path(__file__).parents[2]
 
 
-def test_names_of_secrets_are_known_as_in_spark() -> None:
+def test_names_of_secrets_are_recognized_as_in_spark() -> None:
     assert [name for name in SECRETS.split() if not re.search(SECRET, name)] == []
 
 
@@ -41,7 +41,7 @@ def keys_of(document: Any) -> set[str]:
     return {key for each in document for key in keys_of(each)} if isinstance(document, list) else set()
 
 
-def test_no_name_of_sparklets_own_is_taken_for_a_secret() -> None:
+def test_no_key_of_sparklets_documents_counts_as_a_secret() -> None:
     ours = {
         each.name for kind in (Run, RunOptions, ShardRecord, TaskRecord, RunRequest, Access) for each in fields(kind)
     }

@@ -1,4 +1,4 @@
-"""The simulator: where its constants come from, and whether its settings are the template's."""
+"""The simulator's constants have sources, and its settings agree with the template."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_every_constant_has_a_source_and_a_date() -> None:
     assert not [name for name, each in FACTS.items() if not each.source or not re.match(r"20\d\d-\d\d", each.date)]
 
 
-def test_sparklets_settings_are_the_templates() -> None:
+def test_the_simulators_settings_equal_the_templates() -> None:
     template = (ROOT / "sam" / "template.yaml").read_text()
     defaults = dict(re.findall(r"^  (\w+):\n    Type: \w+\n    Default: (\d+)$", template, re.M))
     visibility = re.findall(r'"(\d+)": \{ Queue: (\d+) \}', template)

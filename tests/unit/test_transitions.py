@@ -1,4 +1,4 @@
-"""Transitions over the ledger's store: what a swap presumes is enough, and what a shard's life costs."""
+"""Transitions over the ledger's store: each write's presumed state is enough, and the write units of a shard."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -82,7 +82,7 @@ MINE = st.builds(
 
 
 class Counted(MemoryLedger):
-    """Counts what DynamoDB bills: a write unit on the table, and one or two on the index if ``open`` changes."""
+    """Counts DynamoDB's write units: one for the table, and one or two for the index if ``open`` changes."""
 
     def __init__(self) -> None:
         super().__init__(FakeClock())
@@ -108,7 +108,7 @@ class Counted(MemoryLedger):
 @pytest.mark.parametrize("saying", SAYINGS)
 @given(record=MINE)
 def test_what_an_attempt_presumes_is_enough(saying: str, record: ShardRecord) -> None:
-    """One write that reads nothing makes of any shard what the transition makes of it, and so does its place."""
+    """A write without a read changes any shard as the transition does, or is refused."""
     say, pure = SAYINGS[saying]
     ledger = Counted()
     ledger.put(record)
@@ -132,7 +132,7 @@ def test_what_an_attempt_presumes_is_enough(saying: str, record: ShardRecord) ->
     assert place == (before if saying in ("renew", "win") else after)
 
 
-def test_a_refused_attempt_is_told_who_owns_the_record() -> None:
+def test_a_refused_attempt_gets_the_owner_of_the_record() -> None:
     shard = ShardRecord("run-1", 3, "part", 0, 9, 1, 1, state=ShardState.RUNNING, attempt_id="mine")
 
     told = [str(not_owned(record, "other")) for record in (shard, TaskRecord("t", state=ShardState.PENDING))]
@@ -141,7 +141,7 @@ def test_a_refused_attempt_is_told_who_owns_the_record() -> None:
     assert told[1] == "attempt other does not own task t: it is PENDING by attempt (none)"
 
 
-def test_a_look_at_what_was_not_presumed_fails() -> None:
+def test_a_transition_may_read_only_presumed_fields() -> None:
     record = items.presumed_shard("run-1", 3, state=ShardState.RUNNING)
 
     with pytest.raises(AssertionError, match="presumed"):
@@ -150,8 +150,8 @@ def test_a_look_at_what_was_not_presumed_fails() -> None:
         str(record.attempts + 1)
 
 
-def test_the_time_of_each_attempt_is_kept_once() -> None:
-    """Neither what a shard waits nor what moves its times changes what its attempts took."""
+def test_the_time_of_each_attempt_is_counted_once() -> None:
+    """Neither waiting nor changes of the shard's times change the seconds of its attempts."""
     record = ShardRecord("run-1", 3, "part", 0, 9, 1, 1)
 
     def at(step: Callable[..., ShardRecord | None], *what: object) -> None:
@@ -167,7 +167,7 @@ def test_the_time_of_each_attempt_is_kept_once() -> None:
     at(transitions.release, "a", 15.0, FAILURE)
     at(transitions.count_requeue, 115.0, False, "")
     claims("b", 165.0)
-    at(transitions.expire, 190.0, 3, "")  # its worker was lost, which is noticed after 25 s
+    at(transitions.expire, 190.0, 3, "")  # its worker was lost, and this is noticed after 25 s
     claims("c", 200.0)
     at(transitions.fail, "c", 203.0, FAILURE)
     at(transitions.redrive, 300.0, 1, "", 0)
@@ -189,8 +189,8 @@ def test_a_shard_whose_workers_were_all_lost_is_split_if_asked(isolate: int) -> 
     assert claimed.status is (ClaimStatus.HELD if isolate == 2 else ClaimStatus.EXHAUSTED)
 
 
-def test_what_a_shards_life_costs_in_write_units() -> None:
-    """As before transitions were pure: put 2, claim 3, renewal 1, win 1, success 2."""
+def test_the_write_units_of_a_shards_life() -> None:
+    """The same as before transitions were pure: put 2, claim 3, renewal 1, win 1, success 2."""
     ledger = Counted()
     costs = []
 
@@ -221,7 +221,7 @@ def test_a_claim_after_a_release_costs_one_refused_write_more() -> None:
     assert ledger.units - before == 3 + 1  # a claim, and the first try that was refused
 
 
-def test_what_a_tasks_life_costs_in_write_units() -> None:
+def test_the_write_units_of_a_tasks_life() -> None:
     ledger, costs = Counted(), list[int]()
     ledger.tasks.claim(TaskRecord("t"), "a", 1e10, 3)
     costs.append(ledger.units)
@@ -251,7 +251,7 @@ def test_a_revision_counts_every_change() -> None:
     ledger = MemoryLedger(FakeClock())
     ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
     claimed = ledger.attempts.claim(REF, "mine", 16.0, 3).record
-    ledger.attempts.renew("run-1", 3, "mine", 16.0)  # at the same moment: it only shows in the revision
+    ledger.attempts.renew("run-1", 3, "mine", 16.0)  # at the same time, so only the revision shows it
     ledger.clock.sleep(17.0)
 
     assert ledger.attempts.expire(claimed, 3) is None

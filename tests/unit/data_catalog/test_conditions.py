@@ -26,18 +26,18 @@ ROWS = [
         ("", [0, 1, 2, 3]),
         ("day >= '2026-01-02'", [1, 2]),
         ("DAY < '2026-02-01' and Region = 'eu'", [0]),
-        ("hour > 9", [1, 2]),  # a number, not a text
+        ("hour > 9", [1, 2]),  # compared as a number
         ("hour = 9", [0, 3]),
         ("hour IN (9, 11)", [0, 2, 3]),
         ("hour between 10 and 11", [1, 2]),
         ("hour NOT BETWEEN 10 AND 11", [0, 3]),
         ("rate = 1.5", [0, 1]),
-        ("region LIKE 'e%'", [0, 3]),  # in this case only
+        ("region LIKE 'e%'", [0, 3]),  # LIKE is case-sensitive
         ("region <> 'eu'", [1, 2]),
         ("NOT (region = 'eu' OR region = 'us')", [2]),
         ("day IS NULL", [3]),
         ("day IS NOT NULL AND hour <= 9", [0]),
-        ("order = 'it''s'", [2]),  # a keyword of SQL, and a quote
+        ("order = 'it''s'", [2]),  # a column named like an SQL keyword, and a quote
         ("order = ''", [3]),
         ("hour > -1 AND (day='2026-01-01')", [0]),
     ],
@@ -47,7 +47,7 @@ def test_partitions_match_as_in_glue(where: str, matched: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "said"),
+    ("where", "message"),
     [
         ("amount > 3", "amount"),
         ("day != '2026-01-01'", "!="),
@@ -65,11 +65,11 @@ def test_partitions_match_as_in_glue(where: str, matched: list[int]) -> None:
         ("(hour = 1", "incomplete"),
     ],
 )
-def test_what_glue_does_not_know_is_refused_by_name(where: str, said: str) -> None:
+def test_a_condition_that_glue_does_not_know_is_refused(where: str, message: str) -> None:
     with pytest.raises(TableError) as refused:
         matching(where, COLUMNS, ROWS)
 
-    assert said in str(refused.value) and where in str(refused.value)
+    assert message in str(refused.value) and where in str(refused.value)
 
 
 OPERATORS: dict[str, Callable[[Any, Any], bool]] = {

@@ -1,4 +1,4 @@
-"""Entries of the catalog: what each says, and which are not read."""
+"""Entries of Glue's catalog: how they are read, and which are refused."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ PLACE = "s3://lake/sales/"
         ("csv", {"skip.header.line.count": "1"}, "csv"),
     ],
 )
-def test_an_entry_says_format_columns_and_cuts(form: str, properties: dict[str, str], split: str) -> None:
+def test_an_entry_has_a_format_columns_and_a_split(form: str, properties: dict[str, str], split: str) -> None:
     table = table_input("t", PLACE, "Id int;price decimal(9,2)", "day date", form, Parameters=properties)
 
     entry = entry_of("db.t", table)
@@ -38,7 +38,7 @@ def test_an_entry_says_format_columns_and_cuts(form: str, properties: dict[str, 
         ({"spark.sql.sources.provider": "delta"}, {"path": "s3://lake/real"}, "delta", "s3://lake/real"),
     ],
 )
-def test_tables_of_their_own_formats_have_a_place(
+def test_entries_of_table_formats_have_a_place(
     parameters: dict[str, str], serde: dict[str, str], format_: str, place: str
 ) -> None:
     entry = entry_of("db.t", table_input("t", PLACE, serde=serde, Parameters=parameters))
@@ -47,7 +47,7 @@ def test_tables_of_their_own_formats_have_a_place(
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"form": "avro"}, "AvroSerDe"),
         ({"form": "symlink"}, "SymlinkTextInputFormat"),
@@ -63,8 +63,8 @@ def test_tables_of_their_own_formats_have_a_place(
         ({"StorageDescriptor": {**table_input("t", PLACE)["StorageDescriptor"], "BucketColumns": ["id"]}}, "bucketed"),
     ],
 )
-def test_what_would_be_misread_is_refused_by_name(changes: dict[str, Any], said: str) -> None:
+def test_an_entry_that_spark_would_misread_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TableError) as refused:
         entry_of("db.t", table_input("t", PLACE, **changes))
 
-    assert said in str(refused.value) and "db.t" in str(refused.value)
+    assert message in str(refused.value) and "db.t" in str(refused.value)

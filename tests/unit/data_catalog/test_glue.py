@@ -1,4 +1,4 @@
-"""The calls to Glue, as its service model describes them, and what becomes of the answers."""
+"""The calls to Glue, checked against its service model, and how the responses are read."""
 
 import copy
 import json
@@ -61,7 +61,7 @@ def test_partitions_come_in_pages_and_match_the_condition(stub: tuple[GlueCatalo
         ("InternalServiceException", DatabaseError),
     ],
 )
-def test_only_what_may_pass_is_worth_another_try(
+def test_only_a_transient_error_of_glue_is_retryable(
     stub: tuple[GlueCatalog, Stubber], code: str, error: type[Exception]
 ) -> None:
     catalog, glue = stub
@@ -76,7 +76,7 @@ def test_only_what_may_pass_is_worth_another_try(
 
 
 @pytest.mark.parametrize("name", ["orders", "a.b.c", ".", "sales."])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_table_name_is_refused(name: str) -> None:
     with pytest.raises(TableError, match=r"DATABASE\.TABLE"):
         MemoryGlue(TABLE).catalog.partitions(name, "")
 
@@ -132,7 +132,7 @@ def test_each_object_has_the_values_of_its_partition() -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "options", "said"),
+    ("table", "options", "message"),
     [
         (table_input("orders", "hdfs://lake/orders"), {}, "S3"),
         (table_input("orders", "s3://lake/", Parameters={"table_type": "DELTA"}), {}, "delta"),
@@ -141,8 +141,10 @@ def test_each_object_has_the_values_of_its_partition() -> None:
         (table_input("orders", "s3://lake/", ";".join(f"c{n} string" for n in range(20_000))), {}, "columns"),
     ],
 )
-def test_what_cannot_be_planned_is_refused(table: dict[str, Any], options: dict[str, Any], said: str) -> None:
-    with pytest.raises(TableError, match=said):
+def test_a_table_that_cannot_be_planned_is_refused(
+    table: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TableError, match=message):
         listed(MemoryGlue(table), MemoryObjectStore(), **options)
 
 
@@ -155,7 +157,7 @@ def test_a_partition_within_another_one_is_refused() -> None:
 
 
 class ManyWriters:
-    """Glue's calls for one table, which refuse a change of what another has changed meanwhile."""
+    """A fake of Glue's calls for one table; it refuses a change if another writer has changed the table."""
 
     def __init__(self) -> None:
         names = ("AlreadyExistsException", "ConcurrentModificationException", "EntityNotFoundException")
@@ -202,10 +204,10 @@ def test_shards_that_add_columns_at_once_lose_none() -> None:
 
 
 @pytest.mark.parametrize(("code", "is_glues"), [("ThrottlingException", True), ("UnrecognizedClientException", False)])
-def test_another_stores_keys_are_no_answer_of_glues(
+def test_a_refusal_of_foreign_keys_does_not_replace_sparks_error(
     stub: tuple[GlueCatalog, Stubber], code: str, is_glues: bool
 ) -> None:
-    """Spark's own error stands then: a script of MinIO names its own tables."""
+    """Spark's own error is raised: a script with MinIO's keys names its own tables."""
     catalog, glue = stub
     glue.add_client_error("get_table", code)
 

@@ -1,4 +1,4 @@
-"""Runs over a table: each object planned once with its partition's values, whatever the catalog says later."""
+"""Runs over a Glue table: each object is planned once with its partition's values; later changes do not matter."""
 
 from contextlib import closing
 from dataclasses import replace
@@ -32,7 +32,7 @@ class Lake(World):
             self.add(day)
 
     def add(self, day: str, keys: tuple[str, ...] = ("a", "b")) -> None:
-        folder = f"s3://lake/{day.replace('-', '/')}"  # its names say nothing of columns
+        folder = f"s3://lake/{day.replace('-', '/')}"  # the folder names have no column names
         self.glue.partitions.append(partition_input(TABLE, [day, "eu"], folder))
         for key in keys:
             self.store.put(f"{folder}/{key}.parquet", b"PAR1")
@@ -144,7 +144,7 @@ def test_patterns_choose_among_a_tables_objects(lake: Lake) -> None:
         ({"inputs": ["glue:orders"]}, TableError, r"DATABASE\.TABLE"),
     ],
 )
-def test_what_does_not_go_with_a_table_is_refused(
+def test_options_that_do_not_fit_a_glue_table_are_refused(
     lake: Lake, given: dict[str, Any], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
@@ -153,7 +153,7 @@ def test_what_does_not_go_with_a_table_is_refused(
     assert not lake.keys("s3://sparklet/runs/")
 
 
-def test_a_deployment_without_a_catalog_says_so(lake: Lake) -> None:
+def test_a_deployment_without_a_catalog_refuses_a_glue_table(lake: Lake) -> None:
     lake.catalog = None
 
     with closing(PackedInput()) as packed, pytest.raises(PlanError, match="no catalog"):

@@ -1,4 +1,4 @@
-"""One event of each source, as AWS documents it; each function names its page. Callers change what they get freely."""
+"""Sample events of each source, as AWS documents them; each function names the page. Callers may change the result."""
 
 import base64
 import json
@@ -69,7 +69,7 @@ def window(*records: dict[str, Any], state: Any, final: bool = False, service: s
 
 
 def aggregated() -> str:
-    """The data of one Kinesis record that holds three, as AWS's own library makes it."""
+    """The data of one Kinesis record that aggregates three records, as AWS's library writes it."""
     return base64.b64encode(AWS_MADE).decode()
 
 
@@ -119,7 +119,7 @@ def _kafka_record(name: str, offset: int) -> dict[str, Any]:
 
 
 def s3(key: str = "HappyFace.jpg", bucket: str = "my-bucket", name: str = "ObjectCreated:Put") -> dict[str, Any]:
-    """A notification, its key as S3 writes it there.
+    """A notification; the key is URL-encoded, as S3 writes it.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
     """
@@ -153,7 +153,7 @@ def s3(key: str = "HappyFace.jpg", bucket: str = "my-bucket", name: str = "Objec
 
 
 def s3_test_event() -> dict[str, Any]:
-    """What S3 sends when a notification is set up, see notification-content-structure.html."""
+    """The event that S3 sends when a notification is configured, see notification-content-structure.html."""
     return {
         "Service": "Amazon S3",
         "Event": "s3:TestEvent",
@@ -188,7 +188,7 @@ def sns(message: str) -> dict[str, Any]:
 
 
 def sns_envelope(message: str) -> str:
-    """What SNS makes of a message for a queue; https://docs.aws.amazon.com/sns/latest/dg/sns-sqs-as-subscriber.html."""
+    """SNS's envelope of a message in a queue; https://docs.aws.amazon.com/sns/latest/dg/sns-sqs-as-subscriber.html."""
     return json.dumps(
         {
             "Type": "Notification",
@@ -294,7 +294,7 @@ def http_request(body: str | None = None, **more: Any) -> dict[str, Any]:
 
 
 def every_source() -> dict[str, Any]:
-    """An event of each source and of each way that they come in one another."""
+    """By name, an event of each source, and events of one source within another."""
     in_sqs = {
         "s3 in sqs": json.dumps(s3()),
         "s3 in sns in sqs": sns_envelope(json.dumps(s3())),

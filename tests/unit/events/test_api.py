@@ -1,4 +1,4 @@
-"""HTTP requests: what comes back is always a response, and says no more than a client may know."""
+"""HTTP requests: the result is always a response, which shows no internals to the client."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ JSON = {"content-type": "application/json"}
 REDIRECT = {"statusCode": 302, "headers": {"location": "/x"}, "body": "text"}
 
 
-def told(event: Any, **outcome: Any) -> Any:
+def response_to(event: Any, **outcome: Any) -> Any:
     (task,) = parse_event(event)
     return answer(event, [Outcome(task, **outcome)])
 
@@ -41,7 +41,9 @@ def test_the_script_gets_the_request_and_its_answer_is_the_body(event: Any) -> N
 
 
 def test_a_script_without_an_answer_returns_only_that_it_is_done() -> None:
-    response = told(http_request(), answer={"state": "SUCCEEDED", "rows": 3, "attempt": "x", "outputs": ["s3://b/x"]})
+    response = response_to(
+        http_request(), answer={"state": "SUCCEEDED", "rows": 3, "attempt": "x", "outputs": ["s3://b/x"]}
+    )
 
     assert json.loads(response["body"]) == {"state": "SUCCEEDED", "rows": 3}
 
@@ -58,7 +60,7 @@ def test_a_script_without_an_answer_returns_only_that_it_is_done() -> None:
     ],
 )
 def test_an_answer_with_a_status_code_is_the_response(given: Any, response: Any) -> None:
-    assert told(http_request(), answer={"answer": given}) == response
+    assert response_to(http_request(), answer={"answer": given}) == response
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_an_answer_with_a_status_code_is_the_response(given: Any, response: Any)
     ids=["status", "text", "keys", "nan", "surrogate", "size"],
 )
 def test_an_unreturnable_answer_is_a_server_error(given: Any) -> None:
-    response = told(http_request(), answer={"answer": given})
+    response = response_to(http_request(), answer={"answer": given})
 
     assert response["statusCode"] == 500
     assert SECRET not in response["body"]
@@ -92,8 +94,8 @@ def test_an_unreturnable_answer_is_a_server_error(given: Any) -> None:
         (DeadlineExceededError(SECRET), 504),
     ],
 )
-def test_a_failure_is_a_status_and_nothing_of_the_inside(error: SparkletError, status: int) -> None:
-    response = told(http_request(), error=error, acknowledged=False)
+def test_a_failure_is_a_status_without_internal_details(error: SparkletError, status: int) -> None:
+    response = response_to(http_request(), error=error, acknowledged=False)
 
     assert response["statusCode"] == status
     assert SECRET not in json.dumps(response)

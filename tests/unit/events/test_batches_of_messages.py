@@ -1,4 +1,4 @@
-"""SQS, a batch of messages as one task: what is joined, what keeps its own way, and which messages come back."""
+"""An SQS batch as one task: which messages are joined, which stay apart, and which are returned as failed."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ def test_the_event_of_a_batch_is_what_lambda_received() -> None:
     assert (task.record_ids, task.receive_count) == (("a", "b"), 5)
 
 
-def test_shards_requests_and_what_cannot_be_read_keep_their_way() -> None:
+def test_shards_requests_and_unreadable_messages_are_not_joined() -> None:
     own = [sqs("s", SHARD), REQUEST, {**sqs("p", ""), "body": None}, sqs("t", json.dumps(s3_test_event()))]
     event = {"Records": [sqs("a", "x"), own[0], own[1], sqs("b", "y"), own[2], own[3], sqs("c", "z")]}
 
@@ -69,7 +69,7 @@ def test_single_messages_come_back_in_the_batchs_order() -> None:
         ({}, ["batchItemFailures"], {}),
     ],
 )
-def test_a_script_fails_messages_as_lambda_reads_it(failed: Any, given: Any, expected: Any) -> None:
+def test_a_scripts_answer_may_fail_messages_as_in_lambda(failed: Any, given: Any, expected: Any) -> None:
     (task,) = joined(parse_event({"Records": [sqs(each, each) for each in "abc"]}))
 
     assert failed_messages(task, failed, given) == expected

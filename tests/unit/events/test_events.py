@@ -1,4 +1,4 @@
-"""Lambda event → tasks → what the source is told: which source it is, and SQS with shards."""
+"""From a Lambda event to tasks and to the response: recognizing the source, and SQS messages of shards."""
 
 import json
 from typing import Any
@@ -73,7 +73,7 @@ def test_an_empty_batch_gives_no_task(event: Any) -> None:
         ({"eventSource": "aws:mq", "messages": []}, "comes from the unknown source aws:mq"),
     ],
 )
-def test_an_unknown_shape_is_refused_with_what_was_seen(event: Any, seen: str) -> None:
+def test_an_event_of_unknown_shape_is_refused_and_quoted(event: Any, seen: str) -> None:
     with pytest.raises(EventError, match=seen) as error:
         parse_event(event)
 
@@ -81,7 +81,7 @@ def test_an_unknown_shape_is_refused_with_what_was_seen(event: Any, seen: str) -
     assert len(str(error.value)) < 400
 
 
-# --- S3, SNS, EventBridge and direct events: one task an event, a failure is raised ---
+# --- S3, SNS, EventBridge and direct events: each event is one task, and a failure is raised ---
 
 
 @pytest.mark.parametrize(("event", "source"), EVENTS)

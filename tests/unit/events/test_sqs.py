@@ -1,4 +1,4 @@
-"""SQS: one task a message, groups, envelopes, and what a bad message may not do."""
+"""SQS: one task for each message, FIFO groups, envelopes, and bad messages that must not affect others."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ ODD: dict[str, list[Any]] = {
 
 
 def test_only_a_fifo_queues_messages_belong_to_groups() -> None:
-    fifo, standard = sqs("a", "{}", "g1"), sqs("b", "{}", "tenant-1", fifo=False)  # which promises no order
+    fifo, standard = sqs("a", "{}", "g1"), sqs("b", "{}", "tenant-1", fifo=False)  # a standard queue promises no order
 
     assert [task.group for task in parse_event({"Records": [fifo, standard]})] == ["g1", ""]
 
@@ -47,7 +47,7 @@ def test_the_test_event_of_s3_is_not_run(body: str) -> None:
         *("s3:TestEvent", '{"Event": "s3:TestEvent"}', '["s3:TestEvent"]', '{"Message": "s3:TestEvent"}'),
     ],
 )
-def test_any_text_is_a_message_and_reaches_the_script_as_it_came(body: str) -> None:
+def test_any_text_is_a_message_and_reaches_the_script_unchanged(body: str) -> None:
     (task,) = parse_event({"Records": [sqs("a", body)]})
 
     assert (task.problem, task.skip, task.shard) == (None, "", None)
@@ -64,7 +64,7 @@ def test_a_body_that_cannot_be_read_fails_only_its_message(body: Any) -> None:
 
 
 @pytest.mark.parametrize(("name", "odd"), [(name, odd) for name, values in ODD.items() for odd in values])
-def test_strange_attributes_count_as_none(name: str, odd: Any) -> None:
+def test_invalid_attributes_are_ignored(name: str, odd: Any) -> None:
     (task,) = parse_event({"Records": [{**sqs("a", ""), "attributes": {}, name: odd}]})
 
     assert (task.source, task.receive_count, task.group, task.request) == (Source.SQS, 1, "", None)

@@ -17,13 +17,13 @@ both = pytest.mark.parametrize(
 
 
 def broken(record: dict[str, Any]) -> dict[str, Any]:
-    """Its number is there, its content is not."""
+    """The record with its sequence number but without its content."""
     part = "kinesis" if "kinesis" in record else "dynamodb"
     return {**record, part: {**record[part], "data": "no base64!", "Keys": "none"}}
 
 
-def identifiers(told: Any) -> list[str]:
-    return [failure["itemIdentifier"] for failure in told["batchItemFailures"]]
+def identifiers(response: Any) -> list[str]:
+    return [failure["itemIdentifier"] for failure in response["batchItemFailures"]]
 
 
 @both
@@ -36,7 +36,7 @@ def test_a_batch_is_one_task(record: Record, source: Source) -> None:
 
 
 @both
-def test_a_bad_record_comes_back_and_what_is_before_it_is_done(record: Record, source: Source) -> None:
+def test_a_bad_record_is_returned_and_earlier_records_are_done(record: Record, source: Source) -> None:
     event = {"Records": [record("1"), record("2"), broken(record("3")), record("4")]}
 
     good, bad = parse_event(event)
@@ -59,7 +59,7 @@ def test_a_record_that_could_not_be_reported_stops_the_batch(record: Record, sou
         parse_event({"Records": [record("1"), record(number)]})
 
 
-def test_no_content_is_in_an_error() -> None:
+def test_an_error_shows_no_content_of_a_record() -> None:
     (task,) = parse_event({"Records": [kinesis("1", "my secret!")]})
 
     assert "secret" not in str(task.problem)
@@ -82,7 +82,7 @@ def test_an_aggregated_record_is_reported_by_kinesis_number() -> None:
     ("before", "outcome", "failed", "after"),
     [
         ({"1": 282}, {"state": {"1": 300}}, [], {"1": 300}),
-        ({"1": 282}, {}, [], {"1": 282}),  # a script that keeps none leaves the state as it was
+        ({"1": 282}, {}, [], {"1": 282}),  # a script that keeps no state leaves the old one
         ({}, {}, [], {}),
         (None, {}, [], {}),
         ("odd", {}, [], {}),
@@ -93,9 +93,9 @@ def test_the_windows_state_is_returned_beside_the_failures(before: Any, outcome:
     event = window(kinesis("1"), state=before)
     (task,) = parse_event(event)
 
-    told = answer(event, [Outcome(task, **outcome)])
+    response = answer(event, [Outcome(task, **outcome)])
 
-    assert told == {"batchItemFailures": [{"itemIdentifier": each} for each in failed], "state": after}
+    assert response == {"batchItemFailures": [{"itemIdentifier": each} for each in failed], "state": after}
 
 
 @pytest.mark.parametrize(("service", "source"), [("kinesis", Source.KINESIS), ("dynamodb", Source.DYNAMODB)])
@@ -116,11 +116,11 @@ def test_a_window_end_with_an_unreadable_record_is_not_done() -> None:
     (task,) = parse_event(event)
 
     assert task.problem is not None
-    told = answer(event, [Outcome(task, task.problem, acknowledged=False)])
-    assert told == {"batchItemFailures": [{"itemIdentifier": "1"}], "state": {"n": 1}}
+    response = answer(event, [Outcome(task, task.problem, acknowledged=False)])
+    assert response == {"batchItemFailures": [{"itemIdentifier": "1"}], "state": {"n": 1}}
 
 
-# --- Kafka, of MSK and self-managed: raised or reported ---
+# --- Kafka (MSK or self-managed): failures are raised or reported ---
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_a_failure_is_raised_unless_reports_are_configured() -> None:
 
     with pytest.raises(ScriptFailedError):
         answer(event, [Outcome(task, FAILED, acknowledged=False)])
-    told = answer(event, [Outcome(task, FAILED, acknowledged=False)], kafka_failures="report")
+    response = answer(event, [Outcome(task, FAILED, acknowledged=False)], kafka_failures="report")
 
-    assert told == {
+    assert response == {
         "batchItemFailures": [
             {"itemIdentifier": {"partition": "mytopic-0", "offset": 15}},
             {"itemIdentifier": {"partition": "mytopic-1", "offset": 3}},

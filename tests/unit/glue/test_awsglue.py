@@ -1,4 +1,4 @@
-"""Glue's library where Glue is not: the arguments of a script, and what it says of names that it lacks."""
+"""The stand-in for Glue's library: a script's arguments, and errors for names that the stand-in lacks."""
 
 import importlib
 import json
@@ -18,7 +18,7 @@ SHARD = {"run": "run-1", "shard": 7, "attempt": "a1", "generation": 0}
 
 @pytest.fixture(autouse=True)
 def glue(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The library, as scripts import it; gone afterwards."""
+    """Make the library importable as in scripts, and remove it after the test."""
     monkeypatch.syspath_prepend(AWSGLUE)
     finders = list(sys.meta_path)
     yield
@@ -75,7 +75,7 @@ def test_a_scripts_own_input_and_output_are_not_the_shards() -> None:
     assert (found["output"], found["event_date"]) == ("s3://mine/", "2026-11-23")
 
 
-def test_names_are_those_of_glue() -> None:
+def test_option_names_are_resolved_as_in_glue() -> None:
     assert resolved(["JOB_NAME", "my-option"], "--JOB_NAME", "nightly", "--my-option=a b")["my_option"] == "a b"
     assert resolved(["JOB_NAME"], "--JOB_NAME", "nightly")["JOB_NAME"] == "nightly"
     assert resolved([], "--TempDir", "s3://tmp/")["TempDir"] == "s3://tmp/"
@@ -110,7 +110,7 @@ def test_a_star_import_brings_only_glues_own_names(module: str) -> None:
     ("path", "expected"),
     [("s3a://b/out/a/", True), ("s3://b/out/a/x", True), ("s3://b/out/ab", False), ("s3://b/out", False)],
 )
-def test_what_a_script_writes_is_its_attempts_or_not(path: str, expected: bool) -> None:
+def test_a_path_is_the_attempts_output_only_below_its_folder(path: str, expected: bool) -> None:
     from awsglue.context import is_inside
 
     assert is_inside(path, "s3://b/out/a") is expected
@@ -131,7 +131,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("code", UNSUPPORTED)
-def test_what_is_missing_is_named_with_what_to_use_in_its_place(code: str) -> None:
+def test_a_missing_name_is_refused_with_a_replacement(code: str) -> None:
     with pytest.raises((AttributeError, ImportError), match=r"Sparklet's awsglue has no .*: use ") as refused:
         exec(code, {})
 
@@ -154,8 +154,8 @@ OF_GLUE = {  # as of aws-glue-libs for Glue 6
 }
 
 
-def asked(where: str, name: str) -> None:
-    """Ask for a name of Glue's, as a script would."""
+def use_name(where: str, name: str) -> None:
+    """Import or read a name of Glue's library, as a script would."""
     module, _, of_class = where.partition(".")
     there = importlib.import_module(f"awsglue.{module}")
     if not of_class:
@@ -169,20 +169,20 @@ def asked(where: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("where", OF_GLUE)
-def test_each_name_of_glue_is_there_or_has_a_way(where: str) -> None:
+def test_each_name_of_glue_exists_or_has_a_replacement(where: str) -> None:
     from awsglue import OTHERWISE
 
     without = []
     for name in OF_GLUE[where].split():
         try:
-            asked(where, name)
+            use_name(where, name)
         except AttributeError as refused:
             without += [name] if OTHERWISE in str(refused) else []
 
     assert without == []
 
 
-def test_the_errors_are_those_that_no_attempt_repeats() -> None:
+def test_the_librarys_errors_are_not_retried() -> None:
     from awsglue.utils import GlueArgumentError
 
     from sparklet.worker.executor import PERMANENT_CAUSES

@@ -1,4 +1,4 @@
-"""A terminal over the ports in memory, as the tests of commands have it."""
+"""The terminal fixture of the command line's tests."""
 
 from tests.unit.cli.conftest import terminal
 

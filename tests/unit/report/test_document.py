@@ -1,4 +1,4 @@
-"""What a report knows of a run, its file, and where a command leaves it."""
+"""The content of a run's report, its HTML file, and the place where a command writes it."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def outcome(number: int) -> Outcome:
 
 @pytest.fixture
 def failed(terminal: Terminal) -> Terminal:
-    """A run of five shards, of which one has failed."""
+    """A terminal with a run of five shards, of which one has failed."""
     terminal.world.store.put(SCRIPT, b"one\ntwo\nthree\nfour\nfive\n")
     terminal.do = outcome
     run(terminal, 5, "--tolerate", "1", "--param", "day=1", "--env", "MODE=fast")
@@ -54,8 +54,8 @@ def report(terminal: Terminal) -> Any:
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What two looks at the list of runs find; nothing is served."""
+def served_lists(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The documents of two requests for the list of runs; nothing is served."""
     found: list[dict[str, Any]] = []
 
     class Looked(Server):
@@ -66,7 +66,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
+def test_a_report_has_the_status_and_every_shard(failed: Terminal) -> None:
     told = failed.types("report", RUN, "--json")
     status = failed.types("status", RUN, "--json").document
 
@@ -80,7 +80,7 @@ def test_a_report_has_what_status_says_and_each_shard(failed: Terminal) -> None:
     assert found["run"]["variables"] == ["MODE"] and "fast" not in told.out
     assert found["worker"]["memory_mb"] == 3008
     assert found["estimate"]["costs_usd"].keys() == status["costs_usd"].keys()
-    assert found["estimate"]["origin"].startswith("assumed")  # of earlier runs, and there is none
+    assert found["estimate"]["origin"].startswith("assumed")  # there is no earlier run to estimate from
 
 
 def prints(terminal: Terminal, shard: int, attempt: str, *lines: str) -> None:
@@ -88,7 +88,7 @@ def prints(terminal: Terminal, shard: int, attempt: str, *lines: str) -> None:
     terminal.logs.lines += [json.dumps({**own, "shard": shard, "attempt": attempt}), *lines]
 
 
-def test_what_scripts_print_is_shown_and_stands_in_the_report(terminal: Terminal) -> None:
+def test_the_output_of_scripts_is_shown_and_in_the_report(terminal: Terminal) -> None:
     prints(terminal, 1, "a1", "of another attempt")
     prints(terminal, 1, "a2", "rows 7", "\x1b[31mred")
     prints(terminal, 0, "b1", *["x" * 100] * 300)
@@ -105,8 +105,8 @@ def test_what_scripts_print_is_shown_and_stands_in_the_report(terminal: Terminal
     assert len(by_shard[0]) == MAX_PRINTED_BYTES
 
 
-def test_options_are_those_that_the_user_gave(terminal: Terminal) -> None:
-    """``max_shard_bytes = 1051372202`` is none; the planner sets it."""
+def test_a_report_lists_only_options_that_the_user_gave(terminal: Terminal) -> None:
+    """``max_shard_bytes = 1051372202`` is not listed, since the planner sets it."""
     given = ("--max-objects", "1", "--shard-size", "64MiB", "--include", "*.csv", "--include", "a b", "--incremental")
 
     run(terminal, 1, *given, "--tolerate", "2.5%")
@@ -123,7 +123,7 @@ def test_each_shard_names_its_inputs(terminal: Terminal) -> None:
     assert report(terminal)["inputs"] == {"folder": SOURCE, "names": names}
 
 
-def test_of_too_many_inputs_none_is_named(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_names_no_inputs_if_there_are_too_many(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document, "MAX_NAMED", 4)
 
     run(terminal, 5)
@@ -152,14 +152,14 @@ def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
     assert failed.types("report", RUN).out == f"report: {path.as_uri()}\n"
 
 
-def test_a_report_lies_beside_a_local_output_and_is_no_input(failed: Terminal, tmp_path: Path) -> None:
+def test_a_report_is_beside_a_local_output_and_hidden_from_runs(failed: Terminal, tmp_path: Path) -> None:
     ended = replace(failed.world.ledger.runs.get(RUN), local_output=f"file://{tmp_path}/clean/out/")
 
     (tmp_path / "clean").mkdir()
     path = report_path(ended)
 
     assert path == tmp_path / "clean" / "_reports" / f"{RUN}-0.html"
-    assert is_hidden(f"{path.parent.name}/{path.name}")  # of -i . -o elsewhere
+    assert is_hidden(f"{path.parent.name}/{path.name}")  # so a later run with -i . does not read the report
 
 
 def test_a_report_that_cannot_be_written_fails_no_run(failed: Terminal) -> None:
@@ -171,8 +171,8 @@ def test_a_report_that_cannot_be_written_fails_no_run(failed: Terminal) -> None:
     assert told.code == 0 and "there is no report" in told.err
 
 
-def test_a_terminal_makes_the_report_a_link(tmp_path: Path) -> None:
-    """OSC 8: the address is whole even where the line is not."""
+def test_in_a_terminal_the_reports_path_is_a_link(tmp_path: Path) -> None:
+    """By OSC 8 the link has the whole address even if the line is cut."""
     shown = io.StringIO()
     screen = Screen(out=Terminal_(file=shown, force_terminal=True, width=20))
 
@@ -221,7 +221,7 @@ def test_a_missing_library_is_named_with_its_remedy(failed: Terminal, monkeypatc
 
     assert told.code == 1
     assert "pip install 'sparklet[report]'" in told.err
-    watched = failed.types("watch", RUN)  # which is no reason for a run to fail
+    watched = failed.types("watch", RUN)  # a missing library must not fail a run
     assert watched.code == 0 and "sparklet[report]" in watched.err
 
 
@@ -245,8 +245,8 @@ def test_secrets_of_parameters_and_arguments_are_in_no_report(terminal: Terminal
     assert terminal.world.ledger.runs.get(RUN).args == ("--password", "of-an-arg"), "workers need it"
 
 
-def test_ui_says_once_that_it_is_attached(
-    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, looked: list[dict[str, Any]]
+def test_ui_prints_once_that_it_uses_a_running_stack(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, served_lists: list[dict[str, Any]]
 ) -> None:
     @contextmanager
     def attached(selection: StackSelection, screen: Screen, **how: bool) -> Iterator[OpenStack]:
@@ -256,17 +256,17 @@ def test_ui_says_once_that_it_is_attached(
 
     monkeypatch.setattr(reporting, "open_stack", attached)
 
-    assert terminal.types("ui").out.count("attached") == 1 and len(looked) == 2
+    assert terminal.types("ui").out.count("attached") == 1 and len(served_lists) == 2
 
 
 def test_the_list_reads_counts_of_an_ended_run_once(
-    failed: Terminal, monkeypatch: pytest.MonkeyPatch, looked: list[dict[str, Any]]
+    failed: Terminal, monkeypatch: pytest.MonkeyPatch, served_lists: list[dict[str, Any]]
 ) -> None:
     glance = Mock(side_effect=failed.world.ledger.shards.glance)
     monkeypatch.setattr(failed.world.ledger.shards, "glance", glance)
 
     failed.types("ui")
 
-    (first,), (second,) = (each["runs"] for each in looked)
+    (first,), (second,) = (each["runs"] for each in served_lists)
     assert first == second and first["took_s"] > 0 and glance.call_count == 1
     assert first["counts"] == {"total": 5, "pending": 0, "running": 0, "succeeded": 4, "failed": 1}

@@ -1,4 +1,4 @@
-"""Spark's event logs: what they say of a shard's attempt, also where they were cut off."""
+"""Figures of a shard's attempt from Spark's event logs, even if the logs are cut off."""
 
 import gzip
 import json
@@ -62,7 +62,7 @@ def test_tasks_are_added_up_over_all_sessions_of_the_attempt(terminal: Terminal)
 @pytest.mark.parametrize(
     "end", [b'{"Event": "SparkListenerTaskE', b'{"Event": "SparkListenerTaskEnd", "Task Metrics": null}\n']
 )
-def test_a_log_that_was_cut_off_or_lacks_metrics_counts(terminal: Terminal, end: bytes) -> None:
+def test_a_log_that_is_cut_off_or_lacks_metrics_is_read(terminal: Terminal, end: bytes) -> None:
     put(terminal, 0, "a1", task_end(), end=end)
 
     (only,) = found(terminal, {0: "a1"})

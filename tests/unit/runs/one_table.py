@@ -183,7 +183,7 @@ class Trial(Runner):
                         self.world.queue.delete(message.receipt)
 
     def check_all(self) -> None:
-        """Check every open run, as the scheduled checker does; a kill ends the round, an error is left to the next round."""
+        """Check every open run, as the scheduled checker does; an error of one run is left to the next round."""
         with suppress(KilledError):
             for run in [run for run in self.world.ledger.runs.unfinalized() if not run.state.ended]:
                 with suppress(SparkletError):

@@ -1,4 +1,4 @@
-"""What pip-audit's answers mean here: a distribution that nobody looked at is not a sound one."""
+"""The result of pip-audit's reports: a distribution that was not audited counts as a fault."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def _report(*entries: object) -> str:
 
 
 def _auditor(program: Path, answers: dict[str, str]) -> Path:
-    """A program in the place of .venv-audit's Python that answers for each service, or fails."""
+    """Write a fake of .venv-audit's Python that prints a report for each service, or fails."""
     cases = "".join(f"*{service}*) echo '{answer}';;\n" for service, answer in answers.items())
     program.write_text(f'#!/bin/sh\ncase "$*" in\n{cases}*) echo "no route to the service" >&2; exit 1;;\nesac\n')
     program.chmod(0o755)
@@ -43,7 +43,12 @@ HOLE_AND_FIX = "VULNERABLE  local.lock: urllib3 2.8.0: PYSEC-1, CVE-2026-1; fixe
     [
         ({"pypi": _report(SOUND)}, "1", 0, f"local.lock: {CLEAN}"),
         ({"pypi": _report(SOUND, HOLED)}, "", 1, HOLE_AND_FIX),
-        ({"pypi": _report(SKIPPED), "osv": _report(HOLED)}, "", 1, HOLE_AND_FIX),  # OSV knows what PyPI does not
+        (
+            {"pypi": _report(SKIPPED), "osv": _report(HOLED)},
+            "",
+            1,
+            HOLE_AND_FIX,
+        ),  # OSV knows a distribution that PyPI does not
         ({"pypi": _report(SKIPPED)}, "", 0, "WARNING  local.lock: NOT AUDITED: six"),
         ({}, "", 0, "NOT AUDITED"),
         ({}, "1", 1, "NOT AUDITED"),

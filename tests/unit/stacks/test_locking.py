@@ -1,4 +1,4 @@
-"""How what was fetched gets into a stack file, and how a newer version is told from an older one."""
+"""How digests of fetched files are written into a stack file, and how versions are compared."""
 
 import tomllib
 from datetime import date
@@ -53,7 +53,7 @@ def test_hashes_and_sizes_are_written_and_all_else_stays() -> None:
     assert locked == expected
 
 
-def test_locking_again_what_has_not_changed_changes_no_byte() -> None:
+def test_locking_an_unchanged_stack_again_changes_no_byte() -> None:
     text = STACK.read_text()
     stack = tomllib.loads(text)
     jars = {jar["coordinate"]: Locked("", jar["sha256"], jar["size_bytes"]) for jar in stack["jar"]}
@@ -89,7 +89,7 @@ def test_a_file_satisfies_the_requirement_of_its_name(file_name: str, requiremen
         ("4.0.0", ["4.1.0-preview1", "4.0.1rc1", "4.0.1-RC2", "5.0.0-M1", "4.0.1"], "4.0.1", "4.0.1"),
     ],
 )
-def test_newer_is_by_number_within_one_kind_of_version(
+def test_versions_of_one_kind_are_compared_by_number(
     version: str, available: list[str], in_line: str, newest: str
 ) -> None:
     assert newer("x", version, available) == (Newer("x", version, in_line, newest) if newest else None)

@@ -1,4 +1,4 @@
-"""The bill of materials of a small file system that is laid out like the image's."""
+"""The bill of materials of a small file system with the image's layout."""
 
 import email
 import hashlib
@@ -103,7 +103,7 @@ def test_the_bill_depends_on_the_image_alone(root: Path, stack_file: Path) -> No
         ("Name: x", []),
     ],
 )
-def test_a_licence_is_told_however_old_the_metadata_are(lines: str, expected: list[str]) -> None:
+def test_a_licence_is_found_in_old_and_new_metadata(lines: str, expected: list[str]) -> None:
     told = licences(email.message_from_string(lines))
 
     assert [each.value if isinstance(each, LicenseExpression) else each.name for each in told] == expected
@@ -112,7 +112,7 @@ def test_a_licence_is_told_however_old_the_metadata_are(lines: str, expected: li
 @pytest.mark.parametrize(
     ("file", "coordinate", "expected"),
     [
-        ("a-1.jar", "org.real:a:1", ("org.real", "a", "1")),  # as the stack file has it
+        ("a-1.jar", "org.real:a:1", ("org.real", "a", "1")),  # the stack file has the coordinate
         ("a-1.jar", "", ("org.shaded", "a", "1")),
         ("sparklet-java-0123456789abcdef.jar", "", ("", "sparklet-java", "0123456789abcdef")),
         ("sparklet-java-fedcba9876543210.jar", "", ("", "sparklet-java", "fedcba9876543210")),

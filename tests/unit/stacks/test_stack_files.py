@@ -1,4 +1,4 @@
-"""The stack files, and what is printed from them for pip; nothing here needs a network."""
+"""The stack files, and the requirements printed from them for pip; these tests need no network."""
 
 import re
 import tomllib
@@ -62,15 +62,15 @@ def test_pip_gets_the_hashes_of_all_required_packages_only() -> None:
     assert {"numpy", "pandas", "pyarrow"} <= set(names)  # pyspark.ml and pandas UDFs work in each image
     (client,) = [line for line in lines if line.startswith("awslambdaric==")]
     assert client.count("--hash=sha256:") == len(stack["machines"])
-    assert lines == list(requirements(stack, ["avro"]))  # a group of jars alone
+    assert lines == list(requirements(stack, ["avro"]))  # a group that has only jars
 
 
 @pytest.mark.parametrize(("framework", "library"), [("delta", "delta-spark"), ("iceberg", "pyiceberg")])
-def test_a_framework_brings_what_commits_to_its_tables(stack: dict[str, Any], framework: str, library: str) -> None:
+def test_a_framework_brings_the_library_that_commits_its_tables(stack: dict[str, Any], framework: str, library: str) -> None:
     assert library in _names(stack, framework) - _names(stack)
 
 
-def test_a_group_that_is_not_there_is_named_with_those_that_are() -> None:
+def test_an_unknown_group_is_named_with_the_existing_groups() -> None:
     with pytest.raises(ValueError, match=r"stack spark-3\.5 has no group paimon; it has avro, deequ, delta"):
         main([str(FILES[0]), "delta,paimon"])
 

@@ -1,4 +1,4 @@
-"""Aggregated Kinesis records are opened, and what only looks like one is refused."""
+"""Aggregated Kinesis records are unpacked, and records that only look like aggregates are refused."""
 
 import base64
 import contextlib
@@ -19,7 +19,7 @@ def test_all_records_come_out_in_order(records: list[tuple[str, bytes]]) -> None
     assert user_records(aggregate(records)) == records
 
 
-def test_fields_that_are_not_needed_are_passed_over() -> None:
+def test_unknown_fields_are_skipped() -> None:
     tags = field(4, field(1, b"tag") + field(2, b"value"))
     unknown = number(9, 2**63) + varint(10 << 3 | 1) + bytes(8) + varint(11 << 3 | 5) + bytes(4)
     record = field(3, tags + number(2, 0) + field(3, b"data") + number(1, 1))
@@ -29,7 +29,7 @@ def test_fields_that_are_not_needed_are_passed_over() -> None:
     assert user_records(sealed(message)) == [("k1", b"data")]
 
 
-def test_one_wrong_byte_anywhere_is_seen() -> None:
+def test_one_wrong_byte_anywhere_is_found() -> None:
     for position in range(len(MAGIC), len(AWS_MADE)):
         broken = bytearray(AWS_MADE)
         broken[position] ^= 0x20
@@ -41,7 +41,7 @@ def test_one_wrong_byte_anywhere_is_seen() -> None:
     ("record", "why"),
     [
         (b'{"id": 1}', "does not begin"),
-        *(((MAGIC + bytes(20))[:length], "digest") for length in (4, 10, 19)),  # too short for one
+        *(((MAGIC + bytes(20))[:length], "digest") for length in (4, 10, 19)),  # too short for an aggregate
     ],
 )
 def test_a_record_that_is_not_an_aggregate_is_refused(record: bytes, why: str) -> None:
@@ -72,7 +72,7 @@ def test_a_valid_digest_with_a_wrong_shape_is_refused(message: bytes, why: str) 
 
 
 @given(st.binary(max_size=200))
-def test_no_message_crashes_it(message: bytes) -> None:
+def test_no_message_crashes_the_parser(message: bytes) -> None:
     with contextlib.suppress(AggregateError):
         user_records(sealed(message))
 

@@ -1,4 +1,4 @@
-"""The lease of a table asks S3 for the encryption that the stack demands."""
+"""The lock file of a table is written with the encryption that the stack requires."""
 
 import pytest
 
