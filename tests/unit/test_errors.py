@@ -10,7 +10,7 @@ def everything() -> dict[str, type[SparkletError]]:
     return {name: value for name, value in own.items() if name != "SparkletError"}
 
 
-def test_every_error_class_is_raised_somewhere_in_the_code() -> None:
+def test_every_error_class_is_a_sparklet_error() -> None:
     assert all(issubclass(error, SparkletError) for error in everything().values())
 
 

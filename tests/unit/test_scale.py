@@ -70,7 +70,7 @@ def test_lost_doubled_and_contradictory_figures_are_found(changed: dict[str, Any
 
 
 @pytest.mark.parametrize("what", [BACK, DIED])
-def test_an_execution_that_did_not_win_is_not_a_double(what: str) -> None:
+def test_an_execution_that_came_back_or_died_is_no_double(what: str) -> None:
     notes = [*NOTES, Note(EXECUTED, 3, f"b {INPUTS[3]}"), Note(what, 3, "b executed")]
     done = Executions.of(notes)
 

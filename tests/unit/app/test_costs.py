@@ -182,7 +182,7 @@ def test_a_run_of_one_shard_makes_the_priced_requests() -> None:
     assert writes == PRICES["assumptions.ledger_writes_a_run"], made
 
 
-def test_the_cost_of_an_empty_run_equals_the_sum_by_hand() -> None:
+def test_the_cost_of_a_run_by_itself_equals_the_sum_by_hand() -> None:
     """Its shard takes 2 s in a warm worker: checks after 0, 1 and 2 s, and one that comes too late to see more."""
     found = run_cost(1, 2.5, "x86_64", PRICES)
 

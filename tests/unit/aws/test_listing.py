@@ -64,7 +64,7 @@ def test_each_key_is_listed_once_in_order(keys: set[str], prefix: str, after: st
     assert listed(bucket, prefix, after) == expected
 
 
-def test_a_folder_with_many_keys_is_skipped_by_an_own_request() -> None:
+def test_large_folders_are_listed_by_requests_of_their_own() -> None:
     bucket = Bucket({f"in/day={day}/{number}" for day in range(5) for number in range(3)} | {"in/z", "io"})
 
     assert listed(bucket, "in/", "") == [*bucket.keys[:-1]]
@@ -81,7 +81,7 @@ def test_folders_of_few_keys_are_listed_page_by_page() -> None:
     assert [prefix for prefix, _ in bucket.asked] == ["in/"] * 7
 
 
-def test_small_folders_behind_a_large_one_need_no_own_request() -> None:
+def test_small_folders_behind_a_large_one_share_requests() -> None:
     bucket = Bucket({f"in/a/{number}" for number in range(9)} | {f"in/u{number:03}/one" for number in range(90)})
 
     assert listed(bucket, "in/", "") == bucket.keys

@@ -65,9 +65,8 @@ class Terminal:
     change: Callable[[OpenStack], OpenStack] = lambda env: env
     do: Callable[[int], ShardResult | Failure] = lambda _: ShardResult(rows=1)
     work_from_s: float = 0.0  # workers do nothing before this time
-    machines: dict[str, Machine | None] = field(
-        default_factory=dict
-    )  # at most one: its function; None if it only waits
+    # At most one: its function; None if it only waits.
+    machines: dict[str, Machine | None] = field(default_factory=dict)
     orchestrator: MemoryOrchestrator = field(init=False)
 
     def __post_init__(self) -> None:

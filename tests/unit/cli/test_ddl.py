@@ -113,10 +113,8 @@ def test_a_column_that_only_some_files_have_is_in_the_table(terminal: Terminal) 
         ({"errors/a.parquet": stored(ROWS)}, "no table together"),
         ({"a.orc": b"ORC"}, "for Parquet alone"),
         ({"a.parquet": b"no Parquet"}, "do not agree"),
-        (
-            {"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))},
-            "cast the column",
-        ),  # Athena has no such type
+        # Athena has no such type.
+        ({"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}, "cast the column"),
     ],
 )
 def test_files_without_a_common_schema_are_refused(terminal: Terminal, other: dict[str, bytes], why: str) -> None:

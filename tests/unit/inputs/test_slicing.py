@@ -142,7 +142,7 @@ COMMENT = "its first line may be a comment, so which line is the header is not k
         (b"x\n" * 8, "lines", URI, []),  # it is small enough
     ],
 )
-def test_a_reason_is_given_only_if_slices_were_asked_for(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
+def test_a_whole_object_has_a_reason_unless_it_is_small(body: bytes, split: str, uri: str, reasons: list[str]) -> None:
     items, told = cut(body, split, 16, uri)
     assert [item.slice for item in items] == [None]
     assert told == reasons

@@ -40,9 +40,8 @@ def test_an_archive_serves_jars_below_a_folder_with_a_space(jar: Path, tmp_path:
     linked = linked_jars([jar], tmp_path / "links")
 
     assert archive_of(tmp_path / "with links", linked).refusal(MAIN) == ""
-    assert MAIN in archive_of(tmp_path / "without", [jar]).refusal(
-        MAIN
-    )  # a fault of Java; links are needed only because of it
+    # A fault of Java; links are needed only because of it.
+    assert MAIN in archive_of(tmp_path / "without", [jar]).refusal(MAIN)
 
 
 def test_links_are_on_plain_paths_even_if_the_cache_is_not(jar: Path, tmp_path: Path) -> None:

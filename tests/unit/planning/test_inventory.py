@@ -97,10 +97,8 @@ def test_odd_keys_are_taken_literally() -> None:
     [
         (["s3://b/a", "s3://b/c"], ("s3://b/a", "s3://b/c/")),  # an object if there is one, else a folder
         (["s3://b", "s3a://c/x"], ("s3://b/", "s3://c/x/")),
-        (
-            ["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"],
-            ("s3://b/a/", "s3://b/ab/", "s3://b/a.csv"),
-        ),  # no overlap
+        # No overlap.
+        (["s3://b/a/", "s3://b/ab/", "s3://b/a.csv"], ("s3://b/a/", "s3://b/ab/", "s3://b/a.csv")),
     ],
 )
 def test_objects_folders_and_buckets_are_inputs(given_inputs: list[str], resolved: tuple[str, ...]) -> None:

@@ -153,9 +153,8 @@ def test_an_overwriting_run_replaces_outputs_of_inputs(world: World, output_per:
     world.plan(options=RunOptions(output_per=output_per, existing="overwrite"))
 
     assert world.keys(OUTPUT) == []
-    assert (
-        world.keys(f"s3://{world.deployment.bucket}/staged/earlier/") == []
-    )  # so an attempt that resumes later publishes nothing
+    # So an attempt that resumes later publishes nothing.
+    assert world.keys(f"s3://{world.deployment.bucket}/staged/earlier/") == []
 
 
 def test_an_appending_run_whose_names_are_taken_is_refused(world: World) -> None:

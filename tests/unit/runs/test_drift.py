@@ -104,11 +104,8 @@ def test_input_folders_that_a_script_reads_apart_may_differ(
     "shards",
     [
         ((INT, REJECTED), (INT,), (REJECTED,), ()),  # a subfolder is another output
-        (
-            (INT,),
-            (INT, TEXT),
-            (TEXT,),
-        ),  # one shard wrote both schemas, so the script does
+        # One shard wrote both schemas, so the script does.
+        ((INT,), (INT, TEXT), (TEXT,)),
         ((A_LONG,), (B_LONG,)),  # keys are missing
     ],
 )

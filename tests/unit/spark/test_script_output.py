@@ -129,10 +129,8 @@ LOGGED = "26/11/20 11:38:58 WARN NativeCodeLoader: Unable to load native-hadoop 
 
 def test_the_cause_is_the_most_specific_error_in_the_output() -> None:
     assert cause_of(1, ("script", RAISED), ("jvm", "Caused by: java.io.IOException: x\n")) == ("ValueError", "mine")
-    assert cause_of(1, ("jvm", UNRESOLVED)) == (
-        "RuntimeException",
-        "unresolved dependency",
-    )  # the script itself wrote nothing
+    # The script itself wrote nothing.
+    assert cause_of(1, ("jvm", UNRESOLVED)) == ("RuntimeException", "unresolved dependency")
     assert cause_of(1, ("script", "no input today\n")) == ("", "no input today")
     assert cause_of(3, ("jvm", LOGGED)) == ("", "")  # the log of a JVM is not the cause if a script only exits
     assert cause_of(1, ("jvm", LOGGED), started=False)[1].endswith("Unable to load native-hadoop library")

@@ -53,9 +53,8 @@ def test_options_of_the_driver_become_options_of_java(settings: SparkSettings, t
 
     assert "-Xmx3g" in command
     assert {"-Da=b", "-Dc=d"} <= set(command)
-    assert (
-        command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"
-    )  # jars of the class archive come first
+    # Jars of the class archive come first.
+    assert command[command.index("-cp") + 1].split(os.pathsep)[-1] == "/mine.jar"
 
 
 @pytest.mark.parametrize("arguments", [["pyspark-shell"], ["--class", SQL_CLASS, "spark-internal"]])

@@ -404,7 +404,6 @@ def test_hadoop_gets_the_encryption_of_writes() -> None:
     assert of(ours) == {f"{of_s3a}.algorithm": "AES256", **switched_on}
     kms = {f"{of_s3a}.algorithm": "SSE-KMS", f"{of_s3a}.key": key}
     assert of(theirs) == {**kms, **switched_on, f"{of_emrfs}.serverSideEncryption.kms.keyId": key}
-    assert (
-        encryption_conf(settings(SPARKLET_WRITE_ENCRYPTION=key)).items() <= theirs.items()
-    )  # attached workers get these
+    # Attached workers get these.
+    assert encryption_conf(settings(SPARKLET_WRITE_ENCRYPTION=key)).items() <= theirs.items()
     assert OF_SCRIPTS.match("SPARKLET_WRITE_ENCRYPTION")  # workers of all engines get it

@@ -272,9 +272,8 @@ def test_files_from_before_the_worker_or_outside_lambda_stay(littered: Path, mon
     before = names(littered)
     delete_leftovers(littered, since_s=time.time() + 60)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            tempfile, "tempdir", str(littered.parent)
-        )  # scratch is no longer the temporary folder, so others may share it
+        # Scratch is no longer the temporary folder, so others may share it.
+        patch.setattr(tempfile, "tempdir", str(littered.parent))
         delete_leftovers(littered)
     monkeypatch.delenv(IN_LAMBDA)
     delete_leftovers(littered)

@@ -43,12 +43,8 @@ HOLE_AND_FIX = "VULNERABLE  local.lock: urllib3 2.8.0: PYSEC-1, CVE-2026-1; fixe
     [
         ({"pypi": _report(SOUND)}, "1", 0, f"local.lock: {CLEAN}"),
         ({"pypi": _report(SOUND, HOLED)}, "", 1, HOLE_AND_FIX),
-        (
-            {"pypi": _report(SKIPPED), "osv": _report(HOLED)},
-            "",
-            1,
-            HOLE_AND_FIX,
-        ),  # OSV knows a distribution that PyPI does not
+        # OSV knows a distribution that PyPI does not.
+        ({"pypi": _report(SKIPPED), "osv": _report(HOLED)}, "", 1, HOLE_AND_FIX),
         ({"pypi": _report(SKIPPED)}, "", 0, "WARNING  local.lock: NOT AUDITED: six"),
         ({}, "", 0, "NOT AUDITED"),
         ({}, "1", 1, "NOT AUDITED"),

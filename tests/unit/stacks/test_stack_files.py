@@ -66,7 +66,7 @@ def test_pip_gets_the_hashes_of_all_required_packages_only() -> None:
 
 
 @pytest.mark.parametrize(("framework", "library"), [("delta", "delta-spark"), ("iceberg", "pyiceberg")])
-def test_a_framework_brings_the_library_that_commits_its_tables(stack: dict[str, Any], framework: str, library: str) -> None:
+def test_a_framework_brings_the_library_for_its_commits(stack: dict[str, Any], framework: str, library: str) -> None:
     assert library in _names(stack, framework) - _names(stack)
 
 

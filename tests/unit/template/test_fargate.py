@@ -152,10 +152,8 @@ def test_a_task_has_the_workers_permissions_on_data() -> None:
 
     of_worker, of_task = allowed("WorkerRole", MAIN), allowed("TaskRole", FARGATE)
 
-    of_others = (
-        "NoticeTopicKeyArn",
-        "WriteEncryption",
-    )  # notices are the checker's; the write key is among the data keys
+    # Notices are the checker's; the write key is among the data keys.
+    of_others = ("NoticeTopicKeyArn", "WriteEncryption")
     assert {each for each in of_worker if each[1] not in of_others} <= of_task
     assert ("sts:AssumeRole", "InputRoleArns") in of_task
     assert ("s3:GetObjectVersion", "ReadObjectArns") in of_task

@@ -129,9 +129,8 @@ def test_a_parameter_that_changes_settings_publishes_a_version(file: str) -> Non
 
         assert {each for each in followed if each not in advice} - by_kind <= described, name
         assert "Revision" in described
-        assert "${Revision}" in json.dumps(
-            properties["Description"]
-        )  # otherwise nothing would change, and Lambda would publish no version
+        # Otherwise nothing would change, and Lambda would publish no version.
+        assert "${Revision}" in json.dumps(properties["Description"])
 
 
 def _parameters(template: Template, node: Any) -> set[str]:
@@ -209,9 +208,8 @@ def test_a_worker_gets_one_shard_at_a_time_by_default() -> None:
     asked = MAIN["Parameters"]["ShardsPerInvocation"]
     assert shards["BatchSize"] == {"Ref": "ShardsPerInvocation"}
     assert (asked["Default"], asked["MinValue"], asked["MaxValue"]) == (1, 1, 10)
-    assert (
-        "MaximumBatchingWindowInSeconds" not in shards
-    )  # the visibility timeout of six timeouts leaves no room for a window
+    # The visibility timeout of six timeouts leaves no room for a window.
+    assert "MaximumBatchingWindowInSeconds" not in shards
     assert shards["ScalingConfig"] == {"MaximumConcurrency": {"Ref": "MaximumConcurrency"}}
 
 

@@ -91,9 +91,8 @@ def test_a_worker_that_is_not_ready_yet_is_called_again(state: str) -> None:
     delays = [min(waits["MaxDelaySeconds"], waits["IntervalSeconds"] * 2**n) for n in range(waits["MaxAttempts"])]
     assert set(waits["ErrorEquals"]) - {"Lambda.AWSLambdaException", "Lambda.SdkClientException"} <= declared
     if state == "Distributed":  # retries of an inline child would fill the run's own history; a message follows instead
-        assert (
-            sum(delays) / 2 > 240
-        )  # jitter halves the delays on average; an init takes up to 100 s before its snapshot
+        # Jitter halves the delays on average; an init takes up to 100 s before its snapshot.
+        assert sum(delays) / 2 > 240
 
 
 def test_every_task_state_outlasts_its_functions_timeout() -> None:

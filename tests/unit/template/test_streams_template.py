@@ -19,9 +19,8 @@ def test_a_mapping_waits_for_the_right_to_read(name: str) -> None:
     mapping, policy = STREAMS["Resources"][name], STREAMS["Resources"][MAPPINGS[name]]
 
     assert mapping["DependsOn"] == MAPPINGS[name]
-    assert (
-        mapping["Condition"] == policy["Condition"]
-    )  # otherwise the mapping could wait for a policy that is not created
+    # Otherwise the mapping could wait for a policy that is not created.
+    assert mapping["Condition"] == policy["Condition"]
 
 
 def test_kafka_reports_of_failures_need_provisioned_pollers() -> None:

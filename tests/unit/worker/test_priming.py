@@ -39,9 +39,8 @@ def test_without_container_credentials_nothing_is_fetched(capfd: pytest.CaptureF
         assert container_keys({}) == {}
         assert capfd.readouterr().out == ""
 
-        assert (
-            container_keys({**env, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "wrong"}) == {}
-        )  # logs a warning, raises no error
+        # Logs a warning, raises no error.
+        assert container_keys({**env, "AWS_CONTAINER_AUTHORIZATION_TOKEN": "wrong"}) == {}
 
     assert "keys" in capfd.readouterr().out
 
@@ -62,9 +61,8 @@ def test_no_priming_step_begins_after_half_of_the_time(
 
     assert not prime(runner, tmp_path, ("files",), limit_s=100.0, clients=lambda: clock.sleep(51))
 
-    assert (
-        len(capfd.readouterr().out.splitlines()) == 1
-    )  # the one line is the summary: nothing was tried, so nothing failed
+    # The one line is the summary: nothing was tried, so nothing failed.
+    assert len(capfd.readouterr().out.splitlines()) == 1
 
 
 def test_the_restore_hook_renews_random_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,8 @@ def test_inputs_that_the_error_names_are_recorded_for_the_split(bench: Bench, fi
     record = bench.record
     assert (record.state, record.split, record.attempts) == (ShardState.PENDING, split, 1)
     assert (record.error_class, record.error_message) == ("BadRecordException", "malformed (exit code 1)")
-    assert response == {
-        "state": "PENDING",
-        "by": "a check that splits it",
-    }  # for a Map's child, which has no more to do
+    # For a Map's child, which has no more to do.
+    assert response == {"state": "PENDING", "by": "a check that splits it"}
     assert list(bench.store.list(f"s3://{BUCKET}/staged/")) == []
 
 
