@@ -56,7 +56,7 @@ def test_a_shard_is_one_line_and_comes_back(shard: Shard) -> None:
         b"\xff\xfe",
     ],
 )
-def test_a_line_that_is_no_shard_is_an_event_error(line: bytes) -> None:
+def test_a_plan_line_that_is_no_shard_raises_an_event_error(line: bytes) -> None:
     with pytest.raises(EventError, match="no shard"):
         Shard.from_line(line)
 

@@ -156,7 +156,7 @@ def test_wrong_settings_within_one_variable_are_refused(read: object, within: st
     assert "hunter2" not in str(error.value)
 
 
-def test_a_function_knows_where_it_writes_itself() -> None:
+def test_a_workers_output_prefixes_follow_from_its_settings() -> None:
     env = {"SPARKLET_BUCKET": "b", "output_path": "s3a://mine/out", "SPARKLET_OUTPUT_PREFIXES": "s3://x/y/, s3://z/"}
 
     assert worker_settings(env).output_prefixes == (

@@ -107,7 +107,7 @@ class Counted(MemoryLedger):
 
 @pytest.mark.parametrize("saying", SAYINGS)
 @given(record=MINE)
-def test_what_an_attempt_presumes_is_enough(saying: str, record: ShardRecord) -> None:
+def test_the_presumed_state_of_an_attempt_is_enough(saying: str, record: ShardRecord) -> None:
     """A write without a read changes any shard as the transition does, or is refused."""
     say, pure = SAYINGS[saying]
     ledger = Counted()

@@ -104,7 +104,7 @@ def test_the_memory_that_costs_least_is_named_first() -> None:
     assert [each.memory_mb for each in large.sizes] == [3008]
 
 
-def test_a_plan_is_priced_alike_as_its_own_and_as_another_memory() -> None:
+def test_a_memory_size_has_one_price_as_default_or_alternative() -> None:
     """A size that would refuse shards as large as these is left out."""
     for memory_mb in (1769, 3008):
         found = estimate_plan(WorkerSize(memory_mb=memory_mb), RunOptions(), 100, 1000, 10**9, load_prices())

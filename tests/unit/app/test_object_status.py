@@ -45,7 +45,7 @@ def test_an_object_under_no_input_is_refused(world: World) -> None:
         object_status(world.deployment, "run-1", "s3://data/other")
 
 
-def test_a_sealed_shard_that_is_not_entered_yet_is_found(world: World) -> None:
+def test_a_sealed_shard_that_is_not_in_the_ledger_yet_is_found(world: World) -> None:
     uris = world.put(1)
     new_run(world.deployment, world.request())
     plan(world.deployment, "run-1")

@@ -185,7 +185,7 @@ def test_a_deployed_stack_gets_no_local_paths() -> None:
         refuse_remote_only(["s3://bucket/in/", "./here"], "s3://bucket/out/")
 
 
-def test_a_local_file_is_found_where_it_was_put() -> None:
+def test_the_address_of_a_copied_local_file_is_found() -> None:
     inputs = {"s3://b/input/r/0/": "/data/in", "s3://b/input/r/1/one.csv": "/data/one.csv"}
 
     for uri in ("s3://b/input/r/0/2013/01 ü.csv", "s3://b/input/r/1/one.csv"):

@@ -113,6 +113,6 @@ def test_an_empty_answer_is_none() -> None:
     assert invoke(b"null", None) is None
 
 
-def test_an_answer_that_is_no_json_is_an_error() -> None:
+def test_a_response_that_is_not_json_is_an_error() -> None:
     with pytest.raises(RemoteTaskError, match="not JSON"):
         invoke(b"<html>", None)

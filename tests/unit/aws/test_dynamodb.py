@@ -210,7 +210,7 @@ def test_a_write_into_a_service_in_trouble_is_looked_up(
             write(ledger)
 
 
-def test_a_fault_while_shards_are_entered_ends_it(clients: AwsClients, ledger: DynamoLedger) -> None:
+def test_an_error_while_shards_are_added_is_raised(clients: AwsClients, ledger: DynamoLedger) -> None:
     with Stubber(clients.dynamodb) as stub:
         stub.add_response("put_item", {})
         stub.add_client_error("put_item", "ValidationException", http_status_code=400)

@@ -282,7 +282,7 @@ def test_explain_reports_a_run_without_failures(terminal: Terminal) -> None:
     assert "no shard of run-1 has failed" in terminal.types("explain", RUN).out
 
 
-def test_a_dry_run_shows_what_a_redrive_by_cause_would_do(terminal: Terminal) -> None:
+def test_a_dry_run_shows_the_shards_that_a_redrive_would_do(terminal: Terminal) -> None:
     ended(terminal, BROKEN, NO_MEMORY, BROKEN)
 
     told = terminal.types("redrive", RUN, "--cause", "COLUMN 3", "--shards", "1,2", "--dry-run", "--json")

@@ -203,7 +203,7 @@ def test_objects_that_no_run_wrote_stay_in_the_bucket(terminal: Terminal) -> Non
     assert world.keys(f"s3://{BUCKET}/runs/{RUN}/") == []
 
 
-def test_overwriting_deletes_only_what_runs_published(terminal: Terminal) -> None:
+def test_overwriting_deletes_only_files_that_runs_published(terminal: Terminal) -> None:
     world = terminal.world
     world.put(1)
     published, *mine = "s3://data/out/shard=run-0_1f_000000/part-0", "s3://data/out-2/x", "s3://data/shard=mine/x"

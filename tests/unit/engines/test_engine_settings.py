@@ -106,7 +106,7 @@ def _texts(node: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMED if name != "connect"])
-def test_a_worker_gets_what_the_functions_have(clients: AwsClients, name: str) -> None:
+def test_an_engines_worker_gets_the_settings_of_functions(clients: AwsClients, name: str) -> None:
     assert FUNCTIONS.items() <= started(clients, name, FUNCTIONS).items()
 
 
@@ -139,7 +139,7 @@ def test_an_engine_that_cannot_have_a_setting_is_refused(
         assert started(clients, name, functions, conf=own)
 
 
-def test_the_functions_settings_are_those_of_its_version() -> None:
+def test_settings_are_read_from_the_published_function_version() -> None:
     clients, others = AwsClients(region="eu-west-1"), {"SPARKLET_BUCKET": "runs", "SPARKLET_JAVA_OPTIONS": ""}
     with Stubber(clients.functions) as functions:
         answer = {"Environment": {"Variables": {**FUNCTIONS, **others}}}

@@ -238,7 +238,7 @@ def test_a_command_that_names_no_shard_is_refused(arguments: list[str], says: st
         parse(arguments)
 
 
-def test_the_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> None:
+def test_the_memory_is_the_containers_limit_if_there_is_one(tmp_path: Path) -> None:
     limit, none = tmp_path / "memory.max", tmp_path / "other.max"
     none.write_text("max\n")
     limit.write_text(str(256 * 1024**2))
@@ -247,7 +247,7 @@ def test_the_memory_is_the_containers_where_it_has_a_limit(tmp_path: Path) -> No
     assert container_memory_mb([none, tmp_path / "not there"]) > 256
 
 
-def test_a_task_by_hand_has_the_settings_of_its_siblings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_started_by_hand_gets_the_functions_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = {"SPARKLET_SCRIPT_ENV": '{"DAY": "7"}', "PYICEBERG_CATALOG__ICEBERG__TYPE": "glue"}
     asked = []
 

@@ -145,7 +145,7 @@ def test_a_step_is_added_unless_the_cluster_has_it(aws: Recorded, engine: Callab
     assert "flights-1 shard 7" in step["Name"]
 
 
-def test_a_run_of_glue_is_known_by_its_argument(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_glue_run_is_found_again_by_its_argument(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     aws.stored_worker()
     asked: list[Any] = []
     aws.glue.client.meta.events.register_first(
@@ -223,7 +223,7 @@ def serverless_job(state: str, details: str, **more: Any) -> dict[str, Any]:
     return {"jobRun": {**job, **more}}
 
 
-def test_a_failed_job_says_why_with_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_failed_emr_serverless_job_has_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     aws.emr_serverless.add_response("get_job_run", serverless_job("FAILED", "Job failed, please check complete logs"))
     aws.no_log()  # nothing was printed
     aws.log("runs", "engine-logs/applications/00f1/jobs/00job/SPARK_DRIVER/stderr.gz", TRACE)
@@ -235,7 +235,7 @@ def test_a_failed_job_says_why_with_the_end_of_its_log(aws: Recorded, engine: Ca
     assert "No module named 'flights'" in cause.message
 
 
-def test_a_failed_step_says_why_with_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_failed_emr_step_has_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     details = {"Reason": "Unknown Error.", "LogFile": "s3n://logs/j-1/steps/s-1/stderr.gz"}
     status = {"State": "FAILED", "FailureDetails": details}
     aws.emr.add_response(
@@ -249,7 +249,7 @@ def test_a_failed_step_says_why_with_the_end_of_its_log(aws: Recorded, engine: C
     assert "No module named 'flights'" in cause.message
 
 
-def test_a_failed_run_says_why_with_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
+def test_a_failed_glue_run_has_the_end_of_its_log(aws: Recorded, engine: Callable[[str], Engine]) -> None:
     run = {
         "Id": "jr_1",
         "JobRunState": "FAILED",

@@ -15,7 +15,7 @@ SHARD = ShardRef("run-1", 7, 0, "part-00000-a.jsonl", 0, 10).to_body()
 REQUEST = {**sqs("r", '{"day": 1}'), "messageAttributes": {TASK_ATTRIBUTE: {"stringValue": "*", "dataType": "String"}}}
 
 
-def test_the_event_of_a_batch_is_what_lambda_received() -> None:
+def test_the_event_of_a_joined_batch_is_lambdas_event() -> None:
     late = sqs("b", "y")
     late["attributes"]["ApproximateReceiveCount"] = "5"
     event = {"Records": [sqs("a", "x"), late], "more": 1}

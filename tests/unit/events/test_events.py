@@ -29,7 +29,7 @@ def of(records: Any) -> dict[str, Any]:
     return {"Records": records}
 
 
-def test_sqs_gives_one_task_a_message_with_the_event_cut_to_it() -> None:
+def test_each_sqs_message_is_a_task_with_an_event_of_one_record() -> None:
     event: dict[str, Any] = {"Records": [sqs("a", "1"), sqs("b", "2")], "other": True}
 
     first, second = parse_event(event)

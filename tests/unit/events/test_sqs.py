@@ -76,7 +76,7 @@ def test_an_unreportable_message_stops_the_batch() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", '"', "\\", "é", "漢", "\n"])
-def test_the_longest_line_that_is_sent_is_a_shards(name: str) -> None:
+def test_the_longest_plan_line_that_is_sent_is_read_as_a_shard(name: str) -> None:
     """A line is ASCII, so within a message it is at most twice as long."""
     objects = [InputObject(f"s3://bucket/{name * 20}/{number}.csv", 10, "e") for number in range(500)]
     lines = (Shard(0, tuple(objects[:count])).to_line() for count in range(1, 500))

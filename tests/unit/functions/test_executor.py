@@ -342,7 +342,7 @@ def test_json_calls_take_and_give_json(timer: HandTimer, value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [(1, 2), {1: 2}, b"bytes", float("nan"), [(1,)]])
-def test_json_calls_refuse_what_json_changes(timer: HandTimer, value: object) -> None:
+def test_json_calls_refuse_values_that_json_would_change(timer: HandTimer, value: object) -> None:
     with LambdaExecutor(MemoryBackend(codec="json", at_once=True), codec="json") as executor:
         assert isinstance(executor.submit(called.keep, value).exception(0), PayloadError)
 
@@ -364,7 +364,7 @@ def test_a_shutdown_waits_for_a_next_try(timer: HandTimer, backend: MemoryBacken
     assert not too_early and backend.closed
 
 
-def test_a_cancelling_shutdown_drops_only_what_waits(timer: HandTimer, backend: MemoryBackend) -> None:
+def test_a_cancelling_shutdown_cancels_only_waiting_tasks(timer: HandTimer, backend: MemoryBackend) -> None:
     executor = LambdaExecutor(backend)
     futures = [executor.submit(called.double, number) for number in range(4)]
     backend.fail("memory")

@@ -28,7 +28,7 @@ def world(world: World) -> World:
     return world
 
 
-def test_a_run_holds_what_was_requested(world: World) -> None:
+def test_a_run_has_the_values_of_its_request(world: World) -> None:
     options = RunOptions(max_objects=7)
 
     run = new_run(world.deployment, world.request(args=("--x",), params={"year": 2013}, options=options))

@@ -140,7 +140,7 @@ def test_a_cause_has_its_file_the_scripts_lines_and_the_command(failed: Terminal
     assert cause["redrive"].startswith(f"sparklet redrive {RUN}")
 
 
-def test_a_watched_run_leaves_its_report(failed: Terminal) -> None:
+def test_watch_writes_a_report_at_the_end_of_the_run(failed: Terminal) -> None:
     path = Path.cwd() / "_reports" / f"{RUN}-0.html"
 
     html = path.read_text()

@@ -77,7 +77,7 @@ def test_a_redrive_commits_the_rows_of_shards_that_had_failed(trial: Trial) -> N
     assert trial.world.ledger.runs.get(f"{RUN}-commit-1").params == {"commits_made": [0]}
 
 
-def test_a_failed_commit_fails_the_run_until_a_redrive_makes_it(trial: Trial) -> None:
+def test_a_failed_commit_fails_the_run_until_a_redrive_succeeds(trial: Trial) -> None:
     trial.fails = failing(-1)
     run = trial.enter(2)
 
@@ -115,7 +115,7 @@ def test_untolerated_failures_stop_early_commits(trial: Trial) -> None:
     assert trial.go_on().state is RunState.FAILED and trial.table.commits == {}
 
 
-def test_cleaning_a_run_removes_what_its_commits_needed(trial: Trial) -> None:
+def test_cleaning_a_run_and_its_commit_run_removes_all_files(trial: Trial) -> None:
     trial.enter(2)
     trial.go_on()
 

@@ -113,7 +113,7 @@ def test_the_settings_choose_the_deployed_ports(monkeypatch: pytest.MonkeyPatch)
     )
 
 
-def test_zip_functions_import_only_what_lambdas_python_has() -> None:
+def test_zip_functions_import_only_modules_of_lambdas_python() -> None:
     code = f"""if True:
         import json, sys
         sys.path.insert(0, {RUNTIME!r})

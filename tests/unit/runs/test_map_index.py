@@ -98,7 +98,7 @@ def test_a_cap_counts_shards_that_the_maps_children_run(world: World) -> None:
     assert [ref.shard for ref in world.bodies()] == [3]
 
 
-def test_an_engines_shard_does_not_delay_what_a_map_left(world: World) -> None:
+def test_an_engines_shard_does_not_delay_shards_that_a_map_left(world: World) -> None:
     engine = MemoryEngine()
     world.engines["fargate"] = engine
     world.run(2)

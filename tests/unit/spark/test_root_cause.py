@@ -188,7 +188,7 @@ def test_a_stack_dump_gives_the_scripts_current_line() -> None:
     assert line_reached("", ["/task/job.py"]) == ""
 
 
-def test_the_line_of_a_thread_that_a_script_waits_for_is_reported() -> None:
+def test_the_line_of_a_thread_that_the_script_awaits_is_reported() -> None:
     dump = (
         'Thread 0x01 (most recent call first):\n  File "/lib/threading.py", line 9 in wait\n'
         '  File "/task/job.py", line 3 in f\n  File "/lib/threading.py", line 982 in run\n\n'

@@ -224,7 +224,7 @@ def test_a_posted_run_starts_the_machine_with_the_request() -> None:
     assert json.loads(request["input"]) == json.loads(body)
 
 
-def test_the_run_model_accepts_what_the_planner_accepts() -> None:
+def test_the_run_model_accepts_the_planners_requests() -> None:
     from docs.cli_reference import request_schema
     from sparklet.planning.plan_requests import OF_EVENT, run_request
 

@@ -213,7 +213,7 @@ def test_a_build_starts_only_when_the_stack_is_complete() -> None:
     }
 
 
-def test_a_jar_of_ones_own_may_have_its_digest() -> None:
+def test_an_extra_coordinate_may_have_a_digest() -> None:
     allowed = re.compile(TEMPLATE["Parameters"]["ExtraCoordinates"]["AllowedPattern"])
 
     assert allowed.fullmatch(f"org.x:y_2.12:1.0={'0f' * 32},org.x:z:2")

@@ -12,7 +12,7 @@ from tests.unit.template.reading import LARGE, MAIN, functions, named_engines, v
 OWN = {"SPARKLET_ENGINE", "SPARKLET_METRICS_NAMESPACE", "SPARKLET_HEAP_MB", "SPARKLET_CORES"}
 
 
-def test_it_is_the_worker_with_all_that_lambda_has() -> None:
+def test_the_large_function_is_a_worker_of_lambdas_maximum_size() -> None:
     worker, large = (functions(MAIN)[name] for name in ("WorkerFunction", LARGE))
     own = variables(LARGE)
 
@@ -25,7 +25,7 @@ def test_it_is_the_worker_with_all_that_lambda_has() -> None:
     assert not {"Events", "SnapStart", "ProvisionedConcurrencyConfig"} & large.keys()  # idle, it costs nothing
 
 
-def test_a_stack_has_it_only_if_the_parameter_says_so() -> None:
+def test_the_large_function_exists_only_if_its_parameter_is_set() -> None:
     parameter = MAIN["Parameters"]["LargeFunction"]
 
     assert (parameter["Default"], parameter["AllowedValues"]) == ("no", ["no", "yes"])  # new accounts refuse its memory

@@ -73,7 +73,7 @@ def test_a_silent_checker_raises_an_alarm() -> None:
     assert (silent["ComparisonOperator"], silent["Threshold"]) == ("LessThanThreshold", 1)
 
 
-def test_all_alarms_on_what_aws_measures_name_what_it_has() -> None:
+def test_alarms_on_metrics_of_aws_name_existing_metrics() -> None:
     for name, alarm in ALARMS.items():
         if isinstance(alarm["Namespace"], str) and alarm["Namespace"] in ("AWS/SQS", "AWS/Lambda"):
             assert alarm["MetricName"] in OF_AWS, name

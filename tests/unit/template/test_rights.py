@@ -21,7 +21,7 @@ def test_every_call_of_aws_is_a_callers_or_a_roles() -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_the_page_names_what_is_taken_out_of_a_statement(name: str) -> None:
+def test_the_page_changes_with_each_action_of_a_statement(name: str) -> None:
     """Else: python -m docs.rights docs/guide/deploy.md."""
     page = rights.PAGE.read_text(encoding="utf-8")
 
@@ -40,7 +40,7 @@ def test_the_page_names_what_is_taken_out_of_a_statement(name: str) -> None:
 
 
 @pytest.mark.parametrize("place", range(len(rights.NEEDS)))
-def test_a_call_that_is_taken_out_is_named(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_missing_in_the_table_of_needs_is_named(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     need = rights.NEEDS[place]
     for call in need.calls:
         fewer = replace(need, calls=tuple(each for each in need.calls if each != call))
@@ -50,12 +50,12 @@ def test_a_call_that_is_taken_out_is_named(place: int, monkeypatch: pytest.Monke
         monkeypatch.undo()
 
 
-def test_the_guide_has_the_table_as_it_is_made() -> None:
+def test_the_guide_has_the_generated_table() -> None:
     """Else: python -m docs.rights docs/guide/deploy.md."""
     assert rights.table() in GUIDE.read_text(encoding="utf-8")
 
 
-def test_the_guide_has_the_endpoints_as_they_are_made() -> None:
+def test_the_guide_has_the_generated_endpoints() -> None:
     """Else: python -m docs.rights docs/guide/deploy.md."""
     assert rights.endpoint_table() in GUIDE.read_text(encoding="utf-8")
 
@@ -65,7 +65,7 @@ def test_the_guide_has_the_list_of_engines() -> None:
     assert rights.engine_list() in rights.ELSEWHERE.read_text(encoding="utf-8")
 
 
-def test_endpoints_are_those_of_what_a_function_calls() -> None:
+def test_endpoints_follow_from_the_calls_of_a_function() -> None:
     every = {
         (name, body["Properties"]["Role"]["Fn::GetAtt"][0])
         for name, template in TEMPLATES.items()

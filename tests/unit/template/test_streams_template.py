@@ -78,7 +78,7 @@ def test_each_topic_has_a_consumer_group_of_its_own() -> None:
     assert '["${Arn}/${AWS::StackName}", {"Arn": {"Fn::Join": [":group/"' in policy
 
 
-def test_a_stream_under_a_key_of_its_own_can_be_read() -> None:
+def test_a_stream_with_its_own_kms_key_can_be_read() -> None:
     policy = properties(STREAMS, "StreamPolicy")["PolicyDocument"]["Statement"]
     [decrypts] = [each["Fn::If"] for each in policy if "Fn::If" in each]
 
