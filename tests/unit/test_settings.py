@@ -137,7 +137,7 @@ def test_settings_within_one_variable_count_like_their_own() -> None:
     assert worker_settings(env).runner == "submit"
     assert spark_settings(env).heap_mb == 900
     assert spark_settings({**env, "SPARKLET_HEAP_MB": "700"}).heap_mb == 700  # a variable of its own wins
-    assert of_workers(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # workers of engines get these, too
+    assert script_variables(env) == {"SPARKLET_JAVA_OPTIONS": "-Xss4m"}  # workers of engines get these, too
 
 
 @pytest.mark.parametrize("read", [worker_settings, spark_settings])

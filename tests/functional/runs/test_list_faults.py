@@ -9,7 +9,7 @@ from sparklet.planning.new_run import new_run
 from sparklet.planning.planner import plan
 from sparklet.ports.deployment import Deployment
 from tests.functional.runs.test_faults import AFTER, kill_everywhere
-from tests.unit.planning.test_left_out import named
+from tests.unit.planning.test_left_out import left_out_objects
 from tests.world import SOURCE, World
 
 LISTED = "s3://data/listed/"
@@ -49,7 +49,7 @@ def assert_whole(world: World) -> None:
     planned = [item.uri for shard in world.planned() for item in shard.objects]
     assert planned == [f"{folder}{n:05d}.csv" for folder, count in ((SOURCE, 3), (LISTED, 6)) for n in range(count)]
     assert run.skipped == SKIPPED
-    assert Counter(reason for _, reason in named(world)) == SKIPPED
+    assert Counter(reason for _, reason in left_out_objects(world)) == SKIPPED
     assert run.object_count + sum(run.skipped.values()) == 5 + ROWS
     assert (run.state, run.shard_count) == (RunState.RUNNING, len(world.shards()))
     assert {ref.shard for ref in world.bodies()} == {record.number for record in world.shards()}

@@ -112,8 +112,8 @@ class Runs(Trial):
             redrive(self.world.deployment, run_id)
             self.asked[run_id].failing = None
 
-    def everybody_works(self) -> None:
-        """Until all runs have ended."""
+    def work_until_all_ended(self) -> None:
+        """Let checker and workers work until all runs have ended."""
         for _ in range(ROUNDS * max(1, len(self.asked))):  # a round may bring one message for all runs
             self.check_all()
             self.work()

@@ -30,7 +30,7 @@ sys.exit(main(sys.argv[1:]))
 
 def required_by(distribution: str) -> set[str]:
     """The names of a distribution and of all its requirements, without extras."""
-    names = {canonicalize_name(distribution)}
+    names: set[str] = {canonicalize_name(distribution)}
     for line in requires(distribution) or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):

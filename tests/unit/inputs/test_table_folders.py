@@ -114,7 +114,7 @@ def test_a_tables_log_folder_can_be_an_input(log: str) -> None:
 
 @pytest.mark.parametrize("after", ["in/t/1.parquet", "in/t/2.parquet"])
 def test_a_resumed_plan_refuses_a_table_that_it_began_to_plan(after: str) -> None:
-    with pytest.raises(UnplannableError, match="table of Delta"):
+    with pytest.raises(UnplannableError, match="a Delta table"):
         plan(["t/1.parquet", "t/2.parquet", f"t/{TABLES['delta'][0]}", "u.csv"], position=Position(0, after))
 
 

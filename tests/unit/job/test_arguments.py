@@ -149,7 +149,7 @@ def test_an_error_quotes_the_wrong_value(argv: list[str], seen: str) -> None:
 
 @pytest.mark.parametrize("argument", ["--output", "--input"])
 def test_arguments_that_redirect_every_shard_are_refused(argument: str) -> None:
-    with pytest.raises(EventError, match=f"{argument} says .*elsewhere"):
+    with pytest.raises(EventError, match=f"{argument} is .*elsewhere"):
         job_of_event(SHARD_EVENT, argument, "elsewhere")
 
 

@@ -195,8 +195,8 @@ def test_default_labels_are_numbers_that_failed_writes_reuse() -> None:
     ],
 )
 def test_the_time_of_an_event_is_read_from_every_source(event: dict[str, Any], at_s: float | None) -> None:
-    assert named_at_s(Job(event=event)) == at_s
+    assert work_time_s(Job(event=event)) == at_s
 
 
 def test_the_time_of_a_shards_work_is_the_runs_start() -> None:
-    assert named_at_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400
+    assert work_time_s(job_in_run(identity=f"r_{1356998400000:x}")) == 1356998400

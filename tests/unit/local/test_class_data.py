@@ -94,15 +94,15 @@ def maker(archive: ClassArchive) -> "subprocess.Popen[bytes]":
 def test_an_archive_is_complete_or_absent_and_never_waited_for(archive: ClassArchive, java: Path) -> None:
     java.with_name("java.wait").touch()
 
-    assert archive.begin(of_host())
+    assert archive.begin(host_env())
     eventually(lambda: dump_pids(java))
     assert not archive.path.exists()
-    assert not archive.begin(of_host())  # another process makes it
+    assert not archive.begin(host_env())  # another process makes it
 
     java.with_name("java.wait").unlink()
     eventually(archive.path.exists)
     assert archive.path.read_text() == "half and whole"
-    assert not archive.begin(of_host())
+    assert not archive.begin(host_env())
     assert len(dump_pids(java)) == 1
 
 
@@ -127,7 +127,7 @@ def test_an_archive_of_a_killed_maker_is_made_again(archive: ClassArchive, java:
 
     first.kill()
     first.wait()
-    assert not archive.begin(of_host())  # the killed maker's Java still runs
+    assert not archive.begin(host_env())  # the killed maker's Java still runs
     os.kill(dump_pids(java)[0], signal.SIGKILL)
     java.with_name("java.wait").unlink()
     eventually(lambda: archive.begin(host_env()))

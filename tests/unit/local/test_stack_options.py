@@ -36,12 +36,13 @@ def test_differing_options_of_two_clients_are_named() -> None:
 
 def test_only_options_that_a_client_names_are_compared() -> None:
     """A command without options accepts a stack of one worker."""
-    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).request()
+    runs = options(workers=1, worker_env={"SPARKLET_CORES": "2"}).shared_settings()
     stack_settings = {**runs, **runs["worker_env"]}
 
     for asked, told in (((), ()), (("workers",), ("workers: 1 instead of 2",))):
-        client_options = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, asked=asked)
-        assert differences_between(client_options.asked_for(client_options.request()), stack_settings) == told
+        client_options = options(workers=2, worker_env={"SPARKLET_CORES": "1"}, chosen=asked)
+        chosen_settings = client_options.chosen_settings(client_options.shared_settings())
+        assert differences_between(chosen_settings, stack_settings) == told
 
 
 @pytest.mark.parametrize(("workers", "mapped"), [(1, "2"), (2, "2"), (9, "9")])

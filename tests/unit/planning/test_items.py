@@ -77,7 +77,7 @@ def test_options_that_choose_among_objects_are_refused(world: World, options: Ru
 def test_items_and_objects_are_not_mixed(world: World) -> None:
     uri = world.put(1)[0]
     for changes in ({"inputs": (SOURCE,)}, {"lists": (items_list([1]), ListRequest("-", uri.encode()))}):
-        with pytest.raises(PlanError, match="items or objects, not both"):
+        with pytest.raises(PlanError, match="either items or objects"):
             new_run(world.deployment, request(world, items_list([1]), **changes))
 
 

@@ -61,7 +61,7 @@ def test_a_file_of_an_archive_lies_in_the_archives_folder() -> None:
 
 @pytest.mark.parametrize("pattern", ["{folder}{suffix}", "{stem}{day}", "all"])
 def test_patterns_that_give_inputs_the_same_name_are_refused(pattern: str) -> None:
-    with pytest.raises(SettingsError, match="so that inputs have names of their own"):
+    with pytest.raises(SettingsError, match="so that each input has an output of its own"):
         replace(BY_INPUT, output_name=pattern)
     with pytest.raises(SettingsError, match="--output-per input"):
         RunOptions(output_name="{stem}")

@@ -143,7 +143,7 @@ def test_a_redrive_sends_only_the_failed_shards_to_an_engine() -> None:
 def test_a_preview_counts_the_shards_planned_for_an_engine(changes: dict[str, Any], there: dict[str, Any]) -> None:
     world, options = world_of(SIZES), replace(ROUTED, **changes)
 
-    found = preview(world.deployment, world.request(options=options)).elsewhere
+    found = preview(world.deployment, world.request(options=options)).by_engine
     assert list(found.values()) == list(there.values())  # a preview may leave the choice of the engine to the plan
     planned(world, **changes)
     engines = Counter(record.engine for record in world.shards() if record.engine)

@@ -230,7 +230,7 @@ def test_a_letter_of_a_held_task_is_consumed_after_the_lease(deployment: Deploym
 def test_a_letter_of_an_ended_task_is_dropped_without_a_notice(
     deployment: Deployment, notifier: MemoryNotifier
 ) -> None:
-    deployment.ledger.tasks.tell(running(deployment), transitions.succeed, ShardResult())
+    deployment.ledger.tasks.apply(running(deployment), transitions.succeed, ShardResult())
 
     assert consume_task(deployment, REQUEST) is Disposition.DROPPED
     assert consume_task(deployment, REQUEST) is Disposition.DROPPED

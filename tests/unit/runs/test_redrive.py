@@ -186,7 +186,7 @@ def test_a_checker_that_ends_a_redriven_run_late_reopens_it(
     """If the checker dies just before it reopens the run, the next check reopens the run."""
     with monkeypatch.context() as dying:
         if dies:
-            dying.setattr(checker, "reopened", lambda at, run, **_: run)
+            dying.setattr(checker, "reopen", lambda at, run, **_: run)
         done = redrive_during_a_late_check(world, monkeypatch)
 
     assert (done.run.generation, done.messages) == (1, 2)

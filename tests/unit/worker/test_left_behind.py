@@ -104,7 +104,7 @@ def test_a_left_behind_folder_is_reported_with_its_line_of_code(
     tmp_path: Path, name: str, source: str, expected: str
 ) -> None:
     """The suffix of a folder's name is not treated as its format."""
-    what, is_lost = told([name], acts_of(source), tmp_path)
+    what, is_lost = left_behind_message([name], acts_of(source), tmp_path)
 
     assert is_lost and what.startswith(f"the script wrote {expected}")
 
@@ -141,7 +141,7 @@ def test_a_warehouse_table_that_was_read_is_not_lost(tmp_path: Path, name: str) 
 def test_a_script_that_writes_the_same_in_every_shard_is_refused(
     tmp_path: Path, marks: str, text: str, has_asked: bool, expected: str
 ) -> None:
-    why, was_seen = repeats(acts_of(text, *marks.split()), asked=has_asked)
+    why, was_seen = repetition_message(acts_of(text, *marks.split()), has_read_event=has_asked)
 
     assert ("refused" if was_seen else "warned" if why else "") == expected
 
@@ -164,13 +164,13 @@ def test_a_streams_checkpoint_outside_the_task_is_reported(tmp_path: Path) -> No
     """A failed attempt advances such a checkpoint, although its output is deleted."""
     places = "b/points/offsets b/points/commits b/points"
 
-    assert outliving_checkpoint(acts_of("", written=places)) == ""  # the stream writes to another sink
-    assert "s3://b/points," in outliving_checkpoint(acts_of("", "output", written=places))
+    assert checkpoint_message(acts_of("", written=places)) == ""  # the stream writes to another sink
+    assert "s3://b/points," in checkpoint_message(acts_of("", "output", written=places))
 
 
 def test_reading_another_shards_input_by_name_is_reported(tmp_path: Path) -> None:
     """Every shard would write the rows of such an input; objects that are no inputs may be read by all shards."""
-    assert read_by_name(acts_of(""), lambda _: True) == ""
+    assert read_by_name_message(acts_of(""), lambda _: True) == ""
     acts = acts_of("", named="b/in/dim.csv b/in/f2.csv")
     assert read_by_name_message(acts, lambda _: False) == ""
     assert "s3://b/in/f2.csv by its name" in read_by_name_message(acts, lambda uri: "dim" not in uri)

@@ -170,7 +170,7 @@ def test_a_redrive_of_a_repaired_file_completes_its_archive(bench: Bench) -> Non
     name = bench.ledger.runs.get("run-1").name
 
     def are_done() -> list[bool]:
-        return [done_before(at, name).has(each.uri, "", each.etag) for each in (item, other)]
+        return [finished_objects(at, name).has(each.uri, "", each.etag) for each in (item, other)]
 
     assert are_done() == [False, True]
     reader.read.clear()

@@ -113,8 +113,8 @@ def test_placeholders_in_arguments_become_input_and_output() -> None:
 
 
 def test_path_variables_exist_in_lower_and_upper_case(tmp_path: Path) -> None:
-    one = handed_over(event_of("s3://in/a"), tmp_path, is_shard=True)
-    two = handed_over(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
+    one = write_event(event_of("s3://in/a"), tmp_path, is_shard=True)
+    two = write_event(event_of("s3://in/a", "s3://in/b"), tmp_path, is_shard=True)
 
     assert {one["input_path"], one["INPUT_PATH"]} == {"s3://in/a"}
     assert {one["output_path"], one["OUTPUT_PATH"]} == {OUTPUT}

@@ -97,8 +97,8 @@ def test_a_utf_16_text_becomes_utf_8_and_its_original_is_kept(encoding: str, tmp
 
 
 def test_a_packed_file_with_a_plain_name_keeps_its_name(tmp_path: Path) -> None:
-    assert [name for name, _ in unpacked(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
-    assert unpacked(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, looks=True) == []
+    assert [name for name, _ in unpack(packed(tmp_path / "a", gzip.compress(ROWS)), "a.csv", 0)] == ["a.csv"]
+    assert unpack(packed(tmp_path / "b", gzip.compress(ROWS)), "b.csv.gz", 0, checks_first_bytes=True) == []
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_a_packed_file_with_a_plain_name_keeps_its_name(tmp_path: Path) -> None:
     ],
 )
 def test_a_misnamed_file_that_cannot_be_unpacked_is_refused(name: str, body: bytes, tmp_path: Path) -> None:
-    with pytest.raises(EventError, match=r"nothing known here|cannot be unpacked"):
-        unpacked(packed(tmp_path / name, body), name, 0, looks=True)
+    with pytest.raises(EventError, match=r"nor a known format|cannot be unpacked"):
+        unpack(packed(tmp_path / name, body), name, 0, checks_first_bytes=True)
 
 
 @pytest.mark.parametrize("kind", PACKERS)
