@@ -17,10 +17,10 @@ from sparklet import model
 from sparklet.app.costs import load_prices
 from sparklet.app.documents import group_document, result_document
 from sparklet.app.input_pages import input_pages
-from sparklet.app.redrive import Selection, redrive_run, selected
+from sparklet.app.redrive import Selection, redrive_run, selected_shards
 from sparklet.app.stack import StackSelection, open_stack
 from sparklet.app.start import begin, invoke_script, run_request
-from sparklet.app.state_machines import DispatchMode, end_waiting
+from sparklet.app.state_machines import DispatchMode, stop_execution
 from sparklet.app.status import explain_run, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.errors import RunFailedError
@@ -217,14 +217,14 @@ class Run:
         ``first`` to ``last``, or by ``everything``, are done again even if they have succeeded: their output is
         replaced.
         """
-        selection = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
-        numbers = selected(self.stack.opened, self.run_id, selection)
+        which = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
+        numbers = selected_shards(self.stack.opened, self.run_id, which)
         redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, Again(isolate=isolate))
         return self
 
     def cancel(self) -> None:
-        """Cancel the run: shards that have not begun are given up; running shards are allowed to end."""
-        end_waiting(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
+        """Give up the shards that have not begun; running ones may end."""
+        stop_execution(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
 
     def _ledger_run(self) -> model.Run:
         """The run as the ledger has it now."""

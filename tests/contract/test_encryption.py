@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sparklet.app.doctor import encryption
+from sparklet.app.doctor import check_encryption
 from sparklet.aws.clients import AwsClients
 from sparklet.aws.object_store import S3ObjectStore
 from sparklet.job.session import write_encryption
@@ -32,22 +32,22 @@ def test_doctor_names_a_policy_that_denies_the_writes(
 ) -> None:
     demanded, endpoint = demanding
     clients = AwsClients(endpoint_url=endpoint, attempts=1)
-    assert list(encryption(clients, bucket)) == []  # the writes are denied, but the bucket shows no policy
+    assert list(check_encryption(clients, bucket)) == []  # they are denied, by no policy that is seen
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
     policy = {"Statement": [{**deny, "Condition": {"Null": {f"s3:{NAME}": "true"}}}]}
     ministack_clients.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
 
-    [finding] = encryption(clients, bucket)
+    [finding] = check_encryption(clients, bucket)
 
     assert (finding.good, "WriteEncryption=AES256" in finding.remedy) == (False, True)
-    assert list(encryption(ministack_clients, bucket)) == []  # a policy, but the stand-in itself denies no write
-    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
-    assert list(encryption(clients, bucket)) == []
+    assert list(check_encryption(ministack_clients, bucket)) == []  # which no policy denies
+    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": given})
+    assert list(check_encryption(clients, bucket)) == []
 
 
 def test_doctor_writes_nothing(ministack_clients: AwsClients, bucket: str) -> None:
     ministack_clients.s3.create_bucket(Bucket=bucket)
 
-    assert list(encryption(ministack_clients, bucket)) == []
+    assert list(check_encryption(ministack_clients, bucket)) == []
 
     assert list(S3ObjectStore(ministack_clients).list(f"s3://{bucket}/")) == []

@@ -91,8 +91,8 @@ def test_the_defaults_allow_nothing_outside_the_stack(plain: Deployed) -> None:
 
 
 def test_doctor_passes_a_fresh_stack_and_names_manual_changes(plain: Deployed) -> None:
-    def contradicted() -> list[str]:
-        return [each.what for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
+    def found() -> list[str]:
+        return [each.check for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
 
     assert contradicted() == []
     assert [finding.good for finding in examine_stack("plain")] == [True]

@@ -1,11 +1,11 @@
-"""What a user can do, for the command line (``cli``) and for Python programs (``client``) alike.
+"""The actions of a user, for the command line (``cli``) and for Python programs (``client``).
 
-Enter at ``stack.open_stack``, which opens the local stack or a deployed one; every action takes the ``OpenStack``::
+Begin with ``stack.open_stack``, which opens the local stack or a deployed one; every action gets the ``OpenStack``::
 
-    start.run_request → start.begin → watch.watch      a run from its options to its end
-    status.view_run, explain.explain, logs.LogReader   what is known about it
-    redrive.redrive_run, clean.delete_run              what changes it
-    start.invoke_script                                a script on one event
+    start.run_request → start.begin → watch.watch      start a run, and watch it until it has ended
+    status.view_run, explain.explain, logs.LogReader   show a run
+    redrive.redrive_run, clean.delete_run              change a run
+    start.invoke_script                                run a script on one event
 
 Actions report progress to a ``reporter.Reporter``. ``documents`` makes what ``--json`` prints and the client returns.
 """

@@ -1,7 +1,7 @@
-"""Deleting ended runs.
+"""Deletes ended runs.
 
-A run is retired (no redrive opens it any more), its files are deleted, then its items in the ledger. After a crash the
-run is still there, and the next ``clean`` deletes it.
+First a run is retired, so that no redrive can open it any more; then its files are deleted, then its items in the
+ledger. After a crash the run is still in the ledger, and the next ``clean`` deletes it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from sparklet.runs.phases import open_followers
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """How much a run keeps in the folders that are deleted with it."""
+    """The folders that are deleted with a run, and how many files and bytes they hold."""
 
     run: Run
     folders: tuple[str, ...]
@@ -30,9 +30,15 @@ class RunFiles:
 def runs_to_clean(
     stack: OpenStack, run_ids: Sequence[str], older_than_s: float, keep: int, reporter: Reporter
 ) -> Iterator[RunFiles]:
-    """The runs to delete, with their files: the named ones, or all that ended that long ago but the ``keep`` newest."""
-    ended = ended_runs(stack.deployment, older_than_s=older_than_s, keep=keep)
-    chosen = [named_run(stack.deployment, run_id) for run_id in run_ids] if run_ids else list(ended)
+    """Yield the runs to delete, with their files.
+
+    These are the runs ``run_ids``; without ids all runs that ended at least ``older_than_s`` ago, but for the ``keep``
+    newest runs.
+    """
+    if run_ids:
+        chosen = [named_run(stack.deployment, run_id) for run_id in run_ids]
+    else:
+        chosen = list(ended_runs(stack.deployment, older_than_s=older_than_s, keep=keep))
     incremental = {run.name for run in stack.deployment.ledger.runs.list() if run.options.incremental}
     for name in sorted({run.name for run in chosen} & incremental):
         reporter.warn(f"--incremental runs of the name {name} will process again what only deleted runs have processed")
@@ -43,7 +49,7 @@ def runs_to_clean(
 
 
 def _folders(stack: OpenStack, run: Run, reporter: Reporter) -> tuple[str, ...]:
-    """The folders to delete with a run: its own, and the bucket's copy of its output if the local one is complete."""
+    """Return the folders to delete with a run: its own, and its output in the bucket if a local copy is complete."""
     run_folders = folders_of(stack.deployment, run.run_id)
     if not run.local_output:
         return run_folders
@@ -54,31 +60,31 @@ def _folders(stack: OpenStack, run: Run, reporter: Reporter) -> tuple[str, ...]:
 
 
 def delete_run(stack: OpenStack, run: Run, folders: Sequence[str]) -> None:
-    """Delete an ended run: its files below ``folders``, its items in the ledger, and the names of its local folders."""
+    """Delete an ended run: its files below ``folders``, its items in the ledger, and the record of its local inputs."""
     clean(stack.deployment, run, folders)
     forget_inputs(stack, run.run_id)
 
 
 def ended_runs(deployment: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
-    """Runs that ended at least that long ago, newest first, without the ``keep`` newest.
+    """Yield runs that ended at least ``older_than_s`` ago, newest first, without the ``keep`` newest.
 
-    Left out are runs with an open check or next run, whose scripts they keep, and check and next runs whose parent is
-    still in the ledger.
+    Runs with an open check or next run are left out, since this one needs their scripts. Check and next runs whose
+    parent is still in the ledger are left out, too.
     """
     now_s, count = deployment.clock.now_s(), 0
     for run in deployment.ledger.runs.list():
-        if not run.state.ended or _is_needed(deployment, run):
+        if not run.state.ended or _belongs_to_a_kept_run(deployment, run):
             continue
         count += 1
-        old = count > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
-        if old and not any(open_followers(deployment, run)):
+        is_old = count > keep and now_s - (run.ended_s or run.created_s) >= older_than_s
+        if is_old and not any(open_followers(deployment, run)):
             yield run
 
 
 def named_run(deployment: Deployment, run_id: str) -> Run:
-    """One run; PlanError unless it, its check and its next run have ended."""
+    """Return a run that can be deleted; PlanError if it, its check or next run is open, or its parent still exists."""
     run = deployment.ledger.runs.get(run_id)
-    if _is_needed(deployment, run):
+    if _belongs_to_a_kept_run(deployment, run):
         raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
     if not run.state.ended:
         raise PlanError(f"the run {run_id} has not ended, it is {run.state}; cancel it first: sparklet cancel {run_id}")
@@ -91,13 +97,13 @@ def _refuse_open_followers(deployment: Deployment, run: Run) -> None:
         raise PlanError(f"the run {follower.run_id} has not ended and needs the files of {run.run_id}; cancel it first")
 
 
-def _is_needed(deployment: Deployment, run: Run) -> bool:
-    """Whether this is a check or next run whose parent may have a later generation."""
+def _belongs_to_a_kept_run(deployment: Deployment, run: Run) -> bool:
+    """Return whether this is a check, commit or next run whose parent, still in the ledger, needs it for a redrive."""
     return bool(run.parent) and deployment.known_run(run.parent) is not None
 
 
 def folders_of(deployment: Deployment, run_id: str) -> tuple[str, ...]:
-    """The folders that belong to a run alone: its files, its uploaded inputs, and output that was not published."""
+    """Return the folders that belong to one run: its files, its uploaded inputs, and output that was not published."""
     return (
         deployment.run_uri(run_id),
         f"s3://{deployment.bucket}/input/{run_id}/",
@@ -108,11 +114,11 @@ def folders_of(deployment: Deployment, run_id: str) -> tuple[str, ...]:
 def clean(deployment: Deployment, run: Run, folders: Sequence[str]) -> None:
     """Retire an ended run, then delete its files and its items; PlanError if an open run needs or reads them.
 
-    Its output stays, but for files of shards that FAILED while they were published.
+    The run's output stays, but for files of shards that FAILED while they published these.
     """
     for folder in folders:
         refuse_read(deployment, folder, (info.uri for info in deployment.store.list(folder)))
-    # Asked again once no redrive can open the run: a follower may have been entered since the look before.
+    # Checked again now that no redrive can open the run, since a follower can have been entered after the first check.
     _refuse_open_followers(deployment, deployment.ledger.runs.retire(run.run_id))
     delete_half_published(deployment, run)
     for folder in folders:

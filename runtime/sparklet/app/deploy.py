@@ -1,4 +1,4 @@
-"""Deploy ``sam/template.yaml`` as this installation has it: no checkout, no SAM, an image that was pushed before."""
+"""Deploys this installation's copy of ``sam/template.yaml`` without a checkout and SAM, with an image pushed before."""
 
 import difflib
 import hashlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sparklet.aws.change_sets import StackChanges
 
 STACK = "sparklet"
-LEFT_OUT = frozenset({"__pycache__", "starter", "template.yaml"})  # folders and files that no function needs
+LEFT_OUT = frozenset({"__pycache__", "starter", "template.yaml"})  # folders and files that functions do not need
 NO_IMAGE = (
     "a new stack needs the worker's image: --image ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, in a private "
     "repository of ECR in the stack's region (docs/guide/image.md)"
@@ -26,10 +26,10 @@ NO_IMAGE = (
 def propose_deployment(
     stack: str, image: str, parameters: Mapping[str, str], artifact_bucket_name: str = ""
 ) -> "StackChanges":
-    """What deploying this installation's template would change.
+    """Return the changes that deploying this installation's template would make.
 
-    The functions' code and the template are put into the bucket first. Parameters that are not given keep the values
-    that a deployed stack has.
+    The functions' code and the template are put into the bucket first. Parameters without a value here keep the values
+    of the deployed stack.
 
     Raises
     ------
@@ -45,7 +45,8 @@ def propose_deployment(
     values = {**parameters, **({"ImageUri": image} if image else {})}
     for key in values.keys() - template["Parameters"].keys():
         near = difflib.get_close_matches(key, template["Parameters"], 1)
-        raise PlanError(f"the template has no parameter {key}{f'; did you mean {near[0]}?' if near else ''}")
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise PlanError(f"the template has no parameter {key}{hint}")
     deployed = deployed_parameters(clients, stack)
     if deployed is None and not values.get("ImageUri"):
         raise PlanError(NO_IMAGE)
@@ -54,7 +55,7 @@ def propose_deployment(
     if account == ACCOUNT:
         template = for_local_stack(template, {**(deployed or {}), **values})
     code = zipped_code(Path(sparklet.__file__).parent)
-    # CloudFormation compares texts: a digest in the name changes functions exactly if their code has changed.
+    # CloudFormation compares names: with a digest in the name it updates functions exactly if their code has changed.
     code_key = f"sparklet/{_digest(code)}.zip"
     put_artifact(clients, bucket, account, code_key, code)
     body = json.dumps(with_code(template, bucket, code_key), sort_keys=True).encode()
@@ -63,7 +64,7 @@ def propose_deployment(
 
 
 def packaged_template() -> dict[str, Any]:
-    """The template of this installation; PlanError if a library is missing."""
+    """Return the template of this installation; PlanError if a library to read it is missing."""
     from sparklet.local.deploy import load_template
 
     try:
@@ -73,7 +74,7 @@ def packaged_template() -> dict[str, Any]:
 
 
 def for_local_stack(template: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
-    """The template as the local stack has it, whose functions run this installation, not the image."""
+    """Return the template for the local stack, whose functions run this installation, not the image."""
     from sparklet.local.deploy import OF_THE_MACHINE, localise
     from sparklet.local.spark_installation import PASSED
 
@@ -82,7 +83,7 @@ def for_local_stack(template: dict[str, Any], values: Mapping[str, str]) -> dict
 
 
 def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str, Any]:
-    """The template with the functions' code in S3, and without what only SAM's build reads."""
+    """Return the template with the functions' code in S3, and without the metadata that only SAM's build reads."""
     resources = {}
     for name, body in template["Resources"].items():
         resources[name] = resource = dict(body)
@@ -95,7 +96,7 @@ def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str
 
 
 def zipped_code(package: Path) -> bytes:
-    """The installed package, as the functions of planner, checker and dead letters run it."""
+    """Return the installed package as a zip, as the planner, the checker and the dead-letter consumer run it."""
     names = {path.relative_to(package.parent): path for path in package.rglob("*") if path.is_file()}
     kept = {name: path for name, path in names.items() if path.suffix != ".gz" and LEFT_OUT.isdisjoint(name.parts)}
     return packed({name.as_posix(): path for name, path in kept.items()})

@@ -1,4 +1,4 @@
-"""What commands print with ``--json`` and Python programs get: documents of runs, shards, inputs, causes and plans."""
+"""The documents that commands print with ``--json`` and Python programs get: runs, shards, inputs, causes, plans."""
 
 import json
 import shlex
@@ -24,11 +24,11 @@ from sparklet.runs.summary import Summary, statistics
 
 @dataclass(frozen=True, slots=True)
 class HoldingShard:
-    """A shard that holds the object, or slices, versions or files of it."""
+    """A shard that holds an input object, or slices, versions or files of that object."""
 
     shard: Shard
-    items: tuple[InputObject, ...]  # the object, or what of it is in this shard
-    record: ShardRecord | None  # None: the shard is not in the ledger yet
+    items: tuple[InputObject, ...]  # the shard's inputs that are the object, or belong to it
+    record: ShardRecord | None  # None if the shard is not in the ledger yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,63 +36,66 @@ class ObjectStatus:
     """The shards of an input object."""
 
     uri: str
-    shards: tuple[HoldingShard, ...]  # in order; none if it was left out, or did not exist when the run was planned
-    left_out: tuple[str, ...] = ()  # why it, or a version of it, was left out; unknown if a pattern left it out
+    # In order; empty if the object was left out, or did not exist when the run was planned.
+    shards: tuple[HoldingShard, ...]
+    # Why the object, or a version of it, was left out; empty also if a pattern (--include, --exclude) left it out.
+    left_out: tuple[str, ...] = ()
 
 
 def object_status(deployment: Deployment, run_id: str, uri: str) -> ObjectStatus:
     """Find the shards of an object, or of ``ARCHIVE#FILE``, in the parts of the plan, one part in memory at a time.
 
-    A file of an archive, unless it is an input of its own, is where the archive is.
+    If a file of an archive is not an input of its own, its shards are those that hold the whole archive.
 
-    PlanError if the object is below no input of the run, and no list could have named it.
+    PlanError if the object is below no input of the run, and the run has no list that could have named it.
     """
     run = deployment.ledger.runs.get(run_id)
     archive = uri.partition("#")[0]
-    below = any(
+    is_below_input = any(
         uri.startswith(input_uri) if input_uri.endswith("/") else input_uri in (uri, archive)
         for input_uri in run.inputs
     )
-    if not run.lists and not below:
+    if not run.lists and not is_below_input:
         raise PlanError(f"{uri} lies under no input of {run_id}; its inputs are {', '.join(run.inputs)}")
     parts = list(deployment.ledger.runs.parts(run_id))
-    shards = tuple(_holding(deployment, run, parts, uri))
+    shards = tuple(_holding_shards(deployment, run, parts, uri))
     if not shards and archive != uri:
-        shards = tuple(holding for holding in _holding(deployment, run, parts, archive) if not holding.items[0].member)
+        of_archive = _holding_shards(deployment, run, parts, archive)
+        shards = tuple(holding for holding in of_archive if not holding.items[0].member)
     return ObjectStatus(uri, shards, tuple(reasons_for(deployment, run, parts, uri)))
 
 
-def _holding(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
-    encoded_uri = json.dumps(uri).encode()[:-1]  # an archive is named by its files, too
-    later = (
-        part for part in deployment.ledger.runs.parts(run.run_id) if part.index >= len(parts)
-    )  # shards split meanwhile
-    for part in chain(parts, later):
+def _holding_shards(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
+    # Without the closing quote, so that the URI of an archive also matches lines that name the archive's files.
+    encoded_uri = json.dumps(uri).encode()[:-1]
+    # Parts that were added since ``parts`` was read hold the inputs of shards that were split meanwhile.
+    later_parts = (part for part in deployment.ledger.runs.parts(run.run_id) if part.index >= len(parts))
+    for part in chain(parts, later_parts):
         for shard in shards_of(deployment, run.run_id, part, encoded_uri):
             record = deployment.known_shard(run.run_id, shard.number)
             if record and record.state is ShardState.SPLIT:
-                continue  # a later part has its inputs
+                continue  # a later part holds the inputs of the split shard
             if items := tuple(item for item in shard.objects if uri in (item.uri, item.object_uri)):
                 yield HoldingShard(shard, items, record)
 
 
 OUT_OF_MEMORY = ("OutOfMemoryError", "MemoryError")
 OUT_OF_TIME = ("DeadlineExceededError",)
-NOT_HERE = ("TooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
+NOT_IN_FUNCTIONS = ("TooLargeError", "PySparkAttributeError", "PySparkNotImplementedError")
 MAX_TIMEOUT_S = 900
-STATISTICS = (  # of a run, which its result has as they are
+STATISTICS = (  # fields of ``statistics`` that a run's result has unchanged
     *("state", "generation", "objects", "input_bytes", "rows", "output_bytes", "warnings", "skipped", "attempts"),
     *("came_back_unrun", "task_s", "duration_s", "drift"),
 )
 
 
 def preview_document(preview: PlanPreview) -> dict[str, Any]:
-    """A plan's preview."""
+    """Return the document of a plan's preview."""
     return asdict(preview) | {"skipped": dict(preview.skipped)}
 
 
 def run_document(run: Run) -> dict[str, Any]:
-    """A run in a list."""
+    """Return a run's entry for a list of runs."""
     return {
         "run_id": run.run_id,
         "name": run.name,
@@ -108,7 +111,7 @@ def run_document(run: Run) -> dict[str, Any]:
 
 
 def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, Any]:
-    """A run's result, with where its output and manifest are."""
+    """Return the document of a run's result, with the places of its output and manifest."""
     (output, manifest), figures = places_of(stack, run), statistics(run, summary)
     return {
         "run_id": run.run_id,
@@ -131,20 +134,20 @@ def result_document(stack: OpenStack, run: Run, summary: Summary) -> dict[str, A
 
 
 def places_of(stack: OpenStack, run: Run) -> tuple[str, str]:
-    """A run's output, the local folder if it has one, and its manifest."""
+    """Return the places of a run's output (its local folder if it has one, else its URI) and of its manifest."""
     output = str(local_folder(run)) if run.local_output else run.output_uri
     return output, stack.deployment.run_uri(run.run_id, "manifest.json")
 
 
 def on_disk(stack: OpenStack, address: str) -> str:
-    """The path on this machine of an object or a folder of the local stack; any other address unchanged."""
+    """Return the path on this machine of an object or folder in the local stack's S3; any other address as it is."""
     if stack.state and address.startswith(SCHEME):
         return str(StateDir(stack.state).object_file(*split_uri(address)))
     return address.rstrip("/")
 
 
 def shard_document(record: ShardRecord) -> dict[str, Any]:
-    """One shard as the ledger has it."""
+    """Return the document of a shard's record in the ledger."""
     return {
         "run_id": record.run_id,
         "shard": record.number,
@@ -169,7 +172,7 @@ def shard_document(record: ShardRecord) -> dict[str, Any]:
 
 
 def object_document(status: ObjectStatus) -> dict[str, Any]:
-    """An object's state: as a whole, and in each shard that holds it or a part of it."""
+    """Return the document of an input object: its state as a whole, and in each shard that holds it or a part of it."""
     return {
         "object": status.uri,
         "state": object_state(status) if status.shards else "LEFT_OUT",
@@ -181,7 +184,9 @@ def object_document(status: ObjectStatus) -> dict[str, Any]:
                     if holding.record is None
                     else shard_document(holding.record)
                 ),
-                "slices": [[str(of.kind), of.start, of.end] for item in holding.items if (of := item.slice)],
+                "slices": [
+                    [str(item.slice.kind), item.slice.start, item.slice.end] for item in holding.items if item.slice
+                ],
                 "versions": [item.version_id for item in holding.items if item.version_id],
                 "members": [item.member for item in holding.items if item.member],
             }
@@ -191,14 +196,14 @@ def object_document(status: ObjectStatus) -> dict[str, Any]:
 
 
 def object_state(status: ObjectStatus) -> str:
-    """FAILED if any part of it has; SUCCEEDED once all have; else RUNNING or PENDING."""
+    """Return FAILED if any shard of the object has failed, SUCCEEDED if all have succeeded, else RUNNING or PENDING."""
     states = {holding.record.state if holding.record else ShardState.PENDING for holding in status.shards}
-    by_weight = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
-    return str(next(state for state in by_weight if state in states))
+    by_precedence = (ShardState.FAILED, ShardState.RUNNING, ShardState.PENDING, ShardState.SUCCEEDED)
+    return str(next(state for state in by_precedence if state in states))
 
 
 def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
-    """Failed shards with one cause, or why a task of the run's own failed."""
+    """Return the document of failed shards with one cause, or of a failed task (schema, check, commit) of the run."""
     return {
         "run_id": group.example.run_id,
         "task": group.task or None,
@@ -223,25 +228,28 @@ def group_document(stack: OpenStack, group: FailureGroup) -> dict[str, Any]:
 
 
 def local_file(stack: OpenStack, group: FailureGroup) -> str:
-    """The local file that was copied to the example's object; "" if there is none."""
+    """Return the local file that was copied to the object of the group's example; "" if there is none."""
     return str(local_part(group.example_object, local_inputs(stack, group.example.run_id)) or "")
 
 
 def redrive_command(stack: OpenStack, group: FailureGroup) -> str:
-    """The command that redrives this group's shards, with an option for what must change; "" if nothing was planned."""
-    if group.task == "schema":  # without it the run is not planned
+    """Return the command that redrives this group's shards, with an option for what must change.
+
+    "" if the schema task failed: without a schema no shard was planned.
+    """
+    if group.task == "schema":
         return ""
     words = ["sparklet", "redrive", group.redriven, *group.redrive]
     name = group.error_class.rpartition(".")[2]
-    others = [engine for engine in stack.deployment.engines if engine not in (LARGE, group.example.engine)]
+    other_engines = [engine for engine in stack.deployment.engines if engine not in (LARGE, group.example.engine)]
     if name in OUT_OF_MEMORY and not group.example.engine and stack.size.memory_mb < LARGE_MB:
         words += ["--memory", str(min(LARGE_MB, 2 * stack.size.memory_mb))]
     elif name in OUT_OF_TIME and (stack.state or stack.size.timeout_s < MAX_TIMEOUT_S):
         longer_s = 2 * stack.size.timeout_s
         words += ["--timeout", str(longer_s if stack.state else min(MAX_TIMEOUT_S, longer_s))]
-    # What is left needs more than functions have, or another kind of session: only an engine offers these.
-    elif name in (*OUT_OF_MEMORY, *OUT_OF_TIME, *NOT_HERE):
-        words += ["--engine", next(iter(others), "NAME")]
+    # Only an engine helps shards that need more than functions have, or another kind of session.
+    elif name in (*OUT_OF_MEMORY, *OUT_OF_TIME, *NOT_IN_FUNCTIONS):
+        words += ["--engine", next(iter(other_engines), "NAME")]
     elif group.advice.at_fault == SCRIPT:
         words += ["--script", "REPAIRED.py"]
     return shlex.join([*words, *(("--stack", stack.name) if stack.name else ())])

@@ -1,4 +1,4 @@
-"""The preview of a plan, and the estimate of its cost and end; nothing is written."""
+"""Previews a plan, and estimates its cost and end; nothing is written."""
 
 import math
 import os
@@ -14,12 +14,12 @@ from sparklet.app.costs import (
     Route,
     ShardTime,
     WorkerSize,
-    added,
     estimate,
     estimate_route,
     routes_of,
     run_cost,
     shard_time,
+    sum_by_item,
 )
 from sparklet.app.reporter import duration_text, usd_text
 from sparklet.app.stack import OpenStack
@@ -29,7 +29,8 @@ from sparklet.planning import routes
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import MEMORY_SHARE, RunRequest
 
-MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0  # than packed shards: worth a warning
+# A plan gets a warning if it costs this many times as much as with packed shards, and packing saves this much.
+MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0
 PACKED = RunOptions()  # shards as they are packed by default
 
 
@@ -51,24 +52,24 @@ class PlanEstimate:
     prices: Prices
     too_slow: str  # a warning if shards would exceed the timeout
     dear: str  # a warning if packing the files would save much
-    routes: tuple[Route, ...] = ()  # if functions do not do all shards
-    sizes: tuple[MemorySize, ...] = ()  # in which a shard ends in time, the cheapest first
-    bad_input: str = ""  # what one costs at most, with --isolate
-    alone: str = ""  # a line if the run itself costs more than its work
+    routes: tuple[Route, ...] = ()  # parts of the plan; empty if functions run all shards
+    sizes: tuple[MemorySize, ...] = ()  # memory sizes with which a shard ends in time, the cheapest first
+    bad_input: str = ""  # with --isolate, a text on what one bad input costs at most
+    overhead: str = ""  # a text if the run itself costs more than its work
 
     def document(self) -> dict[str, Any]:
-        """The estimate as --json prints it."""
+        """Return the estimate as --json prints it."""
         return {
             "dispatch_mode": str(Dispatch.QUEUE),
             "warning": self.too_slow or self.dear or None,
             "end_s": round(self.estimate.end_s, 1),
             "workers": self.estimate.workers,
             "cost_usd": round(self.estimate.cost, 6),
-            "costs_usd": {what: round(cost, 6) for what, cost in self.estimate.costs.items()},
+            "costs_usd": {item: round(cost, 6) for item, cost in self.estimate.costs.items()},
             "shard_s": round(self.time.seconds, 3),
             "shard_s_origin": self.time.origin,
             "bad_input": self.bad_input or None,
-            "run_itself": self.alone or None,
+            "run_itself": self.overhead or None,
             "routes": [route._asdict() for route in self.routes],
             "memory_sizes": [
                 {
@@ -97,16 +98,16 @@ def preview_request(
     if prices is None:
         return plan_preview, None
     counts = plan_preview.shards, plan_preview.objects, plan_preview.size_bytes
-    routed = [Route(name, *totals) for name, totals in plan_preview.by_engine.items()]
-    return plan_preview, estimate_plan(size, options, *counts, prices, routed)
+    engine_routes = [Route(name, *totals) for name, totals in plan_preview.elsewhere.items()]
+    return plan_preview, estimate_plan(size, options, *counts, prices, engine_routes)
 
 
 def estimate_run(stack: OpenStack, run: Run, prices: Prices) -> PlanEstimate:
     """Estimate a planned run that was sent to the queue."""
     counts = run.shard_count or 0, run.object_count, run.size_bytes
-    leaves = routes.leaves_functions(run.options)
-    routed = routes_of(stack.deployment.ledger.shards.list(run.run_id)) if leaves else []
-    return estimate_plan(stack.size, run.options, *counts, prices, routed)
+    uses_engines = routes.leaves_functions(run.options)
+    engine_routes = routes_of(stack.deployment.ledger.shards.list(run.run_id)) if uses_engines else []
+    return estimate_plan(stack.size, run.options, *counts, prices, engine_routes)
 
 
 def estimate_plan(
@@ -116,14 +117,16 @@ def estimate_plan(
     objects: int,
     size_bytes: int,
     prices: Prices,
-    routed: Sequence[Route] = (),
+    engine_routes: Sequence[Route] = (),
 ) -> PlanEstimate:
-    """Estimate a plan whose shards the queue dispatches (the default), except those that are ``routed`` to engines."""
+    """Estimate a plan whose shards the queue dispatches (the default), except those of ``engine_routes``."""
     if cap := options.max_concurrency:
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
-    apart, apart_bytes = sum(route.shards for route in routed), sum(route.size_bytes for route in routed)
-    files = max(0, objects - apart)
-    load = Load(shards - apart, files, size_bytes - apart_bytes, files if options.output_per else 0)
+    engine_shards = sum(route.shards for route in engine_routes)
+    engine_bytes = sum(route.size_bytes for route in engine_routes)
+    # Each shard of an engine is taken to have one file.
+    files = max(0, objects - engine_shards)
+    load = Load(shards - engine_shards, files, size_bytes - engine_bytes, files if options.output_per else 0)
     time = shard_time(load, prices, size.memory_mb)
     total = estimate(Dispatch.QUEUE, load, time.seconds, size, prices)
     too_slow = ""
@@ -132,72 +135,77 @@ def estimate_plan(
             f"a shard would take {duration_text(time.seconds)}, but the workers have "
             f"{duration_text(size.timeout_s)}: make shards smaller (--shard-size), or workers larger"
         )
-    packed = replace(load, shards=fewest(load.size_bytes, load.files))
+    packed = replace(load, shards=default_shard_count(load.size_bytes, load.files))
     packed_s = shard_time(packed, prices, size.memory_mb).seconds
     saved_s = load.shards * time.seconds - packed.shards * packed_s
     costs_usd = total.cost, estimate(Dispatch.QUEUE, packed, packed_s, size, prices).cost
-    dear = "" if options.group_by else _dear(objects, (load.shards, packed.shards), costs_usd, saved_s)
-    own_usd = run_cost(shards, total.end_s, size.architecture, prices)
-    sizes = _memory_sizes(load, own_usd, size, prices)
-    bad_input = _bad_input(load, size, prices) if options.isolate else ""
+    dear = "" if options.group_by else _packing_warning(objects, (load.shards, packed.shards), costs_usd, saved_s)
+    run_usd = run_cost(shards, total.end_s, size.architecture, prices)
+    sizes = _memory_sizes(load, run_usd, size, prices)
+    bad_input = _bad_input_text(load, size, prices) if options.isolate else ""
     parts: tuple[Route, ...] = ()
-    if routed:
+    if engine_routes:
         parts = (Route("", load.shards, load.size_bytes, total.cost, total.end_s if load.shards else 0.0),)
-    for part in routed:
-        part_s = shard_time(Load(part.shards, size_bytes=part.size_bytes), prices).seconds
-        of_part = estimate_route(part, part_s, size, prices)
-        parts += (part._replace(cost_usd=of_part.cost, end_s=of_part.end_s),)
-        costs, workers = added((total.costs, of_part.costs)), total.workers + of_part.workers
-        total = Estimate(max(route.end_s for route in parts), costs, workers)
-    own_usd = run_cost(shards, total.end_s, size.architecture, prices)  # also with what functions do not do
-    alone = _overhead_advice(own_usd, total.cost) if shards else ""
-    total = replace(total, costs={**total.costs, "run": own_usd})
-    return PlanEstimate(total, time, prices, too_slow, dear, parts, sizes, bad_input, alone)
+    for route in engine_routes:
+        shard_s = shard_time(Load(route.shards, size_bytes=route.size_bytes), prices).seconds
+        route_estimate = estimate_route(route, shard_s, size, prices)
+        parts += (route._replace(cost_usd=route_estimate.cost, end_s=route_estimate.end_s),)
+        costs, workers = sum_by_item((total.costs, route_estimate.costs)), total.workers + route_estimate.workers
+        total = Estimate(max(part.end_s for part in parts), costs, workers)
+    run_usd = run_cost(shards, total.end_s, size.architecture, prices)  # until the engines' shards have ended, too
+    overhead = _overhead_text(run_usd, total.cost) if shards else ""
+    total = replace(total, costs={**total.costs, "run": run_usd})
+    return PlanEstimate(total, time, prices, too_slow, dear, parts, sizes, bad_input, overhead)
 
 
-def _overhead_advice(own_usd: float, work_usd: float) -> str:
-    if own_usd < work_usd:
+def _overhead_text(run_usd: float, work_usd: float) -> str:
+    if run_usd < work_usd:
         return ""
     return (
-        f"its state machine, planner and checks cost {usd_text(own_usd)}, its work {usd_text(work_usd)}: many objects "
+        f"its state machine, planner and checks cost {usd_text(run_usd)}, its work {usd_text(work_usd)}: many objects "
         "cost less in one run, by a schedule with incremental, than in a run for each"
     )
 
 
-def _dear(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:
-    """A warning if the plan costs a multiple of the packed one, which comes second in each pair."""
-    saved_usd = costs_usd[0] - costs_usd[1]
-    if costs_usd[0] < MIN_TIMES_DEARER * costs_usd[1] or (saved_usd < MIN_SAVED_USD and saved_s < MIN_SAVED_S):
+def _packing_warning(objects: int, shards: tuple[int, int], costs_usd: tuple[float, float], saved_s: float) -> str:
+    """Return a warning if the plan costs much more than with packed shards, whose figures are second in each pair."""
+    (plan_shards, packed_shards), (plan_usd, packed_usd) = shards, costs_usd
+    saved_usd = plan_usd - packed_usd
+    if plan_usd < MIN_TIMES_DEARER * packed_usd or (saved_usd < MIN_SAVED_USD and saved_s < MIN_SAVED_S):
         return ""
     return (
-        f"{shards[0]:,} shards for {objects:,} files cost about {usd_text(costs_usd[0])} on AWS, packed into "
-        f"{shards[1]:,} about {usd_text(costs_usd[1])}: --max-objects {PACKED.max_objects} --shard-size "
+        f"{plan_shards:,} shards for {objects:,} files cost about {usd_text(plan_usd)} on AWS, packed into "
+        f"{packed_shards:,} about {usd_text(packed_usd)}: --max-objects {PACKED.max_objects} --shard-size "
         f"{PACKED.target_bytes // MIB}MiB save {usd_text(saved_usd)} and {duration_text(saved_s)} of work"
     )
 
 
-def fewest(size_bytes: int, files: int) -> int:
-    """The number of shards of so many files with the default options."""
+def default_shard_count(size_bytes: int, files: int) -> int:
+    """Return how many shards the default options make of so many files."""
     return max(1, math.ceil(size_bytes / PACKED.target_bytes), math.ceil(files / PACKED.max_objects))
 
 
-def _bad_input(load: Load, size: WorkerSize, prices: Prices) -> str:
-    """What one bad input of a shard costs, which is split until it is alone; "" if it is (docs/decisions/0055)."""
+def _bad_input_text(load: Load, size: WorkerSize, prices: Prices) -> str:
+    """Return what a bad input costs at most: its shard is split until the input is alone (docs/decisions/0055).
+
+    "" if each shard has only one input.
+    """
     files = load.files / max(1, load.shards)
     if files <= 1:
         return ""
     attempts = 2 * math.ceil(math.log2(files)) + 2
-    tries = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
-    cost_usd = estimate(Dispatch.QUEUE, tries, shard_time(tries, prices, size.memory_mb).seconds, size, prices).cost
+    repeated = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
+    shard_s = shard_time(repeated, prices, size.memory_mb).seconds
+    cost_usd = estimate(Dispatch.QUEUE, repeated, shard_s, size, prices).cost
     return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 
-def _memory_sizes(load: Load, own_usd: float, size: WorkerSize, prices: Prices) -> tuple[MemorySize, ...]:
-    """The plan by each size of functions that are measured, and take shards as large as these."""
+def _memory_sizes(load: Load, run_usd: float, size: WorkerSize, prices: Prices) -> tuple[MemorySize, ...]:
+    """Estimate the plan for each measured memory size of functions that can run shards as large as the plan's."""
     sizes = []
     for memory_mb in MEMORY_MB if load.shards else ():
         shard_s = shard_time(load, prices, memory_mb).seconds
         if shard_s < size.timeout_s and load.size_bytes / load.shards <= memory_mb * MIB / MEMORY_SHARE:
             total = estimate(Dispatch.QUEUE, load, shard_s, replace(size, memory_mb=memory_mb), prices)
-            sizes.append(MemorySize(memory_mb, shard_s, total.cost + own_usd, total.end_s))
+            sizes.append(MemorySize(memory_mb, shard_s, total.cost + run_usd, total.end_s))
     return tuple(sorted(sizes, key=lambda memory_size: memory_size.cost_usd))

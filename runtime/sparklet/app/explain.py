@@ -1,4 +1,4 @@
-"""Why shards failed: failures grouped by cause, the likely reason of each, and a remedy."""
+"""Explains why shards failed: groups failures by cause, and gives each group its likely reason and a remedy."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from sparklet.ports.deployment import Deployment
 from sparklet.runs.redrive import matches_cause
 from sparklet.spark.script_output import GONE
 
-MAX_GROUPS = 200  # further causes are counted together
-MAX_RANGES = 12  # of shard numbers, as many as a person reads or types
+MAX_GROUPS = 200  # further causes are counted together as OTHER
+MAX_RANGES = 12  # of shard numbers: more are hard to read or type
 OTHER = "(other causes)"
 
-_NAMES = (
+_VARIABLE_PARTS = (
     (re.compile(r"(?<=Request ID: )[^;,)\s…]+"), "<id>"),
-    # From the widest to the narrowest: the parts of an address or a path must not become placeholders of their own.
+    # Addresses and paths come first, so that their parts do not become placeholders of their own.
     (re.compile(r"\b(?:s3[an]?|file|hdfs|https?)://[^\s'\",;)\]]+"), "<address>"),
     (re.compile(r"(?<![\w.])/(?:[\w.@%+=~-]+/)+[\w.@%+=~-]*"), "<path>"),
     (
@@ -31,7 +31,7 @@ _NAMES = (
     (re.compile(r"\b(?=[0-9a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}\b", re.IGNORECASE), "<id>"),
     (re.compile(r"(?<![\w<])[-+]?\d[\d.,:]*\d|(?<![\w<])\d"), "<n>"),
 )
-_SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\d+)")  # stays in a pattern
+_SCRIPT_LINE = re.compile(r"\bline (\d+) of [\w.-]+\.py\b|\b[\w.-]+\.py, line (\d+)")  # unchanged in a pattern
 _PLACEHOLDER = re.compile(r"<(?:address|path|file|id|n)>")
 _PLACE = re.compile(r"\bline \d+ of [^\s;,:)]+|\b[^\s(;,]+\.py, line \d+")
 DATA, SCRIPT, EITHER = "data", "script", "data or script"
@@ -47,12 +47,12 @@ class Advice:
 
     reason: str
     remedy: str
-    at_fault: str = ""  # what must be repaired first, or each redrive fails again: DATA, SCRIPT, EITHER
+    at_fault: str = ""  # what must be repaired before a redrive can succeed: DATA, SCRIPT, EITHER; "" if nothing
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule(Advice):
-    """Advice for failures of some classes, or with some messages."""
+    """Advice for failures with one of some error classes, or with a message that fits."""
 
     classes: str = ""  # separated by spaces, without their packages
     message: str = ""  # a regular expression, case-insensitive
@@ -73,9 +73,9 @@ _GONE_OUTSIDE = (
 )
 _WRAPPERS = ("ScriptFailedError", "RemoteFailureError", "Py4JJavaError", "SparkException")
 
-# The first rule that fits wins, so one for a message stands before that of its class or of wider messages.
+# The first rule that fits is used, so a rule for a message stands before the rules for its class or for more messages.
 _RULES = (
-    # what Sparklet itself ended
+    # --- shards that Sparklet itself ended ---
     _Rule(
         "the run was cancelled before the shard was done",
         "nothing, if that was intended; else sparklet redrive RUN",
@@ -88,33 +88,34 @@ _RULES = (
     ),
     _Rule(
         "no worker ever claimed the shard: the functions are throttled, or cannot start at all",
-        "look at the function's log and its reserved concurrency; sparklet doctor; then sparklet redrive RUN",
+        "check the function's log and its reserved concurrency, and run sparklet doctor; then sparklet redrive RUN",
         classes="NeverStarted NeverClaimed DeadLetter",
     ),
     _Rule(
-        "the shard was too much for a function, and no worker beside the functions came to do it",
-        "the cause names what it says; repair it (docs/reference/errors.md), then sparklet redrive RUN",
+        "the shard was too much for a function, and no worker of an engine started to run it",
+        "the message has the engine's error: repair its cause (docs/reference/errors.md), then sparklet redrive RUN",
         classes=NO_WORKER,
     ),
     _Rule(
         "more shards had failed than the run tolerates, so the state machine stopped before this one was done",
-        "see why those failed (sparklet explain RUN), then sparklet redrive RUN does all of them",
+        "see why the other shards failed (sparklet explain RUN), then sparklet redrive RUN runs all of them again",
         classes="ToleranceExceeded",
     ),
     _Rule(
-        "the shard is larger than one function can take on",
+        "the shard is larger than one function can process",
         f"{DO_ELSEWHERE}; or start a new run with smaller shards (--shard-size), or {FOR_ROOM}",
         classes="TooLargeError",
     ),
     _Rule(
-        f"other writers of the table came first, again and again; the first {MAX_CONFLICTS} times used up no attempt",
+        f"other writers of the table committed first, again and again; the first {MAX_CONFLICTS} times used no attempt",
         "write by job.append or job.upsert, which commit once for all shards; or sparklet redrive RUN",
         classes=" ".join(sorted(CONFLICTS)),
     ),
     _Rule(
-        "an earlier attempt had committed its rows to the table before it ended, and they would have come twice",
-        "if that version has all of the shard's rows, nothing; else RESTORE the table to the one before it, and "
-        "sparklet redrive RUN writes them again. job.append, instead of the script's own write, commits each row once",
+        "an earlier attempt committed rows to the table before it failed, and another attempt would write them twice",
+        "if that version of the table has all of the shard's rows, nothing; else RESTORE the table to the version "
+        "before it, and sparklet redrive RUN writes the rows again. job.append, instead of the script's own write, "
+        "commits each row once",
         SCRIPT,
         "CommittedBeforeException",
     ),
@@ -139,10 +140,10 @@ _RULES = (
         "nothing: the other attempt's result counts; if it recurs, the function's timeout is too short",
         classes="LeaseLostError",
     ),
-    # the deployment around the run
+    # --- the deployment ---
     _Rule(
-        "the plan in the bucket is not the one that was written: a part was altered, or is gone",
-        "do not touch runs/RUN/plan/; start the run again under another id",
+        "the plan in the bucket is not the one that was written: a part was changed or deleted",
+        "do not change runs/RUN/plan/; start the run again with another id",
         message=r"\bplan part\b|/plan/part-",
     ),
     _Rule(
@@ -157,7 +158,7 @@ _RULES = (
     ),
     _Rule(
         "the run's copy of the script is not the one that was planned",
-        "do not touch runs/RUN/script/; sparklet redrive RUN --script SCRIPT.py puts a good copy there",
+        "do not change runs/RUN/script/; sparklet redrive RUN --script SCRIPT.py stores a good copy",
         message=r"changed after planning",
     ),
     _Rule(
@@ -167,7 +168,7 @@ _RULES = (
         message=r"wrong credentials|\b(?:ExpiredToken|InvalidAccessKeyId|SignatureDoesNotMatch|UnrecognizedClient)"
         r"|\bInvalidClientTokenId|unable to load (?:AWS )?credentials|no AWS credentials|unable to locate credentials",
     ),
-    # memory, disk and the JVM
+    # --- memory, disk and the JVM ---
     _Rule(
         "memory was used up",
         "give the function more memory, make shards smaller (--shard-size), collect less into the driver, or "
@@ -189,7 +190,7 @@ _RULES = (
         classes="GatewayLostError Py4JNetworkError",
         message=r"the JVM (?:was ended|ended|did not start)|Answer from Java side is empty",
     ),
-    # the input
+    # --- the input ---
     _Rule(
         "permission was denied",
         "allow the function's role to read the inputs (s3:GetObject, s3:ListBucket, kms:Decrypt) and to write the "
@@ -204,15 +205,15 @@ _RULES = (
         message=r"\[PATH_NOT_FOUND\][^:]*: s3a?://[^ ]*[*?{]",
     ),
     _Rule(
-        "the script reads an address of S3 by Python's own functions, which cannot, or as a local path",
+        "the script reads an S3 address as a local path, or with Python's own functions, which cannot read S3",
         "read it by Spark, boto3 or pandas, as it was given, without os.path or pathlib; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"No such file or directory: '([^']*/)?(s3[an]?|hdfs):/|path does not exist: file:/\S*/s3[an]?:/",
     ),
     _Rule(
-        "the script reads a local file, and the folder in which it runs has none but those of --files",
-        "read job.inputs, INPUT_PATH or {input}, or an address such as s3://…; a small file that --files brings along "
-        "is there by its name, without its folders; " + _FIX_AND_REDRIVE,
+        "the script reads a local file, but the folder in which it runs has only the files of --files",
+        "read job.inputs, INPUT_PATH or {input}, or an address such as s3://…; for a small file use --files, and read "
+        "it by its name, without its folders; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"path does not exist: file:/|No such file or directory: '",
     ),
@@ -226,8 +227,8 @@ _RULES = (
     ),
     _Rule(
         "an input is empty, or lies in a folder that Spark does not read",
-        "leave it out (objects of 0 bytes are not planned unless --keep-empty), or let the script give a schema; a "
-        "script that reads the input's folder finds folders in it, but partitions, with recursiveFileLookup alone",
+        "leave it out (objects of 0 bytes are not planned unless --keep-empty), or let the script give a schema; "
+        "Spark reads folders below the input's folder, except partitions, only with recursiveFileLookup",
         DATA,
         message=r"UNABLE_TO_INFER_SCHEMA|length is too low: 0\b|\bis empty\b|No columns to parse|EmptyDataError",
     ),
@@ -258,12 +259,12 @@ _RULES = (
         message=r"Slow ?Down|Status Code: 50[0-9]|\bThrottl|Connection refused|Unable to execute HTTP request"
         r"|Could not connect to the endpoint|timed? ?out",
     ),
-    # the script
+    # --- the script ---
     _Rule("the script does not compile", _FIX_AND_REDRIVE, SCRIPT, "SyntaxError IndentationError TabError"),
     _Rule(
         "the script is an exported notebook: outside of the notebook nothing defines its session",
         "begin it with: from pyspark.sql import SparkSession; spark = SparkSession.builder.getOrCreate(); "
-        "sc = spark.sparkContext; and without dbutils and display; " + _FIX_AND_REDRIVE,
+        "sc = spark.sparkContext; and use no dbutils and display; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"name '(spark|sc|sqlContext|glueContext|dbutils|display)' is not defined",
     ),
@@ -285,12 +286,12 @@ _RULES = (
     ),
     _Rule(
         "the script names a table that is neither in the task's own catalog, which begins empty, nor in Glue's",
-        "read it by its address, or one of Glue's catalog as DATABASE.TABLE; " + _FIX_AND_REDRIVE,
+        "read the table by its address, or a table of Glue's catalog as DATABASE.TABLE; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"TABLE_OR_VIEW_NOT_FOUND",
     ),
     _Rule(
-        "the script makes a table in a database that the task's own catalog lacks; in Glue's it can only read tables",
+        "the script makes a table in a database that is not in the task's own catalog; Glue's catalog can only be read",
         "write by job.append, by getSink, or to an address (docs/guide/tables.md); " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"SCHEMA_NOT_FOUND|Database '\S+' not found",
@@ -316,13 +317,13 @@ _RULES = (
     ),
     _Rule(
         "the script makes a pool, queue or lock of multiprocessing, and Lambda has no /dev/shm for it",
-        "threads (ThreadPoolExecutor, ThreadPool), Spark itself, or Process with Pipe; " + _FIX_AND_REDRIVE,
+        "use threads (ThreadPoolExecutor, ThreadPool), Spark itself, or Process with Pipe; " + _FIX_AND_REDRIVE,
         SCRIPT,
         message=r"\[Errno 38\] Function not implemented",
     ),
     _Rule(
-        "the script needs a class of Java's, such as a data source, and no jar has it",
-        "--conf spark.jars.packages=GROUP:NAME:VERSION, or put the jar into the image (docs/guide/image.md); or "
+        "the script needs a Java class, such as a data source, and no jar has it",
+        "use --conf spark.jars.packages=GROUP:NAME:VERSION, or put the jar into the image (docs/guide/image.md); or "
         + _FIX_AND_REDRIVE,
         SCRIPT,
         classes="ClassNotFoundException NoClassDefFoundError",
@@ -336,7 +337,8 @@ _RULES = (
     ),
     _Rule(
         "the script could not be fetched",
-        "see that its copy below runs/RUN/script/ is there and may be read; sparklet redrive RUN --script SCRIPT.py",
+        "check that its copy below runs/RUN/script/ exists and the functions have permission to read it; "
+        "sparklet redrive RUN --script SCRIPT.py",
         classes="ScriptFetchError",
     ),
     _Rule(
@@ -347,7 +349,7 @@ _RULES = (
     ),
     _Rule(
         "the run does not meet the check script's expectations",
-        "look at the output; once it is right, redrive the run that was checked: that checks it again",
+        "look at the output; once it is right, redrive the run that was checked, which checks the output again",
         classes="ExpectationError",
     ),
     _Rule(
@@ -358,44 +360,53 @@ _RULES = (
 )
 
 
-_OF_TASKS = {
+_TASK_ADVICE = {
     "schema": Advice("no schema could be inferred from a sample", "a new run with --schema 'id INT, name STRING, …'"),
     "check": Advice("the check script failed", f"{_SEE_LOGS}; a redrive runs it again, only a new run a repaired one"),
     "commit": Advice(
-        "the table does not take what the shards have declared",
-        "let the table take it (columns, features): sparklet redrive RUN repeats the commit alone; else a new run with "
-        "a repaired script, since a redrive repeats no succeeded shard",
+        "the table does not accept the rows that the shards have written for it",
+        "change the table so that it does (columns, features): sparklet redrive RUN repeats the commit alone; else a "
+        "new run with a repaired script, since a redrive repeats no succeeded shard",
     ),
 }
 
 
 def advice(error_class: str, message: str, task: str = "") -> Advice:
-    """The likely reason of a failure of a shard or of a run's ``task``, and the remedy; a class may have a package."""
+    """Return the likely reason and the remedy of a failed shard, or of a failed ``task`` of a run.
+
+    ``error_class`` can be with or without its package.
+    """
     name = error_class.rpartition(".")[2]
-    fitting = (rule for rule in _RULES if rule.fits(name, message) and not (task and rule.at_fault))  # of shards
-    advised = next(fitting, None) or _OF_TASKS.get(task) or _script_error(name)
+    # Rules that blame data or script are for shards alone, not for tasks.
+    fitting = (rule for rule in _RULES if rule.fits(name, message) and not (task and rule.at_fault))
+    advised = next(fitting, None) or _TASK_ADVICE.get(task) or _script_error(name)
     match = _PLACE.search(message)
     return Advice(f"{advised.reason}, at {match[0]}" if match else advised.reason, advised.remedy, advised.at_fault)
 
 
 def advice_outside_of_runs(message: str) -> str:
-    """Reason and remedy of a script's failure on an event, by its message; "" where no rule fits it."""
-    named = [name for name in re.findall(r"\b\w+(?:Error|Exception)\b", message) if name not in _WRAPPERS]
-    advised = advice(next(iter(named), ""), message)
-    remedy = re.split(r"[;,]? *(?:(?:then|or|and) )?(?:sparklet (?:redrive|logs)|see what it wrote)", advised.remedy)[0]
+    """Return reason and remedy of a script's failure on a single event, by the message; "" if no rule fits."""
+    class_names = [name for name in re.findall(r"\b\w+(?:Error|Exception)\b", message) if name not in _WRAPPERS]
+    advised = advice(next(iter(class_names), ""), message)
     if advised.reason.startswith(_GONE):
         return _GONE_OUTSIDE
-    is_known = any(rule.remedy == advised.remedy for rule in _RULES)
-    return f"{advised.reason}: {remedy}" if is_known and remedy else ""
+    # Without a run there is nothing to redrive, so the remedy ends before its commands.
+    commands = r"[;,]? *(?:(?:then|or|and) )?(?:sparklet (?:redrive|logs)|see what it wrote)"
+    remedy = re.split(commands, advised.remedy)[0]
+    is_from_rule = any(rule.remedy == advised.remedy for rule in _RULES)
+    return f"{advised.reason}: {remedy}" if is_from_rule and remedy else ""
 
 
 def _script_error(name: str) -> Advice:
-    what = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
-    return Advice(f"the script {what}", f"{_SEE_LOGS}; if the script is at fault {_FIX_AND_REDRIVE}", EITHER)
+    event = f"raised {name}" if name and name != "ScriptFailedError" else "ended with an exit code other than 0"
+    return Advice(f"the script {event}", f"{_SEE_LOGS}; if the script is at fault {_FIX_AND_REDRIVE}", EITHER)
 
 
-def _judged(advised: Advice, alike: int, succeeded: int) -> Advice:
-    """Advice that blames data or script by how many shards failed alike or succeeded, where the class does not tell."""
+def _with_fault(advised: Advice, alike: int, succeeded: int) -> Advice:
+    """Return the advice, with data or script at fault by how many shards failed alike, and how many succeeded.
+
+    The advice is unchanged if the error class alone shows what is at fault.
+    """
     if advised.at_fault != EITHER:
         return advised
     if succeeded:
@@ -421,7 +432,7 @@ class ShardRanges:
     whole: bool = True  # no number was left out
 
     def add(self, number: int) -> None:
-        """Add one."""
+        """Add a number, which is larger than all numbers before."""
         if self.ranges and self.whole and self.ranges[-1][1] == number - 1:
             self.ranges[-1][1] = number
         elif len(self.ranges) < MAX_RANGES:
@@ -430,30 +441,30 @@ class ShardRanges:
             self.whole = False
 
     def text(self) -> str:
-        """The ranges as ``--shards`` takes them: ``3,17,20-25``."""
+        """Return the ranges in the form of ``--shards``: ``3,17,20-25``."""
         return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.ranges)
 
 
 @dataclass(slots=True)
 class FailureGroup:
-    """Failed shards with one cause; ``task``: the run's own one that has failed (schema, check, commit)."""
+    """Failed shards with one cause, or a failed task of a run."""
 
     error_class: str
-    pattern: str  # the message with <n>, <file>, <address>, … for what differs from shard to shard
+    pattern: str  # the message with <n>, <file>, <address>, … in place of parts that differ from shard to shard
     example: ShardRecord
     count: int = 0
     unrun: int = 0  # dead-letter messages of these shards without an attempt
-    with_output: int = 0  # of them: they had succeeded before they were done again
+    with_output: int = 0  # how many of these shards had succeeded before they were redriven
     shards: ShardRanges = field(default_factory=ShardRanges)
     example_object: str = ""  # the first input of the example; "" if its plan part cannot be read
     advice: Advice = field(default_factory=lambda: Advice("", ""))
     redrive: tuple[str, ...] = ()  # options of `sparklet redrive RUN` that choose exactly these shards
-    redriven: str = ""  # that run; of a task the one whose task it is
-    task: str = ""
+    redriven: str = ""  # the run to redrive: the shards' own, or the run that the task belongs to
+    task: str = ""  # "" for shards, else the task that failed: schema, check, commit
 
     @property
     def line(self) -> int | None:
-        """The script's line, where the message names one."""
+        """The script's line that the message names; None if it names none."""
         match = None if self.task else _SCRIPT_LINE.search(self.example.error_message)
         return int(match[1] or match[2]) if match else None
 
@@ -473,71 +484,84 @@ def count_failure(groups: dict[tuple[str, str], FailureGroup], record: ShardReco
 def explain(
     deployment: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: Mapping[int, int]
 ) -> tuple[FailureGroup, ...]:
-    """The causes of a run's failures, the most frequent first, each with advice; ``succeeded``: shards by generation.
+    """Return the causes of a run's failures with advice, the most frequent cause first.
 
-    Shards that succeeded with another script than a failed one's say nothing about its data.
+    ``succeeded`` are the numbers of succeeded shards by generation. To find out what is at fault, only shards that
+    succeeded with the same script as the failed ones count.
     """
     groups = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
     task = run.kind if run.is_task else ""
     for group in groups:
         group.task, group.redriven = task, run.parent if task else run.run_id
         advised = advice(group.example.error_class, group.example.error_message, task)
-        if advised.reason.startswith(_GONE) and not _may_be_an_input(run, group.example.error_message):
+        if advised.reason.startswith(_GONE) and not _may_concern_an_input(run, group.example.error_message):
             advised = _OWN_ADDRESS
         script = run.scripts[group.example.generation]
-        alike = sum(count for generation, count in succeeded.items() if run.scripts[generation] == script)
-        advised = _judged(advised, group.count, alike)
+        same_script = sum(count for generation, count in succeeded.items() if run.scripts[generation] == script)
+        advised = _with_fault(advised, group.count, same_script)
         names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
-        group.advice = replace(advised, reason=_named(advised.reason, names), remedy=_named(advised.remedy, names))
+        reason, remedy = _with_names(advised.reason, names), _with_names(advised.remedy, names)
+        group.advice = replace(advised, reason=reason, remedy=remedy)
         group.example_object = "" if task in ("check", "commit") else first_object(deployment, group.example)
-        group.redrive = ("--cause", group.error_class) if task == "commit" else _options(group, groups)
+        group.redrive = ("--cause", group.error_class) if task == "commit" else _redrive_options(group, groups)
     return tuple(groups)
 
 
-def _may_be_an_input(run: Run, message: str) -> bool:
-    """Whether an address in a message, if it has any, may be one of a run's inputs, which lists may name."""
+def _may_concern_an_input(run: Run, message: str) -> bool:
+    """Return False if a message names addresses, and none of them is in the run's inputs.
+
+    True also where that is not known: the message names no address, or the inputs come from lists or Glue's catalog.
+    """
     addresses = [uri.replace("s3a://", "s3://") for uri in re.findall(r"s3a?://[^\s'\",;)\]]+", message)]
-    # Messages may name only the bucket, or a folder above the input.
-    is_near = (uri.startswith(input_uri) or input_uri.startswith(uri) for uri in addresses for input_uri in run.inputs)
-    is_named = not run.lists and not any(input_uri.startswith("glue:") for input_uri in run.inputs)
-    return not (addresses and is_named) or any(is_near)
+    has_other_inputs = run.lists or any(input_uri.startswith("glue:") for input_uri in run.inputs)
+    if not addresses or has_other_inputs:
+        return True
+    # A message can also name only the bucket, or a folder above the input.
+    pairs = ((uri, input_uri) for uri in addresses for input_uri in run.inputs)
+    return any(uri.startswith(input_uri) or input_uri.startswith(uri) for uri, input_uri in pairs)
 
 
 def pattern_of(message: str) -> str:
-    """A message with placeholders for addresses, files, ids and numbers."""
-    # Two lines of a script are two causes, so their numbers must outlive the placeholders.
-    places = [match[0] for match in _SCRIPT_LINE.finditer(message)]
-    rest = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
-    for expression, placeholder in _NAMES:
-        rest = [expression.sub(placeholder, piece) for piece in rest]
-    return "".join(piece for pair in zip(rest, [*places, ""], strict=True) for piece in pair)
+    """Return a message with placeholders for addresses, files, ids and numbers, but for lines of scripts.
+
+    Failures at two lines of a script have two causes.
+    """
+    script_lines = [match[0] for match in _SCRIPT_LINE.finditer(message)]
+    between = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
+    for expression, placeholder in _VARIABLE_PARTS:
+        between = [expression.sub(placeholder, piece) for piece in between]
+    return "".join(piece for pair in zip(between, [*script_lines, ""], strict=True) for piece in pair)
 
 
-def _named(text: str, names: Mapping[str, str]) -> str:
+def _with_names(text: str, names: Mapping[str, str]) -> str:
+    """Return the text with a run and a shard in place of RUN and SHARD."""
     return re.sub(r"\b(?:logs RUN|RUN|SHARD)\b", lambda match: names[match[0]], text)
 
 
 def first_object(deployment: Deployment, record: ShardRecord) -> str:
-    """A shard's first object; "" if its plan cannot be read."""
+    """Return the name of a shard's first input; "" if the shard's plan cannot be read."""
     try:
         return planned_shard(deployment, record).objects[0].name
     except (ObjectStoreError, PlanError, IndexError):
         return ""
 
 
-def _options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[str, ...]:
-    """Options that select only this group: none if it is alone, its class, a piece of its message, or its numbers."""
+def _redrive_options(group: FailureGroup, all_groups: Sequence[FailureGroup]) -> tuple[str, ...]:
+    """Return options that select only this group: its class, a piece of its message, or else its shards' numbers.
+
+    () if there is no other group.
+    """
     others = [other for other in all_groups if other is not group]
     if not others:
         return ()
-    for cause in () if group.error_class == OTHER else _candidates(group):
+    for cause in () if group.error_class == OTHER else _causes_of(group):
         if not any(_could_match(other, cause) for other in others):
             return ("--cause", cause)
     return ("--shards", group.shards.text())
 
 
-def _candidates(group: FailureGroup) -> Iterator[str]:
-    """Words for ``--cause``: the class, then the fixed pieces of the message, the longest first."""
+def _causes_of(group: FailureGroup) -> Iterator[str]:
+    """Yield texts for ``--cause``: the class, then the fixed pieces of the message, the longest piece first."""
     if group.error_class:
         yield group.error_class
     pieces = [piece.strip(" '\":,;()[]") for piece in _PLACEHOLDER.split(group.pattern)]
@@ -545,7 +569,7 @@ def _candidates(group: FailureGroup) -> Iterator[str]:
 
 
 def _could_match(group: FailureGroup, cause: str) -> bool:
-    """Whether ``--cause`` might select shards of this group; a group of many causes always might."""
+    """Return whether ``--cause`` can select shards of this group; always True for the group of other causes."""
     return (
         group.error_class == OTHER
         or matches_cause(group.example, cause)

@@ -1,7 +1,7 @@
-"""What each input of a run became, page by page, in bounded memory: its shard, state, rows, outputs, and why it failed.
+"""Returns a run's inputs page by page, in bounded memory, each with its shard, state, rows, outputs and error.
 
-Inputs are read from the plan, a part at a time, and states from the ledger. In a run with an output for each input,
-workers have written what each input became, one file a shard; else an input has its shard's state.
+Inputs are read from the plan, a part at a time, and states from the ledger. In a run with an output for each input
+workers have written a file for each shard, with rows and outputs of each input; else an input has those of its shard.
 """
 
 import json
@@ -15,17 +15,17 @@ from sparklet.app.local_files import local_inputs, local_part
 from sparklet.app.stack import OpenStack
 from sparklet.model import Run, ShardRecord, ShardState
 
-SHARDS_AT_ONCE = 100  # whose files are read at the same time
+SHARDS_AT_ONCE = 100  # the files of so many shards are read at the same time
 
 
 def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str, Any]]]:
-    """All inputs that are in the ledger so far, in the order of their shards, at most ``size`` a page.
+    """Yield all inputs whose shards are in the ledger, in the order of shards, in pages of ``size`` inputs at most.
 
-    Copies of local files appear under the files' names, and outputs by their place in a local folder. PlanError if the
-    plan is damaged, ObjectNotFoundError if a file of the run is gone.
+    Copies of local inputs have the names of the local files, and outputs their paths in the run's local folder.
+    PlanError if the plan is damaged, ObjectNotFoundError if a file of the run is gone.
     """
     if size < 1:
-        raise ValueError(f"a page of {size} inputs is none")
+        raise ValueError(f"a page must have at least one input, not {size}")
     copied, output = local_inputs(stack, run.run_id), run.output_uri.rstrip("/")
     shown_output, inputs = places_of(stack, run)[0].rstrip("/"), _inputs(stack, run)
     while page := list(islice(inputs, size)):
@@ -38,39 +38,41 @@ def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str
 
 def _inputs(stack: OpenStack, run: Run) -> Iterator[dict[str, Any]]:
     deployment = stack.deployment
-    part = lru_cache(maxsize=1)(deployment.store.get)  # shards that follow each other are in one
+    read_part = lru_cache(maxsize=1)(deployment.store.get)  # successive shards are mostly in the same part
     records = (record for record in deployment.ledger.shards.list(run.run_id) if record.state is not ShardState.SPLIT)
-    while some := list(islice(records, SHARDS_AT_ONCE)):
-        succeeded = [record for record in some if run.options.output_per and record.state is ShardState.SUCCEEDED]
-        files = deployment.store.get_all(deployment.run_uri(run.run_id, record.inputs_file) for record in succeeded)
-        became = {record.number: body.splitlines()[1:] for record, body in zip(succeeded, files, strict=True)}
-        for record in some:
-            if record.number in became:
-                yield from (_document(record, **json.loads(line)) for line in became[record.number])
+    while batch := list(islice(records, SHARDS_AT_ONCE)):
+        with_files = [record for record in batch if run.options.output_per and record.state is ShardState.SUCCEEDED]
+        files = deployment.store.get_all(deployment.run_uri(run.run_id, record.inputs_file) for record in with_files)
+        # The first line of a file holds names of output files; each further line is an input.
+        lines_by_shard = {record.number: body.splitlines()[1:] for record, body in zip(with_files, files, strict=True)}
+        for record in batch:
+            if record.number in lines_by_shard:
+                yield from (_document(record, **json.loads(line)) for line in lines_by_shard[record.number])
                 continue
             uri = deployment.part_uri(run.run_id, record.part)
-            objects = record.planned(part(uri)[record.offset : record.offset + record.length], uri).objects
+            objects = record.planned(read_part(uri)[record.offset : record.offset + record.length], uri).objects
             outputs = record.outputs or ([run.shard_output(record.number)] if record.output_bytes else [])
-            is_done, is_all = record.state is ShardState.SUCCEEDED, len(objects) == 1
+            has_succeeded, is_only_input = record.state is ShardState.SUCCEEDED, len(objects) == 1
             for item in objects:
                 yield _document(
                     record,
                     input=item.uri or json.loads(item.item),
                     slice=item.slice and [str(item.slice.kind), item.slice.start, item.slice.end],
-                    rows=record.rows if is_done and is_all else None,
-                    outputs=outputs if is_done else (),
+                    rows=record.rows if has_succeeded and is_only_input else None,
+                    outputs=outputs if has_succeeded else (),
                 )
 
 
-def _document(record: ShardRecord, **became: Any) -> dict[str, Any]:
+def _document(record: ShardRecord, **fields: Any) -> dict[str, Any]:
+    """Return an input's document; ``fields`` are input, rows and outputs, and for a part of an object its slice."""
     has_failed = record.state is ShardState.FAILED
     return {
-        "input": became["input"],
-        "slice": became.get("slice"),
+        "input": fields["input"],
+        "slice": fields.get("slice"),
         "shard": record.number,
         "state": str(record.state),
-        "rows": became["rows"],
-        "outputs": list(became["outputs"]),
+        "rows": fields["rows"],
+        "outputs": list(fields["outputs"]),
         "error_class": record.error_class if has_failed else None,
         "error_message": record.error_message if has_failed else None,
     }

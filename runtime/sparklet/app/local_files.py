@@ -1,4 +1,4 @@
-"""Local inputs copied to the bucket, and a run's output copied to a local folder, with progress."""
+"""Copies local inputs to the bucket, and a run's output to a local folder, with progress."""
 
 import hashlib
 import os
@@ -33,39 +33,44 @@ from sparklet.ports.deployment import Deployment
 
 T = TypeVar("T")
 THREADS = 8
-SAY_EVERY = 100  # files
+REPORT_EVERY = 100  # files
 
 Say = Callable[[str], None]
 
 
 def local_inputs(stack: OpenStack, run_id: str) -> Mapping[str, str]:
-    """The local paths from which a run's inputs were copied, by S3 folder or object; {} in a deployed stack."""
-    return (read_json(_kept(stack.state, run_id)) or {}) if stack.state else {}
+    """Return the local paths from which a run's inputs were copied, by S3 folder or object; {} in a deployed stack."""
+    return (read_json(_paths_file(stack.state, run_id)) or {}) if stack.state else {}
 
 
 def forget_inputs(stack: OpenStack, run_id: str) -> None:
-    """Forget where a run's inputs were copied from."""
+    """Delete the record of the local paths from which a run's inputs were copied."""
     if stack.state:
-        _kept(stack.state, run_id).unlink(missing_ok=True)
+        _paths_file(stack.state, run_id).unlink(missing_ok=True)
 
 
-def _kept(state: Path, run_id: str) -> Path:
+def _paths_file(state: Path, run_id: str) -> Path:
+    """Return the file that keeps the local paths of a run's inputs."""
     return state / LOCAL_PATHS / f"{run_id}.json"
 
 
 def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) -> RunRequest:
-    """Copy a request's local files to the bucket; return the request with their addresses, its output in the bucket."""
+    """Copy a request's local files to the bucket; return the request with the addresses of the copies.
+
+    A local output is replaced by an address in the bucket, too; ``fill_output`` copies the output to the local folder.
+    PlanError for a local path in a deployed stack.
+    """
     if stack.state is None:
         table = request.table.partition("file://")[2]
-        refuse_remote_only((*request.inputs, *request.files.values(), table), request.output_uri)
+        refuse_local_paths((*request.inputs, *request.files.values(), table), request.output_uri)
         return request
-    inputs = {
+    source_by_uri = {
         source if "://" in source else _upload_input(stack, request, index, Path(source), reporter): source
         for index, source in enumerate(request.inputs)
     }
-    local = {uri: str(Path(source).resolve()) for uri, source in inputs.items() if uri != source}
-    # Kept by the run's id before the run is entered, so that a redrive always finds the local files.
-    write_json(_kept(stack.state, request.run_id), local)
+    local_paths = {uri: str(Path(source).resolve()) for uri, source in source_by_uri.items() if uri != source}
+    # Written before the run is entered in the ledger, so that a redrive always finds the local files.
+    write_json(_paths_file(stack.state, request.run_id), local_paths)
     files = {}
     for name, source in request.files.items():
         path = Path(source)
@@ -75,10 +80,10 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
     if request.output_uri and "://" not in request.output_uri:
         output = Path(request.output_uri).resolve()
         if request.table.startswith("iceberg:"):
-            output.mkdir(parents=True, exist_ok=True)  # for the catalog
+            output.mkdir(parents=True, exist_ok=True)  # the catalog's file is made in this folder
         bucket_copy = f"s3://{stack.deployment.bucket}/output/{request.run_id}/"
         request = replace(request, output_uri=bucket_copy, local_output=_folder_uri(output))
-    return replace(request, inputs=tuple(inputs), params={**request.params, **files})
+    return replace(request, inputs=tuple(source_by_uri), params={**request.params, **files})
 
 
 def _folder_uri(folder: Path) -> str:
@@ -87,48 +92,52 @@ def _folder_uri(folder: Path) -> str:
 
 def refuse_own_input(path: Path, output: str, state: Path) -> None:
     """PlanError if a local output, or the local stack's folder ``state``, lies inside the local input ``path``."""
-    places = {"the state folder": state} | ({"the output": Path(output)} if output and "://" not in output else {})
+    folders = {"the state folder": state}
+    if output and "://" not in output:
+        folders["the output"] = Path(output)
     if path.is_dir():
-        refuse_own_output([_folder_uri(path)], {what: _folder_uri(folder) for what, folder in places.items()})
+        refuse_own_output([_folder_uri(path)], {name: _folder_uri(folder) for name, folder in folders.items()})
 
 
 def refuse_replaced_input(files: Iterable[Path], request: RunRequest) -> None:
     """PlanError if one of the local files that a run reads lies in the local output that it replaces."""
     output = Path(request.output_uri).resolve()
-    read = next((path for path in files if path.resolve().is_relative_to(output)), None)
-    if read and "://" not in request.output_uri:
+    inside = next((path for path in files if path.resolve().is_relative_to(output)), None)
+    if inside and "://" not in request.output_uri:
         raise PlanError(
-            f"the input {read} lies in the output {output}, and this run would delete it, since it replaces what is "
-            "there: name another output, or append to this one (--append)"
+            f"the input {inside} lies in the output {output}, and this run would delete it, since the run replaces the "
+            "output's files: name another output, or append to this one (--append)"
         )
 
 
 def refuse_taken_names(request: RunRequest) -> None:
-    """PlanError if a local output holds files under the names that a run will give those of its local inputs."""
+    """PlanError if a local output has files with names that the run will give to outputs of its local inputs."""
     if not (request.options.output_per and request.options.existing == "append"):
         return
-    existing_names = paths_in_output(None, request)
-    folders = [source for source in request.inputs if "://" not in source]
-    named = tuple(f"{source.rstrip('/')}/" if Path(source).is_dir() else source for source in folders)
-    with closing(OutputNames(request.run_id, request.options, named, existing_names)) as names:
-        for source in named:
+    existing_names, paths = names_there(None, request), [source for source in request.inputs if "://" not in source]
+    sources = tuple(f"{path.rstrip('/')}/" if Path(path).is_dir() else path for path in paths)
+    with closing(OutputNames(request.run_id, request.options, sources, existing_names)) as names:
+        for source in sources:
             for _, key in wanted_files(Path(source), request.options):
                 names.add(InputObject(source + key if source.endswith("/") else source, 0))
         names.refuse_taken()
 
 
 def checked_output(request: RunRequest, state: Path | None) -> RunRequest:
-    """The request with a catalog of Iceberg's below its local output; SettingsError if it cannot write there.
+    """Check a request's local output; return the request, with a catalog if the table is an Iceberg table without one.
 
-    The catalog is in SQLite, unless one is configured; its warehouse is a ``file://`` folder, since Iceberg's metadata
-    holds absolute addresses. ``state``: the local stack's folder.
+    The catalog is an SQLite file in the output; its warehouse is a ``file://`` folder, since Iceberg's metadata holds
+    absolute addresses. ``state`` is the local stack's folder. SettingsError if the output cannot be written, or holds
+    files that the request's ``existing`` forbids.
     """
     output, run_id = Path(request.output_uri).resolve(), run_id_of(request, 0.0)
     _refuse_unwritable(output)
-    if not (state and _kept(state, run_id).exists()):  # else it may be this run's own; ``fill`` looks again
+    # If this run was started before, the files can be its own; ``fill_output`` checks again.
+    was_started = state and _paths_file(state, run_id).exists()
+    if not was_started:
         check_output(output, request.options.existing)
-    named = catalog_properties({**os.environ, **request.env}, request.params.get("warehouse"))
-    if not request.table.startswith("iceberg:") or {"type", "uri"} & named.keys():
+    properties = catalog_properties({**os.environ, **request.env}, request.params.get("warehouse"))
+    if not request.table.startswith("iceberg:") or {"type", "uri"} & properties.keys():
         return request
     catalog = {
         f"{VARIABLES}TYPE": "sql",
@@ -142,22 +151,23 @@ def _upload_input(stack: OpenStack, request: RunRequest, index: int, path: Path,
     """Copy one local input; return the S3 folder or object of the copy."""
     base, options = f"s3://{stack.deployment.bucket}/input/{request.run_id}/{index}/", request.options
     reporter.say(f"copying {path} to the bucket")
-    deque(within_limit(wanted_files(path, options), options.limit, str(path)), maxlen=0)  # before anything is copied
+    # Goes through all files, so that too many are refused before any file is copied.
+    deque(within_limit(wanted_files(path, options), options.limit, str(path)), maxlen=0)
     upload(stack.deployment.store, ((file, base + key) for file, key in wanted_files(path, options)), reporter.say)
     return base if path.is_dir() else base + path.name
 
 
 def wanted_files(path: Path, options: RunOptions) -> Iterator[tuple[Path, str]]:
-    """The files of a local input that the options choose, each with its key; PlanError at once if there is none."""
+    """Return the files of a local input that the options select, each with its key; PlanError if there is none."""
     since_s, files = options.modified_since_s, local_files(path, Filter(options.include, options.exclude))
-    chosen = (file for file in files if not since_s or file[0].stat().st_mtime >= since_s)
-    if (first := next(chosen, None)) is None:
+    selected = ((file, key) for file, key in files if not since_s or file.stat().st_mtime >= since_s)
+    if (first := next(selected, None)) is None:
         raise PlanError(f"the input {path} holds no file to plan; check the folder, --include, --exclude and --since")
-    return chain([first], chosen)
+    return chain([first], selected)
 
 
 def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> None:
-    """Put local files into the bucket, each under its URI."""
+    """Copy local files to the bucket, each to its URI."""
 
     def put(file: tuple[Path, str]) -> int:
         path, uri = file
@@ -167,37 +177,37 @@ def upload(store: ObjectStore, files: Iterable[tuple[Path, str]], say: Say) -> N
     _transfer(put, files, say, "in the bucket")
 
 
-def changed(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
-    """The files that the bucket lacks, or has with other content."""
+def changed_files(store: ObjectStore, files: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Return those files, each with its URI, that are not in the bucket, or have another content there."""
 
     @cache
     def etags(folder: str) -> dict[str, str]:
         return {info.uri: info.etag.strip('"') for info in store.list(folder)}
 
-    # A LIST a folder instead of a HEAD a file. An object of several parts has an ETag that is not an MD5: it is
-    # uploaded at each redrive, which does no harm.
+    # One LIST request for a folder replaces a HEAD request for each file. The ETag of an object of several parts is not
+    # an MD5, so such a file is uploaded at each redrive, which does no harm.
     return [(path, uri) for path, uri in files if etags(uri.rpartition("/")[0] + "/").get(uri) != _md5(path)]
 
 
 def check_output(folder: Path, existing: str) -> None:
-    """SettingsError if ``existing`` (see ``RunOptions``) forbids what a local output holds."""
+    """SettingsError if a local output has files that ``existing`` (see ``RunOptions``) forbids."""
     if existing == "refuse" and folder.is_dir() and any(folder.iterdir()):
         raise SettingsError(
             f"--output {folder} is not empty: append to it (--append), replace what is there (--overwrite), "
             "or name another folder"
         )
     files = local_outputs(folder) if existing == "overwrite" else ()
-    if other := next((file.path for file in files if not file.by), ""):
-        raise SettingsError(f"--output {folder} holds {other}, which no Sparklet run wrote; name another folder")
+    if foreign_file := next((file.path for file in files if not file.by), ""):
+        raise SettingsError(f"--output {folder} holds {foreign_file}, which no Sparklet run wrote; name another folder")
 
 
 def _refuse_unwritable(folder: Path) -> None:
-    """SettingsError unless a folder, or the nearest one above it that exists, can be written to; nothing is left."""
+    """SettingsError unless a folder, or the nearest existing folder above it, can be written; no file stays there."""
     nearest = folder
     try:
         while not nearest.exists():
             nearest = nearest.parent
-        # Permissions alone do not tell: a disk may be read-only or full.
+        # A file is written, since permissions do not show that a disk is read-only or full.
         with TemporaryFile(dir=nearest) as file:
             file.write(b"a full disk takes files, but no content")
     except OSError as error:
@@ -206,168 +216,185 @@ def _refuse_unwritable(folder: Path) -> None:
 
 
 def fill_output(stack: OpenStack, run: Run, reporter: Reporter) -> None:
-    """Download the output of succeeded shards to the run's local output folder, if it has one; see ``_refuse_others``.
+    """Download the output of succeeded shards to the run's local output folder, if it has one.
 
-    If a later run has replaced what is there, this one's output stays in the bucket, with a warning.
+    If a later run has replaced the folder's files, the output stays in the bucket, with a warning. PlanError if the
+    folder has files of other runs or other tools that must not be mixed with the output, see ``_refuse_other_files``.
     """
     if not run.local_output:
         return
     with Lock(StateDir(stack.state or Path()).fill_lock) as lock:
         lock.exclusive(inf, lambda: reporter.say("waiting for another run that fills its local output"))
-        # Asked under the lock: while this client waited another run may have replaced the folder.
-        if later := replaced_by(stack.deployment, run):
-            reporter.warn(f"{local_folder(run)} is {later}'s by now; what {run.run_id} wrote stays in {run.output_uri}")
+        # Checked under the lock, since another run can have replaced the folder's files while this client waited.
+        if later_run := replaced_by(stack.deployment, run):
+            reporter.warn(
+                f"{local_folder(run)} now belongs to {later_run}; the output of {run.run_id} stays in {run.output_uri}"
+            )
             return
-        _refuse_others(stack.deployment, run)
+        _refuse_other_files(stack.deployment, run)
         try:
-            fill(stack.deployment.store, run, _with_output(stack.deployment, run), reporter.say)
+            fill(stack.deployment.store, run, _shards_with_output(stack.deployment, run), reporter.say)
         except OSError as error:
             raise ObjectStoreError(f"{local_folder(run)} cannot be filled from {run.output_uri}: {error}") from error
 
 
 def local_folder(run: Run) -> Path:
-    """A run's local output."""
+    """Return the local folder of a run's output."""
     return Path(run.local_output.removeprefix("file://"))
 
 
-def _refuse_others(deployment: Deployment, run: Run) -> None:
-    """PlanError if the local output has files of other runs since this one began that its output in S3 would not have.
+def _refuse_other_files(deployment: Deployment, run: Run) -> None:
+    """PlanError if the local output has files that the run's output in S3 could not have beside its own.
 
-    Those are runs entered later that do not append; and beside a run that wanted the folder empty, all other runs.
+    These are files of runs that were entered later and do not append; for a run that wanted an empty folder, files of
+    all other runs; and with --output-per, files with the name of an output that the run is not allowed to replace.
     """
     wanted_empty, folder = run.options.existing == "refuse", local_folder(run)
-    for path, run_id, is_later in _others(run):
-        other_run = deployment.known_run(run_id)  # None: of another stack
-        joins = other_run.options.existing == "append" if other_run else not wanted_empty
-        if not (joins if is_later else not wanted_empty):
+    for path, run_id, is_later in _files_of_other_runs(run):
+        other_run = deployment.known_run(run_id)  # None for a run of another stack
+        is_allowed = not wanted_empty
+        if is_later and other_run:
+            is_allowed = other_run.options.existing == "append"
+        if not is_allowed:
             raise PlanError(
-                f"{path.parent} holds {path.name} of another run by now: what {run.run_id} wrote stays in "
-                f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
+                f"{path.parent} now holds {path.name} of another run: the output of {run.run_id} stays in "
+                f"{run.output_uri}; move the files in {path.parent}, then: sparklet resume {run.run_id}"
             )
-    owned = {file.path: file.by for file in local_outputs(folder) if file.by} if run.options.output_per else {}
-    for name in output_files(deployment.store, run, _with_output(deployment, run)) if run.options.output_per else ():
-        by = owned.get(name)
-        is_own = by is not None and by["identity"] == run.identity
-        if (folder / name).exists() and not (is_own or may_replace(deployment, run, by)):
+    if not run.options.output_per:
+        return
+    publisher_by_name = {file.path: file.by for file in local_outputs(folder) if file.by}
+    for name in output_files(deployment.store, run, _shards_with_output(deployment, run)):
+        publisher = publisher_by_name.get(name)
+        is_own = publisher is not None and publisher["identity"] == run.identity
+        if (folder / name).exists() and not (is_own or may_replace(deployment, run, publisher)):
             raise PlanError(
-                f"{folder / name} is there already, and {run.run_id} has a file of this name, which stays in "
-                f"{run.output_uri}; move what is there, then: sparklet resume {run.run_id}"
+                f"{folder / name} exists already, and {run.run_id} has a file of this name, which stays in "
+                f"{run.output_uri}; move {folder / name}, then: sparklet resume {run.run_id}"
             )
 
 
-def _others(run: Run) -> list[tuple[Path, str, bool]]:
-    """The files in the local output that other runs published: their run ids, and whether they were entered later."""
-    # The names of published folders have milliseconds, so times are compared as these.
-    mine = int(run.created_s * 1000)
-    published = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published(local_folder(run)))
-    return [(path, run_id, then > mine) for path, run_id, then in published if (run_id, then) != (run.run_id, mine)]
+def _files_of_other_runs(run: Run) -> list[tuple[Path, str, bool]]:
+    """Return the files of other runs in the local output: path, run id, and whether that run was entered later."""
+    # The names of published folders have the time of a run in milliseconds, so times are compared in milliseconds.
+    own_ms = int(run.created_s * 1000)
+    published = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published_files(local_folder(run)))
+    return [
+        (path, run_id, created_ms > own_ms)
+        for path, run_id, created_ms in published
+        if (run_id, created_ms) != (run.run_id, own_ms)
+    ]
 
 
-def _published(folder: Path) -> Iterator[tuple[Path, By]]:
+def _published_files(folder: Path) -> Iterator[tuple[Path, By]]:
+    """Return the files below the folder that runs have published, each with its publisher."""
     return ((Path(file.uri), file.by) for file in local_outputs(folder) if file.by and not Path(file.uri).is_dir())
 
 
 def is_complete(stack: OpenStack, run: Run, folder: Path) -> bool:
-    """Whether a local folder has every file that succeeded shards wrote, by name and size."""
-    files = output_files(stack.deployment.store, run, _with_output(stack.deployment, run))
+    """Return whether a local folder has every file that succeeded shards wrote, by name and size."""
+    files = output_files(stack.deployment.store, run, _shards_with_output(stack.deployment, run))
     expected_files = ((folder / name, info.size_bytes) for name, info in files.items())
     return all(path.is_file() and path.stat().st_size == size_bytes for path, size_bytes in expected_files)
 
 
-def _with_output(deployment: Deployment, run: Run) -> set[int]:
+def _shards_with_output(deployment: Deployment, run: Run) -> set[int]:
     return {record.number for record in deployment.ledger.shards.list(run.run_id) if record.has_output}
 
 
 def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> None:
-    """Make a run's folders below its local output hold what ``shards`` have written; then delete what it replaces.
+    """Download the files of ``shards`` to the run's local output; then delete files that these replace.
 
-    Files that are there already are not downloaded again. A run that replaces others deletes what runs that were
-    entered before it have published; all other files stay.
+    Files that exist already are not downloaded again. Deleted are older files of the same run, and for a run with
+    --overwrite files that earlier runs have published; all other files stay.
     """
     folder = local_folder(run)
-    keep = {folder / name: info for name, info in output_files(store, run, shards).items()}
+    info_by_path = {folder / name: info for name, info in output_files(store, run, shards).items()}
     if shards:
         folder.mkdir(parents=True, exist_ok=True)
-    gone = [path for path, by in _published(folder) if by["identity"] == run.identity and path not in keep]
-    # Copies first: a kill in between leaves both old and new files, and filling again deletes the old.
-    _transfer(lambda item: _download(store, *item), keep.items(), say, f"in {folder}")
+    replaced = [
+        path for path, by in _published_files(folder) if by["identity"] == run.identity and path not in info_by_path
+    ]
+    # Files are deleted last: a kill in between leaves both old and new files, and the next call deletes the old ones.
+    _transfer(lambda item: _download(store, *item), info_by_path.items(), say, f"in {folder}")
     if run.options.existing == "overwrite" and run.sealed:
-        gone += [path for path, _, is_later in _others(run) if not is_later]
-    for path in gone:
+        replaced += [path for path, _, is_later in _files_of_other_runs(run) if not is_later]
+    for path in replaced:
         path.unlink()
-        with suppress(OSError):  # other files are there
-            for up in list(path.parents)[: len(path.relative_to(folder).parents) - 1]:
-                up.rmdir()
+        with suppress(OSError):  # the first folder that is not empty stays, and so do those above it
+            for parent in list(path.parents)[: len(path.relative_to(folder).parents) - 1]:
+                parent.rmdir()
     if run.table and not shards:
-        with suppress(OSError):  # it was made for a catalog, and is empty unless there is one
+        with suppress(OSError):  # the folder was made for a catalog; it is deleted if no catalog was written
             folder.rmdir()
 
 
 def output_files(store: ObjectStore, run: Run, shards: Collection[int]) -> dict[str, ObjectInfo]:
-    """The files that ``shards`` have written, by their names below the run's output."""
+    """Return the files that ``shards`` have written, by their names below the run's output."""
     prefix, numbers = run.output_uri.rstrip("/") + "/", set(shards)
     return {info.uri.removeprefix(prefix): info for number, info in published_files(store, run) if number in numbers}
 
 
 def _download(store: ObjectStore, path: Path, info: ObjectInfo) -> int:
-    if not (path.exists() and path.stat().st_size == info.size_bytes and _md5(path) == info.etag.strip('"')):
+    """Download a file unless it exists with the same content; return its size in bytes."""
+    is_same = path.exists() and path.stat().st_size == info.size_bytes and _md5(path) == info.etag.strip('"')
+    if not is_same:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # By its ETag: a shard that is done again may replace the file behind this listing.
+        # By its ETag, since a shard that is run again can replace the object after it was listed.
         store.download(info.uri, path, etag=info.etag)
     return info.size_bytes
 
 
 def _md5(path: Path) -> str:
-    """The ETag of an object that was written in one part."""
+    """Return a file's MD5, which is the ETag of an object that was written in one part."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _transfer(work: Callable[[T], int], items: Iterable[T], say: Say, where: str) -> None:
-    """Copy files in threads, a bounded number in memory at a time; ``work`` returns a file's bytes."""
-    waiting, count, size_bytes = iter(items), 0, 0
+def _transfer(copy: Callable[[T], int], files: Iterable[T], say: Say, where: str) -> None:
+    """Copy files in threads, a bounded number at a time; ``copy`` copies one file and returns its bytes."""
+    remaining, count, size_bytes = iter(files), 0, 0
     with ThreadPoolExecutor(THREADS) as pool:
-        while batch := list(islice(waiting, SAY_EVERY)):
-            size_bytes += sum(pool.map(work, batch))
+        while batch := list(islice(remaining, REPORT_EVERY)):
+            size_bytes += sum(pool.map(copy, batch))
             count += len(batch)
-            if len(batch) == SAY_EVERY:
+            if len(batch) == REPORT_EVERY:
                 say(f"  {count} files ({size_text(size_bytes)}) {where} so far")
     if count:
         say(f"  {count_text(count, 'file')} ({size_text(size_bytes)}) {where}")
 
 
 def local_part(uri: str, inputs: Mapping[str, str]) -> Path | None:
-    """The local file that was put at ``uri``; None if none was."""
-    for folder, local in inputs.items():
-        if folder.endswith("/") and uri.startswith(folder):
-            return Path(local) / uri.removeprefix(folder)
-        if uri == folder:
+    """Return the local file that was copied to ``uri``; None if no file was. See ``local_inputs`` for ``inputs``."""
+    for input_uri, local in inputs.items():
+        if input_uri.endswith("/") and uri.startswith(input_uri):
+            return Path(local) / uri.removeprefix(input_uri)
+        if uri == input_uri:
             return Path(local)
     return None
 
 
-def localized(stack: OpenStack, run_id: str, text: str) -> str:
-    """The text with the addresses of copied inputs replaced by the local files that were copied."""
+def with_local_paths(stack: OpenStack, run_id: str, text: str) -> str:
+    """Return the text with local paths in place of the addresses to which inputs were copied."""
     for uri, path in local_inputs(stack, run_id).items():
         local = f"{path}/" if uri.endswith("/") else path
-        # Spark's messages have the scheme of Hadoop's client.
+        # Spark's messages name inputs by s3a, the scheme of Hadoop's client.
         text = text.replace(uri.replace("s3://", "s3a://"), local).replace(uri, local)
     return text
 
 
 def stored_uri(path: Path, inputs: Mapping[str, str]) -> str:
-    """The address to which a local file was copied; "" if the file is not an input of the run."""
-    for folder, local in inputs.items():
-        whole, root = path.absolute(), Path(local)
-        if folder.endswith("/") and whole.is_relative_to(root):
-            return folder + whole.relative_to(root).as_posix()
-        if whole == root:
-            return folder
+    """Return the address to which a local file was copied; "" if the file is not an input of the run."""
+    for input_uri, local in inputs.items():
+        full_path, root = path.absolute(), Path(local)
+        if input_uri.endswith("/") and full_path.is_relative_to(root):
+            return input_uri + full_path.relative_to(root).as_posix()
+        if full_path == root:
+            return input_uri
     return ""
 
 
-def refuse_remote_only(inputs: Collection[str], output: str) -> None:
-    """PlanError if there is a local path, which a deployed stack cannot read."""
+def refuse_local_paths(inputs: Collection[str], output: str) -> None:
+    """PlanError if an input or the output is a local path, which a deployed stack cannot read or write."""
     for path in (*inputs, output):
         if path and "://" not in path:
             raise PlanError(

@@ -1,7 +1,7 @@
-"""A run's lines in the logs of workers, with shard and attempt.
+"""Finds a run's lines in the logs of workers, and the shard and attempt of each line.
 
-A worker runs one task at a time, and its own JSON log lines name the attempt; the lines between them are the script's,
-or its JVM's. So each log line belongs to the attempt that was named last.
+A worker runs one task at a time. Its own JSON log lines name the attempt; the lines between them are from the script or
+the JVM. So each log line belongs to the attempt that was named last.
 """
 
 import re
@@ -21,12 +21,12 @@ from sparklet.ports import WorkerLogs
 from sparklet.ports.metrics import is_metrics_line
 
 INVOCATION = "invoke-"
-"""Begins the names of single invocations, which stand in the log in the place of a run."""
-MAX_PRINTED, MAX_PRINTED_BYTES = 200, 4096  # shards whose print is kept, and of how much its end
+"""Names of single invocations begin with this; log lines of an invocation have its name as their run."""
+MAX_PRINTED, MAX_PRINTED_BYTES = 200, 4096  # printed text is kept of so many shards, of each the last bytes
 POLL_S = 0.2
-LAG_S = 5.0  # CloudWatch has a line a few seconds after it was written
-_OWN = ("time", "level", "message", "attempt")  # what each of a worker's own lines has
-_SHOWN_ELSEWHERE = (*_OWN, "run", "shard", "request_id", "record")
+LAG_S = 5.0  # CloudWatch returns a line only some seconds after it was written
+_OWN = ("time", "level", "message", "attempt")  # fields of each of a worker's own lines
+_NOT_APPENDED = (*_OWN, "run", "shard", "request_id", "record")
 _PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
 
 
@@ -39,19 +39,19 @@ class LogLine:
     shard: int
     attempt: str
     text: str
-    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None: a line of the script or JVM
+    own: Mapping[str, Any] | None = None  # the fields of a worker's own line; None for lines of the script or JVM
 
     def document(self) -> dict[str, Any]:
-        """The line as --json prints it, its text unchanged."""
+        """Return the line as --json prints it, with the text unchanged."""
         return {"run": self.run, "shard": self.shard, "attempt": self.attempt, "stream": self.stream, "line": self.text}
 
     def readable(self) -> str:
-        """The text as people read it: a worker's line shortened, any other without control characters."""
+        """Return the text for people, without control characters; a worker's own line is shortened."""
         if self.own is None:
             return printable(self.text)
         time = str(self.own["time"])[11:23]
-        more = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _SHOWN_ELSEWHERE)
-        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({more})" if more else "")
+        fields = " ".join(f"{name}={value}" for name, value in self.own.items() if name not in _NOT_APPENDED)
+        line = f"{time} {self.own['level']:<7} {self.own['message']}" + (f" ({fields})" if fields else "")
         return printable(line)
 
 
@@ -66,7 +66,7 @@ class Attribution:
     _request: str = ""
 
     def take(self, text: str) -> LogLine | None:
-        """The line with its attempt; None if it belongs to no shard."""
+        """Return the next line of the stream with its attempt; None if the line belongs to no shard."""
         if is_metrics_line(text):
             return None
         fields = _own_fields(text)
@@ -74,7 +74,7 @@ class Attribution:
             self._run, self._shard = str(fields.get("run", "")), fields.get("shard")
             self._attempt, self._request = str(fields["attempt"]), str(fields.get("request_id", ""))
         elif (platform := _PLATFORM.match(text)) and platform[2] != self._request:
-            self._run = ""  # the next invocation has begun
+            self._run = ""  # the function's next invocation has begun
         if not self._run or type(self._shard) is not int:
             return None
         return LogLine(self.stream, self._run, self._shard, self._attempt, text, fields)
@@ -82,47 +82,47 @@ class Attribution:
 
 @dataclass
 class LogReader:
-    """Reads a run's lines from all its streams, each from its last position."""
+    """Reads a run's lines from all its streams, each stream from its last position."""
 
     logs: WorkerLogs
     run_id: str
     shard: int | None = None
-    attempt: str = ""  # the beginning of its id
+    attempt: str = ""  # the first characters of the attempt's id
     since_s: float = 0.0
     _positions: dict[str, str] = field(default_factory=dict)
     _attributions: dict[str, Attribution] = field(default_factory=dict)
 
     def lines(self) -> Iterator[LogLine]:
-        """The lines since the last call, stream by stream."""
+        """Return the lines since the last call, stream by stream."""
         for stream, since_s in self.logs.streams(self.run_id, self.shard, self.since_s).items():
             attribution = self._attributions.setdefault(stream, Attribution(stream))
             while True:
-                before = self._positions.get(stream, "")
-                texts, self._positions[stream] = self.logs.read(stream, before, since_s)
+                position = self._positions.get(stream, "")
+                texts, self._positions[stream] = self.logs.read(stream, position, since_s)
                 lines = filter(None, map(attribution.take, texts))
-                yield from (line for line in lines if self._wanted(line))
-                # CloudWatch answers pages without lines before the end, where it returns the token that it was given.
-                if not texts and self._positions[stream] == before:
+                yield from (line for line in lines if self._is_selected(line))
+                # CloudWatch can return pages without lines before the end; at the end it returns the token it got.
+                if not texts and self._positions[stream] == position:
                     break
 
-    def _wanted(self, line: LogLine) -> bool:
+    def _is_selected(self, line: LogLine) -> bool:
         return line.run == self.run_id and self.shard in (None, line.shard) and line.attempt.startswith(self.attempt)
 
 
 @contextmanager
 def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], reporter: Reporter) -> Iterator[None]:
-    """Show the output of a run's, or an invocation's, scripts and JVMs as it arrives; when the block ends, the rest."""
+    """Show what scripts and JVMs of a run, or of an invocation, print during the block; at its end show the rest."""
     reader, ended = LogReader(stack.logs, run_id, since_s=stack.deployment.clock.now_s()), threading.Event()
 
-    def pass_on() -> None:
+    def show_new_lines() -> None:
         for line in reader.lines():
             if line.own is None:
                 show(line)
 
     def follow() -> None:
-        with suppress(LogsError):  # the last look tells it
+        with suppress(LogsError):  # the last reading, below, warns of an error
             while not ended.wait(POLL_S):
-                pass_on()
+                show_new_lines()
 
     thread = threading.Thread(target=follow, name="sparklet-logs", daemon=True)
     thread.start()
@@ -135,33 +135,34 @@ def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], r
     finally:
         ended.set()
         if not interrupted:
-            # Two readers at once would pass on lines twice: positions are kept without a lock.
+            # Without this join two threads would use the reader, whose positions have no lock, and show lines twice.
             thread.join()
             stack.deployment.clock.sleep(0.0 if stack.state else LAG_S)
             try:
-                pass_on()
+                show_new_lines()
             except LogsError as error:
                 reporter.warn(str(error))
 
 
-def written(to: TextIO) -> Callable[[LogLine], None]:
-    """Shows lines as they come, in a file."""
+def line_writer(file: TextIO) -> Callable[[LogLine], None]:
+    """Return a function that writes a line to ``file`` at once."""
 
-    def show(line: LogLine) -> None:
-        to.write(f"{line.readable()}\n")
-        to.flush()
+    def write(line: LogLine) -> None:
+        file.write(f"{line.readable()}\n")
+        file.flush()
 
-    return show
+    return write
 
 
-def printed(stack: OpenStack, run_id: str, since_s: float) -> dict[int, str]:
-    """The last lines that each shard's last attempt has printed, of the first ``MAX_PRINTED`` shards that printed."""
-    text_by_shard, last = defaultdict[int, str](str), dict[int, str]()
+def printed_texts(stack: OpenStack, run_id: str, since_s: float) -> dict[int, str]:
+    """Return by shard the last lines that its last attempt printed; only of the first ``MAX_PRINTED`` shards."""
+    text_by_shard, attempt_by_shard = defaultdict[int, str](str), dict[int, str]()
     for line in LogReader(stack.logs, run_id, since_s=since_s).lines():
         if line.own is None and (line.shard in text_by_shard or len(text_by_shard) < MAX_PRINTED):
-            before = text_by_shard[line.shard] if last.get(line.shard) == line.attempt else ""
-            last[line.shard] = line.attempt
-            text_by_shard[line.shard] = f"{before}{line.readable()}\n"[-MAX_PRINTED_BYTES:]
+            is_same_attempt = attempt_by_shard.get(line.shard) == line.attempt
+            earlier_text = text_by_shard[line.shard] if is_same_attempt else ""
+            attempt_by_shard[line.shard] = line.attempt
+            text_by_shard[line.shard] = f"{earlier_text}{line.readable()}\n"[-MAX_PRINTED_BYTES:]
     return text_by_shard
 
 

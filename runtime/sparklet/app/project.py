@@ -1,6 +1,4 @@
-"""A project's own files: the jobs that ``sparklet.toml`` names, its requirements as workers need them, and what
-``sparklet init`` writes to begin with.
-"""
+"""Handles a user's project: the jobs of ``sparklet.toml``, requirements for workers, and files that ``init`` writes."""
 
 import difflib
 import json
@@ -24,7 +22,7 @@ PROJECT = "sparklet.toml"
 DEPLOY_TEXTS = ("stack", "image", "artifact_bucket")
 STARTER = Path(__file__).parent / "starter"
 WORKFLOW = ".github/workflows/tests.yml"
-PLACES = (  # of the workflow: in an installation, and in a checkout
+WORKFLOW_SOURCES = (  # the workflow's file in an installation, and in a checkout
     STARTER / "tests.yml",
     Path(__file__).parents[3] / "examples" / "github-actions.yml",
 )
@@ -40,23 +38,24 @@ def _document(folder: Path) -> dict[str, Any]:
 
 
 def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
-    """The jobs of the folder's ``sparklet.toml``, by name; none without the file. SettingsError if it is wrong."""
+    """Return the jobs of the folder's ``sparklet.toml`` by name; {} without the file. SettingsError if it is wrong."""
     document = _document(folder)
     tables = document.get("jobs", {} if document.keys() <= {"deploy"} else None)
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SettingsError(f"{PROJECT} needs a table for each job, as in [jobs.sales]")
-    if others := sorted(document.keys() - {"jobs", "deploy"}):
-        raise SettingsError(f"{PROJECT} has {others[0]!r} beside its jobs: write it into [jobs.NAME]")
+    if unknown_keys := sorted(document.keys() - {"jobs", "deploy"}):
+        raise SettingsError(f"{PROJECT} has {unknown_keys[0]!r} beside its jobs: write it into [jobs.NAME]")
     return tables
 
 
 def deploy_options(folder: Path) -> Mapping[str, Any]:
-    """The table ``[deploy]`` of the folder's ``sparklet.toml``; none without it. SettingsError if it is wrong."""
+    """Return the table ``[deploy]`` of the folder's ``sparklet.toml``; {} without it. SettingsError if it is wrong."""
     options: Any = _document(folder).get("deploy", {})
     is_table = isinstance(options, dict) and isinstance(options.get("parameters", {}), dict)
-    if not is_table or (others := sorted(options.keys() - {*DEPLOY_TEXTS, "parameters"})):
-        what = f", not {others[0]}" if is_table else ""
-        raise SettingsError(f"{PROJECT}, [deploy] takes {', '.join(DEPLOY_TEXTS)} and a table of parameters{what}")
+    unknown_keys = sorted(options.keys() - {*DEPLOY_TEXTS, "parameters"}) if is_table else []
+    if not is_table or unknown_keys:
+        found = f", not {unknown_keys[0]}" if unknown_keys else ""
+        raise SettingsError(f"{PROJECT}, [deploy] takes {', '.join(DEPLOY_TEXTS)} and a table of parameters{found}")
     values = {**options, **options.get("parameters", {})}
     if wrong := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:
         raise SettingsError(f"{PROJECT}, [deploy]: {wrong[0]} must be a text or a number")
@@ -64,10 +63,10 @@ def deploy_options(folder: Path) -> Mapping[str, Any]:
 
 
 def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[str, Any]:
-    """A job's values, by the names of a command's parameters; empty without jobs, or if ``name`` is a script's.
+    """Return a job's values by the names of a command's parameters; {} without jobs, or if ``name`` is a script's name.
 
-    ``parameters``: the parameters' names, by the options' names without leading dashes. SettingsError for a key that is
-    not an option, a value that no option takes, and a name that is neither a job nor looks like a script.
+    ``parameters`` are these names by the options' names without leading dashes. SettingsError if a key is not an
+    option, if no option can have a value, or if ``name`` is not a job and has no suffix, as a script has.
     """
     if not (by_name := jobs(folder)):
         return {}
@@ -83,7 +82,7 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
             near = difflib.get_close_matches(key, parameters, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is not an option of this command{hint}")
-        if isinstance(value, dict):  # params, env, conf: pairs
+        if isinstance(value, dict):  # as for params, env and conf, whose options are KEY=VALUE
             value = [f"{pair_key}={text if isinstance(text, str) else _json(text)}" for pair_key, text in value.items()]
         elif not isinstance(value, str | int | float | list):
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is {value!r}; write it as a text")
@@ -101,10 +100,12 @@ def _json(value: Any) -> str:
 
 
 def write_starter(folder: Path) -> Iterator[tuple[str, bool]]:
-    """Write the files of a new project that are not there yet: each name, and whether it is new."""
-    workflow = next(path for path in PLACES if path.is_file())
+    """Write those files of a new project that do not exist yet; yield each file's name, and whether it was written."""
+    workflow = next(path for path in WORKFLOW_SOURCES if path.is_file())
     sources = {str(path.relative_to(STARTER)): path for path in sorted(STARTER.rglob("*.*")) if path.is_file()}
-    sources = {name: path for name, path in sources.items() if path not in PLACES and "__pycache__" not in name}
+    sources = {
+        name: path for name, path in sources.items() if path not in WORKFLOW_SOURCES and "__pycache__" not in name
+    }
     for name, source in {**sources, WORKFLOW: workflow}.items():
         target = folder / name
         is_new = not target.exists()
@@ -114,49 +115,49 @@ def write_starter(folder: Path) -> Iterator[tuple[str, bool]]:
         yield name, is_new
 
 
-TAGS = {"x86_64": "x86_64", "arm64": "aarch64"}
-GLIBC = 34  # 2.34: Amazon Linux 2023, as the worker's image
-PYTHON = "3.11"  # of the image
-MAX_BYTES = 1024 * MIB  # unpacked: they share /tmp with the shard
+MACHINE_TAGS = {"x86_64": "x86_64", "arm64": "aarch64"}  # wheels' names of Lambda's architectures
+GLIBC_MINOR = 34  # glibc 2.34 of Amazon Linux 2023, on which the worker's image is based
+PYTHON = "3.11"  # the version in the worker's image
+MAX_BYTES = 1024 * MIB  # of unpacked libraries, which share /tmp with the shard
 
 
 @contextmanager
 def packed_requirements(requirements: Path, size: WorkerSize) -> Iterator[Path]:
-    """A py-file with what a requirements file names, for the workers' Python and processor.
+    """Yield a py-file with the libraries of a requirements file, for the workers' Python and processor.
 
     Raises
     ------
     SettingsError
-        With pip's last words, if a library has no wheel for the workers.
+        If a library has no wheel for the workers; with the end of pip's output.
     PlanError
-        If they have more than MAX_BYTES, or the file is not there.
+        If the libraries have more than MAX_BYTES, or the requirements file does not exist.
     """
     if not requirements.is_file():
         raise PlanError(f"--requirements {requirements}: there is no such file")
     architecture, python = size.architecture, PYTHON
     if size.is_local:
-        by_machine = {tag: name for name, tag in TAGS.items()}
-        architecture = by_machine.get(platform.machine(), platform.machine())
+        architecture_by_tag = {tag: name for name, tag in MACHINE_TAGS.items()}
+        architecture = architecture_by_tag.get(platform.machine(), platform.machine())
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    with tempfile.TemporaryDirectory(prefix="sparklet-requirements-") as name:
-        install_requirements(folder := Path(name) / "libraries", requirements, architecture, python)
+    with tempfile.TemporaryDirectory(prefix="sparklet-requirements-") as temporary:
+        install_requirements(folder := Path(temporary) / "libraries", requirements, architecture, python)
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
         if (size_bytes := sum(path.stat().st_size for path in paths)) > MAX_BYTES:
             raise PlanError(
                 f"the libraries of {requirements} have {size_text(size_bytes)}, more than {size_text(MAX_BYTES)}: put "
                 "them into the image (docs/guide/image.md)"
             )
-        (libraries := Path(name) / LIBRARIES).write_bytes(
+        (libraries := Path(temporary) / LIBRARIES).write_bytes(
             packed({path.relative_to(folder).as_posix(): path for path in paths})
         )
         yield libraries
 
 
 def install_requirements(target: Path, requirements: Path, architecture: str, python: str) -> None:
-    """The requirements as the workers need them; SettingsError with pip's last words."""
-    machine = TAGS.get(architecture, architecture)
-    # pip compares tags by their names alone: a wheel for an older glibc is found only if its tag is named, too.
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC, 16, -1)]
+    """Install the requirements for workers into ``target``; SettingsError with the end of pip's output if it fails."""
+    machine = MACHINE_TAGS.get(architecture, architecture)
+    # pip compares platform tags only by name: it finds a wheel for an older glibc only if that tag is listed, too.
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(GLIBC_MINOR, 16, -1)]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", "-r", str(requirements)]
     command += [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]

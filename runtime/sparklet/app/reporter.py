@@ -1,4 +1,4 @@
-"""Where an action reports what it does, and the forms of numbers and times for people."""
+"""The interface to which actions report progress, and the forms of numbers and times for people."""
 
 from datetime import UTC, datetime
 from typing import Protocol
@@ -7,17 +7,17 @@ from sparklet.model.quantities import count_text as count_text
 
 
 class Reporter(Protocol):
-    """Gets lines of progress, and warnings."""
+    """Shows lines of progress, and warnings."""
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Show a line of progress."""
 
     def warn(self, text: str) -> None:
-        """A warning; the action continues."""
+        """Show a warning; the action continues."""
 
 
 def size_text(size_bytes: float) -> str:
-    """A size for people."""
+    """Return a size as people read it: 1.5 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size_bytes < 1024:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
@@ -26,12 +26,12 @@ def size_text(size_bytes: float) -> str:
 
 
 def time_text(time_s: float) -> str:
-    """A time (UTC) for people."""
+    """Return a time as people read it, in UTC: 2026-11-20 11:30:00."""
     return datetime.fromtimestamp(time_s, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
 
 
 def duration_text(duration_s: float) -> str:
-    """A duration for people."""
+    """Return a duration as people read it: 4.2 s, 12 min 05 s or 3 h 20 min."""
     whole_s = round(duration_s)
     if whole_s < 60:
         return f"{duration_s:.1f} s" if duration_s < 10 else f"{whole_s} s"
@@ -41,7 +41,9 @@ def duration_text(duration_s: float) -> str:
 
 
 def usd_text(cost: float) -> str:
-    """US dollars for people: cents, and more digits only below a dollar."""
+    """Return US dollars as people read them: cents, and more digits only below a dollar."""
     if cost >= 1:
         return f"{cost:,.2f} USD"
-    return f"{cost:.4f} USD" if cost >= 0.0001 else "< 0.0001 USD" if cost else "0 USD"
+    if cost >= 0.0001:
+        return f"{cost:.4f} USD"
+    return "< 0.0001 USD" if cost else "0 USD"

@@ -1,4 +1,4 @@
-"""Opens the stack that a user works on, the embedded local one or a deployed one: the composition root of ``app``."""
+"""Opens the stack that a user works on, the local one or a deployed one: the composition root of ``app``."""
 
 import os
 import shutil
@@ -17,22 +17,22 @@ from sparklet.ports import Compute, Orchestrator, WorkerLogs
 from sparklet.ports.deployment import Deployment
 from sparklet.settings import engines, planner_settings
 
-STACK_ENDS_S = 2.0  # the host may take this long to notice that the emulator has ended
+STACK_ENDS_S = 2.0  # the host can take this long to notice that the emulator has ended
 
 
 @dataclass(frozen=True)
 class StackSelection:
-    """Which stack a user works on, and how the local one is started if it is not running."""
+    """The stack that a user works on, and how the local stack is started if it is not running."""
 
-    stack: str = ""  # a deployed stack's name; "": the local one
-    state_dir: Path | None = None  # of the local stack; None: the user's state folder
+    stack: str = ""  # a deployed stack's name; "" for the local stack
+    state_dir: Path | None = None  # the local stack's folder; None for the default in the user's state folder
     workers: int | None = None
     timeout_s: int | None = None
     memory_mb: int | None = None
     runner: Literal["warm", "submit"] | None = None
     keep: bool = False
     replace_kept: bool = False
-    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted, by logical id, instead of the template's
+    handlers: Mapping[str, str] = field(default_factory=dict)  # dotted names that replace the template's, by logical id
 
     @property
     def state(self) -> Path:
@@ -41,16 +41,16 @@ class StackSelection:
 
     @property
     def command_options(self) -> tuple[str, ...]:
-        """The command line's options that select the same stack, with the same workers."""
+        """Return the options of a command line that select the same stack, with the same workers."""
         value_by_option = {"--stack": self.stack, "--state-dir": self.state_dir, "--workers": self.workers}
         value_by_option |= {"--timeout": self.timeout_s, "--memory": self.memory_mb, "--runner": self.runner}
-        named = (str(word) for option, value in value_by_option.items() if value for word in (option, value))
-        return (*named, *(["--keep-stack"] if self.keep else []))
+        words = (str(word) for option, value in value_by_option.items() if value for word in (option, value))
+        return (*words, *(["--keep-stack"] if self.keep else []))
 
 
 @dataclass(frozen=True)
 class OpenStack:
-    """A stack that can be worked on."""
+    """An open stack: its services, its settings, and how to select it again."""
 
     deployment: Deployment
     compute: Compute
@@ -58,11 +58,11 @@ class OpenStack:
     logs: WorkerLogs
     size: WorkerSize
     orchestrator: Orchestrator
-    name: str = ""  # a deployed stack's
-    state: Path | None = None  # the local stack's folder; None: a deployed stack
-    command_options: tuple[str, ...] = ()  # that select this stack
-    parameters: Mapping[str, str] = field(default_factory=dict)  # of a deployed stack
-    machine: str = ""  # the ARN of the state machine that drives runs; "": an older stack has none
+    name: str = ""  # a deployed stack's name; "" for the local stack
+    state: Path | None = None  # the local stack's folder; None for a deployed stack
+    command_options: tuple[str, ...] = ()  # options of a command line that select this stack
+    parameters: Mapping[str, str] = field(default_factory=dict)  # a deployed stack's parameters of CloudFormation
+    machine: str = ""  # the ARN of the state machine that drives runs; "" for an older stack without one
     check: Callable[[], None] = lambda: None  # raises LocalStackError if the local stack has ended meanwhile
 
 
@@ -70,9 +70,10 @@ class OpenStack:
 def open_stack(
     selection: StackSelection, reporter: Reporter, *, reading: bool = False, looking: bool = False
 ) -> Iterator[OpenStack]:
-    """Open the selected stack; the local one is started if need be, and ends with its last user.
+    """Open the selected stack; the local stack is started if need be, and stops when its last user closes it.
 
-    A local stack started for ``reading`` alone does no work; for ``looking`` alone the state of an ended one serves.
+    A local stack that is started for ``reading`` runs no shards. For ``looking`` no stack is started if the saved state
+    of a stopped one suffices.
     """
     if selection.stack:
         yield replace(_deployed(selection.stack), command_options=selection.command_options)
@@ -83,7 +84,7 @@ def open_stack(
     from sparklet.local.stack import LocalStack, StackOptions
     from sparklet.local.state import FileLogs
 
-    state = StateDir(selection.state)  # refused before anything is done if it is somebody else's folder
+    state = StateDir(selection.state)  # raises an error, before anything is done, for a folder that is not Sparklet's
     workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
     saved = SavedStack.find(state, reporter.say) if looking else None
     settings = {name: getattr(selection, name) for name in ("workers", "timeout_s", "memory_mb", "runner")}
@@ -130,11 +131,11 @@ def _deployed(name: str) -> OpenStack:
     clients = AwsClients()
     outputs, parameters = described_stack(clients, name)
     env = {"SPARKLET_BUCKET": outputs["BucketName"], "SPARKLET_LEDGER_TABLE": outputs["LedgerTable"]}
-    named = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
+    engine_settings = engines({"SPARKLET_ENGINES": outputs.get("Engines", "")})
     functions = partial(settings_of, clients, outputs["WorkerAliasArn"])
     deployment = compose(
         *(clients, outputs["BucketName"], outputs["LedgerTable"], outputs["QueueUrl"]),
-        engines=engines_of(clients, named, env, functions),
+        engines=engines_of(clients, engine_settings, env, functions),
         # On AWS the checker function alone starts engines' workers.
         starts_workers=False,
         functions=functions,
@@ -154,21 +155,22 @@ def _deployed(name: str) -> OpenStack:
 
 
 def deployed_size(parameters: Mapping[str, str]) -> WorkerSize:
-    """The size that a stack's parameters say; reserved concurrency is also a ceiling for maps."""
+    """Return the worker size that a stack's parameters set; reserved concurrency also limits a Map's concurrency."""
 
-    def number(parameter: str, usual: int) -> int:
-        return int(parameters.get(parameter) or usual)
+    def number(parameter: str, default: int) -> int:
+        return int(parameters.get(parameter) or default)
 
-    usual, reserve = WorkerSize(), parameters.get("ReserveConcurrency") or "no"
-    concurrency = number("MaximumConcurrency", usual.concurrency)
-    map_concurrency = number("MapConcurrency", usual.map_concurrency)
+    defaults, reserve = WorkerSize(), parameters.get("ReserveConcurrency") or "no"
+    concurrency = number("MaximumConcurrency", defaults.concurrency)
+    map_concurrency = number("MapConcurrency", defaults.map_concurrency)
     if reserve != "no":
-        map_concurrency = min(map_concurrency, concurrency if reserve == "yes" else int(reserve))
+        reserved = concurrency if reserve == "yes" else int(reserve)
+        map_concurrency = min(map_concurrency, reserved)
     return WorkerSize(
-        memory_mb=number("FunctionMemoryMB", usual.memory_mb),
-        timeout_s=number("FunctionTimeoutS", usual.timeout_s),
-        scratch_bytes=number("EphemeralStorageMB", usual.scratch_bytes // MIB) * MIB,
+        memory_mb=number("FunctionMemoryMB", defaults.memory_mb),
+        timeout_s=number("FunctionTimeoutS", defaults.timeout_s),
+        scratch_bytes=number("EphemeralStorageMB", defaults.scratch_bytes // MIB) * MIB,
         concurrency=concurrency,
         map_concurrency=map_concurrency,
-        architecture=parameters.get("Architecture") or usual.architecture,
+        architecture=parameters.get("Architecture") or defaults.architecture,
     )

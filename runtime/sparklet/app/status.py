@@ -1,7 +1,7 @@
-"""A run at one moment, for an operator: summary, pace, cost, slow shards, causes, what drives it and what follows.
+"""Shows an operator a run as it is now: summary, pace, cost, slow shards, causes, its execution and follow-up runs.
 
-What is known of its shards comes from one pass over the ledger in constant memory. For 100,000 shards of 0.6 KB that is
-some 60 MB of strongly consistent reads: 60 pages, 15,000 read units, 0.002 USD.
+One pass over the ledger, in constant memory, reads all shards. For 100,000 shards of 0.6 KB that is some 60 MB of
+strongly consistent reads: 60 pages, 15,000 read units, 0.002 USD.
 """
 
 import heapq
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
-from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES, Load, Prices, WorkerSize, added, work_costs
+from sparklet.app.costs import COST_EXCLUDES, COST_INCLUDES, Load, Prices, WorkerSize, sum_by_item, work_costs
 from sparklet.app.documents import result_document, shard_document
 from sparklet.app.explain import FailureGroup, count_failure, explain
 from sparklet.app.reporter import time_text
@@ -24,7 +24,8 @@ from sparklet.runs.phases import PHASES, PhaseStatus
 from sparklet.runs.summary import Drift, Summary, Work, drift_of
 
 SLOWEST = 5
-PACE_S = 60.0  # the current pace is that of the last minute, or of the time of three shards
+# The current pace is measured over the last minute, or over the time that three shards take if that is longer.
+PACE_S = 60.0
 PACE_SHARDS = 3
 MAX_PACE_S = 3600.0
 MAX_FAILED_EXECUTIONS = 5
@@ -32,29 +33,29 @@ MAX_FAILED_EXECUTIONS = 5
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Shards that ended a minute."""
+    """How many shards end in a minute."""
 
     now: float
     average: float  # since the generation's first shard began
-    remaining_s: float | None  # for what is open, at the current pace; None: unknown
+    remaining_s: float | None  # time for the open shards at the current pace; None if unknown
 
 
 @dataclass(slots=True)
 class Observation:
-    """A run as an operator sees it; shards are added one by one."""
+    """Figures of a run, to which its shards are added one by one."""
 
     summary: Summary
     now_s: float
     failures: dict[tuple[str, str], FailureGroup] = field(default_factory=dict)  # by class and pattern
-    lost: list[tuple[int, str]] = field(default_factory=list)  # open shards of lost workers: number, and since when
-    succeeded: Counter[int] = field(default_factory=Counter)  # shards by their generation
-    finished: int = 0  # shards that ended after an attempt; cancelled ones had none
-    _slowest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap
-    _longest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # another
-    _ended: Counter[int] = field(default_factory=Counter)  # shards by the minutes ago when they ended, the last hour
+    lost: list[tuple[int, str]] = field(default_factory=list)  # open shards of lost workers: number, since when
+    succeeded: Counter[int] = field(default_factory=Counter)  # number of succeeded shards by generation
+    finished: int = 0  # shards that ended after an attempt, so without shards that were cancelled before one
+    _slowest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap of ended shards
+    _longest: list[tuple[float, int, ShardRecord]] = field(default_factory=list)  # a heap of RUNNING shards
+    _ended: Counter[int] = field(default_factory=Counter)  # shards of the last hour, by the minutes since they ended
 
     def add(self, record: ShardRecord) -> None:
-        """Count one shard."""
+        """Add one shard to all figures."""
         self.summary.add(record)
         if record.state is ShardState.FAILED:
             count_failure(self.failures, record)
@@ -72,34 +73,35 @@ class Observation:
         _keep_slowest(self._slowest, took_s, record)
         ago_s = self.now_s - record.changed_s
         if ago_s < MAX_PACE_S:
-            # Sixty counters instead of a time for each of 100,000 shards.
+            # Sixty counters need less memory than the times of 100,000 shards.
             self._ended[max(0, int(ago_s // PACE_S))] += 1
 
     @property
     def slowest(self) -> list[ShardRecord]:
-        """The ended shards that took longest, the slowest first."""
+        """Return the ended shards that took longest, the slowest first."""
         return [record for _, _, record in sorted(self._slowest, reverse=True)]
 
     @property
     def longest(self) -> list[ShardRecord]:
-        """The RUNNING shards that have taken longest until now, the slowest first."""
+        """Return the RUNNING shards that have taken longest until now, the slowest first."""
         return [record for _, _, record in sorted(self._longest, reverse=True)]
 
     @property
     def pace(self) -> Pace:
-        """How fast shards end. The current pace is that of the last minute, or of as long as three shards take."""
+        """Return how fast shards end, now and on average."""
         if not self.finished:
             return Pace(0.0, 0.0, None)
-        still_open = self.summary.counts.open
-        whole_s = max(1.0, (self.now_s if still_open else self.summary.changed_s) - self.summary.first_s)
+        open_shards = self.summary.counts.open
+        end_s = self.now_s if open_shards else self.summary.changed_s
+        whole_s = max(1.0, end_s - self.summary.first_s)
         average = self.finished / whole_s * 60
-        if not still_open:
+        if not open_shards:
             return Pace(0.0, average, None)
         mean_s = self.summary.task_s / self.finished
         minutes = min(MAX_PACE_S, max(PACE_S, PACE_SHARDS * mean_s)) // PACE_S
-        lately = sum(count for ago, count in self._ended.items() if ago < minutes)
-        now = lately / min(minutes * PACE_S, whole_s) * 60
-        return Pace(now, average, still_open / (now or average) * 60)
+        ended_lately = sum(count for minutes_ago, count in self._ended.items() if minutes_ago < minutes)
+        now = ended_lately / min(minutes * PACE_S, whole_s) * 60
+        return Pace(now, average, open_shards / (now or average) * 60)
 
 
 def observe(
@@ -108,7 +110,7 @@ def observe(
     now_s: float,
     on_record: Callable[[ShardRecord], None] = lambda record: None,
 ) -> Observation:
-    """Add up a run's shards as they are now."""
+    """Add up a run's shards as they are now; call ``on_record`` with each."""
     observation = Observation(Summary.of(run), now_s)
     for record in shards:
         observation.add(record)
@@ -117,34 +119,36 @@ def observe(
 
 
 def seconds_of(record: ShardRecord, now_s: float) -> float:
-    """What a shard's last attempt took, or has taken so far."""
-    return max(0.0, now_s - record.started_s) if record.state is ShardState.RUNNING else record.took_s
+    """Return how long a shard's last attempt took, or has taken so far if the shard is RUNNING."""
+    if record.state is ShardState.RUNNING:
+        return max(0.0, now_s - record.started_s)
+    return record.took_s
 
 
 def _keep_slowest(heap: list[tuple[float, int, ShardRecord]], took_s: float, record: ShardRecord) -> None:
-    # Records have no order; of equal times the number decides.
+    # Records cannot be compared, so the number decides between equal times.
     heapq.heappush(heap, (took_s, -record.number, record))
     if len(heap) > SLOWEST:
         heapq.heappop(heap)
 
 
-# --- with what is around it ---
+# --- the run with its costs, executions and follow-up runs ---
 
 
 @dataclass(frozen=True)
 class RunView:
-    """A run, and what was found about it."""
+    """A run with all that ``sparklet status`` shows of it."""
 
     run: Run
     found: Observation
-    costs: Mapping[str, float]  # so far, US dollars
-    local: bool  # whether these are what AWS would charge
-    driver: ExecutionStatus | None  # its newest execution from a command line, if known
+    costs: Mapping[str, float]  # US dollars so far, by item
+    local: bool  # whether the run is local, so that the costs are what AWS would charge
+    driver: ExecutionStatus | None  # the newest execution that a command line started, if known
     failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
-    phases: tuple[Mapping[str, str], ...]  # that other runs do
+    phases: tuple[Mapping[str, str], ...]  # phases of the run that other runs do, see ``phase_documents``
 
     def document(self, stack: OpenStack) -> dict[str, Any]:
-        """The view as ``sparklet status RUN --json`` prints it."""
+        """Return the view as ``sparklet status RUN --json`` prints it."""
         pace, now_s = self.found.pace, self.found.now_s
         left_s = pace.remaining_s
         return result_document(stack, self.run, self.found.summary) | {
@@ -156,7 +160,7 @@ class RunView:
             "longest_running": [_slow_document(record, now_s) for record in self.found.longest],
             "lost_workers": [{"shard": number, "since": since} for number, since in self.found.lost],
             "cost_usd": round(sum(self.costs.values()), 6),
-            "costs_usd": {what: round(cost, 6) for what, cost in self.costs.items()},
+            "costs_usd": {item: round(cost, 6) for item, cost in self.costs.items()},
             "cost_includes": COST_INCLUDES,
             "cost_excludes": COST_EXCLUDES,
             "dispatch": str(self.run.dispatch),
@@ -170,14 +174,14 @@ class RunView:
 def view_run(
     stack: OpenStack, run: Run, prices: Prices, on_record: Callable[[ShardRecord], None] = lambda record: None
 ) -> RunView:
-    """Read a run's view: one pass over its shards, of which ``on_record`` is told, and a few more reads."""
+    """Read a run's view: one pass over its shards, with a call of ``on_record`` for each, and a few more reads."""
     observation = observe(
         run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s(), on_record
     )
     observation.summary.drift = drift_of(stack.deployment, run) if run.state.ended else Drift()
     try:
         driver = driver_of(stack, run)
-    except OrchestrationError:  # show the rest
+    except OrchestrationError:  # the rest of the view is shown without the execution
         driver = None
     return RunView(
         run=run,
@@ -191,14 +195,14 @@ def view_run(
 
 
 def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], Observation]:
-    """The causes of a run's failures, those of its own tasks behind, and all that was found on the way."""
+    """Return the causes of a run's failures, the causes of its failed tasks last, and the figures of the run."""
     observation = observe(run, stack.deployment.ledger.shards.list(run.run_id), stack.deployment.clock.now_s())
     groups = explain(stack.deployment, run, observation.failures.values(), observation.succeeded)
     return (*groups, *task_failures(stack, run)), observation
 
 
 def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
-    """Why the phases that a run waits for failed, those that were cancelled with it aside."""
+    """Yield why phases that a run waits for failed, but for phases that were cancelled together with the run."""
     for task in stack.deployment.ledger.runs.followers(run).values():
         if task.is_task and not (run.cancelled_s and task.cancelled_s):
             failed = stack.deployment.ledger.shards.list(task.run_id, ShardState.FAILED)
@@ -206,7 +210,7 @@ def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
 
 
 def phase_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
-    """The phases of a run that other runs do: their scripts and states, and why they failed."""
+    """Yield the phases of a run that other runs do: their scripts and states, and why they failed."""
     followers = stack.deployment.ledger.runs.followers(run)
     for phase in PHASES:
         follower = followers.get(phase.kind)
@@ -224,9 +228,9 @@ def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
 
 
 def costs_so_far(work: Mapping[str, Work], run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
-    """US dollars that a run's attempts have cost so far, by item; ``work``: see ``Summary``."""
+    """Return US dollars by item that a run's attempts have cost so far; ``work`` is by engine, see ``Summary``."""
     costs = []
-    for name, w in work.items():
-        load = Load(w.attempts, w.files, outputs=w.files if run.options.output_per else 0)
-        costs.append(work_costs(run.dispatch, w.known_s, load, size, prices, name))
-    return added(costs)
+    for engine, done in work.items():
+        load = Load(done.attempts, done.files, outputs=done.files if run.options.output_per else 0)
+        costs.append(work_costs(run.dispatch, done.known_s, load, size, prices, engine))
+    return sum_by_item(costs)

@@ -1,4 +1,4 @@
-"""A run is watched until it has ended: checks, progress, warnings; then its local output is filled."""
+"""Watches a run until it has ended, with checks, progress and warnings; then fills its local output."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from sparklet.app.explain import pattern_of
-from sparklet.app.local_files import fill_output, localized
+from sparklet.app.local_files import fill_output, with_local_paths
 from sparklet.app.reporter import Reporter, count_text, duration_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.state_machines import MachineWatch
@@ -18,13 +18,13 @@ from sparklet.runs.checker import check
 from sparklet.runs.summary import Summary, summarize
 
 LINE_EVERY_S = 5.0
-WINDOW_S = 60.0  # the estimated end follows from the last minute
+WINDOW_S = 60.0  # the pace and the estimated end follow from the last minute
 POLL_S = 1.0
-SHARDS_A_SECOND = 10_000  # open shards that lengthen the polling interval by a second: a check reads them all
+SHARDS_A_SECOND = 10_000  # so many open shards lengthen the polling interval by a second, since a check reads them all
 MAX_POLL_S = 15.0
-OVERLAP_S = 5.0  # of two looks for failing attempts: the index may lag
-MAX_LOOKED_AT = 100  # shards of one state
-LOOKED_AT = (ShardState.FAILED, ShardState.PENDING, ShardState.RUNNING)
+OVERLAP_S = 5.0  # each search for failed attempts reads so much of the last one's time again, since the index can lag
+MAX_READ = 100  # shards of one state that a search for failed attempts reads
+STATES_READ = (ShardState.FAILED, ShardState.PENDING, ShardState.RUNNING)
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
 
 
@@ -34,12 +34,12 @@ class Lines:
     def __init__(self, reporter: Reporter, run_id: str, clock: Clock) -> None:
         self._reporter, self._run_id, self._clock = reporter, run_id, clock
         self._began_s = clock.now_s()
-        self._ended: deque[tuple[float, int]] = deque()  # times of the last minute, and how many shards had ended
+        self._ended: deque[tuple[float, int]] = deque()  # for times of the last minute: how many shards had ended
         self._line_s = float("-inf")  # when the last line was written
         self._last_line = ""
 
     def show(self, run: Run, counts: Counts) -> None:
-        """Write a line if the state has changed, at most every five seconds and at the end."""
+        """Report a line if it differs from the last one, at most every five seconds, and when all shards have ended."""
         self.add(counts)
         line, now_s = self.line(run, counts), self._clock.now_s()
         if line != self._last_line and (now_s - self._line_s >= LINE_EVERY_S or (run.sealed and counts.open == 0)):
@@ -47,18 +47,18 @@ class Lines:
             self._last_line, self._line_s = line, now_s
 
     def warn(self, text: str) -> None:
-        """A warning; the watch continues."""
+        """Report a warning; the watch continues."""
         self._reporter.warn(text)
 
     def add(self, counts: Counts) -> None:
-        """Count what has ended by now."""
+        """Note how many shards have ended by now."""
         now_s = self._clock.now_s()
         self._ended.append((now_s, counts.succeeded + counts.failed))
         while self._ended[0][0] < now_s - WINDOW_S:
             self._ended.popleft()
 
     def line(self, run: Run, counts: Counts) -> str:
-        """How many shards are in each state, and whether the run is being planned or cancelled."""
+        """Return how many shards are in each state, and whether the run is being planned or cancelled."""
         total = f"{counts.total}+ shards" if run.shard_count is None else count_text(run.shard_count, "shard")
         states = (
             f"{counts.succeeded} succeeded, {counts.running} running, {counts.pending} pending, {counts.failed} failed"
@@ -69,9 +69,9 @@ class Lines:
         return f"{self._run_id}: {states} of {total}{stage}"
 
     def pace(self, counts: Counts) -> str:
-        """The pace and the estimated end by the last minute, and the time since the display began."""
-        (first_s, first), (last_s, last) = self._ended[0], self._ended[-1]
-        per_s = (last - first) / (last_s - first_s) if last_s > first_s else 0.0
+        """Return the pace and the estimated end, both from the last minute, and the time since the display began."""
+        (first_s, first_count), (last_s, last_count) = self._ended[0], self._ended[-1]
+        per_s = (last_count - first_count) / (last_s - first_s) if last_s > first_s else 0.0
         rate = f"{per_s * 60:.0f} shards/min · " if per_s else ""
         end = f"about {duration_text(counts.open / per_s)} left · " if per_s and counts.open else ""
         return f"{rate}{end}{duration_text(last_s - self._began_s)}"
@@ -86,21 +86,24 @@ class FailureWatch:
     _reported: set[tuple[str, str]] = field(default_factory=set)
 
     def reports(self, run: Run) -> Iterator[str]:
-        """Causes that are new since the last look; of a run that has ended none, since its result shows them."""
+        """Return new causes since the last call; none if the run has ended, since its result shows all causes."""
         since_s, self._since_s = self._since_s, self.stack.deployment.clock.now_s() - OVERLAP_S
-        for state in () if run.state.ended else LOOKED_AT:
-            for record in islice(self.stack.deployment.ledger.shards.recent(run.run_id, state, since_s), MAX_LOOKED_AT):
-                # The last attempt of a RUNNING shard has not failed, and attempts begin anew with a generation.
-                failed = record.attempts - (state is ShardState.RUNNING) if record.generation == run.generation else 0
+        for state in () if run.state.ended else STATES_READ:
+            for record in islice(self.stack.deployment.ledger.shards.recent(run.run_id, state, since_s), MAX_READ):
+                failed_attempts = 0  # of an earlier generation, whose attempts count no more
+                if record.generation == run.generation:
+                    failed_attempts = record.attempts - (1 if state is ShardState.RUNNING else 0)
                 cause = record.error_class, pattern_of(record.error_message)
-                is_told = failed > 0 or record.part.startswith(OF_SPLIT)
-                if is_told and record.error_class and cause not in self._reported:
+                has_failed = failed_attempts > 0 or record.part.startswith(OF_SPLIT)
+                if has_failed and record.error_class and cause not in self._reported:
                     self._reported.add(cause)
-                    ends = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
-                    what = f"attempt {failed} of shard {record.number} has failed, {ends}"
-                    what = what if failed > 0 else f"shard {record.number} was split off a shard that failed"
-                    why = localized(self.stack, run.run_id, f"{record.error_class}: {record.error_message}")
-                    yield f"{what}: {why}"
+                    if failed_attempts > 0:
+                        follows = "no attempt follows" if state is ShardState.FAILED else "another attempt follows"
+                        event = f"attempt {failed_attempts} of shard {record.number} has failed, {follows}"
+                    else:
+                        event = f"shard {record.number} was split off a shard that failed"
+                    error = f"{record.error_class}: {record.error_message}"
+                    yield f"{event}: {with_local_paths(self.stack, run.run_id, error)}"
 
 
 def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager[Lines], reporter: Reporter) -> Summary:
@@ -117,7 +120,7 @@ def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager
             except SparkletError as error:
                 stack.check()
                 now_s = stack.deployment.clock.now_s()
-                # The stack goes on without this command, so a short silence of ledger or queue ends no watch.
+                # The stack works without this command, so the watch goes on if ledger or queue are silent for a while.
                 silent_since_s = silent_since_s or now_s
                 if not error.retryable or now_s - silent_since_s > LEDGER_PATIENCE_S:
                     raise
@@ -134,5 +137,5 @@ def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager
 
 
 def poll_s(counts: Counts) -> float:
-    """The polling interval; a check costs in proportion to the open shards."""
+    """Return the polling interval in seconds: longer with many open shards, since each check reads all of them."""
     return min(MAX_POLL_S, POLL_S + counts.open / SHARDS_A_SECOND)

@@ -27,7 +27,7 @@ from sparklet.app.logs import LogLine, shown_logs
 from sparklet.app.report.document import report_document
 from sparklet.app.report.page import page
 from sparklet.app.stack import OpenStack
-from sparklet.app.start import resumable
+from sparklet.app.start import resume_hint
 from sparklet.app.status import phase_documents, view_run
 from sparklet.app.watch import Lines, watch
 from sparklet.cli.exit_codes import ALL_WELL, FAILURES, INCOMPLETE, USAGE
@@ -133,7 +133,7 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
     """Watch a run until it ends, show its result, its phases and where its report is, and exit with its code."""
     is_local = stack.state is not None  # elsewhere each look at the logs is a request that is billed
     prints = shown_logs(stack, run_id, Printed(screen), screen) if is_local else nullcontext()
-    with resumable(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), prints:
+    with resume_hint(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), prints:
         display = RunDisplay(
             screen, run_id, stack.deployment.clock, lambda run: run_details(view_run(stack, run, prices))
         )

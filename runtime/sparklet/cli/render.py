@@ -19,7 +19,7 @@ from sparklet.app.documents import (
 )
 from sparklet.app.estimates import PlanEstimate
 from sparklet.app.explain import FailureGroup, first_object
-from sparklet.app.local_files import localized
+from sparklet.app.local_files import with_local_paths
 from sparklet.app.opening import how_to_open, table_text, uncommitted_text
 from sparklet.app.reporter import count_text, duration_text, size_text, time_text, usd_text
 from sparklet.app.stack import OpenStack
@@ -289,9 +289,9 @@ def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[Renderable
         return
     causes = Facts()
     for cause in summary.causes:
-        says = localized(stack, run.run_id, cause.example_message)
+        says = with_local_paths(stack, run.run_id, cause.example_message)
         file = first_object(stack.deployment, stack.deployment.ledger.shards.get(run.run_id, cause.example_shard))
-        where = ", ".join(filter(None, (f"shard {cause.example_shard}", localized(stack, run.run_id, file))))
+        where = ", ".join(filter(None, (f"shard {cause.example_shard}", with_local_paths(stack, run.run_id, file))))
         example = Text.assemble((cause.error_class, "bold"), f": {says} ({where})")
         causes.add_row(count_text(cause.count, "shard"), example)
     next_step = f"what is at fault, and what to do: sparklet explain {run.run_id}"
@@ -308,7 +308,7 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     example += "" if group.example.by_function else f", {group.example.state_text}"
     more = group.example.object_count - 1
     facts.add_row("  example", Text(example + (f" and {more} more" if example_object and more > 0 else "")))
-    facts.add_row("  says", Text(localized(stack, group.example.run_id, group.example.error_message)))
+    facts.add_row("  says", Text(with_local_paths(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
     if group.with_output:
@@ -339,8 +339,8 @@ def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
         cheapest = "; the cheapest (--memory, FunctionMemoryMB)" if size is plan_estimate.sizes[0] else ""
         facts.add_row(f"with {size.memory_mb:,} MB", about + cheapest)
     facts.add_row("a shard", Text(f"{duration_text(plan_estimate.time.seconds)}; {plan_estimate.time.origin}"))
-    if plan_estimate.alone:
-        facts.add_row("the run itself", plan_estimate.alone)
+    if plan_estimate.overhead:
+        facts.add_row("the run itself", plan_estimate.overhead)
     if plan_estimate.bad_input:
         facts.add_row("a bad input", plan_estimate.bad_input)
     dates = " to ".join(dict.fromkeys(plan_estimate.prices.dates))

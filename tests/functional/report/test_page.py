@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
 
-from sparklet.app.report.page import Looks
+from sparklet.app.report.page import ReportCache
 from sparklet.app.report.page import page as page_of
 from sparklet.model import Failure, RunOptions, ShardRecord, ShardResult, ShardState
 from sparklet.planning.new_run import new_run
@@ -296,7 +296,7 @@ def test_the_list_of_runs_has_counts_and_durations(browser: Browser, document: d
     unknown: dict[str, Any] = {"duration_s": None, "rows": None, "cost_usd": None, "marks": []}
     going = ended | unknown | {"run_id": RUN, "state": "RUNNING", "shards": 9, "ended": None, "created": "now"}
     runs = [going | {"counts": counts, "took_s": 65.0}, ended | {"counts": {"failed": 0}, "took_s": 9.0}]
-    looks = Looks(lambda run_id: {"report": document} if run_id else {"runs": runs}, FakeClock())
+    looks = ReportCache(lambda run_id: {"report": document} if run_id else {"runs": runs}, FakeClock())
     with serving(page_of(None, "Sparklet"), looks) as server:
         page = browser.new_page()
         page.goto(server.address())
@@ -317,7 +317,7 @@ def test_a_page_follows_its_run_without_reloading(browser: Browser, document: di
     clock, answers = FakeClock(), [document]
     ended = document["run"]["ended_s"]
     document["run"]["ended_s"], document["status"]["state"] = None, "RUNNING"
-    looks = Looks(lambda run_id: {"report": answers[-1]} if run_id else {"runs": []}, clock)
+    looks = ReportCache(lambda run_id: {"report": answers[-1]} if run_id else {"runs": []}, clock)
     with serving(page_of(None, RUN), looks) as server:
         page = browser.new_page()
         observed = Observed(page)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.report.page import Looks, Server
+from sparklet.app.report.page import ReportCache, Server
 from sparklet.errors import RunNotFoundError
 from tests.stand_ins.memory import FakeClock
 
@@ -21,7 +21,7 @@ class Ledger:
 
     def __init__(self, takes_s: float = 0.0, ended_s: float | None = None) -> None:
         self.clock, self.takes_s, self.ended_s, self.looks = FakeClock(), takes_s, ended_s, 0
-        self.served = Looks(self.look, self.clock)
+        self.served = ReportCache(self.look, self.clock)
 
     def look(self, run_id: str) -> dict[str, Any]:
         self.looks += 1
@@ -32,7 +32,7 @@ class Ledger:
 
 
 @contextmanager
-def serving(page: str, looks: Looks) -> Iterator[Server]:
+def serving(page: str, looks: ReportCache) -> Iterator[Server]:
     with Server(page, looks) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -110,9 +110,9 @@ def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
     began_s, requests_s = clock.now_s(), [clock.now_s()] * 3
 
     while clock.now_s() < began_s + DAY_S:
-        page = requests_s.index(min(requests_s))
-        clock.advance(max(0.0, requests_s[page] - clock.now_s()))
-        requests_s[page] = clock.now_s() + looks.answer("run-1")["next_s"]
+        page = asks_s.index(min(asks_s))
+        clock.advance(max(0.0, asks_s[page] - clock.now_s()))
+        asks_s[page] = clock.now_s() + looks.get("run-1")["next_s"]
 
     assert 100 < ledger.looks <= 150
     assert looks.passes == ledger.looks
@@ -121,15 +121,15 @@ def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
 def test_a_list_stays_fresh_however_long_it_is_open() -> None:
     """A run's page is read only every four minutes after an hour; the list of runs is not."""
     ledger = Ledger()
-    ledger.served.answer("")
+    ledger.served.get("")
     ledger.clock.advance(3600)
 
-    assert ledger.served.answer("")["next_s"] < 3
+    assert ledger.served.get("")["next_s"] < 3
 
 
 def test_an_ended_run_is_read_once() -> None:
     ledger = Ledger(ended_s=1.0)
 
-    answers = [ledger.served.answer("run-1") for _ in range(3)]
+    answers = [ledger.served.get("run-1") for _ in range(3)]
 
     assert ledger.looks == 1 and {each["next_s"] for each in answers} == {0}

@@ -39,8 +39,8 @@ EXPECTED = [
     ("ModuleNotFoundError", "No module named 'x'", "imports a module that is not there", "--py-files"),
     ("ClassNotFoundException", "bigquery.DefaultSource", "no jar has it", "spark.jars.packages"),
     ("FileNotFoundError", "No such file or directory: 's3://b/x'", "Python's own functions", "by Spark, boto3"),
-    ("FileNotFoundError", "No such file or directory: 's3:/b/x'", "or as a local path", "as it was given"),
-    ("AnalysisException", "[PATH_NOT_FOUND] Path does not exist: file:/w/s3:/b/x", "or as a local path", "as it was"),
+    ("FileNotFoundError", "No such file or directory: 's3:/b/x'", "as a local path", "as it was given"),
+    ("AnalysisException", "[PATH_NOT_FOUND] Path does not exist: file:/w/s3:/b/x", "as a local path", "as it was"),
     ("FileNotFoundError", "No such file or directory: 'config/c.json'", "reads a local file", "without its folders"),
     ("AnalysisException", "[PATH_NOT_FOUND] Path does not exist: file:/home/me/x", "reads a local file", "INPUT_PATH"),
     ("ValueError", "bad value 7 (line 6 of job.py; exit code 1)", "raised ValueError, at line 6 of job.py", "logs"),
@@ -97,4 +97,4 @@ def test_every_error_class_in_a_rule_exists() -> None:
     foreign |= {"PySparkAttributeError", "PySparkNotImplementedError"}
     named = {name for rule in explain._RULES for name in rule.classes.split() if name.endswith("Error")}
 
-    assert {*named, *documents.OUT_OF_MEMORY, *documents.OUT_OF_TIME, *documents.NOT_HERE} <= known | foreign
+    assert {*named, *documents.OUT_OF_MEMORY, *documents.OUT_OF_TIME, *documents.NOT_IN_FUNCTIONS} <= known | foreign

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.doctor import contradictions, room
+from sparklet.app.doctor import check_account_concurrency, contradictions
 from sparklet.local.deploy import load_template
 from sparklet.model.tasks import MappingSettings, QueueSettings, StackSettings
 from sparklet.settings import worker_settings
@@ -147,14 +147,14 @@ def test_a_manual_change_is_named_with_its_remedy(
 
     (found,) = contradictions(replace(stack, **whole))
 
-    assert found.what == between
+    assert found.check == between
     assert remedy in found.remedy
     assert found.found
 
 
 @pytest.mark.parametrize(("unreserved", "most"), [(10, 5), (6, 2)])
 def test_a_small_account_gets_the_parameters_to_deploy_with(unreserved: int, most: int) -> None:
-    found = room(unreserved)
+    found = check_account_concurrency(unreserved)
 
     assert not found.good
     assert str(unreserved) in found.found
@@ -163,6 +163,6 @@ def test_a_small_account_gets_the_parameters_to_deploy_with(unreserved: int, mos
 
 @pytest.mark.parametrize("unreserved", [None, 55, 1000])
 def test_an_account_with_room_gets_no_advice(unreserved: int | None) -> None:
-    found = room(unreserved)
+    found = check_account_concurrency(unreserved)
 
     assert found.good and not found.remedy

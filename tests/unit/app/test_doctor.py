@@ -14,7 +14,7 @@ URI = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/sparklet"
 
 
 def of(what: str, state: Path) -> Finding:
-    return next(finding for finding in examine(state) if finding.what == what)
+    return next(finding for finding in examine(state) if finding.check == what)
 
 
 @pytest.mark.parametrize("what", ["jars", "emulator of AWS"])

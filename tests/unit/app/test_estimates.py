@@ -58,7 +58,7 @@ def test_a_routed_plans_estimate_is_the_sum_of_its_routes() -> None:
     prices, options = load_prices(), RunOptions(too_large="engine")
     routed = [Route("lambda-large", 3, 3 * 10**9), Route("fargate", 2, 2 * 10**10)]
 
-    every = estimate_plan(WorkerSize(), options, 15, 15, 23 * 10**9 + 10 * 10**8, prices, routed=routed)
+    every = estimate_plan(WorkerSize(), options, 15, 15, 23 * 10**9 + 10 * 10**8, prices, engine_routes=routed)
     here = estimate_plan(WorkerSize(), options, 10, 10, 10 * 10**8, prices)
 
     functions, large, there = every.routes
@@ -85,9 +85,9 @@ def test_a_run_that_costs_more_than_its_work_is_named() -> None:
 
     one, many = of(1), of(1000)
 
-    assert one.estimate.costs["run"] > one.estimate.cost / 2 and "in one run" in one.alone
-    assert one.document()["run_itself"] == one.alone and one.document()["costs_usd"]["run"] > 0
-    assert 0 < many.estimate.costs["run"] < 0.02 * many.estimate.cost and many.alone == ""
+    assert one.estimate.costs["run"] > one.estimate.cost / 2 and "in one run" in one.overhead
+    assert one.document()["run_itself"] == one.overhead and one.document()["costs_usd"]["run"] > 0
+    assert 0 < many.estimate.costs["run"] < 0.02 * many.estimate.cost and many.overhead == ""
 
 
 def test_the_memory_that_costs_least_is_named_first() -> None:

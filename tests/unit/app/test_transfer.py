@@ -10,12 +10,12 @@ import pytest
 from sparklet.app.costs import WorkerSize
 from sparklet.app.local_files import (
     Say,
-    changed,
+    changed_files,
     check_output,
     fill,
     fill_output,
     local_part,
-    refuse_remote_only,
+    refuse_local_paths,
     refuse_taken_names,
     stored_uri,
     upload,
@@ -133,7 +133,7 @@ def test_a_file_that_a_user_put_there_meanwhile_stays(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "00000.json").write_text("mine")
 
-    with pytest.raises(PlanError, match="is there already"):
+    with pytest.raises(PlanError, match="exists already"):
         fill_output(stack, run, Mock())
     assert files(folder) == ["00000.json"] and (folder / "00000.json").read_text() == "mine"
 
@@ -177,12 +177,12 @@ def test_only_repaired_and_vanished_files_are_put_again(tmp_path: Path) -> None:
     (tmp_path / "repaired").write_text("mended")
     store.delete("s3://bucket/in/vanished")
 
-    assert [path.name for path, _ in changed(store, named)] == ["repaired", "vanished"]
+    assert [path.name for path, _ in changed_files(store, named)] == ["repaired", "vanished"]
 
 
 def test_a_deployed_stack_gets_no_local_paths() -> None:
     with pytest.raises(PlanError, match=r"\./here"):
-        refuse_remote_only(["s3://bucket/in/", "./here"], "s3://bucket/out/")
+        refuse_local_paths(["s3://bucket/in/", "./here"], "s3://bucket/out/")
 
 
 def test_the_address_of_a_copied_local_file_is_found() -> None:

@@ -94,7 +94,7 @@ def test_a_local_output_that_is_filled_late_has_no_file_twice(
 
     assert code == (1 if second == "refuse" else 0)
     assert folder.writers() == Counter(["run-1", "run-2"] if second == "append" else ["run-2"])
-    assert ("is run-2's by now" in folder.told) == (second == "overwrite")
+    assert ("now belongs to run-2" in folder.told) == (second == "overwrite")
 
 
 def test_resume_fills_an_output_that_could_not_be_filled(terminal: Terminal, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def served_lists(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     class Looked(Server):
         def serve_forever(self, poll_interval: float = 0.5) -> None:
-            found.extend(self.looks.look("") for _ in range(2))
+            found.extend(self.reports.read_report("") for _ in range(2))
 
     monkeypatch.setattr(reporting, "Server", Looked)
     return found

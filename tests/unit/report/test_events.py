@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparklet.app.report.events import figures, logs_of
+from sparklet.app.report.events import logs_of, spark_figures
 from sparklet.app.stack import StackSelection
 from sparklet.cli.console import Screen
 from sparklet.model import EVENTS
@@ -34,7 +34,7 @@ def put(terminal: Terminal, shard: int, attempt_id: str, *events: Any, place: in
 
 def found(terminal: Terminal, attempts: dict[int, str]) -> list[dict[str, Any]]:
     with terminal.environment(StackSelection(), Screen()) as stack:
-        return figures(stack, logs_of(stack, RUN), attempts)
+        return spark_figures(stack, logs_of(stack, RUN), attempts)
 
 
 def test_tasks_are_added_up_over_all_sessions_of_the_attempt(terminal: Terminal) -> None:

@@ -1,1 +1,1 @@
-"""A run as a page that needs no network: made of the ledger, the plan and the prices, written or served."""
+"""The report of a run, made from the ledger, the plan and the prices: a page that is written to a file, or served."""

@@ -1,6 +1,6 @@
-"""Everything that a report shows, as one JSON document: the words of ``sparklet status``, and more.
+"""Makes the JSON document of a report: all that ``sparklet status --json`` prints, and more.
 
-One pass over the run's shards, the plan's lines of a few failed ones, and the script.
+It reads all shards of the run once, the plan's lines of a few failed shards, and the script.
 """
 
 import platform
@@ -18,9 +18,9 @@ from sparklet.app.costs import Load, Prices, estimate, shard_time
 from sparklet.app.documents import group_document
 from sparklet.app.explain import DATA, FailureGroup, explain
 from sparklet.app.local_files import local_inputs, local_part
-from sparklet.app.logs import printed
+from sparklet.app.logs import printed_texts
 from sparklet.app.report.advice import advise
-from sparklet.app.report.events import figures, logs_of
+from sparklet.app.report.events import logs_of, spark_figures
 from sparklet.app.reporter import size_text, time_text
 from sparklet.app.stack import OpenStack
 from sparklet.app.status import RunView, task_failures, view_run
@@ -31,29 +31,31 @@ from sparklet.planning.plan_files import planned_shard
 from sparklet.planning.request import places
 from sparklet.runs.manifest import VERSION, ShardTable
 
-MAX_GROUPS, MAX_FILES = 50, 20  # causes; files of each of the first five, for each is a read of the plan
-GROUPS_WITH_FILES = 5
-LINES_AROUND = 2  # of the script, before and after the line that failed
-MAX_NAMED = 50_000  # objects of a run whose shards are found by their names; of more, `status RUN --object` finds one
+MAX_GROUPS = 50  # causes of failure
+# Only the first causes list files, since each file is a read of the plan.
+GROUPS_WITH_FILES, MAX_FILES = 5, 20
+LINES_AROUND = 2  # lines of the script before and after the line that failed
+# Objects up to which a report names each shard's inputs; in a larger run `sparklet status RUN --object` finds a shard.
+MAX_NAMED = 50_000
 PACKAGES = ("pyspark", "delta-spark", "pyiceberg", "boto3")
 
 
 def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
-    """A run as it is now; nothing is written."""
-    # Of a large run the table keeps a sample, and only at the end of the pass is it known which shards. So all records
-    # are kept until then, if the run is not too large for that.
+    """Return the report of a run as it is now; nothing is written."""
+    # The table keeps a sample of a large run's shards, which is known only at the end of the pass. To name the inputs
+    # of the sample's shards all records are kept until then, unless the run is too large for that.
     table, records = ShardTable(run.created_s), dict[int, ShardRecord]()
-    is_named = max(run.object_count, run.shard_count or 0) <= MAX_NAMED
+    names_inputs = max(run.object_count, run.shard_count or 0) <= MAX_NAMED
 
     def add(record: ShardRecord) -> None:
         table.add(record)
-        if is_named:
+        if names_inputs:
             records[record.number] = record
 
     view = view_run(stack, run, prices, add)
     shards = table.document()
     groups = explain(stack.deployment, run, view.found.failures.values(), view.found.succeeded)
-    groups = tuple(sorted(groups, key=lambda group: group.advice.at_fault != DATA))  # what the user can repair first
+    groups = tuple(sorted(groups, key=lambda group: group.advice.at_fault != DATA))  # first what a user can repair
     return {
         "version": VERSION,
         "made_s": stack.deployment.clock.now_s(),
@@ -69,28 +71,29 @@ def report_document(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any
         "estimate": _estimate(stack, run, view, prices),
         "advice": advise(run, view, shards, stack, prices),
         "shard_table": shards,
-        "inputs": _inputs(stack, run, [records[number] for number in shards["columns"]["shard"] if is_named]),
-        "printed": _printed(stack, run, shards["columns"]["shard"]),
+        "inputs": _inputs(stack, run, [records[number] for number in shards["columns"]["shard"] if names_inputs]),
+        "printed": _printed_texts(stack, run, shards["columns"]["shard"]),
         "spark": _spark_figures(stack, run, view, groups) if run.options.event_log else [],
     }
 
 
 def _spark_figures(stack: OpenStack, run: Run, view: RunView, groups: Sequence[FailureGroup]) -> list[dict[str, Any]]:
-    """What the event logs of the slowest shards, and of each cause's example, say."""
+    """Return Spark's figures of the slowest shards, and of the examples of the first causes."""
     records = (*view.found.slowest, *(group.example for group in groups[:GROUPS_WITH_FILES]))
-    return figures(stack, logs_of(stack, run.run_id), {record.number: record.attempt_id for record in records})
+    return spark_figures(stack, logs_of(stack, run.run_id), {record.number: record.attempt_id for record in records})
 
 
-def _printed(stack: OpenStack, run: Run, numbers: Sequence[int]) -> list[str]:
-    """What the shards of the table printed, where logs lie on this machine."""
+def _printed_texts(stack: OpenStack, run: Run, numbers: Sequence[int]) -> list[str]:
+    """Return what each shard printed; [] if no shard printed anything, or the logs are not on this machine."""
     text_by_shard: dict[int, str] = {}
-    with suppress(LogsError):  # a file that went while it was read
-        text_by_shard = printed(stack, run.run_id, run.created_s) if stack.state else text_by_shard
+    with suppress(LogsError):  # a log file was deleted while it was read
+        if stack.state:
+            text_by_shard = printed_texts(stack, run.run_id, run.created_s)
     return [text_by_shard.get(number, "") for number in numbers] if text_by_shard else []
 
 
 def _versions(stack: OpenStack) -> dict[str, str]:
-    """What is installed here, or the parameters of a deployed stack that choose what its image has."""
+    """Return the versions installed on this machine; of a deployed stack the parameters that choose its image."""
     versions = {"sparklet": __version__, "python": platform.python_version()}
     if not stack.state:
         return versions | {
@@ -113,7 +116,7 @@ def _run_document(run: Run) -> dict[str, Any]:
         ],
         "args": redacted(run.args),
         "params": redacted(run.params),
-        "variables": sorted(run.env),  # their names alone: nobody reads values in a file that is passed on
+        "variables": sorted(run.env),  # only the names, since values can be secrets, and a report is passed on
         "options": list(_options(run)),
         "shards": run.shard_count,
         "created_s": run.created_s,
@@ -122,23 +125,29 @@ def _run_document(run: Run) -> dict[str, Any]:
 
 
 def _options(run: Run) -> Iterator[str]:
-    """The user's options that differ from the defaults, as they are typed."""
-    texts = {"size": lambda value: size_text(value).replace(".0 ", "").replace(" ", ""), "time": time_text}
+    """Return the run's options that differ from the defaults, as a user types them."""
+    text_of = {"size": lambda value: size_text(value).replace(".0 ", "").replace(" ", ""), "time": time_text}
     for key, option, kind, default, group, name in places().values():
         value = getattr(run.options, name) if group == "options" else default
         if kind == "tolerance" and run.options.tolerated_failure_percentage:
             value = f"{run.options.tolerated_failure_percentage:g}%"
-        if value == default or (key.value and (value != key.value or run.options.incremental)):  # which appends
+        if value == default:
+            continue
+        # An option such as --append stands for one value of its field; --incremental sets this value, too.
+        if key.value and (value != key.value or run.options.incremental):
             continue
         if key.value or value is True:
             yield option
         else:
-            arguments = value if isinstance(value, tuple) else [texts.get(kind, str)(value)]
+            arguments = value if isinstance(value, tuple) else [text_of.get(kind, str)(value)]
             yield from (f"{option} {shlex.quote(argument)}" for argument in arguments)
 
 
 def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[str, Any]:
-    """The folder of all, and below it each shard's inputs, a line each; "" where the plan cannot be read."""
+    """Return the folder that all inputs share, and for each shard a text with its inputs' names, one a line.
+
+    A shard's text is "" if its line of the plan cannot be read.
+    """
 
     @cache
     def part(uri: str) -> bytes:
@@ -151,14 +160,13 @@ def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[
         uri = stack.deployment.part_uri(run.run_id, record.part)
         try:
             line = part(uri)[record.offset : record.offset + record.length]
-            planned = record.planned(line, uri).objects
-            all_names.append([str(local_part(item.name, copied) or item.name) for item in planned])
-        except PlanError:  # it shows the others
+            objects = record.planned(line, uri).objects
+            all_names.append([str(local_part(item.name, copied) or item.name) for item in objects])
+        except PlanError:  # the report shows the other shards
             all_names.append([])
-    folder = commonprefix([name for names in all_names for name in names]).rpartition("/")[0]  # noqa: RUF071 - URIs, too
-    cut = len(folder) + bool(folder)
-    names = ["\n".join(name[cut:] for name in names) for names in all_names]
-    return {"folder": folder and f"{folder}/", "names": names}
+    folder = commonprefix([name for names in all_names for name in names]).rpartition("/")[0]  # noqa: RUF071 - or URIs
+    prefix = f"{folder}/" if folder else ""
+    return {"folder": prefix, "names": ["\n".join(name[len(prefix) :] for name in names) for names in all_names]}
 
 
 def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Iterator[dict[str, Any]]:
@@ -169,21 +177,21 @@ def _causes(stack: OpenStack, run: Run, groups: Sequence[FailureGroup]) -> Itera
         if group.line is not None:
             script = run.scripts[group.example.generation]
             if script not in sources:
-                sources[script] = _lines(stack, script)
+                sources[script] = _script_lines(stack, script)
             first = max(1, group.line - LINES_AROUND)
             excerpt = {"first": first, "lines": redacted(sources[script][first - 1 : group.line + LINES_AROUND])}
         yield group_document(stack, group) | {"files": files, "script": excerpt}
 
 
-def _lines(stack: OpenStack, script: ScriptRef) -> list[str]:
+def _script_lines(stack: OpenStack, script: ScriptRef) -> list[str]:
     try:
         return stack.deployment.store.get(script.uri).decode("utf-8", "replace").splitlines()
-    except ObjectStoreError:  # it was deleted since
+    except ObjectStoreError:  # the run's copy of the script was deleted
         return []
 
 
 def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
-    """Inputs of a group's first shards: those that the cause names, else the first of each shard."""
+    """Return inputs of a group's first shards: of each shard those that its message names, else the first input."""
     copied = local_inputs(stack, run.run_id)
     numbers = (number for first, last in group.shards.ranges for number in range(first, last + 1))
     files: dict[str, None] = {}
@@ -191,15 +199,15 @@ def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
         try:
             record = stack.deployment.ledger.shards.get(run.run_id, number)
             names = [item.name for item in planned_shard(stack.deployment, record).objects]
-        except (ObjectStoreError, PlanError, ShardNotFoundError):  # it shows the others
+        except (ObjectStoreError, PlanError, ShardNotFoundError):  # the report shows the other shards
             continue
-        named = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]
-        files |= dict.fromkeys(str(local_part(name, copied) or name) for name in named)
+        failed = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]
+        files |= dict.fromkeys(str(local_part(name, copied) or name) for name in failed)
     return list(files)[:MAX_FILES]
 
 
 def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict[str, Any] | None:
-    """What the run was estimated to cost before it began; None until it is planned."""
+    """Return the estimate of the run's cost and end from its plan; None until the run is planned."""
     if not run.shard_count:
         return None
     load = Load(run.shard_count, run.object_count, run.size_bytes, run.object_count if run.options.output_per else 0)
@@ -209,5 +217,5 @@ def _estimate(stack: OpenStack, run: Run, view: RunView, prices: Prices) -> dict
         "end_s": round(plan_estimate.end_s, 1),
         "shard_s": round(time.seconds, 3),
         "origin": time.origin,
-        "costs_usd": {what: round(cost, 6) for what, cost in plan_estimate.costs.items()},
+        "costs_usd": {item: round(cost, 6) for item, cost in plan_estimate.costs.items()},
     }

@@ -1,4 +1,4 @@
-"""Spark's event logs of a run with ``--event-log``: a shard's figures, and Spark's own History Server over them."""
+"""Reads Spark's event logs of a run with ``--event-log``: figures of shards, and Spark's own History Server."""
 
 import gzip
 import json
@@ -22,9 +22,10 @@ from sparklet.settings import spark_settings
 from sparklet.spark.spark_options import class_path, java_path
 
 HOST = "127.0.0.1"
-LISTS_WITHIN_S = 60.0
-_NAME = re.compile(r"(\d{9})-(\w+?)-(\d+)\.gz$")
-_SUMS = {  # Spark's names, docs/monitoring.html#executor-task-metrics
+STARTS_WITHIN_S = 60.0
+_NAME = re.compile(r"(\d{9})-(\w+?)-(\d+)\.gz$")  # of an event log: shard, attempt id, index
+# For each figure Spark's name (docs/monitoring.html#executor-task-metrics) and the factor to the figure's unit.
+_SUMS = {
     "gc_s": ("JVM GC Time", 1e-3),
     "cpu_s": ("Executor CPU Time", 1e-9),
     "memory_spilled_bytes": ("Memory Bytes Spilled", 1),
@@ -33,7 +34,7 @@ _SUMS = {  # Spark's names, docs/monitoring.html#executor-task-metrics
 
 
 def logs_of(stack: OpenStack, run_id: str) -> dict[int, list[str]]:
-    """The event logs of a run by shard, each shard's in the order of their names."""
+    """Return the URIs of a run's event logs by shard; the logs of a shard are in the order of their names."""
     uris_by_shard: dict[int, list[str]] = {}
     for info in stack.deployment.store.list(stack.deployment.run_uri(run_id, EVENTS)):
         if match := _NAME.search(info.uri):
@@ -41,64 +42,72 @@ def logs_of(stack: OpenStack, run_id: str) -> dict[int, list[str]]:
     return uris_by_shard
 
 
-def figures(stack: OpenStack, logs: Mapping[int, Collection[str]], attempts: Mapping[int, str]) -> list[dict[str, Any]]:
-    """What Spark measured in these attempts of shards: sums over their tasks, the peak of memory of one task."""
+def spark_figures(
+    stack: OpenStack, logs: Mapping[int, Collection[str]], attempts: Mapping[int, str]
+) -> list[dict[str, Any]]:
+    """Return what Spark measured in attempts, by shard and id: sums over the tasks, and the peak memory of one task.
+
+    ``logs`` holds the URIs of the event logs by shard. A shard without logs of its attempt is left out.
+    """
     documents = []
     for shard, attempt_id in attempts.items():
-        total: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         for uri in logs.get(shard, ()):
             if f"-{attempt_id}-" in uri:
-                with suppress(ObjectStoreError, OSError):  # it is gone
-                    _add(total, _events(stack.deployment.store.get(uri)))
-        if total:
-            documents.append({"shard": shard, **{name: round(value, 3) for name, value in total.items()}})
+                with suppress(ObjectStoreError, OSError):  # the log was deleted meanwhile
+                    _add_events(figures, _events(stack.deployment.store.get(uri)))
+        if figures:
+            documents.append({"shard": shard, **{name: round(value, 3) for name, value in figures.items()}})
     return documents
 
 
-def _add(total: dict[str, Any], events: Iterator[dict[str, Any]]) -> None:
+def _add_events(total: dict[str, Any], events: Iterator[dict[str, Any]]) -> None:
+    """Add Spark's metrics of all events to ``total``."""
     for event in events:
         if event["Event"] == "SparkListenerStageCompleted":
             total["stages"] = total.get("stages", 0) + 1
-        # A task that has failed may have no metrics.
+        # A failed task can be without metrics.
         if event["Event"] != "SparkListenerTaskEnd" or not (metrics := event.get("Task Metrics")):
             continue
-        more = {"tasks": 1, **{name: metrics[key] * factor for name, (key, factor) in _SUMS.items()}}
-        more |= {"records_read": metrics["Input Metrics"]["Records Read"]}
-        more |= {"records_written": metrics["Output Metrics"]["Records Written"]}
-        for name, value in more.items():
+        task = {"tasks": 1, **{name: metrics[key] * factor for name, (key, factor) in _SUMS.items()}}
+        task |= {"records_read": metrics["Input Metrics"]["Records Read"]}
+        task |= {"records_written": metrics["Output Metrics"]["Records Written"]}
+        for name, value in task.items():
             total[name] = total.get(name, 0) + value
         total["peak_task_memory_bytes"] = max(total.get("peak_task_memory_bytes", 0), metrics["Peak Execution Memory"])
 
 
-def _events(packed: bytes) -> Iterator[dict[str, Any]]:
-    for line in gzip.decompress(packed).splitlines():
+def _events(zipped_log: bytes) -> Iterator[dict[str, Any]]:
+    for line in gzip.decompress(zipped_log).splitlines():
         try:
             yield json.loads(line)
-        except ValueError:  # the attempt was killed while Spark wrote it
+        except ValueError:  # the attempt was killed while Spark wrote this line
             return
 
 
 @contextmanager
 def history_server(stack: OpenStack, run_id: str, port: int) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Spark's History Server over a run's event logs: its address on localhost, and the process.
+    """Run Spark's History Server over a run's event logs; yield the address on localhost, and the server's process.
 
     Raises
     ------
     PlanError
-        The run has no event logs.
+        If the run has no event logs.
     LocalStackError
-        Spark is not installed here, or the server ends at once.
+        If Spark is not installed on this machine, or the server ends at once.
     """
     with TemporaryDirectory(prefix="sparklet-history-") as folder:
-        count = sum(_unpacked(stack, uris, Path(folder)) for uris in logs_of(stack, run_id).values())
+        for uris in (uris_by_shard := logs_of(stack, run_id)).values():
+            _unpack_logs(stack, uris, Path(folder))
+        count = sum(map(len, uris_by_shard.values()))
         if not count:
             raise PlanError(f"{run_id} has no event logs; sparklet run … --event-log keeps them")
         settings = spark_settings(env := worker_environment(1, lambda text: None))
         port = port or free_port()
         address = f"http://{HOST}:{port}/"
         options = {"fs.logDirectory": folder, "ui.port": str(port), "fs.update.interval": "10s"}
-        words = (f"-Dspark.history.{name}={value}" for name, value in options.items())
-        command = [java_path(settings), *words, "-cp", os.pathsep.join(class_path(settings))]
+        properties = (f"-Dspark.history.{name}={value}" for name, value in options.items())
+        command = [java_path(settings), *properties, "-cp", os.pathsep.join(class_path(settings))]
         log = Path(folder, ".log")
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -108,15 +117,15 @@ def history_server(stack: OpenStack, run_id: str, port: int) -> Iterator[tuple[s
                 stderr=output,
             )
         try:
-            _wait(process, address, count, log)
+            _wait_until_listed(process, address, count, log)
             yield address, process
         finally:
             process.terminate()
             process.wait()
 
 
-def _unpacked(stack: OpenStack, uris: Collection[str], folder: Path) -> int:
-    """Unpack a shard's logs; applications get the name of shard and attempt, for their ids may be equal."""
+def _unpack_logs(stack: OpenStack, uris: Collection[str], folder: Path) -> None:
+    """Unpack a shard's logs into a folder; applications, whose ids can be equal, get the names of shard and attempt."""
     for uri in uris:
         number, attempt_id, index = _NAME.search(uri).groups()  # type: ignore[union-attr]
         name = f"shard-{int(number)}-{attempt_id[:8]}" + (f"-{index}" if index != "0" else "")
@@ -124,16 +133,20 @@ def _unpacked(stack: OpenStack, uris: Collection[str], folder: Path) -> int:
             for event in _events(stack.deployment.store.get(uri)):
                 if event["Event"] == "SparkListenerApplicationStart":
                     event |= {"App ID": name, "App Name": f"shard {int(number)}: {event['App Name']}"}
-                file.write(json.dumps(event, separators=(",", ":")) + "\n")  # Spark looks for events by prefix
-    return len(uris)
+                # Without spaces, since Spark recognizes an event by the first characters of its line.
+                file.write(json.dumps(event, separators=(",", ":")) + "\n")
 
 
-def _wait(process: subprocess.Popen[bytes], address: str, count: int, log: Path) -> None:
-    """Wait until the server has read that many logs: its page is empty before. It may leave out a truncated one."""
-    until_s = time.monotonic() + LISTS_WITHIN_S
+def _wait_until_listed(process: subprocess.Popen[bytes], address: str, count: int, log: Path) -> None:
+    """Wait until the server lists ``count`` logs, since its page is empty before.
+
+    The server leaves out truncated logs, so after a minute it is taken as it is. LocalStackError if it has ended.
+    """
+    until_s = time.monotonic() + STARTS_WITHIN_S
     while process.poll() is None and time.monotonic() < until_s:
-        with suppress(OSError), urlopen(f"{address}api/v1/applications", timeout=10) as answer:  # noqa: S310 - its own
-            if len(json.load(answer)) >= count:
+        url = f"{address}api/v1/applications"
+        with suppress(OSError), urlopen(url, timeout=10) as response:  # noqa: S310 - the address is our own
+            if len(json.load(response)) >= count:
                 return
         time.sleep(0.2)
     if process.poll() is not None:

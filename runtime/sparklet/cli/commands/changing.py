@@ -10,10 +10,10 @@ import typer
 from sparklet.app.clean import RunFiles, delete_run, runs_to_clean
 from sparklet.app.costs import load_prices
 from sparklet.app.explain import ShardRanges
-from sparklet.app.redrive import Selection, preview, redrive_run, resized, selected, sized
+from sparklet.app.redrive import Selection, again_with_size, preview, redrive_run, selected_shards, selection_with_size
 from sparklet.app.reporter import count_text, size_text, usd_text
 from sparklet.app.stack import open_stack
-from sparklet.app.state_machines import end_waiting
+from sparklet.app.state_machines import stop_execution
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, confirm, finish
 from sparklet.errors import PlanError
@@ -59,18 +59,18 @@ def redrive(
     first. A cancelled run is reopened. A run that a state machine drove is driven by it again; so is an open one whose
     execution failed.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
     again = Again(engine, isolate)
     which = Selection(opt.parse_shards(shards), cause, tuple(objects or ()), first, last, everything)
-    with open_stack(selection if dry_run else resized(selection), screen, reading=dry_run) as stack:
+    with open_stack(selection if dry_run else selection_with_size(selection), screen, reading=dry_run) as stack:
         if not (dry_run and stack.state):  # a dry run changes no local stack
-            again = sized(stack, again, selection.memory_mb, selection.timeout_s)
-        numbers = selected(stack, run_id, which)
+            again = again_with_size(stack, again, selection.memory_mb, selection.timeout_s)
+        numbers = selected_shards(stack, run_id, which)
         if dry_run:
-            _show_redriven(screen, preview(stack, run_id, numbers, figures))
+            _show_redriven(screen, preview(stack, run_id, numbers, prices))
             return
         redrive_run(stack, run_id, numbers, script, screen, again)
-        finish(stack, run_id, screen, figures)
+        finish(stack, run_id, screen, prices)
 
 
 def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun = False) -> None:
@@ -96,7 +96,7 @@ def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun =
             f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
         )
         if not dry_run:
-            end_waiting(stack, done.run, screen)
+            stop_execution(stack, done.run, screen)
 
 
 def clean(

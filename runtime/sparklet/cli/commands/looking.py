@@ -53,7 +53,7 @@ def status(
 
     Counts, pace and estimated end, cost so far, slow shards, causes of failure, what drives it and what follows.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
     # A comparison lists the whole output, of which an ended stack's files show only plain names.
     with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
@@ -61,7 +61,7 @@ def status(
                 screen, stack, run_id, object_status(stack.deployment, run_id, _stored(stack, run_id, object_uri))
             )
             return
-        view = view_run(stack, stack.deployment.ledger.runs.get(run_id), figures)
+        view = view_run(stack, stack.deployment.ledger.runs.get(run_id), prices)
         records = list(stack.deployment.ledger.shards.list(run_id)) if shards else None
         differences = list(verify(stack.deployment, run_id)) if compare else None
         if screen.as_json:
@@ -87,9 +87,9 @@ def watch(run_id: opt.RunId, selection: opt.StackOptions, report: opt.Report = T
 
     A terminal shows cost so far and slow shards below the counts; `sparklet status RUN` shows them once.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen) as stack:
-        finish(stack, run_id, screen, figures, report=report)
+        finish(stack, run_id, screen, prices, report=report)
 
 
 def runs(selection: opt.StackOptions) -> None:
@@ -98,9 +98,9 @@ def runs(selection: opt.StackOptions) -> None:
     Trend: time, rows and cost, where half as much again as in the last five runs of the same name, or a third less; and
     whether a run wrote 100 files or more, on average below 4 MiB. A run that is open has dashes.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
-        documents = run_history(stack, list(stack.deployment.ledger.runs.list()), figures, {})
+        documents = run_history(stack, list(stack.deployment.ledger.runs.list()), prices, {})
     nothing = "no runs yet; sparklet run SCRIPT --input … --output … starts one"
     screen.result(documents, runs_table(documents, screen.out.width) if documents else nothing)
 
@@ -266,7 +266,7 @@ def _text(line: LogLine, last: LogLine | None) -> str:
 def _findings_table(findings: list[Finding]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for finding in findings:
-        mark = "[green]ok[/green]" if finding.good else f"[red]{finding.bad}[/red]"
+        mark = "[green]ok[/green]" if finding.good else f"[red]{finding.bad_word}[/red]"
         remedy = "" if finding.good or not finding.remedy else f" [dim]→ {escape(finding.remedy)}[/dim]"
-        grid.add_row(mark, finding.what, escape(finding.found) + remedy)
+        grid.add_row(mark, finding.check, escape(finding.found) + remedy)
     return grid

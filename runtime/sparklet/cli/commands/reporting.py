@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from sparklet.app.costs import load_prices
-from sparklet.app.history import Known, run_history
+from sparklet.app.history import FiguresByRun, run_history
 from sparklet.app.report.document import report_document
 from sparklet.app.report.events import history_server
-from sparklet.app.report.page import Looks, Server, page
+from sparklet.app.report.page import ReportCache, Server, page
 from sparklet.app.stack import OpenStack, open_stack
 from sparklet.cli import options as opt
 from sparklet.cli.console import Screen, Terminal, report_path
@@ -20,7 +20,7 @@ from sparklet.errors import PlanError
 from sparklet.ledger.clock import SystemClock
 from sparklet.model import Run
 
-COUNTED = 100  # runs of a list
+COUNTED = 100  # of so many runs, the newest, the list shows the states of shards
 
 
 def report(
@@ -36,10 +36,10 @@ def report(
     What ran, states and pace, time and memory of shards, workers, causes of failure, cost, and advice for the next run.
     --json: the document that the page shows, on standard output.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
         run = stack.deployment.ledger.runs.get(run_id)
-        document = report_document(stack, run, figures)
+        document = report_document(stack, run, prices)
     if selection.as_json:
         screen.document(document)
         return
@@ -64,37 +64,46 @@ def ui(
 
     It changes nothing, and only who opens the printed address can see it.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
 
-    reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))  # attached, it says so once
-    ended: dict[tuple[str, int], dict[str, int]] = {}  # counts of shards, which stay
-    figures_by_run: Known = {}
+    # Only the first opening of the stack reports its progress.
+    reporters = chain([screen], repeat(replace(screen, out=Terminal(quiet=True))))
+    ended_counts: dict[tuple[str, int], dict[str, int]] = {}  # by run and generation; they do not change any more
+    figures_by_run: FiguresByRun = {}
 
-    def counted(stack: OpenStack, run: Run, index: int) -> dict[str, object]:
-        """How long a run has taken; of one of the newest also its shards' states."""
-        counts = ended.get(key := (run.run_id, run.generation), {})
+    def live_figures(stack: OpenStack, run: Run, index: int) -> dict[str, object]:
+        """Return how long a run has taken so far, and its shards by state; {} for these beyond the newest runs."""
+        key = (run.run_id, run.generation)
+        counts = ended_counts.get(key, {})
         if not counts and index < COUNTED:
             counts = stack.deployment.ledger.shards.glance(run.run_id).to_document()
-            ended.update({key: counts} if run.state.ended else {})
+            if run.state.ended:
+                ended_counts[key] = counts
         took_s = (run.ended_s or stack.deployment.clock.now_s()) - run.created_s
         return {"counts": counts, "took_s": took_s}
 
-    def listed(stack: OpenStack) -> list[dict[str, object]]:
+    def run_documents(stack: OpenStack) -> list[dict[str, object]]:
         runs = list(stack.deployment.ledger.runs.list())
-        documents = enumerate(run_history(stack, runs, figures, figures_by_run))
-        return [document | counted(stack, runs[index], index) for index, document in documents]
+        documents = run_history(stack, runs, prices, figures_by_run)
+        return [
+            document | live_figures(stack, run, index)
+            for index, (run, document) in enumerate(zip(runs, documents, strict=True))
+        ]
 
-    def look(run_id: str) -> dict[str, object]:
-        """Open the stack anew: a local one may begin or end at any time, and must not live for its page alone."""
+    def read_report(run_id: str) -> dict[str, object]:
+        """Read a run's report, or the list of runs for "".
+
+        The stack is opened each time: a local stack can start or end at any time, and must not run for a page alone.
+        """
         with open_stack(selection, next(reporters), looking=True) as stack:
             if not run_id:
-                return {"runs": listed(stack)}
-            return {"report": report_document(stack, stack.deployment.ledger.runs.get(run_id), figures)}
+                return {"runs": run_documents(stack)}
+            return {"report": report_document(stack, stack.deployment.ledger.runs.get(run_id), prices)}
 
-    looks = Looks(look, SystemClock())
-    looks.answer(run_id)  # a mistake in the options is reported now
+    reports = ReportCache(read_report, SystemClock())
+    reports.get(run_id)  # so that mistakes in the options are reported before the address is printed
     try:
-        server = Server(page(None, run_id or "Sparklet"), looks, port)
+        server = Server(page(None, run_id or "Sparklet"), reports, port)
     except OSError as error:
         raise PlanError(f"port {port} cannot be used: {error.strerror}; --port 0 takes a free one") from error
     with server, suppress(KeyboardInterrupt):

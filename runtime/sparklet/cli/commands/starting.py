@@ -16,10 +16,10 @@ from sparklet.app.costs import Prices, WorkerSize, load_prices
 from sparklet.app.documents import preview_document, run_document
 from sparklet.app.estimates import PlanEstimate, estimate_run, preview_request
 from sparklet.app.explain import advice_outside_of_runs
-from sparklet.app.logs import INVOCATION, shown_logs, written
+from sparklet.app.logs import INVOCATION, line_writer, shown_logs
 from sparklet.app.project import packed_requirements, write_starter
 from sparklet.app.stack import open_stack
-from sparklet.app.start import begin, go_on, invoke_script, parse_pairs, run_request
+from sparklet.app.start import begin, continue_run, invoke_script, parse_pairs, run_request
 from sparklet.app.state_machines import was_driven
 from sparklet.cli import options as opt
 from sparklet.cli.app import JOB
@@ -77,10 +77,10 @@ def run(
         with_libraries(request, requirements, stack.size) as request,
     ):
         started = begin(stack, request, dispatch_mode, screen, context.obj)
-        figures = load_prices()
-        if dear := estimate_run(stack, started, figures).dear:
+        prices = load_prices()
+        if dear := estimate_run(stack, started, prices).dear:
             screen.warn(dear)
-        finish(stack, started.run_id, screen, figures, report=report)
+        finish(stack, started.run_id, screen, prices, report=report)
 
 
 def plan(
@@ -100,10 +100,10 @@ def plan(
 ) -> None:
     """Plan and dispatch a run without waiting for it; with --dry-run only show what the plan would be."""
     screen, request = Screen(selection.as_json), run_request(options, selection, dry_run=dry_run)
-    figures = load_prices()
+    prices = load_prices()
     if dry_run:
         _show_job(context, screen)
-        _show_preview(request, selection, screen, figures if explain else None)
+        _show_preview(request, selection, screen, prices if explain else None)
         return
     with (
         # Nobody watches this run: without ``keep`` the local stack would end with this command.
@@ -113,7 +113,7 @@ def plan(
     ):
         planned = begin(stack, request, "queue", screen, context.obj)
         screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
-        estimate = estimate_run(stack, planned, figures) if explain and planned.shard_count else None
+        estimate = estimate_run(stack, planned, prices) if explain and planned.shard_count else None
         if selection.as_json:
             screen.document({**run_document(planned), **({"estimate": estimate.document()} if estimate else {})})
         elif estimate:
@@ -125,11 +125,11 @@ def resume(run_id: opt.RunId, selection: opt.WorkerOptions, report: opt.Report =
 
     An interrupted command prints this command, with the options that select the same stack.
     """
-    screen, figures = Screen(selection.as_json), load_prices()
+    screen, prices = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen) as stack:
         run = stack.deployment.ledger.runs.get(run_id)
-        go_on(stack, run, screen, by_machine=was_driven(stack, run))
-        finish(stack, run_id, screen, figures, report=report)
+        continue_run(stack, run, screen, by_machine=was_driven(stack, run))
+        finish(stack, run_id, screen, prices, report=report)
 
 
 def invoke(
@@ -163,8 +163,8 @@ def invoke(
     invocation = f"{INVOCATION}{uuid.uuid4().hex[:12]}"
     with open_stack(replace(selection, workers=selection.workers or 1), screen) as stack:
         screen.say(f"invocation {invocation}: its log is shown again by `sparklet logs {invocation}`")
-        to = sys.stderr if selection.as_json else sys.stdout
-        with remedied(), shown_logs(stack, invocation, written(to), screen):
+        file = sys.stderr if selection.as_json else sys.stdout
+        with remedied(), shown_logs(stack, invocation, line_writer(file), screen):
             answer = invoke_script(
                 stack,
                 script,
