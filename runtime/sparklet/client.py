@@ -217,13 +217,13 @@ class Run:
         ``first`` to ``last``, or by ``everything``, are done again even if they have succeeded: their output is
         replaced.
         """
-        which = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
-        numbers = selected_shards(self.stack.opened, self.run_id, which)
+        selection = Selection(tuple(shards), cause, tuple(objects), first, last, everything)
+        numbers = selected_shards(self.stack.opened, self.run_id, selection)
         redrive_run(self.stack.opened, self.run_id, numbers, str(script), self.stack.reporter, Again(isolate=isolate))
         return self
 
     def cancel(self) -> None:
-        """Give up the shards that have not begun; running ones may end."""
+        """Cancel the run: shards that have not begun are given up; running shards are allowed to end."""
         stop_execution(self.stack.opened, cancel(self.stack.opened.deployment, self.run_id).run, self.stack.reporter)
 
     def _ledger_run(self) -> model.Run:

@@ -32,7 +32,7 @@ def test_doctor_names_a_policy_that_denies_the_writes(
 ) -> None:
     demanded, endpoint = demanding
     clients = AwsClients(endpoint_url=endpoint, attempts=1)
-    assert list(check_encryption(clients, bucket)) == []  # they are denied, by no policy that is seen
+    assert list(check_encryption(clients, bucket)) == []  # the writes are denied, but the bucket shows no policy
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/*"}
     policy = {"Statement": [{**deny, "Condition": {"Null": {f"s3:{NAME}": "true"}}}]}
     ministack_clients.s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
@@ -40,8 +40,8 @@ def test_doctor_names_a_policy_that_denies_the_writes(
     [finding] = check_encryption(clients, bucket)
 
     assert (finding.good, "WriteEncryption=AES256" in finding.remedy) == (False, True)
-    assert list(check_encryption(ministack_clients, bucket)) == []  # which no policy denies
-    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": given})
+    assert list(check_encryption(ministack_clients, bucket)) == []  # a policy, but the stand-in itself denies no write
+    clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
     assert list(check_encryption(clients, bucket)) == []
 
 

@@ -91,7 +91,7 @@ def test_the_defaults_allow_nothing_outside_the_stack(plain: Deployed) -> None:
 
 
 def test_doctor_passes_a_fresh_stack_and_names_manual_changes(plain: Deployed) -> None:
-    def found() -> list[str]:
+    def contradicted() -> list[str]:
         return [each.check for each in contradictions(stack_settings(AwsClients(), plain.outputs))]
 
     assert contradicted() == []

@@ -98,7 +98,7 @@ def preview_request(
     if prices is None:
         return plan_preview, None
     counts = plan_preview.shards, plan_preview.objects, plan_preview.size_bytes
-    engine_routes = [Route(name, *totals) for name, totals in plan_preview.elsewhere.items()]
+    engine_routes = [Route(name, *totals) for name, totals in plan_preview.by_engine.items()]
     return plan_preview, estimate_plan(size, options, *counts, prices, engine_routes)
 
 

@@ -114,7 +114,7 @@ def refuse_taken_names(request: RunRequest) -> None:
     """PlanError if a local output has files with names that the run will give to outputs of its local inputs."""
     if not (request.options.output_per and request.options.existing == "append"):
         return
-    existing_names, paths = names_there(None, request), [source for source in request.inputs if "://" not in source]
+    existing_names, paths = paths_in_output(None, request), [source for source in request.inputs if "://" not in source]
     sources = tuple(f"{path.rstrip('/')}/" if Path(path).is_dir() else path for path in paths)
     with closing(OutputNames(request.run_id, request.options, sources, existing_names)) as names:
         for source in sources:

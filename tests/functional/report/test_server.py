@@ -110,9 +110,9 @@ def test_a_page_that_is_open_for_a_day_reads_little(takes_s: float) -> None:
     began_s, requests_s = clock.now_s(), [clock.now_s()] * 3
 
     while clock.now_s() < began_s + DAY_S:
-        page = asks_s.index(min(asks_s))
-        clock.advance(max(0.0, asks_s[page] - clock.now_s()))
-        asks_s[page] = clock.now_s() + looks.get("run-1")["next_s"]
+        page = requests_s.index(min(requests_s))
+        clock.advance(max(0.0, requests_s[page] - clock.now_s()))
+        requests_s[page] = clock.now_s() + looks.get("run-1")["next_s"]
 
     assert 100 < ledger.looks <= 150
     assert looks.passes == ledger.looks

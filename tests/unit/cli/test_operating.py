@@ -389,7 +389,7 @@ def test_a_commit_that_fails_again_alike_needs_a_cause_to_repeat(terminal: Termi
     terminal.do = lambda _: ShardResult()
     repaired = terminal.types("redrive", RUN, "--cause", "TableError")
 
-    assert of_its_own.code == 1 and f"sparklet redrive {RUN}" in of_its_own.err
+    assert of_commit_run.code == 1 and f"sparklet redrive {RUN}" in of_commit_run.err
     assert f"{RUN}-commit-0 failed with TableError" in first.out
     assert second.code == 1 and f"sparklet redrive {RUN} --cause TableError" in " ".join(second.err.split())
     assert repaired.code == 0 and terminal.world.ledger.runs.get(RUN).state is RunState.SUCCEEDED
