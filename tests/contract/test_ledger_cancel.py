@@ -125,7 +125,7 @@ def test_a_deleted_runs_id_is_taken_and_other_runs_stay(ledger: Ledger, run_id: 
         ledger.runs.delete(run_id)
     assert [r.run_id for r in ledger.runs.list() if r.run_id.startswith(run_id)] == [other]
     assert ledger.shards.count(other) == Counts(pending=60)
-    with pytest.raises(RunExistsError, match="is deleted"):  # late messages have the id, which must not mean a new run
+    with pytest.raises(RunExistsError, match="was deleted"):  # late messages have the id, which must not mean a new run
         ledger.runs.create(run(run_id))
     with pytest.raises(RunNotFoundError):
         ledger.runs.get(run_id)
