@@ -1,4 +1,4 @@
-"""The command line: ``sparklet --help``."""
+"""The command line ``sparklet``."""
 
 from sparklet.cli.app import main
 

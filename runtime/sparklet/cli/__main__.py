@@ -1,4 +1,4 @@
-"""``python -m sparklet.cli``, where the console script is not on the path."""
+"""Runs the command line by ``python -m sparklet.cli``, for systems without the console script on the path."""
 
 import sys
 

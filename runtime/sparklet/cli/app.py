@@ -1,4 +1,4 @@
-"""The command line's commands, each with its examples; a command is imported when it is called."""
+"""Defines the command line: its commands with their examples, and ``main``. A command is imported when it is called."""
 
 import os
 import signal
@@ -19,45 +19,47 @@ from sparklet import __version__
 from sparklet.cli.exit_codes import EXIT_CODES, FAILURES, INTERRUPTED, USAGE
 from sparklet.errors import RemoteFailureError, SparkletError
 
-_ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {}
-"""Panel, function and examples of every command, by its name, in the order that help shows."""
+_COMMANDS: dict[str, tuple[str, str, tuple[str, ...]]] = {}
+"""Panel, function and examples of every command, by the command's name, in the order that help shows."""
 
 
 @cache
 def command(name: str) -> Any:
-    """The command of this name, imported and made once."""
-    from sparklet.cli.options import grouped
+    """Import and make a command, once."""
+    from sparklet.cli.options import with_single_options
 
-    panel, path, examples = _ADDED[name]
-    module, _, function = path.partition(".")
+    panel, path, examples = _COMMANDS[name]
+    module, _, function_name = path.partition(".")
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # only blank lines separate lines there
-    called = getattr(import_module(f"sparklet.cli.commands.{module}"), function)
-    paragraphs = (" ".join(text.split()) for text in called.__doc__.split("\n\n"))  # typer keeps the ends of lines
-    single.command(cls=Command, rich_help_panel=panel, epilog=epilog, help="\n\n".join(paragraphs))(grouped(called))
+    epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # an epilog joins lines without a blank line between
+    function = getattr(import_module(f"sparklet.cli.commands.{module}"), function_name)
+    # Each paragraph becomes one line, since typer would show the docstring's line breaks.
+    help_text = "\n\n".join(" ".join(paragraph.split()) for paragraph in function.__doc__.split("\n\n"))
+    add = single.command(cls=Command, rich_help_panel=panel, epilog=epilog, help=help_text)
+    add(with_single_options(function))
     return typer.main.get_command(single)
 
 
-JOB = "sparklet.job"  # in a command's context: the options of the job that it runs
-SHOWS_ALL = "sparklet.help_all"  # whether its help shows all options
+# Keys in a command's context: the options of the job that the command runs, and whether its help shows all options.
+JOB, SHOWS_ALL = "sparklet.job", "sparklet.help_all"
 
 
 class Command(TyperCommand):
-    """A command; if it has the options of a request, its help shows the usual ones, and ``--help-all`` all.
+    """A command. If it has the options of a request, its help shows the usual options, and ``--help-all`` all of them.
 
-    Then its SCRIPT may be a job of ``sparklet.toml``, whose values count where the command line has none.
+    SCRIPT of such a command can also be a job of ``sparklet.toml``, whose values are the defaults of the options.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line."""
+        """Read the command line; if SCRIPT is a job's name, with the job's values as defaults."""
         if not any(parameter.name == "help_all" for parameter in self.params):
             return super().parse_args(ctx, args)
-        # Only the parser tells which word is SCRIPT, and a job's values must be defaults before the real parse.
+        # Parsed twice: only the parser knows which word is SCRIPT, and a job's values must be defaults before parsing.
         value_by_name, *_ = self.make_parser(ctx).parse_args(args=list(args))
-        # A shell that completes a line must get no help text.
+        # While a shell completes a line, no help is printed.
         if value_by_name.get("help_all") and not ctx.resilient_parsing:
             ctx.meta[SHOWS_ALL] = True
-            ctx.get_help()  # which prints it
+            ctx.get_help()  # typer prints the help in this call
             raise typer.Exit
         if not (name := value_by_name.get("script")) or "://" in name or Path(name).exists():
             return super().parse_args(ctx, args)
@@ -71,54 +73,57 @@ class Command(TyperCommand):
         return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
+        """Write the help, with only the arguments and the usual options unless ``--help-all`` was given."""
         from sparklet.cli.options import USUAL
 
-        by_name: dict[str | None, Any] = {parameter.name: copy(parameter) for parameter in self.params}
-        if SHOWS_ALL in ctx.meta or "help_all" not in by_name:
+        # Copies, since a command is made once for the process, and its full help needs the parameters unchanged.
+        copy_by_name: dict[str | None, Any] = {parameter.name: copy(parameter) for parameter in self.params}
+        if SHOWS_ALL in ctx.meta or "help_all" not in copy_by_name:
             return super().format_help(ctx, formatter)
-        # A command is made once for the process, and its full help needs it unchanged.
-        short, usual = copy(self), [by_name[name] for name in (*USUAL, "help_all") if name in by_name]
-        for parameter in usual:
-            parameter.rich_help_panel = None
-        short.params = [parameter for parameter in self.params if parameter.param_type_name == "argument"] + usual
+        usual_options = [copy_by_name[name] for name in (*USUAL, "help_all") if name in copy_by_name]
+        for option in usual_options:
+            option.rich_help_panel = None
+        arguments = [parameter for parameter in self.params if parameter.param_type_name == "argument"]
+        short = copy(self)
+        short.params = arguments + usual_options
         return TyperCommand.format_help(short, ctx, formatter)
 
 
 class Commands(Mapping[str, Any]):
-    """The commands by name; one is imported and made when somebody asks for it."""
+    """The commands by name; each is imported and made at its first use."""
 
     def __getitem__(self, name: str) -> Any:
         return command(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_ADDED)
+        return iter(_COMMANDS)
 
     def __len__(self) -> int:
-        return len(_ADDED)
+        return len(_COMMANDS)
 
 
 class Group(TyperGroup):
-    """The command ``sparklet``; to complete a command's name, no command is imported."""
+    """The command ``sparklet``. It completes commands' names in a shell without importing a command."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings | {"commands": Commands()})
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the order of help."""
+        """Return the commands' names, in the order of help."""
         return list(self.commands)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """The commands, or options, that begin with the given text."""
-        # Typer's own would make each command for its help text.
+        """Return the commands and options that begin with ``incomplete``."""
+        # The method of TyperGroup would make each command for its help text.
         names = [CompletionItem(name) for name in self.commands if name.startswith(incomplete)]
         return names + super(TyperGroup, self).shell_complete(ctx, incomplete)
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The options; those for completion are flags without a default, for which typer would import pydantic."""
+        """Return the options, each with a default: for a flag without a default typer would import pydantic."""
         params = super().get_params(ctx)
         for param in params:
-            param.default = False if param.default is None else param.default
+            if param.default is None:
+                param.default = False
         return params
 
 
@@ -141,8 +146,8 @@ def sparklet(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 
 def _add(panel: str, path: str, *examples: str) -> None:
-    """Add a command by its function's path below ``sparklet.cli.commands``."""
-    _ADDED[path.partition(".")[2]] = panel, path, examples
+    """Add a command; ``path`` is the module and name of its function below ``sparklet.cli.commands``."""
+    _COMMANDS[path.partition(".")[2]] = panel, path, examples
 
 
 _add("Start", "starting.init", "sparklet init sales")
@@ -235,19 +240,24 @@ OF_SPARK_SUBMIT = {
     "--driver-library-path": _BY_CONF.format("driver.extraLibraryPath"),
     "--properties-file": "Write its lines as --conf KEY=VALUE",
     "--archives": "Bring files by --files, modules by --py-files",
-    "--class": "Scripts are Python's; jars that they call: --conf spark.jars=…",
+    "--class": "Scripts are in Python; name jars that they call by --conf spark.jars=…",
 }
 """Options of spark-submit that ``run`` and ``invoke`` do not have, and what to write instead."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code (see ``console``). ``--debug`` adds the traceback to Sparklet's own errors."""
+    """Run one command; return its exit code (``exit_codes``). ``--debug`` also shows tracebacks of Sparklet's errors.
+
+    Without ``argv`` the process itself is the command: the arguments are the process's, and the text encoding and the
+    hook for unexpected exceptions are set for all of it.
+    """
     if argv is None and sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
-        utf8 = {**os.environ, "PYTHONUTF8": "1"}  # else names and arguments would be other keys in S3
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], utf8)  # noqa: S606 - this same command again
+        # The command starts again with UTF-8: in another encoding names and arguments would become other keys in S3.
+        utf8_env = {**os.environ, "PYTHONUTF8": "1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], utf8_env)  # noqa: S606 - the same command
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:  # the process is this command's: its bugs are shown like all else
-        sys.excepthook = lambda *bug: _screen().show_bug(*bug)
+    if argv is None:
+        sys.excepthook = lambda *exception: _screen().show_bug(*exception)
     try:
         with _interruptible():
             return int(app(arguments, prog_name="sparklet", standalone_mode=False, obj=arguments) or 0)
@@ -257,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if message := _usage_message(error):
             _screen().fail(message)
         return USAGE
-    # Commands import the local mode's packages when they need them, and an installation without the extra has none.
+    # Commands import the packages of the extra for local runs only when they need them, so these can be missing here.
     except (SparkletError, ModuleNotFoundError) as error:
         from sparklet.local.spark_installation import missing_package_message
 
@@ -269,34 +279,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _screen() -> Any:
-    """The screen for errors, imported when there is one."""
+    """Return a screen for an error; it is imported only now, since most commands have no error."""
     from sparklet.cli.console import Screen
 
     return Screen()
 
 
 def _usage_message(error: Any) -> str:
-    """The mistake in a command line, with the option to use instead and the command for help."""
+    """Return the mistake in a command line, with the option to use instead and the command for help."""
     message = error.format_message()
-    if instead := OF_SPARK_SUBMIT.get(getattr(error, "option_name", "")):
-        message = f"{error.message}. {instead}."
-    elif near := getattr(error, "possibilities", None):  # typer names the nearest option first
-        message = f"{error.message}. Did you mean {near[0]}?"
+    if alternative := OF_SPARK_SUBMIT.get(getattr(error, "option_name", "")):
+        message = f"{error.message}. {alternative}."
+    elif possibilities := getattr(error, "possibilities", None):  # the nearest option is the first
+        message = f"{error.message}. Did you mean {possibilities[0]}?"
     path = getattr(getattr(error, "ctx", None), "command_path", "") or "sparklet"
     return f"{message} Try: {path} --help" if message else ""
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """End a command on SIGTERM and SIGHUP as on Ctrl-C: cleanly, with exit code 130."""
+    """Stop a command on SIGTERM and SIGHUP as on Ctrl-C: cleanly, with exit code 130."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, interrupt) for number in numbers]
+    previous_handlers = [signal.signal(number, interrupt) for number in numbers]
     try:
         yield
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, previous_handlers, strict=True):
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What every command prints: results, progress, and its exit code."""
+"""Prints results and progress of commands, watches runs on a screen, and chooses exit codes."""
 
 import json
 import os
@@ -37,32 +37,34 @@ from sparklet.model import Counts, Run, RunState
 from sparklet.model.redaction import printable
 from sparklet.ports import Clock
 
-MAX_PRINTED_LINES = 200  # of scripts, while a command waits
-PIPE_WIDTH = 100_000  # it has none: nothing is wrapped or cut for it
-DETAILS_EVERY_S = 20.0  # at least; they need a whole pass over the ledger, which may take a twentieth of the time
+MAX_PRINTED_LINES = 200  # so many lines that scripts print are shown while a command waits
+PIPE_WIDTH = 100_000  # so wide that nothing is wrapped or cut for a pipe
+# Details are read again after this time at least. They need a pass over the shards, which is to take a twentieth of the
+# time at most.
+DETAILS_EVERY_S = 20.0
 
 
 def exit_code(state: RunState) -> int:
-    """The exit code for a run's state; one that is open or cancelled is incomplete."""
+    """Return the exit code for a run's state; an open or cancelled run is incomplete."""
     if state in (RunState.SUCCEEDED, RunState.SUCCEEDED_WITH_FAILURES):
         return ALL_WELL
     return FAILURES if state is RunState.FAILED else INCOMPLETE
 
 
 class Terminal(Console):
-    """Prints no character that controls a terminal but those of its own styles: all else may be anybody's data."""
+    """A console that prints only control characters of its own styles, since data that it prints can be anybody's."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPE_WIDTH
-        usual = {"stderr": stderr, "highlight": False, "emoji": False, "soft_wrap": True, "width": width}
-        super().__init__(**{**usual, **options})
+        defaults = {"stderr": stderr, "highlight": False, "emoji": False, "soft_wrap": True, "width": width}
+        super().__init__(**{**defaults, **options})
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text of a string."""
+        """Render a string without control characters."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The renderable's parts; texts, also those of cells, are replaced before anybody measures them."""
+        """Render without control characters, which are replaced first in texts and cells, before these are measured."""
         columns = renderable.columns if isinstance(renderable, Table) else ()
         for content in (renderable, *(cell for column in columns for cell in column.cells)):
             if isinstance(content, Text):
@@ -73,9 +75,9 @@ class Terminal(Console):
 
 @dataclass(frozen=True)
 class Screen:
-    """Where a command writes.
+    """The output of a command.
 
-    With ``as_json`` standard output carries one JSON document and nothing else; progress goes to standard error.
+    With ``as_json`` standard output gets one JSON document and nothing else; progress goes to standard error.
     """
 
     as_json: bool = False
@@ -83,34 +85,34 @@ class Screen:
     err: Console = field(default_factory=lambda: Terminal(stderr=True))
 
     def say(self, text: str) -> None:
-        """A line of progress."""
+        """Print a line of progress."""
         (self.err if self.as_json else self.out).print(escape(text))
 
-    def link(self, what: str, path: Path) -> None:
-        """A file of this machine, which a terminal opens."""
+    def link(self, label: str, path: Path) -> None:
+        """Print a file of this machine as a link, which terminals can open."""
         uri = path.absolute().as_uri()
-        (self.err if self.as_json else self.out).print(Text.assemble(f"{what}: ", (uri, Style(link=uri))))
+        (self.err if self.as_json else self.out).print(Text.assemble(f"{label}: ", (uri, Style(link=uri))))
 
     def warn(self, text: str) -> None:
-        """A warning; the command continues."""
+        """Print a warning; the command continues."""
         self.err.print(Facts(Text.assemble(("warning:", "yellow"), f" {text}")))
 
     def fail(self, text: str) -> None:
-        """Why a command failed."""
+        """Print why a command failed."""
         self.err.print(Facts(Text.assemble(("error:", "red"), f" {text}")))
 
-    def show_bug(self, *bug: Any) -> None:
-        """The traceback of an exception that nobody expected."""
-        self.err.print(Text("".join(traceback.format_exception(*bug))))
+    def show_bug(self, *exception: Any) -> None:
+        """Print the traceback of an unexpected exception."""
+        self.err.print(Text("".join(traceback.format_exception(*exception))))
 
     def document(self, document: Mapping[str, Any] | Sequence[Any]) -> None:
-        """The command's result as JSON."""
-        # json writes ASCII, so that no data controls the terminal.
+        """Print the command's result as JSON."""
+        # json writes ASCII, so the document cannot have control characters.
         sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         sys.stdout.flush()
 
     def result(self, document: Mapping[str, Any] | Sequence[Any], *renderables: RenderableType) -> None:
-        """The command's result: as JSON, or in lines and tables for people."""
+        """Print the command's result: as JSON, or as lines and tables for people."""
         if self.as_json:
             self.document(document)
             return
@@ -119,7 +121,7 @@ class Screen:
 
 
 def confirm(screen: Screen, question: str, *, yes: bool, undone: str = "deleted") -> None:
-    """End the command unless the user answers yes; PlanError with the remedy where no user can answer."""
+    """End the command unless the user answers yes or ``yes`` is set; PlanError with the remedy if nobody can answer."""
     try:
         if yes or typer.confirm(printable(question), err=True):
             return
@@ -131,15 +133,16 @@ def confirm(screen: Screen, question: str, *, yes: bool, undone: str = "deleted"
 
 def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, report: bool = True) -> None:
     """Watch a run until it ends, show its result, its phases and where its report is, and exit with its code."""
-    is_local = stack.state is not None  # elsewhere each look at the logs is a request that is billed
-    prints = shown_logs(stack, run_id, Printed(screen), screen) if is_local else nullcontext()
-    with resume_hint(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), prints:
+    is_local = stack.state is not None
+    # Only locally are scripts' lines shown: in a deployed stack each reading of the logs is a billed request.
+    printed_lines = shown_logs(stack, run_id, ScriptOutput(screen), screen) if is_local else nullcontext()
+    with resume_hint(stack, screen, lambda: ["sparklet", "resume", run_id, *stack.command_options]), printed_lines:
         display = RunDisplay(
             screen, run_id, stack.deployment.clock, lambda run: run_details(view_run(stack, run, prices))
         )
         summary = watch(stack, run_id, display, screen)
     run = stack.deployment.ledger.runs.get(run_id)
-    report_file = keep_report(stack, run, screen, prices) if report and stack.state else None
+    report_file = write_report(stack, run, screen, prices) if report and is_local else None
     if screen.as_json:
         screen.document(result_document(stack, run, summary) | {"report_file": report_file})
     else:
@@ -152,14 +155,14 @@ def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, rep
 
 
 @dataclass
-class Printed:
-    """Shows what scripts print, each line with its shard, up to a bound."""
+class ScriptOutput:
+    """Shows what scripts print, each line with its shard, up to ``MAX_PRINTED_LINES``."""
 
     screen: Screen
     shown: int = 0
 
     def __call__(self, line: LogLine) -> None:
-        """Show a line."""
+        """Show a line; after the last line that is shown, the command that shows all lines."""
         self.shown += 1
         if self.shown <= MAX_PRINTED_LINES:
             self.screen.say(f"shard {line.shard}: {line.readable()}")
@@ -167,13 +170,13 @@ class Printed:
             self.screen.say(f"scripts print more than is shown here: sparklet logs {line.run} --follow")
 
 
-def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:
-    """Write a run's report where its user looks; return its file, or None with a warning if that cannot be done."""
+def write_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> str | None:
+    """Write a run's report to ``report_path``; return the file, or None, with a warning, if it cannot be written."""
     path = report_path(run)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page(report_document(stack, run, prices), run.run_id), encoding="utf-8")
-    # The run has ended as it has: a missing report must not change the exit code.
+    # Only a warning, since the exit code is that of the run, with or without a report.
     except (SparkletError, OSError) as error:
         screen.warn(f"there is no report: {error}")
         return None
@@ -181,25 +184,26 @@ def keep_report(stack: OpenStack, run: Run, screen: Screen, prices: Prices) -> s
 
 
 def report_path(run: Run) -> Path:
-    """The file of a run's report: beside its local output, else in the working folder; a redrive has its own.
+    """Return the file for a run's report, another one after each redrive.
 
-    Spark, and Sparklet as Spark, skip a folder of this name where it is in somebody's input.
+    The file is beside the run's local output if this folder can be written, else in the working folder. If its folder
+    ``_reports`` lies in the input of a run, Spark and Sparklet skip it, since the name begins with _.
     """
-    beside = local_folder(run).parent
-    folder = beside if run.local_output and os.access(beside, os.W_OK) else Path.cwd()
+    output_parent = local_folder(run).parent
+    folder = output_parent if run.local_output and os.access(output_parent, os.W_OK) else Path.cwd()
     return folder / "_reports" / f"{run.run_id}-{run.generation}.html"
 
 
 class RunDisplay(Lines):
-    """Shows a run's progress: live on a terminal, there with ``details`` now and then; elsewhere in plain lines."""
+    """Shows a run's progress: on a terminal live, with ``details`` that are read now and then; else in plain lines."""
 
     def __init__(
         self, screen: Screen, run_id: str, clock: Clock, details: Callable[[Run], RenderableType] = lambda run: ""
     ) -> None:
         super().__init__(screen, run_id, clock)
-        self._find_details = details
+        self._read_details = details
         self._details: RenderableType = ""
-        self._details_s = clock.now_s() + DETAILS_EVERY_S / 2  # when they are looked for next
+        self._details_s = clock.now_s() + DETAILS_EVERY_S / 2  # when details are read next
         console = screen.err if screen.as_json else screen.out
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
@@ -213,20 +217,20 @@ class RunDisplay(Lines):
             self._live.stop()
 
     def show(self, run: Run, counts: Counts) -> None:
-        """Show the state as it is now."""
+        """Show the run's state as it is now."""
         if not self._live:
             super().show(run, counts)
             return
         began_s = self._clock.now_s()
         if began_s >= self._details_s and not run.state.ended:
-            self._details = self._find_details(run)
+            self._details = self._read_details(run)
             ended_s = self._clock.now_s()
             self._details_s = ended_s + max(DETAILS_EVERY_S, 20 * (ended_s - began_s))
         self.add(counts)
         self._live.update(self._picture(run, counts))
 
     def warn(self, text: str) -> None:
-        """A warning, on a terminal above the display."""
+        """Print a warning, above the display if it is live."""
         if self._live:
             self._live.console.print(Facts(Text.assemble(("warning:", "yellow"), f" {text}")))
         else:
@@ -237,6 +241,7 @@ class RunDisplay(Lines):
         bar = Table.grid(padding=(0, 1))
         bar.add_row(ProgressBar(total, ended, width=40), f"{ended}/{total}")
         details = [Text(""), self._details] if self._details and counts.open else []
-        line = Text(self.line(run, counts), style="bold", no_wrap=False, overflow="fold")  # the display counts lines
+        # Long lines are folded here, since the display must know how many lines it has to overwrite.
+        line = Text(self.line(run, counts), style="bold", no_wrap=False, overflow="fold")
         pace = Text(self.pace(counts), style="dim", no_wrap=False, overflow="fold")
         return Group(line, bar, pace, *details)

@@ -1,4 +1,4 @@
-"""What a command's exit code means."""
+"""The exit codes of commands, and their meanings."""
 
 ALL_WELL = 0
 USAGE = 1

@@ -1,7 +1,7 @@
 """The options that several commands share.
 
-A command takes options that belong together as one parameter: a dataclass, whose fields typer sees, or
-``RequestOptions``, which stands for the options of all keys of a run's request (``planning.request``).
+A command's function gets options that belong together as one parameter: a dataclass, or ``RequestOptions``, the options
+of all keys of a run's request (``planning.request``). ``with_single_options`` makes single options of them for typer.
 """
 
 import copy
@@ -27,11 +27,11 @@ STATE_DIR = "SPARKLET_STATE_DIR"
 
 
 def known_runs(incomplete: str) -> list[str]:
-    """Runs for shell completion: those started from this machine, newest first; no stack is read."""
-    context = get_current_context(silent=True)  # of the command, whose --state-dir has been read before
-    named = context.params.get("state_dir") if context else None
+    """Return ids for shell completion: runs that were started from this machine, newest first; no stack is read."""
+    context = get_current_context(silent=True)  # the command's context, which already has --state-dir
+    state_dir = context.params.get("state_dir") if context else None
     try:
-        folder = StateDir(Path(named or os.environ.get(STATE_DIR) or user_folder("state"))).local_paths
+        folder = StateDir(Path(state_dir or os.environ.get(STATE_DIR) or user_folder("state"))).local_paths
         files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     except (OSError, SettingsError):
         return []
@@ -39,7 +39,7 @@ def known_runs(incomplete: str) -> list[str]:
 
 
 def last_run() -> str:
-    """The run that was started last from this machine; SettingsError if none was."""
+    """Return the id of the run that was started last from this machine; SettingsError if there is none."""
     if not (run_ids := known_runs("")):
         raise SettingsError("no run was started from this machine: name one; `sparklet runs` lists them")
     return run_ids[0]
@@ -102,7 +102,7 @@ HelpAll = Annotated[bool, typer.Option("--help-all", help="Show all options, by 
 
 
 def parse_shards(text: str) -> tuple[int, ...]:
-    """``3,17,20-25`` as numbers; SettingsError if it is no such list."""
+    """Return the numbers of a list such as ``3,17,20-25``; SettingsError for any other text."""
     numbers: list[int] = []
     for item in filter(None, text.replace(" ", "").split(",")):
         first, dash, last = item.partition("-")
@@ -114,7 +114,7 @@ def parse_shards(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class StackOptions(StackSelection):
-    """Options of every command: which stack it works on, and how it prints."""
+    """The options of every command: the stack that it works on, and how it prints."""
 
     PANEL: ClassVar[str] = "Where and how"
 
@@ -137,7 +137,7 @@ class StackOptions(StackSelection):
 
 @dataclass(frozen=True)
 class WorkerOptions(StackOptions):
-    """The same, with the local stack's workers; they apply if it is not running, or no other command uses it."""
+    """``StackOptions`` and the local stack's workers, which change only a stack that no other command uses."""
 
     PANEL: ClassVar[str] = "Local workers"
 
@@ -157,7 +157,7 @@ class WorkerOptions(StackOptions):
 
 @dataclass(frozen=True)
 class RedriveOptions(StackOptions):
-    """The same, with the size of the workers for the shards that are redriven."""
+    """``StackOptions`` and the size of the workers for the redriven shards."""
 
     PANEL: ClassVar[str] = "Options"
 
@@ -166,7 +166,7 @@ class RedriveOptions(StackOptions):
 
 
 class RequestOptions(dict[str, Any]):
-    """The options of a run's request, by its keys, and how its lists are read."""
+    """The options of a run's request by its keys, and the format of its lists."""
 
 
 ListFormat = Annotated[
@@ -180,7 +180,7 @@ USUAL = (
     *("inputs", "output", "table", "schema", "params", "py_files", "requirements", "overwrite", "isolate"),
     *("stack", "dry_run"),
 )
-"""The parameters of a request's options that ``--help`` shows."""
+"""The parameters that ``--help`` shows; ``--help-all`` shows all."""
 TYPES: Mapping[str, Any] = {"flag": bool, "whole": int | None, "number": float | None} | dict.fromkeys(
     ("texts", "object", "lists", "items"), list[str] | None
 )
@@ -188,8 +188,11 @@ METAVARS = {"size": "SIZE", "time": "TIME", "every": "N|TIME", "tolerance": "N|P
 METAVARS |= {"object": "KEY=VALUE", "table": "FORMAT:PLACE"}
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter that stands for several options by these; the command gets the object made of them."""
+def with_single_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a function for typer, with single options in place of each parameter that groups options.
+
+    The function makes the groups of the options' values, and calls ``command`` with them.
+    """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
     groups: dict[str, tuple[Callable[..., Any], list[inspect.Parameter]]] = {}
@@ -204,25 +207,27 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
             continue
         parameters += groups[name][1]
 
-    def called(**values: Any) -> None:
-        for name, (make, group_parameters) in groups.items():
-            # What was not given is left to the model's own defaults; typer gives [] for it, too.
+    def call_command(**values: Any) -> None:
+        for name, (make_group, group_parameters) in groups.items():
+            # Options that were not given are left out, so that the group's own defaults apply. For these typer has the
+            # default of the parameter, or [].
             chosen = {
                 parameter.name: value
                 for parameter in group_parameters
                 if (value := values.pop(parameter.name)) not in (parameter.default, [])
             }
-            values[name] = make(**chosen)
+            values[name] = make_group(**chosen)
         command(**values)
 
-    called.__name__, called.__doc__ = command.__name__, command.__doc__
-    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    setattr(called, "__signature__", inspect.Signature(parameters))  # noqa: B010 - typer reads it; mypy does not know it
-    return called
+    call_command.__name__, call_command.__doc__ = command.__name__, command.__doc__
+    call_command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    signature = inspect.Signature(parameters)
+    setattr(call_command, "__signature__", signature)  # noqa: B010 - typer reads it; mypy does not know it
+    return call_command
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
-    """The options of a dataclass, in the ``PANEL`` of the class that declares them."""
+    """Return the options of a dataclass, each in the ``PANEL`` of the class that declares it."""
     bases = [base for base in reversed(group.mro()) if "PANEL" in vars(base)]
     panels = {name: base.PANEL for base in bases for name in inspect.get_annotations(base)}
     hints = get_type_hints(group, include_extras=True)
@@ -231,39 +236,39 @@ def _fields(group: Any) -> list[inspect.Parameter]:
 
 
 def _parameter(name: str, hint: Any, default: Any, panel: str | None = None) -> inspect.Parameter:
-    """An option or argument of a command; help shows no empty default."""
+    """Return an option or argument of a command; help shows its default unless this is empty."""
     if get_origin(hint) is Annotated:
-        kind, option = get_args(hint)
-        # Several commands share one option, with other panels and defaults.
+        type_, option = get_args(hint)
+        # A copy, since several commands share an option, but with different panels and defaults.
         option = copy.copy(option)
         option.rich_help_panel = option.rich_help_panel or panel
         if option.default_factory is None:
             option.show_default = default not in (None, "", False, inspect.Parameter.empty)
-        hint = Annotated[kind, option]
+        hint = Annotated[type_, option]
     return inspect.Parameter(name, KEYWORD, default=default, annotation=hint)
 
 
 def key_option(name: str) -> Any:
-    """The option, or the argument, of a key of a run's request."""
+    """Return the option or argument for a key of a run's request."""
     key, option, kind, *_ = places()[name]
     if key.argument:
         return typer.Argument(metavar=key.metavar, help=key.help)
-    metavar, least = key.metavar or METAVARS.get(kind), key.minimum if kind in ("whole", "number") else None
-    return typer.Option(*(key.options or (option,)), metavar=metavar, min=least, help=key.help)
+    metavar = key.metavar or METAVARS.get(kind)
+    minimum = key.minimum if kind in ("whole", "number") else None
+    return typer.Option(*(key.options or (option,)), metavar=metavar, min=minimum, help=key.help)
 
 
 def _request_parameters() -> list[inspect.Parameter]:
-    """The option or argument of each key of a run's request, and those for its lists."""
+    """Return the option or argument of each key of a run's request, and the option for the format of its lists."""
     parameters = []
     for key, _, kind, default, *_ in sorted(places().values(), key=lambda place: PANELS.index(place.key.panel)):
         if not key.command:
             continue
-        of: Any = Literal[key.choices] | None if key.choices else TYPES.get(kind, str | None)
+        type_: Any = Literal[key.choices] | None if key.choices else TYPES.get(kind, str | None)
         shown_default = key.shown or (default if default and kind in ("text", "whole", "number") else None)
-        without: Any = False if kind == "flag" else shown_default
+        option_default: Any = False if kind == "flag" else shown_default
         if key.name == "script":
-            of, without = str, inspect.Parameter.empty
+            type_, option_default = str, inspect.Parameter.empty
         panel = None if key.argument else key.panel
-        parameters.append(_parameter(key.name, Annotated[of, key_option(key.name)], without, panel))
-    lists: dict[str, Any] = {"list_format": ListFormat}
-    return parameters + [_parameter(name, hint, None, INPUT) for name, hint in lists.items()]
+        parameters.append(_parameter(key.name, Annotated[type_, key_option(key.name)], option_default, panel))
+    return [*parameters, _parameter("list_format", ListFormat, None, INPUT)]

@@ -1,4 +1,4 @@
-"""Runs, shards, inputs, causes and plans as tables for people."""
+"""Renders runs, shards, inputs, causes and plans as tables for people."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,50 +30,51 @@ from sparklet.planning.packing import PlanPreview
 from sparklet.runs.summary import Summary
 
 EXCLUDED = "run: its machine, planner, checks. Not included: failed attempts, storage, transfer, logs, idle resources."
-MIN_WIDTH = 20  # of prose
-WIDE = 120  # of a screen that has all columns
-DASH = "–"  # nobody knows
+MIN_WIDTH = 20  # prose is wrapped to no less
+WIDE = 120  # a screen of this width shows all columns
+DASH = "–"  # for an unknown figure
 OPEN_STATES = tuple(state for state in RunState if not state.ended)
 STYLES: Mapping[str, str] = {
     RunState.SUCCEEDED: "green",
     RunState.SUCCEEDED_WITH_FAILURES: "yellow",
     RunState.FAILED: "red",
     RunState.CANCELLED: "magenta",
-    ShardState.RUNNING: "cyan",  # the others as for runs
+    ShardState.RUNNING: "cyan",  # other states of shards have the same names as states of runs
 }
 
 
 class Facts:
-    """Names and values in lines: prose is wrapped between words, what is copied (an id, a path, a command) never is."""
+    """Names and values in lines: prose is wrapped between words, texts to copy (an id, a path, a command) are not."""
 
     def __init__(self, text: Text | None = None) -> None:
         self._rows = [("", text)] if text else []
 
     def add_row(self, name: str, value: str | Text) -> None:
-        """Add one; a text that is not to be wrapped stays in one piece, and so does a line of it that is indented."""
+        """Add a name and a value; a text with ``no_wrap`` is not wrapped, nor is any indented line."""
         self._rows.append((name, Text(value) if isinstance(value, str) else value))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The lines."""
-        widest = max((len(name) for name, _ in self._rows), default=0)
-        indent = widest + 2 if widest else 0
+        """Yield the lines."""
+        longest_name = max((len(name) for name, _ in self._rows), default=0)
+        indent = longest_name + 2 if longest_name else 0
         for name, value in self._rows:
-            head, value.overflow = name, "ignore"  # a word that is longer than a line is left to the terminal
+            label, value.overflow = name, "ignore"  # the terminal breaks a word that is longer than a line
             for line in value.split("\n", allow_blank=True):
-                whole = value.no_wrap or line.plain.startswith(" ")
-                for part in [line] if whole else line.wrap(console, max(MIN_WIDTH, options.max_width - indent)):
-                    yield Text.assemble(head.ljust(indent), part, no_wrap=True, overflow="ignore")
-                    head = ""
+                stays_whole = value.no_wrap or line.plain.startswith(" ")
+                width = max(MIN_WIDTH, options.max_width - indent)
+                for part in [line] if stays_whole else line.wrap(console, width):
+                    yield Text.assemble(label.ljust(indent), part, no_wrap=True, overflow="ignore")
+                    label = ""  # only the first line of a value has the name
 
 
 def add_skipped(facts: Facts, skipped: Mapping[str, int]) -> None:
-    """Add the objects left out, by reason; 0: the number is not known."""
+    """Add the objects left out, by reason; a count of 0 means that the number is not known, and is not shown."""
     for reason, count in sorted(skipped.items()):
         facts.add_row("left out", Text(f"{count} {reason}" if count else reason))
 
 
 def preview_table(preview: PlanPreview) -> RenderableType:
-    """A plan's preview, for people."""
+    """Return the table of a plan's preview."""
     facts = Facts()
     facts.add_row("shards", str(preview.shards))
     sliced = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
@@ -88,10 +89,11 @@ def preview_table(preview: PlanPreview) -> RenderableType:
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
-    """Runs as ``run_history`` tells them, for people; a narrow screen has a run's state and trend below its id."""
+    """Return the table of ``run_history``; on a narrow screen a run's state and trend are below the id."""
     is_wide, numbers = width >= WIDE, ("took", "inputs", "rows", "USD")
     table = Table(show_edge=False, pad_edge=False)
-    table.add_column("run", no_wrap=True, min_width=max(len(run["run_id"]) for run in runs))  # whole, to be copied
+    longest_id = max(len(run["run_id"]) for run in runs)
+    table.add_column("run", no_wrap=True, min_width=longest_id)  # so wide that an id can be copied
     for column in ("state", *numbers, "created (UTC)") if is_wide else numbers:
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "state")
     for run in runs:
@@ -110,7 +112,7 @@ def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
 
 
 def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
-    """Shards in a list, for people."""
+    """Return the table of a list of shards."""
     table = Table("shard", "state", "attempts", "rows", Column("cause", overflow="fold"), show_edge=False)
     for record in records:
         rows, state = "" if record.rows is None else str(record.rows), _state_text(record)
@@ -119,7 +121,7 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
 
 
 def object_table(stack: OpenStack, run: Run, status: ObjectStatus) -> RenderableType:
-    """An object's state for people: in full if one shard holds it, else a line for each shard."""
+    """Return the table of an input object: all of its shard if one shard holds it, else a line for each shard."""
     if len(status.shards) == 1 and status.shards[0].record:
         return _shard_facts(status.shards[0].record, run.output_uri.rstrip("/"), places_of(stack, run)[0].rstrip("/"))
     table = Table("shard", "holds", "state", "attempts", Column("cause", overflow="fold"), show_edge=False)
@@ -152,15 +154,16 @@ def _shard_facts(record: ShardRecord, output: str, shown_output: str) -> Rendera
     for name, value in shard_document(record).items():
         if value not in (None, []):
             style = STYLES.get(record.state, "") if name == "state" else ""
-            # The record keeps the last failed attempt's error after a success.
-            earlier = "earlier " if name.startswith("error") and record.state is ShardState.SUCCEEDED else ""
+            # The record of a succeeded shard keeps the error of the last failed attempt.
+            is_earlier = name.startswith("error") and record.state is ShardState.SUCCEEDED
+            label = ("earlier " if is_earlier else "") + name.replace("_", " ")
             text = ", ".join(value).replace(output, shown_output) if isinstance(value, list) else str(value)
-            facts.add_row(earlier + name.replace("_", " "), Text(text, style=style))
+            facts.add_row(label, Text(text, style=style))
     return facts
 
 
 def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | None = None) -> RenderableType:
-    """A run's result; with ``view`` also pace, cost, slow shards, driver and phases."""
+    """Return the table of a run's result; with ``view`` also pace, cost, slow shards, execution and phases."""
     counts, (_, manifest) = summary.counts, places_of(stack, run)
     facts = Facts()
     facts.add_row("run", Text(run.run_id, style="bold"))
@@ -173,19 +176,21 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
         messages = count_text(summary.unrun, "message")
         facts.add_row("redelivered", f"{messages} without an attempt, from the dead-letter queue; each was sent again")
     if summary.conflicts:
-        times = count_text(summary.conflicts, "attempt")
-        facts.add_row("conflicts", f"{times} met another writer of a table and did not count; job.append commits once")
-    waited = f"{duration_text(summary.waited_s)} until the first shard began"
-    worked = f"the shards worked {duration_text(summary.task_s)} in all"
-    worked += f", {duration_text(summary.repeated_s)} of it in vain" if summary.repeated_s else ""
-    facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waited}; {worked}")
+        attempts = count_text(summary.conflicts, "attempt")
+        facts.add_row(
+            "conflicts", f"{attempts} met another writer of a table and did not count; job.append commits once"
+        )
+    waiting = f"{duration_text(summary.waited_s)} until the first shard began"
+    work = f"the shards worked {duration_text(summary.task_s)} in all"
+    work += f", {duration_text(summary.repeated_s)} of it in vain" if summary.repeated_s else ""
+    facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waiting}; {work}")
     if summary.state.ended:
         facts.add_row("manifest", Text(on_disk(stack, manifest), no_wrap=True))
     if view:
         _add_pace(facts, view)
         _add_cost(facts, view)
         facts.add_row("", Text(f"of {COST_INCLUDES}; not of {COST_EXCLUDES}", style="dim"))
-        _add_what_drives(facts, view)
+        _add_surroundings(facts, view)
     if stack.state and summary.causes:
         facts.add_row("logs", Text(f"{stack.state / 'log'} (status {run.run_id} --shards --json names each shard's)"))
     _add_result(facts, stack, run, summary)
@@ -193,30 +198,30 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
 
 
 def _add_result(facts: Facts, stack: OpenStack, run: Run, summary: Summary) -> None:
-    """Add the result, for which a run is looked at, as the last lines."""
+    """Add the result; as the last lines, since these are what a user looks for first."""
     output, _ = places_of(stack, run)
     state = f"{summary.state} (being cancelled)" if run.cancelled_s and not summary.state.ended else str(summary.state)
     facts.add_row("state", Text(state, style=STYLES.get(summary.state, "cyan")))
-    missing = uncommitted_text(stack.deployment, run)
+    uncommitted = uncommitted_text(stack.deployment, run)
     if summary.rows is not None:
-        facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {missing}" if missing else ""))
+        facts.add_row("rows", f"{summary.rows:,}" + (f" of succeeded shards; {uncommitted}" if uncommitted else ""))
     for warning, shards in summary.warnings.items():
         facts.add_row("warning", Text(f"{count_text(shards, 'shard')}: {warning}", style="yellow"))
     if summary.drift.text:
         facts.add_row("drift", Text(summary.drift.text, style="red" if summary.drift.fails else "yellow"))
     if run.table:
-        facts.add_row("table", Text(f"{table_text(run)}: {missing}" if missing else table_text(run)))
+        facts.add_row("table", Text(f"{table_text(run)}: {uncommitted}" if uncommitted else table_text(run)))
     if summary.has_output or not summary.state.ended:
         facts.add_row("output", Text(output, no_wrap=True))
-    if opened := how_to_open(stack.deployment, run, on_disk(stack, output)):
-        facts.add_row("to see it", Text(opened, style="cyan", no_wrap=True))
+    if command := how_to_open(stack.deployment, run, on_disk(stack, output)):
+        facts.add_row("to see it", Text(command, style="cyan", no_wrap=True))
 
 
 def run_details(view: RunView) -> RenderableType:
-    """The details below the counts while a run is watched."""
+    """Return the details that are shown below the counts while a run is watched."""
     facts = Facts()
     _add_cost(facts, view)
-    _add_what_drives(facts, view)
+    _add_surroundings(facts, view)
     return Group(facts, *_slow_shards(view))
 
 
@@ -224,28 +229,29 @@ def _add_pace(facts: Facts, view: RunView) -> None:
     pace, counts = view.found.pace, view.found.summary.counts
     if not pace.average:
         return
-    now, end = f"{_rate(pace.now)} now, " if counts.open else "", ""
+    now = f"{_rate_text(pace.now)} now, " if counts.open else ""
+    remaining = ""
     if pace.remaining_s is not None:
-        until = time_text(view.found.now_s + pace.remaining_s)
-        end = f"; about {duration_text(pace.remaining_s)} left, until {until} UTC"
-    facts.add_row("pace", f"{now}{_rate(pace.average)} shards/min on average{end}")
+        end = time_text(view.found.now_s + pace.remaining_s)
+        remaining = f"; about {duration_text(pace.remaining_s)} left, until {end} UTC"
+    facts.add_row("pace", f"{now}{_rate_text(pace.average)} shards/min on average{remaining}")
 
 
 def _add_cost(facts: Facts, view: RunView) -> None:
-    where = " (on AWS)" if view.local else ""
-    about = usd_text(sum(view.costs.values()))
-    facts.add_row("cost so far", f"about {about}{where}: {_costs_text(view.costs)}")
+    on_aws = " (on AWS)" if view.local else ""
+    total = usd_text(sum(view.costs.values()))
+    facts.add_row("cost so far", f"about {total}{on_aws}: {_costs_text(view.costs)}")
 
 
-def _add_what_drives(facts: Facts, view: RunView) -> None:
-    """Lost workers, and the runs and executions around the run."""
+def _add_surroundings(facts: Facts, view: RunView) -> None:
+    """Add lost workers, executions of the state machine, and the runs before and after this one."""
     for number, since in view.found.lost:
         facts.add_row("lost worker", Text(lost_text(number, since), style="yellow"))
     if view.run.parent:
         facts.add_row("follows", Text(view.run.parent))
     if driver := view.driver:
-        broken = driver.ended_early and not view.run.state.ended
-        facts.add_row("driven by", Text(driver_text(view.run, driver), style="red" if broken else ""))
+        is_broken = driver.ended_early and not view.run.state.ended
+        facts.add_row("driven by", Text(driver_text(view.run, driver), style="red" if is_broken else ""))
     elif view.run.dispatch is Dispatch.MAP:
         facts.add_row("driven by", "a state machine that was not started from here")
     for failure in view.failed_executions:
@@ -256,58 +262,61 @@ def _add_what_drives(facts: Facts, view: RunView) -> None:
 
 
 def lost_text(number: int, since: str) -> str:
-    """An open shard whose worker was lost."""
+    """Return a text on an open shard whose worker was lost."""
     return f"shard {number}: {since}; the shard is retried"
 
 
 def phase_text(phase: Mapping[str, str]) -> str:
-    """The run that does a phase, with its state."""
-    cause = f": {phase['error_class']}: {phase['message']}" if phase["error_class"] else ""
-    more = f"; to watch it: sparklet watch {phase['run_id']}" if phase["state"] in OPEN_STATES else ""
-    more = f"; what to do: sparklet explain {phase['run_id']}" if cause else more
-    return f"{phase['run_id']} {phase['state']}{cause}{more}"
+    """Return the run that does a phase, with its state, and the next command if the run is open or has failed."""
+    text = f"{phase['run_id']} {phase['state']}"
+    if phase["error_class"]:
+        cause = f"{phase['error_class']}: {phase['message']}"
+        return f"{text}: {cause}; what to do: sparklet explain {phase['run_id']}"
+    if phase["state"] in OPEN_STATES:
+        return f"{text}; to watch it: sparklet watch {phase['run_id']}"
+    return text
 
 
 def _slow_shards(view: RunView) -> Iterator[RenderableType]:
-    """A table of the slowest shards, running ones first; nothing if none has begun."""
+    """Yield the table of the slowest shards, running shards first; nothing if no shard has begun."""
     records = [*view.found.longest, *view.found.slowest]
     if not records:
         return
     table = Table("shard", "last attempt", "state", "attempts", show_edge=False, title_justify="left")
-    table.title, longest = "slowest shards", max(len(record.log_stream) for record in records)
-    table.add_column("log stream", no_wrap=True, min_width=longest)
+    table.title, longest_stream = "slowest shards", max(len(record.log_stream) for record in records)
+    table.add_column("log stream", no_wrap=True, min_width=longest_stream)
     for record in records:
-        stream = Text(record.log_stream or "–")
+        stream = Text(record.log_stream or DASH)
         took = duration_text(seconds_of(record, view.found.now_s))
         table.add_row(str(record.number), took, record.state_text, str(record.attempts), stream)
     yield from (Text(""), table)
 
 
 def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[RenderableType]:
-    """Why shards failed, and the next command; nothing if none has."""
+    """Yield why shards failed, and the next command; nothing if no shard has failed."""
     if not summary.causes:
         return
     causes = Facts()
     for cause in summary.causes:
-        says = with_local_paths(stack, run.run_id, cause.example_message)
+        message = with_local_paths(stack, run.run_id, cause.example_message)
         file = first_object(stack.deployment, stack.deployment.ledger.shards.get(run.run_id, cause.example_shard))
-        where = ", ".join(filter(None, (f"shard {cause.example_shard}", with_local_paths(stack, run.run_id, file))))
-        example = Text.assemble((cause.error_class, "bold"), f": {says} ({where})")
+        place = ", ".join(filter(None, (f"shard {cause.example_shard}", with_local_paths(stack, run.run_id, file))))
+        example = Text.assemble((cause.error_class, "bold"), f": {message} ({place})")
         causes.add_row(count_text(cause.count, "shard"), example)
     next_step = f"what is at fault, and what to do: sparklet explain {run.run_id}"
     yield from (Text("\nfailures", style="italic"), causes, Text(next_step, style="dim"))
 
 
 def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
-    """Failed shards with one cause, or a failed task of the run's own."""
-    what = f"{group.task} run {group.example.run_id}" if group.task else count_text(group.count, "shard")
-    title = Text(f"{what}: {group.error_class or '(no cause given)'}", style="bold red")
+    """Return the table of failed shards with one cause, or of a failed task (schema, check, commit) of the run."""
+    failed = f"{group.task} run {group.example.run_id}" if group.task else count_text(group.count, "shard")
+    title = Text(f"{failed}: {group.error_class or '(no cause given)'}", style="bold red")
     facts = Facts()
     example_object = local_file(stack, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {example_object}" if example_object else "")
     example += "" if group.example.by_function else f", {group.example.state_text}"
-    more = group.example.object_count - 1
-    facts.add_row("  example", Text(example + (f" and {more} more" if example_object and more > 0 else "")))
+    further = group.example.object_count - 1
+    facts.add_row("  example", Text(example + (f" and {further} more" if example_object and further > 0 else "")))
     facts.add_row("  says", Text(with_local_paths(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
@@ -316,13 +325,13 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
     if command := redrive_command(stack, group):
-        then = "once repaired" if group.advice.at_fault else "then"
-        facts.add_row(f"  {then}", Text(command, style="cyan", no_wrap=True))
+        when = "once repaired" if group.advice.at_fault else "then"
+        facts.add_row(f"  {when}", Text(command, style="cyan", no_wrap=True))
     return Group(title, facts, Text(""))
 
 
 def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
-    """A plan's dispatch mode, cost and end."""
+    """Return the table of a plan's dispatch mode, cost and end."""
     facts = Facts()
     facts.add_row("dispatch mode", Text("queue: by default", style="bold"))
     workers = count_text(plan_estimate.estimate.workers, "worker")
@@ -331,13 +340,13 @@ def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
         "cost on AWS", f"{usd_text(plan_estimate.estimate.cost)}: {_costs_text(plan_estimate.estimate.costs)}"
     )
     for route in plan_estimate.routes:
-        does = f"{count_text(route.shards, 'shard')}, {size_text(route.size_bytes)}"
-        about = f"{usd_text(route.cost_usd)}, ends after {duration_text(route.end_s)}"
-        facts.add_row(f"in {route.name}", f"{does}: {about}")
+        load = f"{count_text(route.shards, 'shard')}, {size_text(route.size_bytes)}"
+        cost_and_end = f"{usd_text(route.cost_usd)}, ends after {duration_text(route.end_s)}"
+        facts.add_row(f"in {route.name}", f"{load}: {cost_and_end}")
     for size in plan_estimate.sizes:
-        about = f"{usd_text(size.cost_usd)}, ends after {duration_text(size.end_s)}"
+        cost_and_end = f"{usd_text(size.cost_usd)}, ends after {duration_text(size.end_s)}"
         cheapest = "; the cheapest (--memory, FunctionMemoryMB)" if size is plan_estimate.sizes[0] else ""
-        facts.add_row(f"with {size.memory_mb:,} MB", about + cheapest)
+        facts.add_row(f"with {size.memory_mb:,} MB", cost_and_end + cheapest)
     facts.add_row("a shard", Text(f"{duration_text(plan_estimate.time.seconds)}; {plan_estimate.time.origin}"))
     if plan_estimate.overhead:
         facts.add_row("the run itself", plan_estimate.overhead)
@@ -349,8 +358,8 @@ def estimate_table(plan_estimate: PlanEstimate) -> RenderableType:
 
 
 def _costs_text(costs: Mapping[str, float]) -> str:
-    return ", ".join(f"{what} {usd_text(cost)}" for what, cost in costs.items())
+    return ", ".join(f"{item} {usd_text(cost)}" for item, cost in costs.items())
 
 
-def _rate(per_min: float) -> str:
+def _rate_text(per_min: float) -> str:
     return f"{per_min:,.0f}" if per_min >= 10 else f"{per_min:.2g}"

@@ -53,7 +53,7 @@ def test_pages_have_all_inputs_once_in_order(terminal: Terminal, size: int, monk
 def test_a_page_size_of_0_is_refused(terminal: Terminal) -> None:
     terminal.world.run(1)
 
-    with pytest.raises(ValueError, match="a page of 0"):
+    with pytest.raises(ValueError, match="at least one input, not 0"):
         pages(0)
 
 

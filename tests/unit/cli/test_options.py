@@ -16,7 +16,7 @@ import typer
 from sparklet.app.reporter import duration_text, size_text, usd_text
 from sparklet.app.stack import StackSelection
 from sparklet.app.start import parse_pairs, run_request
-from sparklet.cli.options import RequestOptions, grouped, known_runs, parse_shards
+from sparklet.cli.options import RequestOptions, known_runs, parse_shards, with_single_options
 from sparklet.errors import PlanError, SettingsError
 from sparklet.local.state import StateDir
 from sparklet.model import Access, RunOptions
@@ -91,7 +91,7 @@ def request(*options: str) -> RunRequest:
         found.append(run_request(words, StackSelection(), dry_run=True))
 
     app = typer.Typer()
-    app.command()(grouped(command))
+    app.command()(with_single_options(command))
     app(["job.py", *options], standalone_mode=False)
     return found[0]
 

@@ -163,7 +163,7 @@ def env(selection: opt.WorkerOptions) -> None:
 
 
 def _show_redriven(screen: Screen, document: dict[str, Any]) -> None:
-    """Shards, what they read, what that costs, and what is replaced."""
+    """Show the preview of a redrive: shards, input, cost, and how many outputs are replaced."""
     ranges = ShardRanges()
     for number in sorted(document["redriven"]):
         ranges.add(number)

@@ -222,7 +222,7 @@ def doctor(
 
 
 def _stored(stack: OpenStack, run_id: str, name: str) -> str:
-    """The address of an input that is named by it, or by the local file that was copied there."""
+    """Return the address of an input, given by the address itself or by the local file that was copied to it."""
     if "://" in name:
         return name
     return stored_uri(Path(name).resolve(), local_inputs(stack, run_id)) or name
@@ -240,10 +240,10 @@ def _show_object(screen: Screen, stack: OpenStack, run_id: str, input_status: Ob
 
 
 def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool) -> int:
-    """Print the lines, with ``follow`` until the run has ended; how many."""
+    """Print the lines, with ``follow`` until the run has ended; return the number of lines."""
     line_count, last = 0, None
     while True:
-        # Before the lines are read, so that the last look has all that was written.
+        # Checked before the lines are read, so that the last reading gets all lines of an ended run.
         ended = not follow or stack.deployment.ledger.runs.get(reader.run_id).state.ended
         for line in reader.lines():
             sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else printable(_text(line, last)))
@@ -256,7 +256,7 @@ def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool
 
 
 def _text(line: LogLine, last: LogLine | None) -> str:
-    """The line as people read it, below a heading if its attempt is not the last line's."""
+    """Return the line as people read it, below a heading if the line before was from another attempt."""
     head = ""
     if last is None or (last.stream, last.shard, last.attempt) != (line.stream, line.shard, line.attempt):
         head = f"{'' if last is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"

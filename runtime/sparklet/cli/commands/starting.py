@@ -73,7 +73,7 @@ def run(
         return
     with (
         open_stack(selection, screen) as stack,
-        nothing_new_is_well(screen),
+        nothing_new_as_success(screen),
         with_libraries(request, requirements, stack.size) as request,
     ):
         started = begin(stack, request, dispatch_mode, screen, context.obj)
@@ -108,7 +108,7 @@ def plan(
     with (
         # Nobody watches this run: without ``keep`` the local stack would end with this command.
         open_stack(replace(selection, keep=True), screen) as stack,
-        nothing_new_is_well(screen),
+        nothing_new_as_success(screen),
         with_libraries(request, requirements, stack.size) as request,
     ):
         planned = begin(stack, request, "queue", screen, context.obj)
@@ -157,14 +157,14 @@ def invoke(
     except (ValueError, RecursionError) as error:
         raise PlanError(f"{event} is not JSON: {error}") from error
     variables = script_environment(parse_pairs("--env", env_pairs), "--env")
-    # A mistake in a local script is told before a stack is started.
+    # A mistake in a local script is reported before a stack is started.
     if "://" not in script:
         script_body(script)
     invocation = f"{INVOCATION}{uuid.uuid4().hex[:12]}"
     with open_stack(replace(selection, workers=selection.workers or 1), screen) as stack:
         screen.say(f"invocation {invocation}: its log is shown again by `sparklet logs {invocation}`")
         file = sys.stderr if selection.as_json else sys.stdout
-        with remedied(), shown_logs(stack, invocation, line_writer(file), screen):
+        with failures_with_advice(), shown_logs(stack, invocation, line_writer(file), screen):
             answer = invoke_script(
                 stack,
                 script,
@@ -184,19 +184,19 @@ def invoke(
 
 
 @contextmanager
-def remedied() -> Iterator[None]:
-    """Tell reason and remedy of a script's failure, where ``explain`` would."""
+def failures_with_advice() -> Iterator[None]:
+    """Add reason and remedy, as ``explain`` shows them, to the error of a failed script."""
     try:
         yield
     except RemoteFailureError as error:
-        if not (advised := advice_outside_of_runs(str(error))):
+        if not (advice := advice_outside_of_runs(str(error))):
             raise
-        raise RemoteFailureError(f"{error}\n{advised}", error.reason) from error
+        raise RemoteFailureError(f"{error}\n{advice}", error.reason) from error
 
 
 @contextmanager
 def with_libraries(request: RunRequest, requirements: Path | None, size: WorkerSize) -> Iterator[RunRequest]:
-    """A request whose script has the libraries that a requirements file names, if one does."""
+    """Yield the request, with the libraries of the requirements file for its script if there is such a file."""
     if requirements is None:
         yield request
         return
@@ -205,7 +205,7 @@ def with_libraries(request: RunRequest, requirements: Path | None, size: WorkerS
 
 
 def _show_job(context: typer.Context, screen: Screen) -> None:
-    """Tell the options that a job of ``sparklet.toml`` has, as they are in force."""
+    """Show the values of the options that a job of ``sparklet.toml`` sets."""
     for name in context.meta.get(JOB, {}):
         screen.say(f"{name} = {json.dumps(context.params[name])}")
 
@@ -217,7 +217,7 @@ def _show_estimate(estimate: PlanEstimate, screen: Screen) -> None:
 
 
 @contextmanager
-def nothing_new_is_well(screen: Screen) -> Iterator[None]:
+def nothing_new_as_success(screen: Screen) -> Iterator[None]:
     """End an incremental run that finds nothing new with exit code 0, so that a schedule can start it."""
     try:
         yield
@@ -231,7 +231,7 @@ def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Scre
     """Show what the plan would be, and with ``prices`` its cost; local inputs alone need no stack."""
     local = not request.lists and all("://" not in source for source in request.inputs)
     opened = nullcontext() if local else open_stack(selection, screen, reading=True)
-    with nothing_new_is_well(screen), opened as stack:
+    with nothing_new_as_success(screen), opened as stack:
         plan_preview, estimate = preview_request(stack, request, prices)
         if stack or "://" not in request.script:
             script = script_body(request.script, stack.deployment.store if stack else None)
