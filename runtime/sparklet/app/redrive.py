@@ -233,7 +233,7 @@ def _update_command(stack: OpenStack, changes: Mapping[str, str]) -> str:
         for key in sorted({*stack.parameters, *changes})
     ]
     update = ["aws", "cloudformation", "update-stack", "--stack-name", stack.name, "--use-previous-template"]
-    # CAPABILITY_AUTO_EXPAND is needed since SAM transforms the template.
+    # The second capability is needed since SAM transforms the template.
     capabilities = ["--capabilities", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"]
     wait = ["aws", "cloudformation", "wait", "stack-update-complete", "--stack-name", stack.name]
     return f"{shlex.join([*update, *capabilities, '--parameters', *parameters])} && {shlex.join(wait)}"

@@ -139,7 +139,7 @@ def test_a_cause_is_a_class_or_words_of_the_message(world: World) -> None:
     assert matches_cause(first, "ParseException") and matches_cause(first, "a.b.ParseException")
     assert matches_cause(first, "syntax ERROR near") and not matches_cause(second, "syntax")
     assert failed_with(world.deployment, "run-1", "ValueError") == (1,)
-    with pytest.raises(PlanError, match=r"ValueError.*there are: ValueError, a\.b\.ParseException"):
+    with pytest.raises(PlanError, match=r"ValueError.*causes are: ValueError, a\.b\.ParseException"):
         failed_with(world.deployment, "run-1", "ValueError", among=[0])
 
 

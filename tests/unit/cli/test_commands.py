@@ -290,7 +290,7 @@ def test_a_dry_run_shows_the_shards_that_a_redrive_would_do(terminal: Terminal) 
     assert (told.document["redriven"], told.document["succeeded"], told.document["files"]) == ([2], 0, 1)
     assert "3 shards of run-1 would be redriven: 0-2\n" in terminal.types("redrive", RUN, "--dry-run").out
     assert terminal.world.ledger.runs.get(RUN).generation == 0
-    assert "there are: OutOfMemoryError, ValueError" in terminal.types("redrive", RUN, "--cause", "Nothing").err
+    assert "causes are: OutOfMemoryError, ValueError" in terminal.types("redrive", RUN, "--cause", "Nothing").err
 
 
 def test_memory_of_a_local_stack_in_use_is_not_changed(terminal: Terminal) -> None:

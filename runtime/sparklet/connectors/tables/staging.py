@@ -44,7 +44,7 @@ OPTIONS = {
 # Version 2 moves each task's files at once. This is safe since the folder is read only after the write is declared; but
 # not on a cluster, where late executors could still write.
 LOCAL_OPTIONS = {"mapreduce.fileoutputcommitter.algorithm.version": "2"}
-SPARKLET_S3A = ("TaskS3A", "StagedS3A")  # Sparklet's own classes, which write a commit only if there is none yet
+OUR_S3A = ("TaskS3A", "StagedS3A")  # Sparklet's own classes, which write a commit only if there is none yet
 NOT_CONDITIONAL = (
     "this commit to Delta is not conditional on S3: of two at the same moment one may be lost. Write in a run, or set "
     "spark.delta.logStore.s3.impl to io.delta.storage.S3DynamoDBLogStore (docs/guide/tables.md)"
@@ -290,7 +290,7 @@ def _replaces_commits(spark: SparkSession, uri: str) -> bool:
     if not separator or scheme == "file" or any("delta.logstore" in key.lower() for key, _ in options):
         return False
     file_system = spark.sparkContext._jsc.hadoopConfiguration().get(f"fs.{scheme}.impl")
-    return not str(file_system).endswith(SPARKLET_S3A)
+    return not str(file_system).endswith(OUR_S3A)
 
 
 def _delete_staged(spark: SparkSession, write: Declaration) -> None:
