@@ -20,7 +20,7 @@ from sparklet.local.spark_installation import stack_file
 sys.path.append(str(ensure_emulator(print)))
 
 MAX_NAME = 60
-UNTIL_S = float(os.environ.get("TESTS_UNTIL_S", 0))  # CI's limit, a Unix time: no test begins later; 0: there is none
+UNTIL_S = float(os.environ.get("TESTS_UNTIL_S") or 0)  # CI's limit, a Unix time: no test begins later; 0: none
 NEVER_BY_THE_WAY = "not nightly and not campaign and not container and not validate"
 
 
