@@ -94,6 +94,21 @@ found = DynamicFrame.fromDF(read, glue, "found")
     assert sorted((row["key"], row["value"]) for row in found) == [("x", QUOTED)] * 2 + [("y", "c")] * 2
 
 
+def test_csv_without_quotes_is_written_as_it_is(warm: Bench, tmp_path: Path) -> None:
+    values = [("k", 1, 'a;b "c"', None), ("k", 2, "two\nlines", ""), ("k", None, "plain", "d")]
+    code = f"""
+frame = spark.createDataFrame({values!r}, "key string, id int, `a.b` string, last string").coalesce(1)
+options = {{"path": "{tmp_path}/out", "partitionKeys": ["KEY"]}}
+glue.write_dynamic_frame.from_options(DynamicFrame.fromDF(frame, glue, "f"), "s3", options, "csv",
+                                      {{"quoteChar": -1, "separator": ";"}})
+"""
+    ran = warm.run(BEGIN + code)
+
+    assert ran.code == 0, ran.text("stderr")
+    [file] = (tmp_path / "out").glob("*=k/*.csv")
+    assert file.read_text() == 'id;a.b;last\n1;a;b "c";\n2;two\nlines;\n;plain;d\n'
+
+
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet", "orc"])
 def test_subfolders_are_read_only_with_recurse(warm: Bench, tmp_path: Path, kind: str) -> None:
     code = f"""

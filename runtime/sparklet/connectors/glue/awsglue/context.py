@@ -32,6 +32,7 @@ HINTS |= {"maxFilesInBand", "optimizePerformance", "pageSize", "redshift_tmp_dir
 HINTS |= {"transformation_ctx", "useGlueParquetWriter", "useS3ListImplementation"}
 # In Glue the context is an SQLContext, and so it has these names of a session.
 SESSION_NAMES = ("createDataFrame", "range", "read", "readStream", "sql", "table", "udf")
+NO_QUOTE = ""
 CSV_ESCAPE = {"escape": '"'}  # in Glue's CSV quotes are doubled; Spark by default escapes them by a backslash
 SQL_OPERATORS = {"==": "=", "!=": "<>"}
 __getattr__ = refuse_import
@@ -167,6 +168,8 @@ class GlueContext:
             rows = rows.withColumn("shard", lit(f"{self._job.run_id}_{self._job.shard:06d}_{self._writes}"))
             # A static overwrite would delete the whole folder, with all other shards' rows.
             keys, mode, options = [*keys, "shard"], "overwrite", {"partitionOverwriteMode": "dynamic", **options}
+        if format_ == "csv" and options.get("quote") == NO_QUOTE:
+            rows, options = _unquoted(rows, keys, options)
         rows.write.format(format_).options(**options).mode(mode).partitionBy(*keys).save(path)
         return frame
 
@@ -206,6 +209,23 @@ class GlueContext:
 def _root(path: str) -> str:
     """Return a path as Hadoop needs it: the address of a whole bucket must end in a slash."""
     return f"{path}/" if re.fullmatch("s3[an]?://[^/]+", path) else path
+
+
+def _unquoted(rows: DataFrame, keys: Sequence[str], options: Mapping[str, Any]) -> tuple[DataFrame, dict[str, Any]]:
+    """Return the lines of a CSV file without quotes as rows of one column, and options to write it as it is.
+
+    Without a quote Spark puts NUL characters around a value that has the separator or a line break.
+    """
+    from pyspark.sql.functions import explode, regexp_replace, split, struct, to_csv
+
+    partition_names = {key.lower() for key in keys}
+    names = [name for name in rows.columns if name.lower() not in partition_names]
+    csv_options = {name: str(value) for name, value in {**options, "escape": "", "emptyValue": ""}.items()}
+    columns = ["`" + name.replace("`", "``") + "`" for name in names]
+    text = regexp_replace(to_csv(struct(*columns), csv_options), "\\x00", "")
+    # The writer puts NULs around a text of several lines, too. So each line becomes a row.
+    lines = rows.select(explode(split(text, "\n")).alias(str(options.get("sep", ",")).join(names)), *keys)
+    return lines, {**options, "sep": "\x01", "emptyValue": ""}
 
 
 def is_inside(path: str, folder: object) -> bool:
@@ -252,5 +272,5 @@ def _split_options(*options: Mapping[str, Any] | None) -> tuple[dict[str, Any], 
         raise lack_error(f"option {min(unknown)!r}", f"glueContext.spark_session.read.option({min(unknown)!r}, …)")
     spark_options = {SPARK_NAMES[name]: value for name, value in value_by_name.items() if name in SPARK_NAMES}
     if spark_options.get("quote") in (-1, "-1"):
-        spark_options["quote"] = ""
+        spark_options["quote"] = NO_QUOTE
     return {name: value_by_name[name] for name in GLUE_OPTIONS & value_by_name.keys()}, spark_options
