@@ -31,7 +31,9 @@ def main() -> None:
         append(event["params"]["table"])
         return
     if "looked_up" in event["params"]:
-        Job.from_args().table(event["params"]["looked_up"]).count()
+        job, table = Job.from_args(), event["params"]["looked_up"]
+        job.table(table).count()
+        assert job.spark().catalog.databaseExists(table.partition(".")[0])
         return
     name = event["inputs"][0].rpartition("/")[2]
     spark = SparkSession.builder.getOrCreate()

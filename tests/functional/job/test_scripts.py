@@ -184,7 +184,7 @@ def test_a_sample_leaves_out_files_that_do_not_fit(jvm: WarmJvm, tmp_path: Path)
 def test_no_schema_is_inferred_if_headers_differ(jvm: WarmJvm, tmp_path: Path) -> None:
     done = jvm.run(*conversion(tmp_path, {"a.csv": "id,amount\n1,2.5\n", "b.csv": "amount,id\n7,2\n"}, *INFER))
 
-    assert done.returncode == 1 and "b.csv, it has the columns ['amount', 'id']" in done.stderr
+    assert done.returncode == 1 and "b.csv: it has the columns ['amount', 'id']" in done.stderr
 
 
 # A check script

@@ -80,7 +80,7 @@ def test_a_table_only_in_the_catalog_of_the_task_is_warned_of(
     answer = invoke(function, script, SCHEDULE)
 
     warning = answer.get("warning", "")
-    assert (f"the table default.people ({location}) is in the task's own catalog" in warning) is named, answer
+    assert (f"the table default.people ({location}) is only in the task's own catalog" in warning) is named, answer
 
 
 THREADS = """
