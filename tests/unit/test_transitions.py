@@ -241,7 +241,7 @@ def test_a_shard_that_changes_all_the_time_is_a_retryable_error() -> None:
     ledger.shards.add([ShardRecord("run-1", 3, "part", 0, 9, 1, 1)])
     ledger.store.write = lambda *changes: Written(False, ledger.store.get(changes[0].key))  # type: ignore[method-assign]
 
-    with pytest.raises(LedgerError, match="changed by others") as caught:
+    with pytest.raises(LedgerError, match="changed by another writer") as caught:
         ledger.attempts.claim(REF, "mine", 16.0, 3)
 
     assert caught.value.retryable

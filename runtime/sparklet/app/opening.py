@@ -112,7 +112,7 @@ def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]
     has written nothing, if its files do not make one table, or if ``name`` is given and there are several tables.
     """
     if not run.state.ended:
-        raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, for it may still write")
+        raise PlanError(f"the run {run.run_id} is {run.state}: wait for its end, since it may still write")
     documents = []
     for table in sorted(tables_in(deployment.store, commit_files(deployment, run)), key=str):
         match = _DELTA.fullmatch(table.place) if table.format == "delta" else None
@@ -126,7 +126,7 @@ def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]
         info for _, info in published_files(deployment.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])
     ]:
         if other := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
-            raise PlanError(f"the output holds {other}; there are statements for Parquet alone")
+            raise PlanError(f"the output holds {other}; statements can be printed only for Parquet")
         table_name = _sql_name(name or run.name or run.run_id)
         per_input = bool(run.options.output_per)
         statements = _output_statements(deployment.store, base, files, table_name, per_input=per_input)
@@ -150,7 +150,7 @@ def _output_statements(
         example_by_layout = {"/".join(re.findall("[^/]+=", layout)): uri for layout, uri in example_by_layout.items()}
     if len(example_by_layout) > 1:
         two = ", ".join([*example_by_layout.values()][:2])
-        raise PlanError(f"files in folders of different kinds make no table together: {two}")
+        raise PlanError(f"files in folders of different kinds cannot be one table: {two}")
     [layout] = example_by_layout
     keys = [unquote(key).lower() for key in re.findall("([^/]+)=", layout)]
     columns = _columns(store, files[:: -(-len(files) // MAX_FOOTERS)])
@@ -176,7 +176,9 @@ def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
     try:
         import pyarrow as pa
     except ImportError:
-        raise PlanError("the columns of files are read with pyarrow: pip install 'sparklet[lists]'") from None
+        raise PlanError(
+            "the columns of files are read with pyarrow, which is not installed: pip install 'sparklet[lists]'"
+        ) from None
     try:
         schema = pa.unify_schemas([_schema(store, info) for info in files])
     except (pa.ArrowException, OSError) as error:

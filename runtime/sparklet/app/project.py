@@ -44,7 +44,7 @@ def jobs(folder: Path) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise SettingsError(f"{PROJECT} needs a table for each job, as in [jobs.sales]")
     if unknown_keys := sorted(document.keys() - {"jobs", "deploy"}):
-        raise SettingsError(f"{PROJECT} has {unknown_keys[0]!r} beside its jobs: write it into [jobs.NAME]")
+        raise SettingsError(f"{PROJECT} has {unknown_keys[0]!r} outside of its jobs: write it into [jobs.NAME]")
     return tables
 
 
@@ -55,7 +55,7 @@ def deploy_options(folder: Path) -> Mapping[str, Any]:
     unknown_keys = sorted(options.keys() - {*DEPLOY_TEXTS, "parameters"}) if is_table else []
     if not is_table or unknown_keys:
         found = f", not {unknown_keys[0]}" if unknown_keys else ""
-        raise SettingsError(f"{PROJECT}, [deploy] takes {', '.join(DEPLOY_TEXTS)} and a table of parameters{found}")
+        raise SettingsError(f"{PROJECT}: [deploy] can have {', '.join(DEPLOY_TEXTS)}, and a table of parameters{found}")
     values = {**options, **options.get("parameters", {})}
     if wrong := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:
         raise SettingsError(f"{PROJECT}, [deploy]: {wrong[0]} must be a text or a number")

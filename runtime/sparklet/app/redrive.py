@@ -50,7 +50,7 @@ def selected_shards(stack: OpenStack, run_id: str, selection: Selection) -> tupl
     """
     by_inputs = selection.objects or selection.first or selection.last
     if selection.everything and (selection.shards or selection.cause or by_inputs):
-        raise PlanError("--all selects all shards: leave out --all, or the options that select some shards")
+        raise PlanError("--all selects all shards: leave out --all, or the options that select some of them")
     if not (by_inputs or selection.everything):
         return _shards_by_cause(stack.deployment, run_id, selection.shards, selection.cause)
     if selection.cause:
@@ -66,7 +66,9 @@ def selected_shards(stack: OpenStack, run_id: str, selection: Selection) -> tupl
     if selection.shards:
         numbers = numbers.intersection(selection.shards)
     if not numbers:
-        raise PlanError(f"no shard of {run_id} has such an input; sparklet status {run_id} --object URI finds one")
+        raise PlanError(
+            f"no shard of {run_id} has such an input; look for one with: sparklet status {run_id} --object URI"
+        )
     return tuple(sorted(numbers))
 
 

@@ -238,7 +238,9 @@ class S3ObjectStore:
                     if tried_again and error_code(error) == "PreconditionFailed" and self.get(uri) == body:
                         return self.head(uri).etag
                     raise
-            raise ObjectChangedError(f"{uri} is being written by others; {CREATE_TRIES} tries failed")
+            raise ObjectChangedError(
+                f"{uri} was changed by another writer during each of {CREATE_TRIES} tries; try again"
+            )
 
     def download(self, uri: str, path: Path, etag: str = "", version_id: str = "") -> None:
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
@@ -316,7 +318,9 @@ class S3ObjectStore:
                     raise ObjectChangedError(f"{target} is there already, {whose}, and is not replaced") from None
                 # With this ETag the replacement fails if yet another writer replaces the object first.
                 condition = {"IfMatch": f'"{existing_object.etag}"'}
-        raise ObjectChangedError(f"{target} is being written by others; {CREATE_TRIES} tries failed")
+        raise ObjectChangedError(
+            f"{target} was changed by another writer during each of {CREATE_TRIES} tries; try again"
+        )
 
     def _copy(self, pair: tuple[ObjectInfo, str]) -> None:
         """Copy an object with one request, or in parallel parts if it is so large that the request would time out."""

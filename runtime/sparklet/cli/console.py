@@ -126,7 +126,9 @@ def confirm(screen: Screen, question: str, *, yes: bool, undone: str = "deleted"
         if yes or typer.confirm(printable(question), err=True):
             return
     except typer.Abort:
-        raise PlanError(f"the question was not answered, so nothing was {undone}; add --yes") from None
+        raise PlanError(
+            f"the question was not answered, so nothing was {undone}; to answer it beforehand, add --yes"
+        ) from None
     screen.say(f"nothing was {undone}")
     raise typer.Exit(USAGE)
 

@@ -41,7 +41,7 @@ def known_runs(incomplete: str) -> list[str]:
 def last_run() -> str:
     """Return the id of the run that was started last from this machine; SettingsError if there is none."""
     if not (run_ids := known_runs("")):
-        raise SettingsError("no run was started from this machine: name one; `sparklet runs` lists them")
+        raise SettingsError("no run was started from this machine: name one; list them with `sparklet runs`")
     return run_ids[0]
 
 

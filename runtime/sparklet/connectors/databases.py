@@ -107,7 +107,10 @@ class Database:
     def with_retries(self, action: Callable[[], Any]) -> Any:
         """Return the action's result after up to six tries. TableError if a retry cannot help, else DatabaseError."""
         if not has_class(SparkContext._jvm, DRIVER):
-            raise TableError(f"there is no {DRIVER}: EXTRAS=postgresql of the image, else its jar in SPARKLET_JARS")
+            raise TableError(
+                f"there is no {DRIVER}: build the image with EXTRAS=postgresql, or name the driver's jar in "
+                "SPARKLET_JARS"
+            )
         for number in range(TRIES):
             time.sleep(random.uniform(0, 0.25 * 2**number) if number else 0)
             try:
@@ -142,7 +145,7 @@ def _login(credentials: str) -> dict[str, str]:
         return {"user": str(secret["username"]), "password": str(secret["password"])}
     # Raised without its cause, which contains the secret's text.
     except (ValueError, KeyError, TypeError):
-        raise TableError(f"{credentials} holds no JSON with username and password") from None
+        raise TableError(f"{credentials} does not hold JSON with username and password") from None
 
 
 def _execute(connection: Any, statement: str, *values: Any) -> Any:
@@ -229,7 +232,10 @@ class Batch:
     def new_rows(self, frame: DataFrame) -> DataFrame:
         """Return the rows whose records the database lacked at the last check; TableError if rows do not show them."""
         if self.chains and self._job.outcome.has_left_out:
-            raise TableError("job.records(…, table=…) has left out what that table has: read without a table")
+            raise TableError(
+                "job.records(…, table=…) has left out the records that this table has: to write elsewhere, read "
+                "without table="
+            )
         if self.chains and all(self._old[chain] == numbers for chain, (_, numbers) in self.chains.items()):
             return frame.limit(0)
         event = self._job.event

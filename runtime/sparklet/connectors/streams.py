@@ -52,7 +52,7 @@ class AggregateError(ValueError):
 def user_records(aggregate: bytes) -> list[UserRecord]:
     """Return the records in an aggregated record, in order; AggregateError if its digest or its message is wrong."""
     if not aggregate.startswith(MAGIC):
-        raise AggregateError("it does not begin as an aggregated record does")
+        raise AggregateError("it does not begin with the mark of an aggregated record")
     message, digest = aggregate[len(MAGIC) : -DIGEST_BYTES], aggregate[-DIGEST_BYTES:]
     md5 = hashlib.md5(message, usedforsecurity=False)  # the format's checksum
     if len(aggregate) < len(MAGIC) + DIGEST_BYTES or md5.digest() != digest:
@@ -115,7 +115,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << (7 * count)
         if byte < 0x80:
             return value, position + count + 1
-    raise AggregateError("the aggregate holds a number without an end")
+    raise AggregateError("a number in the aggregated record does not end")
 
 
 def _key(value: Value) -> str:

@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str], message: str = "") -> ShardCommand:
         except (ValueError, RecursionError) as error:
             raise EventError("--message is not JSON") from error
         if ref is None:
-            raise EventError(f"no shard is named: use --run and --shard, or --message, or {MESSAGE_VARIABLE}")
+            raise EventError(f"no shard is named: give --run and --shard, or --message, or set {MESSAGE_VARIABLE}")
         options.run, options.shard, options.generation = ref.run_id, ref.shard, ref.generation
     conf = dict(pair.split("=", 1) for pair in options.conf)
     return ShardCommand(options.run, options.shard, options.generation, options.timeout, options.redrive, conf)

@@ -74,7 +74,10 @@ def failed_messages(task: Task, failed: Mapping[str, str], answer: Any = None) -
     names = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in items]
     # If the response has an unknown id, Lambda delivers the whole batch again.
     if unknown := [str(name) for name in (*names, *failed) if name not in task.record_ids]:
-        raise EventError(f"the script fails a message that is not in its event, so all come back: {unknown[0][:100]!r}")
+        raise EventError(
+            f"the script reported the message {unknown[0][:100]!r} as failed, which is not in its event, so SQS "
+            "delivers all messages again"
+        )
     causes = {str(name): "the script's batchItemFailures name it" for name in names}
     return returning_messages(task.event["Records"], {**causes, **failed})
 

@@ -69,7 +69,7 @@ class LambdaFunctions:
     def start(self, call: Call, size: int, done: Callable[[TryResult], None]) -> None:
         """Have a thread send the call."""
         if self._closed:
-            raise RemoteTaskError("the backend was closed", "killed")
+            raise RemoteTaskError("the backend is closed", "killed")
         self._threads.submit(self._send, call, self._workers[size]["function"], done)
 
     def give_up(self, call: Call) -> None:

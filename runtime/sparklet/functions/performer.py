@@ -81,7 +81,9 @@ class Performer:
         # These checks come before anything is unpickled, since unpickling runs the caller's code. The module that
         # defines the function is checked only after that.
         if CODECS.index(codec) > CODECS.index(self.codec):
-            raise PayloadError(f"this worker refuses codec={codec}: its operator allows {self.codec} at most (Codec)")
+            raise PayloadError(
+                f"this worker refuses codec={codec}: its operator allows only {self.codec} (parameter Codec)"
+            )
         if codec == "cloudpickle" and call.python != PYTHON:
             raise PayloadError(f"code of Python {call.python} does not run in this worker's {PYTHON}")
         if self.clock() >= call.expires_s:
@@ -135,7 +137,8 @@ def resolve(name: str, modules: tuple[str, ...] = ("*",)) -> Callable[..., Any]:
 def _require_allowed(module: str, patterns: tuple[str, ...]) -> None:
     if not any(fnmatchcase(module, pattern) for pattern in patterns):
         raise PayloadError(
-            f"this worker refuses functions of {module}: its operator does not allow it (ModulePatterns)"
+            f"this worker refuses functions of {module}: its operator does not allow this module (parameter "
+            "ModulePatterns)"
         )
 
 

@@ -300,7 +300,7 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         records = self.event.get("Records") if isinstance(self.event, Mapping) else None
         messages = [record for record in records or () if text_at(record, "eventSource") == "aws:sqs"]
         if message_id not in [message["messageId"] for message in messages]:
-            raise EventError(f"the event holds no message {_quoted(message_id)} of SQS that could be failed")
+            raise EventError(f"the event has no SQS message {_quoted(message_id)} that could be reported as failed")
         causes = {message_id: str(cause)[:MAX_CAUSE], **self.outcome.totals.get("failed", {})}
         returning = returning_messages(messages, causes)
         self.outcome.give("failed", returning)
@@ -374,7 +374,7 @@ def _content(uri: str, spark: SparkSession | None) -> bytes | str:
     if "://" not in path:
         return Path(path).read_bytes()
     if spark is None:
-        raise EventError(f"{uri} is not on this machine: pass the session, job.figures(spark)")
+        raise EventError(f"{uri} is not on this machine: pass the session to read it, job.figures(spark)")
     from sparklet.job.session import stored_text
 
     return stored_text(spark, uri)

@@ -33,7 +33,8 @@ class Table:
         if format_ == "iceberg":
             if "://" in place or "." not in place.strip("."):
                 raise EventError(
-                    f"{name!r} does not name an Iceberg table: write iceberg:DATABASE.TABLE, as the catalog knows it"
+                    f"{name!r} does not name an Iceberg table: write iceberg:DATABASE.TABLE, with the names of the "
+                    "catalog"
                 )
             return cls(format_, place)
         if "://" not in place:
@@ -91,7 +92,9 @@ class JobFields:
     def refuse_inferring(self) -> None:
         """Raise EventError if the script is to infer a run's schema: it must end in ``read_csv``, before any write."""
         if self.params.get(SCHEMA) == INFER:
-            raise EventError("this writes before job.read_csv(spark) has inferred the schema; read the input first")
+            raise EventError(
+                "the script writes before job.read_csv(spark) has inferred the schema; read the input first"
+            )
 
     @property
     def output(self) -> str:

@@ -268,7 +268,7 @@ def _document(value: Any) -> dict[str, Any]:
 def run_value(item: Item | None, run_id: str = "") -> Run:
     """A run's item as a value; RunNotFoundError if there is none."""
     if item is None:
-        raise RunNotFoundError(f"there is no run {run_id}; `sparklet runs` lists those there are")
+        raise RunNotFoundError(f"there is no run {run_id}; list the runs with `sparklet runs`")
     _refuse_newer(item)
     constant = json.loads(item["constant"])
     next_run = constant["next"]

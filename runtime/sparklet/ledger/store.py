@@ -158,7 +158,7 @@ class Swaps(Generic[T]):
             if written.applied:
                 return record
         raise LedgerError(
-            f"the item {' '.join(update.key)} was changed by others during each of {TRIES} tries; try again"
+            f"the item {' '.join(update.key)} was changed by another writer during each of {TRIES} tries; try again"
         )
 
     def _decide_claim(self, decide: Callable[[T], Claim[T]], record: T, *presumed: str) -> Claim[T]:

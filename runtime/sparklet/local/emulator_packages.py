@@ -46,7 +46,9 @@ def ensure_emulator(progress: Progress, offline: bool = False) -> Path:
     if folder.exists():
         return folder
     if offline:
-        raise LocalStackError(f"the emulator of AWS is not in {folder}; this is offline mode. Run once with network")
+        raise LocalStackError(
+            f"the emulator of AWS is not in {folder}, and offline mode forbids to fetch it: run once with a network"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Lock(folder.parent / "lock") as lock:
@@ -60,7 +62,7 @@ def ensure_emulator(progress: Progress, offline: bool = False) -> Path:
                     (draft / "packages").rename(folder)
     except OSError as error:
         raise LocalStackError(
-            f"{folder.parent} cannot be written: {error.strerror}; SPARKLET_CACHE_DIR names another cache"
+            f"{folder.parent} cannot be written: {error.strerror}; choose another cache folder with SPARKLET_CACHE_DIR"
         ) from error
     return folder
 
@@ -87,4 +89,4 @@ def _installer() -> tuple[list[str], str]:
     if uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
         return command, f"{own_index} UV_DEFAULT_INDEX or uv.toml"
-    raise LocalStackError("the emulator of AWS is fetched by pip or uv, and there is neither: python -m ensurepip")
+    raise LocalStackError("the emulator of AWS is fetched by pip or uv, and neither is installed: python -m ensurepip")

@@ -114,7 +114,9 @@ BY_WORKERS = re.compile(rf"s3://[^/]+/runs/.*/({ANSWERS}|{WRITES}|{EVENTS}|{SCHE
 
 def check_script(uri: str, prefixes: tuple[str, ...]) -> None:
     """ScriptNotAllowedError if an event is not allowed to choose this script: it is under none of the ``prefixes``."""
-    if not uri.startswith(prefixes) or "/../" in uri or BY_WORKERS.match(uri):
+    if BY_WORKERS.match(uri):
+        raise ScriptNotAllowedError(f"{uri} is a file that workers write, and so it is not run as a script")
+    if not uri.startswith(prefixes) or "/../" in uri:
         allowed = ", ".join(prefixes) or "none is set"
         raise ScriptNotAllowedError(f"{uri} is outside the prefixes that SPARKLET_SCRIPT_PREFIXES allows: {allowed}")
 

@@ -145,9 +145,9 @@ def _refuse_no_catalog(deployment: Deployment, request: RunRequest) -> None:
     properties = catalog_properties({**functions, **request.env}, request.params.get("warehouse"))
     if not properties.keys() & {"type", "uri"}:
         raise PlanError(
-            f"no catalog is named for {request.table}: name Glue's by --param warehouse=glue:s3://BUCKET/LAKE, another "
-            "by --env PYICEBERG_CATALOG__ICEBERG__TYPE=… and such variables, or set one at the deployment "
-            "(docs/guide/tables.md)"
+            f"no catalog is set for {request.table}: use Glue's with --param warehouse=glue:s3://BUCKET/LAKE, or "
+            "another one with --env PYICEBERG_CATALOG__ICEBERG__TYPE=… and further variables, or set one when you "
+            "deploy (docs/guide/tables.md)"
         )
 
 

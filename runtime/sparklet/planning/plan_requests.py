@@ -68,7 +68,9 @@ def run_request(event: Any, request_id: str) -> RunRequest:
     document = _document(event)
     if (of_event := document.pop(OF_EVENT, None)) is not None:
         if any(document.pop(key, None) for key in ("inputs", "lists", "items")):
-            raise EventError(f"the request has {OF_EVENT} and also inputs, lists or items; leave these out")
+            raise EventError(
+                f"the request has {OF_EVENT} and also inputs, lists or items; leave the inputs, lists and items out"
+            )
         uri, key = _object_and_key(of_event, (document.get("output"), document.get("next_output")))
         document["inputs"] = [uri]
         if "run_id" not in document:

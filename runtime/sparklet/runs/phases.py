@@ -403,6 +403,6 @@ def refuse_same_commit(deployment: Deployment, run: Run, end: PhaseStatus) -> No
     before = deployment.known_run(follower_id(run.run_id, RunKind.COMMIT, run.followers[RunKind.COMMIT] - 1))
     if before and PhaseStatus.of(deployment, before).error_class == end.error_class:
         raise PlanError(
-            f"two commits have failed with {end.error_class}: {end.message}; another fails, too, unless the table was "
-            f"repaired. If so, sparklet redrive {run.run_id} --cause {end.error_class}; else start a new run"
+            f"two commits have failed with {end.error_class}: {end.message}; a third will fail too, unless the table "
+            f"was repaired. If it was: sparklet redrive {run.run_id} --cause {end.error_class}; else start a new run"
         )

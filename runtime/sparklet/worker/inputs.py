@@ -339,7 +339,7 @@ class View:
         is_unpacked = any(origin is not item for item, origin, _ in read)
         if is_unpacked and 0 < planned.max_bytes < needed_bytes:
             raise TooLargeError(
-                f"the shard's inputs have {needed_bytes / MIB:,.0f} MiB unpacked, and a function takes "
+                f"unpacked, the shard's inputs have {needed_bytes / MIB:,.0f} MiB, and a function takes at most "
                 f"{planned.max_bytes / MIB:,.0f} MiB: make shards smaller, "
                 f"{FOR_ROOM}, or have a function try it (--too-large fail)"
             )
@@ -399,5 +399,5 @@ def _chunks(store: ObjectStore, item: InputObject, deadline: Deadline, start: in
         chunk = store.get(item.uri, offset, length, item.etag, item.version_id)
         # Too few bytes would cut a row off without an error.
         if len(chunk) != length:
-            raise ObjectStoreError(f"{item.uri}: asked for {length} bytes at {offset}, got {len(chunk)}")
+            raise ObjectStoreError(f"{item.uri}: {length} bytes were requested at {offset}, {len(chunk)} came")
         yield chunk

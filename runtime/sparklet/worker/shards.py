@@ -444,8 +444,8 @@ class ClaimedShard:
         for uri, info in zip(unread, heads, strict=True):
             if info and info.etag.strip('"') != etags[uri].strip('"'):
                 raise ObjectChangedError(
-                    f"{uri} was replaced after it was planned, and the script may have read its new content: the next "
-                    "incremental run takes it"
+                    f"{uri} was replaced after it was planned, and the script may have read its new content. The next "
+                    "incremental run will process the new version"
                 )
 
     def _take_members(self, inputs: Sequence[InputObject]) -> None:
@@ -624,7 +624,9 @@ class StagedOutput:
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
         except ObjectChangedError as error:
-            raise PlanError(f"{error}: move it away, then redrive the run, or name outputs otherwise") from error
+            raise PlanError(
+                f"{error}: move it away, then redrive the run; or start a run with another --output-name"
+            ) from error
 
         # The lists are deleted last: if this worker is killed before, the next attempt still needs them.
         if self.redone and self.owner:

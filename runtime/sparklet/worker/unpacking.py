@@ -231,7 +231,7 @@ def _check_name(name: str) -> None:
     """Raise EventError if a member's path is unsafe, or if Spark could not read the member with the others."""
     parts = name.split("/")
     if name.startswith("/") or ".." in parts or "\\" in name:
-        raise EventError(f"the path of one of its files leads out of it: {name!r}")
+        raise EventError(f"one of its files has a path that leads out of the archive: {name!r}")
     if PACKED.search(name):
         raise EventError(f"its file {name} is packed, too: unpack the archive")
     if any("=" in part for part in parts[:-1]):

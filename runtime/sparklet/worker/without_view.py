@@ -40,8 +40,8 @@ class WithoutView(View):
         with super().provide(attempt, folder, min_free_bytes) as inputs:
             if any(each.copy for each in inputs) and self.script.filters_names(self.planned.params):
                 raise PlanError(
-                    "the script has pathGlobFilter, and inputs that are fetched have other names here: choose them by "
-                    "the run's --include instead, or run the script in functions"
+                    "the script has pathGlobFilter, but on this engine fetched inputs have other names: select the "
+                    "inputs with the run's --include instead, or run the script in Lambda functions"
                 )
             if self.store is None:
                 yield inputs
@@ -72,8 +72,8 @@ class WithoutView(View):
                 break
         if not closed or quotes.open:
             raise PlanError(
-                f"{description_of(item)} has a line with an odd number of quotes, so rows over several lines: "
-                "plan without --split csv"
+                f"{description_of(item)} has a line with an odd number of quotes, so it has rows of several lines, "
+                "which a slice can cut: plan without --split csv"
             )
 
     def _refuse_unreadable(self) -> None:
@@ -81,24 +81,25 @@ class WithoutView(View):
         items, partitions = self.planned.items, self.planned.partitions
         if self.reads_folder:
             raise PlanError(
-                "the script is given the folder of its inputs, and Spark here does not list a shard's inputs alone: "
-                "let it read job.inputs, or run it in functions"
+                "the script gets the folder of its inputs, but on this engine Spark would list all files of the "
+                "folder, not only the shard's: let the script read job.inputs, or run it in Lambda functions"
             )
         if any(item.slice and item.slice.kind is SliceKind.ROW_GROUPS for item in items):
             raise PlanError(
-                "only Sparklet's S3A shows a part of a Parquet file, and Spark here has another: plan without --split, "
-                "or run the script in functions"
+                "this engine's Spark reads S3 by its own file system, which cannot read a slice of a Parquet file: "
+                "plan without --split, or run the script in Lambda functions"
             )
         if any(item.slice and is_cut(item) for item in items) and (option := self.script.option_of_rows):
             raise PlanError(
-                f"the script has {option}, with which rows need not end where slices do, and only Sparklet's "
-                "S3A knows a reader's options: plan without --split, or run the script in functions"
+                f"the script has {option}, with which a slice can end within a row, and only Lambda functions respect "
+                "this option in slices: plan without --split, or run the script in Lambda functions"
             )
         if partitions and not self.script.has_base_path:
             [root, *_] = partitions.values()
             raise PlanError(
-                f"the inputs lie in folders like name=value below {root}, and Spark here reads files without these "
-                "columns: give the reader that folder as basePath, or run the script in functions"
+                f"the inputs lie in folders like name=value below {root}, but on this engine Spark would read the "
+                "files without these columns: give the reader that folder as basePath, or run the script in Lambda "
+                "functions"
             )
 
 

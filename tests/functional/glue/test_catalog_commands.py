@@ -305,7 +305,7 @@ print(json.dumps(spark.table("own_rows").count()))
 def test_an_sql_script_is_not_run_a_second_time(bench: Bench, databases: Any) -> None:
     refusal, rows = each_printed(bench.run(PLAIN + SCRIPT))
 
-    assert (refusal.startswith("TableError: name db2.old before a script of SQL"), rows) == (True, 2)
+    assert (refusal.startswith("TableError: a script of SQL cannot be the first to name db2.old"), rows) == (True, 2)
 
 
 def test_without_access_to_glue_databases_are_sparks(bench: Bench) -> None:

@@ -328,7 +328,7 @@ def test_one_path_is_read_as_a_list_of_one(warm: Bench, tmp_path: Path, name: st
 
 
 def test_a_function_of_map_that_fails_fails_the_script(warm: Bench) -> None:
-    for function, cause in (("row.none", "none"), ("None", "the function of Map returned NoneType, not a record")):
+    for function, cause in (("row.none", "none"), ("None", "the function of Map returned a NoneType, not a record")):
         ran = warm.run(f"{BEGIN}{FRAME}frame.map(lambda row: {function})")
         assert ran.code == 1
         assert cause in ran.result.cause

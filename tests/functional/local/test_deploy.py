@@ -54,7 +54,7 @@ def test_a_stack_is_created_and_changed_as_shown_before(
 
     monkeypatch.setattr("sys.stdin", io.StringIO())
     code, _, refused = deploy_command(capsys, "-p", "FunctionMemoryMB=2048")
-    assert code == 1 and "nothing was changed; add --yes" in refused
+    assert code == 1 and "nothing was changed; to answer it beforehand, add --yes" in refused
     change_sets = formation.list_change_sets(StackName="sparklet")["Summaries"]
     assert "AVAILABLE" not in {change_set["ExecutionStatus"] for change_set in change_sets}
 

@@ -52,7 +52,7 @@ EXPECTED = [
     ("NeverClaimed", "dispatched 6 times, but no worker claimed it", "no worker ever claimed", "concurrency"),
     (TOLERANCE_EXCEEDED, "not done: more shards failed", "stopped before this one was done", "redrive"),
     (RUN_CANCELLED, "the run was cancelled", "cancelled", "redrive"),
-    ("TooLargeError", "have 3 MiB unpacked, and a function takes 2", "larger than one function", "--engine"),
+    ("TooLargeError", "the inputs have 3 MiB, and a function takes at most 2", "larger than one function", "--engine"),
     ("LeaseExpired", "attempt a was not heard of before its lease ended", "the worker was lost", "memory"),
     ("SparkException", "Python worker exited unexpectedly (crashed) (line 9 of job.py", "memory was used up", "memory"),
     ("GatewayLostError", "the JVM ended with 5 under the script", "the JVM was lost", "logs"),

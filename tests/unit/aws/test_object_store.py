@@ -72,7 +72,7 @@ def test_a_conflict_that_does_not_end_is_an_error(clients: AwsClients) -> None:
         for _ in range(CREATE_TRIES):
             s3.add_client_error("put_object", "ConditionalRequestConflict", http_status_code=409)
 
-        with pytest.raises(ObjectChangedError, match="being written by others"):
+        with pytest.raises(ObjectChangedError, match="changed by another writer"):
             S3ObjectStore(clients).put(URI, b"x", create_only=True)
 
 

@@ -109,9 +109,9 @@ def test_a_column_that_only_some_files_have_is_in_the_table(terminal: Terminal) 
     [
         ({"a.parquet": stored(pa.table({"Id": ["x"]}))}, "do not agree"),
         ({"a.parquet": stored(pa.table({"Id": pa.array([1], pa.uint64())}))}, "do not agree"),
-        ({"day=1/a.parquet": stored(ROWS)}, "no table together"),
-        ({"errors/a.parquet": stored(ROWS)}, "no table together"),
-        ({"a.orc": b"ORC"}, "for Parquet alone"),
+        ({"day=1/a.parquet": stored(ROWS)}, "cannot be one table"),
+        ({"errors/a.parquet": stored(ROWS)}, "cannot be one table"),
+        ({"a.orc": b"ORC"}, "only for Parquet"),
         ({"a.parquet": b"no Parquet"}, "do not agree"),
         # Athena has no such type.
         ({"a.parquet": stored(pa.table({"n": pa.array([1], pa.uint64())}))}, "cast the column"),

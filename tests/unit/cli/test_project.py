@@ -89,7 +89,7 @@ def test_the_name_of_a_script_file_is_not_read_as_a_job(project: Path, capsys: p
         (f"{A}since = 2026-01-01", "a", "since is datetime.date(2026, 1, 1); write it as a text"),
         (f"{A}max-objects = 'x'", "a", "for '--max-objects': Input should be a valid integer"),
         ("[job.a]\n", "a", "needs a table for each job"),
-        ("output = 'x'\n[jobs.a]\n", "a", "has 'output' beside its jobs"),
+        ("output = 'x'\n[jobs.a]\n", "a", "has 'output' outside of its jobs"),
         ("[jobs", "a", "sparklet.toml is not TOML"),
     ],
 )

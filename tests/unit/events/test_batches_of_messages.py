@@ -81,5 +81,5 @@ def test_an_unknown_id_is_an_error(name: Any) -> None:
 
     wrong: list[list[Any]] = [[{"itemIdentifier": "a"}, {"itemIdentifier": name}], ["a"], [{}]]
     for items in wrong:
-        with pytest.raises(EventError, match="not in its event, so all come back"):
+        with pytest.raises(EventError, match="not in its event, so SQS delivers all"):
             failed_messages(task, {}, {"batchItemFailures": items})

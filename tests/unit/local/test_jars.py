@@ -99,7 +99,10 @@ def test_offline_a_missing_or_unverified_jar_is_named(tmp_path: Path, damage: st
     else:
         marker.write_text("0" * 64)
 
-    with pytest.raises(LocalStackError, match=r"two-1\.jar is not available: .*offline mode\. Run once with network"):
+    with pytest.raises(
+        LocalStackError,
+        match=r"two-1\.jar is not available: .*offline mode forbids to fetch it: run once with a network",
+    ):
         ensure_jars(_stack_file(tmp_path), tmp_path / "cache", ["s3a"], _never, offline=True)
 
 

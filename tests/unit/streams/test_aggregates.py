@@ -62,8 +62,8 @@ def test_a_record_that_is_not_an_aggregate_is_refused(record: bytes, why: str) -
         (varint(1 << 3 | 2) + varint(100) + b"short", "in the middle of a field"),
         (varint(1 << 3 | 1) + b"123", "in the middle of a field"),
         (varint(1 << 3 | 3), "unknown type 3"),
-        (b"\x80" * 11, "number without an end"),
-        (b"\x08", "number without an end"),
+        (b"\x80" * 11, "does not end"),
+        (b"\x08", "does not end"),
     ],
 )
 def test_a_valid_digest_with_a_wrong_shape_is_refused(message: bytes, why: str) -> None:

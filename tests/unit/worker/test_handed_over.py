@@ -178,11 +178,11 @@ READS = b"read(event['inputs'])"
 @pytest.mark.parametrize(
     ("script", "seen", "has_view", "message"),
     [
-        (b"read(sys.argv[1])", {"args": ("{input}",)}, False, "the folder of its inputs, and Spark here does not list"),
-        (b"read(event['input_folders'])", {}, False, "the folder of its inputs, and Spark here does not list"),
-        (READS, {"items": (PART,)}, False, "a part of a Parquet file, and Spark here has another"),
-        (b"read(lineSep=';')", {"items": (LINES,)}, False, "the script has lineSep, with which rows need not"),
-        (READS, {"partitions": IN_PARTITIONS}, False, "below s3://in/, and Spark here reads files without"),
+        (b"read(sys.argv[1])", {"args": ("{input}",)}, False, "on this engine Spark would list all files"),
+        (b"read(event['input_folders'])", {}, False, "on this engine Spark would list all files"),
+        (READS, {"items": (PART,)}, False, "cannot read a slice of a Parquet file"),
+        (b"read(lineSep=';')", {"items": (LINES,)}, False, "the script has lineSep, with which a slice can end"),
+        (READS, {"partitions": IN_PARTITIONS}, False, "below s3://in/, but on this engine Spark would read"),
         (b"read(event['inputs'], basePath='s3://in/')", {"partitions": IN_PARTITIONS}, False, ""),
         (READS, {}, False, ""),
         (b"frame.select('_metadata.row_index')", {"items": (PART,)}, True, "the script has row_index"),

@@ -139,7 +139,7 @@ def test_csv_rows_over_several_lines_are_refused(
     items = slices_of(store, written(rows, line_break, csv.QUOTE_MINIMAL).encode(), "csv", target)
     if items[0].slice is None:
         return
-    with pytest.raises(PlanError, match="rows over several lines: plan without --split csv"):
+    with pytest.raises(PlanError, match="rows of several lines, which a slice can cut: plan without --split csv"):
         fetched(store, items, chunk)
 
 

@@ -85,7 +85,7 @@ def test_size_limits_count_the_unpacked_size(bench: Bench, too_large: str, fails
     assert len(script.events) == (not fails)
     if fails:
         cause, message = bench.failure
-        assert cause == "TooLargeError" and "have 3 MiB unpacked, and a function takes 2 MiB" in message
+        assert cause == "TooLargeError" and "have 3 MiB, and a function takes at most 2 MiB" in message
 
 
 def replaced(bench: Bench) -> InputObject:

@@ -159,9 +159,9 @@ def with_password() -> bytes:
     [
         ("a.tar", linked(), "is a link or a device"),
         ("a.zip", with_password(), "its file a.csv has a password"),
-        ("a.zip", zipped({"../a.csv": b""}), "leads out of it"),
-        ("a.zip", zipped({"/etc/a.csv": b""}), "leads out of it"),
-        ("a.tar", tarred({"in/../../a.csv": b""}), "leads out of it"),
+        ("a.zip", zipped({"../a.csv": b""}), "leads out of the archive"),
+        ("a.zip", zipped({"/etc/a.csv": b""}), "leads out of the archive"),
+        ("a.tar", tarred({"in/../../a.csv": b""}), "leads out of the archive"),
         ("a.zip", zipped({"b.zip": zipped({"a.csv": b""})}), "its file b.zip is packed, too"),
         ("a.zip", zipped({"dt=1/a.csv": b""}), "folder of partitions"),
         ("a.zip", zipped({"_SUCCESS": b""}), "holds no file that Spark would read"),
@@ -211,7 +211,7 @@ def broken_zip() -> bytes:
     [
         ("a.zip", broken_zip(), "a.csv", "cannot be unpacked"),
         ("a.zip", zipped({"b.csv": b"", "in/c.zip": b""}), "in+c.zip", "packed, too"),
-        ("a.tar", tarred({"../a.csv": b"", "b.csv": b""}), "..+a.csv", "leads out of it"),
+        ("a.tar", tarred({"../a.csv": b"", "b.csv": b""}), "..+a.csv", "leads out of the archive"),
         ("a.zip", zipped({"b.csv": b"", "c.csv": TEXT.encode("utf-16")[:-1]}), "c.csv", "cannot be unpacked"),
     ],
 )

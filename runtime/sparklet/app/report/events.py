@@ -101,7 +101,7 @@ def history_server(stack: OpenStack, run_id: str, port: int) -> Iterator[tuple[s
             _unpack_logs(stack, uris, Path(folder))
         count = sum(map(len, uris_by_shard.values()))
         if not count:
-            raise PlanError(f"{run_id} has no event logs; sparklet run … --event-log keeps them")
+            raise PlanError(f"{run_id} has no event logs; to keep them, start a run with --event-log")
         settings = spark_settings(env := worker_environment(1, lambda text: None))
         port = port or free_port()
         address = f"http://{HOST}:{port}/"

@@ -79,7 +79,9 @@ def vega_lite() -> str:
     try:
         import vl_convert
     except ImportError:
-        raise SettingsError("a report is drawn with vl-convert-python; pip install 'sparklet[report]'") from None
+        raise SettingsError(
+            "a report's charts are drawn with vl-convert-python, which is not installed: pip install 'sparklet[report]'"
+        ) from None
     name = f"vega-lite-{VEGA_LITE}-of-{version('vl-convert-python')}.js"
     with suppress(OSError, SettingsError):  # the script is not cached yet, or the user has no cache folder
         return (user_folder("cache") / name).read_text(encoding="utf-8")

@@ -127,7 +127,9 @@ def package(
             f"docker build --provenance=false --build-arg IMAGE=IMAGE_URI -t NEW_IMAGE_URI {shlex.quote(str(path))}"
         )
     elif size_bytes > MAX_LAYER_BYTES:
-        raise SettingsError(f"{size_text(size_bytes)} are more than layers hold ({size_text(MAX_LAYER_BYTES)})")
+        raise SettingsError(
+            f"{size_text(size_bytes)} are more than a function's layers can hold ({size_text(MAX_LAYER_BYTES)})"
+        )
     else:
         path = Path(shutil.make_archive(str(output / "layer"), "zip", output, "python"))
         further = f"aws lambda publish-layer-version --layer-name NAME --zip-file {shlex.quote(f'fileb://{path}')}"

@@ -50,7 +50,7 @@ def report(
         path.write_text(page(document, run_id), encoding="utf-8")
     except OSError as error:
         raise PlanError(
-            f"the report {path} cannot be written: {error.strerror}; --output names another file"
+            f"the report {path} cannot be written: {error.strerror}; choose another file with --output"
         ) from error
     screen.link("report", path)
 
@@ -105,7 +105,7 @@ def ui(
     try:
         server = Server(page(None, run_id or "Sparklet"), reports, port)
     except OSError as error:
-        raise PlanError(f"port {port} cannot be used: {error.strerror}; --port 0 takes a free one") from error
+        raise PlanError(f"port {port} cannot be used: {error.strerror}; choose a free one with --port 0") from error
     with server, suppress(KeyboardInterrupt):
         address = server.address(run_id)
         screen.result({"address": address}, f"open {address}  (Ctrl-C ends it)")

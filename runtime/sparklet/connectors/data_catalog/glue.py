@@ -144,7 +144,7 @@ class GlueCatalog:
                 with suppress(glue.exceptions.ConcurrentModificationException):
                     glue.update_table(DatabaseName=database, TableInput=changed, **version)
                     return
-        raise DatabaseError(f"the table {name} was changed by others each time it was to be updated")
+        raise DatabaseError(f"the table {name} was changed by another writer during each try to update it; try again")
 
     def keep_partitions(self, name: str, keys: Sequence[str], values: Sequence[Sequence[str | None]]) -> None:
         """Add those partitions in the table's folder that the table does not have yet."""

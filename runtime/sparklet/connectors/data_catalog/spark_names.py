@@ -92,7 +92,10 @@ class CatalogNames:
             tried.add(name)
             is_known = bool(name) and self._exists(name, lambda: self._make_view(spark, name))
         if is_known and _SCRIPT.match(statement):  # the script's first statements have run already
-            raise TableError(f"name {name} before a script of SQL does, as by USE or spark.table: this one has stopped")
+            raise TableError(
+                f"a script of SQL cannot be the first to name {name}, and has stopped: before it name the table's "
+                "database by USE, or the table by spark.table"
+            )
         return is_known
 
     def refuse(self, error: UnsupportedOperationException) -> None:

@@ -105,4 +105,4 @@ def links_of(spark: SparkSession, folder: str, number: int) -> Any:
     except Py4JJavaError as error:
         if java_class(error) != "FileNotFoundException":
             raise
-        raise CommitStateUnknownError(f"{uri} is gone, the list of the records that the table has") from error
+        raise CommitStateUnknownError(f"{uri}, the list of the records that the table has, is gone") from error

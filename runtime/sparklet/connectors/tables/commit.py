@@ -124,7 +124,9 @@ def _find_commit(commit: Commit, spark: SparkSession, table: OpenTable) -> tuple
     ]
     if links and len(links) < (count := sum(map(len, commit.records.values()))):
         # The next delivery makes rows of the other records alone.
-        raise CommitConflictError(f"{commit.table}: another has committed {len(links)} of {count} records meanwhile")
+        raise CommitConflictError(
+            f"{commit.table}: another committer has meanwhile committed {len(links)} of {count} records"
+        )
     return ("", set(links)) if links else None
 
 
@@ -200,13 +202,15 @@ def plan(header: Mapping[str, Any], commits: Sequence[Sequence[Declaration]]) ->
         earlier = [[write for write in commit if write.table == table] for commit in commits[:-1]]
         # Each commit of a run has its own id, so the table itself would not recognize the rows.
         if model.mode == "append" and (again := _shard_numbers(writes) & _shard_numbers(chain(*earlier))):
-            raise TableError(f"{table} has the rows of the shards {sorted(again)}, and would have them twice")
+            raise TableError(
+                f"{table} already has the rows of the shards {sorted(again)}, which another commit would add again"
+            )
         earlier_writes = _valid_earlier_writes([*earlier, writes]) if looks_back else []
         for write in earlier_writes + writes:
             for name in SHARED:
                 if (got := getattr(write, name)) != (want := getattr(model, name)):
                     differ = f"shard {write.shard} has {name}={got!r}, shard {model.shard} {want!r}"
-                    raise TableError(f"{table}: {differ}: pick one")
+                    raise TableError(f"{table}: {differ}: let all shards write alike")
         fields = {name: getattr(model, name) for name in SHARED}
         fields |= {"fixed_at_s": header.get("fixed_at_s"), "earlier": tuple(earlier_writes)}
         planned.append(Commit(f"{header['identity']}/commit-{header['commit']}", table, writes=tuple(writes), **fields))

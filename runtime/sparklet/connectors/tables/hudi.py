@@ -110,7 +110,7 @@ class HudiTable:
                 instant_metadata[MAKER] = str(names[commit.commit_id])
             # The caller has looked for the commit without the lease, and another writer may have made it since.
             if is_late:
-                raise CommitConflictError(f"{commit.table}: another committer was faster")
+                raise CommitConflictError(f"{commit.table}: another committer has committed first")
             if table is None:
                 self._is_half_made(delete=True)
             else:
@@ -129,7 +129,7 @@ class HudiTable:
                 self._save(rows.limit(0), {**_options(commit, table), OPERATION: "bulk_insert"})
                 table = self._metadata()
                 if len(instants := self._new_instants()) != 1:
-                    raise CommitConflictError(f"{self._uri}: another writer was there: {instants}")
+                    raise CommitConflictError(f"{self._uri}: another writer has begun commits meanwhile: {instants}")
                 self._known.update(instants)
             self._save(rows, {**_options(commit, table), **instant_metadata})
             found = self.find_name(commit.commit_id)

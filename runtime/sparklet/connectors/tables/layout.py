@@ -133,7 +133,7 @@ def _iceberg(frame: DataFrame, table: Table, partition_by: tuple[str, ...]) -> L
         wap = [option for option in WAP if spark.conf.get(option, None)]
         if wap and existing.properties().get(WAP_ENABLED) == "true":
             raise TableError(
-                f"{table} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes main: unset it"
+                f"{table} has {WAP_ENABLED}, and the session {wap[0]}, but a commit changes the branch main: unset it"
             )
         draft = Draft.of_state(spark, name, existing.operations(), existing.operations().current())
         root, names = "" if is_in_bucket(spark) else root_of(existing), frozenset(map(str.lower, draft.columns.names))

@@ -61,7 +61,9 @@ def refuse_mixed(lists: Sequence[ListRequest], inputs: Sequence[str], options: R
     if tables and (inputs or len(lists) > 1):
         raise PlanError(f"{tables[0]} must be a run's only input: start a run for each table or folder")
     if options.where and not tables:
-        raise PlanError(f"where chooses partitions of a table: name one as the input, {TABLE}DATABASE.TABLE")
+        raise PlanError(
+            f"`where` selects partitions of a table of the catalog: give one as the input, {TABLE}DATABASE.TABLE"
+        )
     if not any(request.items for request in lists):
         return
     if inputs or not all(request.items for request in lists):

@@ -315,7 +315,7 @@ def _checked_record(record: Any) -> Any:
     """Return what a function of ``Map`` has returned; ValueError if it is not a record."""
     if isinstance(record, Mapping):
         return dict(record)
-    raise ValueError(f"the function of Map returned {type(record).__name__}, not a record")
+    raise ValueError(f"the function of Map returned a {type(record).__name__}, not a record")
 
 
 def _mapped_columns(tree: Mapping[str, Any]) -> Iterator[Column]:
