@@ -26,8 +26,8 @@ CAMPAIGNS = tuple(
     for name in (
         "reliability.md",
         "scaling.md",
-        "decisions/0034-one-table-exactly-once.md",
-        "decisions/0063-a-report-of-each-run.md",
+        "tables.md",
+        "startup.md",
     )
 )
 """Pages with tables of ``reliability``."""
