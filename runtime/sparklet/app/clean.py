@@ -32,17 +32,17 @@ def runs_to_clean(
 ) -> Iterator[RunFiles]:
     """Yield the runs to delete, with their files.
 
-    These are the runs ``run_ids``; without ids all runs that ended at least ``older_than_s`` ago, but for the ``keep``
-    newest runs.
+    These are the runs ``run_ids``; without ids all runs that ended at least ``older_than_s`` ago, except the
+    ``keep`` newest runs.
     """
     if run_ids:
-        chosen = [named_run(stack.deployment, run_id) for run_id in run_ids]
+        runs = [named_run(stack.deployment, run_id) for run_id in run_ids]
     else:
-        chosen = list(ended_runs(stack.deployment, older_than_s=older_than_s, keep=keep))
+        runs = list(ended_runs(stack.deployment, older_than_s=older_than_s, keep=keep))
     incremental = {run.name for run in stack.deployment.ledger.runs.list() if run.options.incremental}
-    for name in sorted({run.name for run in chosen} & incremental):
+    for name in sorted({run.name for run in runs} & incremental):
         reporter.warn(f"--incremental runs of the name {name} will process again what only deleted runs have processed")
-    for run in chosen:
+    for run in runs:
         folders = _folders(stack, run, reporter)
         sizes = [info.size_bytes for folder in folders for info in stack.deployment.store.list(folder)]
         yield RunFiles(run, folders, len(sizes), sum(sizes))
@@ -68,8 +68,8 @@ def delete_run(stack: OpenStack, run: Run, folders: Sequence[str]) -> None:
 def ended_runs(deployment: Deployment, *, older_than_s: float = 0.0, keep: int = 0) -> Iterator[Run]:
     """Yield runs that ended at least ``older_than_s`` ago, newest first, without the ``keep`` newest.
 
-    Runs with an open check or next run are left out, since this one needs their scripts. Check and next runs whose
-    parent is still in the ledger are left out, too.
+    Runs with an open check, commit or next run are left out, since that run still needs their files. Check, commit and
+    next runs whose parent is still in the ledger are left out, too.
     """
     now_s, count = deployment.clock.now_s(), 0
     for run in deployment.ledger.runs.list():
@@ -82,7 +82,7 @@ def ended_runs(deployment: Deployment, *, older_than_s: float = 0.0, keep: int =
 
 
 def named_run(deployment: Deployment, run_id: str) -> Run:
-    """Return a run that can be deleted; PlanError if it, its check or next run is open, or its parent still exists."""
+    """Return a run that can be deleted; PlanError if it or a follower of it is open, or if its parent still exists."""
     run = deployment.ledger.runs.get(run_id)
     if _belongs_to_a_kept_run(deployment, run):
         raise PlanError(f"the run {run_id} belongs to {run.parent}, which may be redriven; clean that one first")
@@ -114,7 +114,8 @@ def folders_of(deployment: Deployment, run_id: str) -> tuple[str, ...]:
 def clean(deployment: Deployment, run: Run, folders: Sequence[str]) -> None:
     """Retire an ended run, then delete its files and its items; PlanError if an open run needs or reads them.
 
-    The run's output stays, but for files of shards that FAILED while they published these.
+    The run's output stays, unless ``folders`` has it; files of shards that FAILED while they published them are
+    deleted in any case.
     """
     for folder in folders:
         refuse_read(deployment, folder, (info.uri for info in deployment.store.list(folder)))

@@ -166,12 +166,12 @@ def estimate_route(route: Route, shard_s: float, size: WorkerSize, prices: Price
 
     A shard takes as long as in a function; before it, the worker has to start.
     """
-    shards, is_function = route.shards, route.engine == LARGE
+    shards, is_function = route.shards, route.engine == LARGE  # lambda-large is a function that is used as an engine
     workers = min(shards, 1) if size.is_local else shards
-    one_s = prices["assumptions.cold_start_s" if is_function else "assumptions.engine_start_s"] + shard_s
+    start_and_shard_s = prices["assumptions.cold_start_s" if is_function else "assumptions.engine_start_s"] + shard_s
     load = Load(shards, size_bytes=route.size_bytes)
-    costs = work_costs(Dispatch.QUEUE, shards * one_s, load, size, prices, route.engine)
-    return Estimate(one_s * math.ceil(shards / max(1, workers)), costs, workers)
+    costs = work_costs(Dispatch.QUEUE, shards * start_and_shard_s, load, size, prices, route.engine)
+    return Estimate(start_and_shard_s * math.ceil(shards / max(1, workers)), costs, workers)
 
 
 def sum_by_item(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Deploys this installation's copy of ``sam/template.yaml`` without a checkout and SAM, with an image pushed before."""
+"""Deploys this installation's copy of ``sam/template.yaml`` without a checkout or SAM; the image is pushed before."""
 
 import difflib
 import hashlib
@@ -44,13 +44,13 @@ def propose_deployment(
     template, clients = packaged_template(), AwsClients()
     values = {**parameters, **({"ImageUri": image} if image else {})}
     for key in values.keys() - template["Parameters"].keys():
-        near = difflib.get_close_matches(key, template["Parameters"], 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        close_matches = difflib.get_close_matches(key, template["Parameters"], 1)
+        hint = f"; did you mean {close_matches[0]}?" if close_matches else ""
         raise PlanError(f"the template has no parameter {key}{hint}")
     deployed = deployed_parameters(clients, stack)
     if deployed is None and not values.get("ImageUri"):
         raise PlanError(NO_IMAGE)
-    kept = dict.fromkeys(template["Parameters"].keys() & (deployed or {}).keys() - values.keys())
+    unchanged_parameters = dict.fromkeys(template["Parameters"].keys() & (deployed or {}).keys() - values.keys())
     bucket, account = artifact_bucket(clients, artifact_bucket_name)
     if account == ACCOUNT:
         template = for_local_stack(template, {**(deployed or {}), **values})
@@ -60,7 +60,7 @@ def propose_deployment(
     put_artifact(clients, bucket, account, code_key, code)
     body = json.dumps(with_code(template, bucket, code_key), sort_keys=True).encode()
     url = put_artifact(clients, bucket, account, f"sparklet/{_digest(body)}.json", body)
-    return propose(clients, stack, url, {**kept, **values})
+    return propose(clients, stack, url, {**unchanged_parameters, **values})
 
 
 def packaged_template() -> dict[str, Any]:
@@ -96,10 +96,12 @@ def with_code(template: Mapping[str, Any], bucket: str, key: str) -> Mapping[str
 
 
 def zipped_code(package: Path) -> bytes:
-    """Return the installed package as a zip, as the planner, the checker and the dead-letter consumer run it."""
-    names = {path.relative_to(package.parent): path for path in package.rglob("*") if path.is_file()}
-    kept = {name: path for name, path in names.items() if path.suffix != ".gz" and LEFT_OUT.isdisjoint(name.parts)}
-    return packed({name.as_posix(): path for name, path in kept.items()})
+    """Return a zip of the installed package, from which the planner, the checker and the dead-letter consumer run."""
+    path_by_name = {path.relative_to(package.parent): path for path in package.rglob("*") if path.is_file()}
+    path_by_kept_name = {
+        name: path for name, path in path_by_name.items() if path.suffix != ".gz" and LEFT_OUT.isdisjoint(name.parts)
+    }
+    return packed({name.as_posix(): path for name, path in path_by_kept_name.items()})
 
 
 def _digest(body: bytes) -> str:

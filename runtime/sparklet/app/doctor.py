@@ -1,7 +1,7 @@
 """Checks this machine for local runs, a deployed stack for settings that contradict each other, or an image for Lambda.
 
-With contradicting settings a run can lose time, work or a message although no code is wrong. The template has none, but
-a later change by hand can make some.
+With contradicting settings a run can lose time, work or a message although no code is wrong. The template's settings do
+not contradict each other, but a later change by hand can make them do so.
 """
 
 import importlib.metadata
@@ -125,7 +125,7 @@ def examine_image(uri: str) -> Finding:
 
 
 def _check_snapshots(unused: Mapping[str, int]) -> Iterator[Finding]:
-    """Yield a finding if there are unused versions of the worker, given with the memory (MB) of their snapshots."""
+    """Yield a finding if the worker has unused versions; ``unused`` maps each to the memory (MB) of its snapshot."""
     if unused:
         usd_a_second = sum(unused.values()) / 1024 * load_prices()["prices.snapstart_cached_gb_s"]
         cost = usd_text(usd_a_second * MONTH_S)
@@ -138,6 +138,7 @@ def delete_snapshots(name: str, confirm: Callable[[str], None]) -> None:
     """Delete the worker's versions that nothing calls but whose snapshots cost money.
 
     ``confirm`` gets the question first, and raises an exception if the user declines.
+    PlanError if no deployed stack is named.
     """
     from sparklet.aws.clients import AwsClients
     from sparklet.aws.stacks import delete_versions, described_stack, unused_snapshots
@@ -156,26 +157,26 @@ def check_account_concurrency(unreserved: int | None) -> Finding:
     """Check whether the account's unreserved concurrency (None if unknown) suffices for the template's defaults."""
     from sparklet.local.deploy import load_template
 
-    needed = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
-    if unreserved is None or unreserved >= needed + OTHER_FUNCTIONS:
+    default_concurrency = int(load_template()["Parameters"]["MaximumConcurrency"]["Default"])
+    if unreserved is None or unreserved >= default_concurrency + OTHER_FUNCTIONS:
         number = "an unknown number" if unreserved is None else unreserved
         return Finding("concurrency of the account", True, f"functions without a reserve share {number}")
-    possible = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
+    suggestion = max(MIN_CONCURRENCY, unreserved - OTHER_FUNCTIONS)
     return _wrong_finding(
         "concurrency of the account",
-        f"functions without a reserve share {unreserved}, and MaximumConcurrency is {needed} by default: "
+        f"functions without a reserve share {unreserved}, and MaximumConcurrency is {default_concurrency} by default: "
         "shards would be throttled, ReserveConcurrency=yes and ColdStart=provisioned would fail the deployment",
-        f"deploy with MaximumConcurrency={possible} MapConcurrency={possible}, and ask AWS for a higher limit: "
+        f"deploy with MaximumConcurrency={suggestion} MapConcurrency={suggestion}, and ask AWS for a higher limit: "
         "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 "
         "--desired-value 1000",
     )
 
 
 def _settings_text(stack: StackSettings) -> str:
-    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
+    max_workers = stack.worker_mapping.most_at_once if stack.worker_mapping else None
     return (
         f"timeout {stack.worker_timeout_s} s, visibility {stack.queue.visibility_s} s, {stack.queue.max_receive_count} "
-        f"receives, retention {stack.queue.retention_s} s, {most} workers at once"
+        f"receives, retention {stack.queue.retention_s} s, {max_workers} workers at once"
     )
 
 
@@ -197,13 +198,13 @@ def fetch_now(say: Callable[[str], None]) -> None:
 
 
 def _emulator_text() -> str:
-    return _text_or_none_yet(
+    return _text_unless_missing(
         lambda: str(ensure_emulator(lambda _: None, offline=True)), "none yet: the first run fetches it"
     )
 
 
-def _text_or_none_yet(find: Callable[[], str], none_yet: str) -> str:
-    """Return the result of ``find``, or ``none_yet`` if a file is missing that the first run will fetch.
+def _text_unless_missing(find: Callable[[], str], missing_text: str) -> str:
+    """Return the result of ``find``, or ``missing_text`` if a file is missing that the first run will fetch.
 
     With SPARKLET_OFFLINE no run can fetch the file, so the error is raised.
     """
@@ -212,7 +213,7 @@ def _text_or_none_yet(find: Callable[[], str], none_yet: str) -> str:
     except LocalStackError:
         if os.environ.get("SPARKLET_OFFLINE"):
             raise
-        return none_yet
+        return missing_text
 
 
 def _java_text() -> str:
@@ -240,7 +241,7 @@ def _jars_text() -> str:
         jars = fetched_jars(lambda _: None, offline=True)
         return f"{len(jars)} of {spark_stack} in {jars[0].parent}"
 
-    return _text_or_none_yet(find, f"none yet, or not all of {spark_stack}: the first run fetches them")
+    return _text_unless_missing(find, f"none yet, or not all of {spark_stack}: the first run fetches them")
 
 
 def _class_data() -> Finding:
@@ -358,24 +359,24 @@ def _check_retention(stack: StackSettings) -> Iterator[Finding]:
 
 
 def _check_concurrency(stack: StackSettings) -> Iterator[Finding]:
-    most = stack.worker_mapping.most_at_once if stack.worker_mapping else None
+    limit = stack.worker_mapping.most_at_once if stack.worker_mapping else None
     throttled = "the mapping receives more messages than workers can run: throttled receives count although no code ran"
-    if stack.worker_mapping and most is None:
+    if stack.worker_mapping and limit is None:
         yield _wrong_finding(
             "MaximumConcurrency of the worker's mapping",
             f"it is not set: {throttled}",
             "set ScalingConfig.MaximumConcurrency on the mapping, as the template does",
         )
-    if stack.reserved is not None and stack.reserved < (most or MIN_CONCURRENCY):
+    if stack.reserved is not None and stack.reserved < (limit or MIN_CONCURRENCY):
         yield _wrong_finding(
             "reserved concurrency of the worker, MaximumConcurrency of its mapping",
-            f"{stack.reserved}, and {most}: {'no worker can run' if stack.reserved == 0 else throttled}",
-            f"reserve {most or MIN_CONCURRENCY} for the function, or nothing",
+            f"{stack.reserved}, and {limit}: {'no worker can run' if stack.reserved == 0 else throttled}",
+            f"reserve {limit or MIN_CONCURRENCY} for the function, or nothing",
         )
-    if stack.reserved is None and stack.unreserved is not None and most is not None and stack.unreserved < most:
+    if stack.reserved is None and stack.unreserved is not None and limit is not None and stack.unreserved < limit:
         yield _wrong_finding(
             "concurrency of the account, MaximumConcurrency of the worker's mapping",
-            f"functions without a reserve share {stack.unreserved}, and {most}: {throttled}",
+            f"functions without a reserve share {stack.unreserved}, and {limit}: {throttled}",
             "ask AWS for a higher limit, or deploy with a lower MaximumConcurrency",
         )
 

@@ -60,15 +60,15 @@ def object_status(deployment: Deployment, run_id: str, uri: str) -> ObjectStatus
     parts = list(deployment.ledger.runs.parts(run_id))
     shards = tuple(_holding_shards(deployment, run, parts, uri))
     if not shards and archive != uri:
-        of_archive = _holding_shards(deployment, run, parts, archive)
-        shards = tuple(holding for holding in of_archive if not holding.items[0].member)
+        archive_shards = _holding_shards(deployment, run, parts, archive)
+        shards = tuple(holding for holding in archive_shards if not holding.items[0].member)
     return ObjectStatus(uri, shards, tuple(reasons_for(deployment, run, parts, uri)))
 
 
 def _holding_shards(deployment: Deployment, run: Run, parts: list[PartRecord], uri: str) -> Iterator[HoldingShard]:
     # Without the closing quote, so that the URI of an archive also matches lines that name the archive's files.
     encoded_uri = json.dumps(uri).encode()[:-1]
-    # Parts that were added since ``parts`` was read hold the inputs of shards that were split meanwhile.
+    # Parts that were added since ``parts`` was read hold the inputs of shards that have been split since then.
     later_parts = (part for part in deployment.ledger.runs.parts(run.run_id) if part.index >= len(parts))
     for part in chain(parts, later_parts):
         for shard in shards_of(deployment, run.run_id, part, encoded_uri):

@@ -29,7 +29,8 @@ from sparklet.planning import routes
 from sparklet.planning.packing import PlanPreview, preview
 from sparklet.planning.request import MEMORY_SHARE, RunRequest
 
-# A plan gets a warning if it costs this many times as much as with packed shards, and packing saves this much.
+# A plan gets a warning if it costs this many times as much as with packed shards, and packing saves at least so many
+# dollars or seconds.
 MIN_TIMES_DEARER, MIN_SAVED_USD, MIN_SAVED_S = 3.0, 1.0, 300.0
 PACKED = RunOptions()  # shards as they are packed by default
 
@@ -124,7 +125,7 @@ def estimate_plan(
         size = replace(size, concurrency=min(size.concurrency, cap), map_concurrency=min(size.map_concurrency, cap))
     engine_shards = sum(route.shards for route in engine_routes)
     engine_bytes = sum(route.size_bytes for route in engine_routes)
-    # Each shard of an engine is taken to have one file.
+    # Each shard of an engine is assumed to have one file.
     files = max(0, objects - engine_shards)
     load = Load(shards - engine_shards, files, size_bytes - engine_bytes, files if options.output_per else 0)
     time = shard_time(load, prices, size.memory_mb)
@@ -194,9 +195,9 @@ def _bad_input_text(load: Load, size: WorkerSize, prices: Prices) -> str:
     if files <= 1:
         return ""
     attempts = 2 * math.ceil(math.log2(files)) + 2
-    repeated = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
-    shard_s = shard_time(repeated, prices, size.memory_mb).seconds
-    cost_usd = estimate(Dispatch.QUEUE, repeated, shard_s, size, prices).cost
+    repeated_load = Load(attempts, round(2 * files), 2 * load.size_bytes // load.shards)
+    shard_s = shard_time(repeated_load, prices, size.memory_mb).seconds
+    cost_usd = estimate(Dispatch.QUEUE, repeated_load, shard_s, size, prices).cost
     return f"{attempts} attempts more at most, {usd_text(cost_usd)}"
 
 

@@ -378,23 +378,27 @@ def advice(error_class: str, message: str, task: str = "") -> Advice:
     """
     name = error_class.rpartition(".")[2]
     # Rules that blame data or script are for shards alone, not for tasks.
-    fitting = (rule for rule in _RULES if rule.fits(name, message) and not (task and rule.at_fault))
-    advised = next(fitting, None) or _TASK_ADVICE.get(task) or _script_error(name)
+    fitting_rules = (rule for rule in _RULES if rule.fits(name, message) and not (task and rule.at_fault))
+    base_advice = next(fitting_rules, None) or _TASK_ADVICE.get(task) or _script_error(name)
     match = _PLACE.search(message)
-    return Advice(f"{advised.reason}, at {match[0]}" if match else advised.reason, advised.remedy, advised.at_fault)
+    return Advice(
+        f"{base_advice.reason}, at {match[0]}" if match else base_advice.reason,
+        base_advice.remedy,
+        base_advice.at_fault,
+    )
 
 
 def advice_outside_of_runs(message: str) -> str:
     """Return reason and remedy of a script's failure on a single event, by the message; "" if no rule fits."""
     class_names = [name for name in re.findall(r"\b\w+(?:Error|Exception)\b", message) if name not in _WRAPPERS]
-    advised = advice(next(iter(class_names), ""), message)
-    if advised.reason.startswith(_GONE):
+    rule_advice = advice(next(iter(class_names), ""), message)
+    if rule_advice.reason.startswith(_GONE):
         return _GONE_OUTSIDE
     # Without a run there is nothing to redrive, so the remedy ends before its commands.
     commands = r"[;,]? *(?:(?:then|or|and) )?(?:sparklet (?:redrive|logs)|see what it wrote)"
-    remedy = re.split(commands, advised.remedy)[0]
-    is_from_rule = any(rule.remedy == advised.remedy for rule in _RULES)
-    return f"{advised.reason}: {remedy}" if is_from_rule and remedy else ""
+    remedy = re.split(commands, rule_advice.remedy)[0]
+    is_from_rule = any(rule.remedy == rule_advice.remedy for rule in _RULES)
+    return f"{rule_advice.reason}: {remedy}" if is_from_rule and remedy else ""
 
 
 def _script_error(name: str) -> Advice:
@@ -402,23 +406,23 @@ def _script_error(name: str) -> Advice:
     return Advice(f"the script {event}", f"{_SEE_LOGS}; if the script is at fault {_FIX_AND_REDRIVE}", EITHER)
 
 
-def _with_fault(advised: Advice, alike: int, succeeded: int) -> Advice:
-    """Return the advice, with data or script at fault by how many shards failed alike, and how many succeeded.
+def _with_fault(base_advice: Advice, failed_count: int, succeeded_count: int) -> Advice:
+    """Return the advice, which blames data or script by how many shards failed alike, and how many succeeded.
 
     The advice is unchanged if the error class alone shows what is at fault.
     """
-    if advised.at_fault != EITHER:
-        return advised
-    if succeeded:
+    if base_advice.at_fault != EITHER:
+        return base_advice
+    if succeeded_count:
         fault, remedy = DATA, f"{_SEE_LOGS}; {_FIX_DATA}"
-        why = f"the data is at fault, since {count_text(succeeded, 'shard')} succeeded with this script"
-    elif alike > 1:
+        why = f"the data is at fault, since {count_text(succeeded_count, 'shard')} succeeded with this script"
+    elif failed_count > 1:
         fault, remedy = SCRIPT, f"{_SEE_LOGS}; {_FIX_AND_REDRIVE}"
-        why = f"the script is at fault, since no shard succeeded and {alike} failed alike"
+        why = f"the script is at fault, since no shard succeeded and {failed_count} failed alike"
     else:
-        fault, remedy = EITHER, advised.remedy
+        fault, remedy = EITHER, base_advice.remedy
         why = "one shard alone does not tell whether its data or the script is at fault"
-    return Advice(f"{advised.reason}; {why}", remedy, fault)
+    return Advice(f"{base_advice.reason}; {why}", remedy, fault)
 
 
 # --- failures in groups ---
@@ -484,24 +488,26 @@ def count_failure(groups: dict[tuple[str, str], FailureGroup], record: ShardReco
 def explain(
     deployment: Deployment, run: Run, failures: Iterable[FailureGroup], succeeded: Mapping[int, int]
 ) -> tuple[FailureGroup, ...]:
-    """Return the causes of a run's failures with advice, the most frequent cause first.
+    """Add advice to the groups of a run's failures; return the groups, the most frequent cause first.
 
-    ``succeeded`` are the numbers of succeeded shards by generation. To find out what is at fault, only shards that
+    ``succeeded`` counts the succeeded shards by generation. To find out what is at fault, only shards that
     succeeded with the same script as the failed ones count.
     """
     groups = sorted(failures, key=lambda group: (-group.count, group.error_class, group.pattern))
     task = run.kind if run.is_task else ""
     for group in groups:
         group.task, group.redriven = task, run.parent if task else run.run_id
-        advised = advice(group.example.error_class, group.example.error_message, task)
-        if advised.reason.startswith(_GONE) and not _may_concern_an_input(run, group.example.error_message):
-            advised = _OWN_ADDRESS
+        group_advice = advice(group.example.error_class, group.example.error_message, task)
+        if group_advice.reason.startswith(_GONE) and not _may_concern_an_input(run, group.example.error_message):
+            group_advice = _OWN_ADDRESS
         script = run.scripts[group.example.generation]
-        same_script = sum(count for generation, count in succeeded.items() if run.scripts[generation] == script)
-        advised = _with_fault(advised, group.count, same_script)
+        succeeded_with_script = sum(
+            count for generation, count in succeeded.items() if run.scripts[generation] == script
+        )
+        group_advice = _with_fault(group_advice, group.count, succeeded_with_script)
         names = {"logs RUN": f"logs {run.run_id}", "RUN": group.redriven, "SHARD": str(group.example.number)}
-        reason, remedy = _with_names(advised.reason, names), _with_names(advised.remedy, names)
-        group.advice = replace(advised, reason=reason, remedy=remedy)
+        reason, remedy = _with_names(group_advice.reason, names), _with_names(group_advice.remedy, names)
+        group.advice = replace(group_advice, reason=reason, remedy=remedy)
         group.example_object = "" if task in ("check", "commit") else first_object(deployment, group.example)
         group.redrive = ("--cause", group.error_class) if task == "commit" else _redrive_options(group, groups)
     return tuple(groups)
@@ -522,15 +528,15 @@ def _may_concern_an_input(run: Run, message: str) -> bool:
 
 
 def pattern_of(message: str) -> str:
-    """Return a message with placeholders for addresses, files, ids and numbers, but for lines of scripts.
+    """Return a message with placeholders in place of addresses, files, ids and numbers.
 
-    Failures at two lines of a script have two causes.
+    Line numbers of scripts stay, since failures at two lines of a script have two causes.
     """
     script_lines = [match[0] for match in _SCRIPT_LINE.finditer(message)]
-    between = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
+    texts_between = _SCRIPT_LINE.split(message)[:: 1 + _SCRIPT_LINE.groups]
     for expression, placeholder in _VARIABLE_PARTS:
-        between = [expression.sub(placeholder, piece) for piece in between]
-    return "".join(piece for pair in zip(between, [*script_lines, ""], strict=True) for piece in pair)
+        texts_between = [expression.sub(placeholder, piece) for piece in texts_between]
+    return "".join(piece for pair in zip(texts_between, [*script_lines, ""], strict=True) for piece in pair)
 
 
 def _with_names(text: str, names: Mapping[str, str]) -> str:
@@ -551,11 +557,11 @@ def _redrive_options(group: FailureGroup, all_groups: Sequence[FailureGroup]) ->
 
     () if there is no other group.
     """
-    others = [other for other in all_groups if other is not group]
-    if not others:
+    other_groups = [other for other in all_groups if other is not group]
+    if not other_groups:
         return ()
     for cause in () if group.error_class == OTHER else _causes_of(group):
-        if not any(_could_match(other, cause) for other in others):
+        if not any(_could_match(other, cause) for other in other_groups):
             return ("--cause", cause)
     return ("--shards", group.shards.text())
 

@@ -20,8 +20,8 @@ from sparklet.model.options import MIB
 from sparklet.runs.manifest import own_manifest
 from sparklet.runs.summary import work_of
 
-MAX_READ = 100  # manifests are read of so many runs, the newest
-LAST = 5  # a run is compared with so many earlier runs of the same name
+MAX_READ = 100  # the manifests of this many runs, the newest ones, are read
+LAST = 5  # a run is compared with up to this many earlier runs of the same name
 CHANGED = 1.5  # a figure is marked if it is this many times larger, or smaller, than usual
 # Small files are marked from this number on, if their mean is below what opening one costs Spark
 # (spark.sql.files.openCostInBytes).
@@ -37,13 +37,16 @@ def run_history(
     """Return documents of runs, newest first; figures of ended runs are read once and kept in ``figures_by_run``.
 
     ``trend`` holds the ratios to the medians of the last runs, and ``marks`` the unusual ratios in words. All figures
-    are None for a run without a manifest: the run is open, or its files are deleted.
+    are None for a run without a manifest (the run is open, or its files are deleted), and for a run after the newest
+    ``MAX_READ``, whose manifest is not read.
     """
-    unread = [run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in figures_by_run]
+    unread_runs = [
+        run for run in runs[:MAX_READ] if run.state.ended and (run.run_id, run.generation) not in figures_by_run
+    ]
     with ThreadPoolExecutor(THREADS) as pool:
-        figures_read = pool.map(lambda run: _figures_of(stack, run, prices), unread)
+        figures_read = pool.map(lambda run: _figures_of(stack, run, prices), unread_runs)
         figures_by_run.update(
-            {(run.run_id, run.generation): figures for run, figures in zip(unread, figures_read, strict=True)}
+            {(run.run_id, run.generation): figures for run, figures in zip(unread_runs, figures_read, strict=True)}
         )
     documents = [run_document(run) | figures_by_run.get((run.run_id, run.generation), UNKNOWN) for run in runs]
     last_by_name: defaultdict[str, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=LAST))
@@ -67,13 +70,13 @@ def _figures_of(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
         manifest = None
     if not manifest:
         return UNKNOWN
-    ended, failed = manifest["run"], manifest["run"]["counts"]["failed"]
+    run_figures, failed = manifest["run"], manifest["run"]["counts"]["failed"]
     # A manifest does not count files: there is at least one for each input with --output-per, else for each shard.
-    files = ended["objects"] if run.options.output_per and not failed else ended["output_shards"]
-    output_bytes, work = ended["output_bytes"], work_of(ended)
+    files = run_figures["objects"] if run.options.output_per and not failed else run_figures["output_shards"]
+    output_bytes, work = run_figures["output_bytes"], work_of(run_figures)
     return {
-        "duration_s": ended["duration_s"],
-        "rows": ended["rows"],
+        "duration_s": run_figures["duration_s"],
+        "rows": run_figures["rows"],
         "output_bytes": output_bytes,
         "failed": failed,
         "cost_usd": round(sum(costs_so_far(work, run, stack.size, prices).values()), 6),
@@ -89,8 +92,8 @@ def _trend(document: Mapping[str, Any], last_runs: Iterable[Mapping[str, Any]]) 
     trend: dict[str, Any] = {"runs": len(list(last_runs))}
     for name in COMPARED:
         earlier_values = [run[name] for run in last_runs if run[name] is not None]
-        usual = median(earlier_values) if earlier_values else 0
-        trend[name] = round(document[name] / usual, 3) if usual and document[name] is not None else None
+        usual_value = median(earlier_values) if earlier_values else 0
+        trend[name] = round(document[name] / usual_value, 3) if usual_value and document[name] is not None else None
     return trend
 
 

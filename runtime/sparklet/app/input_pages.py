@@ -1,7 +1,8 @@
 """Returns a run's inputs page by page, in bounded memory, each with its shard, state, rows, outputs and error.
 
-Inputs are read from the plan, a part at a time, and states from the ledger. In a run with an output for each input
-workers have written a file for each shard, with rows and outputs of each input; else an input has those of its shard.
+Inputs are read from the plan, a part at a time, and states from the ledger. In a run with --output-per, workers
+have written a file for each shard, with the rows and outputs of each input; in other runs an input has those of its
+shard.
 """
 
 import json
@@ -26,12 +27,12 @@ def input_pages(stack: OpenStack, run: Run, size: int) -> Iterator[list[dict[str
     """
     if size < 1:
         raise ValueError(f"a page must have at least one input, not {size}")
-    copied, output = local_inputs(stack, run.run_id), run.output_uri.rstrip("/")
+    local_paths, output = local_inputs(stack, run.run_id), run.output_uri.rstrip("/")
     shown_output, inputs = places_of(stack, run)[0].rstrip("/"), _inputs(stack, run)
     while page := list(islice(inputs, size)):
         for document in page:
             if isinstance(document["input"], str):
-                document["input"] = str(local_part(document["input"], copied) or document["input"])
+                document["input"] = str(local_part(document["input"], local_paths) or document["input"])
             document["outputs"] = [uri.replace(output, shown_output, 1) for uri in document["outputs"]]
         yield page
 
@@ -41,10 +42,16 @@ def _inputs(stack: OpenStack, run: Run) -> Iterator[dict[str, Any]]:
     read_part = lru_cache(maxsize=1)(deployment.store.get)  # successive shards are mostly in the same part
     records = (record for record in deployment.ledger.shards.list(run.run_id) if record.state is not ShardState.SPLIT)
     while batch := list(islice(records, SHARDS_AT_ONCE)):
-        with_files = [record for record in batch if run.options.output_per and record.state is ShardState.SUCCEEDED]
-        files = deployment.store.get_all(deployment.run_uri(run.run_id, record.inputs_file) for record in with_files)
+        records_with_file = [
+            record for record in batch if run.options.output_per and record.state is ShardState.SUCCEEDED
+        ]
+        files = deployment.store.get_all(
+            deployment.run_uri(run.run_id, record.inputs_file) for record in records_with_file
+        )
         # The first line of a file holds names of output files; each further line is an input.
-        lines_by_shard = {record.number: body.splitlines()[1:] for record, body in zip(with_files, files, strict=True)}
+        lines_by_shard = {
+            record.number: body.splitlines()[1:] for record, body in zip(records_with_file, files, strict=True)
+        }
         for record in batch:
             if record.number in lines_by_shard:
                 yield from (_document(record, **json.loads(line)) for line in lines_by_shard[record.number])
