@@ -58,6 +58,7 @@ def with_local_files(stack: OpenStack, request: RunRequest, reporter: Reporter) 
     """Copy a request's local files to the bucket; return the request with the addresses of the copies.
 
     A local output is replaced by an address in the bucket, too; ``fill_output`` copies the output to the local folder.
+    The paths of the local inputs are recorded for ``local_inputs``.
     PlanError for a local path in a deployed stack.
     """
     if stack.state is None:
@@ -102,10 +103,10 @@ def refuse_own_input(path: Path, output: str, state: Path) -> None:
 def refuse_replaced_input(files: Iterable[Path], request: RunRequest) -> None:
     """PlanError if one of the local files that a run reads lies in the local output that it replaces."""
     output = Path(request.output_uri).resolve()
-    inside = next((path for path in files if path.resolve().is_relative_to(output)), None)
-    if inside and "://" not in request.output_uri:
+    source = next((path for path in files if path.resolve().is_relative_to(output)), None)
+    if source and "://" not in request.output_uri:
         raise PlanError(
-            f"the input {inside} lies in the output {output}, and this run would delete it, since the run replaces the "
+            f"the input {source} lies in the output {output}, and this run would delete it, since the run replaces the "
             "output's files: name another output, or append to this one (--append)"
         )
 
@@ -249,10 +250,10 @@ def _refuse_other_files(deployment: Deployment, run: Run) -> None:
     These are files of runs that were entered later and do not append; for a run that wanted an empty folder, files of
     all other runs; and with --output-per, files with the name of an output that the run is not allowed to replace.
     """
-    wanted_empty, folder = run.options.existing == "refuse", local_folder(run)
+    requires_empty, folder = run.options.existing == "refuse", local_folder(run)
     for path, run_id, is_later in _files_of_other_runs(run):
         other_run = deployment.known_run(run_id)  # None for a run of another stack
-        is_allowed = not wanted_empty
+        is_allowed = not requires_empty
         if is_later and other_run:
             is_allowed = other_run.options.existing == "append"
         if not is_allowed:
@@ -275,7 +276,7 @@ def _refuse_other_files(deployment: Deployment, run: Run) -> None:
 
 def _files_of_other_runs(run: Run) -> list[tuple[Path, str, bool]]:
     """Return the files of other runs in the local output: path, run id, and whether that run was entered later."""
-    # The names of published folders have the time of a run in milliseconds, so times are compared in milliseconds.
+    # The names of published folders hold the time of a run in milliseconds, so times are compared in milliseconds.
     own_ms = int(run.created_s * 1000)
     published = ((path, by["run_id"], int(by["created_ms"], 16)) for path, by in _published_files(local_folder(run)))
     return [
@@ -304,21 +305,21 @@ def _shards_with_output(deployment: Deployment, run: Run) -> set[int]:
 def fill(store: ObjectStore, run: Run, shards: Collection[int], say: Say) -> None:
     """Download the files of ``shards`` to the run's local output; then delete files that these replace.
 
-    Files that exist already are not downloaded again. Deleted are older files of the same run, and for a run with
-    --overwrite files that earlier runs have published; all other files stay.
+    Files that exist already are not downloaded again. Older files of the same run are deleted, and for a run with
+    --overwrite also files that earlier runs have published, with folders that become empty; all other files stay.
     """
     folder = local_folder(run)
     info_by_path = {folder / name: info for name, info in output_files(store, run, shards).items()}
     if shards:
         folder.mkdir(parents=True, exist_ok=True)
-    replaced = [
+    replaced_paths = [
         path for path, by in _published_files(folder) if by["identity"] == run.identity and path not in info_by_path
     ]
     # Files are deleted last: a kill in between leaves both old and new files, and the next call deletes the old ones.
     _transfer(lambda item: _download(store, *item), info_by_path.items(), say, f"in {folder}")
     if run.options.existing == "overwrite" and run.sealed:
-        replaced += [path for path, _, is_later in _files_of_other_runs(run) if not is_later]
-    for path in replaced:
+        replaced_paths += [path for path, _, is_later in _files_of_other_runs(run) if not is_later]
+    for path in replaced_paths:
         path.unlink()
         with suppress(OSError):  # the first folder that is not empty stays, and so do those above it
             for parent in list(path.parents)[: len(path.relative_to(folder).parents) - 1]:

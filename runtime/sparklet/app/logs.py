@@ -22,12 +22,12 @@ from sparklet.ports.metrics import is_metrics_line
 
 INVOCATION = "invoke-"
 """Names of single invocations begin with this; log lines of an invocation have its name as their run."""
-MAX_PRINTED, MAX_PRINTED_BYTES = 200, 4096  # printed text is kept of so many shards, of each the last bytes
+MAX_PRINTED, MAX_PRINTED_BYTES = 200, 4096  # printed text is kept of so many shards, and of each only the end
 POLL_S = 0.2
 LAG_S = 5.0  # CloudWatch returns a line only some seconds after it was written
 _OWN = ("time", "level", "message", "attempt")  # fields of each of a worker's own lines
 _NOT_APPENDED = (*_OWN, "run", "shard", "request_id", "record")
-_PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")
+_PLATFORM = re.compile(r"(START|END|REPORT) RequestId: (\S+)")  # lines that Lambda itself writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class LogReader:
 @contextmanager
 def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], reporter: Reporter) -> Iterator[None]:
     """Show what scripts and JVMs of a run, or of an invocation, print during the block; at its end show the rest."""
-    reader, ended = LogReader(stack.logs, run_id, since_s=stack.deployment.clock.now_s()), threading.Event()
+    reader, block_ended = LogReader(stack.logs, run_id, since_s=stack.deployment.clock.now_s()), threading.Event()
 
     def show_new_lines() -> None:
         for line in reader.lines():
@@ -121,7 +121,7 @@ def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], r
 
     def follow() -> None:
         with suppress(LogsError):  # the last reading, below, warns of an error
-            while not ended.wait(POLL_S):
+            while not block_ended.wait(POLL_S):
                 show_new_lines()
 
     thread = threading.Thread(target=follow, name="sparklet-logs", daemon=True)
@@ -133,7 +133,7 @@ def shown_logs(stack: OpenStack, run_id: str, show: Callable[[LogLine], None], r
         interrupted = True
         raise
     finally:
-        ended.set()
+        block_ended.set()
         if not interrupted:
             # Without this join two threads would use the reader, whose positions have no lock, and show lines twice.
             thread.join()
@@ -155,7 +155,7 @@ def line_writer(file: TextIO) -> Callable[[LogLine], None]:
 
 
 def printed_texts(stack: OpenStack, run_id: str, since_s: float) -> dict[int, str]:
-    """Return by shard the last lines that its last attempt printed; only of the first ``MAX_PRINTED`` shards."""
+    """Return the end of what the last attempt of each shard printed, for at most ``MAX_PRINTED`` shards."""
     text_by_shard, attempt_by_shard = defaultdict[int, str](str), dict[int, str]()
     for line in LogReader(stack.logs, run_id, since_s=since_s).lines():
         if line.own is None and (line.shard in text_by_shard or len(text_by_shard) < MAX_PRINTED):

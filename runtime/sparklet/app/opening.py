@@ -90,7 +90,7 @@ def _catalog(run: Run) -> dict[str, str]:
     return catalog_properties(run.env, run.params.get("warehouse"))
 
 
-MAX_FOOTERS = 500  # columns are read from so many files, spread over all
+MAX_FOOTERS = 500  # columns are read from at most this many files, spread over all
 TAIL_BYTES = 64 * 1024  # most footers fit into so many bytes
 PARTITIONS_PER_STATEMENT = 100  # a statement for Athena can have 256 KiB
 NOTES = {
@@ -125,8 +125,8 @@ def ddl(deployment: Deployment, run: Run, name: str = "") -> list[dict[str, Any]
     if files := [
         info for _, info in published_files(deployment.store, run) if not _HIDDEN.fullmatch(info.uri[len(base) :])
     ]:
-        if other := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
-            raise PlanError(f"the output holds {other}; statements can be printed only for Parquet")
+        if other_file := next((info.uri for info in files if not info.uri.endswith(".parquet")), ""):
+            raise PlanError(f"the output holds {other_file}; there are statements for Parquet alone")
         table_name = _sql_name(name or run.name or run.run_id)
         per_input = bool(run.options.output_per)
         statements = _output_statements(deployment.store, base, files, table_name, per_input=per_input)
@@ -149,8 +149,8 @@ def _output_statements(
     if per_input:  # folders that only have the name of an input's folder are no partitions
         example_by_layout = {"/".join(re.findall("[^/]+=", layout)): uri for layout, uri in example_by_layout.items()}
     if len(example_by_layout) > 1:
-        two = ", ".join([*example_by_layout.values()][:2])
-        raise PlanError(f"files in folders of different kinds cannot be one table: {two}")
+        examples = ", ".join([*example_by_layout.values()][:2])
+        raise PlanError(f"files in folders of different kinds make no table together: {examples}")
     [layout] = example_by_layout
     keys = [unquote(key).lower() for key in re.findall("([^/]+)=", layout)]
     columns = _columns(store, files[:: -(-len(files) // MAX_FOOTERS)])
@@ -167,8 +167,8 @@ def _output_statements(
         partitions.append(f"  PARTITION ({pairs}) LOCATION {_sql_text(f'{base}{folder}/')}")
     starts = range(0, len(partitions), PARTITIONS_PER_STATEMENT)
     groups = (partitions[start : start + PARTITIONS_PER_STATEMENT] for start in starts)
-    alters = ("\n".join([f"ALTER TABLE {table} ADD IF NOT EXISTS", *group]) for group in groups)
-    return [f"{create}STORED AS PARQUET\nLOCATION {_sql_text(base)}", *alters]
+    alter_statements = ("\n".join([f"ALTER TABLE {table} ADD IF NOT EXISTS", *group]) for group in groups)
+    return [f"{create}STORED AS PARQUET\nLOCATION {_sql_text(base)}", *alter_statements]
 
 
 def _columns(store: ObjectStore, files: list[ObjectInfo]) -> dict[str, str]:
@@ -214,10 +214,10 @@ def _type_name(arrow_type: Any) -> str:
     if types.is_decimal(arrow_type):
         return f"decimal({arrow_type.precision},{arrow_type.scale})"
     is_timestamp = types.is_timestamp(arrow_type)
-    plain = "timestamp" if is_timestamp else str(arrow_type).removeprefix("large_").removesuffix("_view")
-    if plain not in TYPES:
+    plain_name = "timestamp" if is_timestamp else str(arrow_type).removeprefix("large_").removesuffix("_view")
+    if plain_name not in TYPES:
         raise PlanError(f"Athena has no type for {arrow_type}: cast the column in the script")
-    return TYPES[plain]
+    return TYPES[plain_name]
 
 
 def _sql_name(name: str) -> str:

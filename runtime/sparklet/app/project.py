@@ -54,11 +54,13 @@ def deploy_options(folder: Path) -> Mapping[str, Any]:
     is_table = isinstance(options, dict) and isinstance(options.get("parameters", {}), dict)
     unknown_keys = sorted(options.keys() - {*DEPLOY_TEXTS, "parameters"}) if is_table else []
     if not is_table or unknown_keys:
-        found = f", not {unknown_keys[0]}" if unknown_keys else ""
-        raise SettingsError(f"{PROJECT}: [deploy] can have {', '.join(DEPLOY_TEXTS)}, and a table of parameters{found}")
+        unknown_text = f", not {unknown_keys[0]}" if unknown_keys else ""
+        raise SettingsError(
+            f"{PROJECT}, [deploy] takes {', '.join(DEPLOY_TEXTS)} and a table of parameters{unknown_text}"
+        )
     values = {**options, **options.get("parameters", {})}
-    if wrong := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:
-        raise SettingsError(f"{PROJECT}, [deploy]: {wrong[0]} must be a text or a number")
+    if wrong_keys := [key for key, value in values.items() if key != "parameters" and not isinstance(value, str | int)]:
+        raise SettingsError(f"{PROJECT}, [deploy]: {wrong_keys[0]} must be a text or a number")
     return dict(options)
 
 
@@ -76,20 +78,20 @@ def job_options(folder: Path, name: str, parameters: Mapping[str, str]) -> dict[
         raise SettingsError(
             f"there is no script {name} here, and no job {name} in {PROJECT}, which has {', '.join(sorted(by_name))}"
         )
-    chosen = dict[str, Any](name=name)
+    value_by_parameter = dict[str, Any](name=name)
     for key, value in job.items():
         if not (parameter := parameters.get(key.replace("_", "-"))):
-            near = difflib.get_close_matches(key, parameters, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            close_matches = difflib.get_close_matches(key, parameters, 1)
+            hint = f"; did you mean {close_matches[0]}?" if close_matches else ""
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is not an option of this command{hint}")
         if isinstance(value, dict):  # as for params, env and conf, whose options are KEY=VALUE
             value = [f"{pair_key}={text if isinstance(text, str) else _json(text)}" for pair_key, text in value.items()]
         elif not isinstance(value, str | int | float | list):
             raise SettingsError(f"{PROJECT}, [jobs.{name}]: {key} is {value!r}; write it as a text")
-        chosen[parameter] = value
-    if "script" not in chosen:
+        value_by_parameter[parameter] = value
+    if "script" not in value_by_parameter:
         raise SettingsError(f"{PROJECT}, [jobs.{name}]: there is no script")
-    return chosen
+    return value_by_parameter
 
 
 def _json(value: Any) -> str:
@@ -161,6 +163,6 @@ def install_requirements(target: Path, requirements: Path, architecture: str, py
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
     command += ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}", "-r", str(requirements)]
     command += [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{machine}")]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SettingsError(f"pip could not install {requirements}: {done.stderr.strip()[-1000:]}")
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        raise SettingsError(f"pip could not install {requirements}: {result.stderr.strip()[-1000:]}")

@@ -73,8 +73,8 @@ def selected_shards(stack: OpenStack, run_id: str, selection: Selection) -> tupl
 
 
 def _shards_by_inputs(stack: OpenStack, run_id: str, selection: Selection) -> set[int]:
-    deployment, copied = stack.deployment, local_inputs(stack, run_id)
-    uris = tuple(name if name.startswith(SCHEME) else _copy_uri(name, copied) for name in selection.objects)
+    deployment, local_paths = stack.deployment, local_inputs(stack, run_id)
+    uris = tuple(name if name.startswith(SCHEME) else _copy_uri(name, local_paths) for name in selection.objects)
     is_in_range = _range_filter(selection.first, selection.last)
     numbers = {
         shard.number
@@ -85,11 +85,13 @@ def _shards_by_inputs(stack: OpenStack, run_id: str, selection: Selection) -> se
     return {number for number in numbers if deployment.ledger.shards.get(run_id, number).state is not ShardState.SPLIT}
 
 
-def _copy_uri(path: str, copied: Mapping[str, str]) -> str:
+def _copy_uri(path: str, local_paths: Mapping[str, str]) -> str:
     """Return the address to which a local input was copied; PlanError if it is not an input of the run."""
-    uri = stored_uri(Path(path), copied)
+    uri = stored_uri(Path(path), local_paths)
     if not uri:
-        raise PlanError(f"{path} is not an input of this run, whose inputs are {', '.join(copied.values()) or 'in S3'}")
+        raise PlanError(
+            f"{path} is not an input of this run, whose inputs are {', '.join(local_paths.values()) or 'in S3'}"
+        )
     return f"{uri}/" if path.endswith("/") and not uri.endswith("/") else uri
 
 
@@ -164,8 +166,9 @@ def _records(deployment: Deployment, run_id: str, shards: Sequence[int]) -> Iter
 
 
 def _shards_by_cause(deployment: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
-    """Return ``numbers``, or with a ``cause`` those failed shards that it fits, unless it fits the failed phase.
+    """Return ``numbers``, or with a ``cause`` the failed shards among them that it fits.
 
+    If no shard but the run's check or commit failed with this cause, ``numbers`` is returned, too. Without a cause,
     PlanError if a commit failed and would fail in the same way again.
     """
     run = deployment.ledger.runs.get(run_id)
@@ -194,24 +197,26 @@ def selection_with_size(selection: StackSelection) -> StackSelection:
 
 
 def again_with_size(stack: OpenStack, again: Again, memory_mb: int | None, timeout_s: int | None) -> Again:
-    """Return ``again`` if the workers have the size of --memory and --timeout, or by lambda-large if only that has it.
+    """Return ``again`` if the workers have the size of --memory and --timeout; with lambda-large if only that has it.
 
-    Else PlanError, with the way to workers of that size. A local stack was restarted with the size before, unless
-    another command uses the stack. A deployed stack is not changed here: that needs permission to change its functions,
-    and affects every run on it.
+    Else PlanError, which says how to get workers of that size. A local stack has already been restarted with the size,
+    unless another command uses the stack. A deployed stack is not changed here: that needs permission to change its
+    functions, and affects every run on it.
     """
     size, is_deployed = stack.size, not stack.state
     needs_large = is_deployed and (memory_mb or 0) > size.memory_mb and (timeout_s or 0) <= TIMEOUTS_S[-1]
-    if needs_large and (by_large := again.by_large_function(stack.deployment)):
-        return by_large
+    if needs_large and (again_by_large := again.by_large_function(stack.deployment)):
+        return again_by_large
     settings = (
         ("--memory", "FunctionMemoryMB", memory_mb, size.memory_mb),
         ("--timeout", "FunctionTimeoutS", timeout_s, size.timeout_s),
     )
-    changes = [(option, parameter, wanted) for option, parameter, wanted, now in settings if wanted not in (None, now)]
+    changes = [
+        (option, parameter, value) for option, parameter, value, current in settings if value not in (None, current)
+    ]
     if not changes:
         return again
-    options_text = " and ".join(f"{option} {wanted}" for option, _, wanted in changes)
+    options_text = " and ".join(f"{option} {value}" for option, _, value in changes)
     if not is_deployed:
         raise PlanError(
             f"{options_text} is not possible: another command uses the local stack as it is "
@@ -223,7 +228,7 @@ def again_with_size(stack: OpenStack, again: Again, memory_mb: int | None, timeo
         f"{options_text}: the workers of {stack.name} have {size.memory_mb} MB and {size.timeout_s} s, and a redrive "
         f"does not change a deployed stack. LargeFunction=yes adds lambda-large, which does shards with up to "
         f"{LARGE_MB:,} MB; or change the workers, then redrive without {options_text}:\n"
-        f"{_update_command(stack, {parameter: str(wanted) for _, parameter, wanted in changes})}"
+        f"{_update_command(stack, {parameter: str(value) for _, parameter, value in changes})}"
     )
 
 
@@ -249,10 +254,14 @@ def redrive_run(
     reporter: Reporter,
     again: Again,
 ) -> None:
-    """Copy repaired local inputs and dispatch shards again, through the state machine if one drove the run."""
+    """Copy repaired local inputs and dispatch shards again, through the state machine if one drove the run.
+
+    If no shard has failed and only the run's execution has ended, another execution is started, and nothing else is
+    done.
+    """
     run = stack.deployment.ledger.runs.get(run_id)
     by_machine = was_driven(stack, run)
-    if by_machine and not shards and _lacks_only_its_execution(stack, run):
+    if by_machine and not shards and _needs_only_an_execution(stack, run):
         drive(stack, run, reporter)
         return
     if by_machine:
@@ -261,21 +270,21 @@ def redrive_run(
     _upload_repaired(stack, run, shards, reporter)
     # The repaired script is stored, as are inputs, before a shard is opened: a worker can claim the shard at once.
     ref = repaired_script(stack.deployment, run, script) if script else None
-    redriven = redrive_shards(stack.deployment, run_id, shards or None, ref, again)
-    sent = f"{count_text(max(redriven.messages, redriven.shards), 'shard')} sent again"
-    if (phase := failed_end(stack.deployment, run)) and not (redriven.messages or redriven.shards):
-        sent = f"{phase.run_id} failed with {phase.error_class}: {phase.message}; its work is done again"
-    reporter.say(f"run {run_id}: {sent}, generation {redriven.run.generation}")
+    result = redrive_shards(stack.deployment, run_id, shards or None, ref, again)
+    outcome_text = f"{count_text(max(result.messages, result.shards), 'shard')} sent again"
+    if (phase := failed_end(stack.deployment, run)) and not (result.messages or result.shards):
+        outcome_text = f"{phase.run_id} failed with {phase.error_class}: {phase.message}; its work is done again"
+    reporter.say(f"run {run_id}: {outcome_text}, generation {result.run.generation}")
     if by_machine:
-        drive(stack, redriven.run, reporter)
-    if redriven.unplanned:
+        drive(stack, result.run, reporter)
+    if result.unplanned:
         reporter.warn(
             f"{run_id} was cancelled before its plan was complete: the rest of its objects is not planned; "
             "start another run for them (--incremental leaves out what this run processes)"
         )
 
 
-def _lacks_only_its_execution(stack: OpenStack, run: Run) -> bool:
+def _needs_only_an_execution(stack: OpenStack, run: Run) -> bool:
     """Return whether the run is open and no shard has failed, but its execution has ended."""
     if run.state.ended or run.cancelled_s is not None:
         return False
@@ -287,22 +296,22 @@ def _lacks_only_its_execution(stack: OpenStack, run: Run) -> bool:
 
 def _upload_repaired(stack: OpenStack, run: Run, shards: Sequence[int], reporter: Reporter) -> None:
     """Copy those local files of the shards to the bucket whose content has changed since they were copied."""
-    copied = local_inputs(stack, run.run_id)
-    if not copied:
+    local_paths = local_inputs(stack, run.run_id)
+    if not local_paths:
         return
     records = _records(stack.deployment, run.run_id, shards)
-    repaired = changed_files(stack.deployment.store, _readable_files(stack.deployment, records, copied))
-    if repaired:
-        reporter.say(f"copying {count_text(len(repaired), 'repaired file')} to the bucket")
-        upload(stack.deployment.store, repaired, reporter.say)
+    repaired_files = changed_files(stack.deployment.store, _readable_files(stack.deployment, records, local_paths))
+    if repaired_files:
+        reporter.say(f"copying {count_text(len(repaired_files), 'repaired file')} to the bucket")
+        upload(stack.deployment.store, repaired_files, reporter.say)
 
 
 def _readable_files(
-    deployment: Deployment, records: Iterator[ShardRecord], copied: Mapping[str, str]
+    deployment: Deployment, records: Iterator[ShardRecord], local_paths: Mapping[str, str]
 ) -> Iterator[tuple[Path, str]]:
     """Return the local files of the shards' inputs that this user can read, each with its address in the bucket."""
     for record in records:
         for item in planned_shard(deployment, record).objects:
-            path = local_part(item.object_uri, copied)
+            path = local_part(item.object_uri, local_paths)
             if path is not None and path.is_file() and os.access(path, os.R_OK):
                 yield path, item.object_uri

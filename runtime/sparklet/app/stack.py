@@ -88,15 +88,15 @@ def open_stack(
     workers, reading = selection.workers or os.cpu_count() or 1, reading or looking
     saved = SavedStack.find(state, reporter.say) if looking else None
     settings = {name: getattr(selection, name) for name in ("workers", "timeout_s", "memory_mb", "runner")}
-    chosen = {name: value for name, value in settings.items() if value}
+    chosen_settings = {name: value for name, value in settings.items() if value}
     options = StackOptions(
         state_dir=selection.state,
-        **{"workers": workers, **chosen},
+        **{"workers": workers, **chosen_settings},
         processing=not reading,
         keep=selection.keep,
         replace_kept=selection.replace_kept,
         handlers=selection.handlers,
-        chosen=(*chosen, *(name for name in PASSED if name in os.environ)),
+        chosen=(*chosen_settings, *(name for name in PASSED if name in os.environ)),
         worker_env={} if reading else worker_environment(workers, reporter.say),
     )
     with saved or LocalStack.attach(options, reporter.say) as local:
@@ -155,7 +155,7 @@ def _deployed(name: str) -> OpenStack:
 
 
 def deployed_size(parameters: Mapping[str, str]) -> WorkerSize:
-    """Return the worker size that a stack's parameters set; reserved concurrency also limits a Map's concurrency."""
+    """Return the worker size that a stack's parameters set; a Map's concurrency is at most the reserved concurrency."""
 
     def number(parameter: str, default: int) -> int:
         return int(parameters.get(parameter) or default)

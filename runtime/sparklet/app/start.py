@@ -112,15 +112,15 @@ def _check_local_files(request: RunRequest, stack: StackSelection) -> RunRequest
         if "://" not in source:
             script_body(source)
     files_beside(request.py_files, request.spark_files, request.conf)
-    replaces, files_read = request.options.existing == "overwrite", [*map(Path, request.files.values())]
+    replaces_output, files_read = request.options.existing == "overwrite", [*map(Path, request.files.values())]
     for input_path in request.inputs:
         if "://" not in input_path:
             refuse_own_input(Path(input_path), request.output_uri, stack.state)
-            files_read += (path for path, _ in wanted_files(Path(input_path), request.options) if replaces)
+            files_read += (path for path, _ in wanted_files(Path(input_path), request.options) if replaces_output)
     for name, path in request.files.items():
         if not Path(path).is_file():
             raise PlanError(f"--param-file {name}={path}: there is no such file (you are in {Path.cwd()})")
-    if replaces:
+    if replaces_output:
         refuse_replaced_input(files_read, request)
     if request.output_uri and "://" not in request.output_uri:
         request = checked_output(request, stack.state)
@@ -197,7 +197,11 @@ def begin(
 def continue_run(
     stack: OpenStack, run: Run, reporter: Reporter, packed: PackedInput | None = None, *, by_machine: bool
 ) -> Run:
-    """Plan the rest of a run in the ledger; with ``by_machine`` start its state machine unless it runs already."""
+    """Plan the rest of a run in the ledger; with ``by_machine`` start its state machine unless it runs already.
+
+    If the run is cancelled meanwhile, a warning says so. If planning fails with a PlanError, a check of the run follows
+    before the error is raised again.
+    """
 
     def show(progress: PlanProgress) -> None:
         skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
@@ -216,11 +220,11 @@ def continue_run(
         if by_machine:
             drive(stack, run, reporter)
         else:
-            infers = run.params.get(SCHEMA) == INFER and not run.schema
-            reporter.say(f"run {run.run_id}: planning{', a first task infers the schema' if infers else ''}")
+            infers_schema = run.params.get(SCHEMA) == INFER and not run.schema
+            reporter.say(f"run {run.run_id}: planning{', a first task infers the schema' if infers_schema else ''}")
             try:
                 run = plan(stack.deployment, run.run_id, show, packed, wait=wait)
-                if infers:
+                if infers_schema:
                     _report_schema(stack, run, reporter)
             except PlanError:
                 # The check ends a run for which no schema could be inferred.
@@ -287,7 +291,7 @@ def invoke_script(
     conf: Mapping[str, str] = {},
     batch_handling: str = "",
     invocation: str = "",
-    waiting: Callable[[], None] = lambda: None,
+    on_busy: Callable[[], None] = lambda: None,
 ) -> Mapping[str, Any]:
     """Invoke the worker function with ``event`` for ``script``; return the worker's answer.
 
@@ -298,7 +302,7 @@ def invoke_script(
     ----------
     invocation
         The name of the invocation in the workers' logs.
-    waiting
+    on_busy
         Called once if all workers are busy.
     """
     body = b"" if "://" in script else script_body(script)
@@ -320,7 +324,7 @@ def invoke_script(
             if error.reason != "throttled":
                 raise
         if not tries:
-            waiting()
+            on_busy()
         stack.check()
         stack.deployment.clock.sleep(BUSY_POLL_S)
     return answer

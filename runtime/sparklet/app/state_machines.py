@@ -1,4 +1,4 @@
-"""Chooses the dispatch of a run; starts, finds, watches and stops the executions of the state machine that drives it.
+"""Chooses a run's dispatch; starts, finds, watches and stops the executions of the state machine that drives the run.
 
 Only the ledger holds a run's state. The name of an execution is made of the run and its generation, so a run that is
 started twice has one execution. An execution that ended before its run gets a successor, named ``-2`` and so on.
@@ -153,7 +153,7 @@ class MachineWatch:
             yield driver.name, driver_text(run, driver)
         for failure in recorded_failures(self.stack, run):
             name = failure["execution"].rpartition(":")[2]
-            is_since = driver is None or (name != driver.name and failure["recorded"] >= time_text(driver.started_s))
-            if is_since:
+            is_newer = driver is None or (name != driver.name and failure["recorded"] >= time_text(driver.started_s))
+            if is_newer:
                 state = f"FAILED in {failure['where']}"
                 yield name, ended_early_text(run, name, state, failure["error"], failure["cause"])

@@ -145,7 +145,7 @@ class RunView:
     local: bool  # whether the run is local, so that the costs are what AWS would charge
     driver: ExecutionStatus | None  # the newest execution that a command line started, if known
     failed_executions: tuple[Mapping[str, Any], ...]  # as the state machines recorded them
-    phases: tuple[Mapping[str, str], ...]  # phases of the run that other runs do, see ``phase_documents``
+    phases: tuple[Mapping[str, str], ...]  # phases that are runs of their own, see ``phase_documents``
 
     def document(self, stack: OpenStack) -> dict[str, Any]:
         """Return the view as ``sparklet status RUN --json`` prints it."""
@@ -202,15 +202,15 @@ def explain_run(stack: OpenStack, run: Run) -> tuple[tuple[FailureGroup, ...], O
 
 
 def task_failures(stack: OpenStack, run: Run) -> Iterator[FailureGroup]:
-    """Yield why phases that a run waits for failed, but for phases that were cancelled together with the run."""
+    """Yield why tasks of a run (schema, check, commit) failed, except tasks that were cancelled with the run."""
     for task in stack.deployment.ledger.runs.followers(run).values():
         if task.is_task and not (run.cancelled_s and task.cancelled_s):
-            failed = stack.deployment.ledger.shards.list(task.run_id, ShardState.FAILED)
-            yield from explain(stack.deployment, task, observe(task, failed, 0.0).failures.values(), {})
+            failed_shards = stack.deployment.ledger.shards.list(task.run_id, ShardState.FAILED)
+            yield from explain(stack.deployment, task, observe(task, failed_shards, 0.0).failures.values(), {})
 
 
 def phase_documents(stack: OpenStack, run: Run) -> Iterator[Mapping[str, str]]:
-    """Yield the phases of a run that other runs do: their scripts and states, and why they failed."""
+    """Yield the phases of a run that are runs of their own, such as its check: their scripts, states and errors."""
     followers = stack.deployment.ledger.runs.followers(run)
     for phase in PHASES:
         follower = followers.get(phase.kind)
@@ -230,7 +230,7 @@ def _slow_document(record: ShardRecord, now_s: float) -> dict[str, Any]:
 def costs_so_far(work: Mapping[str, Work], run: Run, size: WorkerSize, prices: Prices) -> dict[str, float]:
     """Return US dollars by item that a run's attempts have cost so far; ``work`` is by engine, see ``Summary``."""
     costs = []
-    for engine, done in work.items():
-        load = Load(done.attempts, done.files, outputs=done.files if run.options.output_per else 0)
-        costs.append(work_costs(run.dispatch, done.known_s, load, size, prices, engine))
+    for engine, engine_work in work.items():
+        load = Load(engine_work.attempts, engine_work.files, outputs=engine_work.files if run.options.output_per else 0)
+        costs.append(work_costs(run.dispatch, engine_work.known_s, load, size, prices, engine))
     return sum_by_item(costs)

@@ -22,7 +22,7 @@ WINDOW_S = 60.0  # the pace and the estimated end follow from the last minute
 POLL_S = 1.0
 SHARDS_A_SECOND = 10_000  # so many open shards lengthen the polling interval by a second, since a check reads them all
 MAX_POLL_S = 15.0
-OVERLAP_S = 5.0  # each search for failed attempts reads so much of the last one's time again, since the index can lag
+OVERLAP_S = 5.0  # a search for failed attempts begins so long before the end of the last one, since the index can lag
 MAX_READ = 100  # shards of one state that a search for failed attempts reads
 STATES_READ = (ShardState.FAILED, ShardState.PENDING, ShardState.RUNNING)
 LEDGER_PATIENCE_S = 60.0  # a watch tolerates a ledger or queue that does not respond for this long
@@ -51,7 +51,7 @@ class Lines:
         self._reporter.warn(text)
 
     def add(self, counts: Counts) -> None:
-        """Note how many shards have ended by now."""
+        """Note how many shards have ended so far."""
         now_s = self._clock.now_s()
         self._ended.append((now_s, counts.succeeded + counts.failed))
         while self._ended[0][0] < now_s - WINDOW_S:
@@ -90,7 +90,7 @@ class FailureWatch:
         since_s, self._since_s = self._since_s, self.stack.deployment.clock.now_s() - OVERLAP_S
         for state in () if run.state.ended else STATES_READ:
             for record in islice(self.stack.deployment.ledger.shards.recent(run.run_id, state, since_s), MAX_READ):
-                failed_attempts = 0  # of an earlier generation, whose attempts count no more
+                failed_attempts = 0  # attempts of an earlier generation do not count
                 if record.generation == run.generation:
                     failed_attempts = record.attempts - (1 if state is ShardState.RUNNING else 0)
                 cause = record.error_class, pattern_of(record.error_message)
@@ -115,7 +115,7 @@ def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager
             try:
                 report = check(stack.deployment, run_id)
                 display.show(report.run, report.counts)
-                failing = list(failures.reports(report.run))
+                failure_texts = list(failures.reports(report.run))
                 silent_since_s = None
             except SparkletError as error:
                 stack.check()
@@ -126,7 +126,7 @@ def watch(stack: OpenStack, run_id: str, display_context: AbstractContextManager
                     raise
                 stack.deployment.clock.sleep(POLL_S)
                 continue
-            for text in (*failing, *machine.reports(report.run)):
+            for text in (*failure_texts, *machine.reports(report.run)):
                 display.warn(text)
             if report.run.state.ended:
                 break

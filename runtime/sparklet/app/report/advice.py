@@ -22,16 +22,20 @@ from sparklet.runs.manifest import fair_values
 from sparklet.spark.spark_options import MB_PER_CORE
 
 MIN_SHARDS = 20  # with fewer, rules about distributions know nothing
-# Shards are small if their fixed part is this share of cost or time. Larger shards must still occupy all workers.
+# Shards are small if their fixed part is at least this share of cost or time. There must be enough of the larger shards
+# that remain for each worker to get so many.
 OVERHEAD, SHARDS_A_WORKER = 0.25, 4
-# The last 5 % of the shards take this share of the run's time; the slowest shard takes so many times the median.
+# A run is skewed if the last 5 % of the shards take at least this share of its time, and the slowest shard takes at
+# least so many times the median.
 TAIL, SLOW = 0.25, 3.0
 # Shares of the function's memory below which it is wasted, and above which it is tight; the factor over the peak.
 ROOMY, TIGHT, HEADROOM = 0.5, 0.85, 1.3
 LATE = 0.7  # share of the function's timeout
 REPEATED = 0.05  # share of attempts beyond the first
-LEAST_USD, LEAST_S = 0.01, 10.0  # who saves less, of both, need not act
-SHORT = 5  # fixed time is most of a shard without much data that takes less than so many times a task's fixed time
+LEAST_USD, LEAST_S = 0.01, 10.0  # a remedy that saves less than both is not worth the effort
+# A shard with little data that takes less than so many times a task's fixed time is assumed to spend most of its time
+# on the fixed part.
+SHORT = 5
 
 
 @dataclass(frozen=True)
@@ -107,15 +111,15 @@ def small_shards(measured: Measured) -> RuleResult:
         factor, remedy = default_factor, f"what is the default: --shard-size {PACKED.target_bytes >> 20}MiB"
     if share < OVERHEAD or factor < 2:
         return RuleResult("SmallShards", "fine", text)
-    fewer = math.ceil(count / factor)
-    files_s = prices["assumptions.task_file_s"] * summary.objects * (1 / fewer - 1 / count)
+    larger_count = math.ceil(count / factor)
+    files_s = prices["assumptions.task_file_s"] * summary.objects * (1 / larger_count - 1 / count)
     larger_s = factor * mean_s - (factor - 1) * fixed_s + files_s
-    text += f"; {count_text(fewer, 'shard')} of all would take {duration_text(larger_s)} each{condition}"
+    text += f"; {count_text(larger_count, 'shard')} of all would take {duration_text(larger_s)} each{condition}"
     remedy += f" --max-objects {PACKED.max_objects}" if default_factor >= 2 else ", and --max-objects to match"
-    saved_usd = sum(costs.values()) - sum(measured.cost(fewer, larger_s).values())
+    saved_usd = sum(costs.values()) - sum(measured.cost(larger_count, larger_s).values())
     workers = measured.size.concurrency
-    saved_s = math.ceil(count / workers) * mean_s - math.ceil(fewer / workers) * larger_s
-    return _worth("SmallShards", text, remedy, saved_usd, saved_s)
+    saved_s = math.ceil(count / workers) * mean_s - math.ceil(larger_count / workers) * larger_s
+    return _result_by_savings("SmallShards", text, remedy, saved_usd, saved_s)
 
 
 def _factor_of_default(measured: Measured) -> float:
@@ -184,7 +188,7 @@ def memory(measured: Measured) -> RuleResult:
         f"--memory {suggested_mb} saves this if shards take no longer; memory brings CPU, one at {MB_PER_CORE:,} MB, "
         "and whether the script needs it was not measured: try it with few shards"
     )
-    return _worth("WastedMemory", text, remedy, saved_usd)
+    return _result_by_savings("WastedMemory", text, remedy, saved_usd)
 
 
 def near_timeout(measured: Measured) -> RuleResult:
@@ -201,9 +205,9 @@ def retries(measured: Measured) -> RuleResult:
     """Retries: many shards needed more than one attempt."""
     summary, ended = measured.view.found.summary, measured.ended
     attempts = sum(work.attempts for work in summary.work.values())
-    repeated = attempts - ended - summary.counts.running
-    text = f"{repeated} of {attempts} attempts were repeated ones"
-    if repeated <= REPEATED * ended:
+    repeated_attempts = attempts - ended - summary.counts.running
+    text = f"{repeated_attempts} of {attempts} attempts were repeated ones"
+    if repeated_attempts <= REPEATED * ended:
         return RuleResult("Retries", "fine", text)
     text += f", and {duration_text(summary.repeated_s)} were in vain"
     remedy = f"see why: sparklet explain {measured.run.run_id}, and the causes of retried shards in the table below"
@@ -220,7 +224,7 @@ def _too_few(rule: str, rows: Sequence[Any]) -> RuleResult:
     return RuleResult(rule, "unknown", f"{len(rows)} shards were measured; the rule needs at least {MIN_SHARDS}")
 
 
-def _worth(rule: str, finding: str, remedy: str, saved_usd: float, saved_s: float = 0.0) -> RuleResult:
+def _result_by_savings(rule: str, finding: str, remedy: str, saved_usd: float, saved_s: float = 0.0) -> RuleResult:
     """Return the verdict act if the remedy saves enough money or time, else fine."""
     usd, seconds = round(saved_usd, 6), round(saved_s, 1)
     if usd < LEAST_USD and seconds < LEAST_S:

@@ -93,7 +93,7 @@ def _printed_texts(stack: OpenStack, run: Run, numbers: Sequence[int]) -> list[s
 
 
 def _versions(stack: OpenStack) -> dict[str, str]:
-    """Return the versions installed on this machine; of a deployed stack the parameters that choose its image."""
+    """Return the versions installed on this machine or, for a deployed stack, the parameters that choose its image."""
     versions = {"sparklet": __version__, "python": platform.python_version()}
     if not stack.state:
         return versions | {
@@ -133,7 +133,7 @@ def _options(run: Run) -> Iterator[str]:
             value = f"{run.options.tolerated_failure_percentage:g}%"
         if value == default:
             continue
-        # An option such as --append stands for one value of its field; --incremental sets this value, too.
+        # An option such as --append stands for one value of its field, which --incremental sets, too.
         if key.value and (value != key.value or run.options.incremental):
             continue
         if key.value or value is True:
@@ -155,13 +155,13 @@ def _inputs(stack: OpenStack, run: Run, records: Sequence[ShardRecord]) -> dict[
             return stack.deployment.store.get(uri)
         return b""
 
-    copied, all_names = local_inputs(stack, run.run_id), list[list[str]]()
+    local_paths, all_names = local_inputs(stack, run.run_id), list[list[str]]()
     for record in records:
         uri = stack.deployment.part_uri(run.run_id, record.part)
         try:
             line = part(uri)[record.offset : record.offset + record.length]
             objects = record.planned(line, uri).objects
-            all_names.append([str(local_part(item.name, copied) or item.name) for item in objects])
+            all_names.append([str(local_part(item.name, local_paths) or item.name) for item in objects])
         except PlanError:  # the report shows the other shards
             all_names.append([])
     folder = commonprefix([name for names in all_names for name in names]).rpartition("/")[0]  # noqa: RUF071 - or URIs
@@ -191,8 +191,8 @@ def _script_lines(stack: OpenStack, script: ScriptRef) -> list[str]:
 
 
 def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
-    """Return inputs of a group's first shards: of each shard those that its message names, else the first input."""
-    copied = local_inputs(stack, run.run_id)
+    """Return inputs of a group's first shards: for each shard those that its message names, else its first input."""
+    local_paths = local_inputs(stack, run.run_id)
     numbers = (number for first, last in group.shards.ranges for number in range(first, last + 1))
     files: dict[str, None] = {}
     for number in islice(numbers, MAX_FILES):
@@ -201,8 +201,8 @@ def _failed_files(stack: OpenStack, run: Run, group: FailureGroup) -> list[str]:
             names = [item.name for item in planned_shard(stack.deployment, record).objects]
         except (ObjectStoreError, PlanError, ShardNotFoundError):  # the report shows the other shards
             continue
-        failed = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]
-        files |= dict.fromkeys(str(local_part(name, copied) or name) for name in failed)
+        failed_names = [name for name in names if name.rpartition("/")[2] in record.error_message] or names[:1]
+        files |= dict.fromkeys(str(local_part(name, local_paths) or name) for name in failed_names)
     return list(files)[:MAX_FILES]
 
 

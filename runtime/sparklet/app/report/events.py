@@ -45,9 +45,10 @@ def logs_of(stack: OpenStack, run_id: str) -> dict[int, list[str]]:
 def spark_figures(
     stack: OpenStack, logs: Mapping[int, Collection[str]], attempts: Mapping[int, str]
 ) -> list[dict[str, Any]]:
-    """Return what Spark measured in attempts, by shard and id: sums over the tasks, and the peak memory of one task.
+    """Return for each shard what Spark measured in one attempt: sums over the tasks, and the peak memory of one task.
 
-    ``logs`` holds the URIs of the event logs by shard. A shard without logs of its attempt is left out.
+    ``logs`` holds the URIs of the event logs by shard, ``attempts`` the attempt's id by shard. A shard without logs of
+    its attempt is left out.
     """
     documents = []
     for shard, attempt_id in attempts.items():
@@ -125,7 +126,7 @@ def history_server(stack: OpenStack, run_id: str, port: int) -> Iterator[tuple[s
 
 
 def _unpack_logs(stack: OpenStack, uris: Collection[str], folder: Path) -> None:
-    """Unpack a shard's logs into a folder; applications, whose ids can be equal, get the names of shard and attempt."""
+    """Unpack a shard's logs into a folder; applications, whose ids can be equal, get ids of shard and attempt."""
     for uri in uris:
         number, attempt_id, index = _NAME.search(uri).groups()  # type: ignore[union-attr]
         name = f"shard-{int(number)}-{attempt_id[:8]}" + (f"-{index}" if index != "0" else "")
@@ -138,7 +139,7 @@ def _unpack_logs(stack: OpenStack, uris: Collection[str], folder: Path) -> None:
 
 
 def _wait_until_listed(process: subprocess.Popen[bytes], address: str, count: int, log: Path) -> None:
-    """Wait until the server lists ``count`` logs, since its page is empty before.
+    """Wait until the server lists ``count`` logs, since its page is empty until then.
 
     The server leaves out truncated logs, so after a minute it is taken as it is. LocalStackError if it has ended.
     """

@@ -1,4 +1,4 @@
-"""What the script promises, by rows that a test writes down: `pytest`, or `pytest --sparklet-worker`."""
+"""Tests the script with a few rows: run `pytest`, or `pytest --sparklet-worker`."""
 
 from decimal import Decimal
 

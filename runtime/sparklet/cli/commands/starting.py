@@ -176,7 +176,7 @@ def invoke(
                 conf=parse_pairs("--conf", conf_pairs),
                 batch_handling=batch_handling or "",
                 invocation=invocation,
-                waiting=lambda: screen.say("all workers are busy; waiting"),
+                on_busy=lambda: screen.say("all workers are busy; waiting"),
             )
         for warning in dict.fromkeys(task["warning"] for task in answer.get("tasks", [answer]) if "warning" in task):
             screen.warn(warning)
