@@ -41,7 +41,7 @@ class StackChanges:
         ``on_event`` gets a line whenever a resource is begun or done. SettingsError, with the reasons of the resources
         that failed, if CloudFormation has rolled the changes back.
         """
-        seen = {event["EventId"] for event in self._events()}
+        seen_ids = {event["EventId"] for event in self._events()}
         with failing_as(SettingsError, f"the stack {self.stack} cannot be changed"):
             self.clients.cloudformation.execute_change_set(ChangeSetName=self.change_set)
         reasons = list[str]()
@@ -49,14 +49,14 @@ class StackChanges:
             # The state is read before the events, so that no event is missed when the state ends this loop.
             description = _description(self.clients, self.stack)
             state = str(description.get("StackStatus", ""))
-            unseen = [event for event in self._events() if event["EventId"] not in seen]
-            for event in reversed(unseen):  # oldest first
-                seen.add(event["EventId"])
-                status, why = event["ResourceStatus"], event.get("ResourceStatusReason", "")
-                on_event(f"{event['LogicalResourceId']}: {status}{f' ({why})' if why else ''}")
+            new_events = [event for event in self._events() if event["EventId"] not in seen_ids]
+            for event in reversed(new_events):  # oldest first
+                seen_ids.add(event["EventId"])
+                status, reason = event["ResourceStatus"], event.get("ResourceStatusReason", "")
+                on_event(f"{event['LogicalResourceId']}: {status}{f' ({reason})' if reason else ''}")
                 # CloudFormation cancels resources after another one has failed, which is the reason.
-                if status.endswith("_FAILED") and "cancelled" not in why:
-                    reasons.append(f"{event['LogicalResourceId']}: {why}")
+                if status.endswith("_FAILED") and "cancelled" not in reason:
+                    reasons.append(f"{event['LogicalResourceId']}: {reason}")
             if state and not state.endswith("_IN_PROGRESS"):
                 break
             self.clock.sleep(LOOKED_EVERY_S)
@@ -130,8 +130,8 @@ def propose(
 ) -> StackChanges:
     """Create a change set, and wait until CloudFormation has found the changes.
 
-    A parameter that is None keeps the stack's value. SettingsError if CloudFormation refuses the template, a parameter
-    or the stack's state.
+    A parameter that is None keeps the stack's value. A change set that fails or changes nothing is deleted again.
+    SettingsError if CloudFormation refuses the template, a parameter or the stack's state.
     """
     formation, clock = clients.cloudformation, clock or SystemClock()
     if (state := _description(clients, stack).get("StackStatus")) == "ROLLBACK_COMPLETE":
@@ -160,15 +160,15 @@ def propose(
             ("_PENDING", "_IN_PROGRESS")
         ):
             clock.sleep(LOOKED_EVERY_S / 3)
-    proposed = StackChanges(clients, stack, change_set, tuple(_changes(clients, change_set)), is_new, clock)
+    stack_changes = StackChanges(clients, stack, change_set, tuple(_changes(clients, change_set)), is_new, clock)
     if description["Status"] == "FAILED":
-        proposed.drop()
-        why = description.get("StatusReason", "")
+        stack_changes.drop()
+        reason = description.get("StatusReason", "")
         # A change set without changes is FAILED, too; only the text of the reason shows the difference.
-        if any(text in why for text in NO_CHANGE):
+        if any(text in reason for text in NO_CHANGE):
             return StackChanges(clients, stack, "", (), is_new, clock)
-        raise SettingsError(f"CloudFormation refuses the changes of {stack}: {why}")
-    return proposed
+        raise SettingsError(f"CloudFormation refuses the changes of {stack}: {reason}")
+    return stack_changes
 
 
 def _changes(clients: AwsClients, change_set: str) -> Iterator[Change]:

@@ -37,16 +37,16 @@ def in_parallel(
     function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int = 2
 ) -> Generator[R, None, None]:
     """Yield the results of ``function`` for all items, in order; at most ``ahead * threads`` calls are begun ahead."""
-    rest = iter(items)
+    remaining = iter(items)
     # For a single item a pool of threads would cost more than it saves.
-    first_items = list(islice(rest, 2))
+    first_items = list(islice(remaining, 2))
     if len(first_items) < 2:
         yield from map(function, first_items)
         return
     pool = ThreadPoolExecutor(threads)
     try:
         futures: deque[Future[R]] = deque()
-        for item in chain(first_items, rest):
+        for item in chain(first_items, remaining):
             futures.append(pool.submit(function, item))
             if len(futures) >= ahead * threads:
                 yield futures.popleft().result()
@@ -161,8 +161,8 @@ class AwsClients:
 
     def with_role(self, role_arn: str) -> "AwsClients":
         """Clients of the same services that use another role's credentials."""
-        same: Any = {"endpoint_url": self._endpoint_url, "region": self._region, "least_wait_s": self._least_wait_s}
-        clients = AwsClients(self.threads, **same, attempts=self._attempts, role_arn=role_arn)
+        settings: Any = {"endpoint_url": self._endpoint_url, "region": self._region, "least_wait_s": self._least_wait_s}
+        clients = AwsClients(self.threads, **settings, attempts=self._attempts, role_arn=role_arn)
         clients.external_id = self.external_id
         return clients
 
@@ -209,22 +209,22 @@ class AwsClients:
 
     def _session(self) -> "boto3.Session":
         if "session" not in self._created:
-            plain = _new_session(self._region or os.environ.get("AWS_REGION"))  # boto3 does not read AWS_REGION
-            self._created["session"] = self._role_session(plain) if self._role_arn else plain
+            own_session = _new_session(self._region or os.environ.get("AWS_REGION"))  # boto3 does not read AWS_REGION
+            self._created["session"] = self._role_session(own_session) if self._role_arn else own_session
         session: boto3.Session = self._created["session"]
         return session
 
-    def _role_session(self, plain: "boto3.Session") -> "boto3.Session":
-        """A session with the role's credentials, which the session ``plain`` requests."""
+    def _role_session(self, own_session: "boto3.Session") -> "boto3.Session":
+        """A session with the role's credentials, which are requested with the caller's ``own_session``."""
         from botocore.credentials import DeferredRefreshableCredentials, create_assume_role_refresher
 
-        sts = plain.client("sts", **self._options())
+        sts = own_session.client("sts", **self._options())
         role = {"RoleArn": self._role_arn, "RoleSessionName": "sparklet", "DurationSeconds": ROLE_S}
         role |= {"ExternalId": self.external_id} if self.external_id else {}
         # The role is assumed within the first call, so that a refusal is the error of a call that can name its object.
         credentials = DeferredRefreshableCredentials(create_assume_role_refresher(sts, role), "assume-role")
         provider = SimpleNamespace(load_credentials=lambda: credentials)
-        return _new_session(plain.region_name, credential_provider=provider)
+        return _new_session(own_session.region_name, credential_provider=provider)
 
     def _options(self, *, max_attempts: int = 99, **config: Any) -> dict[str, Any]:
         from botocore.config import Config
@@ -293,7 +293,7 @@ def read_secret(clients: AwsClients, secret: str) -> bytes:
 
 
 def client_token(token: str, request: Mapping[str, Any]) -> str:
-    """A token for exactly this request: a service refuses a known token with another request, as after an upgrade."""
+    """A token for exactly this request: a service refuses a token that came with another request before an upgrade."""
     return hashlib.sha256(json.dumps([token, request], sort_keys=True).encode()).hexdigest()
 
 

@@ -43,8 +43,8 @@ CALLS_AHEAD = 8  # calls for each thread: together a thousand shards, as many as
 # limits memory: botocore needs 10 KB for an item while it reads it.
 ITEMS_AHEAD, MIN_PAGE = 4_000, 100
 _CANCELED = "TransactionCanceledException"
-_CONDITION = {"ConditionalCheckFailed"}  # the reason that is assumed if a cancelled transaction gives none
-_NOT_NOW = frozenset(
+_CONDITION_REASON = {"ConditionalCheckFailed"}  # the reason that is assumed if a cancelled transaction gives none
+_THROTTLING_CODES = frozenset(
     {
         "ProvisionedThroughputExceededException",
         "RequestLimitExceeded",
@@ -52,14 +52,16 @@ _NOT_NOW = frozenset(
         "TransactionConflictException",  # a single write conflicts with a transaction on the same item
     }
 )
-_PASSING = frozenset({"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"})  # of a transaction
-_NEVER = {  # error codes of requests that would be refused again, and explanations for messages
+_TEMPORARY_REASONS = frozenset(
+    {"ProvisionedThroughputExceeded", "ThrottlingError", "TransactionConflict"}
+)  # of a transaction
+_FINAL_CODES = {  # error codes of requests that would be refused again, and explanations for messages
     "AccessDeniedException": ": its policy does not allow it",
     "ResourceNotFoundException": ": there is no such table or index (SPARKLET_LEDGER_TABLE, and the region)",
     _CANCELED: "",  # unless the reason is a condition, or temporary
     "ValidationException": "",
 }
-_REFUSED: Any = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
+_RETURN_REFUSING_ITEM: Any = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 
 
 class DynamoLedger(Ledger):
@@ -120,7 +122,7 @@ class DynamoStore:
             yield [(item["pk"]["S"], item["sk"]["S"]) for item in page["Items"]]
 
     def items(self, partitions: Sequence[str], prefix: str, state: ShardState | None = None) -> Iterator[Item]:
-        """The items of all partitions in the order of their sort keys. Of each partition a page is read ahead."""
+        """The items of all partitions in the order of their sort keys. One page of each partition is read ahead."""
         page_items = max(MIN_PAGE, ITEMS_AHEAD // max(1, len(partitions)))  # a page ends at 1 MB anyway
         query, values = dict[str, Any](Limit=page_items), {":prefix": prefix}
         if state is not None:
@@ -128,7 +130,9 @@ class DynamoStore:
         condition = "pk = :pk AND begins_with(sk, :prefix)"
         with ThreadPoolExecutor(self._clients.threads) as pool:
             pages = [self._pages(condition, {":pk": partition, **values}, **query) for partition in partitions]
-            yield from heapq.merge(*(_read_ahead(pool, its_pages) for its_pages in pages), key=itemgetter("sk"))
+            yield from heapq.merge(
+                *(_read_ahead(pool, partition_pages) for partition_pages in pages), key=itemgetter("sk")
+            )
 
     def last(self, partition: str, prefix: str) -> Item | None:
         values = {":pk": partition, ":prefix": prefix}
@@ -190,7 +194,10 @@ class DynamoStore:
         return sum(self.write(New(item)).applied for item in items)
 
     def write(self, *changes: Change) -> Written:
-        """Make all changes if every condition holds: by a put, an update, or a transaction for several changes."""
+        """Make all changes if every condition holds: by a put, an update, or a transaction for several changes.
+
+        LedgerError if the request fails, or if it stays unknown whether it was applied.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         dynamodb: Any = self._clients.dynamodb
@@ -199,9 +206,11 @@ class DynamoStore:
         if len(changes) > 1:
             call = partial(dynamodb.transact_write_items, TransactItems=requests)
         elif isinstance(first, New):
-            call = partial(dynamodb.put_item, **requests[0]["Put"], **_REFUSED)
+            call = partial(dynamodb.put_item, **requests[0]["Put"], **_RETURN_REFUSING_ITEM)
         else:
-            call = partial(dynamodb.update_item, **requests[0]["Update"], **_REFUSED, ReturnValues="ALL_NEW")
+            call = partial(
+                dynamodb.update_item, **requests[0]["Update"], **_RETURN_REFUSING_ITEM, ReturnValues="ALL_NEW"
+            )
         try:
             answer = self._with_retries(call)
             return Written(True, item_of(answer["Attributes"]) if "Attributes" in answer else None)
@@ -297,8 +306,10 @@ class DynamoStore:
     def _ledger_error(self, operation: str, error: Exception) -> LedgerError:
         """The LedgerError for the failure of an operation; retryable unless the request would be refused again."""
         code = error_code(error)
-        failure = LedgerError(f"{operation} in table {self.name} failed{_NEVER.get(code, '')}: {explain_error(error)}")
-        failure.retryable = code not in _NEVER or _is_refused_for_now(error)
+        failure = LedgerError(
+            f"{operation} in table {self.name} failed{_FINAL_CODES.get(code, '')}: {explain_error(error)}"
+        )
+        failure.retryable = code not in _FINAL_CODES or _is_refused_for_now(error)
         return failure
 
     def _back_off(self, tries: int) -> None:
@@ -347,7 +358,7 @@ def _value(name: str, attribute: Any) -> Any:
 
 
 def _read_ahead(pool: ThreadPoolExecutor, pages: Iterator[Mapping[str, Any]]) -> Iterator[Item]:
-    """The items of the pages. While one page is consumed, the next is read, and decoded, which saves memory."""
+    """The items of the pages. While one page is consumed, the next is read and decoded, which saves memory."""
 
     def read() -> list[Item] | None:
         page = next(pages, None)
@@ -365,7 +376,7 @@ def _is_refused(error: Exception) -> bool:
     """Whether the error means that a condition of the write, or of its transaction, does not hold."""
     if error_code(error) == _CANCELED:
         # A cancelled transaction always has this code; its reasons show whether a condition is the cause.
-        return bool(_CONDITION & (_reasons(error) or _CONDITION))
+        return bool(_CONDITION_REASON & (_reasons(error) or _CONDITION_REASON))
     return error_code(error) == "ConditionalCheckFailedException"
 
 
@@ -380,7 +391,9 @@ def _is_refused_for_now(error: Exception) -> bool:
     """Whether the request was refused for its rate, or for another transaction on the same item."""
     reasons = _reasons(error)
     # If a condition is among the reasons, the refusal is final, whatever the others are.
-    return error_code(error) in _NOT_NOW or (bool(reasons & _PASSING) and not reasons & _CONDITION)
+    return error_code(error) in _THROTTLING_CODES or (
+        bool(reasons & _TEMPORARY_REASONS) and not reasons & _CONDITION_REASON
+    )
 
 
 def _reasons(error: Exception) -> set[str]:

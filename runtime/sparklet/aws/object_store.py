@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 MANY_KEYS = 4000  # so many keys of a prefix are listed page by page before its folders are listed in parallel
 MIN_KEYS_A_FOLDER = 500  # folders with fewer keys are not listed in parallel: a request for each would be expensive
 FOLDERS_AHEAD = 8  # folders whose first pages are requested in parallel, and pages in memory
-MANY_FOLDERS = 16  # so many folders show how many keys the others have
+MANY_FOLDERS = 16  # the mean size of this many folders shows whether the others are worth it
 
 Page = Mapping[str, Any]
 
@@ -48,46 +48,46 @@ class Lister(Protocol):
 
 def pages(lister: Lister, prefix: str, start_after: str = "", page: Page | None = None) -> Iterator[Page]:
     """All pages of a prefix, in the order of keys; ``page`` is the first one if it has been read already."""
-    keys, folders, last = 0, set[str](), start_after
+    keys, folders, last_key = 0, set[str](), start_after
     page = page or lister(prefix, start_after)
     while True:
         yield page
         if not page.get("IsTruncated"):
             return
         names = [entry["Key"] for entry in page.get("Contents", ())]
-        keys, last = keys + len(names), _last_key(page) or last
+        keys, last_key = keys + len(names), _last_key(page) or last_key
         folders.update(name[: name.find("/", len(prefix)) + 1] for name in names)  # "" for a file in the prefix itself
         # Folders are listed in parallel if there are many keys, in large folders, and no files beside the folders.
         if keys < max(MANY_KEYS, MIN_KEYS_A_FOLDER * len(folders)) or "" in folders:
             page = lister(prefix, ContinuationToken=page["NextContinuationToken"])
             continue
-        stopped_after = yield from _pages_by_folders(lister, prefix, last)
+        stopped_after = yield from _pages_by_folders(lister, prefix, last_key)
         if not stopped_after:
             return
         keys, folders, page = 0, set(), lister(prefix, stopped_after)
 
 
-def _pages_by_folders(lister: Lister, prefix: str, last: str) -> Generator[Page, None, str]:
-    """Yield the pages after the key ``last``; folders are listed in parallel.
+def _pages_by_folders(lister: Lister, prefix: str, last_key: str) -> Generator[Page, None, str]:
+    """Yield the pages after the key ``last_key``; folders are listed in parallel.
 
     Returns "" at the end of the prefix. If the folders turn out to be small it stops, and returns the last key.
     """
-    # First the rest of the folder of ``last``: with a delimiter, some servers leave out a folder that a listing starts
-    # within.
-    for page in pages(lister, last[: last.index("/", len(prefix)) + 1], last):
-        last = _last_key(page) or last
+    # First the rest of the folder of ``last_key``: with a delimiter, some servers leave out a folder that a listing
+    # starts within.
+    for page in pages(lister, last_key[: last_key.index("/", len(prefix)) + 1], last_key):
+        last_key = _last_key(page) or last_key
         yield page
-    keys, folders, parts = 0, 0, _parts(lister, prefix, last)
+    keys, folders, parts = 0, 0, _parts(lister, prefix, last_key)
     first_pages = in_parallel(lambda part: (part[0], part[1] or lister(part[0])), parts, FOLDERS_AHEAD, ahead=1)
     # If the caller stops before the end, closing stops the threads that request pages ahead.
     with closing(first_pages):
         for name, first_page in first_pages:
             for page in pages(lister, name, page=first_page):
-                keys, last = keys + len(page.get("Contents", ())), _last_key(page) or last
+                keys, last_key = keys + len(page.get("Contents", ())), _last_key(page) or last_key
                 yield page
             folders += name.endswith("/")
             if folders >= MANY_FOLDERS and keys < MIN_KEYS_A_FOLDER * folders:
-                return last
+                return last_key
     return ""
 
 
@@ -97,7 +97,7 @@ def _last_key(page: Page) -> str:
 
 
 def _parts(lister: Lister, prefix: str, start_after: str) -> Iterator[tuple[str, Page | None]]:
-    """The folders and files directly below a prefix, in the order of names, from behind the key ``start_after``.
+    """The folders and files directly below a prefix, in the order of names, after the key ``start_after``.
 
     Each folder comes with None, each file with a page that lists only this file.
     """
@@ -267,15 +267,17 @@ class S3ObjectStore:
     ) -> None:
         """Copy objects within S3, as many in parallel as the client has connections.
 
-        With ``owner`` each copy gets this owner, and replaces only objects for whose owner ``replaces`` is true.
+        With ``owner`` each copy gets this owner, and replaces only objects for whose owner ``replaces`` is true
+        (by default none). ObjectChangedError if it meets another object.
         """
         copy = partial(self._copy_with_owner, owner, replaces or (lambda _: False)) if owner else self._copy
         deque(in_parallel(copy, pairs, self._clients.threads), maxlen=0)
 
     def _copy_with_owner(self, owner: str, replaces: Callable[[str], bool], pair: tuple[ObjectInfo, str]) -> None:
-        """Copy an object of any size with one request. If its answer is lost, the next try sees who owns the target.
+        """Copy an object of any size with one request, unless the target has this ``owner`` already.
 
-        A conflict (409) means that another writer is at work.
+        ObjectChangedError if the target has an owner whom ``replaces`` does not allow to replace, or if other writers
+        change the target during each try. A conflict (409) means that another writer is at work.
         """
         source, target = pair
         # S3 replaces all metadata, with the content type, so the type is set anew, by the target's name.
@@ -312,10 +314,10 @@ class S3ObjectStore:
                 if existing_object.owner == owner:
                     return
                 if not replaces(existing_object.owner):
-                    whose = (
+                    owner_text = (
                         f"written by {existing_object.owner}" if existing_object.owner else "not written by Sparklet"
                     )
-                    raise ObjectChangedError(f"{target} is there already, {whose}, and is not replaced") from None
+                    raise ObjectChangedError(f"{target} is there already, {owner_text}, and is not replaced") from None
                 # With this ETag the replacement fails if yet another writer replaces the object first.
                 condition = {"IfMatch": f'"{existing_object.etag}"'}
         raise ObjectChangedError(
@@ -344,17 +346,17 @@ class S3ObjectStore:
             ) from error
 
     def delete_all(self, uris: Iterable[str], within: str) -> None:
-        rest = only_within(uris, within)
-        while batch := list(islice(rest, MAX_KEYS_A_DELETE)):
+        remaining = only_within(uris, within)
+        while batch := list(islice(remaining, MAX_KEYS_A_DELETE)):
             bucket = split_uri(batch[0])[0]
             keys: Any = [{"Key": split_uri(uri)[1]} for uri in batch]
             with _object_errors(batch[0]):
                 answer = self._clients.s3.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             # S3 answers 200 even if it could not delete some of the keys.
-            for failed in answer.get("Errors", ()):
-                code = failed.get("Code")
+            for failure in answer.get("Errors", ()):
+                code = failure.get("Code")
                 error_class = ObjectForbiddenError if code == "AccessDenied" else ObjectStoreError
-                raise error_class(f"s3://{bucket}/{failed.get('Key')} could not be deleted: S3 answered {code}")
+                raise error_class(f"s3://{bucket}/{failure.get('Key')} could not be deleted: S3 answered {code}")
 
 
 def input_stores(clients: AwsClients) -> Callable[[Access], S3ObjectStore]:

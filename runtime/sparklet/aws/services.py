@@ -61,16 +61,18 @@ class SqsTaskQueue:
             with failing_as(QueueError, f"could not send messages to queue {self._queue_url}"):
                 answer = self._clients.sqs.send_message_batch(QueueUrl=self._queue_url, Entries=entries)
             # SQS answers 200 even if it has refused some entries, and botocore repeats only whole requests.
-            refused = answer.get("Failed", [])
-            if not refused:
+            refused_entries = answer.get("Failed", [])
+            if not refused_entries:
                 return len(batch)
-            why = f"{refused[0]['Code']}: {refused[0].get('Message', '')}"
-            if any(entry["SenderFault"] for entry in refused):
+            reason = f"{refused_entries[0]['Code']}: {refused_entries[0].get('Message', '')}"
+            if any(entry["SenderFault"] for entry in refused_entries):
                 break
-            refused_ids = {entry["Id"] for entry in refused}
+            refused_ids = {entry["Id"] for entry in refused_entries}
             entries = [entry for entry in entries if entry["Id"] in refused_ids]
             self._clock.sleep(random.uniform(0, min(10.0, 0.1 * 2**tries)))
-        raise QueueError(f"queue {self._queue_url} did not take {len(refused)} messages in {tries} tries: {why}")
+        raise QueueError(
+            f"queue {self._queue_url} did not take {len(refused_entries)} messages in {tries} tries: {reason}"
+        )
 
     def set_visibility(self, receipt: str, visibility_s: int) -> None:
         """Make a received message visible again in ``visibility_s`` seconds; do nothing if it is visible or deleted."""
@@ -318,9 +320,9 @@ class AwsNotifier:
             answer = self._clients.events.put_events(Entries=[{**entry, "DetailType": detail_type}])  # type: ignore[typeddict-item]
         # EventBridge answers 200 even if it has refused all entries.
         if answer["FailedEntryCount"]:
-            refused = answer["Entries"][0]
-            why = f"{refused.get('ErrorCode', '')}: {refused.get('ErrorMessage', '')}"
-            raise NoticeError(f"a notice could not be sent to the bus {self._bus}: {why}")
+            refused_entry = answer["Entries"][0]
+            reason = f"{refused_entry.get('ErrorCode', '')}: {refused_entry.get('ErrorMessage', '')}"
+            raise NoticeError(f"a notice could not be sent to the bus {self._bus}: {reason}")
 
 
 def notifier_for(clients: AwsClients, topic_arn: str, bus: str) -> Notifier | None:

@@ -42,8 +42,8 @@ def described_stack(
     parameters = {
         parameter["ParameterKey"]: parameter.get("ParameterValue", "") for parameter in stack.get("Parameters", [])
     }
-    if demanded := parameters.get("WriteEncryption"):
-        clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": demanded})
+    if encryption := parameters.get("WriteEncryption"):
+        clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": encryption})
     clients.external_id = parameters.get("InputRoleExternalId") or clients.external_id
     if missing := [key for key in needed if key not in outputs]:
         raise SettingsError(
@@ -120,7 +120,7 @@ def _queue(clients: AwsClients, url: str) -> QueueSettings:
     )
 
 
-def _all(paginator: Any, key: str, **request: str) -> list[Any]:
+def _entries_of_all_pages(paginator: Any, key: str, **request: str) -> list[Any]:
     """The entries that all pages have below ``key``."""
     return [item for page in paginator.paginate(**request) for item in page[key]]
 
@@ -134,7 +134,9 @@ def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSetti
     """The first event source mapping from a queue to a function; None if there is none."""
     with _reading(f"the mappings of {function}"):
         names = {"EventSourceArn": queue_arn, "FunctionName": function}
-        mappings = _all(clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **names)
+        mappings = _entries_of_all_pages(
+            clients.functions.get_paginator("list_event_source_mappings"), "EventSourceMappings", **names
+        )
     for mapping in mappings:
         maximum = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
         return MappingSettings(
@@ -148,7 +150,9 @@ def _mapping(clients: AwsClients, queue_arn: str, function: str) -> MappingSetti
 def _is_scheduled(clients: AwsClients, function: str) -> bool:
     """Whether an enabled EventBridge rule calls a function."""
     with _reading(f"the rules that call {function}"):
-        names = _all(clients.events.get_paginator("list_rule_names_by_target"), "RuleNames", TargetArn=function)
+        names = _entries_of_all_pages(
+            clients.events.get_paginator("list_rule_names_by_target"), "RuleNames", TargetArn=function
+        )
         return any(clients.events.describe_rule(Name=name)["State"] == "ENABLED" for name in names)
 
 
@@ -162,10 +166,10 @@ def _further_queues(clients: AwsClients, outputs: Mapping[str, str]) -> dict[str
     worker = outputs["WorkerAliasArn"]
     with _reading("the mappings of the worker"):
         paginator = clients.functions.get_paginator("list_event_source_mappings")
-        mappings = _all(paginator, "EventSourceMappings", FunctionName=worker)
-    account, _, queue_name = outputs["QueueArn"].rpartition(":")  # the account with service and region
+        mappings = _entries_of_all_pages(paginator, "EventSourceMappings", FunctionName=worker)
+    arn_prefix, _, queue_name = outputs["QueueArn"].rpartition(":")  # arn:aws:sqs:REGION:ACCOUNT
     arns = [str(mapping.get("EventSourceArn", "")).rpartition(":") for mapping in mappings]
-    names = [name for prefix, _, name in arns if prefix == account and name != queue_name]
+    names = [name for prefix, _, name in arns if prefix == arn_prefix and name != queue_name]
     base_url = outputs["QueueUrl"].rpartition("/")[0]
     return {name: _queue(clients, f"{base_url}/{name}") for name in names}
 
@@ -181,15 +185,21 @@ def unused_snapshots(clients: AwsClients, outputs: Mapping[str, str]) -> Mapping
     """The worker's versions that have a snapshot and no alias, each with its memory in MB. AWS probably bills these."""
     name = outputs["WorkerFunctionName"]
     with _reading(f"the versions of {name}"):
-        versions = _all(clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name)
-        aliases = _all(clients.functions.get_paginator("list_aliases"), "Aliases", FunctionName=name)
+        versions = _entries_of_all_pages(
+            clients.functions.get_paginator("list_versions_by_function"), "Versions", FunctionName=name
+        )
+        aliases = _entries_of_all_pages(clients.functions.get_paginator("list_aliases"), "Aliases", FunctionName=name)
     # An alias can send a share of its calls to a second version.
-    routed = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
-    named = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*routed)}
-    with_snapshot = [
+    version_weights = (alias.get("RoutingConfig", {}).get("AdditionalVersionWeights", {}) for alias in aliases)
+    versions_with_alias = {"$LATEST", *(alias["FunctionVersion"] for alias in aliases), *chain(*version_weights)}
+    snapshot_versions = [
         version for version in versions if version.get("SnapStart", {}).get("ApplyOn") == "PublishedVersions"
     ]
-    return {version["Version"]: version["MemorySize"] for version in with_snapshot if version["Version"] not in named}
+    return {
+        version["Version"]: version["MemorySize"]
+        for version in snapshot_versions
+        if version["Version"] not in versions_with_alias
+    }
 
 
 def delete_versions(clients: AwsClients, outputs: Mapping[str, str], versions: Iterable[str]) -> None:
