@@ -30,14 +30,14 @@ def command(name: str) -> Any:
 
     panel, path, examples = _COMMANDS[name]
     module, _, function_name = path.partition(".")
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    typer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     epilog = "\n\n".join(("Examples:", *examples, EXIT_CODES))  # an epilog joins lines without a blank line between
     function = getattr(import_module(f"sparklet.cli.commands.{module}"), function_name)
     # Each paragraph becomes one line, since typer would show the docstring's line breaks.
     help_text = "\n\n".join(" ".join(paragraph.split()) for paragraph in function.__doc__.split("\n\n"))
-    add = single.command(cls=Command, rich_help_panel=panel, epilog=epilog, help=help_text)
+    add = typer_app.command(cls=Command, rich_help_panel=panel, epilog=epilog, help=help_text)
     add(with_single_options(function))
-    return typer.main.get_command(single)
+    return typer.main.get_command(typer_app)
 
 
 # Keys in a command's context: the options of the job that the command runs, and whether its help shows all options.
@@ -51,7 +51,7 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; if SCRIPT is a job's name, with the job's values as defaults."""
+        """Read the command line; a job as SCRIPT gives defaults. With ``--help-all``, print the full help and exit."""
         if not any(parameter.name == "help_all" for parameter in self.params):
             return super().parse_args(ctx, args)
         # Parsed twice: only the parser knows which word is SCRIPT, and a job's values must be defaults before parsing.
@@ -65,12 +65,14 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         from sparklet.app.project import job_options
 
-        names = {option.lstrip("-"): parameter.name or "" for parameter in self.params for option in parameter.opts}
-        job = job_options(Path.cwd(), name, names)
+        parameter_by_option = {
+            option.lstrip("-"): parameter.name or "" for parameter in self.params for option in parameter.opts
+        }
+        job = job_options(Path.cwd(), name, parameter_by_option)
         ctx.default_map = ctx.meta[JOB] = job
-        rest = super().parse_args(ctx, args)
+        remaining_args = super().parse_args(ctx, args)
         ctx.params |= {"script": job["script"]} if job else {}
-        return rest
+        return remaining_args
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help, with only the arguments and the usual options unless ``--help-all`` was given."""
@@ -84,9 +86,9 @@ class Command(TyperCommand):
         for option in usual_options:
             option.rich_help_panel = None
         arguments = [parameter for parameter in self.params if parameter.param_type_name == "argument"]
-        short = copy(self)
-        short.params = arguments + usual_options
-        return TyperCommand.format_help(short, ctx, formatter)
+        short_command = copy(self)
+        short_command.params = arguments + usual_options
+        return TyperCommand.format_help(short_command, ctx, formatter)
 
 
 class Commands(Mapping[str, Any]):

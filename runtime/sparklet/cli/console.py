@@ -37,10 +37,10 @@ from sparklet.model import Counts, Run, RunState
 from sparklet.model.redaction import printable
 from sparklet.ports import Clock
 
-MAX_PRINTED_LINES = 200  # so many lines that scripts print are shown while a command waits
+MAX_PRINTED_LINES = 200  # at most this many lines that scripts print are shown while a command waits
 PIPE_WIDTH = 100_000  # so wide that nothing is wrapped or cut for a pipe
-# Details are read again after this time at least. They need a pass over the shards, which is to take a twentieth of the
-# time at most.
+# Details are read again after at least this time. Each reading is a pass over the shards; all passes together take at
+# most a twentieth of the time.
 DETAILS_EVERY_S = 20.0
 
 
@@ -52,7 +52,7 @@ def exit_code(state: RunState) -> int:
 
 
 class Terminal(Console):
-    """A console that prints only control characters of its own styles, since data that it prints can be anybody's."""
+    """A console that prints no control characters but those of its styles, since the data can come from anybody."""
 
     def __init__(self, *, stderr: bool = False, **options: Any) -> None:
         width = None if (sys.stderr if stderr else sys.stdout).isatty() else PIPE_WIDTH
@@ -134,7 +134,7 @@ def confirm(screen: Screen, question: str, *, yes: bool, undone: str = "deleted"
 
 
 def finish(stack: OpenStack, run_id: str, screen: Screen, prices: Prices, *, report: bool = True) -> None:
-    """Watch a run until it ends, show its result, its phases and where its report is, and exit with its code."""
+    """Watch a run until it ends, write a local run's report, show result, phases and report, and exit with its code."""
     is_local = stack.state is not None
     # Only locally are scripts' lines shown: in a deployed stack each reading of the logs is a billed request.
     printed_lines = shown_logs(stack, run_id, ScriptOutput(screen), screen) if is_local else nullcontext()
@@ -239,9 +239,9 @@ class RunDisplay(Lines):
             super().warn(text)
 
     def _picture(self, run: Run, counts: Counts) -> Group:
-        ended, total = counts.succeeded + counts.failed, run.shard_count or max(1, counts.total)
+        ended_count, total = counts.succeeded + counts.failed, run.shard_count or max(1, counts.total)
         bar = Table.grid(padding=(0, 1))
-        bar.add_row(ProgressBar(total, ended, width=40), f"{ended}/{total}")
+        bar.add_row(ProgressBar(total, ended_count, width=40), f"{ended_count}/{total}")
         details = [Text(""), self._details] if self._details and counts.open else []
         # Long lines are folded here, since the display must know how many lines it has to overwrite.
         line = Text(self.line(run, counts), style="bold", no_wrap=False, overflow="fold")

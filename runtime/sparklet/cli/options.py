@@ -211,12 +211,12 @@ def with_single_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, (make_group, group_parameters) in groups.items():
             # Options that were not given are left out, so that the group's own defaults apply. For these typer has the
             # default of the parameter, or [].
-            chosen = {
+            value_by_name = {
                 parameter.name: value
                 for parameter in group_parameters
                 if (value := values.pop(parameter.name)) not in (parameter.default, [])
             }
-            values[name] = make_group(**chosen)
+            values[name] = make_group(**value_by_name)
         command(**values)
 
     call_command.__name__, call_command.__doc__ = command.__name__, command.__doc__

@@ -77,8 +77,8 @@ def preview_table(preview: PlanPreview) -> RenderableType:
     """Return the table of a plan's preview."""
     facts = Facts()
     facts.add_row("shards", str(preview.shards))
-    sliced = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
-    facts.add_row("objects", f"{preview.objects}{sliced}, {size_text(preview.size_bytes)}")
+    slices_text = f", {preview.slices} of them slices of larger ones" if preview.slices else ""
+    facts.add_row("objects", f"{preview.objects}{slices_text}, {size_text(preview.size_bytes)}")
     sizes = f"{size_text(preview.smallest_shard_bytes)} to {size_text(preview.largest_shard_bytes)}"
     facts.add_row("a shard", f"{sizes}, at most {count_text(preview.most_objects_in_a_shard, 'object')}")
     facts.add_row("the largest", Text(f"shard {preview.largest_shard}, from {preview.largest_object} on"))
@@ -97,13 +97,13 @@ def runs_table(runs: Sequence[Mapping[str, Any]], width: int) -> RenderableType:
     for column in ("state", *numbers, "created (UTC)") if is_wide else numbers:
         table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "state")
     for run in runs:
-        failed = f"{run['failed']:,} of " if run["failed"] else ""
-        shards = "" if run["shards"] is None else f", {failed}{count_text(run['shards'], 'shard')}"
+        failed_text = f"{run['failed']:,} of " if run["failed"] else ""
+        shards = "" if run["shards"] is None else f", {failed_text}{count_text(run['shards'], 'shard')}"
         state = Text(run["state"].replace("_", " ") + shards, style=STYLES.get(run["state"], "cyan"))
         state.append(Text("\n" + ", ".join(run["marks"]), style="yellow") if run["marks"] else "")
-        took = DASH if run["duration_s"] is None else duration_text(run["duration_s"])
+        duration = DASH if run["duration_s"] is None else duration_text(run["duration_s"])
         cost = DASH if run["cost_usd"] is None else usd_text(run["cost_usd"]).removesuffix(" USD")
-        cells = took, f"{run['objects']:,}", DASH if run["rows"] is None else f"{run['rows']:,}", cost
+        cells = duration, f"{run['objects']:,}", DASH if run["rows"] is None else f"{run['rows']:,}", cost
         if is_wide:
             table.add_row(Text(run["run_id"]), state, *cells, run["created"][:16])
         else:
@@ -121,7 +121,7 @@ def shards_table(records: Iterable[ShardRecord]) -> RenderableType:
 
 
 def object_table(stack: OpenStack, run: Run, status: ObjectStatus) -> RenderableType:
-    """Return the table of an input object: all of its shard if one shard holds it, else a line for each shard."""
+    """Return the table of an input object: all facts of its shard if it is in one, else a line for each shard."""
     if len(status.shards) == 1 and status.shards[0].record:
         return _shard_facts(status.shards[0].record, run.output_uri.rstrip("/"), places_of(stack, run)[0].rstrip("/"))
     table = Table("shard", "holds", "state", "attempts", Column("cause", overflow="fold"), show_edge=False)
@@ -129,8 +129,8 @@ def object_table(stack: OpenStack, run: Run, status: ObjectStatus) -> Renderable
         state, attempts, cause = Text("not in the ledger yet"), 0, Text()
         if holding.record:
             state, attempts, cause = _state_text(holding.record), holding.record.attempts, _cause_text(holding.record)
-        holds = ", ".join(_part_text(item) for item in holding.items)
-        table.add_row(str(holding.shard.number), Text(holds), state, str(attempts), cause)
+        parts_text = ", ".join(_part_text(item) for item in holding.items)
+        table.add_row(str(holding.shard.number), Text(parts_text), state, str(attempts), cause)
     return Group(Text(f"{status.uri} lies in {len(status.shards)} shards, as a whole {object_state(status)}"), table)
 
 
@@ -180,10 +180,10 @@ def summary_table(stack: OpenStack, run: Run, summary: Summary, view: RunView | 
         facts.add_row(
             "conflicts", f"{attempts} met another writer of a table and did not count; job.append commits once"
         )
-    waiting = f"{duration_text(summary.waited_s)} until the first shard began"
-    work = f"the shards worked {duration_text(summary.task_s)} in all"
-    work += f", {duration_text(summary.repeated_s)} of it in vain" if summary.repeated_s else ""
-    facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waiting}; {work}")
+    waiting_text = f"{duration_text(summary.waited_s)} until the first shard began"
+    work_text = f"the shards worked {duration_text(summary.task_s)} in all"
+    work_text += f", {duration_text(summary.repeated_s)} of it in vain" if summary.repeated_s else ""
+    facts.add_row("time", f"{duration_text(summary.duration_s)}, of which {waiting_text}; {work_text}")
     if summary.state.ended:
         facts.add_row("manifest", Text(on_disk(stack, manifest), no_wrap=True))
     if view:
@@ -229,12 +229,12 @@ def _add_pace(facts: Facts, view: RunView) -> None:
     pace, counts = view.found.pace, view.found.summary.counts
     if not pace.average:
         return
-    now = f"{_rate_text(pace.now)} now, " if counts.open else ""
-    remaining = ""
+    current_text = f"{_rate_text(pace.now)} now, " if counts.open else ""
+    remaining_text = ""
     if pace.remaining_s is not None:
         end = time_text(view.found.now_s + pace.remaining_s)
-        remaining = f"; about {duration_text(pace.remaining_s)} left, until {end} UTC"
-    facts.add_row("pace", f"{now}{_rate_text(pace.average)} shards/min on average{remaining}")
+        remaining_text = f"; about {duration_text(pace.remaining_s)} left, until {end} UTC"
+    facts.add_row("pace", f"{current_text}{_rate_text(pace.average)} shards/min on average{remaining_text}")
 
 
 def _add_cost(facts: Facts, view: RunView) -> None:
@@ -287,8 +287,8 @@ def _slow_shards(view: RunView) -> Iterator[RenderableType]:
     table.add_column("log stream", no_wrap=True, min_width=longest_stream)
     for record in records:
         stream = Text(record.log_stream or DASH)
-        took = duration_text(seconds_of(record, view.found.now_s))
-        table.add_row(str(record.number), took, record.state_text, str(record.attempts), stream)
+        duration = duration_text(seconds_of(record, view.found.now_s))
+        table.add_row(str(record.number), duration, record.state_text, str(record.attempts), stream)
     yield from (Text(""), table)
 
 
@@ -309,14 +309,16 @@ def _causes(stack: OpenStack, run: Run, summary: Summary) -> Iterator[Renderable
 
 def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     """Return the table of failed shards with one cause, or of a failed task (schema, check, commit) of the run."""
-    failed = f"{group.task} run {group.example.run_id}" if group.task else count_text(group.count, "shard")
-    title = Text(f"{failed}: {group.error_class or '(no cause given)'}", style="bold red")
+    subject = f"{group.task} run {group.example.run_id}" if group.task else count_text(group.count, "shard")
+    title = Text(f"{subject}: {group.error_class or '(no cause given)'}", style="bold red")
     facts = Facts()
     example_object = local_file(stack, group) or group.example_object
     example = f"shard {group.example.number}" + (f", {example_object}" if example_object else "")
     example += "" if group.example.by_function else f", {group.example.state_text}"
-    further = group.example.object_count - 1
-    facts.add_row("  example", Text(example + (f" and {further} more" if example_object and further > 0 else "")))
+    further_inputs = group.example.object_count - 1
+    facts.add_row(
+        "  example", Text(example + (f" and {further_inputs} more" if example_object and further_inputs > 0 else ""))
+    )
     facts.add_row("  says", Text(with_local_paths(stack, group.example.run_id, group.example.error_message)))
     if group.unrun:
         facts.add_row("  redelivered", f"{count_text(group.unrun, 'message')} without an attempt")
@@ -325,8 +327,8 @@ def group_table(stack: OpenStack, group: FailureGroup) -> RenderableType:
     facts.add_row("  reason", Text(group.advice.reason))
     facts.add_row("  remedy", Text(group.advice.remedy))
     if command := redrive_command(stack, group):
-        when = "once repaired" if group.advice.at_fault else "then"
-        facts.add_row(f"  {when}", Text(command, style="cyan", no_wrap=True))
+        command_label = "once repaired" if group.advice.at_fault else "then"
+        facts.add_row(f"  {command_label}", Text(command, style="cyan", no_wrap=True))
     return Group(title, facts, Text(""))
 
 

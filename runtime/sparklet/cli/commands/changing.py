@@ -61,13 +61,13 @@ def redrive(
     """
     screen, prices = Screen(selection.as_json), load_prices()
     again = Again(engine, isolate)
-    which = Selection(opt.parse_shards(shards), cause, tuple(objects or ()), first, last, everything)
+    shard_selection = Selection(opt.parse_shards(shards), cause, tuple(objects or ()), first, last, everything)
     with open_stack(selection if dry_run else selection_with_size(selection), screen, reading=dry_run) as stack:
         if not (dry_run and stack.state):  # a dry run changes no local stack
             again = again_with_size(stack, again, selection.memory_mb, selection.timeout_s)
-        numbers = selected_shards(stack, run_id, which)
+        numbers = selected_shards(stack, run_id, shard_selection)
         if dry_run:
-            _show_redriven(screen, preview(stack, run_id, numbers, prices))
+            _show_preview(screen, preview(stack, run_id, numbers, prices))
             return
         redrive_run(stack, run_id, numbers, script, screen, again)
         finish(stack, run_id, screen, prices)
@@ -85,18 +85,18 @@ def cancel(run_id: opt.RunId, selection: opt.StackOptions, dry_run: opt.DryRun =
             run, counts = stack.deployment.ledger.runs.get(run_id), stack.deployment.ledger.shards.count(run_id)
             if run.state.ended:
                 raise PlanError(f"the run {run_id} has ended already, it is {run.state}; there is nothing to cancel")
-            done = Cancelled(run, counts.pending, counts)
+            cancelled = Cancelled(run, counts.pending, counts)
         else:
-            done = cancel_run(stack.deployment, run_id)
-        counts, given_up = done.counts, count_text(done.abandoned, "shard")
-        left = f", {counts.running} still running end by themselves" if counts.running else ""
+            cancelled = cancel_run(stack.deployment, run_id)
+        counts, given_up_text = cancelled.counts, count_text(cancelled.abandoned, "shard")
+        running_text = f", {counts.running} still running end by themselves" if counts.running else ""
         screen.result(
-            {"run_id": run_id, "given_up": done.abandoned, "shards": counts.to_document()},
-            f"run {run_id}: {given_up} given up, {counts.succeeded} had succeeded{left}",
+            {"run_id": run_id, "given_up": cancelled.abandoned, "shards": counts.to_document()},
+            f"run {run_id}: {given_up_text} given up, {counts.succeeded} had succeeded{running_text}",
             f"sparklet watch {run_id} waits for its end; sparklet redrive {run_id} reopens it",
         )
         if not dry_run:
-            stop_execution(stack, done.run, screen)
+            stop_execution(stack, cancelled.run, screen)
 
 
 def clean(
@@ -121,12 +121,12 @@ def clean(
         raise PlanError("name what to clean: --run RUN, --older-than 30d or --keep 10")
     with open_stack(selection, screen, reading=True) as stack:
         ended_runs = list(runs_to_clean(stack, run_ids or (), older_than_s, keep or 0, screen))
-        _show_found(screen, ended_runs, dry_run)
+        _show_ended_runs(screen, ended_runs, dry_run)
         if dry_run or not ended_runs:
             return
         confirm(screen, f"Delete {count_text(len(ended_runs), 'run')} for good?", yes=yes)
-        for ended in ended_runs:
-            delete_run(stack, ended.run, ended.folders)
+        for run_files in ended_runs:
+            delete_run(stack, run_files.run, run_files.folders)
         screen.say(f"{count_text(len(ended_runs), 'run')} deleted")
 
 
@@ -137,8 +137,10 @@ def stop(selection: opt.StackOptions) -> None:
     screen = Screen(selection.as_json)
     if selection.stack:
         raise PlanError(f"the stack {selection.stack} is deployed; `stop` ends the local one only")
-    stopped = stop_stack(selection.state)
-    screen.result({"stopped": stopped}, "the local stack has ended" if stopped else "no local stack was running")
+    has_stopped = stop_stack(selection.state)
+    screen.result(
+        {"stopped": has_stopped}, "the local stack has ended" if has_stopped else "no local stack was running"
+    )
 
 
 def env(selection: opt.WorkerOptions) -> None:
@@ -162,28 +164,30 @@ def env(selection: opt.WorkerOptions) -> None:
             typer.echo(printable(f"export {name}={shlex.quote(value)}"))
 
 
-def _show_redriven(screen: Screen, document: dict[str, Any]) -> None:
+def _show_preview(screen: Screen, document: dict[str, Any]) -> None:
     """Show the preview of a redrive: shards, input, cost, and how many outputs are replaced."""
     ranges = ShardRanges()
     for number in sorted(document["redriven"]):
         ranges.add(number)
-    named = ranges.text() + ("" if ranges.whole else ", …")
-    of = f"{count_text(len(document['redriven']), 'shard')} of {document['run_id']} would be redriven: {named}"
-    work = (
+    numbers_text = ranges.text() + ("" if ranges.whole else ", …")
+    shards_text = (
+        f"{count_text(len(document['redriven']), 'shard')} of {document['run_id']} would be redriven: {numbers_text}"
+    )
+    work_text = (
         f"{count_text(document['files'], 'file')}, {size_text(document['bytes'])}, "
         f"about {usd_text(document['cost_usd'])}"
     )
-    again = (
+    succeeded_text = (
         f"{count_text(document['succeeded'], 'shard')} had succeeded: the output stays until the new one replaces it"
     )
-    screen.result(document, of, work, *([again] if document["succeeded"] else []))
+    screen.result(document, shards_text, work_text, *([succeeded_text] if document["succeeded"] else []))
 
 
-def _show_found(screen: Screen, ended_runs: list[RunFiles], dry_run: bool) -> None:
-    runs = [{"run_id": ended.run.run_id, "files": ended.files, "bytes": ended.size_bytes} for ended in ended_runs]
+def _show_ended_runs(screen: Screen, ended_runs: list[RunFiles], dry_run: bool) -> None:
+    runs = [{"run_id": entry.run.run_id, "files": entry.files, "bytes": entry.size_bytes} for entry in ended_runs]
     lines = [
-        f"{ended.run.run_id}: {ended.run.state}, {count_text(ended.files, 'file')}, {size_text(ended.size_bytes)}"
-        for ended in ended_runs
+        f"{entry.run.run_id}: {entry.run.state}, {count_text(entry.files, 'file')}, {size_text(entry.size_bytes)}"
+        for entry in ended_runs
     ]
     if not ended_runs:
         lines = ["no such run has ended"]

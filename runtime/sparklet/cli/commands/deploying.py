@@ -17,7 +17,7 @@ from sparklet.cli.console import Screen, confirm
 from sparklet.errors import SettingsError
 from sparklet.spark.owned import delete_own, make_own
 
-HOLDING = ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue")
+HOLDING = ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue")  # types of resources that hold data
 
 
 def deploy(
@@ -52,37 +52,37 @@ def deploy(
     parameters |= parse_pairs("--parameter", parameter)
     name = stack or str(project.get("stack", STACK))
     bucket = artifact_bucket or str(project.get("artifact_bucket", ""))
-    proposed = propose_deployment(name, image or str(project.get("image", "")), parameters, bucket)
-    document = {"stack": name, "changes": [change._asdict() for change in proposed.changes], "outputs": None}
-    if not proposed.change_set:
+    proposal = propose_deployment(name, image or str(project.get("image", "")), parameters, bucket)
+    document = {"stack": name, "changes": [change._asdict() for change in proposal.changes], "outputs": None}
+    if not proposal.change_set:
         screen.result(document, f"the stack {name} is as it should be: nothing changes")
         return
     table = Table(
-        "", "resource", "type", title=f"{'a new stack' if proposed.is_new else 'changes of the stack'} {name}"
+        "", "resource", "type", title=f"{'a new stack' if proposal.is_new else 'changes of the stack'} {name}"
     )
-    for change in proposed.changes:
-        replaced = {"True": "Replace", "Conditional": f"{change.action} or replace"}.get(change.replaced, change.action)
-        table.add_row(replaced, change.resource, change.kind)
+    for change in proposal.changes:
+        action = {"True": "Replace", "Conditional": f"{change.action} or replace"}.get(change.replaced, change.action)
+        table.add_row(action, change.resource, change.kind)
     (screen.err if as_json else screen.out).print(table)
-    for change in proposed.changes:
+    for change in proposal.changes:
         if change.kind in HOLDING and (change.action == "Remove" or change.replaced == "True"):
             screen.warn(f"{change.resource} ({change.kind}) would be replaced: what it holds now stays in the old one")
     if dry_run:
-        proposed.drop()
+        proposal.drop()
         screen.result(document)
         return
     try:
-        confirm(screen, f"Make {count_text(len(proposed.changes), 'change')}?", yes=yes, undone="changed")
+        confirm(screen, f"Make {count_text(len(proposal.changes), 'change')}?", yes=yes, undone="changed")
     # Also Ctrl-C: a change set that nobody carries out would stay in the account.
     except BaseException:
-        proposed.drop()
+        proposal.drop()
         raise
-    outputs = dict(proposed.carry_out(screen.say))
+    outputs = dict(proposal.carry_out(screen.say))
     screen.result({**document, "outputs": outputs}, f"the stack {name} is deployed: sparklet doctor --stack {name}")
 
 
 MAX_LAYER_BYTES = 250 * 1024 * 1024  # unzipped, all layers and the function's own code together
-WRITTEN = ("Dockerfile", "layer.zip")
+WRITTEN = ("Dockerfile", "layer.zip")  # files that `package` writes
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv")
 DOCKERFILE = "ARG IMAGE\nFROM ${IMAGE}\nCOPY python/ /opt/python/\nENV PYTHONPATH=${PYTHONPATH}:/opt/python\n"
 
@@ -113,8 +113,8 @@ def package(
         install_requirements(target, requirements, architecture, python)
     for source in code:
         if source.is_dir():
-            within = target / source.resolve().name if (source / "__init__.py").is_file() else target
-            shutil.copytree(source, within, dirs_exist_ok=True, ignore=LEFT_OUT)
+            destination = target / source.resolve().name if (source / "__init__.py").is_file() else target
+            shutil.copytree(source, destination, dirs_exist_ok=True, ignore=LEFT_OUT)
         elif source.is_file():
             shutil.copy2(source, target)
         else:
@@ -123,7 +123,7 @@ def package(
     if kind == "image":
         (output / "Dockerfile").write_text(DOCKERFILE)
         # docker would add a provenance attestation, which makes an index of the image; Lambda takes none.
-        further = (
+        next_command = (
             f"docker build --provenance=false --build-arg IMAGE=IMAGE_URI -t NEW_IMAGE_URI {shlex.quote(str(path))}"
         )
     elif size_bytes > MAX_LAYER_BYTES:
@@ -132,6 +132,6 @@ def package(
         )
     else:
         path = Path(shutil.make_archive(str(output / "layer"), "zip", output, "python"))
-        further = f"aws lambda publish-layer-version --layer-name NAME --zip-file {shlex.quote(f'fileb://{path}')}"
-    document = {"path": str(path), "size_bytes": size_bytes, "next": further}
-    Screen(as_json).result(document, f"{path}: {size_text(size_bytes)} unzipped; next:", f"  {further}")
+        next_command = f"aws lambda publish-layer-version --layer-name NAME --zip-file {shlex.quote(f'fileb://{path}')}"
+    document = {"path": str(path), "size_bytes": size_bytes, "next": next_command}
+    Screen(as_json).result(document, f"{path}: {size_text(size_bytes)} unzipped; next:", f"  {next_command}")

@@ -58,7 +58,10 @@ def status(
     with open_stack(selection, screen, reading=compare, looking=not compare) as stack:
         if object_uri:
             _show_object(
-                screen, stack, run_id, object_status(stack.deployment, run_id, _stored(stack, run_id, object_uri))
+                screen,
+                stack,
+                run_id,
+                object_status(stack.deployment, run_id, _stored_address(stack, run_id, object_uri)),
             )
             return
         view = view_run(stack, stack.deployment.ledger.runs.get(run_id), prices)
@@ -101,8 +104,8 @@ def runs(selection: opt.StackOptions) -> None:
     screen, prices = Screen(selection.as_json), load_prices()
     with open_stack(selection, screen, looking=True) as stack:
         documents = run_history(stack, list(stack.deployment.ledger.runs.list()), prices, {})
-    nothing = "no runs yet; sparklet run SCRIPT --input … --output … starts one"
-    screen.result(documents, runs_table(documents, screen.out.width) if documents else nothing)
+    no_runs_text = "no runs yet; sparklet run SCRIPT --input … --output … starts one"
+    screen.result(documents, runs_table(documents, screen.out.width) if documents else no_runs_text)
 
 
 def results(run_id: opt.RunId, selection: opt.StackOptions) -> None:
@@ -179,19 +182,19 @@ def logs(
     """
     screen = Screen(selection.as_json)
     with open_stack(selection, screen, reading=follow, looking=not follow) as stack:
-        single = run_id.startswith(INVOCATION)
-        since_s = 0.0 if single else stack.deployment.ledger.runs.get(run_id).created_s
+        is_invocation = run_id.startswith(INVOCATION)
+        since_s = 0.0 if is_invocation else stack.deployment.ledger.runs.get(run_id).created_s
         if shard is not None:
             stack.deployment.ledger.shards.get(run_id, shard)
         reader = LogReader(stack.logs, run_id, shard, attempt, since_s)
         try:
-            line_count = _show_lines(stack, reader, selection.as_json, follow and not single)
+            line_count = _show_lines(stack, reader, selection.as_json, follow and not is_invocation)
         except BrokenPipeError:  # `| head` has ended; write nothing more, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return
     if not line_count:
-        named = run_id if shard is None else f"shard {shard} of {run_id}"
-        screen.warn(f"nothing was written for {named} yet, or its logs are no longer kept")
+        subject = run_id if shard is None else f"shard {shard} of {run_id}"
+        screen.warn(f"nothing was written for {subject} yet, or its logs are no longer kept")
 
 
 def doctor(
@@ -221,7 +224,7 @@ def doctor(
     raise typer.Exit(ALL_WELL if all(finding.good for finding in findings) else USAGE)
 
 
-def _stored(stack: OpenStack, run_id: str, name: str) -> str:
+def _stored_address(stack: OpenStack, run_id: str, name: str) -> str:
     """Return the address of an input, given by the address itself or by the local file that was copied to it."""
     if "://" in name:
         return name
@@ -232,35 +235,43 @@ def _show_object(screen: Screen, stack: OpenStack, run_id: str, input_status: Ob
     if not input_status.shards and not input_status.left_out:
         why = "it did not exist when the run was planned, or a pattern left it out"
         raise PlanError(f"{input_status.uri} is in no shard of {run_id}; {why}")
-    left_out = f"{input_status.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(input_status.left_out))}"
+    left_out_text = f"{input_status.uri} was left out of {run_id}: {'; '.join(dict.fromkeys(input_status.left_out))}"
     table = (
-        object_table(stack, stack.deployment.ledger.runs.get(run_id), input_status) if input_status.shards else left_out
+        object_table(stack, stack.deployment.ledger.runs.get(run_id), input_status)
+        if input_status.shards
+        else left_out_text
     )
     screen.result(object_document(input_status), table)
 
 
 def _show_lines(stack: OpenStack, reader: LogReader, as_json: bool, follow: bool) -> int:
     """Print the lines, with ``follow`` until the run has ended; return the number of lines."""
-    line_count, last = 0, None
+    line_count, last_line = 0, None
     while True:
         # Checked before the lines are read, so that the last reading gets all lines of an ended run.
-        ended = not follow or stack.deployment.ledger.runs.get(reader.run_id).state.ended
+        is_last_reading = not follow or stack.deployment.ledger.runs.get(reader.run_id).state.ended
         for line in reader.lines():
-            sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else printable(_text(line, last)))
-            line_count, last = line_count + 1, line
+            sys.stdout.write(json.dumps(line.document()) + "\n" if as_json else printable(_text(line, last_line)))
+            line_count, last_line = line_count + 1, line
         sys.stdout.flush()
-        if ended:
+        if is_last_reading:
             return line_count
         stack.check()
         stack.deployment.clock.sleep(FOLLOW_POLL_S)
 
 
-def _text(line: LogLine, last: LogLine | None) -> str:
+def _text(line: LogLine, last_line: LogLine | None) -> str:
     """Return the line as people read it, below a heading if the line before was from another attempt."""
-    head = ""
-    if last is None or (last.stream, last.shard, last.attempt) != (line.stream, line.shard, line.attempt):
-        head = f"{'' if last is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"
-    return f"{head}{line.readable()}\n"
+    heading = ""
+    if last_line is None or (last_line.stream, last_line.shard, last_line.attempt) != (
+        line.stream,
+        line.shard,
+        line.attempt,
+    ):
+        heading = (
+            f"{'' if last_line is None else chr(10)}── shard {line.shard}, attempt {line.attempt} ({line.stream})\n"
+        )
+    return f"{heading}{line.readable()}\n"
 
 
 def _findings_table(findings: list[Finding]) -> Table:

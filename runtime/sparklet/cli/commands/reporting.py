@@ -20,7 +20,7 @@ from sparklet.errors import PlanError
 from sparklet.ledger.clock import SystemClock
 from sparklet.model import Run
 
-COUNTED = 100  # of so many runs, the newest, the list shows the states of shards
+COUNTED = 100  # the list shows the states of shards only for this many runs, the newest ones
 
 
 def report(
@@ -72,7 +72,7 @@ def ui(
     figures_by_run: FiguresByRun = {}
 
     def live_figures(stack: OpenStack, run: Run, index: int) -> dict[str, object]:
-        """Return how long a run has taken so far, and its shards by state; {} for these beyond the newest runs."""
+        """Return how long a run has taken so far, and its shards by state, which are {} after the newest runs."""
         key = (run.run_id, run.generation)
         counts = ended_counts.get(key, {})
         if not counts and index < COUNTED:

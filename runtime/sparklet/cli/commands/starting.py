@@ -76,11 +76,11 @@ def run(
         nothing_new_as_success(screen),
         with_libraries(request, requirements, stack.size) as request,
     ):
-        started = begin(stack, request, dispatch_mode, screen, context.obj)
+        started_run = begin(stack, request, dispatch_mode, screen, context.obj)
         prices = load_prices()
-        if dear := estimate_run(stack, started, prices).dear:
-            screen.warn(dear)
-        finish(stack, started.run_id, screen, prices, report=report)
+        if cost_warning := estimate_run(stack, started_run, prices).dear:
+            screen.warn(cost_warning)
+        finish(stack, started_run.run_id, screen, prices, report=report)
 
 
 def plan(
@@ -111,11 +111,11 @@ def plan(
         nothing_new_as_success(screen),
         with_libraries(request, requirements, stack.size) as request,
     ):
-        planned = begin(stack, request, "queue", screen, context.obj)
-        screen.say(f"the run continues by itself; to watch it: sparklet watch {planned.run_id}")
-        estimate = estimate_run(stack, planned, prices) if explain and planned.shard_count else None
+        planned_run = begin(stack, request, "queue", screen, context.obj)
+        screen.say(f"the run continues by itself; to watch it: sparklet watch {planned_run.run_id}")
+        estimate = estimate_run(stack, planned_run, prices) if explain and planned_run.shard_count else None
         if selection.as_json:
-            screen.document({**run_document(planned), **({"estimate": estimate.document()} if estimate else {})})
+            screen.document({**run_document(planned_run), **({"estimate": estimate.document()} if estimate else {})})
         elif estimate:
             _show_estimate(estimate, screen)
 
@@ -229,9 +229,9 @@ def nothing_new_as_success(screen: Screen) -> Iterator[None]:
 
 def _show_preview(request: RunRequest, selection: opt.StackOptions, screen: Screen, prices: Prices | None) -> None:
     """Show what the plan would be, and with ``prices`` its cost; local inputs alone need no stack."""
-    local = not request.lists and all("://" not in source for source in request.inputs)
-    opened = nullcontext() if local else open_stack(selection, screen, reading=True)
-    with nothing_new_as_success(screen), opened as stack:
+    is_local = not request.lists and all("://" not in source for source in request.inputs)
+    stack_context = nullcontext() if is_local else open_stack(selection, screen, reading=True)
+    with nothing_new_as_success(screen), stack_context as stack:
         plan_preview, estimate = preview_request(stack, request, prices)
         if stack or "://" not in request.script:
             script = script_body(request.script, stack.deployment.store if stack else None)
