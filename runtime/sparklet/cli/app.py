@@ -51,7 +51,7 @@ class Command(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line; a job as SCRIPT gives defaults. With ``--help-all``, print the full help and exit."""
+        """Read the command line. A job's values are used as defaults; ``--help-all`` prints the full help and exits."""
         if not any(parameter.name == "help_all" for parameter in self.params):
             return super().parse_args(ctx, args)
         # Parsed twice: only the parser knows which word is SCRIPT, and a job's values must be defaults before parsing.

@@ -2,7 +2,7 @@
 
 A client takes ``start.lock`` (exclusive), then ``clients.lock`` (shared with other clients), then looks for the host.
 The host stops when it gets ``clients.lock`` exclusively, and holds this lock until it has ended. A client that comes
-meanwhile waits, and starts the next host.
+during that time waits, and starts the next host.
 """
 
 import os
@@ -33,14 +33,20 @@ ENDS_WITHIN_S = 360.0
 def start_lock(state: StateDir, progress: Progress) -> Iterator[None]:
     """Keep other clients from starting, attaching to or stopping the stack during the block."""
     with Lock(state.start_lock) as lock:
-        waits = partial(progress, "waiting for another sparklet that starts or stops the local stack")
-        if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S, waits):
+        report_waiting = partial(progress, "waiting for another sparklet that starts or stops the local stack")
+        if not lock.exclusive(STARTS_WITHIN_S + ENDS_WITHIN_S, report_waiting):
             raise LocalStackError(f"another process holds {state.start_lock} for too long; end it, then try again")
         yield
 
 
 def attach_or_start(
-    state: StateDir, request: Mapping[str, Any], hold: Lock, progress: Progress, *, keep: bool, replace_kept: bool
+    state: StateDir,
+    request: Mapping[str, Any],
+    clients_lock: Lock,
+    progress: Progress,
+    *,
+    keep: bool,
+    replace_kept: bool,
 ) -> Any:
     """Take the lock that clients share, and start the stack if none runs. Returns the document that its host published.
 
@@ -49,7 +55,7 @@ def attach_or_start(
     stop.
     """
     # True if there is no other client: the start lock keeps new clients away. A host that is stopping holds this lock.
-    is_only_client = hold.exclusive()
+    is_only_client = clients_lock.exclusive()
     is_kept = state.keep_file.exists() and not replace_kept
     if not is_locked(state.host_lock):
         state.keep_file.unlink(missing_ok=True)  # left by a host that was killed
@@ -59,8 +65,8 @@ def attach_or_start(
         if document is None or differences_between(request, document["request"]):
             progress("ending the local stack to deploy it anew")
             end_host(state)
-    # Taken before the check for a host: while a client holds the lock, the host does not stop for lack of clients.
-    share(hold, progress)
+    # Taken before the check for a host: while a client holds this lock, the host does not stop for lack of clients.
+    share(clients_lock, progress)
     if keep:
         state.keep_file.touch()
     if (document := _await_document(state)) is not None:
@@ -69,10 +75,10 @@ def attach_or_start(
     return _start(state, request, progress)
 
 
-def share(hold: Lock, progress: Progress) -> None:
+def share(clients_lock: Lock, progress: Progress) -> None:
     """Take the clients' lock together with others; wait until a host that is stopping releases it."""
-    if not hold.shared(ENDS_WITHIN_S, partial(progress, "waiting for the earlier local stack to end")):
-        raise LocalStackError("the earlier local stack does not end; end it with `sparklet stop`")
+    if not clients_lock.shared(ENDS_WITHIN_S, partial(progress, "waiting for the earlier local stack to end")):
+        raise LocalStackError("the earlier local stack does not end; `sparklet stop` ends it")
 
 
 def _start(state: StateDir, request: Mapping[str, Any], progress: Progress) -> Any:
@@ -143,25 +149,25 @@ def end_host(state: StateDir) -> bool:
     """Stop the host and its stack, and wait for their end; return whether one ran."""
     if not is_locked(state.host_lock):
         return False
-    signalled, end_s = 0, time.monotonic() + ENDS_WITHIN_S
+    signalled_pid, end_s = 0, time.monotonic() + ENDS_WITHIN_S
     while is_locked(state.host_lock):
         pid = _host_pid(state)
         # A host that is starting has not written its pid yet: the file may still have the pid of an earlier host.
-        if pid and pid != signalled:
+        if pid and pid != signalled_pid:
             signal_process(pid, signal.SIGTERM)
-            signalled = pid
+            signalled_pid = pid
         if time.monotonic() > end_s:
             raise LocalStackError(f"the local stack's host (pid {pid}) does not end; see {state.log}, then kill it")
         time.sleep(POLL_S)
     return True
 
 
-def differences_between(request: Mapping[str, Any], running: Mapping[str, Any]) -> tuple[str, ...]:
+def differences_between(request: Mapping[str, Any], running_request: Mapping[str, Any]) -> tuple[str, ...]:
     """The differences between a client's request and the request of the running stack, each in words."""
     return tuple(
-        f"{name} differs" if isinstance(wanted, dict) else f"{name}: {running.get(name)} instead of {wanted}"
-        for name, wanted in request.items()
-        if name != "processing" and wanted != running.get(name)
+        f"{name} differs" if isinstance(value, dict) else f"{name}: {running_request.get(name)} instead of {value}"
+        for name, value in request.items()
+        if name != "processing" and value != running_request.get(name)
     )
 
 

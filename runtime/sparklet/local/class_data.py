@@ -70,9 +70,10 @@ class ClassArchive:
         return True
 
     def _should_be_made(self) -> bool:
+        """Whether to start a maker. Creates the folder; marks an archive that exists as used now."""
         folder = self.path.parent
         if self.path.exists():
-            os.utime(self.path)  # the date of its last use
+            os.utime(self.path)
             return False
         if self.failure():
             return False  # it would fail again
@@ -95,7 +96,10 @@ class ClassArchive:
         )
 
     def make(self) -> None:
-        """Make the archive, unless it exists or another process makes one. ``failure`` returns why Java failed."""
+        """Make the archive, unless it exists or another process makes one, and delete the least recently used archives.
+
+        If Java fails for good, ``failure`` returns why.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with Lock(self.path.with_name(LOCK)) as lock:
             if not lock.exclusive() or self.path.exists():
@@ -106,16 +110,20 @@ class ClassArchive:
                 names = read_names(self.classes, folder, map(Path, self.jars), lambdas=self._is_java_17)
                 command = dump_command(java, names, draft)
                 # Java holds the lock as well: if this process is killed, no second maker begins meanwhile.
-                ended = subprocess.run(command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False)
+                result = subprocess.run(
+                    command, capture_output=True, text=True, pass_fds=[lock.descriptor], check=False
+                )
                 # After an exit code or a crash Java would fail again. After any other signal the next try may succeed.
-                if ended.returncode > 0 or -ended.returncode in CRASHES:
-                    self._failure_file.write_text((ended.stderr + ended.stdout)[-2000:] or f"code {ended.returncode}")
-                if ended.returncode:
+                if result.returncode > 0 or -result.returncode in CRASHES:
+                    self._failure_file.write_text(
+                        (result.stderr + result.stdout)[-2000:] or f"code {result.returncode}"
+                    )
+                if result.returncode:
                     return
                 draft.replace(self.path)
             archives = sorted(self.path.parent.glob("*.jsa"), key=lambda path: path.stat().st_mtime, reverse=True)
-            for outdated in archives[MAX_ARCHIVES:]:  # a JVM that has mapped a deleted archive can go on
-                outdated.unlink(missing_ok=True)
+            for outdated_archive in archives[MAX_ARCHIVES:]:  # a JVM that has mapped a deleted archive can go on
+                outdated_archive.unlink(missing_ok=True)
 
     def refusal(self, name: str) -> str:
         """Why Java would silently ignore the archive, or would not load the class ``name`` from it; "" if it does."""
@@ -171,17 +179,17 @@ def read_names(classes: Path, folder: Path, jars: Iterable[Path], *, lambdas: bo
 
     Without ``lambdas`` the lines of lambda expressions are left out: Java 17 made them, and Java 21 crashes on them.
     """
-    listed = gzip.decompress(classes.read_bytes()).decode().split("\n")
+    lines = gzip.decompress(classes.read_bytes()).decode().split("\n")
     # A training run (``docker/build.py --train``) made the list, perhaps before the worker's own Java was changed.
     for jar in jars:
         if jar.name.startswith("sparklet-java-"):
             with zipfile.ZipFile(jar) as archive:
                 class_names = [name.removesuffix(".class") for name in archive.namelist() if name.endswith(".class")]
-            listed += sorted(set(class_names).difference(listed))
+            lines += sorted(set(class_names).difference(lines))
     if not lambdas:
-        listed = [line for line in listed if not line.startswith("@lambda-")]
+        lines = [line for line in lines if not line.startswith("@lambda-")]
     names = folder / "classes"
-    names.write_text("\n".join(filter(None, listed)) + "\n")
+    names.write_text("\n".join(filter(None, lines)) + "\n")
     return names
 
 

@@ -58,7 +58,10 @@ def parameters_of(request: Mapping[str, Any]) -> dict[str, str]:
 
 
 def deploy(clients: AwsClients, template_body: str, parameters: Mapping[str, str], workers: int) -> Deployed:
-    """Create or update the stack, and wait until that is done. LocalStackError, with the reasons, if it fails."""
+    """Create or update the stack, and wait until that is done. LocalStackError, with the reasons, if it fails.
+
+    Then set or remove the reserved concurrency of the worker function, by which a stack can have a single worker.
+    """
     formation: Any = clients.cloudformation
     try:
         described_stack(clients, STACK_NAME, ())
@@ -102,8 +105,8 @@ def _await_end(formation: Any, change: str) -> None:
             formation.get_waiter(f"stack_{change}_complete").wait(StackName=STACK_NAME, WaiterConfig=WAITING)
     except LocalStackError as error:
         events = formation.describe_stack_events(StackName=STACK_NAME)["StackEvents"]
-        failed = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
-        reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed]
+        failed_events = [event for event in events if event["ResourceStatus"].endswith("_FAILED")]
+        reasons = [f"{event['LogicalResourceId']}: {event.get('ResourceStatusReason', '')}" for event in failed_events]
         reasons = reasons or [str(error)]
         if change == "update":
             reasons.append("if the state folder is the cause, name another with --state-dir, or delete this one")
@@ -133,17 +136,17 @@ def restart_executions(clients: AwsClients, machine: str) -> None:
     the same run continues from the ledger's state; a superfluous one does no harm.
     """
     orchestrator = StepFunctionsOrchestrator(clients)
-    for failed in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
-        status, name = orchestrator.status(failed["executionArn"]), successor(failed["name"])
+    for execution in clients.states.list_executions(stateMachineArn=machine, statusFilter="FAILED")["executions"]:
+        status, name = orchestrator.status(execution["executionArn"]), successor(execution["name"])
         # Each restart adds a number to the name, and Step Functions refuses names of more than 80 characters.
         if status.error == CUT_OFF and len(name) <= MAX_NAME:
-            # ExecutionExistsError: an earlier start of the stack has restarted this one, and that one has ended.
+            # ExecutionExistsError: an earlier start of the stack has restarted this execution; the new one has ended.
             with suppress(ExecutionExistsError):
-                orchestrator.start(machine, name, same_run(failed["name"], status.input))
+                orchestrator.start(machine, name, same_run(execution["name"], status.input))
 
 
 def same_run(name: str, execution_input: Any) -> Any:
-    """An execution's input for another execution of the same run; by default the run's key is the first one's name."""
+    """The input for another execution of the same run. Without a run or key in it, the first one's name is the key."""
     if not isinstance(execution_input, dict) or "run_id" in execution_input or "idempotency_key" in execution_input:
         return execution_input
     return {**execution_input, "idempotency_key": name}
@@ -183,8 +186,8 @@ def parse_template(text: str) -> Template:
     import yaml
     from samtranslator.yaml_helper import intrinsics_multi_constructor
 
-    fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
-    loader: Any = type("CloudFormationLoader", (fastest,), {})
+    loader_base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every start reads the template twice
+    loader: Any = type("CloudFormationLoader", (loader_base,), {})
     loader.add_multi_constructor("!", intrinsics_multi_constructor)
     document = yaml.load(text, Loader=loader)  # noqa: S506 - derived from SafeLoader
     if not isinstance(document, dict):
@@ -201,8 +204,8 @@ def localise(
     logical id, in place of the template's handlers. Functions inherit ``worker_env`` from the emulator, so these
     variables are removed.
     """
-    local = _without_versions(template)
-    for name, body in _functions(local).items():
+    local_template = _without_versions(template)
+    for name, body in _functions(local_template).items():
         properties = body["Properties"]
         target = handlers.get(name) or handler_of(properties)
         body.pop("Metadata", None)  # instructions for a build
@@ -212,18 +215,20 @@ def localise(
         properties["Handler"] = "index.handler"
         properties["InlineCode"] = _HANDLER_CODE.format(target=target, name=log_name(name))
         _set_scaling_numbers(properties, parameters)
-    for settings in _function_properties(local):
+    for settings in _function_properties(local_template):
         # A variable that a function sets would win over the one that it inherits.
         variables = settings.get("Environment", {}).get("Variables", {})
         for key in variables.keys() & worker_env.keys():
             del variables[key]
-    local["Conditions"] = _without_joins(local.get("Conditions", {}), template["Parameters"], parameters)
+    local_template["Conditions"] = _without_joins(
+        local_template.get("Conditions", {}), template["Parameters"], parameters
+    )
     timeout_s = int(parameters["FunctionTimeoutS"])
-    local["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
+    local_template["Parameters"]["FunctionTimeoutS"].pop("AllowedValues", None)
     # The template maps only its allowed timeouts to the queue's visibility: six times the timeout, as AWS advises.
-    if mappings := local.get("Mappings"):
+    if mappings := local_template.get("Mappings"):
         mappings["VisibilityS"].setdefault(str(timeout_s), {"Queue": 6 * timeout_s})
-    return local
+    return local_template
 
 
 def log_name(logical_id: str) -> str:
@@ -260,14 +265,14 @@ def _without_versions(template: Template) -> Template:
             return {"Fn::GetAtt": [name, "Arn"]}
         return {key: rewrite(value) for key, value in node.items()}
 
-    local: Template = rewrite(template)
-    for settings in _function_properties(local):
+    local_template: Template = rewrite(template)
+    for settings in _function_properties(local_template):
         for key in _PUBLISHING:
             settings.pop(key, None)
-    for output in local.get("Outputs", {}).values():
+    for output in local_template.get("Outputs", {}).values():
         if alias and output["Value"] == alias:
             output["Value"] = "$LATEST"
-    return local
+    return local_template
 
 
 def _without_joins(node: Any, definitions: Mapping[str, Any], parameters: Mapping[str, str]) -> Any:
@@ -296,5 +301,5 @@ def _functions(template: Template) -> dict[str, Any]:
 
 def _function_properties(template: Template) -> list[Any]:
     """The properties of all functions: those that ``Globals`` has for every function, then each function's own."""
-    shared = template.get("Globals", {}).get("Function", {})
-    return [shared, *(body["Properties"] for body in _functions(template).values())]
+    shared_properties = template.get("Globals", {}).get("Function", {})
+    return [shared_properties, *(body["Properties"] for body in _functions(template).values())]

@@ -35,8 +35,9 @@ from sparklet.spark.processes import die_with_parent, kill_tree, signal_process
 # Longer than ``worker_process.STOP_GRACE_S``, in which a worker releases its shard
 WORKERS_END_WITHIN_S = 2.5
 STARTS_WITHIN_S = 120.0
-END_WITHIN_S = 300.0  # after that it ends without saving: the host may be gone
-CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")  # of S3 only the buckets: objects are written to disk at once
+END_WITHIN_S = 300.0  # after this time the emulator ends without saving: the host may be gone
+# Services whose state changes while a run works; for S3 only the buckets, since objects are written to disk at once
+CHANGING = ("sqs", "dynamodb", "s3", "stepfunctions")
 EVERY_S = 3.0
 SHARE = 4  # a pause is at least four times as long as the save before it
 RESERVE_BYTES = 64 * MIB  # kept free for the ledger and the queues
@@ -110,10 +111,10 @@ def refusal(folder: Path, wanted_bytes: int) -> str:
     The emulator itself would only log the failure and keep the object in memory, and so lose it at the stack's end.
     """
     # The parts of an upload are in memory until the upload is completed; then they need room on the disk, too.
-    free = shutil.disk_usage(folder).free
-    if free >= uploaded_bytes() + wanted_bytes + RESERVE_BYTES:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes >= uploaded_bytes() + wanted_bytes + RESERVE_BYTES:
         return ""
-    message = f"the disk of the state folder {folder.parent} is full ({free // MIB} MiB free); {DISK_REMEDY}"
+    message = f"the disk of the state folder {folder.parent} is full ({free_bytes // MIB} MiB free); {DISK_REMEDY}"
     escaped = message.replace("&", "&amp;").replace("<", "&lt;")
     return f"<Error><Code>DiskFull</Code><Message>{escaped}</Message></Error>"
 
@@ -173,7 +174,7 @@ async def _answer(scope: Message, send: Any, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def _serve(listening: int, token: str) -> None:
+async def _serve(listener_fd: int, token: str) -> None:
     """Serve until SIGTERM, save the state, and end this process, with code 1 if the state could not be saved."""
     saver, processing, end_requested = Saver(Path(os.environ["STATE_DIR"])), Processing(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -192,7 +193,7 @@ async def _serve(listening: int, token: str) -> None:
 
     refuse_writes(functools.partial(refusal, Path(os.environ["S3_DATA_DIR"])))
     application: Any = with_token(ministack.app, token, saver, processing)
-    await hypercorn.asyncio.serve(application, _config(listening), shutdown_trigger=end)
+    await hypercorn.asyncio.serve(application, _config(listener_fd), shutdown_trigger=end)
     # Saved after the workers have ended, so that the state has their last writes.
     code = 0
     try:
@@ -205,9 +206,9 @@ async def _serve(listening: int, token: str) -> None:
     os._exit(code)  # sys.exit would wait for threads that wait for the killed workers
 
 
-def _config(listening: int) -> hypercorn.config.Config:
+def _config(listener_fd: int) -> hypercorn.config.Config:
     config = hypercorn.config.Config()
-    config.bind = [f"fd://{listening}"]
+    config.bind = [f"fd://{listener_fd}"]
     config.keep_alive_timeout = 75
     config.startup_timeout = STARTS_WITHIN_S  # enough for a large state on a slow disk
     config.loglevel = "WARNING"
@@ -225,7 +226,7 @@ def _end_workers() -> None:
 
 def main() -> None:
     """Serve on the socket that the host passes, until SIGTERM or the host's death."""
-    host, listening = int(sys.argv[1]), int(sys.argv[2])
+    host, listener_fd = int(sys.argv[1]), int(sys.argv[2])
     # SIGTERM, not SIGKILL: without its host the emulator still saves its state.
     die_with_parent(host, signal.SIGTERM)
-    asyncio.run(_serve(listening, os.environ["AWS_SESSION_TOKEN"]))
+    asyncio.run(_serve(listener_fd, os.environ["AWS_SESSION_TOKEN"]))

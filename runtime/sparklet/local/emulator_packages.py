@@ -38,7 +38,7 @@ def packages_folder() -> Path:
 
 
 def ensure_emulator(progress: Progress, offline: bool = False) -> Path:
-    """Fetch the packages if they are not in their folder yet; return that folder. Of several processes one fetches.
+    """Fetch the packages if they are not in their folder yet; return that folder. Of several callers one fetches.
 
     LocalStackError, with the installer's output, if the packages cannot be fetched, or are missing in ``offline`` mode.
     """
@@ -52,8 +52,8 @@ def ensure_emulator(progress: Progress, offline: bool = False) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with Lock(folder.parent / "lock") as lock:
-            waits = "another process is fetching the emulator of AWS; waiting for it"
-            lock.exclusive(math.inf, lambda: progress(waits))
+            waiting_text = "another process is fetching the emulator of AWS; waiting for it"
+            lock.exclusive(math.inf, lambda: progress(waiting_text))
             if not folder.exists():
                 progress(f"fetching the emulator of AWS, once, into {folder}")
                 with incoming_folder(folder.parent) as draft:
@@ -75,13 +75,13 @@ def _install(target: Path) -> None:
     # Without the user's constraints, which might contradict the lock file. A pyproject.toml may hold some, too, so the
     # installer runs in another folder than the user's.
     env = {**os.environ, "PYTHONPATH": "", "PIP_CONSTRAINT": os.devnull, "UV_CONSTRAINT": "", "UV_SYSTEM_CERTS": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=target.parent)
-    if done.returncode:
-        raise LocalStackError(f"the emulator of AWS could not be fetched: {done.stderr.strip()[-1000:]}\n{remedy}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=target.parent)
+    if result.returncode:
+        raise LocalStackError(f"the emulator of AWS could not be fetched: {result.stderr.strip()[-1000:]}\n{remedy}")
 
 
 def _installer() -> tuple[list[str], str]:
-    """The command of pip, or of uv if there is no pip; and the hint by which settings it finds the user's own index."""
+    """The command of pip, or of uv if there is no pip; and a hint on the settings that name the user's own index."""
     own_index = "Your own package index is read from"
     if importlib.util.find_spec("pip"):
         options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-user"]

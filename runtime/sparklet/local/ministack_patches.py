@@ -12,13 +12,13 @@ the patch is needed.
 ``_read_map_limits`` (test_machines)
     A Map's limits can be paths into its input; ministack reads numbers only.
 ``_emit_lambda_logs`` (test_ministack_patches)
-    ministack keeps the log lines of every invocation in memory for ever; workers write files.
+    ministack keeps the log lines of every invocation in memory forever; workers write files.
 ``_drain_stderr_bounded``, ``_ESM_IDLE_WAKE_GAP_SECONDS`` (``gap`` of ``benchmarks.fan_out``)
     After each call ministack waits 50 ms for a first log line, and again 50 ms if there was none.
 ``choose_partitions`` (test_catalog_tables)
     Glue filters partitions by a condition, and answers in pages; ministack does neither.
 ``condition_copies`` (test_object_store)
-    S3 checks a request's condition before it copies; ministack checks conditions of other writes only.
+    S3 checks a request's condition before it copies; ministack checks only the conditions of other writes.
 ``refuse_writes`` (test_disk)
     ministack accepts an object that does not fit on the disk, and only logs that.
 ``write_state`` (test_stack_life)
@@ -84,8 +84,8 @@ class Processing:
 
         def call_unless_stopped(*arguments: Any) -> Any:
             if self._stopped.is_set():
-                # Waits for ever: after an error the execution would be saved as FAILED. It is saved as RUNNING, and
-                # ``deploy.restart_executions`` starts another one for its run at the next start.
+                # Block forever: an error would make ministack save the execution as FAILED. While the call blocks, the
+                # execution is saved as RUNNING, and ``deploy.restart_executions`` starts a new one at the next start.
                 threading.Event().wait()
             return call(*arguments)
 
@@ -123,17 +123,17 @@ def error_class(log: str) -> str:
     """The class of the exception at the end of a log's last traceback; "" if there is none."""
     # The last traceback of a chain is that of the exception that the handler raised.
     _, heading, trace = log.rpartition("Traceback (most recent call last):")
-    raised = _RAISED.search(trace) if heading else None
-    return raised[1] if raised else ""
+    match = _RAISED.search(trace) if heading else None
+    return match[1] if match else ""
 
 
 def _read_map_limits() -> None:
     run = stepfunctions._run_map_items
 
     def run_with_numbers(state_def: Any, raw_input: Any, execution: Any, ctx: Any) -> Any:
-        effective = stepfunctions._apply_input_path(state_def, raw_input, ctx)
+        effective_input = stepfunctions._apply_input_path(state_def, raw_input, ctx)
         limits = {
-            limit: stepfunctions._resolve_path_or_ctx(state_def[f"{limit}Path"], effective, ctx)
+            limit: stepfunctions._resolve_path_or_ctx(state_def[f"{limit}Path"], effective_input, ctx)
             for limit in MAP_LIMITS
             if f"{limit}Path" in state_def
         }
@@ -152,8 +152,8 @@ def choose_partitions() -> None:
         numbers = matching(request.get("Expression", ""), names, [partition["Values"] for partition in partitions])
         start = int(request.get("NextToken") or 0)
         end = start + int(request.get("MaxResults") or len(numbers))
-        more = {"NextToken": str(end)} if end < len(numbers) else {}
-        return glue.json_response({"Partitions": [partitions[number] for number in numbers[start:end]], **more})
+        next_token = {"NextToken": str(end)} if end < len(numbers) else {}
+        return glue.json_response({"Partitions": [partitions[number] for number in numbers[start:end]], **next_token})
 
     glue._get_partitions = get_partitions
 

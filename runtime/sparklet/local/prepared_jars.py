@@ -23,7 +23,7 @@ SIGNED = ("janino-*.jar", "commons-compiler-*.jar")
 SIGNATURES = (".SF", ".RSA", ".DSA", ".EC")
 MANIFEST = "META-INF/MANIFEST.MF"
 MIN_FREE_BYTES = 2 * 2**30
-FALLBACK = Path("/var/tmp")  # noqa: S108 - used is only a private folder in it
+FALLBACK = Path("/var/tmp")  # noqa: S108 - only a private folder in it is used
 
 
 def compiled_jar(java: Path, jars: Iterable[Path], folder: Path) -> Path:
@@ -63,11 +63,11 @@ def unsigned_copies(jars: Path, folder: Path) -> list[Path]:
     In ``SPARKLET_JARS`` they replace Spark's own jars. Their date is always the same, so that the archive stays valid.
     Returns [] if they cannot be written: then Spark's own jars are used.
     """
-    signed = sorted(jar for pattern in SIGNED for jar in jars.glob(pattern))
-    copies = [folder / jar.name for jar in signed]
+    signed_jars = sorted(jar for pattern in SIGNED for jar in jars.glob(pattern))
+    copies = [folder / jar.name for jar in signed_jars]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for jar, copy in zip(signed, copies, strict=True):
+        for jar, copy in zip(signed_jars, copies, strict=True):
             if not copy.exists():
                 draft = folder / f".{jar.name}.{os.getpid()}"
                 strip(jar, draft)
@@ -80,13 +80,13 @@ def unsigned_copies(jars: Path, folder: Path) -> list[Path]:
 
 def strip(jar: Path, target: Path) -> None:
     """Copy a jar without signatures and signed digests."""
-    with zipfile.ZipFile(jar) as signed, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as bare:
-        for entry in signed.infolist():
+    with zipfile.ZipFile(jar) as signed_zip, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as unsigned_zip:
+        for entry in signed_zip.infolist():
             if not (entry.filename.startswith("META-INF/") and entry.filename.endswith(SIGNATURES)):
-                content = signed.read(entry)
+                content = signed_zip.read(entry)
                 if entry.filename == MANIFEST:
                     content = b"".join(_main_section(content.splitlines(keepends=True)))
-                bare.writestr(entry, content, zipfile.ZIP_DEFLATED)
+                unsigned_zip.writestr(entry, content, zipfile.ZIP_DEFLATED)
 
 
 def _main_section(lines: Iterable[bytes]) -> Iterable[bytes]:
@@ -106,7 +106,7 @@ def linked_jars(jars: Sequence[Path | str], folder: Path, fallback: Path = FALLB
     """The paths of the jars; a jar whose path is not plain is replaced by a link to it below ``folder``.
 
     If the path of ``folder`` itself is not plain, the links are made below ``fallback``, to which every user may write.
-    All jars keep their paths if a link cannot be made.
+    Links to jars that were deleted are deleted. All jars keep their paths if a link cannot be made.
     """
     try:
         folder = folder if is_plain(folder) else _private_folder(fallback / f"sparklet-{os.getuid()}")

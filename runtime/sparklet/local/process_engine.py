@@ -40,9 +40,9 @@ class LocalProcesses(Engine):
         files = {task_id: self.folder / f"{task_id}.ended" for task_id in task_ids}
         # A start of the stack for processing deletes all requests, so workers of an earlier host have stopped, too.
         return {
-            task_id: Failure("Stopped", ended.read_text() if ended.exists() else "the local stack ended")
-            for task_id, ended in files.items()
-            if not ended.with_suffix(".json").exists()
+            task_id: Failure("Stopped", ended_file.read_text() if ended_file.exists() else "the local stack ended")
+            for task_id, ended_file in files.items()
+            if not ended_file.with_suffix(".json").exists()
         }
 
     def stop(self, task_id: str) -> None:

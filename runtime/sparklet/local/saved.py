@@ -42,9 +42,9 @@ class SavedStack(LocalStack):
         # KeyError: another version's document has other fields. TypeError: there is no document.
         except (KeyError, TypeError):
             return None
-        with start_lock(state, progress), Lock(state.clients_lock) as hold:
+        with start_lock(state, progress), Lock(state.clients_lock) as clients_lock:
             # A host that is stopping holds this lock until the state is saved.
-            share(hold, progress)
+            share(clients_lock, progress)
             return None if is_locked(state.host_lock) else cls(state, info, ExitStack())
 
     @cached_property
@@ -87,8 +87,8 @@ class SavedObjects(_StateFolderReader, S3ObjectStore):
         """All objects below a prefix, in the order of their keys, without ETags."""
         bucket, prefix = split_uri(prefix_uri)
         root = self._state.object_file(bucket)
-        below = (root / prefix.rpartition("/")[0]).rglob("*")
-        keys = (path.relative_to(root).as_posix() for path in below if path.is_file() and path.suffixes[-2:] != META)
+        paths = (root / prefix.rpartition("/")[0]).rglob("*")
+        keys = (path.relative_to(root).as_posix() for path in paths if path.is_file() and path.suffixes[-2:] != META)
         # As S3 does: in the order of their UTF-8 bytes, not folder by folder.
         for key in sorted(keys, key=str.encode):
             if key.startswith(prefix) and key > start_after:

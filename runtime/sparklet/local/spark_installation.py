@@ -24,7 +24,7 @@ from sparklet.settings import spark_settings
 from sparklet.spark.script_main import AS_IN_LAMBDA
 from sparklet.spark.spark_options import class_path, spark_home
 
-PASSED = (  # from the user's shell
+PASSED = (  # variables that workers get from the user's shell
     *("SPARKLET_JAVA_OPTIONS", "SPARKLET_SPARK_CONF", "SPARKLET_HEAP_MB", "SPARKLET_CORES", "SPARKLET_CDS_ARCHIVE"),
     *("SPARKLET_BATCH_HANDLING", "SPARKLET_EVENT_VARIABLES", "SPARKLET_METRICS_NAMESPACE"),
 )
@@ -91,12 +91,12 @@ def fetched_jars(progress: Progress, offline: bool) -> list[Path]:
 
 def worker_jars(java: Path, progress: Progress, offline: bool) -> list[Path]:
     """The jars that local workers need besides pyspark's own; the missing ones are fetched or made first."""
-    fetched = fetched_jars(progress, offline)
-    spark = spark_home(spark_settings({})) / "jars"
-    compiled = compiled_jar(java, [spark, *fetched], jar_cache().with_name("compiled") / stack_file().stem)
-    jars = [*unsigned_copies(spark, jar_cache().with_name("unsigned")), compiled, *fetched]
+    extra_jars = fetched_jars(progress, offline)
+    spark_jars = spark_home(spark_settings({})) / "jars"
+    java_jar = compiled_jar(java, [spark_jars, *extra_jars], jar_cache().with_name("compiled") / stack_file().stem)
+    jars = [*unsigned_copies(spark_jars, jar_cache().with_name("unsigned")), java_jar, *extra_jars]
     # Links are needed only for our own archive, which Java 17 would ignore for jars on paths that are not plain.
-    if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark, *jars)):
+    if "SPARKLET_CDS_ARCHIVE" in os.environ or all(is_plain(path.resolve()) for path in (spark_jars, *jars)):
         return jars
     # The class path includes pyspark's own jars.
     return linked_jars(_class_path(jars), jar_cache().with_name("linked"))

@@ -65,9 +65,9 @@ class StackOptions:
     handlers: Mapping[str, str] = field(default_factory=dict)  # dotted names by logical id, for the template's handlers
 
     def __post_init__(self) -> None:
-        for name, most in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 60)):
-            if not 1 <= (value := getattr(self, name)) <= most:
-                raise SettingsError(f"{name} is {value}; it must be from 1 to {most}")
+        for name, maximum in (("workers", 1000), ("timeout_s", 7200), ("memory_mb", 10240), ("max_receive_count", 60)):
+            if not 1 <= (value := getattr(self, name)) <= maximum:
+                raise SettingsError(f"{name} is {value}; it must be from 1 to {maximum}")
         if self.runner not in ("warm", "submit"):
             raise SettingsError(f"runner is {self.runner!r}; it must be warm or submit")
 
@@ -82,8 +82,8 @@ class StackOptions:
 
         template = hashlib.sha256(to_json(load_template()).encode()).hexdigest()[:12]
         own_names = ("state_dir", "keep", "replace_kept", "chosen")  # settings of the client, not of the stack
-        shared = {name: value for name, value in asdict(self).items() if name not in own_names}
-        return {**shared, "version": f"{__version__}, template {template}"}
+        settings = {name: value for name, value in asdict(self).items() if name not in own_names}
+        return {**settings, "version": f"{__version__}, template {template}"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,9 +105,9 @@ class LocalStack(AbstractContextManager["LocalStack"]):
     cannot be used by mistake. ``info`` describes the stack; ``clients`` are AWS clients of its services.
     """
 
-    def __init__(self, state: StateDir, info: StackInfo, holding: ExitStack) -> None:
+    def __init__(self, state: StateDir, info: StackInfo, resources: ExitStack) -> None:
         self._state = state
-        self._holding = holding
+        self._resources = resources  # released when this client ends
         self.clients = AwsClients(endpoint_url=info.endpoint_url, region=REGION, least_wait_s=LEAST_WAIT_S).load()
         self.info = info
 
@@ -125,24 +125,24 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         """
         state, request = StateDir(options.state_dir), options.shared_settings()
         _create(state)
-        with ExitStack() as holding:
+        with ExitStack() as resources:
             with start_lock(state, progress):
-                hold = holding.enter_context(Lock(state.clients_lock))
+                clients_lock = resources.enter_context(Lock(state.clients_lock))
                 document = attach_or_start(
-                    state, request, hold, progress, keep=options.keep, replace_kept=options.replace_kept
+                    state, request, clients_lock, progress, keep=options.keep, replace_kept=options.replace_kept
                 )
             info = stack_info(document)
             if options.processing:
-                running = {**document["request"], **document["request"]["worker_env"]}
-                if differences := "; ".join(differences_between(options.chosen_settings(request), running)):
+                running_settings = {**document["request"], **document["request"]["worker_env"]}
+                if differences := "; ".join(differences_between(options.chosen_settings(request), running_settings)):
                     progress(
                         f"the local stack runs already and is used as it is ({differences}); `sparklet stop` ends it"
                     )
                 # If a client that only reads started the stack, its messages and schedules still wait.
                 send_request(document["endpoint_url"], document["token"], PROCESSING_PATH)
-            holding.enter_context(environment.applied(info.env))
-            # After an error before this line, ``holding`` releases the lock; from here on the instance does.
-            return cls(state, info, holding.pop_all())
+            resources.enter_context(environment.applied(info.env))
+            # After an error before this line, ``resources`` releases the lock; from here on the instance does.
+            return cls(state, info, resources.pop_all())
 
     def check(self, within_s: float = 0.0) -> None:
         """Raise LocalStackError, with cause and remedy, if the stack has ended while this client holds it.
@@ -168,7 +168,7 @@ class LocalStack(AbstractContextManager["LocalStack"]):
         return compose(self.clients, *names, engines=all_engines, functions=functions, catalog=catalog)
 
     def __exit__(self, *_: object) -> None:
-        self._holding.close()
+        self._resources.close()
 
 
 def running(state_dir: Path) -> StackInfo | None:

@@ -59,8 +59,8 @@ class StateDir:
 
     def refuse_full_disk(self) -> None:
         """Raise LocalStackError if the disk has too little room for a stack to start; create nothing."""
-        existing = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
-        usage = shutil.disk_usage(existing)
+        existing_folder = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        usage = shutil.disk_usage(existing_folder)
         if usage.free < MIN_START_BYTES:
             raise LocalStackError(
                 f"the disk of the state folder {self.root} is full: {usage.free // MIB} MiB of {usage.total // MIB} "
@@ -91,13 +91,13 @@ class StateDir:
             path.unlink(missing_ok=True)
 
 
-def user_folder(kind: Literal["state", "cache"], named: Path | None = None) -> Path:
-    """The folder ``named``, else SPARKLET_STATE_DIR or SPARKLET_CACHE_DIR, else the platform's usual folder of a user.
+def user_folder(kind: Literal["state", "cache"], named_folder: Path | None = None) -> Path:
+    """The ``named_folder``, else SPARKLET_STATE_DIR or SPARKLET_CACHE_DIR, else the platform's usual folder of a user.
 
     SettingsError if none of these is set and the user has no home folder.
     """
     try:
-        if folder := named or os.environ.get(f"SPARKLET_{kind.upper()}_DIR"):
+        if folder := named_folder or os.environ.get(f"SPARKLET_{kind.upper()}_DIR"):
             return Path(folder).expanduser().absolute()
         import platformdirs
 
