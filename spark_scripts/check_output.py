@@ -21,14 +21,14 @@ from sparklet.job import Job, expect
 
 
 def main() -> None:
-    """Do the job."""
+    """Check the output of the run that is checked, and report its rows."""
     job = Job.from_args()
     spark = job.spark()
     figures = job.figures(spark)
     required, unique = columns(job, "required"), columns(job, "unique")
-    found = spark.read.parquet(figures["output"]).agg(*aggregates(required, unique)).collect()[0]
-    judge(figures, found, int(job.params.get("least_rows", 0)), required, unique)
-    job.report(rows=found["rows"])
+    counts = spark.read.parquet(figures["output"]).agg(*aggregates(required, unique)).collect()[0]
+    judge(figures, counts, int(job.params.get("least_rows", 0)), required, unique)
+    job.report(rows=counts["rows"])
 
 
 def columns(job: Job, name: str) -> list[str]:
@@ -38,23 +38,26 @@ def columns(job: Job, name: str) -> list[str]:
 
 def aggregates(required: list[str], unique: list[str]) -> list[Column]:
     """The counts that ``judge`` needs; Spark computes all of them in one pass."""
-    missing = [F.count_if(F.isnull(column)).alias(f"missing {column}") for column in required]
-    different = [F.count_distinct(F.struct(*unique)).alias("different")] if unique else []
-    return [F.count(F.lit(1)).alias("rows"), *missing, *different]
+    missing_counts = [F.count_if(F.isnull(column)).alias(f"missing {column}") for column in required]
+    distinct_count = [F.count_distinct(F.struct(*unique)).alias("different")] if unique else []
+    return [F.count(F.lit(1)).alias("rows"), *missing_counts, *distinct_count]
 
 
-def judge(figures: Mapping[str, Any], found: Row, least_rows: int, required: list[str], unique: list[str]) -> None:
+def judge(figures: Mapping[str, Any], counts: Row, least_rows: int, required: list[str], unique: list[str]) -> None:
     """Fail at the first count that is not as expected."""
-    rows, output = found["rows"], figures["output"]
+    rows, output = counts["rows"], figures["output"]
     if figures["rows"] is not None and not figures["counts"]["failed"] and not figures["silent_shards"]:
         expect(rows == figures["rows"], f"{output} holds {rows} rows, its shards have reported {figures['rows']}")
     expect(rows >= least_rows, f"{output} holds {rows} rows, at least {least_rows} were expected")
     for column in required:
-        missing = found[f"missing {column}"]
-        expect(missing == 0, f"{column} has no value in {missing} of {rows} rows of {output}")
+        missing_count = counts[f"missing {column}"]
+        expect(missing_count == 0, f"{column} has no value in {missing_count} of {rows} rows of {output}")
     if unique:
-        doubled = rows - found["different"]
-        expect(doubled == 0, f"{doubled} of {rows} rows of {output} have the same {', '.join(unique)} as another one")
+        repeated_count = rows - counts["different"]
+        expect(
+            repeated_count == 0,
+            f"{repeated_count} of {rows} rows of {output} have the same {', '.join(unique)} as another one",
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from sparklet.job import Job, stored_bytes
 
 
 def main() -> None:
-    """Do the job."""
+    """Read the input files as one table, and write it in files of ``file_mb``."""
     job = Job.from_args()
     file_bytes = int(float(job.params.get("file_mb", 128)) * 1024 * 1024)
     spark = job.spark(

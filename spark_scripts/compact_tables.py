@@ -11,7 +11,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Compact the tables, and answer how many files fewer each has."""
     job = Job.from_args()
     job.answer({table: compact(job, table) for table in job.items or [job.table]})
 
@@ -21,15 +21,15 @@ def compact(job: Job, table: str) -> int:
     form, _, place = table.partition(":")
     spark = job.spark()
     if form == "delta":
-        [done] = spark.sql(f"OPTIMIZE delta.`{place}`").collect()
-        return int(done.metrics.numFilesRemoved) - int(done.metrics.numFilesAdded)
+        [result] = spark.sql(f"OPTIMIZE delta.`{place}`").collect()
+        return int(result.metrics.numFilesRemoved) - int(result.metrics.numFilesAdded)
     if form == "iceberg":
         arguments = f"table => '{place}', options => map('min-input-files', '2')"  # Iceberg's default is 5
         [counts] = spark.sql(f"CALL iceberg.system.rewrite_data_files({arguments})").collect()
         return int(counts.rewritten_data_files_count) - int(counts.added_data_files_count)
-    before = len(spark.read.format("hudi").load(place).inputFiles())
+    count_before = len(spark.read.format("hudi").load(place).inputFiles())
     spark.sql(f"CALL run_clustering(path => '{place}', op => 'scheduleAndExecute')")
-    return before - len(spark.read.format("hudi").load(place).inputFiles())
+    return count_before - len(spark.read.format("hudi").load(place).inputFiles())
 
 
 if __name__ == "__main__":

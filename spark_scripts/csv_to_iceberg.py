@@ -14,7 +14,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Append the rows of the inputs to the table, and report how many there are."""
     job = Job.from_args()
     people = job.read_csv(job.spark())
     partition_by = [name.strip() for name in job.params.get("partition_by", "").split(",") if name.strip()]

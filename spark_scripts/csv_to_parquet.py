@@ -16,7 +16,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Write the rows of the inputs as Parquet, and report how many there are."""
     job = Job.from_args()
     table = job.read_csv(job.spark(), sep=job.params.get("separator", ","))
     written = Observation("written")

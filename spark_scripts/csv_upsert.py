@@ -5,16 +5,16 @@ The table can be a Delta, Iceberg or Hudi table. The rows of all shards are merg
     sparklet run spark_scripts/csv_upsert.py --table delta:s3://bucket/people --input in --param keys=id
     python spark_scripts/csv_upsert.py --table hudi:people --input in.csv --param keys=id
 
-Parameters: ``keys``, the key columns, comma-separated (default ``id``); ``order_by``, a column: of the rows with one
-key, also the table's row, the one with the greatest value wins (without it several rows with one key are an error,
-since the right one is not known); ``schema``, in Spark's syntax (without it every column is text).
+Parameters: ``keys``, the key columns, comma-separated (default ``id``); ``order_by``, a column: of all rows with the
+same key, the table's row included, the one with the greatest value wins (without it several rows with one key are an
+error, since the right one is not known); ``schema``, in Spark's syntax (without it every column is text).
 """
 
 from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Merge the rows of the inputs into the table by key, and report how many there are."""
     job = Job.from_args()
     changes = job.spark().read.csv(
         job.input_list(),

@@ -16,7 +16,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Keep the newest row of each key among the inputs, and merge these rows into the table."""
     job = Job.from_args()
     keys = [name.strip() for name in job.params.get("keys", "id").split(",")]
     rows = job.spark().read.parquet(*job.input_list())

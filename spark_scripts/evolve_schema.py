@@ -18,7 +18,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Read each file with its own columns, and append the rows of all files to the table, with new columns."""
     job = Job.from_args()
     spark = job.spark(conf={"spark.sql.ansi.enabled": "true"})  # a value that cannot be cast is an error, not null
     frames = [read_file(spark, path, job.params.get("schema", "")) for path in job.input_list()]

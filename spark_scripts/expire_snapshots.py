@@ -20,7 +20,7 @@ MIN_DAYS = 5
 
 
 def main() -> None:
-    """Do the job."""
+    """Remove old versions of the tables, and answer how many files of each were deleted."""
     job = Job.from_args()
     days = int(job.params.get("days", 7))
     expect(days >= MIN_DAYS, f"days is {days}; it must be at least {MIN_DAYS}")
@@ -39,10 +39,10 @@ def expire(job: Job, table: str, days: int) -> int:
         spark.sql(command)
         return count
     if form == "iceberg":
-        before = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() - days * 24 * 3600))
-        arguments = f"table => '{place}', older_than => TIMESTAMP '{before}'"
-        [done] = spark.sql(f"CALL iceberg.system.expire_snapshots({arguments})").collect()
-        return sum(int(done[name]) for name in done.asDict() if name.endswith("files_count"))
+        oldest_kept = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(time.time() - days * 24 * 3600))
+        arguments = f"table => '{place}', older_than => TIMESTAMP '{oldest_kept}'"
+        [counts] = spark.sql(f"CALL iceberg.system.expire_snapshots({arguments})").collect()
+        return sum(int(counts[name]) for name in counts.asDict() if name.endswith("files_count"))
     name = f"hudi_{hashlib.sha256(place.encode()).hexdigest()[:8]}"  # the procedure run_clean takes no path
     spark.sql(f"CREATE TABLE IF NOT EXISTS {name} USING hudi LOCATION '{place}'")
     arguments = f"table => '{name}', clean_policy => 'KEEP_LATEST_BY_HOURS', hours_retained => {days * 24}"

@@ -14,7 +14,7 @@ from sparklet.job import Job
 
 
 def main() -> None:
-    """Do the job."""
+    """Answer the number and sizes of each table's files."""
     job = Job.from_args()
     small_bytes = float(job.params.get("small_mb", 32)) * 1024 * 1024
     job.answer({table: measure(job, table, small_bytes) for table in job.items or [job.table]})
@@ -31,7 +31,7 @@ def measure(job: Job, table: str, small_bytes: float) -> dict[str, int]:
         if not files:
             return {"files": 0}
         sizes = spark.read.format("binaryFile").load(files).select("length")  # the contents are not read
-    [found] = sizes.select(
+    [figures] = sizes.select(
         F.count("length").alias("files"),
         F.sum("length").alias("bytes"),
         F.expr("min(length)").alias("smallest_bytes"),
@@ -39,7 +39,7 @@ def measure(job: Job, table: str, small_bytes: float) -> dict[str, int]:
         F.expr("max(length)").alias("largest_bytes"),
         F.count_if(F.col("length") < small_bytes).alias("small_files"),
     ).collect()
-    return {name: value or 0 for name, value in found.asDict().items()}
+    return {name: value or 0 for name, value in figures.asDict().items()}
 
 
 if __name__ == "__main__":

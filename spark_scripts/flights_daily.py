@@ -76,7 +76,7 @@ CONF = {
 
 
 def main() -> None:
-    """Do the job."""
+    """Check and join the flights, write them, and report the rows; an error if the join has changed their number."""
     job = Job.from_args()
     inputs, airlines_uri, planes_uri = job.input_list(), parameter(job, "airlines"), parameter(job, "planes")
     spark = job.spark(conf=CONF)
@@ -115,11 +115,11 @@ def read_csv(spark: SparkSession, uris: list[str], columns: Mapping[str, str], f
         mode="PERMISSIVE",  # FAILFAST would name neither the file nor the line
         columnNameOfCorruptRecord="malformed",
     )
-    first, *others = columns
+    first, *other_columns = columns
     text = f"coalesce('malformed line: ' || malformed, {fault})"
     printable = f"substring(regexp_replace({text}, '[^ -~]', '?'), 1, 200)"  # safe for logs and terminals
     failure = f"raise_error('bad input in ' || input_file_name() || ': ' || {printable})"
-    return lines.selectExpr(f"IF(malformed IS NULL AND {fault} IS NULL, {first}, {failure}) AS {first}", *others)
+    return lines.selectExpr(f"IF(malformed IS NULL AND {fault} IS NULL, {first}, {failure}) AS {first}", *other_columns)
 
 
 def fault_of_missing(*names: str) -> str:
@@ -130,16 +130,18 @@ def fault_of_missing(*names: str) -> str:
 
 def fault_of_flight() -> str:
     """SQL for the fault of a flight whose line can be parsed: a value is missing, or a code has stray bytes."""
-    wrong = " ".join(f"WHEN NOT {name} RLIKE '^{code}$' THEN '{name} is ' || {name}" for name, code in CODES.items())
+    code_cases = " ".join(
+        f"WHEN NOT {name} RLIKE '^{code}$' THEN '{name} is ' || {name}" for name, code in CODES.items()
+    )
     required = [name for name in FLIGHTS if name not in MAY_BE_MISSING]
-    return f"coalesce({fault_of_missing(*required)}, CASE {wrong} END)"
+    return f"coalesce({fault_of_missing(*required)}, CASE {code_cases} END)"
 
 
 def with_names(flights: DataFrame, airlines: DataFrame, planes: DataFrame) -> DataFrame:
     """Every flight with columns of its airline and its plane; null if they are not in the tables."""
     names = airlines.selectExpr("carrier", "name AS carrier_name")
-    known = planes.selectExpr("tailnum", ONE_MANUFACTURER, "model", "year AS plane_year", "seats")
-    return flights.join(F.broadcast(names), "carrier", "left").join(F.broadcast(known), "tailnum", "left")
+    plane_columns = planes.selectExpr("tailnum", ONE_MANUFACTURER, "model", "year AS plane_year", "seats")
+    return flights.join(F.broadcast(names), "carrier", "left").join(F.broadcast(plane_columns), "tailnum", "left")
 
 
 def with_delays(flights: DataFrame) -> DataFrame:
@@ -154,7 +156,7 @@ def count_rows() -> Column:
 
 
 def parameter(job: Job, name: str) -> str:
-    """A parameter, which must be given."""
+    """The value of a parameter; EventError if it is missing."""
     if not job.params.get(name):
         raise EventError(f"no parameter {name}: pass --param {name}=URI")
     return str(job.params[name])

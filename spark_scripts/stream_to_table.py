@@ -18,20 +18,20 @@ CONF = {"spark.sql.shuffle.partitions": "2"}  # for 6 MB at most
 
 
 def main() -> None:
-    """Do the job."""
+    """Append readable records to the table, and all others to the table of dead letters."""
     job = Job.from_args()
     spark = job.spark(conf=CONF)
     table = job.table or job.params.get("table") or f"delta:{job.output}"
     dead_letters = job.params.get("dead_letters", f"{table}_dead_letters")
     schema = job.params.get("schema", SCHEMA)
     records = job.records(spark, "json", schema, mode="PERMISSIVE", metadata=True, cause=True).cache()
-    good = records.where("_cause IS NULL").drop("_cause", "_corrupt_record", "_record")
-    bad = records.where("_cause IS NOT NULL").selectExpr(
+    good_records = records.where("_cause IS NULL").drop("_cause", "_corrupt_record", "_record")
+    bad_records = records.where("_cause IS NOT NULL").selectExpr(
         "_cause AS cause", "_corrupt_record AS value", "to_json(_record) AS record"
     )
-    rows = job.append(good, table)
-    lost = job.append(bad, dead_letters)
-    job.report(rows=rows, outputs=[table, dead_letters] if lost else [table])
+    rows = job.append(good_records, table)
+    dead_letter_count = job.append(bad_records, dead_letters)
+    job.report(rows=rows, outputs=[table, dead_letters] if dead_letter_count else [table])
 
 
 if __name__ == "__main__":

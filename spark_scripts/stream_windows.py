@@ -1,8 +1,8 @@
 """Readings of a stream (JSON) → a table with a row for each sensor and hour, which every batch updates.
 
 A batch's sums are added to the sums in the table's rows. ``job.records(…, table=…)`` leaves out records that the table
-counts already, and ``job.upsert`` succeeds only if no other writer has replaced rows since: so each record counts once,
-whatever is delivered again. If another writer was faster, the upsert fails, and Lambda delivers the batch again.
+counts already, and ``job.upsert`` succeeds only if no other writer has replaced rows since then. So each record counts
+once, whatever is delivered again. If another writer was faster, the upsert fails, and Lambda delivers the batch again.
 
 Malformed and late readings go to a table of dead letters, with the cause. A reading is late if it is more than an hour
 older than its arrival, which is the same at every delivery. The table is named by ``--table`` or by the parameter
@@ -26,13 +26,13 @@ KEYS = ["sensor", "hour"]
 
 
 def main() -> None:
-    """Do the job."""
+    """Add the new readings to the table's sums, and append bad and late readings to the dead letters."""
     job = Job.from_args()
     spark = job.spark(conf=CONF)
     table = job.table or job.params.get("table") or f"delta:{job.output}"
-    new = records_with_cause(job, spark, table)
-    rows = job.upsert(updated_rows(new, rows_of_table(spark, table)), table, keys=KEYS)
-    dead = (
+    new_records = records_with_cause(job, spark, table)
+    rows = job.upsert(updated_rows(new_records, rows_of_table(spark, table)), table, keys=KEYS)
+    bad_records = (
         records_with_cause(job, spark)
         .where("_cause IS NOT NULL")
         .selectExpr(
@@ -41,7 +41,7 @@ def main() -> None:
             "to_json(_record) AS record",
         )
     )
-    job.append(dead, job.params.get("dead_letters", f"{table}_dead_letters"))
+    job.append(bad_records, job.params.get("dead_letters", f"{table}_dead_letters"))
     job.report(rows=rows, outputs=[table])
 
 
@@ -64,14 +64,14 @@ def rows_of_table(spark: SparkSession, table: str) -> DataFrame | None:
 
 def updated_rows(records: DataFrame, table_rows: DataFrame | None) -> DataFrame:
     """The rows that the records add to the table, or change in it."""
-    good = records.where("_cause IS NULL").selectExpr(
+    good_records = records.where("_cause IS NULL").selectExpr(
         "sensor", "date_trunc('HOUR', taken) AS hour", "1L AS readings", "celsius", "celsius AS newest", "taken AS at"
     )
-    batch = sum_by_key(good)
+    batch = sum_by_key(good_records)
     if table_rows is None:
         return batch
-    changed = table_rows.join(batch, KEYS, "left_semi").select(*batch.columns)
-    return sum_by_key(batch.unionByName(changed))
+    changed_rows = table_rows.join(batch, KEYS, "left_semi").select(*batch.columns)
+    return sum_by_key(batch.unionByName(changed_rows))
 
 
 def sum_by_key(rows: DataFrame) -> DataFrame:

@@ -9,7 +9,7 @@ from sparklet.job import Job, stored_bytes
 
 
 def main() -> None:
-    """Do the job."""
+    """Count the words of the inputs, write the counts, and report how many words there are."""
     job = Job.from_args()
     spark = job.spark()
     words = spark.read.text(job.input_list()).selectExpr(r"explode(split(lower(value), '[^\\p{L}\\p{N}]+')) AS word")

@@ -93,16 +93,16 @@ def _check_days(files: Sequence[str], data: FlightsData) -> Check:
     name = "regexp_extract(filename, '([^/]*)[.]parquet$', 1)"
     counts = f"count(DISTINCT filename), count(*) FILTER ({name} <> make_date(year, month, day)::VARCHAR)"
     with duckdb.connect() as db:
-        read = f"SELECT {counts} FROM read_parquet(?, filename = true, hive_partitioning = false)"
-        outputs, misplaced = db.execute(read, [files]).fetchall()[0]
+        query = f"SELECT {counts} FROM read_parquet(?, filename = true, hive_partitioning = false)"
+        outputs, misplaced = db.execute(query, [files]).fetchall()[0]
     return Check("outputs, misplaced rows", f"{len(data.days)}, 0", f"{outputs}, {misplaced}")
 
 
 def compare_files(
-    files: Sequence[str], data: FlightsData, console: Console | None = None, first: Sequence[Check] = ()
+    files: Sequence[str], data: FlightsData, console: Console | None = None, earlier_checks: Sequence[Check] = ()
 ) -> Comparison:
-    """Compare Parquet files with the original; ``first`` are checks that were made before."""
-    comparison = Comparison(0, (*first, Check("Parquet files", "readable", "none there")))
+    """Compare Parquet files with the original; the result begins with the ``earlier_checks``."""
+    comparison = Comparison(0, (*earlier_checks, Check("Parquet files", "readable", "none there")))
     if files:
         with duckdb.connect() as db:
             db.execute("SET TimeZone = 'UTC'")
@@ -113,9 +113,9 @@ def compare_files(
                     f"CREATE TABLE found AS SELECT {columns} FROM read_parquet(?, hive_partitioning = false)", [files]
                 )
             except duckdb.Error as error:
-                comparison = Comparison(0, (*first, Check("Parquet files", "readable", str(error))))
+                comparison = Comparison(0, (*earlier_checks, Check("Parquet files", "readable", str(error))))
             else:
-                comparison = Comparison(_rows(db, "found"), (*first, *_checks(db)))
+                comparison = Comparison(_rows(db, "found"), (*earlier_checks, *_checks(db)))
     (console or Console()).print(_table(comparison))
     return comparison
 
@@ -131,11 +131,11 @@ def _load_expected(db: duckdb.DuckDBPyConnection, original: Path) -> None:
         options = f"header = true, nullstr = 'NA', columns = {COLUMNS}"
         db.execute(f"CREATE TABLE flights AS FROM read_csv(?, {options})", [flights])
     for name in ("airlines", "planes"):
-        read = f"CREATE TABLE {name} AS FROM read_csv(?, header = true, nullstr = 'NA')"
-        db.execute(read, [str(original / f"{name}.csv")])
-    added = ", ".join(f"{sql} AS {name}" for name, sql in {**JOINED, **DERIVED}.items())
+        query = f"CREATE TABLE {name} AS FROM read_csv(?, header = true, nullstr = 'NA')"
+        db.execute(query, [str(original / f"{name}.csv")])
+    added_columns = ", ".join(f"{sql} AS {name}" for name, sql in {**JOINED, **DERIVED}.items())
     db.execute(
-        f"CREATE TABLE expected AS SELECT f.*, {added} FROM flights f "
+        f"CREATE TABLE expected AS SELECT f.*, {added_columns} FROM flights f "
         "LEFT JOIN airlines a ON a.carrier = f.carrier LEFT JOIN planes p ON p.tailnum = f.tailnum"
     )
 
@@ -158,9 +158,9 @@ def _checks(db: duckdb.DuckDBPyConnection) -> Iterator[Check]:
     yield _same(
         db, "carrier_name", "airline", "SELECT carrier, list_sort(list(DISTINCT carrier_name)) FROM $table GROUP BY ALL"
     )
-    for which, compared in (("original", list(COLUMNS)), ("all", names)):
-        yield Check(f"lost or altered ({which})", "0", _count_missing(db, "expected", "found", compared))
-        yield Check(f"doubled or altered ({which})", "0", _count_missing(db, "found", "expected", compared))
+    for label, compared_columns in (("original", list(COLUMNS)), ("all", names)):
+        yield Check(f"lost or altered ({label})", "0", _count_missing(db, "expected", "found", compared_columns))
+        yield Check(f"doubled or altered ({label})", "0", _count_missing(db, "found", "expected", compared_columns))
 
 
 def _rows(db: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -14,9 +14,9 @@ from sparklet.job import Job
 def main() -> None:
     """Hang if an input's uri contains ``hang_on``; else do the job."""
     job = Job.from_args()
-    unwanted = [uri for uri in job.inputs if job.params.get("hang_on", "\0") in uri]
-    if unwanted:
-        print(f"hanging on purpose: {unwanted[0]}", flush=True)
+    hanging_inputs = [uri for uri in job.inputs if job.params.get("hang_on", "\0") in uri]
+    if hanging_inputs:
+        print(f"hanging on purpose: {hanging_inputs[0]}", flush=True)
         while True:
             time.sleep(1)
     flights_daily.main()

@@ -17,8 +17,8 @@ OWN_FOLDER = re.compile(r"^shard=.+_(?=\d{6})")  # a shard's folder up to its nu
 SHARD_FIELDS = ("Status", "RedriveCount", "Objects", "InputBytes", "OutputBytes", "Rows", "Error", "Cause")
 
 
-def keep_manifests(read: Callable[[str], bytes], run_folder: str, kept: Path) -> None:
-    """Copy a run's manifest, and the result files that it names, to a local folder.
+def keep_manifests(read: Callable[[str], bytes], run_folder: str, folder: Path) -> None:
+    """Copy a run's manifest, and the result files that it names, to a local folder; JSON files there are deleted first.
 
     Parameters
     ----------
@@ -27,19 +27,19 @@ def keep_manifests(read: Callable[[str], bytes], run_folder: str, kept: Path) ->
     run_folder
         ``s3://bucket/runs/RUN/``.
     """
-    kept.mkdir(parents=True, exist_ok=True)
-    for old in kept.glob("*.json"):
-        old.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    for old_file in folder.glob("*.json"):
+        old_file.unlink()
     manifest = read(run_folder + MANIFEST)
     for entries in json.loads(manifest)["ResultFiles"].values():
         for entry in entries:
             name = entry["Key"].rpartition("/")[2]
-            (kept / name).write_bytes(read(run_folder + name))
-    (kept / MANIFEST).write_bytes(manifest)
+            (folder / name).write_bytes(read(run_folder + name))
+    (folder / MANIFEST).write_bytes(manifest)
 
 
 def differences(one: Path, other: Path) -> Iterator[str]:
-    """Yield a line for each difference between two kept runs; none if they are equal up to ids and times."""
+    """Yield a line for each difference between the runs in two local folders; none if only ids and times differ."""
     manifests = [json.loads((folder / MANIFEST).read_text()) for folder in (one, other)]
     yield from _unequal("the run", RUN_FIELDS, *(manifest["run"] for manifest in manifests))
     yield from _unequal("its script", ("sha256",), *(manifest["run"]["scripts"][-1] for manifest in manifests))
@@ -52,24 +52,24 @@ def differences(one: Path, other: Path) -> Iterator[str]:
             yield from _unequal(f"shard {number}", (*SHARD_FIELDS, "outputs"), first, second)
 
 
-def shard_count(kept: Path) -> int:
-    """How many shards a kept run has in its result files."""
-    return len(_shards(kept, json.loads((kept / MANIFEST).read_text())))
+def shard_count(folder: Path) -> int:
+    """How many shards a run has in the result files of a local folder."""
+    return len(_shards(folder, json.loads((folder / MANIFEST).read_text())))
 
 
 def _shards(folder: Path, manifest: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
     """All shards of the result files, by number; a shard must be in exactly one file."""
-    found: dict[int, Mapping[str, Any]] = {}
+    shard_by_number: dict[int, Mapping[str, Any]] = {}
     for path in sorted(path for state in STATES for path in folder.glob(f"{state}_*.json")):
         for entry in json.loads(path.read_text()):
-            if entry["Shard"] in found:
+            if entry["Shard"] in shard_by_number:
                 raise ValueError(f"shard {entry['Shard']} is in two result files of {folder}")
             outputs = json.loads(entry.get("Output", "{}")).get("outputs", [])
             relative = sorted(
                 OWN_FOLDER.sub("shard=", f"{uri}/".removeprefix(manifest["run"]["output"])) for uri in outputs
             )
-            found[entry["Shard"]] = {**entry, "outputs": relative}
-    return found
+            shard_by_number[entry["Shard"]] = {**entry, "outputs": relative}
+    return shard_by_number
 
 
 def _unequal(subject: str, fields: tuple[str, ...], one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:

@@ -65,7 +65,7 @@ MANY = 46  # day files in a shard, if each has its own output: their work takes 
 INVENTORY_SHARD = "1MB"  # about twelve day files
 SCRATCH_MB, LARGE, LARGE_DAYS = 1, 2, 16  # two files of 16 days each are larger than 1 MiB; five days are not
 ROUTE_DAYS = 45  # by default
-REGISTERED = "Registering app"  # what the master's log has when a driver has reached it
+REGISTERED = "Registering app"  # the master logs this when a driver has reached it
 DISPATCH_MODES = ("queue", "loop", "map", "inline")
 ALL_WELL, FAILURES = 0, 2
 
@@ -119,11 +119,11 @@ class Demo:
         return self.sparklet("run", str(script), *where, *tables, "--dispatch-mode", self.mode, *options, expect=expect)
 
     def check(self, result: Any, rows: int, shard_count: int) -> None:
-        """Compare the output with the independent computation, and print the last lines."""
+        """Compare the output with the independent computation, the manifests with other modes; print the results."""
         if self.table:
-            found = self.table.snapshots()
-            snapshots = Check("snapshots", "1", str(found.count))
-            comparison = compare_files(found.files, self.data, first=[snapshots])
+            snapshots = self.table.snapshots()
+            snapshot_check = Check("snapshots", "1", str(snapshots.count))
+            comparison = compare_files(snapshots.files, self.data, earlier_checks=[snapshot_check])
         else:
             comparison = compare(OUTPUT, self.data, by_day=self.by_day)
         if not comparison.ok:
@@ -177,11 +177,11 @@ def demonstrate_route(demo: Demo) -> None:
     """
     folder = BUILD / "route"
     shutil.rmtree(folder, ignore_errors=True)
-    days, rest = demo.data.days[: LARGE * LARGE_DAYS], demo.data.days[LARGE * LARGE_DAYS :]
+    days, other_days = demo.data.days[: LARGE * LARGE_DAYS], demo.data.days[LARGE * LARGE_DAYS :]
     for number in range(LARGE):
         one_file(days[number * LARGE_DAYS :][:LARGE_DAYS], folder / "flights" / f"large-{number}" / "days.csv")
     (folder / "flights" / "days").mkdir()
-    for day in rest:
+    for day in other_days:
         shutil.copy(day, folder / "flights" / "days")
     with standalone_cluster(folder, workers=1) as master:
         say(f"cluster: {master}; {LARGE} files of {LARGE_DAYS} days each are above {SCRATCH_MB} MiB")
@@ -192,7 +192,7 @@ def demonstrate_route(demo: Demo) -> None:
         with beside(partial(kill_first_driver, demo.run_id, folder / "master.log")):
             result = demo.run_days(SCRIPT, folder / "flights", demo.each, *route)
     check_routes(demo, (folder / "master.log").read_text().count(REGISTERED))
-    demo.check(result, demo.data.rows, LARGE - (-len(rest) // demo.each))
+    demo.check(result, demo.data.rows, LARGE - (-len(other_days) // demo.each))
 
 
 def kill_first_driver(run_id: str, master_log: Path, done: threading.Event) -> None:
@@ -274,11 +274,11 @@ def demonstrate_poison(demo: Demo) -> None:
 
 def check_all_but(demo: Demo, result: Any, name: str) -> None:
     """Check that one file has FAILED, and that the rows of all other files are in the output."""
-    failed = [shard for shard in result_shards(demo) if shard["state"] == "FAILED"]
-    if [shard["objects"] for shard in failed] != [1] or result["shards"]["failed"] != 1:
-        raise DemoError(f"{name} alone should have failed, but: {failed}")
-    others = [day.name for day in demo.data.days if day.name != name]
-    comparison = compare(OUTPUT, some_days(demo.data, BUILD / "all-but-one", others), by_day=demo.by_day)
+    failed_shards = [shard for shard in result_shards(demo) if shard["state"] == "FAILED"]
+    if [shard["objects"] for shard in failed_shards] != [1] or result["shards"]["failed"] != 1:
+        raise DemoError(f"{name} alone should have failed, but: {failed_shards}")
+    other_names = [day.name for day in demo.data.days if day.name != name]
+    comparison = compare(OUTPUT, some_days(demo.data, BUILD / "all-but-one", other_names), by_day=demo.by_day)
     if not comparison.ok:
         raise DemoError("the output differs from the independent computation, see above")
     say(f"  one FAILED file of {len(demo.data.days)}, {name}; the {comparison.rows} rows of all others are there")
@@ -343,28 +343,28 @@ def check_causes(demo: Demo, result: Any) -> None:
 
 
 def check_untouched(before: Any, after: Any) -> None:
-    """Check that the redrive did no finished shard again."""
+    """Check that the redrive did not run a finished shard again."""
     attempts = {shard["shard"]: shard["attempt_id"] for shard in after["shard_list"]}
     finished = [shard for shard in before["shard_list"] if shard["state"] == "SUCCEEDED"]
-    if redone := [s["shard"] for s in finished if attempts[s["shard"]] != s["attempt_id"]]:
-        raise DemoError(f"the redrive did finished shards again: {redone}")
+    if redone_shards := [s["shard"] for s in finished if attempts[s["shard"]] != s["attempt_id"]]:
+        raise DemoError(f"the redrive did finished shards again: {redone_shards}")
     say(f"  {len(finished)} finished shards were not touched")
 
 
 def compare_modes(demo: Demo) -> None:
     """Keep this run's manifests, and compare them with those of the same demo in other dispatch modes."""
-    kept = BUILD / "manifests" / demo.kind
+    folder = BUILD / "manifests" / demo.kind
     with LocalStack.attach(StackOptions(state_dir=user_folder("state"), processing=False)) as stack:
         store = stack.deployment().store
-        keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", kept / demo.mode)
+        keep_manifests(store.get, f"s3://{stack.info.bucket}/runs/{demo.run_id}/", folder / demo.mode)
     for other in DISPATCH_MODES:
-        if other == demo.mode or not (kept / other / "manifest.json").exists():
+        if other == demo.mode or not (folder / other / "manifest.json").exists():
             continue
-        if different := list(differences(kept / demo.mode, kept / other)):
-            for line in different[:10]:
+        if lines := list(differences(folder / demo.mode, folder / other)):
+            for line in lines[:10]:
                 say(f"  {line}")
-            raise DemoError(f"the manifests of {demo.mode} and {other} differ in {len(different)} places")
-        say(f"manifests: {shard_count(kept / other)} shards, {demo.mode} and {other} equal up to ids and times")
+            raise DemoError(f"the manifests of {demo.mode} and {other} differ in {len(lines)} places")
+        say(f"manifests: {shard_count(folder / other)} shards, {demo.mode} and {other} equal up to ids and times")
 
 
 def say(text: str) -> None:
@@ -373,8 +373,8 @@ def say(text: str) -> None:
 
 
 def _short(argument: str) -> str:
-    shown = argument.replace(f"{ROOT}/", "")
-    return f"'{shown}'" if " " in shown else shown
+    short_argument = argument.replace(f"{ROOT}/", "")
+    return f"'{short_argument}'" if " " in short_argument else short_argument
 
 
 DEMONSTRATIONS = {

@@ -66,7 +66,7 @@ def _wait_for(log: Path, pattern: str) -> str:
     """Wait until a log matches a pattern; return the pattern's first group."""
     end_s = time.monotonic() + START_LIMIT_S
     while time.monotonic() < end_s:
-        if found := re.search(pattern, log.read_text(errors="replace")):
-            return found[1]
+        if match := re.search(pattern, log.read_text(errors="replace")):
+            return match[1]
         time.sleep(0.05)
     raise RuntimeError(f"{log.stem} did not start:\n{log.read_text()[-2000:]}")
