@@ -89,9 +89,9 @@ def _write_days(original: Path, flights: Path, progress: Progress) -> None:
     for line in lines:
         year, month, day = (int(number) for number in line.split(b",", 3)[:3])
         days.setdefault(f"{year:04d}-{month:02d}-{day:02d}", []).append(line)
-    for done, (name, lines) in enumerate(days.items(), 1):
+    for count, (name, lines) in enumerate(days.items(), 1):
         (flights / f"{name}.csv").write_bytes(header + b"".join(lines))
-        progress(done, len(days))
+        progress(count, len(days))
 
 
 def _digest(folder: Path, original: Path) -> str:

@@ -195,9 +195,9 @@ def demonstrate_route(demo: Demo) -> None:
     demo.check(result, demo.data.rows, LARGE - (-len(other_days) // demo.each))
 
 
-def kill_first_driver(run_id: str, master_log: Path, done: threading.Event) -> None:
+def kill_first_driver(run_id: str, master_log: Path, block_ended: threading.Event) -> None:
     """Kill the first driver of a run that reaches the cluster."""
-    while not done.wait(0.05):
+    while not block_ended.wait(0.05):
         if REGISTERED in master_log.read_text(errors="replace") and kill_driver(run_id):
             return
 
@@ -300,20 +300,20 @@ def corrupt(day: Path) -> None:
 @contextmanager
 def beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
     """Do some work in a thread during the block; the end of the block sets the event."""
-    done = threading.Event()
-    thread = threading.Thread(target=work, args=[done], daemon=True)
+    block_ended = threading.Event()
+    thread = threading.Thread(target=work, args=[block_ended], daemon=True)
     thread.start()
     try:
         yield
     finally:
-        done.set()
+        block_ended.set()
         thread.join()
 
 
-def vanish(run_id: str, name: str, done: threading.Event) -> None:
+def vanish(run_id: str, name: str, block_ended: threading.Event) -> None:
     """Delete an input object as soon as the run's plan is sealed."""
     state = user_folder("state")
-    while not done.wait(0.5):
+    while not block_ended.wait(0.5):
         if running(state) is None:
             continue  # the command line has not started the stack yet
         try:

@@ -81,12 +81,12 @@ def examine_stack(name: str) -> list[Finding]:
     try:
         outputs, _ = described_stack(clients, name)
     except NotDeployedError:
-        missing = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
-        return [missing, check_account_concurrency(unreserved_concurrency(clients))]
+        not_deployed = Finding(f"stack {name}", False, "there is none yet", "docs/guide/deploy.md")
+        return [not_deployed, check_account_concurrency(unreserved_concurrency(clients))]
     settings = stack_settings(clients, outputs)
     agreement = Finding(f"stack {name}", True, f"its settings agree: {_settings_text(settings)}")
-    wrong = [*contradictions(settings), *check_encryption(clients, outputs["BucketName"])]
-    return (wrong or [agreement]) + list(_check_snapshots(unused_snapshots(clients, outputs)))
+    problems = [*contradictions(settings), *check_encryption(clients, outputs["BucketName"])]
+    return (problems or [agreement]) + list(_check_snapshots(unused_snapshots(clients, outputs)))
 
 
 def check_encryption(clients: "AwsClients", bucket: str) -> Iterator[Finding]:
@@ -406,5 +406,5 @@ def _check_running(stack: StackSettings) -> Iterator[Finding]:
         )
 
 
-def _wrong_finding(settings: str, found: str, remedy: str) -> Finding:
-    return Finding(settings, False, found, remedy, "wrong")
+def _wrong_finding(settings: str, problem: str, remedy: str) -> Finding:
+    return Finding(settings, False, problem, remedy, "wrong")

@@ -70,15 +70,15 @@ def _figures_of(stack: OpenStack, run: Run, prices: Prices) -> dict[str, Any]:
         manifest = None
     if not manifest:
         return UNKNOWN
-    run_figures, failed = manifest["run"], manifest["run"]["counts"]["failed"]
+    run_figures, failed_count = manifest["run"], manifest["run"]["counts"]["failed"]
     # A manifest does not count files: there is at least one for each input with --output-per, else for each shard.
-    files = run_figures["objects"] if run.options.output_per and not failed else run_figures["output_shards"]
+    files = run_figures["objects"] if run.options.output_per and not failed_count else run_figures["output_shards"]
     output_bytes, work = run_figures["output_bytes"], work_of(run_figures)
     return {
         "duration_s": run_figures["duration_s"],
         "rows": run_figures["rows"],
         "output_bytes": output_bytes,
-        "failed": failed,
+        "failed": failed_count,
         "cost_usd": round(sum(costs_so_far(work, run, stack.size, prices).values()), 6),
         "small_files": bool(output_bytes) and files >= MANY_FILES and output_bytes < files * SMALL_BYTES,
     }

@@ -166,9 +166,9 @@ def _records(deployment: Deployment, run_id: str, shards: Sequence[int]) -> Iter
 
 
 def _shards_by_cause(deployment: Deployment, run_id: str, numbers: tuple[int, ...], cause: str) -> tuple[int, ...]:
-    """Return ``numbers``, or with a ``cause`` the failed shards among them that it fits.
+    """Return ``numbers``; with a ``cause`` return the failed shards that it fits, among ``numbers`` if these are given.
 
-    If no shard but the run's check or commit failed with this cause, ``numbers`` is returned, too. Without a cause,
+    If no shard failed, but the run's check or commit failed with this cause, return () for it. Without a cause,
     PlanError if a commit failed and would fail in the same way again.
     """
     run = deployment.ledger.runs.get(run_id)

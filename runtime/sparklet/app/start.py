@@ -205,8 +205,8 @@ def continue_run(
 
     def show(progress: PlanProgress) -> None:
         skipped = "".join(f", {count} {reason} left out" for reason, count in sorted(progress.skipped.items()))
-        planned = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
-        text = f"  {planned}, {size_text(progress.size_bytes)}{skipped}"
+        planned_text = f"{count_text(progress.shards, 'shard')} of {count_text(progress.objects, 'object')}"
+        text = f"  {planned_text}, {size_text(progress.size_bytes)}{skipped}"
         reporter.say(f"{text}, all sent" if progress.sealed else text)
         if progress.sealed and progress.whole:
             reasons = ", ".join(f"{count} ({reason})" for reason, count in sorted(progress.whole.items()))

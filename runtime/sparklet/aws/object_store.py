@@ -42,7 +42,7 @@ Page = Mapping[str, Any]
 class Lister(Protocol):
     """One request for the keys below a prefix."""
 
-    def __call__(self, prefix: str, start_after: str = "", **more: Any) -> Page:
+    def __call__(self, prefix: str, start_after: str = "", **options: Any) -> Page:
         """The answer of S3's ListObjectsV2."""
 
 
@@ -152,10 +152,10 @@ class S3ObjectStore:
                 for entry in page.get("Contents", ()):
                     yield _info_of_entry(bucket, entry)
 
-    def _page(self, bucket: str, prefix: str, start_after: str = "", **more: Any) -> Page:
-        more |= {"StartAfter": start_after} if start_after else {}
+    def _page(self, bucket: str, prefix: str, start_after: str = "", **options: Any) -> Page:
+        options |= {"StartAfter": start_after} if start_after else {}
         return self._clients.s3.list_objects_v2(
-            Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=RESTORED, **more, **self._payer
+            Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=RESTORED, **options, **self._payer
         )
 
     def head(self, uri: str, version_id: str = "") -> ObjectInfo:

@@ -367,8 +367,8 @@ class CloudWatchWorkerLogs:
         return failing_as(LogsError, f"the log group {self._group} cannot be read", LOG_REMEDIES)
 
 
-def compose(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str, **more: Any) -> Deployment:
-    """A deployment with these resources and the ledger's clock; ``more`` are its other ports."""
+def compose(clients: AwsClients, bucket: str, ledger_table: str, queue_url: str, **other_ports: Any) -> Deployment:
+    """A deployment with these resources, the ledger's clock, and ``other_ports``."""
     ledger, queue = DynamoLedger(clients, ledger_table), SqsTaskQueue(clients, queue_url)
-    ports = {"clock": ledger.clock, "open_inputs": input_stores(clients), **more}
+    ports = {"clock": ledger.clock, "open_inputs": input_stores(clients), **other_ports}
     return Deployment(bucket, S3ObjectStore(clients), ledger, queue, **ports)

@@ -22,12 +22,12 @@ OUTPUTS = ("BucketName", "LedgerTable", "QueueUrl", "WorkerAliasArn", "WorkerLog
 
 
 def described_stack(
-    clients: AwsClients, name: str, needed: Sequence[str] = OUTPUTS, template: str = "template.yaml"
+    clients: AwsClients, name: str, required_outputs: Sequence[str] = OUTPUTS, template: str = "template.yaml"
 ) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """The outputs and the parameters of a stack.
 
-    NotDeployedError if there is no such stack; SettingsError if it lacks an output of ``needed``, or may not be
-    described. From now on the clients write with the encryption that the stack demands, and assume roles with its
+    NotDeployedError if there is no such stack; SettingsError if it lacks one of the ``required_outputs``, or cannot be
+    described. Afterwards the clients write with the encryption that the stack demands, and assume roles with its
     external id.
     """
 
@@ -45,9 +45,9 @@ def described_stack(
     if encryption := parameters.get("WriteEncryption"):
         clients.write_encryption = write_encryption({"SPARKLET_WRITE_ENCRYPTION": encryption})
     clients.external_id = parameters.get("InputRoleExternalId") or clients.external_id
-    if missing := [key for key in needed if key not in outputs]:
+    if missing_outputs := [key for key in required_outputs if key not in outputs]:
         raise SettingsError(
-            f"the stack {name} lacks the outputs {', '.join(missing)}: was it made from sam/{template}?"
+            f"the stack {name} lacks the outputs {', '.join(missing_outputs)}: was it made from sam/{template}?"
         )
     return outputs, parameters
 

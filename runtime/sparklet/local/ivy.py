@@ -60,14 +60,14 @@ def fetch(jars: Collection[Coordinate], folder: Path, progress: Progress) -> str
     command = [str(java), *network_options(java, folder), "-jar", str(ivy_jar())]
     command += ["-settings", "settings.xml", "-cache", "cache", "-ivy", "ivy.xml"]
     command += ["-retrieve", "out/[artifact]-[revision](-[classifier]).[ext]"]
-    missing, cause = list(jars), ""
+    missing_jars, cause = list(jars), ""
     for attempt in range(1, _MAX_TRIES + 1):
-        (folder / "ivy.xml").write_text(module_xml(missing))
+        (folder / "ivy.xml").write_text(module_xml(missing_jars))
         cause = _run(command, folder, progress)
-        missing = [jar for jar in missing if not (folder / "out" / jar.file_name).exists()]
-        if not missing:
+        missing_jars = [jar for jar in missing_jars if not (folder / "out" / jar.file_name).exists()]
+        if not missing_jars:
             return ""
-        progress(f"  try {attempt} of {_MAX_TRIES}, missing: {len(missing)} of {len(jars)}; {cause}")
+        progress(f"  try {attempt} of {_MAX_TRIES}, missing: {len(missing_jars)} of {len(jars)}; {cause}")
         time.sleep(_PAUSE_S if attempt < _MAX_TRIES else 0)
     return cause
 
@@ -138,8 +138,8 @@ def why_failed(log: str) -> str:
         if "PKIX" in server[1]:
             return "Java does not trust the server's certificate (set SSL_CERT_FILE to your network's CA bundle)"
         return server[1]
-    if missing := re.search(r"module not found: (\S+)#(\S+);(\S+)", log):
-        return f"the repository has no {missing[1]}:{missing[2]}:{missing[3]}"
+    if missing_module := re.search(r"module not found: (\S+)#(\S+);(\S+)", log):
+        return f"the repository has no {missing_module[1]}:{missing_module[2]}:{missing_module[3]}"
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return lines[-1] if lines else "Java ended without output"
 

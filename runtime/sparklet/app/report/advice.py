@@ -203,11 +203,11 @@ def near_timeout(measured: Measured) -> RuleResult:
 
 def retries(measured: Measured) -> RuleResult:
     """Retries: many shards needed more than one attempt."""
-    summary, ended = measured.view.found.summary, measured.ended
+    summary, ended_count = measured.view.found.summary, measured.ended
     attempts = sum(work.attempts for work in summary.work.values())
-    repeated_attempts = attempts - ended - summary.counts.running
+    repeated_attempts = attempts - ended_count - summary.counts.running
     text = f"{repeated_attempts} of {attempts} attempts were repeated ones"
-    if repeated_attempts <= REPEATED * ended:
+    if repeated_attempts <= REPEATED * ended_count:
         return RuleResult("Retries", "fine", text)
     text += f", and {duration_text(summary.repeated_s)} were in vain"
     remedy = f"see why: sparklet explain {measured.run.run_id}, and the causes of retried shards in the table below"
