@@ -26,7 +26,7 @@ def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
 
 
 def _one_task(source: Source, part: str, event: Mapping[str, Any]) -> tuple[Task, ...]:
-    """One task for all records, each of which must have ``part``; skipped if S3's test messages are all there is."""
+    """One task for all records, each of which must have ``part``; it is skipped if all are S3's test messages."""
     for record in event["Records"]:
         if not isinstance(record.get(part), dict):
             raise EventError(f"a record of {source} has no {part}; it has {shape_of(record)}")

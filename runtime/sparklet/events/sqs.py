@@ -32,20 +32,27 @@ def split(event: Mapping[str, Any]) -> tuple[Task, ...]:
 
 def respond(event: Event, outcomes: Sequence[Outcome]) -> Any:
     """Name exactly the messages that were not done, each id once, in the order of the batch."""
-    returned = {
+    returned_ids = {
         message_id for outcome in outcomes if not outcome.acknowledged for message_id in outcome.task.record_ids
     }
-    failed = dict.fromkeys(record["messageId"] for record in event["Records"] if record["messageId"] in returned)
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed]}
+    failed_ids = dict.fromkeys(
+        record["messageId"] for record in event["Records"] if record["messageId"] in returned_ids
+    )
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in failed_ids]}
 
 
 def joined(tasks: Sequence[Task]) -> list[Task]:
-    """Join the tasks of messages that only the script reads to one; in a FIFO queue, each row of neighbours to one."""
+    """Join the tasks of messages that only the script reads into one task.
+
+    In a FIFO queue only neighbours are joined, since the order counts.
+    """
     # A standard queue has no order to keep, so the script's messages can be made neighbours.
     if not any(task.group for task in tasks):
         tasks = sorted(tasks, key=_stays_alone)
-    rows = ((stays_alone, [*row]) for stays_alone, row in groupby(tasks, _stays_alone))
-    return [task for stays_alone, row in rows for task in (row if stays_alone else [as_one(row)])]
+    sequences = ((stays_alone, [*neighbours]) for stays_alone, neighbours in groupby(tasks, _stays_alone))
+    return [
+        task for stays_alone, neighbours in sequences for task in (neighbours if stays_alone else [as_one(neighbours)])
+    ]
 
 
 def _stays_alone(task: Task) -> bool:
@@ -66,9 +73,10 @@ def as_one(messages: Sequence[Task], **keys: Any) -> Task:
 
 
 def failed_messages(task: Task, failed: Mapping[str, str], answer: Any = None) -> dict[str, str]:
-    """The messages that a script fails, by id, with the causes. EventError if one of them is not the task's.
+    """The messages that a script reports as failed, by id, with the causes, and later ones of their FIFO groups.
 
     ``failed`` are those of ``Job.fail_message``; the script's ``answer`` may name more, as ``batchItemFailures``.
+    EventError if one of them is not the task's.
     """
     items = (answer.get("batchItemFailures") if isinstance(answer, dict) else None) or []
     names = [item.get("itemIdentifier") if isinstance(item, dict) else None for item in items]
@@ -139,5 +147,5 @@ def _request_body(body: object) -> dict[str, Any]:
 def _count(record: Mapping[str, Any], name: str, max_digits: int = 9) -> int:
     """A count or a time among the message's attributes; 1 if it is missing or malformed."""
     text = text_at(record, "attributes", name)
-    # ``int`` takes digits of any script, and fails at more than 4,300 of them.
+    # ``int`` also takes digits of other alphabets, and fails at more than 4,300 digits.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= max_digits else 1

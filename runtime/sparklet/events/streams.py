@@ -6,8 +6,8 @@ record has one sequence number, so it is one record here. A mapping with a tumbl
 every response must return it.
 
 Amazon MSK and self-managed Kafka: one task for a batch, with all its partitions. By default a failure is raised, and
-the whole batch comes again, because most mappings treat any response as success. A mapping in *provisioned mode* can
-have ``ReportBatchItemFailures``; then the response names each partition to read again, with an offset:
+the whole batch is delivered again, because most mappings treat any response as success. A mapping in *provisioned
+mode* can have ``ReportBatchItemFailures``; then the response names each partition to read again, with an offset:
 ``{"itemIdentifier": {"partition": "topic-0", "offset": 15}}``. The event does not name its mapping, so the operator
 sets ``SPARKLET_KAFKA_FAILURES=report``.
 """

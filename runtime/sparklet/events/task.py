@@ -70,7 +70,7 @@ class Task:
 class Outcome:
     """The outcome of a task."""
 
-    task: Task  # if some messages of a batch come back, the task of these messages
+    task: Task  # if some messages of a batch are to be delivered again, the task of these messages
     error: SparkletError | None = None
     acknowledged: bool = True  # whether the source may delete the record; if not, there is an error
     answer: Mapping[str, Any] = field(default_factory=dict)  # for a synchronous caller; "answer" in it is the script's

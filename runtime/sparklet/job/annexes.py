@@ -171,9 +171,9 @@ class TableWrites(JobFields):
         table, merge_schema, partition_by, label, commit
             As for ``append``. The result and the errors are the same, too.
         """
-        more = {"merge_schema": merge_schema, "partition_by": partition_by, "keys": keys, "order_by": order_by}
-        more["delete"] = delete
-        return self._write(df, table, "upsert", label, commit, **more)
+        options = {"merge_schema": merge_schema, "partition_by": partition_by, "keys": keys, "order_by": order_by}
+        options["delete"] = delete
+        return self._write(df, table, "upsert", label, commit, **options)
 
     def overwrite_partitions(
         self,
@@ -190,8 +190,8 @@ class TableWrites(JobFields):
         A later commit of the same run, as after a redrive, keeps the rows that the run has written before.
         Parameters, result and errors are the same as for ``append``.
         """
-        more = {"merge_schema": merge_schema, "partition_by": partition_by}
-        return self._write(df, table, "overwrite_partitions", label, commit, **more)
+        options = {"merge_schema": merge_schema, "partition_by": partition_by}
+        return self._write(df, table, "overwrite_partitions", label, commit, **options)
 
     def _write(
         self, df: DataFrame, table: str | None, mode: str, label: str | None, commit: str | None, **options: Any
@@ -242,8 +242,8 @@ class DatabaseAccess(JobFields):
             If a retry might help.
         """
         self.refuse_inferring()
-        jdbc, unique = import_module(DATABASES), [keys] if isinstance(keys, str) else keys
-        rows = jdbc.write(jdbc.Database(self, **database), df, table, unique, order_by, label, commit_id)
+        jdbc, key_columns = import_module(DATABASES), [keys] if isinstance(keys, str) else keys
+        rows = jdbc.write(jdbc.Database(self, **database), df, table, key_columns, order_by, label, commit_id)
         return cast(int, rows)
 
     def jdbc_read(

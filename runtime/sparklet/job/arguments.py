@@ -25,12 +25,13 @@ MAX_QUOTED = 120  # characters of a wrong document, in an error
 MAX_CAUSE = 1000  # characters, of the cause of a failed message
 FILE_SCHEME = "file://"
 _TIME = "HH:mm[:ss][.SSSSSSSSS][XXX]"
-# For ``read_csv``. By Spark's own formats a date loses its time of day, and 12:30 alone is a time of today.
+# For ``read_csv``. Spark's default formats cut the time of day off a date, and read 12:30 alone as a time of today.
 STRICT = {
     "header": True,
     "enforceSchema": False,
     "mode": "FAILFAST",
-    # As in RFC 4180, Excel and Python. With Spark's own \ doubled quotes stay doubled, or a value is cut at a comma.
+    # As in RFC 4180, Excel and Python. With a backslash, Spark's default, doubled quotes stay doubled, or a value is
+    # cut at a comma.
     "escape": '"',
     "dateFormat": "yyyy-M-d",
     "timestampFormat": f"yyyy-M-d[ {_TIME}]['T'{_TIME}]",
@@ -142,11 +143,12 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
     def read_csv(self, spark: SparkSession, schema: str | None = None, **options: Any) -> DataFrame:
         """Read the inputs as CSV with a header, with the same columns and types in every shard.
 
-        With a schema, the job fails at a file with another header and at a line that does not fit. Spark by default
-        would match columns by position, and read null. A date is written ``2026-01-02``. A timestamp is a date, alone
-        or with a time behind a space or a ``T``: ``13:45``, with or without seconds, fractions and an offset. Other
-        formats need ``dateFormat`` or ``timestampFormat``. Quotes in a quoted value are doubled, as in RFC 4180; a file
-        that escapes them by Spark's own backslash fails the job, unless the option ``escape`` names the backslash.
+        With a schema, the job fails at a file with another header and at a line that does not fit. By default Spark
+        would match columns by position, and read null for such a value. A date is written ``2026-01-02``. A
+        timestamp is a date, alone or with a time behind a space or a ``T``: ``13:45``, with or without seconds,
+        fractions and an offset. Other formats need ``dateFormat`` or ``timestampFormat``. Quotes in a quoted value are
+        doubled, as in RFC 4180; a file that escapes them by a backslash, Spark's default, fails the job, unless the
+        option ``escape`` names the backslash.
 
         Parameters
         ----------
@@ -287,10 +289,10 @@ class Job(StreamRecords, TableWrites, DatabaseAccess):
         self.outcome.answer(document)
 
     def fail_message(self, message_id: str, cause: str) -> list[str]:
-        """Let an SQS message come back, and the event's other messages be done. Return the ids that come back.
+        """Report an SQS message as failed, so that SQS delivers it again; the event's other messages are done.
 
-        Call it before writes to tables: they leave out the rows that ``records`` has made of these messages. From a
-        FIFO queue the later messages of the same group come back, too.
+        Return the ids of all messages that are delivered again: from a FIFO queue also the later ones of the same
+        group. Call it before writes to tables: they leave out the rows that ``records`` has made of these messages.
 
         Raises
         ------
@@ -391,7 +393,10 @@ def _event_inputs(event: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _one_source(name: str, event_value: Any, argument: Any) -> Any:
-    """Return the event's value or the argument; EventError if they differ, as one ``--output`` for all shards would."""
+    """Return the event's value, or else the argument. EventError if they differ.
+
+    For example, one ``--output`` for all shards differs from the folder that each shard has in its event.
+    """
     if event_value and argument and event_value != argument:
         raise EventError(
             f"the event's {name} is {_quoted(event_value)} and --{name} is {_quoted(argument)}; "

@@ -15,14 +15,17 @@ SPARK_CATALOG = "org.apache.iceberg.spark.SparkCatalog"
 VARIABLES = f"PYICEBERG_CATALOG__{ICEBERG_CATALOG.upper()}__"
 BUSY_TIMEOUT_MS = 30_000  # several processes share an SQLite file
 AWS_KEYS = tuple(f"{client}.{key}-" for client in ("client", "glue") for key in ("access", "secret", "session"))
-# How properties begin that only pyiceberg reads; for Iceberg in Java they have other names.
+# Prefixes of properties that only pyiceberg reads; Iceberg in Java has other names for them.
 PYICEBERG_ONLY = ("s3.", "py-", "gcs.", "adls.", "init-", "echo", "pool-", *AWS_KEYS)
 AWS_BUNDLE = "software.amazon.awssdk.services.glue.GlueClient"  # not in Hadoop 3.4's S3A, which brings only S3's client
 DATABASES = ("sqlite", "postgresql", "mysql")
 
 
 def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
-    """Return the options of Spark's ``iceberg``, of type hadoop if there is only a warehouse; {} without settings."""
+    """Return the options of Spark's catalog ``iceberg``; {} without settings.
+
+    If there is only a warehouse, the catalog has the type ``hadoop``.
+    """
     configured = catalog_properties(env, warehouse)
     catalog_type = _catalog_type(configured)
     if not catalog_type and not warehouse:
@@ -46,7 +49,7 @@ def iceberg_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], wa
 
 
 def glue_catalog(env: Mapping[str, str], has_class: Callable[[str], bool], warehouse: str | None) -> dict[str, str]:
-    """Return the options of ``glue_catalog``, Glue's name for the Data Catalog's Iceberg tables; {} without its jar.
+    """Return the options of ``glue_catalog``, Glue's name for the Data Catalog's Iceberg tables; {} without AWS's jar.
 
     No setting is needed: only new tables need a warehouse.
     """
@@ -78,13 +81,13 @@ def catalog_properties(env: Mapping[str, str], warehouse: str | None = None) -> 
     endpoint = env.get("AWS_ENDPOINT_URL_S3TABLES") or env.get("AWS_ENDPOINT_URL")
     domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
     uri = f"{endpoint or f'https://s3tables.{region}.{domain}'}/iceberg"
-    signed = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
+    signing = {"rest.sigv4-enabled": "true", "rest.signing-name": "s3tables", "rest.signing-region": region}
     # The environment takes precedence over the ARN: the operator chooses.
-    return {"type": "rest", "uri": uri, **signed, "client.region": region, **configured, "warehouse": address}
+    return {"type": "rest", "uri": uri, **signing, "client.region": region, **configured, "warehouse": address}
 
 
 def in_table_bucket(warehouse: str) -> bool:
-    """Whether a warehouse is in S3 Tables, also by Glue's REST catalog: its tables' files cannot be listed."""
+    """Whether a warehouse is in S3 Tables, also through Glue's REST catalog: its tables' files cannot be listed."""
     return ":s3tables:" in warehouse or ":s3tablescatalog/" in warehouse
 
 

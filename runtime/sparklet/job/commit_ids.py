@@ -55,7 +55,10 @@ def _result_id(job: JobFields, work: Sequence[Any], label: str) -> str:
 
 
 def records_by_chain(job: JobFields, label: str) -> dict[str, tuple[str, set[int]]]:
-    """Return the records of a direct write's batch: by chain the name of the stream's shard, and the records' numbers.
+    """Return the records of a direct write's batch: for each chain the stream's shard and the records' numbers.
+
+    A chain is named like a commit id. It lists the records of a shard that one writer has committed to a table
+    (``tables.chains``).
 
     {} if the event is not a batch, or has a task's id; in a run; and in a window, where rows may be made of earlier
     batches.
@@ -108,11 +111,11 @@ def work_time_s(job: JobFields) -> float | None:
         return int(created, 16) / 1000 if re.fullmatch("[0-9a-f]{9,12}", created) else None
     records = event.get("Records")
     first = records[0] if isinstance(records, list) and records else event
-    texts = (text_at(first, *path) for path in _DATES)
+    texts = (text_at(first, *path) for path in _TIME_PATHS)
     return next(filter(None, map(_seconds, texts)), None)
 
 
-_DATES = (
+_TIME_PATHS = (
     ("attributes", "SentTimestamp"),  # SQS
     ("Sns", "Timestamp"),
     ("eventTime",),  # S3
@@ -122,6 +125,7 @@ _DATES = (
 
 
 def _seconds(text: str) -> float | None:
+    """Return a time, in milliseconds or in ISO format, as seconds since 1970; None if it is neither."""
     try:
         if text.isdigit():
             return int(text) / 1000
@@ -131,15 +135,15 @@ def _seconds(text: str) -> float | None:
 
 
 MESSAGES = "sqs"  # the kind of source of SQS messages
-KEPT_DAYS = 15  # for this long the ids of messages are kept; a queue keeps messages for 14 days at most
-_PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}
+KEPT_DAYS = 15  # how long the ids of messages are kept; a queue keeps messages for 14 days at most
+_ID_PATHS = {"aws:sqs": (("eventSourceARN",), ("messageId",)), "aws:sns": (("Sns", "TopicArn"), ("Sns", "MessageId"))}
 
 
 def _message_ids(records: list[Any]) -> tuple[str, Any] | None:
     """Return the kind of source, and queue or topic and id of each message; None if one is missing."""
     source = text_at(records[0], "eventSource") or text_at(records[0], "EventSource")
-    ids = [[text_at(record, *path) for path in _PATHS.get(source, ())] for record in records]
-    return (source[4:], ids) if source in _PATHS and all(map(all, ids)) else None
+    ids = [[text_at(record, *path) for path in _ID_PATHS.get(source, ())] for record in records]
+    return (source[4:], ids) if source in _ID_PATHS and all(map(all, ids)) else None
 
 
 def messages_of(event: Any) -> dict[int, list[str]]:
@@ -154,7 +158,8 @@ def messages_of(event: Any) -> dict[int, list[str]]:
             _, _, happened, *_ = versions[0]
             time_s = _seconds(happened) or int(record["attributes"]["SentTimestamp"]) / 1000
             digest = hashlib.sha256(json.dumps(versions).encode()).digest()[:16]
-            # In the order of time, so that ranges of a chain's links hardly overlap, and a batch reads few links.
+            # Numbers are in the order of time, so that the ranges of a chain's commits hardly overlap, and a batch
+            # reads few files of the chain.
             number = (int(time_s * 1000) << 128) + int.from_bytes(digest, "big")
             ids_by_number.setdefault(number, []).append(record["messageId"])
     return ids_by_number
@@ -167,7 +172,10 @@ def labels(event: Any, shard: str, numbers: Collection[int]) -> list[str]:
 
 
 def failed_numbers(job: JobFields) -> set[int]:
-    """Return the numbers of messages that the script has failed: they come back, so no commit may contain them."""
+    """Return the numbers of messages that the script reported as failed.
+
+    SQS delivers these messages again, so no commit may contain them.
+    """
     failed_ids = job.outcome.totals.get("failed", {}).keys()
     if not failed_ids:
         return set()
@@ -193,7 +201,7 @@ def records_of(event: Any) -> tuple[str, str, dict[str, set[int]]] | None:
                 return (kind, stream, {stream.rpartition(":")[2]: {*messages_of(event)}}) if stream else None
             number_field = {"kinesis": "sequenceNumber", "dynamodb": "SequenceNumber"}[kind]
             for record in records:
-                # Only the ids of its records name a Kinesis batch's shard.
+                # A Kinesis event names its shard only in the ids of its records.
                 shard = record["eventID"].partition(":")[0] if kind == "kinesis" else ""
                 numbers.setdefault(shard, set()).add(int(record[kind][number_field]))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):

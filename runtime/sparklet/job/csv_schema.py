@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 WIDER = {"int": "bigint", "void": "string"}  # files outside the sample may have greater numbers, or any value at all
-ALONE = {"inferSchema": False, "recursiveFileLookup": True}  # without the partitions' columns
+ALONE = {"inferSchema": False, "recursiveFileLookup": True}  # without columns from folders' names
 CASE_SENSITIVE = "spark.sql.caseSensitive"
 MAX_CAUSE = 300  # characters
 
@@ -28,11 +28,11 @@ MAX_CAUSE = 300  # characters
 def read(spark: SparkSession, uris: Sequence[str], schema: str | None, options: Mapping[str, Any]) -> DataFrame:
     """Read CSV files by a schema; without a schema every column is text.
 
-    If columns have no name, or share one, Spark makes names for them: ``_c0``, ``v1``, ``v2``. Spark's own check would
-    then refuse the header that these names were made from. So files with such columns are checked here, one by one.
+    If columns have no name, or share one, Spark generates names: ``_c0``, ``v1``, ``v2``. Spark's own check would
+    then refuse the header from which it generated them. So files with such columns are checked here, one by one.
     """
     frame = spark.read.csv(list(uris), schema, **options)
-    if not _is_true(options["header"]) or _is_true(options["enforceSchema"]) or not _has_made_names(frame.columns):
+    if not _is_true(options["header"]) or _is_true(options["enforceSchema"]) or not _has_generated_names(frame.columns):
         return frame
     # ``inputFiles`` gives encoded URIs; ``read`` takes plain paths, and patterns in them.
     files = [escaped(unquote(uri)) for uri in frame.inputFiles()]
@@ -48,8 +48,8 @@ def _is_true(option: Any) -> bool:
     return str(option).lower() == "true"
 
 
-def _has_made_names(columns: Sequence[str]) -> bool:
-    """Whether Spark might have made some of the names: ``_c0`` for the first, or ``v1``, ``v2`` for two ``v``."""
+def _has_generated_names(columns: Sequence[str]) -> bool:
+    """Whether Spark might have generated some of the names: ``_c0`` for the first, or ``v1``, ``v2`` for two ``v``."""
     stems = Counter(
         name.removesuffix(str(index)).lower() for index, name in enumerate(columns) if name.endswith(str(index))
     )
@@ -90,17 +90,17 @@ def infer_schema(spark: SparkSession, uris: Sequence[str], options: Mapping[str,
     headers = {uri: _comparable(spark, schema.names) for uri, schema in schemas.items() if schema.names}
     if not headers:
         raise errors[0] if errors else EventError(f"{', '.join(uris)}: none of them has a line, so there is no header")
-    [(most, count), *_] = Counter(headers.values()).most_common(1)
-    good = [uri for uri, header in headers.items() if header == most]
-    for uri in headers.keys() - set(good):
-        left_out[uri] = f"it has the columns {schemas[uri].names}, {good[0]} has {schemas[good[0]].names}"
+    [(usual_header, count), *_] = Counter(headers.values()).most_common(1)
+    usual_uris = [uri for uri, header in headers.items() if header == usual_header]
+    for uri in headers.keys() - set(usual_uris):
+        left_out[uri] = f"it has the columns {schemas[uri].names}, {usual_uris[0]} has {schemas[usual_uris[0]].names}"
         if 2 * count <= len(headers):
             raise EventError(f"no header is shared by more than half of the files; for example {uri}: {left_out[uri]}")
     report_left_out(left_out)
-    schema = schemas[good[0]]
-    if len({tuple(column.dataType for column in schemas[uri]) for uri in good}) > 1:
-        # Without multiLine Spark drops only headers spelled as the first file's, and treats "id" or ID as a value.
-        schema = spark.read.csv(good, **{**options, "inferSchema": True, "multiLine": True}).schema
+    schema = schemas[usual_uris[0]]
+    if len({tuple(column.dataType for column in schemas[uri]) for uri in usual_uris}) > 1:
+        # Without multiLine Spark drops only headers spelled like the first file's; it would read "id" or ID as a value.
+        schema = spark.read.csv(usual_uris, **{**options, "inferSchema": True, "multiLine": True}).schema
     return {SCHEMA: ddl(schema, WIDER), LEFT_OUT: left_out}
 
 
@@ -114,7 +114,7 @@ def sample_schemas(
     for uri in uris:
         try:
             schemas[uri] = schema_of(uri)
-        except Exception as error:  # noqa: BLE001 - Spark's, Java's, Hadoop's: other files may be good
+        except Exception as error:  # noqa: BLE001 - of Spark, Java or Hadoop; other files may be good
             left_out[uri] = _cause(error)
             errors.append(error)
     return schemas, left_out, errors

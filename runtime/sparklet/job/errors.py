@@ -10,7 +10,8 @@ class SparkletError(Exception):
     """Base of all errors that Sparklet raises on purpose.
 
     ``retryable``: another attempt may succeed, so the ledger releases the shard instead of failing it. ``files``: the
-    addresses of the inputs at fault, as far as they are known. ``direct``: the script might have committed at once.
+    addresses of the inputs at fault, as far as they are known. ``direct``: the script might already have committed rows
+    to a table itself, before the end of its shard.
     """
 
     retryable = False
@@ -66,7 +67,7 @@ class DatabaseError(SparkletError, retryable=True):
 
 
 class CommitConflictError(SparkletError, retryable=True):
-    """Other writers changed the table first, each time; nothing was committed."""
+    """At each try another writer changed the table first; nothing was committed."""
 
 
 class CommitStateUnknownError(SparkletError):

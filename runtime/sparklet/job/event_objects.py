@@ -23,7 +23,7 @@ UNREADABLE = (
     "ObjectRestore:Post",
     "ObjectRestore:Delete",
 )
-"""Notifications of objects that are gone, or (being restored, restored copy expired) cannot be read."""
+"""Notifications of objects that are gone or cannot be read: a restore has only begun, or its copy has expired."""
 UNREADABLE_DETAILS = ("Object Deleted", "Object Restore Initiated", "Object Restore Expired")
 """The same through EventBridge."""
 
@@ -121,7 +121,7 @@ def group_of(message: Any) -> str:
 
 
 def returning_messages(messages: Iterable[Any], failed: Mapping[str, str]) -> dict[str, str]:
-    """Return the SQS messages that come back with their causes: failed ones, and later ones in their FIFO groups."""
+    """Return the causes of the SQS messages to deliver again: failed ones, and later ones of their FIFO groups."""
     causes, groups = dict[str, str](), set[str]()
     for message in messages:
         if message["messageId"] in failed or group_of(message) in groups:

@@ -8,7 +8,7 @@ It holds one JSON object::
 ``rows`` and ``output_bytes`` are null until the script reports them. ``answer`` (any value), ``state`` (an object) and
 ``writes`` (declared writes to tables, see ``sparklet.connectors.tables.declaration``) may be there, and ``direct`` once
 a write that commits at once has begun. A script that never reports leaves no file. For SQS messages, ``failed`` has
-the messages that come back, and ``committed`` has messages whose rows are in the table already, which made the script
+the messages to deliver again, and ``committed`` has messages whose rows are in the table already, which made the script
 fail. ``quality`` has the outcomes of Glue's data quality rules.
 """
 
@@ -29,7 +29,7 @@ OUTCOME_FILE = "SPARKLET_OUTCOME_FILE"
 EVENT, EVENT_FILE = "SPARKLET_EVENT", "SPARKLET_EVENT_FILE"  # the value for --event, and the path of the event's file
 DIRECT = b'"direct": true'
 CLAIMED = "SPARKLET_CLAIMED"  # set by a worker that has claimed the event's shard in the ledger
-MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB, this and the rest of the response
+MAX_ANSWER_BYTES = 6 * 1024 * 1024 - 64 * 1024  # Lambda returns 6 MB at most: this and the rest of the response
 MAX_STATE_BYTES = 1_000_000  # above that Lambda ends a window early
 
 
@@ -47,14 +47,14 @@ class Outcome:
 
     @classmethod
     def of_environment(cls, env: Mapping[str, str] = os.environ) -> Outcome:
-        """Return the outcome of ``SPARKLET_OUTCOME_FILE``: one object for each file, or reports would be lost."""
+        """Return the outcome of ``SPARKLET_OUTCOME_FILE``: one object for each file, lest reports be lost."""
         if not (name := env.get(OUTCOME_FILE)):
             return cls()
         return _OUTCOME_BY_FILE.setdefault(name, cls(Path(name), claimed=bool(env.get(CLAIMED))))
 
     @property
     def has_left_out(self) -> bool:
-        """Whether the script has read a batch only without the records of some table, which other tables may lack."""
+        """Whether the script has read a batch only without the records that one table has; others may lack them."""
         return not self.has_read_all and any(batch.is_read and batch.old for batch in self.batches.values())
 
     @contextmanager

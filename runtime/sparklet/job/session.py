@@ -217,52 +217,52 @@ def _credentials_chain(hadoop_version: str, temporary_keys: bool) -> str:
     if (major, minor) >= (3, 4):  # Hadoop moved to the SDK's version 2
         sdk, chain = "software.amazon.awssdk.auth.credentials", "DefaultCredentialsProvider"
     environment, simple = f"{sdk}.EnvironmentVariableCredentialsProvider", f"{OWN}.SimpleAWSCredentialsProvider"
-    between = [environment, simple] if temporary_keys else [simple, environment]
-    return ",".join([f"{OWN}.TemporaryAWSCredentialsProvider", *between, f"{sdk}.{chain}"])
+    middle = [environment, simple] if temporary_keys else [simple, environment]
+    return ",".join([f"{OWN}.TemporaryAWSCredentialsProvider", *middle, f"{sdk}.{chain}"])
 
 
 def table_conf(
     has_class: Callable[[str], bool], warehouse: str | None = None, env: Mapping[str, str] = MappingProxyType({})
 ) -> dict[str, str]:
     """Return the extensions and catalogs of the table formats whose jars are on the class path."""
-    present = [extension for extension in (DELTA, ICEBERG, HUDI) if has_class(extension)]
-    conf = {"spark.sql.extensions": ",".join(present)} if present else {}
-    if ICEBERG in present:
+    loadable = [extension for extension in (DELTA, ICEBERG, HUDI) if has_class(extension)]
+    conf = {"spark.sql.extensions": ",".join(loadable)} if loadable else {}
+    if ICEBERG in loadable:
         conf.update(iceberg_catalog(env, has_class, warehouse))
         conf.update(glue_catalog(env, has_class, warehouse))
-    if HUDI in present:
+    if HUDI in loadable:
         conf["spark.serializer"] = "org.apache.spark.serializer.KryoSerializer"
         conf["spark.kryo.registrator"] = "org.apache.spark.HoodieSparkKryoRegistrar"
         conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.hudi.catalog.HoodieCatalog"
-    if DELTA in present:  # replaces Hudi's: a session has one such catalog, and Hudi's DataFrame API needs none
+    if DELTA in loadable:  # replaces Hudi's: a session has one such catalog, and Hudi's DataFrame API needs none
         conf["spark.sql.catalog.spark_catalog"] = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
     return conf
 
 
 def stored_bytes(spark: SparkSession, uri: str) -> int:
     """Return the number of bytes stored at ``uri`` and below it, as Spark's file system reports them."""
-    path, files = hadoop_path(spark, uri)
-    return int(files.getContentSummary(path).getLength())
+    path, file_system = hadoop_path(spark, uri)
+    return int(file_system.getContentSummary(path).getLength())
 
 
 def stored_text(spark: SparkSession, uri: str) -> str:
     """Return a small file's text, whatever its name; ``spark.read`` skips files whose name begins with ``_``."""
-    path, files = hadoop_path(spark, uri)
-    with closing(files.open(path)) as stream:
+    path, file_system = hadoop_path(spark, uri)
+    with closing(file_system.open(path)) as stream:
         return str(spark._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
 
 
 @contextmanager
 def session_options(spark: SparkSession, options: Mapping[str, str]) -> Iterator[None]:
     """Set options of the session within a block, and restore them at its end."""
-    before = {key: spark.conf.get(key, None) for key in options}
+    old_values = {key: spark.conf.get(key, None) for key in options}
     for key, value in options.items():
         spark.conf.set(key, value)
     try:
         yield
     finally:
-        for key, old in before.items():
-            spark.conf.unset(key) if old is None else spark.conf.set(key, old)
+        for key, old_value in old_values.items():
+            spark.conf.unset(key) if old_value is None else spark.conf.set(key, old_value)
 
 
 def scala_object(spark: SparkSession, name: str) -> Any:
