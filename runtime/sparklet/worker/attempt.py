@@ -65,7 +65,8 @@ class Claimed(Protocol):
     def fail(self, failure: Failure, *, final: bool) -> str:
         """Record FAILED, or PENDING if it is not ``final``.
 
-        Return what goes on with the work: an engine, or a check; "" if the message's next delivery does, or nothing.
+        Return who continues the work: an engine, or a check of the run; "" if the next delivery of the message does, or
+        nobody.
         """
 
     def succeeded(self, result: ShardResult) -> Outcome:
@@ -125,7 +126,7 @@ def _conclude_failure(claims: Claims, claimed: Claimed, attempt: Attempt, error:
     final = claimed.is_final(failure)
     try:
         successor = persist(lambda: claimed.fail(failure, final=final), claims.clock, attempt)
-    # Without a recorded failure the work goes on: the message comes back, or a check finds the lease expired.
+    # Without a recorded failure, too, the work goes on: the message comes back, or a check finds the lease expired.
     except (LedgerError, LeaseLostError) as refusal:
         log.error("the failure could not be recorded", error=str(refusal), cause=failure.message)
         return Outcome(task, error, acknowledged=False)
@@ -200,7 +201,7 @@ class Lease:
     _done: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._renew_until_done, name="lease", daemon=True)
         self._thread.start()
         return self
 
@@ -228,11 +229,11 @@ class Lease:
         Raises LeaseLostError if another attempt owns the shard.
         """
         # The time is taken before the request, so that this lease ends no later than the ledger's.
-        begun_s = self.clock.now_s()
+        started_s = self.clock.now_s()
         self.renew(winner)
-        self.end_s = begun_s + self.lease_s
+        self.end_s = started_s + self.lease_s
 
-    def _keep(self) -> None:
+    def _renew_until_done(self) -> None:
         while not self._done.wait(self.lease_s / 2) and not self.lost:
             self._renew()
 
@@ -241,7 +242,7 @@ class Lease:
             self.extend()
         except LeaseLostError as error:
             self.lost = error
-            # Without grace: in it the script could still commit, while another attempt owns the shard.
+            # Without a grace period: in it the script could still commit, while another attempt owns the shard.
             self.deadline.expire(str(error), at_once=True)
             self.log.error("the lease is lost; the script is stopped", error=str(error))
         except LedgerError as error:

@@ -127,7 +127,7 @@ class Execution:
     deletes: bool = False  # whether the event's source deletes the event once the script has ended well
     is_alone: Callable[[], bool] = lambda: True  # whether the run has no other shard
     is_planned: Callable[[str], bool] = lambda _: True  # whether an address below the run's input is input of a shard
-    claim: Callable[[Mapping[str, bool]], None] | None = None  # for a shard: claims addresses that its script wrote
+    claim: Callable[[Mapping[str, bool]], None] | None = None  # for a shard: records addresses that its script wrote
     discard: Callable[[], None] = lambda: None  # deletes the output of a try, before the script is run again
     committers: tuple[str, ...] = ()  # for a shard: prefixes of the ids of its attempts' commits, see ``DeltaCommit``
     since_s: float = 0.0  # the earliest time at which an attempt may have committed
@@ -167,7 +167,7 @@ class Executor:
         view = self._view(execution, fetched.script)
         with (
             task_folder(self.settings.scratch, attempt.attempt_id, min_free_bytes) as attempt_folder,
-            ExitStack() as exits,  # left before the folder is deleted, in which Spark's event log is
+            ExitStack() as exits,  # left before the folder is deleted: Spark's event log is in it
         ):
             (folder := attempt_folder / WORK).mkdir()  # empty but for the run's files
             for path in fetched.files:
@@ -177,18 +177,18 @@ class Executor:
                 (attempt_folder / ORIGINS).mkdir()
             if view.has_our_s3a:
                 _inform_java(attempt_folder, execution, view, inputs)
-            events = None
+            event_log_folder = None
             if execution.keep_events:
-                (events := attempt_folder / "events").mkdir()
-                exits.callback(execution.keep_events, events)  # also if the attempt fails
+                (event_log_folder := attempt_folder / "events").mkdir()
+                exits.callback(execution.keep_events, event_log_folder)  # also if the attempt fails
             call = _script_call(execution, fetched, inputs, attempt_folder, deadline)
-            call = replace(call, sees_options=view.has_our_s3a and view.sees_options(inputs), events=events)
+            call = replace(call, sees_options=view.has_our_s3a and view.sees_options(inputs), events=event_log_folder)
             started_s = time.monotonic()
             log.info("script started", script=execution.script.source_uri)
             result = self.runner.run(call, log.output)
             log.info("script ended", exit_code=result.exit_code, duration_s=round(time.monotonic() - started_s, 3))
             acts = Acts.read(attempt_folder / SEEN, fetched.script) if view.has_our_s3a else Acts({}, fetched.script)
-            # Spark has found first bytes that do not fit a name. An exit code of 0 then proves nothing.
+            # If Spark has found an input whose first bytes do not fit its name, an exit code of 0 proves nothing.
             planned = execution.inputs
             is_misnamed = bool(planned.items) and not planned.checks_first_bytes and MISNAMED_INPUT in acts.seen
             if result.exit_code == 0 and not is_misnamed:
@@ -209,12 +209,16 @@ class Executor:
     def _report(
         self, execution: Execution, view: View, inputs: Sequence[SparkInput], acts: Acts, attempt_folder: Path
     ) -> ExecutionResult:
-        """The result of a script that has ended well; PlanError if its work is lost."""
+        """Check what a script that has ended well has read and written, and return its result.
+
+        Raises PlanError if its work is lost or an input was not read as planned, MixedInputsError if it is unknown from
+        which input an output was made, and the errors of ``verify``.
+        """
         outcome = read_outcome(attempt_folder / WORK / OUTCOME)
         warning = failed_rules(outcome.quality) if outcome.quality else ""
         if view.has_our_s3a:
             _refuse_other_readers(execution, acts, inputs, reads_folder=view.reads_folder)
-            warning = _judge(attempt_folder, acts, outcome, execution, warning)
+            warning = _warnings_of_work(attempt_folder, acts, outcome, execution, warning)
         objects = {each.key: each.origin for each in inputs if each.item.uri}
         if execution.verify:
             # Spark has read the inputs that it opened by their planned ETags, so they need no HEAD request.
@@ -292,7 +296,7 @@ def _script_failure(
     is_local: bool,
 ) -> ScriptFailedError:
     """The error for a script that has failed, with what the script reported before."""
-    has_read_planned = is_local and inputs and all(each.item.etag for each in inputs)  # as Spark reads by the ETags
+    has_read_planned_bytes = is_local and inputs and all(each.item.etag for each in inputs)  # since Spark reads by ETag
     # Local paths become addresses, since the user does not know the local copies.
     cause, stderr_tail, *files = (
         with_origins(text, inputs) for text in (result.cause, result.stderr_tail, *result.files)
@@ -303,7 +307,7 @@ def _script_failure(
     # Parameters, arguments and variables may be credentials, and the cause goes into the ledger and a run's documents.
     redacted([event["params"] if execution.is_shard else event, execution.args, execution.env], secrets)
     cause, stderr_tail = hidden(cause, secrets), hidden(stderr_tail, secrets)
-    failed = ScriptFailedError(
+    failure = ScriptFailedError(
         execution.script.source_uri,
         result.exit_code,
         cause_class=result.cause_class,
@@ -311,15 +315,16 @@ def _script_failure(
         place=result.place,
         stderr_tail=stderr_tail,
         permanent=(result.cause_class.rsplit(".", 1)[-1] in PERMANENT_CAUSES and MADE_MEANWHILE not in cause)
-        # Each attempt reads the same bytes, those of the planned ETags: malformed rows and missing objects stay so.
-        or bool((result.comes_again or is_input_gone) and has_read_planned),
+        # Each attempt reads the same bytes, those of the planned ETags: a malformed row stays malformed, and a
+        # missing object missing.
+        or bool((result.comes_again or is_input_gone) and has_read_planned_bytes),
         files=tuple(files),
     )
-    failed.direct = _is_direct(acts, folder)
+    failure.direct = _is_direct(acts, folder)
     # The report of a killed script may be cut off; the script's own failure matters more than that.
     with suppress(EventError):
-        failed.committed = read_outcome(folder / OUTCOME).committed
-    return failed
+        failure.committed = read_outcome(folder / OUTCOME).committed
+    return failure
 
 
 def _script_call(
@@ -352,10 +357,10 @@ def _refuse_other_readers(
     execution: Execution, acts: Acts, inputs: Sequence[SparkInput], *, reads_folder: bool
 ) -> None:
     """PlanError if a script that has ended well did not use Spark for inputs that only Spark reads as planned."""
-    in_place = [each.path for each in inputs if (each.copy or each.item.slice) and each.path.startswith(SCHEME)]
-    if in_place and not acts.has("part"):
+    paths_for_spark = [each.path for each in inputs if (each.copy or each.item.slice) and each.path.startswith(SCHEME)]
+    if paths_for_spark and not acts.has("part"):
         raise PlanError(
-            f"the script did not read {in_place[0]} by Spark, and other readers see all of the object, not its "
+            f"the script did not read {paths_for_spark[0]} by Spark, and other readers see all of the object, not its "
             "planned part or version: read it by Spark, or plan without --split"
         )
     if reads_folder and not acts.has("input", "part") and not any(each.path.startswith(LOCAL) for each in inputs):
@@ -366,16 +371,17 @@ def _refuse_other_readers(
         )
 
 
-def _judge(
+def _warnings_of_work(
     attempt_folder: Path,
     acts: Acts,
     outcome: JobOutcome,
     execution: Execution,
     warning: str,
 ) -> str:
-    """Return the warnings, joined to one text and led by ``warning``; "" if there are none.
+    """Return the warnings about the script's work, joined to one text and led by ``warning``; "" if there are none.
 
-    Raises PlanError if it is certain that the script's work is lost, or that other shards do the same work.
+    Also claims the addresses that a shard's script has written outside its output, see ``Execution.claim``. Raises
+    PlanError if it is certain that the script's work is lost, or that other shards do the same work.
     """
     names, warnings = left_behind_names(attempt_folder / WORK), [warning] if warning else []
     if names:
@@ -395,17 +401,17 @@ def _judge(
     if outcome.is_empty:
         has_read_event = acts.has_read_event(in_arguments=has_input)
         repetition, is_certain = repetition_message(acts, has_read_event=has_read_event)
-    changed = {} if outcome.writes else changed_addresses(acts)  # the commit takes care of a table's staged files
+    changes = {} if outcome.writes else changed_addresses(acts)  # the commit takes care of a table's staged files
     read_by_name = read_by_name_message(acts, execution.is_planned)
-    if execution.claim and (repetition or changed or read_by_name) and not execution.is_alone():
+    if execution.claim and (repetition or changes or read_by_name) and not execution.is_alone():
         if is_certain:
             raise PlanError(repetition)
         warnings += filter(None, [repetition, read_by_name])
-        execution.claim(changed)
-    done = (attempt_folder / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
+        execution.claim(changes)
+    has_done_work = (attempt_folder / WORK / OUTCOME).exists() or acts.has("output", "written", "deleted")
     event = execution.event["params"] if execution.is_shard else execution.event
-    words = json.dumps([event, execution.args, dict(execution.env)])
-    if not (done or warnings or acts.has(ELSEWHERE) or acts.script.may_write_unobserved(words)):
+    event_text = json.dumps([event, execution.args, dict(execution.env)])
+    if not (has_done_work or warnings or acts.has(ELSEWHERE) or acts.script.may_write_unobserved(event_text)):
         warnings.append(NOTHING)
     return "; ".join(warnings)
 
@@ -417,9 +423,11 @@ def _inform_java(attempt_folder: Path, execution: Execution, view: View, inputs:
     if execution.committers:
         # The id has a token, since one attempt may run its script twice, and the second run must recognize the commits
         # of the first as earlier ones.
-        mine = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
-        earlier = execution.committers if execution.is_again else ()
-        (attempt_folder / WRITER).write_text("\n".join([mine, f"{execution.since_s * 1000:.0f}", *earlier]))
+        own_prefix = f"{execution.committers[0]}{execution.event['sparklet']['attempt']}/{token_hex(4)}/"
+        earlier_prefixes = execution.committers if execution.is_again else ()
+        (attempt_folder / WRITER).write_text(
+            "\n".join([own_prefix, f"{execution.since_s * 1000:.0f}", *earlier_prefixes])
+        )
     if execution.empty_outputs:  # our Java writes their outputs, since no Spark task reads an input of 0 bytes
         empty_keys = "\0".join(each.key for each in inputs if not each.item.size_bytes)
         (attempt_folder / EMPTY).write_text(empty_keys, encoding="utf-8")
@@ -588,24 +596,24 @@ class ScriptCache:
     def fetch(self, script: ScriptRef) -> Fetched:
         """Fetch a script and its other files. Raises ScriptNotAllowedError or ScriptFetchError.
 
-        A run's files are verified by the digests in the run and in the URIs. Of a script without a digest, the current
-        content is fetched.
+        A run's files are verified by the digests in the run and in the URIs. For a script without a digest, the
+        current content is fetched.
         """
         uris = (script.uri, *script.py_files)
         for uri in uris[:1] if script.sha256 else uris:
             check_script(uri, self._allowed)
         digests = (script.sha256 and uri.split("/")[-2] for uri in script.py_files)  # …/<sha256>/<name>, by planning
-        path, *beside = map(self._file, uris, (script.sha256, *digests))
-        py_files = tuple(file for file in beside if file.suffix in PY_FILE_SUFFIXES)
-        files = tuple(file for file in beside if file not in py_files and file.name != CONF_FILE)
-        conf = next((file for file in beside if file.name == CONF_FILE), None)
+        path, *other_files = map(self._fetch_file, uris, (script.sha256, *digests))
+        py_files = tuple(file for file in other_files if file.suffix in PY_FILE_SUFFIXES)
+        files = tuple(file for file in other_files if file not in py_files and file.name != CONF_FILE)
+        conf = next((file for file in other_files if file.name == CONF_FILE), None)
         own_files = tuple(file for file in py_files if file.name != LIBRARIES)
-        read = tuple((file, self._digests[file]) for file in (path, *own_files))
-        if read not in self._scripts:
-            self._scripts[read] = Script(path.read_bytes(), own_files)
-        return Fetched(path, self._scripts[read], py_files, files, conf)
+        key = tuple((file, self._digests[file]) for file in (path, *own_files))
+        if key not in self._scripts:
+            self._scripts[key] = Script(path.read_bytes(), own_files)
+        return Fetched(path, self._scripts[key], py_files, files, conf)
 
-    def _file(self, uri: str, sha256: str) -> Path:
+    def _fetch_file(self, uri: str, sha256: str) -> Path:
         """Fetch the file with this digest; if ``sha256`` is empty, the current one."""
         try:
             # A HEAD request for each task, so that a stale script is never run.

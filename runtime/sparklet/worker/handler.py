@@ -4,7 +4,7 @@ Read the worker from here::
 
     lambda_handler    events.parse_event: event → tasks; events.answer: outcomes → response
     worker            gives each task its share of the time
-    attempt           claim → execute → conclude, and the lease meanwhile
+    attempt           claim → execute → conclude, while a lease is held
     shards            claims, publishes and records a run's shards; task_requests, those of the API
     executor          fetches script and inputs (inputs), makes the event, runs the script
     spark.runner      runs it in a warm JVM (warm_runner) or a new one (spark_submit)

@@ -1,9 +1,10 @@
-"""Turns a shard's planned inputs into ``SparkInput``s, of which our S3A is informed.
+"""Turns a shard's planned inputs into ``SparkInput``s, and describes these to Sparklet's S3A.
 
-Spark reads most inputs, also slices, directly by their addresses. Inputs that it cannot read so are first fetched into
-the task's folder: old versions, objects that need another role or payer, packed objects, and names that Hadoop or Spark
-misread. Our S3A shows the copies at the objects' addresses, so a script needs no change and no Sparklet. For a Spark
-with another S3A, see ``worker.without_view``.
+Sparklet's S3A ("our S3A", ``TaskS3A.java``) is the class of Spark's file system for ``s3://``, derived from Hadoop's.
+With it Spark reads most inputs, also slices, directly at their addresses. Inputs that it cannot read in this way are
+first fetched into the task's folder: old versions, objects that need another role or payer, packed objects, and names
+that Hadoop or Spark misread. Our S3A presents the copies under the objects' addresses, so a script needs neither
+changes nor an import of Sparklet. For a Spark with another S3A, see ``worker.without_view``.
 """
 
 import json
@@ -81,7 +82,7 @@ class ShardInputs:
     apart: bool = False  # whether the output files of each input must be distinguished
     max_bytes: int = 0  # how large all inputs may be if some are packed and have been unpacked; 0 if there is no limit
     on_unpacked: Callable[[Sequence[InputObject]], None] = lambda _: None  # called with the inputs after unpacking
-    checks_first_bytes: bool = False  # Spark has found inputs whose first bytes are not what the name says
+    checks_first_bytes: bool = False  # whether Spark has found inputs whose first bytes are not what the name says
 
     @property
     def store(self) -> ObjectStore:
@@ -119,14 +120,14 @@ class SparkInput:
 
 @dataclass(frozen=True)
 class View:
-    """Makes the inputs for a Spark with our S3A, which shows each at its object's address as it is planned."""
+    """Makes the inputs for a Spark with our S3A, which presents each under its object's address, as it was planned."""
 
     planned: ShardInputs
     script: Script
     reads_folder: bool = False  # whether the script is given the folder of its inputs
 
     patterns: ClassVar[str] = ""  # characters that make a name a pattern; none, since our S3A takes a name as it is
-    has_our_s3a: ClassVar[bool] = True  # our S3A is informed of inputs, shows slices, and reports what the script does
+    has_our_s3a: ClassVar[bool] = True  # our S3A knows the inputs, presents slices, and reports what the script does
 
     @contextmanager
     def provide(self, attempt: Attempt, folder: Path, min_free_bytes: int) -> Iterator[tuple[SparkInput, ...]]:
@@ -141,13 +142,13 @@ class View:
                 "the script has row_index, the number of a row in its file, and a part of a Parquet file counts from"
                 " its own first one: plan without --split"
             )
-        read: list[Read] = [(item, item, None) for item in self.planned.items]
+        reads: list[Read] = [(item, item, None) for item in self.planned.items]
         if self.planned.checks_first_bytes or any(map(self.is_fetched, self.planned.items)):
             started_s = monotonic()
-            read = self.fetch(folder, attempt.deadline, min_free_bytes)
-            fetched, duration_s = sum(copy is not None for _, _, copy in read), round(monotonic() - started_s, 3)
-            attempt.log.info("inputs fetched", inputs=fetched, duration_s=duration_s)
-        yield self.spark_inputs(read)
+            reads = self.fetch(folder, attempt.deadline, min_free_bytes)
+            fetched_count, duration_s = sum(copy is not None for _, _, copy in reads), round(monotonic() - started_s, 3)
+            attempt.log.info("inputs fetched", inputs=fetched_count, duration_s=duration_s)
+        yield self.spark_inputs(reads)
 
     def sees_options(self, inputs: Sequence[SparkInput]) -> bool:
         """Whether our S3A must know the readers' options: they decide on a slice's header, or a copy's encoding."""
@@ -160,12 +161,12 @@ class View:
 
         The folders are the run's input folders, and folders of other shards' inputs with other values of partitions.
         """
-        own, roots = {item.uri for item in self.planned.items}, self.planned.partitions
+        own_uris, roots = {item.uri for item in self.planned.items}, self.planned.partitions
         documents: list[dict[str, Any]] = [each.to_document() for each in inputs if each.item.uri]
         documents += (
             {"others": folder.partition("://")[2], "partitions": f"/{split_uri(root)[1]}"}
             for folder, root in roots.items()
-            if folder not in own
+            if folder not in own_uris
         )
         documents += ({"folder": folder.partition("://")[2]} for folder in self.planned.folders)
         if self.script.unpacks:  # else the script reads packed inputs as they are
@@ -193,20 +194,20 @@ class View:
         """
         return rows
 
-    def spark_inputs(self, read: "Sequence[Read]") -> tuple[SparkInput, ...]:
+    def spark_inputs(self, reads: "Sequence[Read]") -> tuple[SparkInput, ...]:
         """Give each input its address, which is its object's.
 
         Copies with names that Spark misreads, and further slices of one object, get a unique name in the same folder.
         """
-        inputs, used, roots = list[SparkInput](), set[str](), self.planned.partitions
-        for number, (item, origin, copy) in enumerate(read):
+        inputs, used_addresses, roots = list[SparkInput](), set[str](), self.planned.partitions
+        for number, (item, origin, copy) in enumerate(reads):
             address = item.uri
-            is_again = item.uri in used and (copy or is_cut(item))
-            if is_again or (copy and misread(item.uri, self.patterns)):
+            is_taken = item.uri in used_addresses and (copy or is_cut(item))
+            if is_taken or (copy and misread(item.uri, self.patterns)):
                 folders = [_plain(part) for part in item.uri.removeprefix(SCHEME).split("/")[:-1]]
                 folder = "/".join(part for part in folders if part not in ("", ".", ".."))
                 address = f"{SCHEME}{folder}/{staged_name(number, item.uri)}"
-            used.add(address)
+            used_addresses.add(address)
             root = roots.get(item.uri if origin is item else origin.object_uri, "") or roots.get(item.uri, "")
             spark_input = SparkInput(item, origin, address.partition("://")[2], address, root, copy)
             inputs.append(self.with_script_path(spark_input) if copy else spark_input)
@@ -215,7 +216,7 @@ class View:
     def with_script_path(self, fetched: SparkInput) -> SparkInput:
         """Return a fetched input with its path for the script: a local file if the object's name could not be kept.
 
-        The path stays an address if that counts, as in partitions, or if only our S3A knows what a reader must get.
+        The path stays an address if a partition's values are in it, or if only our S3A knows what a reader must get.
         """
         item, copy = fetched.item, fetched.copy
         if fetched.path == item.uri or item.slice or fetched.partitions:
@@ -231,11 +232,11 @@ class View:
 
         planned = self.planned
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            needed = compress(enumerate(planned.items), pool.map(self.is_fetched, planned.items))
+            numbered_items = compress(enumerate(planned.items), pool.map(self.is_fetched, planned.items))
             groups = self._archive_groups()
             paths = {
                 number: folder / FOLDER / staged_name(number, item.object_uri)
-                for number, item in needed
+                for number, item in numbered_items
                 if groups[number][0] is item
             }
         items = [planned.items[number] for number in paths]
@@ -243,31 +244,32 @@ class View:
         _check_space(folder, needed_bytes, min_free_bytes)
         (folder / FOLDER).mkdir()
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            fetched = [
+            futures = [
                 pool.submit(self._fetch_one, item, path, deadline)
                 for item, path in zip(items, paths.values(), strict=True)
             ]
             try:
-                for number, future in zip(paths, fetched, strict=True):
+                for number, future in zip(paths, futures, strict=True):
                     try:
                         future.result()
                     except SparkletError as error:
                         error.files = tuple(map(description_of, groups[number]))
                         raise
             finally:
-                # After an error the block would else wait until the pool has fetched all other inputs.
+                # Otherwise the block would wait after an error until the pool has fetched all other inputs.
                 pool.shutdown(cancel_futures=True)
-        # Our S3A compares first bytes with names, but not of inputs that are read by ``file://``: that is done here.
-        local = {item.uri for item in items if misread(item.object_uri, self.patterns)} if self.has_our_s3a else ()
+        # Our S3A compares the first bytes of inputs with their names, except inputs that are read by ``file://``: these
+        # are compared here.
+        local_uris = {item.uri for item in items if misread(item.object_uri, self.patterns)} if self.has_our_s3a else ()
         has_members = any(item.member for item in items)
-        is_unpacked = self.script.unpacks and (local or any(item.is_packed for item in items))
-        read: list[Read] = [(item, item, paths.get(number)) for number, item in enumerate(planned.items)]
+        is_unpacked = self.script.unpacks and (local_uris or any(item.is_packed for item in items))
+        reads: list[Read] = [(item, item, paths.get(number)) for number, item in enumerate(planned.items)]
         if planned.checks_first_bytes or has_members or is_unpacked:
-            read = self._unpack(paths, groups, min_free_bytes, local)
-        for item, _, copy in read:
+            reads = self._unpack(paths, groups, min_free_bytes, local_uris)
+        for item, _, copy in reads:
             if copy and item.modified_s:  # readers may filter by this time
                 os.utime(copy, (item.modified_s, item.modified_s))
-        return read
+        return reads
 
     def _fetch_one(self, item: InputObject, path: Path, deadline: Deadline) -> None:
         store = self.planned.store
@@ -300,58 +302,65 @@ class View:
         paths: Mapping[int, Path],
         groups: Sequence[Sequence[InputObject]],
         min_free_bytes: int,
-        local: Collection[str],
+        local_uris: Collection[str],
     ) -> "list[Read]":
-        """Unpack the fetched files at ``paths``; return what is to be read. ``local``: inputs read by ``file://``."""
+        """Unpack the fetched files at ``paths``; return what is to be read. ``local_uris``: see ``fetch``."""
         from sparklet.worker.unpacking import Member, unpack  # imported only if there are packed inputs
 
-        planned, read = self.planned, list[Read]()
-        inputs, bad = list[InputObject](), dict[str, SparkletError]()
+        planned, reads = self.planned, list[Read]()
+        inputs, error_by_name = list[InputObject](), dict[str, SparkletError]()
         for number, (item, group) in enumerate(zip(planned.items, groups, strict=True)):
             path, members = paths.get(number), list[Member]()
-            checks_first_bytes = not item.slice and (planned.checks_first_bytes or item.uri in local)
+            checks_first_bytes = not item.slice and (planned.checks_first_bytes or item.uri in local_uris)
             if path and (item.is_packed or checks_first_bytes):
                 name, only = item.object_uri.rpartition("/")[2], {entry.member for entry in group if entry.member}
                 try:
                     members = unpack(path, name, min_free_bytes, checks_first_bytes=checks_first_bytes, only=only)
                 except SparkletError as error:
-                    whole = item if len(group) == 1 else replace(item, uri=item.object_uri)
-                    error.args, error.files = (f"{description_of(whole)}: {error}",), tuple(map(description_of, group))
+                    reported_input = item if len(group) == 1 else replace(item, uri=item.object_uri)
+                    error.args, error.files = (
+                        (f"{description_of(reported_input)}: {error}",),
+                        tuple(map(description_of, group)),
+                    )
                     raise
             for name, file in members:
                 size_bytes = file.stat().st_size if isinstance(file, Path) else 0
                 member = replace(item, uri=f"{item.object_uri}#{name}", size_bytes=size_bytes, member="")
                 inputs.append(replace(member, member=name) if item.member or len(members) > 1 else item)
                 if isinstance(file, Path):
-                    read.append((member, inputs[-1], file))
+                    reads.append((member, inputs[-1], file))
                 else:
-                    bad[description_of(inputs[-1])] = file
+                    error_by_name[description_of(inputs[-1])] = file
             if not members and group[0] is item:
-                read.append((item, item, path))
+                reads.append((item, item, path))
                 inputs.append(item)
-        # Called before an error is raised: the shard is then split by the files of archives, which the claim must know.
+        # Called before an error is raised: the shard may then be split by the files of its archives, which
+        # ``ClaimedShard`` must know for that.
         planned.on_unpacked(inputs)
-        for input_name, cause in bad.items():
+        for input_name, cause in error_by_name.items():
             # The first error names all bad files, so that one split removes them all.
-            cause.args, cause.files = (f"{input_name}: {cause}",), tuple(bad)
+            cause.args, cause.files = (f"{input_name}: {cause}",), tuple(error_by_name)
             raise cause
-        needed_bytes = sum(item.estimated_bytes for item, _, _ in read)
-        is_unpacked = any(origin is not item for item, origin, _ in read)
+        needed_bytes = sum(item.estimated_bytes for item, _, _ in reads)
+        is_unpacked = any(origin is not item for item, origin, _ in reads)
         if is_unpacked and 0 < planned.max_bytes < needed_bytes:
             raise TooLargeError(
                 f"unpacked, the shard's inputs have {needed_bytes / MIB:,.0f} MiB, and a function takes at most "
                 f"{planned.max_bytes / MIB:,.0f} MiB: make shards smaller, "
                 f"{FOR_ROOM}, or have a function try it (--too-large fail)"
             )
-        return read
+        return reads
 
 
 def with_origins(text: str, inputs: Sequence[SparkInput]) -> str:
-    """Replace the paths by which Spark reads inputs in ``text``, such as an error, by the names of the objects."""
+    """Return ``text``, such as an error, with each path that Spark was given replaced by the name of the object."""
     for each in inputs:
+        # Only inputs that Spark reads under another name than the object's: copies, slices, and files of archives.
         if each.path != each.item.uri or each.item.slice or each.origin is not each.item:
+            address = each.path.partition("://")[2]
             # In Spark's messages an address may be URL-encoded.
-            path = "|".join(map(re.escape, {address := each.path.partition("://")[2], quote(address)}))
+            path = "|".join(map(re.escape, {address, quote(address)}))
+            # Not ``re.sub``, which would treat a backslash in the object's name as an escape.
             text = description_of(each.origin).join(re.split(rf"(?:file:(?://)?|s3[an]?://)(?:{path})", text))
     return text
 

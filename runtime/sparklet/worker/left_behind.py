@@ -28,8 +28,8 @@ OF_THE_RUN = (
     "sparklet invoke"
 )
 
-_OF_SPARK = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
-_WRITTEN = re.compile(r"_SUCCESS|_delta_log|part-.*")
+_SPARKS_OWN_FOLDERS = re.compile(r"(spark|blockmgr|artifacts)-.*|hadoop|hive.*|py-files|metastore_db|rdd-\d+|_.*|\..*")
+_OUTPUT_ENTRIES = re.compile(r"_SUCCESS|_delta_log|part-.*")
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def left_behind_names(folder: Path) -> list[str]:
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
     """The folders that Spark wrote for the script below ``folder``, at most ``depth`` levels further down."""
     for path in sorted(folder.iterdir()):
-        if not path.is_dir() or path.is_symlink() or path.name == WAREHOUSE or _OF_SPARK.fullmatch(path.name):
+        if not path.is_dir() or path.is_symlink() or path.name == WAREHOUSE or _SPARKS_OWN_FOLDERS.fullmatch(path.name):
             continue
-        if any(_WRITTEN.fullmatch(entry.name) for entry in path.iterdir()):
+        if any(_OUTPUT_ENTRIES.fullmatch(entry.name) for entry in path.iterdir()):
             yield path
         elif depth:
             yield from _folders(path, depth - 1)
@@ -95,23 +95,23 @@ def _folders(folder: Path, depth: int) -> Iterator[Path]:
 def left_behind_message(names: list[str], acts: Acts, work: Path) -> tuple[str, bool]:
     """The message on the names that a script left behind in ``work``, and whether they are its lost work.
 
-    They are not if the script has read each of them again, or if it may have written to a place that is not observed.
+    They are not if the script has read each name again, or if it may have written to a place that is not observed.
     """
     lines_with = acts.script.lines_with
     lines = dict[str, list[int]]()
     for name in names:
-        last = name.rpartition("/")[2]
+        last_part = name.rpartition("/")[2]
         # The script may have set the database on another line, so the table is also searched for alone.
-        lines[name] = lines_with(last) or lines_with(last.rpartition(".")[2])
+        lines[name] = lines_with(last_part) or lines_with(last_part.rpartition(".")[2])
     listing = ", ".join(f"{name}{f' (line {numbers[0]})' if numbers else ''}" for name, numbers in lines.items())
-    read = [f"{path}/" for path in acts.places(READ)]
+    read_paths = [f"{path}/" for path in acts.places(READ)]
 
     def is_read(name: str) -> bool:
         database, _, table = name.rpartition(".")
         table_folders = [f"{WAREHOUSE}/{name}/", f"{WAREHOUSE}/{database}.db/{table}/"]
         folders = [f"{work / folder}/" for folder in (name, *table_folders)]
         return acts.script.may_read_again(lines[name]) or any(
-            path.startswith(folder) for path in read for folder in folders
+            path.startswith(folder) for path in read_paths for folder in folders
         )
 
     return (
@@ -144,10 +144,10 @@ def read_by_name_message(acts: Acts, is_planned: Callable[[str], bool]) -> str:
 
     ``is_planned`` tells whether an address is an input of the run.
     """
-    if not (others := [address for path in acts.places("named") if is_planned(address := f"s3://{path}")]):
+    if not (inputs := [address for path in acts.places("named") if is_planned(address := f"s3://{path}")]):
         return ""
     return (
-        f"the script read {others[0]} by its name, an input of another shard: its rows come from each shard that reads "
+        f"the script read {inputs[0]} by its name, an input of another shard: its rows come from each shard that reads "
         "it. Read the input's folder itself, let one shard have all inputs (--max-objects, --shard-size), or keep what "
         "each shard needs out of the run's input"
     )
@@ -155,9 +155,9 @@ def read_by_name_message(acts: Acts, is_planned: Callable[[str], bool]) -> str:
 
 def unregistered_tables_message(acts: Acts) -> str:
     """The message on tables outside the task's folder that are only in the task's own catalog; "" if there are none."""
-    dropped = {line.rstrip() for line in acts.places("dropped")}
+    dropped_names = {line.rstrip() for line in acts.places("dropped")}
     tables = dict(line.split(" ", 1) for line in acts.places("table"))
-    names = [f"{name} ({location})" for name, location in tables.items() if name not in dropped]
+    names = [f"{name} ({location})" for name, location in tables.items() if name not in dropped_names]
     if not names:
         return ""
     return (

@@ -49,7 +49,7 @@ def outputs_by_input(
     """
     items = {item.uri: item for item in inputs}
     only_uri = next(iter(items)) if len(items) == 1 else ""
-    paths_of, rows, counted = {uri: list[str]() for uri in items}, Counter[str](), set[str]()
+    paths_of, rows, counted_tasks = {uri: list[str]() for uri in items}, Counter[str](), set[str]()
     for path in files:
         match = _TASK.match(path.rpartition("/")[2])
         task = match[0] if match else ""
@@ -60,11 +60,11 @@ def outputs_by_input(
         if uri not in items:
             raise MixedInputsError(f"the input from which {path[1:]} was made is unknown: {REMEDY}")
         paths_of[uri].append(path)
-        rows[uri] += 0 if task in counted else task_rows
-        counted.add(task)
+        rows[uri] += 0 if task in counted_tasks else task_rows
+        counted_tasks.add(task)
     names, uri_by_name = dict[str, str](), dict[str, str]()
     for uri, paths in paths_of.items():
-        names |= _names(run, shard, items[uri], paths)
+        names |= _output_names(run, shard, items[uri], paths)
         for path in paths:
             if (other := uri_by_name.setdefault(names[path].casefold(), uri)) != uri:
                 raise PlanError(f"the outputs of {other} and {uri} would both be {names[path]}: {TELL_APART}")
@@ -81,7 +81,7 @@ def outputs_by_input(
     return names, results
 
 
-def _names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[str, str]:
+def _output_names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[str, str]:
     """The names of one input's files. A file in a folder keeps its path, below a folder named after the input.
 
     Several files with the same suffix get their number behind the input's name, or their own name if it is not Spark's.
@@ -95,10 +95,12 @@ def _names(run: Run, shard: int, item: InputObject, paths: list[str]) -> dict[st
             names[path] = f"{name_of()}{path}"
         else:
             by_suffix[suffix_of(name)].append(path)
-    for suffix, several in by_suffix.items():
-        if len(several) > 1 and run.options.strict:
-            raise PlanError(f"{item.uri} has {len(several)} outputs, {', '.join(several[:3])} (--strict refuses that)")
-        for number, path in enumerate(several, 1):
+    for suffix, same_suffix in by_suffix.items():
+        if len(same_suffix) > 1 and run.options.strict:
+            raise PlanError(
+                f"{item.uri} has {len(same_suffix)} outputs, {', '.join(same_suffix[:3])} (--strict refuses that)"
+            )
+        for number, path in enumerate(same_suffix, 1):
             file_part = f"-{number:05d}" if _TASK.match(path[1:]) else f"-{path[1:].removesuffix(suffix)}"
-            names[path] = name_of(part + file_part if len(several) > 1 else part, suffix)
+            names[path] = name_of(part + file_part if len(same_suffix) > 1 else part, suffix)
     return names

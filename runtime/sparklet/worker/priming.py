@@ -37,33 +37,34 @@ def prime(
     limit_s: float = LIMIT_S,
     clients: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Run ``clients`` while the JVM boots, then the parts as tasks. Return whether there is a primed, clean JVM.
+    """Call ``clients``, which prepares AWS's clients, while the JVM boots; then run the parts as tasks.
 
-    Never raises: a worker that could not be primed works like one on demand.
+    Return whether the JVM is primed and was not replaced. Never raises: a worker that could not be primed works like
+    one on demand.
     """
     log, deadline, started_s, jvms = Log(), Deadline.within(limit_s, GRACE_S), time.monotonic(), runner.jvm_starts
     steps: list[tuple[str, Callable[[], None]]] = [("clients", clients)]
-    steps += ((part, partial(_run, runner, scratch, part, deadline)) for part in parts)
-    done = []
+    steps += ((part, partial(_run_part, runner, scratch, part, deadline)) for part in parts)
+    done_names = []
     for name, step in steps:
         # A part that is stopped at its deadline would lose the JVM, so none starts in the second half of the time.
         if time.monotonic() - started_s > limit_s / 2:
             break
         try:
             step()
-            done.append(name)
+            done_names.append(name)
         except Exception as error:  # noqa: BLE001 - init must not fail, whatever the error is
             log.warning("a part of priming failed", part=name, error=f"{type(error).__name__}: {error}")
     # Garbage is collected first: what is frozen stays for the environment's life.
     gc.collect()
     gc.freeze()  # from now on the collector skips the objects that init has made
     # A JVM that has been replaced meanwhile is not primed.
-    is_primed = runner.jvm_starts == jvms and not set(parts).isdisjoint(done)
-    log.info("primed", parts=done, jvm_kept=is_primed, duration_s=round(time.monotonic() - started_s, 3))
+    is_primed = runner.jvm_starts == jvms and not set(parts).isdisjoint(done_names)
+    log.info("primed", parts=done_names, jvm_kept=is_primed, duration_s=round(time.monotonic() - started_s, 3))
     return is_primed
 
 
-def _run(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> None:
+def _run_part(runner: WarmRunner, scratch: Path, part: str, deadline: Deadline) -> None:
     with task_folder(scratch, f"priming-{part}") as part_folder:
         folder = part_folder / "work"
         folder.mkdir()

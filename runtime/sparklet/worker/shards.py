@@ -131,7 +131,7 @@ class ShardClaims:
         length_s = max(self.lease_s, lease_s(workers) if run.dispatch is Dispatch.MAP else 0.0)
         terms = attempt.attempt_id, length_s, run.options.max_attempts, self.log_stream
         # The time is taken before the claim, so that the lease ends here no later than in the ledger.
-        begun_s = self.clock.now_s()
+        started_s = self.clock.now_s()
         claim = self.deployment.ledger.attempts.claim(
             ref, *terms, engine=self.engine, escalate=next_of(run.options.engine, self.engine)
         )
@@ -140,15 +140,17 @@ class ShardClaims:
             return self._reject(attempt.task, claim)
         record = claim.record
         renew = partial(self.deployment.ledger.attempts.renew, ref.run_id, ref.shard, attempt.attempt_id, length_s)
-        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, begun_s + length_s)
+        lease = Lease(renew, self.clock, attempt.deadline, attempt.log, length_s, started_s + length_s)
         winner = record.winner or attempt.attempt_id
-        staged = f"s3://{self.deployment.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
-        output = StagedOutput(self.deployment.store, staged, run.shard_output(ref.shard), redone=bool(record.redone))
+        staging_folder = f"s3://{self.deployment.bucket}/staged/{ref.run_id}/{ref.shard:06d}-{winner}"
+        output = StagedOutput(
+            self.deployment.store, staging_folder, run.shard_output(ref.shard), redone=bool(record.redone)
+        )
         # An output named after its input may collide with another file: the owner in an object's metadata prevents it.
         if run.options.output_per:
             owner = f"{run.owner(ref.shard)}-{winner}"
             output = replace(
-                output, owner=owner, replaces=lambda by: may_replace(self.deployment, run, OWNER.fullmatch(by))
+                output, owner=owner, replaces=lambda other: may_replace(self.deployment, run, OWNER.fullmatch(other))
             )
         return ClaimedShard(self, attempt, run, record, lease, output)
 
@@ -167,10 +169,10 @@ class ShardClaims:
         )
         # A shard that an engine is to do is not tried again: each retry would be HELD until the engine has done it.
         if claim.status is ClaimStatus.HELD and not task.receipt and record.engine in ("", self.engine):
-            held = LeaseLostError(
+            held_error = LeaseLostError(
                 f"shard {record.number} is held by attempt {record.attempt_id} until {record.lease_end_s:.0f}"
             )
-            return Outcome(task, held, acknowledged=False)
+            return Outcome(task, held_error, acknowledged=False)
         answer = {"shard": record.number, "claim": str(claim.status), "state": str(record.state)}
         if record.state is ShardState.FAILED:
             answer["error"] = f"{record.error_class}: {record.error_message}"
@@ -193,74 +195,80 @@ class ClaimedShard:
     _has_members: bool = False  # whether some inputs are files of archives that the plan does not name
 
     def execute(self) -> ShardResult:
-        """Run the script, unless an earlier attempt has won; publish the winner's output and return its result."""
+        """Run the script, unless an earlier attempt has won; publish the winner's output and return its result.
+
+        If the attempt fails before it has won, its staged files are deleted. An incremental run also deletes the output
+        files that earlier runs of the same name made from the same inputs.
+        """
         # A winner never changes: readers may have some of its files already, and a second run may write other rows.
         if self.record.winner:
             result, self._files = self._earlier_winner()
         else:
             try:
-                done = self.claims.executor.execute(self._execution(), self.attempt)
+                script_result = self.claims.executor.execute(self._execution(), self.attempt)
                 # Stored before the win, since a commit run must find the declaration of each winner. If the worker is
                 # killed in between, no winner names the file.
-                self._store(done.outcome)
-                staged = self.output.files(done.uncommitted)
-                if any(info.uri == self.output.staged for info in staged):
+                self._store(script_result.outcome)
+                staged_files = self.output.files(script_result.uncommitted)
+                if any(info.uri == self.output.staged for info in staged_files):
                     raise PlanError(
                         "the script has written a file in the place of its output folder: a script that writes without "
                         "Spark must write to job.output + '/' and a name"
                     )
                 if self.run.options.output_per:
-                    staged = self._assign_to_inputs(done, staged)
-                result = self._result(done, staged)
+                    staged_files = self._assign_to_inputs(script_result, staged_files)
+                result = self._result(script_result, staged_files)
             except SparkletError:
                 self.output.discard()
                 raise
-            self._files = staged
+            self._files = staged_files
             # If there is nothing to publish, no winner is recorded, which saves a write. A redo always needs one: it
             # deletes the earlier output, which only the winner is allowed to do.
-            if staged or done.outcome.writes or self.record.redone:
+            if staged_files or script_result.outcome.writes or self.record.redone:
                 persist(lambda: self.lease.extend(winner=result), self.claims.clock, self.attempt)
                 # From now on no input is blamed for a failure.
                 self.record = replace(self.record, winner=self.attempt.attempt_id)
-        # A worker that was frozen stops here or before the next copy: by now its files may be published and replaced.
+        # A worker that Lambda has frozen stops here or before the next copy: another attempt may have published its
+        # files and replaced them since.
         self.lease.check()
         self.output.publish(self._files, self.lease.check)
         # The copies have replaced earlier files of the same names. Now the files with other names are deleted.
         if self.run.options.output_per and self.run.options.incremental:
-            self._replace_earlier(self._planned().objects)
+            self._delete_outputs_of_earlier_runs(self._planned_shard().objects)
         return result
 
-    def _result(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> ShardResult:
+    def _result(self, script_result: ExecutionResult, staged_files: Sequence[ObjectInfo]) -> ShardResult:
         """The result that the ledger keeps.
 
-        Raises PlanError for a warning if the run is strict, or if the script has written an Iceberg table there.
+        Raises PlanError for a warning if the run is strict, or if the script has made an Iceberg table in its output.
         """
-        if table := next((info.uri for info in staged if OF_ICEBERG.fullmatch(info.uri)), ""):
+        if table := next((info.uri for info in staged_files if OF_ICEBERG.fullmatch(info.uri)), ""):
             raise PlanError(
                 f"the script has made an Iceberg table below its output ({table[len(self.output.staged) + 1 :]}). The "
                 "table's metadata holds paths of this attempt's staging folder, which is deleted after the attempt. "
                 "Run with --table iceberg:NAME, write by job.append, or give the catalog a warehouse outside the "
                 "output (docs/guide/tables.md)"
             )
-        is_expected = done.warning == NOTHING and (staged or self.run.is_task)  # tasks such as checks write nothing
-        warning = "" if is_expected else done.warning
+        # Tasks of a run, such as checks, write nothing.
+        is_expected = script_result.warning == NOTHING and (staged_files or self.run.is_task)
+        warning = "" if is_expected else script_result.warning
         if warning and self.run.options.strict:
             raise PlanError(f"{warning} (--strict refuses that)")
         if warning:
             self.attempt.log.warning(warning)
-        output_bytes, peak_mb = done.outcome.output_bytes, self.claims.peak_mb
-        if (staged or self.record.redone) and output_bytes is None:
-            output_bytes = sum(info.size_bytes for info in staged)
+        output_bytes, peak_mb = script_result.outcome.output_bytes, self.claims.peak_mb
+        if (staged_files or self.record.redone) and output_bytes is None:
+            output_bytes = sum(info.size_bytes for info in staged_files)
         return ShardResult(
-            done.outcome.rows,
+            script_result.outcome.rows,
             output_bytes,
-            tuple(map(self.output.published_uri, done.outcome.outputs)),
-            schemas=self._keep_schemas(done, staged) if done.schema_reports else {},
+            tuple(map(self.output.published_uri, script_result.outcome.outputs)),
+            schemas=self._keep_schemas(script_result, staged_files) if script_result.schema_reports else {},
             memory_mb=round(peak_mb()) if peak_mb else None,
             warning=cut(warning, WARNING_BYTES) if warning else "",
         )
 
-    def _claim(self, addresses: Mapping[str, bool]) -> None:
+    def _claim_addresses(self, addresses: Mapping[str, bool]) -> None:
         """Record the addresses outside the output that this shard's script has written, and whether it replaced files.
 
         Raises PlanError if another shard has written one of them, and one of the two replaced files: rows are lost.
@@ -278,10 +286,12 @@ class ClaimedShard:
                     f"and one has replaced what the other wrote: {OF_THE_RUN}"
                 )
 
-    def _assign_to_inputs(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Sequence[ObjectInfo]:
+    def _assign_to_inputs(
+        self, script_result: ExecutionResult, staged_files: Sequence[ObjectInfo]
+    ) -> Sequence[ObjectInfo]:
         """Store which staged files belong to which input; delete the files that do not count and return the others."""
-        files = {info.uri[len(self.output.staged) :]: info for info in staged}
-        names, inputs = outputs_by_input(self.run, self.record.number, files, self._objects, done.origins)
+        files = {info.uri[len(self.output.staged) :]: info for info in staged_files}
+        names, inputs = outputs_by_input(self.run, self.record.number, files, self._objects, script_result.origins)
         # Stored before the win: a later attempt that only publishes reads the names from this file.
         self.claims.deployment.store.put(
             self._run_file(self.record.inputs_file), b"\n".join(map(_json, (names, *inputs)))
@@ -290,20 +300,22 @@ class ClaimedShard:
         self.output.discard([info for path, info in files.items() if path not in names])
         return [info for path, info in files.items() if path in names]
 
-    def _replace_earlier(self, inputs: Sequence[InputObject]) -> None:
+    def _delete_outputs_of_earlier_runs(self, inputs: Sequence[InputObject]) -> None:
         """Delete files that earlier runs of the same name published for this shard's inputs under other names."""
         store, base = self.claims.deployment.store, f"{self.output.published}/"
-        used = {base + name for name in self.output.names.values()}
+        own_uris = {base + name for name in self.output.names.values()}
         for item in inputs:
             name = base + output_name(self.run.run_id, self.run.options, self.run.inputs, item)
-            others = (info.uri for info in store.list(name) if info.uri not in used and is_named(info.uri, name))
-            store.delete_all((uri for uri in others if self._was_published_for(item, uri)), base)
+            other_uris = (
+                info.uri for info in store.list(name) if info.uri not in own_uris and is_named(info.uri, name)
+            )
+            store.delete_all((uri for uri in other_uris if self._was_published_for(item, uri)), base)
 
     def _was_published_for(self, item: InputObject, uri: str) -> bool:
         """Whether an earlier run of the same name published the file ``uri`` for an input; False after its clean-up."""
         deployment, owner = self.claims.deployment, self.claims.deployment.store.head(uri).owner
-        by = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
-        if by and (record := deployment.known_shard(by["run_id"], int(by["shard"]))):
+        owner_match = OWNER.fullmatch(owner) if self.output.replaces(owner) else None
+        if owner_match and (record := deployment.known_shard(owner_match["run_id"], int(owner_match["shard"]))):
             # The list is gone if that run was cleaned up. For a role without permission to list, S3 calls a missing
             # object forbidden.
             with suppress(ObjectNotFoundError, ObjectForbiddenError):
@@ -331,16 +343,18 @@ class ClaimedShard:
             document = {"shard": record.number, "attempt": record.attempt_id, "writes": outcome.writes}
             self.claims.deployment.store.put(self._run_file(record.writes_file), _json(document))
 
-    def _keep_schemas(self, done: ExecutionResult, staged: Sequence[ObjectInfo]) -> Mapping[str, str]:
-        """Store the schemas of written and read data, each once per worker. Return their names, each with a file."""
-        written = output_schemas(done.schema_reports, [info.uri for info in staged], self.output.staged)
-        read = reader_schemas(done.schema_reports.values(), done.objects, self.run.inputs)
-        for schema, _ in (*written, *read):
+    def _keep_schemas(self, script_result: ExecutionResult, staged_files: Sequence[ObjectInfo]) -> Mapping[str, str]:
+        """Store the schemas of written and read data, each once per worker. Return a file with each, by name."""
+        written_schemas = output_schemas(
+            script_result.schema_reports, [info.uri for info in staged_files], self.output.staged
+        )
+        read_schemas = reader_schemas(script_result.schema_reports.values(), script_result.objects, self.run.inputs)
+        for schema, _ in (*written_schemas, *read_schemas):
             if (uri := self._run_file(schema.file)) not in self.claims.stored:
                 self.claims.deployment.store.put(uri, json.dumps(schema).encode())
                 self.claims.stored.add(uri)
-        files = {schema.name: self.output.names.get(f"/{file}", file) for schema, file in written}
-        return files | {schema.name: uri for schema, uri in read}
+        files = {schema.name: self.output.names.get(f"/{file}", file) for schema, file in written_schemas}
+        return files | {schema.name: uri for schema, uri in read_schemas}
 
     def _run_file(self, name: str) -> str:
         return self.claims.deployment.run_uri(self.record.run_id, name)
@@ -371,7 +385,7 @@ class ClaimedShard:
 
     def _execution(self) -> Execution:
         """What the executor needs to run the shard's script."""
-        run, record, shard = self.run, self.record, self._planned()
+        run, record, shard = self.run, self.record, self._planned_shard()
         self._objects = items = shard.objects
         # A redrive reads inputs as they are now, since they may have been repaired. Not so in an incremental run (the
         # next run would read them again), and not for slices, which were cut from the planned object.
@@ -403,19 +417,19 @@ class ClaimedShard:
             inputs=inputs,
             committers=tuple(f"{run.identity}/{number}/" for number in numbers),
             since_s=record.changed_s if allows_earlier else run.created_s - CLOCKS_DIFFER_S,
-            # Only then can there be an earlier commit. To look for it takes a listing of the table's log.
+            # Only then can there be an earlier commit. The search for it takes a listing of the table's log.
             is_again=record.attempts > 1 or bool(record.error_class or record.redone),
             empty_outputs=bool(run.options.output_per) and run.options.empty_outputs == "file",
             verify=self._refuse_changed if run.options.incremental else None,
             # Read from the ledger, since the cached run has no count if it was read before its plan was sealed.
             is_alone=lambda: self.claims.deployment.ledger.runs.get(run.run_id).shard_count == 1,
             is_planned=self._is_planned,
-            claim=self._claim,
+            claim=self._claim_addresses,
             discard=self.output.discard,
             keep_events=self._keep_events if run.options.event_log else None,
         )
 
-    def _planned(self) -> Shard:
+    def _planned_shard(self) -> Shard:
         """The claimed shard: from the message's copy of its plan line if that is current, else from the plan."""
         ref, record = self.attempt.task.shard, self.record
         part_uri = f"s3://{self.claims.deployment.bucket}/runs/{record.run_id}/plan/{record.part}"
@@ -432,16 +446,17 @@ class ClaimedShard:
         name_filter = Filter(options.include, options.exclude)
         return any(name_filter.keeps(uri.removeprefix(prefix)) for prefix in self.run.inputs if uri.startswith(prefix))
 
-    def _refuse_changed(self, read: Collection[str]) -> None:
-        """ObjectChangedError if an input has another ETag by now: the next run of the name would read it again.
+    def _refuse_changed(self, read_by_etag: Collection[str]) -> None:
+        """Raise ObjectChangedError if an input was replaced since it was planned.
 
-        Inputs that were ``read`` by their ETags are not checked. A deleted input is no error: the script has read it
-        before, or has failed.
+        The next incremental run of the same name will take the new version, so this run must not publish its rows as
+        well. Inputs in ``read_by_etag`` need no check. A deleted input is no error: the script has read it before, or
+        has failed.
         """
         etags = {item.object_uri: item.etag for item in self._objects if item.etag and not item.version_id}
-        unread = [uri for uri in etags if uri not in read]
-        heads = self.claims.deployment.inputs(self.run.access).head_all([(uri, "") for uri in unread])
-        for uri, info in zip(unread, heads, strict=True):
+        unchecked_uris = [uri for uri in etags if uri not in read_by_etag]
+        heads = self.claims.deployment.inputs(self.run.access).head_all([(uri, "") for uri in unchecked_uris])
+        for uri, info in zip(unchecked_uris, heads, strict=True):
             if info and info.etag.strip('"') != etags[uri].strip('"'):
                 raise ObjectChangedError(
                     f"{uri} was replaced after it was planned, and the script may have read its new content. The next "
@@ -449,7 +464,7 @@ class ClaimedShard:
                 )
 
     def _take_members(self, inputs: Sequence[InputObject]) -> None:
-        """Take the files of unpacked archives as the shard's inputs, with their archive's ETag."""
+        """Take the files of unpacked archives as the shard's inputs, with their archive's ETag, unless too many."""
         if len(self._objects) < len(inputs) <= MAX_MEMBERS:
             etags = {(item.object_uri, item.version_id): item.etag for item in self._objects}
             self._objects = [replace(item, etag=etags[item.object_uri, item.version_id]) for item in inputs]
@@ -468,48 +483,53 @@ class ClaimedShard:
 
     def succeed(self, result: ShardResult) -> None:
         """Record SUCCEEDED."""
-        mine = self.record.run_id, self.record.number, self.attempt.attempt_id
+        own_attempt = self.record.run_id, self.record.number, self.attempt.attempt_id
         inherited = self.record.attempts == 1 and self.record.part.startswith(OF_SPLIT)
-        self.claims.deployment.ledger.attempts.succeed(*mine, result, inherited=inherited)
+        self.claims.deployment.ledger.attempts.succeed(*own_attempt, result, inherited=inherited)
 
     def is_final(self, failure: Failure) -> bool:
         """Whether no attempt can help or none is left."""
         # A conflict does not use up an attempt; this failure is not recorded yet, so it is counted here.
         record = replace(self.record, conflicts=self.record.conflicts + is_conflict(failure))
-        spent = record.used_attempts >= self.run.options.max_attempts
-        return not failure.retryable or spent or is_conclusive(self.record, failure)
+        has_no_attempt_left = record.used_attempts >= self.run.options.max_attempts
+        return not failure.retryable or has_no_attempt_left or is_conclusive(self.record, failure)
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED or PENDING. Return what goes on with the shard: an engine, or a check that splits the shard.
+        """Record FAILED or PENDING. Return who continues the shard: an engine, or a check that splits the shard.
 
-        "" if another attempt goes on with it, or nothing does.
+        "" if the message's next attempt does, or if nobody does.
         """
         attempts, record = self.claims.deployment.ledger.attempts, self.record
-        mine = (record.run_id, record.number, self.attempt.attempt_id)
+        own_attempt = (record.run_id, record.number, self.attempt.attempt_id)
         # This comes first: if only memory or time was too short, no input is at fault.
-        if (larger := next_of(self.run.options.engine, self.claims.engine)) and outgrown(failure):
-            attempts.escalate(*mine, failure, larger)
-            return larger
-        # Also if attempts are left, since each would mix the inputs. Not after a direct commit, which the pieces would
-        # repeat, and not in a redo, whose pieces would publish beside the shard's earlier output.
+        if (larger_engine := next_of(self.run.options.engine, self.claims.engine)) and outgrown(failure):
+            attempts.escalate(*own_attempt, failure, larger_engine)
+            return larger_engine
+        # The shard is split even if attempts are left, since each would mix the inputs. It is not split after a direct
+        # commit, which the pieces would repeat, or in a redo, whose pieces would publish beside the earlier output.
         if failure.error_class == MIXED and not (self.run.options.strict or failure.direct or record.redone):
             reason = failure.message.partition(": ")[0]
             one_by_one = f"its {record.object_count} inputs are done one by one, each by a job of its own"
             failure = replace(failure, message=f"{reason}; {one_by_one} (--strict refuses that)")
-            attempts.release(*mine, failure, record.engine, self._to_split(APART))
+            attempts.release(*own_attempt, failure, record.engine, self._stored_split(APART))
             return "a check that splits it"
         if final and splits(record, failure):
-            attempts.release(*mine, failure, record.engine, self._to_split(self._named(failure) or HALVES))
+            attempts.release(
+                *own_attempt,
+                failure,
+                record.engine,
+                self._stored_split(self._positions_of_named_inputs(failure) or HALVES),
+            )
             return "a check that splits it"
         if final:
             if failure.direct and splits(record, replace(failure, direct=False)):
                 failure = replace(failure, message=f"{WHOLE}{failure.message}")
-            attempts.fail(*mine, failure)
+            attempts.fail(*own_attempt, failure)
         else:
-            attempts.release(*mine, failure, record.engine)
+            attempts.release(*own_attempt, failure, record.engine)
         return ""
 
-    def _to_split(self, split: str) -> str:
+    def _stored_split(self, split: str) -> str:
         """Return how the check is to split the shard; files of archives are stored for the check first.
 
         Raises LedgerError if they cannot be stored.
@@ -523,16 +543,16 @@ class ClaimedShard:
             raise LedgerError(f"how to split the shard could not be stored: {error}") from error
         return WITH_MEMBERS + split
 
-    def _named(self, failure: Failure) -> str:
+    def _positions_of_named_inputs(self, failure: Failure) -> str:
         """The positions of the inputs that a failure names, joined by spaces.
 
         "" if a name is not that of an input, if none is named, or if more than ``MAX_NAMED`` are.
         """
-        named, indexes = {s3_address(file) or file for file in failure.files}, list[str]()
+        names, indexes = {s3_address(file) or file for file in failure.files}, list[str]()
         for index, item in enumerate(self._objects):
-            if named & {item.uri, description_of(item)}:
+            if names & {item.uri, description_of(item)}:
                 indexes.append(str(index))
-        return " ".join(indexes) if len(indexes) == len(named) <= MAX_NAMED else ""
+        return " ".join(indexes) if len(indexes) == len(names) <= MAX_NAMED else ""
 
     def succeeded(self, result: ShardResult) -> Outcome:
         """Delete the staged files, emit the metrics and return the outcome."""
@@ -550,7 +570,7 @@ class ClaimedShard:
         return Outcome(self.attempt.task, answer=answer)
 
     def failed(self, *, final: bool) -> None:
-        """Emit the metrics."""
+        """Count the failed or retried attempt, and its duration."""
         self.claims.deployment.measure(metrics.SHARDS_FAILED if final else metrics.SHARDS_RETRIED)
         self.claims.deployment.measure(metrics.ATTEMPT_SECONDS, self.claims.clock.now_s() - self.record.started_s)
 
@@ -568,34 +588,36 @@ class StagedOutput:
     redone: bool = False  # whether this output replaces what earlier attempts of its shard have published
 
     def files(self, uncommitted: Sequence[str] = (), *, changes: bool = False) -> Sequence[ObjectInfo]:
-        """Return the staged files, without folder markers and unfinished files; declared changes only with ``changes``.
+        """Return the staged files that may be published; with ``changes`` also the files of declared changes.
 
-        A file in the place of the folder is returned as well, since its loss would go unnoticed. Some files are deleted
-        instead, and never published: those of ``uncommitted`` write jobs, markers of complete jobs, logs of streams.
+        Folder markers and unfinished files are left out. A file that has the staging folder's own name is included, so
+        that its loss is noticed. This also deletes what is never published: the files of ``uncommitted`` write jobs,
+        the markers of completed jobs (_SUCCESS), and the logs of streaming queries.
         """
-        left_out = () if changes else (f"{self.staged}/{CHANGES}/",)
+        left_out_prefixes = () if changes else (f"{self.staged}/{CHANGES}/",)
         files: list[ObjectInfo] = []
-        dropped: list[ObjectInfo] = []
+        never_published: list[ObjectInfo] = []
         # Listed without a slash at the end, so that a file in the folder's place is found.
         for info in self.store.list(self.staged):
-            is_other = not f"{info.uri}/".startswith(f"{self.staged}/")
+            is_outside = not f"{info.uri}/".startswith(f"{self.staged}/")
             is_left_out = info.uri.endswith(FOLDER_MARKERS) or f"/{UNFINISHED}/" in info.uri
-            if is_other or is_left_out or info.uri.startswith(left_out):
+            if is_outside or is_left_out or info.uri.startswith(left_out_prefixes):
                 continue
             name = info.uri.rpartition("/")[2]
             is_marker = name == MARKER or f"/{SINK_LOG}/" in info.uri
-            counts = not is_marker and not any(job in name for job in uncommitted)
-            (files if counts else dropped).append(info)
+            is_published = not is_marker and not any(job in name for job in uncommitted)
+            (files if is_published else never_published).append(info)
         # They are deleted, since a later attempt that only publishes does not know which jobs were unfinished.
-        if dropped:
-            self.store.delete_all((info.uri for info in dropped), self.staged)
+        if never_published:
+            self.store.delete_all((info.uri for info in never_published), self.staged)
         return files
 
     def publish(self, files: Sequence[ObjectInfo], check: Callable[[], None]) -> None:
         """Copy the staged files to the published folder; ``check`` is called before each copy.
 
-        Files that are named after inputs are first listed in a file. Raises PlanError, since no attempt can help, if a
-        staged file is gone or another owner's file has its name.
+        Files that are named after inputs are first listed in a file. A redo deletes what the shard's earlier attempts
+        have staged and published. Raises PlanError, since no attempt can help, if a staged file is gone or another
+        owner's file has its name.
         """
 
         def name_of(file: ObjectInfo) -> str:
@@ -609,18 +631,20 @@ class StagedOutput:
         ownership: dict[str, Any] = {"owner": self.owner, "replaces": self._may_replace} if self.owner else {}
         # Stored before the first copy, so that each published file is in a list, also if this worker is killed.
         if files and self.owner:
-            self.store.put(self._list, _json({name_of(file): file.size_bytes for file in files}))
+            self.store.put(self._list_uri, _json({name_of(file): file.size_bytes for file in files}))
         # The earlier attempts' staged files are deleted first, so that a late attempt cannot publish them. Then their
         # published files: rows are missing for a moment, which is better than old rows beside new (decision 0087).
         if self.redone:
-            self._delete_staged(check)
+            self._delete_staged_by_earlier(check)
             # A single file is replaced by the copy itself. With several, a row could be in an old and a new file.
             names = [name_of(file) for file in files if len(files) == 1 or self.owner]
-            self._delete_earlier({f"{self.published}/{name}" for name in names if not OF_SEVERAL.search(name)}, check)
+            self._delete_published_by_earlier(
+                {f"{self.published}/{name}" for name in names if not OF_SEVERAL.search(name)}, check
+            )
         try:
             self.store.copy_all(map(checked_copy, files), **ownership)
-        # A permanent error, since no script runs after a win. If a late attempt gets here, whose staged files its
-        # successor has deleted, the ledger refuses to record the failure.
+        # A permanent error, since no script runs after a win. A late attempt can get here as well, after its successor
+        # has deleted its staged files; then the ledger refuses to record the failure.
         except ObjectNotFoundError as error:
             raise PlanError(f"the winner's output is gone, start another run for it: {error}") from error
         except ObjectChangedError as error:
@@ -630,10 +654,10 @@ class StagedOutput:
 
         # The lists are deleted last: if this worker is killed before, the next attempt still needs them.
         if self.redone and self.owner:
-            self.store.delete_all(self._earlier_lists(), f"{self.published}/{NAMES}")
+            self.store.delete_all(self._earlier_list_uris(), f"{self.published}/{NAMES}")
 
     @property
-    def _list(self) -> str:
+    def _list_uri(self) -> str:
         return f"{self.published}/{NAMES}{self.owner}.json"
 
     @property
@@ -644,22 +668,22 @@ class StagedOutput:
     def _may_replace(self, owner: str) -> bool:
         return self.replaces(owner) or (self.redone and owner.startswith(self._owner_prefix))
 
-    def _delete_staged(self, check: Callable[[], None]) -> None:
+    def _delete_staged_by_earlier(self, check: Callable[[], None]) -> None:
         """Delete the staged files of this shard's earlier attempts, so that none of them can publish any more."""
         folder, _, name = self.staged.rpartition("/")
-        others = self.store.list(f"{folder}/{name.partition('-')[0]}-")
-        uris = [info.uri for info in others if not info.uri.startswith(f"{self.staged}/")]
+        staged_files = self.store.list(f"{folder}/{name.partition('-')[0]}-")
+        uris = [info.uri for info in staged_files if not info.uri.startswith(f"{self.staged}/")]
         # The check comes as late as possible, since S3's DELETE cannot depend on the lease.
         check()
         self.store.delete_all(uris, folder)
 
-    def _delete_earlier(self, kept_uris: Collection[str], check: Callable[[], None]) -> None:
+    def _delete_published_by_earlier(self, kept_uris: Collection[str], check: Callable[[], None]) -> None:
         """Delete the published files of this shard's earlier attempts, so that no row is there twice.
 
         The files at ``kept_uris`` stay: they are replaced by the copies.
         """
         if self.owner:
-            names = (name for body in self.store.get_all(self._earlier_lists()) for name in json.loads(body))
+            names = (name for body in self.store.get_all(self._earlier_list_uris()) for name in json.loads(body))
             uris = {f"{self.published}/{name}" for name in names}.difference(kept_uris)
             # The owner in each object's metadata is checked, since users may have put their own files there.
             heads = self.store.head_all([(uri, "") for uri in sorted(uris)])
@@ -669,20 +693,20 @@ class StagedOutput:
         check()
         self.store.delete_all(earlier_uris, self.published)
 
-    def _earlier_lists(self) -> list[str]:
+    def _earlier_list_uris(self) -> list[str]:
         lists = self.store.list(f"{self.published}/{NAMES}{self._owner_prefix}")
-        return [info.uri for info in lists if info.uri != self._list]
+        return [info.uri for info in lists if info.uri != self._list_uri]
 
     def discard(self, files: Sequence[ObjectInfo] | None = None) -> None:
         """Delete the given staged files, or all; if this fails, ``clean`` deletes them later."""
         with suppress(ObjectStoreError):
-            staged = self.files(changes=True) if files is None else files
-            self.store.delete_all((info.uri for info in staged), self.staged)
+            staged_files = self.files(changes=True) if files is None else files
+            self.store.delete_all((info.uri for info in staged_files), self.staged)
 
     def published_uri(self, uri: str) -> str:
         """The published address of a staged file; any other address is returned unchanged."""
-        inside = uri == self.staged or uri.startswith(f"{self.staged}/")
-        return self.published + uri[len(self.staged) :] if inside else uri
+        is_staged = uri == self.staged or uri.startswith(f"{self.staged}/")
+        return self.published + uri[len(self.staged) :] if is_staged else uri
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -113,7 +113,7 @@ class ClaimedRequest:
         return not failure.retryable or self.record.attempts >= self.claims.max_attempts
 
     def fail(self, failure: Failure, *, final: bool) -> str:
-        """Record FAILED, or PENDING if it is not ``final``; return "": only the message goes on with a request."""
+        """Record FAILED, or PENDING if it is not ``final``; return "": only the next delivery continues it."""
         transition = transitions.fail if final else transitions.release
         self.record = self.claims.ledger.tasks.apply(self.record, transition, failure)
         return ""

@@ -88,7 +88,7 @@ def unpack(
     """Unpack ``path``, an object's copy, and delete it. Return the name and file of each member.
 
     ``name`` is the object's file name. The list is empty, and ``path`` stays, if the file is not packed, or in an
-    unknown way: Spark reads such a file itself (as lz4 of Hadoop), or fails loudly. With ``checks_first_bytes`` text in
+    unknown way: Spark reads such a file itself (Hadoop's lz4), or fails loudly. With ``checks_first_bytes`` text in
     UTF-16 or UTF-32 is rewritten as UTF-8, and the original kept beside it (``.raw``). With ``only`` no other members
     of an archive are unpacked. A member that cannot be read, or would be misread in a job over all unpacked files, has
     its error in place of its file.
@@ -116,8 +116,8 @@ def unpack(
         raise _event_error(error) from error
     counts = Counter(member for member, _ in members)
     # ``/`` in a member's name becomes ``+``, so two members may get the same name.
-    if twice := next((member for member, count in counts.items() if count > 1), ""):
-        raise EventError(f"two of its files would be {twice}: unpack it, and give them names of their own")
+    if duplicate := next((member for member, count in counts.items() if count > 1), ""):
+        raise EventError(f"two of its files would be {duplicate}: unpack it, and give them names of their own")
     members += [(missing, EventError("it is no longer in the archive")) for missing in only if missing not in counts]
     if len(members) == 1 and isinstance(members[0][1], EventError):
         raise members[0][1]
@@ -152,10 +152,10 @@ def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) 
     elif not opener and re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):  # a frame that both zstd and lz4 skip
         opener = partial(_arrow_chunks, "lz4" if suffix == "lz4" else "zstd")
     if opener:
-        inner, target = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
+        inner_name, target = _without_suffix(name), path.with_name(f"{path.name}.0{_suffix(_without_suffix(name))}")
         _copy(opener(path), target, min_free_bytes)
         path.unlink()
-        path, name, head = target, inner, _head(target)
+        path, name, head = target, inner_name, _head(target)
     is_zip = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
     files = _tar_files if _is_tar(head) else _zip_files if is_zip else None
     if files:
@@ -169,7 +169,7 @@ def _members(path: Path, name: str, min_free_bytes: int, only: Collection[str]) 
 def _make_readable(name: str, path: Path, min_free_bytes: int) -> Path:
     """Rewrite a text of UTF-16 or UTF-32 as UTF-8, and keep the original beside it (``.raw``).
 
-    A file that is what its name says stays unchanged. EventError if it is neither.
+    A file that is what its name says stays unchanged. EventError if it is neither that nor such a text.
     """
     if not is_misnamed(name, head := _head(path)):
         return path
@@ -199,7 +199,10 @@ def _is_tar(head: bytes) -> bool:
 def _archive_members(
     files: Iterator[tuple[str, OpenMember]], path: Path, min_free_bytes: int, only: Collection[str]
 ) -> Iterator[Member]:
-    """Unpack the files of an archive that Spark would read in a folder: not those with a hidden name or folder."""
+    """Unpack the files of an archive that Spark would read in a folder: not those with a hidden name or folder.
+
+    Yields each with its path in the archive, in which ``+`` replaces ``/``. Deletes the archive at the end.
+    """
     count = 0
     for name, open_member in files:
         parts = [part for part in name.split("/") if part]
@@ -208,9 +211,10 @@ def _archive_members(
         count += 1
         if count > MAX_MEMBERS:
             raise EventError(f"it holds more than {MAX_MEMBERS:,} files: unpack it")
-        if not only or "+".join(parts) in only:
+        flat_name = "+".join(parts)
+        if not only or flat_name in only:
             target = path.with_name(f"{path.name}.{count}{_suffix(name)}")
-            yield "+".join(parts), _file_or_error(partial(_write, name, open_member, target, min_free_bytes))
+            yield flat_name, _file_or_error(partial(_write, name, open_member, target, min_free_bytes))
     if not count:
         raise EventError("it holds no file that Spark would read")
     path.unlink()
@@ -245,7 +249,7 @@ def _tar_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
     with tarfile.open(path, "r:") as archive:
         for member in archive:
             if not member.isdir():
-                yield member.name.removeprefix("./"), partial(_in_tar, archive, member)
+                yield member.name.removeprefix("./"), partial(_open_in_tar, archive, member)
         with path.open("rb") as file:
             # tarfile stops at a header that is missing, damaged or cut off. A whole archive ends here with zeros only.
             file.seek(archive.offset)
@@ -254,7 +258,7 @@ def _tar_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
                 raise EventError(DAMAGED)
 
 
-def _in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+def _open_in_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
         raise EventError(f"its file {member.name} is a link or a device: unpack the archive")
@@ -279,10 +283,10 @@ def _zip_files(path: Path) -> Iterator[tuple[str, OpenMember]]:
             if member.is_dir() or _is_hidden(member.filename.split("/")):
                 archive.open(member).close()  # fails if the name here is not the one in front of the member's content
             if not member.is_dir():
-                yield member.filename, partial(_in_zip, archive, member)
+                yield member.filename, partial(_open_in_zip, archive, member)
 
 
-def _in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
+def _open_in_zip(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> IO[bytes]:
     if member.flag_bits & 1:
         raise EventError(f"its file {member.filename} has a password: unpack the archive")
     if stat.S_ISLNK(member.external_attr >> 16):

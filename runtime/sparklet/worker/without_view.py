@@ -1,7 +1,7 @@
-"""Inputs for a Spark without our S3A, as on most engines: it reads whole files by their names.
+"""Inputs for a Spark without our S3A (``worker.inputs``), as on most engines: it reads whole files by their names.
 
 Executors on other machines cannot read local files, so the copies of fetched inputs are in S3 while the script runs.
-Inputs that only our S3A could show as planned are refused.
+Inputs that only our S3A could present as planned are refused.
 """
 
 import re
@@ -46,31 +46,31 @@ class WithoutView(View):
             if self.store is None:
                 yield inputs
                 return
-            places = {each.path: f"{self.copies}/{each.copy.name}" for each in inputs if each.copy}
+            copy_uris = {each.path: f"{self.copies}/{each.copy.name}" for each in inputs if each.copy}
             try:
-                for path, target in places.items():
+                for path, target in copy_uris.items():
                     self.store.upload(copy := Path(path.removeprefix(LOCAL)), target)
                     copy.unlink()
-                yield tuple(replace(each, path=places.get(each.path, each.path)) for each in inputs)
+                yield tuple(replace(each, path=copy_uris.get(each.path, each.path)) for each in inputs)
             finally:
-                self.store.delete_all(places.values(), self.copies)
+                self.store.delete_all(copy_uris.values(), self.copies)
 
     def with_script_path(self, fetched: SparkInput) -> SparkInput:
         """See ``View``: a copy is read as a file."""
         return replace(fetched, path=f"{LOCAL}{fetched.copy}")
 
     def check_rows(self, item: InputObject, rows: Iterator[bytes]) -> Iterator[bytes]:
-        """See ``View``: PlanError if rows of CSV (the only format with a header) go over several lines."""
-        quotes, closed = _Quotes(), True
+        """See ``View``: PlanError if a row of CSV (the only format with a header) has a line end within quotes."""
+        quotes, is_balanced = _Quotes(), True
         for chunk in rows:
             yield chunk
             if item.slice and item.slice.header_bytes:
                 # In blocks: split into lines, a whole chunk of short lines could take 300 MB of memory.
                 blocks = (chunk[offset : offset + BLOCK_BYTES] for offset in range(0, len(chunk), BLOCK_BYTES))
-                closed = all(map(quotes.closed_in, blocks))
-            if not closed:
+                is_balanced = all(map(quotes.balances_after, blocks))
+            if not is_balanced:
                 break
-        if not closed or quotes.open:
+        if not is_balanced or quotes.in_quotes:
             raise PlanError(
                 f"{description_of(item)} has a line with an odd number of quotes, so it has rows of several lines, "
                 "which a slice can cut: plan without --split csv"
@@ -107,23 +107,27 @@ class _Quotes:
     """Counts the quotes of each line, except quotes after a backslash."""
 
     def __init__(self) -> None:
-        self.open = False  # whether the line so far has an odd number of quotes
-        self._held = b""
+        self.in_quotes = False  # whether the line so far has an odd number of quotes
+        self._last_backslash = b""
 
-    def closed_in(self, chunk: bytes) -> bool:
-        """Whether every line that ends in this chunk has an even number of quotes."""
-        chunk = self._held + chunk
+    def balances_after(self, chunk: bytes) -> bool:
+        """Take in the next chunk. Return whether each line that ends in it has an even number of quotes.
+
+        An open quote and a backslash at the end are remembered for it. After False the state means nothing.
+        """
+        chunk = self._last_backslash + chunk
         last_backslashes = len(chunk) - len(chunk.rstrip(b"\\"))
-        self._held = b"\\" * (last_backslashes % 2)  # the character that it escapes is in the next chunk
-        chunk = chunk.removesuffix(self._held)
+        self._last_backslash = b"\\" * (last_backslashes % 2)  # the character that it escapes is in the next chunk
+        chunk = chunk.removesuffix(self._last_backslash)
         if b"\\" in chunk:
             chunk = _ESCAPED.sub(b"", chunk)
+        # Without a quote in the chunk, a line end is within quotes only if a quote was open before.
         if b'"' not in chunk:
-            return not (self.open and b"\n" in chunk)
-        *ended, last = chunk.split(b"\n")
-        if ended:
-            if (ended[0].count(b'"') + self.open) % 2 or any(line.count(b'"') % 2 for line in ended[1:]):
+            return not (self.in_quotes and b"\n" in chunk)
+        *lines, last_line = chunk.split(b"\n")
+        if lines:
+            if (lines[0].count(b'"') + self.in_quotes) % 2 or any(line.count(b'"') % 2 for line in lines[1:]):
                 return False
-            self.open = False
-        self.open ^= bool(last.count(b'"') % 2)
+            self.in_quotes = False
+        self.in_quotes ^= bool(last_line.count(b'"') % 2)
         return True

@@ -2,8 +2,8 @@
 
 No task can use up the time of later ones. Each has an equal share of the remaining time, but at least ``MIN_SHARE_S``.
 With each redelivery of a message this minimum is four times as long, up to half of the invocation, since the share may
-have been too short. A task for which less remains does not start, and its message comes back. The first task always
-starts.
+have been too short. A task for which less remains does not start, and its message comes back: the
+source delivers it again. The first task always starts.
 """
 
 import time
@@ -35,13 +35,13 @@ MAX_CAUSES = 5  # causes of failed messages that an error lists
 def _split_by_commit(task: Task, committed: Sequence[str]) -> tuple[Task, ...]:
     """Split a batch into two tasks, the messages whose rows a table already has, and the others; () if one is empty.
 
-    Both are run: for the first messages, too, a lost script may not have done all of its work.
+    Both are run. Also for messages whose rows are in the table, a lost script may not have done all of its work.
     """
-    old = [message for message in task.messages if message.record_ids[0] in committed]
-    new = [message for message in task.messages if message.record_ids[0] not in committed]
-    if not (old and new):
+    committed_messages = [message for message in task.messages if message.record_ids[0] in committed]
+    other_messages = [message for message in task.messages if message.record_ids[0] not in committed]
+    if not (committed_messages and other_messages):
         return ()
-    return tuple(as_one(half, sparklet={"committed": [*committed]}) for half in (old, new))
+    return tuple(as_one(half, sparklet={"committed": [*committed]}) for half in (committed_messages, other_messages))
 
 
 @dataclass
@@ -62,22 +62,22 @@ class Worker:
         if tasks and tasks[0].source is Source.SQS and handling == "batch":
             # Outputs are looked for before the messages are joined: a batch is skipped only if all its objects are
             # outputs of this function.
-            tasks = joined([replace(task, skip=task.skip or self._own_output(task)) for task in tasks])
+            tasks = joined([replace(task, skip=task.skip or self._own_output_reason(task)) for task in tasks])
         outcomes: list[Outcome] = []
-        held: dict[str, Outcome] = {}  # for each FIFO group with a message that comes back: the outcome of the first
+        held_groups: dict[str, Outcome] = {}  # by FIFO group with a message that comes back: the first one's outcome
         todo, index, whole_s = deque(tasks), -1, deadline.remaining_s(now_s())
         while todo:
             task, index = todo.popleft(), index + 1
             messages = task.messages or (task,)
-            for message in (message for message in messages if message.group in held):
+            for message in (message for message in messages if message.group in held_groups):
                 # A message must not overtake an earlier one of its group that comes back, and Lambda deletes each
                 # message that is not reported as failed.
-                outcomes.append(Outcome(message, held[message.group].error, acknowledged=False))
+                outcomes.append(Outcome(message, held_groups[message.group].error, acknowledged=False))
                 reason = "not run: an earlier message of its group comes back"
                 self.log.warning(reason, record=message.record_ids[0], group=message.group)
-            if not (free := [message for message in messages if message.group not in held]):
+            if not (free_messages := [message for message in messages if message.group not in held_groups]):
                 continue
-            task = as_one(free) if len(free) < len(messages) else task
+            task = as_one(free_messages) if len(free_messages) < len(messages) else task
             min_s = min(MIN_SHARE_S * GROWTH ** min(task.receive_count - 1, MAX_GROWTHS), whole_s / 2)
             left_s = deadline.remaining_s(now_s())
             share_s = 0.0 if index > 0 and left_s < min_s else max(left_s / (len(todo) + 1), min_s)
@@ -87,8 +87,10 @@ class Worker:
             if not outcome.parts:
                 outcomes.append(outcome)
                 returned_ids = () if outcome.acknowledged else outcome.task.record_ids
-                in_groups = (message for message in free if message.group)
-                held |= {message.group: outcome for message in in_groups if message.record_ids[0] in returned_ids}
+                in_groups = (message for message in free_messages if message.group)
+                held_groups |= {
+                    message.group: outcome for message in in_groups if message.record_ids[0] in returned_ids
+                }
         return outcomes
 
     def run(self, task: Task, deadline: Deadline, request_id: str) -> Outcome:
@@ -107,7 +109,7 @@ class Worker:
             fields |= {"run": task.invocation, "shard": 0}  # `sparklet logs` finds the lines by these fields
         attempt = Attempt(fields["attempt"], task, deadline, self.log.bind(**fields))
         claimable = task.shard is not None or task.request is not None
-        if reason := task.skip or ("" if claimable else self._own_output(task)):
+        if reason := task.skip or ("" if claimable else self._own_output_reason(task)):
             attempt.log.warning("nothing is run for this event", reason=reason)
             return Outcome(task, answer={"state": "SKIPPED", "reason": reason})
         # Checked before the claim, which would count an attempt that can do nothing.
@@ -158,11 +160,11 @@ class Worker:
         for message_id, cause in failed.items():
             log.error("message failed", record=message_id, cause=cause)
         causes = "; ".join(f"{message_id}: {cause}" for message_id, cause in [*failed.items()][:MAX_CAUSES])
-        partial = ScriptError(f"{len(failed)} of {len(task.record_ids)} messages failed; {causes}")
-        returned = as_one([message for message in task.messages or [task] if message.record_ids[0] in failed])
-        return Outcome(returned, partial, acknowledged=False, answer=answer)
+        partial_failure = ScriptError(f"{len(failed)} of {len(task.record_ids)} messages failed; {causes}")
+        returned_task = as_one([message for message in task.messages or [task] if message.record_ids[0] in failed])
+        return Outcome(returned_task, partial_failure, acknowledged=False, answer=answer)
 
-    def _own_output(self, task: Task) -> str:
+    def _own_output_reason(self, task: Task) -> str:
         """Why no script is run for an S3 event: all its objects are this function's outputs, so it would call itself.
 
         "" if a script is to be run.
